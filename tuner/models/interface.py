@@ -1,0 +1,54 @@
+"""What a model takes and gives, as its effective config says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tritonclient.grpc import model_config_pb2
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output.
+
+    Attributes:
+        datatype: KServe's name, such as `FP32` or `BYTES`.
+        shape: As the config says it, without the batch dimension; -1 is variable.
+        optional: An input that a request may leave out.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class ModelInterface:
+    """A model as a client sees it.
+
+    Attributes:
+        batched: Whether requests carry a batch dimension in front (`max_batch_size` > 0).
+    """
+
+    name: str
+    batched: bool
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, config: model_config_pb2.ModelConfig) -> ModelInterface:
+        """Read it from an effective config, that is, one that the server has completed."""
+        return cls(
+            name=config.name,
+            batched=config.max_batch_size > 0,
+            inputs=tuple(
+                Tensor(i.name, _datatype(i.data_type), tuple(i.dims), optional=i.optional) for i in config.input
+            ),
+            outputs=tuple(Tensor(o.name, _datatype(o.data_type), tuple(o.dims)) for o in config.output),
+        )
+
+
+def _datatype(value: int) -> str:
+    name: str = model_config_pb2.DataType.Name(value).removeprefix("TYPE_")
+    return "BYTES" if name == "STRING" else name

@@ -1,0 +1,74 @@
+"""The seam behind which every way of getting a Triton lives.
+
+A `Launcher` starts servers; a `Server` is one that runs and has the model ready. Every implementation passes the
+contract tests in `tests/servers/contract.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to start.
+
+    Attributes:
+        repository: A staged model repository of our own (`tuner.models.staging`): real folders, files that may be
+            links into the user's repository.
+        model: The one model to load; others of the repository load only when it needs them (ensembles).
+        log: The file to which the server's output goes.
+        deadline_s: Seconds within which the model must be ready.
+    """
+
+    repository: Path
+    model: str
+    log: Path
+    deadline_s: float
+
+
+class Server(Protocol):
+    """A Triton that runs, with the model ready. Leaving the context stops it."""
+
+    @property
+    def grpc_address(self) -> str:
+        """`host:port` of the gRPC endpoint."""
+
+    @property
+    def command(self) -> str:
+        """The command line (or its like) that started it, for people to read and repeat."""
+
+    def check(self) -> None:
+        """Raise `ServerDiedError`, with its cause and last words, when the server is no longer there. Takes < 1 ms."""
+
+    def stop(self, *, grace_s: float = 5.0) -> None:
+        """Stop it and all that it started, for certain, within `grace_s` and a moment; again is harmless."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Launcher(Protocol):
+    """Starts servers, one at a time or several."""
+
+    @property
+    def description(self) -> str:
+        """Which Triton this is, for the study's record: kind, version or digest, path."""
+
+    def launch(self, request: Launch) -> Server:
+        """Start a server and return once the model is ready.
+
+        Raises:
+            LaunchError: it did not become ready: the cause, and Triton's own last words; nothing is left behind.
+        """
+
+    def remove_leftovers(self) -> int:
+        """Remove what earlier runs, now dead, left behind. Returns how many servers that was."""
