@@ -1,0 +1,1 @@
+"""Finds the config.pbtxt with which Triton serves a model best."""

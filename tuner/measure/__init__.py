@@ -1,0 +1,1 @@
+"""Makes numbers with intervals of samples, and curves of loads."""

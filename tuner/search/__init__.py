@@ -1,0 +1,1 @@
+"""Which candidate next, what the study knows, and what is best."""

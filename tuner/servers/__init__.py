@@ -1,0 +1,1 @@
+"""Ways of getting a Triton that runs."""

@@ -1,0 +1,1 @@
+"""What may vary, and within which bounds."""
