@@ -1,0 +1,143 @@
+"""Parses the command line and hands it on. What a command does is in `tuner.commands`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from tuner.errors import TritontuneError, UsageError, nearest
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Names the nearest command for one that there is not."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise click.UsageError(f"{args[0]!r} is no command{nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("tritontune"), message="tritontune %(version)s")
+def cli() -> None:
+    """Find the config.pbtxt with which Triton Inference Server serves your model best."""
+
+
+def _server_options(command: _Command) -> _Command:
+    """The options that say how to get a Triton, shared by the commands that start one."""
+    for option in (
+        click.option("--launch-timeout", metavar="TIME", help="How long a model may take to be ready."),
+        click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in."),
+        click.option("--image", metavar="IMAGE", help="Triton image for Docker."),
+        click.option("--server", metavar="KIND", help="auto, process or docker.  [default: auto]"),
+        click.option("--seed", metavar="N", help="Seed of every random choice.  [default: 0]"),
+        click.option(
+            "--shape", metavar="NAME:D1,D2", multiple=True, help="Dimensions of an input of variable shape; repeatable."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("repository", metavar="MODEL_REPO", required=False)
+@click.option("--model", metavar="NAME", multiple=True, help="Model to tune; repeatable.  [default: every one]")
+@click.option("--slo", metavar="P=TIME", multiple=True, help="Limit that the best must hold, as p99=25ms; repeatable.")
+@click.option("--budget", metavar="TIME", help="How long the tuning of a model may take.  [default: 10m]")
+@click.option("--trials", metavar="N", help="How many launches it may take.")
+@click.option("--space", metavar="NAME|FILE", help="Search space.  [default: default]")
+@click.option("--max-concurrency", metavar="N", help="The highest load to offer.  [default: 1024]")
+@_server_options
+@click.option("--job", metavar="FILE.yaml", type=click.Path(path_type=Path), help="Job file; options win over it.")
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where the results go.")
+@click.option("--resume", is_flag=True, help="Go on with what --out holds.")
+def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> None:
+    """Tune the models of MODEL_REPO: search, measure, and leave the best config.pbtxt in --out."""
+    from tuner.commands.run import run as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(job, _given(options), out, resume=resume)
+
+
+@cli.command()
+@click.argument("repository", metavar="[MODEL_REPO]", required=False)
+@click.option("--url", metavar="HOST:PORT", help="gRPC address of a Triton that runs, instead of MODEL_REPO.")
+@click.option("--model", metavar="NAME", help="Model to measure.  [default: the only one]")
+@click.option("--concurrency", metavar="N,N", default="1", help="Requests under way at once.  [default: 1]")
+@_server_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
+def measure(repository: str | None, url: str | None, concurrency: str, *, as_json: bool, **options: Any) -> None:
+    """Measure a model as it is, of a MODEL_REPO or on a server that runs."""
+    from tuner.commands.measure import measure as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(repository, url, concurrency, _given(options), as_json=as_json)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.option("--model", metavar="NAME", multiple=True, help="Model to export; repeatable.  [default: every one]")
+@click.option("--slo", metavar="P=TIME", multiple=True, help="Pick the best for another limit, from what was measured.")
+@click.option("--to", metavar="DIR|FILE", type=click.Path(path_type=Path), help="A folder for the whole model, or a .pbtxt.")
+@click.option("--in-place", is_flag=True, help="Replace the repository's own config.pbtxt; a backup is kept.")
+def export(run_dir: Path, model: tuple[str, ...], slo: tuple[str, ...], to: Path | None, *, in_place: bool) -> None:
+    """Export the best config.pbtxt of RUN_DIR: to stdout, --to a place, or --in-place."""
+    from tuner.commands.export import export as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(run_dir, model, slo, to, in_place=in_place)
+
+
+@cli.command()
+@click.argument("repository", metavar="[MODEL_REPO]", required=False)
+@click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in.")
+@click.option("--image", metavar="IMAGE", help="Triton image for Docker.")
+def doctor(repository: str | None, triton_path: str | None, image: str | None) -> None:
+    """Check what tuning needs on this machine, and say what to do about what is missing."""
+    from tuner.commands.doctor import doctor as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(repository, triton_path, image)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, for a `TuneJob`: it knows the defaults, and reads the texts."""
+    return {name: value for name, value in options.items() if value not in {None, ()}}
+
+
+def main() -> NoReturn:
+    """The entry point: every error is one line, and its exit code says of which kind it is."""
+    _end_on_sigterm()
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        _fail(" ".join(error.format_message().split()), UsageError.exit_code)
+    except TritontuneError as error:
+        _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", 130)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"tritontune: {message}", err=True)
+    sys.exit(code)
+
+
+def _end_on_sigterm() -> None:
+    """SIGTERM ends a run as Ctrl-C does; what comes while it is ending no longer disturbs."""
+
+    def end(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)

@@ -1,0 +1,48 @@
+"""`tritontune run`: tune, show it, and say what was found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tuner.errors import JobError, SLOError
+from tuner.job import TuneJob
+from tuner.report.console import ConsoleProgress
+from tuner.run_folder import RunFolder
+from tuner.slo import SLO
+from tuner.tuning import tune
+
+
+def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, resume: bool) -> None:
+    """Tune what a job file and the options ask for.
+
+    Raises:
+        TritontuneError: with the exit code that says how it ended.
+    """
+    if "slo" in options:
+        options = {**options, "slo": parse_slo(options["slo"])}
+    job = TuneJob.read(job_file, options) if job_file else TuneJob.make(options)
+    if resume and out is None:
+        raise JobError("--resume needs --out, the folder of the run to go on with")
+    with ConsoleProgress(Console(stderr=True), Console(), job.slo) as progress:
+        result = tune(job, out=RunFolder(out) if out else None, resume=resume, progress=progress)
+    if result.failures:
+        sys.exit(next(iter(result.failures.values())).exit_code)
+    if without := [o.model for o in result.outcomes if o.recommendation.best is None]:
+        raise SLOError(f"no candidate of {', '.join(without)} holds {job.slo}")
+
+
+def parse_slo(texts: tuple[str, ...]) -> SLO:
+    """The SLO of the command line.
+
+    Raises:
+        JobError: one line that says what would be right.
+    """
+    try:
+        return SLO.parse(texts)
+    except ValueError as error:
+        raise JobError(f"--slo: {error}") from None

@@ -1,0 +1,52 @@
+"""Whoever wants to see a run while it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.measure.points import OperatingPoint
+from tuner.run_folder import RunFolder
+from tuner.search.recommend import Recommendation
+from tuner.search.study import Study
+from tuner.trial import TrialResult
+
+
+@dataclass(frozen=True)
+class ModelOutcome:
+    """How the tuning of one model ended.
+
+    Attributes:
+        folder: Of the whole run.
+        ended: Why the search stopped, in words.
+    """
+
+    folder: RunFolder
+    model: str
+    study: Study
+    recommendation: Recommendation
+    ended: str
+
+
+class Progress:
+    """Is told what happens. This one does not care; the terminal's are in `tuner.report`."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
+        """The tuning of a model begins, or goes on with what its study holds."""
+
+    def trial_began(self, number: int, words: str) -> None:
+        """A candidate is about to be launched."""
+
+    def level_began(self, concurrency: int) -> None:
+        """A load level is about to be measured."""
+
+    def point_measured(self, point: OperatingPoint) -> None:
+        """A load level was measured."""
+
+    def trial_ended(self, result: TrialResult, standing: Recommendation) -> None:
+        """A trial is finished and stored; `standing` is what the study says now."""
+
+    def model_ended(self, outcome: ModelOutcome) -> None:
+        """The tuning of a model is over."""

@@ -1,0 +1,145 @@
+"""A run on the terminal: one line a trial, and below them, on a real terminal, what is happening now."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.syntax import Syntax
+from rich.text import Text
+from typing_extensions import Self
+
+from tuner.measure.points import OperatingPoint
+from tuner.progress import ModelOutcome, Progress
+from tuner.quantities import format_duration
+from tuner.report.files import config_diff
+from tuner.report.words import front_table, gain_in_words, latency, point_in_words, rate
+from tuner.search.recommend import Recommendation, recommend
+from tuner.search.study import Study
+from tuner.slo import SLO
+from tuner.trial import TrialResult
+
+
+class ConsoleProgress(Progress):
+    """Shows a run on a console. Use it as a context manager, so that the terminal is given back as it was.
+
+    Args:
+        console: For what happens; plain lines when it is no terminal.
+        results: For what was found.
+        slo: Of the job.
+    """
+
+    def __init__(self, console: Console, results: Console, slo: SLO) -> None:
+        self._console = console
+        self._results = results
+        self._slo = slo
+        self._live = Live(get_renderable=self._now, console=console, transient=True, refresh_per_second=4)
+        self._spinner = Spinner("dots")
+        self._model = ""
+        self._ends = 0.0
+        self._doing = ""
+        self._last_point = ""
+        self._best = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def note(self, text: str) -> None:
+        """See `Progress`."""
+        self._line(f"[dim]{escape(text)}[/]")
+
+    def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
+        """See `Progress`."""
+        self._model, self._best = model, ""
+        self._ends = time.monotonic() + budget_s - study.spent_s
+        limit = f"SLO {self._slo}" if self._slo.root else "no SLO"
+        done = f", {len(study.trials)} trials done already" if study.trials else ""
+        self._line(f"tuning [bold]{escape(model)}[/]: {limit}, budget {format_duration(budget_s)}{done}")
+        if study.trials:
+            self._stand(recommend(study.trials, self._slo))
+        if self._console.is_terminal:
+            self._live.start()
+
+    def trial_began(self, number: int, words: str) -> None:
+        """See `Progress`."""
+        self._doing = f"trial {number}: {words}"
+        self._last_point = "launching"
+
+    def level_began(self, concurrency: int) -> None:
+        """See `Progress`."""
+        self._last_point = f"measuring at concurrency {concurrency}"
+
+    def point_measured(self, point: OperatingPoint) -> None:
+        """See `Progress`."""
+        self._last_point = point_in_words(point, self._slo.percentile)
+
+    def trial_ended(self, result: TrialResult, standing: Recommendation) -> None:
+        """See `Progress`."""
+        own = recommend((result,), self._slo).best
+        if result.failure:
+            told = f"[red]{result.failure.cause.value}[/]: {escape(result.failure.message)}"
+        elif own:
+            told = point_in_words(own.point, self._slo.percentile)
+        else:
+            told = "holds the SLO at no load"
+        self._line(f"{escape(self._doing)}: {told} [dim]({format_duration(result.wall_s)})[/]")
+        self._stand(standing)
+
+    def model_ended(self, outcome: ModelOutcome) -> None:
+        """See `Progress`."""
+        self._live.stop()
+        launches = len(outcome.study.trials)
+        spent = format_duration(outcome.study.spent_s)
+        self._line(f"{escape(outcome.model)}: {outcome.ended}; {launches} launches in {spent}")
+        print_outcome(self._results, outcome)
+
+    def _stand(self, standing: Recommendation) -> None:
+        if standing.best:
+            point = standing.best.point
+            at = latency(standing.best.latency_ms(self._slo.percentile))
+            gain = f", {standing.gain.value:.2f} x" if standing.gain else ""
+            trial = standing.best.trial.number
+            self._best = (
+                f"best so far: {rate(point.throughput.value)}/s, {self._slo.percentile} {at}{gain} (trial {trial})"
+            )
+
+    def _line(self, markup: str) -> None:
+        self._console.print(markup, soft_wrap=True, highlight=False)
+
+    def _now(self) -> Group:
+        left = format_duration(max(1.0, self._ends - time.monotonic()))
+        self._spinner.update(text=Text(f"{self._model}, {self._doing}", overflow="ellipsis", no_wrap=True))
+        below = "; ".join(part for part in (self._last_point, self._best, f"{left} left") if part)
+        return Group(self._spinner, Text(f"  {below}", style="dim", overflow="ellipsis", no_wrap=True))
+
+
+def print_outcome(console: Console, outcome: ModelOutcome) -> None:
+    """What the tuning of a model found: the front, the gain, the diff, and where all of it lies."""
+    found, slo = outcome.recommendation, outcome.recommendation.slo
+    console.print()
+    console.rule(f"[bold]{escape(outcome.model)}", align="left")
+    console.print(front_table(found))
+    if found.baseline:
+        console.print(f"baseline: {point_in_words(found.baseline.point, slo.percentile)}", highlight=False)
+    else:
+        console.print(f"baseline: holds {slo} at no load", highlight=False)
+    if not found.best:
+        console.print(f"[red]no candidate holds {slo}[/]", highlight=False)
+        return
+    console.print(f"best:     {point_in_words(found.best.point, slo.percentile)}", highlight=False)
+    if found.gain:
+        console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]", highlight=False)
+    if diff := config_diff(outcome.study, found.best):
+        console.print(Syntax(diff, "diff", theme="ansi_dark", background_color="default"))
+    else:
+        console.print("The config as it is is the best that was found.")
+    console.print(f"deploy:   {outcome.folder.model(outcome.model) / 'best/config.pbtxt'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,147 @@
+"""The files of a run, written from a stored study alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.measure.points import Interval, OperatingPoint
+from tuner.models.config import ModelConfig
+from tuner.models.diff import unified_diff
+from tuner.report.words import gain_in_words, point_in_words
+from tuner.run_folder import RunFolder
+from tuner.search.front import TrialPoint
+from tuner.search.recommend import Recommendation, recommend
+from tuner.search.study import Study
+from tuner.slo import PERCENTILES
+
+BEST_CONFIG = "best/config.pbtxt"
+_PROVENANCE = "# tritontune: "
+
+
+def write_results(run: RunFolder, study: Study) -> Recommendation:
+    """Write `front.json`, `trials.csv` and `best/` of a model, each in one move. Returns what they say."""
+    folder = run.model(study.identity.model)
+    recommendation = recommend(study.trials, study.identity.slo)
+    _write(folder / "front.json", json.dumps(front_json(study, recommendation), indent=1) + "\n")
+    _write(folder / "trials.csv", trials_csv(study))
+    if recommendation.best:
+        _write(folder / BEST_CONFIG, config_with_provenance(study, recommendation.best, recommendation.gain))
+        _write(folder / "best/config.diff", config_diff(study, recommendation.best))
+    return recommendation
+
+
+def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
+    """The contents of `front.json`, schema 1."""
+    best, gain = recommendation.best, recommendation.gain
+    return {
+        "schema": 1,
+        "model": study.identity.model,
+        "slo": {f"{percentile}_ms": limit for percentile, limit in recommendation.slo.limits},
+        "baseline": [_trial_point(TrialPoint(study.trials[0], point)) for point in study.trials[0].curve],
+        "front": [_trial_point(each) for each in recommendation.front],
+        "best": best and {**_trial_point(best), "config": BEST_CONFIG, "gain": {"throughput": _interval(gain)}},
+        "budget": {
+            "wall_s": round(study.spent_s, 1),
+            "launches": len(study.trials),
+            "operating_points": sum(len(trial.curve) for trial in study.trials),
+        },
+    }
+
+
+def point_json(point: OperatingPoint) -> dict[str, Any]:
+    """A POINT of the contract, without its trial."""
+    average = point.average_batch_size
+    return {
+        "load": {"concurrency": point.concurrency},
+        "throughput": _interval(point.throughput),
+        "latency_ms": {percentile: _interval(point.latency_ms[percentile]) for percentile in PERCENTILES},
+        "average_batch_size": average and round(average, 2),
+        "requests": point.requests,
+        "errors": point.errors,
+    }
+
+
+def trials_csv(study: Study) -> str:
+    """One row an operating point; a trial without any has a row of its own with its failure."""
+    names = list(dict.fromkeys(name for trial in study.trials for name in trial.parameters))
+    columns = ["trial", *names, "concurrency", "throughput", "throughput_low", "throughput_high"]
+    columns += [f"{percentile}_ms" for percentile in PERCENTILES]
+    columns += ["average_batch_size", "requests", "errors", "hypervolume", "launch_s", "failure", "message"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for trial, hypervolume in zip(study.trials, study.hypervolumes, strict=True):
+        shared = {
+            "trial": trial.number,
+            **{name: _cell(value) for name, value in trial.parameters.items()},
+            "hypervolume": f"{hypervolume:.6g}",
+            "launch_s": f"{trial.launch_s:.2f}",
+            "failure": trial.failure and trial.failure.cause.value,
+            "message": trial.failure and trial.failure.message,
+        }
+        writer.writerows({**shared, **_row(point)} for point in trial.curve)
+        if not trial.curve:
+            writer.writerow(shared)
+    return text.getvalue()
+
+
+def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None) -> str:
+    """The config to deploy, with a comment on top that says what it was measured to do."""
+    slo = study.identity.slo
+    lines = [
+        f"trial {best.trial.number} of {len(study.trials)} for model {study.identity.model}",
+        f"measured {point_in_words(best.point, slo.percentile)}; SLO: {slo}",
+        f"gain {gain_in_words(gain)}" if gain else "",
+        f"on {study.identity.machine}, {study.identity.server}",
+    ]
+    comment = "".join(f"{_PROVENANCE}{line}\n" for line in lines if line)
+    # A config that was exported before has such a comment already, of the measurement then.
+    own = [line for line in best.trial.deployable_config.splitlines(keepends=True) if not line.startswith(_PROVENANCE)]
+    return comment + "".join(own)
+
+
+def config_diff(study: Study, best: TrialPoint) -> str:
+    """The best config against the user's file, as a unified diff."""
+    path = f"{study.identity.model}/config.pbtxt"
+    before = ModelConfig.parse(study.identity.config, path)
+    return unified_diff(before, ModelConfig.parse(best.trial.deployable_config, path))
+
+
+def _trial_point(each: TrialPoint) -> dict[str, Any]:
+    parameters = dict(each.trial.parameters)
+    return {"trial": each.trial.number, "parameters": parameters, **point_json(each.point), "verified": False}
+
+
+def _interval(interval: Interval | None) -> dict[str, float] | None:
+    return interval and {name: float(f"{value:.5g}") for name, value in interval.model_dump().items()}
+
+
+def _row(point: OperatingPoint) -> Mapping[str, Any]:
+    average = point.average_batch_size
+    return {
+        "concurrency": point.concurrency,
+        "throughput": f"{point.throughput.value:.2f}",
+        "throughput_low": f"{point.throughput.low:.2f}",
+        "throughput_high": f"{point.throughput.high:.2f}",
+        **{f"{percentile}_ms": f"{point.latency_ms[percentile].value:.3f}" for percentile in PERCENTILES},
+        "average_batch_size": average and f"{average:.2f}",
+        "requests": point.requests,
+        "errors": point.errors,
+    }
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file in one move, so that a reader or a kill never meets half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)

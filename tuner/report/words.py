@@ -1,0 +1,96 @@
+"""Results in words and tables, for the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from tuner.measure.points import Interval, OperatingPoint
+from tuner.search.front import TrialPoint
+from tuner.search.recommend import Recommendation, holds
+from tuner.slo import PERCENTILES, Percentile
+from tuner.space.candidate import in_words
+
+
+def rate(value: float) -> str:
+    """Inferences a second: `3,541`, `73.2`, `0.514`."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def latency(value_ms: float) -> str:
+    """A latency: `0.412 ms`, `12.3 ms`, `1,204 ms`."""
+    return f"{value_ms:,.0f} ms" if value_ms >= 100 else f"{value_ms:.3g} ms"
+
+
+def point_in_words(point: OperatingPoint, percentile: Percentile) -> str:
+    """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`."""
+    at = latency(point.latency_ms[percentile].value)
+    return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at concurrency {point.concurrency}"
+
+
+def gain_in_words(gain: Interval) -> str:
+    """A gain: `3.46 x the baseline's throughput (3.31 to 3.62)`."""
+    return f"{gain.value:.2f} x the baseline's throughput ({gain.low:.2f} to {gain.high:.2f})"
+
+
+def front_table(recommendation: Recommendation) -> Table:
+    """The front, one row a point, the best one marked."""
+    percentile = recommendation.slo.percentile
+    table = Table(title=f"Front of {percentile} latency against throughput", title_justify="left")
+    table.add_column("")
+    table.add_column("trial", justify="right")
+    table.add_column("config", overflow="fold")
+    table.add_column("concurrency", justify="right")
+    table.add_column("inferences/s", justify="right")
+    table.add_column("p50", justify="right")
+    table.add_column(percentile, justify="right")
+    table.add_column("batch", justify="right")
+    for each in recommendation.front:
+        table.add_row(*_front_row(each, recommendation), style=None if holds(each, recommendation.slo) else "dim")
+    return table
+
+
+def _front_row(each: TrialPoint, recommendation: Recommendation) -> tuple[str, ...]:
+    point = each.point
+    average = point.average_batch_size
+    return (
+        "best" if each == recommendation.best else "",
+        str(each.trial.number),
+        "baseline" if each.trial.number == 0 else in_words(each.trial.parameters),
+        str(point.concurrency),
+        rate(point.throughput.value),
+        latency(point.latency_ms["p50"].value),
+        latency(each.latency_ms(recommendation.slo.percentile)),
+        "" if average is None else f"{average:.1f}",
+    )
+
+
+def points_table(points: list[OperatingPoint]) -> Table:
+    """A curve, one row a load level, with the server's own breakdown where there is one."""
+    table = Table()
+    for column in (
+        "concurrency",
+        "inferences/s",
+        "±",
+        *PERCENTILES,
+        "queue",
+        "compute",
+        "batch",
+        "errors",
+        "client CPU",
+    ):
+        table.add_column(column, justify="right")
+    for point in points:
+        server = point.server
+        compute = server and server.compute_input_ms + server.compute_infer_ms + server.compute_output_ms
+        table.add_row(
+            str(point.concurrency),
+            rate(point.throughput.value),
+            f"{point.throughput.relative_half_width:.1%}",
+            *(latency(point.latency_ms[percentile].value) for percentile in PERCENTILES),
+            latency(server.queue_ms) if server else "",
+            latency(compute) if compute is not None else "",
+            f"{server.average_batch_size:.1f}" if server else "",
+            str(point.errors),
+            f"{point.client_cpu:.0%}",
+        )
+    return table

@@ -1,0 +1,85 @@
+"""The folder that a run leaves, and what lies where in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.errors import JobError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`RUN_DIR/`: the study of every model, and what people read of it."""
+
+    path: Path
+
+    @classmethod
+    def default(cls) -> RunFolder:
+        """A new folder below the current one, named by the time."""
+        return cls(Path("tritontune-runs") / time.strftime("%Y%m%d-%H%M%S"))
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """The folder of an earlier run.
+
+        Raises:
+            JobError: it is none.
+        """
+        folder = cls(path)
+        if not folder.database.is_file():
+            raise JobError(f"{path}: is not the folder of a run (it has no {folder.database.name})")
+        return folder
+
+    @property
+    def database(self) -> Path:
+        """The studies of all models."""
+        return self.path / "study.db"
+
+    @property
+    def work(self) -> Path:
+        """What only lives as long as the run: staged repositories and the like."""
+        return self.path / ".work"
+
+    def model(self, name: str) -> Path:
+        """What there is of one model."""
+        return self.path / name
+
+    def trial(self, model: str, number: int) -> Path:
+        """What there is of one trial."""
+        return self.model(model) / "trials" / f"{number:03d}"
+
+    @contextmanager
+    def opened(self, *, resume: bool) -> Iterator[None]:
+        """Make the folder, hold it against other runs, and clear away its work at the end.
+
+        Raises:
+            JobError: there is a study in it already, or none to resume, or another run is at work in it.
+        """
+        if resume:
+            self.existing(self.path)
+        elif self.database.exists():
+            raise JobError(f"{self.path}: holds a study already; go on with it by --resume, or choose another --out")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise JobError(f"--out: {self.path}: cannot be used: {error.strerror}") from None
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise JobError(f"{self.path}: another run is at work in it") from None
+            # A run that was killed had no time to clear up.
+            shutil.rmtree(self.work, ignore_errors=True)
+            self.work.mkdir()
+            yield
+        finally:
+            shutil.rmtree(self.work, ignore_errors=True)
+            os.close(lock)

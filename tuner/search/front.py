@@ -1,0 +1,54 @@
+"""The Pareto front of latency against throughput, and the area under it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tuner.measure.points import OperatingPoint
+from tuner.slo import Percentile
+from tuner.trial import TrialResult
+
+
+@dataclass(frozen=True)
+class TrialPoint:
+    """An operating point, and the trial it is of."""
+
+    trial: TrialResult
+    point: OperatingPoint
+
+    def latency_ms(self, percentile: Percentile) -> float:
+        """The latency at a percentile."""
+        return self.point.latency_ms[percentile].value
+
+
+def usable_points(trials: Iterable[TrialResult]) -> tuple[TrialPoint, ...]:
+    """Every operating point that answered all of its requests."""
+    return tuple(TrialPoint(trial, point) for trial in trials for point in trial.curve if point.errors == 0)
+
+
+def pareto_front(points: Iterable[TrialPoint], percentile: Percentile) -> tuple[TrialPoint, ...]:
+    """The points that no other beats in both latency and throughput, in order of both."""
+    front: list[TrialPoint] = []
+    for each in sorted(points, key=lambda p: (p.latency_ms(percentile), -p.point.throughput.value)):
+        if not front or each.point.throughput.value > front[-1].point.throughput.value:
+            front.append(each)
+    return tuple(front)
+
+
+def hypervolume(points: Iterable[TrialPoint], percentile: Percentile, reference_latency_ms: float) -> float:
+    """The area that the points dominate, in inferences/s times ms.
+
+    It is bounded by no throughput at all and by `reference_latency_ms`; slower points add nothing. With two
+    objectives this is a sum of rectangles (Zitzler & Thiele, 1999).
+    """
+    front = [p for p in pareto_front(points, percentile) if p.latency_ms(percentile) < reference_latency_ms]
+    ends = [*(p.latency_ms(percentile) for p in front[1:]), reference_latency_ms]
+    return sum((end - p.latency_ms(percentile)) * p.point.throughput.value for p, end in zip(front, ends, strict=False))
+
+
+def reference_latency_ms(baseline: TrialResult, percentile: Percentile, limit_ms: float | None) -> float:
+    """Where the hypervolume ends: at the SLO's limit; without one, at the slowest point of the baseline's curve."""
+    if limit_ms is not None:
+        return limit_ms
+    return max((p.latency_ms(percentile) for p in usable_points([baseline])), default=0.0)

@@ -1,0 +1,52 @@
+"""What Optuna is told of a trial: ladder indices, two objectives, and constraints."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.search.front import usable_points
+from tuner.search.recommend import best_point
+from tuner.slo import SLO
+from tuner.space.space import SearchSpace
+from tuner.trial import TrialResult
+
+DIRECTIONS = ["maximize", "minimize"]
+METRIC_NAMES = ["throughput within the SLO (inferences/s)", "latency at low load (ms)"]
+
+# TPE learns nothing from a FAIL, so a failed launch is a COMPLETE one that breaks its constraint. Its objectives
+# only have to be finite and worse than any other's.
+_WORST_LATENCY_MS = 1e6
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """The flat space: one ladder index for each parameter."""
+    return {p.name: IntDistribution(0, len(p.ladder) - 1) for p in space.parameters}
+
+
+def as_optuna_trial(
+    result: TrialResult, space: SearchSpace, slo: SLO, attributes: dict[str, str | float]
+) -> FrozenTrial:
+    """A trial for Optuna's storage.
+
+    Its values are the best throughput that holds the SLO, and the latency at the lowest load. A constraint holds at 0
+    and below: `launch` is whether it failed, `slo` by what share of the limit its best point breaks it.
+    """
+    points = usable_points([result])
+    best = best_point(points, slo)
+    percentile = slo.percentile
+    trial = optuna.create_trial(
+        state=TrialState.COMPLETE,
+        params=space.indices(result.parameters),
+        distributions=distributions(space),
+        values=[
+            best.point.throughput.value if best else 0.0,
+            points[0].latency_ms(percentile) if points else _WORST_LATENCY_MS,
+        ],
+        user_attrs=dict(attributes),
+    )
+    excesses = [slo.excess({p: i.value for p, i in each.point.latency_ms.items()}) for each in points]
+    trial.set_constraint("slo", min(excesses, default=1.0))
+    trial.set_constraint("launch", -1.0 if result.failure is None else 1.0)
+    return trial

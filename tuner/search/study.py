@@ -1,0 +1,142 @@
+"""What was measured of one model, on disk. An Optuna study in SQLite, which optuna-dashboard opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from sqlalchemy import URL
+
+from tuner.errors import JobError
+from tuner.measure.points import Record
+from tuner.search.front import hypervolume, reference_latency_ms, usable_points
+from tuner.search.objectives import DIRECTIONS, as_optuna_trial
+from tuner.slo import SLO
+from tuner.space.candidate import in_words
+from tuner.space.space import SearchSpace
+from tuner.trial import TrialResult
+
+_IDENTITY = "identity"
+_RESULT = "result"
+_HYPERVOLUME = "hypervolume"
+
+
+class Identity(Record):
+    """What must be the same for trials to belong into one study.
+
+    Attributes:
+        files: Fingerprint of the model's files.
+        config: The user's config.pbtxt; empty when there is none.
+        space: The search space, as JSON.
+        server: Which Triton.
+        machine: What it runs on.
+    """
+
+    model: str
+    repository: str
+    files: str
+    config: str
+    slo: SLO
+    space: str
+    shape: dict[str, tuple[int, ...]]
+    server: str
+    machine: str
+    seed: int
+
+    def difference(self, other: Identity) -> str:
+        """The name of the first field that differs; empty when none does."""
+        return next((name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)), "")
+
+
+class Study:
+    """The trials of one model, in order. The first is the baseline."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self.identity = Identity.model_validate_json(study.user_attrs[_IDENTITY])
+        self._trials = [TrialResult.model_validate_json(t.user_attrs[_RESULT]) for t in self._optuna_trials()]
+
+    @classmethod
+    def create_or_resume(cls, database: Path, identity: Identity) -> Study:
+        """Open the model's study in the database, or begin it.
+
+        Raises:
+            JobError: the one that is there is about something else; the message says what differs.
+        """
+        with _quiet():
+            study = optuna.create_study(
+                storage=_storage(database), study_name=identity.model, directions=DIRECTIONS, load_if_exists=True
+            )
+        study.set_user_attr(_IDENTITY, study.user_attrs.get(_IDENTITY, identity.model_dump_json()))
+        stored = cls(study)
+        if differs := stored.identity.difference(identity):
+            was, now = getattr(stored.identity, differs), getattr(identity, differs)
+            change = f" (it was {was}, now {now})" if len(f"{was}{now}") < 120 and "\n" not in f"{was}{now}" else ""
+            raise JobError(
+                f"{database}: cannot resume {identity.model!r}: its {differs} has changed{change}; choose another --out"
+            )
+        return stored
+
+    @classmethod
+    def models(cls, database: Path) -> tuple[str, ...]:
+        """The models that have a study in the database."""
+        with _quiet():
+            return tuple(sorted(optuna.get_all_study_names(_storage(database))))
+
+    @classmethod
+    def load(cls, database: Path, model: str) -> Study:
+        """Read a study that is there."""
+        with _quiet():
+            return cls(optuna.load_study(storage=_storage(database), study_name=model))
+
+    @property
+    def trials(self) -> tuple[TrialResult, ...]:
+        """The finished trials, the baseline first."""
+        return tuple(self._trials)
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds that the finished trials took."""
+        return sum(trial.wall_s for trial in self._trials)
+
+    @property
+    def hypervolumes(self) -> tuple[float, ...]:
+        """Of the front after each trial, the baseline's first."""
+        return tuple(float(trial.user_attrs[_HYPERVOLUME]) for trial in self._optuna_trials())
+
+    def told(self) -> tuple[FrozenTrial, ...]:
+        """The trials as Optuna's samplers see them."""
+        return tuple(self._optuna_trials())
+
+    def add(self, result: TrialResult, space: SearchSpace) -> None:
+        """Record a finished trial, in one write: it is there as a whole or not at all."""
+        slo = self.identity.slo
+        trials = [*self._trials, result]
+        reference = reference_latency_ms(trials[0], slo.percentile, dict(slo.limits).get(slo.percentile))
+        attributes: dict[str, Any] = {
+            "candidate": in_words(result.parameters),
+            _HYPERVOLUME: hypervolume(usable_points(trials), slo.percentile, reference),
+            _RESULT: result.model_dump_json(),
+        }
+        self._study.add_trial(as_optuna_trial(result, space, slo, attributes))
+        self._trials = trials
+
+    def _optuna_trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+
+def _storage(database: Path) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(URL.create("sqlite", database=str(database)).render_as_string())
+
+
+class _quiet:  # noqa: N801 (reads as the statement that it is)
+    """Keeps Optuna from announcing studies on the terminal."""
+
+    def __enter__(self) -> None:
+        self._level = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        optuna.logging.set_verbosity(self._level)

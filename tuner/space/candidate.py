@@ -1,0 +1,45 @@
+"""One assignment of the search parameters, and the config that it gives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuner.models.config import ModelConfig
+from tuner.space.spec import LadderValue
+
+Assignment = Mapping[str, LadderValue]
+"""Parameters that count, by name. One that does not (a queue delay without dynamic batching) is not in it."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One assignment of the search parameters.
+
+    Attributes:
+        parameters: The assignment, in the order of the space.
+        config: The model's config with just these parameters' fields changed.
+    """
+
+    parameters: Assignment
+    config: ModelConfig
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for candidates that would launch the same server."""
+        return hashlib.sha256(self.config.text.encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return in_words(self.parameters)
+
+
+def in_words(parameters: Assignment) -> str:
+    """An assignment for people to read: `dynamic_batching on, max_batch_size 32, instance_group.count 2`."""
+    if not parameters:
+        return "the config as it is"
+    return ", ".join(f"{name.removeprefix('dynamic_batching.')} {_word(value)}" for name, value in parameters.items())
+
+
+def _word(value: LadderValue) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

@@ -1,0 +1,64 @@
+"""One search parameter, bounded for a model and a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from typing_extensions import TypeIs
+
+from tuner.space.spec import OFF, LadderValue, Scalar
+
+AS_IS = "as is"
+"""The value of a parameter of which the model has no single value, such as groups of unlike instance counts."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One search parameter.
+
+    Attributes:
+        field: Path of the field in config.pbtxt that it sets.
+        ladder: Possible values in order; the sampler sees their indices.
+        base: The model's own value, one of the ladder.
+        when: Values that other parameters must have for this one to count.
+    """
+
+    name: str
+    field: str
+    ladder: tuple[LadderValue, ...]
+    base: LadderValue
+    when: Mapping[str, tuple[Scalar, ...]]
+
+    def index(self, value: LadderValue) -> int:
+        """The place of a value in the ladder; `true` and `1` are different values.
+
+        Raises:
+            ValueError: it is not in the ladder.
+        """
+        for index, known in enumerate(self.ladder):
+            if type(known) is type(value) and known == value:
+                return index
+        raise ValueError(f"{self.name}: {value!r} is not one of {', '.join(map(str, self.ladder))}")
+
+    def nearest(self, value: float) -> LadderValue | None:
+        """The largest number of the ladder that is no larger than `value`, or the smallest; None without numbers."""
+        numbers = [v for v in self.ladder if is_number(v)]
+        return max((v for v in numbers if v <= value), default=min(numbers, default=None))
+
+
+def is_number(value: LadderValue) -> TypeIs[int | float]:
+    """Whether a ladder value is a number (`true` is none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def ladder_with(ladder: tuple[LadderValue, ...], base: LadderValue) -> tuple[LadderValue, ...]:
+    """The ladder with the model's own value in its place: numbers in order, `off` first, all else last."""
+    if any(type(base) is type(value) and base == value for value in ladder):
+        return ladder
+    if base in {OFF, AS_IS}:
+        return (base, *ladder)
+    if is_number(base):
+        position = next((i for i, v in enumerate(ladder) if is_number(v) and v > base), len(ladder))
+        return (*ladder[:position], base, *ladder[position:])
+    return (*ladder, base)

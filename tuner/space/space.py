@@ -1,0 +1,132 @@
+"""The search space of one model: which candidates there are, and what each changes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tuner.machine import Machine
+from tuner.models.config import EMPTY, ModelConfig, Value
+from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE, PREFERRED_BATCH_SIZE, bound
+from tuner.space.candidate import Assignment, Candidate
+from tuner.space.parameter import AS_IS, Parameter, is_number
+from tuner.space.spec import OFF, ON, LadderValue, SpaceSpec
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The candidates for one model.
+
+    A sampler sees a flat space: every parameter, always, as an index of its ladder. `assignment` brings indices to
+    the one form that all equal candidates share: a parameter that has no effect there is not in it.
+
+    Attributes:
+        parameters: What may vary, in the order of the space file.
+        left_out: Why each other parameter of the file may not, by name.
+        base: The user's config, which candidates edit.
+        effective: The user's config as the server completed it.
+    """
+
+    parameters: tuple[Parameter, ...]
+    left_out: Mapping[str, str]
+    base: ModelConfig
+    effective: ModelConfig
+
+    @classmethod
+    def build(cls, spec: SpaceSpec, base: ModelConfig, effective: ModelConfig, machine: Machine) -> SearchSpace:
+        """Fit a space file to a model and a machine.
+
+        Raises:
+            SpaceError: a parameter names a field that a config.pbtxt does not have.
+        """
+        bounded = bound(spec, effective, machine)
+        return cls(bounded.parameters, bounded.left_out, base, effective)
+
+    @property
+    def baseline(self) -> Assignment:
+        """The user's config as an assignment."""
+        return self.assignment({})
+
+    def assignment(self, indices: Mapping[str, int]) -> Assignment:
+        """The assignment that ladder indices mean; parameters without an index keep the model's own value."""
+        return self.settle({p.name: p.ladder[indices[p.name]] for p in self.parameters if p.name in indices})
+
+    def settle(self, wanted: Assignment) -> Assignment:
+        """The candidate that an assignment means: what is missing keeps the model's own value, what has no effect goes.
+
+        Raises:
+            ValueError: a value is not in its parameter's ladder.
+        """
+        chosen = {p.name: p.ladder[p.index(wanted.get(p.name, p.base))] for p in self.parameters}
+        counting = {p.name: chosen[p.name] for p in self.parameters if self._counts(p, chosen)}
+        return self._within_max_batch_size(counting)
+
+    def indices(self, assignment: Assignment) -> dict[str, int]:
+        """Ladder indices of an assignment, one for every parameter."""
+        return {p.name: p.index(assignment.get(p.name, p.base)) for p in self.parameters}
+
+    def candidate(self, assignment: Assignment) -> Candidate:
+        """The candidate of a settled assignment, such as `assignment` returns."""
+        return Candidate(assignment, self.base.edited(self._edits(assignment)))
+
+    def size(self) -> int:
+        """How many index combinations there are; several may mean the same candidate."""
+        return math.prod(len(p.ladder) for p in self.parameters)
+
+    def assignments(self) -> Iterator[Assignment]:
+        """Every distinct assignment."""
+        seen = set()
+        for values in itertools.product(*(p.ladder for p in self.parameters)):
+            settled = self.settle(dict(zip((p.name for p in self.parameters), values, strict=True)))
+            if (key := tuple(settled.items())) not in seen:
+                seen.add(key)
+                yield settled
+
+    def _counts(self, parameter: Parameter, chosen: Assignment) -> bool:
+        if any(chosen[other] not in values for other, values in parameter.when.items() if other in chosen):
+            return False
+        if parameter.field == MAX_BATCH_SIZE:
+            # Without dynamic batching each request is an execution of its own, whatever the limit.
+            return self._batches_dynamically(chosen)
+        parents = (p for p in self.parameters if parameter.field.startswith(p.field + "."))
+        return all(chosen[parent.name] != OFF for parent in parents)
+
+    def _batches_dynamically(self, chosen: Assignment) -> bool:
+        for p in self.parameters:
+            if p.field == DYNAMIC_BATCHING:
+                return chosen[p.name] != OFF
+        settings = (p for p in self.parameters if p.field.startswith(DYNAMIC_BATCHING + "."))
+        return self.effective.holds(DYNAMIC_BATCHING) or any(chosen[p.name] != OFF for p in settings)
+
+    def _within_max_batch_size(self, counting: dict[str, LadderValue]) -> Assignment:
+        """Preferred sizes above the limit do not load; the limit itself is the preferred size when none is named."""
+        by_field = {p.field: p for p in self.parameters if p.name in counting}
+        preferred = by_field.get(PREFERRED_BATCH_SIZE)
+        if preferred is None:
+            return counting
+        maximum = by_field.get(MAX_BATCH_SIZE)
+        limit = counting[maximum.name] if maximum else self.effective.proto.max_batch_size
+        value = counting[preferred.name]
+        sizes = value if isinstance(value, tuple) else (value,)
+        if not is_number(limit) or not all(is_number(size) for size in sizes):
+            return counting
+        fitting = tuple(size for size in sizes if is_number(size) and size <= limit)
+        if fitting == sizes and fitting != (limit,):
+            return counting
+        without = {name: v for name, v in counting.items() if name != preferred.name}
+        return {**counting, preferred.name: OFF} if OFF in preferred.ladder else without
+
+    def _edits(self, assignment: Assignment) -> dict[str, Value | None]:
+        edits: dict[str, Value | None] = {}
+        for p in self.parameters:
+            value = assignment.get(p.name, p.base)
+            if value in {p.base, AS_IS} and type(value) is type(p.base):
+                continue
+            if p.field == INSTANCE_COUNT and not self.base.holds("instance_group"):
+                # A group of our own says where it runs, as Triton had chosen by itself.
+                group = self.effective.proto.instance_group[0]
+                edits["instance_group[*].kind"] = type(group).Kind.Name(group.kind)
+            edits[p.field] = None if value == OFF else EMPTY if value == ON else value
+        return edits
