@@ -51,6 +51,11 @@ class ServerBreakdown(Record):
     batches: Mapping[int, tuple[int, float]]
 
     @property
+    def compute_ms(self) -> float:
+        """Mean time from when a request's batch was taken to when its outputs were handed out."""
+        return self.compute_input_ms + self.compute_infer_ms + self.compute_output_ms
+
+    @property
     def average_batch_size(self) -> float:
         """Inferences over executions; 0 when nothing was executed."""
         return self.inferences / self.executions if self.executions else 0.0

@@ -1,0 +1,40 @@
+"""What a failed request says, in one line, and what kind of failure that is."""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+
+from tuner.errors import Cause, ServerError, ServerHungError
+
+_LONGEST = 300
+
+# As gRPC and Triton 2.51 word them; matched without regard to case, the first that fits.
+_CAUSES = (
+    (re.compile("^DEADLINE_EXCEEDED"), Cause.HUNG),
+    (re.compile("out of memory|failed to allocate|bad_alloc", re.IGNORECASE), Cause.OUT_OF_MEMORY),
+    (re.compile("stub process", re.IGNORECASE), Cause.CRASHED),
+    (
+        re.compile("^UNAVAILABLE.*(connect|socket closed|connection reset|broken pipe|goaway|endpoint)", re.IGNORECASE),
+        Cause.CRASHED,
+    ),
+)
+
+
+def describe(code: grpc.StatusCode, details: str | None) -> str:
+    """`CODE: message`, in one line of at most some hundred characters."""
+    line = " ".join(f"{code.name}: {details or 'no details'}".split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
+
+
+def cause_of(description: str) -> Cause:
+    """The kind of failure that a line of `describe` speaks of."""
+    return next((cause for pattern, cause in _CAUSES if pattern.search(description)), Cause.REQUESTS_FAILED)
+
+
+def failed(what: str, description: str) -> ServerError:
+    """The error that says that `what` failed, with its cause."""
+    cause = cause_of(description)
+    message = f"{what}: {description}"
+    return ServerHungError(message, cause=cause) if cause is Cause.HUNG else ServerError(message, cause=cause)

@@ -1,0 +1,165 @@
+"""One load level: watch the samples come in, end as soon as they tell enough, and make an operating point of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tritonclient.grpc import service_pb2
+
+from tuner.load.protocols import Concurrency, LoadEngine, Samples
+from tuner.measure.failing import most_frequent_error, raise_if_failing, silence_s
+from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.server_statistics import ReadStatistics, breakdown
+from tuner.measure.statistics import percentiles, throughput
+from tuner.measure.window import steady_window
+from tuner.slo import Percentile
+
+# Each look comes so much later than the one before: few looks, each upon news.
+_LOOK_GROWTH = 1.4
+# The server's health is looked at no less often.
+_PULSE_S = 0.5
+_SHORTEST_PAUSE_S = 0.001
+# Whoever looks often and ends at the first narrow interval picks those that are narrow by chance; so ask for more.
+_LOOKS_WIDEN = 1.1
+# Longer than this beyond the longest request seen, no answer means that something has stopped.
+_STILL_S = 0.05
+
+
+@dataclass(frozen=True)
+class LevelRules:
+    """When a load level has been measured well enough.
+
+    It ends when throughput and the percentile that counts are both known precisely enough, or at the latest time. A
+    model so slow that this gives it less than `min_requests`, or less than `min_rounds` of all requests under way,
+    gets more time, up to `slow_max_s`.
+
+    Attributes:
+        percentile: The latency percentile that counts.
+        throughput_precision: Half width of throughput's interval, as a share of it.
+        latency_precision: The same for the percentile.
+        first_look_s: When to look for the first time; never the last look.
+        min_s: The shortest measurement.
+        max_s: The longest, but for a slow model.
+        slow_max_s: The longest for a slow model.
+        min_requests: Successful requests to wait for.
+        min_rounds: How often all requests under way should have been answered.
+        request_timeout_s: The engine's deadline of a request; a server silent for so long hangs.
+    """
+
+    percentile: Percentile = "p99"
+    throughput_precision: float = 0.03
+    latency_precision: float = 0.10
+    first_look_s: float = 0.15
+    min_s: float = 0.4
+    max_s: float = 3.0
+    slow_max_s: float = 30.0
+    min_requests: int = 20
+    min_rounds: int = 4
+    request_timeout_s: float = 30.0
+
+
+def measure_level(
+    engine: LoadEngine,
+    load: Concurrency,
+    *,
+    statistics: ReadStatistics | None,
+    health: Callable[[], None],
+    rules: LevelRules,
+) -> OperatingPoint:
+    """Offer one load until it is known well enough what comes of it.
+
+    Args:
+        engine: What offers it.
+        load: How much.
+        statistics: Asks the server for its own statistics, at the first and the last look; None: it has none.
+        health: Raises `ServerDiedError` when the server is gone; called at every look, twice a second or more.
+        rules: When it is enough.
+
+    Raises:
+        ServerDiedError: from `health`.
+        ServerHungError: no request was answered within the deadline.
+        ServerError: more than half of the requests failed, or all since some moment; with the most frequent error.
+    """
+    level = _Level(load, statistics, health, rules)
+    samples = engine.offer(load, level.watch, first_look_s=rules.first_look_s)
+    raise_if_failing(samples, load.requests, timeout_s=rules.request_timeout_s)
+    window = steady_window(samples, load.requests)
+    errors = int(np.count_nonzero(~samples.ok & (samples.done_ns > window.start_ns)))
+    return OperatingPoint(
+        concurrency=load.requests,
+        throughput=throughput(window),
+        latency_ms=percentiles(window),
+        requests=len(window),
+        errors=errors,
+        error=most_frequent_error(samples) if errors else None,
+        window_s=window.length_s,
+        client_cpu=samples.cpu_s / samples.wall_s,
+        server=level.server_breakdown(),
+    )
+
+
+class _Level:
+    """The looks at one level, and what the server said at the first and the last of them."""
+
+    def __init__(
+        self, load: Concurrency, statistics: ReadStatistics | None, health: Callable[[], None], rules: LevelRules
+    ) -> None:
+        self._concurrency = load.requests
+        self._statistics = statistics
+        self._health = health
+        self._rules = rules
+        self._next_look_s = rules.min_s
+        self._before: service_pb2.ModelStatistics | None = None
+        self._after: service_pb2.ModelStatistics | None = None
+
+    def watch(self, samples: Samples) -> float | None:
+        """See `tuner.load.protocols.Watch`."""
+        self._health()
+        if self._statistics and self._before is None:
+            self._before = self._statistics()
+        elif samples.wall_s >= self._next_look_s:
+            raise_if_failing(samples, self._concurrency, timeout_s=self._rules.request_timeout_s)
+            latest_s = self._latest_s(samples)
+            if self._is_enough(samples, latest_s):
+                self._after = self._statistics() if self._statistics else None
+                return None
+            later_s = samples.wall_s * _LOOK_GROWTH
+            self._next_look_s = min(later_s, latest_s) if samples.wall_s < latest_s else samples.wall_s + _PULSE_S
+        return min(_PULSE_S, max(_SHORTEST_PAUSE_S, self._next_look_s - samples.wall_s))
+
+    def server_breakdown(self) -> ServerBreakdown | None:
+        """What the server says of the time between the first and the last look."""
+        if self._before is None or self._after is None:
+            return None
+        return breakdown(self._before, self._after)
+
+    def _latest_s(self, samples: Samples) -> float:
+        """When to end at the latest, by how slow the model has turned out to be."""
+        rules = self._rules
+        answered = int(np.count_nonzero(samples.ok))
+        if not answered:
+            return rules.slow_max_s
+        needed = max(rules.min_requests, rules.min_rounds * self._concurrency)
+        return max(rules.max_s, min(rules.slow_max_s, samples.wall_s * needed / answered))
+
+    def _is_enough(self, samples: Samples, latest_s: float) -> bool:
+        rules = self._rules
+        answered = int(np.count_nonzero(samples.ok))
+        if not answered or self._is_still(samples):
+            return False
+        if samples.wall_s >= latest_s:
+            return True
+        if answered < max(rules.min_requests, rules.min_rounds * self._concurrency):
+            return False
+        window = steady_window(samples, self._concurrency)
+        return (
+            throughput(window).relative_half_width * _LOOKS_WIDEN <= rules.throughput_precision
+            and percentiles(window)[rules.percentile].relative_half_width * _LOOKS_WIDEN <= rules.latency_precision
+        )
+
+    def _is_still(self, samples: Samples) -> bool:
+        """Whether answers have stopped coming. To end now would leave the stop out of the numbers."""
+        longest_s = float((samples.done_ns - samples.sent_ns)[samples.ok].max()) / 1e9
+        return silence_s(samples) > 2 * longest_s + _STILL_S
