@@ -1,1 +1,29 @@
-"""Finds the config.pbtxt with which Triton serves a model best."""
+"""Finds the config.pbtxt with which Triton serves a model best.
+
+What the command line does can be called from Python, too:
+
+    from tuner import TuneJob, tune
+
+    result = tune(TuneJob(repository="model_repository", slo={"p99": "25ms"}))
+    print(result.outcomes[0].recommendation.best)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuner.job import TuneJob
+    from tuner.tuning import RunResult, tune
+
+__all__ = ["RunResult", "TuneJob", "tune"]
+
+_HOMES = {"TuneJob": "tuner.job", "RunResult": "tuner.tuning", "tune": "tuner.tuning"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for: `tritontune --help` should not wait for Optuna."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tuner' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

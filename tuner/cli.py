@@ -86,7 +86,9 @@ def measure(repository: str | None, url: str | None, concurrency: str, *, as_jso
 @click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
 @click.option("--model", metavar="NAME", multiple=True, help="Model to export; repeatable.  [default: every one]")
 @click.option("--slo", metavar="P=TIME", multiple=True, help="Pick the best for another limit, from what was measured.")
-@click.option("--to", metavar="DIR|FILE", type=click.Path(path_type=Path), help="A folder for the whole model, or a .pbtxt.")
+@click.option(
+    "--to", metavar="DIR|FILE", type=click.Path(path_type=Path), help="A folder for the whole model, or a .pbtxt."
+)
 @click.option("--in-place", is_flag=True, help="Replace the repository's own config.pbtxt; a backup is kept.")
 def export(run_dir: Path, model: tuple[str, ...], slo: tuple[str, ...], to: Path | None, *, in_place: bool) -> None:
     """Export the best config.pbtxt of RUN_DIR: to stdout, --to a place, or --in-place."""

@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tuner.errors import Cause, ServerError, TuningError
-from tuner.load.grpc_aio import GrpcAioEngine, ask_once
-from tuner.load.inputs import make_inputs
-from tuner.load.protocols import Concurrency, LoadEngine
-from tuner.load.requests import build_requests
-from tuner.measure.level import LevelRules, measure_level
+from tritonclient.grpc import model_config_pb2
+
+from tuner.errors import Cause, ServerError
+from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint, Record
-from tuner.measure.sweep import sweep
+from tuner.measure.session import open_session
+from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.models.config import ModelConfig
-from tuner.models.interface import ModelInterface
 from tuner.models.staging import StagedRepository
-from tuner.models.tunable import why_not_tunable
-from tuner.servers.client import TritonClient
 from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.slo import SLO
 from tuner.space.candidate import Candidate
@@ -51,7 +47,8 @@ class TrialResult(Record):
         effective_config: As the server completed it, when it became ready.
         curve: Operating points in order of load.
         failure: Why there is no more of them, if so.
-        launch_s: Seconds until the model was ready.
+        launch_s: Seconds until the model was ready; None when it never was.
+        first_answer_s: Seconds that its first answer took; None when there was none.
         wall_s: Seconds from launch to stop.
     """
 
@@ -61,7 +58,8 @@ class TrialResult(Record):
     effective_config: str | None
     curve: tuple[OperatingPoint, ...]
     failure: Failure | None
-    launch_s: float
+    launch_s: float | None
+    first_answer_s: float | None
     wall_s: float
 
     @property
@@ -95,10 +93,12 @@ class Limits:
 
     Attributes:
         launch_s: Seconds until the model must be ready.
+        first_answer_s: Seconds that its first answer may take.
         until: When to begin no further load level (`time.monotonic`); what was measured by then counts.
     """
 
     launch_s: float
+    first_answer_s: float
     until: float
 
 
@@ -112,8 +112,8 @@ class TrialProgress(Protocol):
         """A load level was measured."""
 
 
-# A pool of different requests, so that a response cache does not look miraculous.
-_REQUEST_POOL = 16
+# A dynamic batcher prepares two batches an instance ahead; below about twice that, growth means nothing yet.
+_REQUESTS_AN_INSTANCE = 4
 
 
 def run_trial(
@@ -136,15 +136,14 @@ def run_trial(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.pbtxt").write_text(candidate.config.text, encoding="utf-8")
     bench.repository.write_config(bench.model, candidate.config.text or None)
-    began = time.monotonic()
-    attempt = _Attempt(began)
+    attempt = _Attempt()
     failure = None
     try:
         launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
         with bench.launcher.launch(launch) as server:
-            attempt.ready()
+            attempt.launched()
             (folder / "command.txt").write_text(server.command + "\n", encoding="utf-8")
-            _measure(bench, server, attempt, limits.until, progress)
+            _measure(bench, server, attempt, limits, progress)
     except ServerError as error:
         failure = Failure(cause=error.cause, message=str(error), last_words=error.last_words)
     return TrialResult(
@@ -152,32 +151,57 @@ def run_trial(
         parameters=candidate.parameters,
         config=candidate.config.text,
         effective_config=attempt.effective_config,
-        curve=tuple(sorted(attempt.points, key=lambda point: point.concurrency)),
+        curve=in_order_of_load(attempt.points),
         failure=failure,
-        launch_s=attempt.launch_s or time.monotonic() - began,
-        wall_s=time.monotonic() - began,
+        launch_s=attempt.launch_s,
+        first_answer_s=attempt.first_answer_s,
+        wall_s=attempt.age_s(),
     )
 
 
 class _Attempt:
     """What a trial has gathered so far; a failure midway leaves the rest."""
 
-    def __init__(self, began: float) -> None:
-        self._began = began
+    def __init__(self) -> None:
+        self._began = time.monotonic()
         self.launch_s: float | None = None
+        self.first_answer_s: float | None = None
         self.effective_config: str | None = None
         self.points: list[OperatingPoint] = []
 
-    def ready(self) -> None:
-        self.launch_s = time.monotonic() - self._began
+    def age_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def launched(self) -> None:
+        self.launch_s = self.age_s()
 
 
-def _measure(bench: Bench, server: Server, attempt: _Attempt, until: float, progress: TrialProgress) -> None:
-    with TritonClient(server.grpc_address) as client:
-        effective = client.model_config(bench.model)
-        attempt.effective_config = ModelConfig.from_proto(effective).text
-        if reason := why_not_tunable(effective):
-            raise TuningError(f"model {bench.model!r} cannot be tuned: {reason}")
-        inputs = make_inputs(ModelInterface.of(effective), shapes=bench.shapes, pool=_REQUEST_POOL, seed=bench.seed)
-        requests = build_requests(bench.model, inputs)
-        latency_s = ask_once(server.grpc_address, requests[0], timeout_s=bench.rules.request_timeout_s)
+def _measure(bench: Bench, server: Server, attempt: _Attempt, limits: Limits, progress: TrialProgress) -> None:
+    with open_session(
+        server.grpc_address,
+        bench.model,
+        shapes=bench.shapes,
+        seed=bench.seed,
+        rules=bench.rules,
+        health=server.check,
+        first_answer_within_s=limits.first_answer_s,
+    ) as session:
+        attempt.effective_config = ModelConfig.from_proto(session.effective).text
+        attempt.first_answer_s = session.first_answer_s
+
+        def measure(concurrency: int) -> OperatingPoint:
+            progress.level_began(concurrency)
+            return session.measure(concurrency)
+
+        flat_from = _flat_from(session.effective)
+        for point in sweep(measure, slo=bench.slo, max_concurrency=bench.max_concurrency, flat_from=flat_from):
+            attempt.points.append(point)
+            progress.point_measured(point)
+            if time.monotonic() >= limits.until:
+                return
+
+
+def _flat_from(effective: model_config_pb2.ModelConfig) -> int:
+    """The concurrency below which throughput that does not grow means nothing yet."""
+    instances: int = sum(group.count * max(1, len(group.gpus)) for group in effective.instance_group)
+    return _REQUESTS_AN_INSTANCE * instances if effective.HasField("dynamic_batching") else instances

@@ -10,6 +10,7 @@ from tuner.errors import InterruptedRunError, TritontuneError, TuningError
 from tuner.job import TuneJob
 from tuner.machine import Machine
 from tuner.measure.level import LevelRules
+from tuner.measure.session import hangs_after_s
 from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import StagedRepository, stage
@@ -30,8 +31,15 @@ from tuner.space.spec import SpaceSpec, load_space
 from tuner.trial import Bench, Limits, TrialResult, run_trial
 
 
-# For the first launch of a model, of which only the size is known.
+# The first request to a model of which nothing is known: it may compile, or fill caches.
+FIRST_ANSWER_S = 120.0
+_FIRST_LAUNCH_S = 120.0
 _SLOW_DISK_BYTES_PER_S = 50e6
+# Later launches are known by the first; with more instances they take longer.
+_PATIENCE_S = 30.0
+_SLOWER = 10.0
+# What a trial needs besides its launch to tell anything: the first load levels.
+_FIRST_LEVELS_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def tune(
     spec = load_space(job.space)
     models = _chosen(repository, job, progress)
     with out.opened(resume=resume):
-        launcher = choose_launcher(job, out.work)
+        launcher = choose_launcher(job, out.work, progress.note)
         if count := launcher.remove_leftovers():
             progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
         run = _Run(job, out, spec, Machine.here(), launcher, stage(repository, out.work / "repository"), progress)
@@ -88,6 +96,11 @@ def tune(
     if not outcomes:
         raise next(iter(failures.values()))
     return RunResult(out, tuple(outcomes), failures)
+
+
+def first_launch_s(model: ModelFolder) -> float:
+    """The deadline for the launch of a model of which only the size is known, in seconds."""
+    return _FIRST_LAUNCH_S + model.size_bytes() / _SLOW_DISK_BYTES_PER_S
 
 
 def _chosen(repository: ModelRepository, job: TuneJob, progress: Progress) -> tuple[ModelFolder, ...]:
@@ -168,14 +181,14 @@ class _Search:
             model=model.name,
             shapes=job.shape,
             slo=job.slo,
-            rules=LevelRules(),
+            rules=LevelRules(percentile=job.slo.percentile),
             max_concurrency=job.max_concurrency,
             seed=job.seed,
         )
 
     def run(self) -> str:
         """Measure the baseline and candidate after candidate. Returns why the search ended."""
-        space = self._space() if self._study.trials else self._measure_baseline()
+        space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
         for name, reason in space.left_out.items():
             self._run.progress.note(f"{name} does not vary: {reason}")
         sampler = TpeSampler(space, self._run.job.seed)
@@ -210,7 +223,7 @@ class _Search:
             candidate,
             number,
             self._run.out.trial(self._model.name, number),
-            limits=Limits(launch_s=self._launch_deadline_s(), until=self._began + self._run.job.budget),
+            limits=self._limits(),
             progress=self._run.progress,
         )
 
@@ -223,15 +236,18 @@ class _Search:
         """Why to launch no further candidate, if so."""
         return self._stopping.reason(
             spent_s=time.monotonic() - self._began,
-            # What a launch costs, and the first two load levels: less would tell nothing.
-            next_trial_s=self._study.trials[0].launch_s + 2.0,
+            next_trial_s=(self._study.trials[0].launch_s or 0) + _FIRST_LEVELS_S,
             hypervolumes=self._study.hypervolumes,
         )
 
-    def _launch_deadline_s(self) -> float:
-        """Seconds for a launch: by what the baseline took, or by the size of the model's files."""
-        if self._run.job.launch_timeout:
-            return self._run.job.launch_timeout
-        if self._study.trials:
-            return 30.0 + 10.0 * self._study.trials[0].launch_s
-        return 120.0 + self._model.size_bytes() / _SLOW_DISK_BYTES_PER_S
+    def _limits(self) -> Limits:
+        """On the next trial: by what the baseline took; for the baseline itself, by the size of the model's files."""
+        until = self._began + self._run.job.budget
+        known = self._study.trials[0] if self._study.trials else None
+        if known:
+            launch_s = _PATIENCE_S + _SLOWER * (known.launch_s or 0)
+            first_answer_s = hangs_after_s(known.first_answer_s or 0)
+        else:
+            launch_s = first_launch_s(self._model)
+            first_answer_s = FIRST_ANSWER_S
+        return Limits(self._run.job.launch_timeout or launch_s, first_answer_s, until)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import socket
 import sys
-import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from rich.console import Console
@@ -15,10 +15,18 @@ from rich.markup import escape
 
 from tuner.errors import TritontuneError, TuningError
 from tuner.machine import Machine
-from tuner.models.repository import ModelRepository
+from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.tunable import why_not_tunable
 from tuner.servers.docker import engine_problem
 from tuner.servers.installation import find_triton
+
+
+class State(Enum):
+    """How a check came out, as it is shown."""
+
+    OK = "[green]ok[/]  "
+    NOT_NEEDED = "[dim]--[/]  "
+    FIX = "[red]fix[/] "
 
 
 @dataclass(frozen=True)
@@ -26,12 +34,13 @@ class Check:
     """One line of the doctor's.
 
     Attributes:
-        ok: Whether it is as it should be; None: it is not needed by itself.
+        name: What was looked at.
+        state: How it is.
         detail: What was found, or what to do.
     """
 
     name: str
-    ok: bool | None
+    state: State
     detail: str
 
 
@@ -43,28 +52,59 @@ def doctor(repository: str | None, triton_path: str | None, image: str | None) -
     """
     console = Console()
     missing = []
-    for check in checks(repository, Path(triton_path) if triton_path else None, image):
-        mark = {True: "[green]ok[/]  ", None: "[dim]--[/]  ", False: "[red]fix[/] "}[check.ok]
-        console.print(f"{mark}{check.name:<11}{escape(check.detail)}", soft_wrap=True, highlight=False)
-        if check.ok is False:
+    for check in checks(Path(repository) if repository else None, Path(triton_path) if triton_path else None, image):
+        console.print(f"{check.state.value}{check.name:<11}{escape(check.detail)}", soft_wrap=True, highlight=False)
+        if check.state is State.FIX:
             missing.append(check.name)
     if missing:
         raise TuningError(f"to mend first: {', '.join(missing)}")
 
 
-def checks(repository: str | None, triton_path: Path | None, image: str | None) -> Iterator[Check]:
+def checks(repository: Path | None, triton_path: Path | None, image: str | None) -> Iterator[Check]:
     """Look at everything in turn."""
-    yield Check("python", True, f"{platform.python_version()} ({sys.executable})")  # noqa: FBT003 (reads as a row)
-    triton = _attempt("triton", lambda: find_triton(triton_path).description)
-    docker = _docker(image)
-    # One of the two ways to a server is enough.
-    yield triton if triton.ok or docker.ok is None else Check("triton", None, triton.detail)
-    yield _libpython()
-    yield docker
+    yield Check("python", State.OK, f"{platform.python_version()} ({sys.executable})")
+    problem = engine_problem(image) if image else "no --image is given to look for"
+    try:
+        yield Check("triton", State.OK, find_triton(triton_path).description)
+    except TritontuneError as error:
+        # One way to a server is enough.
+        yield Check("triton", State.FIX if problem else State.NOT_NEEDED, str(error))
+    yield Check("docker", State.NOT_NEEDED if problem else State.OK, problem or f"the engine answers, and has {image}")
     machine = Machine.here()
+    yield Check("cpu", State.OK, f"{machine.cpus} cores")
     gpus = ", ".join(f"{gpu.name} ({gpu.memory_bytes / 2**30:.0f} GiB)" for gpu in machine.gpus)
-    yield Check("cpu", True, f"{machine.cpus} cores")  # noqa: FBT003 (reads as a row)
-    yield Check("gpu", True if gpus else None, gpus or "none found through NVML; models run on the CPU")
+    yield Check("gpu", State.OK if gpus else State.NOT_NEEDED, gpus or "NVML finds none; models run on the CPU")
     yield _ports()
     if repository is not None:
-        yield from _repository(Path(repository))
+        yield from _repository(repository)
+
+
+def _ports() -> Check:
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            return Check("ports", State.OK, f"free ones on 127.0.0.1, such as {listening.getsockname()[1]}")
+    except OSError as error:
+        return Check("ports", State.FIX, f"none can be opened on 127.0.0.1: {error.strerror}")
+
+
+def _repository(path: Path) -> Iterator[Check]:
+    try:
+        models = ModelRepository.open(path).models
+    except TritontuneError as error:
+        yield Check("repository", State.FIX, str(error))
+        return
+    yield Check("repository", State.OK, f"{path}: {len(models)} model{'s' * (len(models) > 1)}")
+    for model in models:
+        yield _model(model)
+
+
+def _model(model: ModelFolder) -> Check:
+    try:
+        if model.config is None:
+            return Check("model", State.OK, f"{model.name}: no config.pbtxt; the server will be asked for it")
+        reason = why_not_tunable(model.config.proto)
+    except TritontuneError as error:
+        return Check("model", State.FIX, str(error))
+    if reason:
+        return Check("model", State.NOT_NEEDED, f"{model.name}: cannot be tuned: {reason}")
+    return Check("model", State.OK, f"{model.name}: versions {', '.join(map(str, model.versions)) or 'none'}")

@@ -16,7 +16,7 @@ from typing_extensions import Self
 from tuner.measure.points import OperatingPoint
 from tuner.progress import ModelOutcome, Progress
 from tuner.quantities import format_duration
-from tuner.report.files import config_diff
+from tuner.report.files import BEST_CONFIG, config_diff
 from tuner.report.words import front_table, gain_in_words, latency, point_in_words, rate
 from tuner.search.recommend import Recommendation, recommend
 from tuner.search.study import Study
@@ -142,4 +142,5 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
         console.print(Syntax(diff, "diff", theme="ansi_dark", background_color="default"))
     else:
         console.print("The config as it is is the best that was found.")
-    console.print(f"deploy:   {outcome.folder.model(outcome.model) / 'best/config.pbtxt'}", highlight=False, soft_wrap=True)
+    deploy = outcome.folder.model(outcome.model) / BEST_CONFIG
+    console.print(f"deploy:   {deploy}", highlight=False, soft_wrap=True)

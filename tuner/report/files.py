@@ -63,6 +63,7 @@ def point_json(point: OperatingPoint) -> dict[str, Any]:
         "average_batch_size": average and round(average, 2),
         "requests": point.requests,
         "errors": point.errors,
+        "verified": False,
     }
 
 
@@ -80,7 +81,7 @@ def trials_csv(study: Study) -> str:
             "trial": trial.number,
             **{name: _cell(value) for name, value in trial.parameters.items()},
             "hypervolume": f"{hypervolume:.6g}",
-            "launch_s": f"{trial.launch_s:.2f}",
+            "launch_s": None if trial.launch_s is None else f"{trial.launch_s:.2f}",
             "failure": trial.failure and trial.failure.cause.value,
             "message": trial.failure and trial.failure.message,
         }
@@ -114,11 +115,13 @@ def config_diff(study: Study, best: TrialPoint) -> str:
 
 def _trial_point(each: TrialPoint) -> dict[str, Any]:
     parameters = dict(each.trial.parameters)
-    return {"trial": each.trial.number, "parameters": parameters, **point_json(each.point), "verified": False}
+    return {"trial": each.trial.number, "parameters": parameters, **point_json(each.point)}
 
 
 def _interval(interval: Interval | None) -> dict[str, float] | None:
-    return interval and {name: float(f"{value:.5g}") for name, value in interval.model_dump().items()}
+    if interval is None:
+        return None
+    return {name: float(f"{value:.5g}") for name, value in interval.model_dump().items()}
 
 
 def _row(point: OperatingPoint) -> Mapping[str, Any]:

@@ -81,14 +81,13 @@ def points_table(points: list[OperatingPoint]) -> Table:
         table.add_column(column, justify="right")
     for point in points:
         server = point.server
-        compute = server and server.compute_input_ms + server.compute_infer_ms + server.compute_output_ms
         table.add_row(
             str(point.concurrency),
             rate(point.throughput.value),
             f"{point.throughput.relative_half_width:.1%}",
             *(latency(point.latency_ms[percentile].value) for percentile in PERCENTILES),
             latency(server.queue_ms) if server else "",
-            latency(compute) if compute is not None else "",
+            latency(server.compute_ms) if server else "",
             f"{server.average_batch_size:.1f}" if server else "",
             str(point.errors),
             f"{point.client_cpu:.0%}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.front import usable_points
@@ -12,8 +13,7 @@ from tuner.slo import SLO
 from tuner.space.space import SearchSpace
 from tuner.trial import TrialResult
 
-DIRECTIONS = ["maximize", "minimize"]
-METRIC_NAMES = ["throughput within the SLO (inferences/s)", "latency at low load (ms)"]
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 
 # TPE learns nothing from a FAIL, so a failed launch is a COMPLETE one that breaks its constraint. Its objectives
 # only have to be finite and worse than any other's.

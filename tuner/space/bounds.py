@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tuner.errors import ConfigError, SpaceError
 from tuner.machine import Machine
-from tuner.models.config import ModelConfig
+from tuner.models.config import EMPTY, ModelConfig
 from tuner.space.parameter import AS_IS, Parameter, is_number, ladder_with
 from tuner.space.spec import OFF, ON, LadderValue, ParameterSpec, SpaceSpec
 
@@ -63,9 +63,17 @@ def bound(spec: SpaceSpec, effective: ModelConfig, machine: Machine) -> Bounded:
 
 
 def _base_value(field: str, item: ParameterSpec, effective: ModelConfig) -> LadderValue:
-    values = effective.values(field)
+    """The model's own value of a field.
+
+    Raises:
+        ConfigError: there is no such field, or it is a message with a ladder of other values than off and on.
+    """
+    found = effective.values(field)
     if ON in item.ladder:
-        return ON if effective.holds(field) else OFF
+        return ON if found else OFF
+    values = tuple(value for value in found if value is not EMPTY)
+    if len(values) < len(found):
+        raise ConfigError(f"{field} is a message, whose ladder can only be [off, on]")
     if not values:
         return OFF
     if "[*]" in field:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.models.config import ModelConfig
-from tuner.space.spec import LadderValue
+from tuner.space.spec import OFF, ON, LadderValue
 
 Assignment = Mapping[str, LadderValue]
 """Parameters that count, by name. One that does not (a queue delay without dynamic batching) is not in it."""
@@ -35,11 +35,16 @@ class Candidate:
 
 
 def in_words(parameters: Assignment) -> str:
-    """An assignment for people to read: `dynamic_batching on, max_batch_size 32, instance_group.count 2`."""
-    if not parameters:
-        return "the config as it is"
-    return ", ".join(f"{name.removeprefix('dynamic_batching.')} {_word(value)}" for name, value in parameters.items())
+    """An assignment for people to read: `dynamic_batching, max_batch_size 64, instance_group.count 2`."""
+    words = [_words(name, value) for name, value in parameters.items()]
+    return ", ".join(word for word in words if word) or "the config as it is"
 
 
-def _word(value: LadderValue) -> str:
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+def _words(name: str, value: LadderValue) -> str:
+    if value == ON:
+        return name
+    if value == OFF:
+        # A setting that is left out is worth no word; a whole block is.
+        return "" if "." in name else f"no {name}"
+    shown = f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else value
+    return f"{name.removeprefix('dynamic_batching.')} {shown}"

@@ -4,6 +4,8 @@ Its weights (19 MB) pass through the processor's caches once a batch, not once a
 as larger models do on larger machines.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
@@ -18,7 +20,7 @@ class TritonPythonModel:
         random = np.random.default_rng(seed=0)
         self.weights = [
             (random.standard_normal((rows, columns)) / np.sqrt(rows)).astype(np.float32)
-            for rows, columns in zip(LAYERS, LAYERS[1:])
+            for rows, columns in pairwise(LAYERS)
         ]
 
     def execute(self, requests):
@@ -29,6 +31,4 @@ class TritonPythonModel:
             values = np.maximum(values @ weight, 0.0)
         scores = values @ self.weights[-1]
         ends = np.cumsum([len(each) for each in features])[:-1]
-        return [
-            pb_utils.InferenceResponse([pb_utils.Tensor("SCORES", each)]) for each in np.split(scores, ends)
-        ]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("SCORES", each)]) for each in np.split(scores, ends)]

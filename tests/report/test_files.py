@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from support.builders import MLP, identity, point, space, trial
+from tritonclient.grpc import model_config_pb2
+
+from tuner.report.files import write_results
+from tuner.run_folder import RunFolder
+from tuner.search.study import Study
+
+
+@pytest.fixture
+def front(run: RunFolder, study: Study) -> dict[str, Any]:
+    write_results(run, study)
+    content: dict[str, Any] = json.loads((run.model("mlp") / "front.json").read_text())
+    return content
+
+
+def test_front_json_keeps_its_contract(front: dict[str, Any]) -> None:
+    assert list(front) == ["schema", "model", "slo", "baseline", "front", "best", "budget"]
+    assert (front["schema"], front["model"], front["slo"]) == (1, "mlp", {"p99_ms": 25.0})
+    assert [p["trial"] for p in front["baseline"]] == [0, 0]
+    assert front["budget"] == {"wall_s": 18.0, "launches": 3, "operating_points": 5}
+
+
+def test_a_point_of_front_json(front: dict[str, Any]) -> None:
+    best = front["best"]
+    assert (best["trial"], best["load"], best["verified"]) == (1, {"concurrency": 8}, False)
+    assert best["parameters"]["instance_group.count"] == 2
+    assert best["throughput"] == {"value": 400.0, "low": 392.0, "high": 408.0}
+    assert list(best["latency_ms"]) == ["p50", "p90", "p95", "p99"]
+    assert (best["average_batch_size"], best["requests"], best["errors"]) == (2.0, 500, 0)
+    assert best["config"] == "best/config.pbtxt"
+    assert best["gain"]["throughput"]["value"] == pytest.approx(400 / 110, rel=1e-4)
+
+
+def test_the_front_is_in_order_of_latency(front: dict[str, Any]) -> None:
+    assert [p["latency_ms"]["p99"]["value"] for p in front["front"]] == [10, 20, 40]
+
+
+def test_no_best_and_no_gain_when_none_holds(run: RunFolder) -> None:
+    study = Study.create_or_resume(run.database, identity(slo={"p99": "1ms"}))
+    built = space()
+    study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)
+    assert write_results(run, study).best is None
+    front = json.loads((run.model("mlp") / "front.json").read_text())
+    assert front["best"] is None
+    assert not (run.model("mlp") / "best").exists()
+
+
+def test_trials_csv_has_a_row_for_each_point_and_each_failure(run: RunFolder, study: Study) -> None:
+    write_results(run, study)
+    rows = list(csv.DictReader((run.model("mlp") / "trials.csv").read_text().splitlines()))
+    assert [(row["trial"], row["concurrency"]) for row in rows] == [
+        ("0", "1"),
+        ("0", "2"),
+        ("1", "1"),
+        ("1", "8"),
+        ("1", "16"),
+        ("2", ""),
+    ]
+    assert rows[3]["throughput"] == "400.00"
+    assert rows[3]["instance_group.count"] == "2"
+    assert (rows[5]["failure"], rows[5]["message"]) == ("crashed", "it did not work")
+
+
+def test_the_best_config_says_where_it_comes_from(run: RunFolder, study: Study) -> None:
+    write_results(run, study)
+    text = (run.model("mlp") / "best/config.pbtxt").read_text()
+    assert text.startswith("# tritontune: trial 1 of 3 for model mlp\n")
+    assert "# tritontune: gain 3.64 x the baseline's throughput" in text
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert config.max_batch_size == 64
+    assert config.instance_group[0].count == 2
+
+
+def test_an_older_provenance_makes_way(run: RunFolder, study: Study) -> None:
+    built = space(config="# tritontune: trial 9 of 12 for model mlp\n" + MLP)
+    study.add(trial(3, point(1, 900, 5), parameters=built.baseline, config=built.base.text), built)
+    write_results(run, study)
+    text = (run.model("mlp") / "best/config.pbtxt").read_text()
+    assert "trial 3 of 4" in text
+    assert "trial 9" not in text
+
+
+def test_the_diff_is_against_the_users_file(run: RunFolder, study: Study) -> None:
+    write_results(run, study)
+    changed = (run.model("mlp") / "best/config.diff").read_text().splitlines()
+    assert "-max_batch_size: 32" in changed
+    assert "+max_batch_size: 64" in changed
+    assert not any("tritontune" in line for line in changed)
+
+
+def test_nothing_half_written_stays(run: RunFolder, study: Study) -> None:
+    write_results(run, study)
+    write_results(run, study)
+    assert sorted(path.name for path in run.model("mlp").rglob("*") if path.is_file()) == [
+        "config.diff",
+        "config.pbtxt",
+        "front.json",
+        "trials.csv",
+    ]

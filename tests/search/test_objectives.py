@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+from support.builders import point, space, trial
+
+from tuner.errors import Cause
+from tuner.search.objectives import as_optuna_trial
+from tuner.slo import SLO
+
+LIMIT = SLO.parse(["p99=20ms"])
+
+
+def test_the_values_are_throughput_within_the_slo_and_latency_at_low_load() -> None:
+    told = as_optuna_trial(trial(0, point(1, 100, 5), point(8, 300, 19), point(16, 400, 30)), space(), LIMIT, {})
+    assert told.values == [300, 5]
+    assert told.constraints == {"slo": pytest.approx(5 / 20 - 1), "launch": -1.0}
+
+
+def test_breaking_the_slo_everywhere_breaks_the_constraint() -> None:
+    told = as_optuna_trial(trial(0, point(1, 100, 30), point(8, 300, 60)), space(), LIMIT, {})
+    assert told.values[0] == 0
+    assert told.constraints["slo"] == pytest.approx(0.5)
+
+
+def test_a_failed_launch_is_complete_and_breaks_its_constraint() -> None:
+    told = as_optuna_trial(trial(0, failure=Cause.OUT_OF_MEMORY), space(), LIMIT, {})
+    assert told.state.is_finished()
+    assert told.constraints == {"slo": 1.0, "launch": 1.0}
+
+
+def test_what_a_failure_midway_measured_still_counts() -> None:
+    told = as_optuna_trial(trial(0, point(1, 100, 5), failure=Cause.CRASHED), space(), LIMIT, {})
+    assert told.values == [100, 5]
+    assert told.constraints["launch"] == 1.0
+
+
+def test_parameters_are_ladder_indices() -> None:
+    built = space()
+    told = as_optuna_trial(trial(0, point(), parameters=built.settle({"instance_group.count": 3})), built, SLO(), {})
+    assert told.params["instance_group.count"] == 2
+    assert told.params["dynamic_batching"] == 0

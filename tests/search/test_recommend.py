@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from support.builders import interval, point, trial
+
+from tuner.search.recommend import ratio, recommend
+from tuner.slo import SLO
+
+LIMIT = SLO.parse(["p99=25ms"])
+
+
+def test_the_best_has_the_highest_throughput_that_holds_the_slo() -> None:
+    found = recommend(
+        [trial(0, point(1, 100, 10)), trial(1, point(1, 90, 5), point(8, 300, 24), point(16, 400, 26))], LIMIT
+    )
+    assert found.best is not None
+    assert (found.best.trial.number, found.best.point.concurrency) == (1, 8)
+    assert found.gain is not None
+    assert found.gain.value == pytest.approx(3.0)
+
+
+def test_points_whose_intervals_overlap_go_by_latency() -> None:
+    found = recommend([trial(0, point(16, 300, 10), point(32, 305, 20), point(64, 330, 24.9))], SLO())
+    assert found.best is not None
+    assert found.best.point.concurrency == 64
+    wide = recommend([trial(0, point(16, 300, 10, share=0.1), point(32, 305, 20, share=0.1))], SLO())
+    assert wide.best is not None
+    assert wide.best.point.concurrency == 16
+
+
+def test_a_baseline_that_holds_the_slo_at_no_load_gives_no_gain() -> None:
+    found = recommend([trial(0, point(1, 100, 50)), trial(1, point(1, 90, 5))], LIMIT)
+    assert found.baseline is None
+    assert found.gain is None
+    assert found.best is not None
+    assert found.best.trial.number == 1
+
+
+def test_no_best_when_none_holds() -> None:
+    found = recommend([trial(0, point(1, 100, 50))], LIMIT)
+    assert found.best is None
+    assert len(found.front) == 1
+
+
+def test_the_baseline_can_be_the_best() -> None:
+    found = recommend([trial(0, point(1, 100, 5)), trial(1, point(1, 50, 5))], SLO())
+    assert found.best == found.baseline
+    assert found.gain is not None
+    assert found.gain.value == 1.0
+
+
+def test_a_ratios_interval_holds_both_uncertainties() -> None:
+    gain = ratio(interval(300, 0.03), interval(100, 0.04))
+    assert gain.value == pytest.approx(3.0)
+    assert math.log(gain.high / gain.value) == pytest.approx(0.05)
+    assert gain.low < gain.value < gain.high

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from support.builders import MLP, identity, point, space, trial
+
+from tuner.errors import Cause, JobError
+from tuner.search.study import Study
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "study.db"
+
+
+def test_what_is_stored_comes_back(database: Path) -> None:
+    built = space()
+    study = Study.create_or_resume(database, identity())
+    results = [
+        trial(0, point(1, 100, 10), parameters=built.baseline),
+        trial(1, point(1, 200, 20), parameters=built.settle({"dynamic_batching.preferred_batch_size": 8})),
+        trial(2, failure=Cause.OUT_OF_MEMORY, parameters=built.settle({"instance_group.count": 4})),
+    ]
+    for result in results:
+        study.add(result, built)
+    for again in (Study.create_or_resume(database, identity()), Study.load(database, "mlp")):
+        assert list(again.trials) == results
+        assert again.hypervolumes == pytest.approx((1500.0, 1500 + 5 * 100, 2000.0))
+        assert again.spent_s == pytest.approx(18.0)
+        assert again.identity == identity()
+
+
+def test_several_models_share_the_database(database: Path) -> None:
+    for name in ("mlp", "bert"):
+        Study.create_or_resume(database, identity(model=name))
+    assert Study.models(database) == ("bert", "mlp")
+
+
+def test_optuna_opens_it(database: Path) -> None:
+    built = space()
+    Study.create_or_resume(database, identity()).add(trial(0, point(), parameters=built.baseline), built)
+    (told,) = optuna.load_study(storage=f"sqlite:///{database}", study_name="mlp").get_trials()
+    assert told.user_attrs["candidate"] == "no dynamic_batching, instance_group.count 1"
+    assert told.user_attrs["hypervolume"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"slo": {"p99": 30}}, r"its slo has changed \(it was p99 <= 25 ms, now p99 <= 30 ms\)"),
+        ({"files": "xyz"}, "its files has changed"),
+        ({"config": MLP + "# changed"}, "its config has changed; choose another --out"),
+        ({"seed": 1}, r"its seed has changed \(it was 0, now 1\)"),
+    ],
+)
+def test_another_job_is_not_mixed_in(database: Path, changes: dict[str, object], complaint: str) -> None:
+    Study.create_or_resume(database, identity())
+    with pytest.raises(JobError, match=complaint) as caught:
+        Study.create_or_resume(database, identity(**changes))
+    assert "\n" not in str(caught.value)

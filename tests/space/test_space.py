@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from google.protobuf import text_format
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.builders import MLP, ladders, space
+from tritonclient.grpc import model_config_pb2
+
+from tuner.errors import SpaceError
+from tuner.space.parameter import AS_IS
+from tuner.space.spec import OFF, ON, LadderValue
+
+TUNED = MLP + "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 300 }\n"
+GROUPS = """\
+max_batch_size: 8
+instance_group [ { kind: KIND_GPU count: 2 gpus: [ 0 ] }, { kind: KIND_CPU count: 1 rate_limiter { priority: 2 } } ]
+"""
+
+
+def _proto(text: str) -> model_config_pb2.ModelConfig:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+class TestBounds:
+    def test_the_default_space_of_a_plain_model(self) -> None:
+        assert ladders(space()) == {
+            "dynamic_batching": (OFF, ON),
+            "max_batch_size": (2, 4, 8, 16, 32, 64, 128),
+            "dynamic_batching.preferred_batch_size": (OFF, 2, 4, 8, 16, 32, 64),
+            "dynamic_batching.max_queue_delay_microseconds": (OFF, 100, 500, 1000, 2000, 5000, 10000),
+            "instance_group.count": (1, 2, 3, 4),
+        }
+
+    def test_instances_on_the_cpu_follow_the_cores(self) -> None:
+        assert ladders(space(cpus=4))["instance_group.count"] == (1, 2, 3, 4, 6, 8)
+
+    def test_instances_on_a_gpu_do_not(self) -> None:
+        built = space(config="max_batch_size: 8 instance_group [ { kind: KIND_GPU count: 1 } ]")
+        assert ladders(built)["instance_group.count"] == (1, 2, 3, 4, 6, 8)
+
+    def test_a_model_that_does_not_batch(self) -> None:
+        built = space(config="max_batch_size: 0 instance_group [ { kind: KIND_CPU count: 1 } ]")
+        assert list(ladders(built)) == ["instance_group.count"]
+        assert built.left_out["dynamic_batching"] == "the model does not batch (max_batch_size is 0)"
+
+    def test_a_model_that_batches_sequences(self) -> None:
+        built = space(config=MLP + "sequence_batching { }")
+        assert list(ladders(built)) == ["instance_group.count"]
+        assert built.left_out["max_batch_size"] == "the model batches sequences"
+
+    def test_the_models_own_values_join(self) -> None:
+        built = space(config=TUNED.replace("max_batch_size: 32", "max_batch_size: 24"))
+        assert 24 in ladders(built)["max_batch_size"]
+        assert (4, 8) in ladders(built)["dynamic_batching.preferred_batch_size"]
+        assert 300 in ladders(built)["dynamic_batching.max_queue_delay_microseconds"]
+
+    def test_batching_with_promises_to_clients_stays_on(self) -> None:
+        built = space(config=MLP + "dynamic_batching { priority_levels: 2 default_priority_level: 1 }")
+        assert built.left_out["dynamic_batching"] == "it can only be on"
+
+    def test_unlike_groups_keep_their_counts_unless_changed(self) -> None:
+        built = space(config=GROUPS)
+        assert built.baseline["instance_group.count"] == AS_IS
+        assert built.candidate(built.baseline).config.text == GROUPS
+
+    def test_own_preferred_sizes_that_do_not_vary_bound_the_batch(self) -> None:
+        built = space("schema: 1\nparameters: {max_batch_size: {ladder: [2, 8, 16]}}", config=TUNED)
+        assert ladders(built)["max_batch_size"] == (8, 16, 32)
+
+    def test_a_field_that_config_pbtxt_does_not_have(self) -> None:
+        with pytest.raises(SpaceError, match="max_batchsize.*did you mean 'max_batch_size'"):
+            space("schema: 1\nparameters: {max_batchsize: {ladder: [2]}}")
+
+
+class TestAssignments:
+    def test_the_baseline_changes_nothing(self) -> None:
+        for config in (MLP, TUNED, GROUPS):
+            built = space(config=config)
+            assert built.candidate(built.baseline).config.text == config
+
+    def test_without_dynamic_batching_its_settings_and_the_batch_do_not_count(self) -> None:
+        settled = space().settle({"max_batch_size": 64, "dynamic_batching.max_queue_delay_microseconds": 500})
+        assert settled == {"dynamic_batching": OFF, "instance_group.count": 1}
+
+    @pytest.mark.parametrize(("preferred", "expected"), [(8, 8), (16, OFF), (64, OFF)])
+    def test_preferred_sizes_stay_below_the_limit(self, preferred: int, expected: LadderValue) -> None:
+        wanted: Mapping[str, LadderValue] = {
+            "dynamic_batching": ON,
+            "max_batch_size": 16,
+            "dynamic_batching.preferred_batch_size": preferred,
+        }
+        assert space().settle(wanted)["dynamic_batching.preferred_batch_size"] == expected
+
+    def test_several_preferred_sizes_lose_those_above_the_limit(self) -> None:
+        built = space(config=TUNED)
+        settled = built.settle({"max_batch_size": 4})
+        assert settled["dynamic_batching.preferred_batch_size"] == OFF
+        assert _proto(built.candidate(settled).config.text).dynamic_batching.preferred_batch_size == []
+
+    def test_conditions_of_the_file(self) -> None:
+        built = space(
+            "schema: 1\nparameters:\n  instance_group.count: {field: 'instance_group[*].count', ladder: [1, 2]}\n"
+            "  max_queue_size: {field: dynamic_batching.default_queue_policy.max_queue_size, ladder: [off, 8],"
+            " when: {instance_group.count: [2]}}"
+        )
+        assert "max_queue_size" not in built.settle({"max_queue_size": 8})
+        assert built.settle({"max_queue_size": 8, "instance_group.count": 2})["max_queue_size"] == 8
+
+    def test_all_assignments_are_distinct(self) -> None:
+        built = space(
+            "schema: 1\nparameters: {dynamic_batching: {ladder: [off, on]}, max_batch_size: {ladder: [2, 4]}}"
+        )
+        assert list(built.assignments()) == [
+            {"dynamic_batching": OFF},
+            {"dynamic_batching": ON, "max_batch_size": 2},
+            {"dynamic_batching": ON, "max_batch_size": 4},
+            {"dynamic_batching": ON, "max_batch_size": 32},
+        ]
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.data())
+    def test_any_candidate_is_one_that_triton_takes(self, data: st.DataObject) -> None:
+        built = space(config=data.draw(st.sampled_from([MLP, TUNED])))
+        drawn = {p.name: data.draw(st.integers(0, len(p.ladder) - 1)) for p in built.parameters}
+        assignment = built.assignment(drawn)
+        config = _proto(built.candidate(assignment).config.text)
+        assert all(0 < size <= config.max_batch_size for size in config.dynamic_batching.preferred_batch_size)
+        assert config.HasField("dynamic_batching") == (assignment["dynamic_batching"] == ON)
+        assert [group.count for group in config.instance_group] == [assignment["instance_group.count"]]
+        assert built.assignment(built.indices(assignment)) == assignment
+
+
+class TestEdits:
+    def test_only_the_named_fields_change(self) -> None:
+        built = space(config=GROUPS)
+        changed = _proto(built.candidate(built.settle({"instance_group.count": 2})).config.text)
+        assert [group.count for group in changed.instance_group] == [2, 2]
+        assert list(changed.instance_group[0].gpus) == [0]
+        assert changed.instance_group[1].rate_limiter.priority == 2
+
+    def test_a_group_of_our_own_says_where_it_runs(self) -> None:
+        bare = "max_batch_size: 8\n"
+        built = space(config=bare, effective=bare + "instance_group [ { kind: KIND_CPU count: 1 } ]")
+        (group,) = _proto(built.candidate(built.settle({"instance_group.count": 3})).config.text).instance_group
+        assert (group.count, group.kind) == (3, group.KIND_CPU)
+
+    def test_switching_on_leaves_the_users_own_settings(self) -> None:
+        kept = MLP + "dynamic_batching { preserve_ordering: true max_queue_delay_microseconds: 100 }\n"
+        built = space(config=kept)
+        changed = _proto(built.candidate(built.settle({"dynamic_batching.preferred_batch_size": 8})).config.text)
+        assert changed.dynamic_batching.preserve_ordering
+        assert changed.dynamic_batching.max_queue_delay_microseconds == 100
+        assert list(changed.dynamic_batching.preferred_batch_size) == [8]
+
+    def test_equal_candidates_have_one_fingerprint(self) -> None:
+        built = space()
+        one, same, other = (
+            built.candidate(built.settle(wanted)).fingerprint
+            for wanted in ({"max_batch_size": 64}, {"max_batch_size": 8}, {"instance_group.count": 2})
+        )
+        assert one == same != other

@@ -1,0 +1,106 @@
+"""Operating points, trials and spaces for tests that need no server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.errors import Cause
+from tuner.machine import Machine
+from tuner.measure.points import Interval, OperatingPoint, ServerBreakdown
+from tuner.models.config import ModelConfig
+from tuner.search.study import Identity
+from tuner.slo import PERCENTILES
+from tuner.space.space import SearchSpace
+from tuner.space.spec import LadderValue, SpaceSpec, load_space, parse_space
+from tuner.trial import Failure, TrialResult
+
+MLP = """\
+backend: "python"
+max_batch_size: 32
+input [ { name: "X" data_type: TYPE_FP32 dims: [ 4 ] } ]
+output [ { name: "Y" data_type: TYPE_FP32 dims: [ 4 ] } ]
+instance_group [ { kind: KIND_CPU count: 1 } ]
+"""
+
+
+def interval(value: float, share: float = 0.02) -> Interval:
+    """A value, give or take a share of it."""
+    return Interval(value=value, low=value * (1 - share), high=value * (1 + share))
+
+
+def point(
+    concurrency: int = 1, throughput: float = 100.0, p99: float = 10.0, *, errors: int = 0, share: float = 0.02
+) -> OperatingPoint:
+    """An operating point whose other percentiles follow from p99."""
+    factors = dict(zip(PERCENTILES, (0.5, 0.8, 0.9, 1.0), strict=True))
+    return OperatingPoint(
+        concurrency=concurrency,
+        throughput=interval(throughput, share),
+        latency_ms={percentile: interval(p99 * factor, 0.1) for percentile, factor in factors.items()},
+        requests=500,
+        errors=errors,
+        error="UNAVAILABLE: gone" if errors else None,
+        window_s=1.0,
+        client_cpu=0.2,
+        server=ServerBreakdown(
+            inferences=500,
+            executions=250,
+            queue_ms=0.1,
+            compute_input_ms=0.01,
+            compute_infer_ms=1.0,
+            compute_output_ms=0.02,
+            batches={2: (250, 1.0)},
+        ),
+    )
+
+
+def trial(
+    number: int = 0,
+    *points: OperatingPoint,
+    parameters: Mapping[str, LadderValue] | None = None,
+    config: str = MLP,
+    failure: Cause | None = None,
+) -> TrialResult:
+    """A finished trial."""
+    return TrialResult(
+        number=number,
+        parameters=parameters or {},
+        config=config,
+        effective_config=config,
+        curve=points,
+        failure=Failure(cause=failure, message="it did not work", last_words="E bad\n") if failure else None,
+        launch_s=1.5,
+        first_answer_s=0.01,
+        wall_s=6.0,
+    )
+
+
+def space(text: str = "", config: str = MLP, effective: str = "", *, cpus: int = 2) -> SearchSpace:
+    """A search space: of the text of a space file, or the default one."""
+    spec: SpaceSpec = parse_space(text, "test.yaml") if text else load_space("default")
+    base = ModelConfig.parse(config, "config.pbtxt")
+    completed = ModelConfig.parse(effective or config, "effective")
+    return SearchSpace.build(spec, base, completed, Machine(cpus=cpus, gpus=(), processor="x86_64"))
+
+
+def ladders(built: SearchSpace) -> dict[str, tuple[Any, ...]]:
+    """The ladders of a space, by parameter."""
+    return {parameter.name: parameter.ladder for parameter in built.parameters}
+
+
+def identity(**changes: Any) -> Identity:
+    """What a study is about; any part of it can be another."""
+    values = {
+        "model": "mlp",
+        "repository": "/models",
+        "files": "abc",
+        "config": MLP,
+        "slo": {"p99": "25ms"},
+        "space": "{}",
+        "shape": {"X": (4,)},
+        "server": "tritonserver 2.51.0",
+        "machine": "2 CPU cores, no GPU",
+        "seed": 0,
+    }
+    return Identity.model_validate({**values, **changes})

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuner.errors import JobError
+from tuner.job import TuneJob, parse_shape
+
+
+def test_reads_texts_as_people_write_them() -> None:
+    job = TuneJob.make({"repository": "repo", "model": "mlp", "budget": "90s", "slo": {"p99": "40ms"}, "trials": "5"})
+    assert job.model == ("mlp",)
+    assert job.budget == 90.0
+    assert job.slo.root == {"p99": 40.0}
+    assert job.trials == 5
+
+
+def test_reads_shapes_in_both_forms() -> None:
+    in_text = TuneJob.make({"repository": "repo", "shape": ["TOKENS:1,128", "a:b:3"]})
+    assert in_text.shape == {"TOKENS": (1, 128), "a:b": (3,)}
+    assert TuneJob.make({"repository": "repo", "shape": {"TOKENS": [1, 128]}}).shape == {"TOKENS": (1, 128)}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"budget": "10x"}, "--budget: '10x' is no duration; write a number with its unit"),
+        ({"budget": "0s"}, "--budget: '0s' is not above 0"),
+        ({"budegt": "10s"}, "--budegt is no option; did you mean 'budget'?"),
+        ({"slo": {"p98": "1ms"}}, "--slo: 'p98' is no latency percentile"),
+        ({"shape": ["A:0"]}, "--shape: 'A:0' is no shape"),
+        ({"shape": ["A:1", "A:2"]}, "--shape: the shape of 'A' is given twice"),
+        ({"server": "doker"}, "--server: Input should be 'auto', 'process' or 'docker' .it is 'doker'"),
+        ({"trials": 0}, "--trials: Input should be greater than or equal to 1 .it is 0"),
+        ({"max_concurrency": 0}, "--max-concurrency: Input"),
+    ],
+)
+def test_names_the_option_and_what_would_be_right(options: dict[str, object], complaint: str) -> None:
+    with pytest.raises(JobError, match=complaint) as caught:
+        TuneJob.make({"repository": "repo", **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_typo_is_named_before_what_is_then_missing() -> None:
+    with pytest.raises(JobError, match="repositry is no option; did you mean 'repository'"):
+        TuneJob.make({"repositry": "repo"})
+
+
+def test_a_job_file_and_what_wins_over_it(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("repository: repo\nmodel: [a, b]\nslo: {p99: 25ms}\nbudget: 10m\n")
+    job = TuneJob.read(file, {"budget": "5s"})
+    assert (job.model, job.budget, str(job.slo)) == (("a", "b"), 5.0, "p99 <= 25 ms")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("repository: repo\nbudget: 10x\n", "job.yaml: budget: '10x' is no duration"),
+        ("repository: [repo\n", r"job.yaml:2:1: expected"),
+        ("- a\n", "job.yaml: a job file is a mapping"),
+        ("model: mlp\n", "job.yaml: repository is missing"),
+    ],
+)
+def test_a_wrong_job_file_is_named_with_its_place(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(text)
+    with pytest.raises(JobError, match=complaint):
+        TuneJob.read(file)
+
+
+def test_a_job_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="cannot be read: No such file"):
+        TuneJob.read(tmp_path / "none.yaml")
+
+
+def test_a_job_survives_json() -> None:
+    job = TuneJob.make({"repository": "repo", "shape": ["A:1,2"], "slo": {"p99": 3}})
+    assert TuneJob.model_validate_json(job.model_dump_json()) == job
+
+
+@pytest.mark.parametrize("text", ["A", "A:", ":1", "A:1,", "A:x", "A:-1", "A:0"])
+def test_refuses_what_is_no_shape(text: str) -> None:
+    with pytest.raises(ValueError, match="write it as NAME:D1,D2"):
+        parse_shape(text)

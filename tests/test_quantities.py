@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.quantities import format_duration, parse_duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("1h30m", 5400), ("25ms", 0.025), ("2.5ms", 0.0025), ("100us", 1e-4), (" 5S ", 5)],
+)
+def test_reads_what_people_write(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["10x", "", "10", "s", "-5s", "1e3s", "5 s s", "1m-2s", "∞s"])
+def test_refuses_anything_else_and_says_what_would_be_right(text: str) -> None:
+    with pytest.raises(ValueError, match="write a number with its unit, such as 90s"):
+        parse_duration(text)
+
+
+def test_refuses_nothing_at_all() -> None:
+    with pytest.raises(ValueError, match="not above 0"):
+        parse_duration("0s")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(85e-5, "850us"), (0.0025, "2.5ms"), (0.9999, "1s"), (5.04, "5s"), (12.3, "12s"), (90, "1m30s"), (7500, "2h05m")],
+)
+def test_writes_them_short(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@given(st.floats(min_value=1e-6, max_value=1e6))
+def test_what_it_writes_it_reads(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, rel=0.06)
