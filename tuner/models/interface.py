@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from tritonclient.grpc import model_config_pb2
 
+from tuner.errors import InputError
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -38,17 +40,22 @@ class ModelInterface:
 
     @classmethod
     def of(cls, config: model_config_pb2.ModelConfig) -> ModelInterface:
-        """Read it from an effective config, that is, one that the server has completed."""
+        """Read it from an effective config, that is, one that the server has completed.
+
+        Raises:
+            InputError: a tensor has a data type that is not known here.
+        """
         return cls(
             name=config.name,
             batched=config.max_batch_size > 0,
-            inputs=tuple(
-                Tensor(i.name, _datatype(i.data_type), tuple(i.dims), optional=i.optional) for i in config.input
-            ),
-            outputs=tuple(Tensor(o.name, _datatype(o.data_type), tuple(o.dims)) for o in config.output),
+            inputs=tuple(Tensor(i.name, _datatype(i), tuple(i.dims), optional=i.optional) for i in config.input),
+            outputs=tuple(Tensor(o.name, _datatype(o), tuple(o.dims)) for o in config.output),
         )
 
 
-def _datatype(value: int) -> str:
-    name: str = model_config_pb2.DataType.Name(value).removeprefix("TYPE_")
+def _datatype(tensor: model_config_pb2.ModelInput | model_config_pb2.ModelOutput) -> str:
+    value = model_config_pb2.DataType.DESCRIPTOR.values_by_number.get(tensor.data_type)
+    if value is None:
+        raise InputError(f"{tensor.name}: its data type {tensor.data_type} is newer than this tritonclient")
+    name = str(value.name).removeprefix("TYPE_")
     return "BYTES" if name == "STRING" else name
