@@ -54,6 +54,15 @@ def is_unknown_word(node: Scalar, field: FieldDescriptor) -> bool:
     return field.enum_type is not None and node.kind == "name" and node.value not in field.enum_type.values_by_name
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text has no lone surrogates, so that UTF-8 can write it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def meaning(node: Scalar, field: FieldDescriptor | None) -> Plain:
     """The value that a scalar of the text is to its field."""
     if field is None:
@@ -73,7 +82,7 @@ def checked(value: Plain, field: FieldDescriptor | None) -> Plain:
     Raises:
         ConfigError: the field takes no such value.
     """
-    if isinstance(value, str) and not _encodable(value):
+    if isinstance(value, str) and not is_utf8(value):
         raise ConfigError(f"{value!r} is no text that can be written as UTF-8")
     if field is None:
         return value
@@ -108,14 +117,6 @@ def _is_bare(value: str, field: FieldDescriptor | None, instead_of: Scalar | Non
     if field is not None:
         return field.enum_type is not None
     return _ENUM_VALUE.fullmatch(value) is not None and (instead_of is None or instead_of.kind != "string")
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _demand(holds: bool, what: str, value: Plain) -> None:  # noqa: FBT001 (it is the demand)
