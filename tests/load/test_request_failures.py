@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from tuner.errors import Cause, ServerError, ServerHungError
+from tuner.load.failures import cause_of, describe, failed
+
+
+def test_a_failure_is_told_in_one_line_with_its_code() -> None:
+    assert describe(grpc.StatusCode.INTERNAL, "first\n  second") == "INTERNAL: first second"
+    assert describe(grpc.StatusCode.UNKNOWN, None) == "UNKNOWN: no details"
+
+
+def test_a_long_failure_is_cut() -> None:
+    line = describe(grpc.StatusCode.INTERNAL, "x" * 1_000)
+    assert len(line) == 300
+    assert line.endswith("...")
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("DEADLINE_EXCEEDED: Deadline Exceeded", Cause.HUNG),
+        ("UNAVAILABLE: failed to connect to all addresses; last error: ...", Cause.CRASHED),
+        ("UNAVAILABLE: Socket closed", Cause.CRASHED),
+        ("UNAVAILABLE: recvmsg:Connection reset by peer", Cause.CRASHED),
+        ("INTERNAL: Stub process 'mlp_0_0' is not healthy.", Cause.CRASHED),
+        ("INTERNAL: CUDA out of memory. Tried to allocate 2 GiB", Cause.OUT_OF_MEMORY),
+        ("UNAVAILABLE: Exceeds maximum queue size", Cause.REQUESTS_FAILED),
+        ("INVALID_ARGUMENT: unexpected shape for input 'X'", Cause.REQUESTS_FAILED),
+    ],
+)
+def test_the_cause_is_read_from_the_line(line: str, cause: Cause) -> None:
+    assert cause_of(line) is cause
+    error = failed("the first request failed", line)
+    assert error.cause is cause
+    assert str(error) == f"the first request failed: {line}"
+    assert type(error) is (ServerHungError if cause is Cause.HUNG else ServerError)
