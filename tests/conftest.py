@@ -1,0 +1,34 @@
+"""What tests of several folders need: a Triton to start, and models to load."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from support.repositories import ModelRepositoryFactory
+
+from tuner.servers.installation import TritonInstallation, find_triton
+from tuner.servers.process import ProcessLauncher
+
+
+@pytest.fixture(scope="session")
+def triton_installation() -> TritonInstallation:
+    """The Triton of the wheel, or of this machine. For tests marked `triton`."""
+    if importlib.util.find_spec("pytriton") is None:
+        pytest.skip("needs pip install 'tritontune[server]'")
+    return find_triton()
+
+
+@pytest.fixture(scope="session")
+def triton_launcher(triton_installation: TritonInstallation) -> ProcessLauncher:
+    """Starts it as a process."""
+    return ProcessLauncher(triton_installation)
+
+
+@pytest.fixture
+def model_repository(tmp_path: Path) -> ModelRepositoryFactory:
+    """An empty model repository, and a hand that adds models to it."""
+    path = tmp_path / "model_repository"
+    path.mkdir()
+    return ModelRepositoryFactory(path)

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import tritonclient.grpc as triton
+from support.launcher_contract import LauncherContract, Traces, abandoned, await_death, infer
+from support.repositories import ModelRepositoryFactory, config_text
+
+from tuner.errors import Cause, LaunchError
+from tuner.servers import process
+from tuner.servers.client import TritonClient
+from tuner.servers.installation import TritonInstallation
+from tuner.servers.mark import marks_on_files
+from tuner.servers.proc import lives, read_state
+from tuner.servers.process import ProcessLauncher
+from tuner.servers.process_server import ProcessServer
+from tuner.servers.processes import marked_processes
+from tuner.servers.protocols import Launch, Server
+
+pytestmark = pytest.mark.triton
+
+SOURCE = """
+from tuner.servers.installation import find_triton
+from tuner.servers.process import ProcessLauncher
+launcher = ProcessLauncher(find_triton())
+"""
+
+
+def server_of(server: Server) -> ProcessServer:
+    assert isinstance(server, ProcessServer)
+    return server
+
+
+@pytest.fixture
+def traces() -> Traces:
+    def find(pid: int) -> set[str]:
+        found = {f"{mark} process {process.pid}" for mark, process in marked_processes() if mark.pid == pid}
+        return found | {f"{mark} files" for mark in marks_on_files() if mark.pid == pid}
+
+    return find
+
+
+class TestProcessLauncher(LauncherContract):
+    @pytest.fixture
+    def launcher(self, triton_launcher: ProcessLauncher) -> ProcessLauncher:
+        return triton_launcher
+
+    @pytest.fixture
+    def launcher_source(self) -> str:
+        return SOURCE
+
+    @pytest.fixture
+    def kill(self) -> Callable[[Server], None]:
+        return lambda server: os.kill(server_of(server).pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def launch(
+    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> Callable[..., ProcessServer]:
+    def start(source: str, config: str | None = None) -> ProcessServer:
+        request = Launch(model_repository.path, model_repository.add(source, config=config), tmp_path / "log", 30)
+        return server_of(triton_launcher.launch(request))
+
+    return start
+
+
+def children(server: ProcessServer) -> list[psutil.Process]:
+    return psutil.Process(server.pid).children()
+
+
+def test_says_what_it_is(triton_launcher: ProcessLauncher, triton_installation: TritonInstallation) -> None:
+    assert triton_installation.version in triton_launcher.description
+    assert "process" in triton_launcher.description
+
+
+def test_command_names_all_that_was_started(launch: Callable[..., ProcessServer]) -> None:
+    with launch("identity") as server:
+        assert "tritonserver" in server.command
+        assert "--load-model=identity" in server.command
+        assert server.grpc_address.rpartition(":")[2] in server.command
+
+
+def test_listens_on_the_loopback_interface_alone(launch: Callable[..., ProcessServer]) -> None:
+    with launch("identity") as server:
+        listening = [c for c in psutil.Process(server.pid).net_connections() if c.status == psutil.CONN_LISTEN]
+    # gRPC listens on an IPv6 socket for IPv4, too.
+    assert [f"{c.laddr.ip}:{c.laddr.port}".removeprefix("::ffff:") for c in listening] == [server.grpc_address]
+
+
+def test_a_crashed_instance_is_a_death_though_triton_goes_on(launch: Callable[..., ProcessServer]) -> None:
+    config = config_text(instances=2, crash_when_batch_exceeds=3, crash_with=7)
+    with launch("crashes", config) as server:
+        assert infer(server, "crashes", items=3).shape == (3, 4)
+        server.check()
+        with pytest.raises(triton.InferenceServerException, match="not healthy"):
+            infer(server, "crashes", items=4)
+        death = await_death(server)
+        with TritonClient(server.grpc_address) as client:
+            assert client.is_model_ready("crashes")
+    assert str(death) == "an instance of model 'crashes' ended with exit code 7"
+    assert death.cause is Cause.CRASHED
+
+
+def test_a_signal_that_ended_an_instance_is_named(launch: Callable[..., ProcessServer]) -> None:
+    with launch("crashes") as server:
+        with pytest.raises(triton.InferenceServerException):
+            infer(server, "crashes")
+        assert "was ended by SIGABRT" in str(await_death(server))
+
+
+def test_stopping_after_a_crash_does_not_wait(launch: Callable[..., ProcessServer], traces: Traces) -> None:
+    server = launch("finalizes", config_text(instances=2, goodbye="/dev/null"))
+    children(server)[0].kill()
+    await_death(server)
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 1
+    assert not traces(os.getpid())
+
+
+def test_the_kernels_want_of_memory_is_named(
+    launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with launch("identity") as server:
+        monkeypatch.setattr("tuner.servers.process_server.oom_kills", lambda: 10**9)
+        os.kill(server.pid, signal.SIGKILL)
+        death = await_death(server)
+    assert death.cause is Cause.OUT_OF_MEMORY
+    assert str(death) == "Triton was ended by SIGKILL for want of memory"
+
+
+def test_check_is_quick(launch: Callable[..., ProcessServer]) -> None:
+    with launch("identity", config_text(instances=4)) as server:
+        server.check()
+        began = time.perf_counter()
+        for _ in range(100):
+            server.check()
+        assert (time.perf_counter() - began) / 100 < 1e-3
+
+
+def test_a_model_with_nothing_to_finalize_stops_at_once(launch: Callable[..., ProcessServer]) -> None:
+    server = launch("identity", config_text(instances=4))
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 1
+
+
+def test_stop_ends_processes_that_left_the_session(launch: Callable[..., ProcessServer]) -> None:
+    server = launch("spawns")
+    (stray,) = (p for p in psutil.Process(server.pid).children(recursive=True) if p.name() == "sleep")
+    state = read_state(stray.pid)
+    assert state is not None
+    server.stop()
+    assert not lives(stray.pid, state.started)
+
+
+def test_a_server_outlives_the_thread_that_launched_it(launch: Callable[..., ProcessServer]) -> None:
+    servers: list[ProcessServer] = []
+    thread = threading.Thread(target=lambda: servers.append(launch("identity")))
+    thread.start()
+    thread.join()
+    with servers[0] as server:
+        assert infer(server, "identity").size
+        server.check()
+
+
+def test_takes_another_port_when_one_is_lost(
+    launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken, real = other.getsockname()[1], process._free_port
+        ports = iter([taken, taken])
+        monkeypatch.setattr(process, "_free_port", lambda: next(ports, None) or real())
+        with launch("identity") as server:
+            assert server.grpc_address != f"127.0.0.1:{taken}"
+            assert infer(server, "identity").size
+
+
+def test_gives_up_when_every_port_is_lost(
+    launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch, traces: Traces
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setattr(process, "_free_port", lambda: other.getsockname()[1])
+        with pytest.raises(LaunchError, match="took 5 free ports"):
+            launch("identity")
+    assert not traces(os.getpid())
+
+
+def test_a_model_without_code_fails_at_once(
+    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    name = model_repository.add("identity")
+    (model_repository.path / name / "1" / "model.py").unlink()
+    began = time.monotonic()
+    with pytest.raises(LaunchError, match="'identity' does not load: Python model file not found"):
+        triton_launcher.launch(Launch(model_repository.path, name, tmp_path / "log", 60))
+    assert time.monotonic() - began < 5
+
+
+def test_an_instance_that_dies_unseen_by_triton_is_noticed(
+    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    name = model_repository.add("identity", name="two words")  # more than the way to the Python backend lets pass
+    with pytest.raises(LaunchError, match="'two words' does not load") as caught:
+        triton_launcher.launch(Launch(model_repository.path, name, tmp_path / "log", 60))
+    assert caught.value.cause is Cause.CRASHED
+
+
+def test_more_arguments_reach_triton(
+    triton_installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    launcher = ProcessLauncher(triton_installation, ["--log-verbose=1"])
+    request = Launch(model_repository.path, model_repository.add("identity"), tmp_path / "log", 30)
+    with launcher.launch(request) as server:
+        assert "--log-verbose=1" in server.command
+    assert "Server side auto-completed config" in request.log.read_text(encoding="utf-8")
+
+
+def test_an_argument_that_triton_does_not_know(
+    triton_installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    launcher = ProcessLauncher(triton_installation, ["--no-such-flag"])
+    with pytest.raises(LaunchError, match="unrecognized option '--no-such-flag'"):
+        launcher.launch(Launch(model_repository.path, model_repository.add("identity"), tmp_path / "log", 30))
+
+
+def test_an_interrupted_launch_leaves_nothing(
+    launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch, traces: Traces
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        assert traces(os.getpid())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "await_ready", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch("identity")
+    assert not traces(os.getpid())
+
+
+def test_the_config_is_the_same_with_and_without_completion(
+    launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch, model_repository: ModelRepositoryFactory
+) -> None:
+    with launch("identity") as server, TritonClient(server.grpc_address) as client:
+        assert "--disable-auto-complete-config" in server.command
+        without = client.model_config("identity")
+    shutil.rmtree(model_repository.path / "identity")
+    monkeypatch.setattr(process, "is_complete", lambda _: False)
+    with launch("identity") as server, TritonClient(server.grpc_address) as client:
+        assert "--disable-auto-complete-config" not in server.command
+        assert client.model_config("identity") == without
+
+
+def test_a_server_does_not_outlive_its_owner(
+    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path, traces: Traces
+) -> None:
+    request = Launch(model_repository.path, model_repository.add("identity"), tmp_path / "log", 30)
+    with abandoned(SOURCE, request) as owner:
+        deadline = time.monotonic() + 5
+        while any(mark.pid == owner and p.name() == "tritonserver" for mark, p in marked_processes()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert triton_launcher.remove_leftovers() >= 1
+        assert not traces(owner)

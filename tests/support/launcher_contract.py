@@ -1,0 +1,248 @@
+"""What every launcher must do. A test class for each derives from `LauncherContract` and gives these fixtures:
+
+launcher         the launcher
+launcher_source  lines of Python that make the same, as `launcher`, in another process
+traces           a function from a pid to what the servers owned by that process have on this machine now, by name:
+                 processes, containers, shared memory, folders
+kill             a function that ends a server as a crash would
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tritonclient.grpc as triton
+from support.repositories import ModelRepositoryFactory, config_text
+
+from tuner.errors import Cause, LaunchError, ServerDiedError
+from tuner.servers.client import TritonClient
+from tuner.servers.protocols import Launch, Launcher, Server
+
+Traces = Callable[[int], "set[str]"]
+
+_OWNER = """
+import time
+from pathlib import Path
+from tuner.servers.protocols import Launch
+{source}
+launcher.launch(Launch(Path({repository!r}), {model!r}, Path({log!r}), 60))
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def infer(server: Server, model: str, *, items: int = 1, timeout_s: float = 10) -> npt.NDArray[np.float32]:
+    """Send one request of that many items, and return the answer."""
+    values = np.arange(4 * items, dtype=np.float32).reshape(items, 4)
+    tensor = triton.InferInput("IN", values.shape, "FP32")
+    tensor.set_data_from_numpy(values)
+    with triton.InferenceServerClient(server.grpc_address) as client:
+        answer: npt.NDArray[np.float32] = client.infer(model, [tensor], client_timeout=timeout_s).as_numpy("OUT")
+        return answer
+
+
+def await_death(server: Server, within_s: float = 10) -> ServerDiedError:
+    """What `check` raises, as soon as it does."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            server.check()
+        except ServerDiedError as death:
+            return death
+        time.sleep(0.01)
+    pytest.fail(f"check() noticed nothing in {within_s} s")
+
+
+def is_listening(address: str) -> bool:
+    host, port = address.split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+class LauncherContract:
+    """The contract; see the top of the file."""
+
+    @pytest.fixture
+    def request_for(self, model_repository: ModelRepositoryFactory, tmp_path: Path) -> Callable[..., Launch]:
+        """Makes a `Launch` of a model from `tests/support/models`."""
+
+        def make(source: str, *, deadline_s: float = 60, config: str | None = None) -> Launch:
+            model = model_repository.add(source, config=config)
+            return Launch(model_repository.path, model, tmp_path / "server.log", deadline_s)
+
+        return make
+
+    def test_ready_server_answers(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
+        with launcher.launch(request_for("identity")) as server:
+            server.check()
+            assert infer(server, "identity", items=2).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+    def test_completes_a_model_without_config(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
+        with (
+            launcher.launch(request_for("auto_complete", config="")) as server,
+            TritonClient(server.grpc_address) as client,
+        ):
+            config = client.model_config("auto_complete")
+        assert (config.max_batch_size, config.input[0].name, config.HasField("dynamic_batching")) == (8, "IN", True)
+
+    def test_two_at_a_time(
+        self, launcher: Launcher, request_for: Callable[..., Launch], model_repository: ModelRepositoryFactory
+    ) -> None:
+        first = request_for("identity")
+        second = Launch(model_repository.path, model_repository.add("slow"), first.log.with_name("second.log"), 60)
+        with launcher.launch(first) as one, launcher.launch(second) as two:
+            assert one.grpc_address != two.grpc_address
+            assert infer(one, "identity").shape == infer(two, "slow").shape
+
+    def test_takes_paths_with_spaces(self, launcher: Launcher, tmp_path: Path) -> None:
+        repository = ModelRepositoryFactory(tmp_path / "a folder; with (odd) 'letters'")
+        repository.add("identity")
+        with launcher.launch(Launch(repository.path, "identity", tmp_path / "log", 30)) as server:
+            assert infer(server, "identity").size
+
+    def test_loads_links_into_another_folder(
+        self, launcher: Launcher, model_repository: ModelRepositoryFactory, tmp_path: Path
+    ) -> None:
+        model_repository.add("identity")
+        staged = tmp_path / "staged"
+        (staged / "identity" / "1").mkdir(parents=True)
+        (staged / "identity" / "config.pbtxt").write_text(config_text(instances=2), encoding="utf-8")
+        (staged / "identity" / "1" / "model.py").symlink_to(model_repository.path / "identity" / "1" / "model.py")
+        with (
+            launcher.launch(Launch(staged, "identity", tmp_path / "log", 60)) as server,
+            TritonClient(server.grpc_address) as client,
+        ):
+            assert client.model_config("identity").instance_group[0].count == 2
+            assert infer(server, "identity").size
+
+    def test_config_that_triton_refuses(
+        self, launcher: Launcher, request_for: Callable[..., Launch], traces: Traces
+    ) -> None:
+        config = config_text(max_batch_size=8, more="dynamic_batching { preferred_batch_size: [ 16 ] }")
+        with pytest.raises(LaunchError, match="preferred size must be <= max batch size") as caught:
+            launcher.launch(request_for("identity", config=config))
+        assert caught.value.cause is Cause.INVALID_CONFIG
+        assert "\n" not in str(caught.value)
+        assert "preferred size" in caught.value.last_words
+        assert not traces(os.getpid())
+
+    def test_config_with_a_syntax_error(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
+        with pytest.raises(LaunchError, match='config.pbtxt:.*no field named "max_bach_size"') as caught:
+            launcher.launch(request_for("identity", config=config_text(more="max_bach_size: 4")))
+        assert caught.value.cause is Cause.INVALID_CONFIG
+
+    def test_model_whose_initialize_raises(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
+        with pytest.raises(LaunchError, match="'refuses'.*ValueError: the weights are elsewhere") as caught:
+            launcher.launch(request_for("refuses", config=config_text(message="the weights are elsewhere")))
+        assert caught.value.cause is Cause.INVALID_CONFIG
+
+    def test_model_that_finds_no_memory(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
+        with pytest.raises(LaunchError, match="MemoryError: no room for another instance") as caught:
+            launcher.launch(request_for("refuses", config=config_text(instances=2, out_of_memory_when_instances=2)))
+        assert caught.value.cause is Cause.OUT_OF_MEMORY
+
+    def test_model_that_crashes_at_its_start(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
+        with pytest.raises(LaunchError, match="'crashes'") as caught:
+            launcher.launch(request_for("crashes", config=config_text(crash_when_batch_exceeds="initialize")))
+        assert caught.value.cause is Cause.CRASHED
+
+    def test_unknown_model(self, launcher: Launcher, request_for: Callable[..., Launch], tmp_path: Path) -> None:
+        present = request_for("identity")
+        with pytest.raises(LaunchError, match="'absent'"):
+            launcher.launch(Launch(present.repository, "absent", tmp_path / "log", 60))
+
+    def test_never_ready(self, launcher: Launcher, request_for: Callable[..., Launch], traces: Traces) -> None:
+        request = request_for("hangs", deadline_s=2, config=config_text(hang_when_batch_exceeds="initialize"))
+        began = time.monotonic()
+        with pytest.raises(LaunchError, match="'hangs'.*not ready after 2s") as caught:
+            launcher.launch(request)
+        assert 2 <= time.monotonic() - began < 5
+        assert caught.value.cause is Cause.TIMED_OUT
+        assert not traces(os.getpid())
+
+    def test_killed_server_is_noticed(
+        self,
+        launcher: Launcher,
+        request_for: Callable[..., Launch],
+        kill: Callable[[Server], None],
+        traces: Traces,
+    ) -> None:
+        with launcher.launch(request_for("identity")) as server:
+            kill(server)
+            death = await_death(server)
+        assert death.cause is Cause.CRASHED
+        assert death.last_words
+        assert not traces(os.getpid())
+
+    def test_stop_twice_leaves_nothing(
+        self, launcher: Launcher, request_for: Callable[..., Launch], traces: Traces
+    ) -> None:
+        server = launcher.launch(request_for("identity", config=config_text(instances=2)))
+        assert traces(os.getpid())
+        assert is_listening(server.grpc_address)
+        server.stop()
+        server.stop()
+        assert not traces(os.getpid())
+        assert not is_listening(server.grpc_address)
+        with pytest.raises(ServerDiedError):
+            server.check()
+
+    def test_stop_lets_a_model_finalize(
+        self, launcher: Launcher, request_for: Callable[..., Launch], tmp_path: Path
+    ) -> None:
+        goodbye = tmp_path / "model_repository" / "goodbye"
+        server = launcher.launch(request_for("finalizes", config=config_text(goodbye=goodbye)))
+        server.stop()
+        assert goodbye.read_text(encoding="utf-8") == "finalizes_0_0\n"
+
+    def test_stop_of_a_model_that_hangs(
+        self, launcher: Launcher, request_for: Callable[..., Launch], traces: Traces
+    ) -> None:
+        server = launcher.launch(request_for("hangs"))
+        with pytest.raises(triton.InferenceServerException, match="Deadline"):
+            infer(server, "hangs", timeout_s=0.5)
+        server.check()
+        began = time.monotonic()
+        server.stop(grace_s=0.5)
+        assert time.monotonic() - began < 3
+        assert not traces(os.getpid())
+
+    def test_removes_what_a_killed_owner_left_behind_and_nothing_else(
+        self, launcher: Launcher, launcher_source: str, request_for: Callable[..., Launch], traces: Traces
+    ) -> None:
+        request = request_for("identity")
+        with launcher.launch(request) as ours, abandoned(launcher_source, request) as owner:
+            assert launcher.remove_leftovers() >= 1
+            assert not traces(owner)
+            ours.check()
+            assert infer(ours, "identity").size
+
+
+@contextmanager
+def abandoned(launcher_source: str, request: Launch) -> Iterator[int]:
+    """Have another process launch, kill it, and give its pid."""
+    script = _OWNER.format(
+        source=launcher_source,
+        repository=str(request.repository),
+        model=request.model,
+        log=str(request.log.with_name("abandoned.log")),
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "ready\n"
+        finally:
+            owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        yield owner.pid

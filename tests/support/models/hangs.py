@@ -1,0 +1,36 @@
+"""Never comes back.
+
+Parameters: `hang_when_batch_exceeds`: from an execution of more items than this (default 0: from the first one), or,
+when it is `initialize`, from the start; `hang_when_instances`: only when the config has that many instances or more.
+"""
+
+import json
+import time
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
+        limit = parameters.get("hang_when_batch_exceeds", "0")
+        self.hangs = sum(group["count"] for group in config["instance_group"]) >= int(
+            parameters.get("hang_when_instances", "0")
+        )
+        if limit == "initialize" and self.hangs:
+            self.hang()
+        self.limit = 0 if limit == "initialize" else int(limit)
+
+    def execute(self, requests):
+        inputs = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
+        if self.hangs and sum(len(values) for values in inputs) > self.limit:
+            self.hang()
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)]) for values in inputs]
+
+    def hang(self):
+        while True:
+            time.sleep(3600)
+
+    def finalize(self):
+        """So that taking leave of it is tried in earnest."""

@@ -1,0 +1,130 @@
+"""Finds a Triton that can be started as a process."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuner.errors import JobError
+from tuner.servers.wheel import Wheel
+
+_BINARY = "tritonserver"
+_PROBE_S = 20.0
+_LOOK_S = 0.005
+_VERSION = re.compile(r"\|\s*server_version\s*\|\s*(\S+)")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a start needs beside the server's own arguments.
+
+    Attributes:
+        arguments: More of them.
+        environment: Variables to set, in place of what they are.
+    """
+
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TritonInstallation:
+    """A Triton on this machine.
+
+    Attributes:
+        binary: The server.
+        version: Such as `2.51.0`.
+        origin: Where it is from: the wheel with its version, or the binary's path.
+        wheel: The wheel, when it is from there.
+    """
+
+    binary: Path
+    version: str
+    origin: str
+    wheel: Wheel | None = None
+
+    @property
+    def description(self) -> str:
+        """Version and origin in words."""
+        return f"Triton {self.version} ({self.origin})"
+
+    def prepare(self, folder: Path) -> Preparation:
+        """Lay out in `folder`, which is empty, what a server needs for as long as it runs."""
+        if self.wheel is None:
+            return Preparation()
+        self.wheel.link_parts(folder)
+        return Preparation(self.wheel.arguments(folder), self.wheel.environment(folder))
+
+
+def find_triton(triton_path: Path | None = None) -> TritonInstallation:
+    """Find a Triton: at the given path, else `tritonserver` on PATH, else the wheel `nvidia-pytriton`.
+
+    It is started for a moment (some 30 ms), without a model, to see that it can be, and which version it is.
+
+    Args:
+        triton_path: A `tritonserver`, or a folder that holds it or `bin/tritonserver`.
+
+    Raises:
+        JobError: there is none, or it cannot be started here: one line says what to do.
+    """
+    if triton_path is not None:
+        return _probed(_below(triton_path), None)
+    if on_path := shutil.which(_BINARY):
+        return _probed(Path(on_path), None)
+    if wheel := Wheel.find():
+        return _probed(wheel.binary, wheel)
+    raise JobError(
+        "there is no Triton here: pip install 'tritontune[server]' brings one, "
+        "--triton-path names another, --image takes one from Docker"
+    )
+
+
+def _below(path: Path) -> Path:
+    for binary in (path, path / _BINARY, path / "bin" / _BINARY):
+        if binary.is_file() and os.access(binary, os.X_OK):
+            return binary.absolute()
+    raise JobError(f"--triton-path {path}: neither a program nor a folder with {_BINARY} or bin/{_BINARY}")
+
+
+def _probed(binary: Path, wheel: Wheel | None) -> TritonInstallation:
+    origin = wheel.description if wheel else str(binary)
+    with tempfile.TemporaryDirectory(prefix="tritontune-probe-") as folder:
+        version = _probe_version(binary, Path(folder))
+    return TritonInstallation(binary, version, origin, wheel)
+
+
+def _probe_version(binary: Path, folder: Path) -> str:
+    """Start the server on an empty repository, in silence, until it has said its version."""
+    arguments = ("--model-control-mode=explicit", "--allow-http=false", "--allow-grpc=false", "--allow-metrics=false")
+    command = [str(binary), f"--model-repository={folder}", *arguments]
+    log = folder / "log"
+    try:
+        with log.open("wb") as output:
+            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)  # noqa: S603 (a program that the user named or installed)
+    except OSError as error:
+        raise JobError(f"{binary} does not start: {error.strerror}") from error
+    try:
+        return _await_version(server, log, binary)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _await_version(server: subprocess.Popen[bytes], log: Path, binary: Path) -> str:
+    deadline = time.monotonic() + _PROBE_S
+    while True:
+        ended = server.poll() is not None
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if match := _VERSION.search(text):
+            return match[1]
+        if ended or time.monotonic() > deadline:
+            said = text.strip().splitlines() or ["it says nothing"]
+            raise JobError(f"{binary} does not start as a Triton: {said[-1]}")
+        time.sleep(_LOOK_S)

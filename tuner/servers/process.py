@@ -1,0 +1,143 @@
+"""Starts Triton as a process of this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tuner.errors import Cause, LaunchError
+from tuner.servers import shim
+from tuner.servers.installation import TritonInstallation
+from tuner.servers.mark import VARIABLE, Mark, marks_on_files
+from tuner.servers.process_server import ProcessServer
+from tuner.servers.processes import end_processes
+from tuner.servers.protocols import Launch, Server
+from tuner.servers.python_models import is_complete
+from tuner.servers.readiness import PortTakenError, await_ready
+
+_PORT_TRIES = 5
+_PLAIN_PATH = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
+
+# The kernel ends a server when the thread that started it does, so that thread must live as long as this process.
+_starter = ThreadPoolExecutor(1, thread_name_prefix="tritontune-starter")
+
+
+class ProcessLauncher:
+    """Starts servers as processes, on free ports of the loopback interface.
+
+    HTTP and metrics are off: everything is asked over gRPC, and Triton's polling of the GPU costs time on the CPU.
+
+    Args:
+        installation: Which Triton.
+        extra_args: More arguments for it, after all others.
+    """
+
+    def __init__(self, installation: TritonInstallation, extra_args: Sequence[str] = ()) -> None:
+        self._installation = installation
+        self._extra_args = tuple(extra_args)
+
+    @property
+    def description(self) -> str:
+        """Which Triton this is."""
+        return f"{self._installation.description} as a process"
+
+    def launch(self, request: Launch) -> Server:
+        """Start a server and return once the model is ready.
+
+        Raises:
+            LaunchError: it did not become ready; nothing is left behind.
+        """
+        deadline = time.monotonic() + request.deadline_s
+        for _ in range(_PORT_TRIES):
+            server = self._start(request)
+            try:
+                await_ready(server, deadline=deadline, allowed_s=request.deadline_s)
+            except PortTakenError:
+                server.stop(grace_s=0)
+            except BaseException:
+                server.stop(grace_s=0)
+                raise
+            else:
+                return server
+        raise LaunchError(f"other programs took {_PORT_TRIES} free ports before Triton could", cause=Cause.CRASHED)
+
+    def remove_leftovers(self) -> int:
+        """End the servers whose owner is gone, and remove their files. Returns how many servers that was."""
+        abandoned = end_processes(lambda mark: mark.abandoned)
+        abandoned |= {mark for mark in marks_on_files() if mark.abandoned}
+        for mark in abandoned:
+            mark.remove_files()
+        return len(abandoned)
+
+    def _start(self, request: Launch) -> ProcessServer:
+        mark, port = Mark.new(), _free_port()
+        mark.folder.mkdir(mode=0o700)
+        try:
+            preparation = self._installation.prepare(mark.folder)
+            command = [
+                str(self._installation.binary),
+                f"--id={mark}",
+                f"--model-repository={_plain(request.repository, mark.folder)}",
+                "--model-control-mode=explicit",
+                f"--load-model={request.model}",
+                "--grpc-address=127.0.0.1",
+                f"--grpc-port={port}",
+                "--allow-http=false",
+                "--allow-metrics=false",
+                f"--backend-config=python,shm-region-prefix-name={mark.shared_memory_prefix}",
+                *preparation.arguments,
+                *(["--disable-auto-complete-config"] if is_complete(request.repository / request.model) else []),
+                *self._extra_args,
+            ]
+            own = {VARIABLE: str(mark), "TMPDIR": str(mark.folder)}
+            process = _spawn(command, {**preparation.environment, **own}, request.log)
+        except BaseException:
+            mark.remove_files()
+            raise
+        assignments = [f"{name}={value}" for name, value in preparation.environment.items()]
+        return ProcessServer(
+            process,
+            mark=mark,
+            model=request.model,
+            log=request.log,
+            grpc_address=f"127.0.0.1:{port}",
+            command=shlex.join(["env", *assignments, *command]),
+        )
+
+
+def _spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    through_shim = [sys.executable, "-I", "-S", shim.__file__, str(os.getpid()), *command]
+    with log.open("wb") as output:
+        return _starter.submit(
+            subprocess.Popen[bytes],
+            through_shim,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C at the terminal is for us alone
+        ).result()
+
+
+def _plain(repository: Path, folder: Path) -> Path:
+    """The repository, or a link to it where the Python backend, which sends paths through a shell, would fail at it."""
+    repository = repository.absolute()
+    if _PLAIN_PATH.fullmatch(str(repository)):
+        return repository
+    link = folder / "repository"
+    link.symlink_to(repository)
+    return link
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

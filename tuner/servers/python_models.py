@@ -1,0 +1,65 @@
+"""What the source of a Python-backend model tells without running it.
+
+Triton asks each Python model to complete its own config in a process started for that alone, and waits a full second
+for every instance when it takes leave of a model; most models define neither method, and for these both are in vain.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+_CLASS = "TritonPythonModel"  # the name that the Python backend looks for
+
+
+def may_define(model_file: Path, method: str) -> bool:
+    """Whether the model might have that method.
+
+    False is certain: the file nowhere mentions the name, and its class has neither bases nor decorators that could
+    bring it. Anything unclear is True.
+    """
+    try:
+        text = model_file.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+    except (OSError, ValueError, SyntaxError):
+        return True
+    if re.search(rf"\b{method}\b", text):
+        return True
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _CLASS]
+    return len(classes) != 1 or bool(classes[0].bases or classes[0].keywords or classes[0].decorator_list)
+
+
+def is_complete(model: Path) -> bool:
+    """Whether a model folder leaves nothing for Triton to complete.
+
+    Its config names the Python backend, inputs and outputs with their types and shapes, and `max_batch_size`; and no
+    version of its code defines `auto_complete_config`. Anything unclear is False.
+    """
+    try:
+        text = (model / "config.pbtxt").read_text(encoding="utf-8")
+        config = text_format.Parse(text, model_config_pb2.ModelConfig(), allow_unknown_field=True)
+    except (OSError, ValueError, text_format.ParseError):
+        return False
+    return (
+        config.backend == "python"
+        and re.search(r"\bmax_batch_size\s*:", text) is not None
+        and _described(config)
+        and not any(may_define(file, "auto_complete_config") for file in _sources(model, config))
+    )
+
+
+def _described(config: model_config_pb2.ModelConfig) -> bool:
+    tensors = [*config.input, *config.output]
+    complete = all(tensor.name and tensor.data_type and tensor.dims for tensor in tensors)
+    return bool(config.input) and bool(config.output) and complete
+
+
+def _sources(model: Path, config: model_config_pb2.ModelConfig) -> Iterator[Path]:
+    for version in model.iterdir():
+        if version.name.isdecimal():
+            yield version / (config.default_model_filename or "model.py")

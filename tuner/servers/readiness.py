@@ -1,0 +1,104 @@
+"""Waits until a server that was started has its model ready, and knows at once when that will not be."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import suppress
+
+from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError
+from tuner.quantities import format_duration
+from tuner.servers.client import TritonClient
+from tuner.servers.proc import describe_exit
+from tuner.servers.process_server import ProcessServer
+from tuner.servers.stubs import stubs_of
+from tuner.servers.triton_log import find_reason, gave_up, last_words, port_taken, read_log
+
+_LOOK_S = 0.01
+_ASK_S = 0.5
+# A stub that dies early leaves Triton waiting for it for ever; one that dies later is noticed by Triton, in about 2 s.
+_STUBS_EVERY_S = 0.5
+_STUB_DEAD_FOR_S = 3.0
+
+
+class PortTakenError(Exception):
+    """Another program took the port between our choice and Triton's start."""
+
+
+def await_ready(server: ProcessServer, *, deadline: float, allowed_s: float) -> None:
+    """Return once the model can be asked.
+
+    Args:
+        server: Just started.
+        deadline: When to give up (`time.monotonic`).
+        allowed_s: How long that was, for the message.
+
+    Raises:
+        LaunchError: it will not become ready, or was not in time.
+        PortTakenError: try again on another.
+    """
+    dead_stubs = _DeadStubs(server.pid)
+    while not _is_ready(server):
+        _check(server)
+        if (code := dead_stubs.exit_code_of_one()) is not None:
+            raise _failure(server, f"the process of an instance {describe_exit(code)}", Cause.CRASHED)
+        if time.monotonic() > deadline:
+            raise _failure(server, f"it was not ready after {format_duration(allowed_s)}", Cause.TIMED_OUT)
+        time.sleep(_LOOK_S)
+    server.mind_stubs()
+    _check(server)
+
+
+def _is_ready(server: ProcessServer) -> bool:
+    try:
+        host, port = server.grpc_address.split(":")
+        socket.create_connection((host, int(port)), timeout=_ASK_S).close()
+    except OSError:
+        return False
+    with TritonClient(server.grpc_address, timeout_s=_ASK_S) as client, suppress(ServerError):
+        # The name, as who listens there may be the server of another run.
+        return client.server().name == str(server.mark) and client.is_model_ready(server.model)
+    return False
+
+
+def _check(server: ProcessServer) -> None:
+    """Raise when the server is gone, or says that it will not become ready."""
+    given_up = gave_up(read_log(server.log))
+    try:
+        server.check()
+    except ServerDiedError as death:
+        if port_taken(read_log(server.log)):
+            raise PortTakenError from death
+        raise _failure(server, f"{death} before it was ready", death.cause) from death
+    if given_up:
+        raise _failure(server, "Triton gave up loading it", Cause.INVALID_CONFIG)
+
+
+def _failure(server: ProcessServer, otherwise: str, cause: Cause) -> LaunchError:
+    """The failure with Triton's own reason, or with another when it gives none, or the time is the reason."""
+    text = read_log(server.log)
+    reason = None if cause is Cause.TIMED_OUT else find_reason(text)
+    message = reason.text if reason else otherwise
+    if cause is not Cause.OUT_OF_MEMORY and reason:
+        cause = reason.cause
+    return LaunchError(f"model {server.model!r} does not load: {message}", cause=cause, last_words=last_words(text))
+
+
+class _DeadStubs:
+    """Looks now and then for stubs that died so early that Triton waits for them for ever."""
+
+    def __init__(self, server_pid: int) -> None:
+        self._server_pid = server_pid
+        self._next_look = 0.0
+        self._since: dict[int, float] = {}
+
+    def exit_code_of_one(self) -> int | None:
+        """The exit code of a stub that has been dead for longer than Triton takes to notice."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return None
+        self._next_look = now + _STUBS_EVERY_S
+        for stub in stubs_of(self._server_pid):
+            if not stub.alive and now - self._since.setdefault(stub.pid, now) > _STUB_DEAD_FOR_S:
+                return stub.exit_code
+        return None
