@@ -116,7 +116,7 @@ class ProcessLauncher:
 def _spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     through_shim = [sys.executable, "-I", "-S", shim.__file__, str(os.getpid()), *command]
     with log.open("wb") as output:
-        return _starter.submit(
+        start = _starter.submit(
             subprocess.Popen[bytes],
             through_shim,
             env={**os.environ, **environment},
@@ -124,7 +124,12 @@ def _spawn(command: list[str], environment: dict[str, str], log: Path) -> subpro
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C at the terminal is for us alone
-        ).result()
+        )
+        try:
+            return start.result()
+        except KeyboardInterrupt:
+            start.add_done_callback(lambda started: started.result().kill())
+            raise
 
 
 def _plain(repository: Path, folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tuner.servers.python_models import may_define
 
 _PROGRAM = "triton_python_backend_stub"
 _NAMES = {_PROGRAM, _PROGRAM[:15]}  # the kernel keeps 15 characters, and nothing else of a zombie
+_LOOK_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,20 @@ def stubs_of(server_pid: int) -> tuple[Stub, ...]:
         if arguments is not None and state:
             found.append(Stub(child.pid, state.started, Path(arguments[1]) if len(arguments) > 1 else None))
     return tuple(found)
+
+
+def want_to_finalize(stubs: tuple[Stub, ...]) -> bool:
+    """Whether Triton should take its models down: one of them may have something to do then, and none has crashed.
+
+    With one stub dead, Triton's way down hangs.
+    """
+    return all(stub.alive for stub in stubs) and any(stub.may_finalize for stub in stubs)
+
+
+def await_end(stubs: tuple[Stub, ...], *, deadline: float, server_ended: Callable[[], bool]) -> None:
+    """Return when all stubs or the server have ended, or at the deadline (`time.monotonic`).
+
+    Triton itself looks only once a second whether its models are down.
+    """
+    while any(stub.alive for stub in stubs) and not server_ended() and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
