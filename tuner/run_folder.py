@@ -64,22 +64,29 @@ class RunFolder:
         """
         if resume:
             self.existing(self.path)
-        elif self.database.exists():
-            raise JobError(f"{self.path}: holds a study already; go on with it by --resume, or choose another --out")
+        with self._held():
+            if self.database.exists() and not resume:
+                raise JobError(f"{self.path}: holds a study already; go on with it by --resume, or choose another --out")
+            # A run that was killed had no time to clear up.
+            shutil.rmtree(self.work, ignore_errors=True)
+            self.work.mkdir()
+            try:
+                yield
+            finally:
+                shutil.rmtree(self.work, ignore_errors=True)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold a lock, which ends with this process however that ends."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise JobError(f"--out: {self.path}: cannot be used: {error.strerror}") from None
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JobError(f"{self.path}: another run is at work in it") from None
-            # A run that was killed had no time to clear up.
-            shutil.rmtree(self.work, ignore_errors=True)
-            self.work.mkdir()
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
+        except BlockingIOError:
+            raise JobError(f"{self.path}: another run is at work in it") from None
         finally:
-            shutil.rmtree(self.work, ignore_errors=True)
             os.close(lock)

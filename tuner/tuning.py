@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.errors import InterruptedRunError, TritontuneError, TuningError
+from tuner.errors import ConfigError, InterruptedRunError, TritontuneError, TuningError
 from tuner.job import TuneJob
 from tuner.machine import Machine
 from tuner.measure.level import LevelRules
@@ -29,7 +29,6 @@ from tuner.space.candidate import Candidate
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec, load_space
 from tuner.trial import Bench, Limits, TrialResult, run_trial
-
 
 # The first request to a model of which nothing is known: it may compile, or fill caches.
 FIRST_ANSWER_S = 120.0
@@ -78,8 +77,8 @@ def tune(
     repository = ModelRepository.open(job.repository)
     spec = load_space(job.space)
     models = _chosen(repository, job, progress)
+    launcher = choose_launcher(job, progress.note)
     with out.opened(resume=resume):
-        launcher = choose_launcher(job, out.work, progress.note)
         if count := launcher.remove_leftovers():
             progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
         run = _Run(job, out, spec, Machine.here(), launcher, stage(repository, out.work / "repository"), progress)
@@ -105,20 +104,27 @@ def first_launch_s(model: ModelFolder) -> float:
 
 def _chosen(repository: ModelRepository, job: TuneJob, progress: Progress) -> tuple[ModelFolder, ...]:
     """The models that were named, else all that can be tuned as far as their files tell."""
-    if job.model:
-        return tuple(repository.model(name) for name in dict.fromkeys(job.model))
-    reasons = {model.name: _refusal(model) for model in repository.models}
-    for name, reason in reasons.items():
-        if reason:
-            progress.note(f"{name} is left out: {reason}")
-    chosen = tuple(model for model in repository.models if not reasons[model.name])
+    named = [repository.model(name) for name in dict.fromkeys(job.model)] or repository.models
+    if len(named) == 1:
+        _ = named[0].config  # If that cannot be read, there is no need to begin.
+    if job.model or len(named) == 1:
+        return tuple(named)
+    chosen = []
+    for model in repository.models:
+        if reason := _refusal(model):
+            progress.note(f"{model.name} is left out: {reason}")
+        else:
+            chosen.append(model)
     if not chosen:
         raise TuningError(f"{job.repository}: none of its models can be tuned")
-    return chosen
+    return tuple(chosen)
 
 
 def _refusal(model: ModelFolder) -> str | None:
-    return why_not_tunable(model.config.proto) if model.config else None
+    try:
+        return why_not_tunable(model.config.proto) if model.config else None
+    except ConfigError:
+        return None  # It has its turn, and fails in it: the others need not.
 
 
 @dataclass(frozen=True)

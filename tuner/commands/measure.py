@@ -80,7 +80,7 @@ def _serve(repository: str, options: Mapping[str, Any], console: Console) -> Ite
     opened = ModelRepository.open(job.repository)
     model = _only_model(opened, job)
     with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
-        launcher = choose_launcher(job, Path(folder), console.print)
+        launcher = choose_launcher(job, console.print)
         launcher.remove_leftovers()
         staged = stage(opened, Path(folder) / "repository")
         within_s = job.launch_timeout or first_launch_s(model)

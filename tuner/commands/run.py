@@ -23,6 +23,8 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
     Raises:
         TritontuneError: with the exit code that says how it ended.
     """
+    if job_file is None and "repository" not in options:
+        raise JobError("MODEL_REPO is missing, the model repository to tune")
     if "slo" in options:
         options = {**options, "slo": parse_slo(options["slo"])}
     job = TuneJob.read(job_file, options) if job_file else TuneJob.make(options)

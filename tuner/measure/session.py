@@ -24,7 +24,7 @@ from tuner.servers.client import TritonClient
 _REQUEST_POOL = 16
 # A request that takes this many times as long as the first one, and some seconds, is not slow: it hangs.
 _HANGS_AFTER = 100
-_HANGS_AFTER_S = 10.0
+_HANGS_AFTER_S = 5.0
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,13 @@ class ConsoleProgress(Progress):
         self._console = console
         self._results = results
         self._slo = slo
-        self._live = Live(get_renderable=self._now, console=console, transient=True, refresh_per_second=4)
         self._spinner = Spinner("dots")
         self._model = ""
         self._ends = 0.0
         self._doing = ""
         self._last_point = ""
         self._best = ""
+        self._live = Live(get_renderable=self._now, console=console, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         return self

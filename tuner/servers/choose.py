@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from tuner.errors import JobError
 from tuner.job import TuneJob
@@ -13,12 +12,11 @@ from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launcher
 
 
-def choose_launcher(job: TuneJob, work: Path, note: Callable[[str], None]) -> Launcher:
+def choose_launcher(job: TuneJob, note: Callable[[str], None]) -> Launcher:
     """The launcher that the job asks for; `auto` takes Docker where it can be used with the job's image.
 
     Args:
         job: What was asked.
-        work: A folder that lives as long as the run.
         note: Is told what was chosen where that is not what was asked for.
 
     Raises:
@@ -31,10 +29,10 @@ def choose_launcher(job: TuneJob, work: Path, note: Callable[[str], None]) -> La
     if job.image is not None and job.triton_path is not None:
         raise JobError("--image and --triton-path exclude each other")
     if job.image is None:
-        return ProcessLauncher(find_triton(job.triton_path), work)
+        return ProcessLauncher(find_triton(job.triton_path))
     if problem := engine_problem(job.image):
         if job.server == "docker":
             raise JobError(f"--server docker: {problem}")
         note(f"a local process instead of --image {job.image}: {problem}")
-        return ProcessLauncher(find_triton(job.triton_path), work)
+        return ProcessLauncher(find_triton(job.triton_path))
     return DockerLauncher(job.image)

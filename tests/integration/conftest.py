@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.command_line import tritontune
+from support.repositories import ModelRepositoryFactory, config_text
+
+
+@pytest.fixture
+def slow_model(model_repository: ModelRepositoryFactory) -> Path:
+    """A repository with the model `slow`: 10 ms an execution, however many requests are in it."""
+    model_repository.add("slow", config=config_text(max_batch_size=16))
+    return model_repository.path
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of the model `slow`, with p99 <= 60 ms; the repository lies beside it."""
+    folder = tmp_path_factory.mktemp("finished")
+    repository = folder / "model_repository"
+    repository.mkdir()
+    ModelRepositoryFactory(repository).add("slow", config=config_text(max_batch_size=16))
+    out = folder / "run"
+    done = tritontune("run", repository, "--slo", "p99=60ms", "--trials", 4, "--seed", 7, "--out", out)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    (folder / "stderr.txt").write_text(done.stderr)
+    return out

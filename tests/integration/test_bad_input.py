@@ -1,0 +1,135 @@
+"""What is asked wrongly gets one line and exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.command_line import tritontune
+from support.repositories import ModelRepositoryFactory, config_text
+
+SYNTAX = 'backend: "python"\nmax_batch_size: : 8\n'
+VARIABLE = config_text().replace("dims: [ 4 ]", "dims: [ -1, 4 ]", 1)
+
+
+def _repository(factory: ModelRepositoryFactory) -> Path:
+    factory.add("identity")
+    return factory.path
+
+
+def _empty(factory: ModelRepositoryFactory) -> Path:
+    return factory.path
+
+
+def _file(factory: ModelRepositoryFactory) -> Path:
+    file = factory.path / "file"
+    file.touch()
+    return file
+
+
+def _missing(factory: ModelRepositoryFactory) -> Path:
+    return factory.path / "nowhere"
+
+
+def _with_syntax_error(factory: ModelRepositoryFactory) -> Path:
+    factory.add("identity", config=SYNTAX)
+    return factory.path
+
+
+def _model_itself(factory: ModelRepositoryFactory) -> Path:
+    return factory.path / factory.add("identity")
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "complaint"),
+    [
+        (_missing, [], "nowhere: there is no such folder"),
+        (_file, [], "it is a file"),
+        (_empty, [], "model_repository"),
+        (_model_itself, [], "did you mean"),
+        (_with_syntax_error, [], "identity/config.pbtxt:2:17: "),
+        (_repository, ["--model", "identitty"], "did you mean 'identity'?"),
+        (_repository, ["--budget", "10x"], "--budget: '10x' is no duration"),
+        (_repository, ["--slo", "p99=fast"], "--slo: 'fast' is no duration"),
+        (_repository, ["--slo", "p98=1ms"], "did you mean 'p99'?"),
+        (_repository, ["--trials", "none"], "--trials: "),
+        (_repository, ["--space", "defualt"], "did you mean 'default'?"),
+        (_repository, ["--server", "dokcer"], "--server: "),
+        (_repository, ["--server", "docker"], "--server docker needs --image"),
+        (_repository, ["--server", "process", "--image", "x"], "--image is for Docker"),
+        (_repository, ["--triton-path", "/nowhere"], "/nowhere"),
+        (_repository, ["--resume"], "--resume needs --out"),
+        (_repository, ["--resume", "--out", "/nowhere"], "/nowhere: is not the folder of a run"),
+        (_repository, ["--bugdet", "5s"], "--budget"),
+        (_repository, ["--job", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
+        (_repository, ["--shape", "IN"], "--shape: 'IN' is no shape"),
+    ],
+)
+def test_run(
+    make: Callable[[ModelRepositoryFactory], Path],
+    options: list[str],
+    complaint: str,
+    model_repository: ModelRepositoryFactory,
+    tmp_path: Path,
+) -> None:
+    done = tritontune("run", make(model_repository), *options, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("tritontune: ")
+    assert complaint in line
+    assert not (tmp_path / "tritontune-runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("schema: 1\nparameters: {max_batch_size: {lader: [8]}}", "parameters: max_batch_size: lader is no option"),
+        ("schema: 1\nparameters: [", "space.yaml:2:"),
+    ],
+)
+def test_a_wrong_space_file(
+    text: str, complaint: str, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(text)
+    done = tritontune("run", _repository(model_repository), "--space", space, cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert complaint in done.stderr
+
+
+@pytest.mark.triton
+def test_a_field_that_no_config_has(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("schema: 1\nparameters: {max_batchsize: {ladder: [8]}}")
+    done = tritontune("run", _repository(model_repository), "--space", space, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "max_batchsize" in done.stderr.splitlines()[-1]
+    assert "did you mean 'max_batch_size'?" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.triton
+def test_a_variable_dimension_without_a_shape(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    model_repository.add("identity", config=VARIABLE)
+    done = tritontune("run", model_repository.path, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "--shape IN:" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["rnu"], "'rnu' is no command; did you mean 'run'?"),
+        (["run"], "MODEL_REPO is missing"),
+        (["measure"], "measure needs a MODEL_REPO or the --url"),
+        (["measure", "--url", "127.0.0.1:1", "--triton-path", "x"], "--triton-path says how to start a server"),
+        (["measure", "repo", "--concurrency", "0"], "--concurrency: '0' is none"),
+        (["export", "nowhere"], "nowhere: is not the folder of a run"),
+        (["export"], "Missing argument 'RUN_DIR'"),
+    ],
+)
+def test_other_commands(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    done = tritontune(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert complaint in line

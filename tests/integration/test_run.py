@@ -1,0 +1,271 @@
+"""`tritontune run` from end to end, on a real Triton."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from support.command_line import await_that, servers_of, start_tritontune, tritontune
+from support.repositories import ModelRepositoryFactory, config_text
+from tritonclient.grpc import model_config_pb2
+
+from tuner.search.study import Study
+
+pytestmark = pytest.mark.triton
+
+TWO_INSTANCES = """\
+schema: 1
+parameters:
+  instance_group.count: {field: "instance_group[*].count", ladder: [1, 2]}
+"""
+
+
+def _front(run: Path, model: str = "slow") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / model / "front.json").read_text())
+    return content
+
+
+def _tree(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+class TestAFinishedRun:
+    def test_it_finds_a_better_config(self, finished_run: Path) -> None:
+        front = _front(finished_run)
+        # One instance of 10 ms without batching answers 100 a second; batches and instances multiply that.
+        assert front["baseline"][0]["throughput"]["value"] == pytest.approx(95, rel=0.1)
+        assert front["best"]["gain"]["throughput"]["value"] > 2
+        assert front["best"]["latency_ms"]["p99"]["value"] <= 60
+        assert front["budget"]["launches"] == 4
+
+    def test_the_front_holds_no_point_that_another_beats(self, finished_run: Path) -> None:
+        points = [(p["latency_ms"]["p99"]["value"], p["throughput"]["value"]) for p in _front(finished_run)["front"]]
+        assert len(points) >= 2
+        assert points == sorted(points)
+        assert [throughput for _, throughput in points] == sorted({throughput for _, throughput in points})
+
+    def test_each_point_agrees_with_littles_law(self, finished_run: Path) -> None:
+        for point in _front(finished_run)["front"]:
+            under_way = point["throughput"]["value"] * point["latency_ms"]["p50"]["value"] / 1e3
+            assert under_way == pytest.approx(point["load"]["concurrency"], rel=0.35)
+
+    def test_the_best_config_holds_what_was_found(self, finished_run: Path) -> None:
+        best = _front(finished_run)["best"]
+        text = (finished_run / "slow" / best["config"]).read_text()
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        assert config.instance_group[0].count == best["parameters"]["instance_group.count"]
+        assert config.parameters.keys() == set()
+        assert text.startswith("# tritontune: ")
+
+    def test_the_diff_is_what_changed(self, finished_run: Path) -> None:
+        added = [line for line in (finished_run / "slow/best/config.diff").read_text().splitlines() if line[:1] == "+"]
+        assert any("dynamic_batching" in line or "count" in line for line in added)
+
+    def test_every_trial_leaves_its_folder(self, finished_run: Path) -> None:
+        for number in range(4):
+            folder = finished_run / "slow" / "trials" / f"{number:03d}"
+            assert {path.name for path in folder.iterdir()} == {"config.pbtxt", "command.txt", "server.log"}
+            assert "tritonserver" in (folder / "command.txt").read_text()
+            assert "successfully loaded 'slow'" in (folder / "server.log").read_text()
+
+    def test_the_baseline_is_the_config_as_it_is(self, finished_run: Path) -> None:
+        given = finished_run.parent / "model_repository/slow/config.pbtxt"
+        assert (finished_run / "slow/trials/000/config.pbtxt").read_bytes() == given.read_bytes()
+
+    def test_trials_csv_has_every_operating_point(self, finished_run: Path) -> None:
+        rows = list(csv.DictReader((finished_run / "slow/trials.csv").read_text().splitlines()))
+        assert len(rows) == _front(finished_run)["budget"]["operating_points"]
+        assert {row["trial"] for row in rows} == {"0", "1", "2", "3"}
+
+    def test_what_it_prints(self, finished_run: Path) -> None:
+        stderr = (finished_run.parent / "stderr.txt").read_text()
+        stdout = (finished_run.parent / "stdout.txt").read_text()
+        assert "tuning slow: SLO p99 <= 60 ms, budget 10m00s" in stderr
+        assert "trial 0: the config as it is: " in stderr
+        assert "slow: all 4 trials are done; 4 launches in " in stderr
+        assert "x the baseline's throughput" in stdout
+        assert "+dynamic_batching" in stdout or "count" in stdout
+
+    def test_nothing_is_left_behind(self, finished_run: Path) -> None:
+        assert servers_of(finished_run) == []
+        assert not (finished_run / ".work").exists()
+
+    def test_the_users_repository_is_untouched(self, finished_run: Path) -> None:
+        assert _tree(finished_run.parent / "model_repository") == {
+            "slow",
+            "slow/1",
+            "slow/1/model.py",
+            "slow/config.pbtxt",
+        }
+
+    def test_it_does_not_overwrite_what_is_there(self, finished_run: Path) -> None:
+        again = tritontune("run", finished_run.parent / "model_repository", "--out", finished_run)
+        assert again.returncode == 2
+        assert "holds a study already; go on with it by --resume" in again.stderr
+
+    def test_the_exported_config_measures_as_reported(self, finished_run: Path, tmp_path: Path) -> None:
+        exported = tritontune("export", finished_run, "--to", tmp_path / "deploy")
+        assert exported.returncode == 0, exported.stderr
+        best = _front(finished_run)["best"]
+        concurrency = best["load"]["concurrency"]
+        measured = tritontune("measure", tmp_path / "deploy", "--concurrency", concurrency, "--json")
+        assert measured.returncode == 0, measured.stderr
+        (point,) = json.loads(measured.stdout)["points"]
+        assert point["throughput"]["value"] == pytest.approx(best["throughput"]["value"], rel=0.1)
+
+
+def test_every_model_is_tuned_in_turn(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(TWO_INSTANCES)
+    model_repository.add("slow", name="a")
+    model_repository.add("auto_complete", name="b", config="")
+    model_repository.add("identity", name="ensemble", config='platform: "ensemble"\nensemble_scheduling { }\n')
+    model_repository.add("refuses", name="r")
+    out = tmp_path / "run"
+    done = tritontune(
+        "run", model_repository.path, "--space", space, "--trials", 2, "--out", out, "--max-concurrency", 2
+    )
+    assert done.returncode == 1, done.stderr
+    assert "ensemble is left out" in done.stderr
+    assert "r: model 'r' does not work as it is: " in done.stderr
+    assert "no weights here" in done.stderr
+    assert _front(out, "a")["budget"]["launches"] == 2
+    # A model without a config.pbtxt gets one, of what the server made of it.
+    assert 'name: "IN"' in (out / "b/best/config.pbtxt").read_text()
+
+
+class TestFailingCandidates:
+    """Each space is walked whole: the run must come to its end, and say what became of each candidate."""
+
+    def _run(self, repository: ModelRepositoryFactory, tmp_path: Path, *options: object) -> tuple[dict[str, str], str]:
+        space = tmp_path / "space.yaml"
+        space.write_text(TWO_INSTANCES)
+        out = tmp_path / "run"
+        done = tritontune("run", repository.path, "--space", space, "--out", out, "--max-concurrency", 2, *options)
+        assert done.returncode == 0, done.stderr
+        assert "every candidate has been measured; 2 launches" in done.stderr
+        (model,) = Study.models(out / "study.db")
+        _, candidate = Study.load(out / "study.db", model).trials
+        assert candidate.failure is not None
+        assert servers_of(out) == []
+        rows = list(csv.DictReader((out / model / "trials.csv").read_text().splitlines()))
+        return rows[-1], candidate.failure.last_words
+
+    def test_one_that_does_not_load(self, model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+        model_repository.add("refuses", config=config_text(out_of_memory_when_instances=2))
+        row, last_words = self._run(model_repository, tmp_path)
+        assert row["failure"] == "out_of_memory"
+        assert "no room for another instance" in row["message"]
+        assert "no room for another instance" in last_words
+
+    def test_one_that_hangs(self, model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+        model_repository.add("hangs", config=config_text(hang_when_instances=2))
+        row, _ = self._run(model_repository, tmp_path)
+        assert row["failure"] == "hung"
+
+    def test_one_that_hangs_while_it_loads(self, model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+        model_repository.add("hangs", config=config_text(hang_when_instances=2, hang_when_batch_exceeds="initialize"))
+        row, _ = self._run(model_repository, tmp_path, "--launch-timeout", "8s")
+        assert row["failure"] == "timed_out"
+
+    def test_one_that_crashes_under_load(self, model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+        space = tmp_path / "space.yaml"
+        space.write_text("schema: 1\nparameters: {dynamic_batching: {ladder: [off, on]}}\n")
+        model_repository.add("crashes", config=config_text(crash_when_batch_exceeds=1))
+        out = tmp_path / "run"
+        done = tritontune("run", model_repository.path, "--space", space, "--out", out, "--max-concurrency", 64)
+        assert done.returncode == 0, done.stderr
+        baseline, candidate = Study.load(out / "study.db", "crashes").trials
+        assert baseline.failure is None
+        assert candidate.failure is not None
+        assert candidate.failure.cause.value == "crashed"
+        # What it measured before it crashed is kept.
+        assert candidate.curve
+
+
+def test_a_model_that_cannot_load_at_all(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    model_repository.add("refuses", config=config_text(message="the weights are gone"))
+    done = tritontune("run", model_repository.path, "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert "model 'refuses' does not work as it is: " in done.stderr
+    assert "the weights are gone" in done.stderr
+    assert "Traceback" not in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "run/refuses/front.json").exists()
+
+
+def test_no_candidate_holds_the_slo(slow_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = tritontune("run", slow_model, "--slo", "p99=5ms", "--trials", 2, "--out", out)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == "tritontune: no candidate of slow holds p99 <= 5 ms"
+    assert _front(out)["best"] is None
+
+
+class TestInterruption:
+    def _underway(self, repository: Path, out: Path, *more: object) -> Any:
+        """A run that has finished its baseline and measures its first candidate."""
+        run = start_tritontune("run", repository, "--trials", 4, "--out", out, *more)
+        await_that(lambda: (out / "slow/trials/001/command.txt").exists() or run.poll() is not None, within_s=60)
+        assert run.poll() is None, run.communicate()
+        return run
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_ctrl_c_and_sigterm_leave_a_report_and_no_process(
+        self, slow_model: Path, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        out = tmp_path / "run"
+        run = self._underway(slow_model, out)
+        run.send_signal(number)
+        stdout, stderr = run.communicate(timeout=5)
+        assert run.returncode == 130
+        assert "baseline: " in stdout
+        assert stderr.splitlines()[-1] == f"tritontune: interrupted; go on with --resume --out {out}"
+        assert servers_of(out) == []
+        assert _front(out)["budget"]["launches"] == 1
+
+    def test_a_killed_run_can_be_resumed(self, slow_model: Path, tmp_path: Path) -> None:
+        out = tmp_path / "run"
+        killed = self._underway(slow_model, out)
+        finished = Study.load(out / "study.db", "slow").trials
+        killed.kill()
+        killed.communicate(timeout=10)
+        done = tritontune("run", slow_model, "--trials", 4, "--out", out, "--resume")
+        assert done.returncode == 0, done.stderr
+        assert "1 trials done already" in done.stderr
+        trials = Study.load(out / "study.db", "slow").trials
+        assert trials[:1] == finished
+        assert [trial.number for trial in trials] == [0, 1, 2, 3]
+        assert servers_of(out) == []
+        assert not (out / ".work").exists()
+
+    def test_a_killed_runs_servers_go_with_it(self, slow_model: Path, tmp_path: Path) -> None:
+        out = tmp_path / "run"
+        killed = self._underway(slow_model, out)
+        killed.kill()
+        killed.communicate(timeout=10)
+        await_that(lambda: servers_of(out) == [])
+
+
+def test_two_runs_do_not_share_a_folder(slow_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = start_tritontune("run", slow_model, "--out", out)
+    try:
+        await_that((out / ".work").exists)
+        second = tritontune("run", slow_model, "--out", out)
+        assert second.returncode == 2
+        assert "another run is at work in it" in second.stderr
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=10)
+
+
+def test_resume_refuses_another_job(finished_run: Path) -> None:
+    repository = finished_run.parent / "model_repository"
+    done = tritontune("run", repository, "--slo", "p99=61ms", "--seed", 7, "--out", finished_run, "--resume")
+    assert done.returncode == 2
+    assert "its slo has changed (it was p99 <= 60 ms, now p99 <= 61 ms)" in done.stderr
