@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from tuner.models.paths import Index, Key, Step, Steps
+from tuner.models.paths import EVERY, Index, Key, Step, Steps
 from tuner.models.schema import is_map, is_message, is_repeated
 from tuner.models.values import Value
 
@@ -40,6 +40,10 @@ def clear_in(message: Any, steps: Steps) -> None:
     step, below = steps[0], steps[1:]
     if step.field is None:
         return
+    if not below and step.pick is EVERY:
+        # Before its message was looked at: protobuf would clear all of its oneof then.
+        message.ClearField(step.name)
+        return
     held = getattr(message, step.name)
     if below and is_map(step.field):
         for key in _keys(held, step):
@@ -51,9 +55,7 @@ def clear_in(message: Any, steps: Steps) -> None:
             clear_in(child, below)
     elif isinstance(step.pick, Index):
         del held[step.pick.number : step.pick.number + 1]
-    elif not isinstance(step.pick, Key):
-        message.ClearField(step.name)
-    elif step.pick.value in held:
+    elif isinstance(step.pick, Key) and step.pick.value in held:
         del held[step.pick.value]
 
 

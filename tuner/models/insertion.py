@@ -35,21 +35,20 @@ def into_message(text: str, style: Style, message: Message, owner: Slot | None, 
 def behind(text: str, style: Style, message: Message, anchor: Field, lines: Sequence[str]) -> list[Splice]:
     """The splices that add a field to a message behind one that it has."""
     own_line = begins_line(text, anchor.start)
-    at, piece = anchor.end, " " + " ".join(line.strip() for line in lines)
-    if own_line or message.end == len(text):
+    if own_line or message.is_whole:
         rest = rest_of_line(text, anchor.end)
         at = anchor.end if rest is None else rest
-        piece = style.newline + _block(style, indentation(text, anchor.start) if own_line else "", lines)
-    if anchor.separator or anchor is not message.fields[-1]:
-        return [Splice(at, at, piece + anchor.separator)]
-    habit = max(field.separator for field in message.fields)
-    return [Splice(anchor.end, anchor.end, habit), Splice(at, at, piece)]
+        block = _block(style, indentation(text, anchor.start) if own_line else "", lines)
+        return [Splice(at, at, style.newline + block + anchor.separator)]
+    # On one line, separators are a habit to keep: `a: 1, b: 2` becomes `a: 1, b: 2, c: 3`.
+    habit = "" if anchor.separator else max(field.separator for field in message.fields)
+    return [Splice(anchor.end, anchor.end, f"{habit} {_one_line(lines)}{anchor.separator}")]
 
 
 def into_list(text: str, style: Style, value: ListValue, lines: Sequence[str]) -> list[Splice]:
     """The splices that add an item to a list that has some."""
     last = value.items[-1]
-    at, piece = last.end, " " + " ".join(line.strip() for line in lines)
+    at, piece = last.end, f" {_one_line(lines)}"
     if begins_line(text, last.start):
         rest = rest_of_line(text, last.end)
         at = last.end if rest is None else rest
@@ -61,7 +60,7 @@ def instead(text: str, style: Style, field: Field, lines: Sequence[str]) -> Spli
     """The splice that writes a field in place of one that is there."""
     if begins_line(text, field.start):
         return Splice(field.start, field.value.end, _block(style, indentation(text, field.start), lines).lstrip())
-    return Splice(field.start, field.value.end, " ".join(line.strip() for line in lines))
+    return Splice(field.start, field.value.end, _one_line(lines))
 
 
 def _into_empty(text: str, style: Style, message: Message, owner: Slot, lines: Sequence[str]) -> Splice:
@@ -75,8 +74,12 @@ def _into_empty(text: str, style: Style, message: Message, owner: Slot, lines: S
     end = separator.end() if separator else message.end
     if begins_line(text, start) and rest_of_line(text, end) is not None:
         return Splice(message.inner, message.close, style.newline + block + outer)
-    return Splice(message.inner, message.close, f" {' '.join(line.strip() for line in lines)} ")
+    return Splice(message.inner, message.close, f" {_one_line(lines)} ")
 
 
 def _block(style: Style, indent: str, lines: Sequence[str]) -> str:
     return style.newline.join(indent + line for line in lines)
+
+
+def _one_line(lines: Sequence[str]) -> str:
+    return " ".join(line.strip() for line in lines)

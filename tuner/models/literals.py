@@ -68,15 +68,18 @@ def _meant(escape: re.Match[str]) -> bytes:
 
 
 def in_python_spelling(literal: str) -> str:
-    r"""A string literal as Python's text format understands it too: that knows neither `\?` nor surrogate pairs.
+    r"""A string literal as Python's text format understands it too: `\?`, surrogate pairs and `\u005c` it does not.
 
     It is never longer than it was.
     """
-    return _ESCAPE.sub(lambda escape: "?" if escape["char"] == "?" else _paired(escape), literal)
+    return _ESCAPE.sub(_respelled, literal)
 
 
-def _paired(escape: re.Match[str]) -> str:
-    return _meant(escape).decode() if escape["high"] else escape[0]
+def _respelled(escape: re.Match[str]) -> str:
+    if escape["high"] or escape["char"] == "?":
+        return _meant(escape).decode()
+    # Python makes a backslash of it first, and then takes that for the beginning of an escape.
+    return r"\\" if escape["unicode"] and _meant(escape) == b"\\" else escape[0]
 
 
 def number(literal: str) -> int | float | None:

@@ -59,6 +59,11 @@ class Message:
     end: int
     fields: tuple[Field, ...]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the whole text, which no delimiters enclose."""
+        return self.inner == self.start
+
 
 @dataclass(frozen=True)
 class ListValue:
@@ -263,5 +268,5 @@ class _Parser:
         token = self._take()
         value = number(sign + token.text) if token.kind in {"number", "name"} else None
         if value is None:
-            raise self._error(start, f"{sign}{token} is no number")
+            raise self._error(token.start, f"expected a number, found {token}")
         return Scalar(start, token.end, "number", value)

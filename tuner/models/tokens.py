@@ -18,6 +18,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
+_SURROGATE = re.compile("[\\ud800-\\udfff]")
+
 
 @dataclass(frozen=True)
 class Token:
@@ -44,6 +46,8 @@ def tokens(text: str, source: str) -> Iterator[Token]:
     Raises:
         ConfigError: a character begins no token.
     """
+    if lone := _SURROGATE.search(text):
+        raise error_at(text, source, lone.start(), f"{lone[0]!r} cannot be written as UTF-8")
     position = 0
     while position < len(text):
         found = _TOKEN.match(text, position)
