@@ -70,7 +70,8 @@ def serve(triton_launcher: ProcessLauncher, tmp_path_factory: pytest.TempPathFac
                 factory.add(source, name=model, config=config)
                 server = triton_launcher.launch(Launch(path, model, path.with_suffix(f".{model}.log"), 30))
                 assert isinstance(server, ProcessServer)
-                running[model] = Triton(servers.enter_context(server), model)
+                servers.callback(server.stop, grace_s=0.5)
+                running[model] = Triton(server, model)
             return running[model]
 
         yield start

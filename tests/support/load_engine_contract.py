@@ -181,7 +181,7 @@ class LoadEngineContract(ABC):
         samples = self.offer(serve("sleep"), watch)
         gaps_s = np.diff(samples.done_ns) / 1e9
         assert lengths[1] > lengths[0] + 10
-        assert gaps_s.max() < 0.2
+        assert gaps_s.max() < 0.25
 
     def test_it_can_offer_again_another_load(self, serve: Serve) -> None:
         with self.make_engine(*target(serve("echo")), 10) as engine:

@@ -1,0 +1,85 @@
+"""How often the intervals hold the truth, over many simulated measurements of servers whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+from support.closed_loop import Batcher, SimulatedEngine, run
+
+from tuner.load.protocols import Concurrency
+from tuner.measure.level import LevelRules, measure_level
+from tuner.measure.points import Interval
+from tuner.measure.statistics import percentiles, throughput
+from tuner.measure.window import steady_window
+from tuner.slo import Percentile
+
+RUNS = 150
+SERVERS = {
+    "one at a time": (Batcher(3.0, spread=0.2, largest=1), 1),
+    "a queue": (Batcher(2.0, spread=0.3, largest=1), 8),
+    "batches": (Batcher(5.0, item_ms=0.3), 16),
+}
+
+Found = dict[str, Interval]
+
+
+def found_in(rate: Interval, latency_ms: Mapping[Percentile, Interval]) -> Found:
+    return {"throughput": rate, **{str(name): interval for name, interval in latency_ms.items()}}
+
+
+def found_by(measure: Callable[[np.random.Generator], Found]) -> list[Found]:
+    rng = np.random.default_rng(1)
+    return [measure(rng) for _ in range(RUNS)]
+
+
+def truth(batcher: Batcher, concurrency: int) -> dict[str, float]:
+    window = steady_window(run(batcher, concurrency, 150, np.random.default_rng(0)), concurrency)
+    return {
+        "throughput": len(window) / window.length_s,
+        **{f"p{share}": float(np.percentile(window.latency_ms, share)) for share in (50, 90, 99)},
+    }
+
+
+def coverage(found: list[Found], true: dict[str, float]) -> dict[str, float]:
+    return {
+        name: float(np.mean([measured[name].low <= value <= measured[name].high for measured in found]))
+        for name, value in true.items()
+    }
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_intervals_of_a_second_hold_the_truth(name: str) -> None:
+    batcher, concurrency = SERVERS[name]
+
+    def measure(rng: np.random.Generator) -> Found:
+        window = steady_window(run(batcher, concurrency, 1.0, rng), concurrency)
+        return found_in(throughput(window), percentiles(window))
+
+    true = truth(batcher, concurrency)
+    found = found_by(measure)
+    assert min(coverage(found, true).values()) > 0.88
+    # Neither by being so wide that they say nothing, nor by luck.
+    for part, widest in (("throughput", 0.04), ("p50", 0.05), ("p90", 0.08), ("p99", 0.15)):
+        assert np.median([measured[part].relative_half_width for measured in found]) < widest
+        assert abs(np.mean([measured[part].value for measured in found]) / true[part] - 1) < 0.02
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_intervals_hold_the_truth_although_the_level_ended_as_soon_as_they_were_narrow(name: str) -> None:
+    batcher, concurrency = SERVERS[name]
+    walls_s: list[float] = []
+
+    def measure(rng: np.random.Generator) -> Found:
+        engine = SimulatedEngine(batcher, rng)
+        point = measure_level(
+            engine, Concurrency(concurrency), statistics=None, health=lambda: None, rules=LevelRules()
+        )
+        walls_s.append(engine.wall_s)
+        return found_in(point.throughput, point.latency_ms)
+
+    found = found_by(measure)
+    assert min(coverage(found, truth(batcher, concurrency)).values()) > 0.86
+    assert 0.4 <= np.median(walls_s) < 2
+    assert max(walls_s) < 3.6

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support.repositories import ModelRepositoryFactory, config_text
+
+from tuner.errors import Cause, ServerError, ServerHungError
+from tuner.load.grpc_aio import GrpcAioEngine, ask_once
+from tuner.load.inputs import make_inputs
+from tuner.load.protocols import Concurrency
+from tuner.load.requests import build_requests
+from tuner.measure.level import LevelRules, measure_level
+from tuner.measure.points import OperatingPoint
+from tuner.measure.sweep import in_order_of_load, sweep
+from tuner.models.interface import ModelInterface, Tensor
+from tuner.servers.client import TritonClient
+from tuner.servers.process import ProcessLauncher
+from tuner.servers.protocols import Launch
+from tuner.slo import SLO
+
+pytestmark = pytest.mark.triton
+
+RULES = LevelRules(min_s=0.3, max_s=0.6, request_timeout_s=2.0)
+REQUESTS_AN_INSTANCE = 4
+
+Measure = Callable[[int], OperatingPoint]
+
+
+def request_to(model: str) -> tuple[bytes, ...]:
+    interface = ModelInterface(model, True, (Tensor("IN", "FP32", (4,)),), ())
+    return build_requests(model, make_inputs(interface, shapes={}, pool=2, seed=0))
+
+
+@pytest.fixture
+def bench(
+    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> Iterator[Callable[..., Measure]]:
+    """Launches a model of `tests/support/models`, and hands out what measures it."""
+    with ExitStack() as stack:
+
+        def start(source: str, **config: object) -> Measure:
+            model = model_repository.add(source, config=config_text(**config))  # type: ignore[arg-type]  # by name
+            launch = Launch(model_repository.path, model, tmp_path / "log", 30)
+            server = triton_launcher.launch(launch)
+            stack.callback(server.stop, grace_s=0.5)
+            client = stack.enter_context(TritonClient(server.grpc_address))
+            requests = request_to(model)
+            ask_once(server.grpc_address, requests[0], timeout_s=5)
+            engine = stack.enter_context(
+                GrpcAioEngine(server.grpc_address, requests, request_timeout_s=RULES.request_timeout_s)
+            )
+            return lambda concurrency: measure_level(
+                engine,
+                Concurrency(concurrency),
+                statistics=lambda: client.statistics(model),
+                health=server.check,
+                rules=RULES,
+            )
+
+        yield start
+
+
+def test_the_servers_view_and_ours_are_of_the_same_load(bench: Callable[..., Measure]) -> None:
+    point = bench("slow", sleep_ms=10)(4)
+    assert point.server is not None
+    assert point.server.average_batch_size == 1
+    assert point.server.compute_infer_ms == pytest.approx(11, rel=0.25)
+    assert point.server.queue_ms == pytest.approx(3 * 11, rel=0.3)
+    ((size, (executions, service_ms)),) = point.server.batches.items()
+    assert (size, executions) == (1, point.server.executions)
+    assert service_ms == pytest.approx(11, rel=0.25)
+    assert point.throughput.value == pytest.approx(1e3 / service_ms, rel=0.15)
+    # Little's law, the gate of every closed loop.
+    assert point.throughput.value * point.latency_ms["p50"].value / 1e3 == pytest.approx(4, rel=0.15)
+
+
+def test_batches_that_are_formed_are_seen(bench: Callable[..., Measure]) -> None:
+    point = bench("slow", sleep_ms=10, more="dynamic_batching {}")(8)
+    assert point.server is not None
+    assert point.average_batch_size is not None
+    assert point.average_batch_size > 2
+    assert max(point.server.batches) > 1
+    inferences = sum(size * executions for size, (executions, _) in point.server.batches.items())
+    assert inferences == pytest.approx(point.server.inferences, abs=16)
+    assert point.throughput.value > 150
+
+
+def test_a_batcher_is_swept_to_where_it_is_full(bench: Callable[..., Measure]) -> None:
+    measure = bench("slow", sleep_ms=10, more="dynamic_batching {}")
+    curve = in_order_of_load(sweep(measure, slo=SLO(), max_concurrency=64, flat_from=REQUESTS_AN_INSTANCE))
+    best = max(point.throughput.value for point in curve)
+    assert curve[-1].concurrency >= 16
+    # Eight at once in a bit more than 10 ms; one at a time are less than 100.
+    assert 450 < best < 800
+    assert curve[0].throughput.value < 100
+
+
+def test_two_measurements_of_a_level_agree(bench: Callable[..., Measure]) -> None:
+    measure = bench("slow", sleep_ms=20)
+    first, second = measure(2).throughput, measure(2).throughput
+    assert first.value == pytest.approx(second.value, rel=0.15)
+
+
+def test_a_model_that_hangs_under_load_hangs(bench: Callable[..., Measure]) -> None:
+    measure = bench("hangs", hang_when_batch_exceeds=1, more="dynamic_batching {}")
+    with pytest.raises(ServerHungError, match="no request was answered for 2 s at concurrency 8"):
+        measure(8)
+
+
+def test_a_model_that_crashes_under_load_has_crashed(bench: Callable[..., Measure]) -> None:
+    measure = bench("crashes", crash_when_batch_exceeds=1, more="dynamic_batching {}")
+    with pytest.raises(ServerError) as raised:
+        measure(8)
+    assert raised.value.cause is Cause.CRASHED
+
+
+def test_a_model_that_fails_at_once_says_why(bench: Callable[..., Measure]) -> None:
+    with pytest.raises(ServerError, match="the first request failed: INTERNAL: .*no weights for you"):
+        bench("fails_requests", message="no weights for you")

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support.builders import interval
+
+from tuner.errors import Cause, ServerDiedError
+from tuner.measure.points import OperatingPoint
+from tuner.measure.sweep import in_order_of_load, sweep
+from tuner.slo import PERCENTILES, SLO
+
+NONE = SLO()
+P99_25 = SLO({"p99": 25.0})
+
+
+def point(concurrency: int, throughput: float, *, doubt: float = 0.02) -> OperatingPoint:
+    """A level whose latency is as Little's law has it."""
+    latency = interval(concurrency / throughput * 1e3, doubt)
+    return OperatingPoint(
+        concurrency=concurrency,
+        throughput=interval(throughput),
+        latency_ms=dict.fromkeys(PERCENTILES, latency),
+        requests=1_000,
+        errors=0,
+        window_s=1.0,
+        client_cpu=0.1,
+    )
+
+
+class Server:
+    """Measures by a curve of throughput, and keeps the levels it was asked for."""
+
+    def __init__(self, throughput: Callable[[int], float], *, doubt: float = 0.02) -> None:
+        self.levels: list[int] = []
+        self._throughput = throughput
+        self._doubt = doubt
+
+    def measure(self, concurrency: int) -> OperatingPoint:
+        self.levels.append(concurrency)
+        return point(concurrency, self._throughput(concurrency), doubt=self._doubt)
+
+
+def saturating(capacity: float, alone: float) -> Callable[[int], float]:
+    """Grows in proportion up to a capacity."""
+    return lambda concurrency: min(capacity, alone * concurrency)
+
+
+def levels(
+    throughput: Callable[[int], float],
+    slo: SLO = NONE,
+    *,
+    max_concurrency: int = 1_024,
+    flat_from: int = 1,
+    doubt: float = 0.02,
+) -> list[int]:
+    server = Server(throughput, doubt=doubt)
+    points = list(sweep(server.measure, slo=slo, max_concurrency=max_concurrency, flat_from=flat_from))
+    assert [measured.concurrency for measured in points] == server.levels
+    assert len(set(server.levels)) == len(server.levels)
+    return server.levels
+
+
+def test_it_doubles_until_throughput_has_stopped_growing_and_looks_at_the_knee() -> None:
+    assert levels(saturating(1_000, 100)) == [1, 2, 4, 8, 16, 32, 64, 11]
+
+
+def test_a_server_that_does_not_batch_is_soon_done() -> None:
+    assert levels(lambda _: 600.0) == [1, 2, 4]
+
+
+def test_slow_growth_adds_up() -> None:
+    """4 % a doubling is less than what counts, 8 % in two is not."""
+    assert max(levels(lambda concurrency: 100 * 1.04 ** (concurrency.bit_length() - 1), max_concurrency=256)) == 256
+
+
+def test_a_batcher_that_gains_nothing_at_first_is_not_cut_short() -> None:
+    def throughput(concurrency: int) -> float:
+        return 500.0 if concurrency < 8 else 500.0 * concurrency / 4
+
+    assert max(levels(throughput, max_concurrency=64)) == 4
+    assert max(levels(throughput, max_concurrency=64, flat_from=8)) == 64
+
+
+def test_throughput_that_falls_is_done_too() -> None:
+    assert levels(lambda concurrency: 1_000 / concurrency) == [1, 2, 4]
+
+
+@pytest.mark.parametrize(("highest", "asked"), [(1, [1]), (2, [1, 2]), (100, [1, 2, 4, 8, 16, 32, 64, 100])])
+def test_it_ends_at_the_highest_load(highest: int, asked: list[int]) -> None:
+    assert levels(lambda concurrency: 100.0 * concurrency, max_concurrency=highest)[: len(asked)] == asked
+    assert max(levels(lambda concurrency: 100.0 * concurrency, max_concurrency=highest)) == highest
+
+
+def test_it_ends_where_the_slo_is_broken_and_bisects_to_its_edge() -> None:
+    """25 ms at 1,000 a second are 25 requests; 23 hold, 27 do not."""
+    assert levels(saturating(1_000, 100), P99_25) == [1, 2, 4, 8, 16, 32, 23, 27]
+
+
+def test_it_bisects_only_where_there_is_room() -> None:
+    assert levels(lambda concurrency: 100.0 if concurrency < 2 else 60.0, P99_25) == [1, 2]
+    assert levels(lambda concurrency: 200.0 if concurrency < 3 else 100.0, P99_25) == [1, 2, 4, 3]
+
+
+def test_an_slo_that_is_broken_at_once_ends_it_at_once() -> None:
+    assert levels(saturating(1_000, 10), P99_25) == [1]
+
+
+def test_one_level_that_may_have_had_bad_luck_does_not_end_it() -> None:
+    def throughput(concurrency: int) -> float:
+        return 35.0 if concurrency == 1 else 100.0 * concurrency
+
+    assert max(levels(throughput, P99_25, max_concurrency=16, doubt=0.3)) == 16
+
+
+def test_two_levels_in_a_row_that_break_it_do() -> None:
+    assert levels(saturating(1_000, 38), P99_25, doubt=0.3) == [1, 2]
+
+
+def test_an_slo_that_always_holds_changes_nothing() -> None:
+    assert levels(saturating(1_000, 100), SLO({"p99": 10_000.0})) == levels(saturating(1_000, 100))
+
+
+def test_the_knee_is_looked_at_only_where_there_is_room() -> None:
+    assert levels(saturating(200, 100)) == [1, 2, 4, 8]
+    assert levels(saturating(400, 100)) == [1, 2, 4, 8, 16, 3]
+
+
+def test_points_measured_before_an_error_are_not_lost() -> None:
+    def measure(concurrency: int) -> OperatingPoint:
+        if concurrency == 8:
+            raise ServerDiedError("gone", cause=Cause.CRASHED)
+        return point(concurrency, 100.0 * concurrency)
+
+    points: list[OperatingPoint] = []
+    with pytest.raises(ServerDiedError, match="gone"):
+        points.extend(sweep(measure, slo=NONE, max_concurrency=64))
+    assert [measured.concurrency for measured in points] == [1, 2, 4]
+
+
+def test_whoever_has_seen_enough_measures_no_more() -> None:
+    server = Server(saturating(1_000, 100))
+    curve = sweep(server.measure, slo=NONE, max_concurrency=64)
+    assert next(curve).concurrency == 1
+    del curve
+    assert server.levels == [1]
+
+
+def test_the_curve_is_in_order_of_load() -> None:
+    server = Server(saturating(1_000, 100))
+    curve = in_order_of_load(sweep(server.measure, slo=P99_25, max_concurrency=64))
+    assert [measured.concurrency for measured in curve] == [1, 2, 4, 8, 16, 23, 27, 32]
