@@ -16,7 +16,7 @@ from support.launcher_contract import LauncherContract, Traces, abandoned, await
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, LaunchError
-from tuner.servers import process
+from tuner.servers import arguments, process
 from tuner.servers.client import TritonClient
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import marks_on_files
@@ -132,7 +132,7 @@ def test_the_kernels_want_of_memory_is_named(
     launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with launch("identity") as server:
-        monkeypatch.setattr("tuner.servers.process_server.oom_kills", lambda: 10**9)
+        monkeypatch.setattr("tuner.servers.server.oom_kills", lambda: 10**9)
         os.kill(server.pid, signal.SIGKILL)
         death = await_death(server)
     assert death.cause is Cause.OUT_OF_MEMORY
@@ -254,7 +254,7 @@ def test_the_config_is_the_same_with_and_without_completion(
         assert "--disable-auto-complete-config" in server.command
         without = client.model_config("identity")
     shutil.rmtree(model_repository.path / "identity")
-    monkeypatch.setattr(process, "is_complete", lambda _: False)
+    monkeypatch.setattr(arguments, "is_complete", lambda _: False)
     with launch("identity") as server, TritonClient(server.grpc_address) as client:
         assert "--disable-auto-complete-config" not in server.command
         assert client.model_config("identity") == without

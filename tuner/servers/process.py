@@ -15,12 +15,12 @@ from pathlib import Path
 
 from tuner.errors import Cause, LaunchError
 from tuner.servers import shim
+from tuner.servers.arguments import triton_arguments
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import VARIABLE, Mark, marks_on_files
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.processes import end_processes
 from tuner.servers.protocols import Launch, Server
-from tuner.servers.python_models import is_complete
 from tuner.servers.readiness import PortTakenError, await_ready
 
 _PORT_TRIES = 5
@@ -32,8 +32,6 @@ _starter = ThreadPoolExecutor(1, thread_name_prefix="tritontune-starter")
 
 class ProcessLauncher:
     """Starts servers as processes, on free ports of the loopback interface.
-
-    HTTP and metrics are off: everything is asked over gRPC, and Triton's polling of the GPU costs time on the CPU.
 
     Args:
         installation: Which Triton.
@@ -82,19 +80,13 @@ class ProcessLauncher:
         mark.folder.mkdir(mode=0o700)
         try:
             preparation = self._installation.prepare(mark.folder)
+            repository = _plain(request.repository, mark.folder)
             command = [
                 str(self._installation.binary),
-                f"--id={mark}",
-                f"--model-repository={_plain(request.repository, mark.folder)}",
-                "--model-control-mode=explicit",
-                f"--load-model={request.model}",
+                *triton_arguments(request, mark=mark, repository=repository, grpc_port=port),
                 "--grpc-address=127.0.0.1",
-                f"--grpc-port={port}",
-                "--allow-http=false",
-                "--allow-metrics=false",
                 f"--backend-config=python,shm-region-prefix-name={mark.shared_memory_prefix}",
                 *preparation.arguments,
-                *(["--disable-auto-complete-config"] if is_complete(request.repository / request.model) else []),
                 *self._extra_args,
             ]
             own = {VARIABLE: str(mark), "TMPDIR": str(mark.folder)}

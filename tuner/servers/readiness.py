@@ -5,14 +5,12 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import suppress
-from pathlib import Path
-from typing import Protocol
 
 from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError
 from tuner.quantities import format_duration
 from tuner.servers.client import TritonClient
-from tuner.servers.mark import Mark
 from tuner.servers.proc import describe_exit
+from tuner.servers.server import TritonServer
 from tuner.servers.stubs import stubs_of
 from tuner.servers.triton_log import find_reason, gave_up, last_words, port_taken, read_log
 
@@ -27,37 +25,7 @@ class PortTakenError(Exception):
     """Another program took the port between our choice and Triton's start."""
 
 
-class StartedServer(Protocol):
-    """A server that has been started, wherever it runs."""
-
-    @property
-    def mark(self) -> Mark:
-        """Given to Triton as its `--id`."""
-
-    @property
-    def model(self) -> str:
-        """That it is to load."""
-
-    @property
-    def log(self) -> Path:
-        """The file to which its output goes."""
-
-    @property
-    def pid(self) -> int:
-        """Of the server, as this machine numbers it."""
-
-    @property
-    def grpc_address(self) -> str:
-        """`host:port` of the gRPC endpoint."""
-
-    def check(self) -> None:
-        """Raise `ServerDiedError` when it is gone."""
-
-    def mind_stubs(self) -> None:
-        """Take note of its stubs; from here on `check` minds them, too."""
-
-
-def await_ready(server: StartedServer, *, deadline: float, allowed_s: float) -> None:
+def await_ready(server: TritonServer, *, deadline: float, allowed_s: float) -> None:
     """Return once the model can be asked.
 
     Args:
@@ -81,7 +49,7 @@ def await_ready(server: StartedServer, *, deadline: float, allowed_s: float) -> 
     _check(server)
 
 
-def _is_ready(server: StartedServer) -> bool:
+def _is_ready(server: TritonServer) -> bool:
     try:
         host, port = server.grpc_address.split(":")
         socket.create_connection((host, int(port)), timeout=_ASK_S).close()
@@ -93,7 +61,7 @@ def _is_ready(server: StartedServer) -> bool:
     return False
 
 
-def _check(server: StartedServer) -> None:
+def _check(server: TritonServer) -> None:
     """Raise when the server is gone, or says that it will not become ready."""
     given_up = gave_up(read_log(server.log))
     try:
@@ -106,7 +74,7 @@ def _check(server: StartedServer) -> None:
         raise _failure(server, "Triton gave up loading it", Cause.INVALID_CONFIG)
 
 
-def _failure(server: StartedServer, otherwise: str, cause: Cause) -> LaunchError:
+def _failure(server: TritonServer, otherwise: str, cause: Cause) -> LaunchError:
     """The failure with Triton's own reason, or with another when it gives none, or the time is the reason."""
     text = read_log(server.log)
     reason = None if cause is Cause.TIMED_OUT else find_reason(text)
@@ -114,7 +82,7 @@ def _failure(server: StartedServer, otherwise: str, cause: Cause) -> LaunchError
     if cause is not Cause.OUT_OF_MEMORY and reason:
         cause = reason.cause
     if cause is Cause.CRASHED and server.kernel_was_short_of_memory():
-        message, cause = f"{message}, for want of memory", Cause.OUT_OF_MEMORY
+        message, cause = f"{message} (memory ran out)", Cause.OUT_OF_MEMORY
     return LaunchError(f"model {server.model!r} does not load: {message}", cause=cause, last_words=last_words(text))
 
 

@@ -1,0 +1,32 @@
+"""The arguments with which every launcher starts Triton, so that they all start the same server."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from tuner.servers.mark import Mark
+from tuner.servers.protocols import Launch
+from tuner.servers.python_models import is_complete
+
+
+def triton_arguments(request: Launch, *, mark: Mark, repository: PurePath, grpc_port: int) -> tuple[str, ...]:
+    """What follows the name of the program.
+
+    HTTP and metrics are off: everything is asked over gRPC, and Triton's polling of the GPU costs time on the CPU.
+
+    Args:
+        request: What to start.
+        mark: Becomes the server's id, by which it is told from the server of another run.
+        repository: Where the server sees the repository.
+        grpc_port: On which it listens.
+    """
+    return (
+        f"--id={mark}",
+        f"--model-repository={repository}",
+        "--model-control-mode=explicit",
+        f"--load-model={request.model}",
+        f"--grpc-port={grpc_port}",
+        "--allow-http=false",
+        "--allow-metrics=false",
+        *(["--disable-auto-complete-config"] if is_complete(request.repository / request.model) else []),
+    )

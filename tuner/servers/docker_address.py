@@ -1,0 +1,37 @@
+"""Where a container's port can be reached from here."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+
+def address_of(attributes: Mapping[str, Any], port: int) -> str:
+    """`host:port` for a TCP port of a container: its own address where that is on a network of this machine.
+
+    That way is the shorter one: to a published port every byte goes through another process, `docker-proxy`, which
+    adds some 0.2 ms to a request, and takes CPU time from the server.
+
+    Args:
+        attributes: Of the inspected container, which runs and publishes the port; of one that has ended already there
+            is no address, and nobody answers at what is returned.
+        port: Within the container.
+    """
+    settings = attributes["NetworkSettings"]
+    for network in settings["Networks"].values():
+        if network["Gateway"] and _source_towards(network["IPAddress"]) == network["Gateway"]:
+            return f"{network['IPAddress']}:{port}"
+    published = (settings["Ports"] or {}).get(f"{port}/tcp") or [{"HostPort": "0"}]
+    return f"127.0.0.1:{published[0]['HostPort']}"
+
+
+def _source_towards(ip: str) -> str | None:
+    """From which of our addresses the kernel would send to that one; None: there is no way. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((ip, 1))
+        except OSError:
+            return None
+        source: str = probe.getsockname()[0]
+        return source

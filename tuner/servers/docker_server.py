@@ -1,0 +1,60 @@
+"""A Triton that runs in a container of this machine."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from docker import DockerClient
+from docker.errors import APIError
+from docker.models.containers import Container
+
+from tuner.servers.docker_address import address_of
+from tuner.servers.docker_container import GRPC_PORT, remove_container
+from tuner.servers.docker_engine import engine_trouble
+from tuner.servers.docker_watch import Watch
+from tuner.servers.mark import Mark
+from tuner.servers.server import End, TritonServer
+
+_LAST_LINES_S = 5.0
+
+
+class DockerServer(TritonServer):
+    """A server that runs in a container, which is named by its mark.
+
+    Args:
+        client: A connection to the engine for this server alone; closed with it.
+        container: Just started.
+        mark: Whose it is.
+        model: That it is to load.
+        log: The file to which its output is copied.
+        command: The `docker run` that does the same.
+    """
+
+    def __init__(
+        self, client: DockerClient, container: Container, *, mark: Mark, model: str, log: Path, command: str
+    ) -> None:
+        container.reload()
+        address = address_of(container.attrs, GRPC_PORT)
+        super().__init__(mark=mark, model=model, log=log, grpc_address=address, command=command)
+        self._client = client
+        self._container = container
+        self._pid: int = container.attrs["State"]["Pid"]
+        self._watch = Watch(container, log)
+
+    @property
+    def pid(self) -> int:
+        """The process of the server itself, as this machine numbers it; 0 when it had ended at once."""
+        return self._pid
+
+    def _end(self) -> End | None:
+        return self._watch.end
+
+    def _terminate(self) -> None:
+        with engine_trouble(), suppress(APIError):  # it is not running any more
+            self._container.kill("SIGTERM")
+
+    def _remove(self) -> None:
+        remove_container(self._client, str(self.mark))
+        self._watch.join(_LAST_LINES_S)
+        self._client.close()

@@ -1,0 +1,145 @@
+"""A Triton that was started here, in whichever way: what all of these servers have in common."""
+
+from __future__ import annotations
+
+import signal
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+from tuner.errors import Cause, ServerDiedError
+from tuner.servers.mark import Mark
+from tuner.servers.proc import describe_exit, oom_kills
+from tuner.servers.stubs import Stub, await_end, stubs_of, want_to_finalize
+from tuner.servers.triton_log import last_words, read_log, tells_of_memory
+
+
+@dataclass(frozen=True)
+class End:
+    """How a server, or a part of it, ended.
+
+    Attributes:
+        how: The end of a sentence that begins with what ended.
+        killed: Whether that was by SIGKILL, which is also what the kernel sends when memory runs out.
+        out_of_memory: Whether it is known to have run out of memory.
+    """
+
+    how: str
+    killed: bool = False
+    out_of_memory: bool = False
+
+    @classmethod
+    def by(cls, code: int | None, *, out_of_memory: bool = False) -> Self:
+        """With an exit code, or the negative number of a signal; None: nobody knows."""
+        how = "has ended" if code is None else describe_exit(code)
+        return cls(how, killed=code == -signal.SIGKILL, out_of_memory=out_of_memory)
+
+
+class TritonServer(ABC):
+    """A server and all that it started. Leaving the context stops it.
+
+    Args:
+        mark: Whose it is, and its `--id`.
+        model: That it is to load.
+        log: The file in which its output is.
+        grpc_address: `host:port`.
+        command: The command line, for people.
+    """
+
+    def __init__(self, *, mark: Mark, model: str, log: Path, grpc_address: str, command: str) -> None:
+        self.mark = mark
+        self.model = model
+        self.log = log
+        self._grpc_address = grpc_address
+        self._command = command
+        self._stubs: tuple[Stub, ...] = ()
+        self._oom_kills = oom_kills()
+        self._stopped = False
+
+    @property
+    @abstractmethod
+    def pid(self) -> int:
+        """The process of the server itself, as this machine numbers it."""
+
+    @abstractmethod
+    def _end(self) -> End | None:
+        """How the server itself ended, or None while it runs. Takes < 1 ms."""
+
+    @abstractmethod
+    def _terminate(self) -> None:
+        """Send it SIGTERM; harmless when it has ended."""
+
+    @abstractmethod
+    def _remove(self) -> None:
+        """End it at once, with all that it started, and leave nothing of it behind."""
+
+    @property
+    def grpc_address(self) -> str:
+        """`host:port` of the gRPC endpoint."""
+        return self._grpc_address
+
+    @property
+    def command(self) -> str:
+        """The command line (or its like) that started it."""
+        return self._command
+
+    def check(self) -> None:
+        """Raise `ServerDiedError` when the server, or the process of one of its Python instances, is gone.
+
+        Triton does not mind the latter: the model stays `ready`, each request for that instance fails after a second,
+        and none is ever started in its place.
+        """
+        if self._stopped:
+            raise ServerDiedError("the server was stopped", cause=Cause.CRASHED)
+        if end := self._end():
+            raise self._death("Triton", end)
+        for stub in self._stubs:
+            if not stub.alive:
+                raise self._death(f"an instance of model {self.model!r}", End.by(stub.exit_code))
+
+    def mind_stubs(self) -> None:
+        """Take note of the processes of Python instances as they are now; from here on `check` minds them, too."""
+        self._stubs = stubs_of(self.pid)
+
+    def kernel_was_short_of_memory(self) -> bool:
+        """Whether the kernel has killed anything of this machine for want of memory since the server was started."""
+        before, now = self._oom_kills, oom_kills()
+        return before is None or now is None or now > before
+
+    def stop(self, *, grace_s: float = 5.0) -> None:
+        """Stop it and all that it started, for certain; again is harmless.
+
+        A Python model that may define `finalize` is given `grace_s` to do so. All else is killed at once: it has
+        nothing that the kernel does not take back, and Triton's own way down takes a second or more for each instance.
+        """
+        if self._stopped:
+            return
+        try:
+            if self._end() is None and want_to_finalize(self._stubs):
+                deadline = time.monotonic() + grace_s
+                self._terminate()
+                await_end(self._stubs, deadline=deadline, server_ended=lambda: self._end() is not None)
+        finally:
+            self._remove()
+            self._stopped = True
+
+    def _death(self, what: str, end: End) -> ServerDiedError:
+        text = read_log(self.log)
+        out_of_memory = end.out_of_memory or tells_of_memory(text) or (end.killed and self.kernel_was_short_of_memory())
+        return ServerDiedError(
+            f"{what} {end.how}{' for want of memory' if out_of_memory else ''}",
+            cause=Cause.OUT_OF_MEMORY if out_of_memory else Cause.CRASHED,
+            last_words=last_words(text),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
