@@ -17,7 +17,7 @@ from tuner.models.folders import Entry, walk
 CONFIG = "config.pbtxt"
 
 # Triton's own rule: other folders, and those that begin with a zero, are no versions.
-_VERSION = re.compile(r"[1-9][0-9]*", re.ASCII)
+_VERSION = re.compile(r"[1-9][0-9]*")
 
 _WHOLE_BYTES = 64 * 2**20
 _END_BYTES = 2**20
