@@ -33,7 +33,7 @@ def test_two_runs_do_not_share_one(tmp_path: Path) -> None:
 def test_a_study_is_not_overwritten(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.database.touch()
-    with pytest.raises(JobError, match="holds a study already; go on with it by --resume"), folder.opened(resume=False):
+    with pytest.raises(JobError, match="holds a study already; go on by --resume"), folder.opened(resume=False):
         pass
 
 

@@ -66,7 +66,7 @@ class RunFolder:
             self.existing(self.path)
         with self._held():
             if self.database.exists() and not resume:
-                raise JobError(f"{self.path}: holds a study already; go on with it by --resume, or choose another --out")
+                raise JobError(f"{self.path}: holds a study already; go on by --resume, or choose another --out")
             # A run that was killed had no time to clear up.
             shutil.rmtree(self.work, ignore_errors=True)
             self.work.mkdir()
@@ -83,10 +83,9 @@ class RunFolder:
             lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise JobError(f"--out: {self.path}: cannot be used: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with os.fdopen(lock):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise JobError(f"{self.path}: another run is at work in it") from None
             yield
-        except BlockingIOError:
-            raise JobError(f"{self.path}: another run is at work in it") from None
-        finally:
-            os.close(lock)

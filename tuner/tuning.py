@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.errors import ConfigError, InterruptedRunError, TritontuneError, TuningError
 from tuner.job import TuneJob
@@ -30,6 +30,8 @@ from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec, load_space
 from tuner.trial import Bench, Limits, TrialResult, run_trial
 
+# A search is better off with twice the candidates than with intervals half as wide.
+_SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5)
 # The first request to a model of which nothing is known: it may compile, or fill caches.
 FIRST_ANSWER_S = 120.0
 _FIRST_LAUNCH_S = 120.0
@@ -187,7 +189,7 @@ class _Search:
             model=model.name,
             shapes=job.shape,
             slo=job.slo,
-            rules=LevelRules(percentile=job.slo.percentile),
+            rules=replace(_SWEEP_RULES, percentile=job.slo.percentile),
             max_concurrency=job.max_concurrency,
             seed=job.seed,
         )

@@ -88,6 +88,7 @@ class TestAFinishedRun:
         assert "tuning slow: SLO p99 <= 60 ms, budget 10m00s" in stderr
         assert "trial 0: the config as it is: " in stderr
         assert "slow: all 4 trials are done; 4 launches in " in stderr
+        assert "new study" not in stderr
         assert "x the baseline's throughput" in stdout
         assert "+dynamic_batching" in stdout or "count" in stdout
 
@@ -106,7 +107,7 @@ class TestAFinishedRun:
     def test_it_does_not_overwrite_what_is_there(self, finished_run: Path) -> None:
         again = tritontune("run", finished_run.parent / "model_repository", "--out", finished_run)
         assert again.returncode == 2
-        assert "holds a study already; go on with it by --resume" in again.stderr
+        assert "holds a study already; go on by --resume" in again.stderr
 
     def test_the_exported_config_measures_as_reported(self, finished_run: Path, tmp_path: Path) -> None:
         exported = tritontune("export", finished_run, "--to", tmp_path / "deploy")

@@ -19,6 +19,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.session import Session, open_session
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
+from tuner.report.console import results_console
 from tuner.report.files import point_json
 from tuner.report.words import point_in_words, points_table
 from tuner.servers.choose import choose_launcher
@@ -52,7 +53,7 @@ def measure(
     if as_json:
         click.echo(json.dumps({"schema": 1, "model": model, "points": [point_json(point) for point in points]}))
     else:
-        Console().print(points_table(points))
+        results_console().print(points_table(points))
 
 
 def _levels(text: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tuner.errors import JobError, SLOError
 from tuner.job import TuneJob
-from tuner.report.console import ConsoleProgress
+from tuner.report.console import ConsoleProgress, results_console
 from tuner.run_folder import RunFolder
 from tuner.slo import SLO
 from tuner.tuning import tune
@@ -30,7 +30,7 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
     job = TuneJob.read(job_file, options) if job_file else TuneJob.make(options)
     if resume and out is None:
         raise JobError("--resume needs --out, the folder of the run to go on with")
-    with ConsoleProgress(Console(stderr=True), Console(), job.slo) as progress:
+    with ConsoleProgress(Console(stderr=True), results_console(), job.slo) as progress:
         result = tune(job, out=RunFolder(out) if out else None, resume=resume, progress=progress)
     if result.failures:
         sys.exit(next(iter(result.failures.values())).exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 
@@ -17,11 +18,16 @@ from tuner.measure.points import OperatingPoint
 from tuner.progress import ModelOutcome, Progress
 from tuner.quantities import format_duration
 from tuner.report.files import BEST_CONFIG, config_diff
-from tuner.report.words import front_table, gain_in_words, latency, point_in_words, rate
+from tuner.report.words import front_legend, front_table, gain_in_words, latency, point_in_words, rate
 from tuner.search.recommend import Recommendation, recommend
 from tuner.search.study import Study
 from tuner.slo import SLO
 from tuner.trial import TrialResult
+
+
+def results_console() -> Console:
+    """For what is found: stdout. Tables have the room they need when nobody's terminal bounds it."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 class ConsoleProgress(Progress):
@@ -125,9 +131,10 @@ class ConsoleProgress(Progress):
 def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     """What the tuning of a model found: the front, the gain, the diff, and where all of it lies."""
     found, slo = outcome.recommendation, outcome.recommendation.slo
-    console.print()
-    console.rule(f"[bold]{escape(outcome.model)}", align="left")
+    front = f"front of {slo.percentile} latency against throughput"
+    console.print(f"\n[bold]{escape(outcome.model)}[/]: {front}", highlight=False)
     console.print(front_table(found))
+    console.print(front_legend(found), end="\n\n", highlight=False, markup=False, soft_wrap=True)
     if found.baseline:
         console.print(f"baseline: {point_in_words(found.baseline.point, slo.percentile)}", highlight=False)
     else:
@@ -141,6 +148,6 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     if diff := config_diff(outcome.study, found.best):
         console.print(Syntax(diff, "diff", theme="ansi_dark", background_color="default"))
     else:
-        console.print("The config as it is is the best that was found.")
+        console.print("No candidate beats the config as it is.")
     deploy = outcome.folder.model(outcome.model) / BEST_CONFIG
     console.print(f"deploy:   {deploy}", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.table import Table
 
 from tuner.measure.points import Interval, OperatingPoint
@@ -35,15 +36,9 @@ def gain_in_words(gain: Interval) -> str:
 def front_table(recommendation: Recommendation) -> Table:
     """The front, one row a point, the best one marked."""
     percentile = recommendation.slo.percentile
-    table = Table(title=f"Front of {percentile} latency against throughput", title_justify="left")
-    table.add_column("")
-    table.add_column("trial", justify="right")
-    table.add_column("config", overflow="fold")
-    table.add_column("concurrency", justify="right")
-    table.add_column("inferences/s", justify="right")
-    table.add_column("p50", justify="right")
-    table.add_column(percentile, justify="right")
-    table.add_column("batch", justify="right")
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("", "trial", "concurrency", "inferences/s", "p50", percentile, "mean batch"):
+        table.add_column(column, justify="right")
     for each in recommendation.front:
         table.add_row(*_front_row(each, recommendation), style=None if holds(each, recommendation.slo) else "dim")
     return table
@@ -55,7 +50,6 @@ def _front_row(each: TrialPoint, recommendation: Recommendation) -> tuple[str, .
     return (
         "best" if each == recommendation.best else "",
         str(each.trial.number),
-        "baseline" if each.trial.number == 0 else in_words(each.trial.parameters),
         str(point.concurrency),
         rate(point.throughput.value),
         latency(point.latency_ms["p50"].value),
@@ -64,9 +58,16 @@ def _front_row(each: TrialPoint, recommendation: Recommendation) -> tuple[str, .
     )
 
 
+def front_legend(recommendation: Recommendation) -> str:
+    """What the trials of the front are, one line each."""
+    trials = {each.trial.number: each.trial.parameters for each in recommendation.front}
+    words = {number: in_words(parameters) if number else "the config as it is" for number, parameters in trials.items()}
+    return "\n".join(f"  trial {number}: {words[number]}" for number in sorted(words))
+
+
 def points_table(points: list[OperatingPoint]) -> Table:
     """A curve, one row a load level, with the server's own breakdown where there is one."""
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD)
     for column in (
         "concurrency",
         "inferences/s",

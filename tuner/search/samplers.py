@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from tuner.search.objectives import DIRECTIONS, distributions
+from tuner.search.quiet import quiet_optuna
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
 
@@ -66,7 +67,8 @@ class TpeSampler:
         """See `Sampler`."""
         # A seed of its own for each proposal: the same after --resume as in one go.
         sampler = optuna.samplers.TPESampler(seed=self._seed + len(told), multivariate=True, n_startup_trials=8)
-        study = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
+        with quiet_optuna():
+            study = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
         study.add_trials(told)
         ladders = distributions(self._space)
         for _ in range(_DRAWS):

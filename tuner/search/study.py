@@ -13,6 +13,7 @@ from tuner.errors import JobError
 from tuner.measure.points import Record
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
 from tuner.search.objectives import DIRECTIONS, as_optuna_trial
+from tuner.search.quiet import quiet_optuna
 from tuner.slo import SLO
 from tuner.space.candidate import in_words
 from tuner.space.space import SearchSpace
@@ -65,7 +66,7 @@ class Study:
         Raises:
             JobError: the one that is there is about something else; the message says what differs.
         """
-        with _quiet():
+        with quiet_optuna():
             study = optuna.create_study(
                 storage=_storage(database), study_name=identity.model, directions=DIRECTIONS, load_if_exists=True
             )
@@ -82,13 +83,13 @@ class Study:
     @classmethod
     def models(cls, database: Path) -> tuple[str, ...]:
         """The models that have a study in the database."""
-        with _quiet():
+        with quiet_optuna():
             return tuple(sorted(optuna.get_all_study_names(_storage(database))))
 
     @classmethod
     def load(cls, database: Path, model: str) -> Study:
         """Read a study that is there."""
-        with _quiet():
+        with quiet_optuna():
             return cls(optuna.load_study(storage=_storage(database), study_name=model))
 
     @property
@@ -129,14 +130,3 @@ class Study:
 
 def _storage(database: Path) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(URL.create("sqlite", database=str(database)).render_as_string())
-
-
-class _quiet:  # noqa: N801 (reads as the statement that it is)
-    """Keeps Optuna from announcing studies on the terminal."""
-
-    def __enter__(self) -> None:
-        self._level = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        optuna.logging.set_verbosity(self._level)

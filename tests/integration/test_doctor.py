@@ -1,0 +1,48 @@
+"""`tritontune doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.command_line import tritontune
+from support.repositories import ModelRepositoryFactory, config_text
+
+
+@pytest.mark.triton
+def test_all_is_well(slow_model: Path) -> None:
+    done = tritontune("doctor", slow_model)
+    assert done.returncode == 0, done.stdout
+    lines = {line.split()[1]: line for line in done.stdout.splitlines()}
+    assert list(lines) == ["python", "triton", "docker", "cpu", "gpu", "ports", "repository", "model"]
+    assert "Triton 2." in lines["triton"]
+    assert lines["model"].startswith("ok")
+
+
+@pytest.mark.triton
+def test_each_model_gets_its_line(model_repository: ModelRepositoryFactory) -> None:
+    model_repository.add("identity", name="broken", config="max_batch_size: : 1")
+    model_repository.add("identity", name="ensemble", config='platform: "ensemble"\nensemble_scheduling { }')
+    model_repository.add("auto_complete", config="")
+    model_repository.add("identity", name="sequences", config=config_text(more="sequence_batching { }"))
+    done = tritontune("doctor", model_repository.path)
+    assert done.returncode == 1
+    assert "fix model      " in done.stdout
+    assert "broken/config.pbtxt:1:17: " in done.stdout
+    assert "ensemble: cannot be tuned" in done.stdout
+    assert "auto_complete: no config.pbtxt; the server will be asked for it" in done.stdout
+    assert "sequences: cannot be tuned" in done.stdout
+    assert done.stderr == "tritontune: to mend first: model\n"
+
+
+def test_no_triton_at_the_path_that_was_named(tmp_path: Path) -> None:
+    done = tritontune("doctor", "--triton-path", tmp_path)
+    assert done.returncode == 1
+    assert "fix triton" in done.stdout
+    assert str(tmp_path) in done.stdout
+
+
+def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
+    done = tritontune("doctor", tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert "fix repository" in done.stdout
