@@ -105,6 +105,13 @@ def test_mates_of_a_batch_do_not_count_as_independent() -> None:
     assert together.relative_half_width > 3 * apart.relative_half_width
 
 
+def test_percentiles_of_one_batch_are_bounded_like_those_of_one_request() -> None:
+    latencies = np.linspace(10, 20, 32)
+    p50 = percentiles(Window(0, np.full(32, 500_000_000), latencies))["p50"]
+    assert p50.low < 11
+    assert p50.high >= 20
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_so_few_latencies_bound_next_to_nothing(count: int) -> None:
     found = percentiles(window(np.full(count, 10.0)))

@@ -122,10 +122,13 @@ class _Blocks:
         return Interval(value=value, low=min(low, value), high=max(high, value))
 
     def _effect(self, share: float, value: float) -> float:
+        blocks = len(self.edges) - 1
+        if blocks < 2:
+            return float(len(self.ordered))
         effect = self.body_effect
         if (1 - share) * len(self.ordered) >= _FEWEST_ABOVE:
             effect = (effect + _design_effect(self.latency_ms, self.edges, value)) / 2
-        return max(1.0, effect) * (_student(len(self.edges) - 1) / _student(len(self.ordered))) ** 2
+        return max(1.0, effect) * (_student(blocks) / _student(len(self.ordered))) ** 2
 
     def _beyond(self, share: float, independent: float) -> float:
         """The upper end where all requests seen may lie below the percentile; never below the largest of them.

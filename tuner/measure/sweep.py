@@ -30,8 +30,8 @@ def sweep(
         slo: The limits, maybe none.
         max_concurrency: The highest load to offer.
         flat_from: The concurrency below which throughput that does not grow means nothing yet. A dynamic batcher
-            closes batches ahead of the instances, so that up to some 4 requests an instance nothing is gained, and
-            much is beyond.
+            closes batches ahead of its instances, so that little is gained below some 4 requests an instance, and
+            much beyond.
     """
     points: list[OperatingPoint] = []
     for concurrency in _doublings(max_concurrency):
