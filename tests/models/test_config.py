@@ -228,6 +228,12 @@ def test_values_are_those_of_the_text(path: str, values: tuple[object, ...]) -> 
             "priority_queue_policy is a map; write priority_queue_policy[1]",
         ),
         (r'parameters["\d"].string_value', r"\d is no escape sequence"),
+        (r'parameters["\377"].string_value', r'"\377" is no string: '),
+        ("parameters['\udcff'].string_value", r"is no string: "),
+        (
+            "dynamic_batching.priority_queue_policy[18446744073709551616].max_queue_size",
+            "it takes a whole number from 0 to 18446744073709551615, not 18446744073709551616",
+        ),
         ("metric_tags['x'].y", "metric_tags holds no fields"),
         ("", "'' is no field path; write it as a.b, a[*].b, a[0].b or a[\"key\"].b"),
         ("a.", "'a.' is no field path"),

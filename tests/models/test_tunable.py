@@ -27,9 +27,9 @@ def test_most_models_can_be_tuned(text: str) -> None:
     [
         (
             f'platform: "ensemble" ensemble_scheduling {{ {STEPS} }}',
-            "it is an ensemble; tune the models that it is composed of, by name: pre, mlp",
+            "it is an ensemble; tune the models that it is composed of by their names: pre, mlp",
         ),
-        ('platform: "ensemble"', "it is an ensemble; tune the models that it is composed of, by name: none"),
+        ('platform: "ensemble"', "it is an ensemble; tune the models that it is composed of by their names"),
         (
             "sequence_batching { }",
             "it batches sequences, whose load needs streaming requests, which are not offered yet",

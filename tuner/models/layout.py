@@ -54,7 +54,8 @@ def rest_of_line(text: str, offset: int) -> int | None:
     rest = _REST_OF_LINE.match(text, offset)
     if not rest:
         return None
-    return rest.end() - (text[offset : rest.end()].endswith("\r") and text[rest.end() : rest.end() + 1] == "\n")
+    end = rest.end()
+    return end - 1 if end > offset and text[end - 1 : end + 1] == "\r\n" else end
 
 
 def blank_before(text: str, offset: int) -> int:

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from tuner.errors import ConfigError, nearest
 from tuner.models.literals import EscapeError, unquoted
 from tuner.models.pbtxt import Message, Scalar, Slot, slots
-from tuner.models.schema import Plain, field_of, is_map, is_message, is_repeated, meaning
+from tuner.models.schema import Plain, checked, field_of, is_map, is_message, is_repeated, meaning
 
 _SEGMENT = re.compile(
     r"""(?P<name>[A-Za-z_][A-Za-z0-9_]*)
@@ -168,6 +168,8 @@ def _into_map(name: str, pick: Pick | None, field: FieldDescriptor, *, last: boo
     if pick is not EVERY and not (isinstance(pick, Key) and type(pick.value) is type(key.default_value)):
         form = "1" if isinstance(key.default_value, int) else '"KEY"'
         raise ConfigError(f"{name} is a map; write {name}[{form}]")
+    if isinstance(pick, Key):
+        checked(pick.value, key)
     return (Step(name, pick, field), Step("value", EVERY, value))
 
 
@@ -180,5 +182,5 @@ def _pick(segment: re.Match[str]) -> Pick | None:
         return None
     try:
         return Key(unquoted(segment["key"]).decode())
-    except (EscapeError, UnicodeDecodeError) as error:
+    except (EscapeError, UnicodeError) as error:
         raise ConfigError(f"{segment['key']} is no string: {error}") from None
