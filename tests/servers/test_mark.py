@@ -68,3 +68,13 @@ def test_finds_and_removes_its_own_files_alone() -> None:
     finally:
         other.remove_files()
     mark.remove_files()
+
+
+def test_another_users_files_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = Mark.new()
+    mark.folder.mkdir()
+    try:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        assert mark not in set(marks_on_files())
+    finally:
+        mark.remove_files()

@@ -83,8 +83,15 @@ class Mark:
 
 
 def marks_on_files() -> Iterator[Mark]:
-    """The mark of every folder and shared memory file that has one."""
+    """The mark of every folder and shared memory file of this user that has one."""
     for place in (Path(tempfile.gettempdir()), _SHARED_MEMORY):
         for path in place.glob("tritontune-*"):
-            if mark := Mark.of(path.name):
+            if (mark := Mark.of(path.name)) and _owner(path) == os.geteuid():
                 yield mark
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.lstat().st_uid
+    except FileNotFoundError:  # removed meanwhile
+        return None

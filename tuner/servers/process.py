@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from tuner.errors import Cause, LaunchError
@@ -25,9 +26,6 @@ from tuner.servers.readiness import PortTakenError, await_ready
 
 _PORT_TRIES = 5
 _PLAIN_PATH = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
-
-# The kernel ends a server when the thread that started it does, so that thread must live as long as this process.
-_starter = ThreadPoolExecutor(1, thread_name_prefix="tritontune-starter")
 
 
 class ProcessLauncher:
@@ -105,10 +103,20 @@ class ProcessLauncher:
         )
 
 
+@cache
+def _starter(_pid: int) -> ThreadPoolExecutor:
+    """The thread that starts the servers of a process.
+
+    The kernel ends a server when the thread that started it does, so that one must live as long as the process; and a
+    fork of the process has not got it.
+    """
+    return ThreadPoolExecutor(1, thread_name_prefix="tritontune-starter")
+
+
 def _spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     through_shim = [sys.executable, "-I", "-S", shim.__file__, str(os.getpid()), *command]
     with log.open("wb") as output:
-        start = _starter.submit(
+        start = _starter(os.getpid()).submit(
             subprocess.Popen[bytes],
             through_shim,
             env={**os.environ, **environment},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from contextlib import suppress
@@ -19,6 +20,8 @@ _ASK_S = 0.5
 # A stub that dies early leaves Triton waiting for it for ever; one that dies later is noticed by Triton, in about 2 s.
 _STUBS_EVERY_S = 0.5
 _STUB_DEAD_FOR_S = 3.0
+# All that Triton says of a stub that ended in `initialize`, whether it crashed or was killed.
+_ENDED_UNSEEN = "is not healthy"
 
 
 class PortTakenError(Exception):
@@ -41,7 +44,9 @@ def await_ready(server: TritonServer, *, deadline: float, allowed_s: float) -> N
     while not _is_ready(server):
         _check(server)
         if (code := dead_stubs.exit_code_of_one()) is not None:
-            raise _failure(server, f"the process of an instance {describe_exit(code)}", Cause.CRASHED)
+            killed = code == -signal.SIGKILL and server.kernel_was_short_of_memory()
+            cause = Cause.OUT_OF_MEMORY if killed else Cause.CRASHED
+            raise _failure(server, f"the process of an instance {describe_exit(code)}", cause)
         if time.monotonic() > deadline:
             raise _failure(server, f"it was not ready after {format_duration(allowed_s)}", Cause.TIMED_OUT)
         time.sleep(_LOOK_S)
@@ -81,7 +86,7 @@ def _failure(server: TritonServer, otherwise: str, cause: Cause) -> LaunchError:
     message = reason.text if reason else otherwise
     if cause is not Cause.OUT_OF_MEMORY and reason:
         cause = reason.cause
-    if cause is Cause.CRASHED and server.kernel_was_short_of_memory():
+    if _ENDED_UNSEEN in message and server.kernel_was_short_of_memory():
         message, cause = f"{message} (memory ran out)", Cause.OUT_OF_MEMORY
     return LaunchError(f"model {server.model!r} does not load: {message}", cause=cause, last_words=last_words(text))
 
