@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from support.builders import identity, point, space, trial
+
+from tuner.errors import Cause
+from tuner.progress import ModelOutcome
+from tuner.report.console import ConsoleProgress
+from tuner.report.files import write_results
+from tuner.run_folder import RunFolder
+from tuner.search.recommend import recommend
+from tuner.search.study import Study
+
+
+class Screen:
+    """Two consoles that write into memory."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        self._happening, self._found = io.StringIO(), io.StringIO()
+        self.console = Console(file=self._happening, force_terminal=terminal, width=200, color_system=None)
+        self.results = Console(file=self._found, width=160, color_system=None)
+
+    @property
+    def happening(self) -> str:
+        return self._happening.getvalue()
+
+    @property
+    def found(self) -> str:
+        return self._found.getvalue()
+
+
+def _play(screen: Screen, run: RunFolder, study: Study) -> None:
+    """Show a whole run again."""
+    slo = study.identity.slo
+    with ConsoleProgress(screen.console, screen.results, slo) as progress:
+        progress.note("a note [with brackets]")
+        progress.model_began("mlp", study=study, budget_s=90.0)
+        for result in study.trials:
+            progress.trial_began(result.number, "candidate")
+            progress.level_began(8)
+            for each in result.curve:
+                progress.point_measured(each)
+            progress.trial_ended(result, recommend(study.trials, slo))
+        outcome = ModelOutcome(run, "mlp", study, write_results(run, study), "the budget is spent")
+        progress.model_ended(outcome)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_one_line_a_trial_and_then_the_outcome(run: RunFolder, study: Study, *, terminal: bool) -> None:
+    screen = Screen(terminal=terminal)
+    _play(screen, run, study)
+    for line in (
+        "a note [with brackets]",
+        "tuning mlp: SLO p99 <= 25 ms, budget 1m30s, 3 trials done already",
+        "trial 0: candidate: 110 inferences/s, p99 20 ms at concurrency 2 (6s)",
+        "trial 1: candidate: 400 inferences/s, p99 20 ms at concurrency 8 (6s)",
+        "trial 2: candidate: crashed: it did not work (6s)",
+        "mlp: the budget is spent; 3 launches in 18s",
+    ):
+        assert line in screen.happening
+    for line in (
+        "best:     400 inferences/s, p99 20 ms at concurrency 8",
+        "gain:     3.64 x the baseline's throughput (3.53 to 3.74)",
+        "trial 1: dynamic_batching, max_batch_size 64, instance_group.count 2",
+        "+max_batch_size: 64",
+        "deploy:   ",
+    ):
+        assert line in screen.found
+
+
+def test_only_a_terminal_sees_what_is_happening_now(run: RunFolder, study: Study) -> None:
+    plain, live = Screen(terminal=False), Screen(terminal=True)
+    for screen in (plain, live):
+        _play(screen, run, study)
+    assert "left" in live.happening
+    assert "\x1b" in live.happening
+    assert "left" not in plain.happening
+    assert "\x1b" not in plain.happening
+
+
+def test_it_says_when_nothing_holds(run: RunFolder) -> None:
+    study = Study.create_or_resume(run.database, identity(slo={"p99": "1ms"}))
+    built = space()
+    study.add(trial(0, point(), parameters=built.baseline), built)
+    screen = Screen(terminal=False)
+    _play(screen, run, study)
+    assert "trial 0: candidate: holds the SLO at no load" in screen.happening
+    assert "no candidate holds p99 <= 1 ms" in screen.found
+
+
+def test_it_says_when_the_config_as_it_is_is_best(run: RunFolder) -> None:
+    study = Study.create_or_resume(run.database, identity())
+    built = space()
+    study.add(trial(0, point(), parameters=built.baseline), built)
+    study.add(trial(1, failure=Cause.HUNG, parameters=built.settle({"instance_group.count": 2})), built)
+    screen = Screen(terminal=False)
+    _play(screen, run, study)
+    assert "No candidate beats the config as it is." in screen.found
