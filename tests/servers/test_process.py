@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -139,6 +140,16 @@ def test_the_kernels_want_of_memory_is_named(
         death = await_death(server)
     assert death.cause is Cause.OUT_OF_MEMORY
     assert str(death) == "Triton was ended by SIGKILL for want of memory"
+
+
+def test_the_kernels_want_of_memory_is_named_while_loading(
+    launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = itertools.count()
+    monkeypatch.setattr("tuner.servers.server.oom_kills", lambda: next(kills))
+    with pytest.raises(LaunchError, match="not healthy.*memory ran out") as caught:
+        launch("crashes", config_text(crash_when_batch_exceeds="initialize"))
+    assert caught.value.cause is Cause.OUT_OF_MEMORY
 
 
 def test_check_is_quick(launch: Callable[..., ProcessServer]) -> None:
