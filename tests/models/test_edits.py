@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 
 import pytest
@@ -11,9 +12,73 @@ from tuner.models.config import EMPTY, ModelConfig, Value
 
 Changes = Mapping[str, Value | None]
 
+USERS = """\
+# The ranking model. Ask Ann before you touch the queue policy!
+name: "rank"
+max_batch_size: 0 # for now
+
+instance_group [
+  {
+    count: 1
+    kind: KIND_GPU
+    gpus: [ 0, 1 ] # the two small ones
+  },
+  {
+    count: 2
+    kind: KIND_CPU
+    rate_limiter {
+      resources [ { name: "R1" count: 4 }, { name: "R2" global: true count: 2 } ]
+      priority: 2
+    }
+  }
+]
+dynamic_batching {
+  preserve_ordering: true
+  priority_levels: 2
+  default_priority_level: 1
+  default_queue_policy { timeout_action: DELAY max_queue_size: 100 }
+  priority_queue_policy { key: 2 value { default_timeout_microseconds: 500 } }
+}
+optimization { execution_accelerators {
+  gpu_execution_accelerator : [ { name : "tensorrt"
+    parameters { key: "precision_mode" value: "FP16" } } ]
+}}
+parameters: { key: "EXECUTION_ENV_PATH", value: { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }
+a_field_of_next_year { mode: FASTER, levels: [ 1, 2 ] }
+"""
+
 
 def edited(before: str, changes: Changes) -> str:
     return ModelConfig.parse(before, "f").edited(changes).text
+
+
+def test_all_that_is_the_users_own_survives_a_candidate() -> None:
+    after = edited(
+        USERS,
+        {
+            "max_batch_size": 16,
+            "instance_group[*].count": 3,
+            "dynamic_batching": EMPTY,
+            "dynamic_batching.preferred_batch_size": (4, 8),
+            "dynamic_batching.max_queue_delay_microseconds": 500,
+        },
+    )
+    changed = [line for line in difflib.ndiff(USERS.splitlines(), after.splitlines()) if line[0] in "+-"]
+    assert changed == [
+        "- max_batch_size: 0 # for now",
+        "+ max_batch_size: 16 # for now",
+        "-     count: 1",
+        "+     count: 3",
+        "-     count: 2",
+        "+     count: 3",
+        "+   preferred_batch_size: [ 4, 8 ]",
+        "+   max_queue_delay_microseconds: 500",
+    ]
+
+
+def test_switching_off_what_a_candidate_had_switched_on_gives_the_file_back() -> None:
+    on = edited("name: 'x'\n", {"dynamic_batching": EMPTY, "instance_group[*].count": 2})
+    assert edited(on, {"dynamic_batching": None, "instance_group": None}) == "name: 'x'\n"
 
 
 @pytest.mark.parametrize(
