@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tuner.errors import ConfigError, InterruptedRunError, TritontuneError, TuningError
+from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError
 from tuner.job import TuneJob
 from tuner.machine import Machine
 from tuner.measure.level import LevelRules
@@ -79,6 +79,8 @@ def tune(
     repository = ModelRepository.open(job.repository)
     spec = load_space(job.space)
     models = _chosen(repository, job, progress)
+    if out.path.resolve().is_relative_to(job.repository.resolve()):
+        raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
     launcher = choose_launcher(job, progress.note)
     with out.opened(resume=resume):
         if count := launcher.remove_leftovers():

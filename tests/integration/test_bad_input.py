@@ -81,6 +81,13 @@ def test_run(
     assert not (tmp_path / "tritontune-runs").exists()
 
 
+def test_results_do_not_go_into_the_repository(model_repository: ModelRepositoryFactory) -> None:
+    done = tritontune("run", ".", cwd=_repository(model_repository))
+    assert done.returncode == 2
+    assert "lies in the model repository, which is never written to" in done.stderr
+    assert {path.name for path in model_repository.path.iterdir()} == {"identity"}
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

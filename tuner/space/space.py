@@ -124,9 +124,9 @@ class SearchSpace:
             value = assignment.get(p.name, p.base)
             if value in {p.base, AS_IS} and type(value) is type(p.base):
                 continue
-            if p.field == INSTANCE_COUNT and not self.base.holds("instance_group"):
+            kinds = self.effective.values("instance_group[*].kind")
+            if p.field == INSTANCE_COUNT and kinds and not self.base.holds("instance_group"):
                 # A group of our own says where it runs, as Triton had chosen by itself.
-                group = self.effective.proto.instance_group[0]
-                edits["instance_group[*].kind"] = type(group).Kind.Name(group.kind)
+                edits["instance_group[*].kind"] = kinds[0]
             edits[p.field] = None if value == OFF else EMPTY if value == ON else value
         return edits
