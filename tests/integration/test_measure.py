@@ -54,6 +54,13 @@ def test_a_server_that_runs(server: Server) -> None:
     server.check()
 
 
+def test_a_proxy_of_the_environment_is_not_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    done = tritontune("measure", "--url", server.grpc_address)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_model_that_the_server_does_not_have(server: Server) -> None:
     done = tritontune("measure", "--url", server.grpc_address, "--model", "slwo")
     assert done.returncode == 2

@@ -20,16 +20,9 @@ from typing_extensions import Self
 from tuner.load.failures import describe, failed
 from tuner.load.protocols import Concurrency, Samples, Watch
 from tuner.load.recorder import Recorder
+from tuner.servers.channel import CHANNEL_OPTIONS
 
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
-_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # A server that died on the same port leaves its connection's long back-off behind in the shared pool.
-    ("grpc.use_local_subchannel_pool", 1),
-    # A proxy of the environment would be measured, too, or know nothing of a loopback address.
-    ("grpc.enable_http_proxy", 0),
-)
 # Long enough for most requests under way to end, so that they do not weigh on what is measured next.
 _DRAIN_S = 1.0
 # What cancelling and closing may take before it is given up on.
@@ -47,7 +40,7 @@ def ask_once(address: str, request: bytes, *, timeout_s: float) -> float:
         ServerHungError: no answer within `timeout_s`.
         ServerError: the request failed; the message has its code and reason.
     """
-    with grpc.insecure_channel(address, options=_OPTIONS) as channel:
+    with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
         infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_METHOD)
         began = time.monotonic()
         try:
@@ -175,7 +168,7 @@ class _Offer:
 
 async def _connect(address: str) -> grpc.aio.Channel:
     """A channel belongs to the loop that runs where it is made."""
-    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:

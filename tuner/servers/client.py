@@ -13,6 +13,7 @@ from tritonclient.utils import InferenceServerException
 from typing_extensions import Self
 
 from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
+from tuner.servers.channel import CHANNEL_OPTIONS
 
 # Triton itself answers UNAVAILABLE too, for a model that is not ready; only gRPC's own texts mean that nobody is there.
 _NOBODY_THERE = ("failed to connect", "connection re", "connection closed", "socket closed", "goaway", "broken pipe")
@@ -47,7 +48,7 @@ class TritonClient:
     def __init__(self, address: str, *, timeout_s: float = 5.0) -> None:
         self._address = address
         self._timeout_s = timeout_s
-        self._client = triton.InferenceServerClient(address)
+        self._client = triton.InferenceServerClient(address, channel_args=list(CHANNEL_OPTIONS))
 
     def server(self) -> ServerInfo:
         """The server's name, version and extensions."""
