@@ -40,9 +40,11 @@ class Bind:
 def binds_of(repository: Path) -> tuple[Bind, ...]:
     """The staged repository itself, writable, and the fewest read-only folders that hold what its links lead to.
 
-    The links are by absolute path, so the container sees those folders where they are here; and the repository too, as
-    long as its path needs no quoting: what the server then says of paths is true on both sides.
+    The links are absolute and resolved (see `tuner.models.staging.stage`), so the container sees those folders where
+    they are here; and the repository too, as long as its path needs no quoting: what the server then says of paths is
+    true on both sides.
     """
+    repository = repository.absolute()
     plain = shlex.quote(str(repository)) == str(repository)
     target = repository if plain else _PLAIN_REPOSITORY
     folders = _outermost(_folder_of(file) for file in _linked_files(repository))

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-import docker
+from docker import DockerClient
 from docker.errors import APIError, DockerException, ImageNotFound
-from requests.exceptions import RequestException, Timeout
+from docker.transport import UnixHTTPAdapter
+from requests.exceptions import RequestException
 
 from tuner.errors import TuningError
 
 # A call that only asks is answered in milliseconds; one that makes or removes a container may wait for a slow disk.
 _ASK_S = 5
 _CALL_S = 60
+# Of the API; any will do to ask which one the engine speaks.
+_SOME_VERSION = "1.44"
 
 # What docker-py raises: its own errors for what the engine answers, those of `requests` when it does not answer.
 ENGINE_ERRORS = (DockerException, RequestException)
 
 
-def connect(*, timeout_s: int = _CALL_S) -> docker.DockerClient:
-    """A client of the engine that `docker` on the command line would use. To be closed.
+def connect(*, timeout_s: int = _CALL_S) -> DockerClient:
+    """A client of this machine's engine, the one that `docker` on the command line would use. To be closed.
+
+    Args:
+        timeout_s: Of each call, and of the connection itself.
 
     Raises:
         TuningError: there is no engine that can be used.
     """
     with engine_trouble():
-        return docker.DockerClient.from_env(timeout=timeout_s)
+        # Unlike docker-py itself, which asks for the version when a client is made, this closes what it opens.
+        with closing(DockerClient.from_env(timeout=timeout_s, version=_SOME_VERSION)) as probe:
+            _knock(probe, timeout_s)
+            version = probe.version(api_version=False)["ApiVersion"]
+        return DockerClient.from_env(timeout=timeout_s, version=version)
+
+
+def engine_problem(image: str) -> str | None:
+    """Why Docker cannot be used here with this image, in one line; None: it can."""
+    try:
+        with closing(connect(timeout_s=_ASK_S)) as client, engine_trouble():
+            client.images.get(image)
+    except TuningError as trouble:
+        if isinstance(trouble.__cause__, ImageNotFound):
+            return f"image {image!r} is not on this machine; get it with: docker pull {image}"
+        return str(trouble)
+    return None
 
 
 @contextmanager
@@ -34,50 +57,40 @@ def engine_trouble() -> Iterator[None]:
     """Let what docker-py raises within leave as a `TuningError` of one line: without its engine, no job goes on."""
     try:
         yield
-    except ImageNotFound as error:
-        raise TuningError(f"Docker lacks the image: {explain(error)}") from error
     except ENGINE_ERRORS as error:
         raise TuningError(explain(error)) from error
 
 
-def engine_problem(image: str) -> str | None:
-    """Why Docker cannot be used here with this image, in one line; None: it can."""
-    try:
-        with closing(docker.DockerClient.from_env(timeout=_ASK_S)) as client:
-            if not is_local(client):
-                return "DOCKER_HOST names an engine on another machine; containers are started on this one only"
-            client.images.get(image)
-    except ImageNotFound:
-        return f"image {image!r} is not on this machine; get it with: docker pull {image}"
-    except ENGINE_ERRORS as error:
-        return explain(error)
-    return None
-
-
-def is_local(client: docker.DockerClient) -> bool:
-    """Whether the engine is reached through a socket of this machine, so that it sees the same files."""
-    return client.api.base_url.startswith("http+docker://local")
-
-
-def explain(error: BaseException) -> str:
+def explain(error: DockerException | RequestException) -> str:
     """What a docker-py error says, in one line for people."""
-    if isinstance(error, APIError):
-        return " ".join(str(error.explanation or error).split())
-    if isinstance(error, Timeout):
-        return "the Docker engine does not answer"
-    match _origin(error):
-        case FileNotFoundError():
-            return "there is no Docker engine: its socket does not exist; start one, or name one with DOCKER_HOST"
-        case PermissionError():
-            return "this user may not use the Docker engine: permission denied; members of the group `docker` may"
-        case ConnectionError() | TimeoutError():
-            return "the Docker engine does not answer; is it running?"
-        case origin:
-            return f"the Docker engine cannot be used: {' '.join(str(origin).split())}"
+    match error:
+        case ImageNotFound():
+            text = f"Docker lacks the image: {error.explanation}"
+        case APIError():
+            text = str(error.explanation or error)
+        case RequestException():
+            text = "the Docker engine does not answer"
+        case _:
+            text = f"the Docker engine cannot be used: {error}"
+    return " ".join(text.split())
 
 
-def _origin(error: BaseException) -> BaseException:
-    """The error at the bottom: docker-py wraps those of `requests`, which wrap those of the socket."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    return error
+def _knock(client: DockerClient, timeout_s: int) -> None:
+    """See whether somebody is there, and why not."""
+    adapter = client.api.get_adapter(client.api.base_url)
+    if not isinstance(adapter, UnixHTTPAdapter):
+        raise TuningError("DOCKER_HOST names an engine on another machine; containers are started on this one only")
+    path = adapter.socket_path
+    try:
+        with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(timeout_s)
+            door.connect(path)
+    except FileNotFoundError:
+        reason = f"there is no Docker engine: {path} does not exist; DOCKER_HOST can name another"
+    except PermissionError:
+        reason = f"this user may not use the Docker engine: {path} is for root and members of its group"
+    except OSError as error:
+        reason = f"the Docker engine does not answer at {path}: {error.strerror or error}"
+    else:
+        return
+    raise TuningError(reason)

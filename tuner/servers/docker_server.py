@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from docker import DockerClient
@@ -55,6 +55,6 @@ class DockerServer(TritonServer):
             self._container.kill("SIGTERM")
 
     def _remove(self) -> None:
-        remove_container(self._client, str(self.mark))
-        self._watch.join(_LAST_LINES_S)
-        self._client.close()
+        with closing(self._client):
+            remove_container(self._client, str(self.mark))
+            self._watch.join(_LAST_LINES_S)

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+import tritonclient.grpc as triton
+from support.docker_image import IMAGE, container_of, containers_of, docker_engine
+from support.launcher_contract import await_death, infer
+from support.repositories import ModelRepositoryFactory, config_text
+
+from tuner.errors import Cause, LaunchError
+from tuner.models.repository import ModelRepository
+from tuner.models.staging import stage
+from tuner.servers.docker import DockerLauncher
+from tuner.servers.protocols import Launch, Server
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[docker.DockerClient]:
+    with docker_engine() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> ModelRepositoryFactory:
+    """A user's repository, of which `server` serves a staged copy."""
+    factory = ModelRepositoryFactory(tmp_path_factory.mktemp("users"))
+    factory.add("identity")
+    return factory
+
+
+@pytest.fixture(scope="module")
+def server(
+    engine: docker.DockerClient, users: ModelRepositoryFactory, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """One that nobody harms."""
+    assert engine.ping()
+    folder = tmp_path_factory.mktemp("run")
+    staged = stage(ModelRepository.open(users.path), folder / "staged")
+    with DockerLauncher(IMAGE).launch(Launch(staged.path, "identity", folder / "server.log", 60)) as server:
+        yield server
+
+
+@pytest.fixture
+def launch(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Callable[..., Server]:
+    def start(
+        source: str = "identity", config: str | None = None, *, code: str = "", memory_bytes: int | None = None
+    ) -> Server:
+        model = model_repository.add(source, config=config)
+        with (model_repository.path / model / "1" / "model.py").open("a", encoding="utf-8") as file:
+            file.write(code)
+        request = Launch(model_repository.path, model, tmp_path / "server.log", 60)
+        return DockerLauncher(IMAGE, memory_bytes=memory_bytes).launch(request)
+
+    return start
+
+
+def test_serves_a_staged_repository(server: Server) -> None:
+    assert infer(server, "identity", items=3).shape == (3, 4)
+
+
+def test_the_users_repository_cannot_be_written_to(
+    server: Server, engine: docker.DockerClient, users: ModelRepositoryFactory
+) -> None:
+    code, said = container_of(server, engine).exec_run(["touch", str(users.path / "identity" / "1" / "new")])
+    assert code != 0
+    assert b"Read-only file system" in said
+
+
+def test_shared_memory_is_as_large_as_asked(server: Server, engine: docker.DockerClient) -> None:
+    assert container_of(server, engine).attrs["HostConfig"]["ShmSize"] == 1 << 30
+
+
+def test_the_port_is_published_on_the_loopback_interface_alone(server: Server, engine: docker.DockerClient) -> None:
+    published = [place["HostIp"] for ports in container_of(server, engine).ports.values() for place in ports or ()]
+    assert published == ["127.0.0.1"]
+
+
+def test_check_is_quick(server: Server) -> None:
+    server.check()
+    began = time.perf_counter()
+    for _ in range(100):
+        server.check()
+    assert (time.perf_counter() - began) / 100 < 1e-3
+
+
+def test_the_command_can_be_repeated(server: Server, engine: docker.DockerClient) -> None:
+    name = container_of(server, engine).name or ""
+    program, verb, *options = shlex.split(server.command.replace(name, "tritontune-repeated"))
+    subprocess.run([program, verb, "--detach", *options], check=True, capture_output=True, timeout=60)
+    container = engine.containers.get("tritontune-repeated")
+    try:
+        deadline = time.monotonic() + 30
+        while b"Started GRPCInferenceService" not in container.logs():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        container.remove(force=True)
+
+
+def test_what_it_writes_into_the_repository_belongs_to_the_user(
+    launch: Callable[..., Server], model_repository: ModelRepositoryFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = os.getuid()
+    if uid == 0:  # any other user is more of a test; only root can play one
+        uid = 65534
+        os.chown(model_repository.path, uid, uid)
+        monkeypatch.setattr(os, "getuid", lambda: uid)
+        monkeypatch.setattr(os, "getgid", lambda: uid)
+    code = "    def initialize(self, args):\n        open(f'{args[\"model_repository\"]}/../written', 'w').close()\n"
+    with launch(code=code) as server:
+        assert infer(server, "identity").size
+    assert (model_repository.path / "written").stat().st_uid == uid
+
+
+def test_an_instance_that_outgrows_the_memory(launch: Callable[..., Server]) -> None:
+    code = "\n    def execute(self, requests):\n        hoard = b'x' * (1 << 30)\n"
+    with launch(code=code, memory_bytes=512 * MIB) as server:
+        with pytest.raises(triton.InferenceServerException):
+            infer(server, "identity")
+        death = await_death(server)
+    assert str(death) == "an instance of model 'identity' was ended by SIGKILL for want of memory"
+    assert death.cause is Cause.OUT_OF_MEMORY
+
+
+def test_a_model_that_does_not_fit(launch: Callable[..., Server]) -> None:
+    code = "\n    def initialize(self, args):\n        self.weights = b'x' * (1 << 30)\n"
+    with pytest.raises(LaunchError, match="'identity' does not load") as caught:
+        launch(code=code, memory_bytes=512 * MIB)
+    assert caught.value.cause is Cause.OUT_OF_MEMORY
+
+
+def test_memory_for_not_even_the_server(launch: Callable[..., Server]) -> None:
+    with pytest.raises(LaunchError, match="Triton was ended by SIGKILL for want of memory") as caught:
+        launch(memory_bytes=16 * MIB)
+    assert caught.value.cause is Cause.OUT_OF_MEMORY
+
+
+def test_a_crashed_instance_is_a_death_though_triton_goes_on(
+    launch: Callable[..., Server], engine: docker.DockerClient
+) -> None:
+    with launch("crashes", config_text(instances=2, crash_when_batch_exceeds=3, crash_with=7)) as server:
+        with pytest.raises(triton.InferenceServerException, match="not healthy"):
+            infer(server, "crashes", items=4)
+        assert str(await_death(server)) == "an instance of model 'crashes' ended with exit code 7"
+        assert container_of(server, engine).status == "running"
+
+
+def test_a_container_that_someone_else_removes(launch: Callable[..., Server], engine: docker.DockerClient) -> None:
+    with launch() as server:
+        container_of(server, engine).remove(force=True)
+        death = await_death(server)
+    assert death.cause is Cause.CRASHED
+    assert "Started GRPCInferenceService" in death.last_words
+
+
+def test_a_paused_container_is_removed_all_the_same(launch: Callable[..., Server], engine: docker.DockerClient) -> None:
+    server = launch("finalizes", config_text(goodbye="/dev/null"))
+    container_of(server, engine).pause()
+    with pytest.raises(triton.InferenceServerException, match="Deadline"):
+        infer(server, "finalizes", timeout_s=0.3)
+    server.check()
+    began = time.monotonic()
+    server.stop(grace_s=0.5)
+    assert time.monotonic() - began < 3
+    assert str(getattr(server, "mark", None)) not in containers_of(os.getpid(), engine)

@@ -1,0 +1,60 @@
+"""What tests marked `docker` need: an engine (`.ci/docker-engine start`) and an image (`.ci/docker-image`)."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from tuner.servers.docker import engine_problem
+from tuner.servers.docker_server import DockerServer
+from tuner.servers.mark import Mark
+from tuner.servers.protocols import Server
+
+IMAGE = "tritontune-cpu:test"
+
+
+@contextmanager
+def docker_engine() -> Iterator[docker.DockerClient]:
+    """A client of the engine, and at the end a look at what the tests of this process left there.
+
+    Without engine or image the tests are skipped, but fail where CI=true says that both must be there.
+    """
+    if problem := engine_problem(IMAGE):
+        if os.environ.get("CI") == "true":
+            pytest.fail(problem)
+        pytest.skip(problem)
+    with closing(docker.DockerClient.from_env()) as client:
+        volumes = {volume.id for volume in client.volumes.list()}
+        yield client
+        assert {volume.id for volume in client.volumes.list()} <= volumes
+        assert not containers_of(os.getpid(), client)
+
+
+def containers_of(pid: int, engine: docker.DockerClient) -> set[str]:
+    """The names of the containers whose owner has or had this pid."""
+    names = [container.name or "" for container in engine.containers.list(all=True)]
+    return {name for name in names if (mark := Mark.of(name)) and mark.pid == pid}
+
+
+def container_of(server: Server, engine: docker.DockerClient) -> Container:
+    """The container in which the server runs."""
+    assert isinstance(server, DockerServer)
+    return engine.containers.get(str(server.mark))
+
+
+@contextmanager
+def image_with(engine: docker.DockerClient, *instructions: str) -> Iterator[str]:
+    """An image made of `IMAGE` and further instructions of a Dockerfile, for as long as the context lasts."""
+    dockerfile = "\n".join([f"FROM {IMAGE}", *instructions])
+    image, _ = engine.images.build(fileobj=io.BytesIO(dockerfile.encode()), rm=True)
+    assert image.id is not None
+    try:
+        yield image.id
+    finally:
+        engine.images.remove(image.id)
