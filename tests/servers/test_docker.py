@@ -29,6 +29,12 @@ def engine() -> Iterator[docker.DockerClient]:
         yield client
 
 
+@pytest.fixture(autouse=True)
+def nothing_else_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts for the whole machine, where other tests may be at work."""
+    monkeypatch.setattr("tuner.servers.server.oom_kills", lambda: 0)
+
+
 @pytest.fixture
 def launcher() -> DockerLauncher:
     return DockerLauncher(IMAGE)

@@ -18,7 +18,9 @@ from tuner.errors import Cause, LaunchError
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
 from tuner.servers.docker import DockerLauncher
+from tuner.servers.docker_watch import Watch
 from tuner.servers.protocols import Launch, Server
+from tuner.servers.server import End
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
 
@@ -174,3 +176,13 @@ def test_a_paused_container_is_removed_all_the_same(launch: Callable[..., Server
     server.stop(grace_s=0.5)
     assert time.monotonic() - began < 3
     assert str(getattr(server, "mark", None)) not in containers_of(os.getpid(), engine)
+
+
+def test_a_log_that_cannot_be_written(engine: docker.DockerClient) -> None:
+    container = engine.containers.run(IMAGE, ["sh", "-c", "echo hello; sleep 60"], detach=True)
+    try:
+        watch = Watch(container, Path("/dev/full"))
+        watch.join(10)
+        assert watch.end == End("is out of sight: /dev/full cannot be written: No space left on device")
+    finally:
+        container.remove(force=True)

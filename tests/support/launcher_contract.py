@@ -67,6 +67,7 @@ def await_death(server: Server, within_s: float = 10) -> ServerDiedError:
 def is_listening(address: str) -> bool:
     host, port = address.split(":")
     with socket.socket() as probe:
+        probe.settimeout(1)  # at the address of a container that is gone, nobody even refuses
         return probe.connect_ex((host, int(port))) == 0
 
 

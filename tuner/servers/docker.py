@@ -23,7 +23,7 @@ from tuner.servers.readiness import await_ready
 
 __all__ = ["DockerLauncher", "engine_problem"]
 
-MARK_LABEL = "tritontune.mark"
+_MARK_LABEL = "tritontune.mark"
 _HOST_LABEL = "tritontune.host"
 
 
@@ -77,9 +77,9 @@ class DockerLauncher:
             TuningError: the engine does not do it.
         """
         with closing(connect()) as client, engine_trouble():
-            labels = [MARK_LABEL, f"{_HOST_LABEL}={socket.gethostname()}"]
+            labels = [_MARK_LABEL, f"{_HOST_LABEL}={socket.gethostname()}"]
             marked = client.containers.list(all=True, filters={"label": labels}, sparse=True)
-            marks = [Mark.of(container.attrs["Labels"][MARK_LABEL]) for container in marked]
+            marks = [Mark.of(container.attrs["Labels"][_MARK_LABEL]) for container in marked]
             abandoned = [mark for mark in marks if mark and mark.abandoned]
             for mark in abandoned:
                 remove_container(client, str(mark))
@@ -117,7 +117,7 @@ class DockerLauncher:
                 *triton_arguments(request, mark=mark, repository=repository.target, grpc_port=GRPC_PORT),
             ),
             binds=(repository, *linked),
-            labels={MARK_LABEL: str(mark), _HOST_LABEL: socket.gethostname()},
+            labels={_MARK_LABEL: str(mark), _HOST_LABEL: socket.gethostname()},
             identity=identity,
             shm_bytes=self._shm_bytes,
             memory_bytes=self._memory_bytes,

@@ -54,6 +54,8 @@ class Watch:
             end = End("was removed")
         except ENGINE_ERRORS as error:
             end = End(f"is out of sight: {explain(error)}")
+        except OSError as error:
+            end = End(f"is out of sight: {log.name} cannot be written: {error.strerror}")
         finally:
             self._end = end
 

@@ -105,10 +105,10 @@ class TritonServer(ABC):
         """Take note of the processes of Python instances as they are now; from here on `check` minds them, too."""
         self._stubs = stubs_of(self.pid)
 
-    def kernel_was_short_of_memory(self) -> bool:
-        """Whether the kernel has killed anything of this machine for want of memory since the server was started."""
+    def kernel_was_short_of_memory(self) -> bool | None:
+        """Whether the kernel has killed anything for want of memory since the start; None where it does not say."""
         before, now = self._oom_kills, oom_kills()
-        return before is None or now is None or now > before
+        return None if before is None or now is None else now > before
 
     def stop(self, *, grace_s: float = 5.0) -> None:
         """Stop it and all that it started, for certain; again is harmless.
@@ -129,7 +129,8 @@ class TritonServer(ABC):
 
     def _death(self, what: str, end: End) -> ServerDiedError:
         text = read_log(self.log)
-        out_of_memory = end.out_of_memory or tells_of_memory(text) or (end.killed and self.kernel_was_short_of_memory())
+        perhaps = end.killed and self.kernel_was_short_of_memory() is not False
+        out_of_memory = end.out_of_memory or perhaps or tells_of_memory(text)
         return ServerDiedError(
             f"{what} {end.how}{' for want of memory' if out_of_memory else ''}",
             cause=Cause.OUT_OF_MEMORY if out_of_memory else Cause.CRASHED,
