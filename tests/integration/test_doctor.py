@@ -14,7 +14,17 @@ def test_all_is_well(slow_model: Path) -> None:
     done = tritontune("doctor", slow_model)
     assert done.returncode == 0, done.stdout
     lines = {line.split()[1]: line for line in done.stdout.splitlines()}
-    assert list(lines) == ["python", "triton", "docker", "cpu", "gpu", "ports", "repository", "model"]
+    assert list(lines) == [
+        "python",
+        "triton",
+        "libpython",
+        "docker",
+        "cpu",
+        "gpu",
+        "ports",
+        "repository",
+        "model",
+    ]
     assert "Triton 2." in lines["triton"]
     assert lines["model"].startswith("ok")
 
@@ -40,6 +50,13 @@ def test_no_triton_at_the_path_that_was_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "fix triton" in done.stdout
     assert str(tmp_path) in done.stdout
+
+
+def test_an_image_that_docker_does_not_have() -> None:
+    done = tritontune("doctor", "--image", "no/such:image")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stdout.splitlines() if "docker" in line]
+    assert line.startswith("fix docker")
 
 
 def test_a_repository_that_is_not_there(tmp_path: Path) -> None:

@@ -63,13 +63,10 @@ def doctor(repository: str | None, triton_path: str | None, image: str | None) -
 def checks(repository: Path | None, triton_path: Path | None, image: str | None) -> Iterator[Check]:
     """Look at everything in turn."""
     yield Check("python", State.OK, f"{platform.python_version()} ({sys.executable})")
-    problem = engine_problem(image) if image else "no --image is given to look for"
-    try:
-        yield Check("triton", State.OK, find_triton(triton_path).description)
-    except TritontuneError as error:
-        # One way to a server is enough.
-        yield Check("triton", State.FIX if problem else State.NOT_NEEDED, str(error))
-    yield Check("docker", State.NOT_NEEDED if problem else State.OK, problem or f"the engine answers, and has {image}")
+    docker = _docker(image)
+    # One way to a server is enough.
+    yield from _triton(triton_path, State.NOT_NEEDED if image and docker.state is State.OK else State.FIX)
+    yield docker
     machine = Machine.here()
     yield Check("cpu", State.OK, f"{machine.cpus} cores")
     gpus = ", ".join(f"{gpu.name} ({gpu.memory_bytes / 2**30:.0f} GiB)" for gpu in machine.gpus)
@@ -77,6 +74,24 @@ def checks(repository: Path | None, triton_path: Path | None, image: str | None)
     yield _ports()
     if repository is not None:
         yield from _repository(repository)
+
+
+def _triton(path: Path | None, otherwise: State) -> Iterator[Check]:
+    try:
+        found = find_triton(path)
+    except TritontuneError as error:
+        yield Check("triton", otherwise, str(error))
+        return
+    yield Check("triton", State.OK, f"{found.description}: {found.binary}")
+    if found.wheel:
+        yield Check("libpython", State.OK, str(found.wheel.libpython))
+
+
+def _docker(image: str | None) -> Check:
+    if problem := engine_problem(image):
+        return Check("docker", State.FIX if image else State.NOT_NEEDED, problem)
+    has = f"has the image {image}" if image else "is not needed; name an image to use it, with --image"
+    return Check("docker", State.OK, f"the engine answers, and {has}")
 
 
 def _ports() -> Check:

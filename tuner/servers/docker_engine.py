@@ -40,11 +40,12 @@ def connect(*, timeout_s: int = _CALL_S) -> DockerClient:
         return DockerClient.from_env(timeout=timeout_s, version=version)
 
 
-def engine_problem(image: str) -> str | None:
-    """Why Docker cannot be used here with this image, in one line; None: it can."""
+def engine_problem(image: str | None) -> str | None:
+    """Why Docker cannot be used here, with this image if one is named, in one line; None: it can."""
     try:
         with closing(connect(timeout_s=_ASK_S)) as client, engine_trouble():
-            client.images.get(image)
+            if image is not None:
+                client.images.get(image)
     except TuningError as trouble:
         if isinstance(trouble.__cause__, ImageNotFound):
             return f"image {image!r} is not on this machine; get it with: docker pull {image}"

@@ -68,6 +68,7 @@ class Launcher(Protocol):
 
         Raises:
             LaunchError: it did not become ready: the cause, and Triton's own last words; nothing is left behind.
+            TuningError: nothing can be launched any more, whatever the candidate.
         """
 
     def remove_leftovers(self) -> int:
