@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError
 from tuner.job import TuneJob
 from tuner.machine import Machine
-from tuner.measure.level import LevelRules
-from tuner.measure.session import hangs_after_s
-from tuner.models.config import ModelConfig
+from tuner.model_tuning import ModelTuning, Workshop
 from tuner.models.repository import ModelFolder, ModelRepository
-from tuner.models.staging import StagedRepository, stage
+from tuner.models.staging import stage
 from tuner.models.tunable import why_not_tunable
 from tuner.progress import ModelOutcome, Progress
 from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
-from tuner.search.proposals import Proposals
-from tuner.search.recommend import recommend
-from tuner.search.samplers import TpeSampler
-from tuner.search.stopping import Stopping
 from tuner.search.study import Identity, Study
 from tuner.servers.choose import choose_launcher
-from tuner.servers.protocols import Launcher
-from tuner.space.candidate import Candidate
-from tuner.space.space import SearchSpace
-from tuner.space.spec import SpaceSpec, load_space
-from tuner.trial import Bench, Limits, TrialResult, run_trial
-
-# A search is better off with twice the candidates than with intervals half as wide.
-_SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5)
-# The first request to a model of which nothing is known: it may compile, or fill caches.
-FIRST_ANSWER_S = 120.0
-_FIRST_LAUNCH_S = 120.0
-_SLOW_DISK_BYTES_PER_S = 50e6
-# Later launches are known by the first; with more instances they take longer.
-_PATIENCE_S = 30.0
-_SLOWER = 10.0
-# What a trial needs besides its launch to tell anything: the first load levels.
-_FIRST_LEVELS_S = 2.0
+from tuner.space.spec import load_space
 
 
 @dataclass(frozen=True)
@@ -85,11 +62,12 @@ def tune(
     with out.opened(resume=resume):
         if count := launcher.remove_leftovers():
             progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
-        run = _Run(job, out, spec, Machine.here(), launcher, stage(repository, out.work / "repository"), progress)
+        staged = stage(repository, out.work / "repository")
+        shop = Workshop(job, out, spec, Machine.here(), launcher, staged, progress)
         outcomes, failures = [], {}
         for model in models:
             try:
-                outcomes.append(run.tune(model))
+                outcomes.append(_tune_model(shop, model))
             except InterruptedRunError:
                 raise
             except TritontuneError as error:
@@ -99,11 +77,6 @@ def tune(
     if not outcomes:
         raise next(iter(failures.values()))
     return RunResult(out, tuple(outcomes), failures)
-
-
-def first_launch_s(model: ModelFolder) -> float:
-    """The deadline for the launch of a model of which only the size is known, in seconds."""
-    return _FIRST_LAUNCH_S + model.size_bytes() / _SLOW_DISK_BYTES_PER_S
 
 
 def _chosen(repository: ModelRepository, job: TuneJob, progress: Progress) -> tuple[ModelFolder, ...]:
@@ -131,133 +104,34 @@ def _refusal(model: ModelFolder) -> str | None:
         return None  # It has its turn, and fails in it: the others need not.
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What the models of a run share."""
-
-    job: TuneJob
-    out: RunFolder
-    spec: SpaceSpec
-    machine: Machine
-    launcher: Launcher
-    repository: StagedRepository
-    progress: Progress
-
-    def tune(self, model: ModelFolder) -> ModelOutcome:
-        """Search the candidates of one model until the search has an end."""
-        study = Study.create_or_resume(self.out.database, self._identity(model))
-        self.progress.model_began(model.name, study=study, budget_s=self.job.budget)
-        try:
-            ended = _Search(self, model, study).run()
-        except KeyboardInterrupt:
-            if study.trials:
-                self.progress.model_ended(self._outcome(study, "interrupted"))
-            raise InterruptedRunError(f"interrupted; go on with --resume --out {self.out.path}") from None
-        outcome = self._outcome(study, ended)
-        self.progress.model_ended(outcome)
-        return outcome
-
-    def _outcome(self, study: Study, ended: str) -> ModelOutcome:
-        return ModelOutcome(self.out, study.identity.model, study, recommend(study.trials, self.job.slo), ended)
-
-    def _identity(self, model: ModelFolder) -> Identity:
-        return Identity(
-            model=model.name,
-            repository=str(self.job.repository.resolve()),
-            files=model.fingerprint(),
-            config=model.config.text if model.config else "",
-            slo=self.job.slo,
-            space=self.spec.model_dump_json(by_alias=True),
-            shape=dict(self.job.shape),
-            server=self.launcher.description,
-            machine=str(self.machine),
-            seed=self.job.seed,
-        )
+def _tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
+    study = Study.create_or_resume(shop.out.database, _identity(shop, model))
+    shop.progress.model_began(model.name, study=study, budget_s=shop.job.budget)
+    try:
+        ended = ModelTuning(shop, model, study).run()
+    except KeyboardInterrupt:
+        if study.trials:
+            _outcome(shop, study, "interrupted")
+        raise InterruptedRunError(f"interrupted; go on with --resume --out {shop.out.path}") from None
+    return _outcome(shop, study, ended)
 
 
-class _Search:
-    """The search of one model."""
+def _outcome(shop: Workshop, study: Study, ended: str) -> ModelOutcome:
+    outcome = ModelOutcome(shop.out, study.identity.model, study, write_results(shop.out, study), ended)
+    shop.progress.model_ended(outcome)
+    return outcome
 
-    def __init__(self, run: _Run, model: ModelFolder, study: Study) -> None:
-        self._run = run
-        self._model = model
-        self._study = study
-        self._began = time.monotonic() - study.spent_s
-        job = run.job
-        self._stopping = Stopping(budget_s=job.budget, trials=job.trials)
-        self._bench = Bench(
-            launcher=run.launcher,
-            repository=run.repository,
-            model=model.name,
-            shapes=job.shape,
-            slo=job.slo,
-            rules=replace(_SWEEP_RULES, percentile=job.slo.percentile),
-            max_concurrency=job.max_concurrency,
-            seed=job.seed,
-        )
 
-    def run(self) -> str:
-        """Measure the baseline and candidate after candidate. Returns why the search ended."""
-        space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
-        for name, reason in space.left_out.items():
-            self._run.progress.note(f"{name} does not vary: {reason}")
-        sampler = TpeSampler(space, self._run.job.seed)
-        proposals = Proposals(space, self._study, sampler)
-        while not (ended := self._end()):
-            if (assignment := proposals.next()) is None:
-                return "every candidate has been measured"
-            self._store(self._trial(space.candidate(assignment)), space)
-        return ended
-
-    def _measure_baseline(self) -> SearchSpace:
-        folder_config = self._model.config or ModelConfig.parse("", f"{self._model.name}/config.pbtxt")
-        result = self._trial(Candidate({}, folder_config))
-        if not result.curve:
-            reason = result.failure.message if result.failure else "no load level could be measured"
-            raise TuningError(f"model {self._model.name!r} does not work as it is: {reason}")
-        space = self._space(result)
-        self._store(result.model_copy(update={"parameters": space.baseline}), space)
-        return space
-
-    def _space(self, baseline: TrialResult) -> SearchSpace:
-        """The search space, fitted to what the server made of the user's config."""
-        effective = ModelConfig.parse(baseline.effective_config or "", f"{self._model.name} as the server completed it")
-        # A model that leaves all to the server is tuned from what the server makes of it.
-        return SearchSpace.build(self._run.spec, self._model.config or effective, effective, self._run.machine)
-
-    def _trial(self, candidate: Candidate) -> TrialResult:
-        number = len(self._study.trials)
-        self._run.progress.trial_began(number, str(candidate))
-        return run_trial(
-            self._bench,
-            candidate,
-            number,
-            self._run.out.trial(self._model.name, number),
-            limits=self._limits(),
-            progress=self._run.progress,
-        )
-
-    def _store(self, result: TrialResult, space: SearchSpace) -> None:
-        self._study.add(result, space)
-        standing = write_results(self._run.out, self._study)
-        self._run.progress.trial_ended(result, standing)
-
-    def _end(self) -> str | None:
-        """Why to launch no further candidate, if so."""
-        return self._stopping.reason(
-            spent_s=time.monotonic() - self._began,
-            next_trial_s=(self._study.trials[0].launch_s or 0) + _FIRST_LEVELS_S,
-            hypervolumes=self._study.hypervolumes,
-        )
-
-    def _limits(self) -> Limits:
-        """On the next trial: by what the baseline took; for the baseline itself, by the size of the model's files."""
-        until = self._began + self._run.job.budget
-        known = self._study.trials[0] if self._study.trials else None
-        if known:
-            launch_s = _PATIENCE_S + _SLOWER * (known.launch_s or 0)
-            first_answer_s = hangs_after_s(known.first_answer_s or 0)
-        else:
-            launch_s = first_launch_s(self._model)
-            first_answer_s = FIRST_ANSWER_S
-        return Limits(self._run.job.launch_timeout or launch_s, first_answer_s, until)
+def _identity(shop: Workshop, model: ModelFolder) -> Identity:
+    return Identity(
+        model=model.name,
+        repository=str(shop.job.repository.resolve()),
+        files=model.fingerprint(),
+        config=model.config.text if model.config else "",
+        slo=shop.job.slo,
+        space=shop.spec.model_dump_json(by_alias=True),
+        shape=dict(shop.job.shape),
+        server=shop.launcher.description,
+        machine=str(shop.machine),
+        seed=shop.job.seed,
+    )

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.builders import point, trial
 
+from tuner.errors import Cause
 from tuner.search.front import TrialPoint, hypervolume, pareto_front, reference_latency_ms, usable_points
 
 _pairs = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=12)
@@ -35,6 +36,10 @@ def test_every_point_is_on_the_front_or_beaten_by_it(pairs: list[tuple[int, int]
 def test_points_with_errors_do_not_count() -> None:
     assert usable_points([trial(0, point(1, 100, 5), point(2, 900, 1, errors=3))])[0].point.throughput.value == 100
     assert len(usable_points([trial(0, point(2, 900, 1, errors=3))])) == 0
+
+
+def test_points_of_a_failed_trial_do_not_count() -> None:
+    assert usable_points([trial(0, point(1, 100, 5), failure=Cause.CRASHED)]) == ()
 
 
 def test_the_hypervolume_is_a_sum_of_rectangles() -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 from support.builders import interval, point, trial
 
+from tuner.errors import Cause
 from tuner.search.recommend import ratio, recommend
 from tuner.slo import SLO
 
@@ -36,6 +37,16 @@ def test_a_baseline_that_holds_the_slo_at_no_load_gives_no_gain() -> None:
     assert found.gain is None
     assert found.best is not None
     assert found.best.trial.number == 1
+
+
+def test_what_failed_is_not_recommended_but_a_baseline_is_still_compared_with() -> None:
+    baseline = trial(0, point(1, 100, 5), failure=Cause.CRASHED)
+    crashed = trial(1, point(1, 900, 5), failure=Cause.HUNG)
+    found = recommend([baseline, crashed, trial(2, point(1, 200, 5))], SLO())
+    assert found.best is not None
+    assert found.best.trial.number == 2
+    assert found.gain is not None
+    assert found.gain.value == pytest.approx(2.0)
 
 
 def test_no_best_when_none_holds() -> None:

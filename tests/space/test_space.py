@@ -74,6 +74,18 @@ class TestBounds:
         with pytest.raises(SpaceError, match="max_batchsize.*did you mean 'max_batch_size'"):
             space("schema: 1\nparameters: {max_batchsize: {ladder: [2]}}")
 
+    @pytest.mark.parametrize(
+        ("parameter", "complaint"),
+        [
+            ("max_batch_size: {ladder: [2, many]}", "search space: max_batch_size: .*many"),
+            ("dynamic_batching: {ladder: [off, 3]}", "search space: dynamic_batching: "),
+            ("max_batch_size: {ladder: [[2, 4]]}", "search space: max_batch_size: .*takes one value"),
+        ],
+    )
+    def test_values_that_a_field_does_not_take(self, parameter: str, complaint: str) -> None:
+        with pytest.raises(SpaceError, match=complaint):
+            space(f"schema: 1\nparameters: {{{parameter}}}")
+
 
 class TestAssignments:
     def test_the_baseline_changes_nothing(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from tuner import deadlines
 from tuner.errors import JobError, nearest
 from tuner.job import TuneJob
 from tuner.measure.level import LevelRules
@@ -25,7 +26,6 @@ from tuner.report.words import point_in_words, points_table
 from tuner.servers.choose import choose_launcher
 from tuner.servers.client import TritonClient
 from tuner.servers.protocols import Launch
-from tuner.tuning import FIRST_ANSWER_S, first_launch_s
 
 
 def measure(
@@ -84,7 +84,7 @@ def _serve(repository: str, options: Mapping[str, Any], console: Console) -> Ite
         launcher = choose_launcher(job, console.print)
         launcher.remove_leftovers()
         staged = stage(opened, Path(folder) / "repository")
-        within_s = job.launch_timeout or first_launch_s(model)
+        within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
         with (
             launcher.launch(Launch(staged.path, model.name, Path(folder) / "server.log", within_s)) as server,
             _session(server.grpc_address, model.name, job, server.check) as session,
@@ -124,5 +124,5 @@ def _session(address: str, model: str, job: TuneJob, health: Callable[[], None])
         seed=job.seed,
         rules=LevelRules(),
         health=health,
-        first_answer_within_s=FIRST_ANSWER_S,
+        first_answer_within_s=deadlines.FIRST_ANSWER_S,
     )

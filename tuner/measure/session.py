@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from tritonclient.grpc import model_config_pb2
 
+from tuner import deadlines
 from tuner.errors import TuningError
 from tuner.load.grpc_aio import GrpcAioEngine, ask_once
 from tuner.load.inputs import make_inputs
@@ -22,9 +23,6 @@ from tuner.servers.client import TritonClient
 
 # Different requests, so that a response cache does not look miraculous.
 _REQUEST_POOL = 16
-# A request that takes this many times as long as the first one, and some seconds, is not slow: it hangs.
-_HANGS_AFTER = 100
-_HANGS_AFTER_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,6 @@ def open_session(
         inputs = make_inputs(ModelInterface.of(effective), shapes=shapes, pool=_REQUEST_POOL, seed=seed)
         requests = build_requests(model, inputs)
         first_answer_s = ask_once(address, requests[0], timeout_s=first_answer_within_s)
-        rules = replace(rules, request_timeout_s=hangs_after_s(first_answer_s))
+        rules = replace(rules, request_timeout_s=deadlines.answer_s(first_answer_s))
         with GrpcAioEngine(address, requests, request_timeout_s=rules.request_timeout_s) as engine:
             yield Session(effective, first_answer_s, engine, lambda: client.statistics(model), health, rules)
-
-
-def hangs_after_s(first_answer_s: float) -> float:
-    """The deadline of a request to a model whose first answer took so long."""
-    return _HANGS_AFTER_S + _HANGS_AFTER * first_answer_s

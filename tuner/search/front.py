@@ -22,9 +22,14 @@ class TrialPoint:
         return self.point.latency_ms[percentile].value
 
 
+def points_of(trial: TrialResult) -> tuple[TrialPoint, ...]:
+    """A trial's operating points that answered all of their requests."""
+    return tuple(TrialPoint(trial, point) for point in trial.curve if point.errors == 0)
+
+
 def usable_points(trials: Iterable[TrialResult]) -> tuple[TrialPoint, ...]:
-    """Every operating point that answered all of its requests."""
-    return tuple(TrialPoint(trial, point) for trial in trials for point in trial.curve if point.errors == 0)
+    """The points that could be deployed: what crashed or hung under one load is not to be trusted with another."""
+    return tuple(point for trial in trials if trial.failure is None for point in points_of(trial))
 
 
 def pareto_front(points: Iterable[TrialPoint], percentile: Percentile) -> tuple[TrialPoint, ...]:
@@ -51,4 +56,4 @@ def reference_latency_ms(baseline: TrialResult, percentile: Percentile, limit_ms
     """Where the hypervolume ends: at the SLO's limit; without one, at the slowest point of the baseline's curve."""
     if limit_ms is not None:
         return limit_ms
-    return max((p.latency_ms(percentile) for p in usable_points([baseline])), default=0.0)
+    return max((p.latency_ms(percentile) for p in points_of(baseline)), default=0.0)

@@ -7,7 +7,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.search.front import usable_points
+from tuner.search.front import points_of
 from tuner.search.recommend import best_point
 from tuner.slo import SLO
 from tuner.space.space import SearchSpace
@@ -33,7 +33,7 @@ def as_optuna_trial(
     Its values are the best throughput that holds the SLO, and the latency at the lowest load. A constraint holds at 0
     and below: `launch` is whether it failed, `slo` by what share of the limit its best point breaks it.
     """
-    points = usable_points([result])
+    points = points_of(result)
     best = best_point(points, slo)
     percentile = slo.percentile
     trial = optuna.create_trial(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tuner.measure.points import Interval
-from tuner.search.front import TrialPoint, pareto_front, usable_points
+from tuner.search.front import TrialPoint, pareto_front, points_of, usable_points
 from tuner.slo import SLO
 from tuner.trial import TrialResult
 
@@ -32,7 +32,7 @@ class Recommendation:
 
 def recommend(trials: Sequence[TrialResult], slo: SLO) -> Recommendation:
     """Read a recommendation off the trials of a study, of which the first is the baseline."""
-    baseline = best_point(usable_points(trials[:1]), slo)
+    baseline = best_point([point for trial in trials[:1] for point in points_of(trial)], slo)
     best = best_point(usable_points(trials), slo)
     gain = ratio(best.point.throughput, baseline.point.throughput) if best and baseline else None
     return Recommendation(slo, baseline, best, gain, pareto_front(usable_points(trials), slo.percentile))

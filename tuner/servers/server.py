@@ -17,6 +17,10 @@ from tuner.servers.proc import describe_exit, oom_kills
 from tuner.servers.stubs import Stub, await_end, stubs_of, want_to_finalize
 from tuner.servers.triton_log import last_words, read_log, tells_of_memory
 
+_GRACE_S = 5.0
+# Who presses Ctrl-C wants the terminal back.
+_HURRIED_GRACE_S = 1.0
+
 
 @dataclass(frozen=True)
 class End:
@@ -110,7 +114,7 @@ class TritonServer(ABC):
         before, now = self._oom_kills, oom_kills()
         return None if before is None or now is None else now > before
 
-    def stop(self, *, grace_s: float = 5.0) -> None:
+    def stop(self, *, grace_s: float = _GRACE_S) -> None:
         """Stop it and all that it started, for certain; again is harmless.
 
         A Python model that may define `finalize` is given `grace_s` to do so. All else is killed at once: it has
@@ -143,4 +147,5 @@ class TritonServer(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        hurried = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.stop(grace_s=_HURRIED_GRACE_S if hurried else _GRACE_S)

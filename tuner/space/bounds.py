@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tuner.errors import ConfigError, SpaceError
 from tuner.machine import Machine
-from tuner.models.config import EMPTY, ModelConfig
+from tuner.models.config import EMPTY, ModelConfig, Value
 from tuner.space.parameter import AS_IS, Parameter, is_number, ladder_with
 from tuner.space.spec import OFF, ON, LadderValue, ParameterSpec, SpaceSpec
 
@@ -39,7 +39,7 @@ def bound(spec: SpaceSpec, effective: ModelConfig, machine: Machine) -> Bounded:
     """Fit the parameters of `spec` to a model whose config, completed by the server, is `effective`.
 
     Raises:
-        SpaceError: a parameter names a field that a config.pbtxt does not have.
+        SpaceError: a parameter names a field that a config.pbtxt does not have, or a value that it does not take.
     """
     parameters: list[Parameter] = []
     left_out: dict[str, str] = {}
@@ -47,11 +47,12 @@ def bound(spec: SpaceSpec, effective: ModelConfig, machine: Machine) -> Bounded:
         field = item.field or name
         try:
             base = _base_value(field, item, effective)
+            if reason := _refused(field, effective):
+                left_out[name] = reason
+                continue
+            _try_values(field, item, effective)
         except ConfigError as error:
             raise SpaceError(f"search space: {name}: {error}") from None
-        if reason := _refused(field, effective):
-            left_out[name] = reason
-            continue
         allowed = tuple(v for v in item.values if _allowed(v, field, item, spec, effective, machine))
         ladder = ladder_with(allowed, base)
         if len(ladder) == 1:
@@ -79,6 +80,21 @@ def _base_value(field: str, item: ParameterSpec, effective: ModelConfig) -> Ladd
     if "[*]" in field:
         return values[0] if len(set(values)) == 1 else AS_IS
     return values[0] if len(values) == 1 else values
+
+
+def _try_values(field: str, item: ParameterSpec, effective: ModelConfig) -> None:
+    """Put every value of the ladder in once.
+
+    Raises:
+        ConfigError: the field takes no such value.
+    """
+    for value in item.values:
+        effective.edited({field: as_edit(value)})
+
+
+def as_edit(value: LadderValue) -> Value | None:
+    """A ladder's value as an edit of a config."""
+    return None if value == OFF else EMPTY if value == ON else value
 
 
 def _refused(field: str, effective: ModelConfig) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tuner.machine import Machine
-from tuner.models.config import EMPTY, ModelConfig, Value
-from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE, PREFERRED_BATCH_SIZE, bound
+from tuner.models.config import ModelConfig, Value
+from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE, PREFERRED_BATCH_SIZE, as_edit, bound
 from tuner.space.candidate import Assignment, Candidate
 from tuner.space.parameter import AS_IS, Parameter, is_number
-from tuner.space.spec import OFF, ON, LadderValue, SpaceSpec
+from tuner.space.spec import OFF, LadderValue, SpaceSpec
 
 
 @dataclass(frozen=True)
@@ -128,5 +128,5 @@ class SearchSpace:
             if p.field == INSTANCE_COUNT and kinds and not self.base.holds("instance_group"):
                 # A group of our own says where it runs, as Triton had chosen by itself.
                 edits["instance_group[*].kind"] = kinds[0]
-            edits[p.field] = None if value == OFF else EMPTY if value == ON else value
+            edits[p.field] = as_edit(value)
         return edits

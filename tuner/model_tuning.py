@@ -1,0 +1,141 @@
+"""The tuning of one model: baseline, candidate after candidate, and the end of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from tuner import deadlines
+from tuner.errors import TuningError
+from tuner.job import TuneJob
+from tuner.machine import Machine
+from tuner.measure.level import LevelRules
+from tuner.models.config import ModelConfig
+from tuner.models.repository import ModelFolder
+from tuner.models.staging import StagedRepository
+from tuner.progress import Progress
+from tuner.report.files import write_results
+from tuner.run_folder import RunFolder
+from tuner.search.proposals import Proposals
+from tuner.search.samplers import TpeSampler
+from tuner.search.stopping import Stopping
+from tuner.search.study import Study
+from tuner.servers.protocols import Launcher
+from tuner.space.candidate import Candidate
+from tuner.space.space import SearchSpace
+from tuner.space.spec import SpaceSpec
+from tuner.trial import Bench, Limits, TrialResult, run_trial
+
+# A search is better off with twice the candidates than with intervals half as wide.
+_SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5)
+# What a trial needs besides its launch to tell anything: the first load levels.
+_FIRST_LEVELS_S = 2.0
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What the models of a run share.
+
+    Attributes:
+        repository: Our own copy of the user's.
+    """
+
+    job: TuneJob
+    out: RunFolder
+    spec: SpaceSpec
+    machine: Machine
+    launcher: Launcher
+    repository: StagedRepository
+    progress: Progress
+
+
+class ModelTuning:
+    """The tuning of one model, from what its study holds to the end.
+
+    Args:
+        shop: What it works with.
+        model: The model.
+        study: Where its trials are, and go.
+    """
+
+    def __init__(self, shop: Workshop, model: ModelFolder, study: Study) -> None:
+        self._shop = shop
+        self._model = model
+        self._study = study
+        self._began = time.monotonic() - study.spent_s
+        job = shop.job
+        self._stopping = Stopping(budget_s=job.budget, trials=job.trials)
+        self._bench = Bench(
+            launcher=shop.launcher,
+            repository=shop.repository,
+            model=model.name,
+            shapes=job.shape,
+            slo=job.slo,
+            rules=replace(_SWEEP_RULES, percentile=job.slo.percentile),
+            max_concurrency=job.max_concurrency,
+            seed=job.seed,
+        )
+
+    def run(self) -> str:
+        """Measure the baseline and candidate after candidate. Returns why the search ended."""
+        space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
+        for name, reason in space.left_out.items():
+            self._shop.progress.note(f"{name} does not vary: {reason}")
+        sampler = TpeSampler(space, self._shop.job.seed)
+        proposals = Proposals(space, self._study, sampler)
+        while not (ended := self._end()):
+            if (assignment := proposals.next()) is None:
+                return "every candidate has been measured"
+            self._store(self._trial(space.candidate(assignment)), space)
+        return ended
+
+    def _measure_baseline(self) -> SearchSpace:
+        folder_config = self._model.config or ModelConfig.parse("", f"{self._model.name}/config.pbtxt")
+        result = self._trial(Candidate({}, folder_config))
+        if not result.curve:
+            reason = result.failure.message if result.failure else "no load level could be measured"
+            raise TuningError(f"model {self._model.name!r} does not work as it is: {reason}")
+        space = self._space(result)
+        self._store(result.model_copy(update={"parameters": space.baseline}), space)
+        return space
+
+    def _space(self, baseline: TrialResult) -> SearchSpace:
+        """The search space, fitted to what the server made of the user's config."""
+        effective = ModelConfig.parse(baseline.effective_config or "", f"{self._model.name} as the server completed it")
+        # A model that leaves all to the server is tuned from what the server makes of it.
+        return SearchSpace.build(self._shop.spec, self._model.config or effective, effective, self._shop.machine)
+
+    def _trial(self, candidate: Candidate) -> TrialResult:
+        number = len(self._study.trials)
+        self._shop.progress.trial_began(number, str(candidate))
+        return run_trial(
+            self._bench,
+            candidate,
+            number,
+            self._shop.out.trial(self._model.name, number),
+            limits=self._limits(),
+            progress=self._shop.progress,
+        )
+
+    def _store(self, result: TrialResult, space: SearchSpace) -> None:
+        self._study.add(result, space)
+        standing = write_results(self._shop.out, self._study)
+        self._shop.progress.trial_ended(result, standing)
+
+    def _end(self) -> str | None:
+        """Why to launch no further candidate, if so."""
+        return self._stopping.reason(
+            spent_s=time.monotonic() - self._began,
+            next_trial_s=(self._study.trials[0].launch_s or 0) + _FIRST_LEVELS_S,
+            hypervolumes=self._study.hypervolumes,
+        )
+
+    def _limits(self) -> Limits:
+        """On the next trial: by what the baseline took; for the baseline itself, by the size of the model's files."""
+        known = self._study.trials[0] if self._study.trials else None
+        own = deadlines.launch_s(known.launch_s or 0) if known else deadlines.first_launch_s(self._model.size_bytes())
+        return Limits(
+            launch_s=self._shop.job.launch_timeout or own,
+            first_answer_s=deadlines.answer_s(known.first_answer_s or 0) if known else deadlines.FIRST_ANSWER_S,
+            until=self._began + self._shop.job.budget,
+        )
