@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import pytest
+from click.testing import CliRunner
+
+from tuner.cli import cli
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["measure"], ["export"], ["doctor"]])
+def test_every_command_explains_itself(command: list[str]) -> None:
+    result = CliRunner().invoke(cli, [*command, "--help"])
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage: ")
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    for command in cli.commands.values():
+        for parameter in command.params:
+            assert parameter.param_type_name == "argument" or getattr(parameter, "help", None), parameter.name
+
+
+def test_the_version() -> None:
+    assert CliRunner().invoke(cli, ["--version"]).output == f"tritontune {version('tritontune')}\n"

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from support.repositories import ModelRepositoryFactory, config_text
+
+from tuner.errors import Cause, InputError, TuningError
+from tuner.measure.level import LevelRules
+from tuner.measure.points import OperatingPoint
+from tuner.models.config import ModelConfig
+from tuner.models.repository import ModelRepository
+from tuner.models.staging import stage
+from tuner.servers.process import ProcessLauncher
+from tuner.slo import SLO
+from tuner.space.candidate import Candidate
+from tuner.trial import Bench, Limits, TrialResult, run_trial
+
+pytestmark = pytest.mark.triton
+
+
+class Heard:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.levels: list[int] = []
+        self.points: list[OperatingPoint] = []
+
+    def level_began(self, concurrency: int) -> None:
+        self.levels.append(concurrency)
+
+    def point_measured(self, point: OperatingPoint) -> None:
+        self.points.append(point)
+
+
+class Trials:
+    """Runs trials of the one model of a repository."""
+
+    def __init__(self, launcher: ProcessLauncher, repository: ModelRepositoryFactory, folder: Path) -> None:
+        self._launcher = launcher
+        self._repository = repository
+        self._folder = folder
+        self.heard = Heard()
+
+    def run(self, source: str, config: str, *, until_s: float = 60.0, **changes: object) -> TrialResult:
+        name = self._repository.add(source, config=config)
+        bench = {
+            "launcher": self._launcher,
+            "repository": stage(ModelRepository.open(self._repository.path), self._folder / "staged"),
+            "model": name,
+            "shapes": {},
+            "slo": SLO(),
+            "rules": LevelRules(max_s=0.5),
+            "max_concurrency": 4,
+            "seed": 0,
+            **changes,
+        }
+        return run_trial(
+            Bench(**bench),  # type: ignore[arg-type]  # the parts have the types that their names say
+            Candidate({"instance_group.count": 1}, ModelConfig.parse(config, "candidate")),
+            3,
+            self._folder / "trial",
+            limits=Limits(launch_s=30.0, first_answer_s=5.0, until=time.monotonic() + until_s),
+            progress=self.heard,
+        )
+
+
+@pytest.fixture
+def trials(triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path) -> Trials:
+    return Trials(triton_launcher, model_repository, tmp_path)
+
+
+def test_one_launch_is_one_curve(trials: Trials, tmp_path: Path) -> None:
+    result = trials.run("slow", config_text())
+    assert result.number == 3
+    assert result.failure is None
+    assert [point.concurrency for point in result.curve] == sorted(trials.heard.levels)
+    assert list(result.curve) == sorted(trials.heard.points, key=lambda point: point.concurrency)
+    assert result.launch_s is not None
+    assert 0 < result.launch_s < result.wall_s
+    assert (tmp_path / "trial/config.pbtxt").read_text() == result.config == config_text()
+
+
+def test_the_effective_config_is_the_servers(trials: Trials) -> None:
+    result = trials.run("auto_complete", "max_batch_size: 4\n", max_concurrency=1)
+    effective = ModelConfig.parse(result.effective_config or "", "effective").proto
+    assert effective.input[0].name == "IN"
+    # The model itself raises the limit.
+    assert effective.max_batch_size == 8
+    assert result.config == "max_batch_size: 4\n"
+
+
+def test_time_that_is_up_ends_the_curve_after_the_level_under_way(trials: Trials) -> None:
+    result = trials.run("slow", config_text(), until_s=0.0)
+    assert [point.concurrency for point in result.curve] == [1]
+    assert result.failure is None
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "cause"),
+    [
+        ("refuses", config_text(message="no weights"), Cause.INVALID_CONFIG),
+        ("crashes", config_text(), Cause.CRASHED),
+        ("hangs", config_text(), Cause.HUNG),
+        ("fails_requests", config_text(message="never"), Cause.REQUESTS_FAILED),
+    ],
+)
+def test_a_failure_is_a_result(trials: Trials, source: str, config: str, cause: Cause) -> None:
+    result = trials.run(source, config)
+    assert result.failure is not None
+    assert result.failure.cause is cause
+    assert "\n" not in result.failure.message
+    assert result.curve == ()
+
+
+def test_what_no_request_can_be_made_for_is_no_failure_of_the_candidate(trials: Trials) -> None:
+    with pytest.raises(InputError, match="--shape IN:"):
+        trials.run("identity", config_text().replace("dims: [ 4 ]", "dims: [ -1 ]"))
+
+
+def test_a_kind_of_model_that_cannot_be_tuned(trials: Trials) -> None:
+    with pytest.raises(TuningError, match="model 'identity': "):
+        trials.run("identity", config_text(more="sequence_batching { }"))

@@ -1,0 +1,108 @@
+"""The way from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.repositories import ModelRepositoryFactory, config_text
+
+from tuner import TuneJob, tune
+from tuner.errors import ConfigError, InputError, JobError, TuningError
+from tuner.progress import ModelOutcome, Progress
+from tuner.run_folder import RunFolder
+from tuner.search.recommend import Recommendation
+from tuner.search.study import Study
+from tuner.trial import TrialResult
+
+pytestmark = pytest.mark.triton
+
+
+class Told(Progress):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.events.append(text)
+
+    def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
+        self.events.append(f"{model} began with {len(study.trials)} trials and {budget_s:.0f} s")
+
+    def trial_began(self, number: int, words: str) -> None:
+        self.events.append(f"trial {number} began: {words}")
+
+    def trial_ended(self, result: TrialResult, standing: Recommendation) -> None:
+        self.events.append(f"trial {result.number} ended")
+        assert standing.best is not None
+
+    def model_ended(self, outcome: ModelOutcome) -> None:
+        self.events.append(f"{outcome.model} ended: {outcome.ended}")
+
+
+def _job(repository: ModelRepositoryFactory, **options: object) -> TuneJob:
+    defaults = {"repository": repository.path, "trials": 2, "max_concurrency": 2, "server": "process"}
+    return TuneJob.make({**defaults, **options})
+
+
+def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    model_repository.add("slow")
+    told = Told()
+    result = tune(_job(model_repository), out=RunFolder(tmp_path / "run"), progress=told)
+    (outcome,) = result.outcomes
+    assert result.failures == {}
+    assert outcome.recommendation.best is not None
+    assert outcome.recommendation.best.point.throughput.value > 50
+    assert len(outcome.study.trials) == 2
+    assert told.events == [
+        "slow began with 0 trials and 600 s",
+        "trial 0 began: the config as it is",
+        "trial 0 ended",
+        "trial 1 began: dynamic_batching, max_batch_size 8, instance_group.count 1",
+        "trial 1 ended",
+        "slow ended: all 2 trials are done",
+    ]
+
+
+def test_the_budget_ends_a_run(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    model_repository.add("slow")
+    (outcome,) = tune(_job(model_repository, trials=None, budget="3s"), out=RunFolder(tmp_path / "run")).outcomes
+    assert outcome.ended == "the budget is spent"
+    assert outcome.study.spent_s < 6
+
+
+def test_what_does_not_vary_is_noted(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    model_repository.add("identity", config=config_text(max_batch_size=0))
+    told = Told()
+    tune(_job(model_repository, trials=1), out=RunFolder(tmp_path / "run"), progress=told)
+    assert "max_batch_size does not vary: the model does not batch (max_batch_size is 0)" in told.events
+
+
+def test_the_only_models_error_is_the_runs(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    model_repository.add("refuses")
+    with pytest.raises(TuningError, match="does not work as it is: .*no weights here"):
+        tune(_job(model_repository), out=RunFolder(tmp_path / "run"))
+
+
+def test_one_models_error_is_not_the_others(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    model_repository.add("identity", name="a", config="max_batch_size: :")
+    model_repository.add("identity", name="b", config=config_text().replace("dims: [ 4 ]", "dims: [ -1 ]"))
+    model_repository.add("slow", name="c")
+    result = tune(_job(model_repository, trials=1), out=RunFolder(tmp_path / "run"))
+    assert [outcome.model for outcome in result.outcomes] == ["c"]
+    assert {name: type(error) for name, error in result.failures.items()} == {"a": ConfigError, "b": InputError}
+
+
+def test_a_repository_in_which_nothing_can_be_tuned(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        model_repository.add("identity", name=name, config=config_text(more="sequence_batching { }"))
+    with pytest.raises(TuningError, match="none of its models can be tuned"):
+        tune(_job(model_repository), out=RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_results_do_not_go_into_the_repository(model_repository: ModelRepositoryFactory) -> None:
+    model_repository.add("identity")
+    with pytest.raises(JobError, match="lies in the model repository"):
+        tune(_job(model_repository), out=RunFolder(model_repository.path / "run"))
