@@ -158,15 +158,6 @@ def test_the_kernels_want_of_memory_is_named_while_loading(
     assert caught.value.cause is Cause.OUT_OF_MEMORY
 
 
-def test_check_is_quick(launch: Callable[..., ProcessServer]) -> None:
-    with launch("identity", config_text(instances=4)) as server:
-        server.check()
-        began = time.perf_counter()
-        for _ in range(100):
-            server.check()
-        assert (time.perf_counter() - began) / 100 < 1e-3
-
-
 def test_a_model_with_nothing_to_finalize_stops_at_once(launch: Callable[..., ProcessServer]) -> None:
     server = launch("identity", config_text(instances=4))
     began = time.monotonic()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from docker.errors import NotFound
 from docker.models.containers import Container
@@ -29,7 +30,7 @@ class Watch:
         self._container = container
         self._end: End | None = None
         self._thread = threading.Thread(
-            target=self._run, args=(log.open("wb"),), name=f"watch {container.name}", daemon=True
+            target=self._run, args=(log.open("wb", buffering=0),), name=f"watch {container.name}", daemon=True
         )
         self._thread.start()
 
@@ -42,22 +43,30 @@ class Watch:
         """Wait for the end."""
         self._thread.join(timeout_s)
 
-    def _run(self, log: BinaryIO) -> None:
+    def _run(self, log: FileIO) -> None:
         end = End("is out of sight")
         try:
             with log:
-                for piece in self._container.logs(stream=True, follow=True):
-                    log.write(piece)
-                    log.flush()
+                self._copy_output(log)
             end = self._await_end()
         except NotFound:
             end = End("was removed")
         except ENGINE_ERRORS as error:
             end = End(f"is out of sight: {explain(error)}")
-        except OSError as error:
-            end = End(f"is out of sight: {log.name} cannot be written: {error.strerror}")
         finally:
-            self._end = end
+            self._end = self._end or end
+
+    def _copy_output(self, log: FileIO) -> None:
+        output = self._container.logs(stream=True, follow=True)
+        try:
+            for piece in output:
+                log.write(piece)
+        except OSError as error:
+            if isinstance(error, ENGINE_ERRORS):
+                raise
+            self._end = End(f"is out of sight: {log.name} cannot be written: {error.strerror}")
+            for _ in output:
+                pass  # A stream that is not read to its end keeps its socket open; the server is stopped anyway.
 
     def _await_end(self) -> End:
         pause_s = _FIRST_LOOK_S
