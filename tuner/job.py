@@ -52,7 +52,7 @@ class TuneJob(BaseModel):
         model: The models to tune; none: every model of the repository that can be.
         slo: Latency limits that the best config must hold.
         budget: Seconds that the tuning of one model may take.
-        trials: Launches that the tuning of one model may take, the baseline included; None: as the budget allows.
+        trials: Candidates to launch, the baseline included; None: as the budget allows. Verifying launches some again.
         server: How to get a Triton: `docker`, `process`, or `auto`: Docker where it can be used with `image`.
         image: The Triton image for Docker.
         triton_path: A `tritonserver`, or the folder of an installation that has one in `bin/`.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from tuner import deadlines
 from tuner.errors import TuningError
+from tuner.finalists import verify
 from tuner.job import TuneJob
 from tuner.machine import Machine
 from tuner.measure.level import LevelRules
@@ -28,6 +29,10 @@ from tuner.trial import Bench, Limits, TrialResult, run_trial
 
 # A search is better off with twice the candidates than with intervals half as wide.
 _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5)
+# A verified number is to hold later, too: each of its rounds sees some seconds of the machine.
+_VERIFY_RULES = LevelRules(min_s=1.5, max_s=2.0)
+# The share of the budget that the search may take; the rest is for verifying.
+_SEARCH_SHARE = 0.7
 # What a trial needs besides its launch to tell anything: the first load levels.
 _FIRST_LEVELS_S = 2.0
 
@@ -64,7 +69,7 @@ class ModelTuning:
         self._study = study
         self._began = time.monotonic() - study.spent_s
         job = shop.job
-        self._stopping = Stopping(budget_s=job.budget, trials=job.trials)
+        self._stopping = Stopping(budget_s=_SEARCH_SHARE * job.budget, trials=job.trials)
         self._bench = Bench(
             launcher=shop.launcher,
             repository=shop.repository,
@@ -77,7 +82,16 @@ class ModelTuning:
         )
 
     def run(self) -> str:
-        """Measure the baseline and candidate after candidate. Returns why the search ended."""
+        """Search, and verify what was found. Returns why the search ended."""
+        ended = self._search()
+        bench = replace(self._bench, rules=replace(_VERIFY_RULES, percentile=self._bench.slo.percentile))
+        folder = self._shop.out.model(self._model.name) / "verified"
+        limits = self._limits(until=self._began + self._shop.job.budget)
+        verify(self._study, bench, folder, limits=limits, progress=self._shop.progress)
+        return ended
+
+    def _search(self) -> str:
+        """Measure the baseline and candidate after candidate."""
         space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
         for name, reason in space.left_out.items():
             self._shop.progress.note(f"{name} does not vary: {reason}")
@@ -113,7 +127,7 @@ class ModelTuning:
             candidate,
             number,
             self._shop.out.trial(self._model.name, number),
-            limits=self._limits(),
+            limits=self._limits(until=self._began + self._stopping.budget_s),
             progress=self._shop.progress,
         )
 
@@ -130,12 +144,12 @@ class ModelTuning:
             hypervolumes=self._study.hypervolumes,
         )
 
-    def _limits(self) -> Limits:
+    def _limits(self, *, until: float) -> Limits:
         """On the next trial: by what the baseline took; for the baseline itself, by the size of the model's files."""
         known = self._study.trials[0] if self._study.trials else None
         own = deadlines.launch_s(known.launch_s or 0) if known else deadlines.first_launch_s(self._model.size_bytes())
         return Limits(
             launch_s=self._shop.job.launch_timeout or own,
             first_answer_s=deadlines.answer_s(known.first_answer_s or 0) if known else deadlines.FIRST_ANSWER_S,
-            until=self._began + self._shop.job.budget,
+            until=until,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 from tuner.errors import Cause, ServerError
 from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint, Record
-from tuner.measure.session import open_session
+from tuner.measure.session import Session, open_session
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.models.config import ModelConfig
 from tuner.models.staging import StagedRepository
@@ -159,6 +160,26 @@ def run_trial(
     )
 
 
+def measure_again(bench: Bench, config: str, concurrency: int, folder: Path, *, limits: Limits) -> OperatingPoint:
+    """Launch a config anew, and measure it under one load.
+
+    Args:
+        bench: As for the trials.
+        config: Its text.
+        concurrency: The load.
+        folder: Where the server's log goes.
+        limits: On the launch and the first answer.
+
+    Raises:
+        ServerError: it failed this time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    bench.repository.write_config(bench.model, config or None)
+    launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
+    with bench.launcher.launch(launch) as server, _session(bench, server, limits) as session:
+        return session.measure(concurrency)
+
+
 class _Attempt:
     """What a trial has gathered so far; a failure midway leaves the rest."""
 
@@ -177,15 +198,7 @@ class _Attempt:
 
 
 def _measure(bench: Bench, server: Server, attempt: _Attempt, limits: Limits, progress: TrialProgress) -> None:
-    with open_session(
-        server.grpc_address,
-        bench.model,
-        shapes=bench.shapes,
-        seed=bench.seed,
-        rules=bench.rules,
-        health=server.check,
-        first_answer_within_s=limits.first_answer_s,
-    ) as session:
+    with _session(bench, server, limits) as session:
         attempt.effective_config = ModelConfig.from_proto(session.effective).text
         attempt.first_answer_s = session.first_answer_s
 
@@ -199,6 +212,18 @@ def _measure(bench: Bench, server: Server, attempt: _Attempt, limits: Limits, pr
             progress.point_measured(point)
             if time.monotonic() >= limits.until:
                 return
+
+
+def _session(bench: Bench, server: Server, limits: Limits) -> AbstractContextManager[Session]:
+    return open_session(
+        server.grpc_address,
+        bench.model,
+        shapes=bench.shapes,
+        seed=bench.seed,
+        rules=bench.rules,
+        health=server.check,
+        first_answer_within_s=limits.first_answer_s,
+    )
 
 
 def _flat_from(effective: model_config_pb2.ModelConfig) -> int:

@@ -62,6 +62,7 @@ class ConsoleProgress(Progress):
     def note(self, text: str) -> None:
         """See `Progress`."""
         self._line(f"[dim]{escape(text)}[/]")
+        self._doing, self._last_point = text, ""
 
     def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
         """See `Progress`."""
@@ -71,7 +72,7 @@ class ConsoleProgress(Progress):
         done = f", {len(study.trials)} trials done already" if study.trials else ""
         self._line(f"tuning [bold]{escape(model)}[/]: {limit}, budget {format_duration(budget_s)}{done}")
         if study.trials:
-            self._stand(recommend(study.trials, self._slo))
+            self._stand(study.recommendation)
         if self._console.is_terminal:
             self._live.start()
 
@@ -103,9 +104,8 @@ class ConsoleProgress(Progress):
     def model_ended(self, outcome: ModelOutcome) -> None:
         """See `Progress`."""
         self._live.stop()
-        launches = len(outcome.study.trials)
-        spent = format_duration(outcome.study.spent_s)
-        self._line(f"{escape(outcome.model)}: {outcome.ended}; {launches} launches in {spent}")
+        launches = outcome.study.launches
+        self._line(f"{escape(outcome.model)}: {outcome.ended}; {launches} launches")
         print_outcome(self._results, outcome)
 
     def _stand(self, standing: Recommendation) -> None:

@@ -14,8 +14,8 @@ from tuner.models.config import ModelConfig
 from tuner.models.diff import unified_diff
 from tuner.report.words import gain_in_words, point_in_words
 from tuner.run_folder import RunFolder
-from tuner.search.front import TrialPoint
-from tuner.search.recommend import Recommendation, recommend
+from tuner.search.front import TrialPoint, points_of
+from tuner.search.recommend import Recommendation
 from tuner.search.study import Study
 from tuner.slo import PERCENTILES
 
@@ -26,7 +26,7 @@ _PROVENANCE = "# tritontune: "
 def write_results(run: RunFolder, study: Study) -> Recommendation:
     """Write `front.json`, `trials.csv` and `best/` of a model, each in one move. Returns what they say."""
     folder = run.model(study.identity.model)
-    recommendation = recommend(study.trials, study.identity.slo)
+    recommendation = study.recommendation
     _write(folder / "front.json", json.dumps(front_json(study, recommendation), indent=1) + "\n")
     _write(folder / "trials.csv", trials_csv(study))
     if recommendation.best:
@@ -42,18 +42,18 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
         "schema": 1,
         "model": study.identity.model,
         "slo": {f"{percentile}_ms": limit for percentile, limit in recommendation.slo.limits},
-        "baseline": [_trial_point(TrialPoint(study.trials[0], point)) for point in study.trials[0].curve],
+        "baseline": [_trial_point(each) for each in points_of(study.trials[0], study.verified)],
         "front": [_trial_point(each) for each in recommendation.front],
         "best": best and {**_trial_point(best), "config": BEST_CONFIG, "gain": {"throughput": _interval(gain)}},
         "budget": {
             "wall_s": round(study.spent_s, 1),
-            "launches": len(study.trials),
+            "launches": study.launches,
             "operating_points": sum(len(trial.curve) for trial in study.trials),
         },
     }
 
 
-def point_json(point: OperatingPoint) -> dict[str, Any]:
+def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, Any]:
     """A POINT of the contract, without its trial."""
     average = point.average_batch_size
     return {
@@ -63,7 +63,7 @@ def point_json(point: OperatingPoint) -> dict[str, Any]:
         "average_batch_size": average and round(average, 2),
         "requests": point.requests,
         "errors": point.errors,
-        "verified": False,
+        "verified": verified,
     }
 
 
@@ -96,7 +96,7 @@ def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None
     slo = study.identity.slo
     lines = [
         f"trial {best.trial.number} of {len(study.trials)} for model {study.identity.model}",
-        f"measured {point_in_words(best.point, slo.percentile)}; SLO: {slo}",
+        f"{'verified' if best.verified else 'measured'} {point_in_words(best.point, slo.percentile)}; SLO: {slo}",
         f"gain {gain_in_words(gain)}" if gain else "",
         f"on {study.identity.machine}, {study.identity.server}",
     ]
@@ -115,7 +115,7 @@ def config_diff(study: Study, best: TrialPoint) -> str:
 
 def _trial_point(each: TrialPoint) -> dict[str, Any]:
     parameters = dict(each.trial.parameters)
-    return {"trial": each.trial.number, "parameters": parameters, **point_json(each.point)}
+    return {"trial": each.trial.number, "parameters": parameters, **point_json(each.point, verified=each.verified)}
 
 
 def _interval(interval: Interval | None) -> dict[str, float] | None:

@@ -6,30 +6,44 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tuner.measure.points import OperatingPoint
+from tuner.search.verification import Verification
 from tuner.slo import Percentile
 from tuner.trial import TrialResult
 
 
 @dataclass(frozen=True)
 class TrialPoint:
-    """An operating point, and the trial it is of."""
+    """An operating point, and the trial it is of.
+
+    Attributes:
+        verified: Whether it was measured again, on launches of its own.
+    """
 
     trial: TrialResult
     point: OperatingPoint
+    verified: bool = False
 
     def latency_ms(self, percentile: Percentile) -> float:
         """The latency at a percentile."""
         return self.point.latency_ms[percentile].value
 
 
-def points_of(trial: TrialResult) -> tuple[TrialPoint, ...]:
-    """A trial's operating points that answered all of their requests."""
-    return tuple(TrialPoint(trial, point) for point in trial.curve if point.errors == 0)
+def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tuple[TrialPoint, ...]:
+    """A trial's operating points that answered all of their requests; what was verified says it anew."""
+    anew = {each.concurrency: each for each in verified if each.trial == trial.number}
+    points = []
+    for point in trial.curve:
+        again = anew.get(point.concurrency)
+        told = again.point if again else point
+        if told and told.errors == 0:
+            points.append(TrialPoint(trial, told, verified=again is not None))
+    return tuple(points)
 
 
-def usable_points(trials: Iterable[TrialResult]) -> tuple[TrialPoint, ...]:
+def usable_points(trials: Iterable[TrialResult], verified: Iterable[Verification] = ()) -> tuple[TrialPoint, ...]:
     """The points that could be deployed: what crashed or hung under one load is not to be trusted with another."""
-    return tuple(point for trial in trials if trial.failure is None for point in points_of(trial))
+    verified = tuple(verified)
+    return tuple(point for trial in trials if trial.failure is None for point in points_of(trial, verified))
 
 
 def pareto_front(points: Iterable[TrialPoint], percentile: Percentile) -> tuple[TrialPoint, ...]:

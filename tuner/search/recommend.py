@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tuner.measure.points import Interval
 from tuner.search.front import TrialPoint, pareto_front, points_of, usable_points
+from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
 
@@ -30,12 +31,16 @@ class Recommendation:
     front: tuple[TrialPoint, ...]
 
 
-def recommend(trials: Sequence[TrialResult], slo: SLO) -> Recommendation:
-    """Read a recommendation off the trials of a study, of which the first is the baseline."""
-    baseline = best_point([point for trial in trials[:1] for point in points_of(trial)], slo)
-    best = best_point(usable_points(trials), slo)
+def recommend(trials: Sequence[TrialResult], slo: SLO, verified: Sequence[Verification] = ()) -> Recommendation:
+    """Read a recommendation off the trials of a study, of which the first is the baseline.
+
+    Of a point that was verified counts what the verification says.
+    """
+    baseline = best_point([point for trial in trials[:1] for point in points_of(trial, verified)], slo)
+    points = usable_points(trials, verified)
+    best = best_point(points, slo)
     gain = ratio(best.point.throughput, baseline.point.throughput) if best and baseline else None
-    return Recommendation(slo, baseline, best, gain, pareto_front(usable_points(trials), slo.percentile))
+    return Recommendation(slo, baseline, best, gain, pareto_front(points, slo.percentile))
 
 
 def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:

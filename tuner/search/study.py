@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tuner.measure.points import Record
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
 from tuner.search.objectives import DIRECTIONS, as_optuna_trial
 from tuner.search.quiet import quiet_optuna
+from tuner.search.recommend import Recommendation, recommend
+from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.space.candidate import in_words
 from tuner.space.space import SearchSpace
@@ -21,6 +24,7 @@ from tuner.trial import TrialResult
 
 _IDENTITY = "identity"
 _RESULT = "result"
+_VERIFIED = "verified"
 _HYPERVOLUME = "hypervolume"
 
 
@@ -96,6 +100,27 @@ class Study:
     def trials(self) -> tuple[TrialResult, ...]:
         """The finished trials, the baseline first."""
         return tuple(self._trials)
+
+    @property
+    def verified(self) -> tuple[Verification, ...]:
+        """What was measured again after the search."""
+        stored = self._study.user_attrs.get(_VERIFIED, [])
+        return tuple(Verification.model_validate_json(text) for text in stored)
+
+    def add_verified(self, new: Sequence[Verification]) -> None:
+        """Record what was measured again, in one write."""
+        stored = self._study.user_attrs.get(_VERIFIED, [])
+        self._study.set_user_attr(_VERIFIED, [*stored, *(each.model_dump_json() for each in new)])
+
+    @property
+    def launches(self) -> int:
+        """How often a server was launched: for trials, and to verify."""
+        return len(self._trials) + sum(max(1, len(each.rounds)) for each in self.verified)
+
+    @property
+    def recommendation(self) -> Recommendation:
+        """What the study says now, for its own SLO."""
+        return recommend(self.trials, self.identity.slo, self.verified)
 
     @property
     def spent_s(self) -> float:

@@ -1,0 +1,89 @@
+"""What was measured again, on launches of its own, after the search.
+
+The best of many noisy numbers is too good. What is reported of a finalist therefore comes from rounds that nobody chose
+it by, spread over time, so that their spread shows what a machine that is not alone does from one moment to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import fmean, stdev
+
+from scipy import stats
+
+from tuner.measure.points import Interval, OperatingPoint, Record, ServerBreakdown
+from tuner.slo import PERCENTILES
+
+
+class Verification(Record):
+    """A trial's point, measured again.
+
+    Attributes:
+        trial: Which trial's config.
+        concurrency: Under which load.
+        rounds: One point a launch, in order of time; none when it failed.
+        failure: Why it did, in one line.
+    """
+
+    trial: int
+    concurrency: int
+    rounds: tuple[OperatingPoint, ...] = ()
+    failure: str | None = None
+
+    @property
+    def point(self) -> OperatingPoint | None:
+        """What the rounds say together; None when it failed."""
+        return None if self.failure or not self.rounds else _together(self.rounds)
+
+
+def _together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
+    return OperatingPoint(
+        concurrency=rounds[0].concurrency,
+        throughput=_mean([point.throughput for point in rounds]),
+        latency_ms={p: _mean([point.latency_ms[p] for point in rounds]) for p in PERCENTILES},
+        requests=sum(point.requests for point in rounds),
+        errors=sum(point.errors for point in rounds),
+        error=next((point.error for point in rounds if point.error), None),
+        window_s=sum(point.window_s for point in rounds),
+        client_cpu=fmean(point.client_cpu for point in rounds),
+        server=_all_servers([point.server for point in rounds if point.server]),
+    )
+
+
+def _mean(intervals: Sequence[Interval]) -> Interval:
+    """The mean over rounds: its t-interval, or what each round knows of itself, whichever is wider."""
+    count = len(intervals)
+    value = fmean(interval.value for interval in intervals)
+    within = fmean((interval.high - interval.low) / 2 for interval in intervals) / math.sqrt(count)
+    between = 0.0
+    if count > 1:
+        spread = stdev(interval.value for interval in intervals)
+        between = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
+    half = max(within, between)
+    return Interval(value=value, low=max(0.0, value - half), high=value + half)
+
+
+def _all_servers(servers: Sequence[ServerBreakdown]) -> ServerBreakdown | None:
+    """The server's view of all rounds: counts add up, means are weighted by them."""
+    inferences = sum(server.inferences for server in servers)
+    if not inferences:
+        return None
+
+    def mean(pick: Callable[[ServerBreakdown], float]) -> float:
+        return sum(pick(server) * server.inferences for server in servers) / inferences
+
+    batches: dict[int, tuple[int, float]] = {}
+    for size, (executions, service_ms) in (item for server in servers for item in server.batches.items()):
+        before, before_ms = batches.get(size, (0, 0.0))
+        total = before + executions
+        batches[size] = (total, (before * before_ms + executions * service_ms) / total)
+    return ServerBreakdown(
+        inferences=inferences,
+        executions=sum(server.executions for server in servers),
+        queue_ms=mean(lambda server: server.queue_ms),
+        compute_input_ms=mean(lambda server: server.compute_input_ms),
+        compute_infer_ms=mean(lambda server: server.compute_infer_ms),
+        compute_output_ms=mean(lambda server: server.compute_output_ms),
+        batches=dict(sorted(batches.items())),
+    )
