@@ -30,7 +30,7 @@ def verify(study: Study, bench: Bench, folder: Path, *, limits: Limits, progress
         bench: With the rules for these rounds.
         folder: For the servers' logs.
         limits: On each launch, and on all of it.
-        progress: Is told of each round.
+        progress: Is told of each finalist.
     """
     order = random.Random(bench.seed)  # noqa: S311 (no secret)
     reference = best_point(points_of(study.trials[0], study.verified), bench.slo)
@@ -49,7 +49,7 @@ def verify(study: Study, bench: Bench, folder: Path, *, limits: Limits, progress
             if time.monotonic() >= limits.until:
                 break
         study.add_verified([finalist.verification])
-    if baseline and baseline.done and not any(baseline.verification == each for each in study.verified):
+    if baseline and baseline.began and baseline.verification not in study.verified:
         study.add_verified([baseline.verification])
 
 
@@ -69,6 +69,11 @@ class _Again:
     def is_of(self, point: TrialPoint) -> bool:
         """Whether it is this point's."""
         return (point.trial.number, point.point.concurrency) == (self._number, self._concurrency)
+
+    @property
+    def began(self) -> bool:
+        """Whether there has been a round."""
+        return bool(self._rounds) or self._failure is not None
 
     @property
     def done(self) -> bool:
