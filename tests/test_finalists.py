@@ -61,7 +61,7 @@ def test_luck_makes_way_for_what_is_true(study: Study, bench: Bench, tmp_path: P
     assert found.baseline is not None
     assert found.baseline.verified
     assert found.gain is not None
-    assert found.gain.value == pytest.approx(2.0, rel=0.15)
+    assert found.gain.value == pytest.approx(2.0, rel=0.25)
     assert {(each.trial, len(each.rounds)) for each in study.verified} == {(0, 3), (1, 3), (2, 3)}
     assert study.launches == 3 + 9
 

@@ -36,9 +36,10 @@ def test_a_repository(slow_model: Path) -> None:
     assert (told["schema"], told["model"]) == (1, "slow")
     one, four = told["points"]
     assert (one["load"], four["load"]) == ({"concurrency": 1}, {"concurrency": 4})
-    # One instance, no batching: more requests only wait longer.
-    assert one["throughput"]["value"] == pytest.approx(four["throughput"]["value"], rel=0.15)
-    assert four["latency_ms"]["p50"]["value"] == pytest.approx(4 * one["latency_ms"]["p50"]["value"], rel=0.3)
+    # One instance of 10 ms, no batching: no load gets more than 100 a second, and more requests only wait longer.
+    assert 50 < one["throughput"]["value"] < 101
+    assert 50 < four["throughput"]["value"] < 101
+    assert four["latency_ms"]["p50"]["value"] > 2 * one["latency_ms"]["p50"]["value"]
     assert one["errors"] == 0
     assert one["average_batch_size"] == 1.0
     assert set(one) == {"load", "throughput", "latency_ms", "average_batch_size", "requests", "errors", "verified"}
