@@ -53,17 +53,18 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
     (outcome,) = result.outcomes
     assert result.failures == {}
     assert outcome.recommendation.best is not None
-    assert outcome.recommendation.best.point.throughput.value > 50
+    assert outcome.recommendation.best.point.throughput.value > 10
     assert len(outcome.study.trials) == 2
     verified = outcome.recommendation.best
     assert verified.verified
-    assert told.events == [
+    # How many finalists there are is for the measurements to say.
+    assert f"verifying trial {verified.trial.number} at concurrency {verified.point.concurrency}" in told.events
+    assert [event for event in told.events if not event.startswith("verifying")] == [
         "slow began with 0 trials and 600 s",
         "trial 0 began: the config as it is",
         "trial 0 ended",
         "trial 1 began: dynamic_batching, max_batch_size 8, instance_group.count 1",
         "trial 1 ended",
-        f"verifying trial {verified.trial.number} at concurrency {verified.point.concurrency}",
         "slow ended: all 2 trials are done",
     ]
 
