@@ -87,6 +87,7 @@ def test_the_only_models_error_is_the_runs(model_repository: ModelRepositoryFact
     model_repository.add("refuses")
     with pytest.raises(TuningError, match="does not work as it is: .*no weights here"):
         tune(_job(model_repository), out=RunFolder(tmp_path / "run"))
+    assert not RunFolder(tmp_path / "run").database.exists()
 
 
 def test_one_models_error_is_not_the_others(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def tune(
                 failures[model.name] = error
                 if len(models) > 1:
                     progress.note(f"{model.name}: {error}")
+        if out.database.exists() and not any(Study.load(out.database, m).trials for m in Study.models(out.database)):
+            out.database.unlink()  # Nothing was measured, so the folder is free for another try.
     if not outcomes:
         raise next(iter(failures.values()))
     return RunResult(out, tuple(outcomes), failures)

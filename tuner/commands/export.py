@@ -52,11 +52,10 @@ def _best_config(run: RunFolder, model: str, slo: tuple[str, ...]) -> str:
     study = Study.load(run.database, model)
     if not study.trials:
         raise JobError(f"{run.path}: the study of {model!r} has no finished trial")
-    # For another limit, what was verified for the study's own is a measurement among others.
-    found = recommend(study.trials, parse_slo(slo)) if slo else study.recommendation
+    found = recommend(study.trials, parse_slo(slo) if slo else study.identity.slo, study.verified)
     if found.best is None:
         raise SLOError(f"no measured candidate of {model} holds {found.slo}")
-    return config_with_provenance(study, found.best, found.gain)
+    return config_with_provenance(study, found.best, found.gain, found.slo)
 
 
 def _replace(study: Study, text: str) -> None:

@@ -17,7 +17,7 @@ from tuner.run_folder import RunFolder
 from tuner.search.front import TrialPoint, points_of
 from tuner.search.recommend import Recommendation
 from tuner.search.study import Study
-from tuner.slo import PERCENTILES
+from tuner.slo import PERCENTILES, SLO
 
 BEST_CONFIG = "best/config.pbtxt"
 _PROVENANCE = "# tritontune: "
@@ -30,7 +30,10 @@ def write_results(run: RunFolder, study: Study) -> Recommendation:
     _write(folder / "front.json", json.dumps(front_json(study, recommendation), indent=1) + "\n")
     _write(folder / "trials.csv", trials_csv(study))
     if recommendation.best:
-        _write(folder / BEST_CONFIG, config_with_provenance(study, recommendation.best, recommendation.gain))
+        _write(
+            folder / BEST_CONFIG,
+            config_with_provenance(study, recommendation.best, recommendation.gain, recommendation.slo),
+        )
         _write(folder / "best/config.diff", config_diff(study, recommendation.best))
     return recommendation
 
@@ -91,9 +94,8 @@ def trials_csv(study: Study) -> str:
     return text.getvalue()
 
 
-def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None) -> str:
-    """The config to deploy, with a comment on top that says what it was measured to do."""
-    slo = study.identity.slo
+def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None, slo: SLO) -> str:
+    """The config to deploy, with a comment on top that says what it was measured to do, and for which limit."""
     lines = [
         f"trial {best.trial.number} of {len(study.trials)} for model {study.identity.model}",
         f"{'verified' if best.verified else 'measured'} {point_in_words(best.point, slo.percentile)}; SLO: {slo}",
