@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import re
 
-import grpc
-
 from tuner.errors import Cause, ServerError, ServerHungError
+
+CODES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+"""The names of gRPC's status codes, by number."""
 
 _LONGEST = 300
 
-# As gRPC and Triton 2.51 word them; matched without regard to case, the first that fits.
+# As gRPC and Triton 2.51 word them, and our own engines; matched without regard to case, the first that fits.
 _CAUSES = (
     (re.compile("^DEADLINE_EXCEEDED"), Cause.HUNG),
     (re.compile("out of memory|failed to allocate|bad_alloc", re.IGNORECASE), Cause.OUT_OF_MEMORY),
@@ -22,9 +41,9 @@ _CAUSES = (
 )
 
 
-def describe(code: grpc.StatusCode, details: str | None) -> str:
+def describe(code: str, details: str | None) -> str:
     """`CODE: message`, in one line of at most some hundred characters."""
-    line = " ".join(f"{code.name}: {details or 'no details'}".split())
+    line = " ".join(f"{code}: {details or 'no details'}".split())
     return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
 
 

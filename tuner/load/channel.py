@@ -1,0 +1,72 @@
+"""How a worker process and its owner talk: whole Python objects over a socket pair, with descriptors beside them."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+_LENGTH_BYTES = 8
+_MOST_DESCRIPTORS = 4
+
+
+class Channel:
+    """One end of the pair.
+
+    Args:
+        end: The socket; closed with the channel.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+
+    def fileno(self) -> int:
+        """For waiting until there is something to receive."""
+        return self._end.fileno()
+
+    def send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
+        """Send an object, with copies of file descriptors.
+
+        Raises:
+            OSError: the other end is gone, or takes nothing for as long as the socket's time-out.
+        """
+        body = pickle.dumps(message)
+        socket.send_fds(self._end, [len(body).to_bytes(_LENGTH_BYTES, "little")], list(descriptors))
+        self._end.sendall(body)
+
+    def receive(self) -> tuple[Any, list[int]]:
+        """Receive the next object and its descriptors.
+
+        Raises:
+            EOFError: the other end is gone.
+        """
+        head, descriptors, _, _ = socket.recv_fds(self._end, _LENGTH_BYTES, _MOST_DESCRIPTORS)
+        head += self._exactly(_LENGTH_BYTES - len(head)) if head else b""
+        if not head:
+            raise EOFError
+        # The other end is a process of our own, so what it sends may be unpickled.
+        return pickle.loads(self._exactly(int.from_bytes(head, "little"))), descriptors  # noqa: S301
+
+    def close(self) -> None:
+        """Close this end; again is harmless."""
+        self._end.close()
+
+    def _exactly(self, count: int) -> bytes:
+        pieces = bytearray(count)
+        view = memoryview(pieces)
+        while view:
+            if not (got := self._end.recv_into(view)):
+                raise EOFError
+            view = view[got:]
+        return bytes(pieces)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,261 @@
+"""Offers load from worker processes, one or several, and reads along while they do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from tuner.errors import TuningError
+from tuner.load.channel import Channel
+from tuner.load.failures import failed
+from tuner.load.loads import Concurrency, Load
+from tuner.load.protocols import Samples, Watch
+from tuner.load.reading import LedgerReader, read_samples
+from tuner.load.worker import Answer, Ask, Offer
+from tuner.load.workload import Plan, Request
+
+# Long enough for most requests under way to end, so that they do not weigh on what is measured next.
+_DRAIN_S = 1.0
+# What a worker may take beyond what it was told to.
+_PATIENCE_S = 10.0
+_START_S = 60.0
+# All workers have the offer by then.
+_HEAD_START_NS = 2_000_000
+_MAIN = "import sys; sys.path[:] = {path!r}; from tuner.load.worker import main; main()"
+
+
+class WorkerEngine:
+    """A `LoadEngine` whose load comes from processes of its own, with their connections.
+
+    So the caller's computing, its garbage, and its other threads never delay a request, what a signal handler raises
+    in the caller never strikes the load, and one process more is all that it takes when one core is not enough.
+
+    Args:
+        plan: What to send where.
+        seed: Of the arrivals of open loops.
+        processes: How many workers.
+
+    Raises:
+        TuningError: a worker cannot be started.
+    """
+
+    def __init__(self, plan: Plan, *, seed: int = 0, processes: int = 1) -> None:
+        if not plan.workload.requests:
+            raise ValueError("there is no request to send")
+        self._plan = plan
+        self._seed = seed
+        self._workers: list[_Worker] = []
+        self.widen(processes)
+
+    @property
+    def processes(self) -> int:
+        """How many workers there are."""
+        return len(self._workers)
+
+    def widen(self, processes: int) -> None:
+        """Start more workers, until there are so many."""
+        fresh = [_Worker(self._plan) for _ in range(processes - len(self._workers))]
+        self._workers += fresh
+        try:
+            for worker in fresh:
+                worker.await_reply(_START_S)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, request: Request) -> bytes:
+        """Send one request and return its answer as it came; of several responses, the first.
+
+        Raises:
+            ServerError: the request failed; the message has its code and reason.
+        """
+        self._mend()
+        answer = self._workers[0].ask(request, self._plan.request_timeout_s)
+        if answer.error:
+            raise failed("a request failed", answer.error)
+        return answer.body
+
+    def offer(self, load: Load, watch: Watch, *, first_look_s: float) -> Samples:
+        """See `LoadEngine.offer`."""
+        self._mend()
+        workers = self._workers[: load.requests] if isinstance(load, Concurrency) else self._workers
+        with _ledgers(workers) as (readers, descriptors):
+            start_ns = time.monotonic_ns() + _HEAD_START_NS
+            for number, (worker, descriptor) in enumerate(zip(workers, descriptors, strict=True)):
+                worker.begin(Offer(load, self._seed, number, len(workers), start_ns), descriptor)
+            drain_s, over = 0.0, False
+            try:
+                pause_s: float | None = first_look_s
+                while pause_s is not None:
+                    over = _await_all(workers, pause_s)
+                    pause_s = None if over else watch(self._read(readers))
+                if over:
+                    watch(self._read(readers))
+                drain_s = _DRAIN_S
+            finally:
+                self._end(workers, readers, drain_s)
+            return self._read(readers)
+
+    def close(self) -> None:
+        """See `LoadEngine.close`."""
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, readers: Sequence[LedgerReader]) -> Samples:
+        return read_samples(readers, decoupled=self._plan.workload.decoupled)
+
+    def _end(self, workers: Sequence[_Worker], readers: Sequence[LedgerReader], drain_s: float) -> None:
+        """Have all of them stop, and make sure that they did."""
+        until_ns = time.monotonic_ns() + round(drain_s * 1e9)
+        for reader in readers:
+            reader.stop(until_ns)
+        try:
+            for worker in workers:
+                if worker.busy:
+                    worker.await_reply(drain_s + _PATIENCE_S)
+        except BaseException:
+            for worker in workers:
+                if worker.busy:
+                    worker.close()
+            raise
+
+    def _mend(self) -> None:
+        """Start workers in the place of those that did not survive the last offer."""
+        lost = [worker for worker in self._workers if worker.closed]
+        if lost:
+            wanted = len(self._workers)
+            self._workers = [worker for worker in self._workers if not worker.closed]
+            self.widen(wanted)
+        if not self._workers:
+            raise ValueError("the engine is closed")
+
+
+class _Worker:
+    """The owner's view of one worker process. It is told one thing at a time."""
+
+    def __init__(self, plan: Plan) -> None:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(_START_S)
+        self._channel = Channel(ours)
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
+        command = [sys.executable, "-I", "-c", _MAIN.format(path=sys.path), str(theirs.fileno())]
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 (our own Python)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._words,
+                stderr=self._words,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+        self.closed = False
+        self.busy = True
+        self._send(plan)
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def begin(self, offer: Offer, descriptor: int) -> None:
+        self.busy = True
+        self._send(offer, (descriptor,))
+
+    def ask(self, request: Request, timeout_s: float) -> Answer:
+        self.busy = True
+        self._send(Ask(request))
+        answer: Answer = self.await_reply(timeout_s + _PATIENCE_S)
+        return answer
+
+    def await_reply(self, within_s: float) -> Any:
+        """What it says when it has done what it was told.
+
+        Raises:
+            TuningError: it has broken, or says nothing in time.
+        """
+        if not select.select([self._channel], [], [], within_s)[0]:
+            self.close()
+            raise TuningError(f"the load generator did not answer in {within_s:g} s")
+        try:
+            reply, _ = self._channel.receive()
+        except (EOFError, OSError):
+            raise self._broken() from None
+        self.busy = False
+        return reply
+
+    def close(self) -> None:
+        """End the process; again is harmless."""
+        if self.closed:
+            return
+        self.closed = True
+        self._channel.close()
+        try:
+            # It ends by itself when it is idle and sees the channel closed.
+            self._process.wait(0 if self.busy else 1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._words.close()
+
+    def _send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
+        try:
+            self._channel.send(message, descriptors)
+        except OSError:
+            raise self._broken() from None
+
+    def _broken(self) -> TuningError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        self._words.seek(0)
+        lines = self._words.read().decode(errors="replace").strip().splitlines()
+        how = lines[-1] if lines else f"it ended with code {self._process.poll()}"
+        self.close()
+        return TuningError(f"the load generator has broken: {how}")
+
+
+@contextlib.contextmanager
+def _ledgers(workers: Sequence[_Worker]) -> Iterator[tuple[list[LedgerReader], list[int]]]:
+    """A ledger for each worker."""
+    descriptors: list[int] = []
+    readers: list[LedgerReader] = []
+    try:
+        for _ in workers:
+            reader, descriptor = LedgerReader.make()
+            readers.append(reader)
+            descriptors.append(descriptor)
+        yield readers, descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _await_all(workers: Sequence[_Worker], within_s: float) -> bool:
+    """Whether all of them have done what they were told, within the time."""
+    end = time.monotonic() + within_s
+    while busy := [worker for worker in workers if worker.busy]:
+        replying = select.select(busy, [], [], max(0.0, end - time.monotonic()))[0]
+        if not replying:
+            return False
+        for worker in replying:
+            worker.await_reply(0)
+    return True
