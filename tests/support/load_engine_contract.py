@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pytest
 
-from tuner.load.protocols import Concurrency, LoadEngine, Samples, Watch
+from tuner.errors import ServerError
+from tuner.load.engine import WorkerEngine
+from tuner.load.loads import Concurrency, Load, Replay, RequestRate
+from tuner.load.protocols import Samples, Watch
+from tuner.load.workload import DriverName, Plan
 
 
 class Service(Protocol):
     """A server with one model."""
 
-    @property
-    def address(self) -> str:
-        """`host:port` of the gRPC endpoint."""
-
-    @property
-    def requests(self) -> tuple[bytes, ...]:
-        """Requests to the model."""
+    def plan(self, driver: DriverName, request_timeout_s: float) -> Plan:
+        """How a driver reaches it, with requests to the model."""
 
     def successes(self) -> int:
         """How many requests the server has answered without error."""
@@ -47,43 +46,41 @@ def until_requests(count: int, *, at_most_s: float = 20.0) -> Watch:
     return lambda samples: None if len(samples) >= count or samples.wall_s > at_most_s else 0.02
 
 
-def target(service: Service) -> tuple[str, tuple[bytes, ...]]:
-    """Where to send which requests."""
-    return service.address, service.requests
+class LoadEngineContract:
+    """Subclass it with the driver, and with a fixture `serve`, a `Serve`."""
 
+    driver: ClassVar[DriverName]
 
-class LoadEngineContract(ABC):
-    """Subclass it with a fixture `serve`, a `Serve`, and `make_engine`."""
-
-    @abstractmethod
-    def make_engine(self, address: str, requests: tuple[bytes, ...], request_timeout_s: float) -> LoadEngine:
+    def engine(self, service: Service, request_timeout_s: float = 10.0, *, processes: int = 1) -> WorkerEngine:
         """The engine under test."""
+        return WorkerEngine(service.plan(self.driver, request_timeout_s), processes=processes)
 
     def offer(
         self,
         service: Service,
         watch: Watch,
         *,
-        concurrency: int = 4,
+        load: Load = Concurrency(4),  # noqa: B008 (frozen)
         request_timeout_s: float = 10.0,
         first_look_s: float = 0.05,
+        processes: int = 1,
     ) -> Samples:
         """One offer by an engine of its own."""
-        with self.make_engine(service.address, service.requests, request_timeout_s) as engine:
-            return engine.offer(Concurrency(concurrency), watch, first_look_s=first_look_s)
+        with self.engine(service, request_timeout_s, processes=processes) as engine:
+            return engine.offer(load, watch, first_look_s=first_look_s)
 
     @pytest.mark.parametrize("concurrency", [1, 7])
     def test_its_counts_agree_with_the_servers(self, serve: Serve, concurrency: int) -> None:
         service = serve("echo")
         before = service.successes()
-        samples = self.offer(service, until_requests(200), concurrency=concurrency)
+        samples = self.offer(service, until_requests(200), load=Concurrency(concurrency))
         served = service.successes() - before
         assert samples.ok.all()
         # Those under way at the end are served, too, and not in the samples.
         assert 200 <= len(samples) <= served <= len(samples) + concurrency
 
     def test_it_holds_the_concurrency(self, serve: Serve) -> None:
-        samples = self.offer(serve("sleep"), until_requests(150), concurrency=6)
+        samples = self.offer(serve("sleep"), until_requests(150), load=Concurrency(6))
         latency_s = (samples.done_ns - samples.sent_ns).sum() / 1e9
         span_s = (samples.done_ns[-1] - samples.sent_ns.min()) / 1e9
         # Little's law; what was under way at the end is missing from the sum.
@@ -118,7 +115,7 @@ class LoadEngineContract(ABC):
         assert samples.cpu_s < 0.5
 
     def test_a_request_that_is_not_answered_fails_at_its_deadline(self, serve: Serve) -> None:
-        samples = self.offer(serve("hang"), until_requests(3), concurrency=3, request_timeout_s=0.3)
+        samples = self.offer(serve("hang"), until_requests(3), load=Concurrency(3), request_timeout_s=0.3)
         assert not samples.ok.any()
         assert all(message.startswith("DEADLINE_EXCEEDED: ") for message in samples.errors)
         latency_s = (samples.done_ns - samples.sent_ns) / 1e9
@@ -149,7 +146,8 @@ class LoadEngineContract(ABC):
         assert all(message.startswith(("UNAVAILABLE: ", "CANCELLED: ")) for message in samples.errors)
 
     def test_a_server_that_is_not_there_ends_in_errors(self, serve: Serve) -> None:
-        with self.make_engine("127.0.0.1:9", serve("echo").requests, 5) as engine:
+        plan = serve("echo").plan(self.driver, 5)
+        with WorkerEngine(replace(plan, endpoint=replace(plan.endpoint, address="127.0.0.1:9"))) as engine:
             samples = engine.offer(Concurrency(2), until_requests(4), first_look_s=0.05)
         assert not samples.ok.any()
         assert all(message.startswith("UNAVAILABLE: ") for message in samples.errors)
@@ -184,7 +182,7 @@ class LoadEngineContract(ABC):
         assert gaps_s.max() < 0.25
 
     def test_it_can_offer_again_another_load(self, serve: Serve) -> None:
-        with self.make_engine(*target(serve("echo")), 10) as engine:
+        with self.engine(serve("echo")) as engine:
             first = engine.offer(Concurrency(2), until_requests(20), first_look_s=0.05)
             second = engine.offer(Concurrency(5), until_requests(20), first_look_s=0.05)
         assert first.ok.all()
@@ -197,7 +195,7 @@ class LoadEngineContract(ABC):
         def watch(_: Samples) -> float | None:
             raise kind("enough")
 
-        with self.make_engine(*target(serve(model)), 60) as engine:
+        with self.engine(serve(model), 60) as engine:
             began = time.monotonic()
             with pytest.raises(kind, match="enough"):
                 engine.offer(Concurrency(4), watch, first_look_s=0.05)
@@ -207,12 +205,88 @@ class LoadEngineContract(ABC):
         def watch(_: Samples) -> float | None:
             raise RuntimeError("enough")
 
-        with self.make_engine(*target(serve("sleep")), 10) as engine:
+        with self.engine(serve("sleep")) as engine:
             with pytest.raises(RuntimeError, match="enough"):
                 engine.offer(Concurrency(4), watch, first_look_s=0.05)
             assert engine.offer(Concurrency(4), until_requests(20), first_look_s=0.05).ok.all()
 
+    def test_what_comes_back_is_counted(self, serve: Serve) -> None:
+        samples = self.offer(serve("echo"), until_requests(10))
+        assert len(samples.received) == len(samples)
+        assert (samples.received[samples.ok] > 0).all()
+        assert (samples.lag_us == 0).all()
+        assert samples.processes == 1
+
+    def test_an_open_loop_keeps_its_schedule(self, serve: Serve) -> None:
+        samples = self.offer(serve("echo"), for_seconds(1.0), load=RequestRate(200, "constant"))
+        assert samples.ok.all()
+        assert 190 <= len(samples) <= 201
+        # Due every 5 ms, whatever happened in between.
+        assert set(np.diff(np.sort(samples.sent_ns)).tolist()) == {5_000_000}
+        assert np.median(samples.lag_us) < 5_000
+
+    def test_poisson_arrivals_are_as_the_seed_says(self, serve: Serve) -> None:
+        service = serve("echo")
+        schedules = []
+        for _ in range(2):
+            samples = self.offer(service, until_requests(40), load=RequestRate(300, "poisson"))
+            schedules.append(np.diff(np.sort(samples.sent_ns)[:40]).tolist())
+        assert schedules[0] == schedules[1]
+        assert len(set(schedules[0])) > 30
+
+    def test_an_open_loop_goes_on_sending_while_nothing_is_answered(self, serve: Serve) -> None:
+        samples = self.offer(
+            serve("hang"), until_requests(30), load=RequestRate(100, "constant"), request_timeout_s=0.3
+        )
+        assert not samples.ok.any()
+        assert set(np.diff(np.sort(samples.sent_ns)).tolist()) == {10_000_000}
+
+    def test_a_recording_is_replayed_and_ends_by_itself(self, serve: Serve) -> None:
+        offsets_ns = (0, 1_000_000, 1_000_000, 50_000_000, 200_000_000)
+        looks: list[int] = []
+
+        def watch(samples: Samples) -> float:
+            looks.append(len(samples))
+            return 60.0
+
+        samples = self.offer(serve("sleep"), watch, load=Replay("test", offsets_ns))
+        sent_ns = np.sort(samples.sent_ns)
+        assert (sent_ns - sent_ns[0]).tolist() == list(offsets_ns)
+        assert samples.ok.all()
+        assert looks[-1] == 5
+
+    @pytest.mark.parametrize("load", [Concurrency(5), RequestRate(250, "constant")])
+    def test_several_processes_share_a_load(self, serve: Serve, load: Load) -> None:
+        looks: list[Samples] = []
+
+        def watch(samples: Samples) -> float | None:
+            looks.append(samples)
+            return None if len(samples) >= 100 or samples.wall_s > 20 else 0.1
+
+        service = serve("sleep")
+        before = service.successes()
+        samples = self.offer(service, watch, load=load, processes=2)
+        assert samples.processes == 2
+        assert samples.ok.all()
+        assert len(samples) <= service.successes() - before
+        assert (np.diff(samples.done_ns) >= 0).all()
+        for look in looks:
+            assert look.done_ns.tolist() == samples.done_ns[: len(look)].tolist()
+        if isinstance(load, RequestRate):
+            assert set(np.diff(np.sort(samples.sent_ns)[:90]).tolist()) == {4_000_000}
+
+    def test_one_request_of_its_own_brings_its_answer(self, serve: Serve) -> None:
+        service = serve("echo")
+        with self.engine(service) as engine:
+            answer = engine.ask(service.plan(self.driver, 10).workload.requests[0])
+        assert len(answer) > 4
+
+    def test_one_request_of_its_own_that_fails_says_why(self, serve: Serve) -> None:
+        service = serve("fail")
+        with self.engine(service) as engine, pytest.raises(ServerError, match="INTERNAL: .*the model says no"):
+            engine.ask(service.plan(self.driver, 10).workload.requests[0])
+
     def test_it_closes_more_than_once(self, serve: Serve) -> None:
-        engine = self.make_engine(*target(serve("echo")), 10)
+        engine = self.engine(serve("echo"))
         engine.close()
         engine.close()

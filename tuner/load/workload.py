@@ -8,6 +8,7 @@ from typing import Literal
 
 from tuner.servers.endpoint import Endpoint
 
+DriverName = Literal["wire", "grpcio", "http"]
 Compression = Literal["gzip", "deflate"]
 
 
@@ -76,11 +77,12 @@ class Plan:
     Attributes:
         driver: `wire` (unary gRPC, our own framing), `grpcio` (streams, sequences, compression), or `http`.
         request_timeout_s: Deadline of each request; past it, it has failed.
-        connections: How many to spread the requests over, for each process; `wire` opens more where a peer's limits ask for it.
+        connections: How many to spread the requests over, for each process; `wire` opens more
+            where a peer's limits ask for it.
         compression: Of request bodies; `grpcio` only.
     """
 
-    driver: Literal["wire", "grpcio", "http"]
+    driver: DriverName
     endpoint: Endpoint
     workload: Workload
     request_timeout_s: float

@@ -1,0 +1,102 @@
+"""Servers with one model each, as the contract of load engines wants them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.inference_peer import InferencePeer, request_for
+from support.load_engine_contract import Serve, Service
+from support.repositories import ModelRepositoryFactory, config_text
+
+from tuner.load.inputs import make_inputs
+from tuner.load.requests import RequestOptions, build_workload
+from tuner.load.workload import DriverName, Plan, Request, Workload
+from tuner.models.interface import ModelInterface
+from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint, Protocol
+from tuner.servers.installation import TritonInstallation
+from tuner.servers.process import ProcessLauncher
+from tuner.servers.process_server import ProcessServer
+from tuner.servers.protocols import Launch
+
+_MODELS = {
+    "echo": ("identity", config_text()),
+    "doomed": ("identity", config_text()),
+    "sleep": ("slow", config_text(instances=2, sleep_ms=10)),
+    "flaky": ("fails_requests", config_text(fail_every=3, message="the model says no")),
+    "fail": ("fails_requests", config_text(message="the model says no")),
+    "hang": ("hangs", config_text()),
+}
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """A model of an `InferencePeer` as a service of the contract."""
+
+    server: InferencePeer
+    model: str
+
+    def plan(self, driver: DriverName, request_timeout_s: float) -> Plan:
+        requests = tuple(Request(request_for(self.model, bytes([number]))) for number in range(1, 4))
+        return Plan(driver, Endpoint(self.server.address), Workload(self.model, (requests,)), request_timeout_s)
+
+    def successes(self) -> int:
+        return self.server.successes[self.model]
+
+    def kill(self) -> None:
+        self.server.stop()
+
+
+@dataclass(frozen=True)
+class TritonService:
+    """A Triton with one model as a service of the contract."""
+
+    server: ProcessServer
+    http_address: str
+    model: str
+
+    def plan(self, driver: DriverName, request_timeout_s: float) -> Plan:
+        with TritonClient(Endpoint(self.server.grpc_address)) as client:
+            interface = ModelInterface.of(client.model_config(self.model))
+        inputs = make_inputs(interface, shapes={}, pool=3, seed=0)
+        protocol: Protocol = "http" if driver == "http" else "grpc"
+        address = self.http_address if driver == "http" else self.server.grpc_address
+        workload = build_workload(interface, (inputs,), RequestOptions(), protocol)
+        return Plan(driver, Endpoint(address, protocol), workload, request_timeout_s)
+
+    def successes(self) -> int:
+        with TritonClient(Endpoint(self.server.grpc_address)) as client:
+            return int(client.statistics(self.model).inference_stats.success.count)
+
+    def kill(self) -> None:
+        os.kill(self.server.pid, signal.SIGKILL)
+
+
+@contextmanager
+def triton_services(installation: TritonInstallation, folder: Path) -> Iterator[Serve]:
+    """Starts a Triton for each model when it is asked for, with gRPC and HTTP, and stops all in the end."""
+    factory = ModelRepositoryFactory(folder)
+    running: dict[str, Service] = {}
+    with ExitStack() as servers:
+
+        def start(model: str) -> Service:
+            if model not in running:
+                source, config = _MODELS[model]
+                factory.add(source, name=model, config=config)
+                with socket.create_server(("127.0.0.1", 0)) as probe:
+                    port = probe.getsockname()[1]
+                http = ("--allow-http=true", "--http-address=127.0.0.1", f"--http-port={port}")
+                launcher = ProcessLauncher(installation, http)
+                server = launcher.launch(Launch(folder, model, folder.with_suffix(f".{model}.log"), 30))
+                assert isinstance(server, ProcessServer)
+                servers.callback(server.stop, grace_s=0.5)
+                running[model] = TritonService(server, f"127.0.0.1:{port}", model)
+            return running[model]
+
+        yield start
