@@ -27,6 +27,8 @@ from tuner.load.workload import Plan, Request
 
 # Long enough for most requests under way to end, so that they do not weigh on what is measured next.
 _DRAIN_S = 1.0
+# Who presses Ctrl-C waits for it; yet requests that are cancelled are the harder way for a server.
+_HURRIED_DRAIN_S = 0.25
 # What a worker may take beyond what it was told to.
 _PATIENCE_S = 10.0
 _START_S = 60.0
@@ -94,7 +96,7 @@ class WorkerEngine:
             start_ns = time.monotonic_ns() + _HEAD_START_NS
             for number, (worker, descriptor) in enumerate(zip(workers, descriptors, strict=True)):
                 worker.begin(Offer(load, self._seed, number, len(workers), start_ns), descriptor)
-            drain_s, over = 0.0, False
+            drain_s, over = _HURRIED_DRAIN_S, False
             try:
                 pause_s: float | None = first_look_s
                 while pause_s is not None:

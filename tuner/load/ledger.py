@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Literal
 
 CAPACITY: Final = 1 << 26
 """Requests that an offer can note: at 30,000 a second, after 37 minutes it is full, and the offer ends."""
@@ -25,11 +25,12 @@ MESSAGE_BYTES: Final = 1 << 11
 MOST_MESSAGES: Final = 50
 _OTHER = "other errors"
 
+Form = Literal["q", "i", "I", "h"]
 _PAGE = 4096
 _MESSAGES_AT = _PAGE
 _ARRAYS_AT = _MESSAGES_AT + -(-(MOST_MESSAGES + 2) * MESSAGE_BYTES // _PAGE) * _PAGE
 # Name, format, and bytes of an element; every array has room for `CAPACITY`.
-_ARRAYS = (
+_ARRAYS: tuple[tuple[str, Form, int], ...] = (
     ("sent_ns", "q", 8),
     ("done_ns", "q", 8),
     ("first_ns", "q", 8),
@@ -42,7 +43,7 @@ _ARRAYS = (
 SIZE: Final = _ARRAYS_AT + CAPACITY * sum(size for _, _, size in _ARRAYS)
 
 
-def array_places() -> Iterator[tuple[str, int, str]]:
+def array_places() -> Iterator[tuple[str, int, Form]]:
     """Name, offset in bytes and format of each array."""
     at = _ARRAYS_AT
     for name, form, size in _ARRAYS:
@@ -113,8 +114,16 @@ class LedgerWriter:
         self.outcome[place] = outcome
         self.lag_us[place] = lag_us
         self.received[place] = min(received, 0xFFFFFFFF)
-        self.control[COUNT] = place + 1
-        if place + 1 == CAPACITY:
+        self.raise_count(place + 1)
+
+    def raise_count(self, count: int) -> None:
+        """Say that so many requests are noted.
+
+        Raises:
+            Full: there is no room for more.
+        """
+        self.control[COUNT] = count
+        if count == CAPACITY:
             raise Full
 
     def note_responses(self, first_ns: int, count: int, gaps_us: list[int]) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -60,9 +60,9 @@ class LedgerReader:
         began_ns = self.word(ledger.BEGAN_NS)
         return (self.word(ledger.ENDED_NS) or time.monotonic_ns()) - began_ns if began_ns else 0
 
-    def array(self, name: str, count: int) -> npt.NDArray[np.generic]:
+    def array(self, name: str, count: int) -> npt.NDArray[Any]:
         """The first elements of an array; they cannot be written to."""
-        view: npt.NDArray[np.generic] = self._arrays[name][:count].view()
+        view: npt.NDArray[Any] = self._arrays[name][:count].view()
         view.flags.writeable = False
         return view
 
@@ -84,7 +84,9 @@ def read_samples(readers: Sequence[LedgerReader], *, decoupled: bool = False) ->
     cpu_s = sum(reader.word(ledger.CPU_NS) for reader in readers) / 1e9
     counts = _counts(readers)
     names = ["sent_ns", "done_ns", "lag_us", "received", "outcome"] + ["first_ns", "responses"] * decoupled
-    columns = {name: [reader.array(name, count) for reader, count in zip(readers, counts, strict=True)] for name in names}
+    columns = {
+        name: [reader.array(name, count) for reader, count in zip(readers, counts, strict=True)] for name in names
+    }
     order = None
     if len(readers) > 1:
         order = np.argsort(np.concatenate(columns["done_ns"]), kind="stable")
@@ -121,11 +123,11 @@ def _counts(readers: Sequence[LedgerReader]) -> list[int]:
     ]
 
 
-def _merged(parts: list[npt.NDArray[np.generic]], order: npt.NDArray[np.intp] | None) -> npt.NDArray[np.generic]:
+def _merged(parts: list[npt.NDArray[Any]], order: npt.NDArray[np.intp] | None) -> npt.NDArray[Any]:
     return parts[0] if order is None else _frozen(np.concatenate(parts)[order])
 
 
-def _errors(readers: Sequence[LedgerReader], outcomes: list[npt.NDArray[np.generic]]) -> dict[str, int]:
+def _errors(readers: Sequence[LedgerReader], outcomes: list[npt.NDArray[Any]]) -> dict[str, int]:
     errors: dict[str, int] = {}
     for reader, outcome in zip(readers, outcomes, strict=True):
         if not (messages := reader.messages()):
@@ -138,9 +140,11 @@ def _errors(readers: Sequence[LedgerReader], outcomes: list[npt.NDArray[np.gener
     return errors
 
 
-def _responses(readers: Sequence[LedgerReader], merged: dict[str, npt.NDArray[np.generic]]) -> Responses:
+def _responses(readers: Sequence[LedgerReader], merged: dict[str, npt.NDArray[Any]]) -> Responses:
     gaps = [reader.array("gap_us", reader.word(ledger.GAPS)) for reader in readers]
-    return Responses(merged["first_ns"], merged["responses"], _merged(gaps, None) if len(gaps) == 1 else np.concatenate(gaps))
+    return Responses(
+        merged["first_ns"], merged["responses"], _merged(gaps, None) if len(gaps) == 1 else np.concatenate(gaps)
+    )
 
 
 def _frozen(array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:

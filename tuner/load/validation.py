@@ -1,0 +1,26 @@
+"""Whether an answer is the one that was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tuner.load.failures import describe
+
+
+def mismatch(answer: bytes, expected: Mapping[str, bytes]) -> str | None:
+    """What is wrong with a serialised `ModelInferResponse`, as `CODE: message`; None when it is as expected.
+
+    Args:
+        answer: The response, its outputs in `raw_output_contents`.
+        expected: Raw bytes by output; others may be there.
+    """
+    from tritonclient.grpc import service_pb2  # noqa: PLC0415 (most workers do without gRPC)
+
+    response = service_pb2.ModelInferResponse.FromString(answer)
+    contents = {output.name: raw for output, raw in zip(response.outputs, response.raw_output_contents, strict=False)}
+    for name, wanted in expected.items():
+        if name not in contents:
+            return describe("DATA_LOSS", f"output {name} is missing, and --input-data expects it")
+        if contents[name] != wanted:
+            return describe("DATA_LOSS", f"output {name} differs from what --input-data expects")
+    return None

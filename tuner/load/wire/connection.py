@@ -1,0 +1,505 @@
+"""One HTTP/2 connection as a client of unary gRPC sees it, without its socket: bytes in, bytes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tuner.load.failures import describe
+from tuner.load.wire import frames
+from tuner.load.wire.frames import DATA, HEAD, HEAD_BYTES, HEADERS, ProtocolError
+from tuner.load.wire.header_blocks import OK, HeaderBlocks
+from tuner.load.wire.pattern import Pattern
+from tuner.load.workload import Request
+
+# Of a peer's header block, in one frame or several.
+_LARGEST_BLOCK = 1 << 20
+# We give the peer all the room that there is, and renew it when half of it is used.
+_RENEW_AT = frames.LARGEST_WINDOW // 2
+_PREFIX_BYTES: Final = 5  # of a gRPC message: whether it is compressed, and its length
+_MOST_TRIES = 3
+_RESET_CODES = {
+    "CANCEL": "CANCELLED",
+    "REFUSED_STREAM": "UNAVAILABLE",
+    "ENHANCE_YOUR_CALM": "RESOURCE_EXHAUSTED",
+    "INADEQUATE_SECURITY": "PERMISSION_DENIED",
+}
+
+
+class Framed:
+    """A request as frames, but for the number of its stream.
+
+    Args:
+        request: What to send.
+        block: The header block of every request.
+    """
+
+    __slots__ = ("before", "between", "block", "body", "request", "size", "small", "validates")
+
+    def __init__(self, request: Request, block: bytes) -> None:
+        self.request = request
+        self.validates = bool(request.expected)
+        message = b"\0" + len(request.body).to_bytes(4, "big") + request.body
+        self.size = len(message)
+        self.small = self.size <= frames.DEFAULT_FRAME
+        # In front of a stream's number, and between that and its second mention.
+        self.before = frames.frame(HEADERS, frames.END_HEADERS, 0, block)[:5]
+        self.block = block
+        self.between = block + frames.frame(DATA, frames.END_STREAM, 0, message)[:5] if self.small else b""
+        self.body: bytes | memoryview = message if self.small else memoryview(message)
+
+
+class Stream:
+    """A request under way.
+
+    Attributes:
+        framed: The request.
+        slot: Whose it is.
+        sent_ns: When it was sent, or due.
+        lag_us: How much later than due it was sent.
+        tries: How often it was sent.
+        number: Of the stream.
+        received: Bytes of its DATA frames so far.
+        wanted: How many there will be; known with the first five.
+        answer: The DATA itself, where somebody wants to look at it.
+        error: `CODE: message`, once it has ended with one.
+    """
+
+    __slots__ = (
+        "answer",
+        "at",
+        "error",
+        "framed",
+        "lag_us",
+        "number",
+        "prefix",
+        "received",
+        "sent_ns",
+        "slot",
+        "tries",
+        "wanted",
+        "window",
+    )
+
+    def __init__(self, framed: Framed, slot: int, sent_ns: int, lag_us: int = 0) -> None:
+        self.framed = framed
+        self.slot = slot
+        self.sent_ns = sent_ns
+        self.lag_us = lag_us
+        self.tries = 1
+        self.number = 0
+        self.received = 0
+        self.wanted = _PREFIX_BYTES
+        self.prefix = b""
+        self.answer: bytearray | None = bytearray() if framed.validates else None
+        self.error: str | None = None
+        # Of a large request: how much of it was sent, and how much more its window takes.
+        self.at = 0
+        self.window = 0
+
+    def renew(self, framed: Framed, sent_ns: int) -> None:
+        """Become the next request of the same slot."""
+        self.framed, self.sent_ns = framed, sent_ns
+        self.received = 0
+        if self.prefix or self.error or self.answer is not None or framed.validates:
+            self.tries, self.answer = 1, bytearray() if framed.validates else None
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what came of it, to be sent once more."""
+        self.received, self.error = 0, None
+        if self.prefix:
+            self.wanted, self.prefix, self.at = _PREFIX_BYTES, b"", 0
+        if self.answer is not None:
+            self.answer = bytearray()
+
+
+@dataclass
+class _OpenBlock:
+    """A header block of which more frames are to come."""
+
+    stream: int
+    flags: int
+    block: bytearray
+
+
+class Connection:
+    """A connection after its first bytes were exchanged, or before.
+
+    What is to be sent gathers in `out`, and requests that have ended in `finished`; both are the caller's to take.
+
+    Attributes:
+        out: Pieces of bytes to send, in order.
+        bulky: Whether there are large ones among them, not to be copied.
+        streams: Requests under way by number, in the order in which they were sent.
+        finished: Requests that have ended; `Stream.error` says how.
+        refused: Requests that the peer has not looked at, and that may be sent again.
+        peer_is_known: Whether the peer's settings have come.
+        closing: Whether it takes no more requests.
+    """
+
+    def __init__(self, *, first_stream: int = 1) -> None:
+        self.out: list[bytes | memoryview] = [
+            frames.PREFACE,
+            frames.settings(
+                {
+                    frames.HEADER_TABLE_SIZE: 0,
+                    frames.ENABLE_PUSH: 0,
+                    frames.INITIAL_WINDOW_SIZE: frames.LARGEST_WINDOW,
+                    frames.MAX_FRAME_SIZE: frames.LARGEST_FRAME,
+                }
+            ),
+            frames.window_update(0, frames.LARGEST_WINDOW - frames.DEFAULT_WINDOW),
+        ]
+        self.bulky = False
+        self.streams: dict[int, Stream] = {}
+        self.finished: list[Stream] = []
+        self.refused: list[Stream] = []
+        self.peer_is_known = False
+        self.closing = False
+        self._next = first_stream
+        self._blocks = HeaderBlocks()
+        self._kept = b""
+        # The DATA frame that is coming: its stream, what is left of it, and whether it ends the stream.
+        self._data: Stream | None = None
+        self._left = 0
+        self._ends = False
+        self._open_block: _OpenBlock | None = None
+        self._unrenewed = 0
+        self._window = frames.DEFAULT_WINDOW
+        self._stream_window = frames.DEFAULT_WINDOW
+        self._largest_frame = frames.DEFAULT_FRAME
+        self._most_streams = frames.LAST_STREAM
+        self._unsent: dict[int, Stream] = {}
+        # The last answer that came in three frames: its header block, size, and trailers; and what looks like it.
+        self._headers_seen = b""
+        self._seen: tuple[bytes, int, bytes] | None = None
+        self._pattern: Pattern | None = None
+        self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
+            DATA: self._padded_data,
+            HEADERS: self._headers,
+            frames.CONTINUATION: self._continuation,
+            frames.GOAWAY: self._goaway,
+            frames.PING: self._ping,
+            frames.PUSH_PROMISE: self._push,
+            frames.RST_STREAM: self._reset,
+            frames.SETTINGS: self._settings,
+            frames.WINDOW_UPDATE: self._window_update,
+        }
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes another request now."""
+        return not self.closing and len(self.streams) < self._most_streams
+
+    @property
+    def at_ease(self) -> Pattern | None:
+        """How answers look at a glance, while nothing else is going on here; else None."""
+        busy = self._kept or self._left or self._open_block or self._unsent or self.out or self.closing
+        return None if busy else self._pattern
+
+    def send(self, stream: Stream) -> None:
+        """Send a request; there must be room for it."""
+        number = self._next
+        self._next += 2
+        if self._next > frames.LAST_STREAM:
+            self.closing = True
+        stream.number = number
+        self.streams[number] = stream
+        framed = stream.framed
+        name = number.to_bytes(4, "big")
+        if framed.small and framed.size <= self._window and framed.size <= self._stream_window and not self._unsent:
+            self._window -= framed.size
+            self.out += (framed.before, name, framed.between, name, framed.body)
+            return
+        self.out.append(framed.before + name + framed.block)
+        stream.window = self._stream_window
+        self._unsent[number] = stream
+        self._send_unsent()
+
+    def cancel(self, stream: Stream, error: str) -> None:
+        """End a request that is under way, with an error."""
+        self._unsent.pop(stream.number, None)
+        self.out.append(frames.reset(stream.number, frames.CANCEL))
+        self._finish(stream, error)
+
+    def lose(self, error: str) -> None:
+        """End all requests under way: the connection is gone."""
+        self.closing = True
+        for stream in list(self.streams.values()):
+            self._finish(stream, error)
+
+    def receive(self, data: bytes) -> None:  # noqa: C901 (the hot path, where a call costs as much as a branch)
+        """Take what has come from the peer, cut anywhere.
+
+        Raises:
+            ProtocolError: it is not HTTP/2, or not such as a server may send. The connection is of no more use.
+        """
+        if self._kept:
+            data = self._kept + data
+        at, end = 0, len(data)
+        while True:
+            if self._left:
+                at = self._go_on_with_data(data, at)
+                if self._left:
+                    break
+            if end - at < HEAD_BYTES:
+                break
+            high, low, kind, flags, number = HEAD.unpack_from(data, at)
+            length, start = high << 16 | low, at + HEAD_BYTES
+            if self._open_block is not None and kind != frames.CONTINUATION:
+                raise ProtocolError("another frame within a header block")
+            if kind == DATA and not flags & frames.PADDED:
+                at = start
+                self._begin_data(number, length, flags)
+                continue
+            if kind == HEADERS and self._pattern is not None and self._take_whole(self._pattern, data, at):
+                at += self._pattern.total
+                continue
+            if length > _LARGEST_BLOCK:
+                raise ProtocolError(f"a frame of {length} bytes")
+            if end - start < length:
+                break
+            at = start + length
+            # PRIORITY is for servers, and frames of unknown types are to be ignored.
+            if handle := self._handlers.get(kind):
+                handle(flags, number & frames.LAST_STREAM, data[start:at])
+        self._kept = data[at:]
+
+    def _go_on_with_data(self, data: bytes, at: int) -> int:
+        """Take what there is of the DATA frame that is coming. Returns where it ends."""
+        stop = min(at + self._left, len(data))
+        self._left -= stop - at
+        self._take(data, at, stop)
+        if not self._left:
+            self._end_data()
+        return stop
+
+    def _take_whole(self, pattern: Pattern, data: bytes, at: int) -> bool:
+        """Take the answer at a place, if it lies there whole and looks like the last one."""
+        number = pattern.match(data, at)
+        stream = self.streams.get(number)
+        if stream is None or stream.received or stream.answer is not None or number in self._unsent:
+            return False
+        del self.streams[number]
+        stream.received = pattern.size
+        self.finished.append(stream)
+        self.count(pattern.size)
+        return True
+
+    def _learn(self, stream: Stream, trailers: bytes) -> None:
+        """Remember what an answer looked like that ended well."""
+        seen = self._headers_seen, stream.received, trailers
+        if seen != self._seen:
+            self._seen = seen
+            short = stream.received <= frames.DEFAULT_FRAME
+            self._pattern = Pattern(*seen) if self._headers_seen and short else None
+
+    def count(self, length: int) -> None:
+        """Take so much off the window that we gave the peer."""
+        self._unrenewed += length
+        if self._unrenewed > _RENEW_AT:
+            self.out.append(frames.window_update(0, self._unrenewed))
+            self._unrenewed = 0
+
+    def _begin_data(self, number: int, length: int, flags: int) -> None:
+        stream = self.streams.get(number)
+        if stream is None:
+            self._check_known(number, "DATA")
+        self._data, self._left, self._ends = stream, length, bool(flags & frames.END_STREAM)
+        self.count(length)
+        if not length:
+            self._end_data()
+
+    def _take(self, data: bytes, start: int, stop: int) -> None:
+        """A part of the DATA frame that is being received."""
+        stream = self._data
+        if stream is None:
+            return
+        if stream.received < _PREFIX_BYTES:
+            stream.prefix += data[start : min(stop, start + _PREFIX_BYTES - stream.received)]
+            if len(stream.prefix) == _PREFIX_BYTES:
+                stream.wanted += int.from_bytes(stream.prefix[1:], "big")
+        stream.received += stop - start
+        if stream.answer is not None:
+            stream.answer += data[start:stop]
+
+    def _end_data(self) -> None:
+        stream, self._data = self._data, None
+        if self._ends and stream is not None and stream.number in self.streams:
+            self._finish(stream, describe("INTERNAL", "the server ended a stream without a status"))
+
+    def _whole_block(self, number: int, block: bytes, flags: int) -> None:
+        meaning = self._blocks.meaning(block)
+        stream = self.streams.get(number)
+        if stream is None:
+            self._check_known(number, "HEADERS")
+            return
+        status = meaning.status
+        if flags & frames.END_STREAM:
+            if status is None:
+                status = describe("INTERNAL", "the server ended a stream without a status")
+            elif status == OK:
+                status = _fault(stream)
+                if status is None:
+                    self._learn(stream, block)
+            self._finish(stream, status)
+        elif status is None and not meaning.informational:
+            self._headers_seen = block
+        elif status is not None and status != OK:
+            # An HTTP error with a body of its own, which nobody needs.
+            self.cancel(stream, status)
+
+    def _finish(self, stream: Stream, error: str | None) -> None:
+        del self.streams[stream.number]
+        if self._unsent.pop(stream.number, None):
+            self.out.append(frames.reset(stream.number, frames.CANCEL))
+        stream.error = error
+        self.finished.append(stream)
+
+    def _padded_data(self, flags: int, number: int, payload: bytes) -> None:
+        content = frames.unpadded(flags, payload)
+        self._begin_data(number, len(payload), flags)
+        self._left = 0
+        self._take(content, 0, len(content))
+        self._end_data()
+
+    def _push(self, _flags: int, _number: int, _payload: bytes) -> None:
+        raise ProtocolError("a push, which we had refused")
+
+    def _ping(self, flags: int, number: int, payload: bytes) -> None:
+        if len(payload) != 8 or number:
+            raise ProtocolError("a PING that is none")
+        if not flags & frames.ACK:
+            self.out.append(frames.frame(frames.PING, frames.ACK, 0, payload))
+
+    def _settings(self, flags: int, _number: int, payload: bytes) -> None:
+        if flags & frames.ACK:
+            if payload:
+                raise ProtocolError("a SETTINGS frame that acknowledges and sets")
+            return
+        for name, value in frames.read_settings(payload):
+            if name == frames.INITIAL_WINDOW_SIZE:
+                for stream in self._unsent.values():
+                    stream.window += value - self._stream_window
+                self._stream_window = value
+            elif name == frames.MAX_FRAME_SIZE:
+                self._largest_frame = value
+            elif name == frames.MAX_CONCURRENT_STREAMS:
+                self._most_streams = value
+        self.peer_is_known = True
+        self.out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self._send_unsent()
+
+    def _window_update(self, _flags: int, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ProtocolError(f"a WINDOW_UPDATE frame of {len(payload)} bytes")
+        increment = int.from_bytes(payload, "big") & frames.LAST_STREAM
+        if not increment:
+            raise ProtocolError("a WINDOW_UPDATE by 0")
+        if number == 0:
+            self._window += increment
+            if self._window > frames.LARGEST_WINDOW:
+                raise ProtocolError("a window beyond all bounds")
+        elif stream := self._unsent.get(number):
+            stream.window += increment
+            if stream.window > frames.LARGEST_WINDOW:
+                raise ProtocolError("a window beyond all bounds")
+        else:
+            self._check_known(number, "WINDOW_UPDATE")
+        if self._unsent:
+            self._send_unsent()
+
+    def _goaway(self, _flags: int, _number: int, payload: bytes) -> None:
+        if len(payload) < 8:
+            raise ProtocolError(f"a GOAWAY frame of {len(payload)} bytes")
+        last = int.from_bytes(payload[:4], "big") & frames.LAST_STREAM
+        self.closing = True
+        reason = frames.error_name(int.from_bytes(payload[4:8], "big"))
+        for stream in [stream for number, stream in self.streams.items() if number > last]:
+            self._give_back(stream, describe("UNAVAILABLE", f"the server is going away (GOAWAY {reason})"))
+
+    def _reset(self, _flags: int, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ProtocolError(f"a RST_STREAM frame of {len(payload)} bytes")
+        stream = self.streams.get(number)
+        if stream is None:
+            self._check_known(number, "RST_STREAM")
+            return
+        code = int.from_bytes(payload, "big")
+        name = frames.error_name(code)
+        error = describe(_RESET_CODES.get(name, "INTERNAL"), f"the server reset the stream ({name})")
+        self._unsent.pop(number, None)
+        if code == frames.REFUSED_STREAM:
+            self._give_back(stream, error)
+        else:
+            self._finish(stream, error)
+
+    def _give_back(self, stream: Stream, error: str) -> None:
+        """A request that the peer has not looked at can be sent again, as every gRPC client does; not without end."""
+        self._unsent.pop(stream.number, None)
+        if stream.tries >= _MOST_TRIES:
+            self._finish(stream, error)
+            return
+        del self.streams[stream.number]
+        stream.tries += 1
+        self.refused.append(stream)
+
+    def _headers(self, flags: int, number: int, payload: bytes) -> None:
+        if flags & ~frames.END_STREAM == frames.END_HEADERS:
+            self._whole_block(number, payload, flags)
+        else:
+            payload = frames.unpadded(flags, payload, priority=True)
+            self._part_of_block(_OpenBlock(number, flags, bytearray()), flags, payload)
+
+    def _continuation(self, flags: int, number: int, payload: bytes) -> None:
+        if self._open_block is None or self._open_block.stream != number:
+            raise ProtocolError("a CONTINUATION of nothing")
+        self._part_of_block(self._open_block, flags, payload)
+
+    def _part_of_block(self, block: _OpenBlock, flags: int, payload: bytes) -> None:
+        block.block += payload
+        if len(block.block) > _LARGEST_BLOCK:
+            raise ProtocolError("a header block without end")
+        self._open_block = None if flags & frames.END_HEADERS else block
+        if self._open_block is None:
+            self._whole_block(block.stream, bytes(block.block), block.flags)
+
+    def _check_known(self, number: int, kind: str) -> None:
+        """Frames of a stream that has ended may still be on their way; those of one that never was may not."""
+        if not number & 1 or number >= self._next:
+            raise ProtocolError(f"a {kind} frame of stream {number}, which was never opened")
+
+    def _send_unsent(self) -> None:
+        """Send of large requests what the windows take, the oldest first."""
+        for stream in list(self._unsent.values()):
+            for piece in self._pieces(stream):
+                self.out.append(piece)
+            if stream.at == stream.framed.size:
+                del self._unsent[stream.number]
+            if self._window <= 0:
+                return
+
+    def _pieces(self, stream: Stream) -> Iterator[bytes | memoryview]:
+        body, size = stream.framed.body, stream.framed.size
+        while stream.at < size:
+            count = min(size - stream.at, self._window, stream.window, self._largest_frame)
+            if count <= 0:
+                return
+            last = stream.at + count == size
+            yield HEAD.pack(count >> 16, count & 0xFFFF, DATA, frames.END_STREAM if last else 0, stream.number)
+            yield body[stream.at : stream.at + count]
+            self.bulky = True
+            stream.at += count
+            stream.window -= count
+            self._window -= count
+
+
+def _fault(stream: Stream) -> str | None:
+    """What is wrong with the answer of a stream that ended well, if anything is."""
+    if stream.prefix[:1] not in {b"\0", b""}:
+        return describe("INTERNAL", "the answer is compressed, which nobody had asked for")
+    if stream.received != stream.wanted:
+        return describe("INTERNAL", f"the answer has {stream.received} bytes of {stream.wanted}")
+    return None

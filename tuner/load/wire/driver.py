@@ -1,0 +1,53 @@
+"""The driver for unary gRPC at wire level."""
+
+from __future__ import annotations
+
+import time
+
+from tuner.load.ledger import LedgerWriter
+from tuner.load.wire.connection import Framed, Stream
+from tuner.load.wire.header_blocks import request_block
+from tuner.load.wire.line import TICK_S
+from tuner.load.wire.lines import Lines
+from tuner.load.wire.loops import ClosedLoop, OpenLoop
+from tuner.load.worker import Answer, Offer
+from tuner.load.workload import Plan, Request
+
+_PREFIX_BYTES = 5  # of a gRPC message
+
+
+class WireDriver:
+    """A `Driver` for unary gRPC.
+
+    Args:
+        plan: What to send where.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._block = request_block(plan.endpoint)
+        self._framed = tuple(Framed(request, self._block) for request in plan.workload.requests)
+        self._lines = Lines(plan)
+
+    def offer(self, offer: Offer, ledger: LedgerWriter) -> None:
+        """See `Driver.offer`."""
+        kind = OpenLoop if offer.concurrency is None else ClosedLoop
+        kind(self._lines, self._framed, offer, ledger).run()
+
+    def ask(self, request: Request) -> Answer:
+        """See `Driver.ask`."""
+        stream = Stream(Framed(request, self._block), 0, time.monotonic_ns())
+        stream.answer = bytearray()
+        self._lines.submit(stream)
+        while not self._lines.ended:
+            self._lines.wait(TICK_S)
+            self._lines.expire(time.monotonic_ns())
+        self._lines.ended.clear()
+        return Answer(bytes(stream.answer[_PREFIX_BYTES:]), stream.error)
+
+    def rest(self, descriptor: int) -> None:
+        """See `Driver.rest`."""
+        self._lines.rest(descriptor)
+
+    def close(self) -> None:
+        """See `Driver.close`."""
+        self._lines.close()

@@ -1,0 +1,104 @@
+"""Header blocks (HPACK, RFC 7541): one for all our requests, and what the peer's mean.
+
+We announce a header table of size 0, which makes the peer's blocks stateless: a block that was decoded once is known by
+its bytes from then on. Each that is new is decoded, so that no status other than 0 is missed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+import hpack
+
+from tuner.load.failures import CODES, describe
+from tuner.load.wire.frames import ProtocolError
+from tuner.servers.endpoint import Endpoint
+
+_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+# As many as a server plausibly has; error messages may carry an id each.
+_MOST_KNOWN = 4096
+# How gRPC reads an HTTP status where there is no status of its own (gRPC's http-grpc-status-mapping.md).
+_HTTP_CODES = {
+    "400": "INTERNAL",
+    "401": "UNAUTHENTICATED",
+    "403": "PERMISSION_DENIED",
+    "404": "UNIMPLEMENTED",
+    "429": "UNAVAILABLE",
+    "502": "UNAVAILABLE",
+    "503": "UNAVAILABLE",
+    "504": "UNAVAILABLE",
+}
+
+OK: Final = "OK"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a header block says of its stream.
+
+    Attributes:
+        status: `OK`, or `CODE: message`; None: nothing yet, the answer goes on.
+        informational: Whether it only announces another (HTTP 1xx).
+    """
+
+    status: str | None
+    informational: bool = False
+
+
+def request_block(endpoint: Endpoint) -> bytes:
+    """The header block of every inference request; never indexed, so that one serves for all of them."""
+    headers = [
+        (":method", "POST"),
+        (":scheme", "https" if endpoint.tls else "http"),
+        (":path", _METHOD),
+        (":authority", endpoint.address),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("user-agent", "tritontune"),
+        *endpoint.headers,
+    ]
+    return bytes(hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*pair) for pair in headers]))
+
+
+class HeaderBlocks:
+    """Reads the header blocks of a connection."""
+
+    def __init__(self) -> None:
+        self._decoder = hpack.Decoder()
+        self._decoder.max_allowed_table_size = 0
+        self._known: dict[bytes, Meaning] = {}
+
+    def meaning(self, block: bytes) -> Meaning:
+        """What a block says.
+
+        Raises:
+            ProtocolError: it cannot be decoded.
+        """
+        known = self._known.get(block)
+        if known is None:
+            known = self._decode(block)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[block] = known
+        return known
+
+    def _decode(self, block: bytes) -> Meaning:
+        try:
+            headers = {str(name): str(value) for name, value in self._decoder.decode(block)}
+        except (hpack.HPACKError, UnicodeDecodeError, IndexError, ValueError) as error:
+            raise ProtocolError(f"a header block that cannot be decoded: {error}") from None
+        http = headers.get(":status", "200")
+        if "grpc-status" in headers:
+            return Meaning(_status(headers["grpc-status"], headers.get("grpc-message", "")))
+        if http.startswith("1"):
+            return Meaning(None, informational=True)
+        if http != "200":
+            return Meaning(describe(_HTTP_CODES.get(http, "UNKNOWN"), f"the server answered with HTTP status {http}"))
+        return Meaning(None)
+
+
+def _status(number: str, message: str) -> str:
+    code = CODES[int(number)] if number.isdecimal() and int(number) < len(CODES) else f"status {number}"
+    return OK if code == OK else describe(code, unquote(message))

@@ -1,0 +1,239 @@
+"""The two kinds of load, over connections of our own framing, in the worker's only thread."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from tuner.load.ledger import COUNT, STOP_NS, LedgerWriter
+from tuner.load.validation import mismatch
+from tuner.load.wire.connection import Framed, Stream
+from tuner.load.wire.line import TICK_S, Line
+from tuner.load.wire.lines import FIRST_PAUSE_NS, LONGEST_PAUSE_NS, Lines
+from tuner.load.wire.pattern import Pattern
+from tuner.load.worker import Offer
+
+# As often the clocks are told; requests that are late are given up as often.
+_TICK_NS: Final = round(TICK_S * 1e9 / 2)
+# Requests that are due together go out together, but not so many that answers wait for them.
+_MOST_AT_ONCE = 64
+_SPRINT_BYTES = 1 << 16
+
+_clock = time.monotonic_ns
+
+
+class Loop:
+    """What both kinds have in common: which request is next, how they are noted, and how it ends.
+
+    Args:
+        lines: Over which to send.
+        framed: The requests.
+        offer: How much.
+        ledger: Where to note it.
+    """
+
+    def __init__(self, lines: Lines, framed: Sequence[Framed], offer: Offer, ledger: LedgerWriter) -> None:
+        self.lines = lines
+        self.ledger = ledger
+        self._framed = framed
+        # Each worker begins at another, so that all of them are sent.
+        self._at = offer.worker * len(framed) // offer.workers
+        self._next_tick_ns = 0
+
+    def next_request(self) -> Framed:
+        """The requests in turn."""
+        framed = self._framed[self._at]
+        self._at += 1
+        if self._at == len(self._framed):
+            self._at = 0
+        return framed
+
+    def tick(self, now_ns: int, waiting: int = 0) -> None:
+        """What is to be done now and then."""
+        if now_ns >= self._next_tick_ns:
+            self._next_tick_ns = now_ns + _TICK_NS
+            self.lines.expire(now_ns)
+            self.ledger.tick(now_ns, waiting)
+
+    def note(self, done: Sequence[Stream], now_ns: int) -> None:
+        """Put requests that have ended into the ledger."""
+        ledger = self.ledger
+        for stream in done:
+            if stream.error is None and stream.answer is not None:
+                stream.error = mismatch(bytes(stream.answer[5:]), stream.framed.request.expected)
+            if stream.error is None and not stream.lag_us:
+                # What `note` would do, of which almost nothing is left for most requests.
+                place = ledger.control[COUNT]
+                ledger.sent_ns[place] = stream.sent_ns
+                ledger.received[place] = stream.received
+                ledger.done_ns[place] = now_ns
+                ledger.raise_count(place + 1)
+            else:
+                outcome = 0 if stream.error is None else ledger.outcome_of(stream.error)
+                ledger.note(stream.sent_ns, now_ns, outcome, lag_us=stream.lag_us, received=stream.received)
+
+    def end(self) -> None:
+        """Note nothing from now on, wait for what is under way as long as the owner says, and give up the rest."""
+        self.ledger.end()
+        until_ns = self.ledger.stop_ns
+        while self.lines.under_way and _clock() < until_ns:
+            self.lines.wait(TICK_S / 4)
+        self.lines.cancel_all()
+
+
+class ClosedLoop(Loop):
+    """Keeps a number of requests under way."""
+
+    def __init__(self, lines: Lines, framed: Sequence[Framed], offer: Offer, ledger: LedgerWriter) -> None:
+        super().__init__(lines, framed, offer, ledger)
+        self._start_ns = offer.start_ns
+        self._slots = offer.concurrency or 0
+        self._failures = [0] * self._slots
+        self._looks_into_answers = any(each.validates for each in framed)
+        # Requests that wait until they may be tried: from when, whose, and which.
+        self._resting: list[tuple[int, int, Stream]] = []
+
+    def run(self) -> None:
+        """Until the owner says stop."""
+        lines, control = self.lines, self.ledger.control
+        time.sleep(max(0, self._start_ns - _clock()) / 1e9)
+        for slot in range(self._slots):
+            self._send(Stream(self.next_request(), slot, _clock()))
+        while not control[STOP_NS]:
+            line, pattern = self._plain_line()
+            if line and pattern:
+                self._sprint(line, pattern)
+            else:
+                lines.wait(self._patience_s() if self._resting else TICK_S)
+            now_ns = _clock()
+            if lines.ended:
+                done, lines.ended = lines.ended, []
+                self.note(done, now_ns)
+                self._go_on(done)
+            self.tick(now_ns)
+            if self._resting:
+                self._wake(now_ns)
+        self.end()
+
+    def _plain_line(self) -> tuple[Line | None, Pattern | None]:
+        """The only connection, and how the answers on it look, as long as nothing is out of the ordinary."""
+        line = self.lines.only
+        if line is None or self._resting or self._looks_into_answers:
+            return None, None
+        self.lines.flush()
+        return line, line.connection.at_ease
+
+    def _sprint(self, line: Line, pattern: Pattern) -> None:
+        """Take answers that look like the last one, and send on, until anything else happens.
+
+        It does what a turn of `run` does, in one piece: what a request costs here is what the client costs.
+        """
+        connection, ledger, framed, at = line.connection, self.ledger, self._framed, self._at
+        recv, send, match, streams = line.plug.recv, connection.send, pattern.match, connection.streams
+        sent_ns, done_ns, received, control = ledger.sent_ns, ledger.done_ns, ledger.received, ledger.control
+        total, size, failures = pattern.total, pattern.size, self._failures
+        place, last, now_ns = control[COUNT], len(framed) - 1, 0
+        while now_ns < self._next_tick_ns:
+            try:
+                data = recv(_SPRINT_BYTES)
+            except OSError as error:
+                if not isinstance(error, BlockingIOError):  # That only says that a tick has passed.
+                    self.lines.lose(line, error)
+                return
+            now_ns, start = _clock(), 0
+            while (stream := streams.pop(match(data, start), None)) is not None:
+                if stream.received:  # Part of an answer has come before this one, which cannot be.
+                    streams[stream.number] = stream
+                    break
+                start += total
+                sent_ns[place], received[place], done_ns[place] = stream.sent_ns, size, now_ns
+                place += 1
+                failures[stream.slot] = 0
+                stream.sent_ns, stream.framed = now_ns, framed[at]
+                at = at + 1 if at < last else 0
+                send(stream)
+            self._at = at
+            connection.count(start // total * size)
+            ledger.raise_count(place)
+            if start < len(data) or not data:
+                self.lines.take(line, data[start:])
+            self.lines.flush()
+            if control[STOP_NS] or self.lines.ended or connection.at_ease is not pattern:
+                return
+
+    def _go_on(self, done: list[Stream]) -> None:
+        """Send the next request of each slot."""
+        now_ns = _clock()
+        for stream in done:
+            slot = stream.slot
+            if stream.error is None:
+                self._failures[slot] = 0
+            else:
+                self._failures[slot] += 1
+            failures = self._failures[slot]
+            stream.renew(self.next_request(), now_ns)
+            if failures > 1:
+                pause_ns = min(LONGEST_PAUSE_NS, FIRST_PAUSE_NS << min(failures - 2, 10))
+                heapq.heappush(self._resting, (now_ns + pause_ns, slot, stream))
+            else:
+                self._send(stream)
+
+    def _send(self, stream: Stream) -> None:
+        if not self.lines.submit(stream):
+            heapq.heappush(self._resting, (stream.sent_ns + FIRST_PAUSE_NS, stream.slot, stream))
+
+    def _wake(self, now_ns: int) -> None:
+        while self._resting and self._resting[0][0] <= now_ns:
+            stream = heapq.heappop(self._resting)[2]
+            stream.sent_ns = now_ns
+            self._send(stream)
+
+    def _patience_s(self) -> float:
+        return max(0.0, min(TICK_S, (self._resting[0][0] - _clock()) / 1e9))
+
+
+class OpenLoop(Loop):
+    """Sends what is due, however much is under way."""
+
+    def __init__(self, lines: Lines, framed: Sequence[Framed], offer: Offer, ledger: LedgerWriter) -> None:
+        super().__init__(lines, framed, offer, ledger)
+        self._schedule = offer.due_ns()
+        self._next_ns = next(self._schedule, None)
+        # When requests were due that found all connections full.
+        self._waiting: deque[int] = deque()
+
+    def run(self) -> None:
+        """Until the owner says stop, or all that was ever due has ended."""
+        lines, ledger = self.lines, self.ledger
+        while not ledger.stop_ns:
+            self._send_due(_clock())
+            lines.wait(self._patience_s())
+            now_ns = _clock()
+            if lines.ended:
+                done, lines.ended = lines.ended, []
+                self.note(done, now_ns)
+            self.tick(now_ns, len(self._waiting))
+            if self._next_ns is None and not self._waiting and not lines.under_way and not lines.ended:
+                break
+        self.end()
+
+    def _send_due(self, now_ns: int) -> None:
+        while self._waiting and self._send(self._waiting[0], now_ns):
+            self._waiting.popleft()
+        for _ in range(_MOST_AT_ONCE):
+            if self._next_ns is None or self._next_ns > now_ns:
+                return
+            if self._waiting or not self._send(self._next_ns, now_ns):
+                self._waiting.append(self._next_ns)
+            self._next_ns = next(self._schedule, None)
+
+    def _send(self, due_ns: int, now_ns: int) -> bool:
+        return self.lines.submit(Stream(self.next_request(), 0, due_ns, (now_ns - due_ns) // 1_000))
+
+    def _patience_s(self) -> float:
+        if self._next_ns is None:
+            return TICK_S / 2
+        return max(0.0, min(TICK_S / 2, (self._next_ns - _clock()) / 1e9))
