@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import JobError
-from tuner.job import TuneJob, parse_shape
+from tuner.job import TuneJob
+from tuner.options import parse_shape
 
 
 def test_reads_texts_as_people_write_them() -> None:

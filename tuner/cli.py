@@ -33,20 +33,54 @@ def cli() -> None:
     """Find the config.pbtxt with which Triton Inference Server serves your model best."""
 
 
-def _server_options(command: _Command) -> _Command:
-    """The options that say how to get a Triton, shared by the commands that start one."""
-    for option in (
-        click.option("--launch-timeout", metavar="TIME", help="How long a model may take to be ready."),
-        click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in."),
-        click.option("--image", metavar="IMAGE", help="Triton image for Docker."),
-        click.option("--server", metavar="KIND", help="auto, process or docker.  [default: auto]"),
-        click.option("--seed", metavar="N", help="Seed of every random choice.  [default: 0]"),
-        click.option(
-            "--shape", metavar="NAME:D1,D2", multiple=True, help="Dimensions of an input of variable shape; repeatable."
-        ),
-    ):
-        command = option(command)
-    return command
+def _with(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Several options as one decorator; they are listed in their order."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_server_options = _with(
+    click.option("--server", metavar="KIND", help="auto, process or docker.  [default: auto]"),
+    click.option("--image", metavar="IMAGE", help="Triton image for Docker."),
+    click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in."),
+    click.option("--launch-timeout", metavar="TIME", help="How long a model may take to be ready."),
+)
+
+_load_options = _with(
+    click.option(
+        "--input-data", metavar="KIND|FILE", help="random, zero, or a file: perf_analyzer's JSON, or .npz.  [random]"
+    ),
+    click.option(
+        "--shape", metavar="NAME:D1,D2", multiple=True, help="Dimensions of an input of variable shape; repeatable."
+    ),
+    click.option("--batch-size", "-b", metavar="N", help="Inferences in each request.  [default: 1]"),
+    click.option("--string-length", metavar="N", help="Letters in each random string.  [default: 8]"),
+    click.option("--string-data", metavar="TEXT", help="One text for all strings."),
+    click.option(
+        "--request-parameter", metavar="NAME:VALUE:TYPE", multiple=True, help="A parameter of each request; repeatable."
+    ),
+    click.option("--priority", metavar="N", help="Of each request, for a model with priority levels."),
+    click.option("--queue-timeout", metavar="TIME", help="How long a request may wait in the model's queue."),
+    click.option("--header", "-H", metavar="NAME:VALUE", multiple=True, help="Sent with each request; repeatable."),
+    click.option("--compression", metavar="KIND", help="gzip or deflate, over gRPC."),
+    click.option("--shared-memory", metavar="KIND", help="none, system or cuda: where tensors lie.  [default: none]"),
+    click.option(
+        "--output-shared-memory-size", metavar="BYTES", help="For outputs of unknown size.  [default: 102400]"
+    ),
+    click.option(
+        "--sequence-length", metavar="N", help="Mean requests a sequence, of a stateful model.  [default: 20]"
+    ),
+    click.option("--sequence-length-variation", metavar="SHARE", help="Around the mean.  [default: 0.2]"),
+    click.option("--sequences", metavar="N", help="Sequences under way at once, at a rate.  [default: 4]"),
+    click.option("--connections", metavar="N", help="For each process of the load generator.  [default: 1]"),
+    click.option("--processes", metavar="N", help="Of the load generator.  [default: as many as it takes]"),
+    click.option("--seed", metavar="N", help="Seed of every random choice.  [default: 0]"),
+)
 
 
 @cli.command()
@@ -58,6 +92,7 @@ def _server_options(command: _Command) -> _Command:
 @click.option("--space", metavar="NAME|FILE", help="Search space.  [default: default]")
 @click.option("--max-concurrency", metavar="N", help="The highest load to offer.  [default: 1024]")
 @_server_options
+@_load_options
 @click.option("--job", metavar="FILE.yaml", type=click.Path(path_type=Path), help="Job file; options win over it.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where the results go.")
 @click.option("--resume", is_flag=True, help="Go on with what --out holds.")
@@ -70,16 +105,34 @@ def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> 
 
 @cli.command()
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
-@click.option("--url", metavar="HOST:PORT", help="gRPC address of a Triton that runs, instead of MODEL_REPO.")
+@click.option("--url", metavar="URL", help="A Triton that runs: HOST:PORT (gRPC), grpcs://, http:// or https://.")
 @click.option("--model", metavar="NAME", help="Model to measure.  [default: the only one]")
-@click.option("--concurrency", metavar="N,N", default="1", help="Requests under way at once.  [default: 1]")
+@click.option("--model-version", metavar="N", help="Its version.  [default: the server's choice]")
+@click.option(
+    "--concurrency", metavar="N,N", help="Requests under way at once: 1,8,64 or START:END:STEP.  [default: 1]"
+)
+@click.option("--rate", metavar="R,R|max", help="Requests a second, in the same way; max: the highest it sustains.")
+@click.option("--ramp", metavar="FROM:TO:TIME", help="A rate that rises, as 100:1000:60s.")
+@click.option("--intervals", metavar="FILE", help="Replay: microseconds between requests, one a line, over and over.")
+@click.option("--timestamps", metavar="FILE", help="Replay: times of requests in seconds, one a line, once.")
+@click.option("--arrivals", metavar="KIND", help="poisson or constant: how a rate is spread.  [default: poisson]")
+@click.option(
+    "--slo", metavar="P=TIME", multiple=True, help="Limit that --rate max must hold, as p99=25ms; repeatable."
+)
+@click.option("--time", metavar="TIME", help="How long a load may take at most.  [default: 3s]")
+@_load_options
+@click.option("--tls-ca", metavar="FILE", help="Certificates to trust, PEM.")
+@click.option("--tls-cert", metavar="FILE", help="Our own certificate.")
+@click.option("--tls-key", metavar="FILE", help="Its key.")
+@click.option("--tls-name", metavar="NAME", help="The name in the server's certificate, if it is not the URL's.")
 @_server_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
-def measure(repository: str | None, url: str | None, concurrency: str, *, as_json: bool, **options: Any) -> None:
+@click.option("--csv", metavar="FILE", type=click.Path(path_type=Path), help="Write a row a load to a file, too.")
+def measure(*, as_json: bool, csv: Path | None, **options: Any) -> None:
     """Measure a model as it is, of a MODEL_REPO or on a server that runs."""
     from tuner.commands.measure import measure as command  # noqa: PLC0415 (keeps --help and errors quick)
 
-    command(repository, url, concurrency, _given(options), as_json=as_json)
+    command(_given(options), as_json=as_json, csv=csv)
 
 
 @cli.command()
@@ -109,7 +162,7 @@ def doctor(repository: str | None, triton_path: str | None, image: str | None) -
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, for a `TuneJob`: it knows the defaults, and reads the texts."""
+    """The options that were given; the job that they make knows the defaults, and reads the texts."""
     return {name: value for name, value in options.items() if value not in {None, ()}}
 
 

@@ -18,7 +18,7 @@ PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 class SLO(RootModel[dict[Percentile, float]]):
     """Latency limits in ms, by percentile; all must hold. Empty: no limit.
 
-    Reads `{"p99": "25ms"}` and `{"p99": 25.0}` (ms); for the command line, see `SLO.parse`.
+    Reads `{"p99": "25ms"}`, `{"p99": 25.0}` (ms), and the command line's `["p99=25ms"]`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,6 +27,8 @@ class SLO(RootModel[dict[Percentile, float]]):
     @field_validator("root", mode="before")
     @classmethod
     def _read(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return cls.parse(value).root
         if not isinstance(value, Mapping):
             raise ValueError("an SLO is written as {p99: 25ms}")  # noqa: TRY004 (pydantic wants ValueError)
         return {_percentile(key): _limit_ms(limit) for key, limit in value.items()}

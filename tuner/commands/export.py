@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from tuner.commands.run import parse_slo
 from tuner.errors import JobError, SLOError, nearest
 from tuner.models.deploy import replace_config
 from tuner.models.repository import ModelRepository
@@ -16,6 +15,7 @@ from tuner.report.files import config_with_provenance
 from tuner.run_folder import RunFolder
 from tuner.search.recommend import recommend
 from tuner.search.study import Study
+from tuner.slo import SLO
 
 
 def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], to: Path | None, *, in_place: bool) -> None:
@@ -48,11 +48,18 @@ def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], to: Pat
             _write_folder(Study.load(run.database, name), to / name, text)
 
 
+def _parsed(slo: tuple[str, ...]) -> SLO:
+    try:
+        return SLO.parse(slo)
+    except ValueError as error:
+        raise JobError(f"--slo: {error}") from None
+
+
 def _best_config(run: RunFolder, model: str, slo: tuple[str, ...]) -> str:
     study = Study.load(run.database, model)
     if not study.trials:
         raise JobError(f"{run.path}: the study of {model!r} has no finished trial")
-    found = recommend(study.trials, parse_slo(slo) if slo else study.identity.slo, study.verified)
+    found = recommend(study.trials, _parsed(slo) if slo else study.identity.slo, study.verified)
     if found.best is None:
         raise SLOError(f"no measured candidate of {model} holds {found.slo}")
     return config_with_provenance(study, found.best, found.gain, found.slo)

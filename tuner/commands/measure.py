@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,116 +14,143 @@ import click
 from rich.console import Console
 
 from tuner import deadlines
-from tuner.errors import JobError, nearest
-from tuner.job import TuneJob
+from tuner.errors import JobError, SLOError, nearest
+from tuner.load.loads import Load, Ramp, RequestRate
+from tuner.measure.highest_rate import highest_rate, highest_sustained
 from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint
-from tuner.measure.session import Session, open_session
+from tuner.measure.session import See, Session, open_session
+from tuner.measure_job import MeasureJob
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
 from tuner.report.console import results_console
-from tuner.report.files import point_json
-from tuner.report.words import point_in_words, points_table
+from tuner.report.live_line import LiveLine
+from tuner.report.points_csv import points_csv
+from tuner.report.points_json import measured_point_json
+from tuner.report.points_table import points_table
+from tuner.report.words import point_in_words, rate
 from tuner.servers.choose import choose_launcher
 from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint
 from tuner.servers.protocols import Launch
 
+_MOST_CONCURRENCY = 1024
 
-def measure(
-    repository: str | None, url: str | None, concurrency: str, options: Mapping[str, Any], *, as_json: bool
-) -> None:
-    """Measure a model at each concurrency, and print a table or JSON.
+
+def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> None:
+    """Measure a model under each load, and print a table or JSON.
 
     Args:
-        repository: A model repository to serve; or
-        url: The gRPC address of a server that runs.
-        concurrency: As `1,8,64`.
-        options: The command line's others, by the names of `TuneJob`; `model` is a single name.
+        options: By the names of `MeasureJob`.
         as_json: Print JSON and nothing else on stdout.
+        csv: A file to write, a row a point.
 
     Raises:
         TritontuneError: with the exit code that says what went wrong.
     """
-    levels = _levels(concurrency)
-    if (repository is None) == (url is None):
-        raise JobError("measure needs a MODEL_REPO or the --url of a Triton that runs, and not both")
+    job = MeasureJob.make(options)
+    loads = job.loads
+    if csv is not None and not csv.absolute().parent.is_dir():
+        raise JobError(f"--csv: there is no folder {csv.parent} to write {csv.name} into")
     console = Console(stderr=True)
-    opened = _serve(repository, options, console) if repository is not None else _reach(url or "", options)
-    with opened as (model, session):
-        points = list(_measured(session, levels, console))
+    points: list[OperatingPoint] = []
+    with LiveLine(console, job.batch_size) as line, _opened(job, console, line.see) as (model, session):
+        try:
+            for point in _measured(job, loads, session):
+                console.print(point_in_words(point, job.slo.percentile), highlight=False)
+                points.append(point)
+        finally:
+            # What was measured before an error or Ctrl-C is not lost.
+            if csv is not None and points:
+                csv.write_text(points_csv(points), encoding="utf-8")
     if as_json:
-        click.echo(json.dumps({"schema": 1, "model": model, "points": [point_json(point) for point in points]}))
+        told = {"schema": 1, "model": model, "points": [measured_point_json(point) for point in points]}
+        click.echo(json.dumps(told))
     else:
         results_console().print(points_table(points))
+    if job.rate == "max":
+        _tell_highest(points, job, console if as_json else results_console())
 
 
-def _levels(text: str) -> tuple[int, ...]:
-    try:
-        levels = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        levels = ()
-    if not levels or min(levels) < 1:
-        raise JobError(f"--concurrency: {text!r} is none; write numbers of 1 and more, as 1,8,64")
-    return levels
+def _measured(job: MeasureJob, loads: tuple[Load, ...], session: Session) -> Iterator[OperatingPoint]:
+    for load in loads:
+        if isinstance(load, Ramp):
+            yield from session.measure_ramp(load)
+        else:
+            yield session.measure(load)
+    if job.rate == "max":
+
+        def measure(load: Load) -> OperatingPoint:
+            return session.measure(replace(load, distribution=job.arrivals) if isinstance(load, RequestRate) else load)
+
+        yield from highest_rate(measure, slo=job.slo, max_concurrency=_MOST_CONCURRENCY)
 
 
-def _measured(session: Session, levels: tuple[int, ...], console: Console) -> Iterator[OperatingPoint]:
-    for concurrency in levels:
-        with console.status(f"measuring at concurrency {concurrency}"):
-            point = session.measure(concurrency)
-        console.print(point_in_words(point, "p99"), highlight=False)
-        yield point
+def _tell_highest(points: list[OperatingPoint], job: MeasureJob, console: Console) -> None:
+    highest = highest_sustained(points, job.slo)
+    if highest is None:
+        raise SLOError(f"no rate that was tried holds {job.slo}" if job.slo.root else "the server kept up with no rate")
+    words = f"the highest rate that the server keeps up with: {rate(highest.load.level)} requests/s"
+    console.print(f"{words}, {job.slo}" if job.slo.root else words, highlight=False)
 
 
 @contextmanager
-def _serve(repository: str, options: Mapping[str, Any], console: Console) -> Iterator[tuple[str, Session]]:
-    """Start a server of our own with the model as it is."""
-    job = TuneJob.make({**options, "repository": repository})
-    opened = ModelRepository.open(job.repository)
-    model = _only_model(opened, job)
-    with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
-        launcher = choose_launcher(job, console.print)
-        launcher.remove_leftovers()
-        staged = stage(opened, Path(folder) / "repository")
-        within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
+def _opened(job: MeasureJob, console: Console, see: See) -> Iterator[tuple[str, Session]]:
+    if job.repository is not None:
         with (
-            launcher.launch(Launch(staged.path, model.name, Path(folder) / "server.log", within_s)) as server,
-            _session(server.grpc_address, model.name, job, server.check) as session,
+            _served(job, job.repository, console) as (endpoint, model, check),
+            _session(job, endpoint, model, check, see) as session,
         ):
-            yield model.name, session
+            yield model, session
+    else:
+        endpoint = job.endpoint
+        model = _loaded_model(job, endpoint)
+        with _session(job, endpoint, model, lambda: None, see) as session:
+            yield model, session
 
 
 @contextmanager
-def _reach(url: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Session]]:
-    """Use a server that runs; how it was started is not ours to say."""
-    if misplaced := sorted(options.keys() - {"model", "shape", "seed"}):
-        raise JobError(f"--{misplaced[0].replace('_', '-')} says how to start a server, and --url names one that runs")
-    job = TuneJob.make({**options, "repository": url})
-    with TritonClient(url) as client:
+def _served(job: MeasureJob, path: Path, console: Console) -> Iterator[tuple[Endpoint, str, Callable[[], None]]]:
+    """Start a server of our own with the model as it is."""
+    repository = ModelRepository.open(path)
+    model = _only_model(repository, job)
+    with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
+        launcher = choose_launcher(job, lambda text: console.print(text, highlight=False))
+        launcher.remove_leftovers()
+        staged = stage(repository, Path(folder) / "repository")
+        within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
+        with launcher.launch(Launch(staged.path, model.name, Path(folder) / "server.log", within_s)) as server:
+            yield Endpoint(server.grpc_address, headers=job.header), model.name, server.check
+
+
+def _loaded_model(job: MeasureJob, endpoint: Endpoint) -> str:
+    """The model to measure of a server that runs; how that was started is not ours to say."""
+    with TritonClient(endpoint) as client:
+        if job.model and client.is_model_ready(job.model, job.model_version):
+            return job.model
         loaded = [name for name, state in client.models().items() if state == "READY"]
-    if not job.model and len(loaded) != 1:
-        raise JobError(f"--url: {url} serves {', '.join(loaded) or 'no model'}; choose one with --model")
-    (name,) = job.model or loaded
-    if name not in loaded:
-        raise JobError(f"--model: {url} serves no {name!r}{nearest(name, loaded)}")
-    with _session(url, name, job, lambda: None) as session:
-        yield name, session
+    if job.model is None and len(loaded) == 1:
+        return loaded[0]
+    if job.model is None:
+        raise JobError(f"--url: {job.url} serves {', '.join(loaded) or 'no model'}; choose one with --model")
+    if job.model in loaded:
+        raise JobError(f"--model-version: {job.url} serves no version {job.model_version} of {job.model!r}")
+    raise JobError(f"--model: {job.url} serves no {job.model!r}{nearest(job.model, loaded)}")
 
 
-def _only_model(repository: ModelRepository, job: TuneJob) -> ModelFolder:
-    if not job.model and len(repository.models) > 1:
+def _only_model(repository: ModelRepository, job: MeasureJob) -> ModelFolder:
+    if job.model is None and len(repository.models) > 1:
         names = ", ".join(model.name for model in repository.models)
         raise JobError(f"{job.repository} holds {names}; choose one with --model")
-    return repository.model(job.model[0]) if job.model else repository.models[0]
+    return repository.model(job.model) if job.model else repository.models[0]
 
 
-def _session(address: str, model: str, job: TuneJob, health: Callable[[], None]) -> AbstractContextManager[Session]:
-    return open_session(
-        address,
-        model,
-        shapes=job.shape,
-        seed=job.seed,
-        rules=LevelRules(),
-        health=health,
-        first_answer_within_s=deadlines.FIRST_ANSWER_S,
-    )
+@contextmanager
+def _session(
+    job: MeasureJob, endpoint: Endpoint, model: str, health: Callable[[], None], see: See
+) -> Iterator[Session]:
+    rules = LevelRules(percentile=job.slo.percentile)
+    if job.time is not None:
+        rules = replace(rules, max_s=job.time, slow_max_s=max(job.time, rules.slow_max_s))
+    with open_session(endpoint, model, job, version=job.model_version, rules=rules, health=health, see=see) as session:
+        yield session

@@ -13,7 +13,6 @@ from tuner.errors import JobError, SLOError
 from tuner.job import TuneJob
 from tuner.report.console import ConsoleProgress, results_console
 from tuner.run_folder import RunFolder
-from tuner.slo import SLO
 from tuner.tuning import tune
 
 
@@ -25,8 +24,6 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
     """
     if job_file is None and "repository" not in options:
         raise JobError("MODEL_REPO is missing, the model repository to tune")
-    if "slo" in options:
-        options = {**options, "slo": parse_slo(options["slo"])}
     job = TuneJob.read(job_file, options) if job_file else TuneJob.make(options)
     if resume and out is None:
         raise JobError("--resume needs --out, the folder of the run to go on with")
@@ -36,15 +33,3 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
         sys.exit(next(iter(result.failures.values())).exit_code)
     if without := [o.model for o in result.outcomes if o.recommendation.best is None]:
         raise SLOError(f"no candidate of {', '.join(without)} holds {job.slo}")
-
-
-def parse_slo(texts: tuple[str, ...]) -> SLO:
-    """The SLO of the command line.
-
-    Raises:
-        JobError: one line that says what would be right.
-    """
-    try:
-        return SLO.parse(texts)
-    except ValueError as error:
-        raise JobError(f"--slo: {error}") from None

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from tritonclient.grpc import model_config_pb2
 
 from tuner import deadlines
-from tuner.errors import TuningError
-from tuner.load.grpc_aio import GrpcAioEngine, ask_once
-from tuner.load.inputs import make_inputs
-from tuner.load.protocols import Concurrency, LoadEngine
-from tuner.load.requests import build_requests
-from tuner.measure.level import LevelRules, measure_level
+from tuner.load.agreement import check_agreement
+from tuner.load.engine import WorkerEngine
+from tuner.load.first_request import ask_once
+from tuner.load.loads import Load, Ramp
+from tuner.load.prepare import prepared
+from tuner.load.protocols import Samples, Watch
+from tuner.load.workload import Plan
+from tuner.measure.level import LevelRules, measure_level, measure_ramp
 from tuner.measure.points import OperatingPoint
 from tuner.measure.server_statistics import ReadStatistics
-from tuner.models.interface import ModelInterface
-from tuner.models.tunable import why_not_tunable
+from tuner.options import LoadOptions
 from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint
 
-# Different requests, so that a response cache does not look miraculous.
-_REQUEST_POOL = 16
+_MOST_PROCESSES = 8
+
+See = Callable[[Load, Samples], None]
+"""Is shown what has been sampled so far, at every look at a load."""
 
 
 @dataclass(frozen=True)
@@ -36,56 +42,132 @@ class Session:
 
     effective: model_config_pb2.ModelConfig
     first_answer_s: float
-    _engine: LoadEngine
+    _plan: Plan
+    _engine: WorkerEngine
+    _most_processes: int
     _statistics: ReadStatistics
     _health: Callable[[], None]
     _rules: LevelRules
 
-    def measure(self, concurrency: int) -> OperatingPoint:
-        """Measure one load level.
+    def measure(self, load: Load) -> OperatingPoint:
+        """Measure one load level; again with more processes, where the client was the limit and there are cores.
 
         Raises:
             ServerError: the server died, hangs, or fails most of the requests.
+            TuningError: the load has no request, or the engine broke.
         """
-        return measure_level(
-            self._engine, Concurrency(concurrency), statistics=self._statistics, health=self._health, rules=self._rules
-        )
+        while True:
+            point = measure_level(
+                self._engine,
+                load,
+                statistics=self._statistics,
+                health=self._health,
+                rules=self._rules,
+                batch_size=self._plan.workload.batch_size,
+            )
+            wider = min(2 * self._engine.processes, self._most_processes)
+            if not point.client_bound or wider == self._engine.processes:
+                return point
+            self._engine.widen(wider)
+
+    def measure_ramp(self, ramp: Ramp) -> tuple[OperatingPoint, ...]:
+        """Measure a rising rate, slice by slice.
+
+        Raises:
+            TritontuneError: as `measure` does.
+        """
+        batch_size = self._plan.workload.batch_size
+        return measure_ramp(self._engine, ramp, health=self._health, rules=self._rules, batch_size=batch_size)
+
+
+class _SeenEngine(WorkerEngine):
+    """Shows somebody its samples, too."""
+
+    def __init__(self, plan: Plan, see: See, *, seed: int, processes: int) -> None:
+        super().__init__(plan, seed=seed, processes=processes)
+        self._see = see
+
+    def offer(self, load: Load, watch: Watch, *, first_look_s: float) -> Samples:
+        """See `LoadEngine.offer`."""
+
+        def shown(samples: Samples) -> float | None:
+            self._see(load, samples)
+            return watch(samples)
+
+        return super().offer(load, shown, first_look_s=first_look_s)
 
 
 @contextmanager
 def open_session(
-    address: str,
+    endpoint: Endpoint,
     model: str,
+    options: LoadOptions,
     *,
-    shapes: Mapping[str, tuple[int, ...]],
-    seed: int,
+    version: str = "",
     rules: LevelRules,
     health: Callable[[], None],
-    first_answer_within_s: float,
+    first_answer_within_s: float = deadlines.FIRST_ANSWER_S,
+    see: See = lambda _load, _samples: None,
 ) -> Iterator[Session]:
-    """Make requests for a model that is ready, and see that it answers one.
+    """Make requests for a model that is ready, and see that it answers one, and well.
 
     Args:
-        address: `host:port` of the gRPC endpoint.
+        endpoint: Of the server.
         model: Its name.
-        shapes: Dimensions for inputs of variable shape.
-        seed: Of the random inputs.
+        options: What requests are made of, and how they are sent.
+        version: Of the model; empty: the server's choice.
         rules: When a level has been measured well enough; the request deadline follows from the first answer.
         health: Raises `ServerDiedError` when the server is gone.
         first_answer_within_s: The deadline of the first request.
+        see: Is shown the samples as they come.
 
     Raises:
-        InputError: requests cannot be made for the model.
-        TuningError: the model needs another kind of load.
+        UsageError: requests cannot be made for the model, or an option does not go with it.
+        TuningError: our load generator does not get the answer that gRPC's own library gets.
         ServerError: the first request failed.
     """
-    with TritonClient(address) as client:
-        effective = client.model_config(model)
-        if reason := why_not_tunable(effective):
-            raise TuningError(f"model {model!r}: {reason}")
-        inputs = make_inputs(ModelInterface.of(effective), shapes=shapes, pool=_REQUEST_POOL, seed=seed)
-        requests = build_requests(model, inputs)
-        first_answer_s = ask_once(address, requests[0], timeout_s=first_answer_within_s)
-        rules = replace(rules, request_timeout_s=deadlines.answer_s(first_answer_s))
-        with GrpcAioEngine(address, requests, request_timeout_s=rules.request_timeout_s) as engine:
-            yield Session(effective, first_answer_s, engine, lambda: client.statistics(model), health, rules)
+    with TritonClient(endpoint) as client:
+        effective = client.model_config(model, version)
+        with prepared(effective, options, endpoint, version=version, request_timeout_s=first_answer_within_s) as first:
+            first_answer_s, answer = _first_answer(first)
+            rules = replace(rules, request_timeout_s=deadlines.answer_s(first_answer_s))
+            plan = replace(first, request_timeout_s=rules.request_timeout_s)
+            with _SeenEngine(plan, see, seed=options.seed, processes=options.processes or 1) as engine:
+                if answer is not None:
+                    _check(plan, engine, answer)
+                yield Session(
+                    effective,
+                    first_answer_s,
+                    plan,
+                    engine,
+                    options.processes or _spare_processes(),
+                    lambda: client.statistics(model, version),
+                    health,
+                    rules,
+                )
+
+
+def _first_answer(plan: Plan) -> tuple[float, bytes | None]:
+    """How long the first answer takes; and what it is, where it came by another way than that of the load."""
+    request = plan.workload.requests[0]
+    if plan.driver == "wire":
+        answer, seconds = ask_once(plan.endpoint, request.body, timeout_s=plan.request_timeout_s)
+        return seconds, answer
+    with WorkerEngine(plan) as engine:
+        began = time.monotonic()
+        engine.ask(request)
+        return time.monotonic() - began, None
+
+
+def _check(plan: Plan, engine: WorkerEngine, answer: bytes) -> None:
+    request = plan.workload.requests[0]
+
+    def ask_again() -> bytes:
+        return ask_once(plan.endpoint, request.body, timeout_s=plan.request_timeout_s)[0]
+
+    check_agreement(engine.ask(request), answer, ask_again)
+
+
+def _spare_processes() -> int:
+    """How many processes may offer load; half of the cores are the server's."""
+    return max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)) // 2))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tuner.errors import JobError
-from tuner.job import TuneJob
+from tuner.options import ServerOptions
 from tuner.servers.docker import DockerLauncher, engine_problem
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launcher
 
 
-def choose_launcher(job: TuneJob, note: Callable[[str], None]) -> Launcher:
+def choose_launcher(job: ServerOptions, note: Callable[[str], None]) -> Launcher:
     """The launcher that the job asks for; `auto` takes Docker where it can be used with the job's image.
 
     Args:

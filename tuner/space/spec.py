@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tuner.errors import SpaceError, nearest
-from tuner.job import most_telling, yaml_fault
+from tuner.job import yaml_fault
+from tuner.options import most_telling
 
 OFF = "off"
 ON = "on"

@@ -1,0 +1,232 @@
+"""Our load generator against NVIDIA's perf_analyzer: what each costs, adds, and reaches, on one server in one run.
+
+Starts the Triton of the wheel nvidia-pytriton with an identity model whose answers come from the response cache, so that
+the client is the limit, and lets both tools load it in turns. Each number is the median over the rounds; CPU time and
+the server's own success count are read from outside, in the same seconds, for both tools alike.
+
+    python benchmarks/load_generator.py --perf-analyzer PATH
+
+perf_analyzer lies in the wheel tritonclient 2.51.0 (`*.data/data/bin/perf_analyzer`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tuner.load.engine import WorkerEngine
+from tuner.load.inputs import make_inputs
+from tuner.load.loads import Concurrency
+from tuner.load.protocols import Samples
+from tuner.load.requests import RequestOptions, build_workload
+from tuner.load.workload import Plan
+from tuner.models.interface import ModelInterface
+from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint
+from tuner.servers.installation import find_triton
+from tuner.servers.process import ProcessLauncher
+from tuner.servers.protocols import Launch
+from tuner.servers.wheel import Wheel
+
+SIZES = {"small": 16, "large": 150_000}
+"""Models by their inputs' length, in FP32: 64 bytes and 600 kB."""
+
+_MODEL = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        inputs = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)]) for values in inputs]
+"""
+_CONFIG = """
+backend: "python"
+max_batch_size: 8
+input [ {{ name: "IN" data_type: TYPE_FP32 dims: [ {length} ] }} ]
+output [ {{ name: "OUT" data_type: TYPE_FP32 dims: [ {length} ] }} ]
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+response_cache {{ enable: true }}
+"""
+_CACHE = "--cache-config=local,size=268435456"
+# Both have warmed up by then, and are not yet done when the second has come.
+_FROM_S, _FOR_S = 2.0, 3.0
+_WINDOW_MS = 2_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one tool.
+
+    Attributes:
+        cpu_us: CPU time of the client a request.
+        p50_us: The median latency that it reports.
+        throughput: Requests a second that it reports.
+        counted: Requests a second that the server counted.
+    """
+
+    cpu_us: float
+    p50_us: float
+    throughput: float
+    counted: float
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--perf-analyzer", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32, 128])
+    options = parser.parse_args()
+    console = Console(width=130)
+    runs: dict[tuple[str, int, str], list[Run]] = {}
+    with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as address:
+        perf_analyzer = _PerfAnalyzer(options.perf_analyzer, Path(folder), address)
+        for number in range(options.rounds):
+            for size in SIZES:
+                for concurrency in options.concurrency:
+                    for tool, measure in (("ours", _ours), ("perf_analyzer", perf_analyzer.run)):
+                        run = measure(address, size, concurrency)
+                        runs.setdefault((size, concurrency, tool), []).append(run)
+                        console.print(f"round {number}: {size}, c={concurrency}, {tool}: {run}", soft_wrap=True)
+    console.print(_table(runs))
+
+
+def _table(runs: dict[tuple[str, int, str], list[Run]]) -> Table:
+    """Medians of both, and the median of the rounds' ratios, ours / perf_analyzer's."""
+    table = Table(box=box.SIMPLE_HEAD)
+    columns = ("input", "c", "CPU us", "theirs", "ratio", "p50 us", "theirs", "ratio", "requests/s", "theirs", "ratio")
+    for column in (*columns, "reported / counted", "theirs"):
+        table.add_column(column, justify="right")
+    for size, concurrency, _ in [key for key in runs if key[2] == "ours"]:
+        ours, theirs = runs[size, concurrency, "ours"], runs[size, concurrency, "perf_analyzer"]
+        cells = [size, str(concurrency)]
+        for name in ("cpu_us", "p50_us", "throughput"):
+            a, b = ([getattr(run, name) for run in each] for each in (ours, theirs))
+            ratio = statistics.median(x / y for x, y in zip(a, b, strict=True))
+            cells += [f"{statistics.median(a):,.1f}", f"{statistics.median(b):,.1f}", f"{ratio:.3f}"]
+        for each in (ours, theirs):
+            cells.append(f"{statistics.median(run.throughput / run.counted for run in each):.4f}")
+        table.add_row(*cells)
+    return table
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    repository = folder / "models"
+    for name, length in SIZES.items():
+        version = repository / name / "1"
+        version.mkdir(parents=True)
+        (version / "model.py").write_text(_MODEL)
+        (repository / name / "config.pbtxt").write_text(_CONFIG.format(length=length))
+    others = [f"--load-model={name}" for name in list(SIZES)[1:]]
+    launcher = ProcessLauncher(find_triton(), (_CACHE, *others))
+    with launcher.launch(Launch(repository, next(iter(SIZES)), folder / "log", 60.0)) as server:
+        yield server.grpc_address
+
+
+def _ours(address: str, model: str, concurrency: int) -> Run:
+    with TritonClient(Endpoint(address)) as client:
+        interface = ModelInterface.of(client.model_config(model))
+        streams = (make_inputs(interface, shapes={}, pool=16, seed=0),)
+        workload = build_workload(interface, streams, RequestOptions(), "grpc")
+        with WorkerEngine(Plan("wire", Endpoint(address), workload, 10.0)) as engine:
+            tree = _Tree(os.getpid())
+            looks: list[tuple[int, int, float]] = []
+
+            def watch(samples: Samples) -> float | None:
+                looks.append((_successes(client, model), time.monotonic_ns(), tree.cpu_s()))
+                return _FOR_S if len(looks) == 1 else None
+
+            samples = engine.offer(Concurrency(concurrency), watch, first_look_s=_FROM_S)
+    (before, start_ns, cpu_before_s), (after, end_ns, cpu_after_s) = looks
+    within = (samples.done_ns > start_ns) & (samples.done_ns <= end_ns)
+    seconds, count = (end_ns - start_ns) / 1e9, int(np.count_nonzero(within & samples.ok))
+    return Run(
+        cpu_us=(cpu_after_s - cpu_before_s) / (after - before) * 1e6,
+        p50_us=float(np.median((samples.done_ns - samples.sent_ns)[within])) / 1e3,
+        throughput=count / seconds,
+        counted=(after - before) / seconds,
+    )
+
+
+class _PerfAnalyzer:
+    """The tool, with the libraries that it was built with."""
+
+    def __init__(self, program: Path, folder: Path, address: str) -> None:
+        wheel = Wheel.find()
+        if wheel is None:
+            raise SystemExit("needs pip install 'tritontune[server]'")
+        self._program = program
+        libraries = folder / "libraries"
+        libraries.mkdir()
+        for pattern, name in (("libb64*", "libb64.so.0d"), ("libcudart*", "libcudart.so.12")):
+            (libraries / name).symlink_to(next(wheel.libraries.glob(pattern)))
+        self._environment = {**os.environ, "LD_LIBRARY_PATH": f"{libraries}:{wheel.libraries}"}
+        self._address = address
+
+    def run(self, address: str, model: str, concurrency: int) -> Run:
+        command = [str(self._program), "-i", "grpc", "-u", address, "-m", model, "-b", "1"]
+        # Three windows, which are taken as they come.
+        command += ["--concurrency-range", str(concurrency), "-p", str(_WINDOW_MS), "-r", "3", "-s", "999"]
+        with (
+            TritonClient(Endpoint(address)) as client,
+            subprocess.Popen(
+                command, env=self._environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ) as process,
+        ):
+            tree = _Tree(process.pid)
+            time.sleep(_FROM_S)
+            before, began, cpu_before_s = _successes(client, model), time.monotonic(), tree.cpu_s()
+            time.sleep(_FOR_S)
+            after, ended, cpu_after_s = _successes(client, model), time.monotonic(), tree.cpu_s()
+            told, _ = process.communicate(timeout=60)
+        return Run(
+            cpu_us=(cpu_after_s - cpu_before_s) / (after - before) * 1e6,
+            p50_us=_told(r"p50 latency: (\d+)", told),
+            throughput=_told(r"Throughput: ([\d.]+) infer/sec", told),
+            counted=(after - before) / (ended - began),
+        )
+
+
+class _Tree:
+    """A process and its children."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+
+    def cpu_s(self) -> float:
+        """CPU seconds so far, but for what serves."""
+        processes = [self._root, *self._root.children(recursive=True)]
+        times = [each.cpu_times() for each in processes if not each.name().startswith("triton")]
+        return sum(each.user + each.system for each in times)
+
+
+def _successes(client: TritonClient, model: str) -> int:
+    return int(client.statistics(model).inference_stats.success.count)
+
+
+def _told(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    if found is None:
+        raise SystemExit(f"perf_analyzer said nothing that looks like {pattern!r}:\n{text}")
+    return float(found[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""From what was asked and what a model is, to what is sent to it, and by which driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tritonclient.grpc import model_config_pb2
+
+from tuner.errors import JobError
+from tuner.load.input_data import read_input_data
+from tuner.load.inputs import make_inputs
+from tuner.load.registries import open_registry
+from tuner.load.requests import RequestOptions, build_workload
+from tuner.load.shared_memory import shared_workload
+from tuner.load.tensors import Stream
+from tuner.load.workload import DriverName, Plan, Sequences, Workload
+from tuner.models.interface import ModelInterface
+from tuner.options import LoadOptions
+from tuner.servers.endpoint import Endpoint
+
+# Different requests, so that a response cache does not look miraculous.
+_REQUEST_POOL = 16
+_MADE_UP = {"random", "zero"}
+# Of a sequence that is made of a pool, and not of recorded steps.
+_SEQUENCE_LENGTH = 20
+
+
+@contextmanager
+def prepared(
+    effective: model_config_pb2.ModelConfig,
+    options: LoadOptions,
+    endpoint: Endpoint,
+    *,
+    version: str = "",
+    request_timeout_s: float,
+) -> Iterator[Plan]:
+    """Make requests for a model, and hold the memory that they lie in.
+
+    Args:
+        effective: The model's config as the server completed it.
+        options: What requests are to be made of.
+        endpoint: Where they are to go.
+        version: Of the model; empty: the server's choice.
+        request_timeout_s: Deadline of each.
+
+    Raises:
+        InputError: requests cannot be made for the model.
+        JobError: an option does not go with the model, the protocol, or the server.
+    """
+    stateful = effective.HasField("sequence_batching")
+    request_options = RequestOptions(
+        version=version,
+        parameters=options.request_parameter,
+        priority=options.priority,
+        timeout_us=round((options.queue_timeout or 0) * 1e6),
+        batch_size=options.batch_size,
+        sequences=_sequences(options) if stateful else None,
+        decoupled=effective.model_transaction_policy.decoupled,
+    )
+    interface = ModelInterface.of(effective)
+    streams = _streams(interface, options)
+    with _workload(interface, streams, request_options, options, endpoint) as workload:
+        yield Plan(
+            driver=_driver(workload, options, endpoint),
+            endpoint=endpoint,
+            workload=workload,
+            request_timeout_s=request_timeout_s,
+            connections=options.connections,
+            compression=options.compression,
+        )
+
+
+def _sequences(options: LoadOptions) -> Sequences:
+    length = options.sequence_length
+    if length is None and options.input_data in _MADE_UP:
+        length = _SEQUENCE_LENGTH
+    return Sequences(length, options.sequence_length_variation, options.sequences)
+
+
+def _streams(interface: ModelInterface, options: LoadOptions) -> Sequence[Stream]:
+    if options.input_data not in _MADE_UP:
+        path = Path(options.input_data)
+        return read_input_data(path, interface, shapes=options.shape, batch_size=options.batch_size)
+    return (
+        make_inputs(
+            interface,
+            shapes=options.shape,
+            pool=_REQUEST_POOL,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            zero=options.input_data == "zero",
+            string_length=options.string_length,
+            string_data=options.string_data,
+        ),
+    )
+
+
+@contextmanager
+def _workload(
+    interface: ModelInterface,
+    streams: Sequence[Stream],
+    request_options: RequestOptions,
+    options: LoadOptions,
+    endpoint: Endpoint,
+) -> Iterator[Workload]:
+    if options.shared_memory == "none":
+        yield build_workload(interface, streams, request_options, endpoint.protocol)
+        return
+    with (
+        closing(open_registry(endpoint)) as registry,
+        shared_workload(
+            interface,
+            streams,
+            request_options,
+            endpoint.protocol,
+            registry,
+            kind=options.shared_memory,
+            output_bytes=options.output_shared_memory_size,
+        ) as workload,
+    ):
+        yield workload
+
+
+def _driver(workload: Workload, options: LoadOptions, endpoint: Endpoint) -> DriverName:
+    """Our own framing, for all that it does."""
+    if endpoint.protocol == "http":
+        if options.compression:
+            raise JobError("--compression is for gRPC; leave it out for an HTTP endpoint")
+        return "http"
+    return "grpcio" if workload.decoupled or workload.sequences or options.compression else "wire"

@@ -1,0 +1,153 @@
+"""What to measure, and under which loads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import Self
+
+from tuner.load.loads import Concurrency, Distribution, Load, Ramp, RequestRate
+from tuner.load.recordings import read_intervals, read_timestamps
+from tuner.options import LoadOptions, Seconds, ServerOptions
+from tuner.quantities import parse_duration
+from tuner.servers.endpoint import Endpoint, Tls
+from tuner.slo import SLO
+
+_MOST_LEVELS = 1_000
+_RAMP = re.compile(r"([\d.]+):([\d.]+):(.+)")
+
+
+def _levels(value: Any) -> Any:
+    """`1,8,64`, and `START:END[:STEP]` in the place of any of them."""
+    if not isinstance(value, str):
+        return value
+    levels: list[float] = []
+    for part in value.split(","):
+        levels += _range(part.strip(), value)
+    return tuple(levels)
+
+
+def _range(part: str, whole: str) -> list[float]:
+    try:
+        start, *rest = (float(text) for text in part.split(":"))
+    except ValueError:
+        raise ValueError(f"{whole!r} is none; write numbers as 1,8,64, or START:END:STEP") from None
+    if not rest:
+        return [start]
+    end, step = rest[0], rest[1] if len(rest) == 2 else 1.0
+    if len(rest) > 2 or not step > 0 or end < start:
+        raise ValueError(f"{part!r} is no range; write START:END:STEP with START <= END and STEP > 0")
+    count = int((end - start) / step + 1e-9) + 1
+    if count > _MOST_LEVELS:
+        raise ValueError(f"{part!r} has {count:,} levels; {_MOST_LEVELS:,} are too many to wait for")
+    return [start + place * step for place in range(count)]
+
+
+def _rates(value: Any) -> Any:
+    return value if value == "max" else _levels(value)
+
+
+def _ramp(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    parts = _RAMP.fullmatch(value.strip())
+    try:
+        rates = (float(parts[1]), float(parts[2])) if parts else (0.0, 0.0)
+    except ValueError:
+        rates = (0.0, 0.0)
+    if parts is None or min(rates) < 0 or max(rates) <= 0:
+        raise ValueError(f"{value!r} is none; write FROM:TO:TIME, requests/s and how long, as 100:1000:60s")
+    return (*rates, parse_duration(parts[3]))
+
+
+Rate = Annotated[float, Field(gt=0, le=1e7)]
+
+
+class MeasureJob(LoadOptions, ServerOptions):
+    """What to measure, and under which loads; one after the other, in the order of the attributes.
+
+    Attributes:
+        repository: A model repository to serve; or
+        url: a Triton that runs: `HOST:PORT` of its gRPC endpoint, or a URL with grpc, grpcs, http or https.
+        tls_ca: For `grpcs` and `https`: certificates to trust, PEM; None: those that the system trusts.
+        tls_cert: Our own certificate.
+        tls_key: Its key.
+        tls_name: The name in the server's certificate, where it is not that of the URL.
+        model: Its name; None: the only one.
+        model_version: Its version; empty: the server's choice.
+        concurrency: Closed loops: requests under way at once, `1,8,64` or `START:END:STEP`.
+        rate: Open loops: requests a second, in the same way; or `max`, the highest at which the server keeps up.
+        ramp: A rate that rises, `FROM:TO:TIME`.
+        intervals: A file of microseconds from each request to the next, over and over.
+        timestamps: A file of the times of requests, in seconds, once.
+        arrivals: How requests are spread at a rate.
+        slo: Limits that `rate="max"` must hold.
+        time: Seconds that a load may take at most, where the model is not slow.
+    """
+
+    repository: Path | None = None
+    url: str | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_name: str | None = None
+    model: str | None = None
+    model_version: Annotated[str, Field(pattern=r"^([1-9][0-9]*)?$")] = ""
+    concurrency: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=65536)], ...] | None, Field(min_length=1), BeforeValidator(_levels)
+    ] = None
+    rate: Annotated[tuple[Rate, ...] | Literal["max"] | None, BeforeValidator(_rates)] = None
+    ramp: Annotated[tuple[float, float, Seconds] | None, BeforeValidator(_ramp)] = None
+    intervals: Path | None = None
+    timestamps: Path | None = None
+    arrivals: Distribution = "poisson"
+    slo: SLO = SLO()
+    time: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.repository is None) == (self.url is None):
+            raise ValueError("measure needs a MODEL_REPO or the --url of a Triton that runs, and not both")
+        given = self.model_fields_set
+        if self.url is not None and (misplaced := sorted(given & ServerOptions.model_fields.keys())):
+            option = misplaced[0].replace("_", "-")
+            raise ValueError(f"--{option} says how to start a server, and --url names one that runs")
+        if self.url is None and (misplaced := sorted(name for name in given if name.startswith("tls_"))):
+            raise ValueError(f"--{misplaced[0].replace('_', '-')} is for a server at a --url")
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("--tls-key is the key of a certificate; name that with --tls-cert")
+        if self.slo.root and self.rate != "max":
+            raise ValueError("--slo is a limit for --rate max")
+        return self
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Of the server at `url`.
+
+        Raises:
+            JobError: it is no address, or a certificate cannot be read.
+        """
+        files = (self.tls_ca, self.tls_cert, self.tls_key, self.tls_name)
+        tls = Tls(*files) if any(files) else None
+        return Endpoint.parse(self.url or "", tls=tls, headers=self.header)
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """What to offer, but for `rate="max"`; concurrency 1 when nothing is asked for.
+
+        Raises:
+            InputError: a recording cannot be read.
+        """
+        loads: list[Load] = [Concurrency(requests) for requests in self.concurrency or ()]
+        if self.rate and self.rate != "max":
+            loads += [RequestRate(per_s, self.arrivals) for per_s in self.rate]
+        if self.ramp:
+            loads.append(Ramp(*self.ramp, self.arrivals))
+        if self.intervals:
+            loads.append(read_intervals(self.intervals))
+        if self.timestamps:
+            loads.append(read_timestamps(self.timestamps))
+        return tuple(loads) if loads or self.rate == "max" else (Concurrency(1),)

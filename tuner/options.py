@@ -1,0 +1,187 @@
+"""What can be asked for, in words that the command line, job files, and Python share, and how a wrong word is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic_core import ErrorDetails
+from typing_extensions import Self
+
+from tuner.errors import JobError, nearest
+from tuner.load.parameters import Parameter, parse_parameter
+from tuner.quantities import parse_duration
+from tuner.servers.endpoint import Header, parse_header
+
+
+def _seconds(value: Any) -> Any:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _shapes(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return value
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, Sequence):
+        raise ValueError("shapes are written as {NAME: [D1, D2]} or NAME:D1,D2")  # noqa: TRY004 (pydantic wants ValueError)
+    pairs = [parse_shape(text) for text in texts]
+    if twice := {name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1}:
+        raise ValueError(f"the shape of {min(twice)!r} is given twice")
+    return dict(pairs)
+
+
+def _parameters(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return value
+    return dict(parse_parameter(text) for text in ([value] if isinstance(value, str) else value))
+
+
+def _headers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        value = [f"{name}:{content}" for name, content in value.items()]
+    try:
+        texts = [value] if isinstance(value, str) else value
+        return tuple(parse_header(text) if isinstance(text, str) else tuple(text) for text in texts)
+    except JobError as error:
+        raise ValueError(str(error).removeprefix("--header: ")) from None
+
+
+def _file_or_word(value: str) -> str:
+    if value not in {"random", "zero"} and not Path(value).is_file():
+        raise ValueError(f"{value!r} is neither random nor zero, and there is no such file")
+    return value
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(gt=0, allow_inf_nan=False),
+    PlainSerializer(lambda seconds: f"{seconds:g}s", return_type=str),
+]
+ServerKind = Literal["auto", "process", "docker"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Options(BaseModel):
+    """A frozen set of options that knows how a person writes them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    @classmethod
+    def make(cls, options: Mapping[str, Any], *, source: str = "") -> Self:
+        """Build it of options by their names.
+
+        Args:
+            options: As the attributes are named; values may be the texts that a person writes.
+            source: Where they come from, to begin an error with; empty for the command line, whose options
+                are then named with their dashes.
+
+        Raises:
+            JobError: one line that names the option and what would be right.
+        """
+        try:
+            return cls.model_validate(options)
+        except ValidationError as error:
+            raise JobError(cls._one_line(error, source)) from None
+
+    @classmethod
+    def _one_line(cls, error: ValidationError, source: str) -> str:
+        """The first fault, in the words of whoever wrote it."""
+        fault = most_telling(error)
+        option = str(fault["loc"][0]) if fault["loc"] else ""
+        where = f"{source}: {option}" if source else "--" + option.replace("_", "-")
+        if fault["type"] == "extra_forbidden":
+            return f"{where} is no option{nearest(option, cls.model_fields)}"
+        if fault["type"] == "missing":
+            return f"{where} is missing"
+        reason = fault["msg"].removeprefix("Value error, ")
+        if not option:
+            return f"{source}: {reason}" if source else reason
+        quoted = "" if fault["type"] == "value_error" else f" (it is {fault['input']!r})"
+        return f"{where}: {reason[:1].lower() if not quoted else reason[:1]}{reason[1:]}{quoted}"
+
+
+class ServerOptions(Options):
+    """How to get a Triton.
+
+    Attributes:
+        server: `docker`, `process`, or `auto`: Docker where it can be used with `image`.
+        image: The Triton image for Docker.
+        triton_path: A `tritonserver`, or the folder of an installation that has one in `bin/`.
+        launch_timeout: Seconds within which a model must be ready; None: by its size, and by what it took at first.
+    """
+
+    server: ServerKind = "auto"
+    image: str | None = None
+    triton_path: Path | None = None
+    launch_timeout: Seconds | None = None
+
+
+class LoadOptions(Options):
+    """What requests are made of, and how they are sent.
+
+    Attributes:
+        input_data: `random` (another for each of a pool of requests), `zero`, or a file: JSON as perf_analyzer reads
+            it, or `.npz`.
+        shape: Dimensions for inputs of variable shape, by input, without the batch dimension.
+        batch_size: Inferences in each request.
+        string_length: Letters in each random element of BYTES.
+        string_data: One text for all elements of BYTES.
+        request_parameter: Parameters of each request, by name, or as `NAME:VALUE:TYPE`.
+        priority: Of each request, for a model with priority levels.
+        queue_timeout: How long each request may wait in a queue that knows time-outs, in seconds.
+        header: Sent with each request, as `NAME:VALUE`.
+        compression: Of request bodies, over gRPC.
+        shared_memory: Where tensors lie: `system` and `cuda` spare them the network, for a server on this machine.
+        output_shared_memory_size: Bytes for an output of unknown size.
+        sequence_length: Mean number of requests in a sequence of a stateful model; None: 20, and with `input_data`
+            from a file, a sequence is one stream of it.
+        sequence_length_variation: Lengths lie within this share around the mean.
+        sequences: Sequences under way at once at a request rate.
+        connections: Over which each process spreads its requests.
+        processes: That offer the load; None: one, and more where one is not enough and there are cores for it.
+        seed: Of every random choice.
+    """
+
+    input_data: Annotated[str, AfterValidator(_file_or_word)] = "random"
+    shape: Annotated[Mapping[str, tuple[Positive, ...]], BeforeValidator(_shapes)] = {}
+    batch_size: Positive = 1
+    string_length: Annotated[int, Field(ge=0)] = 8
+    string_data: str | None = None
+    request_parameter: Annotated[Mapping[str, Parameter], BeforeValidator(_parameters)] = {}
+    priority: Annotated[int, Field(ge=0)] = 0
+    queue_timeout: Seconds | None = None
+    header: Annotated[tuple[Header, ...], BeforeValidator(_headers)] = ()
+    compression: Literal["gzip", "deflate"] | None = None
+    shared_memory: Literal["none", "system", "cuda"] = "none"
+    output_shared_memory_size: Positive = 102_400
+    sequence_length: Positive | None = None
+    sequence_length_variation: Annotated[float, Field(ge=0, le=1)] = 0.2
+    sequences: Positive = 4
+    connections: Annotated[int, Field(ge=1, le=256)] = 1
+    processes: Annotated[int, Field(ge=1, le=64)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read `NAME:D1,D2` (the name may hold colons).
+
+    Raises:
+        ValueError: one line that says what would be right.
+    """
+    name, colon, dims = str(text).rpartition(":")
+    try:
+        shape = tuple(int(dim) for dim in dims.split(","))
+    except ValueError:
+        shape = ()
+    if not colon or not name or not shape or min(shape) < 1:
+        raise ValueError(f"{text!r} is no shape; write it as NAME:D1,D2 with dimensions of 1 and more")
+    return name, shape
+
+
+def most_telling(error: ValidationError) -> ErrorDetails:
+    """The one fault to name: a name that is not known comes before what is then missing."""
+    faults = error.errors(include_url=False)
+    return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])

@@ -1,0 +1,62 @@
+"""What a load is doing right now, in one line that changes while it goes on."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from typing_extensions import Self
+
+from tuner.load.loads import Load
+from tuner.load.protocols import Samples
+from tuner.report.words import latency, rate
+
+# Enough of the latest requests to tell a p99 of, and quickly counted.
+_LATEST = 5_000
+
+
+class LiveLine:
+    """Shows the latest of a load on a terminal, and nothing where there is none. Use it as a context manager.
+
+    Args:
+        console: Where.
+        batch_size: Inferences in each request.
+    """
+
+    def __init__(self, console: Console, batch_size: int) -> None:
+        self._status = console.status("preparing")
+        self._batch_size = batch_size
+
+    def see(self, load: Load, samples: Samples) -> None:
+        """Show what has been sampled so far."""
+        self._status.update(escape(live_words(load, samples, self._batch_size)))
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.stop()
+
+
+def live_words(load: Load, samples: Samples, batch_size: int) -> str:
+    """The latest requests in words: `concurrency 8, 2.1 s: 12,345 inferences/s, p50 0.61 ms, p99 2.3 ms, 3 errors`."""
+    begin = f"{load}, {samples.wall_s:.1f} s"
+    latest = slice(max(0, len(samples) - _LATEST), None)
+    ok = samples.ok[latest]
+    if not ok.any():
+        return f"{begin}: nothing answered yet{_errors(samples)}"
+    done_ns, sent_ns = samples.done_ns[latest][ok], samples.sent_ns[latest][ok]
+    span_s = max(1, int(done_ns[-1] - sent_ns.min())) / 1e9
+    p50_ms, p99_ms = np.quantile(done_ns - sent_ns, [0.5, 0.99]) / 1e6
+    told = f"{rate(len(done_ns) / span_s * batch_size)} inferences/s, p50 {latency(p50_ms)}, p99 {latency(p99_ms)}"
+    return f"{begin}: {told}{_errors(samples)}"
+
+
+def _errors(samples: Samples) -> str:
+    count = sum(samples.errors.values())
+    return f", {count:,} error{'s' * (count != 1)}" if count else ""
