@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from support.certificates import Certificates
 from support.repositories import ModelRepositoryFactory
 
 from tuner.servers.installation import TritonInstallation, find_triton
@@ -44,3 +45,9 @@ def model_repository(tmp_path: Path) -> ModelRepositoryFactory:
     path = tmp_path / "model_repository"
     path.mkdir()
     return ModelRepositoryFactory(path)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Of a CA, a server and a client."""
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))

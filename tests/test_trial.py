@@ -7,6 +7,7 @@ import pytest
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, InputError, TuningError
+from tuner.load.loads import Concurrency, Load
 from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
@@ -24,11 +25,11 @@ class Heard:
     """Remembers what it is told."""
 
     def __init__(self) -> None:
-        self.levels: list[int] = []
+        self.levels: list[Load] = []
         self.points: list[OperatingPoint] = []
 
-    def level_began(self, concurrency: int) -> None:
-        self.levels.append(concurrency)
+    def level_began(self, load: Load) -> None:
+        self.levels.append(load)
 
     def point_measured(self, point: OperatingPoint) -> None:
         self.points.append(point)
@@ -75,8 +76,8 @@ def test_one_launch_is_one_curve(trials: Trials, tmp_path: Path) -> None:
     result = trials.run("slow", config_text())
     assert result.number == 3
     assert result.failure is None
-    assert [point.concurrency for point in result.curve] == sorted(trials.heard.levels)
-    assert list(result.curve) == sorted(trials.heard.points, key=lambda point: point.concurrency)
+    assert [point.load for point in result.curve] == sorted(trials.heard.levels, key=lambda load: load.level)
+    assert list(result.curve) == sorted(trials.heard.points, key=lambda point: point.load.level)
     assert result.launch_s is not None
     assert 0 < result.launch_s < result.wall_s
     assert (tmp_path / "trial/config.pbtxt").read_text() == result.config == config_text()
@@ -93,7 +94,7 @@ def test_the_effective_config_is_the_servers(trials: Trials) -> None:
 
 def test_time_that_is_up_ends_the_curve_after_the_level_under_way(trials: Trials) -> None:
     result = trials.run("slow", config_text(), until_s=0.0)
-    assert [point.concurrency for point in result.curve] == [1]
+    assert [point.load for point in result.curve] == [Concurrency(1)]
     assert result.failure is None
 
 

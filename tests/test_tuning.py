@@ -58,7 +58,7 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
     verified = outcome.recommendation.best
     assert verified.verified
     # How many finalists there are is for the measurements to say.
-    assert f"verifying trial {verified.trial.number} at concurrency {verified.point.concurrency}" in told.events
+    assert f"verifying trial {verified.trial.number} at {verified.point.load}" in told.events
     assert [event for event in told.events if not event.startswith("verifying")] == [
         "slow began with 0 trials and 600 s",
         "trial 0 began: the config as it is",

@@ -39,7 +39,7 @@ def verify(study: Study, bench: Bench, folder: Path, *, limits: Limits, progress
         best = best_point(usable_points(study.trials, study.verified), bench.slo)
         if best is None or best.verified or time.monotonic() >= limits.until:
             break
-        progress.note(f"verifying trial {best.trial.number} at concurrency {best.point.concurrency}")
+        progress.note(f"verifying trial {best.trial.number} at {best.point.load}")
         finalist = baseline if baseline and baseline.is_of(best) else _Again(best, bench, folder, limits)
         while finalist.stands and not finalist.done:
             again = [finalist, baseline] if baseline and baseline is not finalist and not baseline.done else [finalist]
@@ -59,7 +59,7 @@ class _Again:
     def __init__(self, point: TrialPoint, bench: Bench, folder: Path, limits: Limits) -> None:
         self._number = point.trial.number
         self._config = point.trial.config
-        self._concurrency = point.point.concurrency
+        self._load = point.point.load
         self._bench = bench
         self._folder = folder
         self._limits = limits
@@ -68,7 +68,7 @@ class _Again:
 
     def is_of(self, point: TrialPoint) -> bool:
         """Whether it is this point's."""
-        return (point.trial.number, point.point.concurrency) == (self._number, self._concurrency)
+        return (point.trial.number, point.point.load) == (self._number, self._load)
 
     @property
     def began(self) -> bool:
@@ -86,23 +86,19 @@ class _Again:
         point = self.verification.point
         if point is None:
             return self._failure is None
-        return self._bench.slo.holds({p: interval.value for p, interval in point.latency_ms.items()})
+        return point.holds(self._bench.slo)
 
     def measure(self) -> None:
         """One more round."""
         if self._failure is not None:
             return
-        folder = self._folder / f"{self._number:03d}-{self._concurrency}-{len(self._rounds) + 1}"
+        folder = self._folder / f"{self._number:03d}-{self._load.level:g}-{len(self._rounds) + 1}"
         try:
-            self._rounds.append(
-                measure_again(self._bench, self._config, self._concurrency, folder, limits=self._limits)
-            )
+            self._rounds.append(measure_again(self._bench, self._config, self._load, folder, limits=self._limits))
         except ServerError as error:
             self._failure = f"{error.cause.value}: {error}"
 
     @property
     def verification(self) -> Verification:
         """What the rounds so far say."""
-        return Verification(
-            trial=self._number, concurrency=self._concurrency, rounds=tuple(self._rounds), failure=self._failure
-        )
+        return Verification(trial=self._number, load=self._load, rounds=tuple(self._rounds), failure=self._failure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tuner.load.loads import Load
 from tuner.measure.points import OperatingPoint
 from tuner.run_folder import RunFolder
 from tuner.search.recommend import Recommendation
@@ -39,7 +40,7 @@ class Progress:
     def trial_began(self, number: int, words: str) -> None:
         """A candidate is about to be launched."""
 
-    def level_began(self, concurrency: int) -> None:
+    def level_began(self, load: Load) -> None:
         """A load level is about to be measured."""
 
     def point_measured(self, point: OperatingPoint) -> None:

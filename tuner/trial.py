@@ -12,8 +12,10 @@ from typing import Protocol
 from tritonclient.grpc import model_config_pb2
 
 from tuner.errors import Cause, ServerError
+from tuner.load.loads import Concurrency, Load
 from tuner.measure.level import LevelRules
-from tuner.measure.points import OperatingPoint, Record
+from tuner.measure.points import OperatingPoint
+from tuner.measure.record import Record
 from tuner.measure.session import Session, open_session
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.models.config import ModelConfig
@@ -106,7 +108,7 @@ class Limits:
 class TrialProgress(Protocol):
     """Is told how a trial goes."""
 
-    def level_began(self, concurrency: int) -> None:
+    def level_began(self, load: Load) -> None:
         """A load level is about to be measured."""
 
     def point_measured(self, point: OperatingPoint) -> None:
@@ -160,13 +162,13 @@ def run_trial(
     )
 
 
-def measure_again(bench: Bench, config: str, concurrency: int, folder: Path, *, limits: Limits) -> OperatingPoint:
+def measure_again(bench: Bench, config: str, load: Load, folder: Path, *, limits: Limits) -> OperatingPoint:
     """Launch a config anew, and measure it under one load.
 
     Args:
         bench: As for the trials.
         config: Its text.
-        concurrency: The load.
+        load: What to offer.
         folder: Where the server's log goes.
         limits: On the launch and the first answer.
 
@@ -177,7 +179,7 @@ def measure_again(bench: Bench, config: str, concurrency: int, folder: Path, *, 
     bench.repository.write_config(bench.model, config or None)
     launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
     with bench.launcher.launch(launch) as server, _session(bench, server, limits) as session:
-        return session.measure(concurrency)
+        return session.measure(load)
 
 
 class _Attempt:
@@ -202,9 +204,9 @@ def _measure(bench: Bench, server: Server, attempt: _Attempt, limits: Limits, pr
         attempt.effective_config = ModelConfig.from_proto(session.effective).text
         attempt.first_answer_s = session.first_answer_s
 
-        def measure(concurrency: int) -> OperatingPoint:
-            progress.level_began(concurrency)
-            return session.measure(concurrency)
+        def measure(load: Concurrency) -> OperatingPoint:
+            progress.level_began(load)
+            return session.measure(load)
 
         flat_from = _flat_from(session.effective)
         for point in sweep(measure, slo=bench.slo, max_concurrency=bench.max_concurrency, flat_from=flat_from):

@@ -21,9 +21,7 @@ def server() -> Iterator[InferencePeer]:
 
 
 @pytest.fixture(scope="package")
-def triton_serve(
-    triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Serve]:
-    """Real Tritons, one a model, each started once. One that is to be killed lasts for one test: see `doomed`."""
+def triton_serve(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Real Tritons, one a model, each started once but for `doomed`, which is new each time."""
     with triton_services(triton_installation, tmp_path_factory.mktemp("services")) as serve:
         yield serve

@@ -6,20 +6,29 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
-from support.closed_loop import Batcher, SimulatedEngine, run
+from support.closed_loop import Batcher, run
+from support.open_loop import run_open
+from support.simulated_engine import SimulatedEngine
 
-from tuner.load.protocols import Concurrency
+from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.load.protocols import Samples
 from tuner.measure.level import LevelRules, measure_level
-from tuner.measure.points import Interval
+from tuner.measure.record import Interval
 from tuner.measure.statistics import percentiles, throughput
 from tuner.measure.window import steady_window
 from tuner.slo import Percentile
 
 RUNS = 150
-SERVERS = {
-    "one at a time": (Batcher(3.0, spread=0.2, largest=1), 1),
-    "a queue": (Batcher(2.0, spread=0.3, largest=1), 8),
-    "batches": (Batcher(5.0, item_ms=0.3), 16),
+SERVERS: dict[str, tuple[Batcher, Load]] = {
+    "one at a time": (Batcher(3.0, spread=0.2, largest=1), Concurrency(1)),
+    "a queue": (Batcher(2.0, spread=0.3, largest=1), Concurrency(8)),
+    "batches": (Batcher(5.0, item_ms=0.3), Concurrency(16)),
+}
+OPEN_SERVERS: dict[str, tuple[Batcher, Load]] = {
+    "at ease": (Batcher(1.0, spread=0.3, largest=1), RequestRate(400)),
+    "busy": (Batcher(2.0, spread=0.3, largest=1), RequestRate(350)),
+    "batches": (Batcher(5.0, item_ms=0.3), RequestRate(1_000)),
+    "constant": (Batcher(2.0, spread=0.5, largest=1), RequestRate(350, "constant")),
 }
 
 Found = dict[str, Interval]
@@ -34,10 +43,16 @@ def found_by(measure: Callable[[np.random.Generator], Found]) -> list[Found]:
     return [measure(rng) for _ in range(RUNS)]
 
 
-def truth(batcher: Batcher, concurrency: int) -> dict[str, float]:
-    window = steady_window(run(batcher, concurrency, 150, np.random.default_rng(0)), concurrency)
+def samples_of(batcher: Batcher, load: Load, wall_s: float, rng: np.random.Generator) -> Samples:
+    if isinstance(load, Concurrency):
+        return run(batcher, load.requests, wall_s, rng)
+    return run_open(batcher, load, wall_s, rng)
+
+
+def truth(batcher: Batcher, load: Load) -> dict[str, float]:
+    window = steady_window(samples_of(batcher, load, 150, np.random.default_rng(0)), load)
     return {
-        "throughput": len(window) / window.length_s,
+        "throughput": load.per_s if isinstance(load, RequestRate) else len(window) / window.length_s,
         **{f"p{share}": float(np.percentile(window.latency_ms, share)) for share in (50, 90, 99)},
     }
 
@@ -51,13 +66,13 @@ def coverage(found: list[Found], true: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_intervals_of_a_second_hold_the_truth(name: str) -> None:
-    batcher, concurrency = SERVERS[name]
+    batcher, load = SERVERS[name]
 
     def measure(rng: np.random.Generator) -> Found:
-        window = steady_window(run(batcher, concurrency, 1.0, rng), concurrency)
+        window = steady_window(samples_of(batcher, load, 1.0, rng), load)
         return found_in(throughput(window), percentiles(window))
 
-    true = truth(batcher, concurrency)
+    true = truth(batcher, load)
     found = found_by(measure)
     assert min(coverage(found, true).values()) > 0.88
     # Neither by being so wide that they say nothing, nor by luck.
@@ -68,18 +83,35 @@ def test_intervals_of_a_second_hold_the_truth(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_intervals_hold_the_truth_although_the_level_ended_as_soon_as_they_were_narrow(name: str) -> None:
-    batcher, concurrency = SERVERS[name]
+    batcher, load = SERVERS[name]
     walls_s: list[float] = []
 
     def measure(rng: np.random.Generator) -> Found:
         engine = SimulatedEngine(batcher, rng)
-        point = measure_level(
-            engine, Concurrency(concurrency), statistics=None, health=lambda: None, rules=LevelRules()
-        )
+        point = measure_level(engine, load, statistics=None, health=lambda: None, rules=LevelRules())
         walls_s.append(engine.wall_s)
         return found_in(point.throughput, point.latency_ms)
 
     found = found_by(measure)
-    assert min(coverage(found, truth(batcher, concurrency)).values()) > 0.86
+    assert min(coverage(found, truth(batcher, load)).values()) > 0.86
     assert 0.4 <= np.median(walls_s) < 2
     assert max(walls_s) < 3.6
+
+
+@pytest.mark.parametrize("name", OPEN_SERVERS)
+def test_intervals_of_an_open_loop_hold_the_truth(name: str) -> None:
+    batcher, load = OPEN_SERVERS[name]
+
+    def measure(rng: np.random.Generator) -> Found:
+        window = steady_window(samples_of(batcher, load, 2.0, rng), load)
+        return found_in(throughput(window), percentiles(window))
+
+    true = truth(batcher, load)
+    found = found_by(measure)
+    covered = coverage(found, true)
+    assert min(covered["throughput"], covered["p50"]) > 0.93
+    # The slowest of a busy queue come in rows, of which 2 s see very few.
+    assert min(covered["p90"], covered["p99"]) > 0.80
+    for part, widest in (("throughput", 0.1), ("p50", 0.25), ("p90", 0.35), ("p99", 0.5)):
+        assert np.median([measured[part].relative_half_width for measured in found]) < widest
+        assert abs(np.mean([measured[part].value for measured in found]) / true[part] - 1) < 0.08

@@ -17,6 +17,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.models.interface import ModelInterface, Tensor
 from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
 from tuner.slo import SLO
@@ -46,7 +47,7 @@ def bench(
             launch = Launch(model_repository.path, model, tmp_path / "log", 30)
             server = triton_launcher.launch(launch)
             stack.callback(server.stop, grace_s=0.5)
-            client = stack.enter_context(TritonClient(server.grpc_address))
+            client = stack.enter_context(TritonClient(Endpoint(server.grpc_address)))
             requests = request_to(model)
             ask_once(server.grpc_address, requests[0], timeout_s=5)
             engine = stack.enter_context(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.measure.points import Interval
+from tuner.measure.record import Interval
 from tuner.measure.statistics import percentiles, throughput
 from tuner.measure.window import Window
 from tuner.slo import PERCENTILES

@@ -6,6 +6,8 @@ import pytest
 from support.builders import interval
 
 from tuner.errors import Cause, ServerDiedError
+from tuner.load.loads import Concurrency
+from tuner.measure.client_view import ClientView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.slo import PERCENTILES, SLO
@@ -18,13 +20,13 @@ def point(concurrency: int, throughput: float, *, doubt: float = 0.02) -> Operat
     """A level whose latency is as Little's law has it."""
     latency = interval(concurrency / throughput * 1e3, doubt)
     return OperatingPoint(
-        concurrency=concurrency,
+        load=Concurrency(concurrency),
         throughput=interval(throughput),
         latency_ms=dict.fromkeys(PERCENTILES, latency),
         requests=1_000,
         errors=0,
         window_s=1.0,
-        client_cpu=0.1,
+        client=ClientView(cpu=0.1),
     )
 
 
@@ -36,9 +38,9 @@ class Server:
         self._throughput = throughput
         self._doubt = doubt
 
-    def measure(self, concurrency: int) -> OperatingPoint:
-        self.levels.append(concurrency)
-        return point(concurrency, self._throughput(concurrency), doubt=self._doubt)
+    def measure(self, load: Concurrency) -> OperatingPoint:
+        self.levels.append(load.requests)
+        return point(load.requests, self._throughput(load.requests), doubt=self._doubt)
 
 
 def saturating(capacity: float, alone: float) -> Callable[[int], float]:
@@ -56,7 +58,7 @@ def levels(
 ) -> list[int]:
     server = Server(throughput, doubt=doubt)
     points = list(sweep(server.measure, slo=slo, max_concurrency=max_concurrency, flat_from=flat_from))
-    assert [measured.concurrency for measured in points] == server.levels
+    assert [measured.load for measured in points] == list(map(Concurrency, server.levels))
     assert len(set(server.levels)) == len(server.levels)
     return server.levels
 
@@ -127,21 +129,21 @@ def test_the_knee_is_looked_at_only_where_there_is_room() -> None:
 
 
 def test_points_measured_before_an_error_are_not_lost() -> None:
-    def measure(concurrency: int) -> OperatingPoint:
-        if concurrency == 8:
+    def measure(load: Concurrency) -> OperatingPoint:
+        if load.requests == 8:
             raise ServerDiedError("gone", cause=Cause.CRASHED)
-        return point(concurrency, 100.0 * concurrency)
+        return point(load.requests, 100.0 * load.requests)
 
     points: list[OperatingPoint] = []
     with pytest.raises(ServerDiedError, match="gone"):
         points.extend(sweep(measure, slo=NONE, max_concurrency=64))
-    assert [measured.concurrency for measured in points] == [1, 2, 4]
+    assert [measured.load.level for measured in points] == [1, 2, 4]
 
 
 def test_whoever_has_seen_enough_measures_no_more() -> None:
     server = Server(saturating(1_000, 100))
     curve = sweep(server.measure, slo=NONE, max_concurrency=64)
-    assert next(curve).concurrency == 1
+    assert next(curve).load == Concurrency(1)
     del curve
     assert server.levels == [1]
 
@@ -149,4 +151,4 @@ def test_whoever_has_seen_enough_measures_no_more() -> None:
 def test_the_curve_is_in_order_of_load() -> None:
     server = Server(saturating(1_000, 100))
     curve = in_order_of_load(sweep(server.measure, slo=P99_25, max_concurrency=64))
-    assert [measured.concurrency for measured in curve] == [1, 2, 4, 8, 16, 23, 27, 32]
+    assert [measured.load.level for measured in curve] == [1, 2, 4, 8, 16, 23, 27, 32]

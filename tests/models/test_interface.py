@@ -21,10 +21,14 @@ def of(text: str) -> ModelInterface:
 def test_it_is_what_the_config_says() -> None:
     assert of(TEXT) == ModelInterface(
         name="mlp",
-        batched=True,
+        max_batch_size=8,
         inputs=(Tensor("X", "FP32", (3, -1)), Tensor("S", "BYTES", (), optional=True)),
         outputs=(Tensor("Y", "BF16", (1,)),),
     )
+
+
+def test_with_a_max_batch_size_requests_carry_a_batch() -> None:
+    assert of(TEXT).batched
 
 
 def test_without_a_max_batch_size_requests_carry_no_batch() -> None:

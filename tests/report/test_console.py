@@ -7,6 +7,7 @@ from rich.console import Console
 from support.builders import identity, point, space, trial
 
 from tuner.errors import Cause
+from tuner.load.loads import Concurrency
 from tuner.progress import ModelOutcome
 from tuner.report.console import ConsoleProgress
 from tuner.report.files import write_results
@@ -40,7 +41,7 @@ def _play(screen: Screen, run: RunFolder, study: Study) -> None:
         progress.model_began("mlp", study=study, budget_s=90.0)
         for result in study.trials:
             progress.trial_began(result.number, "candidate")
-            progress.level_began(8)
+            progress.level_began(Concurrency(8))
             for each in result.curve:
                 progress.point_measured(each)
             progress.trial_ended(result, recommend(study.trials, slo))

@@ -6,6 +6,7 @@ import pytest
 from support.builders import interval, point, trial
 
 from tuner.errors import Cause
+from tuner.load.loads import Concurrency
 from tuner.search.recommend import ratio, recommend
 from tuner.slo import SLO
 
@@ -17,7 +18,7 @@ def test_the_best_has_the_highest_throughput_that_holds_the_slo() -> None:
         [trial(0, point(1, 100, 10)), trial(1, point(1, 90, 5), point(8, 300, 24), point(16, 400, 26))], LIMIT
     )
     assert found.best is not None
-    assert (found.best.trial.number, found.best.point.concurrency) == (1, 8)
+    assert (found.best.trial.number, found.best.point.load) == (1, Concurrency(8))
     assert found.gain is not None
     assert found.gain.value == pytest.approx(3.0)
 
@@ -25,10 +26,10 @@ def test_the_best_has_the_highest_throughput_that_holds_the_slo() -> None:
 def test_points_whose_intervals_overlap_go_by_latency() -> None:
     found = recommend([trial(0, point(16, 300, 10), point(32, 305, 20), point(64, 330, 24.9))], SLO())
     assert found.best is not None
-    assert found.best.point.concurrency == 64
+    assert found.best.point.load == Concurrency(64)
     wide = recommend([trial(0, point(16, 300, 10, share=0.1), point(32, 305, 20, share=0.1))], SLO())
     assert wide.best is not None
-    assert wide.best.point.concurrency == 16
+    assert wide.best.point.load == Concurrency(16)
 
 
 def test_a_baseline_that_holds_the_slo_at_no_load_gives_no_gain() -> None:

@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 from support.builders import point, trial
 
+from tuner.load.loads import Concurrency
 from tuner.search.front import usable_points
 from tuner.search.recommend import recommend
 from tuner.search.verification import Verification
 from tuner.slo import SLO
 
-THREE = Verification(trial=1, concurrency=8, rounds=tuple(point(8, rate, 20) for rate in (300, 330, 360)))
+THREE = Verification(trial=1, load=Concurrency(8), rounds=tuple(point(8, rate, 20) for rate in (300, 330, 360)))
 
 
 def test_rounds_are_told_together_by_their_mean_and_spread() -> None:
@@ -24,7 +25,7 @@ def test_rounds_are_told_together_by_their_mean_and_spread() -> None:
 
 
 def test_rounds_that_agree_are_no_surer_than_each_of_them() -> None:
-    together = Verification(trial=1, concurrency=8, rounds=(point(8, 300, 20), point(8, 300, 20))).point
+    together = Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 20), point(8, 300, 20))).point
     assert together is not None
     assert together.throughput.high - 300 == pytest.approx(300 * 0.02 / 2**0.5)
 
@@ -40,6 +41,6 @@ def test_what_is_verified_takes_the_place_of_what_was_measured() -> None:
 
 def test_what_failed_when_verified_is_struck_off() -> None:
     trials = [trial(0, point(1, 100, 10)), trial(1, point(8, 500, 20), point(4, 200, 15))]
-    failed = Verification(trial=1, concurrency=8, rounds=THREE.rounds[:1], failure="crashed: it is gone")
+    failed = Verification(trial=1, load=Concurrency(8), rounds=THREE.rounds[:1], failure="crashed: it is gone")
     assert failed.point is None
-    assert [each.point.concurrency for each in usable_points(trials, [failed])] == [1, 4]
+    assert [each.point.load for each in usable_points(trials, [failed])] == [Concurrency(1), Concurrency(4)]

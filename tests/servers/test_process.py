@@ -21,6 +21,7 @@ from support.repositories import ModelRepositoryFactory, config_text
 from tuner.errors import Cause, LaunchError
 from tuner.servers import arguments, process
 from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import marks_on_files
 from tuner.servers.proc import lives, read_state
@@ -114,7 +115,7 @@ def test_a_crashed_instance_is_a_death_though_triton_goes_on(launch: Callable[..
         with pytest.raises(triton.InferenceServerException, match="not healthy"):
             infer(server, "crashes", items=4)
         death = await_death(server)
-        with TritonClient(server.grpc_address) as client:
+        with TritonClient(Endpoint(server.grpc_address)) as client:
             assert client.is_model_ready("crashes")
     assert str(death) == "an instance of model 'crashes' ended with exit code 7"
     assert death.cause is Cause.CRASHED
@@ -275,12 +276,12 @@ def test_an_interrupted_launch_leaves_nothing(
 def test_the_config_is_the_same_with_and_without_completion(
     launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch, model_repository: ModelRepositoryFactory
 ) -> None:
-    with launch("identity") as server, TritonClient(server.grpc_address) as client:
+    with launch("identity") as server, TritonClient(Endpoint(server.grpc_address)) as client:
         assert "--disable-auto-complete-config" in server.command
         without = client.model_config("identity")
     shutil.rmtree(model_repository.path / "identity")
     monkeypatch.setattr(arguments, "is_complete", lambda _: False)
-    with launch("identity") as server, TritonClient(server.grpc_address) as client:
+    with launch("identity") as server, TritonClient(Endpoint(server.grpc_address)) as client:
         assert "--disable-auto-complete-config" not in server.command
         assert client.model_config("identity") == without
 

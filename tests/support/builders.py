@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from tuner.errors import Cause
 from tuner.machine import Machine
-from tuner.measure.points import Interval, OperatingPoint, ServerBreakdown
+from tuner.load.loads import Concurrency, Load
+from tuner.measure.client_view import ClientView
+from tuner.measure.histogram import Histogram
+from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
 from tuner.search.study import Identity
 from tuner.slo import PERCENTILES
@@ -30,19 +36,28 @@ def interval(value: float, share: float = 0.02) -> Interval:
 
 
 def point(
-    concurrency: int = 1, throughput: float = 100.0, p99: float = 10.0, *, errors: int = 0, share: float = 0.02
+    load: int | Load = 1,
+    throughput: float = 100.0,
+    p99: float = 10.0,
+    *,
+    errors: int = 0,
+    share: float = 0.02,
+    kept_up: bool | None = None,
 ) -> OperatingPoint:
-    """An operating point whose other percentiles follow from p99."""
+    """An operating point whose other percentiles follow from p99; a number as load is a concurrency."""
     factors = dict(zip(PERCENTILES, (0.5, 0.8, 0.9, 1.0), strict=True))
     return OperatingPoint(
-        concurrency=concurrency,
+        load=Concurrency(load) if isinstance(load, int) else load,
         throughput=interval(throughput, share),
         latency_ms={percentile: interval(p99 * factor, 0.1) for percentile, factor in factors.items()},
         requests=500,
         errors=errors,
         error="UNAVAILABLE: gone" if errors else None,
         window_s=1.0,
-        client_cpu=0.2,
+        received_bytes_per_s=throughput * 100,
+        histogram=Histogram.of(np.array([p99 / 2, p99 / 2, p99])),
+        client=ClientView(cpu=0.2),
+        kept_up=kept_up,
         server=ServerBreakdown(
             inferences=500,
             executions=250,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from itertools import takewhile
 
 import numpy as np
-from typing_extensions import Self
 
-from tuner.load.protocols import Concurrency, Samples, Watch
+from tuner.load.protocols import Samples
 
-_BETWEEN_MATES_MS = 0.02
+BETWEEN_MATES_MS = 0.02
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,13 @@ class Batcher:
     warm_up: float = 1.0
     warm_up_ms: float = 1.0
 
+    def serve(self, begin_ms: float, requests: int, rng: np.random.Generator) -> float:
+        """When a batch ends that begins at a time."""
+        coldness = 1 + (self.warm_up - 1) * max(0.0, 1 - begin_ms / self.warm_up_ms)
+        shape = 1 / self.spread**2
+        end_ms = begin_ms + coldness * (self.fixed_ms + self.item_ms * requests) * rng.gamma(shape, 1 / shape)
+        return self.stop_ms[1] if self.stop_ms[0] <= end_ms < self.stop_ms[1] else end_ms
+
 
 def completions(batcher: Batcher, concurrency: int, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
     """When each request was sent and done, in ms, in the order in which they are done, without end."""
@@ -52,20 +58,16 @@ def completions(batcher: Batcher, concurrency: int, rng: np.random.Generator) ->
             now = arrivals[0][0]
             continue
         batch, waiting = waiting[: batcher.largest], waiting[batcher.largest :]
-        coldness = 1 + (batcher.warm_up - 1) * max(0.0, 1 - now / batcher.warm_up_ms)
-        shape = 1 / batcher.spread**2
-        now += coldness * (batcher.fixed_ms + batcher.item_ms * len(batch)) * rng.gamma(shape, 1 / shape)
-        if batcher.stop_ms[0] <= now < batcher.stop_ms[1]:
-            now = batcher.stop_ms[1]
+        now = batcher.serve(now, len(batch), rng)
         for place, sent in enumerate(batch):
-            done = now + place * _BETWEEN_MATES_MS
+            done = now + place * BETWEEN_MATES_MS
             heapq.heappush(arrivals, (done + batcher.client_ms * (0.5 + rng.random()), place))
             yield sent, done
-        now += (len(batch) - 1) * _BETWEEN_MATES_MS
+        now += (len(batch) - 1) * BETWEEN_MATES_MS
 
 
-def samples_of(sent_ms: list[float], done_ms: list[float], wall_s: float) -> Samples:
-    """Samples without a failure."""
+def samples_of(sent_ms: Sequence[float], done_ms: Sequence[float], wall_s: float) -> Samples:
+    """Samples without a failure, sent when they were due, of 100 bytes each."""
     return Samples(
         sent_ns=np.array(np.array(sent_ms) * 1e6, dtype=np.int64),
         done_ns=np.array(np.array(done_ms) * 1e6, dtype=np.int64),
@@ -73,54 +75,17 @@ def samples_of(sent_ms: list[float], done_ms: list[float], wall_s: float) -> Sam
         errors={},
         cpu_s=wall_s / 10,
         wall_s=wall_s,
+        lag_us=np.zeros(len(sent_ms), dtype=np.int32),
+        received=np.full(len(sent_ms), 100, dtype=np.uint32),
     )
 
 
 def run(batcher: Batcher, concurrency: int, wall_s: float, rng: np.random.Generator) -> Samples:
     """What a load of so many seconds would have given."""
-    sent_ms: list[float] = []
-    done_ms: list[float] = []
-    for sent, done in completions(batcher, concurrency, rng):
-        if done > wall_s * 1e3:
-            break
-        sent_ms.append(sent)
-        done_ms.append(done)
-    return samples_of(sent_ms, done_ms, wall_s)
+    return until(completions(batcher, concurrency, rng), wall_s)
 
 
-class SimulatedEngine:
-    """A `LoadEngine` whose seconds pass as fast as they can be computed."""
-
-    def __init__(self, batcher: Batcher, rng: np.random.Generator) -> None:
-        self._batcher = batcher
-        self._rng = rng
-        self.wall_s = 0.0
-
-    def offer(self, load: Concurrency, watch: Watch, *, first_look_s: float) -> Samples:
-        """See `LoadEngine.offer`."""
-        future = completions(self._batcher, load.requests, self._rng)
-        pending = next(future)
-        sent_ms: list[float] = []
-        done_ms: list[float] = []
-        self.wall_s, pause_s = 0.0, first_look_s
-        while True:
-            self.wall_s += pause_s
-            while pending[1] <= self.wall_s * 1e3:
-                sent_ms.append(pending[0])
-                done_ms.append(pending[1])
-                pending = next(future)
-            samples = samples_of(sent_ms, done_ms, self.wall_s)
-            if (wanted_s := watch(samples)) is None:
-                return samples
-            pause_s = wanted_s
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def until(requests: Iterator[tuple[float, float]], wall_s: float) -> Samples:
+    """Those that ended within so many seconds."""
+    ended = list(takewhile(lambda request: request[1] <= wall_s * 1e3, requests))
+    return samples_of([sent for sent, _ in ended], [done for _, done in ended], wall_s)

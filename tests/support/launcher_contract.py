@@ -27,6 +27,7 @@ from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, LaunchError, ServerDiedError
 from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint
 from tuner.servers.protocols import Launch, Launcher, Server
 
 Traces = Callable[[int], "set[str]"]
@@ -92,7 +93,7 @@ class LauncherContract:
     def test_completes_a_model_without_config(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
         with (
             launcher.launch(request_for("auto_complete", config="")) as server,
-            TritonClient(server.grpc_address) as client,
+            TritonClient(Endpoint(server.grpc_address)) as client,
         ):
             config = client.model_config("auto_complete")
         assert (config.max_batch_size, config.input[0].name, config.HasField("dynamic_batching")) == (8, "IN", True)
@@ -122,7 +123,7 @@ class LauncherContract:
         (staged / "identity" / "1" / "model.py").symlink_to(model_repository.path / "identity" / "1" / "model.py")
         with (
             launcher.launch(Launch(staged, "identity", tmp_path / "log", 60)) as server,
-            TritonClient(server.grpc_address) as client,
+            TritonClient(Endpoint(server.grpc_address)) as client,
         ):
             assert client.model_config("identity").instance_group[0].count == 2
             assert infer(server, "identity").size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,15 +12,15 @@ from pathlib import Path
 from support.inference_peer import InferencePeer, request_for
 from support.load_engine_contract import Serve, Service
 from support.repositories import ModelRepositoryFactory, config_text
+from support.tritons import TwoPorts, start_with_http
 
 from tuner.load.inputs import make_inputs
 from tuner.load.requests import RequestOptions, build_workload
 from tuner.load.workload import DriverName, Plan, Request, Workload
 from tuner.models.interface import ModelInterface
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint, Protocol
+from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
-from tuner.servers.process import ProcessLauncher
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.protocols import Launch
 
@@ -57,25 +56,24 @@ class InProcess:
 class TritonService:
     """A Triton with one model as a service of the contract."""
 
-    server: ProcessServer
-    http_address: str
+    ports: TwoPorts
     model: str
 
     def plan(self, driver: DriverName, request_timeout_s: float) -> Plan:
-        with TritonClient(Endpoint(self.server.grpc_address)) as client:
+        with TritonClient(self.ports.grpc) as client:
             interface = ModelInterface.of(client.model_config(self.model))
         inputs = make_inputs(interface, shapes={}, pool=3, seed=0)
-        protocol: Protocol = "http" if driver == "http" else "grpc"
-        address = self.http_address if driver == "http" else self.server.grpc_address
-        workload = build_workload(interface, (inputs,), RequestOptions(), protocol)
-        return Plan(driver, Endpoint(address, protocol), workload, request_timeout_s)
+        endpoint = self.ports.http if driver == "http" else self.ports.grpc
+        workload = build_workload(interface, (inputs,), RequestOptions(), endpoint.protocol)
+        return Plan(driver, endpoint, workload, request_timeout_s)
 
     def successes(self) -> int:
-        with TritonClient(Endpoint(self.server.grpc_address)) as client:
+        with TritonClient(self.ports.grpc) as client:
             return int(client.statistics(self.model).inference_stats.success.count)
 
     def kill(self) -> None:
-        os.kill(self.server.pid, signal.SIGKILL)
+        assert isinstance(self.ports.server, ProcessServer)
+        os.kill(self.ports.server.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -86,17 +84,13 @@ def triton_services(installation: TritonInstallation, folder: Path) -> Iterator[
     with ExitStack() as servers:
 
         def start(model: str) -> Service:
-            if model not in running:
+            if model not in running or model == "doomed":
                 source, config = _MODELS[model]
-                factory.add(source, name=model, config=config)
-                with socket.create_server(("127.0.0.1", 0)) as probe:
-                    port = probe.getsockname()[1]
-                http = ("--allow-http=true", "--http-address=127.0.0.1", f"--http-port={port}")
-                launcher = ProcessLauncher(installation, http)
-                server = launcher.launch(Launch(folder, model, folder.with_suffix(f".{model}.log"), 30))
-                assert isinstance(server, ProcessServer)
-                servers.callback(server.stop, grace_s=0.5)
-                running[model] = TritonService(server, f"127.0.0.1:{port}", model)
+                if not (folder / model).exists():
+                    factory.add(source, name=model, config=config)
+                ports = start_with_http(installation, Launch(folder, model, folder.with_suffix(f".{model}.log"), 30))
+                servers.callback(ports.server.stop, grace_s=0.5)
+                running[model] = TritonService(ports, model)
             return running[model]
 
         yield start

@@ -67,10 +67,11 @@ class WorkerEngine:
 
     def widen(self, processes: int) -> None:
         """Start more workers, until there are so many."""
-        fresh = [_Worker(self._plan) for _ in range(processes - len(self._workers))]
-        self._workers += fresh
+        before = len(self._workers)
         try:
-            for worker in fresh:
+            while len(self._workers) < processes:
+                self._workers.append(_Worker(self._plan))
+            for worker in self._workers[before:]:
                 worker.await_reply(_START_S)
         except BaseException:
             self.close()
@@ -94,11 +95,11 @@ class WorkerEngine:
         workers = self._workers[: load.requests] if isinstance(load, Concurrency) else self._workers
         with _ledgers(workers) as (readers, descriptors):
             start_ns = time.monotonic_ns() + _HEAD_START_NS
-            for number, (worker, descriptor) in enumerate(zip(workers, descriptors, strict=True)):
-                worker.begin(Offer(load, self._seed, number, len(workers), start_ns), descriptor)
             drain_s, over = _HURRIED_DRAIN_S, False
             try:
-                pause_s: float | None = first_look_s
+                for number, (worker, descriptor) in enumerate(zip(workers, descriptors, strict=True)):
+                    worker.begin(Offer(load, self._seed, number, len(workers), start_ns), descriptor)
+                pause_s: float | None = first_look_s + _HEAD_START_NS / 1e9
                 while pause_s is not None:
                     over = _await_all(workers, pause_s)
                     pause_s = None if over else watch(self._read(readers))
@@ -142,12 +143,13 @@ class WorkerEngine:
             raise
 
     def _mend(self) -> None:
-        """Start workers in the place of those that did not survive the last offer."""
-        lost = [worker for worker in self._workers if worker.closed]
-        if lost:
-            wanted = len(self._workers)
-            self._workers = [worker for worker in self._workers if not worker.closed]
-            self.widen(wanted)
+        """Start workers in the place of those that have not survived."""
+        wanted = len(self._workers)
+        for worker in self._workers:
+            if not worker.lives:
+                worker.close()
+        self._workers = [worker for worker in self._workers if worker.lives]
+        self.widen(wanted)
         if not self._workers:
             raise ValueError("the engine is closed")
 
@@ -170,14 +172,26 @@ class _Worker:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+        except OSError as error:
+            self._channel.close()
+            self._words.close()
+            raise TuningError(f"the load generator cannot be started: {error.strerror}") from None
         finally:
             theirs.close()
         self.closed = False
         self.busy = True
-        self._send(plan)
+        try:
+            self._send(plan)
+        except BaseException:
+            self.close()
+            raise
 
     def fileno(self) -> int:
         return self._channel.fileno()
+
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
 
     def begin(self, offer: Offer, descriptor: int) -> None:
         self.busy = True
@@ -209,15 +223,18 @@ class _Worker:
         """End the process; again is harmless."""
         if self.closed:
             return
-        self.closed = True
+        # It ends by itself when it is idle and sees the channel closed.
+        patience_s = 0 if self.busy else 1
+        self.closed, self.busy = True, False
         self._channel.close()
         try:
-            # It ends by itself when it is idle and sees the channel closed.
-            self._process.wait(0 if self.busy else 1)
-        except subprocess.TimeoutExpired:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience_s)
+        finally:
             self._process.kill()
             self._process.wait()
-        self._words.close()
+            self._words.close()
+        self.busy = False
 
     def _send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
         try:

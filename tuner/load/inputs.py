@@ -1,7 +1,8 @@
-"""Random inputs for a model, from what its config says of them."""
+"""Made-up inputs for a model, from what its config says of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,50 +10,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.errors import InputError, nearest
+from tuner.errors import InputError
+from tuner.load.shapes import asked, batch_dims, check_shapes
+from tuner.load.tensors import DTYPES, InputTensor, Step, Stream, dtype_of, text_array
 from tuner.models.interface import ModelInterface, Tensor
 
-_FLOATS: Mapping[str, type[np.floating[Any]]] = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
-_INTEGERS: Mapping[str, type[np.integer[Any] | np.bool_]] = {
-    "BOOL": np.bool_,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-}
 _LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
-_TEXT_LENGTH = 8
+_FLOATS = ("FP16", "FP32", "FP64")
 
 
 @dataclass(frozen=True)
-class InputTensor:
-    """One input of one request.
+class _Texts:
+    """What the elements of BYTES are: of random letters, unless one text is given for all."""
 
-    Attributes:
-        name: As the config has it.
-        datatype: KServe's name, such as `FP32`.
-        values: The whole tensor, with the batch dimension in front when the model is batched. BYTES are an array of
-            `bytes` objects; BF16, which numpy does not know, are the upper 16 bits of FP32 as `uint16`.
-    """
-
-    name: str
-    datatype: str
-    values: npt.NDArray[Any]
-
-
-RequestInputs = tuple[InputTensor, ...]
+    length: int
+    fixed: bytes | None
 
 
 def make_inputs(
-    interface: ModelInterface, *, shapes: Mapping[str, tuple[int, ...]], pool: int, seed: int
-) -> tuple[RequestInputs, ...]:
-    """Make up the inputs of `pool` different requests, each of batch size 1.
+    interface: ModelInterface,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    pool: int,
+    seed: int,
+    batch_size: int = 1,
+    zero: bool = False,
+    string_length: int = 8,
+    string_data: str | None = None,
+) -> Stream:
+    """Make up the inputs of `pool` different requests.
 
-    Floats lie in [0, 1); integers are 0 or 1, which are valid as token, type and mask alike; BYTES are 8 letters.
+    Floats lie in [0, 1); integers are 0 or 1, which are valid as token, type and mask alike; BYTES are letters.
     Optional inputs are left out unless a shape is given for them.
 
     Args:
@@ -60,71 +48,58 @@ def make_inputs(
         shapes: Dimensions by input, without the batch dimension; needed where the config leaves one variable.
         pool: How many requests to make.
         seed: The same seed makes the same inputs.
+        batch_size: Inferences in each request.
+        zero: Make all requests of zeros, and of empty texts, instead.
+        string_length: Letters in each element of BYTES.
+        string_data: The one text that all elements of BYTES are.
 
     Raises:
-        InputError: a shape is missing, contradicts the config, or names no input; or a datatype cannot be made up.
+        InputError: a shape is missing, contradicts the config, or names no input; the model takes no such batch; a
+            datatype cannot be made up; or memory does not hold it all.
     """
-    known = {tensor.name for tensor in interface.inputs}
-    for name in shapes:
-        if name not in known:
-            raise InputError(f"model {interface.name!r} has no input {name!r}{nearest(name, known)}")
-    dims = {
-        tensor.name: _dims(interface, tensor, shapes.get(tensor.name))
-        for tensor in interface.inputs
-        if tensor.name in shapes or not tensor.optional
-    }
-    rng = np.random.default_rng(seed)
-    return tuple(
-        tuple(
-            InputTensor(tensor.name, tensor.datatype, _random(interface, tensor, dims[tensor.name], rng))
-            for tensor in interface.inputs
-            if tensor.name in dims
+    check_shapes(interface, shapes)
+    batch = batch_dims(interface, batch_size)
+    tensors = [tensor for tensor in interface.inputs if tensor.name in shapes or not tensor.optional]
+    dims = [batch + _dims(interface, tensor, shapes.get(tensor.name)) for tensor in tensors]
+    for tensor in tensors:
+        dtype_of(f"input {tensor.name!r} of model {interface.name!r}", tensor.datatype)
+    texts = _Texts(string_length, None if string_data is None else string_data.encode(errors="surrogateescape"))
+    rng = None if zero else np.random.default_rng(seed)
+
+    def step() -> Step:
+        return Step(
+            tuple(
+                InputTensor(tensor.name, tensor.datatype, _values(tensor.datatype, shape, texts, rng))
+                for tensor, shape in zip(tensors, dims, strict=True)
+            )
         )
-        for _ in range(pool)
-    )
+
+    try:
+        return (step(),) * pool if zero else tuple(step() for _ in range(pool))
+    except (MemoryError, OverflowError, ValueError):  # the others for what is larger than any memory
+        sizes = ", ".join(f"{tensor.name} {list(shape)}" for tensor, shape in zip(tensors, dims, strict=True))
+        raise InputError(f"memory does not hold requests to model {interface.name!r} with {sizes}") from None
 
 
 def _dims(interface: ModelInterface, tensor: Tensor, given: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The shape to send, batch dimension included."""
-    where = f"input {tensor.name!r} of model {interface.name!r} has shape {list(tensor.shape)}"
-    if given is None:
-        if -1 in tensor.shape:
-            raise InputError(f"{where}; say which with --shape {tensor.name}:{_asked(tensor.shape)}")
-        given = tensor.shape
-    if len(given) != len(tensor.shape):
-        hint = " (without the batch dimension)" if interface.batched else ""
-        raise InputError(f"{where}, so --shape {tensor.name}:{_text(given)} has the wrong number of dimensions{hint}")
-    if any(fixed not in (-1, asked) for fixed, asked in zip(tensor.shape, given, strict=True)):
-        raise InputError(
-            f"{where}, which --shape {tensor.name}:{_text(given)} contradicts; only dimensions of -1 are free"
-        )
-    return (1, *given) if interface.batched else given
+    """The shape of one inference."""
+    if given is None and -1 in tensor.shape:
+        where = f"input {tensor.name!r} of model {interface.name!r}"
+        raise InputError(f"{where} has shape {list(tensor.shape)}; say which with {asked(tensor)}")
+    return tensor.shape if given is None else given
 
 
-def _asked(shape: tuple[int, ...]) -> str:
-    """The shape as a person would have to complete it: `D1,128` for [-1, 128]."""
-    return ",".join(f"D{place}" if dim == -1 else str(dim) for place, dim in enumerate(shape, start=1))
-
-
-def _text(dims: tuple[int, ...]) -> str:
-    return ",".join(map(str, dims))
-
-
-def _random(
-    interface: ModelInterface, tensor: Tensor, dims: tuple[int, ...], rng: np.random.Generator
-) -> npt.NDArray[Any]:
-    if tensor.datatype in _FLOATS:
-        return _below_one(rng, dims).astype(_FLOATS[tensor.datatype])
-    if tensor.datatype == "BF16":
+def _values(datatype: str, dims: tuple[int, ...], texts: _Texts, rng: np.random.Generator | None) -> npt.NDArray[Any]:
+    """Random values; zeros without a source of them."""
+    if datatype == "BYTES":
+        return _text_values(dims, texts, rng)
+    if rng is None:
+        return np.zeros(dims, DTYPES[datatype])
+    if datatype == "BF16":
         return (_below_one(rng, dims).view(np.uint32) >> 16).astype(np.uint16)
-    if tensor.datatype in _INTEGERS:
-        return rng.integers(0, 2, dims, dtype=np.uint8).astype(_INTEGERS[tensor.datatype])
-    if tensor.datatype == "BYTES":
-        return _texts(rng, dims)
-    raise InputError(
-        f"input {tensor.name!r} of model {interface.name!r} has datatype {tensor.datatype}; "
-        f"values are known for {', '.join([*_FLOATS, 'BF16', *_INTEGERS, 'BYTES'])}"
-    )
+    if datatype in _FLOATS:
+        return _below_one(rng, dims).astype(DTYPES[datatype])
+    return np.asarray(rng.integers(0, 2, dims, dtype=np.uint8)).astype(DTYPES[datatype])
 
 
 def _below_one(rng: np.random.Generator, dims: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -132,9 +107,9 @@ def _below_one(rng: np.random.Generator, dims: tuple[int, ...]) -> npt.NDArray[n
     return np.asarray(rng.random(dims, dtype=np.float32) * np.float32(0.999))
 
 
-def _texts(rng: np.random.Generator, dims: tuple[int, ...]) -> npt.NDArray[np.object_]:
-    letters = _LETTERS[rng.integers(0, len(_LETTERS), (*dims, _TEXT_LENGTH))]
-    texts = np.empty(dims, dtype=np.object_)
-    for place in np.ndindex(*dims):
-        texts[place] = letters[place].tobytes()
-    return texts
+def _text_values(dims: tuple[int, ...], texts: _Texts, rng: np.random.Generator | None) -> npt.NDArray[np.object_]:
+    count = math.prod(dims)
+    if texts.fixed is not None or rng is None:
+        return text_array([texts.fixed or b""] * count, dims)
+    letters = _LETTERS[rng.integers(0, len(_LETTERS), (count, texts.length))]
+    return text_array([row.tobytes() for row in letters], dims)

@@ -17,6 +17,9 @@ from typing import Final, Literal
 CAPACITY: Final = 1 << 26
 """Requests that an offer can note: at 30,000 a second, after 37 minutes it is full, and the offer ends."""
 
+MOST_AT_ONCE: Final = 1 << 12
+"""So many requests may be noted before their count is raised; there is room for them beyond the capacity."""
+
 # The control words, by place.
 COUNT, NOTED_NS, BEGAN_NS, ENDED_NS, CPU_NS, STOP_NS, MESSAGES, GAPS, WAITING = range(9)
 
@@ -29,7 +32,7 @@ Form = Literal["q", "i", "I", "h"]
 _PAGE = 4096
 _MESSAGES_AT = _PAGE
 _ARRAYS_AT = _MESSAGES_AT + -(-(MOST_MESSAGES + 2) * MESSAGE_BYTES // _PAGE) * _PAGE
-# Name, format, and bytes of an element; every array has room for `CAPACITY`.
+# Name, format, and bytes of an element.
 _ARRAYS: tuple[tuple[str, Form, int], ...] = (
     ("sent_ns", "q", 8),
     ("done_ns", "q", 8),
@@ -40,22 +43,31 @@ _ARRAYS: tuple[tuple[str, Form, int], ...] = (
     ("gap_us", "I", 4),
     ("outcome", "h", 2),
 )
-SIZE: Final = _ARRAYS_AT + CAPACITY * sum(size for _, _, size in _ARRAYS)
+_ELEMENT_BYTES = sum(size for _, _, size in _ARRAYS)
 
 
-def array_places() -> Iterator[tuple[str, int, Form]]:
+def make_memory(capacity: int | None = None) -> int:
+    """A file descriptor of memory for one offer, zeroed.
+
+    Args:
+        capacity: How many requests it can note; None: `CAPACITY`.
+    """
+    descriptor = os.memfd_create("tritontune-load", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, _ARRAYS_AT + ((capacity or CAPACITY) + MOST_AT_ONCE) * _ELEMENT_BYTES)
+    return descriptor
+
+
+def array_length(memory_bytes: int) -> int:
+    """How many elements each array has, in memory of that size."""
+    return (memory_bytes - _ARRAYS_AT) // _ELEMENT_BYTES
+
+
+def array_places(length: int) -> Iterator[tuple[str, int, Form]]:
     """Name, offset in bytes and format of each array."""
     at = _ARRAYS_AT
     for name, form, size in _ARRAYS:
         yield name, at, form
-        at += CAPACITY * size
-
-
-def make_memory() -> int:
-    """A file descriptor of memory for one offer, zeroed."""
-    descriptor = os.memfd_create("tritontune-load", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, SIZE)
-    return descriptor
+        at += length * size
 
 
 class Full(Exception):  # noqa: N818 (it ends an offer; it is no error)
@@ -71,22 +83,28 @@ class LedgerWriter:
 
     Args:
         descriptor: Of the memory.
+        owner: Who reads along: the parent process of the one that is to write.
+
+    Attributes:
+        capacity: How many requests can be noted.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._memory = mmap.mmap(descriptor, SIZE)
+    def __init__(self, descriptor: int, owner: int | None = None) -> None:
+        self._memory = mmap.mmap(descriptor, 0)
         self._whole = memoryview(self._memory)
         self.control = self._whole[:_PAGE].cast("q")
+        length = array_length(len(self._whole))
+        self.capacity = length - MOST_AT_ONCE
         arrays = {
-            name: self._whole[at : at + CAPACITY * size].cast(form)
-            for (name, at, form), (_, _, size) in zip(array_places(), _ARRAYS, strict=True)
+            name: self._whole[at : at + length * size].cast(form)
+            for (name, at, form), (_, _, size) in zip(array_places(length), _ARRAYS, strict=True)
         }
         self.sent_ns, self.done_ns, self.first_ns = arrays["sent_ns"], arrays["done_ns"], arrays["first_ns"]
         self.lag_us, self.received, self.outcome = arrays["lag_us"], arrays["received"], arrays["outcome"]
         self._responses, self._gap_us = arrays["responses"], arrays["gap_us"]
         self._arrays = arrays
         self._outcomes: dict[str, int] = {}
-        self._owner = os.getppid()
+        self._owner = owner or os.getppid()
         self._cpu_began_ns = time.process_time_ns()
         self.control[BEGAN_NS] = time.monotonic_ns()
 
@@ -123,7 +141,7 @@ class LedgerWriter:
             Full: there is no room for more.
         """
         self.control[COUNT] = count
-        if count == CAPACITY:
+        if count >= self.capacity:
             raise Full
 
     def note_responses(self, first_ns: int, count: int, gaps_us: list[int]) -> None:
@@ -131,7 +149,7 @@ class LedgerWriter:
         place, gaps = self.control[COUNT], self.control[GAPS]
         self.first_ns[place] = first_ns
         self._responses[place] = count
-        for gap_us in gaps_us[: CAPACITY - gaps]:
+        for gap_us in gaps_us[: self.capacity - gaps]:
             self._gap_us[gaps] = min(gap_us, 0xFFFFFFFF)
             gaps += 1
         self.control[GAPS] = gaps
@@ -177,9 +195,9 @@ class LedgerWriter:
 
 
 @contextmanager
-def ledger(descriptor: int) -> Iterator[LedgerWriter]:
+def ledger(descriptor: int, owner: int) -> Iterator[LedgerWriter]:
     """The worker's side of the memory that a descriptor holds; closes both."""
-    writer = LedgerWriter(descriptor)
+    writer = LedgerWriter(descriptor, owner)
     os.close(descriptor)
     try:
         yield writer

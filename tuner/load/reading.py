@@ -29,17 +29,18 @@ class LedgerReader:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._memory = mmap.mmap(descriptor, ledger.SIZE)
+        self._memory = mmap.mmap(descriptor, 0)
         self._control = np.frombuffer(self._memory, np.int64, 16)
+        length = ledger.array_length(len(self._memory))
         self._arrays = {
-            name: np.frombuffer(self._memory, _DTYPES[form], ledger.CAPACITY, at)
-            for name, at, form in ledger.array_places()
+            name: np.frombuffer(self._memory, _DTYPES[form], length, at)
+            for name, at, form in ledger.array_places(length)
         }
 
     @classmethod
-    def make(cls) -> tuple[LedgerReader, int]:
+    def make(cls, capacity: int | None = None) -> tuple[LedgerReader, int]:
         """A new ledger, and the descriptor to hand to its writer and close."""
-        descriptor = ledger.make_memory()
+        descriptor = ledger.make_memory(capacity)
         try:
             return cls(descriptor), descriptor
         except BaseException:
@@ -110,13 +111,13 @@ def read_samples(readers: Sequence[LedgerReader], *, decoupled: bool = False) ->
 def _counts(readers: Sequence[LedgerReader]) -> list[int]:
     """How many samples of each to read: of several, what ended until the moment up to which all have noted theirs.
 
-    Otherwise a request of one worker could turn up later between those of others that were seen already.
+    Otherwise a request of one worker could turn up later between those of others that were seen already. Who has ended
+    notes nothing more, and need not be waited for.
     """
-    if len(readers) == 1:
-        return [readers[0].word(ledger.COUNT)]
-    if all(reader.word(ledger.ENDED_NS) for reader in readers):
+    noted_ns = [reader.word(ledger.NOTED_NS) for reader in readers if not reader.word(ledger.ENDED_NS)]
+    if len(readers) == 1 or not noted_ns:
         return [reader.word(ledger.COUNT) for reader in readers]
-    until_ns = min(reader.word(ledger.NOTED_NS) for reader in readers)
+    until_ns = min(noted_ns)
     return [
         int(np.searchsorted(reader.array("done_ns", reader.word(ledger.COUNT)), until_ns, side="right"))
         for reader in readers

@@ -14,9 +14,13 @@ def mismatch(answer: bytes, expected: Mapping[str, bytes]) -> str | None:
         answer: The response, its outputs in `raw_output_contents`.
         expected: Raw bytes by output; others may be there.
     """
-    from tritonclient.grpc import service_pb2  # noqa: PLC0415 (most workers do without gRPC)
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 (most workers do without gRPC)
+    from tritonclient.grpc import service_pb2  # noqa: PLC0415 (the same)
 
-    response = service_pb2.ModelInferResponse.FromString(answer)
+    try:
+        response = service_pb2.ModelInferResponse.FromString(answer)
+    except DecodeError:
+        return describe("DATA_LOSS", "the answer cannot be read as a ModelInferResponse")
     contents = {output.name: raw for output, raw in zip(response.outputs, response.raw_output_contents, strict=False)}
     for name, wanted in expected.items():
         if name not in contents:

@@ -128,6 +128,7 @@ def make_driver(plan: Plan) -> Driver:
 
 def work(channel: Channel) -> None:
     """Do as the owner says until it is gone."""
+    owner = os.getppid()
     plan, _ = channel.receive()
     driver = make_driver(plan)
     try:
@@ -138,7 +139,7 @@ def work(channel: Channel) -> None:
             if isinstance(command, Ask):
                 channel.send(driver.ask(command.request))
                 continue
-            with ledger(descriptors[0]) as book:
+            with ledger(descriptors[0], owner) as book:
                 _offer(driver, command, book)
             channel.send(Done())
     except (EOFError, ConnectionError, OwnerGoneError):

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from tuner.load.protocols import Concurrency, LoadEngine, Samples
-from tuner.measure.failing import most_frequent_error, raise_if_failing, silence_s
+from tuner.load.loads import Concurrency, Load, Ramp, Replay
+from tuner.load.protocols import LoadEngine, Samples
+from tuner.measure.failing import raise_if_failing, raise_if_unanswered, silence_s
+from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.server_statistics import ReadStatistics, breakdown
 from tuner.measure.statistics import percentiles, throughput
-from tuner.measure.window import steady_window
+from tuner.measure.timeline import timeline
+from tuner.measure.window import ends_by_itself, steady_window
 from tuner.slo import Percentile
 
 # Each look comes so much later than the one before: few looks, each upon news.
@@ -32,19 +35,21 @@ class LevelRules:
     """When a load level has been measured well enough.
 
     It ends when throughput and the percentile that counts are both known precisely enough, or at the latest time. A
-    model so slow that this gives it less than `min_requests`, or less than `min_rounds` of all requests under way,
-    gets more time, up to `slow_max_s`.
+    model so slow that this gives it less than `min_requests`, or in a closed loop less than `min_rounds` of all
+    requests under way, gets more time, up to `slow_max_s`. The throughput of an open loop is known before: it is what
+    is offered, or the server does not keep up. A load that ends by itself is measured to its end, and a recording
+    that begins anew once as a whole, at the least.
 
     Attributes:
         percentile: The latency percentile that counts.
-        throughput_precision: Half width of throughput's interval, as a share of it.
+        throughput_precision: Half width of throughput's interval, as a share of it; closed loops only.
         latency_precision: The same for the percentile.
         first_look_s: When to look for the first time; never the last look.
         min_s: The shortest measurement.
         max_s: The longest, but for a slow model.
         slow_max_s: The longest for a slow model.
         min_requests: Successful requests to wait for.
-        min_rounds: How often all requests under way should have been answered.
+        min_rounds: How often all requests under way should have been answered; closed loops only.
         request_timeout_s: The engine's deadline of a request; a server silent for so long hangs.
     """
 
@@ -62,11 +67,12 @@ class LevelRules:
 
 def measure_level(
     engine: LoadEngine,
-    load: Concurrency,
+    load: Load,
     *,
     statistics: ReadStatistics | None,
     health: Callable[[], None],
     rules: LevelRules,
+    batch_size: int = 1,
 ) -> OperatingPoint:
     """Offer one load until it is known well enough what comes of it.
 
@@ -76,51 +82,97 @@ def measure_level(
         statistics: Asks the server for its own statistics, at the first and the last look; None: it has none.
         health: Raises `ServerDiedError` when the server is gone; called at every look, twice a second or more.
         rules: When it is enough.
+        batch_size: Inferences in each request.
 
     Raises:
         ServerDiedError: from `health`.
         ServerHungError: no request was answered within the deadline.
         ServerError: more than half of the requests failed, or all since some moment; with the most frequent error.
+        TuningError: the load has no request.
     """
     level = _Level(load, statistics, health, rules)
-    samples = engine.offer(load, level.watch, first_look_s=rules.first_look_s)
-    raise_if_failing(samples, load.requests, timeout_s=rules.request_timeout_s)
-    window = steady_window(samples, load.requests)
-    errors = int(np.count_nonzero(~samples.ok & (samples.done_ns > window.start_ns)))
-    return OperatingPoint(
-        concurrency=load.requests,
-        throughput=throughput(window),
-        latency_ms=percentiles(window),
-        requests=len(window),
-        errors=errors,
-        error=most_frequent_error(samples) if errors else None,
-        window_s=window.length_s,
-        client_cpu=samples.cpu_s / samples.wall_s,
+    samples = level.offer(engine)
+    window = steady_window(samples, load)
+    return operating_point(
+        samples,
+        window,
+        load,
+        requests_per_s=throughput(window),
+        batch_size=batch_size,
         server=level.server_breakdown(),
     )
+
+
+def measure_ramp(
+    engine: LoadEngine,
+    ramp: Ramp,
+    *,
+    health: Callable[[], None],
+    rules: LevelRules,
+    slices: int = 10,
+    batch_size: int = 1,
+) -> tuple[OperatingPoint, ...]:
+    """Offer a ramp, and say of each slice of it what came of the rate that it had; see `timeline`.
+
+    Args:
+        engine: As for `measure_level`.
+        ramp: What to offer.
+        health: As for `measure_level`.
+        rules: As for `measure_level`.
+        slices: How many.
+        batch_size: Inferences in each request.
+
+    Raises:
+        TritontuneError: as `measure_level` does.
+    """
+    samples = _Level(ramp, None, health, rules).offer(engine)
+    return timeline(samples, ramp, slices=slices, batch_size=batch_size)
 
 
 class _Level:
     """The looks at one level, and what the server said at the first and the last of them."""
 
     def __init__(
-        self, load: Concurrency, statistics: ReadStatistics | None, health: Callable[[], None], rules: LevelRules
+        self, load: Load, statistics: ReadStatistics | None, health: Callable[[], None], rules: LevelRules
     ) -> None:
-        self._concurrency = load.requests
+        self._load = load
         self._statistics = statistics
         self._health = health
         self._rules = rules
-        self._next_look_s = rules.min_s
+        self._earliest_s = rules.min_s
+        self._needed = rules.min_requests
+        if isinstance(load, Concurrency):
+            self._needed = max(self._needed, rules.min_rounds * load.requests)
+        elif isinstance(load, Replay) and load.period_ns is not None:
+            self._earliest_s = max(self._earliest_s, load.period_ns / 1e9)
+        self._next_look_s = self._earliest_s
         self._before: service_pb2.ModelStatistics | None = None
         self._after: service_pb2.ModelStatistics | None = None
 
-    def watch(self, samples: Samples) -> float | None:
+    def offer(self, engine: LoadEngine) -> Samples:
+        """Offer the load, and return samples that numbers can be made of."""
+        samples = engine.offer(self._load, self._watch, first_look_s=self._rules.first_look_s)
+        raise_if_failing(samples, self._load, timeout_s=self._rules.request_timeout_s)
+        raise_if_unanswered(samples, self._load)
+        return samples
+
+    def server_breakdown(self) -> ServerBreakdown | None:
+        """What the server says of the time between the first and the last look."""
+        if self._before is None or self._after is None:
+            return None
+        return breakdown(self._before, self._after)
+
+    def _watch(self, samples: Samples) -> float | None:
         """See `tuner.load.protocols.Watch`."""
         self._health()
         if self._statistics and self._before is None:
             self._before = self._statistics()
+        elif ends_by_itself(self._load):
+            # Any look may be the last.
+            self._after = self._statistics() if self._statistics else None
+            return _PULSE_S
         elif samples.wall_s >= self._next_look_s:
-            raise_if_failing(samples, self._concurrency, timeout_s=self._rules.request_timeout_s)
+            raise_if_failing(samples, self._load, timeout_s=self._rules.request_timeout_s)
             latest_s = self._latest_s(samples)
             if self._is_enough(samples, latest_s):
                 self._after = self._statistics() if self._statistics else None
@@ -129,20 +181,14 @@ class _Level:
             self._next_look_s = min(later_s, latest_s) if samples.wall_s < latest_s else samples.wall_s + _PULSE_S
         return min(_PULSE_S, max(_SHORTEST_PAUSE_S, self._next_look_s - samples.wall_s))
 
-    def server_breakdown(self) -> ServerBreakdown | None:
-        """What the server says of the time between the first and the last look."""
-        if self._before is None or self._after is None:
-            return None
-        return breakdown(self._before, self._after)
-
     def _latest_s(self, samples: Samples) -> float:
         """When to end at the latest, by how slow the model has turned out to be."""
         rules = self._rules
         answered = int(np.count_nonzero(samples.ok))
         if not answered:
             return rules.slow_max_s
-        needed = max(rules.min_requests, rules.min_rounds * self._concurrency)
-        return max(rules.max_s, min(rules.slow_max_s, samples.wall_s * needed / answered))
+        slow_s = min(rules.slow_max_s, samples.wall_s * self._needed / answered)
+        return max(rules.max_s, self._earliest_s, slow_s)
 
     def _is_enough(self, samples: Samples, latest_s: float) -> bool:
         rules = self._rules
@@ -151,15 +197,20 @@ class _Level:
             return False
         if samples.wall_s >= latest_s:
             return True
-        if answered < max(rules.min_requests, rules.min_rounds * self._concurrency):
+        if answered < self._needed:
             return False
-        window = steady_window(samples, self._concurrency)
+        window = steady_window(samples, self._load)
+        if percentiles(window)[rules.percentile].relative_half_width * _LOOKS_WIDEN > rules.latency_precision:
+            return False
         return (
-            throughput(window).relative_half_width * _LOOKS_WIDEN <= rules.throughput_precision
-            and percentiles(window)[rules.percentile].relative_half_width * _LOOKS_WIDEN <= rules.latency_precision
+            not isinstance(self._load, Concurrency)
+            or throughput(window).relative_half_width * _LOOKS_WIDEN <= rules.throughput_precision
         )
 
     def _is_still(self, samples: Samples) -> bool:
         """Whether answers have stopped coming. To end now would leave the stop out of the numbers."""
-        longest_s = float((samples.done_ns - samples.sent_ns)[samples.ok].max()) / 1e9
-        return silence_s(samples) > 2 * longest_s + _STILL_S
+        longest_ns = int((samples.done_ns - samples.sent_ns)[samples.ok].max())
+        if not isinstance(self._load, Concurrency):
+            # Where nothing is due, nothing is answered.
+            longest_ns += int(np.diff(np.sort(samples.sent_ns), prepend=samples.sent_ns.min()).max())
+        return silence_s(samples) > 2 * longest_ns / 1e9 + _STILL_S

@@ -1,31 +1,17 @@
-"""What a measurement says: numbers with their 95 % intervals. Stored with the study, written to `front.json`."""
+"""What a measurement says. Stored with the study, written to `front.json`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from tuner.slo import Percentile
-
-
-class Record(BaseModel):
-    """A frozen type that goes to disk and comes back as it was."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Interval(Record):
-    """A value and its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def relative_half_width(self) -> float:
-        """Half of the interval's width over its value; infinite for a value of 0."""
-        return (self.high - self.low) / 2 / self.value if self.value > 0 else float("inf")
+from tuner.load.loads import Load
+from tuner.measure.client_view import ClientView
+from tuner.measure.histogram import Histogram
+from tuner.measure.record import Interval, Record
+from tuner.measure.responses import ResponseTimes
+from tuner.slo import SLO, Percentile
 
 
 class ServerBreakdown(Record):
@@ -51,11 +37,6 @@ class ServerBreakdown(Record):
     batches: Mapping[int, tuple[int, float]]
 
     @property
-    def compute_ms(self) -> float:
-        """Mean time from when a request's batch was taken to when its outputs were handed out."""
-        return self.compute_input_ms + self.compute_infer_ms + self.compute_output_ms
-
-    @property
     def average_batch_size(self) -> float:
         """Inferences over executions; 0 when nothing was executed."""
         return self.inferences / self.executions if self.executions else 0.0
@@ -65,28 +46,47 @@ class OperatingPoint(Record):
     """One candidate under one load.
 
     Attributes:
-        concurrency: Requests under way (closed loop).
+        load: What was offered.
         throughput: Inferences a second that succeeded.
-        latency_ms: Of the requests that succeeded, for each of `PERCENTILES`.
+        latency_ms: Of the requests that succeeded, for each of `PERCENTILES`; in an open loop since they were due.
         requests: Requests that succeeded within the window that counts.
         errors: Requests that failed within it.
         error: The most frequent error message, if any.
         window_s: Length of the window that counts, warm-up cut off.
-        client_cpu: Share of one core that the load generator took.
+        batch_size: Inferences in each request.
+        received_bytes_per_s: Of answers that succeeded.
+        histogram: Of the same latencies as `latency_ms`.
+        client: What the load generator says of itself.
+        kept_up: Whether the server answered as fast as requests were due; None in a closed loop.
         server: The server's own view, when it has one.
+        responses: Of a model with any number of responses to a request.
     """
 
-    concurrency: int
+    load: Load
     throughput: Interval
     latency_ms: Mapping[Percentile, Interval]
     requests: int = Field(ge=0)
     errors: int = Field(ge=0)
     error: str | None = None
     window_s: float
-    client_cpu: float
+    batch_size: int = 1
+    received_bytes_per_s: float = 0.0
+    histogram: Histogram = Histogram()
+    client: ClientView
+    kept_up: bool | None = None
     server: ServerBreakdown | None = None
+    responses: ResponseTimes | None = None
 
     @property
     def average_batch_size(self) -> float | None:
         """The mean batch that the server formed, or None when it does not say."""
         return self.server.average_batch_size if self.server else None
+
+    def holds(self, slo: SLO) -> bool:
+        """Whether it keeps every limit."""
+        return slo.holds({name: interval.value for name, interval in self.latency_ms.items()})
+
+    @property
+    def client_bound(self) -> bool:
+        """Whether the load generator, not the server, was the limit."""
+        return self.client.bound is not None

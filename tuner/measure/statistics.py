@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from tuner.measure.points import Interval
+from tuner.measure.record import Interval
 from tuner.measure.window import Window
 from tuner.slo import PERCENTILES, Percentile
 
 _MOST_BLOCKS, _FEWEST_BLOCKS = 16, 4
+_GROWTH_BLOCKS = 8
 # Fewer completions have no spread to speak of; they are taken as those of a memoryless server.
 _FEW = 8
 _TAIL = 0.025
@@ -72,16 +73,43 @@ def percentiles(window: Window) -> Mapping[Percentile, Interval]:
     ordered = np.sort(window.latency_ms)
     found: dict[Percentile, Interval] = {}
     if len(ordered) < _FEW:
-        estimates = [_memoryless(ordered, _share(name)) for name in PERCENTILES]
+        estimates = [_memoryless(ordered, share_of(name)) for name in PERCENTILES]
     else:
         blocks = _Blocks.of(window, ordered)
-        estimates = [blocks.percentile(_share(name)) for name in PERCENTILES]
+        estimates = [blocks.percentile(share_of(name)) for name in PERCENTILES]
     low = high = 0.0
     for name, estimate in zip(PERCENTILES, estimates, strict=True):
         # A higher percentile lies no lower, and neither do the ends of its interval.
         low, high = max(low, estimate.low), max(high, estimate.high)
         found[name] = Interval(value=estimate.value, low=low, high=high)
     return found
+
+
+def growth(window: Window) -> Interval:
+    """How fast latency grows, in seconds a second: 0 when requests are answered as fast as they come.
+
+    The slope of a line through the mean latencies of blocks of equally many requests, by least squares, with Student's
+    t for the few blocks, its variance widened as that of `throughput`. Too few requests for that grow by nothing that
+    is known.
+    """
+    if len(window) < _GROWTH_BLOCKS * _FEW:
+        return Interval(value=0.0, low=-math.inf, high=math.inf)
+    blocks = np.linspace(0, len(window), _GROWTH_BLOCKS + 1).astype(np.intp)[:-1]
+    sizes = np.diff(blocks, append=len(window))
+    latency_s = np.add.reduceat(window.latency_ms, blocks) / sizes / 1e3
+    at_s = np.add.reduceat((window.done_ns - window.start_ns) / 1e9, blocks) / sizes
+    at_s -= at_s.mean()
+    square = max(float(at_s @ at_s), 1e-18)
+    slope = float(at_s @ latency_s) / square
+    residuals = latency_s - latency_s.mean() - slope * at_s
+    variance = float(residuals @ residuals) / (_GROWTH_BLOCKS - 2) / square * _inflation(residuals)
+    half = _student(_GROWTH_BLOCKS - 1) * math.sqrt(variance)
+    return Interval(value=slope, low=slope - half, high=slope + half)
+
+
+def share_of(name: Percentile) -> float:
+    """The share of requests that are no slower: 0.99 for `p99`."""
+    return int(name.removeprefix("p")) / 100
 
 
 @dataclass(frozen=True)
@@ -158,10 +186,6 @@ def _count(window: Window) -> int:
     return len(window)
 
 
-def _share(name: Percentile) -> float:
-    return int(name.removeprefix("p")) / 100
-
-
 def _edges(window: Window) -> npt.NDArray[np.intp]:
     """Where among the completions the blocks of time begin and end; blocks without one are left out.
 
@@ -190,13 +214,18 @@ def _design_effect(latency_ms: _Floats, edges: npt.NDArray[np.intp], limit_ms: f
 def _variance_of_sum(residuals: _Floats) -> float:
     """The variance of a sum of residuals of mean 0, each of a block, when neighbouring blocks are correlated."""
     blocks = len(residuals)
+    variance = blocks / (blocks - 1) * float(residuals @ residuals)
+    return variance * _inflation(residuals)
+
+
+def _inflation(residuals: _Floats) -> float:
+    """How much larger the variance of a mean is where neighbouring blocks are correlated: (1 + rho) / (1 - rho)."""
     spread = residuals - residuals.mean()
     square = float(spread @ spread)
     rho = float(spread[1:] @ spread[:-1]) / square if square > 0 else 0.0
     # Blocks that alternate would narrow the interval, on little evidence.
     rho = min(max(rho, 0.0), _STRONGEST_CORRELATION)
-    variance = blocks / (blocks - 1) * float(residuals @ residuals)
-    return variance * (1 + rho) / (1 - rho)
+    return (1 + rho) / (1 - rho)
 
 
 def _student(count: int) -> float:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
+from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
-from tuner.slo import SLO, Percentile
+from tuner.slo import SLO
+
+Measure = Callable[[Concurrency], OperatingPoint]
 
 # Throughput that grows by less in a doubling of the load has as good as stopped.
 _GROWTH = 1.05
@@ -15,18 +18,34 @@ _FLAT_DOUBLINGS = 2
 _EDGE_LEVELS = 2
 
 
-def sweep(
-    measure: Callable[[int], OperatingPoint], *, slo: SLO, max_concurrency: int, flat_from: int = 1
-) -> Iterator[OperatingPoint]:
+def sweep(measure: Measure, *, slo: SLO, max_concurrency: int, flat_from: int = 1) -> Iterator[OperatingPoint]:
     """Measure a curve, yielding each operating point as it comes: what was measured before an error is not lost.
 
-    Concurrency doubles from 1 until throughput has stopped growing, the SLO is broken, or `max_concurrency` is
-    reached. Then come the levels between: at the SLO's edge by bisection, or, where no limit was met, one at the
-    knee, below the first load that gives almost all throughput. So the points do not come in order of load; see
-    `in_order_of_load`.
+    First the load rises; see `rise`. Then come the levels between: at the SLO's edge by bisection, or, where no limit
+    was met, one at the knee, below the first load that gives almost all throughput. So the points do not come in order
+    of load; see `in_order_of_load`.
 
     Args:
         measure: Measures one level; what it raises ends the sweep.
+        slo: The limits, maybe none.
+        max_concurrency: The highest load to offer.
+        flat_from: See `rise`.
+    """
+    points: list[OperatingPoint] = []
+    for point in rise(measure, slo=slo, max_concurrency=max_concurrency, flat_from=flat_from):
+        points.append(point)
+        yield point
+    if edge := _edge(points, slo):
+        yield from _bisect(measure, slo, *edge)
+    elif middle := _knee(points, slo):
+        yield measure(Concurrency(middle))
+
+
+def rise(measure: Measure, *, slo: SLO, max_concurrency: int, flat_from: int = 1) -> Iterator[OperatingPoint]:
+    """Double concurrency from 1 until throughput has stopped growing, the SLO is broken, or the highest is reached.
+
+    Args:
+        measure: Measures one level; what it raises ends the rise.
         slo: The limits, maybe none.
         max_concurrency: The highest load to offer.
         flat_from: The concurrency below which throughput that does not grow means nothing yet. A dynamic batcher
@@ -35,19 +54,15 @@ def sweep(
     """
     points: list[OperatingPoint] = []
     for concurrency in _doublings(max_concurrency):
-        points.append(measure(concurrency))
+        points.append(measure(Concurrency(concurrency)))
         yield points[-1]
         if _is_broken(points, slo) or (concurrency >= flat_from and _is_flat(points)):
-            break
-    if edge := _edge(points, slo):
-        yield from _bisect(measure, slo, *edge)
-    elif middle := _knee(points, slo):
-        yield measure(middle)
+            return
 
 
 def in_order_of_load(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
     """The curve that a sweep's points make."""
-    return tuple(sorted(points, key=lambda point: point.concurrency))
+    return tuple(sorted(points, key=lambda point: point.load.level))
 
 
 def _doublings(highest: int) -> Iterator[int]:
@@ -58,18 +73,10 @@ def _doublings(highest: int) -> Iterator[int]:
     yield highest
 
 
-def _values(point: OperatingPoint) -> Mapping[Percentile, float]:
-    return {name: interval.value for name, interval in point.latency_ms.items()}
-
-
-def _holds(point: OperatingPoint, slo: SLO) -> bool:
-    return slo.holds(_values(point))
-
-
 def _is_broken(points: list[OperatingPoint], slo: SLO) -> bool:
     """Whether the last point breaks the SLO beyond doubt, or the last two by what was measured: one may be bad luck."""
     surely = not slo.holds({name: interval.low for name, interval in points[-1].latency_ms.items()})
-    return surely or (len(points) > 1 and not any(_holds(point, slo) for point in points[-2:]))
+    return surely or (len(points) > 1 and not any(point.holds(slo) for point in points[-2:]))
 
 
 def _is_flat(points: list[OperatingPoint]) -> bool:
@@ -87,23 +94,21 @@ def _is_flat(points: list[OperatingPoint]) -> bool:
 def _edge(points: list[OperatingPoint], slo: SLO) -> tuple[int, int] | None:
     """The highest load that holds the SLO, and the next one, which breaks it."""
     edges = [
-        (lower.concurrency, upper.concurrency)
+        (_requests(lower), _requests(upper))
         for lower, upper in pairwise(points)
-        if _holds(lower, slo) and not _holds(upper, slo)
+        if lower.holds(slo) and not upper.holds(slo)
     ]
-    return edges[-1] if edges and not _holds(points[-1], slo) else None
+    return edges[-1] if edges and not points[-1].holds(slo) else None
 
 
-def _bisect(
-    measure: Callable[[int], OperatingPoint], slo: SLO, holding: int, breaking: int
-) -> Iterator[OperatingPoint]:
+def _bisect(measure: Measure, slo: SLO, holding: int, breaking: int) -> Iterator[OperatingPoint]:
     for _ in range(_EDGE_LEVELS):
         middle = round(math.sqrt(holding * breaking))
         if not holding < middle < breaking:
             return
-        point = measure(middle)
+        point = measure(Concurrency(middle))
         yield point
-        holding, breaking = (middle, breaking) if _holds(point, slo) else (holding, middle)
+        holding, breaking = (middle, breaking) if point.holds(slo) else (holding, middle)
 
 
 def _knee(points: list[OperatingPoint], slo: SLO) -> int | None:
@@ -111,11 +116,16 @@ def _knee(points: list[OperatingPoint], slo: SLO) -> int | None:
 
     It may give as much at a lower latency.
     """
-    if not _holds(points[-1], slo):
+    if not points[-1].holds(slo):
         return None
     almost_all = max(point.throughput.value for point in points) / _GROWTH
     for lower, upper in pairwise(points):
         if upper.throughput.value >= almost_all > lower.throughput.value:
-            middle = round(math.sqrt(lower.concurrency * upper.concurrency))
-            return middle if lower.concurrency < middle < upper.concurrency else None
+            middle = round(math.sqrt(_requests(lower) * _requests(upper)))
+            return middle if _requests(lower) < middle < _requests(upper) else None
     return None
+
+
+def _requests(point: OperatingPoint) -> int:
+    """The concurrency of a point of a closed loop."""
+    return int(point.load.level)

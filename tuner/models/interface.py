@@ -30,13 +30,18 @@ class ModelInterface:
     """A model as a client sees it.
 
     Attributes:
-        batched: Whether requests carry a batch dimension in front (`max_batch_size` > 0).
+        max_batch_size: How many inferences a request may carry; 0: requests have no batch dimension.
     """
 
     name: str
-    batched: bool
+    max_batch_size: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+
+    @property
+    def batched(self) -> bool:
+        """Whether requests carry a batch dimension in front."""
+        return self.max_batch_size > 0
 
     @classmethod
     def of(cls, config: model_config_pb2.ModelConfig) -> ModelInterface:
@@ -47,7 +52,7 @@ class ModelInterface:
         """
         return cls(
             name=config.name,
-            batched=config.max_batch_size > 0,
+            max_batch_size=config.max_batch_size,
             inputs=tuple(Tensor(i.name, _datatype(i), tuple(i.dims), optional=i.optional) for i in config.input),
             outputs=tuple(Tensor(o.name, _datatype(o), tuple(o.dims)) for o in config.output),
         )

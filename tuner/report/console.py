@@ -14,6 +14,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 from typing_extensions import Self
 
+from tuner.load.loads import Load
 from tuner.measure.points import OperatingPoint
 from tuner.progress import ModelOutcome, Progress
 from tuner.quantities import format_duration
@@ -81,9 +82,9 @@ class ConsoleProgress(Progress):
         self._doing = f"trial {number}: {words}"
         self._last_point = "launching"
 
-    def level_began(self, concurrency: int) -> None:
+    def level_began(self, load: Load) -> None:
         """See `Progress`."""
-        self._last_point = f"measuring at concurrency {concurrency}"
+        self._last_point = f"measuring at {load}"
 
     def point_measured(self, point: OperatingPoint) -> None:
         """See `Progress`."""

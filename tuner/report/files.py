@@ -9,9 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.measure.points import Interval, OperatingPoint
+from tuner.load.loads import Concurrency, RequestRate
+from tuner.measure.points import OperatingPoint
+from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
 from tuner.models.diff import unified_diff
+from tuner.report.points_json import interval_json, point_json
 from tuner.report.words import gain_in_words, point_in_words
 from tuner.run_folder import RunFolder
 from tuner.search.front import TrialPoint, points_of
@@ -47,7 +50,8 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
         "slo": {f"{percentile}_ms": limit for percentile, limit in recommendation.slo.limits},
         "baseline": [_trial_point(each) for each in points_of(study.trials[0], study.verified)],
         "front": [_trial_point(each) for each in recommendation.front],
-        "best": best and {**_trial_point(best), "config": BEST_CONFIG, "gain": {"throughput": _interval(gain)}},
+        "best": best
+        and {**_trial_point(best), "config": BEST_CONFIG, "gain": {"throughput": gain and interval_json(gain)}},
         "budget": {
             "wall_s": round(study.spent_s, 1),
             "launches": study.launches,
@@ -56,24 +60,10 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
     }
 
 
-def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, Any]:
-    """A POINT of the contract, without its trial."""
-    average = point.average_batch_size
-    return {
-        "load": {"concurrency": point.concurrency},
-        "throughput": _interval(point.throughput),
-        "latency_ms": {percentile: _interval(point.latency_ms[percentile]) for percentile in PERCENTILES},
-        "average_batch_size": average and round(average, 2),
-        "requests": point.requests,
-        "errors": point.errors,
-        "verified": verified,
-    }
-
-
 def trials_csv(study: Study) -> str:
     """One row an operating point; a trial without any has a row of its own with its failure."""
     names = list(dict.fromkeys(name for trial in study.trials for name in trial.parameters))
-    columns = ["trial", *names, "concurrency", "throughput", "throughput_low", "throughput_high"]
+    columns = ["trial", *names, "concurrency", "request_rate", "throughput", "throughput_low", "throughput_high"]
     columns += [f"{percentile}_ms" for percentile in PERCENTILES]
     columns += ["average_batch_size", "requests", "errors", "hypervolume", "launch_s", "failure", "message"]
     text = io.StringIO()
@@ -120,16 +110,11 @@ def _trial_point(each: TrialPoint) -> dict[str, Any]:
     return {"trial": each.trial.number, "parameters": parameters, **point_json(each.point, verified=each.verified)}
 
 
-def _interval(interval: Interval | None) -> dict[str, float] | None:
-    if interval is None:
-        return None
-    return {name: float(f"{value:.5g}") for name, value in interval.model_dump().items()}
-
-
 def _row(point: OperatingPoint) -> Mapping[str, Any]:
     average = point.average_batch_size
     return {
-        "concurrency": point.concurrency,
+        "concurrency": point.load.requests if isinstance(point.load, Concurrency) else None,
+        "request_rate": point.load.per_s if isinstance(point.load, RequestRate) else None,
         "throughput": f"{point.throughput.value:.2f}",
         "throughput_low": f"{point.throughput.low:.2f}",
         "throughput_high": f"{point.throughput.high:.2f}",

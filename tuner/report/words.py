@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 
-from tuner.measure.points import Interval, OperatingPoint
+from tuner.load.loads import Concurrency, RequestRate
+from tuner.measure.points import OperatingPoint
+from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint
 from tuner.search.recommend import Recommendation, holds
-from tuner.slo import PERCENTILES, Percentile
+from tuner.slo import Percentile
 from tuner.space.candidate import in_words
 
 
@@ -25,7 +29,17 @@ def latency(value_ms: float) -> str:
 def point_in_words(point: OperatingPoint, percentile: Percentile) -> str:
     """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`."""
     at = latency(point.latency_ms[percentile].value)
-    return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at concurrency {point.concurrency}"
+    return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at {point.load}"
+
+
+def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:
+    """What to write above a column of loads, and in it: numbers where all are of one kind."""
+    loads = [point.load for point in points]
+    if all(isinstance(load, Concurrency) for load in loads):
+        return "concurrency", [f"{load.level:g}" for load in loads]
+    if all(isinstance(load, RequestRate) for load in loads):
+        return "requests/s", [f"{load.level:,g}" for load in loads]
+    return "load", [str(load) for load in loads]
 
 
 def gain_in_words(gain: Interval) -> str:
@@ -37,20 +51,21 @@ def front_table(recommendation: Recommendation) -> Table:
     """The front, one row a point, the best one marked."""
     percentile = recommendation.slo.percentile
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("", "trial", "concurrency", "inferences/s", "p50", percentile, "mean batch"):
+    load, offered = loads_in_words([each.point for each in recommendation.front])
+    for column in ("", "trial", load, "inferences/s", "p50", percentile, "mean batch"):
         table.add_column(column, justify="right")
-    for each in recommendation.front:
-        table.add_row(*_front_row(each, recommendation), style=None if holds(each, recommendation.slo) else "dim")
+    for each, at in zip(recommendation.front, offered, strict=True):
+        table.add_row(*_front_row(each, at, recommendation), style=None if holds(each, recommendation.slo) else "dim")
     return table
 
 
-def _front_row(each: TrialPoint, recommendation: Recommendation) -> tuple[str, ...]:
+def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tuple[str, ...]:
     point = each.point
     average = point.average_batch_size
     return (
         "best" if each == recommendation.best else "",
         str(each.trial.number),
-        str(point.concurrency),
+        at,
         rate(point.throughput.value),
         latency(point.latency_ms["p50"].value),
         latency(each.latency_ms(recommendation.slo.percentile)),
@@ -63,34 +78,3 @@ def front_legend(recommendation: Recommendation) -> str:
     trials = {each.trial.number: each.trial.parameters for each in recommendation.front}
     words = {number: in_words(parameters) if number else "the config as it is" for number, parameters in trials.items()}
     return "\n".join(f"  trial {number}: {words[number]}" for number in sorted(words))
-
-
-def points_table(points: list[OperatingPoint]) -> Table:
-    """A curve, one row a load level, with the server's own breakdown where there is one."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in (
-        "concurrency",
-        "inferences/s",
-        "±",
-        *PERCENTILES,
-        "queue",
-        "compute",
-        "batch",
-        "errors",
-        "client CPU",
-    ):
-        table.add_column(column, justify="right")
-    for point in points:
-        server = point.server
-        table.add_row(
-            str(point.concurrency),
-            rate(point.throughput.value),
-            f"{point.throughput.relative_half_width:.1%}",
-            *(latency(point.latency_ms[percentile].value) for percentile in PERCENTILES),
-            latency(server.queue_ms) if server else "",
-            latency(server.compute_ms) if server else "",
-            f"{server.average_batch_size:.1f}" if server else "",
-            str(point.errors),
-            f"{point.client_cpu:.0%}",
-        )
-    return table

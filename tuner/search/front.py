@@ -30,10 +30,10 @@ class TrialPoint:
 
 def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tuple[TrialPoint, ...]:
     """A trial's operating points that answered all of their requests; what was verified says it anew."""
-    anew = {each.concurrency: each for each in verified if each.trial == trial.number}
+    anew = {each.load: each for each in verified if each.trial == trial.number}
     points = []
     for point in trial.curve:
-        again = anew.get(point.concurrency)
+        again = anew.get(point.load)
         told = again.point if again else point
         if told and told.errors == 0:
             points.append(TrialPoint(trial, told, verified=again is not None))

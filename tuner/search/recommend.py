@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tuner.measure.points import Interval
+from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint, pareto_front, points_of, usable_points
 from tuner.search.verification import Verification
 from tuner.slo import SLO
@@ -55,7 +55,7 @@ def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
 
 def holds(point: TrialPoint, slo: SLO) -> bool:
     """Whether a point keeps every limit."""
-    return slo.holds({p: interval.value for p, interval in point.point.latency_ms.items()})
+    return point.point.holds(slo)
 
 
 def ratio(above: Interval, below: Interval) -> Interval:

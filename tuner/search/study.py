@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import URL
 
 from tuner.errors import JobError
-from tuner.measure.points import Record
+from tuner.measure.record import Record
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
 from tuner.search.objectives import DIRECTIONS, as_optuna_trial
 from tuner.search.quiet import quiet_optuna

@@ -12,7 +12,12 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-from tuner.measure.points import Interval, OperatingPoint, Record, ServerBreakdown
+from tuner.load.loads import Load
+from tuner.measure.client_view import ClientView
+from tuner.measure.histogram import Histogram
+from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.record import Interval, Record
+from tuner.measure.responses import ResponseTimes
 from tuner.slo import PERCENTILES
 
 
@@ -21,13 +26,13 @@ class Verification(Record):
 
     Attributes:
         trial: Which trial's config.
-        concurrency: Under which load.
+        load: Under which load.
         rounds: One point a launch, in order of time; none when it failed.
         failure: Why it did, in one line.
     """
 
     trial: int
-    concurrency: int
+    load: Load
     rounds: tuple[OperatingPoint, ...] = ()
     failure: str | None = None
 
@@ -39,15 +44,20 @@ class Verification(Record):
 
 def _together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
     return OperatingPoint(
-        concurrency=rounds[0].concurrency,
+        load=rounds[0].load,
         throughput=_mean([point.throughput for point in rounds]),
         latency_ms={p: _mean([point.latency_ms[p] for point in rounds]) for p in PERCENTILES},
         requests=sum(point.requests for point in rounds),
         errors=sum(point.errors for point in rounds),
         error=next((point.error for point in rounds if point.error), None),
         window_s=sum(point.window_s for point in rounds),
-        client_cpu=fmean(point.client_cpu for point in rounds),
+        batch_size=rounds[0].batch_size,
+        received_bytes_per_s=fmean(point.received_bytes_per_s for point in rounds),
+        histogram=Histogram.together(point.histogram for point in rounds),
+        client=_all_clients([point.client for point in rounds]),
+        kept_up=None if rounds[0].kept_up is None else all(point.kept_up for point in rounds),
         server=_all_servers([point.server for point in rounds if point.server]),
+        responses=_all_responses([point.responses for point in rounds if point.responses]),
     )
 
 
@@ -62,6 +72,31 @@ def _mean(intervals: Sequence[Interval]) -> Interval:
         between = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
     half = max(within, between)
     return Interval(value=value, low=max(0.0, value - half), high=value + half)
+
+
+def _all_clients(clients: Sequence[ClientView]) -> ClientView:
+    """The client's part in all rounds: what it was on average, and what went wrong in any of them."""
+    lags = [client.send_lag_ms for client in clients if client.send_lag_ms]
+    return ClientView(
+        cpu=fmean(client.cpu for client in clients),
+        processes=max(client.processes for client in clients),
+        send_lag_ms={name: fmean(lag[name] for lag in lags) for name in lags[0]} if lags else None,
+        bound=next((client.bound for client in clients if client.bound), None),
+    )
+
+
+def _all_responses(rounds: Sequence[ResponseTimes]) -> ResponseTimes | None:
+    """The responses of all rounds, each of which counts alike."""
+    if not rounds:
+        return None
+    firsts = [each.time_to_first_ms for each in rounds if each.time_to_first_ms]
+    gaps = [each.inter_response_ms for each in rounds if each.inter_response_ms]
+    return ResponseTimes(
+        time_to_first_ms={p: _mean([first[p] for first in firsts]) for p in PERCENTILES if firsts},
+        inter_response_ms={p: fmean(gap[p] for gap in gaps) for p in PERCENTILES if gaps},
+        per_request=fmean(each.per_request for each in rounds),
+        per_s=fmean(each.per_s for each in rounds),
+    )
 
 
 def _all_servers(servers: Sequence[ServerBreakdown]) -> ServerBreakdown | None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import grpc
+
+from tuner.servers.endpoint import Endpoint
+from tuner.servers.tls import Tls
+
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -10,3 +15,29 @@ CHANNEL_OPTIONS = (
     # A proxy of the environment would be measured, too, or know nothing of a loopback address.
     ("grpc.enable_http_proxy", 0),
 )
+
+
+def open_channel(endpoint: Endpoint) -> grpc.Channel:
+    """A channel to an endpoint; it connects with the first call."""
+    options = channel_options(endpoint)
+    if endpoint.tls is None:
+        return grpc.insecure_channel(endpoint.address, options)
+    return grpc.secure_channel(endpoint.address, channel_credentials(endpoint.tls), options)
+
+
+def channel_options(endpoint: Endpoint) -> tuple[tuple[str, int | str], ...]:
+    """The options of a channel to an endpoint."""
+    if endpoint.tls is None or endpoint.tls.server_name is None:
+        return CHANNEL_OPTIONS
+    return (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", endpoint.tls.server_name))
+
+
+def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
+    """The credentials of a channel over TLS.
+
+    Raises:
+        JobError: see `Tls.context`.
+    """
+    tls.context()  # gRPC takes any bytes, and fails later without a reason
+    key, certificate = tls.identity() or (None, None)
+    return grpc.ssl_channel_credentials(tls.trusted(), key, certificate)

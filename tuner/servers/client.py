@@ -1,22 +1,43 @@
-"""Asks a Triton about itself over gRPC, with a deadline on every question."""
+"""Asks a Triton about itself, with a deadline on every question."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Protocol
 
-import tritonclient.grpc as triton
 from tritonclient.grpc import model_config_pb2, service_pb2
-from tritonclient.utils import InferenceServerException
 from typing_extensions import Self
 
-from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
-from tuner.servers.channel import CHANNEL_OPTIONS
+from tuner.errors import Cause, ServerError
+from tuner.servers.endpoint import Endpoint
+from tuner.servers.grpc_connection import GrpcConnection
+from tuner.servers.http_connection import HttpConnection
 
-# Triton itself answers UNAVAILABLE too, for a model that is not ready; only gRPC's own texts mean that nobody is there.
-_NOBODY_THERE = ("failed to connect", "connection re", "connection closed", "socket closed", "goaway", "broken pipe")
+_READY = "READY"
+
+
+class Connection(Protocol):
+    """How questions get to a server, and answers back. An empty version stands for all, or for the server's choice."""
+
+    def server_metadata(self) -> service_pb2.ServerMetadataResponse:
+        """`GET v2`."""
+
+    def repository_index(self) -> service_pb2.RepositoryIndexResponse:
+        """`POST v2/repository/index`."""
+
+    def model_ready(self, name: str, version: str) -> service_pb2.ModelReadyResponse:
+        """`GET v2/models/NAME[/versions/VERSION]/ready`."""
+
+    def model_config(self, name: str, version: str) -> service_pb2.ModelConfigResponse:
+        """`GET v2/models/NAME[/versions/VERSION]/config`."""
+
+    def statistics(self, name: str, version: str) -> service_pb2.ModelStatisticsResponse:
+        """`GET v2/models/NAME[/versions/VERSION]/stats`."""
+
+    def close(self) -> None:
+        """Close it; again is harmless."""
 
 
 @dataclass(frozen=True)
@@ -38,59 +59,53 @@ class TritonClient:
     """A connection to one server. Leaving the context closes it.
 
     Args:
-        address: `host:port` of the gRPC endpoint.
+        endpoint: Of gRPC or HTTP.
         timeout_s: Deadline of each call.
 
     Every call raises `ServerHungError` when there is no answer in time, `ServerDiedError` when nobody is there, and
-    `ServerError` when the server answers with an error; the message then is the server's own.
+    `ServerError` when the server answers with an error; the message then is the server's own. That one is also raised
+    where one side does not trust the other, or where something else than a Triton answers; it says which.
+
+    Raises:
+        JobError: a file of the endpoint's TLS is not what it should be.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = 5.0) -> None:
-        self._address = address
-        self._timeout_s = timeout_s
-        self._client = triton.InferenceServerClient(address, channel_args=list(CHANNEL_OPTIONS))
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float = 5.0) -> None:
+        connect = HttpConnection if endpoint.protocol == "http" else GrpcConnection
+        self._connection: Connection = connect(endpoint, timeout_s)
 
     def server(self) -> ServerInfo:
         """The server's name, version and extensions."""
-        metadata: service_pb2.ServerMetadataResponse = self._ask(self._client.get_server_metadata)
+        metadata = self._connection.server_metadata()
         return ServerInfo(metadata.name, metadata.version, tuple(metadata.extensions))
 
     def models(self) -> Mapping[str, str]:
-        """The state of each model of the repository, such as `READY`; empty for one that was never loaded."""
-        index: service_pb2.RepositoryIndexResponse = self._ask(self._client.get_model_repository_index)
-        return {model.name: model.state for model in index.models}
+        """The state of each model of the repository: `READY` when a version is, empty when none was ever loaded."""
+        states: dict[str, str] = {}
+        for model in self._connection.repository_index().models:
+            if states.get(model.name) != _READY:
+                states[model.name] = model.state
+        return states
 
-    def is_model_ready(self, name: str) -> bool:
+    def is_model_ready(self, name: str, version: str = "") -> bool:
         """Whether the model can be asked for inferences now."""
-        return bool(self._ask(self._client.is_model_ready, name))
+        ready: bool = self._connection.model_ready(name, version).ready
+        return ready
 
-    def model_config(self, name: str) -> model_config_pb2.ModelConfig:
+    def model_config(self, name: str, version: str = "") -> model_config_pb2.ModelConfig:
         """The effective config: what the server and the backend made of `config.pbtxt`."""
-        response: service_pb2.ModelConfigResponse = self._ask(self._client.get_model_config, name)
-        return response.config
+        return self._connection.model_config(name, version).config
 
-    def statistics(self, name: str) -> service_pb2.ModelStatistics:
-        """What the server counted for the model since it was loaded: its latest version, when several are loaded."""
-        response: service_pb2.ModelStatisticsResponse = self._ask(self._client.get_inference_statistics, name)
-        return max(response.model_stats, key=lambda statistics: int(statistics.version))
+    def statistics(self, name: str, version: str = "") -> service_pb2.ModelStatistics:
+        """What the server counted for a version of the model since it was loaded; without one, for the latest."""
+        statistics = self._connection.statistics(name, version).model_stats
+        if not statistics:
+            raise ServerError(f"the server has no statistics of model {name!r}", cause=Cause.REQUESTS_FAILED)
+        return max(statistics, key=lambda each: int(each.version))
 
     def close(self) -> None:
         """Close the connection; again is harmless."""
-        self._client.close()
-
-    def _ask(self, question: Any, *arguments: str) -> Any:
-        try:
-            return question(*arguments, client_timeout=self._timeout_s)
-        except InferenceServerException as error:
-            raise self._explain(error) from error
-
-    def _explain(self, error: InferenceServerException) -> ServerError:
-        status, text = str(error.status()), " ".join(str(error.message()).split())
-        if status.endswith("DEADLINE_EXCEEDED"):
-            return ServerHungError(f"{self._address} gave no answer in {self._timeout_s:g} s", cause=Cause.HUNG)
-        if status.endswith("UNAVAILABLE") and any(sign in text.lower() for sign in _NOBODY_THERE):
-            return ServerDiedError(f"no Triton answers at {self._address}", cause=Cause.CRASHED)
-        return ServerError(text, cause=Cause.REQUESTS_FAILED)
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from tuner.errors import JobError, nearest
+from tuner.servers.tls import Tls
+
+__all__ = ["Endpoint", "Header", "Protocol", "Tls", "parse_header"]
 
 Protocol = Literal["grpc", "http"]
-_SCHEMES: dict[str, tuple[Protocol, bool]] = {
-    "grpc": ("grpc", False),
-    "grpcs": ("grpc", True),
-    "http": ("http", False),
-    "https": ("http", True),
+Header = tuple[str, str]
+"""Lower-case name, and value."""
+
+# Protocol, whether over TLS, and the port when none is named: Triton's own, but its HTTP has no TLS.
+_SCHEMES: dict[str, tuple[Protocol, bool, int]] = {
+    "grpc": ("grpc", False, 8001),
+    "grpcs": ("grpc", True, 8001),
+    "http": ("http", False, 8000),
+    "https": ("http", True, 443),
 }
 _FORM = "write it as HOST:PORT, grpcs://HOST:PORT, http://HOST:PORT or https://HOST:PORT"
-
-
-@dataclass(frozen=True)
-class Tls:
-    """How to trust and be trusted; files are PEM.
-
-    Attributes:
-        ca: Certificates that the server's must descend from; None: those that the system trusts.
-        certificate: Our own, with its chain, where the server asks for one.
-        key: Its private key.
-        server_name: The name that the server's certificate must have; None: the host of the address.
-    """
-
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    server_name: str | None = None
+_ADDRESS = re.compile(r"(?P<host>\[[^\[\]\s]+\]|[^\[\]\s/:@?#]+)(:(?P<port>\d{1,5}))?/?", re.ASCII)
+_HEADER = re.compile(r"(?P<name>[\w.-]+)\s*:\s*(?P<value>[ -~]*?)\s*", re.ASCII)
+_OURS = {"connection", "content-encoding", "content-length", "content-type", "te", "transfer-encoding"}
+_OUR_PREFIXES = ("grpc-", "inference-header-")
 
 
 @dataclass(frozen=True)
@@ -43,13 +38,13 @@ class Endpoint:
         address: `host:port`; an IPv6 host in brackets.
         protocol: What is spoken there.
         tls: None: in the clear.
-        headers: Sent with every request, as pairs of lower-case name and value.
+        headers: Sent with every request.
     """
 
     address: str
     protocol: Protocol = "grpc"
     tls: Tls | None = None
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[Header, ...] = ()
 
     @property
     def host(self) -> str:
@@ -61,11 +56,18 @@ class Endpoint:
         """The number."""
         return int(self.address.rpartition(":")[2])
 
+    @property
+    def url(self) -> str:
+        """Scheme and address, such as `grpcs://localhost:8001`."""
+        return f"{self.protocol}{'s' if self.tls else ''}://{self.address}"
+
     @classmethod
     def parse(
-        cls, url: str, *, tls: Tls | None = None, headers: tuple[tuple[str, str], ...] = (), option: str = "--url"
+        cls, url: str, *, tls: Tls | None = None, headers: tuple[Header, ...] = (), option: str = "--url"
     ) -> Endpoint:
-        """Read `HOST:PORT` (gRPC) or a URL with the scheme `grpc`, `grpcs`, `http` or `https`.
+        """Read `HOST[:PORT]` (gRPC) or a URL with the scheme `grpc`, `grpcs`, `http` or `https`.
+
+        Without a port it is Triton's: 8001 for gRPC, 8000 for HTTP; and 443 for `https`, which only a proxy speaks.
 
         Args:
             url: The text.
@@ -77,12 +79,48 @@ class Endpoint:
             JobError: one line that says what would be right.
         """
         scheme, separator, rest = url.strip().rpartition("://")
+        scheme = scheme.lower()
         if separator and scheme not in _SCHEMES:
             raise JobError(f"{option}: {url!r} has the scheme {scheme!r}{nearest(scheme, _SCHEMES)}")
-        protocol, secure = _SCHEMES[scheme or ("grpcs" if tls else "grpc")]
+        protocol, secure, port = _SCHEMES[scheme or ("grpcs" if tls else "grpc")]
         if tls and not secure:
             raise JobError(f"{option}: {url!r} is in the clear, and certificates are for {scheme}s://")
-        host, colon, port = rest.rstrip("/").rpartition(":")
-        if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536 or "/" in host:
+        if tls:
+            tls.context()
+        parts = _ADDRESS.fullmatch(rest)
+        if parts:
+            port = int(parts["port"] or port)
+        if not parts or not 0 < port < 65536 or not _is_host(parts["host"]):
             raise JobError(f"{option}: {url!r} is no address; {_FORM}")
-        return cls(f"{host}:{port}", protocol, (tls or Tls()) if secure else None, headers)
+        return cls(f"{parts['host']}:{port}", protocol, (tls or Tls()) if secure else None, headers)
+
+
+def parse_header(text: str, *, option: str = "--header") -> Header:
+    """Read `NAME:VALUE`.
+
+    Args:
+        text: The text; blanks around name and value are not part of them.
+        option: What to name in an error.
+
+    Raises:
+        JobError: one line that says what would be right.
+    """
+    parts = _HEADER.fullmatch(text.strip())
+    if not parts:
+        raise JobError(
+            f"{option}: {text!r} is no header; write it as NAME:VALUE, in ASCII, as authorization:Bearer abc"
+        )
+    name = parts["name"].lower()
+    if name in _OURS or name.startswith(_OUR_PREFIXES) or name.endswith("-bin"):
+        raise JobError(f"{option}: {name} cannot be set; it belongs to the protocol")
+    return name, parts["value"]
+
+
+def _is_host(text: str) -> bool:
+    if not text.startswith("["):
+        return True
+    try:
+        ipaddress.IPv6Address(text[1:-1])
+    except ValueError:
+        return False
+    return True

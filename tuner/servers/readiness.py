@@ -10,6 +10,7 @@ from contextlib import suppress
 from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError
 from tuner.quantities import format_duration
 from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint
 from tuner.servers.proc import describe_exit
 from tuner.servers.server import TritonServer
 from tuner.servers.stubs import stubs_of
@@ -60,7 +61,7 @@ def _is_ready(server: TritonServer) -> bool:
         socket.create_connection((host, int(port)), timeout=_ASK_S).close()
     except OSError:
         return False
-    with TritonClient(server.grpc_address, timeout_s=_ASK_S) as client, suppress(ServerError):
+    with TritonClient(Endpoint(server.grpc_address), timeout_s=_ASK_S) as client, suppress(ServerError):
         # The name, as who listens there may be the server of another run.
         return client.server().name == str(server.mark) and client.is_model_ready(server.model)
     return False

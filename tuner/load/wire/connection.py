@@ -19,6 +19,8 @@ _LARGEST_BLOCK = 1 << 20
 _RENEW_AT = frames.LARGEST_WINDOW // 2
 _PREFIX_BYTES: Final = 5  # of a gRPC message: whether it is compressed, and its length
 _MOST_TRIES = 3
+# Where the streams' numbers run out, each needs a look before it is used.
+_LAST_AT_EASE: Final = frames.LAST_STREAM - (1 << 17)
 _RESET_CODES = {
     "CANCEL": "CANCELLED",
     "REFUSED_STREAM": "UNAVAILABLE",
@@ -100,17 +102,17 @@ class Stream:
 
     def renew(self, framed: Framed, sent_ns: int) -> None:
         """Become the next request of the same slot."""
-        self.framed, self.sent_ns = framed, sent_ns
+        self.framed, self.sent_ns, self.tries = framed, sent_ns, 1
         self.received = 0
         if self.prefix or self.error or self.answer is not None or framed.validates:
-            self.tries, self.answer = 1, bytearray() if framed.validates else None
+            self.answer = bytearray() if framed.validates else None
             self.begin_anew()
 
     def begin_anew(self) -> None:
         """Forget what came of it, to be sent once more."""
         self.received, self.error = 0, None
         if self.prefix:
-            self.wanted, self.prefix, self.at = _PREFIX_BYTES, b"", 0
+            self.wanted, self.prefix = _PREFIX_BYTES, b""
         if self.answer is not None:
             self.answer = bytearray()
 
@@ -196,8 +198,10 @@ class Connection:
     @property
     def at_ease(self) -> Pattern | None:
         """How answers look at a glance, while nothing else is going on here; else None."""
-        busy = self._kept or self._left or self._open_block or self._unsent or self.out or self.closing
-        return None if busy else self._pattern
+        if self._kept or self._left or self._open_block or self._unsent or self.out or self.closing:
+            return None
+        crowded = len(self.streams) > self._most_streams or self._next > _LAST_AT_EASE
+        return None if crowded else self._pattern
 
     def send(self, stream: Stream) -> None:
         """Send a request; there must be room for it."""
@@ -214,7 +218,7 @@ class Connection:
             self.out += (framed.before, name, framed.between, name, framed.body)
             return
         self.out.append(framed.before + name + framed.block)
-        stream.window = self._stream_window
+        stream.at, stream.window = 0, self._stream_window
         self._unsent[number] = stream
         self._send_unsent()
 
@@ -238,6 +242,8 @@ class Connection:
         """
         if self._kept:
             data = self._kept + data
+        if not self.peer_is_known:
+            _check_first_words(data)
         at, end = 0, len(data)
         while True:
             if self._left:
@@ -252,12 +258,12 @@ class Connection:
                 raise ProtocolError("another frame within a header block")
             if kind == DATA and not flags & frames.PADDED:
                 at = start
-                self._begin_data(number, length, flags)
+                self._begin_data(number & frames.LAST_STREAM, length, flags)
                 continue
             if kind == HEADERS and self._pattern is not None and self._take_whole(self._pattern, data, at):
                 at += self._pattern.total
                 continue
-            if length > _LARGEST_BLOCK:
+            if length > _LARGEST_BLOCK and kind != DATA:
                 raise ProtocolError(f"a frame of {length} bytes")
             if end - start < length:
                 break
@@ -352,11 +358,18 @@ class Connection:
             self.cancel(stream, status)
 
     def _finish(self, stream: Stream, error: str | None) -> None:
-        del self.streams[stream.number]
-        if self._unsent.pop(stream.number, None):
+        if self._remove(stream):
             self.out.append(frames.reset(stream.number, frames.CANCEL))
         stream.error = error
         self.finished.append(stream)
+
+    def _remove(self, stream: Stream) -> bool:
+        """Have nothing to do with a request any more. Returns whether some of it was not sent yet."""
+        del self.streams[stream.number]
+        if self._data is stream:
+            # The rest of the frame is nobody's, and the request may be another's soon.
+            self._data = None
+        return self._unsent.pop(stream.number, None) is not None
 
     def _padded_data(self, flags: int, number: int, payload: bytes) -> None:
         content = frames.unpadded(flags, payload)
@@ -430,7 +443,7 @@ class Connection:
         code = int.from_bytes(payload, "big")
         name = frames.error_name(code)
         error = describe(_RESET_CODES.get(name, "INTERNAL"), f"the server reset the stream ({name})")
-        self._unsent.pop(number, None)
+        self._unsent.pop(number, None)  # The peer does not want to hear of it.
         if code == frames.REFUSED_STREAM:
             self._give_back(stream, error)
         else:
@@ -438,11 +451,10 @@ class Connection:
 
     def _give_back(self, stream: Stream, error: str) -> None:
         """A request that the peer has not looked at can be sent again, as every gRPC client does; not without end."""
-        self._unsent.pop(stream.number, None)
         if stream.tries >= _MOST_TRIES:
             self._finish(stream, error)
             return
-        del self.streams[stream.number]
+        self._remove(stream)
         stream.tries += 1
         self.refused.append(stream)
 
@@ -494,6 +506,12 @@ class Connection:
             stream.at += count
             stream.window -= count
             self._window -= count
+
+
+def _check_first_words(data: bytes) -> None:
+    """A peer begins with its settings; what does not is no HTTP/2, and says so best itself."""
+    if len(data) > 3 and data[3] != frames.SETTINGS:
+        raise ProtocolError(f"it begins with {data[:40]!r}")
 
 
 def _fault(stream: Stream) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from tuner.load.failures import describe
 from tuner.load.ledger import LedgerWriter
 from tuner.load.wire.connection import Framed, Stream
 from tuner.load.wire.header_blocks import request_block
@@ -26,6 +27,7 @@ class WireDriver:
     def __init__(self, plan: Plan) -> None:
         self._block = request_block(plan.endpoint)
         self._framed = tuple(Framed(request, self._block) for request in plan.workload.requests)
+        self._timeout_s = plan.request_timeout_s
         self._lines = Lines(plan)
 
     def offer(self, offer: Offer, ledger: LedgerWriter) -> None:
@@ -37,10 +39,16 @@ class WireDriver:
         """See `Driver.ask`."""
         stream = Stream(Framed(request, self._block), 0, time.monotonic_ns())
         stream.answer = bytearray()
-        self._lines.submit(stream)
+        has_room = self._lines.submit(stream)
         while not self._lines.ended:
             self._lines.wait(TICK_S)
-            self._lines.expire(time.monotonic_ns())
+            now_ns = time.monotonic_ns()
+            self._lines.expire(now_ns)
+            if not has_room and now_ns > stream.sent_ns + self._timeout_s * 1e9:
+                return Answer(
+                    b"", describe("DEADLINE_EXCEEDED", f"the server took no request in {self._timeout_s:g} s")
+                )
+            has_room = has_room or self._lines.submit(stream)
         self._lines.ended.clear()
         return Answer(bytes(stream.answer[_PREFIX_BYTES:]), stream.error)
 

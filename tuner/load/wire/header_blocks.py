@@ -31,6 +31,8 @@ _HTTP_CODES = {
     "504": "UNAVAILABLE",
 }
 
+_CODES = {str(number): name for number, name in enumerate(CODES)}
+
 OK: Final = "OK"
 
 
@@ -67,7 +69,8 @@ class HeaderBlocks:
 
     def __init__(self) -> None:
         self._decoder = hpack.Decoder()
-        self._decoder.max_allowed_table_size = 0
+        # Not every server says that it keeps to what we announced.
+        self._decoder.header_table_size = self._decoder.max_allowed_table_size = 0
         self._known: dict[bytes, Meaning] = {}
 
     def meaning(self, block: bytes) -> Meaning:
@@ -100,5 +103,5 @@ class HeaderBlocks:
 
 
 def _status(number: str, message: str) -> str:
-    code = CODES[int(number)] if number.isdecimal() and int(number) < len(CODES) else f"status {number}"
+    code = _CODES.get(number, f"status {number}")
     return OK if code == OK else describe(code, unquote(message))

@@ -17,10 +17,11 @@ from tuner.servers.endpoint import Endpoint
 TICK_S: Final = 0.02
 """A wait for bytes is over after this long at the latest."""
 
-_CONNECT_S = 5.0
+_LONGEST_DIAL_S = 5.0
 _SMALL_READ, _LARGE_READ = 1 << 16, 1 << 20
 # Pieces of one system call; the kernel takes 1,024.
 _PIECES = 512
+_RECORD_BYTES = 1 << 14  # of TLS, at most
 
 
 class UnreachableError(Exception):
@@ -43,17 +44,22 @@ class Line:
         self._read_bytes = _SMALL_READ
 
     @classmethod
-    def dial(cls, endpoint: Endpoint, context: ssl.SSLContext | None) -> Line:
-        """Connect, and wait for the peer's first words.
+    def dial(cls, endpoint: Endpoint, context: ssl.SSLContext | None, patience_s: float = _LONGEST_DIAL_S) -> Line:
+        """Connect, and wait for the peer's first words; each for some seconds at most.
+
+        Args:
+            endpoint: Whom to call.
+            context: How to encrypt it; None: not at all.
+            patience_s: Do not wait for longer than this either.
 
         Raises:
             UnreachableError: nobody is there, or nobody who speaks HTTP/2.
         """
-        deadline = time.monotonic() + _CONNECT_S
+        patience_s = min(patience_s, _LONGEST_DIAL_S)
         try:
-            plug = socket.create_connection((endpoint.host, endpoint.port), timeout=_CONNECT_S)
-        except OSError as error:
-            raise UnreachableError(_unavailable(endpoint, error.strerror or str(error))) from None
+            plug = socket.create_connection((endpoint.host, endpoint.port), timeout=patience_s)
+        except (OSError, UnicodeError) as error:
+            raise UnreachableError(_unavailable(endpoint, _reason(error))) from None
         try:
             plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context:
@@ -63,7 +69,7 @@ class Line:
             tick = struct.pack("ll", 0, round(TICK_S * 1e6))
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
             line = cls(plug, Connection(), tls=context is not None)
-            line.greet(deadline)
+            line.greet(patience_s)
         except (OSError, ProtocolError) as error:
             plug.close()
             raise UnreachableError(_unavailable(endpoint, _reason(error))) from None
@@ -72,19 +78,18 @@ class Line:
             raise
         return line
 
-    def greet(self, deadline: float) -> None:
+    def greet(self, patience_s: float) -> None:
         """Exchange first words with the peer.
 
         Raises:
-            OSError: it says nothing until the deadline, or hangs up.
+            OSError: it says nothing for so long, or hangs up.
             ProtocolError: it speaks something else.
         """
+        deadline = time.monotonic() + patience_s
         self.flush()
         while not self.connection.peer_is_known:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError(f"no HTTP/2 was spoken within {_CONNECT_S:g} s")
-            select.select([self], [], [], left_s)
+            if not select.select([self], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError(f"no HTTP/2 was spoken within {patience_s:g} s")
             self.read(wait=False)
         self.flush()
 
@@ -134,17 +139,14 @@ class Line:
         out = connection.out
         try:
             while out:
-                if connection.bulky and not self.tls:
+                if self.tls:
+                    self._send_encrypted(out)
+                elif connection.bulky:
                     _drop(out, self.plug.sendmsg(out[:_PIECES], (), socket.MSG_DONTWAIT))
-                    continue
-                # After a refusal, TLS wants to be given the same bytes again.
-                whole = b"".join(out)
-                out[:] = (whole,)
-                sent = self.plug.send(whole, 0 if self.tls else socket.MSG_DONTWAIT)
-                if sent < len(whole):
-                    out[0] = whole[sent:]
                 else:
-                    out.clear()
+                    whole = b"".join(out)
+                    sent = self.plug.send(whole, socket.MSG_DONTWAIT)
+                    out[:] = (whole[sent:],) if sent < len(whole) else ()
             connection.bulky = False
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             pass
@@ -152,6 +154,19 @@ class Line:
     def close(self) -> None:
         """Close the socket."""
         self.plug.close()
+
+    def _send_encrypted(self, out: list[bytes | memoryview]) -> None:
+        """The first pieces, together if they are small, as each call makes a record.
+
+        After a refusal, TLS wants to be given the same bytes again, or more that begin with them.
+        """
+        count, size = 1, len(out[0])
+        while count < len(out) and size + len(out[count]) <= _RECORD_BYTES:
+            size += len(out[count])
+            count += 1
+        if count > 1:
+            out[:count] = (b"".join(out[:count]),)
+        _drop(out, self.plug.send(out[0]))
 
     def _read_encrypted(self) -> None:
         """All that TLS has, as the socket does not tell of what was decrypted already."""
@@ -161,21 +176,6 @@ class Line:
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             self.take(data)
-
-
-def tls_context(endpoint: Endpoint) -> ssl.SSLContext | None:
-    """How connections to an endpoint are encrypted; None: not at all.
-
-    Raises:
-        OSError: a certificate or key cannot be read.
-    """
-    if endpoint.tls is None:
-        return None
-    context = ssl.create_default_context(cafile=endpoint.tls.ca)
-    context.set_alpn_protocols(["h2"])
-    if endpoint.tls.certificate:
-        context.load_cert_chain(endpoint.tls.certificate, endpoint.tls.key)
-    return context
 
 
 def lost(error: Exception) -> str:
@@ -200,7 +200,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ProtocolError):
         return f"the server does not keep to HTTP/2: {error}"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
+        return f"its certificate is not trusted: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ssl.SSLError):
+        _, alert, words = (error.reason or str(error)).rpartition("ALERT_")
+        words = words.replace("_", " ").lower()
+        return f"the server refused TLS: {words}" if alert else f"the server does not keep to TLS: {words}"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return str(error)

@@ -10,7 +10,7 @@ from typing import Final
 from tuner.load.failures import describe
 from tuner.load.wire.connection import Stream
 from tuner.load.wire.frames import ProtocolError
-from tuner.load.wire.line import TICK_S, Line, UnreachableError, lost, tls_context
+from tuner.load.wire.line import TICK_S, Line, UnreachableError, lost
 from tuner.load.workload import Plan
 
 # One failure is retried at once; a row of them waits longer each time, so that a dead server costs no CPU.
@@ -33,7 +33,8 @@ class Lines:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._timeout_ns = round(plan.request_timeout_s * 1e9)
-        self._context: ssl.SSLContext | None = None
+        tls = plan.endpoint.tls
+        self._context: ssl.SSLContext | None = tls.context("h2") if tls else None
         self._lines: list[Line] = []
         self._turn = 0
         self._dial_again_ns = 0
@@ -74,6 +75,8 @@ class Lines:
         """Send what is to be sent, and take in what comes, for which it waits."""
         lines = self._lines
         self.flush()
+        if self.ended:
+            timeout_s = 0.0
         if len(lines) == 1 and timeout_s >= TICK_S and not lines[0].connection.out and not lines[0].tls:
             # One system call less than to ask first whether there is something to read.
             self._read(lines[0], wait=True)
@@ -151,26 +154,41 @@ class Lines:
     def _line_with_room(self) -> Line | None:
         """In turn; a new one where there are fewer than asked for, or all are full."""
         lines = self._lines
-        if len(lines) >= self._plan.connections:
-            if len(lines) == 1 and lines[0].connection.has_room:
-                return lines[0]
-            for _ in lines:
-                self._turn = (self._turn + 1) % len(lines)
-                if lines[self._turn].connection.has_room:
-                    return lines[self._turn]
-            if len(lines) >= _MOST_LINES:
-                return None
-        line = self._dial()
-        lines.append(line)
-        return line if line.connection.has_room else None
+        if len(lines) == 1 == self._plan.connections and lines[0].connection.has_room:
+            return lines[0]
+        if len(lines) < self._plan.connections:
+            self._add_line()
+        line = self._next_with_room()
+        if line is None and self._would_another_help():
+            self._add_line()
+            line = self._next_with_room()
+        return line
+
+    def _next_with_room(self) -> Line | None:
+        lines = self._lines
+        for _ in lines:
+            self._turn = (self._turn + 1) % len(lines)
+            if lines[self._turn].connection.has_room:
+                return lines[self._turn]
+        return None
+
+    def _would_another_help(self) -> bool:
+        """Not where the peer takes nothing even on a connection that has nothing."""
+        return len(self._lines) < _MOST_LINES and all(line.connection.streams for line in self._lines)
+
+    def _add_line(self) -> None:
+        """Open a connection; where there are others and none is to be had, they must do."""
+        try:
+            self._lines.append(self._dial())
+        except UnreachableError:
+            if not self._lines:
+                raise
 
     def _dial(self) -> Line:
         if time.monotonic_ns() < self._dial_again_ns:
             raise UnreachableError(self._unreachable)
         try:
-            if self._plan.endpoint.tls and self._context is None:
-                self._context = tls_context(self._plan.endpoint)
-            line = Line.dial(self._plan.endpoint, self._context)
+            line = Line.dial(self._plan.endpoint, self._context, self._plan.request_timeout_s)
         except UnreachableError as error:
             self._unreachable = str(error)
             self._dial_pause_ns = min(LONGEST_PAUSE_NS, 2 * self._dial_pause_ns or FIRST_PAUSE_NS)

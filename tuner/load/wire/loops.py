@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from tuner.load.ledger import COUNT, STOP_NS, LedgerWriter
+from tuner.load.ledger import COUNT, STOP_NS, Full, LedgerWriter
 from tuner.load.validation import mismatch
 from tuner.load.wire.connection import Framed, Stream
 from tuner.load.wire.line import TICK_S, Line
@@ -20,12 +22,13 @@ from tuner.load.worker import Offer
 _TICK_NS: Final = round(TICK_S * 1e9 / 2)
 # Requests that are due together go out together, but not so many that answers wait for them.
 _MOST_AT_ONCE = 64
+# Even of answers without content, fewer than `ledger.MOST_AT_ONCE`.
 _SPRINT_BYTES = 1 << 16
 
 _clock = time.monotonic_ns
 
 
-class Loop:
+class Loop(ABC):
     """What both kinds have in common: which request is next, how they are noted, and how it ends.
 
     Args:
@@ -42,6 +45,20 @@ class Loop:
         # Each worker begins at another, so that all of them are sent.
         self._at = offer.worker * len(framed) // offer.workers
         self._next_tick_ns = 0
+
+    def run(self) -> None:
+        """Until the owner says stop, the load is over, or the ledger is full."""
+        with contextlib.suppress(Full):
+            self.go_on()
+        self.end()
+
+    @abstractmethod
+    def go_on(self) -> None:
+        """Offer the load, and leave what is under way at its end.
+
+        Raises:
+            Full: the ledger is.
+        """
 
     def next_request(self) -> Framed:
         """The requests in turn."""
@@ -96,7 +113,7 @@ class ClosedLoop(Loop):
         # Requests that wait until they may be tried: from when, whose, and which.
         self._resting: list[tuple[int, int, Stream]] = []
 
-    def run(self) -> None:
+    def go_on(self) -> None:
         """Until the owner says stop."""
         lines, control = self.lines, self.ledger.control
         time.sleep(max(0, self._start_ns - _clock()) / 1e9)
@@ -116,7 +133,6 @@ class ClosedLoop(Loop):
             self.tick(now_ns)
             if self._resting:
                 self._wake(now_ns)
-        self.end()
 
     def _plain_line(self) -> tuple[Line | None, Pattern | None]:
         """The only connection, and how the answers on it look, as long as nothing is out of the ordinary."""
@@ -145,14 +161,15 @@ class ClosedLoop(Loop):
                 return
             now_ns, start = _clock(), 0
             while (stream := streams.pop(match(data, start), None)) is not None:
-                if stream.received:  # Part of an answer has come before this one, which cannot be.
+                # Part of an answer has come before this one, or it comes before its request has gone: for the parser.
+                if stream.received or stream.sent_ns == now_ns:
                     streams[stream.number] = stream
                     break
                 start += total
                 sent_ns[place], received[place], done_ns[place] = stream.sent_ns, size, now_ns
                 place += 1
                 failures[stream.slot] = 0
-                stream.sent_ns, stream.framed = now_ns, framed[at]
+                stream.sent_ns, stream.framed, stream.tries = now_ns, framed[at], 1
                 at = at + 1 if at < last else 0
                 send(stream)
             self._at = at
@@ -205,7 +222,7 @@ class OpenLoop(Loop):
         # When requests were due that found all connections full.
         self._waiting: deque[int] = deque()
 
-    def run(self) -> None:
+    def go_on(self) -> None:
         """Until the owner says stop, or all that was ever due has ended."""
         lines, ledger = self.lines, self.ledger
         while not ledger.stop_ns:
@@ -218,7 +235,6 @@ class OpenLoop(Loop):
             self.tick(now_ns, len(self._waiting))
             if self._next_ns is None and not self._waiting and not lines.under_way and not lines.ended:
                 break
-        self.end()
 
     def _send_due(self, now_ns: int) -> None:
         while self._waiting and self._send(self._waiting[0], now_ns):

@@ -4,16 +4,20 @@ import grpc
 import pytest
 
 from tuner.errors import Cause, ServerError, ServerHungError
-from tuner.load.failures import cause_of, describe, failed
+from tuner.load.failures import CODES, cause_of, describe, failed
+
+
+def test_the_codes_are_grpcs() -> None:
+    assert {code.value[0]: code.name for code in grpc.StatusCode} == dict(enumerate(CODES))
 
 
 def test_a_failure_is_told_in_one_line_with_its_code() -> None:
-    assert describe(grpc.StatusCode.INTERNAL, "first\n  second") == "INTERNAL: first second"
-    assert describe(grpc.StatusCode.UNKNOWN, None) == "UNKNOWN: no details"
+    assert describe("INTERNAL", "first\n  second") == "INTERNAL: first second"
+    assert describe("UNKNOWN", None) == "UNKNOWN: no details"
 
 
 def test_a_long_failure_is_cut() -> None:
-    line = describe(grpc.StatusCode.INTERNAL, "x" * 1_000)
+    line = describe("INTERNAL", "x" * 1_000)
     assert len(line) == 300
     assert line.endswith("...")
 
@@ -24,6 +28,7 @@ def test_a_long_failure_is_cut() -> None:
         ("DEADLINE_EXCEEDED: Deadline Exceeded", Cause.HUNG),
         ("UNAVAILABLE: failed to connect to all addresses; last error: ...", Cause.CRASHED),
         ("UNAVAILABLE: Socket closed", Cause.CRASHED),
+        ("UNAVAILABLE: the connection is lost: connection closed by the server", Cause.CRASHED),
         ("UNAVAILABLE: recvmsg:Connection reset by peer", Cause.CRASHED),
         ("INTERNAL: Stub process 'mlp_0_0' is not healthy.", Cause.CRASHED),
         ("INTERNAL: CUDA out of memory. Tried to allocate 2 GiB", Cause.OUT_OF_MEMORY),

@@ -1,0 +1,55 @@
+"""Adds up what the requests of a sequence hold, and fails whatever is not in its place.
+
+`IN` holds the request's place in its stream, from 0, and the stream's length, which a longer sequence begins again;
+`OUT` the sum of all places so far, how many requests there were, and how many sequences are alive. The config has the
+control inputs START, END and CORRID, with or without `model_transaction_policy { decoupled: true }`.
+
+Parameters: `diary`: a file to which each sequence adds a line when it ends: its id, how many requests it had, and how
+many sequences were alive, itself included.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        self.diary = Path(config["parameters"]["diary"]["string_value"])
+        self.decoupled = config.get("model_transaction_policy", {}).get("decoupled", False)
+        self.alive = {}
+
+    def execute(self, requests):
+        answers = [self.answer(request) for request in requests]
+        if not self.decoupled:
+            return answers
+        for request, answer in zip(requests, answers, strict=True):
+            request.get_response_sender().send(answer, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        return None
+
+    def answer(self, request):
+        place, length = map(int, self.values(request, "IN")[:2])
+        start, end, number = (int(self.values(request, name)[0]) for name in ("START", "END", "CORRID"))
+        places = [] if start else self.alive.get(number)
+        if start and number in self.alive:
+            return self.refuse(f"sequence {number} starts again")
+        if places is None:
+            return self.refuse(f"sequence {number} has not started")
+        if place != len(places) % length:
+            return self.refuse(f"sequence {number} sends {place} after {places}")
+        self.alive[number] = [*places, place]
+        out = np.array([[sum(places) + place, len(places) + 1, len(self.alive), 0]], np.float32)
+        if end:
+            with self.diary.open("a") as file:
+                file.write(f"{number} {len(places) + 1} {len(self.alive)}\n")
+            del self.alive[number]
+        return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", out)])
+
+    def values(self, request, name):
+        return pb_utils.get_input_tensor_by_name(request, name).as_numpy().ravel()
+
+    def refuse(self, why):
+        return pb_utils.InferenceResponse([], pb_utils.TritonError(why))

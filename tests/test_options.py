@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.errors import JobError
+from tuner.options import LoadOptions
+
+
+def refusal(**options: Any) -> str:
+    with pytest.raises(JobError) as raised:
+        LoadOptions.make(options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_reads_texts_as_people_write_them() -> None:
+    options = LoadOptions.make(
+        {
+            "shape": ["TOKENS:1,128", "a:b:3"],
+            "batch_size": "4",
+            "request_parameter": ["max_tokens:256:int", "stream:true:bool"],
+            "queue_timeout": "20ms",
+            "header": ["Authorization: Bearer abc"],
+            "compression": "gzip",
+            "sequence_length_variation": "0.5",
+        }
+    )
+    assert options.shape == {"TOKENS": (1, 128), "a:b": (3,)}
+    assert options.batch_size == 4
+    assert options.request_parameter == {"max_tokens": 256, "stream": True}
+    assert options.queue_timeout == 0.02
+    assert options.header == (("authorization", "Bearer abc"),)
+    assert options.sequence_length_variation == 0.5
+
+
+def test_reads_what_a_job_file_says() -> None:
+    options = LoadOptions.make(
+        {
+            "shape": {"TOKENS": [1, 128]},
+            "request_parameter": {"temperature": 0.5, "name": "x", "deep": False},
+            "header": {"x-user": "me"},
+        }
+    )
+    assert options.shape == {"TOKENS": (1, 128)}
+    assert options.request_parameter == {"temperature": 0.5, "name": "x", "deep": False}
+    assert options.header == (("x-user", "me"),)
+
+
+def test_comes_back_from_json_as_it_was() -> None:
+    options = LoadOptions.make({"shape": ["A:1,2"], "header": ["a:b"], "request_parameter": ["n:1:int"]})
+    assert LoadOptions.model_validate_json(options.model_dump_json()) == options
+
+
+def test_input_data_is_a_word_or_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    file.write_text("{}")
+    assert LoadOptions.make({"input_data": "zero"}).input_data == "zero"
+    assert LoadOptions.make({"input_data": str(file)}).input_data == str(file)
+    assert refusal(input_data="ramdon").startswith("--input-data: 'ramdon' is neither random nor zero, and there is no")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"batch_size": 0}, "--batch-size: Input should be greater than or equal to 1 (it is 0)"),
+        ({"shape": ["A:0"]}, "--shape: 'A:0' is no shape"),
+        ({"request_parameter": ["a:b"]}, "--request-parameter: 'a:b' is no parameter"),
+        ({"header": ["nope"]}, "--header: 'nope' is no header; write it as NAME:VALUE"),
+        ({"compression": "zip"}, "--compression: Input should be 'gzip' or 'deflate' (it is 'zip')"),
+        ({"shared_memory": "gpu"}, "--shared-memory: Input should be 'none', 'system' or 'cuda' (it is 'gpu')"),
+        ({"queue_timeout": "5"}, "--queue-timeout: '5' is no duration"),
+        ({"connections": 0}, "--connections: Input should be"),
+    ],
+)
+def test_names_the_option_and_what_would_be_right(options: dict[str, Any], complaint: str) -> None:
+    assert refusal(**options).startswith(complaint)

@@ -1,0 +1,61 @@
+"""Wakes an asyncio loop at a moment: exactly, where timers of its own are rounded up to a millisecond."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import time
+from typing import Final
+
+# From <sys/timerfd.h>. The os module has all this as of Python 3.13.
+_CLOEXEC: Final = os.O_CLOEXEC
+_NONBLOCK: Final = os.O_NONBLOCK
+_ABSOLUTE: Final = 1
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_NS_PER_S = 1_000_000_000
+
+
+class Alarm:
+    """A timer of the kernel's that a loop listens to. One coroutine at a time waits for it.
+
+    Args:
+        loop: Who listens, until `close`.
+
+    Raises:
+        OSError: there are no descriptors left.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._descriptor = _checked(_LIBC.timerfd_create(time.CLOCK_MONOTONIC, _CLOEXEC | _NONBLOCK))
+        self._rung: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._descriptor, self._ring)
+
+    async def until(self, at_ns: int) -> None:
+        """Wait until a moment of the monotonic clock, in ns; return at once when it has passed."""
+        if at_ns <= time.monotonic_ns():
+            return
+        self._rung = self._loop.create_future()
+        # First the interval at which to repeat, then when to begin; each in seconds and ns.
+        setting = (ctypes.c_long * 4)(0, 0, *divmod(at_ns, _NS_PER_S))
+        _checked(_LIBC.timerfd_settime(self._descriptor, _ABSOLUTE, setting, None))
+        await self._rung
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+
+    def _ring(self) -> None:
+        os.read(self._descriptor, 8)
+        if not self._rung.done():
+            self._rung.set_result(None)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result

@@ -1,0 +1,177 @@
+"""Which request goes out next: any, of a model without state; or else the next one of a sequence."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuner.load.worker import Offer
+from tuner.load.workload import Request, Sequences, Workload
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a request stands in its sequence.
+
+    Attributes:
+        sequence: The sequence's id.
+        start: Whether it is the first.
+        end: Whether it is the last.
+    """
+
+    sequence: int
+    start: bool
+    end: bool
+
+
+Mark = Callable[[Request, Place], Request]
+"""Makes a request one of a sequence, as a protocol says it."""
+
+
+class Line(Protocol):
+    """Where requests come from that are sent one after another."""
+
+    def next(self) -> Request:
+        """The next one; the one before has been answered."""
+
+    def failed(self) -> None:
+        """The last one has failed."""
+
+    def closing(self) -> Request | None:
+        """What ends properly what has begun, if anything has."""
+
+
+class Supply(Protocol):
+    """Where the lines of one offer come from."""
+
+    @property
+    def live(self) -> int | None:
+        """How many lines an open loop has; None: as many as it likes."""
+
+    def line(self) -> Line:
+        """A new one."""
+
+
+def make_supply(workload: Workload, offer: Offer, serials: Iterator[int], mark: Mark | None) -> Supply:
+    """The supply of requests for one offer.
+
+    Args:
+        workload: All that can be sent.
+        offer: Whose.
+        serials: Numbers that no earlier sequence of this worker's had, from 0.
+        mark: How requests are made those of a sequence.
+
+    Raises:
+        ValueError: the workload has sequences, and there is no mark.
+    """
+    if workload.sequences is None:
+        return _Turns(offer.rotation(workload.requests))
+    if mark is None:
+        raise ValueError("this driver sends no sequences")
+    return _SequenceSupply(workload.streams, workload.sequences, offer, serials, mark)
+
+
+def draw_length(sequences: Sequences, stream: tuple[Request, ...], chance: random.Random) -> int:
+    """How many requests the next sequence has, at least one."""
+    if sequences.length is None:
+        return len(stream)
+    # What lies a rounding error below a whole number is meant to be that number.
+    spread = min(int(sequences.length * sequences.variation + 1e-9), sequences.length - 1)
+    return chance.randint(sequences.length - spread, sequences.length + spread)
+
+
+class _Turns:
+    """All requests in turn, whoever asks."""
+
+    live = None
+
+    def __init__(self, rotation: Iterator[Request]) -> None:
+        self._rotation = rotation
+
+    def line(self) -> _Turns:
+        return self
+
+    def next(self) -> Request:
+        return next(self._rotation)
+
+    def failed(self) -> None:
+        pass
+
+    def closing(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    number: int
+    stream: tuple[Request, ...]
+    length: int
+
+
+class _SequenceSupply:
+    """Sequences with ids of their own, over the streams in turn."""
+
+    def __init__(
+        self,
+        streams: tuple[tuple[Request, ...], ...],
+        sequences: Sequences,
+        offer: Offer,
+        serials: Iterator[int],
+        mark: Mark,
+    ) -> None:
+        self._streams = streams
+        self._sequences = sequences
+        self._offer = offer
+        self._serials = serials
+        self._mark = mark
+        self._chance = random.Random(f"{offer.seed} {offer.worker}")  # noqa: S311 (no secret)
+
+    @property
+    def live(self) -> int:
+        """This worker's share; what falls due to it can not wait for ever, so it is at least one."""
+        each, more = divmod(self._sequences.live, self._offer.workers)
+        return max(1, each + (self._offer.worker < more))
+
+    def line(self) -> _SequenceLine:
+        return _SequenceLine(self._begin, self._mark)
+
+    def _begin(self) -> _Sequence:
+        # Workers take turns with the ids, which stay small: some models have 32 bits for them.
+        place = self._offer.worker + self._offer.workers * next(self._serials)
+        stream = self._streams[place % len(self._streams)]
+        return _Sequence(self._sequences.first_id + place, stream, draw_length(self._sequences, stream, self._chance))
+
+
+class _SequenceLine:
+    """One sequence after another."""
+
+    def __init__(self, begin: Callable[[], _Sequence], mark: Mark) -> None:
+        self._begin = begin
+        self._mark = mark
+        self._sequence: _Sequence | None = None
+        self._sent = 0
+
+    def next(self) -> Request:
+        sequence = self._sequence
+        if sequence is None or self._sent == sequence.length:
+            self._sequence = sequence = self._begin()
+            self._sent = 0
+        return self._send(sequence, end=self._sent == sequence.length - 1)
+
+    def failed(self) -> None:
+        """Whatever the server made of it, the rest of the sequence would rest on it."""
+        self._sequence = None
+
+    def closing(self) -> Request | None:
+        sequence, self._sequence = self._sequence, None
+        if sequence is None or self._sent == sequence.length:
+            return None
+        return self._send(sequence, end=True)
+
+    def _send(self, sequence: _Sequence, *, end: bool) -> Request:
+        request = sequence.stream[self._sent % len(sequence.stream)]
+        place = Place(sequence.number, start=self._sent == 0, end=end)
+        self._sent += 1
+        return self._mark(request, place)

@@ -1,0 +1,65 @@
+"""Which shapes a model takes, and in which batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tuner.errors import InputError, nearest
+from tuner.models.interface import ModelInterface, Tensor
+
+
+def batch_dims(interface: ModelInterface, batch_size: int) -> tuple[int, ...]:
+    """What stands in front of the shape of each tensor: the batch dimension, or nothing for a model without batches.
+
+    Raises:
+        InputError: the model takes no batch of this size.
+    """
+    if batch_size < 1:
+        raise InputError(f"a batch size of {batch_size} sends nothing; the least is 1")
+    if batch_size > max(1, interface.max_batch_size):
+        most = "1, as it has no batch dimension" if not interface.batched else str(interface.max_batch_size)
+        raise InputError(
+            f"model {interface.name!r} has max_batch_size {interface.max_batch_size}, so the batch size of its "
+            f"requests can be {most}, and not {batch_size}"
+        )
+    return (batch_size,) if interface.batched else ()
+
+
+def fits(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    """Whether a shape is one of those that a config's shape, with its variable dimensions, stands for."""
+    return len(shape) == len(given) and all(
+        dim in (-1, asked) and asked >= 0 for dim, asked in zip(shape, given, strict=True)
+    )
+
+
+def check_shapes(interface: ModelInterface, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """See that each `--shape` is one that its input can have.
+
+    Args:
+        interface: What the model takes.
+        shapes: Dimensions by input, without the batch dimension.
+
+    Raises:
+        InputError: a shape contradicts the config, or names no input.
+    """
+    tensors = {tensor.name: tensor for tensor in interface.inputs}
+    for name, given in shapes.items():
+        if name not in tensors:
+            raise InputError(f"model {interface.name!r} has no input {name!r}{nearest(name, tensors)}")
+        _check_shape(interface, tensors[name], given)
+
+
+def asked(tensor: Tensor) -> str:
+    """The option that a person would have to complete, such as `--shape X:D1,128` for an `X` of [-1, 128]."""
+    dims = (f"D{place}" if dim == -1 else str(dim) for place, dim in enumerate(tensor.shape, start=1))
+    return f"--shape {tensor.name}:{','.join(dims)}"
+
+
+def _check_shape(interface: ModelInterface, tensor: Tensor, given: tuple[int, ...]) -> None:
+    where = f"input {tensor.name!r} of model {interface.name!r} has shape {list(tensor.shape)}"
+    option = f"--shape {tensor.name}:{','.join(map(str, given))}"
+    if len(given) != len(tensor.shape):
+        hint = " (without the batch dimension)" if interface.batched else ""
+        raise InputError(f"{where}, so {option} has the wrong number of dimensions{hint}")
+    if not fits(tensor.shape, given):
+        raise InputError(f"{where}, which {option} contradicts; only dimensions of -1 are free")

@@ -1,0 +1,72 @@
+"""What the load generator says of itself, so that nobody takes its limits for the server's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tuner.load.loads import Concurrency, Load
+from tuner.load.protocols import Samples
+from tuner.measure.record import Record
+from tuner.measure.statistics import share_of
+from tuner.measure.window import Window
+from tuner.slo import Percentile
+
+# Above this share of a core, answers wait for the client to read them.
+_BUSY = 0.70
+# A request this late, in ms and as a share of what most of them take, changes what is measured.
+_LATE_MS, _LATE = 1.0, 0.10
+_LAG_PERCENTILES: tuple[Percentile, ...] = ("p50", "p99")
+
+
+class ClientView(Record):
+    """The client's part in an operating point.
+
+    Attributes:
+        cpu: Share of one core that each of its processes took.
+        processes: How many processes offered the load.
+        send_lag_ms: How much later than due requests were sent, p50 and p99; None in a closed loop.
+        bound: Why the client, not the server, was the limit; None when it was not.
+    """
+
+    cpu: float
+    processes: int = 1
+    send_lag_ms: Mapping[Percentile, float] | None = None
+    bound: str | None = None
+
+
+def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
+    """What the samples of a load say of who offered it.
+
+    The client was the limit where it took more than 70 % of a core in each process, or, in an open loop, where one
+    request in 100 was sent more than 1 ms late and more than 10 % of the median latency late; but not where requests
+    waited because all connections were full, which is the server's doing.
+
+    Args:
+        samples: All of the load.
+        window: The part of it that counts; not empty.
+        load: What was offered.
+    """
+    cpu = samples.cpu_s / samples.wall_s / samples.processes
+    lag_ms = None
+    if not isinstance(load, Concurrency):
+        lags_ms = samples.lag_us[window.covers(samples)] / 1e3
+        lag_ms = {name: float(np.quantile(lags_ms, share_of(name))) for name in _LAG_PERCENTILES}
+    bound = _busy(cpu, samples.processes)
+    if lag_ms and not bound and not samples.waiting:
+        bound = _late(lag_ms["p99"], float(np.median(window.latency_ms)))
+    return ClientView(cpu=cpu, processes=samples.processes, send_lag_ms=lag_ms, bound=bound)
+
+
+def _busy(cpu: float, processes: int) -> str | None:
+    if cpu <= _BUSY:
+        return None
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    return f"the load generator took {cpu:.0%} of a core{each}"
+
+
+def _late(lag_p99_ms: float, median_ms: float) -> str | None:
+    if lag_p99_ms <= max(_LATE_MS, _LATE * median_ms):
+        return None
+    return f"one request in 100 was sent {lag_p99_ms:.3g} ms late or more"

@@ -1,0 +1,44 @@
+"""Whether the server answered an open loop as fast as it asked."""
+
+from __future__ import annotations
+
+from tuner.load.loads import Concurrency, Load, OpenLoop, Ramp, RequestRate
+from tuner.load.protocols import Samples
+from tuner.measure.record import Interval
+from tuner.measure.statistics import growth
+from tuner.measure.window import Window
+
+# The rate over a short window is off by what was under way at either end of it.
+_NEARLY = 0.95
+# Latency that grows by less than 10 ms a second is on its way to a steady state, if it grows at all.
+_GROWTH = 0.01
+
+
+def kept_up(requests_per_s: Interval, samples: Samples, window: Window, load: Load) -> bool | None:
+    """Whether requests were answered as fast as they were due; None in a closed loop, where they wait for each other.
+
+    They were when their rate is within 5 % of what was offered, or not below it by more than chance; and when at a
+    steady rate their latency did not grow by more than chance; and when none waited for a connection in the end.
+    Requests that failed are not answered.
+
+    Args:
+        requests_per_s: The rate of requests that succeeded.
+        samples: All of the load, or of the part of it that the window is of.
+        window: The successes that count; not empty.
+        load: What was offered then.
+    """
+    if isinstance(load, Concurrency):
+        return None
+    offered = _offered_per_s(samples, load)
+    as_fast = requests_per_s.value >= _NEARLY * offered or requests_per_s.high >= offered
+    falls_behind = isinstance(load, RequestRate) and growth(window).low > 0 and growth(window).value > _GROWTH
+    return as_fast and not falls_behind and samples.waiting == 0
+
+
+def _offered_per_s(samples: Samples, load: OpenLoop) -> float:
+    """Requests that were due in a second; of a recording, as far as it was played."""
+    if isinstance(load, RequestRate):
+        return load.per_s
+    if isinstance(load, Ramp):
+        return (load.from_per_s + load.to_per_s) / 2
+    return len(samples) / max(1e-9, float(samples.sent_ns.max() - samples.sent_ns.min()) / 1e9)

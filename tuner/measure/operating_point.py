@@ -1,0 +1,57 @@
+"""Makes an operating point of samples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tuner.load.loads import Load
+from tuner.load.protocols import Samples
+from tuner.measure.client_view import client_view
+from tuner.measure.failing import most_frequent_error
+from tuner.measure.histogram import Histogram
+from tuner.measure.keeping_up import kept_up
+from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.record import Interval
+from tuner.measure.responses import response_times
+from tuner.measure.statistics import percentiles
+from tuner.measure.window import Window
+
+
+def operating_point(
+    samples: Samples,
+    window: Window,
+    load: Load,
+    *,
+    requests_per_s: Interval,
+    batch_size: int = 1,
+    server: ServerBreakdown | None = None,
+) -> OperatingPoint:
+    """What the samples of a load say.
+
+    Args:
+        samples: All of the load.
+        window: The part of it that counts; not empty.
+        load: What was offered.
+        requests_per_s: At which requests succeeded.
+        batch_size: Inferences in each request.
+        server: The server's own view.
+    """
+    covered = window.covers(samples)
+    received = samples.received[covered & samples.ok]
+    errors = int(np.count_nonzero(covered & ~samples.ok))
+    return OperatingPoint(
+        load=load,
+        throughput=requests_per_s.times(batch_size),
+        latency_ms=percentiles(window),
+        requests=len(window),
+        errors=errors,
+        error=most_frequent_error(samples) if errors else None,
+        window_s=window.length_s,
+        batch_size=batch_size,
+        received_bytes_per_s=float(received.mean()) * requests_per_s.value,
+        histogram=Histogram.of(window.latency_ms),
+        client=client_view(samples, window, load),
+        kept_up=kept_up(requests_per_s, samples, window, load),
+        server=server,
+        responses=response_times(samples, window, requests_per_s.value),
+    )

@@ -1,0 +1,28 @@
+"""What is stored of a measurement is made of frozen records, and numbers with their 95 % intervals."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A frozen type that goes to disk and comes back as it was."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interval(Record):
+    """A value and its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half of the interval's width over its value; infinite for a value of 0."""
+        return (self.high - self.low) / 2 / self.value if self.value > 0 else float("inf")
+
+    def times(self, factor: float) -> Interval:
+        """The same in another unit."""
+        return Interval(value=self.value * factor, low=self.low * factor, high=self.high * factor)

@@ -1,0 +1,72 @@
+"""What a ramp shows: an operating point for each slice of its time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.load.loads import Ramp, RequestRate
+from tuner.load.protocols import Responses, Samples
+from tuner.measure.operating_point import operating_point
+from tuner.measure.points import OperatingPoint
+from tuner.measure.record import Interval
+from tuner.measure.statistics import throughput
+from tuner.measure.window import Window, whole_window
+
+# So many events are not seen in one of 40 cases where they are expected: -ln(0.025).
+_NOT_SEEN = 3.69
+
+
+def timeline(samples: Samples, load: Ramp, *, slices: int = 10, batch_size: int = 1) -> tuple[OperatingPoint, ...]:
+    """Cut a ramp into slices of equal time, each as a point at the mean rate that was offered in it.
+
+    A slice's latencies are those of the requests that were due in it, whenever they were answered; its throughput is
+    of what was answered in it, whenever that was due: so it shows both how long a request of that time took, and
+    whether the server kept up with the rate of that time. The client's CPU share, times between responses, and the
+    error message are those of the whole ramp. A slice without any request that succeeded is left out.
+
+    Args:
+        samples: All of the ramp.
+        load: The ramp.
+        slices: How many.
+        batch_size: Inferences in each request.
+    """
+    if not len(samples):
+        return ()
+    began_ns = int(samples.sent_ns.min())
+    edges_ns = [began_ns + round(load.over_s * 1e9 * number / slices) for number in range(slices + 1)]
+    points = []
+    for number, (begin_ns, end_ns) in enumerate(pairwise(edges_ns)):
+        due = _part(samples, (begin_ns <= samples.sent_ns) & (samples.sent_ns < end_ns))
+        window = replace(whole_window(due), start_ns=begin_ns)
+        if len(window):
+            per_s = load.from_per_s + (load.to_per_s - load.from_per_s) * (number + 0.5) / slices
+            rate = RequestRate(per_s, load.distribution)
+            answered = _answered_per_s(whole_window(samples), begin_ns, end_ns)
+            points.append(operating_point(due, window, rate, requests_per_s=answered, batch_size=batch_size))
+    return tuple(points)
+
+
+def _part(samples: Samples, chosen: npt.NDArray[np.bool_]) -> Samples:
+    seen = samples.responses
+    return replace(
+        samples,
+        sent_ns=samples.sent_ns[chosen],
+        done_ns=samples.done_ns[chosen],
+        ok=samples.ok[chosen],
+        lag_us=samples.lag_us[chosen],
+        received=samples.received[chosen],
+        responses=seen and Responses(seen.first_ns[chosen], seen.count[chosen], seen.gap_us),
+    )
+
+
+def _answered_per_s(whole: Window, begin_ns: int, end_ns: int) -> Interval:
+    """The rate of requests that were answered between two times, from one completion to another."""
+    first, last = np.searchsorted(whole.done_ns, [begin_ns, end_ns], side="right")
+    if first == last:
+        return Interval(value=0.0, low=0.0, high=_NOT_SEEN / ((end_ns - begin_ns) / 1e9))
+    start_ns = int(whole.done_ns[first - 1]) if first else begin_ns
+    return throughput(Window(start_ns, whole.done_ns[first:last], whole.latency_ms[first:last]))

@@ -1,0 +1,147 @@
+"""Asks a Triton about itself over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import urllib3
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import Message
+from tritonclient.grpc import service_pb2
+
+from tuner.errors import Cause, ServerError
+from tuner.servers.diagnosis import explain_failure, hung, misdirected
+from tuner.servers.endpoint import Endpoint
+from tuner.servers.http_answers import own_words
+
+# What web servers say of a request in the clear.
+_WANTS_TLS = re.compile(rb"to (an )?https", re.IGNORECASE)
+
+_Message = TypeVar("_Message", bound=Message)
+
+
+@dataclass(frozen=True)
+class _Reply:
+    path: str
+    status: int
+    reason: str
+    location: str
+    body: bytes
+
+
+class HttpConnection:
+    """A `Connection` over HTTP. The environment is not asked for a proxy."""
+
+    def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._headers = urllib3.HTTPHeaderDict()
+        for name, value in endpoint.headers:
+            self._headers.add(name, value)
+        self._pool = _pool(endpoint)
+
+    def server_metadata(self) -> service_pb2.ServerMetadataResponse:
+        """See `Connection`."""
+        reply = self._ask("GET", "/v2")
+        metadata = self._read(reply, service_pb2.ServerMetadataResponse())
+        if not metadata.name:
+            raise self._strange(reply)
+        return metadata
+
+    def repository_index(self) -> service_pb2.RepositoryIndexResponse:
+        """See `Connection`."""
+        reply = self._ask("POST", "/v2/repository/index")
+        return self._read(reply, service_pb2.RepositoryIndexResponse(), within="models")
+
+    def model_ready(self, name: str, version: str) -> service_pb2.ModelReadyResponse:
+        """See `Connection`."""
+        reply = self._ask("GET", f"{_path(name, version)}/ready")
+        if reply.status not in (200, 400):
+            raise self._refusal(reply)
+        return service_pb2.ModelReadyResponse(ready=reply.status == 200)
+
+    def model_config(self, name: str, version: str) -> service_pb2.ModelConfigResponse:
+        """See `Connection`."""
+        reply = self._ask("GET", f"{_path(name, version)}/config")
+        return self._read(reply, service_pb2.ModelConfigResponse(), within="config")
+
+    def statistics(self, name: str, version: str) -> service_pb2.ModelStatisticsResponse:
+        """See `Connection`."""
+        reply = self._ask("GET", f"{_path(name, version)}/stats")
+        return self._read(reply, service_pb2.ModelStatisticsResponse())
+
+    def close(self) -> None:
+        """See `Connection`."""
+        self._pool.close()
+
+    def _ask(self, verb: str, path: str) -> _Reply:
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            response = self._pool.request(
+                verb,
+                path,
+                headers=self._headers,
+                timeout=urllib3.Timeout(total=self._timeout_s),
+                retries=False,
+                preload_content=False,
+            )
+            with closing(response):
+                body = bytearray()
+                # The time-out is of each piece, and a server may send many.
+                while piece := response.read1():
+                    body += piece
+                    if time.monotonic() > deadline:
+                        raise hung(self._endpoint, self._timeout_s)
+                if response.length_remaining:
+                    raise explain_failure(self._endpoint)
+        except urllib3.exceptions.NewConnectionError as error:
+            raise explain_failure(self._endpoint) from error
+        except urllib3.exceptions.TimeoutError as error:
+            raise hung(self._endpoint, self._timeout_s) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise explain_failure(self._endpoint) from error
+        location = response.headers.get("location", "")
+        return _Reply(path, response.status, response.reason or "", location, bytes(body))
+
+    def _read(self, reply: _Reply, message: _Message, *, within: str | None = None) -> _Message:
+        """What the reply says, as the message that gRPC has for it, or as one field of that."""
+        if reply.status != 200:
+            raise self._refusal(reply)
+        try:
+            content: Any = json.loads(reply.body)
+            return ParseDict({within: content} if within else content, message, ignore_unknown_fields=True)
+        except (ValueError, RecursionError, ParseError) as error:
+            raise self._strange(reply) from error
+
+    def _refusal(self, reply: _Reply) -> ServerError:
+        words = own_words(reply.body)
+        # A web server of another kind may say `Not Found` in the same form.
+        if words and words != reply.reason:
+            return ServerError(words, cause=Cause.REQUESTS_FAILED)
+        if reply.status == 400 and _WANTS_TLS.search(reply.body):
+            return misdirected(self._endpoint, "https")
+        return self._strange(reply)
+
+    def _strange(self, reply: _Reply) -> ServerError:
+        what = f"{reply.status} {reply.reason}" + (f", see {reply.location}" if reply.location else "")
+        address = self._endpoint.address
+        return ServerError(f"{address} answers {reply.path} as no Triton does: {what}", cause=Cause.REQUESTS_FAILED)
+
+
+def _pool(endpoint: Endpoint) -> urllib3.HTTPConnectionPool:
+    if endpoint.tls is None:
+        return urllib3.HTTPConnectionPool(endpoint.host, endpoint.port)
+    context = endpoint.tls.context("http/1.1")
+    return urllib3.HTTPSConnectionPool(
+        endpoint.host, endpoint.port, ssl_context=context, server_hostname=endpoint.tls.server_name
+    )
+
+
+def _path(model: str, version: str) -> str:
+    return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{version}" if version else "")
