@@ -11,6 +11,7 @@ from tuner.finalists import verify
 from tuner.measure.level import LevelRules
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
+from tuner.options import LoadOptions
 from tuner.progress import Progress
 from tuner.search.study import Study
 from tuner.servers.process import ProcessLauncher
@@ -30,11 +31,10 @@ def bench(triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFac
         launcher=triton_launcher,
         repository=stage(ModelRepository.open(model_repository.path), tmp_path / "staged"),
         model="slow",
-        shapes={},
+        options=LoadOptions(),
         slo=SLO.parse(["p99=200ms"]),
         rules=LevelRules(min_s=0.3, max_s=0.4),
         max_concurrency=4,
-        seed=0,
     )
 
 

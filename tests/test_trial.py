@@ -13,12 +13,31 @@ from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
+from tuner.options import LoadOptions
 from tuner.servers.process import ProcessLauncher
 from tuner.slo import SLO
 from tuner.space.candidate import Candidate
 from tuner.trial import Bench, Limits, TrialResult, run_trial
 
 pytestmark = pytest.mark.triton
+
+
+_ENSEMBLE = """
+platform: "ensemble"
+max_batch_size: 8
+input [ { name: "IN" data_type: TYPE_FP32 dims: [ 4 ] } ]
+output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 4 ] } ]
+ensemble_scheduling {
+  step [
+    {
+      model_name: "part"
+      model_version: -1
+      input_map { key: "IN" value: "IN" }
+      output_map { key: "OUT" value: "OUT" }
+    }
+  ]
+}
+"""
 
 
 class Heard:
@@ -44,17 +63,20 @@ class Trials:
         self._folder = folder
         self.heard = Heard()
 
+    def add(self, source: str, *, name: str) -> None:
+        """One more model, which only the others may use."""
+        self._repository.add(source, name=name)
+
     def run(self, source: str, config: str, *, until_s: float = 60.0, **changes: object) -> TrialResult:
         name = self._repository.add(source, config=config)
         bench = {
             "launcher": self._launcher,
             "repository": stage(ModelRepository.open(self._repository.path), self._folder / "staged"),
             "model": name,
-            "shapes": {},
+            "options": LoadOptions(),
             "slo": SLO(),
             "rules": LevelRules(max_s=0.5),
             "max_concurrency": 4,
-            "seed": 0,
             **changes,
         }
         return run_trial(
@@ -121,5 +143,6 @@ def test_what_no_request_can_be_made_for_is_no_failure_of_the_candidate(trials: 
 
 
 def test_a_kind_of_model_that_cannot_be_tuned(trials: Trials) -> None:
-    with pytest.raises(TuningError, match="model 'identity': "):
-        trials.run("identity", config_text(more="sequence_batching { }"))
+    trials.add("identity", name="part")
+    with pytest.raises(TuningError, match="model 'identity': it is an ensemble; tune .* by their names: part"):
+        trials.run("identity", _ENSEMBLE)

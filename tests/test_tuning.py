@@ -101,7 +101,7 @@ def test_one_models_error_is_not_the_others(model_repository: ModelRepositoryFac
 
 def test_a_repository_in_which_nothing_can_be_tuned(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        model_repository.add("identity", name=name, config=config_text(more="sequence_batching { }"))
+        model_repository.add("identity", name=name, config='platform: "ensemble"\nensemble_scheduling { }')
     with pytest.raises(TuningError, match="none of its models can be tuned"):
         tune(_job(model_repository), out=RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -32,7 +32,7 @@ def verify(study: Study, bench: Bench, folder: Path, *, limits: Limits, progress
         limits: On each launch, and on all of it.
         progress: Is told of each finalist.
     """
-    order = random.Random(bench.seed)  # noqa: S311 (no secret)
+    order = random.Random(bench.options.seed)  # noqa: S311 (no secret)
     reference = best_point(points_of(study.trials[0], study.verified), bench.slo)
     baseline = None if reference is None or reference.verified else _Again(reference, bench, folder, limits)
     for _ in range(_MOST_FINALISTS):

@@ -74,11 +74,10 @@ class ModelTuning:
             launcher=shop.launcher,
             repository=shop.repository,
             model=model.name,
-            shapes=job.shape,
+            options=job,
             slo=job.slo,
             rules=replace(_SWEEP_RULES, percentile=job.slo.percentile),
             max_concurrency=job.max_concurrency,
-            seed=job.seed,
         )
 
     def run(self) -> str:

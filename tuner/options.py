@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,7 +50,7 @@ def _headers(value: Any) -> Any:
 
 
 def _file_or_word(value: str) -> str:
-    if value not in {"random", "zero"} and not Path(value).is_file():
+    if value not in MADE_UP and not Path(value).is_file():
         raise ValueError(f"{value!r} is neither random nor zero, and there is no such file")
     return value
 
@@ -60,6 +61,8 @@ Seconds = Annotated[
     Field(gt=0, allow_inf_nan=False),
     PlainSerializer(lambda seconds: f"{seconds:g}s", return_type=str),
 ]
+MADE_UP = frozenset({"random", "zero"})
+"""What `input_data` is where it is no file."""
 ServerKind = Literal["auto", "process", "docker"]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -163,6 +166,17 @@ class LoadOptions(Options):
     connections: Annotated[int, Field(ge=1, le=256)] = 1
     processes: Annotated[int, Field(ge=1, le=64)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def what_is_sent(self) -> dict[str, Any]:
+        """What must be the same for two measurements to be of the same requests, as JSON takes it; without defaults.
+
+        Of a file of inputs that is what it holds. Headers may be secret, and stay out.
+        """
+        fields = LoadOptions.model_fields.keys() - {"header", "connections", "processes", "seed"}
+        told: dict[str, Any] = self.model_dump(mode="json", include=fields, exclude_defaults=True)
+        if self.input_data not in MADE_UP:
+            told["input_data"] = sha256(Path(self.input_data).read_bytes()).hexdigest()
+        return told
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tritonclient.grpc import model_config_pb2
 
-from tuner.errors import Cause, ServerError
+from tuner.errors import Cause, ServerError, TuningError
 from tuner.load.loads import Concurrency, Load
 from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint
@@ -20,6 +20,9 @@ from tuner.measure.session import Session, open_session
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.models.config import ModelConfig
 from tuner.models.staging import StagedRepository
+from tuner.models.tunable import why_not_tunable
+from tuner.options import LoadOptions
+from tuner.servers.endpoint import Endpoint
 from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.slo import SLO
 from tuner.space.candidate import Candidate
@@ -76,18 +79,17 @@ class Bench:
     """What stays the same over the trials of a model.
 
     Attributes:
-        shapes: Dimensions for inputs of variable shape.
+        options: What requests are made of, and how they are sent.
         rules: When a load level has been measured well enough.
     """
 
     launcher: Launcher
     repository: StagedRepository
     model: str
-    shapes: Mapping[str, tuple[int, ...]]
+    options: LoadOptions
     slo: SLO
     rules: LevelRules
     max_concurrency: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,8 @@ class _Attempt:
 
 def _measure(bench: Bench, server: Server, attempt: _Attempt, limits: Limits, progress: TrialProgress) -> None:
     with _session(bench, server, limits) as session:
+        if reason := why_not_tunable(session.effective):
+            raise TuningError(f"model {bench.model!r}: {reason}")
         attempt.effective_config = ModelConfig.from_proto(session.effective).text
         attempt.first_answer_s = session.first_answer_s
 
@@ -218,10 +222,9 @@ def _measure(bench: Bench, server: Server, attempt: _Attempt, limits: Limits, pr
 
 def _session(bench: Bench, server: Server, limits: Limits) -> AbstractContextManager[Session]:
     return open_session(
-        server.grpc_address,
+        Endpoint(server.grpc_address, headers=bench.options.header),
         bench.model,
-        shapes=bench.shapes,
-        seed=bench.seed,
+        bench.options,
         rules=bench.rules,
         health=server.check,
         first_answer_within_s=limits.first_answer_s,

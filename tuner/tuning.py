@@ -132,7 +132,7 @@ def _identity(shop: Workshop, model: ModelFolder) -> Identity:
         config=model.config.text if model.config else "",
         slo=shop.job.slo,
         space=shop.spec.model_dump_json(by_alias=True),
-        shape=dict(shop.job.shape),
+        requests=shop.job.what_is_sent(),
         server=shop.launcher.description,
         machine=str(shop.machine),
         seed=shop.job.seed,

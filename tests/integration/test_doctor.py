@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import tritontune
-from support.repositories import ModelRepositoryFactory, config_text
+from support.repositories import ModelRepositoryFactory
 
 
 @pytest.mark.triton
@@ -34,14 +34,12 @@ def test_each_model_gets_its_line(model_repository: ModelRepositoryFactory) -> N
     model_repository.add("identity", name="broken", config="max_batch_size: : 1")
     model_repository.add("identity", name="ensemble", config='platform: "ensemble"\nensemble_scheduling { }')
     model_repository.add("auto_complete", config="")
-    model_repository.add("identity", name="sequences", config=config_text(more="sequence_batching { }"))
     done = tritontune("doctor", model_repository.path)
     assert done.returncode == 1
     assert "fix model      " in done.stdout
     assert "broken/config.pbtxt:1:17: " in done.stdout
     assert "ensemble: cannot be tuned" in done.stdout
     assert "auto_complete: no config.pbtxt; the server will be asked for it" in done.stdout
-    assert "sequences: cannot be tuned" in done.stdout
     assert done.stderr == "tritontune: to mend first: model\n"
 
 

@@ -113,7 +113,7 @@ def identity(**changes: Any) -> Identity:
         "config": MLP,
         "slo": {"p99": "25ms"},
         "space": "{}",
-        "shape": {"X": (4,)},
+        "requests": {"shape": {"X": [4]}},
         "server": "tritonserver 2.51.0",
         "machine": "2 CPU cores, no GPU",
         "seed": 0,

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import hpack
 from h2.settings import SettingCodes
-from support.http2_server_side import GOOD, HEADERS, ServerSide, message_of
+from support.http2_server_side import GOOD_HEADERS, GOOD_TRAILERS, ServerSide, message_of
 
 from tuner.load.wire import frames
 from tuner.load.wire.connection import Connection, Framed, Stream
-from tuner.load.wire.frames import DATA, END_HEADERS, END_STREAM, HEADERS as HEADERS_FRAME
+from tuner.load.wire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from tuner.load.wire.header_blocks import request_block
 from tuner.load.workload import Request
 from tuner.servers.endpoint import Endpoint
@@ -40,14 +40,14 @@ def raw_answer(
     stream: int,
     content: bytes = b"",
     *,
-    headers: list[tuple[str, str]] = HEADERS,
-    trailers: list[tuple[str, str]] = GOOD,
+    headers: list[tuple[str, str]] = GOOD_HEADERS,
+    trailers: list[tuple[str, str]] = GOOD_TRAILERS,
 ) -> bytes:
     """The usual three frames."""
     return (
-        frames.frame(HEADERS_FRAME, END_HEADERS, stream, block_of(headers))
+        frames.frame(HEADERS, END_HEADERS, stream, block_of(headers))
         + frames.frame(DATA, 0, stream, message_of(content))
-        + frames.frame(HEADERS_FRAME, END_HEADERS | END_STREAM, stream, block_of(trailers))
+        + frames.frame(HEADERS, END_HEADERS | END_STREAM, stream, block_of(trailers))
     )
 
 

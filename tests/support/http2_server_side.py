@@ -11,8 +11,8 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, RequestReceived, SettingsAcknowledged, StreamEnded, StreamReset
 from h2.settings import SettingCodes, Settings
 
-HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
-GOOD = [("grpc-status", "0"), ("grpc-message", "")]
+GOOD_HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
+GOOD_TRAILERS = [("grpc-status", "0"), ("grpc-message", "")]
 _FRAME = 16_384
 
 
@@ -57,13 +57,13 @@ class ServerSide:
         """What is to be sent to the client."""
         return self.h2.data_to_send()
 
-    def answer(self, stream: int, content: bytes = b"", trailers: list[tuple[str, str]] = GOOD) -> None:
+    def answer(self, stream: int, content: bytes = b"", trailers: list[tuple[str, str]] = GOOD_TRAILERS) -> None:
         """Answer a request with one message."""
         self.begin(stream)
         self.send(stream, message_of(content))
         self.end(stream, trailers)
 
-    def begin(self, stream: int, headers: list[tuple[str, str]] = HEADERS) -> None:
+    def begin(self, stream: int, headers: list[tuple[str, str]] = GOOD_HEADERS) -> None:
         """Send the headers of an answer."""
         self.h2.send_headers(stream, headers)
 
@@ -73,14 +73,14 @@ class ServerSide:
         for number, piece in enumerate(pieces, 1):
             self.h2.send_data(stream, piece, pad_length=padding, end_stream=end and number == len(pieces))
 
-    def end(self, stream: int, trailers: list[tuple[str, str]] = GOOD) -> None:
+    def end(self, stream: int, trailers: list[tuple[str, str]] = GOOD_TRAILERS) -> None:
         """End an answer."""
         self.h2.send_headers(stream, trailers, end_stream=True)
 
     def fail(self, stream: int, status: int, message: str) -> None:
         """Answer with nothing but a status."""
         self.h2.send_headers(
-            stream, [*HEADERS, ("grpc-status", str(status)), ("grpc-message", message)], end_stream=True
+            stream, [*GOOD_HEADERS, ("grpc-status", str(status)), ("grpc-message", message)], end_stream=True
         )
 
     def give(self, stream: int, count: int) -> None:

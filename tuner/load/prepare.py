@@ -17,12 +17,11 @@ from tuner.load.shared_memory import shared_workload
 from tuner.load.tensors import Stream
 from tuner.load.workload import DriverName, Plan, Sequences, Workload
 from tuner.models.interface import ModelInterface
-from tuner.options import LoadOptions
+from tuner.options import MADE_UP, LoadOptions
 from tuner.servers.endpoint import Endpoint
 
 # Different requests, so that a response cache does not look miraculous.
 _REQUEST_POOL = 16
-_MADE_UP = {"random", "zero"}
 # Of a sequence that is made of a pool, and not of recorded steps.
 _SEQUENCE_LENGTH = 20
 
@@ -74,13 +73,13 @@ def prepared(
 
 def _sequences(options: LoadOptions) -> Sequences:
     length = options.sequence_length
-    if length is None and options.input_data in _MADE_UP:
+    if length is None and options.input_data in MADE_UP:
         length = _SEQUENCE_LENGTH
     return Sequences(length, options.sequence_length_variation, options.sequences)
 
 
 def _streams(interface: ModelInterface, options: LoadOptions) -> Sequence[Stream]:
-    if options.input_data not in _MADE_UP:
+    if options.input_data not in MADE_UP:
         path = Path(options.input_data)
         return read_input_data(path, interface, shapes=options.shape, batch_size=options.batch_size)
     return (

@@ -15,8 +15,4 @@ def why_not_tunable(config: model_config_pb2.ModelConfig) -> str | None:
         models = dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step)
         names = f": {', '.join(models)}" if models else ""
         return f"it is an ensemble; tune the models that it is composed of by their names{names}"
-    if config.HasField("sequence_batching"):
-        return "it batches sequences, whose load needs streaming requests, which are not offered yet"
-    if config.model_transaction_policy.decoupled:
-        return "its transaction policy is decoupled, whose load needs streaming requests, which are not offered yet"
     return None

@@ -35,6 +35,7 @@ class Identity(Record):
         files: Fingerprint of the model's files.
         config: The user's config.pbtxt; empty when there is none.
         space: The search space, as JSON.
+        requests: What they are made of, and how they are sent, as far as that is not the default.
         server: Which Triton.
         machine: What it runs on.
     """
@@ -45,7 +46,7 @@ class Identity(Record):
     config: str
     slo: SLO
     space: str
-    shape: dict[str, tuple[int, ...]]
+    requests: dict[str, Any]
     server: str
     machine: str
     seed: int

@@ -111,7 +111,8 @@ def test_a_stream_keeps_the_next_answer_where_somebody_looks_at_it() -> None:
         pair.client.finished.clear()
         pair.client.send(stream)
         assert (stream.answer is not None) == validates
-    pair.server.answer(*pair.exchange(), b"other")
+    (number,) = pair.exchange()
+    pair.server.answer(number, b"other")
     pair.exchange()
     assert outcomes(pair.client) == [(0, 10, None, message_of(b"other"))]
 
@@ -123,25 +124,32 @@ def test_requests_under_way_are_kept_in_the_order_in_which_they_were_sent() -> N
     assert [stream.number for stream in connection.streams.values()] == [1, 3, 5, 7, 9]
 
 
+def at_ease(connection: Connection) -> bool:
+    return connection.at_ease is not None
+
+
+def has_room(connection: Connection) -> bool:
+    return connection.has_room
+
+
 def test_it_is_at_ease_only_while_nothing_else_goes_on() -> None:
     connection = known(streams=4)
-    assert connection.at_ease is None
+    assert not at_ease(connection)
     connection.receive(raw_answer(1, b"answer"))
-    pattern = connection.at_ease
-    assert pattern
+    assert at_ease(connection)
     connection.receive(PING)
-    assert connection.at_ease is None
+    assert not at_ease(connection)
     connection.out.clear()
-    assert connection.at_ease is pattern
-    half = raw_answer(3, b"answer")
-    for at in range(1, len(half)):
-        connection.receive(half[at - 1 : at])
-        assert connection.at_ease is None
-    connection.receive(half[-1:])
-    assert connection.at_ease is pattern
+    assert at_ease(connection)
+    answer = raw_answer(3, b"answer")
+    for half in (answer[:5], answer[5:40], answer[40:-1]):
+        connection.receive(half)
+        assert not at_ease(connection)
+    connection.receive(answer[-1:])
+    assert at_ease(connection)
     connection.send(Stream(framed_of(bytes(100_000)), 9, 0))
     connection.out.clear()
-    assert connection.at_ease is None
+    assert not at_ease(connection)
 
 
 def test_it_is_not_at_ease_with_more_under_way_than_the_peer_takes() -> None:
@@ -149,21 +157,27 @@ def test_it_is_not_at_ease_with_more_under_way_than_the_peer_takes() -> None:
     connection.receive(raw_answer(1, b"answer"))
     connection.receive(frames.settings({frames.MAX_CONCURRENT_STREAMS: 2}))
     connection.out.clear()
-    assert connection.at_ease is None
+    assert not at_ease(connection)
     connection.receive(raw_answer(3, b"answer"))
-    assert connection.at_ease
+    assert at_ease(connection)
+
+
+def test_it_is_not_at_ease_where_the_numbers_of_streams_run_out() -> None:
+    connection = known(streams=2, first_stream=2**31 - 1 - 2 * 10_000)
+    connection.receive(raw_answer(2**31 - 1 - 2 * 10_000, b"answer"))
+    assert not at_ease(connection)
 
 
 def test_there_is_room_for_as_many_requests_as_the_peer_takes() -> None:
     pair = Pair({SettingCodes.MAX_CONCURRENT_STREAMS: 2})
     pair.ask()
-    assert pair.client.has_room
+    assert has_room(pair.client)
     pair.ask()
-    assert not pair.client.has_room
+    assert not has_room(pair.client)
     pair.exchange()
     pair.server.answer(3)
     pair.exchange()
-    assert pair.client.has_room
+    assert has_room(pair.client)
     pair.server.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 1})
     pair.exchange()
-    assert not pair.client.has_room
+    assert not has_room(pair.client)
