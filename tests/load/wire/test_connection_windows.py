@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from h2.exceptions import FlowControlError
 from h2.settings import SettingCodes
@@ -16,7 +17,7 @@ WINDOW, FRAME = SettingCodes.INITIAL_WINDOW_SIZE, SettingCodes.MAX_FRAME_SIZE
 
 def pattern_of(size: int) -> bytes:
     """Content in which a piece in the wrong place shows."""
-    return b"".join(number.to_bytes(4, "big") for number in range(size // 4 + 1))[:size]
+    return np.arange(size // 4 + 1, dtype=">u4").tobytes()[:size]
 
 
 def test_the_server_side_of_these_tests_counts() -> None:
@@ -88,6 +89,16 @@ def test_a_request_that_waits_for_its_own_window_holds_up_no_other() -> None:
     assert pair.exchange() == [3]
 
 
+def test_windows_that_come_together_are_used_together() -> None:
+    pair = Pair({WINDOW: 0}, step=0)
+    pair.ask(bytes(1000))
+    pair.exchange()
+    for _ in range(10):
+        pair.server.give(1, 101)
+    assert pair.exchange() == [1]
+    assert pair.server.largest_piece == 1005
+
+
 def test_windows_that_grow_let_go_on_what_waits() -> None:
     pair = Pair({WINDOW: 10}, step=0)
     pair.ask(pattern_of(500))
@@ -134,6 +145,7 @@ def test_windows_may_change_while_nothing_waits() -> None:
 def test_no_frame_is_larger_than_the_server_takes(largest: int) -> None:
     pair = Pair({FRAME: largest, WINDOW: 2**31 - 1}, step=0)
     pair.server.give(0, 2**30)
+    pair.exchange()
     pair.ask(pattern_of(100_000))
     assert pair.exchange() == [1]
     assert pair.server.largest_piece == min(largest, 100_005)

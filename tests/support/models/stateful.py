@@ -2,7 +2,7 @@
 
 `IN` holds the request's place in its stream, from 0, and the stream's length, which a longer sequence begins again;
 `OUT` the sum of all places so far, how many requests there were, and how many sequences are alive. The config has the
-control inputs START, END and CORRID, with or without `model_transaction_policy { decoupled: true }`.
+control inputs START, END, READY and CORRID, with or without `model_transaction_policy { decoupled: true }`.
 
 Parameters: `diary`: a file to which each sequence adds a line when it ends: its id, how many requests it had, and how
 many sequences were alive, itself included.
@@ -31,6 +31,9 @@ class TritonPythonModel:
         return None
 
     def answer(self, request):
+        if not self.values(request, "READY")[0]:
+            # Triton fills the place of a sequence that has sent nothing; what the request holds has no meaning.
+            return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.zeros((1, 4), np.float32))])
         place, length = map(int, self.values(request, "IN")[:2])
         start, end, number = (int(self.values(request, name)[0]) for name in ("START", "END", "CORRID"))
         places = [] if start else self.alive.get(number)

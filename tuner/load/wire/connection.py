@@ -174,6 +174,7 @@ class Connection:
         self._largest_frame = frames.DEFAULT_FRAME
         self._most_streams = frames.LAST_STREAM
         self._unsent: dict[int, Stream] = {}
+        self._has_more_window = False
         # The last answer that came in three frames: its header block, size, and trailers; and what looks like it.
         self._headers_seen = b""
         self._seen: tuple[bytes, int, bytes] | None = None
@@ -272,6 +273,10 @@ class Connection:
             if handle := self._handlers.get(kind):
                 handle(flags, number & frames.LAST_STREAM, data[start:at])
         self._kept = data[at:]
+        if self._has_more_window:
+            # Only now: what came together is used together, in frames that are not smaller than need be.
+            self._has_more_window = False
+            self._send_unsent()
 
     def _go_on_with_data(self, data: bytes, at: int) -> int:
         """Take what there is of the DATA frame that is coming. Returns where it ends."""
@@ -401,9 +406,8 @@ class Connection:
                 self._largest_frame = value
             elif name == frames.MAX_CONCURRENT_STREAMS:
                 self._most_streams = value
-        self.peer_is_known = True
+        self.peer_is_known = self._has_more_window = True
         self.out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        self._send_unsent()
 
     def _window_update(self, _flags: int, number: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -421,8 +425,7 @@ class Connection:
                 raise ProtocolError("a window beyond all bounds")
         else:
             self._check_known(number, "WINDOW_UPDATE")
-        if self._unsent:
-            self._send_unsent()
+        self._has_more_window = True
 
     def _goaway(self, _flags: int, _number: int, payload: bytes) -> None:
         if len(payload) < 8:
