@@ -60,8 +60,8 @@ def test_loads_come_one_after_the_other(tmp_path: Path) -> None:
     [
         ({}, "measure needs a MODEL_REPO or the --url of a Triton that runs, and not both"),
         ({"repository": "r", "url": "h:1"}, "measure needs a MODEL_REPO or the --url of a Triton that runs, and not"),
-        ({"url": "h:1", "concurrency": "0"}, "--concurrency: Input should be greater than or equal to 1 (it is 0.0)"),
-        ({"url": "h:1", "concurrency": "1.5"}, "--concurrency: Input should be a valid integer"),
+        ({"url": "h:1", "concurrency": "0"}, "--concurrency: '0' is none; write whole numbers of 1 and more"),
+        ({"url": "h:1", "concurrency": "1.5"}, "--concurrency: '1.5' is none; write whole numbers of 1 and more"),
         ({"url": "h:1", "concurrency": "a"}, "--concurrency: 'a' is none; write numbers as 1,8,64, or START:END:STEP"),
         ({"url": "h:1", "concurrency": "8:1"}, "--concurrency: '8:1' is no range"),
         ({"url": "h:1", "concurrency": "1:9:0"}, "--concurrency: '1:9:0' is no range"),

@@ -46,6 +46,13 @@ def _range(part: str, whole: str) -> list[float]:
     return [start + place * step for place in range(count)]
 
 
+def _concurrencies(value: Any) -> Any:
+    levels = _levels(value)
+    if isinstance(value, str) and any(level < 1 or level != int(level) for level in levels):
+        raise ValueError(f"{value!r} is none; write whole numbers of 1 and more, as 1,8,64, or START:END:STEP")
+    return levels
+
+
 def _rates(value: Any) -> Any:
     return value if value == "max" else _levels(value)
 
@@ -97,7 +104,7 @@ class MeasureJob(LoadOptions, ServerOptions):
     model: str | None = None
     model_version: Annotated[str, Field(pattern=r"^([1-9][0-9]*)?$")] = ""
     concurrency: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=65536)], ...] | None, Field(min_length=1), BeforeValidator(_levels)
+        tuple[Annotated[int, Field(ge=1, le=65536)], ...] | None, Field(min_length=1), BeforeValidator(_concurrencies)
     ] = None
     rate: Annotated[tuple[Rate, ...] | Literal["max"] | None, BeforeValidator(_rates)] = None
     ramp: Annotated[tuple[float, float, Seconds] | None, BeforeValidator(_ramp)] = None

@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import signal
+import socket
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.command_line import servers_of, tritontune
+from support.command_line import servers_of, start_tritontune, tritontune
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
+from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch, Server
 
 pytestmark = pytest.mark.triton
 
 
+@dataclass(frozen=True)
+class Running:
+    """A Triton that serves the model `slow` over gRPC and HTTP."""
+
+    server: Server
+    http_url: str
+
+    @property
+    def grpc_address(self) -> str:
+        return self.server.grpc_address
+
+
 @pytest.fixture(scope="module")
-def server(triton_launcher: ProcessLauncher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Triton that serves the model `slow`."""
+def server(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server")
     (folder / "models").mkdir()
     ModelRepositoryFactory(folder / "models").add("slow", config=config_text(max_batch_size=16))
     staged = stage(ModelRepository.open(folder / "models"), folder / "staged")
-    with triton_launcher.launch(Launch(staged.path, "slow", folder / "log", 60.0)) as running:
-        yield running
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    launcher = ProcessLauncher(
+        triton_installation, ("--allow-http=true", "--http-address=127.0.0.1", f"--http-port={port}")
+    )
+    with launcher.launch(Launch(staged.path, "slow", folder / "log", 60.0)) as running:
+        yield Running(running, f"http://127.0.0.1:{port}")
+
+
+def points_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    """What `--json` printed, and nothing else."""
+    assert done.returncode == 0, done.stderr
+    points: list[dict[str, Any]] = json.loads(done.stdout)["points"]
+    return points
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.read_text().splitlines()))
 
 
 def test_a_repository(slow_model: Path) -> None:
@@ -42,27 +76,31 @@ def test_a_repository(slow_model: Path) -> None:
     assert four["latency_ms"]["p50"]["value"] > one["latency_ms"]["p50"]["value"]
     assert one["errors"] == 0
     assert one["average_batch_size"] == 1.0
-    assert set(one) == {"load", "throughput", "latency_ms", "average_batch_size", "requests", "errors", "verified"}
+    contract = {"load", "throughput", "latency_ms", "average_batch_size", "requests", "errors", "verified"}
+    assert contract <= set(one)
+    assert sum(count for _, count in one["latency_histogram"]) == one["requests"]
+    assert one["client"]["bound"] is None
+    assert one["server"]["compute_infer_ms"] == pytest.approx(10, rel=0.5)
     assert servers_of(slow_model) == []
 
 
-def test_a_server_that_runs(server: Server) -> None:
+def test_a_server_that_runs(server: Running) -> None:
     done = tritontune("measure", "--url", server.grpc_address, "--concurrency", "2")
     assert done.returncode == 0, done.stderr
     assert "inferences/s" in done.stdout
-    assert "queue" in done.stdout
+    assert all(column in done.stdout for column in ("queue ms", "input ms", "infer ms", "output ms", "batch"))
     assert "at concurrency 2" in done.stderr
-    server.check()
+    server.server.check()
 
 
-def test_a_proxy_of_the_environment_is_not_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_not_asked(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     done = tritontune("measure", "--url", server.grpc_address)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_model_that_the_server_does_not_have(server: Server) -> None:
+def test_a_model_that_the_server_does_not_have(server: Running) -> None:
     done = tritontune("measure", "--url", server.grpc_address, "--model", "slwo")
     assert done.returncode == 2
     assert f"{server.grpc_address} serves no 'slwo'; did you mean 'slow'?" in done.stderr
@@ -71,7 +109,7 @@ def test_a_model_that_the_server_does_not_have(server: Server) -> None:
 def test_nobody_at_the_url() -> None:
     done = tritontune("measure", "--url", "127.0.0.1:1")
     assert done.returncode == 1
-    assert done.stderr == "tritontune: no Triton answers at 127.0.0.1:1\n"
+    assert done.stderr == "tritontune: no Triton answers at 127.0.0.1:1: Connection refused\n"
 
 
 def test_several_models_and_none_named(model_repository: ModelRepositoryFactory) -> None:
@@ -102,3 +140,97 @@ def test_a_variable_dimension(model_repository: ModelRepositoryFactory) -> None:
     assert "--shape IN:" in tritontune("measure", model_repository.path).stderr
     done = tritontune("measure", model_repository.path, "--shape", "IN:7")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_server_of_which_only_http_is_reachable(server: Running) -> None:
+    (point,) = points_of(tritontune("measure", "--url", server.http_url, "--concurrency", 2, "--json"))
+    assert 10 < point["throughput"]["value"] < 101
+    assert point["errors"] == 0
+    assert point["server"]["executions"] > 0
+
+
+def test_rates_and_a_csv(server: Running, tmp_path: Path) -> None:
+    file = tmp_path / "points.csv"
+    done = tritontune(
+        "measure", "--url", server.grpc_address, "--rate", "20,40", "--arrivals", "constant", "--json", "--csv", file
+    )
+    points = points_of(done)
+    assert [point["load"] for point in points] == [{"request_rate": 20.0}, {"request_rate": 40.0}]
+    assert points[0]["client"]["send_lag_ms"]["p50"] < 10
+    rows = rows_of(file)
+    assert [float(row["requests_per_s_offered"]) for row in rows] == [20, 40]
+    assert float(rows[0]["p99_ms"]) == points[0]["latency_ms"]["p99"]["value"]
+
+
+def test_the_highest_rate(server: Running) -> None:
+    done = tritontune("measure", "--url", server.grpc_address, "--rate", "max", "--slo", "p50=300ms", "--time", "1s")
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()[-1]
+    assert told.startswith("the highest rate that the server keeps up with: ")
+    assert told.endswith(" requests/s, p50 <= 300 ms")
+    assert 20 < float(told.split(": ")[1].split()[0]) < 101
+
+
+def test_a_ramp(server: Running) -> None:
+    points = points_of(tritontune("measure", "--url", server.grpc_address, "--ramp", "10:60:2s", "--json"))
+    rates = [point["load"]["request_rate"] for point in points]
+    assert len(rates) == 10
+    assert rates == sorted(rates)
+    assert 10 < rates[0] < rates[-1] < 60
+
+
+def test_recorded_times(server: Running, tmp_path: Path) -> None:
+    times = tmp_path / "times"
+    times.write_text("".join(f"{1_000 + number / 40}\n" for number in range(50)))
+    (point,) = points_of(tritontune("measure", "--url", server.grpc_address, "--timestamps", times, "--json"))
+    assert point["load"] == {"replay": "times"}
+    assert 40 <= point["requests"] <= 50
+
+
+def test_inputs_of_ones_own_and_the_answers_that_they_should_get(server: Running, tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    data = {"data": [{"IN": [1, 2, 3, 4]}], "validation_data": [{"OUT": [1, 2, 3, 4]}]}
+    file.write_text(json.dumps(data))
+    (point,) = points_of(tritontune("measure", "--url", server.grpc_address, "--input-data", file, "--json"))
+    assert point["errors"] == 0
+    file.write_text(json.dumps({**data, "validation_data": [{"OUT": [1, 2, 3, 5]}]}))
+    done = tritontune("measure", "--url", server.grpc_address, "--input-data", file)
+    assert done.returncode == 1
+    assert "output OUT differs from what --input-data expects" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_tensors_in_shared_memory(server: Running, protocol: str) -> None:
+    url = server.http_url if protocol == "http" else server.grpc_address
+    before = set(Path("/dev/shm").iterdir())  # noqa: S108 (where the kernel has it)
+    (point,) = points_of(tritontune("measure", "--url", url, "--shared-memory", "system", "-b", 4, "--json"))
+    assert point["batch_size"] == 4
+    assert point["throughput"]["value"] > 101  # four inferences in 10 ms
+    assert set(Path("/dev/shm").iterdir()) <= before  # noqa: S108 (the same)
+
+
+def test_a_decoupled_model(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    config = config_text(max_batch_size=0, more="model_transaction_policy { decoupled: true }")
+    model_repository.add("decoupled", config=config)
+    three_after_5_ms = tmp_path / "data.json"
+    three_after_5_ms.write_text(json.dumps({"data": [{"IN": [3, 5, -1, 1]}]}))
+    file = tmp_path / "points.csv"
+    done = tritontune("measure", model_repository.path, "--input-data", three_after_5_ms, "--csv", file)
+    assert done.returncode == 0, done.stderr
+    assert "first p50 ms" in done.stdout
+    (row,) = rows_of(file)
+    assert float(row["responses_per_request"]) == 3
+    assert float(row["inter_response_p50_ms"]) >= 5
+    assert 5 <= float(row["first_response_p50_ms"]) < float(row["p50_ms"])
+
+
+def test_what_was_measured_before_ctrl_c_is_not_lost(server: Running, tmp_path: Path) -> None:
+    file = tmp_path / "points.csv"
+    levels = ",".join(["1"] * 100)
+    with start_tritontune("measure", "--url", server.grpc_address, "--concurrency", levels, "--csv", file) as running:
+        assert running.stderr is not None
+        assert "at concurrency 1" in running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=10)
+    assert running.returncode == 130
+    assert rows_of(file)

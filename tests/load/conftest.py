@@ -20,7 +20,8 @@ def server() -> Iterator[InferencePeer]:
         yield server
 
 
-@pytest.fixture(scope="package")
+# With `package`, it would outlive all other tests, too, as this folder is none.
+@pytest.fixture(scope="module")
 def triton_serve(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Real Tritons, one a model, each started once but for `doomed`, which is new each time."""
     with triton_services(triton_installation, tmp_path_factory.mktemp("services")) as serve:

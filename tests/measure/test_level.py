@@ -5,15 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.closed_loop import Batcher, SimulatedEngine
+from support.closed_loop import Batcher
 from support.inference_peer import InferencePeer, request_for
+from support.simulated_engine import SimulatedEngine
 from tritonclient.grpc import service_pb2
 
 from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
-from tuner.load.grpc_aio import GrpcAioEngine
-from tuner.load.protocols import Concurrency
+from tuner.load.engine import WorkerEngine
+from tuner.load.loads import Concurrency
+from tuner.load.workload import Plan, Request, Workload
 from tuner.measure.level import LevelRules, measure_level
 from tuner.measure.points import OperatingPoint
+from tuner.servers.endpoint import Endpoint
 
 RULES = LevelRules()
 QUICK = LevelRules(min_s=0.2, max_s=0.5, first_look_s=0.05, request_timeout_s=0.5)
@@ -34,13 +37,16 @@ def simulated(
 
 def test_a_point_says_what_was_measured() -> None:
     point, wall_s = simulated(Batcher(5.0, item_ms=0.3), 16)
-    assert point.concurrency == 16
+    assert point.load == Concurrency(16)
     assert point.throughput.low < 1_078 < point.throughput.high
     assert point.latency_ms["p50"].low < 14.9 < point.latency_ms["p50"].high
     assert list(point.latency_ms) == ["p50", "p90", "p95", "p99"]
     assert point.requests == pytest.approx(point.throughput.value * point.window_s, rel=0.01)
     assert wall_s / 2 < point.window_s < wall_s
-    assert point.client_cpu == pytest.approx(0.1)
+    assert point.client.cpu == pytest.approx(0.1)
+    assert point.received_bytes_per_s == pytest.approx(100 * point.throughput.value)
+    assert point.histogram.count == point.requests
+    assert (point.kept_up, point.client.send_lag_ms, point.client_bound, point.responses) == (None, None, False, None)
     assert (point.errors, point.error, point.server) == (0, None, None)
 
 
@@ -129,6 +135,16 @@ def test_the_servers_own_view_is_that_between_the_first_and_the_last_look() -> N
     assert (point.server.inferences, point.average_batch_size) == (60, 3)
 
 
+def test_throughput_is_in_inferences() -> None:
+    single, _ = simulated(Batcher(5.0))
+    engine = SimulatedEngine(Batcher(5.0), np.random.default_rng(0))
+    point = measure_level(engine, Concurrency(1), statistics=None, health=nothing, rules=RULES, batch_size=8)
+    assert point.batch_size == 8
+    assert point.throughput == single.throughput.times(8)
+    assert (point.requests, point.latency_ms) == (single.requests, single.latency_ms)
+    assert point.received_bytes_per_s == single.received_bytes_per_s
+
+
 @pytest.fixture
 def server() -> Iterator[InferencePeer]:
     with InferencePeer() as server:
@@ -137,7 +153,9 @@ def server() -> Iterator[InferencePeer]:
 
 def measured(server: InferencePeer, model: str, concurrency: int = 4) -> OperatingPoint:
     """A level of real requests."""
-    with GrpcAioEngine(server.address, [request_for(model)], request_timeout_s=QUICK.request_timeout_s) as engine:
+    workload = Workload(model, ((Request(request_for(model)),),))
+    plan = Plan("wire", Endpoint(server.address), workload, QUICK.request_timeout_s)
+    with WorkerEngine(plan) as engine:
         return measure_level(engine, Concurrency(concurrency), statistics=None, health=nothing, rules=QUICK)
 
 
@@ -145,7 +163,8 @@ def test_real_requests_are_measured(server: InferencePeer) -> None:
     point = measured(server, "sleep")
     assert point.latency_ms["p50"].value > 10
     assert point.throughput.value * point.latency_ms["p50"].value / 1e3 == pytest.approx(4, rel=0.4)
-    assert 0 < point.client_cpu < 2
+    assert 0 < point.client.cpu < 1
+    assert point.received_bytes_per_s > 0
 
 
 def test_failures_beside_successes_are_counted_in_the_point(server: InferencePeer) -> None:

@@ -8,15 +8,12 @@ import pytest
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, ServerError, ServerHungError
-from tuner.load.grpc_aio import GrpcAioEngine, ask_once
-from tuner.load.inputs import make_inputs
-from tuner.load.protocols import Concurrency
-from tuner.load.requests import build_requests
-from tuner.measure.level import LevelRules, measure_level
+from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint
+from tuner.measure.session import open_session
 from tuner.measure.sweep import in_order_of_load, sweep
-from tuner.models.interface import ModelInterface, Tensor
-from tuner.servers.client import TritonClient
+from tuner.options import LoadOptions
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
@@ -24,15 +21,10 @@ from tuner.slo import SLO
 
 pytestmark = pytest.mark.triton
 
-RULES = LevelRules(min_s=0.3, max_s=0.6, request_timeout_s=2.0)
+RULES = LevelRules(min_s=0.3, max_s=0.6)
 REQUESTS_AN_INSTANCE = 4
 
-Measure = Callable[[int], OperatingPoint]
-
-
-def request_to(model: str) -> tuple[bytes, ...]:
-    interface = ModelInterface(model, True, (Tensor("IN", "FP32", (4,)),), ())
-    return build_requests(model, make_inputs(interface, shapes={}, pool=2, seed=0))
+Measure = Callable[[Load], OperatingPoint]
 
 
 @pytest.fixture
@@ -47,25 +39,21 @@ def bench(
             launch = Launch(model_repository.path, model, tmp_path / "log", 30)
             server = triton_launcher.launch(launch)
             stack.callback(server.stop, grace_s=0.5)
-            client = stack.enter_context(TritonClient(Endpoint(server.grpc_address)))
-            requests = request_to(model)
-            ask_once(server.grpc_address, requests[0], timeout_s=5)
-            engine = stack.enter_context(
-                GrpcAioEngine(server.grpc_address, requests, request_timeout_s=RULES.request_timeout_s)
-            )
-            return lambda concurrency: measure_level(
-                engine,
-                Concurrency(concurrency),
-                statistics=lambda: client.statistics(model),
-                health=server.check,
+            session = open_session(
+                Endpoint(server.grpc_address),
+                model,
+                LoadOptions(),
                 rules=RULES,
+                health=server.check,
+                first_answer_within_s=5.0,
             )
+            return stack.enter_context(session).measure
 
         yield start
 
 
 def test_the_servers_view_and_ours_are_of_the_same_load(bench: Callable[..., Measure]) -> None:
-    point = bench("slow", sleep_ms=10)(4)
+    point = bench("slow", sleep_ms=10)(Concurrency(4))
     assert point.server is not None
     assert point.server.average_batch_size == 1
     assert point.server.compute_infer_ms == pytest.approx(11, rel=0.25)
@@ -78,8 +66,19 @@ def test_the_servers_view_and_ours_are_of_the_same_load(bench: Callable[..., Mea
     assert point.throughput.value * point.latency_ms["p50"].value / 1e3 == pytest.approx(4, rel=0.15)
 
 
+def test_an_open_loop_is_kept_up_with_or_not(bench: Callable[..., Measure]) -> None:
+    measure = bench("slow", sleep_ms=10)
+    easy, hard = measure(RequestRate(30, "constant")), measure(RequestRate(300))
+    assert easy.kept_up is True
+    assert easy.throughput.low <= 30 <= easy.throughput.high or easy.throughput.value == pytest.approx(30, rel=0.1)
+    assert hard.kept_up is False
+    assert hard.throughput.value < 110
+    # Each request that is due has to wait for all those before it.
+    assert hard.latency_ms["p99"].value > 5 * easy.latency_ms["p99"].value
+
+
 def test_batches_that_are_formed_are_seen(bench: Callable[..., Measure]) -> None:
-    point = bench("slow", sleep_ms=10, more="dynamic_batching {}")(8)
+    point = bench("slow", sleep_ms=10, more="dynamic_batching {}")(Concurrency(8))
     assert point.server is not None
     assert point.average_batch_size is not None
     assert point.average_batch_size > 2
@@ -93,7 +92,7 @@ def test_a_batcher_is_swept_to_where_it_is_full(bench: Callable[..., Measure]) -
     measure = bench("slow", sleep_ms=10, more="dynamic_batching {}")
     curve = in_order_of_load(sweep(measure, slo=SLO(), max_concurrency=64, flat_from=REQUESTS_AN_INSTANCE))
     best = max(point.throughput.value for point in curve)
-    assert curve[-1].concurrency >= 16
+    assert curve[-1].load.level >= 16
     # Eight at once in a bit more than 10 ms; one at a time are less than 100.
     assert 450 < best < 800
     assert curve[0].throughput.value < 100
@@ -101,20 +100,20 @@ def test_a_batcher_is_swept_to_where_it_is_full(bench: Callable[..., Measure]) -
 
 def test_two_measurements_of_a_level_agree(bench: Callable[..., Measure]) -> None:
     measure = bench("slow", sleep_ms=20)
-    first, second = measure(2).throughput, measure(2).throughput
+    first, second = measure(Concurrency(2)).throughput, measure(Concurrency(2)).throughput
     assert first.value == pytest.approx(second.value, rel=0.15)
 
 
 def test_a_model_that_hangs_under_load_hangs(bench: Callable[..., Measure]) -> None:
     measure = bench("hangs", hang_when_batch_exceeds=1, more="dynamic_batching {}")
-    with pytest.raises(ServerHungError, match="no request was answered for 2 s at concurrency 8"):
-        measure(8)
+    with pytest.raises(ServerHungError, match=r"no request was answered for [\d.]+ s at concurrency 8"):
+        measure(Concurrency(8))
 
 
 def test_a_model_that_crashes_under_load_has_crashed(bench: Callable[..., Measure]) -> None:
     measure = bench("crashes", crash_when_batch_exceeds=1, more="dynamic_batching {}")
     with pytest.raises(ServerError) as raised:
-        measure(8)
+        measure(Concurrency(8))
     assert raised.value.cause is Cause.CRASHED
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import Cause
-from tuner.machine import Machine
 from tuner.load.loads import Concurrency, Load
+from tuner.machine import Machine
 from tuner.measure.client_view import ClientView
 from tuner.measure.histogram import Histogram
 from tuner.measure.points import OperatingPoint, ServerBreakdown

@@ -10,9 +10,10 @@ from h2.settings import SettingCodes
 from support.http2_server_side import GOOD_HEADERS, GOOD_TRAILERS, ServerSide, message_of
 
 from tuner.load.wire import frames
-from tuner.load.wire.connection import Connection, Framed, Stream
+from tuner.load.wire.connection import Connection
 from tuner.load.wire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from tuner.load.wire.header_blocks import request_block
+from tuner.load.wire.stream import Framed, Stream
 from tuner.load.workload import Request
 from tuner.servers.endpoint import Endpoint
 
@@ -56,13 +57,18 @@ def framed_of(content: bytes = b"", *, validates: bool = False) -> Framed:
     return Framed(Request(content, expected={"OUT": b""} if validates else {}), REQUEST_BLOCK)
 
 
-def known(*, streams: int = 0, first_stream: int = 1) -> Connection:
-    """A connection whose peer has said its first words, with so many requests under way, in slots from 0 on."""
-    connection = Connection(first_stream=first_stream)
+def send_requests(connection: Connection, streams: int) -> None:
+    """Let the peer say its first words, and send so many requests, in slots from 0 on."""
     connection.receive(SETTINGS)
     for slot in range(streams):
         connection.send(Stream(framed_of(b"request"), slot, 0))
     connection.out.clear()
+
+
+def known(*, streams: int = 0, first_stream: int = 1) -> Connection:
+    """A connection whose peer has said its first words, with so many requests under way, in slots from 0 on."""
+    connection = Connection(first_stream=first_stream)
+    send_requests(connection, streams)
     return connection
 
 

@@ -23,11 +23,11 @@ from tuner.measure.session import See, Session, open_session
 from tuner.measure_job import MeasureJob
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
-from tuner.report.console import results_console
 from tuner.report.live_line import LiveLine
 from tuner.report.points_csv import points_csv
 from tuner.report.points_json import measured_point_json
 from tuner.report.points_table import points_table
+from tuner.report.results_console import results_console
 from tuner.report.words import point_in_words, rate
 from tuner.servers.choose import choose_launcher
 from tuner.servers.client import TritonClient

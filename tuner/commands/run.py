@@ -11,7 +11,8 @@ from rich.console import Console
 
 from tuner.errors import JobError, SLOError
 from tuner.job import TuneJob
-from tuner.report.console import ConsoleProgress, results_console
+from tuner.report.console import ConsoleProgress
+from tuner.report.results_console import results_console
 from tuner.run_folder import RunFolder
 from tuner.tuning import tune
 

@@ -44,7 +44,7 @@ def raise_if_failing(samples: Samples, load: Load, *, timeout_s: float) -> None:
     failures = len(samples) - int(np.count_nonzero(samples.ok))
     error = most_frequent_error(samples)
     if not ends_by_itself(load) and _is_hung(samples, load, error, timeout_s):
-        raise ServerHungError(f"no request was answered for {timeout_s:g} s at {load}", cause=Cause.HUNG)
+        raise ServerHungError(f"no request was answered for {timeout_s:.3g} s at {load}", cause=Cause.HUNG)
     if error is None or failures < _FEWEST_FAILURES:
         return
     if not ends_by_itself(load) and _trailing_failures(samples) >= max(_FEWEST_FAILURES, 2 * _round(samples, load)):

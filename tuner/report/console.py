@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 
@@ -19,16 +18,12 @@ from tuner.measure.points import OperatingPoint
 from tuner.progress import ModelOutcome, Progress
 from tuner.quantities import format_duration
 from tuner.report.files import BEST_CONFIG, config_diff
-from tuner.report.words import front_legend, front_table, gain_in_words, latency, point_in_words, rate
+from tuner.report.front_table import front_legend, front_table
+from tuner.report.words import gain_in_words, latency, point_in_words, rate
 from tuner.search.recommend import Recommendation, recommend
 from tuner.search.study import Study
 from tuner.slo import SLO
 from tuner.trial import TrialResult
-
-
-def results_console() -> Console:
-    """For what is found: stdout. Tables have the room they need when nobody's terminal bounds it."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 class ConsoleProgress(Progress):

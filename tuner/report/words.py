@@ -1,19 +1,13 @@
-"""Results in words and tables, for the terminal."""
+"""Results in words, for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
-
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
-from tuner.search.front import TrialPoint
-from tuner.search.recommend import Recommendation, holds
 from tuner.slo import Percentile
-from tuner.space.candidate import in_words
 
 
 def rate(value: float) -> str:
@@ -45,36 +39,3 @@ def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:
 def gain_in_words(gain: Interval) -> str:
     """A gain: `3.46 x the baseline's throughput (3.31 to 3.62)`."""
     return f"{gain.value:.2f} x the baseline's throughput ({gain.low:.2f} to {gain.high:.2f})"
-
-
-def front_table(recommendation: Recommendation) -> Table:
-    """The front, one row a point, the best one marked."""
-    percentile = recommendation.slo.percentile
-    table = Table(box=box.SIMPLE_HEAD)
-    load, offered = loads_in_words([each.point for each in recommendation.front])
-    for column in ("", "trial", load, "inferences/s", "p50", percentile, "mean batch"):
-        table.add_column(column, justify="right")
-    for each, at in zip(recommendation.front, offered, strict=True):
-        table.add_row(*_front_row(each, at, recommendation), style=None if holds(each, recommendation.slo) else "dim")
-    return table
-
-
-def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tuple[str, ...]:
-    point = each.point
-    average = point.average_batch_size
-    return (
-        "best" if each == recommendation.best else "",
-        str(each.trial.number),
-        at,
-        rate(point.throughput.value),
-        latency(point.latency_ms["p50"].value),
-        latency(each.latency_ms(recommendation.slo.percentile)),
-        "" if average is None else f"{average:.1f}",
-    )
-
-
-def front_legend(recommendation: Recommendation) -> str:
-    """What the trials of the front are, one line each."""
-    trials = {each.trial.number: each.trial.parameters for each in recommendation.front}
-    words = {number: in_words(parameters) if number else "the config as it is" for number, parameters in trials.items()}
-    return "\n".join(f"  trial {number}: {words[number]}" for number in sorted(words))

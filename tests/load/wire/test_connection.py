@@ -7,8 +7,9 @@ from support.connections import SETTINGS, Pair, framed_of, known, outcomes, raw_
 from support.http2_server_side import message_of
 
 from tuner.load.wire import frames
-from tuner.load.wire.connection import Connection, Stream
+from tuner.load.wire.connection import Connection
 from tuner.load.wire.frames import ProtocolError
+from tuner.load.wire.stream import Stream
 
 PING = frames.frame(frames.PING, 0, 0, b"abcdefgh")
 PING_ACK = frames.frame(frames.PING, frames.ACK, 0, b"abcdefgh")

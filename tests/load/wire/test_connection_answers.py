@@ -5,7 +5,6 @@ from support.connections import Outcome, Pair, block_of, framed_of, known, outco
 from support.http2_server_side import GOOD_HEADERS, GOOD_TRAILERS, message_of
 
 from tuner.load.wire import frames
-from tuner.load.wire.connection import Stream
 from tuner.load.wire.frames import (
     CONTINUATION,
     DATA,
@@ -16,6 +15,7 @@ from tuner.load.wire.frames import (
     PADDED,
     ProtocolError,
 )
+from tuner.load.wire.stream import Stream
 
 BEGIN, END = block_of(GOOD_HEADERS), block_of(GOOD_TRAILERS)
 PRIORITY = b"\0\0\0\3\x10"

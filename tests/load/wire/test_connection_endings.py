@@ -6,7 +6,8 @@ from support.connections import Pair, framed_of, known, outcomes, raw_answer
 from support.http2_server_side import message_of
 
 from tuner.load.wire import frames
-from tuner.load.wire.connection import Connection, Stream
+from tuner.load.wire.connection import Connection
+from tuner.load.wire.stream import Stream
 
 CODES = {
     ErrorCodes.CANCEL: "CANCELLED",

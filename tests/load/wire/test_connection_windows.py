@@ -10,7 +10,8 @@ from support.connections import Outcome, Pair, framed_of, known, outcomes, raw_a
 from support.http2_server_side import ServerSide, message_of
 
 from tuner.load.wire import frames
-from tuner.load.wire.connection import Connection, Stream
+from tuner.load.wire.connection import Connection
+from tuner.load.wire.stream import Stream
 
 WINDOW, FRAME = SettingCodes.INITIAL_WINDOW_SIZE, SettingCodes.MAX_FRAME_SIZE
 

@@ -6,15 +6,13 @@ import time
 
 from tuner.load.failures import describe
 from tuner.load.ledger import LedgerWriter
-from tuner.load.wire.connection import Framed, Stream
 from tuner.load.wire.header_blocks import request_block
 from tuner.load.wire.line import TICK_S
 from tuner.load.wire.lines import Lines
 from tuner.load.wire.loops import ClosedLoop, OpenLoop
+from tuner.load.wire.stream import PREFIX_BYTES, Framed, Stream
 from tuner.load.worker import Answer, Offer
 from tuner.load.workload import Plan, Request
-
-_PREFIX_BYTES = 5  # of a gRPC message
 
 
 class WireDriver:
@@ -50,7 +48,7 @@ class WireDriver:
                 )
             has_room = has_room or self._lines.submit(stream)
         self._lines.ended.clear()
-        return Answer(bytes(stream.answer[_PREFIX_BYTES:]), stream.error)
+        return Answer(bytes(stream.answer[PREFIX_BYTES:]), stream.error)
 
     def rest(self, descriptor: int) -> None:
         """See `Driver.rest`."""

@@ -8,9 +8,9 @@ import time
 from typing import Final
 
 from tuner.load.failures import describe
-from tuner.load.wire.connection import Stream
 from tuner.load.wire.frames import ProtocolError
 from tuner.load.wire.line import TICK_S, Line, UnreachableError, lost
+from tuner.load.wire.stream import Stream
 from tuner.load.workload import Plan
 
 # One failure is retried at once; a row of them waits longer each time, so that a dead server costs no CPU.

@@ -12,10 +12,10 @@ from typing import Final
 
 from tuner.load.ledger import COUNT, STOP_NS, Full, LedgerWriter
 from tuner.load.validation import mismatch
-from tuner.load.wire.connection import Framed, Stream
 from tuner.load.wire.line import TICK_S, Line
 from tuner.load.wire.lines import FIRST_PAUSE_NS, LONGEST_PAUSE_NS, Lines
 from tuner.load.wire.pattern import Pattern
+from tuner.load.wire.stream import PREFIX_BYTES, Framed, Stream
 from tuner.load.worker import Offer
 
 # As often the clocks are told; requests that are late are given up as often.
@@ -80,7 +80,7 @@ class Loop(ABC):
         ledger = self.ledger
         for stream in done:
             if stream.error is None and stream.answer is not None:
-                stream.error = mismatch(bytes(stream.answer[5:]), stream.framed.request.expected)
+                stream.error = mismatch(bytes(stream.answer[PREFIX_BYTES:]), stream.framed.request.expected)
             if stream.error is None and not stream.lag_us:
                 # What `note` would do, of which almost nothing is left for most requests.
                 place = ledger.control[COUNT]

@@ -1,0 +1,44 @@
+"""The front of a study as a table, and what its trials are."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from tuner.report.words import latency, loads_in_words, rate
+from tuner.search.front import TrialPoint
+from tuner.search.recommend import Recommendation, holds
+from tuner.space.candidate import in_words
+
+
+def front_table(recommendation: Recommendation) -> Table:
+    """The front, one row a point, the best one marked."""
+    percentile = recommendation.slo.percentile
+    table = Table(box=box.SIMPLE_HEAD)
+    load, offered = loads_in_words([each.point for each in recommendation.front])
+    for column in ("", "trial", load, "inferences/s", "p50", percentile, "mean batch"):
+        table.add_column(column, justify="right")
+    for each, at in zip(recommendation.front, offered, strict=True):
+        table.add_row(*_front_row(each, at, recommendation), style=None if holds(each, recommendation.slo) else "dim")
+    return table
+
+
+def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tuple[str, ...]:
+    point = each.point
+    average = point.average_batch_size
+    return (
+        "best" if each == recommendation.best else "",
+        str(each.trial.number),
+        at,
+        rate(point.throughput.value),
+        latency(point.latency_ms["p50"].value),
+        latency(each.latency_ms(recommendation.slo.percentile)),
+        "" if average is None else f"{average:.1f}",
+    )
+
+
+def front_legend(recommendation: Recommendation) -> str:
+    """What the trials of the front are, one line each."""
+    trials = {each.trial.number: each.trial.parameters for each in recommendation.front}
+    words = {number: in_words(parameters) if number else "the config as it is" for number, parameters in trials.items()}
+    return "\n".join(f"  trial {number}: {words[number]}" for number in sorted(words))
