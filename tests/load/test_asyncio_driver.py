@@ -67,6 +67,10 @@ class Peer:
         self.closed = True
 
 
+def stateful(**sequences: float | None) -> Plan:
+    return replace(PLAN, workload=replace(PLAN.workload, sequences=Sequences(**sequences)))  # type: ignore[arg-type]
+
+
 def mark(request: Request, place: Place) -> Request:
     return replace(request, body=b"%d %d %d %s" % (place.sequence, place.start, place.end, request.body))
 
@@ -83,17 +87,22 @@ def driving(peer: Peer, plan: Plan = PLAN) -> Iterator[AsyncioDriver]:
 class Book(LedgerWriter):
     """Says by itself when it is time to end, and counts how often it is told of the time."""
 
-    def __init__(self, descriptor: int, reader: LedgerReader, for_s: float | None, drain_s: float) -> None:
+    def __init__(
+        self, descriptor: int, reader: LedgerReader, for_s: float | None, drain_s: float, requests: int
+    ) -> None:
         super().__init__(descriptor)
         self.reader = reader
+        self.requests = requests
         self.until_ns = None if for_s is None else time.monotonic_ns() + round(for_s * 1e9)
         self.drain_ns = round(drain_s * 1e9)
         self.ticks = 0
 
     @property
     def stop_ns(self) -> int:
-        if self.until_ns and not super().stop_ns and time.monotonic_ns() >= self.until_ns:
-            self.reader.stop(self.until_ns + self.drain_ns)
+        now_ns = time.monotonic_ns()
+        over = self.control[ledgers.COUNT] >= self.requests or (self.until_ns and now_ns >= self.until_ns)
+        if over and not super().stop_ns:
+            self.reader.stop(now_ns + self.drain_ns)
         return super().stop_ns
 
     def tick(self, now_ns: int, waiting: int = 0) -> None:
@@ -102,9 +111,9 @@ class Book(LedgerWriter):
 
 
 @contextmanager
-def book(for_s: float | None = 0.3, *, drain_s: float = 1.0) -> Iterator[Book]:
+def book(for_s: float | None = 0.3, *, drain_s: float = 1.0, requests: int = 1_000_000) -> Iterator[Book]:
     reader, descriptor = LedgerReader.make()
-    writer = Book(descriptor, reader, for_s, drain_s)
+    writer = Book(descriptor, reader, for_s, drain_s, requests)
     os.close(descriptor)
     try:
         yield writer
@@ -117,10 +126,25 @@ def share(load: Load, worker: int = 0, workers: int = 1) -> Offer:
 
 
 def offer(
-    peer: Peer, load: Load, *, for_s: float | None = 0.3, drain_s: float = 1.0, plan: Plan = PLAN
+    peer: Peer,
+    load: Load,
+    *,
+    for_s: float | None = 0.3,
+    drain_s: float = 1.0,
+    requests: int = 1_000_000,
+    plan: Plan = PLAN,
 ) -> tuple[Samples, float]:
-    """What was noted, and how many seconds passed between the end of the load and that of the offer."""
-    with driving(peer, plan) as driver, book(for_s, drain_s=drain_s) as writer:
+    """What was noted, and how many seconds passed between the end of the load and that of the offer.
+
+    Args:
+        peer: Who answers.
+        load: How much to offer it.
+        for_s: When to end; None: the load does so by itself.
+        drain_s: How long to wait for what is under way then.
+        requests: End as soon as so many have been noted.
+        plan: What to send.
+    """
+    with driving(peer, plan) as driver, book(for_s, drain_s=drain_s, requests=requests) as writer:
         driver.offer(share(load), writer)
         drained_s = (time.monotonic_ns() - writer.control[ledgers.ENDED_NS]) / 1e9
         return read_samples([writer.reader], decoupled=plan.workload.decoupled), drained_s
@@ -128,10 +152,10 @@ def offer(
 
 def test_a_closed_loop_keeps_every_slot_busy() -> None:
     peer = Peer()
-    samples, _ = offer(peer, Concurrency(5))
+    samples, _ = offer(peer, Concurrency(5), for_s=20, requests=100)
     assert peer.slots == set(range(5))
     assert peer.most_under_way == 5
-    assert len(samples) + 5 >= len(peer.bodies) >= len(samples) > 100
+    assert len(samples) + 5 >= len(peer.bodies) >= len(samples) >= 100
     assert (samples.received == 7).all()
     assert max(Counter(peer.bodies).values()) - min(Counter(peer.bodies).values()) <= 1
 
@@ -180,8 +204,7 @@ def test_an_open_loop_is_timed_from_when_requests_were_due() -> None:
     sent_ns = np.sort(samples.sent_ns)
     assert (sent_ns - sent_ns[0]).tolist() == list(offsets_ns)
     assert (samples.lag_us >= 0).all()
-    # The loop's own timers would be late by half a millisecond on average.
-    assert np.median(samples.lag_us) < 400
+    assert (samples.done_ns >= samples.sent_ns + 1_000 * samples.lag_us).all()
 
 
 def test_an_open_loop_uses_a_slot_again_when_it_is_free() -> None:
@@ -192,12 +215,14 @@ def test_an_open_loop_uses_a_slot_again_when_it_is_free() -> None:
     assert len(peer.slots) < len(samples) // 2
 
 
-def test_answers_are_noted_while_there_is_always_something_due() -> None:
+@pytest.mark.parametrize("plan", [PLAN, stateful(live=3)])
+def test_it_goes_on_and_ends_where_more_is_due_than_anybody_can_send(plan: Plan) -> None:
     peer = Peer(after_s=0)
-    samples, _ = offer(peer, RequestRate(1e6, "constant"))
-    assert samples.waiting > 1_000
-    assert len(samples) > 100
-    assert len(peer.bodies) - len(samples) < 100
+    samples, drained_s = offer(peer, RequestRate(1e7, "constant"), plan=plan)
+    assert samples.waiting > len(samples) > 20
+    # None waits for its note until all is sent that is due.
+    assert len(peer.bodies) - len(samples) < len(samples) / 4
+    assert drained_s < 0.5
 
 
 def test_a_load_that_ends_by_itself_waits_for_the_last_answer() -> None:
@@ -329,21 +354,17 @@ class Sequenced:
                 self.ended.append(number)
 
 
-def stateful(**sequences: float | None) -> Plan:
-    return replace(PLAN, workload=replace(PLAN.workload, sequences=Sequences(**sequences)))  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("load", [Concurrency(4), RequestRate(1_500)])
 def test_so_many_sequences_are_alive_and_all_of_them_end(load: Load) -> None:
     peer = Peer()
-    samples, drained_s = offer(peer, load, plan=stateful(length=7, variation=0.3))
+    samples, drained_s = offer(peer, load, for_s=20, requests=500, plan=stateful(length=7, variation=0.3))
     seen = Sequenced(peer.bodies)
     assert seen.most_alive == 4
     assert not seen.alive
     assert samples.ok.all()
     # The last requests of those that were under way are not counted.
     assert 0 < len(peer.bodies) - len(samples) <= 8
-    assert drained_s < 0.2
+    assert drained_s < 0.8
     whole = [seen.lengths[number] for number in seen.ended[:-4]]
     assert set(whole) == {5, 6, 7, 8, 9}
 
@@ -353,7 +374,8 @@ def test_requests_that_are_due_wait_for_a_sequence_with_nothing_under_way() -> N
     samples, _ = offer(peer, Replay("test", (0,) * 6), for_s=None, plan=stateful(live=2))
     assert peer.most_under_way == 2
     assert np.ptp(samples.sent_ns) == 0
-    assert (np.sort(samples.lag_us) // 40_000).tolist() == [0, 0, 1, 1, 2, 2]
+    lag_ms = np.sort(samples.lag_us) / 1e3
+    assert lag_ms[1] < 50 <= lag_ms[2] < lag_ms[4] - 49
     assert not Sequenced(peer.bodies).alive
 
 

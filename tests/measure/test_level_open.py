@@ -65,7 +65,8 @@ def test_a_stall_is_in_the_latency_of_all_that_was_due_meanwhile() -> None:
 
 
 def test_a_stop_at_the_end_is_waited_for() -> None:
-    point, wall_s = simulated(Batcher(0.5, largest=1, stop_ms=(2_800, 4_500)), RequestRate(500))
+    rules = replace(RULES, latency_precision=0.001)
+    point, wall_s = simulated(Batcher(0.5, largest=1, stop_ms=(2_800, 4_500)), RequestRate(500), rules)
     assert wall_s >= 4.5
     assert point.latency_ms["p99"].value > 1_000
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.measure.record import Interval
-from tuner.measure.statistics import percentiles, throughput
+from tuner.measure.statistics import growth, percentiles, throughput
 from tuner.measure.window import Window
 from tuner.slo import PERCENTILES
 
@@ -125,6 +125,36 @@ def test_an_empty_window_is_refused() -> None:
         throughput(empty)
     with pytest.raises(ValueError, match="no request"):
         percentiles(empty)
+
+
+def grown(slope: float, noise_ms: float = 1.0, count: int = 1_000) -> Interval:
+    """Of latencies that grow in proportion to time, over 2 s."""
+    done_ns = np.linspace(0, 2e9, count).astype(np.int64)
+    noise = np.random.default_rng(0).normal(20, noise_ms, count)
+    return growth(Window(0, done_ns, done_ns / 1e6 * slope + noise))
+
+
+def test_growth_is_in_seconds_a_second() -> None:
+    for slope in (0.05, -0.05, 2.0):
+        found = grown(slope)
+        assert found.value == pytest.approx(slope, abs=0.001)
+        assert found.low < slope < found.high
+        assert found.high - found.low < 0.01
+
+
+def test_latency_that_does_not_grow_has_a_growth_around_nothing() -> None:
+    found = grown(0.0, noise_ms=10.0)
+    assert found.low < 0 < found.high
+
+
+def test_growth_of_few_requests_is_not_known() -> None:
+    assert grown(1.0, count=63).low == -math.inf
+    assert grown(1.0, count=64).low > 0
+
+
+def test_growth_of_what_ended_at_once_is_sound() -> None:
+    found = growth(Window(0, np.full(100, 5), np.linspace(1, 2, 100)))
+    assert found.low <= found.value <= found.high
 
 
 @given(

@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from support.builders import MLP, identity, point, space, trial
 from tritonclient.grpc import model_config_pb2
 
+from tuner.load.loads import RequestRate
 from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
 from tuner.search.study import Study
@@ -33,6 +34,19 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
     assert (best["trial"], best["load"], best["verified"]) == (1, {"concurrency": 8}, False)
     assert best["parameters"]["instance_group.count"] == 2
     assert best["throughput"] == {"value": 400.0, "low": 392.0, "high": 408.0}
+    assert set(best) == {
+        "trial",
+        "parameters",
+        "load",
+        "throughput",
+        "latency_ms",
+        "average_batch_size",
+        "requests",
+        "errors",
+        "verified",
+        "config",
+        "gain",
+    }
     assert list(best["latency_ms"]) == ["p50", "p90", "p95", "p99"]
     assert (best["average_batch_size"], best["requests"], best["errors"]) == (2.0, 500, 0)
     assert best["config"] == "best/config.pbtxt"
@@ -64,9 +78,20 @@ def test_trials_csv_has_a_row_for_each_point_and_each_failure(run: RunFolder, st
         ("1", "16"),
         ("2", ""),
     ]
+    assert {row["request_rate"] for row in rows} == {""}
     assert rows[3]["throughput"] == "400.00"
     assert rows[3]["instance_group.count"] == "2"
     assert (rows[5]["failure"], rows[5]["message"]) == ("crashed", "it did not work")
+
+
+def test_open_loops_are_in_trials_csv_by_their_rate(run: RunFolder, study: Study) -> None:
+    built = space()
+    study.add(trial(3, point(RequestRate(250), 250, 9, kept_up=True), parameters=built.baseline), built)
+    write_results(run, study)
+    row = list(csv.DictReader((run.model("mlp") / "trials.csv").read_text().splitlines()))[-1]
+    assert (row["concurrency"], row["request_rate"], row["throughput"]) == ("", "250", "250.00")
+    front = json.loads((run.model("mlp") / "front.json").read_text())["front"]
+    assert {"request_rate": 250.0} in [each["load"] for each in front]
 
 
 def test_the_best_config_says_where_it_comes_from(run: RunFolder, study: Study) -> None:

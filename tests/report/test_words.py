@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import io
-
 import pytest
-from rich.console import Console
 from support.builders import interval, point
 
-from tuner.report.words import gain_in_words, latency, point_in_words, points_table, rate
+from tuner.load.loads import Ramp, RequestRate
+from tuner.report.words import gain_in_words, latency, loads_in_words, point_in_words, rate
 
 
 @pytest.mark.parametrize(("value", "text"), [(3541.2, "3,541"), (100, "100"), (73.24, "73.2"), (0.5142, "0.514")])
@@ -27,12 +25,16 @@ def test_a_gain() -> None:
     assert gain_in_words(interval(3.456, 0.05)) == "3.46 x the baseline's throughput (3.28 to 3.63)"
 
 
-def test_a_table_of_points_with_and_without_the_servers_view() -> None:
-    silent = point(8, 300, 20, errors=2).model_copy(update={"server": None})
-    text = io.StringIO()
-    Console(file=text, width=160).print(points_table([point(1, 100, 10), silent]))
-    rows = [line.split() for line in text.getvalue().splitlines() if line.strip()[:1].isdigit()]
-    assert rows[0][:3] == ["1", "100", "2.0%"]
-    assert rows[0][-3:] == ["2.0", "0", "20%"]
-    assert rows[1][-2:] == ["2", "20%"]
-    assert len(rows[1]) < len(rows[0])
+def test_a_point_of_an_open_loop() -> None:
+    at_a_rate = point(RequestRate(500), 498.6, 12.34)
+    assert point_in_words(at_a_rate, "p99") == "499 inferences/s, p99 12.3 ms at 500 requests/s"
+
+
+def test_a_column_of_loads() -> None:
+    closed, open_, other = point(1_000), point(RequestRate(1_500)), point(Ramp(1, 20, 3))
+    assert loads_in_words([closed, closed]) == ("concurrency", ["1000", "1000"])
+    assert loads_in_words([open_]) == ("requests/s", ["1,500"])
+    assert loads_in_words([closed, open_, other]) == (
+        "load",
+        ["concurrency 1000", "1500 requests/s", "1 to 20 requests/s"],
+    )

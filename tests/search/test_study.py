@@ -60,3 +60,15 @@ def test_another_job_is_not_mixed_in(database: Path, changes: dict[str, object],
     with pytest.raises(JobError, match=complaint) as caught:
         Study.create_or_resume(database, identity(**changes))
     assert "\n" not in str(caught.value)
+
+
+def test_what_another_version_stored_is_told_in_one_line(database: Path) -> None:
+    Study.create_or_resume(database, identity())
+    stored = optuna.load_study(storage=f"sqlite:///{database}", study_name="mlp")
+    stored.set_user_attr("identity", '{"model": "mlp"}')
+    for read in (Study.load, lambda path, _: Study.create_or_resume(path, identity())):
+        with pytest.raises(
+            JobError, match="study of 'mlp' was stored by another version of tritontune; choose"
+        ) as caught:
+            read(database, "mlp")
+        assert "\n" not in str(caught.value)

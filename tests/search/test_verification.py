@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import point, trial
+from support.builders import interval, point, trial
 
-from tuner.load.loads import Concurrency
+from tuner.load.loads import Concurrency, RequestRate
+from tuner.measure.client_view import ClientView
+from tuner.measure.points import OperatingPoint
+from tuner.measure.responses import ResponseTimes
 from tuner.search.front import usable_points
 from tuner.search.recommend import recommend
 from tuner.search.verification import Verification
@@ -28,6 +31,53 @@ def test_rounds_that_agree_are_no_surer_than_each_of_them() -> None:
     together = Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 20), point(8, 300, 20))).point
     assert together is not None
     assert together.throughput.high - 300 == pytest.approx(300 * 0.02 / 2**0.5)
+
+
+def measured(latency_ms: float, *, lag_ms: float, bound: str | None = None, kept_up: bool = True) -> OperatingPoint:
+    """A round of an open loop to a model with several responses."""
+    told = ResponseTimes(
+        time_to_first_ms={"p50": interval(latency_ms), "p90": interval(5), "p95": interval(5), "p99": interval(5)},
+        inter_response_ms={},
+        per_request=3,
+        per_s=300,
+    )
+    client = ClientView(cpu=lag_ms / 10, send_lag_ms={"p50": 0, "p99": lag_ms}, bound=bound)
+    return point(RequestRate(100), 100, latency_ms, kept_up=kept_up).model_copy(
+        update={"client": client, "responses": told}
+    )
+
+
+def test_rounds_add_up_in_all_that_they_say() -> None:
+    together = Verification(
+        trial=1, load=RequestRate(100), rounds=(measured(10, lag_ms=1), measured(20, lag_ms=3))
+    ).point
+    assert together is not None
+    assert (together.load, together.kept_up) == (RequestRate(100), True)
+    assert together.histogram.count == 6
+    assert together.client == ClientView(cpu=0.2, send_lag_ms={"p50": 0, "p99": 2})
+    assert together.received_bytes_per_s == 10_000
+    assert together.responses is not None
+    assert together.responses.time_to_first_ms["p50"].value == pytest.approx(15)
+    assert (together.responses.inter_response_ms, together.responses.per_s) == ({}, 300)
+
+
+def test_what_went_wrong_in_one_round_is_said_of_all() -> None:
+    rounds = (measured(10, lag_ms=1), measured(10, lag_ms=9, bound="it is busy", kept_up=False))
+    together = Verification(trial=1, load=RequestRate(100), rounds=rounds).point
+    assert together is not None
+    assert together.client.bound == "it is busy"
+    assert together.kept_up is False
+
+
+def test_the_load_comes_back_from_disk_as_it_was() -> None:
+    assert Verification.model_validate_json(THREE.model_dump_json()) == THREE
+    assert THREE.point is not None
+    assert (THREE.point.kept_up, THREE.point.responses) == (None, None)
+
+
+def test_another_load_of_the_trial_was_not_verified() -> None:
+    trials = [trial(1, point(8, 500, 20), point(RequestRate(8), 200, 15, kept_up=True))]
+    assert [each.verified for each in usable_points(trials, [THREE])] == [True, False]
 
 
 def test_what_is_verified_takes_the_place_of_what_was_measured() -> None:

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, RequestReceived, SettingsAcknowledged, StreamEnded, StreamReset
+from h2.events import (
+    DataReceived,
+    Event,
+    PingAckReceived,
+    RequestReceived,
+    SettingsAcknowledged,
+    StreamEnded,
+    StreamReset,
+)
 from h2.settings import SettingCodes, Settings
 
 GOOD_HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
@@ -47,6 +55,7 @@ class ServerSide:
         self.asked: dict[int, Asked] = {}
         self.largest_piece = 0
         self.acknowledged = 0
+        self.pongs = 0
         self._step = step
 
     def receive(self, data: bytes) -> list[int]:
@@ -90,6 +99,8 @@ class ServerSide:
     def _see(self, event: Event) -> int | None:
         if isinstance(event, SettingsAcknowledged):
             self.acknowledged += 1
+        elif isinstance(event, PingAckReceived):
+            self.pongs += 1
         elif isinstance(event, RequestReceived):
             self.asked[event.stream_id] = Asked({str(name): str(value) for name, value in event.headers or ()})
         elif isinstance(event, DataReceived):

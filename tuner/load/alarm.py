@@ -34,8 +34,9 @@ class Alarm:
         loop.add_reader(self._descriptor, self._ring)
 
     async def until(self, at_ns: int) -> None:
-        """Wait until a moment of the monotonic clock, in ns; return at once when it has passed."""
+        """Wait until a moment of the monotonic clock, in ns; when it has passed, for one turn of the loop."""
         if at_ns <= time.monotonic_ns():
+            await asyncio.sleep(0)
             return
         self._rung = self._loop.create_future()
         # First the interval at which to repeat, then when to begin; each in seconds and ns.

@@ -10,11 +10,12 @@ from tritonclient.grpc import service_pb2
 
 from tuner.load.loads import Concurrency, Load, Ramp, Replay
 from tuner.load.protocols import LoadEngine, Samples
-from tuner.measure.failing import raise_if_failing, raise_if_unanswered, silence_s
+from tuner.measure.failing import raise_if_failing, raise_if_unanswered
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.server_statistics import ReadStatistics, breakdown
 from tuner.measure.statistics import percentiles, throughput
+from tuner.measure.stops import is_catching_up, is_still
 from tuner.measure.timeline import timeline
 from tuner.measure.window import ends_by_itself, steady_window
 from tuner.slo import Percentile
@@ -26,8 +27,6 @@ _PULSE_S = 0.5
 _SHORTEST_PAUSE_S = 0.001
 # Whoever looks often and ends at the first narrow interval picks those that are narrow by chance; so ask for more.
 _LOOKS_WIDEN = 1.1
-# Longer than this beyond the longest request seen, no answer means that something has stopped.
-_STILL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,9 @@ class _Level:
     def _is_enough(self, samples: Samples, latest_s: float) -> bool:
         rules = self._rules
         answered = int(np.count_nonzero(samples.ok))
-        if not answered or self._is_still(samples):
+        if not answered or is_still(samples, self._load):
+            return False
+        if is_catching_up(samples, self._load) and samples.wall_s < rules.slow_max_s:
             return False
         if samples.wall_s >= latest_s:
             return True
@@ -206,11 +207,3 @@ class _Level:
             not isinstance(self._load, Concurrency)
             or throughput(window).relative_half_width * _LOOKS_WIDEN <= rules.throughput_precision
         )
-
-    def _is_still(self, samples: Samples) -> bool:
-        """Whether answers have stopped coming. To end now would leave the stop out of the numbers."""
-        longest_ns = int((samples.done_ns - samples.sent_ns)[samples.ok].max())
-        if not isinstance(self._load, Concurrency):
-            # Where nothing is due, nothing is answered.
-            longest_ns += int(np.diff(np.sort(samples.sent_ns), prepend=samples.sent_ns.min()).max())
-        return silence_s(samples) > 2 * longest_ns / 1e9 + _STILL_S

@@ -36,9 +36,8 @@ def operating_point(
         batch_size: Inferences in each request.
         server: The server's own view.
     """
-    covered = window.covers(samples)
-    received = samples.received[covered & samples.ok]
-    errors = int(np.count_nonzero(covered & ~samples.ok))
+    received = samples.received[samples.ok & window.covers(samples)]
+    errors = int(np.count_nonzero(~samples.ok & (samples.done_ns > window.start_ns)))
     return OperatingPoint(
         load=load,
         throughput=requests_per_s.times(batch_size),

@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from tuner.measure.points import OperatingPoint
 from tuner.report.words import loads_in_words, rate
 from tuner.slo import PERCENTILES, Percentile
 
 _FIRSTS: tuple[Percentile, ...] = ("p50", "p99")
+# More than any table needs.
+_UNBOUNDED = 10_000
 
 _Column = tuple[str, list[str]]
 
 
-def points_table(points: Sequence[OperatingPoint]) -> Table:
-    """One row a load level, times in ms; below it, what must be known to read the numbers right."""
-    notes = "\n".join(notes_on(points))
-    table = Table(box=box.SIMPLE_HEAD, caption=notes or None, caption_justify="left", caption_style="yellow")
-    columns = list(_columns(points))
-    for title, _ in columns:
-        table.add_column(title, justify="right")
-    for point, cells in zip(points, zip(*(cells for _, cells in columns), strict=True), strict=True):
-        table.add_row(*cells, style="yellow" if point.client_bound or point.kept_up is False else None)
-    return table
+def points_table(points: Sequence[OperatingPoint]) -> RenderableType:
+    """One row a load level, times in ms; below it, what must be known to read the numbers right.
+
+    Where there is no room for all columns, they come as several tables of the same rows, subject by subject: columns
+    that are cut off say nothing.
+    """
+    return _Tables(points)
 
 
 def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
@@ -39,21 +40,52 @@ def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
             yield f"at {point.load}: {point.errors} failed, most with {point.error}"
 
 
-def _columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
-    yield loads_in_words(points)
+class _Tables:
+    """As few tables as the width allows, and the notes."""
+
+    def __init__(self, points: Sequence[OperatingPoint]) -> None:
+        self._points = points
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns: list[_Column] = []
+        for subject in _subjects(self._points):
+            if columns and self._width([*columns, *subject], console, options) > options.max_width:
+                yield self._table(columns)
+                columns = []
+            columns += subject
+        yield self._table(columns)
+        # No markup: an error message may hold brackets.
+        if notes := "\n".join(notes_on(self._points)):
+            yield Text(notes, style="yellow")
+
+    def _width(self, columns: Sequence[_Column], console: Console, options: ConsoleOptions) -> int:
+        return console.measure(self._table(columns), options=options.update_width(_UNBOUNDED)).maximum
+
+    def _table(self, columns: Sequence[_Column]) -> Table:
+        columns = [loads_in_words(self._points), *columns]
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+        for title, _ in columns:
+            table.add_column(title, justify="right")
+        for point, cells in zip(self._points, zip(*(cells for _, cells in columns), strict=True), strict=True):
+            table.add_row(*cells, style="yellow" if point.client_bound or point.kept_up is False else None)
+        return table
+
+
+def _subjects(points: Sequence[OperatingPoint]) -> Iterator[list[_Column]]:
+    yield list(_found_columns(points))
+    if any(point.responses for point in points):
+        yield list(_response_columns(points))
+    if any(point.server for point in points):
+        yield list(_server_columns(points))
+    yield list(_client_columns(points))
+
+
+def _found_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     yield "inferences/s", [rate(point.throughput.value) for point in points]
     yield "±", [f"{point.throughput.relative_half_width:.1%}" if point.throughput.value else "" for point in points]
     for percentile in PERCENTILES:
         yield f"{percentile} ms", [_ms(point.latency_ms[percentile].value) for point in points]
-    if any(point.responses for point in points):
-        yield from _response_columns(points)
-    if any(point.server for point in points):
-        yield from _server_columns(points)
     yield "errors", [str(point.errors) for point in points]
-    yield "client CPU", [f"{point.client.cpu:.0%}" for point in points]
-    if any(point.client.send_lag_ms for point in points):
-        lags = [point.client.send_lag_ms for point in points]
-        yield "send lag p99 ms", [_ms(lag["p99"]) if lag else "" for lag in lags]
 
 
 def _response_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
@@ -75,6 +107,13 @@ def _server_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     yield "infer ms", [_ms(each.compute_infer_ms) if each else "" for each in told]
     yield "output ms", [_ms(each.compute_output_ms) if each else "" for each in told]
     yield "batch", [f"{each.average_batch_size:.1f}" if each else "" for each in told]
+
+
+def _client_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
+    yield "client CPU", [f"{point.client.cpu:.0%}" for point in points]
+    lags = [point.client.send_lag_ms for point in points]
+    if any(lags):
+        yield "send lag p99 ms", [_ms(lag["p99"]) if lag else "" for lag in lags]
 
 
 def _ms(value: float) -> str:

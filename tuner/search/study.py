@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
+from pydantic import ValidationError
 from sqlalchemy import URL
 
 from tuner.errors import JobError
@@ -57,12 +58,20 @@ class Identity(Record):
 
 
 class Study:
-    """The trials of one model, in order. The first is the baseline."""
+    """The trials of one model, in order. The first is the baseline.
+
+    Raises:
+        JobError: it was stored in another form than today's.
+    """
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
-        self.identity = Identity.model_validate_json(study.user_attrs[_IDENTITY])
-        self._trials = [TrialResult.model_validate_json(t.user_attrs[_RESULT]) for t in self._optuna_trials()]
+        try:
+            self.identity = Identity.model_validate_json(study.user_attrs[_IDENTITY])
+            self._trials = [TrialResult.model_validate_json(t.user_attrs[_RESULT]) for t in self._optuna_trials()]
+        except ValidationError:
+            reason = "was stored by another version of tritontune"
+            raise JobError(f"the study of {study.study_name!r} {reason}; choose another --out, and tune anew") from None
 
     @classmethod
     def create_or_resume(cls, database: Path, identity: Identity) -> Study:

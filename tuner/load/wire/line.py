@@ -22,6 +22,7 @@ _SMALL_READ, _LARGE_READ = 1 << 16, 1 << 20
 # Pieces of one system call; the kernel takes 1,024.
 _PIECES = 512
 _RECORD_BYTES = 1 << 14  # of TLS, at most
+_CLOSED = "connection closed by the server"
 
 
 class UnreachableError(Exception):
@@ -86,7 +87,12 @@ class Line:
             ProtocolError: it speaks something else.
         """
         deadline = time.monotonic() + patience_s
-        self.flush()
+        try:
+            self.flush()
+        except OSError:
+            # What the peer has said before it hung up says more.
+            self.read(wait=False)
+            raise
         while not self.connection.peer_is_known:
             if not select.select([self], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError(f"no HTTP/2 was spoken within {patience_s:g} s")
@@ -126,7 +132,7 @@ class Line:
             ProtocolError: they make no sense.
         """
         if not data:
-            raise ConnectionResetError("connection closed by the server")
+            raise ConnectionResetError(_CLOSED)
         self.connection.receive(data)
 
     def flush(self) -> None:
@@ -188,7 +194,7 @@ def _encrypted(plug: socket.socket, endpoint: Endpoint, context: ssl.SSLContext)
     encrypted = context.wrap_socket(plug, server_hostname=name)
     if encrypted.selected_alpn_protocol() != "h2":
         encrypted.close()
-        raise ProtocolError("the server does not agree to HTTP/2 (ALPN h2)")
+        raise ProtocolError("it does not agree to it (ALPN h2)")
     return encrypted
 
 
@@ -201,6 +207,8 @@ def _reason(error: Exception) -> str:
         return f"the server does not keep to HTTP/2: {error}"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ssl.SSLEOFError):
+        return _CLOSED
     if isinstance(error, ssl.SSLError):
         _, alert, words = (error.reason or str(error)).rpartition("ALERT_")
         words = words.replace("_", " ").lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import ssl
 import time
@@ -94,6 +95,9 @@ class Lines:
                 try:
                     line.flush()
                 except OSError as error:
+                    # What had come before it broke is worth having.
+                    with contextlib.suppress(OSError, ProtocolError):
+                        line.read(wait=False)
                     self.lose(line, error)
 
     def lose(self, line: Line, error: Exception) -> None:

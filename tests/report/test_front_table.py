@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from support.builders import point, space, trial
+
+from tuner.load.loads import RequestRate
+from tuner.measure.points import OperatingPoint
+from tuner.report.front_table import front_legend, front_table
+from tuner.search.recommend import Recommendation, recommend
+from tuner.slo import SLO
+
+LIMIT = SLO({"p99": 15})
+
+
+def found(*points: OperatingPoint) -> Recommendation:
+    better = space().settle({"instance_group.count": 2})
+    return recommend([trial(0, point(1, 50, 4)), trial(1, *points, parameters=better)], LIMIT)
+
+
+def shown(recommendation: Recommendation) -> str:
+    text = io.StringIO()
+    Console(file=text, width=100).print(front_table(recommendation))
+    return text.getvalue()
+
+
+def rows(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if " ms" in line]
+
+
+def test_one_row_a_point_and_the_best_is_marked() -> None:
+    text = shown(found(point(4, 200, 10), point(8, 300, 20)))
+    assert "concurrency" in text
+    assert rows(text) == [
+        "0 1 50 2 ms 4 ms 2.0",
+        "best 1 4 200 5 ms 10 ms 2.0",
+        "1 8 300 10 ms 20 ms 2.0",
+    ]
+
+
+def test_rates_are_named_as_such() -> None:
+    closed_and_open = shown(found(point(RequestRate(200), 200, 10)))
+    assert "200 requests/s" in closed_and_open
+    rates = recommend([trial(0, point(RequestRate(100), 100, 5), point(RequestRate(200), 200, 10))], LIMIT)
+    assert "requests/s" in shown(rates)
+    assert "concurrency" not in shown(rates)
+
+
+def test_the_legend_says_what_the_trials_are() -> None:
+    assert front_legend(found(point(4, 200, 10))).splitlines() == [
+        "  trial 0: the config as it is",
+        "  trial 1: no dynamic_batching, instance_group.count 2",
+    ]

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from support.builders import point
+
+from tuner.load.loads import RequestRate
+from tuner.measure.points import OperatingPoint
+from tuner.report.points_table import points_table
+
+
+def shown(*points: OperatingPoint, width: int = 300) -> str:
+    text = io.StringIO()
+    Console(file=text, width=width).print(points_table(points))
+    return text.getvalue()
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of its rows."""
+    return [line.split() for line in text.splitlines() if line.strip()[:1].isdigit()]
+
+
+def test_a_closed_loop_with_the_servers_own_breakdown() -> None:
+    text = shown(point(1, 100, 10), point(8, 300, 20))
+    header = " ".join(text.splitlines()[1].split())
+    assert header == (
+        "concurrency inferences/s ± p50 ms p90 ms p95 ms p99 ms errors "
+        "queue ms input ms infer ms output ms batch client CPU"
+    )
+    assert " ".join(rows(text)[1]) == "8 300 2.0% 10 16 18 20 0 0.1 0.01 1 0.02 2.0 20%"
+    assert "lag" not in text
+
+
+def test_a_server_that_says_nothing_leaves_its_columns_out_or_empty() -> None:
+    silent = point(8, 300, 20).model_copy(update={"server": None})
+    assert "queue" not in shown(silent)
+    text = shown(point(1, 100, 10), silent)
+    assert len(rows(text)[0]) == len(rows(text)[1]) + 5
+
+
+def test_an_open_loop_shows_its_lag_and_a_stream_its_responses(open_point: OperatingPoint) -> None:
+    text = shown(open_point)
+    assert "requests/s" in text
+    assert "send lag p99 ms" in text
+    row = rows(text)[0]
+    assert row[:8] == ["500", "450", "2.0%", "60", "96", "108", "120", "3"]
+    assert row[8:12] == ["3", "6", "1.5", "8"]
+    assert row[-2:] == ["91%", "2.5"]
+
+
+def test_below_it_stands_what_to_know(open_point: OperatingPoint) -> None:
+    text = shown(point(RequestRate(100), 100, 5, kept_up=True), open_point)
+    assert "at 500 requests/s: client-bound, the load generator took 91%" in text
+    assert "at 500 requests/s: the server did not keep up" in text
+    assert "at 500 requests/s: 3 failed, most with UNAVAILABLE: gone" in text
+    assert "at 100 requests/s" not in text
+
+
+def test_notes_hold_whatever_a_server_says() -> None:
+    failing = point(2, errors=1).model_copy(update={"error": "INTERNAL: [red]no[/] such thing [/]"})
+    assert "INTERNAL: [red]no[/] such thing [/]" in shown(failing)
+
+
+def test_a_slice_without_an_answer_is_shown() -> None:
+    stalled = point(RequestRate(5), 0.0, kept_up=False)
+    assert "inf" not in " ".join(rows(shown(stalled))[0])
+
+
+def test_what_does_not_fit_beside_each_other_comes_below(open_point: OperatingPoint) -> None:
+    wide, narrow = shown(open_point), shown(open_point, width=80)
+    assert (len(rows(wide)), len(rows(narrow))) == (1, 4)
+    # Every number is there still, and each row names its load.
+    assert {row[0] for row in rows(narrow)} == {"500"}
+    assert sorted(cell for row in rows(narrow) for cell in row[1:]) == sorted(rows(wide)[0][1:])
+    assert max(map(len, narrow.splitlines())) <= 80
