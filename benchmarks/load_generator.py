@@ -1,7 +1,7 @@
 """Our load generator against NVIDIA's perf_analyzer: what each costs, adds, and reaches, on one server in one run.
 
-Starts the Triton of the wheel nvidia-pytriton with an identity model whose answers come from the response cache, so that
-the client is the limit, and lets both tools load it in turns. Each number is the median over the rounds; CPU time and
+Starts the Triton of the wheel nvidia-pytriton with an identity model whose answers come from the response cache, so
+that the client is the limit, and lets both tools load it in turns. Each number is the median over the rounds; CPU time and
 the server's own success count are read from outside, in the same seconds, for both tools alike.
 
     python benchmarks/load_generator.py --perf-analyzer PATH
@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tuner.load.engine import WorkerEngine
-from tuner.load.inputs import make_inputs
+from tuner.load.inputs.made_up import make_inputs
 from tuner.load.loads import Concurrency
 from tuner.load.protocols import Samples
-from tuner.load.requests import RequestOptions, build_workload
+from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.workload import Plan
 from tuner.models.interface import ModelInterface
 from tuner.servers.client import TritonClient
@@ -149,7 +149,7 @@ def _ours(address: str, model: str, concurrency: int) -> Run:
             tree = _Tree(os.getpid())
             looks: list[tuple[int, int, float]] = []
 
-            def watch(samples: Samples) -> float | None:
+            def watch(_: Samples) -> float | None:
                 looks.append((_successes(client, model), time.monotonic_ns(), tree.cpu_s()))
                 return _FOR_S if len(looks) == 1 else None
 

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
 from tuner.errors import JobError, nearest
-from tuner.load.parameters import Parameter, parse_parameter
+from tuner.load.requests.parameters import Parameter, parse_parameter
 from tuner.quantities import parse_duration
 from tuner.servers.endpoint import Header, parse_header
 

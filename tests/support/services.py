@@ -14,8 +14,8 @@ from support.load_engine_contract import Serve, Service
 from support.repositories import ModelRepositoryFactory, config_text
 from support.tritons import TwoPorts, start_with_http
 
-from tuner.load.inputs import make_inputs
-from tuner.load.requests import RequestOptions, build_workload
+from tuner.load.inputs.made_up import make_inputs
+from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.workload import DriverName, Plan, Request, Workload
 from tuner.models.interface import ModelInterface
 from tuner.servers.client import TritonClient

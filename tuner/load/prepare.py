@@ -9,12 +9,12 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2
 
 from tuner.errors import JobError
-from tuner.load.input_data import read_input_data
-from tuner.load.inputs import make_inputs
-from tuner.load.registries import open_registry
-from tuner.load.requests import RequestOptions, build_workload
-from tuner.load.shared_memory import shared_workload
-from tuner.load.tensors import Stream
+from tuner.load.inputs.input_data import read_input_data
+from tuner.load.inputs.made_up import make_inputs
+from tuner.load.inputs.tensors import Stream
+from tuner.load.requests.build import RequestOptions, build_workload
+from tuner.load.requests.registries import open_registry
+from tuner.load.requests.shared_memory import shared_workload
 from tuner.load.workload import DriverName, Plan, Sequences, Workload
 from tuner.models.interface import ModelInterface
 from tuner.options import MADE_UP, LoadOptions

@@ -118,10 +118,10 @@ def make_driver(plan: Plan) -> Driver:
 
         return WireDriver(plan)
     if plan.driver == "grpcio":
-        from tuner.load.grpcio_driver import GrpcioDriver  # noqa: PLC0415 (see above)
+        from tuner.load.aio.grpcio_driver import GrpcioDriver  # noqa: PLC0415 (see above)
 
         return GrpcioDriver(plan)
-    from tuner.load.http_driver import HttpDriver  # noqa: PLC0415 (see above)
+    from tuner.load.aio.http_driver import HttpDriver  # noqa: PLC0415 (see above)
 
     return HttpDriver(plan)
 

@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import psutil
+import pytest
+from support.certificates import Certificates
+from support.load_engine_contract import LoadEngineContract, Serve, until_requests
+from support.relay import Relay
+from support.repositories import ModelRepositoryFactory, config_text
+from support.tritons import grpcs_triton
+from tritonclient.grpc import service_pb2
+
+from tuner.errors import ServerError
+from tuner.load.engine import WorkerEngine
+from tuner.load.inputs.tensors import InputTensor, Step
+from tuner.load.loads import Concurrency, Load, Replay, RequestRate
+from tuner.load.protocols import Samples
+from tuner.load.requests.build import RequestOptions, build_workload
+from tuner.load.workload import Compression, DriverName, Plan, Sequences, Workload
+from tuner.models.interface import ModelInterface, Tensor
+from tuner.servers.endpoint import Endpoint
+from tuner.servers.installation import TritonInstallation
+from tuner.servers.process import ProcessLauncher
+from tuner.servers.process_server import ProcessServer
+from tuner.servers.protocols import Launch
+
+pytestmark = pytest.mark.triton
+
+DECOUPLED = "model_transaction_policy { decoupled: true }\n"
+STATEFUL = """\
+sequence_batching {
+  max_sequence_idle_microseconds: 20000000
+  control_input [
+    { name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] },
+    { name: "END" control [ { kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] } ] },
+    { name: "READY" control [ { kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] } ] },
+    { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] }
+  ]
+}
+"""
+# Of streams of requests to the stateful model; sequences are longer and shorter.
+STREAM = 5
+
+Start = Callable[..., ProcessServer]
+
+
+class TestContract(LoadEngineContract):
+    driver: ClassVar[DriverName] = "grpcio"
+
+    @pytest.fixture
+    def serve(self, triton_serve: Serve) -> Serve:
+        return triton_serve
+
+
+@pytest.fixture(scope="module")
+def start(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts a Triton with one model of `tests/support/models`; all are stopped in the end."""
+    with ExitStack() as stack:
+
+        def launch(source: str, config: str, *arguments: str) -> ProcessServer:
+            folder = tmp_path_factory.mktemp(source)
+            factory = ModelRepositoryFactory(folder / "repository")
+            model = factory.add(source, config=config)
+            server = ProcessLauncher(triton_installation, arguments).launch(
+                Launch(factory.path, model, folder / "log", 30)
+            )
+            assert isinstance(server, ProcessServer)
+            stack.callback(server.stop, grace_s=2)
+            return server
+
+        yield launch
+
+
+@pytest.fixture(scope="module")
+def decoupled(start: Start) -> ProcessServer:
+    return start("decoupled", config_text(more=DECOUPLED))
+
+
+def workload(model: str, streams: Sequence[Sequence[Sequence[float]]], options: RequestOptions) -> Workload:
+    """Requests that hold these values."""
+    shape = (len(streams[0][0]),)
+    interface = ModelInterface(model, 8, (Tensor("IN", "FP32", shape),), (Tensor("OUT", "FP32", shape),))
+    steps = [
+        tuple(Step((InputTensor("IN", "FP32", np.array([values], np.float32)),)) for values in stream)
+        for stream in streams
+    ]
+    return build_workload(interface, steps, options, "grpc")
+
+
+def answering(
+    server: ProcessServer, *requests: tuple[int, int, int, int], request_timeout_s: float = 10, model: str = "decoupled"
+) -> Plan:
+    """Requests to the decoupled model; see its docstring."""
+    load = workload(model, [requests], RequestOptions(decoupled=True))
+    return Plan("grpcio", Endpoint(server.grpc_address), load, request_timeout_s)
+
+
+ZEROS = workload("identity", [[[0] * 4]], RequestOptions())
+
+
+def process_of(engine: WorkerEngine) -> psutil.Process:
+    """Its worker."""
+    return psutil.Process(engine._workers[0]._process.pid)
+
+
+def offer(plan: Plan, load: Load, *, requests: int = 40, processes: int = 1) -> Samples:
+    with WorkerEngine(plan, processes=processes) as engine:
+        return engine.offer(load, until_requests(requests), first_look_s=0.05)
+
+
+@pytest.mark.parametrize("together", [0, 1])
+def test_responses_are_told_apart_in_time(decoupled: ProcessServer, together: int) -> None:
+    samples = offer(answering(decoupled, (3, 40, -1, together)), Concurrency(4))
+    responses = samples.responses
+    assert samples.ok.all()
+    assert responses
+    assert set(responses.count.tolist()) == {3}
+    first_ms = (responses.first_ns - samples.sent_ns) / 1e6
+    assert (first_ms >= 39).all()
+    assert np.median(first_ms) < 60
+    assert len(responses.gap_us) == 2 * len(samples)
+    assert np.median(responses.gap_us) == pytest.approx(40_000, rel=0.2)
+    assert ((samples.done_ns - responses.first_ns) / 1e6 >= 60).all()
+
+
+def test_a_request_can_have_any_number_of_responses(decoupled: ProcessServer) -> None:
+    plan = answering(decoupled, *((count, 1, -1, count % 2) for count in range(5)))
+    samples = offer(plan, Concurrency(3), requests=100)
+    assert samples.responses
+    assert samples.ok.all()
+    assert set(samples.responses.count.tolist()) == {0, 1, 2, 3, 4}
+    none = samples.responses.count == 0
+    assert (samples.responses.first_ns[none] == samples.done_ns[none]).all()
+    assert (samples.received[none] == 0).all()
+    assert (samples.received[~none] >= 16 * samples.responses.count[~none]).all()
+    # Those under way have begun to have some.
+    assert 0 <= len(samples.responses.gap_us) - np.maximum(samples.responses.count - 1, 0).sum() <= 12
+
+
+def test_an_error_in_the_middle_fails_the_request_and_no_other(decoupled: ProcessServer) -> None:
+    samples = offer(answering(decoupled, (5, 2, 2, 0), (1, 0, -1, 1)), Concurrency(1), requests=20)
+    assert samples.responses
+    assert samples.errors == {"UNKNOWN: the model says no": np.count_nonzero(~samples.ok)}
+    assert samples.ok.tolist() == [number % 2 == 1 for number in range(len(samples))]
+    # Two before the error; and what comes after it is not the next request's.
+    assert samples.responses.count.tolist() == [1 if ok else 2 for ok in samples.ok]
+
+
+def test_an_open_loop_over_streams_keeps_its_schedule(decoupled: ProcessServer) -> None:
+    samples = offer(answering(decoupled, (2, 50, -1, 0)), Replay("test", tuple(range(0, 400_000_000, 10_000_000))))
+    sent_ns = np.sort(samples.sent_ns)
+    assert samples.ok.all()
+    assert (np.diff(sent_ns) == 10_000_000).all()
+    assert len(samples) == 40
+
+
+def test_a_request_over_a_stream_has_a_deadline(decoupled: ProcessServer) -> None:
+    plan = answering(decoupled, (2, 400, -1, 0), (1, 0, -1, 1), request_timeout_s=0.5)
+    samples = offer(plan, Concurrency(1), requests=4)
+    assert samples.ok.tolist()[:4] == [False, True] * 2
+    assert samples.errors == {"DEADLINE_EXCEEDED: no answer within 0.5 s": 2}
+    assert samples.responses
+    assert samples.responses.count[samples.ok].tolist() == [1, 1]
+
+
+def test_streams_stay_open_from_level_to_level(decoupled: ProcessServer) -> None:
+    plan = answering(decoupled, (2, 1, -1, 0))
+    with WorkerEngine(replace(plan, connections=2)) as engine:
+        worker = process_of(engine)
+        seen = []
+        for _ in range(6):
+            samples = engine.offer(Concurrency(8), until_requests(50), first_look_s=0.05)
+            assert samples.ok.all()
+            assert engine.ask(plan.workload.requests[0])
+            seen.append(({c.laddr.port for c in worker.net_connections() if c.raddr}, worker.num_fds()))
+        assert len(seen[0][0]) == 2
+        # Threads are gRPC's own to choose, within limits.
+        assert seen[1:] == seen[:1] * 5
+        assert worker.num_threads() < 30
+
+
+def test_one_request_of_its_own_brings_its_first_response(decoupled: ProcessServer) -> None:
+    plan = answering(decoupled, (3, 1, -1, 0), (3, 1, 0, 0))
+    with WorkerEngine(plan) as engine:
+        good, bad = plan.workload.requests
+        answer = service_pb2.ModelInferResponse.FromString(engine.ask(good))
+        assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [3, 1, -1, 0]
+        with pytest.raises(ServerError, match="UNKNOWN: the model says no"):
+            engine.ask(bad)
+
+
+def test_an_answer_must_be_as_expected(zeros: tuple[ProcessServer, Workload]) -> None:
+    server, load = zeros
+    (right,) = load.requests
+    requests = (replace(right, expected={"OUT": bytes(400_000)}), replace(right, expected={"OUT": b"else"}))
+    plan = Plan("grpcio", Endpoint(server.grpc_address), replace(load, streams=(requests,)), 10)
+    samples = offer(plan, Concurrency(1), requests=10)
+    assert samples.ok.tolist() == [number % 2 == 0 for number in range(len(samples))]
+    assert set(samples.errors) == {"DATA_LOSS: output OUT differs from what --input-data expects"}
+    assert (samples.received > 400_000).all()
+
+
+def test_every_response_must_be_as_expected(decoupled: ProcessServer) -> None:
+    plan = answering(decoupled, (2, 1, -1, 0), (0, 1, -1, 0))
+    twice, never = plan.workload.requests
+    same = np.array([2, 1, -1, 0], np.float32).tobytes()
+    requests = (replace(twice, expected={"OUT": same}), replace(twice, expected={"OUT": bytes(16)}))
+    samples = offer(replace(plan, workload=replace(plan.workload, streams=(requests,))), Concurrency(1), requests=10)
+    assert samples.ok.tolist() == [number % 2 == 0 for number in range(len(samples))]
+    (message,) = samples.errors
+    assert message == "DATA_LOSS: output OUT differs from what --input-data expects"
+    streams = ((replace(never, expected={"OUT": same}),),)
+    samples = offer(replace(plan, workload=replace(plan.workload, streams=streams)), Concurrency(1), requests=2)
+    assert [message.partition(":")[0] for message in samples.errors] == ["DATA_LOSS"]
+
+
+def test_a_server_that_dies_ends_streams_in_errors(start: Start) -> None:
+    server = start("decoupled", config_text(more=DECOUPLED))
+    killed: list[float] = []
+
+    def watch(samples: Samples) -> float | None:
+        if not killed and len(samples) >= 20:
+            os.kill(server.pid, signal.SIGKILL)
+            killed.append(samples.wall_s)
+        return None if killed and samples.wall_s > killed[0] + 0.5 else 0.02
+
+    with WorkerEngine(answering(server, (2, 5, -1, 0))) as engine:
+        samples = engine.offer(Concurrency(4), watch, first_look_s=0.05)
+    assert samples.ok[:20].all()
+    assert 4 <= sum(samples.errors.values()) < 200
+    assert all(message.startswith("UNAVAILABLE: ") for message in samples.errors)
+
+
+@pytest.fixture(params=[False, True], ids=["unary", "streams"])
+def stateful(start: Start, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., tuple[Plan, Path]]:
+    """A stateful model, and where it keeps its diary."""
+
+    def make(**options: float | None) -> tuple[Plan, Path]:
+        diary = tmp_path / "diary"
+        diary.touch()
+        config = config_text(more=STATEFUL + DECOUPLED * request.param, diary=diary)
+        server = start("stateful", config)
+        sequences = Sequences(**options)  # type: ignore[arg-type]  # some are whole numbers
+        stream = [[place, STREAM, 0, 0] for place in range(STREAM)]
+        load = workload("stateful", [stream] * 2, RequestOptions(sequences=sequences, decoupled=request.param))
+        return Plan("grpcio", Endpoint(server.grpc_address), load, 10), diary
+
+    return make
+
+
+def entries(diary: Path, ended: int) -> list[tuple[int, int, int]]:
+    """Id, length, and sequences alive, of each that ended; waits until so many have, or for a while."""
+    until = time.monotonic() + 5
+    while True:
+        lines = [line.split() for line in diary.read_text().splitlines()]
+        if len(lines) >= ended or time.monotonic() > until:
+            return [(int(number), int(length), int(alive)) for number, length, alive in lines]
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("load", [Concurrency(6), RequestRate(400)])
+def test_sequences_are_whole_and_so_many_at_once(stateful: Callable[..., tuple[Plan, Path]], load: Load) -> None:
+    plan, diary = stateful(length=12, variation=0.25, live=6, first_id=1_000)
+    with WorkerEngine(plan, processes=2) as engine:
+        for _ in range(2):
+            samples = engine.offer(load, until_requests(400), first_look_s=0.05)
+            assert samples.errors == {}
+            assert samples.ok.all()
+    ended = entries(diary, 50)
+    numbers = [number for number, _, _ in ended]
+    lengths = [length for _, length, _ in ended]
+    assert len(set(numbers)) == len(numbers)
+    assert min(numbers) >= 1_000
+    # All have ended, those that the end of the load cut short included.
+    assert set(range(min(numbers), min(numbers) + 12)) <= set(numbers)
+    assert ended[-1][2] == 1
+    assert max(alive for _, _, alive in ended) == 6
+    short = sum(length < 9 for length in lengths)
+    assert short <= 2 * 6
+    assert max(lengths) <= 15
+    assert {9, 10, 11, 12, 13, 14, 15} <= set(lengths)
+    assert np.mean([length for length in lengths if length >= 9]) == pytest.approx(12, abs=1.2)
+
+
+def test_a_sequence_is_a_stream_of_the_input_data(stateful: Callable[..., tuple[Plan, Path]]) -> None:
+    plan, diary = stateful(length=None)
+    samples = offer(plan, Concurrency(3), requests=100)
+    assert samples.errors == {}
+    lengths = [length for _, length, _ in entries(diary, 20)]
+    assert sum(length != STREAM for length in lengths) <= 3
+
+
+def test_one_request_of_its_own_is_a_sequence(stateful: Callable[..., tuple[Plan, Path]]) -> None:
+    plan, diary = stateful(first_id=7)
+    with WorkerEngine(plan) as engine:
+        assert engine.ask(plan.workload.requests[0])
+    assert entries(diary, 1) == [(7, 1, 1)]
+
+
+@pytest.fixture(scope="module")
+def zeros(start: Start) -> tuple[ProcessServer, Workload]:
+    """A model that hands back 400 kB of zeros, on a server that compresses its answers."""
+    config = config_text().replace("dims: [ 4 ]", "dims: [ 100000 ]")
+    server = start("identity", config, "--grpc-infer-response-compression-level=high")
+    return server, workload("identity", [[[0] * 100_000]], RequestOptions())
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate", None])
+def test_compression_both_ways(zeros: tuple[ProcessServer, Workload], compression: Compression | None) -> None:
+    server, load = zeros
+    with Relay(server.grpc_address) as relay:
+        plan = Plan("grpcio", Endpoint(relay.address), load, 10, compression=compression)
+        samples = offer(plan, Concurrency(2), requests=10)
+    assert samples.ok.all()
+    assert (samples.received > 400_000).all()
+    # What is under way when all ends is sent, too.
+    assert relay.received < 10_000 * (len(samples) + 2)
+    if compression:
+        assert relay.sent < 10_000 * (len(samples) + 2)
+    else:
+        assert relay.sent > 400_000 * len(samples)
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_several_connections_share_the_load(zeros: tuple[ProcessServer, Workload], connections: int) -> None:
+    server, load = zeros
+    plan = Plan("grpcio", Endpoint(server.grpc_address), load, 10, connections=connections)
+    with WorkerEngine(plan) as engine:
+        worker = process_of(engine)
+        assert engine.offer(Concurrency(6), until_requests(20), first_look_s=0.05).ok.all()
+        assert len([c for c in worker.net_connections() if c.raddr]) == connections
+
+
+def test_tls_with_certificates_of_both(
+    triton_installation: TritonInstallation,
+    model_repository: ModelRepositoryFactory,
+    tmp_path: Path,
+    certificates: Certificates,
+) -> None:
+    launch = Launch(model_repository.path, model_repository.add(), tmp_path / "log", 30)
+    with grpcs_triton(triton_installation, launch, certificates, mutual=True) as endpoint:
+        plan = Plan("grpcio", endpoint, ZEROS, 10)
+        assert offer(plan, Concurrency(2)).ok.all()
+        elsewhere = replace(certificates.mutual, server_name="triton.example")
+        assert offer(replace(plan, endpoint=replace(endpoint, tls=elsewhere)), Concurrency(2)).ok.all()
+        for wrong in (
+            certificates.trusting,
+            replace(certificates.mutual, ca=certificates.other_ca),
+            replace(certificates.mutual, server_name="elsewhere.example"),
+        ):
+            samples = offer(replace(plan, endpoint=replace(endpoint, tls=wrong)), Concurrency(1), requests=2)
+            assert [message.partition(":")[0] for message in samples.errors] == ["UNAVAILABLE"]
+
+
+def test_headers_go_with_every_request(start: Start) -> None:
+    server = start("identity", config_text(), "--grpc-restricted-protocol=inference:key=secret")
+    endpoint = Endpoint(server.grpc_address, headers=(("triton-grpc-protocol-key", "secret"),))
+    plan = Plan("grpcio", endpoint, ZEROS, 10)
+    assert offer(plan, Concurrency(2)).ok.all()
+    samples = offer(replace(plan, endpoint=replace(endpoint, headers=())), Concurrency(1), requests=2)
+    assert "expecting header 'triton-grpc-protocol-key'" in next(iter(samples.errors))

@@ -1,0 +1,1 @@
+"""Drivers on an asyncio loop, over client libraries: gRPC's own, and aiohttp."""

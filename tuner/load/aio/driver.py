@@ -1,0 +1,92 @@
+"""A driver on an asyncio loop, over a client library that sends one request at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from tuner.load.aio.caller import Caller, too_late
+from tuner.load.aio.offer import AsyncioOffer
+from tuner.load.aio.sequencing import Mark, Place, make_supply
+from tuner.load.ledger import LedgerWriter
+from tuner.load.worker import Answer, Offer
+from tuner.load.workload import Plan, Request
+
+# What closing and cancelling may take before it is given up on.
+_PATIENCE_S = 5.0
+
+_T = TypeVar("_T")
+
+
+class AsyncioDriver:
+    """A `Driver` that needs to know only how one request is sent.
+
+    Args:
+        plan: What to send where.
+        connect: Makes the caller, on the running loop; it connects when the first request is sent.
+        mark: How a request is made one of a sequence; None: there are no sequences.
+
+    Raises:
+        ValueError: the plan has sequences, and there is no mark.
+    """
+
+    def __init__(self, plan: Plan, connect: Callable[[Plan], Caller], mark: Mark | None = None) -> None:
+        if plan.workload.sequences and mark is None:
+            raise ValueError(f"driver {plan.driver!r} sends no sequences")
+        self._plan = plan
+        self._mark = mark
+        # Of sequences, over all offers, so that none has the id of one that failed and still lives in the server.
+        self._serials = itertools.count()
+        self._loop = asyncio.new_event_loop()
+
+        async def connected() -> Caller:
+            return connect(plan)
+
+        self._caller = self._run(connected())
+
+    def offer(self, offer: Offer, ledger: LedgerWriter) -> None:
+        """See `Driver.offer`."""
+        supply = make_supply(self._plan.workload, offer, self._serials, self._mark)
+
+        async def hold() -> None:
+            await AsyncioOffer(self._plan, offer, ledger, supply, self._caller).hold()
+
+        self._run(hold())
+
+    def ask(self, request: Request) -> Answer:
+        """See `Driver.ask`. To a stateful model, it is a sequence of one."""
+        sequences, timeout_s = self._plan.workload.sequences, self._plan.request_timeout_s
+        if sequences and self._mark:
+            place = Place(sequences.first_id + next(self._serials), start=True, end=True)
+            request = self._mark(request, place)
+        try:
+            return self._run(asyncio.wait_for(self._caller.ask(request), timeout_s))
+        except asyncio.TimeoutError:
+            return Answer(b"", too_late(timeout_s))
+
+    def rest(self, descriptor: int) -> None:
+        """See `Driver.rest`."""
+        self._loop.add_reader(descriptor, self._loop.stop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.remove_reader(descriptor)
+
+    def close(self) -> None:
+        """See `Driver.close`; again is harmless."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._run(asyncio.wait_for(self._caller.close(), _PATIENCE_S))
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            if left:
+                self._run(asyncio.wait(left, timeout=_PATIENCE_S))
+        finally:
+            self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return self._loop.run_until_complete(work)

@@ -1,0 +1,33 @@
+"""What is added to a serialised `ModelInferRequest` as it is sent; protobuf merges a message appended to another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from tritonclient.grpc import service_pb2
+
+from tuner.load.aio.sequencing import Place
+from tuner.load.workload import Request
+
+
+def in_sequence(request: Request, place: Place) -> Request:
+    """The request as one of a sequence."""
+    return replace(request, body=request.body + _parameters_of(place))
+
+
+def with_id(number: int) -> bytes:
+    """What gives a request an id, which comes back with each of its responses."""
+    serialised: bytes = service_pb2.ModelInferRequest(id=str(number)).SerializeToString()
+    return serialised
+
+
+# All requests of a sequence but the first and the last have the same.
+@lru_cache(maxsize=4_096)
+def _parameters_of(place: Place) -> bytes:
+    request = service_pb2.ModelInferRequest()
+    request.parameters["sequence_id"].int64_param = place.sequence
+    request.parameters["sequence_start"].bool_param = place.start
+    request.parameters["sequence_end"].bool_param = place.end
+    serialised: bytes = request.SerializeToString()
+    return serialised

@@ -1,0 +1,160 @@
+"""Requests that have any number of responses, over streams that stay open."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import Final
+
+import grpc.aio
+from tritonclient.grpc import service_pb2
+
+from tuner.load.aio.caller import Outcome
+from tuner.load.aio.grpc_requests import with_id
+from tuner.load.failures import describe
+from tuner.load.validation import mismatch
+from tuner.load.worker import Answer
+from tuner.load.workload import Plan, Request
+
+_METHOD: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
+_ENDED = "the server has ended the stream"
+# Of the request that asks on its own; slots begin at 0.
+_NO_SLOT = -1
+
+
+class StreamCaller:
+    """Sends the requests of each slot over a stream of its own, which stays open from one to the next.
+
+    A request has ended when its final response is there, which it must ask to have marked, or its first error; of
+    that, Triton says on the stream no more than the text.
+
+    Args:
+        plan: What to send where.
+        channels: Which the streams take turns with; closed with the caller.
+    """
+
+    def __init__(self, plan: Plan, channels: list[grpc.aio.Channel]) -> None:
+        self._headers = plan.endpoint.headers
+        self._channels = channels
+        self._infer: list[grpc.aio.StreamStreamMultiCallable[bytes, bytes]] = [
+            channel.stream_stream(_METHOD) for channel in channels
+        ]
+        self._streams: dict[int, _Stream] = {}
+        self._numbers = itertools.count(1)
+
+    async def call(self, slot: int, request: Request) -> Outcome:
+        """See `Caller.call`."""
+        stream, number = self._stream(slot), next(self._numbers)
+        times_ns: list[int] = []
+        received, error, final = 0, None, False
+        try:
+            await stream.send(request, number)
+            while not final:
+                response = await stream.receive(number)
+                now_ns = time.monotonic_ns()
+                final = is_final(response)
+                if not response.outputs:
+                    continue
+                times_ns.append(now_ns)
+                received += response.ByteSize()
+                if request.expected and not error:
+                    error = mismatch(response.SerializeToString(), request.expected)
+        except StreamError as failure:
+            error = str(failure)
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+        if request.expected and not error and not times_ns:
+            error = mismatch(b"", request.expected)
+        return Outcome(error, received, times_ns)
+
+    async def ask(self, request: Request) -> Answer:
+        """See `Caller.ask`."""
+        stream, number = self._stream(_NO_SLOT), next(self._numbers)
+        try:
+            await stream.send(request, number)
+            response = await stream.receive(number)
+            return Answer(response.SerializeToString())
+        except StreamError as failure:
+            return Answer(b"", str(failure))
+        finally:
+            # With it goes what it would still have answered.
+            stream.cancel()
+
+    async def close(self) -> None:
+        """See `Caller.close`."""
+        await asyncio.gather(*(channel.close() for channel in self._channels))
+
+    def _stream(self, slot: int) -> _Stream:
+        """The slot's stream, or a new one where it has ended."""
+        stream = self._streams.get(slot)
+        if stream is None or stream.over:
+            call = self._infer[slot % len(self._infer)](metadata=self._headers)
+            self._streams[slot] = stream = _Stream(call)
+        return stream
+
+
+class StreamError(Exception):
+    """A request has failed; the text is `CODE: message`."""
+
+
+def is_final(response: service_pb2.ModelInferResponse) -> bool:
+    """Whether no more responses to the request follow."""
+    return "triton_final_response" in response.parameters and response.parameters["triton_final_response"].bool_param
+
+
+class _Stream:
+    """Carries one request after another."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+        self._call = call
+        self._broken = False
+
+    @property
+    def over(self) -> bool:
+        return self._broken or self._call.done()
+
+    def cancel(self) -> None:
+        self._broken = True
+        self._call.cancel()
+
+    async def send(self, request: Request, number: int) -> None:
+        """Send a request that has the number as its id.
+
+        Raises:
+            StreamError: the stream has broken.
+        """
+        try:
+            await self._call.write(request.body + with_id(number))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise self._failure(error) from None
+
+    async def receive(self, number: int) -> service_pb2.ModelInferResponse:
+        """The next response to the request of that number.
+
+        Raises:
+            StreamError: it is an error, or the stream has broken.
+        """
+        wanted = str(number)
+        while True:
+            try:
+                raw = await self._call.read()
+            except grpc.aio.AioRpcError as error:
+                raise self._failure(error) from None
+            if not isinstance(raw, bytes):
+                raise self._failure(None)
+            message = service_pb2.ModelStreamInferResponse.FromString(raw)
+            # What else there may be belongs to a request that has failed already.
+            if message.error_message and message.infer_response.id in (wanted, ""):
+                # Triton says the id in it, too, and so no two errors would be alike.
+                text = message.error_message.replace(f"[request id: {wanted}] ", "")
+                raise StreamError(describe("UNKNOWN", text))
+            if message.infer_response.id == wanted:
+                return message.infer_response
+
+    def _failure(self, error: BaseException | None) -> StreamError:
+        self._broken = True
+        if isinstance(error, grpc.aio.AioRpcError):
+            return StreamError(describe(error.code().name, error.details()))
+        return StreamError(describe("UNAVAILABLE", _ENDED))

@@ -1,0 +1,126 @@
+"""A driver over HTTP: KServe v2 with binary tensors, for servers of which nothing else can be reached."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote
+
+import aiohttp
+
+from tuner.load.aio.caller import Outcome
+from tuner.load.aio.driver import AsyncioDriver
+from tuner.load.aio.http_failures import FAILURES, explain
+from tuner.load.aio.http_messages import JSON_LENGTH, HttpAnswer, headers_of, in_sequence
+from tuner.load.failures import describe
+from tuner.load.validation import mismatch
+from tuner.load.worker import Answer
+from tuner.load.workload import Plan, Request
+from tuner.servers.endpoint import Endpoint
+
+# So that the server cannot outrun us by much, and large answers still come in large pieces.
+_BUFFER_BYTES: Final = 1 << 20
+# Longer than any pause between levels; who ends a connection is the server.
+_KEEP_ALIVE_S: Final = 3600.0
+# What aiohttp would add to each request; the last has Triton compress its answers.
+_NOT_SENT: Final = ("user-agent", "accept", "accept-encoding")
+
+
+class HttpDriver(AsyncioDriver):
+    """A `Driver` over HTTP/1.1, with as many connections as there are requests under way.
+
+    Args:
+        plan: What to send where.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan, _HttpCaller, in_sequence)
+
+
+class _HttpCaller:
+    """Sends requests over connections that are kept, and what comes upon one that has ended over a new one."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._endpoint = plan.endpoint
+        self._url = _url(plan)
+        self._server_name = plan.endpoint.tls.server_name if plan.endpoint.tls else None
+        context = plan.endpoint.tls.context("http/1.1") if plan.endpoint.tls else True
+        self._kept = _session(
+            plan.endpoint,
+            aiohttp.TCPConnector(ssl=context, limit=0, ttl_dns_cache=None, keepalive_timeout=_KEEP_ALIVE_S),
+        )
+        self._new = _session(
+            plan.endpoint, aiohttp.TCPConnector(ssl=context, limit=0, ttl_dns_cache=None, force_close=True)
+        )
+        if any(request.expected for request in plan.workload.requests):
+            # It takes a while, and no request shall wait for it.
+            import tritonclient.grpc  # noqa: F401, PLC0415
+
+    async def call(self, slot: int, request: Request) -> Outcome:  # noqa: ARG002 (a connection is as good as another)
+        try:
+            answer = await self._send(request)
+        except FAILURES as error:
+            return Outcome(explain(self._endpoint, error))
+        wrong = answer.error or (_mismatch(answer, request) if request.expected else None)
+        return Outcome(wrong, len(answer.body))
+
+    async def ask(self, request: Request) -> Answer:
+        try:
+            answer = await self._send(request)
+        except FAILURES as error:
+            return Answer(b"", explain(self._endpoint, error))
+        if answer.error:
+            return Answer(b"", answer.error)
+        try:
+            return Answer(answer.as_response())
+        except ValueError as error:
+            return Answer(b"", describe("DATA_LOSS", str(error)))
+
+    async def close(self) -> None:
+        await self._kept.close()
+        await self._new.close()
+
+    async def _send(self, request: Request) -> HttpAnswer:
+        try:
+            response = await self._post(self._kept, request)
+        except aiohttp.ClientConnectorError:
+            raise
+        except aiohttp.ClientConnectionError:
+            # A server may end a connection that it kept just as the next request is on its way; nobody has failed.
+            response = await self._post(self._new, request)
+        async with response:
+            body = await response.read()
+            return HttpAnswer(response.status, response.reason or "", response.headers.get(JSON_LENGTH), body)
+
+    async def _post(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
+        return await session.post(
+            self._url,
+            data=request.body,
+            headers=headers_of(request),
+            server_hostname=self._server_name,
+            allow_redirects=False,
+        )
+
+
+def _session(endpoint: Endpoint, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers=endpoint.headers,
+        skip_auto_headers=_NOT_SENT,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        auto_decompress=False,
+        read_bufsize=_BUFFER_BYTES,
+    )
+
+
+def _url(plan: Plan) -> str:
+    workload = plan.workload
+    version = f"/versions/{workload.version}" if workload.version else ""
+    return f"{plan.endpoint.url}/v2/models/{quote(workload.model, safe='')}{version}/infer"
+
+
+def _mismatch(answer: HttpAnswer, request: Request) -> str | None:
+    try:
+        return mismatch(answer.as_response(), request.expected)
+    except ValueError as error:
+        return describe("DATA_LOSS", str(error))

@@ -1,0 +1,253 @@
+"""One offer on an asyncio loop: keeps requests under way or a schedule, and notes how each ends."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from tuner.load.aio.alarm import Alarm
+from tuner.load.aio.caller import Caller, Outcome, too_late
+from tuner.load.aio.sequencing import Line, Supply
+from tuner.load.ledger import LedgerWriter
+from tuner.load.worker import Offer
+from tuner.load.workload import Plan, Request
+
+# How often to look whether it is time to end, and whether a deadline has passed.
+_LOOK_S = 0.02
+# What cancelling may take before it is given up on.
+_PATIENCE_S = 5.0
+# One failure is retried at once; a row of them waits longer each time, so that a dead server costs no CPU.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
+# With more than that due for each request that can be sent, counting them must not take the time to send any.
+_MOST_AT_ONCE = 16
+
+_OK = 0
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """What has at most one request under way."""
+
+    slot: int
+    line: Line
+
+
+class AsyncioOffer:
+    """Holds a load once; made on the running loop.
+
+    Args:
+        plan: What is sent where.
+        offer: How much.
+        ledger: Where it is noted, and read when to stop.
+        supply: What is sent next.
+        caller: Sends it.
+    """
+
+    def __init__(self, plan: Plan, offer: Offer, ledger: LedgerWriter, supply: Supply, caller: Caller) -> None:
+        self._offer = offer
+        self._ledger = ledger
+        self._supply = supply
+        self._caller = caller
+        self._decoupled = plan.workload.decoupled
+        self._timeout_ns = round(plan.request_timeout_s * 1e9)
+        self._too_late = Outcome(too_late(plan.request_timeout_s))
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._loop)
+        self._open = True
+        self._leaving = False
+        self._closed = self._loop.create_future()
+        # Set when there is nothing left to wait for, or something went wrong.
+        self._settled = self._loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        # By task, when it has waited long enough; in that order, as all of them wait for the same time.
+        self._deadlines: dict[asyncio.Task[Any], int] = {}
+        self._expired: set[asyncio.Task[Any]] = set()
+        self._free: deque[_Seat] = deque()
+        self._seats = 0
+        self._waiting: deque[int] = deque()
+
+    async def hold(self) -> None:
+        """See `Driver.offer`.
+
+        Raises:
+            Full: there is no room for more.
+            OwnerGoneError: nobody wants it any more.
+        """
+        try:
+            await self._alarm.until(self._offer.start_ns)
+            if self._offer.concurrency is None:
+                self._spawn(self._keep_the_schedule())
+            else:
+                for _ in range(self._offer.concurrency):
+                    self._spawn(self._keep_one_under_way(self._new_seat()))
+            while self._look():
+                await asyncio.wait({self._settled}, timeout=_LOOK_S)
+        finally:
+            self._leaving = True
+            await self._cancel_all()
+            self._alarm.close()
+
+    def _look(self) -> bool:
+        """Do what is to be done now and then; whether to go on."""
+        if self._settled.done():
+            self._settled.result()
+            self._settled = self._loop.create_future()
+        stop_ns = self._ledger.stop_ns
+        if stop_ns or not self._tasks:
+            self._end()
+        now_ns = time.monotonic_ns()
+        if self._open:
+            self._ledger.tick(now_ns, len(self._waiting))
+        elif not self._tasks or (stop_ns and now_ns >= stop_ns):
+            return False
+        self._expire(now_ns)
+        return True
+
+    def _end(self) -> None:
+        """Note nothing from now on, and end properly what has begun; again changes nothing."""
+        if not self._open:
+            return
+        self._open = False
+        self._ledger.end()
+        self._closed.set_result(None)
+        self._waiting.clear()
+        for seat in self._free:
+            self._spawn(self._finish(seat))
+
+    async def _keep_one_under_way(self, seat: _Seat) -> None:
+        """One seat of a closed loop."""
+        failures = 0
+        while self._open:
+            sent_ns = time.monotonic_ns()
+            outcome = await self._call(seat, seat.line.next())
+            self._note(outcome, sent_ns)
+            failures = failures + 1 if outcome.error else 0
+            if failures > 1 and self._open:
+                pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures - 2, 10))
+                await asyncio.wait({self._closed}, timeout=pause_s)
+        await self._finish(seat)
+
+    async def _keep_the_schedule(self) -> None:
+        """An open loop: send what is due, or have it wait where no seat is free."""
+        schedule = self._offer.due_ns()
+        due_ns = next(schedule, None)
+        while self._open:
+            now_ns = time.monotonic_ns()
+            for _ in range(_MOST_AT_ONCE):
+                if due_ns is None or due_ns > now_ns:
+                    break
+                self._waiting.append(due_ns)
+                due_ns = next(schedule, None)
+            if self._send_what_waits():
+                # A turn of the loop for each: in one, grpc.aio may hand over no more than one of the answers that have
+                # come, and none must wait until all is sent that is due.
+                await asyncio.sleep(0)
+            elif due_ns is None:
+                return
+            else:
+                await self._alarm.until(due_ns)
+
+    def _send_what_waits(self) -> bool:
+        """Send the request that has waited longest, if it can be; whether it was."""
+        if not self._waiting or not (seat := self._take_seat()):
+            return False
+        self._spawn(self._send_when_due(seat, self._waiting.popleft()))
+        return True
+
+    async def _send_when_due(self, seat: _Seat, due_ns: int) -> None:
+        """One request of an open loop."""
+        lag_us = (time.monotonic_ns() - due_ns) // 1_000
+        self._note(await self._call(seat, seat.line.next()), due_ns, lag_us)
+        if self._open:
+            self._free.append(seat)
+            if self._supply.live is not None:
+                self._send_what_waits()
+        else:
+            await self._finish(seat)
+
+    def _take_seat(self) -> _Seat | None:
+        """The one that has been free for longest, so that no sequence idles for long; None when all are taken."""
+        if self._supply.live is not None and self._seats < self._supply.live:
+            return self._new_seat()
+        if self._free:
+            return self._free.popleft()
+        return self._new_seat() if self._supply.live is None else None
+
+    def _new_seat(self) -> _Seat:
+        self._seats += 1
+        return _Seat(self._seats - 1, self._supply.line())
+
+    async def _finish(self, seat: _Seat) -> None:
+        """Tell the server that no more comes, where it expects more."""
+        request = seat.line.closing()
+        if request is not None:
+            await self._call(seat, request)
+
+    async def _call(self, seat: _Seat, request: Request) -> Outcome:
+        """Send one request and see to its deadline."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("there is no task")
+        self._deadlines[task] = time.monotonic_ns() + self._timeout_ns
+        try:
+            outcome = await self._caller.call(seat.slot, request)
+        except asyncio.CancelledError:
+            if self._leaving or task not in self._expired:
+                raise
+            if sys.version_info >= (3, 11):
+                task.uncancel()
+            outcome = self._too_late
+        finally:
+            del self._deadlines[task]
+            self._expired.discard(task)
+        if outcome.error:
+            seat.line.failed()
+        return outcome
+
+    def _expire(self, now_ns: int) -> None:
+        """Cancel the calls that have passed their deadline."""
+        for task, deadline_ns in self._deadlines.items():
+            if deadline_ns > now_ns:
+                return
+            if task not in self._expired:
+                self._expired.add(task)
+                task.cancel()
+
+    def _note(self, outcome: Outcome, sent_ns: int, lag_us: int = 0) -> None:
+        done_ns = time.monotonic_ns()
+        if self._ledger.stop_ns:
+            self._end()
+        if not self._open:
+            return
+        if self._decoupled:
+            times_ns = outcome.responses_ns
+            gaps_us = [(later - earlier) // 1_000 for earlier, later in pairwise(times_ns)]
+            self._ledger.note_responses(times_ns[0] if times_ns else done_ns, len(times_ns), gaps_us)
+        number = self._ledger.outcome_of(outcome.error) if outcome.error else _OK
+        self._ledger.note(sent_ns, done_ns, number, lag_us=lag_us, received=outcome.received)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._leaving or task.cancelled() or self._settled.done():
+            return
+        if error := task.exception():
+            self._settled.set_exception(error)
+        elif not self._tasks:
+            self._settled.set_result(None)
+
+    async def _cancel_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_PATIENCE_S)

@@ -1,0 +1,67 @@
+"""Steps of single inferences, joined to requests of a batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.errors import InputError
+from tuner.load.inputs.shapes import batch_dims
+from tuner.load.inputs.tensors import InputTensor, Step, Stream
+from tuner.models.interface import ModelInterface
+
+
+@dataclass(frozen=True)
+class PlacedStep:
+    """A step of a file.
+
+    Attributes:
+        place: Where it stands, file included.
+        step: Its tensors, without a batch dimension.
+    """
+
+    place: str
+    step: Step
+
+
+def join_batches(interface: ModelInterface, stream: Sequence[PlacedStep], batch_size: int) -> Stream:
+    """Make each request of the next `batch_size` steps; where the last lacks some, the stream begins again.
+
+    Raises:
+        InputError: the model takes no such batch, or steps of one request differ in their inputs or shapes.
+    """
+    if not batch_dims(interface, batch_size):
+        return tuple(placed.step for placed in stream)
+    return tuple(
+        _join([stream[(start + number) % len(stream)] for number in range(batch_size)])
+        for start in range(0, len(stream), batch_size)
+    )
+
+
+def _join(steps: Sequence[PlacedStep]) -> Step:
+    for other in steps[1:]:
+        _check_alike(steps[0], other, len(steps))
+    inputs = zip(*(placed.step.inputs for placed in steps), strict=True)
+    expected = zip(*(placed.step.expected for placed in steps), strict=True)
+    return Step(tuple(map(_stack, inputs)), tuple(map(_stack, expected)))
+
+
+def _check_alike(first: PlacedStep, other: PlacedStep, batch_size: int) -> None:
+    for ours, theirs in ((first.step.inputs, other.step.inputs), (first.step.expected, other.step.expected)):
+        here, there = ({tensor.name: tensor.shape for tensor in tensors} for tensors in (theirs, ours))
+        for name in {**there, **here}:
+            if here.get(name) != there.get(name):
+                raise InputError(
+                    f"{other.place}: {name} {_said(here.get(name))}, and {_said(there.get(name))} in {first.place}; "
+                    f"they go into one request of batch size {batch_size}, so they must be alike"
+                )
+
+
+def _said(shape: tuple[int, ...] | None) -> str:
+    return "is missing" if shape is None else f"has shape {list(shape)}"
+
+
+def _stack(tensors: Sequence[InputTensor]) -> InputTensor:
+    return InputTensor(tensors[0].name, tensors[0].datatype, np.stack([tensor.values for tensor in tensors]))

@@ -1,0 +1,97 @@
+"""Inputs in the JSON format of perf_analyzer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import InputError, nearest
+from tuner.load.inputs.batches import PlacedStep
+from tuner.load.inputs.json_tensors import Entry, Side
+from tuner.load.inputs.tensors import Step
+from tuner.models.interface import ModelInterface
+
+_TOP = ("data", "validation_data")
+
+
+def read_json(
+    path: Path, interface: ModelInterface, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[PlacedStep, ...], ...]:
+    """Read the streams of a file.
+
+    Raises:
+        InputError: it is not JSON, or not in this format, or does not fit the model.
+        OSError: it cannot be read.
+    """
+    top = _load(path)
+    if not isinstance(top, dict) or "data" not in top:
+        raise InputError(f'{path}: should be an object with a list "data" of steps')
+    for key in top:
+        if key not in _TOP:
+            raise InputError(f"{path}: has the key {key!r}{nearest(key, _TOP)}")
+    streams = _entries(f"{path}: data", top["data"])
+    answers = _entries(f"{path}: validation_data", top["validation_data"]) if "validation_data" in top else None
+    if answers is not None:
+        _check_aligned(path, streams, answers)
+    inputs = Side("input", interface.name, interface.inputs, shapes)
+    outputs = Side("output", interface.name, interface.outputs)
+    return tuple(
+        tuple(
+            PlacedStep(entry.place, Step(inputs.read(entry), outputs.read(answers[i][j]) if answers else ()))
+            for j, entry in enumerate(stream)
+        )
+        for i, stream in enumerate(streams)
+    )
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_distinct)
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is neither JSON in UTF-8, nor named .npz") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}:{error.colno}: is not JSON: {error.msg}") from None
+    except RecursionError:
+        raise InputError(f"{path}: its lists are nested too deep") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"an object has the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return result
+
+
+def _entries(where: str, data: Any) -> tuple[tuple[Entry, ...], ...]:
+    """The streams of a list of steps, which is one, or of a list of lists of steps."""
+    if not isinstance(data, list) or not data:
+        raise InputError(f"{where}: should be a list of steps, or of lists of steps, and not empty")
+    if all(isinstance(stream, list) for stream in data):
+        return tuple(_stream(f"{where}[{number}]", stream) for number, stream in enumerate(data))
+    if any(isinstance(stream, list) for stream in data):
+        raise InputError(f"{where}: has steps beside lists of steps; all should be the one, or the other")
+    return (_stream(where, data),)
+
+
+def _stream(where: str, steps: Sequence[Any]) -> tuple[Entry, ...]:
+    if not steps:
+        raise InputError(f"{where}: has no steps")
+    for number, step in enumerate(steps):
+        if not isinstance(step, dict):
+            raise InputError(f"{where}[{number}]: a step should be an object that names tensors")
+    return tuple(Entry(f"{where}[{number}]", step) for number, step in enumerate(steps))
+
+
+def _check_aligned(path: Path, streams: tuple[tuple[Entry, ...], ...], answers: tuple[tuple[Entry, ...], ...]) -> None:
+    counts, answered = ([len(stream) for stream in side] for side in (streams, answers))
+    if len(counts) != len(answered):
+        raise InputError(f"{path}: data has {len(counts)} streams, and validation_data {len(answered)}")
+    for number, (steps, others) in enumerate(zip(counts, answered, strict=True)):
+        if steps != others:
+            which = f"stream {number} of " if len(counts) > 1 else ""
+            raise InputError(f"{path}: {which}data has {steps} steps, and {which}validation_data {others}")

@@ -1,0 +1,87 @@
+"""Inputs in numpy's `.npz`: an array for each input, whose first axis counts the steps."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.errors import InputError, nearest
+from tuner.load.inputs.batches import PlacedStep
+from tuner.load.inputs.shapes import fits
+from tuner.load.inputs.tensors import InputTensor, Step
+from tuner.load.inputs.values import from_array
+from tuner.models.interface import ModelInterface, Tensor
+
+
+def read_npz(
+    path: Path, interface: ModelInterface, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[PlacedStep, ...], ...]:
+    """Read the one stream of a file.
+
+    Raises:
+        InputError: it is not such a file, or does not fit the model.
+        OSError: it cannot be read.
+    """
+    arrays = _arrays(path)
+    known = {tensor.name: tensor for tensor in interface.inputs}
+    for name in arrays:
+        if name not in known:
+            raise InputError(f"{path}: model {interface.name!r} has no input {name!r}{nearest(name, known)}")
+    for tensor in interface.inputs:
+        if tensor.name not in arrays and not tensor.optional:
+            raise InputError(f"{path}: input {tensor.name!r} is missing")
+    tensors = [
+        (tensor, _values(f"{path}: {tensor.name}", arrays[tensor.name], tensor, shapes.get(tensor.name)))
+        for tensor in interface.inputs
+        if tensor.name in arrays
+    ]
+    counts = {tensor.name: len(values) for tensor, values in tensors}
+    if len(set(counts.values())) > 1:
+        steps = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise InputError(f"{path}: the first axis counts the steps, and must be as long for all inputs: {steps}")
+    if not any(counts.values()):
+        raise InputError(f"{path}: there is no step in it")
+    return (
+        tuple(
+            PlacedStep(
+                f"{path}: [{number}]",
+                Step(tuple(InputTensor(tensor.name, tensor.datatype, values[number]) for tensor, values in tensors)),
+            )
+            for number in range(max(counts.values()))
+        ),
+    )
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    with path.open("rb") as file:
+        # What numpy has to say of a file that is none of its own is about pickles.
+        if not zipfile.is_zipfile(file):
+            raise InputError(f"{path}: is no .npz file; numpy.savez writes them")
+        file.seek(0)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with np.load(file, allow_pickle=False) as archive:
+                    # What is no array comes as bytes.
+                    return {name: np.asarray(archive[name]) for name in archive.files}
+        except Exception as error:  # noqa: BLE001 (what damage leads to is for numpy and zipfile to choose)
+            if "pickle" in str(error):
+                raise InputError(f"{path}: holds Python objects; texts are arrays of bytes or str") from None
+            raise InputError(f"{path}: is damaged: {' '.join(str(error).split())}") from None
+
+
+def _values(where: str, array: npt.NDArray[Any], tensor: Tensor, asked: tuple[int, ...] | None) -> npt.NDArray[Any]:
+    shape = tensor.shape if asked is None else asked
+    if array.ndim == 0 or not fits(shape, array.shape[1:]):
+        wanted = ", ".join(["STEPS", *map(str, shape)])
+        raise InputError(f"{where}: its shape is {list(array.shape)}, and should be [{wanted}]")
+    try:
+        return from_array(array, tensor.datatype)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None

@@ -1,0 +1,134 @@
+"""The tensors of a step in the JSON format of perf_analyzer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tuner.errors import InputError, nearest
+from tuner.load.inputs.shapes import asked, fits
+from tuner.load.inputs.tensors import InputTensor
+from tuner.load.inputs.values import ElementError, flatten, from_base64, from_list
+from tuner.models.interface import Tensor
+
+_KEYS = ("content", "shape", "b64")
+_FORMS = '[...], {"content": [...], "shape": [...]} or {"b64": "...", "shape": [...]}'
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A step as it stands in the file.
+
+    Attributes:
+        place: Where it does, file included.
+        tensors: By name, none of them looked at yet.
+    """
+
+    place: str
+    tensors: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What goes into a model, or what comes out, of which nothing need be told.
+
+    Attributes:
+        kind: `input` or `output`.
+        model: Its name.
+        tensors: What the config says of them.
+        shapes: What `--shape` says of them.
+    """
+
+    kind: str
+    model: str
+    tensors: tuple[Tensor, ...]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def read(self, entry: Entry) -> tuple[InputTensor, ...]:
+        """The tensors of a step, in the order of the config.
+
+        Raises:
+            InputError: one line that says what is wrong, and where.
+        """
+        known = {tensor.name: tensor for tensor in self.tensors}
+        for name in entry.tensors:
+            if name not in known:
+                raise InputError(
+                    f"{entry.place}: model {self.model!r} has no {self.kind} {name!r}{nearest(name, known)}"
+                )
+        for tensor in self.tensors:
+            if tensor.name not in entry.tensors and self.kind == "input" and not tensor.optional:
+                raise InputError(f"{entry.place}: input {tensor.name!r} is missing")
+        return tuple(
+            self._read(f"{entry.place}.{tensor.name}", entry.tensors[tensor.name], tensor)
+            for tensor in self.tensors
+            if tensor.name in entry.tensors
+        )
+
+    def _read(self, where: str, value: Any, tensor: Tensor) -> InputTensor:
+        content, said = _parts(where, value)
+        nesting: tuple[int, ...] = ()
+        try:
+            if isinstance(content, list):
+                flat, nesting = flatten(content)
+                values = from_list(flat, tensor.datatype)
+            else:
+                values = from_base64(content["b64"], tensor.datatype)
+                nesting = values.shape
+        except ElementError as error:
+            place = "".join(f"[{index}]" for index in np.unravel_index(error.index, nesting))
+            raise InputError(f"{where}{place}: {error}") from None
+        except ValueError as error:
+            raise InputError(f"{where}: {error}") from None
+        shape = self._shape(where, tensor, said, nesting)
+        if values.size != math.prod(shape):
+            raise InputError(f"{where}: {values.size} values, and shape {list(shape)} has {math.prod(shape)}")
+        return InputTensor(tensor.name, tensor.datatype, values.reshape(shape))
+
+    def _shape(
+        self, where: str, tensor: Tensor, said: tuple[int, ...] | None, nesting: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Of the tensor: as it says itself, or as its lists are nested, or as is usual for the input."""
+        nested = nesting if len(nesting) > 1 else None
+        if said is not None and nested is not None and said != nested:
+            raise InputError(f'{where}: its lists have shape {list(nested)}, and its "shape" is {list(said)}')
+        usual = self.shapes.get(tensor.name, tensor.shape)
+        if -1 in usual and len(nesting) == len(usual) == 1:
+            usual = nesting
+        shape = next(shape for shape in (said, nested, usual) if shape is not None)
+        if -1 in shape:
+            option = f" or {asked(tensor)}" if self.kind == "input" else ""
+            raise InputError(
+                f'{where}: its shape is not known, as that of the model is {list(shape)}; add "shape"{option}'
+            )
+        if not fits(tensor.shape, shape):
+            hint = ", without the batch dimension" if len(shape) > len(tensor.shape) else ""
+            raise InputError(f"{where}: its shape is {list(shape)}, and should be {list(tensor.shape)}{hint}")
+        return shape
+
+
+def _parts(where: str, value: Any) -> tuple[list[Any] | dict[str, Any], tuple[int, ...] | None]:
+    """The content of a tensor, a list or something in base64, and the shape that it says it has."""
+    if isinstance(value, list):
+        return value, None
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: a tensor is written {_FORMS}")
+    for key in value:
+        if key not in _KEYS:
+            raise InputError(f"{where}: has the key {key!r}{nearest(key, _KEYS)}")
+    if ("content" in value) == ("b64" in value):
+        raise InputError(f'{where}: should have "content" or "b64", one of them')
+    content = value.get("content", {"b64": value.get("b64")})
+    if not isinstance(content, list) and not (isinstance(content, dict) and content.keys() == {"b64"}):
+        raise InputError(f'{where}.content: should be a list, or {{"b64": "..."}}')
+    return content, _said_shape(where, value["shape"]) if "shape" in value else None
+
+
+def _said_shape(where: str, shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, list) or not all(type(dim) is int and dim >= 0 for dim in shape):
+        raise InputError(f"{where}.shape: should be a list of whole numbers")
+    return tuple(shape)

@@ -1,0 +1,115 @@
+"""Made-up inputs for a model, from what its config says of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.errors import InputError
+from tuner.load.inputs.shapes import asked, batch_dims, check_shapes
+from tuner.load.inputs.tensors import DTYPES, InputTensor, Step, Stream, dtype_of, text_array
+from tuner.models.interface import ModelInterface, Tensor
+
+_LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
+_FLOATS = ("FP16", "FP32", "FP64")
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """What the elements of BYTES are: of random letters, unless one text is given for all."""
+
+    length: int
+    fixed: bytes | None
+
+
+def make_inputs(
+    interface: ModelInterface,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    pool: int,
+    seed: int,
+    batch_size: int = 1,
+    zero: bool = False,
+    string_length: int = 8,
+    string_data: str | None = None,
+) -> Stream:
+    """Make up the inputs of `pool` different requests.
+
+    Floats lie in [0, 1); integers are 0 or 1, which are valid as token, type and mask alike; BYTES are letters.
+    Optional inputs are left out unless a shape is given for them.
+
+    Args:
+        interface: What the model takes.
+        shapes: Dimensions by input, without the batch dimension; needed where the config leaves one variable.
+        pool: How many requests to make.
+        seed: The same seed makes the same inputs.
+        batch_size: Inferences in each request.
+        zero: Make all requests of zeros, and of empty texts, instead.
+        string_length: Letters in each element of BYTES.
+        string_data: The one text that all elements of BYTES are.
+
+    Raises:
+        InputError: a shape is missing, contradicts the config, or names no input; the model takes no such batch; a
+            datatype cannot be made up; or memory does not hold it all.
+    """
+    check_shapes(interface, shapes)
+    batch = batch_dims(interface, batch_size)
+    tensors = [tensor for tensor in interface.inputs if tensor.name in shapes or not tensor.optional]
+    dims = [batch + _dims(interface, tensor, shapes.get(tensor.name)) for tensor in tensors]
+    for tensor in tensors:
+        dtype_of(f"input {tensor.name!r} of model {interface.name!r}", tensor.datatype)
+    texts = _Texts(string_length, None if string_data is None else string_data.encode(errors="surrogateescape"))
+    rng = None if zero else np.random.default_rng(seed)
+
+    def step() -> Step:
+        return Step(
+            tuple(
+                InputTensor(tensor.name, tensor.datatype, _values(tensor.datatype, shape, texts, rng))
+                for tensor, shape in zip(tensors, dims, strict=True)
+            )
+        )
+
+    try:
+        return (step(),) * pool if zero else tuple(step() for _ in range(pool))
+    except (MemoryError, OverflowError, ValueError):  # the others for what is larger than any memory
+        sizes = ", ".join(f"{tensor.name} {list(shape)}" for tensor, shape in zip(tensors, dims, strict=True))
+        raise InputError(f"memory does not hold requests to model {interface.name!r} with {sizes}") from None
+
+
+def _dims(interface: ModelInterface, tensor: Tensor, given: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape of one inference."""
+    if given is None and -1 in tensor.shape:
+        where = f"input {tensor.name!r} of model {interface.name!r}"
+        raise InputError(f"{where} has shape {list(tensor.shape)}; say which with {asked(tensor)}")
+    return tensor.shape if given is None else given
+
+
+def _values(datatype: str, dims: tuple[int, ...], texts: _Texts, rng: np.random.Generator | None) -> npt.NDArray[Any]:
+    """Random values; zeros without a source of them."""
+    if datatype == "BYTES":
+        return _text_values(dims, texts, rng)
+    if rng is None:
+        return np.zeros(dims, DTYPES[datatype])
+    if datatype == "BF16":
+        return (_below_one(rng, dims).view(np.uint32) >> 16).astype(np.uint16)
+    if datatype in _FLOATS:
+        return _below_one(rng, dims).astype(DTYPES[datatype])
+    return np.asarray(rng.integers(0, 2, dims, dtype=np.uint8)).astype(DTYPES[datatype])
+
+
+def _below_one(rng: np.random.Generator, dims: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    # FP16 would round what lies between 0.9998 and 1 up to 1.
+    return np.asarray(rng.random(dims, dtype=np.float32) * np.float32(0.999))
+
+
+def _text_values(dims: tuple[int, ...], texts: _Texts, rng: np.random.Generator | None) -> npt.NDArray[np.object_]:
+    count = math.prod(dims)
+    if texts.fixed is not None or rng is None:
+        return text_array([texts.fixed or b""] * count, dims)
+    letters = _LETTERS[rng.integers(0, len(_LETTERS), (count, texts.length))]
+    return text_array([row.tobytes() for row in letters], dims)

@@ -1,0 +1,149 @@
+"""Requests as they go over the wire, serialised before the load begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tuner.errors import InputError, JobError, nearest
+from tuner.load.inputs.tensors import Step, Stream
+from tuner.load.requests.grpc_body import grpc_body
+from tuner.load.requests.http_body import http_body
+from tuner.load.requests.message import Message, MessageInput, Places
+from tuner.load.requests.parameters import MOST_INT64, MOST_UINT64, Parameter, check_parameter
+from tuner.load.workload import Request, Sequences, Workload
+from tuner.models.interface import ModelInterface
+from tuner.servers.endpoint import Protocol
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """What requests say beside their inputs.
+
+    Attributes:
+        version: Of the model; empty: the server's choice.
+        parameters: For the model, by name; see `parse_parameter`.
+        priority: For models with priority levels; 0: the model's own.
+        timeout_us: How long a request may wait in a queue that knows time-outs; 0: the model's own.
+        batch_size: Inferences in each request; the tensors have so many.
+        sequences: How requests go together, for a stateful model.
+        decoupled: Whether the model may give any number of responses to a request.
+        outputs: The ones to ask for; none: all.
+
+    Raises:
+        JobError: one of them cannot be said in a request.
+    """
+
+    version: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    priority: int = 0
+    timeout_us: int = 0
+    batch_size: int = 1
+    sequences: Sequences | None = None
+    decoupled: bool = False
+    outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in self.parameters.items():
+            try:
+                check_parameter(name, value)
+            except ValueError as error:
+                raise JobError(str(error)) from None
+        if not 0 <= self.priority <= MOST_UINT64:
+            raise JobError(f"a priority of {self.priority} cannot be said; it is 0 or more, in 64 bits")
+        if not 0 <= self.timeout_us <= MOST_INT64:
+            raise JobError(f"a queue time-out of {self.timeout_us} us cannot be said; it is 0 or more, in 63 bits")
+        if self.sequences and self.batch_size > 1:
+            raise JobError(
+                f"the sequence batcher takes requests of batch size 1, so a batch size of {self.batch_size} is refused"
+            )
+
+
+def build_workload(
+    interface: ModelInterface,
+    streams: Sequence[Stream],
+    options: RequestOptions,
+    protocol: Protocol,
+    places: Sequence[Sequence[Places]] | None = None,
+) -> Workload:
+    """Serialise every request once.
+
+    Args:
+        interface: What the model takes and gives.
+        streams: What the requests say.
+        options: What they say beside that.
+        protocol: In which form.
+        places: Where the tensors of each request lie in shared memory; None: all go over the network.
+
+    Raises:
+        JobError: HTTP cannot do what is asked.
+        InputError: the model has no such output, or a request is too large.
+    """
+    if options.decoupled and protocol == "http":
+        raise JobError(
+            f"model {interface.name!r} is decoupled, and HTTP brings one response to a request; it needs gRPC"
+        )
+    _check_outputs(interface, streams, options)
+    parameters = _parameters(options)
+    placed = places or [[Places()] * len(stream) for stream in streams]
+    return Workload(
+        model=interface.name,
+        streams=tuple(
+            tuple(
+                _request(_message(interface, step, options, parameters, where), step, protocol)
+                for step, where in zip(stream, wheres, strict=True)
+            )
+            for stream, wheres in zip(streams, placed, strict=True)
+        ),
+        version=options.version,
+        batch_size=options.batch_size,
+        sequences=options.sequences,
+        decoupled=options.decoupled,
+    )
+
+
+def _check_outputs(interface: ModelInterface, streams: Sequence[Stream], options: RequestOptions) -> None:
+    known = [tensor.name for tensor in interface.outputs]
+    for name in options.outputs:
+        if name not in known:
+            raise InputError(f"model {interface.name!r} has no output {name!r}{nearest(name, known)}")
+    expected = {tensor.name for stream in streams for step in stream for tensor in step.expected}
+    if options.outputs and (missing := expected - set(options.outputs)):
+        raise InputError(f"output {min(missing)!r} is expected in validation_data, and not asked for")
+
+
+def _parameters(options: RequestOptions) -> Mapping[str, Parameter]:
+    parameters = dict(options.parameters)
+    if options.priority:
+        parameters["priority"] = options.priority
+    if options.timeout_us:
+        parameters["timeout"] = options.timeout_us
+    if options.decoupled:
+        parameters["triton_enable_empty_final_response"] = True
+    return parameters
+
+
+def _message(
+    interface: ModelInterface,
+    step: Step,
+    options: RequestOptions,
+    parameters: Mapping[str, Parameter],
+    places: Places,
+) -> Message:
+    if any(interface.batched and tensor.shape[:1] != (options.batch_size,) for tensor in step.inputs):
+        raise ValueError(f"the inputs are not of batch size {options.batch_size}")
+    return Message(
+        model=interface.name,
+        version=options.version,
+        parameters=parameters,
+        inputs=tuple(
+            MessageInput(tensor.name, tensor.datatype, tensor.shape, places.inputs.get(tensor.name) or tensor.raw())
+            for tensor in step.inputs
+        ),
+        outputs={name: places.outputs.get(name) for name in options.outputs or places.outputs},
+    )
+
+
+def _request(message: Message, step: Step, protocol: Protocol) -> Request:
+    body, json_length = http_body(message) if protocol == "http" else (grpc_body(message), None)
+    return Request(body, json_length, {tensor.name: tensor.raw() for tensor in step.expected})

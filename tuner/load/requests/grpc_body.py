@@ -1,0 +1,59 @@
+"""Requests as gRPC sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tritonclient.grpc import service_pb2
+
+from tuner.errors import InputError
+from tuner.load.requests.message import Message, Slice
+from tuner.load.requests.parameters import Parameter
+
+# Protobuf counts in 31 bits.
+_MOST_BYTES = 2**31 - 1
+
+
+def grpc_body(message: Message) -> bytes:
+    """The serialised `ModelInferRequest`.
+
+    Raises:
+        InputError: it is larger than 2 GiB.
+    """
+    raw = [tensor.content for tensor in message.inputs if isinstance(tensor.content, bytes)]
+    if sum(map(len, raw)) > _MOST_BYTES:
+        size = sum(map(len, raw)) / 2**30
+        raise InputError(f"a request to model {message.model!r} has {size:.1f} GiB, and gRPC takes 2 GiB at most")
+    request = service_pb2.ModelInferRequest(
+        model_name=message.model, model_version=message.version, raw_input_contents=raw
+    )
+    for tensor in message.inputs:
+        described = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        if isinstance(tensor.content, Slice):
+            _set(described, tensor.content.parameters)
+    for name, place in message.outputs.items():
+        output = request.outputs.add(name=name)
+        if place is not None:
+            _set(output, place.parameters)
+    _set(request, message.parameters)
+    serialised: bytes = request.SerializeToString()
+    return serialised
+
+
+def _set(message: Any, parameters: Mapping[str, Parameter]) -> None:
+    for name, value in parameters.items():
+        message.parameters[name].CopyFrom(_parameter(name, value))
+
+
+def _parameter(name: str, value: Parameter) -> service_pb2.InferParameter:
+    if isinstance(value, bool):
+        return service_pb2.InferParameter(bool_param=value)
+    if isinstance(value, str):
+        return service_pb2.InferParameter(string_param=value)
+    if isinstance(value, float):
+        return service_pb2.InferParameter(double_param=value)
+    # Triton wants a priority without a sign, and everything else with one.
+    if name == "priority":
+        return service_pb2.InferParameter(uint64_param=value)
+    return service_pb2.InferParameter(int64_param=value)

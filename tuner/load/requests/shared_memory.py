@@ -1,0 +1,120 @@
+"""Requests whose tensors lie in memory that the server opens, too, so that they need not go over the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Literal
+
+from tuner.errors import JobError, TritontuneError
+from tuner.load.inputs.shapes import batch_dims
+from tuner.load.inputs.tensors import Step, Stream, fixed_bytes
+from tuner.load.requests.build import RequestOptions, build_workload
+from tuner.load.requests.message import Places, Slice
+from tuner.load.requests.regions import cuda_region, system_region
+from tuner.load.requests.registries import Region, Registry
+from tuner.load.workload import Workload
+from tuner.models.interface import ModelInterface
+from tuner.servers.endpoint import Protocol
+from tuner.servers.mark import Mark
+
+MemoryKind = Literal["system", "cuda"]
+
+# Two tensors never share a cache line, and each begins where GPUs like it.
+_ALIGNMENT = 256
+
+
+@contextmanager
+def shared_workload(
+    interface: ModelInterface,
+    streams: Sequence[Stream],
+    options: RequestOptions,
+    protocol: Protocol,
+    registry: Registry,
+    *,
+    kind: MemoryKind = "system",
+    output_bytes: int = 102_400,
+    device: int = 0,
+) -> Iterator[Workload]:
+    """Serialise every request, with its inputs and its outputs in shared memory of its own.
+
+    On leaving, the server is told to close the memory, and then it is gone, whatever happened meanwhile.
+
+    Args:
+        interface: What the model takes and gives.
+        streams: What the requests say.
+        options: What they say beside that.
+        protocol: In which form.
+        registry: Of the server.
+        kind: Of this machine (`system`), or of a GPU (`cuda`).
+        output_bytes: Room for the output of one inference that has variable dimensions or holds BYTES.
+        device: The number of the GPU.
+
+    Raises:
+        JobError: there is no such memory, or the server cannot open it, or answers are to be checked.
+        ServerError: the server does not answer.
+        InputError: see `build_workload`.
+    """
+    if any(step.expected for stream in streams for step in stream):
+        raise JobError(
+            f"--shared-memory {kind} puts outputs where nobody reads them, so validation_data cannot be checked; "
+            "leave one of them out"
+        )
+    prefix = Mark.new().shared_memory_prefix
+    inputs, outputs = _Layout(f"{prefix}inputs"), _Layout(f"{prefix}outputs")
+    sizes = _output_sizes(interface, options, output_bytes)
+    contents: list[bytes] = []
+
+    def place(step: Step) -> Places:
+        placed = {}
+        for tensor in step.inputs:
+            raw = tensor.raw()
+            placed[tensor.name] = inputs.take(len(raw))
+            contents.extend((raw, bytes(-len(raw) % _ALIGNMENT)))
+        return Places(placed, {name: outputs.take(size) for name, size in sizes.items()})
+
+    places = [[place(step) for step in stream] for stream in streams]
+    workload = build_workload(interface, streams, options, protocol, places)
+    make: Callable[[str, int, Sequence[bytes]], AbstractContextManager[Region]] = (
+        system_region if kind == "system" else partial(cuda_region, device=device)
+    )
+    with ExitStack() as stack:
+        for layout, fill in ((inputs, contents), (outputs, ())):
+            region = stack.enter_context(make(layout.region, max(layout.byte_size, _ALIGNMENT), fill))
+            stack.callback(_forget, registry, region)
+            registry.register(region)
+        contents.clear()
+        yield workload
+
+
+class _Layout:
+    """Hands out the slices of a region, one behind the other."""
+
+    def __init__(self, region: str) -> None:
+        self.region = region
+        self.byte_size = 0
+
+    def take(self, byte_size: int) -> Slice:
+        """The next one."""
+        taken = Slice(self.region, self.byte_size, byte_size)
+        self.byte_size += byte_size + -byte_size % _ALIGNMENT
+        return taken
+
+
+def _output_sizes(interface: ModelInterface, options: RequestOptions, output_bytes: int) -> dict[str, int]:
+    """How much room each output of a request gets, in bytes."""
+    count = math.prod(batch_dims(interface, options.batch_size))
+    sizes = {tensor.name: fixed_bytes(tensor.datatype, tensor.shape) for tensor in interface.outputs}
+    return {
+        name: count * (output_bytes if size is None else size)
+        for name, size in sizes.items()
+        if not options.outputs or name in options.outputs
+    }
+
+
+def _forget(registry: Registry, region: Region) -> None:
+    """A server that is gone knows no region any more, and nothing of it may hide what went wrong before."""
+    with suppress(TritontuneError):
+        registry.unregister(region)
