@@ -6,7 +6,6 @@ from support.builders import point
 from tuner.load.loads import Concurrency, Load, Ramp, Replay, RequestRate
 from tuner.measure.client_view import ClientView
 from tuner.measure.points import OperatingPoint
-from tuner.measure.record import Interval
 from tuner.slo import SLO
 
 LOADS: tuple[Load, ...] = (
@@ -45,10 +44,3 @@ def test_a_point_is_client_bound_when_the_client_says_so() -> None:
 def test_the_average_batch_is_the_servers() -> None:
     assert point().average_batch_size == 2
     assert point().model_copy(update={"server": None}).average_batch_size is None
-
-
-def test_an_interval_in_another_unit() -> None:
-    interval = Interval(value=10, low=8, high=14)
-    assert interval.times(4) == Interval(value=40, low=32, high=56)
-    assert interval.times(4).relative_half_width == interval.relative_half_width == pytest.approx(0.3)
-    assert Interval(value=0, low=0, high=1).relative_half_width == float("inf")

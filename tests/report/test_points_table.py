@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 from support.builders import point
 
-from tuner.load.loads import RequestRate
+from tuner.load.loads import Replay, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.report.points_table import points_table
 
@@ -62,6 +62,10 @@ def test_notes_hold_whatever_a_server_says() -> None:
     assert "INTERNAL: [red]no[/] such thing [/]" in shown(failing)
 
 
+def test_a_recording_may_have_any_name() -> None:
+    assert "replay of day[b].txt" in shown(point(Replay("day[b].txt", (0, 1))))
+
+
 def test_a_slice_without_an_answer_is_shown() -> None:
     stalled = point(RequestRate(5), 0.0, kept_up=False)
     assert "inf" not in " ".join(rows(shown(stalled))[0])
@@ -73,4 +77,14 @@ def test_what_does_not_fit_beside_each_other_comes_below(open_point: OperatingPo
     # Every number is there still, and each row names its load.
     assert {row[0] for row in rows(narrow)} == {"500"}
     assert sorted(cell for row in rows(narrow) for cell in row[1:]) == sorted(rows(wide)[0][1:])
+    assert "…" not in narrow
     assert max(map(len, narrow.splitlines())) <= 80
+
+
+def test_an_ordinary_terminal_takes_two_tables(open_point: OperatingPoint) -> None:
+    points = [each.model_copy(update={"responses": None}) for each in (open_point, point(8, 12_345, 1_234))]
+    text = shown(*points, width=100)
+    results, breakdown = (line.split() for line in text.splitlines() if " ms " in line)
+    assert (results[0], results[-1]) == (breakdown[0], "errors") == ("load", "errors")
+    assert breakdown[1:3] == ["queue", "ms"]
+    assert "…" not in text

@@ -42,8 +42,10 @@ OnRequest = Callable[[Talk, int], None]
 
 
 def echo(talk: Talk, stream: int) -> None:
-    """Answer with what was asked."""
-    talk.side.answer(stream, bytes(talk.side.asked.pop(stream).body[5:]))
+    """Answer with what was asked, but for what was cancelled meanwhile."""
+    asked = talk.side.asked.pop(stream)
+    if asked.reset is None:
+        talk.side.answer(stream, bytes(asked.body[5:]))
 
 
 def keep_silent(_talk: Talk, _stream: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from h2.config import H2Configuration
@@ -17,6 +18,7 @@ from h2.events import (
     StreamEnded,
     StreamReset,
 )
+from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 GOOD_HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
@@ -120,4 +122,6 @@ class ServerSide:
             piece = min(step, count - at)
             self.give(0, piece)
             if not ended:
-                self.give(stream, piece)
+                # It may have been reset in what came with this piece.
+                with suppress(StreamClosedError, KeyError):
+                    self.give(stream, piece)

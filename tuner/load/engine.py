@@ -234,7 +234,6 @@ class _Worker:
             self._process.kill()
             self._process.wait()
             self._words.close()
-        self.busy = False
 
     def _send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
         try:

@@ -15,7 +15,7 @@ from tuner.slo import Percentile
 
 # Above this share of a core, answers wait for the client to read them.
 _BUSY = 0.70
-# A request this late, in ms and as a share of what most of them take, changes what is measured.
+# So much lateness, in ms and as a share of the latency, changes what is measured.
 _LATE_MS, _LATE = 1.0, 0.10
 _LAG_PERCENTILES: tuple[Percentile, ...] = ("p50", "p99")
 
@@ -39,9 +39,10 @@ class ClientView(Record):
 def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
     """What the samples of a load say of who offered it.
 
-    The client was the limit where it took more than 70 % of a core in each process, or, in an open loop, where one
-    request in 100 was sent more than 1 ms late and more than 10 % of the median latency late; but not where requests
-    waited because all connections were full, which is the server's doing.
+    The client was the limit where it took more than 70 % of a core in each process, or, in an open loop, where its
+    lateness is a part of what is measured: p99 of the send lag above 1 ms, and above 10 % of p99 of the latency, which
+    counts from when a request was due. But not where requests waited because all connections were full: that is the
+    server's doing.
 
     Args:
         samples: All of the load.
@@ -55,7 +56,7 @@ def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
         lag_ms = {name: float(np.quantile(lags_ms, share_of(name))) for name in _LAG_PERCENTILES}
     bound = _busy(cpu, samples.processes)
     if lag_ms and not bound and not samples.waiting:
-        bound = _late(lag_ms["p99"], float(np.median(window.latency_ms)))
+        bound = _late(lag_ms["p99"], float(np.quantile(window.latency_ms, share_of("p99"))))
     return ClientView(cpu=cpu, processes=samples.processes, send_lag_ms=lag_ms, bound=bound)
 
 
@@ -66,7 +67,7 @@ def _busy(cpu: float, processes: int) -> str | None:
     return f"the load generator took {cpu:.0%} of a core{each}"
 
 
-def _late(lag_p99_ms: float, median_ms: float) -> str | None:
-    if lag_p99_ms <= max(_LATE_MS, _LATE * median_ms):
+def _late(lag_p99_ms: float, latency_p99_ms: float) -> str | None:
+    if lag_p99_ms <= max(_LATE_MS, _LATE * latency_p99_ms):
         return None
     return f"one request in 100 was sent {lag_p99_ms:.3g} ms late or more"

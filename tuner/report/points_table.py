@@ -54,7 +54,6 @@ class _Tables:
                 columns = []
             columns += subject
         yield self._table(columns)
-        # No markup: an error message may hold brackets.
         if notes := "\n".join(notes_on(self._points)):
             yield Text(notes, style="yellow")
 
@@ -67,7 +66,8 @@ class _Tables:
         for title, _ in columns:
             table.add_column(title, justify="right")
         for point, cells in zip(self._points, zip(*(cells for _, cells in columns), strict=True), strict=True):
-            table.add_row(*cells, style="yellow" if point.client_bound or point.kept_up is False else None)
+            # No markup: the name of a recording may hold brackets, and so may an error message.
+            table.add_row(*map(Text, cells), style="yellow" if point.client_bound or point.kept_up is False else None)
         return table
 
 

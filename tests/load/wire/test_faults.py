@@ -1,0 +1,214 @@
+"""Peers that do wrong, or go away, while an offer goes on."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+from support.certificates import Certificates
+from support.connections import SETTINGS, raw_answer
+from support.http2_peer import Http2Peer, Talk, echo, keep_silent, plan_for
+from support.offers import count, never, offer
+from support.socket_peer import SocketPeer, reset
+
+from tuner.load.loads import Concurrency, Load, Replay, RequestRate
+from tuner.load.wire import frames
+from tuner.load.wire.driver import WireDriver
+from tuner.load.workload import Plan
+from tuner.servers.endpoint import Tls
+
+LOST = "UNAVAILABLE: the connection is lost: "
+
+
+@contextmanager
+def driving(plan: Plan) -> Iterator[WireDriver]:
+    driver = WireDriver(plan)
+    try:
+        yield driver
+    finally:
+        driver.close()
+
+
+def goes_away_after(most: int, talk: Talk, stream: int) -> None:
+    """Takes so many requests on a connection; what comes later is for another."""
+    if talk.count > most:
+        del talk.side.asked[stream]
+        return
+    echo(talk, stream)
+    if talk.count == most:
+        talk.flush()
+        talk.plug.sendall(frames.frame(frames.GOAWAY, 0, 0, stream.to_bytes(4, "big") + bytes(4)))
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_a_server_that_goes_away_again_and_again_loses_no_request(connections: int) -> None:
+    def serve(talk: Talk, stream: int) -> None:
+        goes_away_after(50, talk, stream)
+
+    with Http2Peer(serve) as peer, driving(peer.plan(connections=connections)) as driver:
+        samples = offer(driver, Replay("test", tuple(range(0, 500_000_000, 1_000_000))), never)
+        assert len(samples) == 500
+        assert samples.ok.all()
+        assert peer.accepted >= 10
+        closed = offer(driver, Concurrency(8), count(500))
+        assert closed.ok.all()
+
+
+def test_requests_that_are_refused_now_and_then_are_answered_all_the_same() -> None:
+    def serve(talk: Talk, stream: int) -> None:
+        if talk.count % 5 == 0:
+            talk.side.h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
+        else:
+            echo(talk, stream)
+
+    with Http2Peer(serve) as peer, driving(peer.plan()) as driver:
+        for load in (Concurrency(4), RequestRate(1_000)):
+            samples = offer(driver, load, count(200))
+            assert samples.ok.all()
+        assert peer.accepted == 1
+
+
+@pytest.mark.parametrize("load", [Concurrency(4), RequestRate(400)])
+@pytest.mark.parametrize("how", ["half closed", "reset", "nonsense"])
+def test_a_connection_that_breaks_costs_what_was_under_way_on_it(load: Load, how: str) -> None:
+    def serve(talk: Talk, stream: int) -> None:
+        if talk.count % 50:
+            echo(talk, stream)
+            return
+        talk.flush()
+        talk.plug.sendall(raw_answer(stream, b"request")[:-7])
+        if how == "half closed":
+            talk.plug.shutdown(socket.SHUT_WR)
+        elif how == "reset":
+            reset(talk.plug)
+        else:
+            talk.plug.sendall(b"\0\0\0\0\0\0\0\0\0")
+        while talk.plug.recv(1 << 16):
+            pass
+
+    with Http2Peer(serve) as peer, driving(peer.plan()) as driver:
+        samples = offer(driver, load, count(400))
+        assert peer.accepted > 4
+    assert samples.ok.mean() > 0.7
+    assert all(message.startswith(LOST) for message in samples.errors)
+    assert sum(samples.errors.values()) == np.count_nonzero(~samples.ok) >= 4
+
+
+@pytest.mark.parametrize("load", [Concurrency(4), RequestRate(200)])
+def test_a_server_that_stops_reading_costs_its_requests_only(load: Load) -> None:
+    """They are large, and go nowhere from some moment on; when it reads again, all is well again."""
+    stalled, reading = threading.Event(), threading.Event()
+
+    def serve(talk: Talk, stream: int) -> None:
+        if talk.count == 1:
+            talk.side.give(0, 1 << 30)
+        elif talk.count == 10:
+            stalled.set()
+            reading.wait(60)
+        echo(talk, stream)
+
+    settings = {SettingCodes.INITIAL_WINDOW_SIZE: 1 << 30}
+    with (
+        Http2Peer(serve, settings=settings) as peer,
+        driving(peer.plan(bytes(1_000_000), request_timeout_s=0.3)) as driver,
+    ):
+        samples = offer(driver, load, lambda samples: np.count_nonzero(~samples.ok) >= 12, drain_s=0.1)
+        assert stalled.is_set()
+        assert set(samples.errors) == {"DEADLINE_EXCEEDED: no answer in 0.3 s"}
+        reading.set()
+        again = offer(driver, Concurrency(1), lambda samples: bool(samples.ok.any()))
+        assert again.ok.any()
+
+
+def listen(plug: socket.socket) -> None:
+    while plug.recv(1 << 20):
+        pass
+
+
+def answer_in_http_1(plug: socket.socket) -> None:
+    plug.recv(1 << 20)
+    plug.sendall(b"HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n")
+    listen(plug)
+
+
+def break_off(plug: socket.socket) -> None:
+    plug.recv(1 << 20)
+    plug.sendall(SETTINGS[:5])
+
+
+@pytest.mark.parametrize("load", [Concurrency(3), RequestRate(100)])
+@pytest.mark.parametrize(
+    ("serve", "reason"),
+    [
+        (listen, "no HTTP/2 was spoken within 0.2 s"),
+        (answer_in_http_1, "the server does not keep to HTTP/2: it begins with b'HTTP/1.1 505 "),
+        (break_off, "connection closed by the server"),
+    ],
+)
+def test_who_does_not_speak_http_2_ends_in_errors(load: Load, serve: object, reason: str) -> None:
+    assert callable(serve)
+    with SocketPeer(serve) as peer, driving(plan_for(peer.address, request_timeout_s=0.2)) as driver:
+        samples = offer(driver, load, count(10))
+    assert not samples.ok.any()
+    for message in samples.errors:
+        assert message.startswith(f"UNAVAILABLE: failed to connect to {peer.address}: {reason}")
+
+
+def test_who_accepts_and_says_nothing_ends_with_the_offer() -> None:
+    """Its requests fail together, and are tried rarely."""
+    with SocketPeer(listen) as peer, driving(plan_for(peer.address, request_timeout_s=0.2)) as driver:
+        samples = offer(driver, Concurrency(50), count(300))
+        assert len(samples) >= 300
+        assert peer.accepted < 30
+
+
+@pytest.mark.parametrize("load", [Concurrency(8), RequestRate(500)])
+def test_over_tls_as_in_the_clear(certificates: Certificates, load: Load) -> None:
+    with (
+        Http2Peer(context=certificates.serving(mutual=True)) as peer,
+        driving(peer.plan(b"small", bytes(300_000), tls=certificates.mutual)) as driver,
+    ):
+        samples = offer(driver, load, count(200))
+        assert samples.ok.all()
+        assert set(samples.received.tolist()) == {10, 300_005}
+        assert peer.accepted == 1
+
+
+def test_a_certificate_that_is_not_trusted_fails_every_request(certificates: Certificates) -> None:
+    with (
+        Http2Peer(context=certificates.serving()) as peer,
+        driving(peer.plan(tls=Tls(certificates.other_ca))) as driver,
+    ):
+        samples = offer(driver, Concurrency(2), count(4))
+    (message,) = samples.errors
+    assert message.startswith(f"UNAVAILABLE: failed to connect to {peer.address}: its certificate is not trusted: ")
+
+
+@pytest.mark.parametrize("load", [Concurrency(4), RequestRate(300)])
+def test_windows_of_one_byte_are_slow_and_no_more(load: Load) -> None:
+    settings = {SettingCodes.INITIAL_WINDOW_SIZE: 1}
+    with Http2Peer(settings=settings, step=1) as peer, driving(peer.plan(b"", b"twenty bytes or more")) as driver:
+        samples = offer(driver, load, count(50))
+        assert samples.ok.all()
+        assert set(samples.received.tolist()) == {5, 25}
+
+
+def test_several_limits_at_once() -> None:
+    """Few streams, small windows, small frames, and large requests."""
+    settings = {SettingCodes.INITIAL_WINDOW_SIZE: 5_000, SettingCodes.MAX_CONCURRENT_STREAMS: 3}
+    with Http2Peer(settings=settings, step=1_000) as peer, driving(peer.plan(bytes(50_000))) as driver:
+        samples = offer(driver, Concurrency(7), count(50))
+        assert samples.ok.all()
+        assert peer.accepted == 3
+
+
+def test_a_silent_server_is_left_when_the_offer_is_over() -> None:
+    with Http2Peer(keep_silent) as peer, driving(peer.plan(request_timeout_s=60)) as driver:
+        samples = offer(driver, Concurrency(4), lambda _: peer.count == 4, drain_s=0.05)
+        assert len(samples) == 0

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from tuner.measure.record import Interval
+
+
+def test_an_interval_in_another_unit() -> None:
+    interval = Interval(value=10, low=8, high=14)
+    assert interval.times(4) == Interval(value=40, low=32, high=56)
+    assert interval.times(4).relative_half_width == interval.relative_half_width == pytest.approx(0.3)
+
+
+def test_nothing_is_not_known_to_any_share_of_it() -> None:
+    assert Interval(value=0, low=0, high=1).relative_half_width == float("inf")
+
+
+def test_a_record_stays_what_it_is() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Interval(value=1, low=0, high=2).value = 3  # type: ignore[misc]  # that is the point
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Interval.model_validate({"value": 1, "low": 0, "high": 2, "unit": "ms"})
