@@ -55,11 +55,10 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
     assert outcome.recommendation.best is not None
     assert outcome.recommendation.best.point.throughput.value > 10
     assert len(outcome.study.trials) == 2
-    verified = outcome.recommendation.best
-    assert verified.verified
-    # How many finalists there are is for the measurements to say.
-    assert f"verifying trial {verified.trial.number} at {verified.point.load}" in told.events
-    assert [event for event in told.events if not event.startswith("verifying")] == [
+    assert outcome.recommendation.best.verified
+    # How many finalists there are, and which, is for the measurements to say; leftovers are another test's.
+    assert any(event.startswith("verifying trial ") and " at concurrency " in event for event in told.events)
+    assert [event for event in told.events if not event.startswith(("verifying", "removed"))] == [
         "slow began with 0 trials and 600 s",
         "trial 0 began: the config as it is",
         "trial 0 ended",

@@ -57,8 +57,8 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
     with LiveLine(console, job.batch_size) as line, _opened(job, console, line.see) as (model, session):
         try:
             for point in _measured(job, loads, session):
-                console.print(point_in_words(point, job.slo.percentile), highlight=False)
                 points.append(point)
+                console.print(point_in_words(point, job.slo.percentile), highlight=False, markup=False)
         finally:
             # What was measured before an error or Ctrl-C is not lost.
             if csv is not None and points:

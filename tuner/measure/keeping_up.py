@@ -13,7 +13,7 @@ from tuner.measure.window import Window
 # The rate over a short window is off by what was under way at either end of it.
 _FEW = 0.05
 # Standard deviations of a Poisson count.
-_CHANCE = 2.0
+_CHANCE = 3.0
 # Latency that grows by less than 10 ms a second is on its way to a steady state, if it grows at all.
 _GROWTH = 0.01
 
