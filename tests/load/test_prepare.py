@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from tuner.errors import InputError, JobError
+from tuner.load.prepare import prepared
+from tuner.load.workload import Plan, Sequences
+from tuner.options import LoadOptions
+from tuner.servers.endpoint import Endpoint
+
+_GRPC, _HTTP = Endpoint("127.0.0.1:9"), Endpoint("127.0.0.1:9", "http")
+_CONFIG = """
+name: "m" max_batch_size: 8
+input { name: "IN" data_type: TYPE_FP32 dims: 4 }
+output { name: "OUT" data_type: TYPE_FP32 dims: 4 }
+"""
+
+
+def plan(more: str = "", endpoint: Endpoint = _GRPC, **options: Any) -> Plan:
+    effective = text_format.Parse(_CONFIG + more, model_config_pb2.ModelConfig())
+    with prepared(effective, LoadOptions.make(options), endpoint, request_timeout_s=5) as made:
+        return made
+
+
+def message(made: Plan, place: int = 0) -> service_pb2.ModelInferRequest:
+    return service_pb2.ModelInferRequest.FromString(made.workload.requests[place].body)
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "driver"),
+    [
+        ("", {}, "wire"),
+        ("dynamic_batching { }", {"batch_size": 4}, "wire"),
+        ("", {"compression": "gzip"}, "grpcio"),
+        ("model_transaction_policy { decoupled: true }", {}, "grpcio"),
+        ("sequence_batching { }", {}, "grpcio"),
+        ("", {"endpoint": _HTTP}, "http"),
+    ],
+)
+def test_the_driver_is_the_lightest_that_does_it(more: str, options: dict[str, Any], driver: str) -> None:
+    assert plan(more, **options).driver == driver
+
+
+def test_a_pool_of_different_requests_is_made_up() -> None:
+    made = plan(seed=3)
+    assert len({request.body for request in made.workload.requests}) == len(made.workload.requests) == 16
+    assert plan(seed=3).workload == made.workload
+    assert plan(seed=4).workload != made.workload
+    assert len({request.body for request in plan(input_data="zero").workload.requests}) == 1
+
+
+def test_what_goes_with_each_request_is_in_it() -> None:
+    made = plan(batch_size=2, priority=1, queue_timeout="20ms", request_parameter=["deep:true:bool"], connections=3)
+    said = message(made)
+    assert list(said.inputs[0].shape) == [2, 4]
+    assert said.parameters["priority"].uint64_param == 1
+    assert said.parameters["timeout"].int64_param == 20_000
+    assert said.parameters["deep"].bool_param is True
+    assert (made.workload.batch_size, made.connections, made.request_timeout_s) == (2, 3, 5)
+
+
+def test_sequences_are_of_the_pool_or_are_the_streams_of_a_file(tmp_path: Path) -> None:
+    stateful = "sequence_batching { }"
+    assert plan(stateful).workload.sequences == Sequences(length=20)
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps({"data": [[{"IN": [1, 2, 3, 4]}] * 3, [{"IN": [4, 3, 2, 1]}] * 2]}))
+    made = plan(stateful, input_data=str(file))
+    assert made.workload.sequences == Sequences(length=None)
+    assert [len(stream) for stream in made.workload.streams] == [3, 2]
+    assert plan(stateful, input_data=str(file), sequence_length=5).workload.sequences == Sequences(length=5)
+
+
+def test_what_does_not_go_together_is_said() -> None:
+    with pytest.raises(JobError, match="--compression is for gRPC"):
+        plan(endpoint=_HTTP, compression="gzip")
+    with pytest.raises(JobError, match="HTTP brings one response to a request"):
+        plan("model_transaction_policy { decoupled: true }", endpoint=_HTTP)
+    with pytest.raises(InputError, match="has no input 'X'"):
+        plan(shape=["X:4"])

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.inference_peer import InferencePeer, request_for
+from support.repositories import ModelRepositoryFactory
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from tuner.errors import ServerError
+from tuner.load.engine import WorkerEngine
+from tuner.load.loads import Concurrency, Load
+from tuner.load.protocols import Samples, Watch
+from tuner.load.workload import Plan, Request, Workload
+from tuner.measure.level import LevelRules
+from tuner.measure.session import Session, open_session
+from tuner.options import LoadOptions
+from tuner.servers.endpoint import Endpoint
+from tuner.servers.process import ProcessLauncher
+from tuner.servers.protocols import Launch, Server
+
+QUICK = LevelRules(min_s=0.1, max_s=0.2, first_look_s=0.05)
+
+
+@pytest.fixture
+def server(
+    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> Iterator[Server]:
+    model_repository.add("identity")
+    with triton_launcher.launch(Launch(model_repository.path, "identity", tmp_path / "log", 30)) as running:
+        yield running
+
+
+@pytest.mark.triton
+def test_a_model_that_answers_is_measured_and_its_samples_are_shown(server: Server) -> None:
+    seen: list[tuple[Load, int]] = []
+    with open_session(
+        Endpoint(server.grpc_address),
+        "identity",
+        LoadOptions(batch_size=2),
+        rules=QUICK,
+        health=server.check,
+        see=lambda load, samples: seen.append((load, len(samples))),
+    ) as session:
+        point = session.measure(Concurrency(2))
+    assert session.effective.name == "identity"
+    assert 0 < session.first_answer_s < 30
+    assert (point.load, point.errors, point.batch_size) == (Concurrency(2), 0, 2)
+    assert {load for load, _ in seen} == {Concurrency(2)}
+    assert seen[-1][1] >= point.requests
+
+
+@pytest.mark.triton
+def test_a_version_that_is_not_there(server: Server) -> None:
+    with (
+        pytest.raises(ServerError, match="version 7"),
+        open_session(
+            Endpoint(server.grpc_address), "identity", LoadOptions(), version="7", rules=QUICK, health=server.check
+        ),
+    ):
+        pass
+
+
+class Busy(WorkerEngine):
+    """One process of it is never enough: so much CPU do its samples say that each took, until there are three."""
+
+    def offer(self, load: Load, watch: Watch, *, first_look_s: float) -> Samples:
+        samples = super().offer(load, watch, first_look_s=first_look_s)
+        share = 0.9 if samples.processes < 3 else 0.2
+        return replace(samples, cpu_s=share * samples.wall_s * samples.processes)
+
+
+@pytest.mark.parametrize(("most", "processes"), [(8, 4), (2, 2), (1, 1)])
+def test_a_client_that_is_the_limit_gets_more_processes_where_there_are_cores(most: int, processes: int) -> None:
+    with InferencePeer() as peer:
+        requests = (Request(request_for("echo")),)
+        plan = Plan("wire", Endpoint(peer.address), Workload("echo", (requests,)), 5.0)
+        with Busy(plan) as engine:
+            session = Session(
+                model_config_pb2.ModelConfig(),
+                0.0,
+                plan,
+                engine,
+                most,
+                service_pb2.ModelStatistics,
+                lambda: None,
+                QUICK,
+            )
+            point = session.measure(Concurrency(8))
+            assert engine.processes == point.client.processes == processes
+    assert point.client_bound is (processes < 3)
