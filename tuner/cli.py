@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -169,6 +170,8 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 def main() -> NoReturn:
     """The entry point: every error is one line, and its exit code says of which kind it is."""
     _end_on_sigterm()
+    # gRPC would write of its own accord what an error says in one line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as ended:

@@ -17,6 +17,7 @@ from tuner.servers.endpoint import Endpoint, Tls
 from tuner.slo import SLO
 
 _MOST_LEVELS = 1_000
+_HIGHEST_RATE = 1e7
 _RAMP = re.compile(r"([\d.]+):([\d.]+):(.+)")
 
 
@@ -54,7 +55,18 @@ def _concurrencies(value: Any) -> Any:
 
 
 def _rates(value: Any) -> Any:
-    return value if value == "max" else _levels(value)
+    if value == "max":
+        return value
+    levels = _levels(value)
+    if isinstance(value, str) and not all(0 < level <= _HIGHEST_RATE for level in levels):
+        raise ValueError(f"{value!r} is none; write requests a second above 0, as 100,200, or START:END:STEP, or max")
+    return levels
+
+
+def _version(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"([1-9][0-9]*)?", value):
+        raise ValueError(f"{value!r} is no version; it is a number of 1 and more")
+    return value
 
 
 def _ramp(value: Any) -> Any:
@@ -70,7 +82,7 @@ def _ramp(value: Any) -> Any:
     return (*rates, parse_duration(parts[3]))
 
 
-Rate = Annotated[float, Field(gt=0, le=1e7)]
+Rate = Annotated[float, Field(gt=0, le=_HIGHEST_RATE)]
 
 
 class MeasureJob(LoadOptions, ServerOptions):
@@ -102,7 +114,7 @@ class MeasureJob(LoadOptions, ServerOptions):
     tls_key: Path | None = None
     tls_name: str | None = None
     model: str | None = None
-    model_version: Annotated[str, Field(pattern=r"^([1-9][0-9]*)?$")] = ""
+    model_version: Annotated[str, BeforeValidator(_version)] = ""
     concurrency: Annotated[
         tuple[Annotated[int, Field(ge=1, le=65536)], ...] | None, Field(min_length=1), BeforeValidator(_concurrencies)
     ] = None
@@ -128,6 +140,8 @@ class MeasureJob(LoadOptions, ServerOptions):
             raise ValueError("--tls-key is the key of a certificate; name that with --tls-cert")
         if self.slo.root and self.rate != "max":
             raise ValueError("--slo is a limit for --rate max")
+        if "arrivals" in given and not (self.rate or self.ramp):
+            raise ValueError("--arrivals says how a --rate or a --ramp is spread, and there is none")
         return self
 
     @property

@@ -56,7 +56,14 @@ def test_a_pool_of_different_requests_is_made_up() -> None:
 
 
 def test_what_goes_with_each_request_is_in_it() -> None:
-    made = plan(batch_size=2, priority=1, queue_timeout="20ms", request_parameter=["deep:true:bool"], connections=3)
+    made = plan(
+        "dynamic_batching { priority_levels: 2 }",
+        batch_size=2,
+        priority=1,
+        queue_timeout="20ms",
+        request_parameter=["deep:true:bool"],
+        connections=3,
+    )
     said = message(made)
     assert list(said.inputs[0].shape) == [2, 4]
     assert said.parameters["priority"].uint64_param == 1
@@ -83,3 +90,17 @@ def test_what_does_not_go_together_is_said() -> None:
         plan("model_transaction_policy { decoupled: true }", endpoint=_HTTP)
     with pytest.raises(InputError, match="has no input 'X'"):
         plan(shape=["X:4"])
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"sequences": 2}, "--sequences has no use: model 'm' does not batch sequences"),
+        ({"string_data": "x"}, "--string-data has no use: model 'm' takes no strings"),
+        ({"priority": 1}, "--priority has no use: model 'm' has no priority levels"),
+    ],
+)
+def test_nothing_is_ignored_in_silence(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(JobError) as raised:
+        plan(**options)
+    assert str(raised.value) == complaint

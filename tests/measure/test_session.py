@@ -49,7 +49,7 @@ def test_a_model_that_answers_is_measured_and_its_samples_are_shown(server: Serv
     assert 0 < session.first_answer_s < 30
     assert (point.load, point.errors, point.batch_size) == (Concurrency(2), 0, 2)
     assert {load for load, _ in seen} == {Concurrency(2)}
-    assert seen[-1][1] >= point.requests
+    assert seen[-1][1] > 0.5 * point.requests
 
 
 @pytest.mark.triton

@@ -50,26 +50,42 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
     """
     job = MeasureJob.make(options)
     loads = job.loads
-    if csv is not None and not csv.absolute().parent.is_dir():
-        raise JobError(f"--csv: there is no folder {csv.parent} to write {csv.name} into")
+    if csv is not None:
+        _check_writable(csv)
     console = Console(stderr=True)
     points: list[OperatingPoint] = []
-    with LiveLine(console, job.batch_size) as line, _opened(job, console, line.see) as (model, session):
-        try:
+    model = ""
+    try:
+        with LiveLine(console, job.batch_size) as line, _opened(job, console, line.see) as (model, session):
             for point in _measured(job, loads, session):
                 points.append(point)
                 console.print(point_in_words(point, job.slo.percentile), highlight=False, markup=False)
-        finally:
-            # What was measured before an error or Ctrl-C is not lost.
-            if csv is not None and points:
-                csv.write_text(points_csv(points), encoding="utf-8")
+    finally:
+        # What was measured before an error or Ctrl-C is not lost.
+        if points:
+            _tell(model, points, as_json=as_json, csv=csv)
+    if job.rate == "max":
+        _tell_highest(points, job, console if as_json else results_console())
+
+
+def _check_writable(file: Path) -> None:
+    if file.is_dir():
+        raise JobError(f"--csv: {file} is a folder; name a file in it")
+    if not file.absolute().parent.is_dir():
+        raise JobError(f"--csv: there is no folder {file.parent} to write {file.name} into")
+
+
+def _tell(model: str, points: list[OperatingPoint], *, as_json: bool, csv: Path | None) -> None:
     if as_json:
         told = {"schema": 1, "model": model, "points": [measured_point_json(point) for point in points]}
         click.echo(json.dumps(told))
     else:
         results_console().print(points_table(points))
-    if job.rate == "max":
-        _tell_highest(points, job, console if as_json else results_console())
+    if csv is not None:
+        try:
+            csv.write_text(points_csv(points), encoding="utf-8")
+        except OSError as error:
+            raise JobError(f"--csv: {csv} cannot be written: {error.strerror}") from None
 
 
 def _measured(job: MeasureJob, loads: tuple[Load, ...], session: Session) -> Iterator[OperatingPoint]:

@@ -24,6 +24,8 @@ from tuner.servers.endpoint import Endpoint
 _REQUEST_POOL = 16
 # Of a sequence that is made of a pool, and not of recorded steps.
 _SEQUENCE_LENGTH = 20
+_OF_SEQUENCES = {"sequence_length", "sequence_length_variation", "sequences"}
+_OF_STRINGS = {"string_length", "string_data"}
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def prepared(
 
     Raises:
         InputError: requests cannot be made for the model.
-        JobError: an option does not go with the model, the protocol, or the server.
+        JobError: an option does not go with the model, the protocol, or the server, or has no use with them.
     """
     stateful = effective.HasField("sequence_batching")
     request_options = RequestOptions(
@@ -59,6 +61,7 @@ def prepared(
         decoupled=effective.model_transaction_policy.decoupled,
     )
     interface = ModelInterface.of(effective)
+    _check_use(effective, interface, options)
     streams = _streams(interface, options)
     with _workload(interface, streams, request_options, options, endpoint) as workload:
         yield Plan(
@@ -69,6 +72,23 @@ def prepared(
             connections=options.connections,
             compression=options.compression,
         )
+
+
+def _check_use(effective: model_config_pb2.ModelConfig, interface: ModelInterface, options: LoadOptions) -> None:
+    """Say so where an option would be ignored."""
+
+    def refuse(names: set[str], why: str) -> None:
+        if given := sorted(names & options.model_fields_set):
+            raise JobError(f"--{given[0].replace('_', '-')} has no use: {why}")
+
+    if not effective.HasField("sequence_batching"):
+        refuse(_OF_SEQUENCES, f"model {effective.name!r} does not batch sequences")
+    if options.input_data not in MADE_UP:
+        refuse(_OF_STRINGS, "what is sent is in --input-data")
+    if all(tensor.datatype != "BYTES" for tensor in interface.inputs):
+        refuse(_OF_STRINGS, f"model {effective.name!r} takes no strings")
+    if not effective.dynamic_batching.priority_levels:
+        refuse({"priority"}, f"model {effective.name!r} has no priority levels")
 
 
 def _sequences(options: LoadOptions) -> Sequences:

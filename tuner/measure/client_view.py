@@ -17,6 +17,8 @@ from tuner.slo import Percentile
 _BUSY = 0.70
 # So much lateness, in ms and as a share of the latency, changes what is measured.
 _LATE_MS, _LATE = 1.0, 0.10
+# One in so many is the latest of all, and tells of a moment, not of the client.
+_FEWEST_FOR_P99 = 100
 _LAG_PERCENTILES: tuple[Percentile, ...] = ("p50", "p99")
 
 
@@ -39,10 +41,10 @@ class ClientView(Record):
 def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
     """What the samples of a load say of who offered it.
 
-    The client was the limit where it took more than 70 % of a core in each process, or, in an open loop, where its
-    lateness is a part of what is measured: p99 of the send lag above 1 ms, and above 10 % of p99 of the latency, which
-    counts from when a request was due. But not where requests waited because all connections were full: that is the
-    server's doing.
+    The client was the limit where it took more than 70 % of a core in each process, or, in an open loop of 100 requests
+    and more, where its lateness is a part of what is measured: p99 of the send lag above 1 ms, and above 10 % of p99 of
+    the latency, which counts from when a request was due. But not where requests waited because all connections were
+    full: that is the server's doing.
 
     Args:
         samples: All of the load.
@@ -55,7 +57,7 @@ def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
         lags_ms = samples.lag_us[window.covers(samples)] / 1e3
         lag_ms = {name: float(np.quantile(lags_ms, share_of(name))) for name in _LAG_PERCENTILES}
     bound = _busy(cpu, samples.processes)
-    if lag_ms and not bound and not samples.waiting:
+    if lag_ms and not bound and not samples.waiting and len(window) >= _FEWEST_FOR_P99:
         bound = _late(lag_ms["p99"], float(np.quantile(window.latency_ms, share_of("p99"))))
     return ClientView(cpu=cpu, processes=samples.processes, send_lag_ms=lag_ms, bound=bound)
 

@@ -58,6 +58,12 @@ def throughput(window: Window) -> Interval:
     return Interval(value=rate, low=max(0.0, rate - half), high=rate + half)
 
 
+def poisson_rate(count: int, length_s: float) -> Interval:
+    """Events a second, of so many in so long, with the exact interval of a Poisson process (Garwood 1936)."""
+    low = _gamma(_TAIL, count) if count else 0.0
+    return Interval(value=count / length_s, low=low / length_s, high=_gamma(1 - _TAIL, count + 1) / length_s)
+
+
 def percentiles(window: Window) -> Mapping[Percentile, Interval]:
     """Latency percentiles in ms, each with the interval that follows from that of the share of requests below it.
 

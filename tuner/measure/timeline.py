@@ -13,11 +13,11 @@ from tuner.load.protocols import Responses, Samples
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
-from tuner.measure.statistics import throughput
+from tuner.measure.statistics import poisson_rate, throughput
 from tuner.measure.window import Window, whole_window
 
-# So many events are not seen in one of 40 cases where they are expected: -ln(0.025).
-_NOT_SEEN = 3.69
+# Fewer completions lie too far apart to count from one to another.
+_FEW = 50
 
 
 def timeline(samples: Samples, load: Ramp, *, slices: int = 10, batch_size: int = 1) -> tuple[OperatingPoint, ...]:
@@ -64,9 +64,9 @@ def _part(samples: Samples, chosen: npt.NDArray[np.bool_]) -> Samples:
 
 
 def _answered_per_s(whole: Window, begin_ns: int, end_ns: int) -> Interval:
-    """The rate of requests that were answered between two times, from one completion to another."""
+    """The rate of requests that were answered between two times: from one completion to another, if there are many."""
     first, last = np.searchsorted(whole.done_ns, [begin_ns, end_ns], side="right")
-    if first == last:
-        return Interval(value=0.0, low=0.0, high=_NOT_SEEN / ((end_ns - begin_ns) / 1e9))
+    if last - first < _FEW:
+        return poisson_rate(int(last - first), (end_ns - begin_ns) / 1e9)
     start_ns = int(whole.done_ns[first - 1]) if first else begin_ns
     return throughput(Window(start_ns, whole.done_ns[first:last], whole.latency_ms[first:last]))

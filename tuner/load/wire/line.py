@@ -22,6 +22,7 @@ _SMALL_READ, _LARGE_READ = 1 << 16, 1 << 20
 # Pieces of one system call; the kernel takes 1,024.
 _PIECES = 512
 _RECORD_BYTES = 1 << 14  # of TLS, at most
+_AT_ONCE = struct.pack("ii", 1, 0)
 _CLOSED = "connection closed by the server"
 
 
@@ -158,7 +159,12 @@ class Line:
             pass
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket; what the kernel holds still goes to the peer."""
+        self.plug.close()
+
+    def reset(self) -> None:
+        """Close the socket so that nothing more goes to the peer, and what it has not read is lost."""
+        self.plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.plug.close()
 
     def _send_encrypted(self, out: list[bytes | memoryview]) -> None:
