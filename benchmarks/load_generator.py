@@ -1,8 +1,8 @@
 """Our load generator against NVIDIA's perf_analyzer: what each costs, adds, and reaches, on one server in one run.
 
 Starts the Triton of the wheel nvidia-pytriton with an identity model whose answers come from the response cache, so
-that the client is the limit, and lets both tools load it in turns. Each number is the median over the rounds; CPU time and
-the server's own success count are read from outside, in the same seconds, for both tools alike.
+that the client is the limit, and lets both tools load it in turns. Each number is the median over the rounds; CPU time
+and the server's own success count are read from outside, in the same seconds, for both tools alike.
 
     python benchmarks/load_generator.py --perf-analyzer PATH
 

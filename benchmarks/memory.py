@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py [--minutes 10] [--rate 10000]
 
-Offers an open loop to the Triton of the wheel nvidia-pytriton, with an identity model whose answers come from the response
-cache, and looks at the samples as often, and into as many of them, as a measurement does. Prints a line a look, and the
-peak. What two processes share is counted once (PSS); Triton is not counted.
+Offers an open loop to the Triton of the wheel nvidia-pytriton, with an identity model whose answers come from the
+response cache, and looks at the samples as often, and into as many of them, as a measurement does. Prints a line a look,
+and the peak. What two processes share is counted once (PSS); Triton is not counted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from typing_extensions import Self
 
 from tuner.load.engine import WorkerEngine
 from tuner.load.inputs.made_up import make_inputs
@@ -105,7 +106,7 @@ class _Memory:
             self.now_mb = sum(process.memory_full_info().pss for process in self._processes) / 1e6
             self.peak_mb = max(self.peak_mb, self.now_mb)
 
-    def __enter__(self) -> _Memory:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
