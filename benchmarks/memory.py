@@ -3,8 +3,8 @@
     python benchmarks/memory.py [--minutes 10] [--rate 10000]
 
 Offers an open loop to the Triton of the wheel nvidia-pytriton, with an identity model whose answers come from the
-response cache, and looks at the samples as often, and into as many of them, as a measurement does. Prints a line a look,
-and the peak. What two processes share is counted once (PSS); Triton is not counted.
+response cache, and looks at the samples as often, and into as many of them, as a measurement does. Prints some lines
+on the way, and the peak. What two processes share is counted once (PSS); Triton is not counted.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def main() -> None:
         with _Memory() as memory:
             watch = _Watch(options.minutes * 60, memory)
             samples = engine.offer(RequestRate(options.rate, "constant"), watch, first_look_s=0.15)
+        if not len(samples):
+            raise SystemExit("no request was answered")
         failed = np.count_nonzero(~samples.ok)
         late = np.percentile(samples.lag_us, 99) / 1e3
         print(

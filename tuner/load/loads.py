@@ -26,7 +26,7 @@ class Concurrency:
 
 @dataclass(frozen=True)
 class RequestRate:
-    """Open loop: so many requests a second, sent when they are due, however many are under way."""
+    """Open loop: so many requests a second, due at times of their own, however many are under way."""
 
     per_s: float
     distribution: Distribution = "poisson"

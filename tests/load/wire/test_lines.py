@@ -269,6 +269,40 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
+def test_a_connection_that_takes_nothing_more_is_given_up_with_what_was_on_it() -> None:
+    """What comes next would wait behind bytes that nobody wants."""
+    clogged, reading = threading.Event(), threading.Event()
+
+    def serve(talk: Talk, stream: int) -> None:
+        if talk.number:
+            echo(talk, stream)
+            return
+        talk.side.give(0, 1 << 30)
+        talk.flush()
+        clogged.set()
+        reading.wait(60)
+
+    settings = {SettingCodes.INITIAL_WINDOW_SIZE: 1 << 30}
+    with Http2Peer(serve, settings=settings) as peer, lines_of(peer.plan()) as lines:
+        submit(lines)
+        await_that(lines, clogged.is_set)
+        line = lines.only
+        assert line
+        await_that(lines, lambda: line.connection._window > 1 << 29)
+        for slot in range(1, 5):
+            lines.submit(Stream(framed_of(bytes(4_000_000)), slot, 0))
+        lines.flush()
+        assert line.connection.out
+        lines.cancel_all()
+        assert lines.only is None
+        submit(lines, 2)
+        assert ended(lines, 2) == well(0, 1)
+        reading.set()
+        # The peer has lost what it had not read.
+        peer._threads[1].join(20)
+        assert len(peer.talks[0].side.asked) < 3
+
+
 def rest_until(lines: Lines, pipe: tuple[int, int], condition: Callable[[], bool]) -> None:
     """Rest until something is so."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -155,6 +156,33 @@ def test_an_open_loop_counts_what_waits_for_a_server_that_takes_nothing() -> Non
     assert np.diff(samples.sent_ns[first]).tolist() == [2_000_000] * 19
     assert (samples.lag_us[first] > 2_000 * (19 - np.arange(20))).all()
     assert ((samples.done_ns - samples.sent_ns) // 1_000 >= samples.lag_us).all()
+
+
+def test_an_open_loop_does_not_swamp_a_server() -> None:
+    """What is due beyond some number waits, in order, and is timed from when it was due."""
+    answering = threading.Event()
+
+    def serve(talk: Talk, stream: int) -> None:
+        if answering.is_set():
+            echo(talk, stream)
+
+    def release(samples: Samples) -> bool:
+        if samples.waiting == 3000 - 1024 and peer.count == 1024 and not answering.is_set():
+            answering.set()
+            (talk,) = peer.talks
+            for stream in list(talk.side.asked):
+                echo(talk, stream)
+            talk.flush()
+        return False
+
+    with Http2Peer(serve) as peer, driving(peer.plan(request_timeout_s=60)) as driver:
+        samples = offer(driver, Replay("test", tuple(range(3000))), release)
+    assert answering.is_set()
+    assert samples.errors == {}
+    assert len(samples) == 3000
+    due = np.argsort(samples.sent_ns)
+    assert np.diff(samples.sent_ns[due]).tolist() == [1] * 2999
+    assert (np.diff(samples.lag_us[due]) >= -1).all()
 
 
 def test_an_open_loop_that_is_over_ends_by_itself_when_all_has_ended() -> None:

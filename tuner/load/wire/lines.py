@@ -19,8 +19,6 @@ FIRST_PAUSE_NS: Final = 10_000_000
 LONGEST_PAUSE_NS: Final = 250_000_000
 
 _MOST_LINES = 256
-# More requests on one connection than a server in good health leaves unanswered at the end of an offer.
-_BACKLOG = 512
 
 
 class Lines:
@@ -143,19 +141,14 @@ class Lines:
                 self._collect(line)
 
     def cancel_all(self) -> None:
-        """Give up all that is under way, so that nothing of it is in the way of what comes next.
-
-        A connection with a backlog goes, too: a server that is far behind would read all of it first, which takes
-        gRPC's own library up to minutes in which it answers nothing, where a reset ends it in a moment.
-        """
-        behind = [line for line in self._lines if len(line.connection.streams) > _BACKLOG]
+        """Give up all that is under way, and connections that are clogged: what comes next would wait behind it."""
         for line in self._lines[:]:
             for stream in list(line.connection.streams.values()):
                 line.connection.cancel(stream, "CANCELLED: the offer is over")
             self._collect(line)
         self.flush()
         for line in self._lines[:]:
-            if line in behind or line.connection.out:
+            if line.connection.out:
                 line.reset()
                 self._lines.remove(line)
         self.ended.clear()

@@ -22,6 +22,10 @@ from tuner.load.worker import Offer
 _TICK_NS: Final = round(TICK_S * 1e9 / 2)
 # Requests that are due together go out together, but not so many that answers wait for them.
 _MOST_AT_ONCE = 64
+# More than any server works on at once. What is due beyond that waits here, and is timed from when it was due all the
+# same: gRPC's library answers nothing at all while there is always more to read (seen with Triton 2.51, which then took
+# minutes to recover, and died of thousands of requests that were cancelled in the end).
+_MOST_UNDER_WAY = 1024
 # Even of answers without content, fewer than `ledger.MOST_AT_ONCE`.
 _SPRINT_BYTES = 1 << 16
 
@@ -213,13 +217,13 @@ class ClosedLoop(Loop):
 
 
 class OpenLoop(Loop):
-    """Sends what is due, however much is under way."""
+    """Sends what is due, however little of it has been answered."""
 
     def __init__(self, lines: Lines, framed: Sequence[Framed], offer: Offer, ledger: LedgerWriter) -> None:
         super().__init__(lines, framed, offer, ledger)
         self._schedule = offer.due_ns()
         self._next_ns = next(self._schedule, None)
-        # When requests were due that found all connections full.
+        # When requests were due that could not be sent yet.
         self._waiting: deque[int] = deque()
 
     def go_on(self) -> None:
@@ -237,13 +241,16 @@ class OpenLoop(Loop):
                 break
 
     def _send_due(self, now_ns: int) -> None:
-        while self._waiting and self._send(self._waiting[0], now_ns):
+        room = _MOST_UNDER_WAY - self.lines.under_way
+        while self._waiting and room > 0 and self._send(self._waiting[0], now_ns):
             self._waiting.popleft()
+            room -= 1
         for _ in range(_MOST_AT_ONCE):
             if self._next_ns is None or self._next_ns > now_ns:
                 return
-            if self._waiting or not self._send(self._next_ns, now_ns):
+            if self._waiting or room <= 0 or not self._send(self._next_ns, now_ns):
                 self._waiting.append(self._next_ns)
+            room -= 1
             self._next_ns = next(self._schedule, None)
 
     def _send(self, due_ns: int, now_ns: int) -> bool:
