@@ -30,10 +30,11 @@ class Outcome(NamedTuple):
     answer: bytes | None
 
 
-def block_of(headers: list[tuple[str, str]]) -> bytes:
-    """A header block as a peer writes it that keeps no table."""
-    encoder = hpack.Encoder()
-    encoder.header_table_size = 0
+def block_of(headers: list[tuple[str, str]], encoder: hpack.Encoder | None = None) -> bytes:
+    """A header block as a peer writes it that keeps no table, at first or later on."""
+    if encoder is None:
+        encoder = hpack.Encoder()
+        encoder.header_table_size = 0
     return bytes(encoder.encode(headers))
 
 
@@ -41,14 +42,14 @@ def raw_answer(
     stream: int,
     content: bytes = b"",
     *,
-    headers: list[tuple[str, str]] = GOOD_HEADERS,
     trailers: list[tuple[str, str]] = GOOD_TRAILERS,
+    encoder: hpack.Encoder | None = None,
 ) -> bytes:
     """The usual three frames."""
     return (
-        frames.frame(HEADERS, END_HEADERS, stream, block_of(headers))
+        frames.frame(HEADERS, END_HEADERS, stream, block_of(GOOD_HEADERS, encoder))
         + frames.frame(DATA, 0, stream, message_of(content))
-        + frames.frame(HEADERS, END_HEADERS | END_STREAM, stream, block_of(trailers))
+        + frames.frame(HEADERS, END_HEADERS | END_STREAM, stream, block_of(trailers, encoder))
     )
 
 

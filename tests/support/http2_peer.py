@@ -59,6 +59,7 @@ class Http2Peer(SocketPeer):
         on_request: What to do with each request.
         settings: As for `ServerSide`.
         step: As for `ServerSide`.
+        room: Window of each connection that it gives at once, beyond what HTTP/2 begins with.
         context: As for `SocketPeer`; it is told to agree to h2.
 
     Attributes:
@@ -71,11 +72,13 @@ class Http2Peer(SocketPeer):
         *,
         settings: Mapping[SettingCodes, int] | None = None,
         step: int | None = None,
+        room: int = 0,
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._on_request = on_request
         self._settings = settings
         self._step = step
+        self._room = room
         self.talks: list[Talk] = []
         if context:
             context.set_alpn_protocols(["h2"])
@@ -100,6 +103,8 @@ class Http2Peer(SocketPeer):
     def _talk(self, plug: socket.socket) -> None:
         talk = Talk(plug, ServerSide(self._settings, step=self._step), len(self.talks))
         self.talks.append(talk)
+        if self._room:
+            talk.side.give(0, self._room)
         talk.flush()
         while data := plug.recv(_READ_BYTES):
             for stream in talk.side.receive(data):

@@ -261,13 +261,31 @@ def test_the_rest_of_a_frame_is_not_counted_for_the_next_request_of_its_slot(fla
 
 
 def test_an_answer_before_the_end_of_its_request_ends_both() -> None:
-    pair = Pair({}, step=0)
-    pair.ask(bytes(100_000))
-    pair.exchange()
-    pair.server.answer(1, b"abcd")
-    pair.client.receive(pair.server.take())
-    assert outcomes(pair.client) == WELL
-    assert pair.client.out == [frames.reset(1, frames.CANCEL)]
+    """The last could be known at a glance."""
+    pair = Pair(step=0)
+    for number in (1, 3, 5, 7):
+        pair.ask(bytes(100_000 if number == 7 else 10))
+        pair.exchange()
+        pair.server.answer(number, b"abcd")
+        pair.client.receive(pair.server.take())
+        assert outcomes(pair.client) == WELL
+    assert pair.client._pattern
+    assert pair.client.out == [frames.reset(7, frames.CANCEL)]
+    pair.client.receive(frames.window_update(0, 1_000_000))
+    assert len(pair.client.out) == 1
+
+
+def test_what_has_come_of_an_answer_before_is_part_of_it() -> None:
+    """Though the rest looks like a whole one."""
+    connection = known(streams=3)
+    connection.receive(raw_answer(1, b"abcd") + raw_answer(3, b"abcd"))
+    connection.receive(begins(5) + data(5, message_of(b"abcd")))
+    connection.receive(raw_answer(5, b"abcd"))
+    assert [error for _, _, error, _ in outcomes(connection)] == [
+        None,
+        None,
+        "INTERNAL: the answer has 18 bytes of 9",
+    ]
 
 
 WRONG = {

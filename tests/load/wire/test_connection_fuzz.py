@@ -41,7 +41,13 @@ payloads = st.one_of(
     st.binary(max_size=40),
 )
 flags = st.one_of(st.sampled_from([0, END_STREAM, END_HEADERS, END_HEADERS | END_STREAM]), st.integers(0, 255))
-frame = st.builds(frames.frame, st.integers(0, 10), flags, streams, payloads)
+ours = st.sampled_from([1, 3, 5, 7])
+ending = st.sampled_from([END_HEADERS, END_HEADERS, END_HEADERS | END_STREAM, 0])
+frame = st.one_of(
+    st.builds(frames.frame, st.integers(0, 10), flags, streams, payloads),
+    st.builds(frames.frame, st.just(frames.HEADERS), ending, ours, st.sampled_from(BLOCKS)),
+    st.builds(frames.frame, st.just(frames.DATA), st.sampled_from([0, 0, END_STREAM]), ours, payloads),
+)
 good = st.builds(raw_answer, st.sampled_from([1, 3, 5, 7, 9]), st.sampled_from([b"abcd", b"efgh", b""]))
 
 
@@ -76,12 +82,18 @@ class Checked:
             self.check()
 
     def again(self) -> None:
-        """Send once more what was refused."""
+        """Send once more what was refused, and the next requests of slots that have ended."""
         while self.refused and self.connection.has_room:
             stream = self.refused.pop()
             stream.begin_anew()
             self.connection.send(stream)
+        while self.finished and self.connection.has_room:
+            stream = self.finished.pop()
+            stream.renew(FRAMED[stream.slot % len(FRAMED)], 0)
+            self.connection.send(stream)
         self.check()
+        for stream in self.connection.streams.values():
+            assert stream.error is None
 
     def receive(self, data: bytes) -> bool:
         try:
@@ -112,6 +124,7 @@ class Checked:
         for stream in self.finished:
             # What is known at a glance is as long as its pattern says, and says no more of itself.
             assert stream.error or (stream.received >= 5 and stream.wanted in {5, stream.received})
+            assert stream.error or stream.answer is None or len(stream.answer) == stream.received
         connection.out.clear()
 
 

@@ -72,6 +72,15 @@ def test_the_window_of_the_connection_may_be_refilled_byte_by_byte() -> None:
     assert pair.whole == [1, 3]
 
 
+def test_small_requests_use_up_the_window_of_the_connection_too() -> None:
+    pair = Pair({WINDOW: 2**31 - 1}, step=0)
+    for slot in range(100):
+        pair.ask(bytes(995), slot=slot)
+    assert len(pair.exchange()) == 65
+    pair.server.give(0, 40_000)
+    assert len(pair.exchange()) == 35
+
+
 def test_the_oldest_request_is_served_first() -> None:
     pair = Pair({WINDOW: 2**31 - 1}, step=0)
     for slot in range(3):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -18,6 +18,7 @@ from tritonclient.grpc import service_pb2
 
 from tuner.load.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.protocols import Samples
+from tuner.load.wire import frames
 from tuner.load.wire.driver import WireDriver
 from tuner.load.workload import Plan, Request
 
@@ -32,6 +33,19 @@ def driving(plan: Plan) -> Iterator[WireDriver]:
         yield driver
     finally:
         driver.close()
+
+
+class Peer(Http2Peer):
+    """Sends nothing but answers, so that the hot path of a closed loop goes on."""
+
+    def __init__(
+        self,
+        on_request: OnRequest = echo,
+        *,
+        settings: Mapping[SettingCodes, int] | None = None,
+        room: int = 1 << 30,
+    ) -> None:
+        super().__init__(on_request, settings=settings, step=0, room=room)
 
 
 def in_bursts(size: int) -> OnRequest:
@@ -49,6 +63,11 @@ def contents_of(talk: Talk) -> list[bytes]:
     return [bytes(talk.side.asked[number].body[5:]) for number in sorted(talk.side.asked)]
 
 
+def answer_of(talk: Talk, stream: int) -> bytes:
+    """As it comes from the peer, also where h2 would not send it."""
+    return raw_answer(stream, b"answer", encoder=talk.side.h2.encoder)
+
+
 def answer_and_remember(talk: Talk, stream: int) -> None:
     talk.side.answer(stream, b"answer")
 
@@ -57,7 +76,7 @@ def answer_and_remember(talk: Talk, stream: int) -> None:
 def test_requests_are_sent_in_turn_and_each_worker_begins_at_another(load: Load) -> None:
     contents = [b"%d" % number for number in range(6)]
     for worker in range(3):
-        with Http2Peer(answer_and_remember) as peer, driving(peer.plan(*contents)) as driver:
+        with Peer(answer_and_remember) as peer, driving(peer.plan(*contents)) as driver:
             offer(driver, load, count(100), worker=worker, workers=3)
             sent = contents_of(peer.talks[0])
         assert sent[:60] == [contents[(2 * worker + at) % 6] for at in range(60)]
@@ -70,7 +89,7 @@ def test_a_closed_loop_holds_its_concurrency() -> None:
         most.append(len(talk.side.asked))
         echo(talk, stream)
 
-    with Http2Peer(serve) as peer, driving(peer.plan()) as driver:
+    with Peer(serve) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, Concurrency(7), count(300))
         assert samples.errors == {}
         assert (np.sort(samples.done_ns) == samples.done_ns).all()
@@ -81,7 +100,7 @@ def test_a_closed_loop_holds_its_concurrency() -> None:
 
 @pytest.mark.parametrize("load", [Concurrency(8), RequestRate(3_000)])
 def test_a_full_ledger_ends_an_offer_with_nothing_under_way(load: Load) -> None:
-    with Http2Peer(in_bursts(8)) as peer, driving(peer.plan()) as driver:
+    with Peer(in_bursts(8)) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, load, never, capacity=50)
         assert 50 <= len(samples) < 58
         assert samples.errors == {}
@@ -96,7 +115,12 @@ def test_a_full_ledger_ends_an_offer_with_nothing_under_way(load: Load) -> None:
 @pytest.mark.parametrize("left", [30, 70_000])
 def test_when_the_numbers_of_streams_run_out_another_connection_goes_on(left: int) -> None:
     """Where there are still some thousands left, only the hot path has to step aside."""
-    with Http2Peer() as peer, driving(peer.plan()) as driver:
+
+    def serve(talk: Talk, stream: int) -> None:
+        # The last four that come together would have one successor too many.
+        in_bursts(4 if stream < LAST_STREAM - 5 else 1)(talk, stream)
+
+    with Peer(serve) as peer, driving(peer.plan()) as driver:
         offer(driver, Concurrency(4), count(20))
         line = driver._lines.only
         assert line
@@ -114,12 +138,28 @@ def test_a_closed_loop_keeps_to_a_limit_of_streams_that_shrinks() -> None:
     def serve(talk: Talk, stream: int) -> None:
         if talk.number == 0 and talk.count == 100:
             talk.side.h2.update_settings({MOST_STREAMS: 2})
+            talk.flush()
+            # It comes alone, so that the hot path sees nothing else.
+            time.sleep(0.02)
         echo(talk, stream)
 
-    with Http2Peer(serve) as peer, driving(peer.plan()) as driver:
+    with Peer(serve) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, Concurrency(6), count(1000))
         assert samples.errors == {}
         assert peer.accepted > 1
+
+
+def test_a_slot_may_be_refused_again_and_again() -> None:
+    """But no request more than twice."""
+
+    def serve(talk: Talk, stream: int) -> None:
+        if talk.count % 10 == 0:
+            talk.side.h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
+        else:
+            echo(talk, stream)
+
+    with Peer(serve) as peer, driving(peer.plan()) as driver:
+        assert offer(driver, Concurrency(1), count(200)).errors == {}
 
 
 def test_a_closed_loop_waits_for_a_server_that_takes_nothing() -> None:
@@ -131,7 +171,7 @@ def test_a_closed_loop_waits_for_a_server_that_takes_nothing() -> None:
         return len(samples) >= 20
 
     released: list[bool] = []
-    with Http2Peer(settings={MOST_STREAMS: 0}) as peer, driving(peer.plan()) as driver:
+    with Peer(settings={MOST_STREAMS: 0}) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, Concurrency(3), release)
         assert released
         assert samples.errors == {}
@@ -148,7 +188,7 @@ def test_an_open_loop_counts_what_waits_for_a_server_that_takes_nothing() -> Non
             peer.talks[0].flush()
         return len(samples) >= 100
 
-    with Http2Peer(settings={MOST_STREAMS: 0}) as peer, driving(peer.plan()) as driver:
+    with Peer(settings={MOST_STREAMS: 0}) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, RequestRate(500, "constant"), release)
     first = np.argsort(samples.sent_ns)[:20]
     assert samples.errors == {}
@@ -175,7 +215,7 @@ def test_an_open_loop_does_not_swamp_a_server() -> None:
             talk.flush()
         return False
 
-    with Http2Peer(serve) as peer, driving(peer.plan(request_timeout_s=60)) as driver:
+    with Peer(serve) as peer, driving(peer.plan(request_timeout_s=60)) as driver:
         samples = offer(driver, Replay("test", tuple(range(3000))), release)
     assert answering.is_set()
     assert samples.errors == {}
@@ -186,7 +226,7 @@ def test_an_open_loop_does_not_swamp_a_server() -> None:
 
 
 def test_an_open_loop_that_is_over_ends_by_itself_when_all_has_ended() -> None:
-    with Http2Peer(in_bursts(3)) as peer, driving(peer.plan()) as driver:
+    with Peer(in_bursts(3)) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, Replay("test", (0, 1_000_000, 100_000_000)), never)
     assert len(samples) == 3
     assert samples.errors == {}
@@ -202,7 +242,7 @@ def slow(talk: Talk, stream: int) -> None:
 
 @pytest.mark.parametrize("load", [Concurrency(3), RequestRate(200)])
 def test_what_is_under_way_at_the_end_is_drained(load: Load) -> None:
-    with Http2Peer(slow) as peer, driving(peer.plan()) as driver:
+    with Peer(slow) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, load, lambda _: peer.count >= 1, drain_s=30)
         assert peer.count > len(samples)
         assert not peer.asked
@@ -211,7 +251,7 @@ def test_what_is_under_way_at_the_end_is_drained(load: Load) -> None:
 
 @pytest.mark.parametrize("load", [Concurrency(3), RequestRate(200)])
 def test_what_does_not_end_in_time_is_cancelled(load: Load) -> None:
-    with Http2Peer(keep_silent) as peer, driving(peer.plan()) as driver:
+    with Peer(keep_silent) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, load, lambda _: peer.count >= 3, drain_s=0.05)
         assert len(samples) == 0
         assert driver._lines.under_way == 0
@@ -227,7 +267,7 @@ def test_one_failure_is_retried_at_once_and_a_row_of_them_waits() -> None:
         talk.side.asked.clear()
         talk.side.fail(stream, 13, "no")
 
-    with Http2Peer(serve) as peer, driving(peer.plan()) as driver:
+    with Peer(serve) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, Concurrency(1), count(6))
     assert samples.errors == {"INTERNAL: no": len(samples)}
     pauses_ms = (samples.sent_ns[1:6] - samples.done_ns[:5]) / 1e6
@@ -244,11 +284,12 @@ def test_a_slot_that_has_recovered_is_as_good_as_before() -> None:
         else:
             echo(talk, stream)
 
-    with Http2Peer(serve) as peer, driving(peer.plan()) as driver:
+    with Peer(serve) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, Concurrency(1), count(60))
     pauses_ms = (samples.sent_ns[1:] - samples.done_ns[:-1]) / 1e6
     assert (pauses_ms[1::4] >= 10).all()
-    assert np.median(pauses_ms[1::4]) < 20
+    # Not the longest, as after so many failures in a row.
+    assert pauses_ms[1::4][5:].min() < 200
     assert samples.ok.tolist()[:8] == [False, False, True, True] * 2
 
 
@@ -257,22 +298,47 @@ def test_an_answer_to_a_request_that_has_not_gone_breaks_nothing(size: int) -> N
     """Such a server has lost its mind. Its answers may count, or its connections be given up."""
 
     def serve(talk: Talk, stream: int) -> None:
-        if talk.count % 10 == 9:
-            talk.side.asked.clear()
-            talk.flush()
-            talk.plug.sendall(b"".join(raw_answer(number, b"answer") for number in (stream, stream + 2, stream + 4)))
-            # h2 knows of the first only.
-            with suppress(OSError):
-                while talk.plug.recv(1 << 16):
-                    pass
-        else:
-            talk.side.asked.clear()
+        del talk.side.asked[stream]
+        if talk.count % 10 != 9:
             talk.side.answer(stream, b"answer")
+            return
+        talk.flush()
+        early = b"".join(answer_of(talk, number) for number in (stream, stream + 2, stream + 4))
+        talk.plug.sendall(early + frames.window_update(0, 1))
+        # h2 would not have what follows.
+        with suppress(OSError):
+            while talk.plug.recv(1 << 16):
+                talk.plug.sendall(frames.window_update(0, 1))
 
-    with Http2Peer(serve) as peer, driving(peer.plan(bytes(size), request_timeout_s=0.3)) as driver:
+    settings = {SettingCodes.INITIAL_WINDOW_SIZE: 1 << 30}
+    # For ten large requests and a half.
+    room = 1_050_000 - 65_535
+    with Peer(serve, settings=settings, room=room) as peer, driving(peer.plan(bytes(size))) as driver:
         samples = offer(driver, Concurrency(1), count(60))
         assert len(samples) >= 60
         assert not driver._lines.under_way
+
+
+def test_a_message_too_many_is_not_missed_while_all_else_is_well() -> None:
+    """It comes first, and alone; what follows looks like a whole answer."""
+
+    def serve(talk: Talk, stream: int) -> None:
+        talk.side.begin(stream)
+        if talk.count % 10 == 0:
+            talk.side.send(stream, b"\0\0\0\0\6answer")
+            talk.flush()
+            time.sleep(0.01)
+            talk.plug.sendall(answer_of(talk, stream))
+            talk.side.h2.end_stream(stream)
+            talk.side.take()
+        else:
+            talk.side.send(stream, b"\0\0\0\0\6answer")
+            talk.side.end(stream)
+
+    with Peer(serve) as peer, driving(peer.plan()) as driver:
+        samples = offer(driver, Concurrency(1), count(100))
+    assert samples.errors.keys() == {"INTERNAL: the answer has 22 bytes of 11"}
+    assert np.count_nonzero(~samples.ok) == pytest.approx(len(samples) / 10, abs=1)
 
 
 def test_answers_are_compared_with_what_is_expected() -> None:
@@ -284,7 +350,7 @@ def test_answers_are_compared_with_what_is_expected() -> None:
         asked = bytes(talk.side.asked.pop(stream).body[5:])
         talk.side.answer(stream, {b"right": right, b"wrong": right.replace(b"right", b"wrong")}.get(asked, asked))
 
-    with Http2Peer(serve) as peer:
+    with Peer(serve) as peer:
         plan = peer.plan()
         requests = tuple(Request(content, expected={"OUT": b"right"}) for content in (b"right", b"wrong", b"\xff\xff"))
         plan = replace(plan, workload=replace(plan.workload, streams=((*requests, Request(b"whatever")),)))
@@ -299,7 +365,7 @@ def test_answers_are_compared_with_what_is_expected() -> None:
 
 
 def test_latency_is_between_sending_and_answer() -> None:
-    with Http2Peer(slow) as peer, driving(peer.plan()) as driver:
+    with Peer(slow) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, Concurrency(1), count(3))
     assert ((samples.done_ns - samples.sent_ns) / 1e9 >= 0.1).all()
     assert (samples.lag_us == 0).all()

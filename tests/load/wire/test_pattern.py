@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.connections import block_of, outcomes, raw_answer, send_requests
+from support.connections import block_of, known, outcomes, raw_answer, send_requests
 from support.http2_server_side import GOOD_HEADERS, GOOD_TRAILERS
 
 from tuner.load.wire.connection import Connection
@@ -80,16 +80,33 @@ def nearly_good(draw: st.DrawFn) -> list[bytes]:
 def test_it_makes_nothing_of_what_the_parser_would_not(pieces: list[bytes]) -> None:
     quick, slow = Connection(), Forgetful()
     for connection in (quick, slow):
-        send_requests(connection, COUNT + 1)
-        last = raw_answer(2 * COUNT + 1, b"content")
-        connection.receive(last)
+        send_requests(connection, COUNT + 2)
+        for number in (2 * COUNT + 1, 2 * COUNT + 3):
+            connection.receive(raw_answer(number, b"content"))
     assert quick._pattern
     assert not slow._pattern
     assert told(quick, pieces) == told(slow, pieces)
 
 
+def test_it_is_of_two_answers_in_a_row_that_are_alike() -> None:
+    connection = known(streams=10)
+    patterns = []
+    for number, content in enumerate([b"a", b"ab", b"a", b"ab", b"ab", b"a", b"abc", b"abc"]):
+        connection.receive(raw_answer(2 * number + 1, content))
+        patterns.append(connection._pattern and connection._pattern.size - 5)
+    assert patterns == [None, None, None, None, 2, 2, 2, 3]
+
+
+def test_large_answers_have_none() -> None:
+    """They come in several frames."""
+    connection = known(streams=3)
+    for number in (1, 3):
+        connection.receive(raw_answer(number, bytes(16_380)))
+    assert connection._pattern is None
+
+
 @settings(deadline=None)
-@given(st.lists(st.binary(max_size=8), min_size=1, max_size=12))
+@given(st.lists(st.binary(max_size=2), min_size=1, max_size=12))
 def test_it_changes_with_the_answers(contents: list[bytes]) -> None:
     connection = Connection()
     send_requests(connection, len(contents))

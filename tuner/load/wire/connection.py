@@ -28,6 +28,10 @@ _RESET_CODES = {
 }
 
 
+# A header block, bytes of DATA, and trailers.
+_Look = tuple[bytes, int, bytes]
+
+
 @dataclass
 class _OpenBlock:
     """A header block of which more frames are to come."""
@@ -86,9 +90,10 @@ class Connection:
         self._most_streams = frames.LAST_STREAM
         self._unsent: dict[int, Stream] = {}
         self._has_more_window = False
-        # The last answer that came in three frames: its header block, size, and trailers; and what looks like it.
+        # How the last answer looked that the parser has taken; how those look that the pattern knows; and the pattern.
         self._headers_seen = b""
-        self._seen: tuple[bytes, int, bytes] | None = None
+        self._seen: _Look | None = None
+        self._learned: _Look | None = None
         self._pattern: Pattern | None = None
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
             DATA: self._padded_data,
@@ -211,12 +216,14 @@ class Connection:
         return True
 
     def _learn(self, stream: Stream, trailers: bytes) -> None:
-        """Remember what an answer looked like that ended well."""
+        """Make a pattern of an answer that ended well, when it is the second in a row that looks like this.
+
+        To make one takes as long as to read ten answers, so where no two are alike it is better left.
+        """
         seen = self._headers_seen, stream.received, trailers
-        if seen != self._seen:
-            self._seen = seen
-            short = stream.received <= frames.DEFAULT_FRAME
-            self._pattern = Pattern(*seen) if self._headers_seen and short else None
+        if seen == self._seen != self._learned and self._headers_seen and stream.received <= frames.DEFAULT_FRAME:
+            self._learned, self._pattern = seen, Pattern(*seen)
+        self._seen = seen
 
     def count(self, length: int) -> None:
         """Take so much off the window that we gave the peer."""
