@@ -159,7 +159,8 @@ def test_a_worker_that_died_at_rest_is_replaced(plan: Plan, which: int) -> None:
 def test_a_worker_that_cannot_be_told_stops_all_the_others(server: InferencePeer) -> None:
     """The first has begun by then."""
     with WorkerEngine(plan_of(server, "sleep"), processes=2) as engine:
-        # It takes no more from its owner.
+        # It takes no more from its owner, and does not see that either.
+        workers_of(engine)[1].suspend()
         engine._workers[1]._channel._end.close()
         with pytest.raises(TuningError, match="the load generator has broken"):
             engine.offer(Concurrency(4), until_requests(1_000_000), first_look_s=0.02)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import threading
 import time
@@ -339,11 +338,14 @@ def test_a_connection_that_is_lost_at_rest_is_opened_anew(pipe: tuple[int, int])
 
 def test_what_had_come_before_a_connection_broke_counts() -> None:
     with Http2Peer() as peer, lines_of(peer.plan()) as lines:
-        submit(lines)
+        lines.submit(Stream(framed_of(b"echo"), 0, time.monotonic_ns()))
         lines.flush()
         line = lines.only
         assert line
-        select.select([line], [], [])
+        line.plug.settimeout(20)
+        # There is something to read before, too.
+        while b"echo" not in line.plug.recv(1 << 16, socket.MSG_PEEK):
+            pass
         # From now on it cannot be written to.
         line.plug.shutdown(socket.SHUT_WR)
         submit(lines, first=1)
