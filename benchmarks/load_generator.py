@@ -18,52 +18,26 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
+from cached_server import cached_server, plan_for
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from tuner.load.engine import WorkerEngine
-from tuner.load.inputs.made_up import make_inputs
 from tuner.load.loads import Concurrency
 from tuner.load.protocols import Samples
-from tuner.load.requests.build import RequestOptions, build_workload
-from tuner.load.workload import Plan
-from tuner.models.interface import ModelInterface
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
-from tuner.servers.installation import find_triton
-from tuner.servers.process import ProcessLauncher
-from tuner.servers.protocols import Launch
 from tuner.servers.wheel import Wheel
 
 SIZES = {"small": 16, "large": 150_000}
 """Models by their inputs' length, in FP32: 64 bytes and 600 kB."""
 
-_MODEL = """
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        inputs = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)]) for values in inputs]
-"""
-_CONFIG = """
-backend: "python"
-max_batch_size: 8
-input [ {{ name: "IN" data_type: TYPE_FP32 dims: [ {length} ] }} ]
-output [ {{ name: "OUT" data_type: TYPE_FP32 dims: [ {length} ] }} ]
-instance_group [ {{ kind: KIND_CPU count: 1 }} ]
-response_cache {{ enable: true }}
-"""
-_CACHE = "--cache-config=local,size=268435456"
 # Both have warmed up by then, and are not yet done when the second has come.
 _FROM_S, _FOR_S = 2.0, 3.0
 _WINDOW_MS = 2_000
@@ -95,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(width=130)
     runs: dict[tuple[str, int, str], list[Run]] = {}
-    with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as address:
+    with tempfile.TemporaryDirectory() as folder, cached_server(Path(folder), SIZES) as address:
         perf_analyzer = _PerfAnalyzer(options.perf_analyzer, Path(folder), address)
         for number in range(options.rounds):
             for size in SIZES:
@@ -126,34 +100,16 @@ def _table(runs: dict[tuple[str, int, str], list[Run]]) -> Table:
     return table
 
 
-@contextmanager
-def _server(folder: Path) -> Iterator[str]:
-    repository = folder / "models"
-    for name, length in SIZES.items():
-        version = repository / name / "1"
-        version.mkdir(parents=True)
-        (version / "model.py").write_text(_MODEL)
-        (repository / name / "config.pbtxt").write_text(_CONFIG.format(length=length))
-    others = [f"--load-model={name}" for name in list(SIZES)[1:]]
-    launcher = ProcessLauncher(find_triton(), (_CACHE, *others))
-    with launcher.launch(Launch(repository, next(iter(SIZES)), folder / "log", 60.0)) as server:
-        yield server.grpc_address
-
-
 def _ours(address: str, model: str, concurrency: int) -> Run:
-    with TritonClient(Endpoint(address)) as client:
-        interface = ModelInterface.of(client.model_config(model))
-        streams = (make_inputs(interface, shapes={}, pool=16, seed=0),)
-        workload = build_workload(interface, streams, RequestOptions(), "grpc")
-        with WorkerEngine(Plan("wire", Endpoint(address), workload, 10.0)) as engine:
-            tree = _Tree(os.getpid())
-            looks: list[tuple[int, int, float]] = []
+    with TritonClient(Endpoint(address)) as client, WorkerEngine(plan_for(address, model)) as engine:
+        tree = _Tree(os.getpid())
+        looks: list[tuple[int, int, float]] = []
 
-            def watch(_: Samples) -> float | None:
-                looks.append((_successes(client, model), time.monotonic_ns(), tree.cpu_s()))
-                return _FOR_S if len(looks) == 1 else None
+        def watch(_: Samples) -> float | None:
+            looks.append((_successes(client, model), time.monotonic_ns(), tree.cpu_s()))
+            return _FOR_S if len(looks) == 1 else None
 
-            samples = engine.offer(Concurrency(concurrency), watch, first_look_s=_FROM_S)
+        samples = engine.offer(Concurrency(concurrency), watch, first_look_s=_FROM_S)
     (before, start_ns, cpu_before_s), (after, end_ns, cpu_after_s) = looks
     within = (samples.done_ns > start_ns) & (samples.done_ns <= end_ns)
     seconds, count = (end_ns - start_ns) / 1e9, int(np.count_nonzero(within & samples.ok))

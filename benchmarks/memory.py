@@ -12,44 +12,18 @@ from __future__ import annotations
 import argparse
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import psutil
+from cached_server import cached_server, plan_for
 from typing_extensions import Self
 
 from tuner.load.engine import WorkerEngine
-from tuner.load.inputs.made_up import make_inputs
 from tuner.load.loads import RequestRate
 from tuner.load.protocols import Samples
-from tuner.load.requests.build import RequestOptions, build_workload
-from tuner.load.workload import Plan
-from tuner.models.interface import ModelInterface
-from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
-from tuner.servers.installation import find_triton
-from tuner.servers.process import ProcessLauncher
-from tuner.servers.protocols import Launch
 
 _GOAL_MB = 600
-_MODEL = """
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        inputs = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)]) for values in inputs]
-"""
-_CONFIG = """
-backend: "python"
-max_batch_size: 8
-input [ { name: "IN" data_type: TYPE_FP32 dims: [ 16 ] } ]
-output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 16 ] } ]
-response_cache { enable: true }
-"""
 # As `measure_level` looks.
 _LOOK_GROWTH, _LONGEST_PAUSE_S = 1.4, 0.5
 _SAMPLE_S = 0.25
@@ -61,7 +35,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=10_000.0)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, _plan(Path(folder)) as plan, WorkerEngine(plan) as engine:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        cached_server(Path(folder), {"cached": 16}) as address,
+        WorkerEngine(plan_for(address, "cached")) as engine,
+    ):
         with _Memory() as memory:
             watch = _Watch(options.minutes * 60, memory)
             samples = engine.offer(RequestRate(options.rate, "constant"), watch, first_look_s=0.15)
@@ -74,22 +52,6 @@ def main() -> None:
         )
         verdict = "within" if memory.peak_mb < _GOAL_MB else "beyond"
         print(f"peak {memory.peak_mb:.0f} MB, {verdict} the goal of {_GOAL_MB} MB")
-
-
-@contextmanager
-def _plan(folder: Path) -> Iterator[Plan]:
-    """Requests to a Triton that runs until the context is left."""
-    version = folder / "models/cached/1"
-    version.mkdir(parents=True)
-    (version / "model.py").write_text(_MODEL)
-    (version.parent / "config.pbtxt").write_text(_CONFIG)
-    launcher = ProcessLauncher(find_triton(), ("--cache-config=local,size=268435456",))
-    with launcher.launch(Launch(folder / "models", "cached", folder / "log", 60.0)) as server:
-        endpoint = Endpoint(server.grpc_address)
-        with TritonClient(endpoint) as client:
-            interface = ModelInterface.of(client.model_config("cached"))
-        streams = (make_inputs(interface, shapes={}, pool=16, seed=0),)
-        yield Plan("wire", endpoint, build_workload(interface, streams, RequestOptions(), "grpc"), 10.0)
 
 
 class _Memory:

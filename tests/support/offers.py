@@ -5,15 +5,28 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tuner.load.ledger import ledger
 from tuner.load.loads import Load
 from tuner.load.protocols import Samples
 from tuner.load.reading import LedgerReader, read_samples
+from tuner.load.wire.driver import WireDriver
 from tuner.load.worker import Driver, Offer
+from tuner.load.workload import Plan
 
 _AT_MOST_S = 30.0
+
+
+@contextmanager
+def driving(plan: Plan) -> Iterator[WireDriver]:
+    """The wire driver, in this process."""
+    driver = WireDriver(plan)
+    try:
+        yield driver
+    finally:
+        driver.close()
 
 
 def offer(

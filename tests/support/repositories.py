@@ -29,6 +29,25 @@ def config_text(*, instances: int = 1, max_batch_size: int = 8, more: str = "", 
     )
 
 
+_SEQUENCES = """\
+sequence_batching {{
+  {strategy}
+  max_sequence_idle_microseconds: 20000000
+  control_input [
+    {{ name: "START" control [ {{ kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] }} ] }},
+    {{ name: "END" control [ {{ kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] }} ] }},
+    {{ name: "READY" control [ {{ kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] }} ] }},
+    {{ name: "CORRID" control [ {{ kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 }} ] }}
+  ]
+}}
+"""
+
+
+def stateful_config(strategy: str = "") -> str:
+    """What the config of the model `stateful` has more, with the sequence batcher's strategy."""
+    return _SEQUENCES.format(strategy=strategy)
+
+
 @dataclass(frozen=True)
 class ModelRepositoryFactory:
     """Writes models into a repository.

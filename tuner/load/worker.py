@@ -56,9 +56,13 @@ class Offer:
         for offset_ns in islice(arrivals(self.load, self.seed), self.worker, None, self.workers):
             yield self.start_ns + offset_ns
 
+    def first_of(self, count: int) -> int:
+        """With which of so many requests this worker begins: each with another, so that all of them are sent."""
+        return self.worker * count // self.workers
+
     def rotation(self, requests: tuple[Request, ...]) -> Iterator[Request]:
-        """The requests in turn, without end; each worker begins at another, so that all of them are sent."""
-        at = self.worker * len(requests) // self.workers
+        """The requests in turn, without end."""
+        at = self.first_of(len(requests))
         while True:
             yield requests[at % len(requests)]
             at += 1

@@ -15,7 +15,7 @@ import pytest
 from support.certificates import Certificates
 from support.load_engine_contract import LoadEngineContract, Serve, until_requests
 from support.relay import Relay
-from support.repositories import ModelRepositoryFactory, config_text
+from support.repositories import ModelRepositoryFactory, config_text, stateful_config
 from support.tritons import grpcs_triton
 from tritonclient.grpc import service_pb2
 
@@ -36,17 +36,6 @@ from tuner.servers.protocols import Launch
 pytestmark = pytest.mark.triton
 
 DECOUPLED = "model_transaction_policy { decoupled: true }\n"
-STATEFUL = """\
-sequence_batching {
-  max_sequence_idle_microseconds: 20000000
-  control_input [
-    { name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] },
-    { name: "END" control [ { kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] } ] },
-    { name: "READY" control [ { kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] } ] },
-    { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] }
-  ]
-}
-"""
 # Of streams of requests to the stateful model; sequences are longer and shorter.
 STREAM = 5
 
@@ -247,7 +236,7 @@ def stateful(start: Start, tmp_path: Path, request: pytest.FixtureRequest) -> Ca
     def make(**options: float | None) -> tuple[Plan, Path]:
         diary = tmp_path / "diary"
         diary.touch()
-        config = config_text(more=STATEFUL + DECOUPLED * request.param, diary=diary)
+        config = config_text(more=stateful_config() + DECOUPLED * request.param, diary=diary)
         server = start("stateful", config)
         sequences = Sequences(**options)  # type: ignore[arg-type]  # some are whole numbers
         stream = [[place, STREAM, 0, 0] for place in range(STREAM)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.certificates import Certificates
 from support.load_engine_contract import LoadEngineContract, Serve, until_requests
-from support.repositories import ModelRepositoryFactory, config_text
+from support.repositories import ModelRepositoryFactory, config_text, stateful_config
 from support.tritons import TwoPorts, https_triton, start_with_http
 from tritonclient.grpc import service_pb2
 
@@ -29,18 +29,6 @@ from tuner.servers.protocols import Launch
 
 pytestmark = pytest.mark.triton
 
-STATEFUL = """\
-sequence_batching {
-  oldest { max_candidate_sequences: 16 }
-  max_sequence_idle_microseconds: 20000000
-  control_input [
-    { name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ] },
-    { name: "END" control [ { kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] } ] },
-    { name: "READY" control [ { kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] } ] },
-    { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] }
-  ]
-}
-"""
 LARGE_BYTES = 5 << 20
 
 
@@ -142,7 +130,7 @@ def test_headers_go_with_every_request(triton_installation: TritonInstallation, 
 @pytest.mark.parametrize("load", [Concurrency(3), RequestRate(200)])
 def test_sequences_are_in_order(triton_installation: TritonInstallation, tmp_path: Path, load: Load) -> None:
     factory = ModelRepositoryFactory(tmp_path / "repository")
-    config = config_text(more=STATEFUL, diary=tmp_path / "diary")
+    config = config_text(more=stateful_config("oldest { max_candidate_sequences: 16 }"), diary=tmp_path / "diary")
     launch = Launch(factory.path, factory.add("stateful", config=config), tmp_path / "log", 30)
     interface = ModelInterface("stateful", 8, (Tensor("IN", "FP32", (4,)),), ())
     values = [np.array([[place, 3, 0, 0]], np.float32) for place in range(3)]

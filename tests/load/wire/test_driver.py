@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar
 
 import pytest
@@ -11,11 +9,11 @@ from h2.settings import SettingCodes
 from support.http2_peer import Http2Peer, Talk, keep_silent
 from support.inference_peer import InferencePeer
 from support.load_engine_contract import LoadEngineContract, Serve
+from support.offers import driving
 from support.services import InProcess
 
-from tuner.load.wire.driver import WireDriver
 from tuner.load.worker import Answer
-from tuner.load.workload import DriverName, Plan, Request
+from tuner.load.workload import DriverName, Request
 
 
 class TestContract(LoadEngineContract):
@@ -24,15 +22,6 @@ class TestContract(LoadEngineContract):
     @pytest.fixture
     def serve(self, server: InferencePeer) -> Serve:
         return lambda model: InProcess(server, model)
-
-
-@contextmanager
-def driving(plan: Plan) -> Iterator[WireDriver]:
-    driver = WireDriver(plan)
-    try:
-        yield driver
-    finally:
-        driver.close()
 
 
 @pytest.mark.parametrize("size", [0, 5, 4_000_000])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,25 +12,14 @@ from h2.settings import SettingCodes
 from support.certificates import Certificates
 from support.connections import SETTINGS, raw_answer
 from support.http2_peer import Http2Peer, Talk, echo, keep_silent, plan_for
-from support.offers import count, never, offer
+from support.offers import count, driving, never, offer
 from support.socket_peer import SocketPeer, reset
 
 from tuner.load.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.wire import frames
-from tuner.load.wire.driver import WireDriver
-from tuner.load.workload import Plan
 from tuner.servers.endpoint import Tls
 
 LOST = "UNAVAILABLE: the connection is lost: "
-
-
-@contextmanager
-def driving(plan: Plan) -> Iterator[WireDriver]:
-    driver = WireDriver(plan)
-    try:
-        yield driver
-    finally:
-        driver.close()
 
 
 def goes_away_after(most: int, talk: Talk, stream: int) -> None:

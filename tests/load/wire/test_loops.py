@@ -3,8 +3,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -13,26 +13,16 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from support.connections import raw_answer
 from support.http2_peer import Http2Peer, OnRequest, Talk, echo, keep_silent
-from support.offers import count, never, offer
+from support.offers import count, driving, never, offer
 from tritonclient.grpc import service_pb2
 
 from tuner.load.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.protocols import Samples
 from tuner.load.wire import frames
-from tuner.load.wire.driver import WireDriver
-from tuner.load.workload import Plan, Request
+from tuner.load.workload import Request
 
 MOST_STREAMS = SettingCodes.MAX_CONCURRENT_STREAMS
 LAST_STREAM = 2**31 - 1
-
-
-@contextmanager
-def driving(plan: Plan) -> Iterator[WireDriver]:
-    driver = WireDriver(plan)
-    try:
-        yield driver
-    finally:
-        driver.close()
 
 
 class Peer(Http2Peer):

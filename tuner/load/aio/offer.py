@@ -15,6 +15,7 @@ from tuner.load.aio.alarm import Alarm
 from tuner.load.aio.caller import Caller, Outcome, too_late
 from tuner.load.aio.sequencing import Line, Supply
 from tuner.load.ledger import LedgerWriter
+from tuner.load.pauses import pause_ns
 from tuner.load.worker import Offer
 from tuner.load.workload import Plan, Request
 
@@ -22,8 +23,6 @@ from tuner.load.workload import Plan, Request
 _LOOK_S = 0.02
 # What cancelling may take before it is given up on.
 _PATIENCE_S = 5.0
-# One failure is retried at once; a row of them waits longer each time, so that a dead server costs no CPU.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
 # With more than that due for each request that can be sent, counting them must not take the time to send any.
 _MOST_AT_ONCE = 16
 
@@ -128,9 +127,8 @@ class AsyncioOffer:
             outcome = await self._call(seat, seat.line.next())
             self._note(outcome, sent_ns)
             failures = failures + 1 if outcome.error else 0
-            if failures > 1 and self._open:
-                pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures - 2, 10))
-                await asyncio.wait({self._closed}, timeout=pause_s)
+            if self._open and (pause := pause_ns(failures)):
+                await asyncio.wait({self._closed}, timeout=pause / 1e9)
         await self._finish(seat)
 
     async def _keep_the_schedule(self) -> None:

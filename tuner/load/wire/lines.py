@@ -6,17 +6,13 @@ import contextlib
 import select
 import ssl
 import time
-from typing import Final
 
 from tuner.load.failures import describe
+from tuner.load.pauses import pause_ns
 from tuner.load.wire.frames import ProtocolError
 from tuner.load.wire.line import TICK_S, Line, UnreachableError, lost
 from tuner.load.wire.stream import Stream
 from tuner.load.workload import Plan
-
-# One failure is retried at once; a row of them waits longer each time, so that a dead server costs no CPU.
-FIRST_PAUSE_NS: Final = 10_000_000
-LONGEST_PAUSE_NS: Final = 250_000_000
 
 _MOST_LINES = 256
 
@@ -39,7 +35,7 @@ class Lines:
         self._lines: list[Line] = []
         self._turn = 0
         self._dial_again_ns = 0
-        self._dial_pause_ns = 0
+        self._dial_failures = 0
         self._unreachable = ""
         self.ended: list[Stream] = []
 
@@ -199,10 +195,11 @@ class Lines:
             line = Line.dial(self._plan.endpoint, self._context, self._plan.request_timeout_s)
         except UnreachableError as error:
             self._unreachable = str(error)
-            self._dial_pause_ns = min(LONGEST_PAUSE_NS, 2 * self._dial_pause_ns or FIRST_PAUSE_NS)
-            self._dial_again_ns = time.monotonic_ns() + self._dial_pause_ns
+            self._dial_failures += 1
+            # Not even the first is retried at once: every request that is due would.
+            self._dial_again_ns = time.monotonic_ns() + pause_ns(self._dial_failures + 1)
             raise
-        self._dial_pause_ns = 0
+        self._dial_failures = 0
         return line
 
     def _read(self, line: Line, *, wait: bool) -> None:

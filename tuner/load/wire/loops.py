@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from tuner.load.ledger import COUNT, STOP_NS, Full, LedgerWriter
+from tuner.load.pauses import FIRST_PAUSE_NS, pause_ns
 from tuner.load.validation import mismatch
 from tuner.load.wire.line import TICK_S, Line
-from tuner.load.wire.lines import FIRST_PAUSE_NS, LONGEST_PAUSE_NS, Lines
+from tuner.load.wire.lines import Lines
 from tuner.load.wire.pattern import Pattern
 from tuner.load.wire.stream import PREFIX_BYTES, Framed, Stream
 from tuner.load.worker import Offer
@@ -46,8 +47,7 @@ class Loop(ABC):
         self.lines = lines
         self.ledger = ledger
         self._framed = framed
-        # Each worker begins at another, so that all of them are sent.
-        self._at = offer.worker * len(framed) // offer.workers
+        self._at = offer.first_of(len(framed))
         self._next_tick_ns = 0
 
     def run(self) -> None:
@@ -149,7 +149,7 @@ class ClosedLoop(Loop):
     def _sprint(self, line: Line, pattern: Pattern) -> None:
         """Take answers that look like the last one, and send on, until anything else happens.
 
-        It does what a turn of `run` does, in one piece: what a request costs here is what the client costs.
+        It does what a turn of `go_on` does, in one piece: what a request costs here is what the client costs.
         """
         connection, ledger, framed, at = line.connection, self.ledger, self._framed, self._at
         recv, send, match, streams = line.plug.recv, connection.send, pattern.match, connection.streams
@@ -194,11 +194,9 @@ class ClosedLoop(Loop):
                 self._failures[slot] = 0
             else:
                 self._failures[slot] += 1
-            failures = self._failures[slot]
             stream.renew(self.next_request(), now_ns)
-            if failures > 1:
-                pause_ns = min(LONGEST_PAUSE_NS, FIRST_PAUSE_NS << min(failures - 2, 10))
-                heapq.heappush(self._resting, (now_ns + pause_ns, slot, stream))
+            if pause := pause_ns(self._failures[slot]):
+                heapq.heappush(self._resting, (now_ns + pause, slot, stream))
             else:
                 self._send(stream)
 

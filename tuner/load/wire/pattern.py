@@ -6,8 +6,8 @@ import re
 
 from tuner.load.wire import frames
 from tuner.load.wire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
+from tuner.load.wire.stream import PREFIX_BYTES
 
-_PREFIX_BYTES = 5
 _BEFORE_NUMBER = 5  # of a frame: its length, type and flags
 
 
@@ -25,7 +25,7 @@ class Pattern:
     __slots__ = ("_match", "size", "total")
 
     def __init__(self, headers: bytes, size: int, trailers: bytes) -> None:
-        content = size - _PREFIX_BYTES
+        content = size - PREFIX_BYTES
         message = b"\0" + content.to_bytes(4, "big")
         first = frames.frame(HEADERS, END_HEADERS, 0, headers)
         data = frames.frame(DATA, 0, 0, message + bytes(content))

@@ -1,0 +1,16 @@
+"""How long to wait after failures, so that a dead server costs no CPU."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIRST_PAUSE_NS: Final = 10_000_000
+_LONGEST_PAUSE_NS = 250_000_000
+_MOST_DOUBLINGS = 10
+
+
+def pause_ns(failures: int) -> int:
+    """The pause after so many failures in a row: none after the first, and twice as long after each that follows."""
+    if failures < 2:
+        return 0
+    return min(_LONGEST_PAUSE_NS, FIRST_PAUSE_NS << min(failures - 2, _MOST_DOUBLINGS))
