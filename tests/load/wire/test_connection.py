@@ -163,6 +163,15 @@ def test_it_is_not_at_ease_with_more_under_way_than_the_peer_takes() -> None:
     assert at_ease(connection)
 
 
+def test_it_is_not_at_ease_where_a_small_request_may_have_no_room_in_its_stream() -> None:
+    connection = known(streams=3)
+    connection.receive(raw_answer(1, b"answer") + raw_answer(3, b"answer"))
+    for window, is_at_ease in ((16_383, False), (16_384, True)):
+        connection.receive(frames.settings({frames.INITIAL_WINDOW_SIZE: window}))
+        connection.out.clear()
+        assert at_ease(connection) == is_at_ease
+
+
 def test_it_is_not_at_ease_where_the_numbers_of_streams_run_out() -> None:
     for left in (100_000, 10_000):
         first = 2**31 - 1 - 2 * left

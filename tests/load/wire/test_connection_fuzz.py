@@ -120,7 +120,7 @@ class Checked:
         seen = Counter(map(id, [*connection.streams.values(), *self.finished, *self.refused]))
         assert seen == Counter(map(id, self.submitted))
         assert all(stream.number == number for number, stream in connection.streams.items())
-        assert connection._unsent.keys() <= connection.streams.keys()
+        assert connection.unsent.keys() <= connection.streams.keys()
         for stream in self.finished:
             # What is known at a glance is as long as its pattern says, and says no more of itself.
             assert stream.error or (stream.received >= 5 and stream.wanted in {5, stream.received})

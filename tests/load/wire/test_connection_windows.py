@@ -220,3 +220,25 @@ def test_what_comes_for_no_request_counts_too() -> None:
     connection.cancel(connection.streams[1], "CANCELLED: enough")
     connection.receive(frames.frame(frames.DATA, 0, 1, bytes(300)))
     assert connection._unrenewed == 300
+
+
+ROOM = known().window
+MOST = frames.LARGEST_WINDOW - ROOM
+
+
+@pytest.mark.parametrize(("increment", "taken"), [(1, 1), (MOST, MOST), (0, 0), (MOST + 1, 0), (1 << 31 | 1, 0)])
+def test_the_window_of_the_connection_is_refilled_at_a_glance(increment: int, taken: int) -> None:
+    """What is out of the ordinary is for the parser."""
+    connection = known()
+    data = b"before" + frames.window_update(0, increment) + b"behind"
+    assert connection.take_update(data, 6) == (6 + 13 if taken else 6)
+    assert connection.window == ROOM + taken
+
+
+def test_nothing_else_is_taken_for_a_refill() -> None:
+    connection = known()
+    whole = frames.window_update(0, 7)
+    others = [whole[:end] for end in range(len(whole))]
+    others += [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(9)]
+    assert [connection.take_update(data, 0) for data in others] == [0] * (13 + 9)
+    assert connection.window == ROOM

@@ -203,12 +203,12 @@ def test_a_server_that_does_not_read_holds_up_nothing_but_its_answers(
     ):
         connection = line.connection
         connection.send(Stream(framed_of(), 9, 0))
-        until(line, lambda: connection._window > 1 << 29)
+        until(line, lambda: connection.window > 1 << 29)
         for slot, content in enumerate(contents):
             connection.send(Stream(framed_of(content, validates=True), slot, 0))
             line.flush()
         assert connection.out
-        assert not connection._unsent
+        assert not connection.unsent
         reading.set()
         until(line, lambda: len(connection.finished) == 9)
         assert sorted((slot, error, answer) for slot, _, error, answer in outcomes(connection))[:8] == [

@@ -287,7 +287,7 @@ def test_a_connection_that_takes_nothing_more_is_given_up_with_what_was_on_it() 
         await_that(lines, clogged.is_set)
         line = lines.only
         assert line
-        await_that(lines, lambda: line.connection._window > 1 << 29)
+        await_that(lines, lambda: line.connection.window > 1 << 29)
         for slot in range(1, 5):
             lines.submit(Stream(framed_of(bytes(4_000_000)), slot, 0))
         lines.flush()

@@ -115,7 +115,7 @@ def test_when_the_numbers_of_streams_run_out_another_connection_goes_on(left: in
         line = driver._lines.only
         assert line
         # h2 counts along: it wants numbers that grow, and no more.
-        line.connection._next = LAST_STREAM - 2 * left
+        line.connection.number = LAST_STREAM - 2 * left
         samples = offer(driver, Concurrency(4), count(100))
         assert samples.errors == {}
         assert len(samples) >= 100
@@ -137,6 +137,22 @@ def test_a_closed_loop_keeps_to_a_limit_of_streams_that_shrinks() -> None:
         samples = offer(driver, Concurrency(6), count(1000))
         assert samples.errors == {}
         assert peer.accepted > 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 30])
+def test_a_closed_loop_keeps_to_a_window_that_is_refilled_with_each_answer(concurrency: int) -> None:
+    """The peer raises for a byte too many. There is room for 13 requests."""
+
+    def serve(talk: Talk, stream: int) -> None:
+        talk.side.give(0, 5_005)
+        talk.side.answer(stream, b"answer")
+
+    settings = {SettingCodes.INITIAL_WINDOW_SIZE: 1 << 30}
+    with Peer(serve, settings=settings, room=0) as peer, driving(peer.plan(bytes(5_000))) as driver:
+        samples = offer(driver, Concurrency(concurrency), count(500))
+        assert samples.errors == {}
+        assert len(samples) >= 500
+        assert peer.accepted == 1
 
 
 def test_a_slot_may_be_refused_again_and_again() -> None:

@@ -17,15 +17,17 @@ PATTERN = Pattern(block_of(GOOD_HEADERS), 12, block_of(GOOD_TRAILERS))
 
 def test_it_tells_whose_answer_it_is() -> None:
     assert (PATTERN.size, PATTERN.total) == (12, len(ANSWER))
-    assert PATTERN.match(ANSWER, 0) == 0x01020305
-    assert PATTERN.match(b"before" + ANSWER + b"behind", 6) == 0x01020305
+    for data, at in ((ANSWER, 0), (b"before" + ANSWER + b"behind", 6)):
+        found = PATTERN.match(data, at)
+        assert found
+        assert found[1] == b"\1\2\3\5"
 
 
 def test_only_the_content_may_differ() -> None:
     for at in range(len(ANSWER)):
         other = bytearray(ANSWER)
         other[at] ^= 1
-        assert bool(PATTERN.match(bytes(other), 0)) == (at in CONTENT)
+        assert (PATTERN.match(bytes(other), 0) is not None) == (at in CONTENT)
 
 
 def test_an_answer_that_is_not_all_there_does_not_fit() -> None:

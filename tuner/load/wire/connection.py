@@ -28,6 +28,8 @@ _RESET_CODES = {
 }
 
 
+_UPDATE = frames.window_update(0, 0)[:HEAD_BYTES]
+
 # A header block, bytes of DATA, and trailers.
 _Look = tuple[bytes, int, bytes]
 
@@ -50,8 +52,11 @@ class Connection:
         out: Pieces of bytes to send, in order.
         bulky: Whether there are large ones among them, not to be copied.
         streams: Requests under way by number, in the order in which they were sent.
+        unsent: Those among them of which something waits for room in a window.
         finished: Requests that have ended; `Stream.error` says how.
         refused: Requests that the peer has not looked at, and that may be sent again.
+        number: Of the next stream.
+        window: Bytes of DATA that the peer takes now.
         peer_is_known: Whether the peer's settings have come.
         closing: Whether it takes no more requests.
     """
@@ -75,7 +80,8 @@ class Connection:
         self.refused: list[Stream] = []
         self.peer_is_known = False
         self.closing = False
-        self._next = first_stream
+        self.number = first_stream
+        self.window = frames.DEFAULT_WINDOW
         self._blocks = HeaderBlocks()
         self._kept = b""
         # The DATA frame that is coming: its stream, what is left of it, and whether it ends the stream.
@@ -84,11 +90,10 @@ class Connection:
         self._ends = False
         self._open_block: _OpenBlock | None = None
         self._unrenewed = 0
-        self._window = frames.DEFAULT_WINDOW
         self._stream_window = frames.DEFAULT_WINDOW
         self._largest_frame = frames.DEFAULT_FRAME
         self._most_streams = frames.LAST_STREAM
-        self._unsent: dict[int, Stream] = {}
+        self.unsent: dict[int, Stream] = {}
         self._has_more_window = False
         # How the last answer looked that the parser has taken; how those look that the pattern knows; and the pattern.
         self._headers_seen = b""
@@ -114,34 +119,37 @@ class Connection:
 
     @property
     def at_ease(self) -> Pattern | None:
-        """How answers look at a glance, while nothing else is going on here; else None."""
-        if self._kept or self._left or self._open_block or self._unsent or self.out or self.closing:
+        """How answers look at a glance, while nothing else is going on here; else None.
+
+        Then small requests have room, where `window` has.
+        """
+        if self._kept or self._left or self._open_block or self.unsent or self.out or self.closing:
             return None
-        crowded = len(self.streams) > self._most_streams or self._next > _LAST_AT_EASE
-        return None if crowded else self._pattern
+        crowded = len(self.streams) > self._most_streams or self._stream_window < frames.DEFAULT_FRAME
+        return None if crowded or self.number > _LAST_AT_EASE else self._pattern
 
     def send(self, stream: Stream) -> None:
         """Send a request; there must be room for it."""
-        number = self._next
-        self._next += 2
-        if self._next > frames.LAST_STREAM:
+        number = self.number
+        self.number += 2
+        if self.number > frames.LAST_STREAM:
             self.closing = True
         stream.number = number
         self.streams[number] = stream
         framed = stream.framed
         name = number.to_bytes(4, "big")
-        if framed.small and framed.size <= self._window and framed.size <= self._stream_window and not self._unsent:
-            self._window -= framed.size
+        if framed.small and framed.size <= self.window and framed.size <= self._stream_window and not self.unsent:
+            self.window -= framed.size
             self.out += (framed.before, name, framed.between, name, framed.body)
             return
         self.out.append(framed.before + name + framed.block)
         stream.at, stream.window = 0, self._stream_window
-        self._unsent[number] = stream
+        self.unsent[number] = stream
         self._send_unsent()
 
     def cancel(self, stream: Stream, error: str) -> None:
         """End a request that is under way, with an error."""
-        self._unsent.pop(stream.number, None)
+        self.unsent.pop(stream.number, None)
         self.out.append(frames.reset(stream.number, frames.CANCEL))
         self._finish(stream, error)
 
@@ -205,15 +213,28 @@ class Connection:
 
     def _take_whole(self, pattern: Pattern, data: bytes, at: int) -> bool:
         """Take the answer at a place, if it lies there whole and looks like the last one."""
-        number = pattern.match(data, at)
+        found = pattern.match(data, at)
+        if found is None:
+            return False
+        number = int.from_bytes(found[1], "big")
         stream = self.streams.get(number)
-        if stream is None or stream.received or stream.answer is not None or number in self._unsent:
+        if stream is None or stream.received or stream.answer is not None or number in self.unsent:
             return False
         del self.streams[number]
         stream.received = pattern.size
         self.finished.append(stream)
         self.count(pattern.size)
         return True
+
+    def take_update(self, data: bytes, at: int) -> int:
+        """Take the WINDOW_UPDATE of the connection that lies whole at a place, if one does. Returns where it ends."""
+        end = at + len(_UPDATE) + 4
+        if data.startswith(_UPDATE, at) and end <= len(data):
+            increment = int.from_bytes(data[end - 4 : end], "big")
+            if 0 < increment <= frames.LARGEST_WINDOW - self.window:
+                self.window += increment
+                return end
+        return at
 
     def _learn(self, stream: Stream, trailers: bytes) -> None:
         """Make a pattern of an answer that ended well, when it is the second in a row that looks like this.
@@ -292,7 +313,7 @@ class Connection:
         if self._data is stream:
             # The rest of the frame is nobody's, and the request may be another's soon.
             self._data = None
-        return self._unsent.pop(stream.number, None) is not None
+        return self.unsent.pop(stream.number, None) is not None
 
     def _padded_data(self, flags: int, number: int, payload: bytes) -> None:
         content = frames.unpadded(flags, payload)
@@ -317,7 +338,7 @@ class Connection:
             return
         for name, value in frames.read_settings(payload):
             if name == frames.INITIAL_WINDOW_SIZE:
-                for stream in self._unsent.values():
+                for stream in self.unsent.values():
                     stream.window += value - self._stream_window
                 self._stream_window = value
             elif name == frames.MAX_FRAME_SIZE:
@@ -334,10 +355,10 @@ class Connection:
         if not increment:
             raise ProtocolError("a WINDOW_UPDATE by 0")
         if number == 0:
-            self._window += increment
-            if self._window > frames.LARGEST_WINDOW:
+            self.window += increment
+            if self.window > frames.LARGEST_WINDOW:
                 raise ProtocolError("a window beyond all bounds")
-        elif stream := self._unsent.get(number):
+        elif stream := self.unsent.get(number):
             stream.window += increment
             if stream.window > frames.LARGEST_WINDOW:
                 raise ProtocolError("a window beyond all bounds")
@@ -364,7 +385,7 @@ class Connection:
         code = int.from_bytes(payload, "big")
         name = frames.error_name(code)
         error = describe(_RESET_CODES.get(name, "INTERNAL"), f"the server reset the stream ({name})")
-        self._unsent.pop(number, None)  # The peer does not want to hear of it.
+        self.unsent.pop(number, None)  # The peer does not want to hear of it.
         if code == frames.REFUSED_STREAM:
             self._give_back(stream, error)
         else:
@@ -401,23 +422,23 @@ class Connection:
 
     def _check_known(self, number: int, kind: str) -> None:
         """Frames of a stream that has ended may still be on their way; those of one that never was may not."""
-        if not number & 1 or number >= self._next:
+        if not number & 1 or number >= self.number:
             raise ProtocolError(f"a {kind} frame of stream {number}, which was never opened")
 
     def _send_unsent(self) -> None:
         """Send of large requests what the windows take, the oldest first."""
-        for stream in list(self._unsent.values()):
+        for stream in list(self.unsent.values()):
             for piece in self._pieces(stream):
                 self.out.append(piece)
             if stream.at == stream.framed.size:
-                del self._unsent[stream.number]
-            if self._window <= 0:
+                del self.unsent[stream.number]
+            if self.window <= 0:
                 return
 
     def _pieces(self, stream: Stream) -> Iterator[bytes | memoryview]:
         body, size = stream.framed.body, stream.framed.size
         while stream.at < size:
-            count = min(size - stream.at, self._window, stream.window, self._largest_frame)
+            count = min(size - stream.at, self.window, stream.window, self._largest_frame)
             if count <= 0:
                 return
             last = stream.at + count == size
@@ -426,7 +447,7 @@ class Connection:
             self.bulky = True
             stream.at += count
             stream.window -= count
-            self._window -= count
+            self.window -= count
 
 
 def _check_first_words(data: bytes) -> None:

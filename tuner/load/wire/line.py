@@ -158,6 +158,23 @@ class Line:
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             pass
 
+    def send_small(self) -> bool:
+        """Send what is to be sent, where it is little, over TCP, and goes at once; else `flush` is to be called."""
+        connection = self.connection
+        if connection.bulky or connection.unsent:
+            return False
+        out = connection.out
+        whole = b"".join(out)
+        try:
+            sent = self.plug.send(whole, socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        if sent < len(whole):
+            out[:] = (whole[sent:],)
+            return False
+        out.clear()
+        return True
+
     def close(self) -> None:
         """Close the socket; what the kernel holds still goes to the peer."""
         self.plug.close()

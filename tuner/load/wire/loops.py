@@ -20,7 +20,7 @@ from tuner.load.wire.stream import PREFIX_BYTES, Framed, Stream
 from tuner.load.worker import Offer
 
 # As often the clocks are told; requests that are late are given up as often.
-_TICK_NS: Final = round(TICK_S * 1e9 / 2)
+_TICK_NS: Final = round(TICK_S * 1e9)
 # Requests that are due together go out together, but not so many that answers wait for them.
 _MOST_AT_ONCE = 64
 # More than any server works on at once. What is due beyond that waits here, and is timed from when it was due all the
@@ -146,44 +146,68 @@ class ClosedLoop(Loop):
         self.lines.flush()
         return line, line.connection.at_ease
 
-    def _sprint(self, line: Line, pattern: Pattern) -> None:
+    def _sprint(self, line: Line, pattern: Pattern) -> None:  # noqa: C901, PLR0912, PLR0915 (hot: a call costs more)
         """Take answers that look like the last one, and send on, until anything else happens.
 
-        It does what a turn of `go_on` does, in one piece: what a request costs here is what the client costs.
+        It does what a turn of `go_on` does, in one piece, and leaves for its end what can wait: what a request costs
+        here is what the client costs. With little under way most of that is for memory that the server has driven out
+        of the processor's caches since the last answer, so what counts is to touch little.
         """
-        connection, ledger, framed, at = line.connection, self.ledger, self._framed, self._at
-        recv, send, match, streams = line.plug.recv, connection.send, pattern.match, connection.streams
+        lines, connection, ledger, framed, at = self.lines, line.connection, self.ledger, self._framed, self._at
+        recv, match, streams, out = line.plug.recv, pattern.match, connection.streams, connection.out
         sent_ns, done_ns, received, control = ledger.sent_ns, ledger.done_ns, ledger.received, ledger.control
-        total, size, failures = pattern.total, pattern.size, self._failures
-        place, last, now_ns = control[COUNT], len(framed) - 1, 0
-        while now_ns < self._next_tick_ns:
+        total, size, failures, until_ns = pattern.total, pattern.size, self._failures, self._next_tick_ns
+        first = place = control[COUNT]
+        last, capacity, now_ns = len(framed) - 1, ledger.capacity, 0
+        while now_ns < until_ns and place < capacity and not control[STOP_NS]:
             try:
                 data = recv(_SPRINT_BYTES)
             except OSError as error:
                 if not isinstance(error, BlockingIOError):  # That only says that a tick has passed.
-                    self.lines.lose(line, error)
-                return
-            now_ns, start = _clock(), 0
-            while (stream := streams.pop(match(data, start), None)) is not None:
+                    lines.lose(line, error)
+                break
+            now_ns, start, end = _clock(), 0, len(data)
+            while start < end:
+                found = match(data, start)
+                if found is None:
+                    # Often enough the peer also says how much more it takes.
+                    at_update, start = start, connection.take_update(data, start)
+                    if start == at_update:
+                        break
+                    continue
+                stream = streams.pop(int.from_bytes(found[1], "big"), None)
                 # Part of an answer has come before this one, or it comes before its request has gone: for the parser.
-                if stream.received or stream.sent_ns == now_ns:
-                    streams[stream.number] = stream
+                if stream is None or stream.received or stream.sent_ns >= now_ns:
+                    if stream:
+                        streams[stream.number] = stream
                     break
                 start += total
                 sent_ns[place], received[place], done_ns[place] = stream.sent_ns, size, now_ns
                 place += 1
                 failures[stream.slot] = 0
-                stream.sent_ns, stream.framed, stream.tries = now_ns, framed[at], 1
+                each = framed[at]
                 at = at + 1 if at < last else 0
-                send(stream)
-            self._at = at
-            connection.count(start // total * size)
-            ledger.raise_count(place)
-            if start < len(data) or not data:
-                self.lines.take(line, data[start:])
-            self.lines.flush()
-            if control[STOP_NS] or self.lines.ended or connection.at_ease is not pattern:
-                return
+                stream.framed, stream.tries, stream.sent_ns = each, 1, _clock()
+                if each.small and each.size <= connection.window:
+                    stream.number = number = connection.number
+                    streams[number] = stream
+                    connection.number = number + 2
+                    connection.window -= each.size
+                    name = number.to_bytes(4, "big")
+                    out += (each.before, name, each.between, name, each.body)
+                else:
+                    connection.send(stream)
+            control[COUNT] = place
+            if start == end and end and line.send_small():
+                continue
+            if start < end or not end:
+                lines.take(line, data[start:])
+            lines.flush()
+            if lines.ended or connection.at_ease is not pattern:
+                break
+        self._at = at
+        connection.count((place - first) * size)
+        ledger.raise_count(place)
 
     def _go_on(self, done: list[Stream]) -> None:
         """Send the next request of each slot."""

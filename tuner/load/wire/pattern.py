@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from tuner.load.wire import frames
 from tuner.load.wire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
@@ -20,9 +21,14 @@ class Pattern:
         headers: The header block in front.
         size: Bytes of the only DATA frame, which holds one gRPC message.
         trailers: The header block behind, which says that all is well.
+
+    Attributes:
+        match: Finds the answer that lies whole at a place, if one does; its first group is the stream's number.
+        size: Bytes of the DATA frame.
+        total: Bytes of the answer.
     """
 
-    __slots__ = ("_match", "size", "total")
+    __slots__ = ("match", "size", "total")
 
     def __init__(self, headers: bytes, size: int, trailers: bytes) -> None:
         content = size - PREFIX_BYTES
@@ -41,11 +47,6 @@ class Pattern:
             rb"\1",
             re.escape(trailers),
         )
-        self._match = re.compile(b"".join(parts), re.DOTALL).match
+        self.match: Callable[[bytes, int], re.Match[bytes] | None] = re.compile(b"".join(parts), re.DOTALL).match
         self.size = size
         self.total = len(first) + len(data) + len(last)
-
-    def match(self, data: bytes, at: int) -> int:
-        """The stream whose answer lies whole at a place, or 0."""
-        found = self._match(data, at)
-        return int.from_bytes(found[1], "big") if found else 0
