@@ -55,7 +55,7 @@ def cached_server(folder: Path, lengths: Mapping[str, int]) -> Iterator[str]:
     first, *others = lengths
     launcher = ProcessLauncher(find_triton(), (_CACHE, *(f"--load-model={name}" for name in others)))
     with launcher.launch(Launch(repository, first, folder / "log", 60.0)) as server:
-        yield server.grpc_address
+        yield server.endpoint.address
 
 
 def plan_for(address: str, model: str) -> Plan:

@@ -32,7 +32,7 @@ def test_reads_shapes_in_both_forms() -> None:
         ({"slo": {"p98": "1ms"}}, "--slo: 'p98' is no latency percentile"),
         ({"shape": ["A:0"]}, "--shape: 'A:0' is no shape"),
         ({"shape": ["A:1", "A:2"]}, "--shape: the shape of 'A' is given twice"),
-        ({"server": "doker"}, "--server: Input should be 'auto', 'process' or 'docker' .it is 'doker'"),
+        ({"server": "doker"}, "--server: Input should be 'auto', 'process', 'docker' or 'remote' .it is 'doker'"),
         ({"trials": 0}, "--trials: Input should be greater than or equal to 1 .it is 0"),
         ({"max_concurrency": 0}, "--max-concurrency: Input"),
     ],
@@ -61,7 +61,7 @@ def test_a_job_file_and_what_wins_over_it(tmp_path: Path) -> None:
         ("repository: repo\nbudget: 10x\n", "job.yaml: budget: '10x' is no duration"),
         ("repository: [repo\n", r"job.yaml:2:1: expected"),
         ("- a\n", "job.yaml: a job file is a mapping"),
-        ("model: mlp\n", "job.yaml: repository is missing"),
+        ("model: mlp\n", "job.yaml: there is neither a model repository to tune"),
     ],
 )
 def test_a_wrong_job_file_is_named_with_its_place(tmp_path: Path, text: str, complaint: str) -> None:

@@ -12,6 +12,7 @@ from tuner.machine import Gpu, Machine
 
 def test_this_machine() -> None:
     here = Machine.here()
+    assert here.cpus
     assert 1 <= here.cpus <= (os.cpu_count() or 1)
     assert str(here).startswith(f"{here.cpus} CPU cores, ")
 

@@ -72,7 +72,7 @@ def test_loads_come_one_after_the_other(tmp_path: Path) -> None:
         ({"url": "h:1", "ramp": "0:0:1s"}, "--ramp: '0:0:1s' is none"),
         ({"url": "h:1", "ramp": "1.1.1:2:1s"}, "--ramp: '1.1.1:2:1s' is none"),
         ({"url": "h:1", "ramp": "1:2:x"}, "--ramp: 'x' is no duration"),
-        ({"url": "h:1", "server": "process"}, "--server says how to start a server, and --url names one that runs"),
+        ({"url": "h:1", "server": "process"}, "--server process starts a server, and --url names one that runs"),
         ({"url": "h:1", "triton_path": "t"}, "--triton-path says how to start a server"),
         ({"repository": "r", "tls_ca": "f"}, "--tls-ca is for a server at a --url"),
         ({"url": "h:1", "tls_key": "f"}, "--tls-key is the key of a certificate; name that with --tls-cert"),
@@ -89,7 +89,8 @@ def test_what_cannot_be_measured_is_said_in_one_line(options: dict[str, Any], co
 
 
 def test_the_endpoint_has_the_headers_and_the_certificates() -> None:
-    endpoint = job(url="grpcs://localhost:8001", header=("Authorization: Bearer abc",), tls_name="triton").endpoint
+    made = job(url="grpcs://localhost:8001", header=("Authorization: Bearer abc",), tls_name="triton")
+    endpoint = made.endpoint(made.header)
     assert endpoint.headers == (("authorization", "Bearer abc"),)
     assert endpoint.tls == Tls(server_name="triton")
-    assert job(url="http://localhost").endpoint.protocol == "http"
+    assert job(url="http://localhost").endpoint(()).protocol == "http"

@@ -46,7 +46,7 @@ def _with(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Com
 
 
 _server_options = _with(
-    click.option("--server", metavar="KIND", help="auto, process or docker.  [default: auto]"),
+    click.option("--server", metavar="KIND", help="auto, process, docker or remote.  [default: auto]"),
     click.option("--image", metavar="IMAGE", help="Triton image for Docker."),
     click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in."),
     click.option("--launch-timeout", metavar="TIME", help="How long a model may take to be ready."),
@@ -84,6 +84,15 @@ _load_options = _with(
 )
 
 
+_remote_options = _with(
+    click.option("--url", metavar="URL", help="A Triton that runs: HOST:PORT (gRPC), grpcs://, http:// or https://."),
+    click.option("--tls-ca", metavar="FILE", help="Certificates to trust, PEM."),
+    click.option("--tls-cert", metavar="FILE", help="Our own certificate."),
+    click.option("--tls-key", metavar="FILE", help="Its key."),
+    click.option("--tls-name", metavar="NAME", help="The name in the server's certificate, if it is not the URL's."),
+)
+
+
 @cli.command()
 @click.argument("repository", metavar="MODEL_REPO", required=False)
 @click.option("--model", metavar="NAME", multiple=True, help="Model to tune; repeatable.  [default: every one]")
@@ -92,13 +101,22 @@ _load_options = _with(
 @click.option("--trials", metavar="N", help="How many candidates to try, the config as it is included.")
 @click.option("--space", metavar="NAME|FILE", help="Search space.  [default: default]")
 @click.option("--max-concurrency", metavar="N", help="The highest load to offer.  [default: 1024]")
+@click.option(
+    "--isolation",
+    metavar="KIND",
+    help="relaunch: a server for each candidate; reload: one that loads all in turn.  [default: relaunch]",
+)
 @_server_options
+@_remote_options
+@click.option(
+    "--metrics-url", metavar="URL", help="Metrics of the Triton at --url.  [default: http://HOST:8002/metrics]"
+)
 @_load_options
 @click.option("--job", metavar="FILE.yaml", type=click.Path(path_type=Path), help="Job file; options win over it.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where the results go.")
 @click.option("--resume", is_flag=True, help="Go on with what --out holds.")
 def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> None:
-    """Tune the models of MODEL_REPO: search, measure, and leave the best config.pbtxt in --out."""
+    """Tune the models of MODEL_REPO, or of the Triton at --url, and leave the best config.pbtxt in --out."""
     from tuner.commands.run import run as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     command(job, _given(options), out, resume=resume)
@@ -106,7 +124,6 @@ def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> 
 
 @cli.command()
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
-@click.option("--url", metavar="URL", help="A Triton that runs: HOST:PORT (gRPC), grpcs://, http:// or https://.")
 @click.option("--model", metavar="NAME", help="Model to measure.  [default: the only one]")
 @click.option("--model-version", metavar="N", help="Its version.  [default: the server's choice]")
 @click.option(
@@ -122,10 +139,7 @@ def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> 
 )
 @click.option("--time", metavar="TIME", help="How long a load may take at most.  [default: 3s]")
 @_load_options
-@click.option("--tls-ca", metavar="FILE", help="Certificates to trust, PEM.")
-@click.option("--tls-cert", metavar="FILE", help="Our own certificate.")
-@click.option("--tls-key", metavar="FILE", help="Its key.")
-@click.option("--tls-name", metavar="NAME", help="The name in the server's certificate, if it is not the URL's.")
+@_remote_options
 @_server_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 @click.option("--csv", metavar="FILE", type=click.Path(path_type=Path), help="Write a row a load to a file, too.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import Self
 
 from tuner.errors import JobError
-from tuner.options import LoadOptions, Seconds, ServerOptions
+from tuner.options import LoadOptions, RemoteOptions, Seconds, ServerOptions
 from tuner.slo import SLO
 
 
@@ -18,28 +19,45 @@ def _names(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-class TuneJob(LoadOptions, ServerOptions):
+class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     """What to tune, how, and for how long. Durations read `90s`, `10m`; a plain number is seconds.
 
-    How to get a Triton is in `ServerOptions`, and what requests are made of in `LoadOptions`.
+    How to get a Triton is in `ServerOptions` and `RemoteOptions`, and what requests are made of in `LoadOptions`.
 
     Attributes:
-        repository: The model repository.
+        repository: The model repository; None: that of the server at `url`, as far as it tells.
         model: The models to tune; none: every model of the repository that can be.
         slo: Latency limits that the best config must hold.
         budget: Seconds that the tuning of one model may take.
         trials: Candidates to launch, the baseline included; None: as the budget allows. Verifying launches some again.
         space: A search space that ships with tritontune, by name, or a YAML file.
         max_concurrency: The highest load to offer.
+        isolation: Whether each candidate has a server of its own (`relaunch`), or one loads all in turn (`reload`, and
+            always so at a `url`); None: relaunch, where that can be.
+        metrics_url: Where the server at `url` tells of its GPUs; None: Triton's own port on that host.
     """
 
-    repository: Path
+    repository: Path | None = None
     model: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     slo: SLO = SLO()
     budget: Seconds = 600.0
     trials: Annotated[int, Field(ge=1)] | None = None
     space: str = "default"
     max_concurrency: Annotated[int, Field(ge=1, le=65536)] = 1024
+    isolation: Literal["relaunch", "reload"] | None = None
+    metrics_url: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.repository is None and self.url is None:
+            raise ValueError(
+                "there is neither a model repository to tune (MODEL_REPO) nor the --url of a Triton that runs"
+            )
+        if self.url is not None and self.isolation == "relaunch":
+            raise ValueError("--isolation relaunch: the server at a --url is not ours to launch again")
+        if self.url is None and self.metrics_url is not None:
+            raise ValueError("--metrics-url is for a server at a --url")
+        return self
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> TuneJob:

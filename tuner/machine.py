@@ -27,12 +27,12 @@ class Machine:
     """The machine that the server runs on.
 
     Attributes:
-        cpus: Cores that this process may use: affinity and container limits counted.
+        cpus: Cores that it may use: affinity and container limits counted; None: not known.
         gpus: None are found where there is no NVIDIA driver.
         processor: The processor's architecture.
     """
 
-    cpus: int
+    cpus: int | None
     gpus: tuple[Gpu, ...]
     processor: str
 
@@ -43,7 +43,8 @@ class Machine:
 
     def __str__(self) -> str:
         gpus = ", ".join(gpu.name for gpu in self.gpus) or "no GPU"
-        return f"{self.cpus} CPU cores, {gpus}"
+        cpus = "an unknown number of" if self.cpus is None else self.cpus
+        return f"{cpus} CPU cores, {gpus}"
 
 
 def _usable_cpus() -> int:

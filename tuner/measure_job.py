@@ -11,9 +11,8 @@ from typing_extensions import Self
 
 from tuner.load.loads import Concurrency, Distribution, Load, Ramp, RequestRate
 from tuner.load.recordings import read_intervals, read_timestamps
-from tuner.options import LoadOptions, Seconds, ServerOptions
+from tuner.options import LoadOptions, RemoteOptions, Seconds, ServerOptions
 from tuner.quantities import parse_duration
-from tuner.servers.endpoint import Endpoint, Tls
 from tuner.slo import SLO
 
 _MOST_LEVELS = 1_000
@@ -85,16 +84,11 @@ def _ramp(value: Any) -> Any:
 Rate = Annotated[float, Field(gt=0, le=_HIGHEST_RATE)]
 
 
-class MeasureJob(LoadOptions, ServerOptions):
+class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
     """What to measure, and under which loads; one after the other, in the order of the attributes.
 
     Attributes:
-        repository: A model repository to serve; or
-        url: a Triton that runs: `HOST:PORT` of its gRPC endpoint, or a URL with grpc, grpcs, http or https.
-        tls_ca: For `grpcs` and `https`: certificates to trust, PEM; None: those that the system trusts.
-        tls_cert: Our own certificate.
-        tls_key: Its key.
-        tls_name: The name in the server's certificate, where it is not that of the URL.
+        repository: A model repository to serve, where there is no `url`.
         model: Its name; None: the only one.
         model_version: Its version; empty: the server's choice.
         concurrency: Closed loops: requests under way at once, `1,8,64` or `START:END:STEP`.
@@ -108,11 +102,6 @@ class MeasureJob(LoadOptions, ServerOptions):
     """
 
     repository: Path | None = None
-    url: str | None = None
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    tls_name: str | None = None
     model: str | None = None
     model_version: Annotated[str, BeforeValidator(_version)] = ""
     concurrency: Annotated[
@@ -131,29 +120,13 @@ class MeasureJob(LoadOptions, ServerOptions):
         if (self.repository is None) == (self.url is None):
             raise ValueError("measure needs a MODEL_REPO or the --url of a Triton that runs, and not both")
         given = self.model_fields_set
-        if self.url is not None and (misplaced := sorted(given & ServerOptions.model_fields.keys())):
-            option = misplaced[0].replace("_", "-")
-            raise ValueError(f"--{option} says how to start a server, and --url names one that runs")
-        if self.url is None and (misplaced := sorted(name for name in given if name.startswith("tls_"))):
-            raise ValueError(f"--{misplaced[0].replace('_', '-')} is for a server at a --url")
-        if self.tls_key and not self.tls_cert:
-            raise ValueError("--tls-key is the key of a certificate; name that with --tls-cert")
+        if self.url is not None and "launch_timeout" in given:
+            raise ValueError("--launch-timeout says how to start a server, and --url names one that runs")
         if self.slo.root and self.rate != "max":
             raise ValueError("--slo is a limit for --rate max")
         if "arrivals" in given and not (self.rate or self.ramp):
             raise ValueError("--arrivals says how a --rate or a --ramp is spread, and there is none")
         return self
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Of the server at `url`.
-
-        Raises:
-            JobError: it is no address, or a certificate cannot be read.
-        """
-        files = (self.tls_ca, self.tls_cert, self.tls_key, self.tls_name)
-        tls = Tls(*files) if any(files) else None
-        return Endpoint.parse(self.url or "", tls=tls, headers=self.header)
 
     @property
     def loads(self) -> tuple[Load, ...]:

@@ -7,14 +7,23 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
 from tuner.errors import JobError, nearest
 from tuner.load.requests.parameters import Parameter, parse_parameter
 from tuner.quantities import parse_duration
-from tuner.servers.endpoint import Header, parse_header
+from tuner.servers.endpoint import Endpoint, Header, Tls, parse_header
 
 
 def _seconds(value: Any) -> Any:
@@ -63,7 +72,7 @@ Seconds = Annotated[
 ]
 MADE_UP = frozenset({"random", "zero"})
 """What `input_data` is where it is no file."""
-ServerKind = Literal["auto", "process", "docker"]
+ServerKind = Literal["auto", "process", "docker", "remote"]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -110,7 +119,8 @@ class ServerOptions(Options):
     """How to get a Triton.
 
     Attributes:
-        server: `docker`, `process`, or `auto`: Docker where it can be used with `image`.
+        server: `docker`, `process`, `remote` (one that runs already), or `auto`: remote where there is a `url`, Docker
+            where it can be used with `image`.
         image: The Triton image for Docker.
         triton_path: A `tritonserver`, or the folder of an installation that has one in `bin/`.
         launch_timeout: Seconds within which a model must be ready; None: by its size, and by what it took at first.
@@ -120,6 +130,55 @@ class ServerOptions(Options):
     image: str | None = None
     triton_path: Path | None = None
     launch_timeout: Seconds | None = None
+
+
+class RemoteOptions(Options):
+    """Where a Triton runs already.
+
+    Attributes:
+        url: `HOST:PORT` of its gRPC endpoint, or a URL with grpc, grpcs, http or https.
+        tls_ca: For `grpcs` and `https`: certificates to trust, PEM; None: those that the system trusts.
+        tls_cert: Our own certificate.
+        tls_key: Its key.
+        tls_name: The name in the server's certificate, where it is not that of the URL.
+    """
+
+    url: str | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_name: str | None = None
+
+    @model_validator(mode="after")
+    def _check_remote(self) -> Self:
+        given = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        if self.url is not None and (misplaced := sorted(given & _STARTING)):
+            option = misplaced[0].replace("_", "-")
+            raise ValueError(f"--{option} says how to start a server, and --url names one that runs")
+        if self.url is None and (misplaced := sorted(name for name in given if name.startswith("tls_"))):
+            raise ValueError(f"--{misplaced[0].replace('_', '-')} is for a server at a --url")
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("--tls-key is the key of a certificate; name that with --tls-cert")
+        server = getattr(self, "server", "auto")
+        if self.url is None and server == "remote":
+            raise ValueError("--server remote needs --url, where the Triton runs")
+        if self.url is not None and server in {"process", "docker"}:
+            raise ValueError(f"--server {server} starts a server, and --url names one that runs")
+        return self
+
+    def endpoint(self, headers: tuple[Header, ...]) -> Endpoint:
+        """Of the server at `url`.
+
+        Raises:
+            JobError: it is no address, or a certificate cannot be read.
+        """
+        files = (self.tls_ca, self.tls_cert, self.tls_key, self.tls_name)
+        tls = Tls(*files) if any(files) else None
+        return Endpoint.parse(self.url or "", tls=tls, headers=headers)
+
+
+# What says how to start a server, and nothing about one that runs.
+_STARTING = ServerOptions.model_fields.keys() - {"server", "launch_timeout"}
 
 
 class LoadOptions(Options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +22,6 @@ from tuner.models.config import ModelConfig
 from tuner.models.staging import StagedRepository
 from tuner.models.tunable import why_not_tunable
 from tuner.options import LoadOptions
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.slo import SLO
 from tuner.space.candidate import Candidate
@@ -222,7 +221,7 @@ def _measure(bench: Bench, server: Server, attempt: _Attempt, limits: Limits, pr
 
 def _session(bench: Bench, server: Server, limits: Limits) -> AbstractContextManager[Session]:
     return open_session(
-        Endpoint(server.grpc_address, headers=bench.options.header),
+        replace(server.endpoint, headers=bench.options.header),
         bench.model,
         bench.options,
         rules=bench.rules,

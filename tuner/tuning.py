@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError
 from tuner.job import TuneJob
-from tuner.machine import Machine
 from tuner.model_tuning import ModelTuning, Workshop
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
@@ -17,6 +19,10 @@ from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
 from tuner.search.study import Identity, Study
 from tuner.servers.choose import choose_launcher
+from tuner.servers.protocols import Launcher
+from tuner.servers.reload import ReloadLauncher
+from tuner.servers.remote import RemoteLauncher
+from tuner.servers.served import served_repository
 from tuner.space.spec import load_space
 
 
@@ -53,29 +59,53 @@ def tune(
     """
     progress = progress or Progress()
     out = out or RunFolder.default()
-    repository = ModelRepository.open(job.repository)
     spec = load_space(job.space)
-    models = _chosen(repository, job, progress)
-    if out.path.resolve().is_relative_to(job.repository.resolve()):
-        raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
+    with _repository(job) as repository:
+        models = _chosen(repository, job, progress)
+        if out.path.resolve().is_relative_to(repository.path.resolve()):
+            raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
+        launcher = _launcher(job, progress)
+        with out.opened(resume=resume), closing(launcher):
+            if count := launcher.remove_leftovers():
+                progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
+            staged = stage(repository, out.work / "repository")
+            shop = Workshop(job, out, spec, launcher.machine, launcher, staged, progress)
+            return _tune_models(shop, models)
+
+
+@contextmanager
+def _repository(job: TuneJob) -> Iterator[ModelRepository]:
+    """The user's; or, of a server that runs, what that tells."""
+    if job.repository is not None:
+        yield ModelRepository.open(job.repository)
+        return
+    with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
+        yield served_repository(job.endpoint(job.header), job.model, Path(folder))
+
+
+def _launcher(job: TuneJob, progress: Progress) -> Launcher:
+    if job.url is not None:
+        remote = RemoteLauncher(job.endpoint(job.header), job.metrics_url, progress.note)
+        remote.look()
+        return remote
     launcher = choose_launcher(job, progress.note)
-    with out.opened(resume=resume):
-        if count := launcher.remove_leftovers():
-            progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
-        staged = stage(repository, out.work / "repository")
-        shop = Workshop(job, out, spec, Machine.here(), launcher, staged, progress)
-        outcomes, failures = [], {}
-        for model in models:
-            try:
-                outcomes.append(_tune_model(shop, model))
-            except InterruptedRunError:
-                raise
-            except TritontuneError as error:
-                failures[model.name] = error
-                if len(models) > 1:
-                    progress.note(f"{model.name}: {error}")
-        if out.database.exists() and not any(Study.load(out.database, m).trials for m in Study.models(out.database)):
-            out.database.unlink()  # Nothing was measured, so the folder is free for another try.
+    return ReloadLauncher(launcher) if job.isolation == "reload" else launcher
+
+
+def _tune_models(shop: Workshop, models: Sequence[ModelFolder]) -> RunResult:
+    out, progress = shop.out, shop.progress
+    outcomes, failures = [], {}
+    for model in models:
+        try:
+            outcomes.append(_tune_model(shop, model))
+        except InterruptedRunError:
+            raise
+        except TritontuneError as error:
+            failures[model.name] = error
+            if len(models) > 1:
+                progress.note(f"{model.name}: {error}")
+    if out.database.exists() and not any(Study.load(out.database, m).trials for m in Study.models(out.database)):
+        out.database.unlink()  # Nothing was measured, so the folder is free for another try.
     if not outcomes:
         raise next(iter(failures.values()))
     return RunResult(out, tuple(outcomes), failures)
@@ -95,7 +125,7 @@ def _chosen(repository: ModelRepository, job: TuneJob, progress: Progress) -> tu
         else:
             chosen.append(model)
     if not chosen:
-        raise TuningError(f"{job.repository}: none of its models can be tuned")
+        raise TuningError(f"{repository.path}: none of its models can be tuned")
     return tuple(chosen)
 
 
@@ -127,7 +157,7 @@ def _outcome(shop: Workshop, study: Study, ended: str) -> ModelOutcome:
 def _identity(shop: Workshop, model: ModelFolder) -> Identity:
     return Identity(
         model=model.name,
-        repository=str(shop.job.repository.resolve()),
+        repository=str(shop.job.repository.resolve()) if shop.job.repository else shop.job.url or "",
         files=model.fingerprint(),
         config=model.config.text if model.config else "",
         slo=shop.job.slo,

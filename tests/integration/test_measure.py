@@ -35,7 +35,7 @@ class Running:
 
     @property
     def grpc_address(self) -> str:
-        return self.server.grpc_address
+        return self.server.endpoint.address
 
 
 @pytest.fixture(scope="module")

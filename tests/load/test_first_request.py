@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_a_decoupled_model_is_asked_for_its_first_response(
     config = config_text(more="model_transaction_policy { decoupled: true }")
     model = model_repository.add("decoupled", config=config)
     with triton_launcher.launch(Launch(model_repository.path, model, tmp_path / "log", 30)) as server:
-        endpoint = Endpoint(server.grpc_address)
+        endpoint = server.endpoint
         answer, took_s = ask_once(endpoint, request_to(model, 3, 300, -1, 0), timeout_s=5)
         assert contents(answer) == [[3, 300, -1, 0]]
         assert 0.3 <= took_s < 0.6
@@ -89,5 +90,5 @@ def test_it_knows_tls_and_headers(
         assert contents(answer) == [[1, 2, 3, 4]]
     restricted = ProcessLauncher(triton_installation, ("--grpc-restricted-protocol=inference:key=secret",))
     with restricted.launch(launch) as server:
-        endpoint = Endpoint(server.grpc_address, headers=(("triton-grpc-protocol-key", "secret"),))
+        endpoint = replace(server.endpoint, headers=(("triton-grpc-protocol-key", "secret"),))
         assert ask_once(endpoint, request, timeout_s=5)[0] == answer

@@ -14,7 +14,6 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.session import open_session
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.options import LoadOptions
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
 from tuner.slo import SLO
@@ -40,7 +39,7 @@ def bench(
             server = triton_launcher.launch(launch)
             stack.callback(server.stop, grace_s=0.5)
             session = open_session(
-                Endpoint(server.grpc_address),
+                server.endpoint,
                 model,
                 LoadOptions(),
                 rules=RULES,

@@ -37,7 +37,7 @@ def server(
 def test_a_model_that_answers_is_measured_and_its_samples_are_shown(server: Server) -> None:
     seen: list[tuple[Load, int]] = []
     with open_session(
-        Endpoint(server.grpc_address),
+        server.endpoint,
         "identity",
         LoadOptions(batch_size=2),
         rules=QUICK,
@@ -56,9 +56,7 @@ def test_a_model_that_answers_is_measured_and_its_samples_are_shown(server: Serv
 def test_a_version_that_is_not_there(server: Server) -> None:
     with (
         pytest.raises(ServerError, match="version 7"),
-        open_session(
-            Endpoint(server.grpc_address), "identity", LoadOptions(), version="7", rules=QUICK, health=server.check
-        ),
+        open_session(server.endpoint, "identity", LoadOptions(), version="7", rules=QUICK, health=server.check),
     ):
         pass
 

@@ -21,7 +21,6 @@ from support.repositories import ModelRepositoryFactory, config_text
 from tuner.errors import Cause, LaunchError
 from tuner.servers import arguments, process
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import marks_on_files
 from tuner.servers.proc import lives, read_state
@@ -97,14 +96,14 @@ def test_command_names_all_that_was_started(launch: Callable[..., ProcessServer]
     with launch("identity") as server:
         assert "tritonserver" in server.command
         assert "--load-model=identity" in server.command
-        assert server.grpc_address.rpartition(":")[2] in server.command
+        assert server.endpoint.address.rpartition(":")[2] in server.command
 
 
 def test_listens_on_the_loopback_interface_alone(launch: Callable[..., ProcessServer]) -> None:
     with launch("identity") as server:
         listening = [c for c in psutil.Process(server.pid).net_connections() if c.status == psutil.CONN_LISTEN]
     # gRPC listens on an IPv6 socket for IPv4, too.
-    assert [f"{c.laddr.ip}:{c.laddr.port}".removeprefix("::ffff:") for c in listening] == [server.grpc_address]
+    assert [f"{c.laddr.ip}:{c.laddr.port}".removeprefix("::ffff:") for c in listening] == [server.endpoint.address]
 
 
 def test_a_crashed_instance_is_a_death_though_triton_goes_on(launch: Callable[..., ProcessServer]) -> None:
@@ -115,7 +114,7 @@ def test_a_crashed_instance_is_a_death_though_triton_goes_on(launch: Callable[..
         with pytest.raises(triton.InferenceServerException, match="not healthy"):
             infer(server, "crashes", items=4)
         death = await_death(server)
-        with TritonClient(Endpoint(server.grpc_address)) as client:
+        with TritonClient(server.endpoint) as client:
             assert client.is_model_ready("crashes")
     assert str(death) == "an instance of model 'crashes' ended with exit code 7"
     assert death.cause is Cause.CRASHED
@@ -208,7 +207,7 @@ def test_takes_another_port_when_one_is_lost(
         ports = iter([taken, taken])
         monkeypatch.setattr(process, "_free_port", lambda: next(ports, None) or real())
         with launch("identity") as server:
-            assert server.grpc_address != f"127.0.0.1:{taken}"
+            assert server.endpoint.address != f"127.0.0.1:{taken}"
             assert infer(server, "identity").size
 
 
@@ -276,12 +275,12 @@ def test_an_interrupted_launch_leaves_nothing(
 def test_the_config_is_the_same_with_and_without_completion(
     launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch, model_repository: ModelRepositoryFactory
 ) -> None:
-    with launch("identity") as server, TritonClient(Endpoint(server.grpc_address)) as client:
+    with launch("identity") as server, TritonClient(server.endpoint) as client:
         assert "--disable-auto-complete-config" in server.command
         without = client.model_config("identity")
     shutil.rmtree(model_repository.path / "identity")
     monkeypatch.setattr(arguments, "is_complete", lambda _: False)
-    with launch("identity") as server, TritonClient(Endpoint(server.grpc_address)) as client:
+    with launch("identity") as server, TritonClient(server.endpoint) as client:
         assert "--disable-auto-complete-config" not in server.command
         assert client.model_config("identity") == without
 

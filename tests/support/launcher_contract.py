@@ -1,4 +1,5 @@
-"""What every launcher must do. A test class for each derives from `LauncherContract` and gives these fixtures:
+"""What every launcher must do. A test class for each derives from `LauncherContract`, or from `CandidateContract` where
+servers are not its own to start and stop, and gives these fixtures:
 
 launcher         the launcher
 launcher_source  lines of Python that make the same, as `launcher`, in another process
@@ -27,7 +28,6 @@ from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, LaunchError, ServerDiedError
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.protocols import Launch, Launcher, Server
 
 Traces = Callable[[int], "set[str]"]
@@ -48,7 +48,7 @@ def infer(server: Server, model: str, *, items: int = 1, timeout_s: float = 10) 
     values = np.arange(4 * items, dtype=np.float32).reshape(items, 4)
     tensor = triton.InferInput("IN", values.shape, "FP32")
     tensor.set_data_from_numpy(values)
-    with triton.InferenceServerClient(server.grpc_address) as client:
+    with triton.InferenceServerClient(server.endpoint.address) as client:
         answer: npt.NDArray[np.float32] = client.infer(model, [tensor], client_timeout=timeout_s).as_numpy("OUT")
         return answer
 
@@ -72,8 +72,14 @@ def is_listening(address: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
-class LauncherContract:
-    """The contract; see the top of the file."""
+class CandidateContract:
+    """What every launcher makes of a candidate, also one whose server is not its own; see the top of the file.
+
+    Attributes:
+        tells_last_words: Whether what the server writes is to be seen.
+    """
+
+    tells_last_words = True
 
     @pytest.fixture
     def request_for(self, model_repository: ModelRepositoryFactory, tmp_path: Path) -> Callable[..., Launch]:
@@ -93,25 +99,10 @@ class LauncherContract:
     def test_completes_a_model_without_config(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
         with (
             launcher.launch(request_for("auto_complete", config="")) as server,
-            TritonClient(Endpoint(server.grpc_address)) as client,
+            TritonClient(server.endpoint) as client,
         ):
             config = client.model_config("auto_complete")
         assert (config.max_batch_size, config.input[0].name, config.HasField("dynamic_batching")) == (8, "IN", True)
-
-    def test_two_at_a_time(
-        self, launcher: Launcher, request_for: Callable[..., Launch], model_repository: ModelRepositoryFactory
-    ) -> None:
-        first = request_for("identity")
-        second = Launch(model_repository.path, model_repository.add("slow"), first.log.with_name("second.log"), 60)
-        with launcher.launch(first) as one, launcher.launch(second) as two:
-            assert one.grpc_address != two.grpc_address
-            assert infer(one, "identity").shape == infer(two, "slow").shape
-
-    def test_takes_paths_with_spaces(self, launcher: Launcher, tmp_path: Path) -> None:
-        repository = ModelRepositoryFactory(tmp_path / "a folder; with (odd) 'letters'")
-        repository.add("identity")
-        with launcher.launch(Launch(repository.path, "identity", tmp_path / "log", 30)) as server:
-            assert infer(server, "identity").size
 
     def test_loads_links_into_another_folder(
         self, launcher: Launcher, model_repository: ModelRepositoryFactory, tmp_path: Path
@@ -123,7 +114,7 @@ class LauncherContract:
         (staged / "identity" / "1" / "model.py").symlink_to(model_repository.path / "identity" / "1" / "model.py")
         with (
             launcher.launch(Launch(staged, "identity", tmp_path / "log", 60)) as server,
-            TritonClient(Endpoint(server.grpc_address)) as client,
+            TritonClient(server.endpoint) as client,
         ):
             assert client.model_config("identity").instance_group[0].count == 2
             assert infer(server, "identity").size
@@ -132,11 +123,12 @@ class LauncherContract:
         self, launcher: Launcher, request_for: Callable[..., Launch], traces: Traces
     ) -> None:
         config = config_text(max_batch_size=8, more="dynamic_batching { preferred_batch_size: [ 16 ] }")
-        with pytest.raises(LaunchError, match="preferred size must be <= max batch size") as caught:
+        reason = "preferred size must be <= max batch size" if self.tells_last_words else "failed to poll"
+        with pytest.raises(LaunchError, match=reason) as caught:
             launcher.launch(request_for("identity", config=config))
         assert caught.value.cause is Cause.INVALID_CONFIG
         assert "\n" not in str(caught.value)
-        assert "preferred size" in caught.value.last_words
+        assert ("preferred size" in caught.value.last_words) == self.tells_last_words
         assert not traces(os.getpid())
 
     def test_config_with_a_syntax_error(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
@@ -173,6 +165,19 @@ class LauncherContract:
         assert caught.value.cause is Cause.TIMED_OUT
         assert not traces(os.getpid())
 
+    def test_what_was_stopped_is_no_server_any_more(
+        self, launcher: Launcher, request_for: Callable[..., Launch]
+    ) -> None:
+        server = launcher.launch(request_for("identity"))
+        server.stop()
+        server.stop()
+        with pytest.raises(ServerDiedError, match="was stopped"):
+            server.check()
+
+
+class LauncherContract(CandidateContract):
+    """What every launcher must do that starts servers of its own."""
+
     def test_killed_server_is_noticed(
         self,
         launcher: Launcher,
@@ -187,16 +192,31 @@ class LauncherContract:
         assert death.last_words
         assert not traces(os.getpid())
 
+    def test_two_at_a_time(
+        self, launcher: Launcher, request_for: Callable[..., Launch], model_repository: ModelRepositoryFactory
+    ) -> None:
+        first = request_for("identity")
+        second = Launch(model_repository.path, model_repository.add("slow"), first.log.with_name("second.log"), 60)
+        with launcher.launch(first) as one, launcher.launch(second) as two:
+            assert one.endpoint.address != two.endpoint.address
+            assert infer(one, "identity").shape == infer(two, "slow").shape
+
+    def test_takes_paths_with_spaces(self, launcher: Launcher, tmp_path: Path) -> None:
+        repository = ModelRepositoryFactory(tmp_path / "a folder; with (odd) 'letters'")
+        repository.add("identity")
+        with launcher.launch(Launch(repository.path, "identity", tmp_path / "log", 30)) as server:
+            assert infer(server, "identity").size
+
     def test_stop_twice_leaves_nothing(
         self, launcher: Launcher, request_for: Callable[..., Launch], traces: Traces
     ) -> None:
         server = launcher.launch(request_for("identity", config=config_text(instances=2)))
         assert traces(os.getpid())
-        assert is_listening(server.grpc_address)
+        assert is_listening(server.endpoint.address)
         server.stop()
         server.stop()
         assert not traces(os.getpid())
-        assert not is_listening(server.grpc_address)
+        assert not is_listening(server.endpoint.address)
         with pytest.raises(ServerDiedError):
             server.check()
 

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from support.certificates import Certificates
 from support.tls_proxy import tls_proxy
@@ -40,7 +40,7 @@ def start_with_http(installation: TritonInstallation, launch: Launch, *more: str
     except BaseException:
         server.stop(grace_s=0)
         raise
-    return TwoPorts(server, Endpoint(server.grpc_address), http)
+    return TwoPorts(server, server.endpoint, http)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def grpcs_triton(
     """
     server = ProcessLauncher(installation, certificates.triton_arguments(mutual=mutual))._start(launch)
     try:
-        endpoint = Endpoint(server.grpc_address, tls=certificates.mutual if mutual else certificates.trusting)
+        endpoint = replace(server.endpoint, tls=certificates.mutual if mutual else certificates.trusting)
         _await_ready(server, endpoint, launch)
         yield endpoint
     finally:

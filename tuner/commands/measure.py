@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from tuner import deadlines
-from tuner.errors import JobError, SLOError, nearest
+from tuner.errors import JobError, ServerError, SLOError, nearest
 from tuner.load.loads import Load, Ramp, RequestRate
 from tuner.measure.highest_rate import highest_rate, highest_sustained
 from tuner.measure.level import LevelRules
@@ -119,7 +119,7 @@ def _opened(job: MeasureJob, console: Console, see: See) -> Iterator[tuple[str, 
         ):
             yield model, session
     else:
-        endpoint = job.endpoint
+        endpoint = job.endpoint(job.header)
         model = _loaded_model(job, endpoint)
         with _session(job, endpoint, model, lambda: None, see) as session:
             yield model, session
@@ -131,17 +131,18 @@ def _served(job: MeasureJob, path: Path, console: Console) -> Iterator[tuple[End
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
     with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
-        launcher = choose_launcher(job, lambda text: console.print(text, highlight=False))
-        launcher.remove_leftovers()
         staged = stage(repository, Path(folder) / "repository")
         within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
-        with launcher.launch(Launch(staged.path, model.name, Path(folder) / "server.log", within_s)) as server:
-            yield Endpoint(server.grpc_address, headers=job.header), model.name, server.check
+        launch = Launch(staged.path, model.name, Path(folder) / "server.log", within_s)
+        with closing(choose_launcher(job, lambda text: console.print(text, highlight=False))) as launcher:
+            launcher.remove_leftovers()
+            with launcher.launch(launch) as server:
+                yield replace(server.endpoint, headers=job.header), model.name, server.check
 
 
 def _loaded_model(job: MeasureJob, endpoint: Endpoint) -> str:
     """The model to measure of a server that runs; how that was started is not ours to say."""
-    with TritonClient(endpoint) as client:
+    with _reached(endpoint) as client:
         if job.model and client.is_model_ready(job.model, job.model_version):
             return job.model
         loaded = [name for name, state in client.models().items() if state == "READY"]
@@ -152,6 +153,16 @@ def _loaded_model(job: MeasureJob, endpoint: Endpoint) -> str:
     if job.model in loaded:
         raise JobError(f"--model-version: {job.url} serves no version {job.model_version} of {job.model!r}")
     raise JobError(f"--model: {job.url} serves no {job.model!r}{nearest(job.model, loaded)}")
+
+
+@contextmanager
+def _reached(endpoint: Endpoint) -> Iterator[TritonClient]:
+    """A client of a server that somebody asked for, and that should be there."""
+    try:
+        with TritonClient(endpoint) as client:
+            yield client
+    except ServerError as error:
+        raise JobError(f"--url: {error}") from error
 
 
 def _only_model(repository: ModelRepository, job: MeasureJob) -> ModelFolder:

@@ -23,8 +23,6 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
     Raises:
         TritontuneError: with the exit code that says how it ended.
     """
-    if job_file is None and "repository" not in options:
-        raise JobError("MODEL_REPO is missing, the model repository to tune")
     job = TuneJob.read(job_file, options) if job_file else TuneJob.make(options)
     if resume and out is None:
         raise JobError("--resume needs --out, the folder of the run to go on with")

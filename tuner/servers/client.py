@@ -36,6 +36,12 @@ class Connection(Protocol):
     def statistics(self, name: str, version: str) -> service_pb2.ModelStatisticsResponse:
         """`GET v2/models/NAME[/versions/VERSION]/stats`."""
 
+    def load_model(self, name: str, config: str | None) -> None:
+        """`POST v2/repository/models/NAME/load`."""
+
+    def unload_model(self, name: str) -> None:
+        """`POST v2/repository/models/NAME/unload`."""
+
     def close(self) -> None:
         """Close it; again is harmless."""
 
@@ -102,6 +108,19 @@ class TritonClient:
         if not statistics:
             raise ServerError(f"the server has no statistics of model {name!r}", cause=Cause.REQUESTS_FAILED)
         return max(statistics, key=lambda each: int(each.version))
+
+    def load_model(self, name: str, config: str | None = None) -> None:
+        """Have a model loaded, anew if it is already; returns when it is ready.
+
+        Args:
+            name: Of a model in the server's repository.
+            config: A config in the place of its own, as JSON; None: its own.
+        """
+        self._connection.load_model(name, config)
+
+    def unload_model(self, name: str) -> None:
+        """Have a model unloaded; returns before it is. One that is not loaded, or not there, is no error."""
+        self._connection.unload_model(name)
 
     def close(self) -> None:
         """Close the connection; again is harmless."""

@@ -11,6 +11,7 @@ from docker.errors import APIError, ImageNotFound
 from docker.models.containers import Container
 
 from tuner.errors import Cause, LaunchError
+from tuner.machine import Machine
 from tuner.servers.arguments import triton_arguments
 from tuner.servers.docker_binds import binds_of
 from tuner.servers.docker_container import GRPC_PORT, ContainerSpec, remove_container
@@ -54,6 +55,11 @@ class DockerLauncher:
         digest = next(iter(image.attrs["RepoDigests"] or ()), image.id)
         return f"image {self._image} ({digest}) in Docker"
 
+    @property
+    def machine(self) -> Machine:
+        """This one."""
+        return Machine.here()
+
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 
@@ -84,6 +90,9 @@ class DockerLauncher:
             for mark in abandoned:
                 remove_container(client, str(mark))
         return len(abandoned)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _start(self, request: Launch) -> DockerServer:
         try:

@@ -54,6 +54,17 @@ class GrpcConnection:
         """See `Connection`."""
         return self._ask(self._stub.ModelStatistics, service_pb2.ModelStatisticsRequest(name=name, version=version))
 
+    def load_model(self, name: str, config: str | None) -> None:
+        """See `Connection`."""
+        request = service_pb2.RepositoryModelLoadRequest(model_name=name)
+        if config is not None:
+            request.parameters["config"].string_param = config
+        self._ask(self._stub.RepositoryModelLoad, request)
+
+    def unload_model(self, name: str) -> None:
+        """See `Connection`."""
+        self._ask(self._stub.RepositoryModelUnload, service_pb2.RepositoryModelUnloadRequest(model_name=name))
+
     def close(self) -> None:
         """See `Connection`."""
         self._channel.close()

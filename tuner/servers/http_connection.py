@@ -76,16 +76,30 @@ class HttpConnection:
         reply = self._ask("GET", f"{_path(name, version)}/stats")
         return self._read(reply, service_pb2.ModelStatisticsResponse())
 
+    def load_model(self, name: str, config: str | None) -> None:
+        """See `Connection`."""
+        self._control(name, "load", {"parameters": {"config": config}} if config is not None else {})
+
+    def unload_model(self, name: str) -> None:
+        """See `Connection`."""
+        self._control(name, "unload", {})
+
     def close(self) -> None:
         """See `Connection`."""
         self._pool.close()
 
-    def _ask(self, verb: str, path: str) -> _Reply:
+    def _control(self, name: str, what: str, content: dict[str, Any]) -> None:
+        reply = self._ask("POST", f"/v2/repository/models/{quote(name, safe='')}/{what}", json.dumps(content).encode())
+        if reply.status != 200:
+            raise self._refusal(reply)
+
+    def _ask(self, verb: str, path: str, content: bytes | None = None) -> _Reply:
         deadline = time.monotonic() + self._timeout_s
         try:
             response = self._pool.request(
                 verb,
                 path,
+                body=content,
                 headers=self._headers,
                 timeout=urllib3.Timeout(total=self._timeout_s),
                 retries=False,

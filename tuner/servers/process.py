@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from tuner.errors import Cause, LaunchError
+from tuner.machine import Machine
 from tuner.servers import shim
 from tuner.servers.arguments import triton_arguments
 from tuner.servers.installation import TritonInstallation
@@ -45,6 +46,11 @@ class ProcessLauncher:
         """Which Triton this is."""
         return f"{self._installation.description} as a process"
 
+    @property
+    def machine(self) -> Machine:
+        """This one."""
+        return Machine.here()
+
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 
@@ -72,6 +78,9 @@ class ProcessLauncher:
         for mark in abandoned:
             mark.remove_files()
         return len(abandoned)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _start(self, request: Launch) -> ProcessServer:
         mark, port = Mark.new(), _free_port()

@@ -1,7 +1,7 @@
 """The seam behind which every way of getting a Triton lives.
 
 A `Launcher` starts servers; a `Server` is one that runs and has the model ready. Every implementation passes the
-contract tests in `tests/servers/contract.py`.
+contract tests in `tests/support/launcher_contract.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from types import TracebackType
 from typing import Protocol
 
 from typing_extensions import Self
+
+from tuner.machine import Machine
+from tuner.servers.endpoint import Endpoint
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Server(Protocol):
     """A Triton that runs, with the model ready. Leaving the context stops it."""
 
     @property
-    def grpc_address(self) -> str:
-        """`host:port` of the gRPC endpoint."""
+    def endpoint(self) -> Endpoint:
+        """Where it is reached."""
 
     @property
     def command(self) -> str:
@@ -46,8 +49,14 @@ class Server(Protocol):
     def check(self) -> None:
         """Raise `ServerDiedError`, with its cause and last words, when the server is no longer there. Takes < 1 ms."""
 
+    def mind_model(self) -> None:
+        """Take note of the model's own processes as they are now; from here on `check` minds them, too."""
+
     def stop(self, *, grace_s: float = 5.0) -> None:
-        """Stop it and all that it started, for certain, within `grace_s` and a moment; again is harmless."""
+        """Stop it and all that it started, for certain, within `grace_s` and a moment; again is harmless.
+
+        A server that is not ours to stop is left running, without the candidate's hold on it.
+        """
 
     def __enter__(self) -> Self: ...
 
@@ -58,6 +67,14 @@ class Server(Protocol):
 
 class Launcher(Protocol):
     """Starts servers, one at a time or several."""
+
+    @property
+    def machine(self) -> Machine:
+        """What the servers run on.
+
+        Raises:
+            TuningError: it cannot be asked.
+        """
 
     @property
     def description(self) -> str:
@@ -73,3 +90,6 @@ class Launcher(Protocol):
 
     def remove_leftovers(self) -> int:
         """Remove what earlier runs, now dead, left behind. Returns how many servers that was."""
+
+    def close(self) -> None:
+        """Give back what it holds beyond its servers; again is harmless."""

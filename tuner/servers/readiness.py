@@ -10,7 +10,6 @@ from contextlib import suppress
 from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError
 from tuner.quantities import format_duration
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.proc import describe_exit
 from tuner.servers.server import TritonServer
 from tuner.servers.stubs import stubs_of
@@ -51,17 +50,17 @@ def await_ready(server: TritonServer, *, deadline: float, allowed_s: float) -> N
         if time.monotonic() > deadline:
             raise _failure(server, f"it was not ready after {format_duration(allowed_s)}", Cause.TIMED_OUT)
         time.sleep(_LOOK_S)
-    server.mind_stubs()
+    server.mind_model()
     _check(server)
 
 
 def _is_ready(server: TritonServer) -> bool:
     try:
-        host, port = server.grpc_address.split(":")
+        host, port = server.endpoint.address.split(":")
         socket.create_connection((host, int(port)), timeout=_ASK_S).close()
     except OSError:
         return False
-    with TritonClient(Endpoint(server.grpc_address), timeout_s=_ASK_S) as client, suppress(ServerError):
+    with TritonClient(server.endpoint, timeout_s=_ASK_S) as client, suppress(ServerError):
         # The name, as who listens there may be the server of another run.
         return client.server().name == str(server.mark) and client.is_model_ready(server.model)
     return False

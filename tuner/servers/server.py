@@ -12,6 +12,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from tuner.errors import Cause, ServerDiedError
+from tuner.servers.endpoint import Endpoint
 from tuner.servers.mark import Mark
 from tuner.servers.proc import describe_exit, oom_kills
 from tuner.servers.stubs import Stub, await_end, stubs_of, want_to_finalize
@@ -82,9 +83,9 @@ class TritonServer(ABC):
         """End it at once, with all that it started, and leave nothing of it behind."""
 
     @property
-    def grpc_address(self) -> str:
-        """`host:port` of the gRPC endpoint."""
-        return self._grpc_address
+    def endpoint(self) -> Endpoint:
+        """Where it is reached."""
+        return Endpoint(self._grpc_address)
 
     @property
     def command(self) -> str:
@@ -105,7 +106,7 @@ class TritonServer(ABC):
             if not stub.alive:
                 raise self._death(f"an instance of model {self.model!r}", End.by(stub.exit_code))
 
-    def mind_stubs(self) -> None:
+    def mind_model(self) -> None:
         """Take note of the processes of Python instances as they are now; from here on `check` minds them, too."""
         self._stubs = stubs_of(self.pid)
 

@@ -122,5 +122,6 @@ def _allowed(  # noqa: PLR0917 (it is called at one place, just above)
         preferred = config.dynamic_batching.preferred_batch_size
         return preferred_varies or value >= max(preferred, default=1)
     on_gpu = any(group.kind == group.KIND_GPU for group in config.instance_group)
-    limit = item.max_per_gpu if on_gpu else item.max_per_cpu and item.max_per_cpu * machine.cpus
-    return limit is None or value <= limit
+    if on_gpu:
+        return item.max_per_gpu is None or value <= item.max_per_gpu
+    return item.max_per_cpu is None or machine.cpus is None or value <= item.max_per_cpu * machine.cpus

@@ -90,7 +90,7 @@ def answering(
 ) -> Plan:
     """Requests to the decoupled model; see its docstring."""
     load = workload(model, [requests], RequestOptions(decoupled=True))
-    return Plan("grpcio", Endpoint(server.grpc_address), load, request_timeout_s)
+    return Plan("grpcio", server.endpoint, load, request_timeout_s)
 
 
 ZEROS = workload("identity", [[[0] * 4]], RequestOptions())
@@ -191,7 +191,7 @@ def test_an_answer_must_be_as_expected(zeros: tuple[ProcessServer, Workload]) ->
     server, load = zeros
     (right,) = load.requests
     requests = (replace(right, expected={"OUT": bytes(400_000)}), replace(right, expected={"OUT": b"else"}))
-    plan = Plan("grpcio", Endpoint(server.grpc_address), replace(load, streams=(requests,)), 10)
+    plan = Plan("grpcio", server.endpoint, replace(load, streams=(requests,)), 10)
     samples = offer(plan, Concurrency(1), requests=10)
     assert samples.ok.tolist() == [number % 2 == 0 for number in range(len(samples))]
     assert set(samples.errors) == {"DATA_LOSS: output OUT differs from what --input-data expects"}
@@ -241,7 +241,7 @@ def stateful(start: Start, tmp_path: Path, request: pytest.FixtureRequest) -> Ca
         sequences = Sequences(**options)  # type: ignore[arg-type]  # some are whole numbers
         stream = [[place, STREAM, 0, 0] for place in range(STREAM)]
         load = workload("stateful", [stream] * 2, RequestOptions(sequences=sequences, decoupled=request.param))
-        return Plan("grpcio", Endpoint(server.grpc_address), load, 10), diary
+        return Plan("grpcio", server.endpoint, load, 10), diary
 
     return make
 
@@ -306,7 +306,7 @@ def zeros(start: Start) -> tuple[ProcessServer, Workload]:
 @pytest.mark.parametrize("compression", ["gzip", "deflate", None])
 def test_compression_both_ways(zeros: tuple[ProcessServer, Workload], compression: Compression | None) -> None:
     server, load = zeros
-    with Relay(server.grpc_address) as relay:
+    with Relay(server.endpoint.address) as relay:
         plan = Plan("grpcio", Endpoint(relay.address), load, 10, compression=compression)
         samples = offer(plan, Concurrency(2), requests=10)
     assert samples.ok.all()
@@ -322,7 +322,7 @@ def test_compression_both_ways(zeros: tuple[ProcessServer, Workload], compressio
 @pytest.mark.parametrize("connections", [1, 3])
 def test_several_connections_share_the_load(zeros: tuple[ProcessServer, Workload], connections: int) -> None:
     server, load = zeros
-    plan = Plan("grpcio", Endpoint(server.grpc_address), load, 10, connections=connections)
+    plan = Plan("grpcio", server.endpoint, load, 10, connections=connections)
     with WorkerEngine(plan) as engine:
         worker = process_of(engine)
         assert engine.offer(Concurrency(6), until_requests(20), first_look_s=0.05).ok.all()
@@ -352,7 +352,7 @@ def test_tls_with_certificates_of_both(
 
 def test_headers_go_with_every_request(start: Start) -> None:
     server = start("identity", config_text(), "--grpc-restricted-protocol=inference:key=secret")
-    endpoint = Endpoint(server.grpc_address, headers=(("triton-grpc-protocol-key", "secret"),))
+    endpoint = replace(server.endpoint, headers=(("triton-grpc-protocol-key", "secret"),))
     plan = Plan("grpcio", endpoint, ZEROS, 10)
     assert offer(plan, Concurrency(2)).ok.all()
     samples = offer(replace(plan, endpoint=replace(endpoint, headers=())), Concurrency(1), requests=2)

@@ -44,7 +44,7 @@ class Service:
     def __init__(self, server: ProcessServer, http_address: str) -> None:
         self.server = server
         self.endpoints: dict[Protocol, Endpoint] = {
-            "grpc": Endpoint(server.grpc_address),
+            "grpc": server.endpoint,
             "http": Endpoint(http_address, "http"),
         }
         with TritonClient(self.endpoints["grpc"]) as client:
@@ -59,7 +59,7 @@ class Service:
             assert reply.status == 200, reply.data
             outputs: list[dict[str, Any]] = json.loads(reply.data)["outputs"]
             return outputs
-        with grpc.insecure_channel(self.server.grpc_address) as channel:
+        with grpc.insecure_channel(self.server.endpoint.address) as channel:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
                 "/inference.GRPCInferenceService/ModelInfer"
             )
@@ -69,7 +69,7 @@ class Service:
 
     def regions(self) -> set[str]:
         """The names of the system shared memory that it knows."""
-        with closing(triton.InferenceServerClient(self.server.grpc_address)) as client:
+        with closing(triton.InferenceServerClient(self.server.endpoint.address)) as client:
             return set(client.get_system_shared_memory_status().regions)
 
 

@@ -83,7 +83,7 @@ def offer(plan: Plan, load: Load, requests: int) -> Samples:
 @pytest.mark.parametrize("load", [Concurrency(5), RequestRate(20)])
 @pytest.mark.parametrize("lengths", [LENGTHS, [1_250_000]])
 def test_tensors_of_all_sizes_come_back_as_they_went(server: ProcessServer, load: Load, lengths: list[int]) -> None:
-    samples = offer(plan_of(Endpoint(server.grpc_address), *lengths), load, 30)
+    samples = offer(plan_of(server.endpoint, *lengths), load, 30)
     assert samples.errors == {}
     assert (samples.received > 4 * min(lengths)).all()
 
@@ -103,9 +103,9 @@ def test_over_tls_as_in_the_clear(
 
 
 def test_tls_to_a_triton_in_the_clear(server: ProcessServer, certificates: Certificates) -> None:
-    samples = offer(plan_of(Endpoint(server.grpc_address, tls=certificates.trusting), 16), Concurrency(1), 3)
+    samples = offer(plan_of(replace(server.endpoint, tls=certificates.trusting), 16), Concurrency(1), 3)
     assert not samples.ok.any()
-    address = server.grpc_address
+    address = server.endpoint.address
     for message in samples.errors:
         assert message.startswith(f"UNAVAILABLE: failed to connect to {address}: the server does not keep to TLS")
 
@@ -119,15 +119,15 @@ def test_tls_to_a_triton_in_the_clear(server: ProcessServer, certificates: Certi
     ],
 )
 def test_triton_says_what_is_wrong_with_a_request(server: ProcessServer, request_: Request, error: str) -> None:
-    with WorkerEngine(plan_of(Endpoint(server.grpc_address), 4)) as engine:
+    with WorkerEngine(plan_of(server.endpoint, 4)) as engine:
         with pytest.raises(ServerError, match=error):
             engine.ask(request_)
         # The connection is as good as before.
-        assert engine.ask(plan_of(Endpoint(server.grpc_address), 4).workload.requests[0])
+        assert engine.ask(plan_of(server.endpoint, 4).workload.requests[0])
 
 
 def test_several_connections_and_processes(server: ProcessServer) -> None:
-    plan = replace(plan_of(Endpoint(server.grpc_address), *LENGTHS), connections=3)
+    plan = replace(plan_of(server.endpoint, *LENGTHS), connections=3)
     with WorkerEngine(plan, processes=2) as engine:
         samples = engine.offer(Concurrency(8), until_requests(60), first_look_s=0.05)
     assert samples.errors == {}

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.launcher_contract import CandidateContract, Traces, await_death, infer
+from support.repositories import ModelRepositoryFactory, config_text
+from support.tritons import start_with_http
+from tritonclient.grpc import model_config_pb2
+
+from tuner.errors import Cause, JobError, LaunchError, TuningError
+from tuner.servers import process, remote
+from tuner.servers.arguments import triton_arguments
+from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint, Protocol
+from tuner.servers.installation import TritonInstallation
+from tuner.servers.mark import Mark
+from tuner.servers.process import ProcessLauncher
+from tuner.servers.protocols import Launch, Server
+from tuner.servers.remote import RemoteLauncher
+
+pytestmark = pytest.mark.triton
+
+RESIDENT = "resident"
+
+
+@dataclass
+class Elsewhere:
+    """A Triton that somebody else runs, with one model loaded, and whoever starts it anew.
+
+    Attributes:
+        repository: Of the server.
+    """
+
+    repository: ModelRepositoryFactory
+    grpc: Endpoint
+    http: Endpoint
+    server: Server
+
+
+@pytest.fixture(scope="module")
+def elsewhere(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    repository = ModelRepositoryFactory(folder / "model_repository")
+    # It needs completing, so that the server does so with others, too.
+    repository.add("identity", name=RESIDENT, config=config_text().replace('backend: "python"', ""))
+    ports = start_with_http(triton_installation, Launch(repository.path, RESIDENT, folder / "log", 30))
+    with ports.server:
+        yield Elsewhere(repository, ports.grpc, ports.http, ports.server)
+
+
+@pytest.fixture
+def model_repository(elsewhere: Elsewhere) -> ModelRepositoryFactory:
+    """The server's own, with nothing but the resident model in it."""
+    for folder in elsewhere.repository.path.iterdir():
+        if folder.name != RESIDENT:
+            shutil.rmtree(folder)
+    return elsewhere.repository
+
+
+@pytest.fixture
+def notes() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def launcher(elsewhere: Elsewhere, notes: list[str]) -> Iterator[RemoteLauncher]:
+    launcher = RemoteLauncher(elsewhere.grpc, None, notes.append)
+    yield launcher
+    launcher.close()
+
+
+@pytest.fixture
+def request_for(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Callable[..., Launch]:
+    """A candidate for a model that is in the server's repository with another config."""
+
+    def make(source: str, *, deadline_s: float = 60, config: str | None = None) -> Launch:
+        model = model_repository.add(source, config="" if config == "" else None)
+        staged = tmp_path / "staged" / model
+        staged.mkdir(parents=True)
+        if config != "":
+            (staged / "config.pbtxt").write_text(config or config_text(), encoding="utf-8")
+        return Launch(staged.parent, model, tmp_path / "server.log", deadline_s)
+
+    return make
+
+
+class TestRemoteLauncher(CandidateContract):
+    tells_last_words = False
+
+    @pytest.fixture
+    def request_for(self, request_for: Callable[..., Launch]) -> Callable[..., Launch]:  # type: ignore[override]
+        return request_for
+
+    @pytest.fixture
+    def traces(self) -> Traces:
+        return lambda _: set()
+
+
+def loaded(endpoint: Endpoint, model: str) -> model_config_pb2.ModelConfig | None:
+    with TritonClient(endpoint) as client:
+        return client.model_config(model) if client.is_model_ready(model) else None
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_model_is_given_its_own_config_back(
+    elsewhere: Elsewhere, tmp_path: Path, notes: list[str], protocol: Protocol
+) -> None:
+    before = loaded(elsewhere.grpc, RESIDENT)
+    assert before
+    (tmp_path / RESIDENT).mkdir()
+    (tmp_path / RESIDENT / "config.pbtxt").write_text(config_text(instances=3, max_batch_size=64))
+    launcher = RemoteLauncher(elsewhere.http if protocol == "http" else elsewhere.grpc, None, notes.append)
+    with launcher.launch(Launch(tmp_path, RESIDENT, tmp_path / "log", 30)) as server:
+        candidate = loaded(elsewhere.grpc, RESIDENT)
+        assert candidate
+        assert (candidate.instance_group[0].count, candidate.max_batch_size) == (3, 64)
+        server.check()
+    launcher.close()
+    assert loaded(elsewhere.grpc, RESIDENT) == before
+    assert not notes
+
+
+def test_so_is_one_that_was_loaded_with_an_override(
+    elsewhere: Elsewhere, launcher: RemoteLauncher, tmp_path: Path
+) -> None:
+    override = {"backend": "python", "max_batch_size": 2, "instance_group": [{"kind": "KIND_CPU", "count": 2}]}
+    tensor = {"data_type": "TYPE_FP32", "dims": [4]}
+    override |= {"input": [{"name": "IN", **tensor}], "output": [{"name": "OUT", **tensor}]}
+    with TritonClient(elsewhere.grpc, timeout_s=30) as client:
+        client.load_model(RESIDENT, json.dumps(override))
+        before = client.model_config(RESIDENT)
+        try:
+            (tmp_path / RESIDENT).mkdir()
+            (tmp_path / RESIDENT / "config.pbtxt").write_text(config_text(max_batch_size=64))
+            launcher.launch(Launch(tmp_path, RESIDENT, tmp_path / "log", 30)).stop()
+            assert client.model_config(RESIDENT).max_batch_size == 64
+            launcher.close()
+            assert client.model_config(RESIDENT) == before
+            assert before.max_batch_size == 2
+        finally:
+            client.load_model(RESIDENT)
+
+
+def test_one_that_was_not_loaded_is_unloaded(
+    elsewhere: Elsewhere, launcher: RemoteLauncher, request_for: Callable[..., Launch]
+) -> None:
+    with launcher.launch(request_for("identity")) as server:
+        assert infer(server, "identity").size
+    assert loaded(elsewhere.grpc, "identity")
+    launcher.close()
+    assert not loaded(elsewhere.grpc, "identity")
+    assert loaded(elsewhere.grpc, RESIDENT)
+
+
+def test_one_that_takes_its_own_config_no_more_is_told_of(
+    launcher: RemoteLauncher, model_repository: ModelRepositoryFactory, notes: list[str], tmp_path: Path
+) -> None:
+    model = model_repository.add("identity")
+    with TritonClient(launcher._endpoint, timeout_s=30) as client:
+        client.load_model(model)
+    (tmp_path / model).mkdir()
+    (tmp_path / model / "config.pbtxt").write_text(config_text(max_batch_size=64))
+    launcher.launch(Launch(tmp_path, model, tmp_path / "log", 30)).stop()
+    (model_repository.path / model / "config.pbtxt").write_text("nonsense")
+    shutil.rmtree(model_repository.path / model / "1")
+    launcher.close()
+    (note,) = notes
+    assert note.startswith(f"{model} at {launcher._endpoint.address} still has a candidate's config: ")
+    assert note.endswith("; load it there again")
+
+
+def test_it_serves_one_candidate_at_a_time(launcher: RemoteLauncher, request_for: Callable[..., Launch]) -> None:
+    request = request_for("identity")
+    with launcher.launch(request), pytest.raises(TuningError, match="one candidate at a time"):
+        launcher.launch(request)
+
+
+def test_a_server_that_is_gone(
+    triton_launcher: ProcessLauncher, tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_COMES_BACK_S", 1.0)
+    monkeypatch.setattr(remote, "_CHECK_EVERY_S", 0.1)
+    repository = ModelRepositoryFactory(tmp_path / "repository")
+    request = Launch(repository.path, repository.add("identity"), tmp_path / "log", 30)
+    with triton_launcher.launch(request) as started:
+        launcher = RemoteLauncher(started.endpoint, None, notes.append)
+        with launcher.launch(request) as server:
+            started.stop()
+            assert await_death(server).cause is Cause.CRASHED
+        with pytest.raises(TuningError, match=r"no Triton answers at .*; it has not come back in 1 s"):
+            launcher.launch(request)
+    launcher.close()
+    assert notes[0].startswith(f"identity at {started.endpoint.address} still has a candidate's config")
+
+
+def test_a_model_that_its_repository_has_not(launcher: RemoteLauncher, tmp_path: Path) -> None:
+    (tmp_path / "absent").mkdir()
+    with pytest.raises(LaunchError, match="'absent' does not load: the repository of .* has no such model") as caught:
+        launcher.launch(Launch(tmp_path, "absent", tmp_path / "log", 30))
+    assert caught.value.cause is Cause.INVALID_CONFIG
+
+
+def all_at_once(request: Launch, *, mark: Mark, repository: Path, grpc_port: int) -> tuple[str, ...]:
+    """How Triton is started by default."""
+    arguments = triton_arguments(request, mark=mark, repository=repository, grpc_port=grpc_port)
+    explicit = ("--model-control-mode=", "--load-model=")
+    return tuple(argument for argument in arguments if not argument.startswith(explicit))
+
+
+def test_only_a_server_that_can_be_told_what_to_load_is_tuned(
+    elsewhere: Elsewhere, triton_installation: TritonInstallation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RemoteLauncher(elsewhere.grpc, None, print).look()
+    RemoteLauncher(elsewhere.http, None, print).look()
+    repository = ModelRepositoryFactory(tmp_path / "repository")
+    request = Launch(repository.path, repository.add("identity"), tmp_path / "log", 30)
+    monkeypatch.setattr(process, "triton_arguments", all_at_once)
+    with (
+        ProcessLauncher(triton_installation).launch(request) as server,
+        pytest.raises(JobError, match="is not in explicit model control; start it with"),
+    ):
+        RemoteLauncher(server.endpoint, None, print).look()
+    with pytest.raises(JobError, match="--url: no Triton answers at"):
+        RemoteLauncher(server.endpoint, None, print).look()
+
+
+def test_it_says_which_triton_it_is(launcher: RemoteLauncher, elsewhere: Elsewhere) -> None:
+    assert launcher.description == f"Triton 2.51.0 at {elsewhere.grpc.url}"
+    assert launcher.remove_leftovers() == 0
+    assert launcher.machine.cpus is None

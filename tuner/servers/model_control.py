@@ -1,0 +1,144 @@
+"""Loads and unloads models on a Triton in explicit model control, with a deadline, and an eye on the server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
+
+from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError, ServerHungError
+from tuner.quantities import format_duration
+from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint
+from tuner.servers.triton_log import find_reason
+
+_LOOK_S = 0.01
+_ASK_S = 5.0
+# What Triton calls a model that it is still taking down.
+_UNLOADING = "UNLOADING"
+_NOT_ALLOWED = "explicit model load / unload is not allowed"
+_NO_MODEL = "tritontune-asks-for-a-model-that-is-not-there"
+
+
+class ModelControl:
+    """What a server is told to load.
+
+    Args:
+        endpoint: Of the server.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def refusal(self) -> str | None:
+        """Why the server loads nothing when it is told to; None: it does.
+
+        Raises:
+            ServerError: it cannot be asked.
+        """
+        with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
+            try:
+                client.load_model(_NO_MODEL)
+            except (ServerDiedError, ServerHungError):
+                raise
+            except ServerError as error:
+                return str(error) if _NOT_ALLOWED in str(error) else None
+        return None
+
+    def load(self, model: str, config: str, *, within_s: float, alive: Callable[[], None]) -> None:
+        """Load a model with a config in the place of its own, and return once it can be asked.
+
+        Args:
+            model: Of the server's repository.
+            config: The text of a config.pbtxt; empty: the one that the repository has.
+            within_s: The deadline.
+            alive: Raises `ServerDiedError` when the server is gone; called all the while.
+
+        Raises:
+            LaunchError: it does not load, or not in time.
+            ServerDiedError: the server is gone.
+        """
+        override = as_override(config) if config.strip() else None
+        call = _Call(self._endpoint, within_s, lambda client: client.load_model(model, override))
+        try:
+            call.wait(alive)
+        except ServerHungError:
+            reason = f"it was not ready after {format_duration(within_s)}"
+            raise LaunchError(f"model {model!r} does not load: {reason}", cause=Cause.TIMED_OUT) from None
+        except ServerError as error:
+            alive()
+            reason, cause = str(error), Cause.INVALID_CONFIG
+            if found := find_reason(reason):
+                reason, cause = found.text, found.cause
+            raise LaunchError(f"model {model!r} does not load: {reason}", cause=cause) from error
+
+    def unload(self, model: str, *, within_s: float, alive: Callable[[], None]) -> bool:
+        """Unload a model, and wait until it is gone. Returns whether it was in time.
+
+        Raises:
+            ServerError: the server is gone, or does not do it.
+        """
+        deadline = time.monotonic() + within_s
+        with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
+            client.unload_model(model)
+            while client.models().get(model) in {_UNLOADING, "READY"}:
+                if time.monotonic() > deadline:
+                    return False
+                alive()
+                time.sleep(_LOOK_S)
+        return True
+
+
+def as_override(text: str) -> str:
+    """A config.pbtxt as the JSON that a load request takes.
+
+    Raises:
+        LaunchError: it has what cannot be sent: the message says where.
+    """
+    config = model_config_pb2.ModelConfig()
+    try:
+        # Strictly: what the schema here does not know would be lost on the way.
+        text_format.Parse(text, config)
+    except text_format.ParseError as error:
+        line, column = error.GetLine(), error.GetColumn()
+        reason = str(error).removeprefix(f"{line}:{column} : ")
+        raise LaunchError(f"config.pbtxt:{line}:{column}: {reason}", cause=Cause.INVALID_CONFIG) from None
+    return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
+
+
+class _Call:
+    """A call to a server in a thread of its own, so that the server can be watched meanwhile."""
+
+    def __init__(self, endpoint: Endpoint, within_s: float, ask: Callable[[TritonClient], None]) -> None:
+        self._client = TritonClient(endpoint, timeout_s=within_s)
+        self._ask = ask
+        self._error: ServerError | None = None
+        self._thread = threading.Thread(target=self._run, name="load a model", daemon=True)
+
+    def wait(self, alive: Callable[[], None]) -> None:
+        """Make the call, and wait for its answer.
+
+        Raises:
+            ServerError: what the call or `alive` raises.
+        """
+        self._thread.start()
+        try:
+            while self._thread.is_alive():
+                alive()
+                self._thread.join(_LOOK_S)
+        finally:
+            # Where it is still under way, it is given up.
+            self._client.close()
+        if self._error:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._ask(self._client)
+        except ServerError as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001 (whatever a client says of having been closed under its hands)
+            self._error = ServerError(str(error), cause=Cause.CRASHED)

@@ -1,0 +1,225 @@
+"""A Triton that somebody else runs: candidates are loaded there by config override, and its own config afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from tritonclient.grpc import model_config_pb2
+from typing_extensions import Self
+
+from tuner.errors import Cause, JobError, LaunchError, ServerDiedError, ServerError, ServerHungError, TuningError
+from tuner.machine import Machine
+from tuner.models.config import ModelConfig
+from tuner.models.repository import CONFIG
+from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint
+from tuner.servers.metrics import machine_of
+from tuner.servers.model_control import ModelControl
+from tuner.servers.protocols import Launch, Server
+
+# Who runs it may be starting it anew.
+_COMES_BACK_S = 30.0
+_KNOCK_S = 0.5
+_UNLOAD_S = 10.0
+_RESTORE_S = 120.0
+_CHECK_EVERY_S = 1.0
+_ASK_S = 5.0
+
+
+class RemoteLauncher:
+    """Has a server that runs load candidate after candidate.
+
+    Args:
+        endpoint: Of the server, in explicit model control.
+        metrics_url: Where it tells of its GPUs; None: Triton's own port on the same host.
+        note: Is told, in one line, of a model that could not be given its own config back.
+    """
+
+    def __init__(self, endpoint: Endpoint, metrics_url: str | None, note: Callable[[str], None]) -> None:
+        self._endpoint = endpoint
+        self._metrics_url = metrics_url
+        self._note = note
+        self._control = ModelControl(endpoint)
+        # The models that were touched, with their effective config as it was; None: it was not loaded.
+        self._before: dict[str, model_config_pb2.ModelConfig | None] = {}
+        self._in_use = False
+
+    @property
+    def description(self) -> str:
+        """The server's version, and where it is.
+
+        Raises:
+            ServerError: it cannot be asked.
+        """
+        with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
+            return f"Triton {client.server().version} at {self._endpoint.url}"
+
+    @property
+    def machine(self) -> Machine:
+        """What the server says that it runs on."""
+        return machine_of(self._endpoint, self._metrics_url)
+
+    def look(self) -> None:
+        """See that the server can be tuned.
+
+        Raises:
+            JobError: it is not there, is no Triton, or loads nothing when it is told to.
+        """
+        try:
+            refusal = self._control.refusal()
+        except ServerError as error:
+            raise JobError(f"--url: {error}") from error
+        if refusal:
+            raise JobError(
+                f"--url: the Triton at {self._endpoint.address} is not in explicit model control; "
+                "start it with --model-control-mode=explicit, so that candidates can be loaded"
+            )
+
+    def launch(self, request: Launch) -> Server:
+        """Load a candidate and return once the model is ready.
+
+        Raises:
+            LaunchError: it did not become ready.
+            TuningError: the server is gone, and does not come back, or serves another candidate already.
+        """
+        if self._in_use:
+            raise TuningError(f"the Triton at {self._endpoint.address} serves one candidate at a time")
+        self._await_server()
+        model = request.model
+        try:
+            self._remember(model)
+            self._control.unload(model, within_s=_UNLOAD_S, alive=_not_watched)
+            self._control.load(model, _text_of(request), within_s=request.deadline_s, alive=_not_watched)
+        except LaunchError:
+            raise
+        except ServerError as error:
+            raise LaunchError(f"model {model!r} does not load: {error}", cause=error.cause) from error
+        self._in_use = True
+        return _RemoteServer(self._endpoint, model, self._give_back)
+
+    def remove_leftovers(self) -> int:
+        """None are known: a server that is not ours has no mark."""
+        return 0
+
+    def close(self) -> None:
+        """Give each model that was touched its own config back, or unload it if it was not loaded."""
+        before, self._before = self._before, {}
+        for model, config in before.items():
+            try:
+                self._restore(model, config)
+            except ServerError as error:
+                self._note(
+                    f"{model} at {self._endpoint.address} still has a candidate's config: {error}; load it there again"
+                )
+
+    def _restore(self, model: str, config: model_config_pb2.ModelConfig | None) -> None:
+        if config is None:
+            self._control.unload(model, within_s=_UNLOAD_S, alive=_not_watched)
+            return
+        self._control.load(model, "", within_s=_RESTORE_S, alive=_not_watched)
+        with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
+            if client.model_config(model) == config:
+                return
+        # It had been loaded with an override, or its file has changed since.
+        text = ModelConfig.from_proto(config).text
+        self._control.load(model, text, within_s=_RESTORE_S, alive=_not_watched)
+
+    def _remember(self, model: str) -> None:
+        if model in self._before:
+            return
+        with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
+            known = client.models()
+            if model not in known:
+                reason = f"the repository of {self._endpoint.address} has no such model"
+                raise LaunchError(f"model {model!r} does not load: {reason}", cause=Cause.INVALID_CONFIG)
+            self._before[model] = client.model_config(model) if client.is_model_ready(model) else None
+
+    def _await_server(self) -> None:
+        """Return once the server is there.
+
+        Raises:
+            TuningError: it is not, for long.
+        """
+        deadline = time.monotonic() + _COMES_BACK_S
+        while True:
+            try:
+                with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
+                    client.server()
+            except (ServerDiedError, ServerHungError) as error:
+                if time.monotonic() > deadline:
+                    raise TuningError(f"{error}; it has not come back in {_COMES_BACK_S:g} s") from error
+                time.sleep(_KNOCK_S)
+            else:
+                return
+
+    def _give_back(self) -> None:
+        self._in_use = False
+
+
+class _RemoteServer:
+    """The server while it serves a candidate."""
+
+    def __init__(self, endpoint: Endpoint, model: str, give_back: Callable[[], None]) -> None:
+        self._endpoint = endpoint
+        self._model = model
+        self._give_back = give_back
+        self._client = TritonClient(endpoint, timeout_s=_ASK_S)
+        self._stopped = False
+        self._next_check = time.monotonic() + _CHECK_EVERY_S
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """See `Server`."""
+        return self._endpoint
+
+    @property
+    def command(self) -> str:
+        """See `Server`."""
+        return f"# load {self._model!r} with this config.pbtxt on {self._endpoint.url}"
+
+    def check(self) -> None:
+        """Ask the server, not more often than each second, whether it has the model ready.
+
+        Raises:
+            ServerDiedError: it is gone, or has the model no more.
+        """
+        if self._stopped:
+            raise ServerDiedError("the server was stopped", cause=Cause.CRASHED)
+        if time.monotonic() < self._next_check:
+            return
+        try:
+            if not self._client.is_model_ready(self._model):
+                what = f"{self._endpoint.address} has no model {self._model!r} ready any more"
+                raise ServerDiedError(what, cause=Cause.CRASHED)
+        except ServerHungError:
+            pass  # The requests under way have deadlines of their own.
+        self._next_check = time.monotonic() + _CHECK_EVERY_S
+
+    def mind_model(self) -> None:
+        """Its processes are not to be seen from here."""
+
+    def stop(self, *, grace_s: float = 5.0) -> None:  # noqa: ARG002 (nothing is stopped)
+        """Leave it to the next candidate, or to `RemoteLauncher.close`."""
+        if not self._stopped:
+            self._stopped = True
+            self._client.close()
+            self._give_back()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _text_of(request: Launch) -> str:
+    config = request.repository / request.model / CONFIG
+    return config.read_text(encoding="utf-8") if config.exists() else ""
+
+
+def _not_watched() -> None:
+    """A server that goes away ends the call by itself."""

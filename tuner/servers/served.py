@@ -1,0 +1,40 @@
+"""The repository of a server that runs, as far as it tells: a folder and a config.pbtxt for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuner.errors import JobError, ServerError, nearest
+from tuner.models.config import ModelConfig
+from tuner.models.repository import CONFIG, ModelRepository
+from tuner.servers.client import TritonClient
+from tuner.servers.endpoint import Endpoint
+
+
+def served_repository(endpoint: Endpoint, models: Sequence[str], into: Path) -> ModelRepository:
+    """Write down the configs of models that are loaded, as the server completed them.
+
+    Args:
+        endpoint: Of the server.
+        models: Their names; none: every model that is loaded.
+        into: An empty folder.
+
+    Raises:
+        JobError: the server cannot be asked, or has no such model loaded.
+    """
+    try:
+        with TritonClient(endpoint) as client:
+            loaded = sorted(name for name, state in client.models().items() if state == "READY")
+            if missing := [name for name in models if name not in loaded]:
+                hint = nearest(missing[0], loaded)
+                raise JobError(f"--model: {endpoint.address} has no {missing[0]!r} loaded{hint}")
+            if not loaded:
+                raise JobError(f"--url: {endpoint.address} has no model loaded; name MODEL_REPO, or load one")
+            for name in models or loaded:
+                config = ModelConfig.from_proto(client.model_config(name))
+                (into / name / "1").mkdir(parents=True)
+                (into / name / CONFIG).write_text(config.text, encoding="utf-8")
+    except ServerError as error:
+        raise JobError(f"--url: {error}") from error
+    return ModelRepository.open(into)
