@@ -155,15 +155,16 @@ def _outcome(shop: Workshop, study: Study, ended: str) -> ModelOutcome:
 
 
 def _identity(shop: Workshop, model: ModelFolder) -> Identity:
+    job = shop.job
     return Identity(
         model=model.name,
-        repository=str(shop.job.repository.resolve()) if shop.job.repository else shop.job.url or "",
+        repository=str(job.repository.resolve()) if job.repository else job.endpoint(()).url,
         files=model.fingerprint(),
         config=model.config.text if model.config else "",
-        slo=shop.job.slo,
+        slo=job.slo,
         space=shop.spec.model_dump_json(by_alias=True),
-        requests=shop.job.what_is_sent(),
+        requests=job.what_is_sent(),
         server=shop.launcher.description,
         machine=str(shop.machine),
-        seed=shop.job.seed,
+        seed=job.seed,
     )

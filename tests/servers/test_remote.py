@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from support.tritons import start_with_http
 from tritonclient.grpc import model_config_pb2
 
 from tuner.errors import Cause, JobError, LaunchError, TuningError
+from tuner.machine import Machine
 from tuner.servers import process, remote
 from tuner.servers.arguments import triton_arguments
 from tuner.servers.client import TritonClient
@@ -20,7 +22,7 @@ from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import Mark
 from tuner.servers.process import ProcessLauncher
-from tuner.servers.protocols import Launch, Server
+from tuner.servers.protocols import Launch
 from tuner.servers.remote import RemoteLauncher
 
 pytestmark = pytest.mark.triton
@@ -39,7 +41,13 @@ class Elsewhere:
     repository: ModelRepositoryFactory
     grpc: Endpoint
     http: Endpoint
-    server: Server
+    metrics: str
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +56,11 @@ def elsewhere(triton_installation: TritonInstallation, tmp_path_factory: pytest.
     repository = ModelRepositoryFactory(folder / "model_repository")
     # It needs completing, so that the server does so with others, too.
     repository.add("identity", name=RESIDENT, config=config_text().replace('backend: "python"', ""))
-    ports = start_with_http(triton_installation, Launch(repository.path, RESIDENT, folder / "log", 30))
+    metrics = f"127.0.0.1:{free_port()}"
+    options = ("--allow-metrics=true", f"--metrics-port={metrics.rpartition(':')[2]}", "--metrics-address=127.0.0.1")
+    ports = start_with_http(triton_installation, Launch(repository.path, RESIDENT, folder / "log", 30), *options)
     with ports.server:
-        yield Elsewhere(repository, ports.grpc, ports.http, ports.server)
+        yield Elsewhere(repository, ports.grpc, ports.http, f"http://{metrics}/metrics")
 
 
 @pytest.fixture
@@ -93,7 +103,7 @@ class TestRemoteLauncher(CandidateContract):
     tells_last_words = False
 
     @pytest.fixture
-    def request_for(self, request_for: Callable[..., Launch]) -> Callable[..., Launch]:  # type: ignore[override]
+    def request_for(self, request_for: Callable[..., Launch]) -> Callable[..., Launch]:
         return request_for
 
     @pytest.fixture
@@ -232,4 +242,5 @@ def test_only_a_server_that_can_be_told_what_to_load_is_tuned(
 def test_it_says_which_triton_it_is(launcher: RemoteLauncher, elsewhere: Elsewhere) -> None:
     assert launcher.description == f"Triton 2.51.0 at {elsewhere.grpc.url}"
     assert launcher.remove_leftovers() == 0
-    assert launcher.machine.cpus is None
+    # It tells of its GPUs, and it has none.
+    assert RemoteLauncher(elsewhere.grpc, elsewhere.metrics, print).machine == Machine(None, (), "")

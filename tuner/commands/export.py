@@ -10,7 +10,7 @@ import click
 
 from tuner.errors import JobError, SLOError, nearest
 from tuner.models.deploy import replace_config
-from tuner.models.repository import ModelRepository
+from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.report.files import config_with_provenance
 from tuner.run_folder import RunFolder
 from tuner.search.recommend import recommend
@@ -66,12 +66,20 @@ def _best_config(run: RunFolder, model: str, slo: tuple[str, ...]) -> str:
 
 
 def _replace(study: Study, text: str) -> None:
-    model = ModelRepository.open(Path(study.identity.repository)).model(study.identity.model)
+    model = _folder_of(study)
     tuned = study.identity.config
     path = model.path / "config.pbtxt"
     expected = hashlib.sha256(tuned.encode()).hexdigest() if tuned else None
     backup = replace_config(path, text, expected_sha256=expected)
     click.echo(f"{path}: replaced" + (f"; the one before is {backup.name}" if backup else ""), err=True)
+
+
+def _folder_of(study: Study) -> ModelFolder:
+    """The user's own folder of the model."""
+    repository, model = study.identity.repository, study.identity.model
+    if "://" in repository:
+        raise JobError(f"{model} was tuned at {repository} and has no repository here; export --to a FILE.pbtxt")
+    return ModelRepository.open(Path(repository)).model(model)
 
 
 def _write_file(path: Path, text: str) -> None:
@@ -85,7 +93,7 @@ def _write_file(path: Path, text: str) -> None:
 
 def _write_folder(study: Study, folder: Path, text: str) -> None:
     """A whole model folder, ready to be served: the model's own files, and the config."""
-    model = ModelRepository.open(Path(study.identity.repository)).model(study.identity.model)
+    model = _folder_of(study)
     if folder.exists():
         raise JobError(f"--to: {folder} is there already")
     try:

@@ -33,6 +33,7 @@ class Identity(Record):
     """What must be the same for trials to belong into one study.
 
     Attributes:
+        repository: Where that is: a folder, or the URL of the server that has it.
         files: Fingerprint of the model's files.
         config: The user's config.pbtxt; empty when there is none.
         space: The search space, as JSON.

@@ -75,7 +75,7 @@ class ModelControl:
                 reason, cause = found.text, found.cause
             raise LaunchError(f"model {model!r} does not load: {reason}", cause=cause) from error
 
-    def unload(self, model: str, *, within_s: float, alive: Callable[[], None]) -> bool:
+    def unload(self, model: str, *, within_s: float) -> bool:
         """Unload a model, and wait until it is gone. Returns whether it was in time.
 
         Raises:
@@ -87,7 +87,6 @@ class ModelControl:
             while client.models().get(model) in {_UNLOADING, "READY"}:
                 if time.monotonic() > deadline:
                     return False
-                alive()
                 time.sleep(_LOOK_S)
         return True
 

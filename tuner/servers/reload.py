@@ -133,7 +133,7 @@ class _Running:
             ServerError: the server is gone, or does not do it.
         """
         try:
-            if not self._control.unload(request.model, within_s=_UNLOAD_S, alive=self.server.check):
+            if not self._control.unload(request.model, within_s=_UNLOAD_S):
                 raise ServerError(f"model {request.model!r} is not unloaded in {_UNLOAD_S:g} s", cause=Cause.HUNG)
             self.server.mind_model()
         finally:

@@ -90,7 +90,7 @@ class RemoteLauncher:
         model = request.model
         try:
             self._remember(model)
-            self._control.unload(model, within_s=_UNLOAD_S, alive=_not_watched)
+            self._control.unload(model, within_s=_UNLOAD_S)
             self._control.load(model, _text_of(request), within_s=request.deadline_s, alive=_not_watched)
         except LaunchError:
             raise
@@ -116,7 +116,7 @@ class RemoteLauncher:
 
     def _restore(self, model: str, config: model_config_pb2.ModelConfig | None) -> None:
         if config is None:
-            self._control.unload(model, within_s=_UNLOAD_S, alive=_not_watched)
+            self._control.unload(model, within_s=_UNLOAD_S)
             return
         self._control.load(model, "", within_s=_RESTORE_S, alive=_not_watched)
         with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+from support.web_peer import Reply, WebPeer
+
+from tuner.errors import JobError
+from tuner.machine import Gpu
+from tuner.servers.endpoint import Endpoint
+from tuner.servers.metrics import machine_of
+
+# As a Triton with two GPUs writes it.
+TEXT = """\
+# HELP nv_inference_request_success Number of successful inference requests, all batch sizes
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{model="mlp",version="1"} 0
+# HELP nv_gpu_memory_total_bytes GPU total memory, in bytes
+# TYPE nv_gpu_memory_total_bytes gauge
+nv_gpu_memory_total_bytes{gpu_uuid="GPU-1"} 85899345920
+nv_gpu_memory_total_bytes{gpu_uuid="GPU-2"} 25757220864
+"""
+ELSEWHERE = Endpoint("127.0.0.1:8001")
+
+
+def told(text: str) -> tuple[Gpu, ...]:
+    with WebPeer(lambda _: Reply(body=text.encode())) as peer:
+        return machine_of(ELSEWHERE, f"http://{peer.address}/metrics").gpus
+
+
+def test_the_gpus_of_a_server_elsewhere() -> None:
+    assert told(TEXT) == (Gpu("GPU-1", "GPU", 80 * 2**30), Gpu("GPU-2", "GPU", 25757220864))
+
+
+def test_a_server_without_gpus() -> None:
+    assert told(TEXT.partition("# HELP nv_gpu")[0]) == ()
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "process_cpu_seconds_total 7\n", "nv_inference{ 7"])
+def test_what_is_no_metrics_of_a_triton_is_said_so(text: str) -> None:
+    with pytest.raises(JobError, match=r"--metrics-url: http://127.0.0.1:\d+/metrics: "):
+        told(text)
+
+
+def test_where_nobody_was_named_nobody_need_be_there() -> None:
+    machine = machine_of(ELSEWHERE, None)
+    assert (machine.cpus, machine.gpus) == (None, ())
+    assert str(machine) == "an unknown number of CPU cores, no GPU"
+    with pytest.raises(JobError, match="--metrics-url: http://127.0.0.1:1/: .*refused"):
+        machine_of(ELSEWHERE, "http://127.0.0.1:1/")
