@@ -41,6 +41,16 @@ class TestBounds:
         built = space(config="max_batch_size: 8 instance_group [ { kind: KIND_GPU count: 1 } ]")
         assert ladders(built)["instance_group.count"] == (1, 2, 3, 4, 6, 8)
 
+    def test_gpus_are_those_that_there_are(self) -> None:
+        spec = "schema: 1\nparameters: {gpus: {field: 'instance_group[*].gpus', ladder: [0, [0, 1], [0, 2]]}}"
+        config = "max_batch_size: 8 instance_group [ { kind: KIND_GPU count: 1 gpus: [ 1 ] } ]"
+        assert ladders(space(spec, config=config, gpus=2))["gpus"] == (0, (0, 1), 1)
+        # Of a server elsewhere they may not be known.
+        assert (0, 2) in ladders(space(spec, config=config, gpus=0))["gpus"]
+
+    def test_without_cores_that_are_known_there_is_no_bound(self) -> None:
+        assert ladders(space(cpus=None))["instance_group.count"] == (1, 2, 3, 4, 6, 8, 12, 16)
+
     def test_a_model_that_does_not_batch(self) -> None:
         built = space(config="max_batch_size: 0 instance_group [ { kind: KIND_CPU count: 1 } ]")
         assert list(ladders(built)) == ["instance_group.count"]

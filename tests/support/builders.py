@@ -9,7 +9,7 @@ import numpy as np
 
 from tuner.errors import Cause
 from tuner.load.loads import Concurrency, Load
-from tuner.machine import Machine
+from tuner.machine import Gpu, Machine
 from tuner.measure.client_view import ClientView
 from tuner.measure.histogram import Histogram
 from tuner.measure.points import OperatingPoint, ServerBreakdown
@@ -91,12 +91,14 @@ def trial(
     )
 
 
-def space(text: str = "", config: str = MLP, effective: str = "", *, cpus: int = 2) -> SearchSpace:
+def space(
+    text: str = "", config: str = MLP, effective: str = "", *, cpus: int | None = 2, gpus: int = 0
+) -> SearchSpace:
     """A search space: of the text of a space file, or the default one."""
     spec: SpaceSpec = parse_space(text, "test.yaml") if text else load_space("default")
     base = ModelConfig.parse(config, "config.pbtxt")
     completed = ModelConfig.parse(effective or config, "effective")
-    return SearchSpace.build(spec, base, completed, Machine(cpus=cpus, gpus=(), processor="x86_64"))
+    return SearchSpace.build(spec, base, completed, Machine(cpus, (Gpu("uuid", "GPU", 1 << 30),) * gpus, "x86_64"))
 
 
 def ladders(built: SearchSpace) -> dict[str, tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """Fits a search space to a model and a machine: what Triton would refuse is not offered.
 
 The laws are Triton's own: a model with `max_batch_size: 0` takes no batches; a model has one scheduler, so dynamic
-batching excludes sequence batching; an instance on the CPU competes for the cores.
+batching excludes sequence batching; an instance on the CPU competes for the cores, and one on a GPU needs it there.
 """
 
 from __future__ import annotations
@@ -115,6 +115,10 @@ def _allowed(  # noqa: PLR0917 (it is called at one place, just above)
     if field == DYNAMIC_BATCHING and value == OFF:
         # Priorities, queue policies and order are promises to clients, which the user made.
         return {field.name for field, _ in config.dynamic_batching.ListFields()} <= _PLAIN_BATCHING
+    if field.endswith(".gpus") and machine.gpus:
+        # By their places; where nobody tells of any, Triton will.
+        places = value if isinstance(value, tuple) else (value,)
+        return all(not is_number(place) or place < len(machine.gpus) for place in places)
     if not is_number(value):
         return True
     if field == MAX_BATCH_SIZE:
