@@ -43,7 +43,6 @@ def test_what_is_out_of_bounds_is_in_the_outermost_buckets() -> None:
 def test_nothing_is_a_histogram_too() -> None:
     assert histogram() == Histogram()
     assert Histogram().count == 0
-    assert Histogram().shares == ()
 
 
 def test_histograms_add_up() -> None:
@@ -56,9 +55,3 @@ def test_they_add_up_after_they_were_stored() -> None:
     again = Histogram.model_validate_json(one.model_dump_json())
     assert again == one
     assert [count for _, count in Histogram.together([one, again]).buckets] == [2 * count for _, count in one.buckets]
-
-
-def test_shares_are_cumulative() -> None:
-    found = histogram(*[1.0] * 90, *[20.0] * 9, 300.0)
-    assert [share for _, share in found.shares] == pytest.approx([0.9, 0.99, 1.0])
-    assert [upper_ms for upper_ms, _ in found.shares] == [upper_ms for upper_ms, _ in found.buckets]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from tuner.errors import ServerError
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency, Load
+from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan, Request, Workload
 from tuner.measure.level import LevelRules
@@ -59,6 +60,25 @@ def test_a_version_that_is_not_there(server: Server) -> None:
         open_session(server.endpoint, "identity", LoadOptions(), version="7", rules=QUICK, health=server.check),
     ):
         pass
+
+
+@pytest.mark.triton
+def test_what_an_overload_leaves_in_the_queue_is_not_left_to_the_next_load(
+    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    """Triton goes on with requests that were cancelled: here for 10 ms each, one after the other."""
+    model = model_repository.add("slow")
+    with (
+        triton_launcher.launch(Launch(model_repository.path, model, tmp_path / "log", 30)) as server,
+        open_session(server.endpoint, model, LoadOptions(), rules=QUICK, health=server.check) as session,
+    ):
+        began = time.monotonic()
+        point = session.measure(RequestRate(2_000))
+        measured_s = time.monotonic() - began
+        assert point.kept_up is False
+        began = time.monotonic()
+        session._engine.ask(session._plan.workload.requests[0])
+        assert time.monotonic() - began < 0.1 * measured_s
 
 
 class Busy(WorkerEngine):

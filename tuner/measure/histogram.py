@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -54,9 +53,3 @@ class Histogram(Record):
     def count(self) -> int:
         """How many latencies there are."""
         return sum(count for _, count in self.buckets)
-
-    @property
-    def shares(self) -> tuple[tuple[float, float], ...]:
-        """The cumulative distribution: for each bucket its upper end in ms, and the share of latencies up to there."""
-        counts = accumulate(count for _, count in self.buckets)
-        return tuple((upper_ms, count / self.count) for (upper_ms, _), count in zip(self.buckets, counts, strict=True))

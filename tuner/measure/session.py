@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from tritonclient.grpc import model_config_pb2
 
 from tuner import deadlines
+from tuner.errors import ServerError
 from tuner.load.agreement import check_agreement
 from tuner.load.engine import WorkerEngine
 from tuner.load.first_request import ask_once
@@ -67,8 +68,18 @@ class Session:
             )
             wider = min(2 * self._engine.processes, self._most_processes)
             if not point.client_bound or wider == self._engine.processes:
+                self._let_settle(point)
                 return point
             self._engine.widen(wider)
+
+    def _let_settle(self, point: OperatingPoint) -> None:
+        """Wait until an overloaded server is done with the requests that it still has, though nobody waits for them.
+
+        It takes them in order, so when one more is answered they are gone; if it is not, the next load will tell.
+        """
+        if point.kept_up is False or point.errors:
+            with suppress(ServerError):
+                self._engine.ask(self._plan.workload.requests[0])
 
     def measure_ramp(self, ramp: Ramp) -> tuple[OperatingPoint, ...]:
         """Measure a rising rate, slice by slice.
