@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 from pydantic import ValidationError
-from sqlalchemy import URL
+from sqlalchemy import URL, NullPool
 
 from tuner.errors import JobError
 from tuner.measure.record import Record
@@ -165,4 +165,6 @@ class Study:
 
 
 def _storage(database: Path) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(URL.create("sqlite", database=str(database)).render_as_string())
+    url = URL.create("sqlite", database=str(database)).render_as_string()
+    # No connection is kept: nobody would close it.
+    return optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})

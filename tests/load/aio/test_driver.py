@@ -265,7 +265,8 @@ def test_a_full_ledger_ends_the_offer(monkeypatch: pytest.MonkeyPatch) -> None:
     with driving(peer) as driver, book() as writer:
         with pytest.raises(Full):
             driver.offer(share(Concurrency(4)), writer)
-        assert writer.control[ledgers.COUNT] == 64
+        # Others may end in the same turn.
+        assert 64 <= writer.control[ledgers.COUNT] < 68
     assert peer.under_way.total() == 0
 
 
