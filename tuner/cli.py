@@ -92,6 +92,7 @@ _load_options = _with(
 @click.option("--trials", metavar="N", help="How many candidates to try, the config as it is included.")
 @click.option("--space", metavar="NAME|FILE", help="Search space.  [default: default]")
 @click.option("--max-concurrency", metavar="N", help="The highest load to offer.  [default: 1024]")
+@click.option("--max-gpu-memory", metavar="SIZE", help="What the best may take of each GPU, as 8GiB.  [default: all]")
 @_server_options
 @_load_options
 @click.option("--job", metavar="FILE.yaml", type=click.Path(path_type=Path), help="Job file; options win over it.")

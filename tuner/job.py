@@ -10,7 +10,7 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from tuner.errors import JobError
-from tuner.options import LoadOptions, Seconds, ServerOptions
+from tuner.options import Bytes, LoadOptions, Seconds, ServerOptions
 from tuner.slo import SLO
 
 
@@ -31,6 +31,7 @@ class TuneJob(LoadOptions, ServerOptions):
         trials: Candidates to launch, the baseline included; None: as the budget allows. Verifying launches some again.
         space: A search space that ships with tritontune, by name, or a YAML file.
         max_concurrency: The highest load to offer.
+        max_gpu_memory: Bytes that the best config's server may take of each GPU; None: all that there is.
     """
 
     repository: Path
@@ -40,6 +41,7 @@ class TuneJob(LoadOptions, ServerOptions):
     trials: Annotated[int, Field(ge=1)] | None = None
     space: str = "default"
     max_concurrency: Annotated[int, Field(ge=1, le=65536)] = 1024
+    max_gpu_memory: Bytes | None = None
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> TuneJob:

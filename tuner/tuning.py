@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError
 from tuner.job import TuneJob
 from tuner.machine import Machine
+from tuner.measure.gpu import Gpus
 from tuner.model_tuning import ModelTuning, Workshop
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
@@ -59,11 +60,13 @@ def tune(
     if out.path.resolve().is_relative_to(job.repository.resolve()):
         raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
     launcher = choose_launcher(job, progress.note)
-    with out.opened(resume=resume):
+    with out.opened(resume=resume), Gpus(launcher.gpus, progress.note) as gpus:
+        if job.max_gpu_memory is not None and gpus.problem:
+            raise JobError(f"--max-gpu-memory: memory of GPUs cannot be measured here: {gpus.problem}")
         if count := launcher.remove_leftovers():
             progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
         staged = stage(repository, out.work / "repository")
-        shop = Workshop(job, out, spec, Machine.here(), launcher, staged, progress)
+        shop = Workshop(job, out, spec, Machine.here(), launcher, gpus, staged, progress)
         outcomes, failures = [], {}
         for model in models:
             try:
@@ -136,4 +139,5 @@ def _identity(shop: Workshop, model: ModelFolder) -> Identity:
         server=shop.launcher.description,
         machine=str(shop.machine),
         seed=shop.job.seed,
+        max_gpu_memory=shop.job.max_gpu_memory,
     )

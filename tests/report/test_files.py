@@ -44,6 +44,8 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
         "requests",
         "errors",
         "verified",
+        "server_resources",
+        "gpu",
         "config",
         "gain",
     }

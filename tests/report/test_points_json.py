@@ -33,6 +33,8 @@ def test_the_contract_of_a_point_stays_as_it_is(open_point: OperatingPoint) -> N
         "requests",
         "errors",
         "verified",
+        "server_resources",
+        "gpu",
     ]
 
 

@@ -54,6 +54,11 @@ class DockerLauncher:
         digest = next(iter(image.attrs["RepoDigests"] or ()), image.id)
         return f"image {self._image} ({digest}) in Docker"
 
+    @property
+    def gpus(self) -> str:
+        """All, as far as the engine gives containers any."""
+        return "all"
+
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 

@@ -45,6 +45,11 @@ class ProcessLauncher:
         """Which Triton this is."""
         return f"{self._installation.description} as a process"
 
+    @property
+    def gpus(self) -> str:
+        """What the environment lets a process see, which its servers inherit."""
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "all") or "none"
+
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from typing_extensions import Self
 
+from tuner.servers.usage import ServerUsage
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -46,6 +48,9 @@ class Server(Protocol):
     def check(self) -> None:
         """Raise `ServerDiedError`, with its cause and last words, when the server is no longer there. Takes < 1 ms."""
 
+    def usage(self) -> ServerUsage | None:
+        """What it takes of processors and memory; None where nobody says, as of one that is gone. Raises nothing."""
+
     def stop(self, *, grace_s: float = 5.0) -> None:
         """Stop it and all that it started, for certain, within `grace_s` and a moment; again is harmless."""
 
@@ -62,6 +67,13 @@ class Launcher(Protocol):
     @property
     def description(self) -> str:
         """Which Triton this is, for the study's record: kind, version or digest, path."""
+
+    @property
+    def gpus(self) -> str | None:
+        """Which GPUs of this machine its servers see: `all`, `none`, or as `CUDA_VISIBLE_DEVICES` and Docker write it.
+
+        None: those of another machine.
+        """
 
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
