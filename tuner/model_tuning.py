@@ -104,7 +104,7 @@ class ModelTuning:
         proposals = Proposals(space, self._study, sampler)
         while not (ended := self._end()):
             if (assignment := proposals.next()) is None:
-                return "every candidate has been measured"
+                return f"every candidate has been measured{' or skipped' * bool(proposals.skipped)}"
             if refusal := self._memory(space).refusal(assignment):
                 self._shop.progress.note(f"skipped: {in_words(assignment)}: {refusal}")
                 proposals.skip(assignment)

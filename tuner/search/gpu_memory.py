@@ -32,8 +32,8 @@ _FEWEST = 5
 _SPARE = 2
 # What does not lie on the line at the least: allocators round up, and keep what they once had.
 _SPREAD = 0.02
-# Of what was tried: beyond, a line may end, as where batches are no longer filled.
-_REACH = 2
+# Of what was tried. Each instance holds its weights, but larger batches need not be filled.
+_REACH_OF_INSTANCES, _REACH_OF_BATCHES = 2, 1
 
 
 @dataclass(frozen=True)
@@ -129,15 +129,18 @@ class MemoryEstimate:
         if len(alike) < max(_FEWEST, design.shape[1] + _SPARE) or len(np.unique(design, axis=0)) <= design.shape[1]:
             return None
         # More of either never takes less, so what lies beyond reach takes at least what lies at its end.
-        within = (_within_reach(wanted.instances, instances), _within_reach(wanted.batch, batches))
+        within = (
+            _within_reach(wanted.instances, instances, _REACH_OF_INSTANCES),
+            _within_reach(wanted.batch, batches, _REACH_OF_BATCHES),
+        )
         at = _row(*within, varied=(bool(np.ptp(instances)), bool(np.ptp(batches))))
         return _lower_end(design, np.array([taken for _, taken in alike]), at)
 
 
-def _within_reach(wanted: float, tried: _Numbers) -> float:
+def _within_reach(wanted: float, tried: _Numbers, reach: int) -> float:
     """As much of what is wanted as trials can speak of: nothing beyond the one value that all of them had."""
     most = float(tried.max())
-    return min(wanted, most if tried.min() == most else most * _REACH)
+    return min(wanted, most if tried.min() == most else most * reach)
 
 
 def _design(instances: _Numbers, batches: _Numbers) -> _Numbers:
