@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from support.nvml import GIB, StandInGpu, StandInLibrary, installed
+from support.nvml import GIB, StandInGpu, StandInLibrary, installed, memory_of_instances
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner import TuneJob, tune
@@ -43,27 +42,9 @@ class Noting(Progress):
         self.notes.append(text)
 
 
-def stubs() -> int:
-    """How many instances run in servers of this process."""
-    found = [each for each in psutil.Process().children(recursive=True) if _is_stub(each)]
-    return len(found)
-
-
-def _is_stub(process: psutil.Process) -> bool:
-    try:
-        return process.name().startswith("triton_python") and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def memory_of_instances() -> int:
-    """Each instance takes a GiB, as one with weights on the GPU would."""
-    return 3 * GIB + stubs() * GIB
-
-
 @pytest.fixture
 def gpu() -> StandInGpu:
-    return StandInGpu(used=memory_of_instances)
+    return StandInGpu(used=lambda: 3 * GIB + memory_of_instances())
 
 
 @pytest.fixture

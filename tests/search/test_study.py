@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import optuna
@@ -53,6 +54,7 @@ def test_optuna_opens_it(database: Path) -> None:
         ({"files": "xyz"}, "its files has changed"),
         ({"config": MLP + "# changed"}, "its config has changed; choose another --out"),
         ({"seed": 1}, r"its seed has changed \(it was 0, now 1\)"),
+        ({"max_gpu_memory": 2**30}, r"its max_gpu_memory has changed \(it was None, now 1073741824\)"),
     ],
 )
 def test_another_job_is_not_mixed_in(database: Path, changes: dict[str, object], complaint: str) -> None:
@@ -72,3 +74,20 @@ def test_what_another_version_stored_is_told_in_one_line(database: Path) -> None
         ) as caught:
             read(database, "mlp")
         assert "\n" not in str(caught.value)
+
+
+def test_what_was_stored_before_there_were_figures_of_the_machine_is_read(database: Path) -> None:
+    built = space()
+    study = Study.create_or_resume(database, identity())
+    study.add(trial(0, point(), parameters=built.baseline), built)
+    stored = optuna.load_study(storage=f"sqlite:///{database}", study_name="mlp")
+    told = json.loads(stored.get_trials()[0].user_attrs["result"])
+    del told["gpu_memory"], told["curve"][0]["gpu"], told["curve"][0]["server_resources"]
+    about = json.loads(stored.user_attrs["identity"])
+    del about["max_gpu_memory"]
+    old = optuna.create_study(storage=f"sqlite:///{database}", study_name="old", directions=["maximize", "minimize"])
+    old.set_user_attr("identity", json.dumps(about))
+    attributes = {**stored.get_trials()[0].user_attrs, "result": json.dumps(told)}
+    old.add_trial(optuna.trial.create_trial(values=[1, 1], user_attrs=attributes))
+    assert Study.load(database, "old").trials == study.trials
+    assert Study.load(database, "old").identity == study.identity

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import pynvml
 
 GIB = 1 << 30
@@ -57,6 +58,18 @@ class StandInGpu:
 def mig_instance(number: int, **more: Any) -> StandInGpu:
     """An instance of 10 GB."""
     return StandInGpu(f"MIG-{number}aaaaaaa-0000", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", total=10 * GIB, **more)
+
+
+def memory_of_instances() -> int:
+    """A GiB for each instance of a Python model in the servers of this process, as if it had its weights there."""
+    return GIB * sum(_is_stub(each) for each in psutil.Process().children(recursive=True))
+
+
+def _is_stub(process: psutil.Process) -> bool:
+    try:
+        return process.name().startswith("triton_python") and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 # What NVML does not say of one MIG instance.

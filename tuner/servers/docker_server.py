@@ -51,7 +51,7 @@ class DockerServer(TritonServer):
 
     def usage(self) -> ServerUsage | None:
         """What it takes; from the engine where its processes cannot be seen, as from within another container."""
-        return super().usage() or container_usage(self._container)
+        return super().usage() or (None if self._stopped else container_usage(self._container))
 
     def _end(self) -> End | None:
         return self._watch.end

@@ -115,7 +115,7 @@ class TritonServer(ABC):
         """What it takes of processors and memory, as far as its processes can be seen from here."""
         if self._usage is None:
             self._usage = ProcessUsage(self.pid, str(self.mark))
-        return self._usage.read()
+        return None if self._stopped else self._usage.read()
 
     def kernel_was_short_of_memory(self) -> bool | None:
         """Whether the kernel has killed anything for want of memory since the start; None where it does not say."""
