@@ -79,10 +79,10 @@ def test_another_process_of_that_number_is_not_ours(family: int) -> None:
 
 
 def test_children_that_come_and_go_are_noticed(family: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_AGAIN_S", 0.0)
     usage = ProcessUsage(family, "mark-7")
     before = _read(usage)
     psutil.Process(family).children()[0].kill()
-    monkeypatch.setattr(module, "_LOOK_AGAIN_S", 0.0)
     deadline = time.monotonic() + 10
     while _read(usage).memory_bytes > before.memory_bytes - (50 << 20):
         assert time.monotonic() < deadline

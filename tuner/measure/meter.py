@@ -13,6 +13,9 @@ from tuner.measure.server_resources import ServerResources, resources
 from tuner.measure.window import Window
 from tuner.servers.usage import ServerUsage
 
+# Its processes are many, and each costs a look; processors are told by a difference, and memory does not jump.
+_PERIOD_S = 0.2
+
 ReadUsage = Callable[[], "ServerUsage | None"]
 """Asks what the server has taken so far, as `Server.usage`."""
 
@@ -49,5 +52,5 @@ def metering(gpus: GpuWatch | None, usage: ReadUsage | None) -> Iterator[Meter]:
     if usage is None:
         yield Meter(gpus)
         return
-    with Sampling(usage) as server:
+    with Sampling(usage, period_s=_PERIOD_S) as server:
         yield Meter(gpus, server)

@@ -11,8 +11,9 @@ import psutil
 
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# To look for processes costs a look at every one of the machine.
+# To look for processes costs a look at every one of the machine; at most this share of a core goes into it.
 _LOOK_AGAIN_S = 1.0
+_LOOKING_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,15 @@ class ProcessUsage:
         self._pid = pid
         self._mark = mark.encode()
         self._family: tuple[int, ...] = ()
-        self._looked = float("-inf")
+        self._look_at = float("-inf")
 
     def read(self) -> ServerUsage | None:
         """What they take now, or None where they cannot be seen. Takes well below 1 ms, once a second some ms."""
-        if time.monotonic() - self._looked > _LOOK_AGAIN_S:
+        began = time.monotonic()
+        if began > self._look_at:
             self._family = self._found()
-            self._looked = time.monotonic()
+            now = time.monotonic()
+            self._look_at = now + max(_LOOK_AGAIN_S, (now - began) / _LOOKING_SHARE)
         parts = [part for pid in self._family if (part := _part(pid))]
         if not parts or not sum(own + shared for _, own, shared in parts):  # what has ended holds no memory
             return None
