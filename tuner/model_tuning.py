@@ -97,6 +97,7 @@ class ModelTuning:
 
     def _search(self) -> str:
         """Measure the baseline and candidate after candidate."""
+        self._shop.gpus.warn_if_busy(self._folder_config.proto)
         space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
         for name, reason in space.left_out.items():
             self._shop.progress.note(f"{name} does not vary: {reason}")
@@ -116,10 +117,13 @@ class ModelTuning:
         job = self._shop.job
         return MemoryEstimate(space, self._study.trials, limit=job.max_gpu_memory, batch_size=job.batch_size)
 
+    @property
+    def _folder_config(self) -> ModelConfig:
+        """What the model's folder says, which may be nothing."""
+        return self._model.config or ModelConfig.parse("", f"{self._model.name}/config.pbtxt")
+
     def _measure_baseline(self) -> SearchSpace:
-        folder_config = self._model.config or ModelConfig.parse("", f"{self._model.name}/config.pbtxt")
-        self._shop.gpus.warn_if_busy(folder_config.proto)
-        result = self._trial(Candidate({}, folder_config))
+        result = self._trial(Candidate({}, self._folder_config))
         if not result.curve:
             reason = result.failure.message if result.failure else "no load level could be measured"
             raise TuningError(f"model {self._model.name!r} does not work as it is: {reason}")

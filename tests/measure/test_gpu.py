@@ -42,7 +42,7 @@ def _use(gpus: Gpus, effective: model_config_pb2.ModelConfig) -> None:
         ),
         (StandInLibrary(), "all", "of this machine's GPUs the server sees none (all)"),
         (StandInLibrary(StandInGpu()), "none", "of this machine's GPUs the server sees none (none)"),
-        (StandInLibrary(StandInGpu()), None, "the server's GPUs are not this machine's"),
+        (StandInLibrary(StandInGpu()), None, "the server was not started here, so which GPUs it uses is not known"),
     ],
 )
 def test_why_there_are_no_figures_is_said_once_and_only_where_there_should_be(
@@ -65,9 +65,10 @@ def test_busy_gpus_are_noted_in_one_line_and_once() -> None:
     notes, note = _noting()
     with installed(StandInLibrary(busy, StandInGpu("GPU-cccc"), crowded)), Gpus("all", note) as gpus:
         gpus.warn_if_busy(ON_CPU)
+        gpus.warn_if_busy(config("instance_group { kind: KIND_GPU gpus: [ 1 ] }"))
         assert notes == []
         gpus.warn_if_busy(ON_GPU)
-        gpus.warn_if_busy(ON_GPU)
+        gpus.warn_if_busy(config('backend: "onnxruntime"'))
     (line,) = notes
     assert line == (
         "others use the GPU, so figures may not be the model's own: GPU 0 (NVIDIA H100 80GB HBM3): program7 7 with"

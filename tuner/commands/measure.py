@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -124,8 +124,17 @@ def _opened(job: MeasureJob, console: Console, see: See) -> Iterator[tuple[str, 
     else:
         endpoint = job.endpoint
         model = _loaded_model(job, endpoint)
-        with _session(job, endpoint, model, see) as session:
+        with (
+            Gpus(None, _noting(console)) as unknown,
+            unknown.watch() as gpus,
+            _session(job, endpoint, model, see, gpus=gpus) as session,
+        ):
             yield model, session
+
+
+def _noting(console: Console) -> Callable[[str], None]:
+    """What prints a line for people."""
+    return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -133,10 +142,7 @@ def _served(job: MeasureJob, path: Path, console: Console) -> Iterator[tuple[Ser
     """Start a server of our own with the model as it is."""
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
-
-    def note(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
+    note = _noting(console)
     with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
         launcher = choose_launcher(job, note)
         launcher.remove_leftovers()

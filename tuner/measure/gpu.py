@@ -10,12 +10,12 @@ from tritonclient.grpc import model_config_pb2
 from typing_extensions import Self
 
 from tuner import nvml
-from tuner.measure.gpu_selection import may_use_gpus, surely_uses_gpus, visible_gpus
+from tuner.measure.gpu_selection import gpus_in_use, may_use_gpus, surely_uses_gpus, visible_gpus
 from tuner.measure.gpu_watch import GpuWatch
 from tuner.nvml import Gpu, GpuProcess, NoNvmlError
 from tuner.quantities import format_size
 
-_ELSEWHERE = "the server's GPUs are not this machine's"
+_ELSEWHERE = "the server was not started here, so which GPUs it uses is not known"
 _MOST_NAMED = 3
 
 
@@ -60,14 +60,16 @@ class Gpus:
         return GpuWatch(self.visible, self._tell_of_problem)
 
     def warn_if_busy(self, config: model_config_pb2.ModelConfig) -> None:
-        """Note which GPUs others compute on, in one line; to be called while no server of ours runs.
+        """Note which of the GPUs that a model may use others compute on, in one line.
+
+        To be called while no server of ours runs.
 
         Args:
             config: Of the model that is to be measured, as its file says.
         """
-        if not may_use_gpus(config):
-            return
-        busy = [f"{gpu}: {_in_words(processes)}" for gpu in self.visible if (processes := gpu.processes())]
+        perhaps = self.visible if may_use_gpus(config) else ()
+        used = gpus_in_use(config, self.visible) if config.instance_group else perhaps
+        busy = [f"{gpu}: {_in_words(processes)}" for gpu in used if (processes := gpu.processes())]
         if busy:
             self._say(f"others use the GPU, so figures may not be the model's own: {'; '.join(busy)}")
 
