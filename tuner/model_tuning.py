@@ -137,7 +137,7 @@ class ModelTuning:
         if self._shop.job.max_gpu_memory is None or baseline.gpu_memory is not None:
             return
         effective = ModelConfig.parse(baseline.effective_config or "", "the effective config")
-        if surely_uses_gpus(effective.proto):
+        if surely_uses_gpus(effective.proto) or any(point.gpu for point in baseline.curve):
             raise JobError("--max-gpu-memory: NVML does not tell how much memory of the GPU is in use")
         self._shop.progress.note(f"{self._model.name} uses no GPU, so --max-gpu-memory leaves it alone")
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 from support.nvml import GIB, StandInGpu, StandInLibrary, installed, memory_of_instances
 from support.repositories import ModelRepositoryFactory, config_text
@@ -185,6 +186,18 @@ def test_a_limit_that_cannot_be_measured_is_refused_before_anything_is_launched(
     ):
         tune(_job(repository, max_gpu_memory="3GiB"), out=RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run" / "slow").exists()
+
+
+def test_a_limit_on_what_a_gpu_does_not_tell_is_refused(repository: Path, gpu: StandInGpu, tmp_path: Path) -> None:
+    calls = ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2")
+    gpu.refusals = dict.fromkeys(calls, pynvml.NVML_ERROR_NOT_SUPPORTED)
+    job = _job(repository, max_gpu_memory="3GiB", trials=2)
+    with (
+        installed(StandInLibrary(gpu)),
+        pytest.raises(JobError, match="NVML does not tell how much memory of the GPU is in use"),
+    ):
+        tune(job, out=RunFolder(tmp_path / "run"))
+    assert not RunFolder(tmp_path / "run").database.exists()
 
 
 @pytest.mark.usefixtures("library")
