@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.builders import identity, point, space, trial
+from support.nvml import GIB, StandInGpu, StandInLibrary, installed, memory_of_instances
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.finalists import verify
+from tuner.measure.gpu import Gpus
 from tuner.measure.level import LevelRules
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
@@ -93,3 +96,19 @@ def test_it_ends_when_the_time_is_up(study: Study, bench: Bench, tmp_path: Path)
     study.add(trial(0, point(1, 95, 12), parameters=built.baseline, config=ONE), built)
     _verify(study, bench, tmp_path, within_s=0.0)
     assert study.verified == ()
+
+
+def test_one_that_takes_too_much_memory_of_a_gpu_this_time_is_struck_off(
+    study: Study, bench: Bench, tmp_path: Path
+) -> None:
+    one, two = (config.replace("KIND_CPU", "KIND_MODEL") for config in (ONE, TWO))
+    built = space()
+    study.add(trial(0, point(1, 95, 12), parameters=built.baseline, config=one), built)
+    study.add(trial(1, point(2, 180, 14), parameters=built.baseline, config=two), built)
+    with installed(StandInLibrary(StandInGpu(used=memory_of_instances))), Gpus("all", lambda _: None) as gpus:
+        _verify(study, replace(bench, gpus=gpus, max_gpu_memory=3 * GIB // 2), tmp_path)
+    (struck,) = [each for each in study.verified if each.trial == 1]
+    assert struck.failure == "it took 2 GiB of GPU memory, and 1.5 GiB is the limit"
+    assert len(struck.rounds) == 1
+    assert study.recommendation.best is not None
+    assert study.recommendation.best.trial.number == 0

@@ -85,3 +85,27 @@ def test_a_job_survives_json() -> None:
 def test_refuses_what_is_no_shape(text: str) -> None:
     with pytest.raises(ValueError, match="write it as NAME:D1,D2"):
         parse_shape(text)
+
+
+@pytest.mark.parametrize(("word", "size"), [("8GiB", 8 << 30), ("800MB", 800_000_000), (123, 123), ("123", 123)])
+def test_a_size_is_a_word_or_bytes(tmp_path: Path, word: object, size: int) -> None:
+    assert TuneJob.make({"repository": "repo", "max_gpu_memory": word}).max_gpu_memory == size
+    file = tmp_path / "job.yaml"
+    file.write_text(f"repository: repo\nmax_gpu_memory: {word}\n")
+    job = TuneJob.read(file)
+    assert job.max_gpu_memory == size
+    assert TuneJob.model_validate_json(job.model_dump_json()) == job
+
+
+@pytest.mark.parametrize(
+    ("word", "complaint"),
+    [
+        ("8G", "--max-gpu-memory: '8G' is no size; write a number with its unit, such as 8GiB"),
+        ("0", "--max-gpu-memory: '0' is not above 0"),
+        (-1, "--max-gpu-memory: Input should be greater than 0"),
+        (1.5, "--max-gpu-memory: Input should be a valid integer"),
+    ],
+)
+def test_what_is_no_size_is_refused(word: object, complaint: str) -> None:
+    with pytest.raises(JobError, match=complaint):
+        TuneJob.make({"repository": "repo", "max_gpu_memory": word})

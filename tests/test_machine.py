@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pynvml
 import pytest
+from support.nvml import GIB, StandInGpu, StandInLibrary, installed
 
 from tuner import machine
-from tuner.machine import Gpu, Machine
+from tuner.machine import Machine
 
 
 def test_this_machine() -> None:
@@ -27,20 +28,16 @@ def test_a_containers_limit_counts(
     assert Machine.here().cpus == min(available, cpus or available)
 
 
-def test_gpus_as_nvml_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The one thing that a machine without a GPU cannot have: the answers of its driver.
-    class Memory:
-        total = 80 * 2**30
+def test_gpus_as_nvml_names_them() -> None:
+    with installed(StandInLibrary(StandInGpu(), StandInGpu("GPU-bbbb", "NVIDIA L4", total=24 * GIB))):
+        here = Machine.here()
+    assert [(gpu.name, gpu.memory_bytes) for gpu in here.gpus] == [
+        ("NVIDIA H100 80GB HBM3", 80 * GIB),
+        ("NVIDIA L4", 24 * GIB),
+    ]
+    assert str(here).endswith(" CPU cores, NVIDIA H100 80GB HBM3, NVIDIA L4")
 
-    answers = {
-        "nvmlInit": lambda: None,
-        "nvmlShutdown": lambda: None,
-        "nvmlDeviceGetCount": lambda: 1,
-        "nvmlDeviceGetHandleByIndex": lambda index: index,
-        "nvmlDeviceGetUUID": lambda _: "GPU-1",
-        "nvmlDeviceGetName": lambda _: "NVIDIA H100",
-        "nvmlDeviceGetMemoryInfo": lambda _: Memory,
-    }
-    for name, answer in answers.items():
-        monkeypatch.setattr(pynvml, name, answer)
-    assert Machine.here().gpus == (Gpu("GPU-1", "NVIDIA H100", 80 * 2**30),)
+
+def test_without_a_driver_there_are_none() -> None:
+    with installed(StandInLibrary(StandInGpu(), init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)):
+        assert Machine.here().gpus == ()

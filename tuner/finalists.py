@@ -9,6 +9,7 @@ from pathlib import Path
 from tuner.errors import ServerError
 from tuner.measure.points import OperatingPoint
 from tuner.progress import Progress
+from tuner.quantities import format_size
 from tuner.search.front import TrialPoint, points_of, usable_points
 from tuner.search.recommend import best_point
 from tuner.search.study import Study
@@ -36,7 +37,7 @@ def verify(study: Study, bench: Bench, folder: Path, *, limits: Limits, progress
     reference = best_point(points_of(study.trials[0], study.verified), bench.slo)
     baseline = None if reference is None or reference.verified else _Again(reference, bench, folder, limits)
     for _ in range(_MOST_FINALISTS):
-        best = best_point(usable_points(study.trials, study.verified), bench.slo)
+        best = best_point(usable_points(study.trials, study.verified, study.identity.max_gpu_memory), bench.slo)
         if best is None or best.verified or time.monotonic() >= limits.until:
             break
         progress.note(f"verifying trial {best.trial.number} at {best.point.load}")
@@ -94,9 +95,19 @@ class _Again:
             return
         folder = self._folder / f"{self._number:03d}-{self._load.level:g}-{len(self._rounds) + 1}"
         try:
-            self._rounds.append(measure_again(self._bench, self._config, self._load, folder, limits=self._limits))
+            point = measure_again(self._bench, self._config, self._load, folder, limits=self._limits)
         except ServerError as error:
             self._failure = f"{error.cause.value}: {error}"
+        else:
+            self._rounds.append(point)
+            self._failure = self._excess(point)
+
+    def _excess(self, point: OperatingPoint) -> str | None:
+        """Why it took too much memory of a GPU this time; the baseline may take what it takes."""
+        limit, taken = self._bench.max_gpu_memory, point.gpu.taken_bytes if point.gpu else None
+        if self._number == 0 or limit is None or taken is None or taken <= limit:
+            return None
+        return f"it took {format_size(taken)} of GPU memory, and {format_size(limit)} is the limit"
 
     @property
     def verification(self) -> Verification:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from tuner.errors import JobError
-from tuner.options import LoadOptions, RemoteOptions, Seconds, ServerOptions
+from tuner.options import Bytes, LoadOptions, RemoteOptions, Seconds, ServerOptions
 from tuner.slo import SLO
 
 
@@ -35,6 +35,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         isolation: Whether each candidate has a server of its own (`relaunch`), or one loads all in turn (`reload`, and
             always so at a `url`); None: relaunch, where that can be.
         metrics_url: Where the server at `url` tells of its GPUs; None: Triton's own port on that host.
+        max_gpu_memory: Bytes that the best config's server may take of each GPU; None: all that there is.
     """
 
     repository: Path | None = None
@@ -58,6 +59,8 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         if self.url is None and self.metrics_url is not None:
             raise ValueError("--metrics-url is for a server at a --url")
         return self
+
+    max_gpu_memory: Bytes | None = None
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> TuneJob:

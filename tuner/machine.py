@@ -7,19 +7,11 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-import pynvml
+from tuner import nvml
+from tuner.nvml import Gpu, NoNvmlError
 
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU as NVML names it."""
-
-    uuid: str
-    name: str
-    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -67,20 +59,7 @@ def _quota() -> float | None:
 
 def _gpus() -> tuple[Gpu, ...]:
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        with nvml.opened():
+            return nvml.all_gpus()
+    except NoNvmlError:
         return ()
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return tuple(
-            Gpu(
-                uuid=pynvml.nvmlDeviceGetUUID(handle),
-                name=pynvml.nvmlDeviceGetName(handle),
-                memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-            )
-            for handle in handles
-        )
-    except pynvml.NVMLError:
-        return ()
-    finally:
-        pynvml.nvmlShutdown()

@@ -6,10 +6,12 @@ import time
 from dataclasses import dataclass, replace
 
 from tuner import deadlines
-from tuner.errors import TuningError
+from tuner.errors import JobError, TuningError
 from tuner.finalists import verify
 from tuner.job import TuneJob
 from tuner.machine import Machine
+from tuner.measure.gpu import Gpus
+from tuner.measure.gpu_selection import surely_uses_gpus
 from tuner.measure.level import LevelRules
 from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelFolder
@@ -17,12 +19,13 @@ from tuner.models.staging import StagedRepository
 from tuner.progress import Progress
 from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
+from tuner.search.gpu_memory import MemoryEstimate
 from tuner.search.proposals import Proposals
 from tuner.search.samplers import TpeSampler
 from tuner.search.stopping import Stopping
 from tuner.search.study import Study
 from tuner.servers.protocols import Launcher
-from tuner.space.candidate import Candidate
+from tuner.space.candidate import Candidate, in_words
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
 from tuner.trial import Bench, Limits, TrialResult, run_trial
@@ -50,6 +53,7 @@ class Workshop:
     spec: SpaceSpec
     machine: Machine
     launcher: Launcher
+    gpus: Gpus
     repository: StagedRepository
     progress: Progress
 
@@ -78,6 +82,8 @@ class ModelTuning:
             slo=job.slo,
             rules=replace(_SWEEP_RULES, percentile=job.slo.percentile),
             max_concurrency=job.max_concurrency,
+            gpus=shop.gpus,
+            max_gpu_memory=job.max_gpu_memory,
         )
 
     def run(self) -> str:
@@ -91,6 +97,7 @@ class ModelTuning:
 
     def _search(self) -> str:
         """Measure the baseline and candidate after candidate."""
+        self._shop.gpus.warn_if_busy(self._folder_config.proto)
         space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
         for name, reason in space.left_out.items():
             self._shop.progress.note(f"{name} does not vary: {reason}")
@@ -98,19 +105,41 @@ class ModelTuning:
         proposals = Proposals(space, self._study, sampler)
         while not (ended := self._end()):
             if (assignment := proposals.next()) is None:
-                return "every candidate has been measured"
-            self._store(self._trial(space.candidate(assignment)), space)
+                return f"every candidate has been measured{' or skipped' * bool(proposals.skipped)}"
+            if refusal := self._memory(space).refusal(assignment):
+                self._shop.progress.note(f"skipped: {in_words(assignment)}: {refusal}")
+                proposals.skip(assignment)
+            else:
+                self._store(self._trial(space.candidate(assignment)), space)
         return ended
 
+    def _memory(self, space: SearchSpace) -> MemoryEstimate:
+        job = self._shop.job
+        return MemoryEstimate(space, self._study.trials, limit=job.max_gpu_memory, batch_size=job.batch_size)
+
+    @property
+    def _folder_config(self) -> ModelConfig:
+        """What the model's folder says, which may be nothing."""
+        return self._model.config or ModelConfig.parse("", f"{self._model.name}/config.pbtxt")
+
     def _measure_baseline(self) -> SearchSpace:
-        folder_config = self._model.config or ModelConfig.parse("", f"{self._model.name}/config.pbtxt")
-        result = self._trial(Candidate({}, folder_config))
+        result = self._trial(Candidate({}, self._folder_config))
         if not result.curve:
             reason = result.failure.message if result.failure else "no load level could be measured"
             raise TuningError(f"model {self._model.name!r} does not work as it is: {reason}")
+        self._check_limit(result)
         space = self._space(result)
         self._store(result.model_copy(update={"parameters": space.baseline}), space)
         return space
+
+    def _check_limit(self, baseline: TrialResult) -> None:
+        """See that a limit on GPU memory can be held."""
+        if self._shop.job.max_gpu_memory is None or baseline.gpu_memory is not None:
+            return
+        effective = ModelConfig.parse(baseline.effective_config or "", "the effective config")
+        if surely_uses_gpus(effective.proto) or any(point.gpu for point in baseline.curve):
+            raise JobError("--max-gpu-memory: NVML does not tell how much memory of the GPU is in use")
+        self._shop.progress.note(f"{self._model.name} uses no GPU, so --max-gpu-memory leaves it alone")
 
     def _space(self, baseline: TrialResult) -> SearchSpace:
         """The search space, fitted to what the server made of the user's config."""

@@ -22,12 +22,16 @@ from typing_extensions import Self
 
 from tuner.errors import JobError, nearest
 from tuner.load.requests.parameters import Parameter, parse_parameter
-from tuner.quantities import parse_duration
+from tuner.quantities import parse_duration, parse_size
 from tuner.servers.endpoint import Endpoint, Header, Tls, parse_header
 
 
 def _seconds(value: Any) -> Any:
     return parse_duration(value) if isinstance(value, str) else value
+
+
+def _bytes(value: Any) -> Any:
+    return parse_size(value) if isinstance(value, str) else value
 
 
 def _shapes(value: Any) -> Any:
@@ -70,6 +74,7 @@ Seconds = Annotated[
     Field(gt=0, allow_inf_nan=False),
     PlainSerializer(lambda seconds: f"{seconds:g}s", return_type=str),
 ]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 MADE_UP = frozenset({"random", "zero"})
 """What `input_data` is where it is no file."""
 ServerKind = Literal["auto", "process", "docker", "remote"]

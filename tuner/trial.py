@@ -13,6 +13,9 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner.errors import Cause, ServerError, TuningError
 from tuner.load.loads import Concurrency, Load
+from tuner.measure.gpu import NO_GPUS, Gpus
+from tuner.measure.gpu_view import GpuMemory
+from tuner.measure.gpu_watch import GpuWatch
 from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Record
@@ -55,6 +58,7 @@ class TrialResult(Record):
         launch_s: Seconds until the model was ready; None when it never was.
         first_answer_s: Seconds that its first answer took; None when there was none.
         wall_s: Seconds from launch to stop.
+        gpu_memory: What it took of a GPU; None where it uses none, or nobody says.
     """
 
     number: int
@@ -66,6 +70,7 @@ class TrialResult(Record):
     launch_s: float | None
     first_answer_s: float | None
     wall_s: float
+    gpu_memory: GpuMemory | None = None
 
     @property
     def deployable_config(self) -> str:
@@ -80,6 +85,8 @@ class Bench:
     Attributes:
         options: What requests are made of, and how they are sent.
         rules: When a load level has been measured well enough.
+        gpus: Those that the launcher's servers see.
+        max_gpu_memory: Bytes that a server may take of each; None: all that there is.
     """
 
     launcher: Launcher
@@ -89,6 +96,8 @@ class Bench:
     slo: SLO
     rules: LevelRules
     max_concurrency: int
+    gpus: Gpus = NO_GPUS
+    max_gpu_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,12 +151,13 @@ def run_trial(
     bench.repository.write_config(bench.model, candidate.config.text or None)
     attempt = _Attempt()
     failure = None
+    gpus = bench.gpus.watch()
     try:
         launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
-        with bench.launcher.launch(launch) as server:
+        with gpus, bench.launcher.launch(launch) as server:
             attempt.launched()
             (folder / "command.txt").write_text(server.command + "\n", encoding="utf-8")
-            _measure(bench, server, attempt, limits, progress)
+            _measure(bench, server, gpus, attempt, limits, progress)
     except ServerError as error:
         failure = Failure(cause=error.cause, message=str(error), last_words=error.last_words)
     return TrialResult(
@@ -160,6 +170,7 @@ def run_trial(
         launch_s=attempt.launch_s,
         first_answer_s=attempt.first_answer_s,
         wall_s=attempt.age_s(),
+        gpu_memory=gpus.memory,
     )
 
 
@@ -179,7 +190,11 @@ def measure_again(bench: Bench, config: str, load: Load, folder: Path, *, limits
     folder.mkdir(parents=True, exist_ok=True)
     bench.repository.write_config(bench.model, config or None)
     launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
-    with bench.launcher.launch(launch) as server, _session(bench, server, limits) as session:
+    with (
+        bench.gpus.watch() as gpus,
+        bench.launcher.launch(launch) as server,
+        _session(bench, server, gpus, limits) as session,
+    ):
         return session.measure(load)
 
 
@@ -200,8 +215,10 @@ class _Attempt:
         self.launch_s = self.age_s()
 
 
-def _measure(bench: Bench, server: Server, attempt: _Attempt, limits: Limits, progress: TrialProgress) -> None:
-    with _session(bench, server, limits) as session:
+def _measure(  # noqa: PLR0917 (it is called at one place, just above)
+    bench: Bench, server: Server, gpus: GpuWatch, attempt: _Attempt, limits: Limits, progress: TrialProgress
+) -> None:
+    with _session(bench, server, gpus, limits) as session:
         if reason := why_not_tunable(session.effective):
             raise TuningError(f"model {bench.model!r}: {reason}")
         attempt.effective_config = ModelConfig.from_proto(session.effective).text
@@ -219,7 +236,7 @@ def _measure(bench: Bench, server: Server, attempt: _Attempt, limits: Limits, pr
                 return
 
 
-def _session(bench: Bench, server: Server, limits: Limits) -> AbstractContextManager[Session]:
+def _session(bench: Bench, server: Server, gpus: GpuWatch, limits: Limits) -> AbstractContextManager[Session]:
     return open_session(
         replace(server.endpoint, headers=bench.options.header),
         bench.model,
@@ -227,6 +244,8 @@ def _session(bench: Bench, server: Server, limits: Limits) -> AbstractContextMan
         rules=bench.rules,
         health=server.check,
         first_answer_within_s=limits.first_answer_s,
+        usage=server.usage,
+        gpus=gpus,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError
 from tuner.job import TuneJob
+from tuner.measure.gpu import Gpus
 from tuner.model_tuning import ModelTuning, Workshop
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
@@ -65,11 +66,13 @@ def tune(
         if out.path.resolve().is_relative_to(repository.path.resolve()):
             raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
         launcher = _launcher(job, progress)
-        with out.opened(resume=resume), closing(launcher):
+        with out.opened(resume=resume), closing(launcher), Gpus(launcher.gpus, progress.note) as gpus:
+            if job.max_gpu_memory is not None and gpus.problem:
+                raise JobError(f"--max-gpu-memory: memory of GPUs cannot be measured here: {gpus.problem}")
             if count := launcher.remove_leftovers():
                 progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
             staged = stage(repository, out.work / "repository")
-            shop = Workshop(job, out, spec, launcher.machine, launcher, staged, progress)
+            shop = Workshop(job, out, spec, launcher.machine, launcher, gpus, staged, progress)
             return _tune_models(shop, models)
 
 
@@ -167,4 +170,5 @@ def _identity(shop: Workshop, model: ModelFolder) -> Identity:
         server=shop.launcher.description,
         machine=str(shop.machine),
         seed=job.seed,
+        max_gpu_memory=job.max_gpu_memory,
     )

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from support.inference_peer import InferencePeer, request_for
-from support.repositories import ModelRepositoryFactory
+from support.repositories import ModelRepositoryFactory, config_text
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from tuner.errors import ServerError
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.load.loads import Concurrency, Load, Ramp, RequestRate
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan, Request, Workload
 from tuner.measure.level import LevelRules
@@ -51,6 +51,51 @@ def test_a_model_that_answers_is_measured_and_its_samples_are_shown(server: Serv
     assert (point.load, point.errors, point.batch_size) == (Concurrency(2), 0, 2)
     assert {load for load, _ in seen} == {Concurrency(2)}
     assert seen[-1][1] > 0.5 * point.requests
+
+
+@pytest.mark.triton
+def test_what_the_server_takes_is_measured_with_each_point(
+    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    model = model_repository.add("slow", config=config_text(sleep_ms=20))
+    launch = Launch(model_repository.path, model, tmp_path / "slow.log", 30)
+    long = LevelRules(min_s=1.0, max_s=1.2)
+    with (
+        triton_launcher.launch(launch) as server,
+        open_session(
+            server.endpoint,
+            model,
+            LoadOptions(),
+            rules=long,
+            health=server.check,
+            usage=server.usage,
+        ) as session,
+    ):
+        before, began = server.usage(), time.monotonic()
+        point = session.measure(Concurrency(1))
+        after, took_s = server.usage(), time.monotonic() - began
+    assert before is not None
+    assert after is not None
+    taken = point.server_resources
+    assert taken is not None
+    assert taken.cpu_cores == pytest.approx((after.cpu_s - before.cpu_s) / took_s, abs=0.25)
+    assert taken.memory_bytes == pytest.approx(after.memory_bytes, rel=0.2)
+    assert point.gpu is None
+
+
+@pytest.mark.triton
+def test_a_ramp_says_it_of_each_slice(server: Server) -> None:
+    with open_session(
+        server.endpoint,
+        "identity",
+        LoadOptions(),
+        rules=QUICK,
+        health=server.check,
+        usage=server.usage,
+    ) as session:
+        points = session.measure_ramp(Ramp(50, 100, 2.0))
+    assert len(points) == 10
+    assert all(point.server_resources and point.server_resources.memory_bytes > 10 << 20 for point in points)
 
 
 @pytest.mark.triton

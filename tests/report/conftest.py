@@ -8,8 +8,10 @@ from support.builders import identity, interval, point, space, trial
 from tuner.errors import Cause
 from tuner.load.loads import RequestRate
 from tuner.measure.client_view import ClientView
+from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.responses import ResponseTimes
+from tuner.measure.server_resources import ServerResources
 from tuner.run_folder import RunFolder
 from tuner.search.study import Study
 
@@ -49,5 +51,34 @@ def open_point() -> OperatingPoint:
                 per_request=8,
                 per_s=3_600,
             ),
+        }
+    )
+
+
+@pytest.fixture
+def gpu_point() -> OperatingPoint:
+    """On two GPUs, of which one tells less."""
+    views = (
+        GpuView(
+            gpu="GPU 0 (NVIDIA H100)",
+            uuid="GPU-aaaa",
+            utilization_percent=81.23456,
+            memory_bytes=5 * 2**30,
+            run_memory_bytes=6 * 2**30,
+            idle_memory_bytes=2**30,
+            total_memory_bytes=80 * 2**30,
+            power_w=312.3456789,
+            energy_j=312.3456789,
+            temperature_c=61,
+            sm_clock_mhz=1755,
+            memory_clock_mhz=2619,
+            throttle_reasons=("sw_power_cap",),
+        ),
+        GpuView(gpu="GPU 1 (NVIDIA H100)", uuid="GPU-bbbb", memory_bytes=7 * 2**30, power_w=100, throttle_reasons=()),
+    )
+    return point(8, 300, 20).model_copy(
+        update={
+            "gpu": GpuUsage(gpus=views, energy_per_inference_j=1.37449),
+            "server_resources": ServerResources(cpu_cores=1.5, memory_bytes=300 * 2**20),
         }
     )

@@ -8,6 +8,7 @@ from support.builders import identity, point, space, trial
 
 from tuner.errors import Cause
 from tuner.load.loads import Concurrency
+from tuner.measure.gpu_view import GpuMemory
 from tuner.progress import ModelOutcome
 from tuner.report.console import ConsoleProgress
 from tuner.report.files import write_results
@@ -100,3 +101,14 @@ def test_it_says_when_the_config_as_it_is_is_best(run: RunFolder) -> None:
     screen = Screen(terminal=False)
     _play(screen, run, study)
     assert "No candidate beats the config as it is." in screen.found
+
+
+def test_a_trial_that_takes_too_much_memory_of_a_gpu_says_so(run: RunFolder) -> None:
+    built = space()
+    study = Study.create_or_resume(run.database, identity(max_gpu_memory=8 * 2**30))
+    memory = GpuMemory(gpu="GPU 0", peak_bytes=int(9.25 * 2**30))
+    for number, more in ((0, {}), (1, {"gpu_memory": memory})):
+        study.add(trial(number, point(1, 100, 10), parameters=built.baseline).model_copy(update=more), built)
+    screen = Screen(terminal=False)
+    _play(screen, run, study)
+    assert "trial 1: candidate: took 9.25 GiB of GPU memory, above the limit (6s)" in screen.happening

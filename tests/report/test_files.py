@@ -10,7 +10,10 @@ from support.builders import MLP, identity, point, space, trial
 from tritonclient.grpc import model_config_pb2
 
 from tuner.load.loads import RequestRate
-from tuner.report.files import write_results
+from tuner.measure.gpu_view import GpuMemory
+from tuner.measure.points import OperatingPoint
+from tuner.report.files import trials_csv, write_results
+from tuner.report.points_csv import MACHINE_COLUMNS
 from tuner.run_folder import RunFolder
 from tuner.search.study import Study
 
@@ -44,6 +47,8 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
         "requests",
         "errors",
         "verified",
+        "server_resources",
+        "gpu",
         "config",
         "gain",
     }
@@ -130,3 +135,19 @@ def test_nothing_half_written_stays(run: RunFolder, study: Study) -> None:
         "front.json",
         "trials.csv",
     ]
+
+
+def test_trials_csv_tells_what_a_trial_cost_the_machine(run: RunFolder, gpu_point: OperatingPoint) -> None:
+    built = space()
+    study = Study.create_or_resume(run.database, identity())
+    memory = GpuMemory(gpu="GPU 0", peak_bytes=5 * 2**30)
+    costly = trial(0, gpu_point, parameters=built.baseline).model_copy(update={"gpu_memory": memory})
+    study.add(costly, built)
+    study.add(trial(1, point(), parameters=built.baseline), built)
+    row, without = csv.DictReader(trials_csv(study).splitlines())
+    assert (row["server_cpu_cores"], row["gpu_power_w"], row["gpu_memory_taken_bytes"]) == (
+        "1.5",
+        "412.35",
+        str(5 * 2**30),
+    )
+    assert {without[name] for name in (*MACHINE_COLUMNS, "gpu_memory_taken_bytes")} == {""}

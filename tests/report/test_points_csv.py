@@ -6,7 +6,7 @@ from support.builders import point
 
 from tuner.load.loads import Ramp
 from tuner.measure.points import OperatingPoint
-from tuner.report.points_csv import points_csv
+from tuner.report.points_csv import MACHINE_COLUMNS, points_csv
 
 
 def rows_of(*points: OperatingPoint) -> list[dict[str, str]]:
@@ -39,3 +39,20 @@ def test_what_does_not_apply_is_empty() -> None:
 def test_the_columns_are_always_the_same(open_point: OperatingPoint) -> None:
     headers = {points_csv(points).splitlines()[0] for points in ([], [point()], [open_point], [point(), open_point])}
     assert len(headers) == 1
+
+
+def test_what_a_point_cost_the_machine(gpu_point: OperatingPoint) -> None:
+    row, without = rows_of(gpu_point, point())
+    assert {name: row[name] for name in MACHINE_COLUMNS} == {
+        "server_cpu_cores": "1.5",
+        "server_memory_bytes": str(300 * 2**20),
+        "gpu_utilization_percent": "81.235",
+        "gpu_memory_bytes": str(7 * 2**30),
+        "gpu_power_w": "412.35",
+        "energy_per_inference_j": "1.3745",
+        "gpu_temperature_c": "61.0",
+        "gpu_sm_clock_mhz": "1755.0",
+        "gpu_memory_clock_mhz": "2619.0",
+        "gpu_throttle_reasons": "sw_power_cap",
+    }
+    assert {without[name] for name in MACHINE_COLUMNS} == {""}

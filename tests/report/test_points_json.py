@@ -33,6 +33,8 @@ def test_the_contract_of_a_point_stays_as_it_is(open_point: OperatingPoint) -> N
         "requests",
         "errors",
         "verified",
+        "server_resources",
+        "gpu",
     ]
 
 
@@ -71,3 +73,29 @@ def test_what_does_not_apply_is_null() -> None:
     told = measured_point_json(point(4).model_copy(update={"server": None}))
     assert [told[name] for name in ("error", "kept_up", "server", "responses")] == [None] * 4
     assert told["client"]["send_lag_ms"] is None
+
+
+def test_what_a_point_cost_the_machine(gpu_point: OperatingPoint) -> None:
+    told = json.loads(json.dumps(point_json(gpu_point)))
+    assert told["server_resources"] == {"cpu_cores": 1.5, "memory_bytes": 300 * 2**20}
+    assert told["gpu"]["energy_per_inference_j"] == 1.3745
+    first, second = told["gpu"]["gpus"]
+    assert first == {
+        "gpu": "GPU 0 (NVIDIA H100)",
+        "uuid": "GPU-aaaa",
+        "utilization_percent": 81.235,
+        "memory_bytes": 5 * 2**30,
+        "run_memory_bytes": 6 * 2**30,
+        "idle_memory_bytes": 2**30,
+        "total_memory_bytes": 80 * 2**30,
+        "power_w": 312.35,
+        "energy_j": 312.35,
+        "temperature_c": 61,
+        "sm_clock_mhz": 1755,
+        "memory_clock_mhz": 2619,
+        "throttle_reasons": ["sw_power_cap"],
+    }
+    # Not known is null, never 0.
+    assert (second["utilization_percent"], second["energy_j"], second["throttle_reasons"]) == (None, None, [])
+    nobody = point_json(point())
+    assert (nobody["server_resources"], nobody["gpu"]) == (None, None)

@@ -88,3 +88,16 @@ def test_an_ordinary_terminal_takes_two_tables(open_point: OperatingPoint) -> No
     assert (results[0], results[-1]) == (breakdown[0], "errors") == ("load", "errors")
     assert breakdown[1:3] == ["queue", "ms"]
     assert "…" not in text
+
+
+def test_what_a_point_cost_the_machine_has_columns_where_anybody_knows(gpu_point: OperatingPoint) -> None:
+    text = shown(point(1, 100, 10), gpu_point)
+    assert text.splitlines()[1].split("client CPU")[1].split() == (
+        ["server", "CPU", "memory", "GPU", "GPU", "memory", "GPU", "W", "J/inference"]
+    )
+    assert " ".join(rows(text)[1]).endswith(" 20% 150% 300 MiB 81% 7 GiB 412 1.37")
+    assert rows(text)[0][-1] == "20%"
+    assert "at concurrency 8: the GPU was throttled, sw_power_cap" in text
+    only_server = gpu_point.model_copy(update={"gpu": None})
+    assert "GPU" not in shown(only_server)
+    assert " ".join(rows(shown(only_server))[0]).endswith(" 20% 150% 300 MiB")

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 from support.builders import point, space, trial
+from support.nvml import GIB
 
 from tuner.errors import Cause
+from tuner.measure.gpu_view import GpuMemory
 from tuner.search.objectives import as_optuna_trial
 from tuner.slo import SLO
 
@@ -26,6 +28,16 @@ def test_a_failed_launch_is_complete_and_breaks_its_constraint() -> None:
     told = as_optuna_trial(trial(0, failure=Cause.OUT_OF_MEMORY), space(), LIMIT, {})
     assert told.state.is_finished()
     assert told.constraints == {"slo": 1.0, "launch": 1.0}
+
+
+def test_memory_of_a_gpu_above_the_limit_breaks_its_constraint() -> None:
+    fits, bursts = (
+        trial(0, point()).model_copy(update={"gpu_memory": GpuMemory(gpu="GPU 0", peak_bytes=taken)})
+        for taken in (8 * GIB, 12 * GIB)
+    )
+    known = [as_optuna_trial(each, space(), LIMIT, {}, 8 * GIB) for each in (fits, bursts, trial(0, point()))]
+    assert [told.constraints["gpu_memory"] for told in known] == [0, 0.5, -1]
+    assert "gpu_memory" not in as_optuna_trial(bursts, space(), LIMIT, {}).constraints
 
 
 def test_what_a_failure_midway_measured_still_counts() -> None:

@@ -43,3 +43,19 @@ def test_each_is_proposed_once_until_none_is_left(tmp_path: Path) -> None:
         proposed.append(assignment)
         study.add(trial(len(study.trials), point(), parameters=assignment), built)
     assert [a["max_batch_size"] for a in proposed] == [32, 64, 8]
+
+
+def test_what_is_skipped_is_proposed_no_more(tmp_path: Path) -> None:
+    built = space("schema: 1\nparameters: {dynamic_batching: {ladder: [off, on]}, max_batch_size: {ladder: [8, 64]}}")
+    study = Study.create_or_resume(tmp_path / "study.db", identity())
+    study.add(trial(0, point(), parameters=built.baseline), built)
+    proposals = Proposals(built, study, RandomSampler(built, seed=0))
+    proposed = []
+    while (assignment := proposals.next()) is not None:
+        assert proposals.next() is not None
+        proposed.append(assignment)
+        proposals.skip(assignment)
+    assert proposals.skipped == proposed
+    everything = [*built.assignments()]
+    assert len(proposed) == len(everything) - 1
+    assert all(each in everything for each in proposed)

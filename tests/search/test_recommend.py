@@ -4,11 +4,14 @@ import math
 
 import pytest
 from support.builders import interval, point, trial
+from support.nvml import GIB
 
 from tuner.errors import Cause
 from tuner.load.loads import Concurrency
+from tuner.measure.gpu_view import GpuMemory
 from tuner.search.recommend import ratio, recommend
 from tuner.slo import SLO
+from tuner.trial import TrialResult
 
 LIMIT = SLO.parse(["p99=25ms"])
 
@@ -68,3 +71,22 @@ def test_a_ratios_interval_holds_both_uncertainties() -> None:
     assert gain.value == pytest.approx(3.0)
     assert math.log(gain.high / gain.value) == pytest.approx(0.05)
     assert gain.low < gain.value < gain.high
+
+
+def test_what_takes_too_much_memory_of_a_gpu_is_neither_best_nor_on_the_front() -> None:
+    def taking(number: int, rate: float, taken: int) -> TrialResult:
+        memory = GpuMemory(gpu="GPU 0", peak_bytes=taken * GIB)
+        return trial(number, point(8, rate, 5)).model_copy(update={"gpu_memory": memory})
+
+    trials = [taking(0, 100, 2), taking(1, 400, 9), taking(2, 200, 8)]
+    found = recommend(trials, SLO(), (), 8 * GIB)
+    assert found.best is not None
+    assert found.best.trial.number == 2
+    assert [each.trial.number for each in found.front] == [2]
+    unlimited = recommend(trials, SLO())
+    assert unlimited.best is not None
+    assert unlimited.best.trial.number == 1
+    # The gain is against the config as it is, whatever that takes.
+    over = recommend([taking(0, 100, 9), taking(1, 400, 2)], SLO(), (), 8 * GIB)
+    assert over.gain is not None
+    assert over.gain.value == pytest.approx(4)

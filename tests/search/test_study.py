@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -13,6 +15,14 @@ from tuner.search.study import Study
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     return tmp_path / "study.db"
+
+
+@pytest.fixture
+def storage(database: Path) -> Iterator[optuna.storages.RDBStorage]:
+    """As others open the database."""
+    opened = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    yield opened
+    opened.engine.dispose()
 
 
 def test_what_is_stored_comes_back(database: Path) -> None:
@@ -38,10 +48,10 @@ def test_several_models_share_the_database(database: Path) -> None:
     assert Study.models(database) == ("bert", "mlp")
 
 
-def test_optuna_opens_it(database: Path) -> None:
+def test_optuna_opens_it(database: Path, storage: optuna.storages.RDBStorage) -> None:
     built = space()
     Study.create_or_resume(database, identity()).add(trial(0, point(), parameters=built.baseline), built)
-    (told,) = optuna.load_study(storage=f"sqlite:///{database}", study_name="mlp").get_trials()
+    (told,) = optuna.load_study(storage=storage, study_name="mlp").get_trials()
     assert told.user_attrs["candidate"] == "no dynamic_batching, instance_group.count 1"
     assert told.user_attrs["hypervolume"] > 0
 
@@ -53,6 +63,7 @@ def test_optuna_opens_it(database: Path) -> None:
         ({"files": "xyz"}, "its files has changed"),
         ({"config": MLP + "# changed"}, "its config has changed; choose another --out"),
         ({"seed": 1}, r"its seed has changed \(it was 0, now 1\)"),
+        ({"max_gpu_memory": 2**30}, r"its max_gpu_memory has changed \(it was None, now 1073741824\)"),
     ],
 )
 def test_another_job_is_not_mixed_in(database: Path, changes: dict[str, object], complaint: str) -> None:
@@ -62,9 +73,9 @@ def test_another_job_is_not_mixed_in(database: Path, changes: dict[str, object],
     assert "\n" not in str(caught.value)
 
 
-def test_what_another_version_stored_is_told_in_one_line(database: Path) -> None:
+def test_what_another_version_stored_is_told_in_one_line(database: Path, storage: optuna.storages.RDBStorage) -> None:
     Study.create_or_resume(database, identity())
-    stored = optuna.load_study(storage=f"sqlite:///{database}", study_name="mlp")
+    stored = optuna.load_study(storage=storage, study_name="mlp")
     stored.set_user_attr("identity", '{"model": "mlp"}')
     for read in (Study.load, lambda path, _: Study.create_or_resume(path, identity())):
         with pytest.raises(
@@ -72,3 +83,22 @@ def test_what_another_version_stored_is_told_in_one_line(database: Path) -> None
         ) as caught:
             read(database, "mlp")
         assert "\n" not in str(caught.value)
+
+
+def test_what_was_stored_before_there_were_figures_of_the_machine_is_read(
+    database: Path, storage: optuna.storages.RDBStorage
+) -> None:
+    built = space()
+    study = Study.create_or_resume(database, identity())
+    study.add(trial(0, point(), parameters=built.baseline), built)
+    stored = optuna.load_study(storage=storage, study_name="mlp")
+    told = json.loads(stored.get_trials()[0].user_attrs["result"])
+    del told["gpu_memory"], told["curve"][0]["gpu"], told["curve"][0]["server_resources"]
+    about = json.loads(stored.user_attrs["identity"])
+    del about["max_gpu_memory"]
+    old = optuna.create_study(storage=storage, study_name="old", directions=["maximize", "minimize"])
+    old.set_user_attr("identity", json.dumps(about))
+    attributes = {**stored.get_trials()[0].user_attrs, "result": json.dumps(told)}
+    old.add_trial(optuna.trial.create_trial(values=[1, 1], user_attrs=attributes))
+    assert Study.load(database, "old").trials == study.trials
+    assert Study.load(database, "old").identity == study.identity

@@ -5,8 +5,10 @@ from support.builders import interval, point, trial
 
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.client_view import ClientView
+from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.responses import ResponseTimes
+from tuner.measure.server_resources import ServerResources
 from tuner.search.front import usable_points
 from tuner.search.recommend import recommend
 from tuner.search.verification import Verification
@@ -25,6 +27,23 @@ def test_rounds_are_told_together_by_their_mean_and_spread() -> None:
     assert together.server is not None
     assert together.server.executions == 750
     assert dict(together.server.batches) == {2: (750, 1.0)}
+
+
+def test_rounds_tell_together_what_they_cost_the_machine() -> None:
+    rounds = tuple(
+        point().model_copy(
+            update={
+                "server_resources": ServerResources(cpu_cores=cores, memory_bytes=100),
+                "gpu": GpuUsage(gpus=(GpuView(gpu="GPU 0", uuid="GPU-a", power_w=watts),)),
+            }
+        )
+        for cores, watts in ((1, 200), (2, 300))
+    )
+    together = Verification(trial=1, load=Concurrency(1), rounds=rounds).point
+    assert together is not None
+    assert together.server_resources == ServerResources(cpu_cores=1.5, memory_bytes=100)
+    assert together.gpu is not None
+    assert together.gpu.power_w == 250
 
 
 def test_rounds_that_agree_are_no_surer_than_each_of_them() -> None:

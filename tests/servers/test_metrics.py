@@ -4,7 +4,7 @@ import pytest
 from support.web_peer import Reply, WebPeer
 
 from tuner.errors import JobError
-from tuner.machine import Gpu
+from tuner.nvml import Gpu
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.metrics import machine_of
 
@@ -27,7 +27,7 @@ def told(text: str) -> tuple[Gpu, ...]:
 
 
 def test_the_gpus_of_a_server_elsewhere() -> None:
-    assert told(TEXT) == (Gpu("GPU-1", "GPU", 80 * 2**30), Gpu("GPU-2", "GPU", 25757220864))
+    assert told(TEXT) == (Gpu(0, "GPU-1", "GPU", 80 * 2**30), Gpu(1, "GPU-2", "GPU", 25757220864))
 
 
 def test_a_server_without_gpus() -> None:

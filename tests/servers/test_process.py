@@ -296,3 +296,13 @@ def test_a_server_does_not_outlive_its_owner(
             time.sleep(0.01)
         assert triton_launcher.remove_leftovers() >= 1
         assert not traces(owner)
+
+
+@pytest.mark.parametrize(("variable", "gpus"), [(None, "all"), ("", "none"), ("1,0", "1,0"), ("GPU-abc", "GPU-abc")])
+def test_its_servers_see_the_gpus_that_the_environment_shows(
+    triton_launcher: ProcessLauncher, monkeypatch: pytest.MonkeyPatch, variable: str | None, gpus: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert triton_launcher.gpus == gpus

@@ -9,12 +9,13 @@ import numpy as np
 
 from tuner.errors import Cause
 from tuner.load.loads import Concurrency, Load
-from tuner.machine import Gpu, Machine
+from tuner.machine import Machine
 from tuner.measure.client_view import ClientView
 from tuner.measure.histogram import Histogram
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
+from tuner.nvml import Gpu
 from tuner.search.study import Identity
 from tuner.slo import PERCENTILES
 from tuner.space.space import SearchSpace
@@ -98,7 +99,12 @@ def space(
     spec: SpaceSpec = parse_space(text, "test.yaml") if text else load_space("default")
     base = ModelConfig.parse(config, "config.pbtxt")
     completed = ModelConfig.parse(effective or config, "effective")
-    return SearchSpace.build(spec, base, completed, Machine(cpus, (Gpu("uuid", "GPU", 1 << 30),) * gpus, "x86_64"))
+    return SearchSpace.build(
+        spec,
+        base,
+        completed,
+        Machine(cpus, tuple(Gpu(index, f"GPU-{index}", "GPU", 1 << 30) for index in range(gpus)), "x86_64"),
+    )
 
 
 def ladders(built: SearchSpace) -> dict[str, tuple[Any, ...]]:

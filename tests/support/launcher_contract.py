@@ -207,6 +207,23 @@ class LauncherContract(CandidateContract):
         with launcher.launch(Launch(repository.path, "identity", tmp_path / "log", 30)) as server:
             assert infer(server, "identity").size
 
+    def test_tells_what_a_server_takes_or_that_nobody_knows(
+        self, launcher: Launcher, request_for: Callable[..., Launch]
+    ) -> None:
+        with launcher.launch(request_for("identity")) as server:
+            before = server.usage()
+            if before is not None:
+                assert 10 << 20 < before.memory_bytes < 4 << 30
+                deadline = time.monotonic() + 30
+                while ((now := server.usage()) or before).cpu_s <= before.cpu_s:
+                    assert time.monotonic() < deadline
+                    infer(server, "identity")
+                assert now is not None
+        assert server.usage() is None
+
+    def test_tells_which_gpus_its_servers_see(self, launcher: Launcher) -> None:
+        assert launcher.gpus is None or launcher.gpus.strip()
+
     def test_stop_twice_leaves_nothing(
         self, launcher: Launcher, request_for: Callable[..., Launch], traces: Traces
     ) -> None:

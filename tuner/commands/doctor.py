@@ -17,6 +17,7 @@ from tuner.errors import TritontuneError, TuningError
 from tuner.machine import Machine
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.tunable import why_not_tunable
+from tuner.nvml import Gpu
 from tuner.servers.docker import engine_problem
 from tuner.servers.installation import find_triton
 
@@ -69,7 +70,7 @@ def checks(repository: Path | None, triton_path: Path | None, image: str | None)
     yield docker
     machine = Machine.here()
     yield Check("cpu", State.OK, f"{machine.cpus} cores")
-    gpus = ", ".join(f"{gpu.name} ({gpu.memory_bytes / 2**30:.0f} GiB)" for gpu in machine.gpus)
+    gpus = ", ".join(_gpu(gpu) for gpu in machine.gpus)
     yield Check("gpu", State.OK if gpus else State.NOT_NEEDED, gpus or "NVML finds none; models run on the CPU")
     yield _ports()
     if repository is not None:
@@ -92,6 +93,10 @@ def _docker(image: str | None) -> Check:
         return Check("docker", State.FIX if image else State.NOT_NEEDED, problem)
     has = f"has the image {image}" if image else "is not needed; name an image to use it, with --image"
     return Check("docker", State.OK, f"the engine answers, and {has}")
+
+
+def _gpu(gpu: Gpu) -> str:
+    return gpu.name if gpu.memory_bytes is None else f"{gpu.name} ({gpu.memory_bytes / 2**30:.0f} GiB)"
 
 
 def _ports() -> Check:

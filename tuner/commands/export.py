@@ -59,7 +59,8 @@ def _best_config(run: RunFolder, model: str, slo: tuple[str, ...]) -> str:
     study = Study.load(run.database, model)
     if not study.trials:
         raise JobError(f"{run.path}: the study of {model!r} has no finished trial")
-    found = recommend(study.trials, _parsed(slo) if slo else study.identity.slo, study.verified)
+    asked = study.identity
+    found = recommend(study.trials, _parsed(slo) if slo else asked.slo, study.verified, asked.max_gpu_memory)
     if found.best is None:
         raise SLOError(f"no measured candidate of {model} holds {found.slo}")
     return config_with_provenance(study, found.best, found.gain, found.slo)

@@ -12,10 +12,13 @@ from typing import Any
 
 import click
 from rich.console import Console
+from tritonclient.grpc import model_config_pb2
 
 from tuner import deadlines
 from tuner.errors import JobError, ServerError, SLOError, nearest
 from tuner.load.loads import Load, Ramp, RequestRate
+from tuner.measure.gpu import Gpus
+from tuner.measure.gpu_watch import GpuWatch
 from tuner.measure.highest_rate import highest_rate, highest_sustained
 from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint
@@ -32,7 +35,7 @@ from tuner.report.words import point_in_words, rate
 from tuner.servers.choose import choose_launcher
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
-from tuner.servers.protocols import Launch
+from tuner.servers.protocols import Launch, Server
 
 _MOST_CONCURRENCY = 1024
 
@@ -114,30 +117,41 @@ def _tell_highest(points: list[OperatingPoint], job: MeasureJob, console: Consol
 def _opened(job: MeasureJob, console: Console, see: See) -> Iterator[tuple[str, Session]]:
     if job.repository is not None:
         with (
-            _served(job, job.repository, console) as (endpoint, model, check),
-            _session(job, endpoint, model, check, see) as session,
+            _served(job, job.repository, console) as (server, gpus, model),
+            _session(job, replace(server.endpoint, headers=job.header), model, see, server, gpus) as session,
         ):
             yield model, session
     else:
         endpoint = job.endpoint(job.header)
         model = _loaded_model(job, endpoint)
-        with _session(job, endpoint, model, lambda: None, see) as session:
+        with (
+            Gpus(None, _noting(console)) as unknown,
+            unknown.watch() as gpus,
+            _session(job, endpoint, model, see, gpus=gpus) as session,
+        ):
             yield model, session
 
 
+def _noting(console: Console) -> Callable[[str], None]:
+    """What prints a line for people."""
+    return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 @contextmanager
-def _served(job: MeasureJob, path: Path, console: Console) -> Iterator[tuple[Endpoint, str, Callable[[], None]]]:
+def _served(job: MeasureJob, path: Path, console: Console) -> Iterator[tuple[Server, GpuWatch, str]]:
     """Start a server of our own with the model as it is."""
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
+    note = _noting(console)
     with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
         staged = stage(repository, Path(folder) / "repository")
         within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
         launch = Launch(staged.path, model.name, Path(folder) / "server.log", within_s)
-        with closing(choose_launcher(job, lambda text: console.print(text, highlight=False))) as launcher:
+        with closing(choose_launcher(job, note)) as launcher, Gpus(launcher.gpus, note) as gpus:
             launcher.remove_leftovers()
-            with launcher.launch(launch) as server:
-                yield replace(server.endpoint, headers=job.header), model.name, server.check
+            gpus.warn_if_busy(model.config.proto if model.config else model_config_pb2.ModelConfig())
+            with gpus.watch() as watch, launcher.launch(launch) as server:
+                yield server, watch, model.name
 
 
 def _loaded_model(job: MeasureJob, endpoint: Endpoint) -> str:
@@ -173,11 +187,26 @@ def _only_model(repository: ModelRepository, job: MeasureJob) -> ModelFolder:
 
 
 @contextmanager
-def _session(
-    job: MeasureJob, endpoint: Endpoint, model: str, health: Callable[[], None], see: See
+def _session(  # noqa: PLR0917 (it is called at two places, just above)
+    job: MeasureJob,
+    endpoint: Endpoint,
+    model: str,
+    see: See,
+    server: Server | None = None,
+    gpus: GpuWatch | None = None,
 ) -> Iterator[Session]:
     rules = LevelRules(percentile=job.slo.percentile)
     if job.time is not None:
         rules = replace(rules, max_s=job.time, slow_max_s=max(job.time, rules.slow_max_s))
-    with open_session(endpoint, model, job, version=job.model_version, rules=rules, health=health, see=see) as session:
+    with open_session(
+        endpoint,
+        model,
+        job,
+        version=job.model_version,
+        rules=rules,
+        health=server.check if server else lambda: None,
+        see=see,
+        usage=server.usage if server else None,
+        gpus=gpus,
+    ) as session:
         yield session

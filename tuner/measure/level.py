@@ -11,6 +11,7 @@ from tritonclient.grpc import service_pb2
 from tuner.load.loads import Concurrency, Load, Ramp, Replay
 from tuner.load.protocols import LoadEngine, Samples
 from tuner.measure.failing import raise_if_failing, raise_if_unanswered
+from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.server_statistics import ReadStatistics, breakdown
@@ -72,6 +73,7 @@ def measure_level(
     health: Callable[[], None],
     rules: LevelRules,
     batch_size: int = 1,
+    meter: Meter | None = None,
 ) -> OperatingPoint:
     """Offer one load until it is known well enough what comes of it.
 
@@ -82,6 +84,7 @@ def measure_level(
         health: Raises `ServerDiedError` when the server is gone; called at every look, twice a second or more.
         rules: When it is enough.
         batch_size: Inferences in each request.
+        meter: Tells what the server and its GPUs take; None: nobody does.
 
     Raises:
         ServerDiedError: from `health`.
@@ -99,6 +102,7 @@ def measure_level(
         requests_per_s=throughput(window),
         batch_size=batch_size,
         server=level.server_breakdown(),
+        meter=meter,
     )
 
 
@@ -110,6 +114,7 @@ def measure_ramp(
     rules: LevelRules,
     slices: int = 10,
     batch_size: int = 1,
+    meter: Meter | None = None,
 ) -> tuple[OperatingPoint, ...]:
     """Offer a ramp, and say of each slice of it what came of the rate that it had; see `timeline`.
 
@@ -120,12 +125,13 @@ def measure_ramp(
         rules: As for `measure_level`.
         slices: How many.
         batch_size: Inferences in each request.
+        meter: As for `measure_level`.
 
     Raises:
         TritontuneError: as `measure_level` does.
     """
     samples = _Level(ramp, None, health, rules).offer(engine)
-    return timeline(samples, ramp, slices=slices, batch_size=batch_size)
+    return timeline(samples, ramp, slices=slices, batch_size=batch_size, meter=meter)
 
 
 class _Level:

@@ -10,6 +10,7 @@ from tuner.measure.client_view import client_view
 from tuner.measure.failing import most_frequent_error
 from tuner.measure.histogram import Histogram
 from tuner.measure.keeping_up import kept_up
+from tuner.measure.meter import Meter
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval
 from tuner.measure.responses import response_times
@@ -25,6 +26,7 @@ def operating_point(
     requests_per_s: Interval,
     batch_size: int = 1,
     server: ServerBreakdown | None = None,
+    meter: Meter | None = None,
 ) -> OperatingPoint:
     """What the samples of a load say.
 
@@ -35,7 +37,9 @@ def operating_point(
         requests_per_s: At which requests succeeded.
         batch_size: Inferences in each request.
         server: The server's own view.
+        meter: Tells what the server and its GPUs took; None: nobody does.
     """
+    meter = meter or Meter()
     received = samples.received[samples.ok & window.covers(samples)]
     errors = int(np.count_nonzero(~samples.ok & (samples.done_ns > window.start_ns)))
     return OperatingPoint(
@@ -53,4 +57,6 @@ def operating_point(
         kept_up=kept_up(requests_per_s, samples, window, load),
         server=server,
         responses=response_times(samples, window, requests_per_s.value),
+        server_resources=meter.server_resources(window),
+        gpu=meter.gpu_usage(window, len(window) * batch_size),
     )

@@ -8,9 +8,11 @@ from pydantic import Field
 
 from tuner.load.loads import Load
 from tuner.measure.client_view import ClientView
+from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.histogram import Histogram
 from tuner.measure.record import Interval, Record
 from tuner.measure.responses import ResponseTimes
+from tuner.measure.server_resources import ServerResources
 from tuner.slo import SLO, Percentile
 
 
@@ -60,6 +62,8 @@ class OperatingPoint(Record):
         kept_up: Whether the server answered as fast as requests were due; None in a closed loop.
         server: The server's own view, when it has one.
         responses: Of a model with any number of responses to a request.
+        server_resources: What the server took of processors and memory; None where nobody says.
+        gpu: What the GPUs in use had to do; None without any, or where nobody says.
     """
 
     load: Load
@@ -76,6 +80,8 @@ class OperatingPoint(Record):
     kept_up: bool | None = None
     server: ServerBreakdown | None = None
     responses: ResponseTimes | None = None
+    server_resources: ServerResources | None = None
+    gpu: GpuUsage | None = None
 
     @property
     def average_batch_size(self) -> float | None:

@@ -19,7 +19,9 @@ from tuner.load.loads import Load, Ramp
 from tuner.load.prepare import prepared
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan
+from tuner.measure.gpu_watch import GpuWatch
 from tuner.measure.level import LevelRules, measure_level, measure_ramp
+from tuner.measure.meter import Meter, ReadUsage, metering
 from tuner.measure.points import OperatingPoint
 from tuner.measure.server_statistics import ReadStatistics
 from tuner.options import LoadOptions
@@ -49,6 +51,7 @@ class Session:
     _statistics: ReadStatistics
     _health: Callable[[], None]
     _rules: LevelRules
+    _meter: Meter | None = None
 
     def measure(self, load: Load) -> OperatingPoint:
         """Measure one load level; again with more processes, where the client was the limit and there are cores.
@@ -65,6 +68,7 @@ class Session:
                 health=self._health,
                 rules=self._rules,
                 batch_size=self._plan.workload.batch_size,
+                meter=self._meter,
             )
             wider = min(2 * self._engine.processes, self._most_processes)
             if not point.client_bound or wider == self._engine.processes:
@@ -88,7 +92,9 @@ class Session:
             TritontuneError: as `measure` does.
         """
         batch_size = self._plan.workload.batch_size
-        return measure_ramp(self._engine, ramp, health=self._health, rules=self._rules, batch_size=batch_size)
+        return measure_ramp(
+            self._engine, ramp, health=self._health, rules=self._rules, batch_size=batch_size, meter=self._meter
+        )
 
 
 class _SeenEngine(WorkerEngine):
@@ -119,6 +125,8 @@ def open_session(
     health: Callable[[], None],
     first_answer_within_s: float = deadlines.FIRST_ANSWER_S,
     see: See = lambda _load, _samples: None,
+    usage: ReadUsage | None = None,
+    gpus: GpuWatch | None = None,
 ) -> Iterator[Session]:
     """Make requests for a model that is ready, and see that it answers one, and well.
 
@@ -131,6 +139,8 @@ def open_session(
         health: Raises `ServerDiedError` when the server is gone.
         first_answer_within_s: The deadline of the first request.
         see: Is shown the samples as they come.
+        usage: Asks what the server takes of processors and memory; None: nobody can tell.
+        gpus: Watches the GPUs that it sees since before the launch; None: nobody does.
 
     Raises:
         UsageError: requests cannot be made for the model, or an option does not go with it.
@@ -139,11 +149,16 @@ def open_session(
     """
     with TritonClient(endpoint) as client:
         effective = client.model_config(model, version)
+        if gpus:
+            gpus.use(effective)
         with prepared(effective, options, endpoint, version=version, request_timeout_s=first_answer_within_s) as first:
             first_answer_s, answer = _first_answer(first)
             rules = replace(rules, request_timeout_s=deadlines.answer_s(first_answer_s))
             plan = replace(first, request_timeout_s=rules.request_timeout_s)
-            with _SeenEngine(plan, see, seed=options.seed, processes=options.processes or 1) as engine:
+            with (
+                metering(gpus, usage) as meter,
+                _SeenEngine(plan, see, seed=options.seed, processes=options.processes or 1) as engine,
+            ):
                 if answer is not None:
                     _check(plan, engine, answer)
                 yield Session(
@@ -155,6 +170,7 @@ def open_session(
                     lambda: client.statistics(model, version),
                     health,
                     rules,
+                    meter,
                 )
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tuner.load.loads import Ramp, RequestRate
 from tuner.load.protocols import Responses, Samples
+from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
@@ -20,7 +21,9 @@ from tuner.measure.window import Window, whole_window
 _FEW = 50
 
 
-def timeline(samples: Samples, load: Ramp, *, slices: int = 10, batch_size: int = 1) -> tuple[OperatingPoint, ...]:
+def timeline(
+    samples: Samples, load: Ramp, *, slices: int = 10, batch_size: int = 1, meter: Meter | None = None
+) -> tuple[OperatingPoint, ...]:
     """Cut a ramp into slices of equal time, each as a point at the mean rate that was offered in it.
 
     A slice's latencies are those of the requests that were due in it, whenever they were answered; its throughput is
@@ -33,6 +36,7 @@ def timeline(samples: Samples, load: Ramp, *, slices: int = 10, batch_size: int 
         load: The ramp.
         slices: How many.
         batch_size: Inferences in each request.
+        meter: As for `operating_point`.
     """
     if not len(samples):
         return ()
@@ -46,7 +50,9 @@ def timeline(samples: Samples, load: Ramp, *, slices: int = 10, batch_size: int 
             per_s = load.from_per_s + (load.to_per_s - load.from_per_s) * (number + 0.5) / slices
             rate = RequestRate(per_s, load.distribution)
             answered = _answered_per_s(whole_window(samples), begin_ns, end_ns)
-            points.append(operating_point(due, window, rate, requests_per_s=answered, batch_size=batch_size))
+            points.append(
+                operating_point(due, window, rate, requests_per_s=answered, batch_size=batch_size, meter=meter)
+            )
     return tuple(points)
 
 

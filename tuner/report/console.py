@@ -16,10 +16,11 @@ from typing_extensions import Self
 from tuner.load.loads import Load
 from tuner.measure.points import OperatingPoint
 from tuner.progress import ModelOutcome, Progress
-from tuner.quantities import format_duration
+from tuner.quantities import format_duration, format_size
 from tuner.report.files import BEST_CONFIG, config_diff
 from tuner.report.front_table import front_legend, front_table
 from tuner.report.words import gain_in_words, latency, point_in_words, rate
+from tuner.search.front import excess_memory
 from tuner.search.recommend import Recommendation, recommend
 from tuner.search.study import Study
 from tuner.slo import SLO
@@ -39,6 +40,7 @@ class ConsoleProgress(Progress):
         self._console = console
         self._results = results
         self._slo = slo
+        self._max_gpu_memory: int | None = None
         self._spinner = Spinner("dots")
         self._model = ""
         self._ends = 0.0
@@ -63,6 +65,7 @@ class ConsoleProgress(Progress):
     def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
         """See `Progress`."""
         self._model, self._best = model, ""
+        self._max_gpu_memory = study.identity.max_gpu_memory
         self._ends = time.monotonic() + budget_s - study.spent_s
         limit = f"SLO {self._slo}" if self._slo.root else "no SLO"
         done = f", {len(study.trials)} trials done already" if study.trials else ""
@@ -90,6 +93,8 @@ class ConsoleProgress(Progress):
         own = recommend((result,), self._slo).best
         if result.failure:
             told = f"[red]{result.failure.cause.value}[/]: {escape(result.failure.message)}"
+        elif result.gpu_memory and excess_memory(result, self._max_gpu_memory) > 0:
+            told = f"[red]took {format_size(result.gpu_memory.peak_bytes)} of GPU memory[/], above the limit"
         elif own:
             told = point_in_words(own.point, self._slo.percentile)
         else:

@@ -14,6 +14,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
 from tuner.models.diff import unified_diff
+from tuner.report.points_csv import MACHINE_COLUMNS, machine_cells
 from tuner.report.points_json import interval_json, point_json
 from tuner.report.words import gain_in_words, point_in_words
 from tuner.run_folder import RunFolder
@@ -66,6 +67,7 @@ def trials_csv(study: Study) -> str:
     columns = ["trial", *names, "concurrency", "request_rate", "throughput", "throughput_low", "throughput_high"]
     columns += [f"{percentile}_ms" for percentile in PERCENTILES]
     columns += ["average_batch_size", "requests", "errors", "hypervolume", "launch_s", "failure", "message"]
+    columns += [*MACHINE_COLUMNS, "gpu_memory_taken_bytes"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -77,6 +79,7 @@ def trials_csv(study: Study) -> str:
             "launch_s": None if trial.launch_s is None else f"{trial.launch_s:.2f}",
             "failure": trial.failure and trial.failure.cause.value,
             "message": trial.failure and trial.failure.message,
+            "gpu_memory_taken_bytes": trial.gpu_memory and trial.gpu_memory.peak_bytes,
         }
         writer.writerows({**shared, **_row(point)} for point in trial.curve)
         if not trial.curve:
@@ -122,6 +125,7 @@ def _row(point: OperatingPoint) -> Mapping[str, Any]:
         "average_batch_size": average and f"{average:.2f}",
         "requests": point.requests,
         "errors": point.errors,
+        **machine_cells(point),
     }
 
 

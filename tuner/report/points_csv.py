@@ -8,14 +8,29 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.client_view import ClientView
+from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval
 from tuner.measure.responses import ResponseTimes
 from tuner.report.points_json import short
 from tuner.slo import PERCENTILES
 
-_Cell = str | float
+_Cell = str | float | None
 _ENDS = ("", "_low", "_high")
+
+MACHINE_COLUMNS = (
+    "server_cpu_cores",
+    "server_memory_bytes",
+    "gpu_utilization_percent",
+    "gpu_memory_bytes",
+    "gpu_power_w",
+    "energy_per_inference_j",
+    "gpu_temperature_c",
+    "gpu_sm_clock_mhz",
+    "gpu_memory_clock_mhz",
+    "gpu_throttle_reasons",
+)
+"""What a point cost the machine; of several GPUs together, as `GpuUsage` says."""
 
 
 def points_csv(points: Iterable[OperatingPoint]) -> str:
@@ -38,6 +53,7 @@ def _columns() -> Iterator[str]:
     yield from (f"first_response_{percentile}_ms{end}" for percentile in PERCENTILES for end in _ENDS)
     yield from (f"inter_response_{percentile}_ms" for percentile in PERCENTILES)
     yield from ("responses_per_request", "responses_per_s")
+    yield from MACHINE_COLUMNS
 
 
 def _row(point: OperatingPoint) -> Mapping[str, _Cell]:
@@ -47,7 +63,16 @@ def _row(point: OperatingPoint) -> Mapping[str, _Cell]:
         **_client(point.client),
         **(_server(point.server) if point.server else {}),
         **(_responses(point.responses) if point.responses else {}),
+        **machine_cells(point),
     }
+
+
+def machine_cells(point: OperatingPoint) -> dict[str, _Cell]:
+    """The cells of `MACHINE_COLUMNS`, as far as somebody says."""
+    cells: dict[str, _Cell] = _gpu(point.gpu) if point.gpu else {}
+    if resources := point.server_resources:
+        cells |= {"server_cpu_cores": short(resources.cpu_cores), "server_memory_bytes": resources.memory_bytes}
+    return cells
 
 
 def _offered(point: OperatingPoint) -> dict[str, _Cell]:
@@ -105,6 +130,22 @@ def _responses(responses: ResponseTimes) -> dict[str, _Cell]:
     for percentile, gap_ms in responses.inter_response_ms.items():
         found[f"inter_response_{percentile}_ms"] = short(gap_ms)
     return found
+
+
+def _gpu(usage: GpuUsage) -> dict[str, _Cell]:
+    measured = {
+        "gpu_utilization_percent": usage.utilization_percent,
+        "gpu_power_w": usage.power_w,
+        "energy_per_inference_j": usage.energy_per_inference_j,
+        "gpu_temperature_c": usage.temperature_c,
+        "gpu_sm_clock_mhz": usage.sm_clock_mhz,
+        "gpu_memory_clock_mhz": usage.memory_clock_mhz,
+    }
+    return {
+        **{name: None if value is None else short(value) for name, value in measured.items()},
+        "gpu_memory_bytes": usage.memory_bytes,
+        "gpu_throttle_reasons": " ".join(usage.throttle_reasons),
+    }
 
 
 def _interval(name: str, interval: Interval) -> dict[str, _Cell]:

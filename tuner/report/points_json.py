@@ -7,14 +7,19 @@ from typing import Any
 
 from tuner.load.loads import Concurrency, Load, Ramp, RequestRate
 from tuner.measure.client_view import ClientView
+from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval
 from tuner.measure.responses import ResponseTimes
+from tuner.measure.server_resources import ServerResources
 from tuner.slo import PERCENTILES
 
 
 def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, Any]:
-    """A POINT of the contract of `front.json`, without its trial."""
+    """A POINT of the contract of `front.json`, without its trial.
+
+    `server_resources` and `gpu` are null where nobody says what the server took.
+    """
     average = point.average_batch_size
     return {
         "load": load_json(point.load),
@@ -24,6 +29,8 @@ def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, An
         "requests": point.requests,
         "errors": point.errors,
         "verified": verified,
+        "server_resources": point.server_resources and _resources_json(point.server_resources),
+        "gpu": point.gpu and _gpu_json(point.gpu),
     }
 
 
@@ -95,6 +102,26 @@ def _server_json(server: ServerBreakdown) -> dict[str, Any]:
             for size, (executions, service_ms) in server.batches.items()
         ],
     }
+
+
+def _resources_json(resources: ServerResources) -> dict[str, Any]:
+    return {"cpu_cores": short(resources.cpu_cores), "memory_bytes": resources.memory_bytes}
+
+
+def _gpu_json(usage: GpuUsage) -> dict[str, Any]:
+    return {
+        "energy_per_inference_j": _maybe_short(usage.energy_per_inference_j),
+        "gpus": [_view_json(view) for view in usage.gpus],
+    }
+
+
+def _view_json(view: GpuView) -> dict[str, Any]:
+    """As the record is; measured values with as many digits as they have."""
+    return {name: short(value) if isinstance(value, float) else value for name, value in view}
+
+
+def _maybe_short(value: float | None) -> float | None:
+    return None if value is None else short(value)
 
 
 def _responses_json(responses: ResponseTimes) -> dict[str, Any]:

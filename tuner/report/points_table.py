@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.measure.points import OperatingPoint
+from tuner.quantities import format_size
 from tuner.report.words import loads_in_words, rate
 from tuner.slo import PERCENTILES, Percentile
 
@@ -30,12 +31,14 @@ def points_table(points: Sequence[OperatingPoint]) -> RenderableType:
 
 
 def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
-    """Where the client was the limit, where the server did not keep up, and what failed; a line each."""
+    """Where client or GPU was the limit, where the server did not keep up, and what failed; a line each."""
     for point in points:
         if point.client.bound:
             yield f"at {point.load}: client-bound, {point.client.bound}"
         if point.kept_up is False:
             yield f"at {point.load}: the server did not keep up"
+        if point.gpu and point.gpu.throttle_reasons:
+            yield f"at {point.load}: the GPU was throttled, {', '.join(point.gpu.throttle_reasons)}"
         if point.error:
             yield f"at {point.load}: {point.errors} failed, most with {point.error}"
 
@@ -78,6 +81,8 @@ def _subjects(points: Sequence[OperatingPoint]) -> Iterator[list[_Column]]:
     if any(point.server for point in points):
         yield list(_server_columns(points))
     yield list(_client_columns(points))
+    if machine := list(_machine_columns(points)):
+        yield machine
 
 
 def _found_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
@@ -114,6 +119,26 @@ def _client_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     lags = [point.client.send_lag_ms for point in points]
     if any(lags):
         yield "send lag p99 ms", [_ms(lag["p99"]) if lag else "" for lag in lags]
+
+
+def _machine_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
+    """What the server and its GPUs took, as far as somebody says."""
+    taken = [point.server_resources for point in points]
+    if any(taken):
+        yield "server CPU", [f"{each.cpu_cores:.0%}" if each else "" for each in taken]
+        yield "memory", [format_size(each.memory_bytes) if each else "" for each in taken]
+    gpus = [point.gpu for point in points]
+    shown: dict[str, list[str]] = {
+        "GPU": [_told(each.utilization_percent if each else None, "{:.0f}%") for each in gpus],
+        "GPU memory": [format_size(each.memory_bytes) if each and each.memory_bytes else "" for each in gpus],
+        "GPU W": [_told(each.power_w if each else None, "{:.0f}") for each in gpus],
+        "J/inference": [_told(each.energy_per_inference_j if each else None, "{:.3g}") for each in gpus],
+    }
+    yield from ((title, cells) for title, cells in shown.items() if any(cells))
+
+
+def _told(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
 
 
 def _ms(value: float) -> str:

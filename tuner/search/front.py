@@ -40,10 +40,23 @@ def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tupl
     return tuple(points)
 
 
-def usable_points(trials: Iterable[TrialResult], verified: Iterable[Verification] = ()) -> tuple[TrialPoint, ...]:
-    """The points that could be deployed: what crashed or hung under one load is not to be trusted with another."""
+def usable_points(
+    trials: Iterable[TrialResult], verified: Iterable[Verification] = (), max_gpu_memory: int | None = None
+) -> tuple[TrialPoint, ...]:
+    """The points that could be deployed: what crashed or hung under one load is not to be trusted with another.
+
+    Nor is what took more than `max_gpu_memory` bytes of a GPU.
+    """
     verified = tuple(verified)
-    return tuple(point for trial in trials if trial.failure is None for point in points_of(trial, verified))
+    usable = (trial for trial in trials if trial.failure is None and excess_memory(trial, max_gpu_memory) <= 0)
+    return tuple(point for trial in usable for point in points_of(trial, verified))
+
+
+def excess_memory(trial: TrialResult, max_gpu_memory: int | None) -> float:
+    """By what share of the limit a trial took more memory of a GPU; 0 and below when it did not, or nobody knows."""
+    if max_gpu_memory is None or trial.gpu_memory is None:
+        return -1.0
+    return trial.gpu_memory.peak_bytes / max_gpu_memory - 1
 
 
 def pareto_front(points: Iterable[TrialPoint], percentile: Percentile) -> tuple[TrialPoint, ...]:

@@ -7,7 +7,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.search.front import points_of
+from tuner.search.front import excess_memory, points_of
 from tuner.search.recommend import best_point
 from tuner.slo import SLO
 from tuner.space.space import SearchSpace
@@ -26,12 +26,17 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
 
 
 def as_optuna_trial(
-    result: TrialResult, space: SearchSpace, slo: SLO, attributes: dict[str, str | float]
+    result: TrialResult,
+    space: SearchSpace,
+    slo: SLO,
+    attributes: dict[str, str | float],
+    max_gpu_memory: int | None = None,
 ) -> FrozenTrial:
     """A trial for Optuna's storage.
 
     Its values are the best throughput that holds the SLO, and the latency at the lowest load. A constraint holds at 0
-    and below: `launch` is whether it failed, `slo` by what share of the limit its best point breaks it.
+    and below: `launch` is whether it failed, `slo` by what share of the limit its best point breaks it, and
+    `gpu_memory`, where there is such a limit, the same of the memory that it took of a GPU.
     """
     points = points_of(result)
     best = best_point(points, slo)
@@ -49,4 +54,6 @@ def as_optuna_trial(
     excesses = [slo.excess({p: i.value for p, i in each.point.latency_ms.items()}) for each in points]
     trial.set_constraint("slo", min(excesses, default=1.0))
     trial.set_constraint("launch", -1.0 if result.failure is None else 1.0)
+    if max_gpu_memory is not None:
+        trial.set_constraint("gpu_memory", excess_memory(result, max_gpu_memory))
     return trial

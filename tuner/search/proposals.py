@@ -14,20 +14,29 @@ from tuner.space.spec import ON, LadderValue
 
 
 class Proposals:
-    """Proposes candidates for a study, each once."""
+    """Proposes candidates for a study, each once; one that is neither launched nor skipped is proposed again.
+
+    Attributes:
+        skipped: Candidates that were not launched, and are proposed no more.
+    """
 
     def __init__(self, space: SearchSpace, study: Study, sampler: Sampler) -> None:
         self._space = space
         self._study = study
         self._sampler = sampler
+        self.skipped: list[Assignment] = []
 
     def next(self) -> Assignment | None:
-        """The next candidate's assignment; None when every one has been launched."""
-        seen = [self._space.settle(trial.parameters) for trial in self._study.trials]
+        """The next candidate's assignment; None when every one has been launched or skipped."""
+        seen = [*(self._space.settle(trial.parameters) for trial in self._study.trials), *self.skipped]
         for first in first_candidates(self._space):
             if first not in seen:
                 return first
         return self._sampler.propose(self._study.told(), seen)
+
+    def skip(self, assignment: Assignment) -> None:
+        """Propose a candidate no more, though it was not launched."""
+        self.skipped.append(assignment)
 
 
 def first_candidates(space: SearchSpace) -> Iterator[Assignment]:

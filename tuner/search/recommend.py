@@ -31,13 +31,19 @@ class Recommendation:
     front: tuple[TrialPoint, ...]
 
 
-def recommend(trials: Sequence[TrialResult], slo: SLO, verified: Sequence[Verification] = ()) -> Recommendation:
+def recommend(
+    trials: Sequence[TrialResult],
+    slo: SLO,
+    verified: Sequence[Verification] = (),
+    max_gpu_memory: int | None = None,
+) -> Recommendation:
     """Read a recommendation off the trials of a study, of which the first is the baseline.
 
-    Of a point that was verified counts what the verification says.
+    Of a point that was verified counts what the verification says. A trial that took more than `max_gpu_memory` bytes
+    of a GPU is neither best nor on the front.
     """
     baseline = best_point([point for trial in trials[:1] for point in points_of(trial, verified)], slo)
-    points = usable_points(trials, verified)
+    points = usable_points(trials, verified, max_gpu_memory)
     best = best_point(points, slo)
     gain = ratio(best.point.throughput, baseline.point.throughput) if best and baseline else None
     return Recommendation(slo, baseline, best, gain, pareto_front(points, slo.percentile))

@@ -40,6 +40,7 @@ class Identity(Record):
         requests: What they are made of, and how they are sent, as far as that is not the default.
         server: Which Triton.
         machine: What it runs on.
+        max_gpu_memory: Bytes that a server may take of each GPU; None: all that there is.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Identity(Record):
     server: str
     machine: str
     seed: int
+    max_gpu_memory: int | None = None
 
     def difference(self, other: Identity) -> str:
         """The name of the first field that differs; empty when none does."""
@@ -131,7 +133,7 @@ class Study:
     @property
     def recommendation(self) -> Recommendation:
         """What the study says now, for its own SLO."""
-        return recommend(self.trials, self.identity.slo, self.verified)
+        return recommend(self.trials, self.identity.slo, self.verified, self.identity.max_gpu_memory)
 
     @property
     def spent_s(self) -> float:
@@ -149,15 +151,15 @@ class Study:
 
     def add(self, result: TrialResult, space: SearchSpace) -> None:
         """Record a finished trial, in one write: it is there as a whole or not at all."""
-        slo = self.identity.slo
+        slo, max_gpu_memory = self.identity.slo, self.identity.max_gpu_memory
         trials = [*self._trials, result]
         reference = reference_latency_ms(trials[0], slo.percentile, dict(slo.limits).get(slo.percentile))
         attributes: dict[str, Any] = {
             "candidate": in_words(result.parameters),
-            _HYPERVOLUME: hypervolume(usable_points(trials), slo.percentile, reference),
+            _HYPERVOLUME: hypervolume(usable_points(trials, (), max_gpu_memory), slo.percentile, reference),
             _RESULT: result.model_dump_json(),
         }
-        self._study.add_trial(as_optuna_trial(result, space, slo, attributes))
+        self._study.add_trial(as_optuna_trial(result, space, slo, attributes, max_gpu_memory))
         self._trials = trials
 
     def _optuna_trials(self) -> list[FrozenTrial]:

@@ -14,10 +14,12 @@ from scipy import stats
 
 from tuner.load.loads import Load
 from tuner.measure.client_view import ClientView
+from tuner.measure.gpu_view import usage_together
 from tuner.measure.histogram import Histogram
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval, Record
 from tuner.measure.responses import ResponseTimes
+from tuner.measure.server_resources import resources_together
 from tuner.slo import PERCENTILES
 
 
@@ -58,6 +60,8 @@ def _together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
         kept_up=None if rounds[0].kept_up is None else all(point.kept_up for point in rounds),
         server=_all_servers([point.server for point in rounds if point.server]),
         responses=_all_responses([point.responses for point in rounds if point.responses]),
+        server_resources=resources_together(point.server_resources for point in rounds),
+        gpu=usage_together(point.gpu for point in rounds),
     )
 
 

@@ -60,6 +60,11 @@ class DockerLauncher:
         """This one."""
         return Machine.here()
 
+    @property
+    def gpus(self) -> str:
+        """All, as far as the engine gives containers any."""
+        return "all"
+
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 

@@ -12,9 +12,11 @@ from docker.models.containers import Container
 from tuner.servers.docker_address import address_of
 from tuner.servers.docker_container import GRPC_PORT, remove_container
 from tuner.servers.docker_engine import engine_trouble
+from tuner.servers.docker_usage import container_usage
 from tuner.servers.docker_watch import Watch
 from tuner.servers.mark import Mark
 from tuner.servers.server import End, TritonServer
+from tuner.servers.usage import ServerUsage
 
 _LAST_LINES_S = 5.0
 
@@ -46,6 +48,10 @@ class DockerServer(TritonServer):
     def pid(self) -> int:
         """The process of the server itself, as this machine numbers it; 0 when it had ended at once."""
         return self._pid
+
+    def usage(self) -> ServerUsage | None:
+        """What it takes; from the engine where its processes cannot be seen, as from within another container."""
+        return super().usage() or (None if self._stopped else container_usage(self._container))
 
     def _end(self) -> End | None:
         return self._watch.end

@@ -6,7 +6,8 @@ import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
 from tuner.errors import JobError
-from tuner.machine import Gpu, Machine
+from tuner.machine import Machine
+from tuner.nvml import Gpu
 from tuner.servers.endpoint import Endpoint
 
 _PORT = 8002
@@ -43,9 +44,9 @@ def gpus_of(text: str) -> list[Gpu]:
     """
     if "nv_inference" not in text:
         raise ValueError("it has none of a Triton's")
+    families = text_string_to_metric_families(text)
+    samples = [sample for family in families for sample in family.samples if sample.name == _GPU_MEMORY]
     return [
-        Gpu(uuid=sample.labels.get("gpu_uuid", ""), name="GPU", memory_bytes=int(sample.value))
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == _GPU_MEMORY
+        Gpu(index, uuid=sample.labels.get("gpu_uuid", ""), name="GPU", memory_bytes=int(sample.value))
+        for index, sample in enumerate(samples)
     ]

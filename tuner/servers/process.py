@@ -51,6 +51,11 @@ class ProcessLauncher:
         """This one."""
         return Machine.here()
 
+    @property
+    def gpus(self) -> str:
+        """What the environment lets a process see, which its servers inherit."""
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "all") or "none"
+
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 

@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from tuner.machine import Machine
 from tuner.servers.endpoint import Endpoint
+from tuner.servers.usage import ServerUsage
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Server(Protocol):
     def mind_model(self) -> None:
         """Take note of the model's own processes as they are now; from here on `check` minds them, too."""
 
+    def usage(self) -> ServerUsage | None:
+        """What it takes of processors and memory; None where nobody says, as of one that is gone. Raises nothing."""
+
     def stop(self, *, grace_s: float = 5.0) -> None:
         """Stop it and all that it started, for certain, within `grace_s` and a moment; again is harmless.
 
@@ -79,6 +83,13 @@ class Launcher(Protocol):
     @property
     def description(self) -> str:
         """Which Triton this is, for the study's record: kind, version or digest, path."""
+
+    @property
+    def gpus(self) -> str | None:
+        """Which GPUs of this machine its servers see: `all`, `none`, or as `CUDA_VISIBLE_DEVICES` and Docker write it.
+
+        None: those of another machine.
+        """
 
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.

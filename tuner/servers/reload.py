@@ -15,6 +15,7 @@ from tuner.servers.endpoint import Endpoint
 from tuner.servers.model_control import ModelControl
 from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.servers.triton_log import find_reason, last_words, read_log
+from tuner.servers.usage import ServerUsage
 
 _UNLOAD_S = 30.0
 
@@ -41,6 +42,11 @@ class ReloadLauncher:
     def machine(self) -> Machine:
         """What the server runs on."""
         return self._launcher.machine
+
+    @property
+    def gpus(self) -> str | None:
+        """Which GPUs the server sees."""
+        return self._launcher.gpus
 
     def launch(self, request: Launch) -> Server:
         """Have the candidate loaded and return once the model is ready.
@@ -169,6 +175,10 @@ class _Lease:
     def mind_model(self) -> None:
         """See `Server`."""
         self._running.server.mind_model()
+
+    def usage(self) -> ServerUsage | None:
+        """See `Server`."""
+        return None if self._stopped else self._running.server.usage()
 
     def stop(self, *, grace_s: float = 5.0) -> None:
         """Take the candidate down; where that does not go well, the server with it."""

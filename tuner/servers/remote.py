@@ -18,6 +18,7 @@ from tuner.servers.endpoint import Endpoint
 from tuner.servers.metrics import machine_of
 from tuner.servers.model_control import ModelControl
 from tuner.servers.protocols import Launch, Server
+from tuner.servers.usage import ServerUsage
 
 # Who runs it may be starting it anew.
 _COMES_BACK_S = 30.0
@@ -60,6 +61,11 @@ class RemoteLauncher:
     def machine(self) -> Machine:
         """What the server says that it runs on."""
         return machine_of(self._endpoint, self._metrics_url)
+
+    @property
+    def gpus(self) -> None:
+        """Those of another machine."""
+        return
 
     def look(self) -> None:
         """See that the server can be tuned.
@@ -199,6 +205,10 @@ class _RemoteServer:
 
     def mind_model(self) -> None:
         """Its processes are not to be seen from here."""
+
+    def usage(self) -> ServerUsage | None:
+        """Nor is what they take."""
+        return None
 
     def stop(self, *, grace_s: float = 5.0) -> None:  # noqa: ARG002 (nothing is stopped)
         """Leave it to the next candidate, or to `RemoteLauncher.close`."""

@@ -17,6 +17,7 @@ from tuner.servers.mark import Mark
 from tuner.servers.proc import describe_exit, oom_kills
 from tuner.servers.stubs import Stub, await_end, stubs_of, want_to_finalize
 from tuner.servers.triton_log import last_words, read_log, tells_of_memory
+from tuner.servers.usage import ProcessUsage, ServerUsage
 
 _GRACE_S = 5.0
 # Who presses Ctrl-C wants the terminal back.
@@ -64,6 +65,7 @@ class TritonServer(ABC):
         self._stubs: tuple[Stub, ...] = ()
         self._oom_kills = oom_kills()
         self._stopped = False
+        self._usage: ProcessUsage | None = None
 
     @property
     @abstractmethod
@@ -109,6 +111,12 @@ class TritonServer(ABC):
     def mind_model(self) -> None:
         """Take note of the processes of Python instances as they are now; from here on `check` minds them, too."""
         self._stubs = stubs_of(self.pid)
+
+    def usage(self) -> ServerUsage | None:
+        """What it takes of processors and memory, as far as its processes can be seen from here."""
+        if self._usage is None:
+            self._usage = ProcessUsage(self.pid, str(self.mark))
+        return None if self._stopped else self._usage.read()
 
     def kernel_was_short_of_memory(self) -> bool | None:
         """Whether the kernel has killed anything for want of memory since the start; None where it does not say."""

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import threading
+import time
+from itertools import count, pairwise
+
+from tuner.measure.sampling import Sample, Sampling
+
+MS = 1_000_000
+
+
+def _await(condition: threading.Event) -> None:
+    assert condition.wait(10)
+
+
+def test_a_source_is_asked_again_and_again_beside() -> None:
+    numbers, enough = count(), threading.Event()
+
+    def ask() -> int:
+        if (number := next(numbers)) == 5:
+            enough.set()
+        return number
+
+    began_ns = time.monotonic_ns()
+    with Sampling(ask, period_s=0.01) as sampling:
+        _await(enough)
+    samples = sampling.samples
+    assert [sample.answer for sample in samples] == list(range(len(samples)))
+    assert len(samples) >= 6
+    assert began_ns <= samples[0].at_ns
+    assert all(later.at_ns - sooner.at_ns >= 9 * MS for sooner, later in pairwise(samples))
+    # Left means left.
+    ended = next(numbers)
+    assert not any(thread.name == "tritontune-sampling" for thread in threading.enumerate())
+    assert next(numbers) == ended + 1
+
+
+def test_a_source_that_has_no_answer_at_first_is_asked_no_more() -> None:
+    asked = count()
+
+    def ask() -> int | None:
+        next(asked)
+        return None
+
+    with Sampling(ask, period_s=0.0) as sampling:
+        sampling._thread.join(10)
+        assert not sampling._thread.is_alive()
+    assert sampling.samples == ()
+    assert next(asked) == 1
+
+
+def test_an_answer_that_is_missing_once_is_left_out() -> None:
+    numbers, enough = count(), threading.Event()
+
+    def ask() -> int | None:
+        number = next(numbers)
+        if number == 3:
+            enough.set()
+        return None if number == 1 else number
+
+    with Sampling(ask, period_s=0.0) as sampling:
+        _await(enough)
+    assert [sample.answer for sample in sampling.samples][:2] == [0, 2]
+
+
+def test_a_source_that_takes_much_time_of_the_processor_is_asked_less_often() -> None:
+    enough = threading.Event()
+    times: list[float] = []
+
+    def ask() -> int:
+        end = time.thread_time() + 0.01
+        while time.thread_time() < end:
+            pass
+        times.append(time.monotonic())
+        if len(times) == 3:
+            enough.set()
+        return 1
+
+    with Sampling(ask, period_s=0.0):
+        _await(enough)
+    assert min(later - sooner for sooner, later in pairwise(times)) > 0.15
+
+
+def test_a_source_that_hangs_is_left_behind() -> None:
+    release = threading.Event()
+    began = time.monotonic()
+    with Sampling(lambda: release.wait(30), period_s=0.0) as sampling:
+        pass
+    assert time.monotonic() - began < 5
+    release.set()
+    sampling._thread.join(10)
+
+
+def _taken(*at_ms: int) -> Sampling[int]:
+    sampling: Sampling[int] = Sampling(lambda: None)
+    sampling._samples = [Sample(at * MS, at) for at in at_ms]
+    return sampling
+
+
+def _between(sampling: Sampling[int], start_ms: int, end_ms: int) -> list[int]:
+    return [sample.answer for sample in sampling.between(start_ms * MS, end_ms * MS)]
+
+
+def test_the_samples_of_a_time_are_those_within_it() -> None:
+    assert _between(_taken(0, 100, 200, 300, 400, 500), 100, 400) == [100, 200, 300, 400]
+
+
+def test_of_a_short_time_those_around_it_count_too() -> None:
+    sampling = _taken(0, 100, 200, 300, 400)
+    assert _between(sampling, 110, 290) == [100, 200, 300]
+    assert _between(sampling, 110, 190) == [100, 200]
+    assert _between(sampling, 350, 900) == [300, 400]
+    assert _between(_taken(), 0, 1) == []

@@ -1,0 +1,90 @@
+"""Which GPUs of this machine a server sees, and which of them a model uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tritonclient.grpc import model_config_pb2
+
+from tuner.nvml import Gpu
+
+
+def visible_gpus(selection: str, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """What a selection shows, in the order in which CUDA then counts.
+
+    As CUDA does, it ends at the first name that means nothing (CUDA C++ Programming Guide, "CUDA Environment
+    Variables"), and of a GPU that is cut into MIG instances it shows the first one, unless others are named. CUDA's
+    own order is taken to be that of the PCI bus, as it is among equal GPUs.
+
+    Args:
+        selection: `all`, `none`, or a list of indices, `GPU:MIG` indices, or beginnings of UUIDs.
+        gpus: Of this machine.
+    """
+    names = [name.strip() for name in selection.split(",") if name.strip()]
+    if names == ["all"]:
+        return tuple(shown for gpu in gpus if (shown := _as_shown(gpu)))
+    chosen: list[Gpu] = []
+    for name in names:
+        found = _named(name, gpus)
+        if found is None:
+            break
+        if found not in chosen:
+            chosen.append(found)
+    return tuple(chosen)
+
+
+def gpus_in_use(config: model_config_pb2.ModelConfig, visible: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """Those that the instance groups of a model's effective config name, in the order of `visible`.
+
+    Triton's `gpus` are places among what it sees. A group that leaves the device to the model (KIND_MODEL) may use any
+    of them, and so may the models of an ensemble.
+    """
+    used: set[Gpu] = set()
+    if config.HasField("ensemble_scheduling"):
+        used.update(visible)
+    for group in config.instance_group:
+        if group.kind == group.KIND_CPU:
+            continue
+        places = group.gpus or range(len(visible))
+        used.update(visible[place] for place in places if 0 <= place < len(visible))
+    return tuple(gpu for gpu in visible if gpu in used)
+
+
+def surely_uses_gpus(config: model_config_pb2.ModelConfig) -> bool:
+    """Whether an instance group of an effective config runs on a GPU."""
+    return any(group.kind == group.KIND_GPU for group in config.instance_group)
+
+
+def may_use_gpus(config: model_config_pb2.ModelConfig) -> bool:
+    """Whether a model might run on a GPU, as far as its file tells: a backend chooses where the file does not."""
+    if config.instance_group:
+        return any(group.kind != group.KIND_CPU for group in config.instance_group)
+    return bool(config.backend != "python")  # whose choice is the CPU
+
+
+def _named(name: str, gpus: Sequence[Gpu]) -> Gpu | None:
+    if name.isdecimal():
+        by_index = [gpu for gpu in gpus if gpu.index == int(name)]
+        return _as_shown(by_index[0]) if by_index else None
+    number, colon, place = name.partition(":")
+    if colon and number.isdecimal() and place.isdecimal():
+        instances = (each for gpu in gpus if gpu.index == int(number) for each in gpu.mig_instances() or ())
+        return next((each for each in instances if each.mig_index == int(place)), None)
+    if name.startswith("MIG-"):
+        return _single(each for gpu in gpus for each in gpu.mig_instances() or () if each.uuid.startswith(name))
+    if name.startswith("GPU-"):
+        found = _single(gpu for gpu in gpus if gpu.uuid.startswith(name))
+        return _as_shown(found) if found else None
+    return None
+
+
+def _as_shown(gpu: Gpu) -> Gpu | None:
+    """What CUDA shows of a GPU; None of one that is to be cut into MIG instances and is not yet."""
+    instances = gpu.mig_instances()
+    return gpu if instances is None else next(iter(instances), None)
+
+
+def _single(found: Iterable[Gpu]) -> Gpu | None:
+    """The one; where a name's beginning means several, it means none."""
+    all_found = tuple(found)
+    return all_found[0] if len(all_found) == 1 else None

@@ -1,0 +1,87 @@
+"""Asks a source again and again beside a measurement, and keeps what it said and when."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from typing_extensions import Self
+
+_Answer = TypeVar("_Answer")
+
+PERIOD_S = 0.1
+# A source that takes much CPU time is asked less often, so that it takes no more than this share of a core.
+_SHARE = 0.05
+# Longer than any answer takes but that of an engine that hangs, whose thread is left behind: it does no harm.
+_END_S = 1.0
+
+
+@dataclass(frozen=True)
+class Sample(Generic[_Answer]):
+    """An answer, and when it was given.
+
+    Attributes:
+        at_ns: Of the machine's one monotonic clock, like the times of requests.
+    """
+
+    at_ns: int
+    answer: _Answer
+
+
+class Sampling(Generic[_Answer]):
+    """A thread that asks, from entering the context until leaving it.
+
+    Args:
+        ask: The source. It raises nothing; None is no answer, and one that has none at first is asked no more.
+        period_s: Between one question and the next, at the least.
+    """
+
+    def __init__(self, ask: Callable[[], _Answer | None], *, period_s: float = PERIOD_S) -> None:
+        self._ask = ask
+        self._period_s = self._pause_s = period_s
+        self._samples: list[Sample[_Answer]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tritontune-sampling", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join(_END_S)
+
+    @property
+    def samples(self) -> tuple[Sample[_Answer], ...]:
+        """All so far, in order of time."""
+        return tuple(self._samples)
+
+    def between(self, start_ns: int, end_ns: int) -> tuple[Sample[_Answer], ...]:
+        """The samples of a time; where it is too short for three, those just before and after it, too."""
+        samples = self.samples
+        within = [place for place, sample in enumerate(samples) if start_ns <= sample.at_ns <= end_ns]
+        if len(within) >= 3:
+            return samples[within[0] : within[-1] + 1]
+        before = [place for place, sample in enumerate(samples) if sample.at_ns < start_ns][-1:]
+        after = [place for place, sample in enumerate(samples) if sample.at_ns > end_ns][:1]
+        return tuple(samples[place] for place in (*before, *within, *after))
+
+    def _run(self) -> None:
+        answers = self._sample()
+        while answers and not self._over.wait(self._pause_s):
+            self._sample()
+
+    def _sample(self) -> bool:
+        began_ns, began_cpu_s = time.monotonic_ns(), time.thread_time()
+        answer = self._ask()
+        self._pause_s = max(self._period_s, (time.thread_time() - began_cpu_s) / _SHARE)
+        if answer is not None:
+            # Whoever answers slowly means some moment in between.
+            self._samples.append(Sample((began_ns + time.monotonic_ns()) // 2, answer))
+        return answer is not None

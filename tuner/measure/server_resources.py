@@ -1,0 +1,45 @@
+"""What the server itself takes of the machine's processors and memory under one load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from tuner.measure.record import Record
+from tuner.measure.sampling import Sample
+from tuner.servers.usage import ServerUsage
+
+
+class ServerResources(Record):
+    """What the server and all its processes took over the window of an operating point.
+
+    Attributes:
+        cpu_cores: CPU seconds a second: 1 is one core kept busy.
+        memory_bytes: The most resident memory.
+    """
+
+    cpu_cores: float
+    memory_bytes: int
+
+
+def resources(samples: Sequence[Sample[ServerUsage]]) -> ServerResources | None:
+    """What samples of a time say of it; None where they are fewer than two."""
+    if len(samples) < 2:
+        return None
+    first, last = samples[0], samples[-1]
+    seconds = (last.at_ns - first.at_ns) / 1e9
+    return ServerResources(
+        # A process that ends takes its seconds with it.
+        cpu_cores=max(0.0, last.answer.cpu_s - first.answer.cpu_s) / seconds,
+        memory_bytes=max(sample.answer.memory_bytes for sample in samples),
+    )
+
+
+def resources_together(rounds: Iterable[ServerResources | None]) -> ServerResources | None:
+    """Several measurements of the same load as one."""
+    told = [each for each in rounds if each]
+    if not told:
+        return None
+    return ServerResources(
+        cpu_cores=fmean(each.cpu_cores for each in told), memory_bytes=max(each.memory_bytes for each in told)
+    )

@@ -1,0 +1,231 @@
+"""The one place where NVML is asked: which GPUs this machine has, and how they are at a moment.
+
+NVML is the library of the driver that `nvidia-smi` asks, too; `pynvml` of the package nvidia-ml-py calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pynvml
+
+_Answer = TypeVar("_Answer")
+
+# What pynvml raises: for what the library answers, and for a library of another age.
+_ERRORS = (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError)
+
+# In nvidia-smi's words (`clocks_event_reasons.*`). An idle GPU is not throttled, so that reason is none.
+_THROTTLE_REASONS = {
+    pynvml.nvmlClocksEventReasonApplicationsClocksSetting: "applications_clocks_setting",
+    pynvml.nvmlClocksEventReasonSwPowerCap: "sw_power_cap",
+    pynvml.nvmlClocksEventReasonHwSlowdown: "hw_slowdown",
+    pynvml.nvmlClocksEventReasonSyncBoost: "sync_boost",
+    pynvml.nvmlClocksEventReasonSwThermalSlowdown: "sw_thermal_slowdown",
+    pynvml.nvmlClocksEventReasonHwThermalSlowdown: "hw_thermal_slowdown",
+    pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "hw_power_brake_slowdown",
+    pynvml.nvmlClocksEventReasonDisplayClockSetting: "display_clock_setting",
+}
+
+
+class NoNvmlError(Exception):
+    """NVML cannot be asked: no driver, no library, no permission. The message is a part of a line that says which."""
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """A process that computes on a GPU.
+
+    Attributes:
+        pid: As the driver numbers it, which is as the machine does, not a container.
+        name: Of its program; empty when nobody says.
+        memory_bytes: That it uses there; None when nobody says.
+    """
+
+    pid: int
+    name: str
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class GpuReading:
+    """How a GPU is at one moment. None is what it does not tell.
+
+    Attributes:
+        utilization_percent: Share of the driver's last sample period (1/6 s to 1 s) in which a kernel ran.
+        memory_bytes: In use by all, without what the driver reserves; as nvidia-smi counts.
+        power_w: That the board draws; from Ampere on the mean of a second.
+        energy_j: That it has drawn since the driver was loaded.
+        temperature_c: Of the chip.
+        sm_clock_mhz: Of the multiprocessors.
+        memory_clock_mhz: Of the memory.
+        throttle_reasons: Why the clocks are lower than they could be, in nvidia-smi's words; None: it does not say.
+    """
+
+    utilization_percent: float | None = None
+    memory_bytes: int | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+    temperature_c: float | None = None
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    throttle_reasons: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU, or a MIG instance of one. It answers while NVML is open.
+
+    Attributes:
+        index: Of the GPU, as NVML and nvidia-smi count: in order of the PCI bus.
+        uuid: `GPU-...` or `MIG-...`.
+        name: Such as `NVIDIA H100 80GB HBM3`, or `NVIDIA H100 80GB HBM3 MIG 1g.10gb`.
+        memory_bytes: That it has; None where that is not said, as of a chip that shares its memory with the CPU.
+        mig_index: Of the MIG instance on its GPU; None for a GPU.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int | None
+    mig_index: int | None = None
+    _handle: Any = field(default=None, repr=False, compare=False)
+    # Of the GPU that a MIG instance is on; of a GPU itself, the same.
+    _board: Any = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        mig = "" if self.mig_index is None else f":{self.mig_index}"
+        return f"GPU {self.index}{mig} ({self.name})"
+
+    def read(self) -> GpuReading:
+        """Ask for everything. Takes some 0.1 ms to some ms.
+
+        Of a MIG instance, clocks and temperature are the GPU's, of which there is one for all of its instances;
+        power, energy and utilisation are of all instances together, so that they are not said of one.
+        """
+        alone = self.mig_index is None
+        utilization = _asked(pynvml.nvmlDeviceGetUtilizationRates, self._handle) if alone else None
+        milliwatts = _asked(pynvml.nvmlDeviceGetPowerUsage, self._handle) if alone else None
+        millijoules = _asked(pynvml.nvmlDeviceGetTotalEnergyConsumption, self._handle) if alone else None
+        memory = _memory(self._handle)
+        return GpuReading(
+            utilization_percent=None if utilization is None else float(utilization.gpu),
+            memory_bytes=None if memory is None else int(memory.used),
+            power_w=None if milliwatts is None else milliwatts / 1e3,
+            energy_j=None if millijoules is None else millijoules / 1e3,
+            temperature_c=_asked(pynvml.nvmlDeviceGetTemperature, self._board, pynvml.NVML_TEMPERATURE_GPU),
+            sm_clock_mhz=_asked(pynvml.nvmlDeviceGetClockInfo, self._board, pynvml.NVML_CLOCK_SM),
+            memory_clock_mhz=_asked(pynvml.nvmlDeviceGetClockInfo, self._board, pynvml.NVML_CLOCK_MEM),
+            throttle_reasons=_throttle_reasons(self._board),
+        )
+
+    def memory_in_use(self) -> int | None:
+        """Bytes in use, as in a reading."""
+        memory = _memory(self._handle)
+        return None if memory is None else int(memory.used)
+
+    def processes(self) -> tuple[GpuProcess, ...]:
+        """Who computes on it now; nobody, where that is not said."""
+        found = _asked(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
+        return tuple(GpuProcess(each.pid, _process_name(each.pid), each.usedGpuMemory) for each in found)
+
+    def mig_instances(self) -> tuple[Gpu, ...] | None:
+        """Its MIG instances; None when MIG is off, as on most."""
+        modes = _asked(pynvml.nvmlDeviceGetMigMode, self._handle)
+        if self.mig_index is not None or modes is None or modes[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+            return None
+        places = _asked(pynvml.nvmlDeviceGetMaxMigDeviceCount, self._handle) or 0
+        handles = [_asked(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, self._handle, place) for place in range(places)]
+        found = [(place, handle) for place, handle in enumerate(handles) if handle is not None]
+        return tuple(_gpu(handle, self.index, mig_index=place, board=self._handle) for place, handle in found)
+
+
+@contextmanager
+def opened() -> Iterator[None]:
+    """Keep NVML open; within another that does, too.
+
+    Raises:
+        NoNvmlError: it cannot be.
+    """
+    try:
+        pynvml.nvmlInit()
+    except _ERRORS as error:
+        raise NoNvmlError(_reason(error)) from error
+    try:
+        yield
+    finally:
+        with suppress(*_ERRORS):
+            pynvml.nvmlShutdown()
+
+
+def all_gpus() -> tuple[Gpu, ...]:
+    """The GPUs of this machine that this process may ask, in NVML's order. NVML must be open.
+
+    Raises:
+        NoNvmlError: there are some, and it may ask none.
+    """
+    gpus: list[Gpu] = []
+    refusal = None
+    try:
+        count = pynvml.nvmlDeviceGetCount()
+    except _ERRORS as error:
+        raise NoNvmlError(_reason(error)) from error
+    for index in range(count):
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            gpus.append(_gpu(handle, index, board=handle))
+        except _ERRORS as error:
+            refusal = error  # kept from this process, as a container keeps those of others
+    if refusal and not gpus:
+        raise NoNvmlError(_reason(refusal))
+    return tuple(gpus)
+
+
+def _gpu(handle: Any, index: int, *, board: Any, mig_index: int | None = None) -> Gpu:
+    memory = _memory(handle)
+    return Gpu(
+        index=index,
+        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        name=_asked(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU",
+        memory_bytes=None if memory is None else int(memory.total),
+        mig_index=mig_index,
+        _handle=handle,
+        _board=board,
+    )
+
+
+def _asked(ask: Callable[..., _Answer], *arguments: Any) -> _Answer | None:
+    """An answer, or None from a GPU, a driver or a user that has none."""
+    try:
+        return ask(*arguments)
+    except _ERRORS:
+        return None
+
+
+def _memory(handle: Any) -> Any | None:
+    """Total, free and used bytes; by the second version, which tells the driver's own share apart, where there is."""
+    memory = _asked(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
+    return _asked(pynvml.nvmlDeviceGetMemoryInfo, handle) if memory is None else memory
+
+
+def _throttle_reasons(handle: Any) -> frozenset[str] | None:
+    bits = _asked(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle)
+    if bits is None:  # as drivers before 535 call it
+        bits = _asked(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
+    return None if bits is None else frozenset(name for bit, name in _THROTTLE_REASONS.items() if bits & bit)
+
+
+def _process_name(pid: int) -> str:
+    path = _asked(pynvml.nvmlSystemGetProcessName, pid) or ""
+    return path.split(" ")[0].rpartition("/")[2]
+
+
+def _reason(error: Exception) -> str:
+    """A part of a line: `NVML says: Driver Not Loaded`."""
+    if isinstance(error, pynvml.NVMLError_LibraryNotFound):
+        return "there is no NVIDIA driver (NVML's library is not found)"
+    if isinstance(error, pynvml.NVMLError_NoPermission):
+        return "this user may not ask NVML (Insufficient Permissions)"
+    return f"NVML says: {error}"

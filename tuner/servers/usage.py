@@ -1,0 +1,82 @@
+"""What a server has taken of the processors so far, and of the memory now: of its processes, as the kernel counts."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# To look for processes costs a look at every one of the machine; at most this share of a core goes into it.
+_LOOK_AGAIN_S = 1.0
+_LOOKING_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class ServerUsage:
+    """What a server and all its processes take.
+
+    Attributes:
+        cpu_s: CPU seconds since it started.
+        memory_bytes: Resident now. What its processes share counts once.
+    """
+
+    cpu_s: float
+    memory_bytes: int
+
+
+class ProcessUsage:
+    """Reads the usage of a process and its descendants, as far as this machine shows them.
+
+    Args:
+        pid: The server's, as this machine numbers it.
+        mark: That is on its command line: in a container with pids of its own, this pid may be another's.
+    """
+
+    def __init__(self, pid: int, mark: str) -> None:
+        self._pid = pid
+        self._mark = mark.encode()
+        self._family: tuple[int, ...] = ()
+        self._look_at = float("-inf")
+
+    def read(self) -> ServerUsage | None:
+        """What they take now, or None where they cannot be seen. Takes well below 1 ms, once a second some ms."""
+        began = time.monotonic()
+        if began > self._look_at:
+            self._family = self._found()
+            now = time.monotonic()
+            self._look_at = now + max(_LOOK_AGAIN_S, (now - began) / _LOOKING_SHARE)
+        parts = [part for pid in self._family if (part := _part(pid))]
+        if not parts or not sum(own + shared for _, own, shared in parts):  # what has ended holds no memory
+            return None
+        return ServerUsage(
+            cpu_s=sum(cpu_s for cpu_s, _, _ in parts),
+            # What is shared is mostly the same in all of them: libraries, and the memory that the tensors go through.
+            memory_bytes=sum(own for _, own, _ in parts) + max(shared for _, _, shared in parts),
+        )
+
+    def _found(self) -> tuple[int, ...]:
+        try:
+            if self._pid <= 0 or self._mark not in Path(f"/proc/{self._pid}/cmdline").read_bytes():
+                return ()
+            children = psutil.Process(self._pid).children(recursive=True)
+        except (OSError, psutil.Error):
+            return ()
+        return (self._pid, *(child.pid for child in children))
+
+
+def _part(pid: int) -> tuple[float, int, int] | None:
+    """CPU seconds, resident bytes of its own, and shared ones (proc(5): `stat`, `statm`); None: it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        memory = Path(f"/proc/{pid}/statm").read_text(encoding="ascii")
+    except OSError:
+        return None
+    # The second field is the program's name in parentheses, and may itself hold any character.
+    fields = stat.rpartition(")")[2].split()
+    resident, shared = (int(pages) * _PAGE_BYTES for pages in memory.split()[1:3])
+    return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND, resident - shared, shared
