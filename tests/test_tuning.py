@@ -7,15 +7,23 @@ from pathlib import Path
 import pytest
 from support.repositories import ModelRepositoryFactory, config_text
 
-from tuner import TuneJob, tune
+from tuner import TuneJob, model_tuning, tune
 from tuner.errors import ConfigError, InputError, JobError, TuningError
+from tuner.measure.level import LevelRules
 from tuner.progress import ModelOutcome, Progress
 from tuner.run_folder import RunFolder
 from tuner.search.recommend import Recommendation
 from tuner.search.study import Study
 from tuner.trial import TrialResult
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("rough")]
+
+
+@pytest.fixture
+def rough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How precise the numbers are is not for these tests: a level or a round of verifying takes less than a second."""
+    monkeypatch.setattr(model_tuning, "_SWEEP_RULES", LevelRules(min_s=0.3, max_s=0.4))
+    monkeypatch.setattr(model_tuning, "_VERIFY_RULES", LevelRules(min_s=0.3, max_s=0.4))
 
 
 class Told(Progress):

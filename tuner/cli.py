@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -29,7 +28,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version("tritontune"), message="tritontune %(version)s")
+@click.version_option(package_name="tritontune", message="tritontune %(version)s")
 def cli() -> None:
     """Find the config.pbtxt with which Triton Inference Server serves your model best."""
 

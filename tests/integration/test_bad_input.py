@@ -109,7 +109,8 @@ def test_a_wrong_space_file(
 def test_a_field_that_no_config_has(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("schema: 1\nparameters: {max_batchsize: {ladder: [8]}}")
-    done = tritontune("run", _repository(model_repository), "--space", space, "--out", tmp_path / "run")
+    options = ("--space", space, "--max-concurrency", 1)
+    done = tritontune("run", _repository(model_repository), *options, "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "max_batchsize" in done.stderr.splitlines()[-1]
     assert "did you mean 'max_batch_size'?" in done.stderr.splitlines()[-1]

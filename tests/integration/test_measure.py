@@ -25,6 +25,9 @@ from tuner.servers.protocols import Launch, Server
 
 pytestmark = pytest.mark.triton
 
+# For what does not depend on how precise the numbers are.
+QUICK = ("--time", "1s")
+
 
 @dataclass(frozen=True)
 class Running:
@@ -97,7 +100,7 @@ def test_a_server_that_runs(server: Running) -> None:
 def test_a_proxy_of_the_environment_is_not_asked(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
-    done = tritontune("measure", "--url", server.grpc_address)
+    done = tritontune("measure", "--url", server.grpc_address, *QUICK)
     assert done.returncode == 0, done.stderr
 
 
@@ -139,12 +142,12 @@ def test_failed_requests_are_counted(model_repository: ModelRepositoryFactory) -
 def test_a_variable_dimension(model_repository: ModelRepositoryFactory) -> None:
     model_repository.add("identity", config=config_text().replace("dims: [ 4 ]", "dims: [ -1 ]"))
     assert "--shape IN:" in tritontune("measure", model_repository.path).stderr
-    done = tritontune("measure", model_repository.path, "--shape", "IN:7")
+    done = tritontune("measure", model_repository.path, "--shape", "IN:7", *QUICK)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_server_of_which_only_http_is_reachable(server: Running) -> None:
-    (point,) = points_of(tritontune("measure", "--url", server.http_url, "--concurrency", 2, "--json"))
+    (point,) = points_of(tritontune("measure", "--url", server.http_url, "--concurrency", 2, "--json", *QUICK))
     assert 10 < point["throughput"]["value"] < 101
     assert point["errors"] == 0
     assert point["server"]["executions"] > 0
@@ -152,9 +155,8 @@ def test_a_server_of_which_only_http_is_reachable(server: Running) -> None:
 
 def test_rates_and_a_csv(server: Running, tmp_path: Path) -> None:
     file = tmp_path / "points.csv"
-    done = tritontune(
-        "measure", "--url", server.grpc_address, "--rate", "20,40", "--arrivals", "constant", "--json", "--csv", file
-    )
+    loads = ("--rate", "20,40", "--arrivals", "constant", *QUICK)
+    done = tritontune("measure", "--url", server.grpc_address, *loads, "--json", "--csv", file)
     points = points_of(done)
     assert [point["load"] for point in points] == [{"request_rate": 20.0}, {"request_rate": 40.0}]
     assert points[0]["client"]["send_lag_ms"]["p50"] < 10
@@ -164,7 +166,7 @@ def test_rates_and_a_csv(server: Running, tmp_path: Path) -> None:
 
 
 def test_the_highest_rate(server: Running) -> None:
-    done = tritontune("measure", "--url", server.grpc_address, "--rate", "max", "--slo", "p50=300ms", "--time", "1s")
+    done = tritontune("measure", "--url", server.grpc_address, "--rate", "max", "--slo", "p50=300ms", *QUICK)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()[-1]
     assert told.startswith("the highest rate that the server keeps up with: ")
@@ -192,7 +194,7 @@ def test_inputs_of_ones_own_and_the_answers_that_they_should_get(server: Running
     file = tmp_path / "data.json"
     data = {"data": [{"IN": [1, 2, 3, 4]}], "validation_data": [{"OUT": [1, 2, 3, 4]}]}
     file.write_text(json.dumps(data))
-    (point,) = points_of(tritontune("measure", "--url", server.grpc_address, "--input-data", file, "--json"))
+    (point,) = points_of(tritontune("measure", "--url", server.grpc_address, "--input-data", file, "--json", *QUICK))
     assert point["errors"] == 0
     file.write_text(json.dumps({**data, "validation_data": [{"OUT": [1, 2, 3, 5]}]}))
     done = tritontune("measure", "--url", server.grpc_address, "--input-data", file)
@@ -203,7 +205,7 @@ def test_inputs_of_ones_own_and_the_answers_that_they_should_get(server: Running
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_tensors_in_shared_memory(server: Running, protocol: str) -> None:
     url = server.http_url if protocol == "http" else server.grpc_address
-    (point,) = points_of(tritontune("measure", "--url", url, "--shared-memory", "system", "-b", 4, "--json"))
+    (point,) = points_of(tritontune("measure", "--url", url, "--shared-memory", "system", "-b", 4, "--json", *QUICK))
     assert point["batch_size"] == 4
     assert point["throughput"]["value"] > 101  # four inferences in 10 ms
     assert not [mark for mark in marks_on_files() if mark.abandoned]
@@ -215,7 +217,7 @@ def test_a_decoupled_model(model_repository: ModelRepositoryFactory, tmp_path: P
     three_after_5_ms = tmp_path / "data.json"
     three_after_5_ms.write_text(json.dumps({"data": [{"IN": [3, 5, -1, 1]}]}))
     file = tmp_path / "points.csv"
-    done = tritontune("measure", model_repository.path, "--input-data", three_after_5_ms, "--csv", file)
+    done = tritontune("measure", model_repository.path, "--input-data", three_after_5_ms, "--csv", file, *QUICK)
     assert done.returncode == 0, done.stderr
     assert "first p50 ms" in done.stdout
     (row,) = rows_of(file)

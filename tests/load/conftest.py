@@ -20,9 +20,9 @@ def server() -> Iterator[InferencePeer]:
         yield server
 
 
-# With `package`, it would outlive all other tests, too, as this folder is none.
-@pytest.fixture(scope="module")
+# It outlives the tests of this folder, idly.
+@pytest.fixture(scope="session")
 def triton_serve(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """Real Tritons, one a model, each started once but for `doomed`, which is new each time."""
+    """A real Triton with all models but `doomed`, for which there is a new one each time."""
     with triton_services(triton_installation, tmp_path_factory.mktemp("services")) as serve:
         yield serve

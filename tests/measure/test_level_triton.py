@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.repositories import ModelRepositoryFactory, config_text
 
+from tuner import deadlines
 from tuner.errors import Cause, ServerError, ServerHungError
 from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.measure.level import LevelRules
@@ -103,7 +104,10 @@ def test_two_measurements_of_a_level_agree(bench: Callable[..., Measure]) -> Non
     assert first.value == pytest.approx(second.value, rel=0.15)
 
 
-def test_a_model_that_hangs_under_load_hangs(bench: Callable[..., Measure]) -> None:
+def test_a_model_that_hangs_under_load_hangs(bench: Callable[..., Measure], monkeypatch: pytest.MonkeyPatch) -> None:
+    # How patient to be is another test's; it would be 5 s and more.
+    monkeypatch.setattr(deadlines, "_ANSWER_PATIENCE_S", 1.0)
+    monkeypatch.setattr(deadlines, "_ANSWER_FACTOR", 10.0)
     measure = bench("hangs", hang_when_batch_exceeds=1, more="dynamic_batching {}")
     with pytest.raises(ServerHungError, match=r"no request was answered for [\d.]+ s at concurrency 8"):
         measure(Concurrency(8))

@@ -1,4 +1,4 @@
-"""Servers with one model each, as the contract of load engines wants them."""
+"""Servers with models, as the contract of load engines wants them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tuner.servers.installation import TritonInstallation
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.protocols import Launch
 
-_MODELS = {
+_SHARED = {
     "echo": ("identity", config_text()),
-    "doomed": ("identity", config_text()),
     "sleep": ("slow", config_text(instances=2, sleep_ms=10)),
     "flaky": ("fails_requests", config_text(fail_every=3, message="the model says no")),
     "fail": ("fails_requests", config_text(message="the model says no")),
     "hang": ("hangs", config_text()),
 }
+_DOOMED = "doomed"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class InProcess:
 
 @dataclass(frozen=True)
 class TritonService:
-    """A Triton with one model as a service of the contract."""
+    """A model of a Triton as a service of the contract."""
 
     ports: TwoPorts
     model: str
@@ -78,19 +78,28 @@ class TritonService:
 
 @contextmanager
 def triton_services(installation: TritonInstallation, folder: Path) -> Iterator[Serve]:
-    """Starts a Triton for each model when it is asked for, with gRPC and HTTP, and stops all in the end."""
+    """Starts a Triton with all models but `doomed` when the first is asked for; for that, a new one each time.
+
+    They speak gRPC and HTTP, and are stopped in the end.
+    """
     factory = ModelRepositoryFactory(folder)
-    running: dict[str, Service] = {}
+    for name, (source, config) in _SHARED.items():
+        factory.add(source, name=name, config=config)
+    factory.add(name=_DOOMED)
+    shared: list[TwoPorts] = []
     with ExitStack() as servers:
 
-        def start(model: str) -> Service:
-            if model not in running or model == "doomed":
-                source, config = _MODELS[model]
-                if not (folder / model).exists():
-                    factory.add(source, name=model, config=config)
-                ports = start_with_http(installation, Launch(folder, model, folder.with_suffix(f".{model}.log"), 30))
-                servers.callback(ports.server.stop, grace_s=0.5)
-                running[model] = TritonService(ports, model)
-            return running[model]
+        def start(model: str, *others: str) -> TwoPorts:
+            launch = Launch(folder, model, folder.with_suffix(f".{model}.log"), 30)
+            ports = start_with_http(installation, launch, *(f"--load-model={other}" for other in others))
+            servers.callback(ports.server.stop, grace_s=0.5)
+            return ports
 
-        yield start
+        def serve(model: str) -> Service:
+            if model == _DOOMED:
+                return TritonService(start(model), model)
+            if not shared:
+                shared.append(start(*_SHARED))
+            return TritonService(shared[0], model)
+
+        yield serve

@@ -7,14 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from tuner.errors import JobError, SLOError
 from tuner.job import TuneJob
-from tuner.report.console import ConsoleProgress
-from tuner.report.results_console import results_console
-from tuner.run_folder import RunFolder
-from tuner.tuning import tune
 
 
 def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, resume: bool) -> None:
@@ -26,6 +20,14 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
     job = TuneJob.read(job_file, options) if job_file else TuneJob.make(options)
     if resume and out is None:
         raise JobError("--resume needs --out, the folder of the run to go on with")
+    # Most of a second, which nobody should wait to be told of a slip of the hand.
+    from rich.console import Console  # noqa: PLC0415
+
+    from tuner.report.console import ConsoleProgress  # noqa: PLC0415
+    from tuner.report.results_console import results_console  # noqa: PLC0415
+    from tuner.run_folder import RunFolder  # noqa: PLC0415
+    from tuner.tuning import tune  # noqa: PLC0415
+
     with ConsoleProgress(Console(stderr=True), results_console(), job.slo) as progress:
         result = tune(job, out=RunFolder(out) if out else None, resume=resume, progress=progress)
     if result.failures:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 
-from scipy import stats
+from scipy import special
 
 from tuner.load.loads import Load
 from tuner.measure.client_view import ClientView
@@ -73,7 +73,7 @@ def _mean(intervals: Sequence[Interval]) -> Interval:
     between = 0.0
     if count > 1:
         spread = stdev(interval.value for interval in intervals)
-        between = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
+        between = float(special.stdtrit(count - 1, 0.975)) * spread / math.sqrt(count)
     half = max(within, between)
     return Interval(value=value, low=max(0.0, value - half), high=value + half)
 

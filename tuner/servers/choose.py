@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from tuner.errors import JobError
 from tuner.options import ServerOptions
-from tuner.servers.docker import DockerLauncher, engine_problem
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launcher
@@ -30,6 +29,8 @@ def choose_launcher(job: ServerOptions, note: Callable[[str], None]) -> Launcher
         raise JobError("--image and --triton-path exclude each other")
     if job.image is None:
         return ProcessLauncher(find_triton(job.triton_path))
+    from tuner.servers.docker import DockerLauncher, engine_problem  # noqa: PLC0415 (a quarter of a second)
+
     if problem := engine_problem(job.image):
         if job.server == "docker":
             raise JobError(f"--server docker: {problem}")

@@ -80,7 +80,7 @@ def offer(plan: Plan, load: Load, requests: int) -> Samples:
         return engine.offer(load, until_requests(requests), first_look_s=0.05)
 
 
-@pytest.mark.parametrize("load", [Concurrency(5), RequestRate(20)])
+@pytest.mark.parametrize("load", [Concurrency(5), RequestRate(60)])
 @pytest.mark.parametrize("lengths", [LENGTHS, [1_250_000]])
 def test_tensors_of_all_sizes_come_back_as_they_went(server: ProcessServer, load: Load, lengths: list[int]) -> None:
     samples = offer(plan_of(server.endpoint, *lengths), load, 30)
@@ -93,7 +93,7 @@ def test_over_tls_as_in_the_clear(
     triton_installation: TritonInstallation, launch: Launch, certificates: Certificates, *, mutual: bool
 ) -> None:
     with grpcs_triton(triton_installation, launch, certificates, mutual=mutual) as endpoint:
-        for load in (Concurrency(5), RequestRate(20)):
+        for load in (Concurrency(5), RequestRate(60)):
             assert offer(plan_of(endpoint, *LENGTHS), load, 30).errors == {}
         with WorkerEngine(plan_of(endpoint, 4)) as engine:
             assert b"OUT" in engine.ask(plan_of(endpoint, 4).workload.requests[0])
