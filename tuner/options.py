@@ -7,18 +7,48 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
 from tuner.errors import JobError, nearest
 from tuner.load.requests.parameters import Parameter, parse_parameter
-from tuner.quantities import parse_duration
+from tuner.quantities import parse_duration, parse_size
+from tuner.servers.arguments import parse_triton_args
+from tuner.servers.docker_arguments import parse_docker_args
 from tuner.servers.endpoint import Header, parse_header
+from tuner.servers.environment import parse_environment
+from tuner.servers.gpus import VISIBLE_DEVICES, parse_gpus
+from tuner.servers.mounts import UserMount, parse_mount
 
 
 def _seconds(value: Any) -> Any:
     return parse_duration(value) if isinstance(value, str) else value
+
+
+def _bytes(value: Any) -> Any:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _mounts(value: Any) -> Any:
+    texts = [value] if isinstance(value, str) else value
+    return tuple(parse_mount(text) if isinstance(text, str) else text for text in texts)
+
+
+def _network(value: str) -> str:
+    if value == "none":
+        raise ValueError("none: without a network, nothing can be measured")
+    return value
 
 
 def _shapes(value: Any) -> Any:
@@ -61,6 +91,7 @@ Seconds = Annotated[
     Field(gt=0, allow_inf_nan=False),
     PlainSerializer(lambda seconds: f"{seconds:g}s", return_type=str),
 ]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 MADE_UP = frozenset({"random", "zero"})
 """What `input_data` is where it is no file."""
 ServerKind = Literal["auto", "process", "docker"]
@@ -110,16 +141,42 @@ class ServerOptions(Options):
     """How to get a Triton.
 
     Attributes:
-        server: `docker`, `process`, or `auto`: Docker where it can be used with `image`.
-        image: The Triton image for Docker.
+        server: `docker`, `process`, or `auto`: Docker where it can be used with `image`, or where there is no Triton.
+        image: The Triton image for Docker; None: the one that `tuner.servers.choose` names.
         triton_path: A `tritonserver`, or the folder of an installation that has one in `bin/`.
         launch_timeout: Seconds within which a model must be ready; None: by its size, and by what it took at first.
+        triton_arg: More arguments for `tritonserver`, each as `--flag=value`.
+        gpus: `all`, `none`, or indices and UUIDs, as `0,1`; None: in Docker all that there are, and for a process as
+            our own environment says.
+        env: Variables for the server; None as a value hands on our own.
+        shm_size: Bytes of a container's /dev/shm; None: 1 GiB.
+        memory: Bytes that a container may take; None: no limit.
+        mount: What a container sees beside the repository.
+        network: That a container joins; None: the engine's default.
+        user: As whom a container runs; None: as us.
+        docker_arg: More keywords of docker-py's `containers.create`.
     """
 
     server: ServerKind = "auto"
     image: str | None = None
     triton_path: Path | None = None
     launch_timeout: Seconds | None = None
+    triton_arg: Annotated[tuple[str, ...], BeforeValidator(parse_triton_args)] = ()
+    gpus: Annotated[str, BeforeValidator(parse_gpus)] | None = None
+    env: Annotated[Mapping[str, str | None], BeforeValidator(parse_environment)] = {}
+    shm_size: Bytes | None = None
+    memory: Bytes | None = None
+    mount: Annotated[tuple[UserMount, ...], BeforeValidator(_mounts)] = ()
+    network: Annotated[str, AfterValidator(_network)] | None = None
+    user: str | None = None
+    docker_arg: Annotated[Mapping[str, Any], BeforeValidator(parse_docker_args)] = {}
+
+    @field_validator("env")
+    @classmethod
+    def _names_devices_once(cls, env: Mapping[str, str | None], info: ValidationInfo) -> Mapping[str, str | None]:
+        if VISIBLE_DEVICES in env and info.data.get("gpus"):
+            raise ValueError(f"{VISIBLE_DEVICES!r} says what --gpus says; leave one of them out")
+        return env
 
 
 class LoadOptions(Options):

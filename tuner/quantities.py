@@ -1,4 +1,4 @@
-"""Times as people write them: `25ms`, `90s`, `1h30m`."""
+"""Times and sizes as people write them: `25ms`, `90s`, `1h30m`, `8GiB`, `800MB`, `4g`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ import re
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(us|ms|s|m|h)")
+_BYTES = {
+    "B": 1,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "TB": 1000**4,
+    "KIB": 1 << 10,
+    "MIB": 1 << 20,
+    "GIB": 1 << 30,
+    "TIB": 1 << 40,
+    # As Docker and the JVM mean them.
+    "K": 1 << 10,
+    "M": 1 << 20,
+    "G": 1 << 30,
+    "T": 1 << 40,
+}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)")
 
 
 def parse_duration(text: str) -> float:
@@ -39,3 +56,27 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a text such as `8GiB` and `8g` (1024^3), `800MB` (1000^2), or a plain number of bytes.
+
+    Raises:
+        ValueError: it is none, or less than a byte: the message says what would be right.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    factor = _BYTES.get(match[2].upper() or "B") if match else None
+    if match is None or factor is None:
+        raise ValueError(f"{text!r} is no size; write a number with its unit, such as 8GiB, 800MB, or plain bytes")
+    size = round(float(match[1]) * factor)
+    if size < 1:
+        raise ValueError(f"{text!r} is not above 0")
+    return size
+
+
+def format_size(size: float) -> str:
+    """A size for people: `512 B`, `1.5 MiB`, `23.4 GiB`."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1023.5 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.3g} {units[0]}" if size < 999.5 else f"{size:.0f} {units[0]}"

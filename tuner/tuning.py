@@ -58,7 +58,7 @@ def tune(
     models = _chosen(repository, job, progress)
     if out.path.resolve().is_relative_to(job.repository.resolve()):
         raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
-    launcher = choose_launcher(job, progress.note)
+    launcher = choose_launcher(job, progress.note, progress.pulling)
     with out.opened(resume=resume):
         if count := launcher.remove_leftovers():
             progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")

@@ -18,6 +18,7 @@ from support.repositories import ModelRepositoryFactory, config_text
 from tuner.errors import Cause, LaunchError
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
+from tuner.servers.container_options import ContainerOptions
 from tuner.servers.docker import DockerLauncher
 from tuner.servers.docker_watch import Watch
 from tuner.servers.protocols import Launch, Server
@@ -63,7 +64,7 @@ def launch(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Callable
         with (model_repository.path / model / "1" / "model.py").open("a", encoding="utf-8") as file:
             file.write(code)
         request = Launch(model_repository.path, model, tmp_path / "server.log", 60)
-        return DockerLauncher(IMAGE, memory_bytes=memory_bytes).launch(request)
+        return DockerLauncher(IMAGE, ContainerOptions(memory_bytes=memory_bytes)).launch(request)
 
     return start
 

@@ -24,6 +24,7 @@ from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import marks_on_files
+from tuner.servers.ports import free_port
 from tuner.servers.proc import lives, read_state
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.process_server import ProcessServer
@@ -204,9 +205,9 @@ def test_takes_another_port_when_one_is_lost(
     launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        taken, real = other.getsockname()[1], process._free_port
+        taken = other.getsockname()[1]
         ports = iter([taken, taken])
-        monkeypatch.setattr(process, "_free_port", lambda: next(ports, None) or real())
+        monkeypatch.setattr(process, "free_port", lambda: next(ports, None) or free_port())
         with launch("identity") as server:
             assert server.grpc_address != f"127.0.0.1:{taken}"
             assert infer(server, "identity").size
@@ -216,7 +217,7 @@ def test_gives_up_when_every_port_is_lost(
     launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch, traces: Traces
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        monkeypatch.setattr(process, "_free_port", lambda: other.getsockname()[1])
+        monkeypatch.setattr(process, "free_port", lambda: other.getsockname()[1])
         with pytest.raises(LaunchError, match="took 5 free ports"):
             launch("identity")
     assert not traces(os.getpid())

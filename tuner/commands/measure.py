@@ -56,7 +56,7 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
     points: list[OperatingPoint] = []
     model = ""
     try:
-        with LiveLine(console, job.batch_size) as line, _opened(job, console, line.see) as (model, session):
+        with LiveLine(console, job.batch_size) as line, _opened(job, console, line) as (model, session):
             for point in _measured(job, loads, session):
                 points.append(point)
                 console.print(point_in_words(point, job.slo.percentile), highlight=False, markup=False)
@@ -111,27 +111,29 @@ def _tell_highest(points: list[OperatingPoint], job: MeasureJob, console: Consol
 
 
 @contextmanager
-def _opened(job: MeasureJob, console: Console, see: See) -> Iterator[tuple[str, Session]]:
+def _opened(job: MeasureJob, console: Console, line: LiveLine) -> Iterator[tuple[str, Session]]:
     if job.repository is not None:
         with (
-            _served(job, job.repository, console) as (endpoint, model, check),
-            _session(job, endpoint, model, check, see) as session,
+            _served(job, job.repository, console, line) as (endpoint, model, check),
+            _session(job, endpoint, model, check, line.see) as session,
         ):
             yield model, session
     else:
         endpoint = job.endpoint
         model = _loaded_model(job, endpoint)
-        with _session(job, endpoint, model, lambda: None, see) as session:
+        with _session(job, endpoint, model, lambda: None, line.see) as session:
             yield model, session
 
 
 @contextmanager
-def _served(job: MeasureJob, path: Path, console: Console) -> Iterator[tuple[Endpoint, str, Callable[[], None]]]:
+def _served(
+    job: MeasureJob, path: Path, console: Console, line: LiveLine
+) -> Iterator[tuple[Endpoint, str, Callable[[], None]]]:
     """Start a server of our own with the model as it is."""
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
     with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
-        launcher = choose_launcher(job, lambda text: console.print(text, highlight=False))
+        launcher = choose_launcher(job, lambda text: console.print(text, highlight=False), line.pulling)
         launcher.remove_leftovers()
         staged = stage(repository, Path(folder) / "repository")
         within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from pathlib import Path
+from types import TracebackType
 
 from docker import DockerClient
 from docker.errors import APIError
 from docker.models.containers import Container
 
+from tuner.errors import ServerHungError
 from tuner.servers.docker_address import address_of
 from tuner.servers.docker_container import GRPC_PORT, remove_container
-from tuner.servers.docker_engine import engine_trouble
+from tuner.servers.docker_engine import ENGINE_ERRORS, engine_trouble
 from tuner.servers.docker_watch import Watch
 from tuner.servers.mark import Mark
 from tuner.servers.server import End, TritonServer
+from tuner.servers.triton_log import last_words, read_log
 
 _LAST_LINES_S = 5.0
 
@@ -29,13 +32,22 @@ class DockerServer(TritonServer):
         model: That it is to load.
         log: The file to which its output is copied.
         command: The `docker run` that does the same.
+        port: Of its gRPC endpoint, as it sees it; any but `GRPC_PORT` is one of this machine's own.
     """
 
     def __init__(
-        self, client: DockerClient, container: Container, *, mark: Mark, model: str, log: Path, command: str
+        self,
+        client: DockerClient,
+        container: Container,
+        *,
+        mark: Mark,
+        model: str,
+        log: Path,
+        command: str,
+        port: int = GRPC_PORT,
     ) -> None:
         container.reload()
-        address = address_of(container.attrs, GRPC_PORT)
+        address = address_of(container.attrs, port) if port == GRPC_PORT else f"127.0.0.1:{port}"
         super().__init__(mark=mark, model=model, log=log, grpc_address=address, command=command)
         self._client = client
         self._container = container
@@ -46,6 +58,21 @@ class DockerServer(TritonServer):
     def pid(self) -> int:
         """The process of the server itself, as this machine numbers it; 0 when it had ended at once."""
         return self._pid
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        paused = isinstance(error, ServerHungError) and self._is_paused()
+        super().__exit__(kind, error, trace)
+        if paused and isinstance(error, ServerHungError):
+            words = last_words(read_log(self.log))
+            raise ServerHungError(f"the container is paused: {error}", cause=error.cause, last_words=words) from error
+
+    def _is_paused(self) -> bool:
+        """Whether somebody keeps it from running, so that it is no fault of the candidate's."""
+        with suppress(*ENGINE_ERRORS):
+            self._container.reload()
+        return bool(self._container.attrs["State"].get("Paused"))
 
     def _end(self) -> End | None:
         return self._watch.end
