@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.quantities import format_duration, parse_duration
+from tuner.quantities import format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,29 @@ def test_writes_them_short(seconds: float, text: str) -> None:
 @given(st.floats(min_value=1e-6, max_value=1e6))
 def test_what_it_writes_it_reads(seconds: float) -> None:
     assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1GiB", 1 << 30), ("4g", 4 << 30), ("512m", 512 << 20), ("800MB", 800_000_000), ("1.5 KiB", 1536), ("64", 64)],
+)
+def test_reads_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "5q", "-1g", "1 2", "1GiB!"])
+def test_refuses_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="write a number with its unit, such as 8GiB"):
+        parse_size(text)
+
+
+def test_refuses_a_size_of_nothing() -> None:
+    with pytest.raises(ValueError, match="not above 0"):
+        parse_size("0g")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(512, "512 B"), (1536, "1.5 KiB"), (1 << 30, "1 GiB"), (25e9, "23.3 GiB"), (1 << 50, "1024 TiB")]
+)
+def test_writes_sizes(size: float, text: str) -> None:
+    assert format_size(size) == text
