@@ -115,6 +115,11 @@ def _tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
         if study.trials:
             _outcome(shop, study, "interrupted")
         raise InterruptedRunError(f"interrupted; go on with --resume --out {shop.out.path}") from None
+    except TuningError as error:
+        if not study.trials:
+            raise
+        _outcome(shop, study, "cut short")
+        raise TuningError(f"{error}; go on with --resume --out {shop.out.path}, when that is mended") from error
     return _outcome(shop, study, ended)
 
 

@@ -13,7 +13,7 @@ import os
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -127,10 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body:
             half = len(body) // 2
-            self.wfile.write(body[:half])
-            if stalls:
-                self.server.registry.closed.wait(30)  # type: ignore[attr-defined]
-            self.wfile.write(body[half:])
+            with suppress(OSError):  # the engine looks and leaves, now and then
+                self.wfile.write(body[:half])
+                if stalls:
+                    self.server.registry.closed.wait(30)  # type: ignore[attr-defined]
+                self.wfile.write(body[half:])
 
 
 def _errors(code: str, message: str) -> bytes:

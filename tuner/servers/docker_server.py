@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
 
 from docker import DockerClient
 from docker.errors import APIError
 from docker.models.containers import Container
 
-from tuner.errors import ServerHungError
+from tuner.errors import Cause, ServerError, ServerHungError
 from tuner.servers.docker_address import address_of
 from tuner.servers.docker_container import GRPC_PORT, remove_container
 from tuner.servers.docker_engine import ENGINE_ERRORS, engine_trouble
@@ -59,20 +58,19 @@ class DockerServer(TritonServer):
         """The process of the server itself, as this machine numbers it; 0 when it had ended at once."""
         return self._pid
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        paused = isinstance(error, ServerHungError) and self._is_paused()
-        super().__exit__(kind, error, trace)
-        if paused and isinstance(error, ServerHungError):
+    def _cause_of(self, error: ServerError) -> ServerError | None:
+        """Also that somebody keeps it from running, which is no fault of the candidate's."""
+        if self._is_paused():
             words = last_words(read_log(self.log))
-            raise ServerHungError(f"the container is paused: {error}", cause=error.cause, last_words=words) from error
+            return ServerHungError(f"the container is paused: {error}", cause=Cause.HUNG, last_words=words)
+        return super()._cause_of(error)
 
     def _is_paused(self) -> bool:
-        """Whether somebody keeps it from running, so that it is no fault of the candidate's."""
-        with suppress(*ENGINE_ERRORS):
+        try:
             self._container.reload()
-        return bool(self._container.attrs["State"].get("Paused"))
+        except ENGINE_ERRORS:
+            return False
+        return bool(self._container.attrs["State"]["Paused"])
 
     def _end(self) -> End | None:
         return self._watch.end
