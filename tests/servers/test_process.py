@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -298,3 +300,38 @@ def test_a_server_does_not_outlive_its_owner(
             time.sleep(0.01)
         assert triton_launcher.remove_leftovers() >= 1
         assert not traces(owner)
+
+
+def test_variables_and_gpus_reach_the_model(
+    triton_installation: TritonInstallation,
+    model_repository: ModelRepositoryFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOKEN", "a secret")
+    seen = tmp_path / "seen"
+    model = model_repository.add("identity")
+    with (model_repository.path / model / "1" / "model.py").open("a", encoding="utf-8") as file:
+        file.write(
+            "\n    def initialize(self, args):\n        import json, os\n"
+            f"        open({str(seen)!r}, 'w').write(json.dumps(dict(os.environ)))\n"
+        )
+    launcher = ProcessLauncher(
+        triton_installation,
+        ["--log-verbose=1"],
+        gpus="none",
+        environment={"TOKEN": None, "GREETING": "hello there", "PYTHONPATH": "/of/the/user"},
+    )
+    with launcher.launch(Launch(model_repository.path, model, tmp_path / "log", 60)) as server:
+        environment = json.loads(seen.read_text())
+        assert "GREETING=hello there" in shlex.split(server.command)
+        assert "CUDA_VISIBLE_DEVICES=" in shlex.split(server.command)
+        assert "a secret" not in server.command
+    assert environment["TOKEN"] == "a secret"  # noqa: S105 (none)
+    assert environment["GREETING"] == "hello there"
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment["PYTHONPATH"].endswith(":/of/the/user")
+    assert launcher.gpus == "none"
+    assert launcher.description.endswith(
+        "as a process, GPUs none, variables GREETING PYTHONPATH TOKEN, --log-verbose=1"
+    )
