@@ -52,19 +52,19 @@ class PullBar:
 
     def _begin(self, pull: Pull) -> None:
         self._began = time.monotonic()
+        self._line(f"pulling {pull.image}")
         if not self._console.is_terminal:
-            self._line(f"pulling {pull.image}")
             return
         self._bar = Progress(
-            TextColumn("pulling {task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             DownloadColumn(binary_units=True),
             TextColumn("{task.fields[layers]}"),
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
+            expand=True,
         )
-        self._task = self._bar.add_task(escape(pull.image), total=None, layers="")
+        self._task = self._bar.add_task("", total=None, layers="")
         self._bar.start()
 
     def _line(self, text: str) -> None:
