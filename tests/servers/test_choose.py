@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from support.docker_image import IMAGE, docker_engine
@@ -26,6 +27,12 @@ def _refusal(**options: object) -> str:
         _choose(**options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[object]:
+    with docker_engine() as client:
+        yield client
 
 
 @pytest.fixture
@@ -61,10 +68,10 @@ def test_auto_says_why_it_does_not_take_docker(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("server", ["auto", "docker"])
 def test_with_an_image_docker(server: str) -> None:
-    with docker_engine():
-        launcher, notes = _choose(server=server, image=IMAGE)
+    launcher, notes = _choose(server=server, image=IMAGE)
     assert isinstance(launcher, DockerLauncher)
     assert launcher.gpus == "none"
     assert launcher.description.startswith(f"Triton 2.51.0, image {IMAGE} (sha256:")
@@ -72,12 +79,12 @@ def test_with_an_image_docker(server: str) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("engine")
 @pytest.mark.usefixtures("no_triton_here")
 def test_auto_falls_back_to_docker_where_there_is_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     # The default itself cannot be pulled everywhere.
     monkeypatch.setattr(choose, "DEFAULT_IMAGE", IMAGE)
-    with docker_engine():
-        launcher, notes = _choose()
+    launcher, notes = _choose()
     assert isinstance(launcher, DockerLauncher)
     assert notes == [f"{IMAGE} in Docker, as there is no Triton on this machine"]
 
@@ -92,14 +99,14 @@ def test_neither_a_triton_nor_an_engine(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("engine")
 @pytest.mark.usefixtures("a_gpu_here")
 def test_gpus_are_left_out_where_the_engine_cannot_give_them_and_nobody_asked() -> None:
-    with docker_engine():
-        launcher, (note,) = _choose(image=IMAGE)
-        assert isinstance(launcher, DockerLauncher)
-        assert launcher.gpus == "none"
-        assert note.startswith("containers get no GPU: --gpus all: Docker cannot give GPUs to containers here: ")
-        assert "GPUs" not in launcher.description
+    launcher, (note,) = _choose(image=IMAGE)
+    assert isinstance(launcher, DockerLauncher)
+    assert launcher.gpus == "none"
+    assert note.startswith("containers get no GPU: --gpus all: Docker cannot give GPUs to containers here: ")
+    assert "GPUs" not in launcher.description
 
 
 @pytest.mark.parametrize(
@@ -128,6 +135,7 @@ def test_docker_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -145,16 +153,15 @@ def test_docker_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_the_engine_refuses_is_one_line(options: dict[str, object], complaint: str) -> None:
-    with docker_engine():
-        assert complaint in _refusal(server="docker", **{"image": IMAGE, **options})
+    assert complaint in _refusal(server="docker", **{"image": IMAGE, **options})
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("engine")
 def test_an_image_that_cannot_be_got_is_no_reason_to_take_another_triton() -> None:
-    with docker_engine():
-        assert _refusal(image="Tritontune").startswith("--image: Tritontune cannot be pulled: ")
-        with pytest.raises(TuningError, match="connection refused"):
-            _choose(server="docker", image="127.0.0.1:9/absent:1")
+    assert _refusal(image="Tritontune").startswith("--image: Tritontune cannot be pulled: ")
+    with pytest.raises(TuningError, match="connection refused"):
+        _choose(server="docker", image="127.0.0.1:9/absent:1")
 
 
 @pytest.mark.triton
