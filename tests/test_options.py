@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tuner.errors import JobError
-from tuner.options import LoadOptions
+from tuner.options import LoadOptions, ServerOptions
+from tuner.servers.mounts import UserMount
 
 
 def refusal(**options: Any) -> str:
@@ -90,3 +91,59 @@ def test_what_is_sent_tells_a_file_by_what_it_holds_and_no_secret(tmp_path: Path
 )
 def test_names_the_option_and_what_would_be_right(options: dict[str, Any], complaint: str) -> None:
     assert refusal(**options).startswith(complaint)
+
+
+OF_A_SERVER = {
+    "image": "some/image:1",
+    "gpus": "0,1",
+    "shm_size": "2GiB",
+    "memory": "4g",
+    "mount": ["/weights:/weights:ro", "cache:/cache"],
+    "env": ["A=b", "HOME"],
+    "network": "host",
+    "user": "1000:1000",
+    "docker_arg": ["cpuset_cpus=0-3", "cap_add=[SYS_PTRACE]"],
+    "triton_arg": ["--log-verbose=1"],
+}
+
+
+def test_what_a_server_is_to_be_like() -> None:
+    options = ServerOptions.make(OF_A_SERVER)
+    assert (options.shm_size, options.memory) == (2 << 30, 4 << 30)
+    assert options.mount[0] == UserMount("bind", "/weights", "/weights", writable=False)
+    assert options.env == {"A": "b", "HOME": None}
+    assert options.docker_arg == {"cpuset_cpus": "0-3", "cap_add": ["SYS_PTRACE"]}
+    assert ServerOptions.model_validate_json(options.model_dump_json()) == options
+
+
+def test_the_same_in_a_job_file() -> None:
+    in_a_file = {
+        **OF_A_SERVER,
+        "gpus": [0, 1],
+        "shm_size": 2 << 30,
+        "env": {"A": "b", "HOME": None},
+        "docker_arg": {"cpuset_cpus": "0-3", "cap_add": ["SYS_PTRACE"]},
+        "triton_arg": "--log-verbose=1",
+    }
+    assert ServerOptions.make(in_a_file, source="job.yaml") == ServerOptions.make(OF_A_SERVER)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"shm_size": "big"}, "--shm-size: 'big' is no size; write a number with its unit"),
+        ({"memory": -1}, "--memory: Input should be greater than 0 (it is -1)"),
+        ({"mount": ["/a"]}, "--mount: '/a' is no mount; write it as SRC:DST or SRC:DST:ro"),
+        ({"env": ["A-B=1"]}, "--env: 'A-B' is no name of a variable; write NAME=VALUE"),
+        ({"env": 3}, "--env: variables are written as {NAME: VALUE} or NAME=VALUE"),
+        ({"env": ["CUDA_VISIBLE_DEVICES=0"], "gpus": "1"}, "--env: 'CUDA_VISIBLE_DEVICES' says what --gpus says"),
+        ({"network": "none"}, "--network: none: without a network, nothing can be measured"),
+        ({"docker_arg": ["mounts=[]"]}, "--docker-arg: mounts: use --mount"),
+        ({"triton_arg": ["verbose"]}, "--triton-arg: 'verbose' is no argument of tritonserver; write it as"),
+        ({"gpus": "first"}, "--gpus: 'first' is no GPU; write all, none, or indices and UUIDs"),
+    ],
+)
+def test_names_what_a_server_cannot_be(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(JobError) as raised:
+        ServerOptions.make(options)
+    assert str(raised.value).startswith(complaint)

@@ -41,47 +41,25 @@ def test_what_it_writes_it_reads(seconds: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [
-        ("8GiB", 8 * 2**30),
-        ("800MB", 800_000_000),
-        ("1.5 gib", 3 * 2**29),
-        ("512", 512),
-        (" 512 B ", 512),
-        ("1TiB", 2**40),
-        (".5KiB", 512),
-        ("2kB", 2000),
-    ],
+    [("1GiB", 1 << 30), ("4g", 4 << 30), ("512m", 512 << 20), ("800MB", 800_000_000), ("1.5 KiB", 1536), ("64", 64)],
 )
-def test_reads_sizes_as_people_write_them(text: str, size: int) -> None:
+def test_reads_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "8G", "8 Gi B", "-1GiB", "1e3MB", "8GiBs", "∞GiB", "1,5GiB"])
+@pytest.mark.parametrize("text", ["", "GiB", "5q", "-1g", "1 2", "1GiB!"])
 def test_refuses_what_is_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size; write a number with its unit, such as 8GiB"):
+    with pytest.raises(ValueError, match="write a number with its unit, such as 8GiB"):
         parse_size(text)
 
 
-def test_refuses_no_bytes_at_all() -> None:
+def test_refuses_a_size_of_nothing() -> None:
     with pytest.raises(ValueError, match="not above 0"):
-        parse_size("0GiB")
+        parse_size("0g")
 
 
 @pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 B"),
-        (512, "512 B"),
-        (1536, "1.5 KiB"),
-        (1023.7 * 2**20, "1 GiB"),
-        (1010 * 2**20, "1010 MiB"),
-        (3 * 2**50, "3072 TiB"),
-    ],
+    ("size", "text"), [(512, "512 B"), (1536, "1.5 KiB"), (1 << 30, "1 GiB"), (25e9, "23.3 GiB"), (1 << 50, "1024 TiB")]
 )
-def test_writes_sizes_short(size: float, text: str) -> None:
+def test_writes_sizes(size: float, text: str) -> None:
     assert format_size(size) == text
-
-
-@given(st.integers(min_value=1, max_value=10**16))
-def test_a_size_that_it_writes_it_reads(size: int) -> None:
-    assert parse_size(format_size(size)) == pytest.approx(size, rel=0.01)

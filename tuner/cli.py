@@ -46,9 +46,25 @@ def _with(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Com
 
 _server_options = _with(
     click.option("--server", metavar="KIND", help="auto, process, docker or remote.  [default: auto]"),
-    click.option("--image", metavar="IMAGE", help="Triton image for Docker."),
+    click.option("--image", metavar="IMAGE", help="Triton image for Docker.  [default: NVIDIA's]"),
     click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in."),
     click.option("--launch-timeout", metavar="TIME", help="How long a model may take to be ready."),
+    click.option(
+        "--triton-arg",
+        metavar="--FLAG=VALUE",
+        multiple=True,
+        help="Passed to tritonserver, as --triton-arg=--FLAG=V.",
+    ),
+    click.option("--gpus", metavar="GPUS", help="all, none, 0,1, GPU-UUID or MIG-UUID.  [default: what there is]"),
+    click.option("--env", metavar="NAME[=VALUE]", multiple=True, help="A variable for the server; repeatable."),
+    click.option("--shm-size", metavar="SIZE", help="Of a container's /dev/shm.  [default: 1GiB]"),
+    click.option("--memory", metavar="SIZE", help="Limit on a container's memory."),
+    click.option("--mount", metavar="SRC:DST[:ro]", multiple=True, help="What a container sees, too; repeatable."),
+    click.option("--network", metavar="NAME", help="That a container joins."),
+    click.option("--user", metavar="USER", help="As whom a container runs.  [default: you]"),
+    click.option(
+        "--docker-arg", metavar="NAME=VALUE", multiple=True, help="Any keyword of docker-py's create; VALUE is YAML."
+    ),
 )
 
 _load_options = _with(

@@ -15,6 +15,8 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -23,7 +25,12 @@ from typing_extensions import Self
 from tuner.errors import JobError, nearest
 from tuner.load.requests.parameters import Parameter, parse_parameter
 from tuner.quantities import parse_duration, parse_size
+from tuner.servers.arguments import parse_triton_args
+from tuner.servers.docker_arguments import parse_docker_args
 from tuner.servers.endpoint import Endpoint, Header, Tls, parse_header
+from tuner.servers.environment import parse_environment
+from tuner.servers.gpus import VISIBLE_DEVICES, parse_gpus
+from tuner.servers.mounts import UserMount, parse_mount
 
 
 def _seconds(value: Any) -> Any:
@@ -32,6 +39,17 @@ def _seconds(value: Any) -> Any:
 
 def _bytes(value: Any) -> Any:
     return parse_size(value) if isinstance(value, str) else value
+
+
+def _mounts(value: Any) -> Any:
+    texts = [value] if isinstance(value, str) else value
+    return tuple(parse_mount(text) if isinstance(text, str) else text for text in texts)
+
+
+def _network(value: str) -> str:
+    if value == "none":
+        raise ValueError("none: without a network, nothing can be measured")
+    return value
 
 
 def _shapes(value: Any) -> Any:
@@ -125,16 +143,42 @@ class ServerOptions(Options):
 
     Attributes:
         server: `docker`, `process`, `remote` (one that runs already), or `auto`: remote where there is a `url`, Docker
-            where it can be used with `image`.
-        image: The Triton image for Docker.
+            where it can be used with `image`, or where there is no Triton.
+        image: The Triton image for Docker; None: the one that `tuner.servers.choose` names.
         triton_path: A `tritonserver`, or the folder of an installation that has one in `bin/`.
         launch_timeout: Seconds within which a model must be ready; None: by its size, and by what it took at first.
+        triton_arg: More arguments for `tritonserver`, each as `--flag=value`.
+        gpus: `all`, `none`, or indices and UUIDs, as `0,1`; None: in Docker all that there are, and for a process as
+            our own environment says.
+        env: Variables for the server; None as a value hands on our own.
+        shm_size: Bytes of a container's /dev/shm; None: 1 GiB.
+        memory: Bytes that a container may take; None: no limit.
+        mount: What a container sees beside the repository.
+        network: That a container joins; None: the engine's default.
+        user: As whom a container runs; None: as us.
+        docker_arg: More keywords of docker-py's `containers.create`.
     """
 
     server: ServerKind = "auto"
     image: str | None = None
     triton_path: Path | None = None
     launch_timeout: Seconds | None = None
+    triton_arg: Annotated[tuple[str, ...], BeforeValidator(parse_triton_args)] = ()
+    gpus: Annotated[str, BeforeValidator(parse_gpus)] | None = None
+    env: Annotated[Mapping[str, str | None], BeforeValidator(parse_environment)] = {}
+    shm_size: Bytes | None = None
+    memory: Bytes | None = None
+    mount: Annotated[tuple[UserMount, ...], BeforeValidator(_mounts)] = ()
+    network: Annotated[str, AfterValidator(_network)] | None = None
+    user: str | None = None
+    docker_arg: Annotated[Mapping[str, Any], BeforeValidator(parse_docker_args)] = {}
+
+    @field_validator("env")
+    @classmethod
+    def _names_devices_once(cls, env: Mapping[str, str | None], info: ValidationInfo) -> Mapping[str, str | None]:
+        if VISIBLE_DEVICES in env and info.data.get("gpus"):
+            raise ValueError(f"{VISIBLE_DEVICES!r} says what --gpus says; leave one of them out")
+        return env
 
 
 class RemoteOptions(Options):

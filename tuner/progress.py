@@ -9,6 +9,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.run_folder import RunFolder
 from tuner.search.recommend import Recommendation
 from tuner.search.study import Study
+from tuner.servers.docker_pull import Pull
 from tuner.trial import TrialResult
 
 
@@ -33,6 +34,9 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Something worth a line."""
+
+    def pulling(self, pull: Pull) -> None:
+        """The engine gets an image, and is so far with it."""
 
     def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
         """The tuning of a model begins, or goes on with what its study holds."""

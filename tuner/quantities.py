@@ -1,4 +1,4 @@
-"""Times and sizes as people write them: `25ms`, `90s`, `1h30m`, `8GiB`, `800MB`."""
+"""Times and sizes as people write them: `25ms`, `90s`, `1h30m`, `8GiB`, `800MB`, `4g`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ _BYTES = {
     "MIB": 1 << 20,
     "GIB": 1 << 30,
     "TIB": 1 << 40,
+    # As Docker and the JVM mean them.
+    "K": 1 << 10,
+    "M": 1 << 20,
+    "G": 1 << 30,
+    "T": 1 << 40,
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)")
 
@@ -54,7 +59,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes in a text such as `8GiB` (1024^3), `800MB` (1000^2), or a plain number of bytes.
+    """Bytes in a text such as `8GiB` and `8g` (1024^3), `800MB` (1000^2), or a plain number of bytes.
 
     Raises:
         ValueError: it is none, or less than a byte: the message says what would be right.

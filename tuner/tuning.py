@@ -91,7 +91,7 @@ def _launcher(job: TuneJob, progress: Progress) -> Launcher:
         remote = RemoteLauncher(job.endpoint(job.header), job.metrics_url, progress.note)
         remote.look()
         return remote
-    launcher = choose_launcher(job, progress.note)
+    launcher = choose_launcher(job, progress.note, progress.pulling)
     return ReloadLauncher(launcher) if job.isolation == "reload" else launcher
 
 
@@ -148,6 +148,11 @@ def _tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
         if study.trials:
             _outcome(shop, study, "interrupted")
         raise InterruptedRunError(f"interrupted; go on with --resume --out {shop.out.path}") from None
+    except TuningError as error:
+        if not study.trials:
+            raise
+        _outcome(shop, study, "cut short")
+        raise TuningError(f"{error}; go on with --resume --out {shop.out.path}, when that is mended") from error
     return _outcome(shop, study, ended)
 
 

@@ -22,6 +22,7 @@ def test_all_is_well(slow_model: Path) -> None:
         "cpu",
         "gpu",
         "ports",
+        "leftovers",
         "repository",
         "model",
     ]

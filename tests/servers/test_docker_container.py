@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tuner.servers.container_options import ContainerOptions
 from tuner.servers.docker_binds import Bind
 from tuner.servers.docker_container import ContainerSpec
 from tuner.servers.docker_identity import Identity, our_identity
@@ -18,8 +19,7 @@ SPEC = ContainerSpec(
     binds=(Bind(Path("/a b"), Path("/c"), writable=True), Bind(Path("/d"), Path("/d"))),
     labels={"label": "value"},
     identity=Identity(),
-    shm_bytes=1024,
-    memory_bytes=None,
+    options=ContainerOptions(shm_bytes=1024),
 )
 
 
@@ -49,7 +49,8 @@ def test_the_least_command() -> None:
 @pytest.mark.usefixtures("someone")
 def test_the_command_with_all_that_there_is() -> None:
     identity = our_identity(["name=userns"], raise_limits=True)
-    options = shlex.split(str(replace(SPEC, identity=identity, memory_bytes=2048, binds=())))
+    asked = ContainerOptions(shm_bytes=1024, memory_bytes=2048)
+    options = shlex.split(str(replace(SPEC, identity=identity, options=asked, binds=())))
     assert options[options.index("--shm-size=1024") + 1 : options.index("image:1")] == [
         "--memory=2048",
         "--memory-swap=2048",

@@ -15,11 +15,13 @@ from support.docker_image import IMAGE, container_of, containers_of, docker_engi
 from support.launcher_contract import await_death, infer
 from support.repositories import ModelRepositoryFactory, config_text
 
-from tuner.errors import Cause, LaunchError
+from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError, ServerHungError
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
+from tuner.servers.container_options import ContainerOptions
 from tuner.servers.docker import DockerLauncher
 from tuner.servers.docker_watch import Watch
+from tuner.servers.mounts import parse_mount
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.server import End
 
@@ -63,7 +65,7 @@ def launch(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Callable
         with (model_repository.path / model / "1" / "model.py").open("a", encoding="utf-8") as file:
             file.write(code)
         request = Launch(model_repository.path, model, tmp_path / "server.log", 60)
-        return DockerLauncher(IMAGE, memory_bytes=memory_bytes).launch(request)
+        return DockerLauncher(IMAGE, ContainerOptions(memory_bytes=memory_bytes)).launch(request)
 
     return start
 
@@ -169,6 +171,71 @@ def test_a_paused_container_is_removed_all_the_same(launch: Callable[..., Server
     server.stop(grace_s=0.5)
     assert time.monotonic() - began < 3
     assert str(getattr(server, "mark", None)) not in containers_of(os.getpid(), engine)
+
+
+def test_a_paused_container_is_the_reason_of_what_fails(
+    launch: Callable[..., Server], engine: docker.DockerClient
+) -> None:
+    def fail() -> None:
+        with launch() as server:
+            container_of(server, engine).pause()
+            raise ServerError("a request failed", cause=Cause.REQUESTS_FAILED)
+
+    with pytest.raises(ServerHungError) as caught:
+        fail()
+    assert str(caught.value) == "the container is paused: a request failed"
+    assert caught.value.cause is Cause.HUNG
+    assert "Started GRPCInferenceService" in caught.value.last_words
+
+
+def test_the_end_of_a_container_is_the_reason_of_what_fails(
+    launch: Callable[..., Server], engine: docker.DockerClient
+) -> None:
+    def fail() -> None:
+        with launch() as server:
+            container_of(server, engine).kill()
+            raise ServerError("a connection broke", cause=Cause.CRASHED)
+
+    with pytest.raises(ServerDiedError, match="Triton was ended by SIGKILL"):
+        fail()
+
+
+def test_on_the_machines_own_network(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    request = Launch(model_repository.path, model_repository.add("identity"), tmp_path / "server.log", 60)
+    with DockerLauncher(IMAGE, ContainerOptions(network="host")).launch(request) as server:
+        assert server.endpoint.address.startswith("127.0.0.1:")
+        assert infer(server, "identity").size
+        # Nobody else reaches it.
+        assert "--grpc-address=127.0.0.1" in server.command
+
+
+def test_what_is_asked_of_a_container(
+    engine: docker.DockerClient, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "file").write_text("some weights")
+    options = ContainerOptions(
+        shm_bytes=64 * MIB,
+        memory_bytes=600 * MIB,
+        mounts=(parse_mount(f"{tmp_path}/weights:/weights:ro"),),
+        environment={"GREETING": "hello there"},
+        user="0:0",
+        more={"hostname": "somewhere"},
+    )
+    request = Launch(model_repository.path, model_repository.add("identity"), tmp_path / "server.log", 60)
+    launcher = DockerLauncher(IMAGE, options, ["--log-verbose=1"])
+    with launcher.launch(request) as server:
+        inside = container_of(server, engine)
+        script = "cat /weights/file; echo; echo $GREETING; hostname; id -u; df -k /dev/shm | tail -n 1"
+        _, said = inside.exec_run(["sh", "-c", script])
+        code, _ = inside.exec_run(["touch", "/weights/x"])
+    assert isinstance(said, bytes)
+    weights, greeting, host, user, shm = said.decode().splitlines()
+    assert code != 0
+    assert (weights, greeting, host, user) == ("some weights", "hello there", "somewhere", "0")
+    assert shm.split()[1] == str(64 * 1024)
+    assert inside.attrs["HostConfig"]["Memory"] == 600 * MIB
+    assert server.command.endswith("--log-verbose=1")
 
 
 def test_a_log_that_cannot_be_written(engine: docker.DockerClient) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -23,6 +25,7 @@ from tuner.servers import arguments, process
 from tuner.servers.client import TritonClient
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import marks_on_files
+from tuner.servers.ports import free_port
 from tuner.servers.proc import lives, read_state
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.process_server import ProcessServer
@@ -203,9 +206,9 @@ def test_takes_another_port_when_one_is_lost(
     launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        taken, real = other.getsockname()[1], process._free_port
+        taken = other.getsockname()[1]
         ports = iter([taken, taken])
-        monkeypatch.setattr(process, "_free_port", lambda: next(ports, None) or real())
+        monkeypatch.setattr(process, "free_port", lambda: next(ports, None) or free_port())
         with launch("identity") as server:
             assert server.endpoint.address != f"127.0.0.1:{taken}"
             assert infer(server, "identity").size
@@ -215,7 +218,7 @@ def test_gives_up_when_every_port_is_lost(
     launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch, traces: Traces
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        monkeypatch.setattr(process, "_free_port", lambda: other.getsockname()[1])
+        monkeypatch.setattr(process, "free_port", lambda: other.getsockname()[1])
         with pytest.raises(LaunchError, match="took 5 free ports"):
             launch("identity")
     assert not traces(os.getpid())
@@ -306,3 +309,38 @@ def test_its_servers_see_the_gpus_that_the_environment_shows(
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     assert triton_launcher.gpus == gpus
+
+
+def test_variables_and_gpus_reach_the_model(
+    triton_installation: TritonInstallation,
+    model_repository: ModelRepositoryFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOKEN", "a secret")
+    seen = tmp_path / "seen"
+    model = model_repository.add("identity")
+    with (model_repository.path / model / "1" / "model.py").open("a", encoding="utf-8") as file:
+        file.write(
+            "\n    def initialize(self, args):\n        import json, os\n"
+            f"        open({str(seen)!r}, 'w').write(json.dumps(dict(os.environ)))\n"
+        )
+    launcher = ProcessLauncher(
+        triton_installation,
+        ["--log-verbose=1"],
+        gpus="none",
+        environment={"TOKEN": None, "GREETING": "hello there", "PYTHONPATH": "/of/the/user"},
+    )
+    with launcher.launch(Launch(model_repository.path, model, tmp_path / "log", 60)) as server:
+        environment = json.loads(seen.read_text())
+        assert "GREETING=hello there" in shlex.split(server.command)
+        assert "CUDA_VISIBLE_DEVICES=" in shlex.split(server.command)
+        assert "a secret" not in server.command
+    assert environment["TOKEN"] == "a secret"  # noqa: S105 (none)
+    assert environment["GREETING"] == "hello there"
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment["PYTHONPATH"].endswith(":/of/the/user")
+    assert launcher.gpus == "none"
+    assert launcher.description.endswith(
+        "as a process, GPUs none, variables GREETING PYTHONPATH TOKEN, --log-verbose=1"
+    )

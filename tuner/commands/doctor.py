@@ -18,8 +18,10 @@ from tuner.machine import Machine
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.tunable import why_not_tunable
 from tuner.nvml import Gpu
-from tuner.servers.docker import engine_problem
+from tuner.servers.choose import DEFAULT_IMAGE
+from tuner.servers.docker import DockerLauncher, engine_problem
 from tuner.servers.installation import find_triton
+from tuner.servers.process import remove_leftover_processes
 
 
 class State(Enum):
@@ -73,6 +75,7 @@ def checks(repository: Path | None, triton_path: Path | None, image: str | None)
     gpus = ", ".join(_gpu(gpu) for gpu in machine.gpus)
     yield Check("gpu", State.OK if gpus else State.NOT_NEEDED, gpus or "NVML finds none; models run on the CPU")
     yield _ports()
+    yield _leftovers()
     if repository is not None:
         yield from _repository(repository)
 
@@ -105,6 +108,22 @@ def _ports() -> Check:
             return Check("ports", State.OK, f"free ones on 127.0.0.1, such as {listening.getsockname()[1]}")
     except OSError as error:
         return Check("ports", State.FIX, f"none can be opened on 127.0.0.1: {error.strerror}")
+
+
+def _leftovers() -> Check:
+    """Of runs that were killed; what it finds it removes."""
+    try:
+        servers = remove_leftover_processes()
+        containers = 0 if engine_problem(None) else DockerLauncher(DEFAULT_IMAGE).remove_leftovers()
+    except TritontuneError as error:
+        return Check("leftovers", State.FIX, f"of killed runs, which cannot be removed: {error}")
+    found = [_count(servers, "server"), _count(containers, "container")]
+    told = " and ".join(text for text in found if text)
+    return Check("leftovers", State.OK, f"removed {told} of killed runs" if told else "none of killed runs")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number > 1)}" if number else ""
 
 
 def _repository(path: Path) -> Iterator[Check]:

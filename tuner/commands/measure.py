@@ -59,7 +59,7 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
     points: list[OperatingPoint] = []
     model = ""
     try:
-        with LiveLine(console, job.batch_size) as line, _opened(job, console, line.see) as (model, session):
+        with LiveLine(console, job.batch_size) as line, _opened(job, console, line) as (model, session):
             for point in _measured(job, loads, session):
                 points.append(point)
                 console.print(point_in_words(point, job.slo.percentile), highlight=False, markup=False)
@@ -114,11 +114,11 @@ def _tell_highest(points: list[OperatingPoint], job: MeasureJob, console: Consol
 
 
 @contextmanager
-def _opened(job: MeasureJob, console: Console, see: See) -> Iterator[tuple[str, Session]]:
+def _opened(job: MeasureJob, console: Console, line: LiveLine) -> Iterator[tuple[str, Session]]:
     if job.repository is not None:
         with (
-            _served(job, job.repository, console) as (server, gpus, model),
-            _session(job, replace(server.endpoint, headers=job.header), model, see, server, gpus) as session,
+            _served(job, job.repository, console, line) as (server, gpus, model),
+            _session(job, replace(server.endpoint, headers=job.header), model, line.see, server, gpus) as session,
         ):
             yield model, session
     else:
@@ -127,7 +127,7 @@ def _opened(job: MeasureJob, console: Console, see: See) -> Iterator[tuple[str, 
         with (
             Gpus(None, _noting(console)) as unknown,
             unknown.watch() as gpus,
-            _session(job, endpoint, model, see, gpus=gpus) as session,
+            _session(job, endpoint, model, line.see, gpus=gpus) as session,
         ):
             yield model, session
 
@@ -138,7 +138,7 @@ def _noting(console: Console) -> Callable[[str], None]:
 
 
 @contextmanager
-def _served(job: MeasureJob, path: Path, console: Console) -> Iterator[tuple[Server, GpuWatch, str]]:
+def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> Iterator[tuple[Server, GpuWatch, str]]:
     """Start a server of our own with the model as it is."""
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
@@ -147,7 +147,7 @@ def _served(job: MeasureJob, path: Path, console: Console) -> Iterator[tuple[Ser
         staged = stage(repository, Path(folder) / "repository")
         within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
         launch = Launch(staged.path, model.name, Path(folder) / "server.log", within_s)
-        with closing(choose_launcher(job, note)) as launcher, Gpus(launcher.gpus, note) as gpus:
+        with closing(choose_launcher(job, note, line.pulling)) as launcher, Gpus(launcher.gpus, note) as gpus:
             launcher.remove_leftovers()
             gpus.warn_if_busy(model.config.proto if model.config else model_config_pb2.ModelConfig())
             with gpus.watch() as watch, launcher.launch(launch) as server:

@@ -19,10 +19,12 @@ from tuner.progress import ModelOutcome, Progress
 from tuner.quantities import format_duration, format_size
 from tuner.report.files import BEST_CONFIG, config_diff
 from tuner.report.front_table import front_legend, front_table
+from tuner.report.pull_bar import PullBar
 from tuner.report.words import gain_in_words, latency, point_in_words, rate
 from tuner.search.front import excess_memory
 from tuner.search.recommend import Recommendation, recommend
 from tuner.search.study import Study
+from tuner.servers.docker_pull import Pull
 from tuner.slo import SLO
 from tuner.trial import TrialResult
 
@@ -41,6 +43,7 @@ class ConsoleProgress(Progress):
         self._results = results
         self._slo = slo
         self._max_gpu_memory: int | None = None
+        self._pull_bar = PullBar(console)
         self._spinner = Spinner("dots")
         self._model = ""
         self._ends = 0.0
@@ -55,12 +58,17 @@ class ConsoleProgress(Progress):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._pull_bar.stop()
         self._live.stop()
 
     def note(self, text: str) -> None:
         """See `Progress`."""
         self._line(f"[dim]{escape(text)}[/]")
         self._doing, self._last_point = text, ""
+
+    def pulling(self, pull: Pull) -> None:
+        """See `Progress`."""
+        self._pull_bar.see(pull)
 
     def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
         """See `Progress`."""

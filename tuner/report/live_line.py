@@ -11,7 +11,9 @@ from typing_extensions import Self
 
 from tuner.load.loads import Load
 from tuner.load.protocols import Samples
+from tuner.report.pull_bar import PullBar
 from tuner.report.words import latency, rate
+from tuner.servers.docker_pull import Pull
 
 # Enough of the latest requests to tell a p99 of, and quickly counted.
 _LATEST = 5_000
@@ -28,6 +30,14 @@ class LiveLine:
     def __init__(self, console: Console, batch_size: int) -> None:
         self._status = console.status("preparing")
         self._batch_size = batch_size
+        self._pull_bar = PullBar(console)
+
+    def pulling(self, pull: Pull) -> None:
+        """Show how far an image is instead."""
+        self._status.stop()
+        self._pull_bar.see(pull)
+        if pull.ended:
+            self._status.start()
 
     def see(self, load: Load, samples: Samples) -> None:
         """Show what has been sampled so far."""
@@ -40,6 +50,7 @@ class LiveLine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._pull_bar.stop()
         self._status.stop()
 
 

@@ -2,38 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 
-from tuner.errors import JobError
+from tuner.errors import JobError, TritontuneError
+from tuner.machine import Machine
 from tuner.options import ServerOptions
-from tuner.servers.installation import find_triton
+from tuner.servers.container_options import ContainerOptions
+from tuner.servers.docker import DockerLauncher, engine_problem
+from tuner.servers.docker_engine import connect, engine_trouble
+from tuner.servers.docker_pull import ImageNameError, SeePull, ensure_image
+from tuner.servers.docker_refusals import NoGpuRuntimeError
+from tuner.servers.gpus import ALL
+from tuner.servers.installation import NoTritonError, find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launcher
 
+DEFAULT_IMAGE = "nvcr.io/nvidia/tritonserver:26.10-py3"
+"""The release of October 2026, the newest in NVIDIA's release notes when this was written:
+https://docs.nvidia.com/deeplearning/triton-inference-server/release-notes/rel-26-10.html
+"""
 
-def choose_launcher(job: ServerOptions, note: Callable[[str], None]) -> Launcher:
-    """The launcher that the job asks for; `auto` takes Docker where it can be used with the job's image.
+# Each says Docker, as no other launcher can do it.
+_FOR_DOCKER = ("image", "shm_size", "memory", "mount", "network", "user", "docker_arg")
+
+
+def choose_launcher(
+    job: ServerOptions, note: Callable[[str], None], see_pull: SeePull = lambda _pull: None
+) -> Launcher:
+    """The launcher that the job asks for, which has started its Triton once.
+
+    `auto` takes Docker where an option says so and it can be used; else a Triton of this machine; and where there is
+    none, Docker again.
 
     Args:
         job: What was asked.
         note: Is told what was chosen where that is not what was asked for.
+        see_pull: Is told how far the image is, if it must be pulled.
 
     Raises:
         JobError: what was asked for cannot be used; one line says why.
+        TuningError: the image does not come.
     """
-    if job.server == "docker" and job.image is None:
-        raise JobError("--server docker needs --image, the Triton image to run")
-    if job.server == "process" and job.image is not None:
-        raise JobError("--image is for Docker; leave it out, or choose --server docker")
-    if job.image is not None and job.triton_path is not None:
-        raise JobError("--image and --triton-path exclude each other")
-    if job.image is None:
-        return ProcessLauncher(find_triton(job.triton_path))
-    from tuner.servers.docker import DockerLauncher, engine_problem  # noqa: PLC0415 (a quarter of a second)
+    for_docker = [name for name in _FOR_DOCKER if getattr(job, name)]
+    _refuse_contradictions(job, for_docker)
+    image = job.image or DEFAULT_IMAGE
+    if job.server == "docker":
+        _get_image(job, image, see_pull)
+        return _in_docker(job, image, note)
+    if for_docker:
+        try:
+            _get_image(job, image, see_pull)
+        except ImageNameError:
+            raise
+        except TritontuneError as problem:
+            if for_docker != ["image"]:
+                raise JobError(f"{_option(for_docker[-1])} is for Docker: {problem}") from problem
+            note(f"a local process instead of --image {image}: {problem}")
+            return _as_process(job)
+        return _in_docker(job, image, note)
+    try:
+        return _as_process(job)
+    except NoTritonError as nothing_here:
+        if job.server == "process":
+            raise
+        try:
+            _get_image(job, image, see_pull)
+        except TritontuneError as problem:
+            raise JobError(f"{nothing_here}; and in its place: {problem}") from problem
+    note(f"{image} in Docker, as there is no Triton on this machine")
+    return _in_docker(job, image, note)
 
-    if problem := engine_problem(job.image):
-        if job.server == "docker":
-            raise JobError(f"--server docker: {problem}")
-        note(f"a local process instead of --image {job.image}: {problem}")
-        return ProcessLauncher(find_triton(job.triton_path))
-    return DockerLauncher(job.image)
+
+def _refuse_contradictions(job: ServerOptions, for_docker: Sequence[str]) -> None:
+    if job.server == "process" and for_docker:
+        raise JobError(f"{_option(for_docker[0])} is for Docker; leave it out, or choose --server docker")
+    if job.triton_path is not None and for_docker:
+        raise JobError(f"{_option(for_docker[0])} and --triton-path exclude each other")
+    if job.triton_path is not None and job.server == "docker":
+        raise JobError("--triton-path names a Triton of this machine; leave it out, or choose --server process")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _as_process(job: ServerOptions) -> ProcessLauncher:
+    installation = find_triton(job.triton_path, job.triton_arg)
+    if "TMPDIR" in job.env:
+        raise JobError("--env TMPDIR: each server has a folder of its own, below the TMPDIR of tritontune itself")
+    return ProcessLauncher(installation, job.triton_arg, gpus=job.gpus, environment=job.env)
+
+
+def _get_image(job: ServerOptions, image: str, see_pull: SeePull) -> None:
+    if problem := engine_problem(None):
+        raise JobError(f"--server docker: {problem}" if job.server == "docker" else problem)
+    ensure_image(image, see_pull)
+
+
+def _in_docker(job: ServerOptions, image: str, note: Callable[[str], None]) -> DockerLauncher:
+    options = ContainerOptions(
+        gpus=job.gpus or _usual_gpus(),
+        shm_bytes=job.shm_size or ContainerOptions.shm_bytes,
+        memory_bytes=job.memory,
+        mounts=job.mount,
+        environment=job.env,
+        network=job.network,
+        user=job.user,
+        more=job.docker_arg,
+    )
+    launcher = DockerLauncher(image, options, job.triton_arg)
+    try:
+        launcher.look()
+    except NoGpuRuntimeError as error:
+        if job.gpus:
+            raise
+        note(f"containers get no GPU: {error}")
+        launcher = DockerLauncher(image, replace(options, gpus=None), job.triton_arg)
+        launcher.look()
+    return launcher
+
+
+def _usual_gpus() -> str | None:
+    """All, where there may be some; whether the engine can give them is seen when it tries."""
+    if Machine.here().gpus:
+        return ALL
+    with closing(connect()) as client, engine_trouble():
+        return ALL if "nvidia" in client.info()["Runtimes"] else None

@@ -5,16 +5,21 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from docker import DockerClient
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 from docker.types import LogConfig, Ulimit
 
+from tuner.servers.container_options import ContainerOptions
+from tuner.servers.docker_arguments import docker_run_options, entrypoint_arguments, merged
 from tuner.servers.docker_binds import Bind
 from tuner.servers.docker_engine import engine_trouble
 from tuner.servers.docker_identity import Identity
+from tuner.servers.environment import resolved
+from tuner.servers.gpus import container_environment, device_requests, gpus_flag
 
 GRPC_PORT = 8001
 
@@ -25,7 +30,7 @@ _REMOVAL_EVERY_S = 0.05
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """What to start. Its gRPC port is published on a free port of the loopback interface.
+    """What to start. Its gRPC port is published on a free port of the loopback interface, unless that is its own.
 
     Attributes:
         name: Of the container; known before the container is there, so that it can be removed whatever happens.
@@ -34,8 +39,7 @@ class ContainerSpec:
         binds: Files and folders of this machine that it sees.
         labels: How its leftovers are known.
         identity: As whom it runs.
-        shm_bytes: Size of its /dev/shm, through which the Python backend hands its tensors.
-        memory_bytes: Limit on its memory, without swap; None: no limit.
+        options: What the user asks for.
     """
 
     name: str
@@ -44,51 +48,72 @@ class ContainerSpec:
     binds: tuple[Bind, ...]
     labels: Mapping[str, str]
     identity: Identity
-    shm_bytes: int
-    memory_bytes: int | None
+    options: ContainerOptions = field(default_factory=ContainerOptions)
 
     def create(self, client: DockerClient) -> Container:
-        """Make the container, without starting it. Raises docker-py's errors."""
-        who = self.identity
-        return client.containers.create(
-            self.image,
-            list(self.arguments),
-            name=self.name,
-            labels=dict(self.labels),
-            mounts=[bind.mount() for bind in self.binds],
-            ports={f"{GRPC_PORT}/tcp": ("127.0.0.1", 0)},
-            shm_size=self.shm_bytes,
-            mem_limit=self.memory_bytes,
-            memswap_limit=self.memory_bytes,
-            user=who.user,
-            group_add=who.groups,
-            userns_mode=who.user_namespace,
-            ulimits=[Ulimit(name=name, soft=value, hard=value) for name, value in who.ulimits.items()],
-            environment=dict(who.environment),
-            # The driver whose output every engine can hand out again, whatever this one's default is.
-            log_config=LogConfig(type=LogConfig.types.JSON),
-        )
+        """Make the container, without starting it.
+
+        Raises:
+            DockerException: as docker-py does.
+            TypeError: an argument that is passed through is of the wrong kind.
+            ValueError: it has a wrong value.
+        """
+        return client.containers.create(self.image, list(self.arguments), **self._keywords())
 
     def __str__(self) -> str:
         """The `docker run` that does the same."""
-        return shlex.join(("docker", "run", "--rm", *self._options(), self.image, *self.arguments))
+        inner = (*entrypoint_arguments(self.options.more), *self.arguments)
+        return shlex.join(("docker", "run", "--rm", *self._flags(), self.image, *inner))
 
-    def _options(self) -> Iterator[str]:
-        who = self.identity
+    def _keywords(self) -> dict[str, Any]:
+        who, asked = self.identity, self.options
+        keywords = {
+            "name": self.name,
+            "labels": dict(self.labels),
+            "mounts": [*(bind.mount() for bind in self.binds), *(mount.mount() for mount in asked.mounts)],
+            "shm_size": asked.shm_bytes,
+            "mem_limit": asked.memory_bytes,
+            "memswap_limit": asked.memory_bytes,
+            "user": who.user,
+            "group_add": who.groups,
+            "userns_mode": who.user_namespace,
+            "ulimits": [Ulimit(name=name, soft=value, hard=value) for name, value in who.ulimits.items()],
+            "environment": resolved(self._environment()),
+            "device_requests": device_requests(asked.gpus),
+            # The driver whose output every engine can hand out again, whatever this one's default is.
+            "log_config": LogConfig(type=LogConfig.types.JSON),
+        }
+        if asked.network:
+            keywords["network"] = asked.network
+        if not asked.on_host_network:
+            keywords["ports"] = {f"{GRPC_PORT}/tcp": ("127.0.0.1", 0)}
+        return merged(keywords, asked.more)
+
+    def _environment(self) -> Mapping[str, str | None]:
+        return {**self.identity.environment, **container_environment(self.options.gpus), **self.options.environment}
+
+    def _flags(self) -> Iterator[str]:
+        who, asked = self.identity, self.options
         yield f"--name={self.name}"
-        yield f"--publish=127.0.0.1::{GRPC_PORT}"
-        yield f"--shm-size={self.shm_bytes}"
-        if self.memory_bytes is not None:
-            yield f"--memory={self.memory_bytes}"
-            yield f"--memory-swap={self.memory_bytes}"
+        if asked.network:
+            yield f"--network={asked.network}"
+        if not asked.on_host_network:
+            yield f"--publish=127.0.0.1::{GRPC_PORT}"
+        yield from gpus_flag(asked.gpus)
+        yield f"--shm-size={asked.shm_bytes}"
+        if asked.memory_bytes is not None:
+            yield f"--memory={asked.memory_bytes}"
+            yield f"--memory-swap={asked.memory_bytes}"
         if who.user is not None:
             yield f"--user={who.user}"
         yield from (f"--group-add={group}" for group in who.groups)
         if who.user_namespace:
             yield f"--userns={who.user_namespace}"
         yield from (f"--ulimit={name}={value}" for name, value in who.ulimits.items())
-        yield from (f"--env={name}={value}" for name, value in who.environment.items())
-        yield from (f"--mount={bind}" for bind in self.binds)
+        for name, value in self._environment().items():
+            yield f"--env={name}" if value is None else f"--env={name}={value}"
+        yield from (f"--mount={mount}" for mount in (*self.binds, *asked.mounts))
+        yield from docker_run_options(asked.more)
 
 
 def remove_container(client: DockerClient, name: str) -> None:

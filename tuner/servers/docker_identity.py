@@ -29,14 +29,17 @@ class Identity:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def our_identity(security_options: Sequence[str], *, raise_limits: bool) -> Identity:
-    """Us, within a container.
+def our_identity(security_options: Sequence[str], *, raise_limits: bool, user: str | None = None) -> Identity:
+    """Us, within a container, unless another is named.
 
     Args:
         security_options: What the engine says of itself in `docker info`, such as `name=rootless`.
         raise_limits: Ask for what NVIDIA recommends; an engine that is itself under limits cannot give that.
+        user: In our place, as `docker run --user` takes it.
     """
     names = {option.partition(",")[0].removeprefix("name=") for option in security_options}
+    if user is not None:
+        return Identity(user=user, ulimits=_ULIMITS if raise_limits and "rootless" not in names else {})
     if "rootless" in names:
         # There, root within is the user to whom the engine belongs, and no limit can be raised.
         return Identity(user="0:0")

@@ -9,13 +9,15 @@ from docker import DockerClient
 from docker.errors import APIError
 from docker.models.containers import Container
 
+from tuner.errors import Cause, ServerError, ServerHungError
 from tuner.servers.docker_address import address_of
 from tuner.servers.docker_container import GRPC_PORT, remove_container
-from tuner.servers.docker_engine import engine_trouble
+from tuner.servers.docker_engine import ENGINE_ERRORS, engine_trouble
 from tuner.servers.docker_usage import container_usage
 from tuner.servers.docker_watch import Watch
 from tuner.servers.mark import Mark
 from tuner.servers.server import End, TritonServer
+from tuner.servers.triton_log import last_words, read_log
 from tuner.servers.usage import ServerUsage
 
 _LAST_LINES_S = 5.0
@@ -31,13 +33,22 @@ class DockerServer(TritonServer):
         model: That it is to load.
         log: The file to which its output is copied.
         command: The `docker run` that does the same.
+        port: Of its gRPC endpoint, as it sees it; any but `GRPC_PORT` is one of this machine's own.
     """
 
     def __init__(
-        self, client: DockerClient, container: Container, *, mark: Mark, model: str, log: Path, command: str
+        self,
+        client: DockerClient,
+        container: Container,
+        *,
+        mark: Mark,
+        model: str,
+        log: Path,
+        command: str,
+        port: int = GRPC_PORT,
     ) -> None:
         container.reload()
-        address = address_of(container.attrs, GRPC_PORT)
+        address = address_of(container.attrs, port) if port == GRPC_PORT else f"127.0.0.1:{port}"
         super().__init__(mark=mark, model=model, log=log, grpc_address=address, command=command)
         self._client = client
         self._container = container
@@ -52,6 +63,20 @@ class DockerServer(TritonServer):
     def usage(self) -> ServerUsage | None:
         """What it takes; from the engine where its processes cannot be seen, as from within another container."""
         return super().usage() or (None if self._stopped else container_usage(self._container))
+
+    def _cause_of(self, error: ServerError) -> ServerError | None:
+        """Also that somebody keeps it from running, which is no fault of the candidate's."""
+        if self._is_paused():
+            words = last_words(read_log(self.log))
+            return ServerHungError(f"the container is paused: {error}", cause=Cause.HUNG, last_words=words)
+        return super()._cause_of(error)
+
+    def _is_paused(self) -> bool:
+        try:
+            self._container.reload()
+        except ENGINE_ERRORS:
+            return False
+        return bool(self._container.attrs["State"]["Paused"])
 
     def _end(self) -> End | None:
         return self._watch.end

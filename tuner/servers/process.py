@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -18,8 +17,11 @@ from tuner.errors import Cause, LaunchError
 from tuner.machine import Machine
 from tuner.servers import shim
 from tuner.servers.arguments import triton_arguments
+from tuner.servers.environment import resolved
+from tuner.servers.gpus import ALL, NONE, VISIBLE_DEVICES, process_environment
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import VARIABLE, Mark, marks_on_files
+from tuner.servers.ports import free_port
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.processes import end_processes
 from tuner.servers.protocols import Launch, Server
@@ -35,26 +37,43 @@ class ProcessLauncher:
     Args:
         installation: Which Triton.
         extra_args: More arguments for it, after all others.
+        gpus: Those that it may use: `all`, `none`, or a list of indices and UUIDs; None: as our own environment says.
+        environment: More variables; None as a value hands on our own.
+
+    Raises:
+        JobError: this machine has not got those GPUs.
     """
 
-    def __init__(self, installation: TritonInstallation, extra_args: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        installation: TritonInstallation,
+        extra_args: Sequence[str] = (),
+        *,
+        gpus: str | None = None,
+        environment: Mapping[str, str | None] | None = None,
+    ) -> None:
         self._installation = installation
         self._extra_args = tuple(extra_args)
+        self._gpus = gpus
+        self._devices = process_environment(gpus, Machine.here().gpus if gpus else ())
+        self._variables = environment or {}
 
     @property
     def description(self) -> str:
-        """Which Triton this is."""
-        return f"{self._installation.description} as a process"
+        """Which Triton this is, and what it is given."""
+        gpus = [f"GPUs {self._gpus}"] if self._gpus else []
+        variables = [f"variables {' '.join(sorted(self._variables))}"] if self._variables else []
+        return ", ".join([f"{self._installation.description} as a process", *gpus, *variables, *self._extra_args])
+
+    @property
+    def gpus(self) -> str:
+        """Those that a server sees: as asked, else what the environment lets it see."""
+        return self._gpus or os.environ.get(VISIBLE_DEVICES, ALL) or NONE
 
     @property
     def machine(self) -> Machine:
         """This one."""
         return Machine.here()
-
-    @property
-    def gpus(self) -> str:
-        """What the environment lets a process see, which its servers inherit."""
-        return os.environ.get("CUDA_VISIBLE_DEVICES", "all") or "none"
 
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
@@ -78,20 +97,17 @@ class ProcessLauncher:
 
     def remove_leftovers(self) -> int:
         """End the servers whose owner is gone, and remove their files. Returns how many servers that was."""
-        abandoned = end_processes(lambda mark: mark.abandoned)
-        abandoned |= {mark for mark in marks_on_files() if mark.abandoned}
-        for mark in abandoned:
-            mark.remove_files()
-        return len(abandoned)
+        return remove_leftover_processes()
 
     def close(self) -> None:
         """Nothing is held."""
 
     def _start(self, request: Launch) -> ProcessServer:
-        mark, port = Mark.new(), _free_port()
+        mark, port = Mark.new(), free_port()
         mark.folder.mkdir(mode=0o700)
+        asked = {**resolved(self._variables), **self._devices}
         try:
-            preparation = self._installation.prepare(mark.folder)
+            preparation = self._installation.prepare(mark.folder, {**os.environ, **asked})
             repository = _plain(request.repository, mark.folder)
             command = [
                 str(self._installation.binary),
@@ -102,11 +118,13 @@ class ProcessLauncher:
                 *self._extra_args,
             ]
             own = {VARIABLE: str(mark), "TMPDIR": str(mark.folder)}
-            process = _spawn(command, {**preparation.environment, **own}, request.log)
+            process = _spawn(command, {**asked, **preparation.environment, **own}, request.log)
         except BaseException:
             mark.remove_files()
             raise
-        assignments = [f"{name}={value}" for name, value in preparation.environment.items()]
+        # What is handed on is there for whoever repeats the command, too, and may be secret.
+        told = {name: value for name, value in asked.items() if self._variables.get(name, "") is not None}
+        assignments = [f"{name}={value}" for name, value in {**told, **preparation.environment}.items()]
         return ProcessServer(
             process,
             mark=mark,
@@ -115,6 +133,15 @@ class ProcessLauncher:
             grpc_address=f"127.0.0.1:{port}",
             command=shlex.join(["env", *assignments, *command]),
         )
+
+
+def remove_leftover_processes() -> int:
+    """End the servers whose owner is gone, whichever Triton they are, and remove their files. Returns how many."""
+    abandoned = end_processes(lambda mark: mark.abandoned)
+    abandoned |= {mark for mark in marks_on_files() if mark.abandoned}
+    for mark in abandoned:
+        mark.remove_files()
+    return len(abandoned)
 
 
 @cache
@@ -154,9 +181,3 @@ def _plain(repository: Path, folder: Path) -> Path:
     link = folder / "repository"
     link.symlink_to(repository)
     return link
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from tuner.errors import Cause, ServerDiedError
+from tuner.errors import Cause, ServerDiedError, ServerError
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.mark import Mark
 from tuner.servers.proc import describe_exit, oom_kills
@@ -22,6 +22,9 @@ from tuner.servers.usage import ProcessUsage, ServerUsage
 _GRACE_S = 5.0
 # Who presses Ctrl-C wants the terminal back.
 _HURRIED_GRACE_S = 1.0
+# A connection breaks a moment before whoever held its other end is known to be gone.
+_NOTICE_S = 0.5
+_LOOK_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class TritonServer(ABC):
             raise self._death("Triton", end)
         for stub in self._stubs:
             if not stub.alive:
+                if end := self._end_soon():
+                    raise self._death("Triton", end)
                 raise self._death(f"an instance of model {self.model!r}", End.by(stub.exit_code))
 
     def mind_model(self) -> None:
@@ -140,6 +145,13 @@ class TritonServer(ABC):
             self._remove()
             self._stopped = True
 
+    def _end_soon(self) -> End | None:
+        """How the server itself ended: all processes of a container end with it, and it is the last to be heard of."""
+        deadline = time.monotonic() + _NOTICE_S
+        while not (end := self._end()) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+        return end
+
     def _death(self, what: str, end: End) -> ServerDiedError:
         text = read_log(self.log)
         perhaps = end.killed and self.kernel_was_short_of_memory() is not False
@@ -157,4 +169,22 @@ class TritonServer(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         hurried = kind is not None and issubclass(kind, KeyboardInterrupt)
+        cause = self._cause_of(error) if isinstance(error, ServerError) else None
         self.stop(grace_s=_HURRIED_GRACE_S if hurried else _GRACE_S)
+        if cause:
+            raise cause from error
+
+    def _cause_of(self, error: ServerError) -> ServerError | None:
+        """What became of the server, where that says more than that a request failed."""
+        if isinstance(error, ServerDiedError):
+            return None
+        deadline = time.monotonic() + _NOTICE_S
+        while error.cause is Cause.CRASHED:
+            try:
+                self.check()
+            except ServerDiedError as death:
+                return death
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_LOOK_S)
+        return None

@@ -31,7 +31,10 @@ _REASONS = (
     re.compile(r"error while loading shared libraries: (?P<text>.*)"),
     re.compile(r"(?P<text>terminate called after throwing .*)"),
     re.compile(r"(?P<text>unrecognized option .*)"),
+    re.compile(r"(?P<text>option '[^']+' (?:requires|doesn't allow) an argument)"),
 )
+_VERSION = re.compile(r"\|\s*server_version\s*\|\s*(\S+)")
+_USAGE = re.compile(r"^Usage: tritonserver", re.MULTILINE)
 _SYNTAX = re.compile(r"Error parsing text-format inference\.ModelConfig: (?P<text>\d+:\d+: .*)")
 _STATUS = re.compile(
     r"^(?:Internal|Invalid argument|Not found|Unavailable|Unsupported|Unknown|Already exists)(?: - |: )"
@@ -98,6 +101,21 @@ def last_words(text: str) -> str:
     """The last lines that say something: no tables, no empty ones."""
     lines = [line.rstrip() for line in text.splitlines()]
     return "\n".join([line for line in lines if line and not line.startswith(("|", "+-"))][-_LAST_LINES:])
+
+
+def find_version(text: str) -> str | None:
+    """The version that a server tells at its start, such as `2.51.0`."""
+    match = _VERSION.search(text)
+    return match[1] if match else None
+
+
+def why_it_ended(text: str) -> str:
+    """In one line, why a server ended that was to start without a model."""
+    if reason := find_reason(text):
+        return reason.text
+    if _USAGE.search(text):
+        return "it does not understand its arguments"
+    return (last_words(text).splitlines() or ["it says nothing"])[-1]
 
 
 def _plain(text: str) -> str:

@@ -76,14 +76,14 @@ class Wheel:
         """The server's arguments that go with what was linked into `folder`."""
         return f"--backend-directory={folder / 'backends'}", f"--cache-directory={self.triton / 'caches'}"
 
-    def environment(self, folder: Path) -> Mapping[str, str]:
-        """The variables that make models import what the running Python imports."""
+    def environment(self, folder: Path, variables: Mapping[str, str]) -> Mapping[str, str]:
+        """The variables that make models import what the running Python imports, before what they have already."""
         packages = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
         return {
-            "LD_LIBRARY_PATH": _with(os.environ.get("LD_LIBRARY_PATH"), self.libraries, folder / "lib"),
-            "PYTHONPATH": _with(os.environ.get("PYTHONPATH"), *packages),
+            "LD_LIBRARY_PATH": _with(variables.get("LD_LIBRARY_PATH"), self.libraries, folder / "lib"),
+            "PYTHONPATH": _with(variables.get("PYTHONPATH"), *packages),
             # The stub's Python takes its virtual environment from the first python3 on PATH.
-            "PATH": _with(os.environ.get("PATH"), Path(sys.executable).parent),
+            "PATH": _with(variables.get("PATH"), Path(sys.executable).parent),
         }
 
 

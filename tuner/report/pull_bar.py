@@ -1,0 +1,71 @@
+"""An image on its way to the engine: a bar on a terminal, one line elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from tuner.quantities import format_duration, format_size
+from tuner.servers.docker_pull import Pull
+
+
+class PullBar:
+    """Shows pulls, one after the other. To be stopped at the end, as a pull may break off.
+
+    Args:
+        console: Where.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._began = 0.0
+
+    def see(self, pull: Pull) -> None:
+        """Show how far it is."""
+        if not self._began:
+            self._begin(pull)
+        if self._bar:
+            # The total grows, as the engine learns the sizes of layers one after the other.
+            self._bar.update(
+                self._task,
+                completed=pull.done_bytes,
+                total=pull.total_bytes or None,
+                layers=f"{pull.layers_done}/{pull.layers} layers",
+            )
+        if pull.ended:
+            took = format_duration(time.monotonic() - self._began)
+            self.stop()
+            if self._console.is_terminal:
+                self._line(f"pulled {pull.image}: {format_size(pull.total_bytes)} in {took}")
+
+    def stop(self) -> None:
+        """Take the bar away; harmless when there is none."""
+        self._began = 0.0
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _begin(self, pull: Pull) -> None:
+        self._began = time.monotonic()
+        self._line(f"pulling {pull.image}")
+        if not self._console.is_terminal:
+            return
+        self._bar = Progress(
+            BarColumn(bar_width=None),
+            DownloadColumn(binary_units=True),
+            TextColumn("{task.fields[layers]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            expand=True,
+        )
+        self._task = self._bar.add_task("", total=None, layers="")
+        self._bar.start()
+
+    def _line(self, text: str) -> None:
+        self._console.print(escape(text), highlight=False, soft_wrap=True)

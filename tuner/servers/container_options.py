@@ -1,0 +1,59 @@
+"""What a user asks of each container, beyond what serves the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.quantities import format_size
+from tuner.servers.mounts import UserMount
+
+_SHM_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class ContainerOptions:
+    """What a user asks of each container.
+
+    Attributes:
+        gpus: `all`, `none`, or a list of indices and UUIDs; None: no GPU, and nothing is said of them.
+        shm_bytes: Size of its /dev/shm, through which the Python backend hands its tensors.
+        memory_bytes: Limit on its memory, without swap; None: no limit.
+        mounts: What it sees beside the repository.
+        environment: Variables; None as a value hands on our own.
+        network: The network that it joins; None: the engine's default.
+        user: As whom it runs; None: as us.
+        more: Keywords of docker-py's `containers.create`.
+    """
+
+    gpus: str | None = None
+    shm_bytes: int = _SHM_BYTES
+    memory_bytes: int | None = None
+    mounts: tuple[UserMount, ...] = ()
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    network: str | None = None
+    user: str | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def on_host_network(self) -> bool:
+        """Whether its ports are this machine's own."""
+        return self.network == "host"
+
+    def words(self) -> Iterator[str]:
+        """What differs from the default, for the record of a study. Of variables only the names: they may be secret."""
+        if self.gpus:
+            yield f"GPUs {self.gpus}"
+        if self.shm_bytes != _SHM_BYTES:
+            yield f"shm {format_size(self.shm_bytes)}"
+        if self.memory_bytes is not None:
+            yield f"memory {format_size(self.memory_bytes)}"
+        yield from (f"mount {mount}" for mount in self.mounts)
+        if self.environment:
+            yield f"variables {' '.join(sorted(self.environment))}"
+        if self.network:
+            yield f"network {self.network}"
+        if self.user:
+            yield f"user {self.user}"
+        yield from (f"{name} {value}" for name, value in sorted(self.more.items()))

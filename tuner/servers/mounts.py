@@ -1,0 +1,62 @@
+"""What a user lets a container see beside the repository."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from docker.types import Mount
+
+_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class UserMount:
+    """A folder, a file or a volume of the engine's.
+
+    Attributes:
+        kind: `bind` for a path, `volume` for a volume.
+        source: The absolute path, or the volume's name.
+        target: Where the container sees it.
+        writable: Whether the container may write there.
+    """
+
+    kind: Literal["bind", "volume"]
+    source: str
+    target: str
+    writable: bool
+
+    def mount(self) -> Mount:
+        """As docker-py wants it."""
+        return Mount(self.target, self.source, type=self.kind, read_only=not self.writable)
+
+    def __str__(self) -> str:
+        """As `docker run --mount` wants it, which reads it as CSV."""
+        fields = [f"type={self.kind}", f"source={self.source}", f"target={self.target}"]
+        return ",".join(_csv(field) for field in [*fields, *([] if self.writable else ["readonly"])])
+
+
+def parse_mount(text: str) -> UserMount:
+    """Read `SRC:DST` or `SRC:DST:ro`; a `SRC` with a slash or a leading dot is a path, any other a volume's name.
+
+    Raises:
+        ValueError: one line that says what would be right.
+    """
+    source, *rest = str(text).split(":")
+    target, mode = (rest[0] if rest else ""), (rest[1] if len(rest) > 1 else "rw")
+    if not source or not target or len(rest) > 2 or mode not in {"ro", "rw"}:
+        raise ValueError(f"{text!r} is no mount; write it as SRC:DST or SRC:DST:ro")
+    if not target.startswith("/"):
+        raise ValueError(f"{text!r}: {target} is no place in a container; write an absolute path")
+    if "/" in source or source.startswith((".", "~")):
+        return UserMount("bind", str(Path(source).expanduser().absolute()), target, mode == "rw")
+    if not _VOLUME.fullmatch(source):
+        raise ValueError(f"{text!r}: {source} is no name of a volume; a folder is written with a slash, as ./{source}")
+    return UserMount("volume", source, target, mode == "rw")
+
+
+def _csv(field: str) -> str:
+    quoted = field.replace('"', '""')
+    return f'"{quoted}"' if set(field) & set(',"') else field
