@@ -162,8 +162,8 @@ def test_an_engine_that_is_stopped_ends_the_run_which_goes_on_when_it_is_back(
     slow_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    job = (slow_model, *IN_DOCKER, "--space", _space(tmp_path, 1, 2), "--out", out)
-    options = ("--max-concurrency", 1, "--budget", "12s", "--trials", 2)
+    job = (slow_model, *IN_DOCKER, "--space", _space(tmp_path, 1, 2, 3), "--out", out)
+    options = ("--max-concurrency", 2, "--slo", "p99=1ms")  # which nothing holds, so nothing is verified
     with own_engine() as own:
         monkeypatch.setenv("DOCKER_HOST", own.host)
         with _started(*job, *options) as run:
@@ -181,10 +181,10 @@ def test_an_engine_that_is_stopped_ends_the_run_which_goes_on_when_it_is_back(
 
         own.start()
         resumed = tritontune("run", *job, *options, "--resume")
-        assert resumed.returncode == 0, resumed.stderr
+        assert resumed.returncode == 3, resumed.stderr
         trials = Study.load(out / "study.db", "slow").trials
         assert trials[: len(finished)] == finished
-        assert [trial.number for trial in trials] == [0, 1]
+        assert [trial.number for trial in trials] == [0, 1, 2]
         assert own.docker("ps", "--all", "--quiet") == ""
 
 
