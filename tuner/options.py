@@ -25,12 +25,12 @@ from typing_extensions import Self
 from tuner.errors import JobError, nearest
 from tuner.load.requests.parameters import Parameter, parse_parameter
 from tuner.quantities import parse_duration, parse_size
-from tuner.servers.arguments import parse_triton_args
 from tuner.servers.docker_arguments import parse_docker_args
 from tuner.servers.endpoint import Endpoint, Header, Tls, parse_header
 from tuner.servers.environment import parse_environment
 from tuner.servers.gpus import VISIBLE_DEVICES, parse_gpus
 from tuner.servers.mounts import UserMount, parse_mount
+from tuner.servers.triton_args import parse_triton_args
 
 
 def _seconds(value: Any) -> Any:

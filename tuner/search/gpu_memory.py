@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from tuner.quantities import format_size
 from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE
@@ -166,5 +166,5 @@ def _lower_end(design: _Numbers, taken: _Numbers, at: _Numbers) -> float | None:
     left_over = taken - design @ coefficients
     spread = max(math.sqrt(float(left_over @ left_over) / freedom), _SPREAD * float(taken.mean()))
     leverage = float(at @ np.linalg.pinv(design.T @ design) @ at)
-    width = float(stats.t.ppf(_CONFIDENCE, freedom)) * spread * math.sqrt(1 + leverage)
+    width = float(special.stdtrit(freedom, _CONFIDENCE)) * spread * math.sqrt(1 + leverage)
     return float(at @ coefficients) - width

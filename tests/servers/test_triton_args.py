@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.servers.arguments import parse_triton_args
+from tuner.servers.triton_args import parse_triton_args
 
 
 def test_arguments_of_tritonserver() -> None:
