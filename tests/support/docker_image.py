@@ -34,11 +34,18 @@ def docker_engine() -> Iterator[docker.DockerClient]:
         yield client
         assert {volume.id for volume in client.volumes.list()} <= volumes
         assert not containers_of(os.getpid(), client)
+        assert not volumes_of(os.getpid(), client)
 
 
 def containers_of(pid: int, engine: docker.DockerClient) -> set[str]:
     """The names of the containers whose owner has or had this pid."""
     names = [container.name or "" for container in engine.containers.list(all=True)]
+    return {name for name in names if (mark := Mark.of(name)) and mark.pid == pid}
+
+
+def volumes_of(pid: int, engine: docker.DockerClient) -> set[str]:
+    """The names of the volumes whose owner has or had this pid."""
+    names = [str(volume.name) for volume in engine.volumes.list()]
     return {name for name in names if (mark := Mark.of(name)) and mark.pid == pid}
 
 

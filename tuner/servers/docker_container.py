@@ -15,6 +15,7 @@ from docker.types import LogConfig, Ulimit
 from tuner.servers.docker_binds import Bind
 from tuner.servers.docker_engine import engine_trouble
 from tuner.servers.docker_identity import Identity
+from tuner.servers.docker_volume import Volume
 
 GRPC_PORT = 8001
 
@@ -25,27 +26,31 @@ _REMOVAL_EVERY_S = 0.05
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """What to start. Its gRPC port is published on a free port of the loopback interface.
+    """What to start. Its gRPC port is published on a free port.
 
     Attributes:
         name: Of the container; known before the container is there, so that it can be removed whatever happens.
         image: Name or id.
         arguments: The command line within.
-        binds: Files and folders of this machine that it sees.
+        binds: Files and folders of this machine, and volumes, that it sees.
         labels: How its leftovers are known.
         identity: As whom it runs.
         shm_bytes: Size of its /dev/shm, through which the Python backend hands its tensors.
         memory_bytes: Limit on its memory, without swap; None: no limit.
+        publish_on: The address of the engine's machine on which its port is published.
+        network: That it joins; None: the engine's default.
     """
 
     name: str
     image: str
     arguments: tuple[str, ...]
-    binds: tuple[Bind, ...]
+    binds: tuple[Bind | Volume, ...]
     labels: Mapping[str, str]
     identity: Identity
     shm_bytes: int
     memory_bytes: int | None
+    publish_on: str = "127.0.0.1"
+    network: str | None = None
 
     def create(self, client: DockerClient) -> Container:
         """Make the container, without starting it. Raises docker-py's errors."""
@@ -56,7 +61,8 @@ class ContainerSpec:
             name=self.name,
             labels=dict(self.labels),
             mounts=[bind.mount() for bind in self.binds],
-            ports={f"{GRPC_PORT}/tcp": ("127.0.0.1", 0)},
+            ports={f"{GRPC_PORT}/tcp": (self.publish_on, 0)},
+            network=self.network,
             shm_size=self.shm_bytes,
             mem_limit=self.memory_bytes,
             memswap_limit=self.memory_bytes,
@@ -76,7 +82,9 @@ class ContainerSpec:
     def _options(self) -> Iterator[str]:
         who = self.identity
         yield f"--name={self.name}"
-        yield f"--publish=127.0.0.1::{GRPC_PORT}"
+        yield f"--publish={self.publish_on}::{GRPC_PORT}"
+        if self.network is not None:
+            yield f"--network={self.network}"
         yield f"--shm-size={self.shm_bytes}"
         if self.memory_bytes is not None:
             yield f"--memory={self.memory_bytes}"

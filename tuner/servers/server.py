@@ -14,7 +14,7 @@ from typing_extensions import Self
 from tuner.errors import Cause, ServerDiedError
 from tuner.servers.mark import Mark
 from tuner.servers.proc import describe_exit, oom_kills
-from tuner.servers.stubs import Stub, await_end, stubs_of, want_to_finalize
+from tuner.servers.stubs import AnyStub, await_end, stubs_of, want_to_finalize
 from tuner.servers.triton_log import last_words, read_log, tells_of_memory
 
 _GRACE_S = 5.0
@@ -60,7 +60,7 @@ class TritonServer(ABC):
         self.log = log
         self._grpc_address = grpc_address
         self._command = command
-        self._stubs: tuple[Stub, ...] = ()
+        self._stubs: tuple[AnyStub, ...] = ()
         self._oom_kills = oom_kills()
         self._stopped = False
 
@@ -105,9 +105,13 @@ class TritonServer(ABC):
             if not stub.alive:
                 raise self._death(f"an instance of model {self.model!r}", End.by(stub.exit_code))
 
+    def find_stubs(self) -> tuple[AnyStub, ...]:
+        """The processes of Python instances as they are now, ended ones included."""
+        return stubs_of(self.pid)
+
     def mind_stubs(self) -> None:
         """Take note of the processes of Python instances as they are now; from here on `check` minds them, too."""
-        self._stubs = stubs_of(self.pid)
+        self._stubs = self.find_stubs()
 
     def kernel_was_short_of_memory(self) -> bool | None:
         """Whether the kernel has killed anything for want of memory since the start; None where it does not say."""
