@@ -94,19 +94,20 @@ def test_models_are_copied_once_and_anew_when_they_change(
     monkeypatch.setattr(docker.models.containers.Container, "put_archive", note)
     launcher.launch(staged).stop()
     launcher.launch(staged).stop()
-    assert copied == ["/tritontune/files", "/tritontune/run", "/tritontune/run"]
+    assert copied.count("/tritontune/files") == 1
+    assert copied.count("/tritontune/run") >= 2
     code = model_repository.path / "identity" / "1" / "model.py"
     code.write_text(code.read_text() + "\nraise ValueError('these are other weights')\n")
     with pytest.raises(Exception, match="these are other weights"):
         launcher.launch(staged)
-    assert copied[3:] == ["/tritontune/files", "/tritontune/run"]
+    assert copied.count("/tritontune/files") == 2
 
     # An engine's volumes can be removed by others between two launches.
     (name,) = volumes_of(os.getpid(), engine)
     engine.volumes.get(name).remove()
     with pytest.raises(Exception, match="these are other weights"):
         launcher.launch(staged)
-    del launcher
+    assert copied.count("/tritontune/files") == 3
 
 
 def test_the_volume_of_the_models_goes_with_the_launcher(staged: Launch, engine: docker.DockerClient) -> None:
@@ -117,21 +118,19 @@ def test_the_volume_of_the_models_goes_with_the_launcher(staged: Launch, engine:
     assert not volumes_of(os.getpid(), engine)
 
 
-@pytest.mark.parametrize("uid", [0, 65534])
 def test_a_model_may_write_beside_itself_and_not_to_its_files(
-    uid: int, launcher: DockerLauncher, staged: Launch, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+    launcher: DockerLauncher, staged: Launch, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if os.getuid() != 0:
-        pytest.skip("only root can play another user")
-    monkeypatch.setattr(os, "getuid", lambda: uid)
-    monkeypatch.setattr(os, "getgid", lambda: uid)
-    monkeypatch.setattr(os, "getgroups", list)
+    if os.getuid() == 0:  # any other user is more of a test; only root can play one
+        monkeypatch.setattr(os, "getuid", lambda: 65534)
+        monkeypatch.setattr(os, "getgid", lambda: 65534)
+        monkeypatch.setattr(os, "getgroups", list)
     with launcher.launch(staged) as server:
         container = container_of(server, engine)
         beside = "/tritontune/run/repository/identity/1"
         assert container.exec_run(["touch", f"{beside}/cache"]).exit_code == 0
-        done, said = container.exec_run(["sh", "-c", f": >> $(readlink {beside}/model.py)"])
-        assert done != 0
+        code, said = container.exec_run(["sh", "-c", f": >> $(readlink {beside}/model.py)"], user="0")
+        assert code != 0
         assert b"Read-only" in said
 
 

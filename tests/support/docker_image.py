@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def docker_engine() -> Iterator[docker.DockerClient]:
     with closing(docker.DockerClient.from_env()) as client:
         volumes = {volume.id for volume in client.volumes.list()}
         yield client
+        gc.collect()  # launchers that a traceback holds, with the volumes of their models
         assert {volume.id for volume in client.volumes.list()} <= volumes
         assert not containers_of(os.getpid(), client)
         assert not volumes_of(os.getpid(), client)

@@ -38,13 +38,13 @@ def remove_leftovers(client: DockerClient) -> int:
     with engine_trouble():
         judge = _Judge(client)
         containers = [
-            (container.name or "", container.attrs["Labels"])
+            (container.attrs["Names"][0].removeprefix("/"), container.attrs["Labels"])
             for container in client.containers.list(all=True, filters={"label": _MARK_LABEL}, sparse=True)
         ]
         volumes = [
             (str(volume.name), volume.attrs["Labels"]) for volume in client.volumes.list(filters={"label": _MARK_LABEL})
         ]
-        names = [name.removeprefix("/") for name, labels in containers if judge.is_abandoned(labels)]
+        names = [name for name, labels in containers if judge.is_abandoned(labels)]
         left = [name for name, labels in volumes if judge.is_abandoned(labels)]
         for name in names:
             remove_container(client, name)

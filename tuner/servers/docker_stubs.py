@@ -71,7 +71,7 @@ class DistantStubs:
             name = f"stubs {self._container.name}"
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
-        return tuple(DistantStub(pid, self._files.get(pid), self._states) for pid in sorted(self._states))
+        return tuple(DistantStub(pid, self._files.get(pid), self._states) for pid in sorted(self._states.copy()))
 
     def close(self) -> None:
         """Ask no more."""
@@ -95,8 +95,9 @@ class DistantStubs:
         for pid, (_, words) in stubs.items():
             if len(words) > 1 and pid not in self._files:
                 self._files[pid] = self._here(Path(words[1]))
-        for pid in {*self._states, *stubs}:
-            self._states[pid] = pid in stubs and not stubs[pid][0].startswith("Z")
+        for pid in self._states.keys() - stubs.keys():
+            del self._states[pid]
+        self._states.update({pid: not state.startswith("Z") for pid, (state, _) in stubs.items()})
 
 
 def _is_stub(words: list[str]) -> bool:
