@@ -36,8 +36,10 @@ def nothing_else_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def launcher() -> DockerLauncher:
-    return DockerLauncher(IMAGE, always_copy=True)
+def launcher() -> Iterator[DockerLauncher]:
+    launcher = DockerLauncher(IMAGE, always_copy=True)
+    yield launcher
+    launcher.close()
 
 
 @pytest.fixture
@@ -152,8 +154,10 @@ def test_a_file_that_cannot_be_copied_ends_the_run(
 
 class TestWhatTheEngineSees:
     @pytest.fixture
-    def launcher(self) -> DockerLauncher:
-        return DockerLauncher(IMAGE)
+    def launcher(self) -> Iterator[DockerLauncher]:
+        launcher = DockerLauncher(IMAGE)
+        yield launcher
+        launcher.close()
 
     @staticmethod
     def _kinds(server: Server, engine: docker.DockerClient) -> set[str]:

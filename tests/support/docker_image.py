@@ -18,6 +18,8 @@ from tuner.servers.mark import Mark
 from tuner.servers.protocols import Server
 
 IMAGE = "tritontune-cpu:test"
+TUNER_IMAGE = "tritontune:test"
+"""tritontune itself."""
 
 
 @contextmanager

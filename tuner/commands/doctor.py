@@ -17,8 +17,9 @@ from tuner.errors import TritontuneError, TuningError
 from tuner.machine import Machine
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.tunable import why_not_tunable
-from tuner.servers.docker import engine_problem
+from tuner.servers.docker import engine_problem, remove_docker_leftovers
 from tuner.servers.installation import find_triton
+from tuner.servers.process import remove_process_leftovers
 
 
 class State(Enum):
@@ -67,6 +68,7 @@ def checks(repository: Path | None, triton_path: Path | None, image: str | None)
     # One way to a server is enough.
     yield from _triton(triton_path, State.NOT_NEEDED if image and docker.state is State.OK else State.FIX)
     yield docker
+    yield _leftovers(with_docker=engine_problem(None) is None)
     machine = Machine.here()
     yield Check("cpu", State.OK, f"{machine.cpus} cores")
     gpus = ", ".join(f"{gpu.name} ({gpu.memory_bytes / 2**30:.0f} GiB)" for gpu in machine.gpus)
@@ -92,6 +94,17 @@ def _docker(image: str | None) -> Check:
         return Check("docker", State.FIX if image else State.NOT_NEEDED, problem)
     has = f"has the image {image}" if image else "is not needed; name an image to use it, with --image"
     return Check("docker", State.OK, f"the engine answers, and {has}")
+
+
+def _leftovers(*, with_docker: bool) -> Check:
+    try:
+        count = remove_process_leftovers() + (remove_docker_leftovers() if with_docker else 0)
+    except TritontuneError as error:
+        return Check("leftovers", State.FIX, str(error))
+    servers = f"{count} server{'s' * (count > 1)}"
+    return Check(
+        "leftovers", State.OK, f"removed {servers} of runs that were killed" if count else "none of killed runs"
+    )
 
 
 def _ports() -> Check:

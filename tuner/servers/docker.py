@@ -24,7 +24,7 @@ from tuner.servers.mark import Mark
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.readiness import await_ready
 
-__all__ = ["DockerLauncher", "engine_problem"]
+__all__ = ["DockerLauncher", "engine_problem", "remove_docker_leftovers"]
 
 
 class DockerLauncher:
@@ -82,8 +82,11 @@ class DockerLauncher:
         Raises:
             TuningError: the engine does not do it.
         """
-        with closing(connect()) as client:
-            return remove_leftovers(client)
+        return remove_docker_leftovers()
+
+    def close(self) -> None:
+        """Remove what was kept for the next launch, as the end of the process does; another launch may follow."""
+        self._supplier.close()
 
     def _start(self, request: Launch) -> DockerServer:
         while True:
@@ -135,6 +138,12 @@ class DockerLauncher:
             network=site.network,
         )
         return replace(spec, publish_on=site.publish_on if self._has_address else site.publish_at_worst_on)
+
+
+def remove_docker_leftovers() -> int:
+    """See `DockerLauncher.remove_leftovers`."""
+    with closing(connect()) as client:
+        return remove_leftovers(client)
 
 
 def _run(client: DockerClient, spec: ContainerSpec, supply: Supply) -> Container:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 
@@ -35,6 +35,7 @@ class ModelFiles:
         self._image = image
         self._copied: dict[Path, _State] = {}
         self._volume: Volume | None = None
+        self._remove: Callable[[], object] = lambda: None
 
     def bring(self, client: DockerClient, site: Site, files: Iterable[Path]) -> Volume:
         """The volume, for reading, with these files in it as they are now: only what it lacks is copied.
@@ -56,6 +57,10 @@ class ModelFiles:
         """Where a container sees a file, which is given by its absolute path here."""
         return _TARGET.joinpath(*file.parts[1:])
 
+    def close(self) -> None:
+        """Remove the volume; it is made again when it is needed."""
+        self._remove()
+
     def _present(self, client: DockerClient) -> Volume | None:
         """The volume, unless somebody has removed it, as `docker volume prune` does between two launches."""
         if self._volume:
@@ -65,10 +70,11 @@ class ModelFiles:
         return None
 
     def _made(self, site: Site) -> Volume:
+        self.close()
         mark = Mark.new()
         self._copied.clear()
         self._volume = Volume(f"{mark}-files", _TARGET, labels_of(mark, site))
-        weakref.finalize(self, _remove, os.getpid(), self._volume.name)
+        self._remove = weakref.finalize(self, _remove, os.getpid(), self._volume.name)
         return self._volume
 
     def _copy(self, client: DockerClient, volume: Volume, files: list[Path]) -> None:

@@ -91,6 +91,10 @@ class Supplier:
             files = self._files.bring(client, site, linked_files(repository))
             return Supply(repository, _COPY / _NAME, (own, files), copied=True)
 
+    def close(self) -> None:
+        """Remove what was kept for the next container; it is made again when it is needed."""
+        self._files.close()
+
     def _sees(self, client: DockerClient, site: Site, repository: Path, mark: Mark) -> bool:
         if self._always_copy:
             return False

@@ -67,11 +67,7 @@ class ProcessLauncher:
 
     def remove_leftovers(self) -> int:
         """End the servers whose owner is gone, and remove their files. Returns how many servers that was."""
-        abandoned = end_processes(lambda mark: mark.abandoned)
-        abandoned |= {mark for mark in marks_on_files() if mark.abandoned}
-        for mark in abandoned:
-            mark.remove_files()
-        return len(abandoned)
+        return remove_process_leftovers()
 
     def _start(self, request: Launch) -> ProcessServer:
         mark, port = Mark.new(), _free_port()
@@ -101,6 +97,15 @@ class ProcessLauncher:
             grpc_address=f"127.0.0.1:{port}",
             command=shlex.join(["env", *assignments, *command]),
         )
+
+
+def remove_process_leftovers() -> int:
+    """End the servers of this machine whose owner is gone, and remove their files. Returns how many servers that was."""
+    abandoned = end_processes(lambda mark: mark.abandoned)
+    abandoned |= {mark for mark in marks_on_files() if mark.abandoned}
+    for mark in abandoned:
+        mark.remove_files()
+    return len(abandoned)
 
 
 @cache
