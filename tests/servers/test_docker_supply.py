@@ -9,6 +9,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.models.containers import Container
 from support.docker_image import IMAGE, container_of, containers_of, docker_engine, volumes_of
 from support.launcher_contract import LauncherContract, Traces, infer
 from support.repositories import ModelRepositoryFactory
@@ -18,6 +19,7 @@ from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
 from tuner.servers import docker_supply
 from tuner.servers.docker import DockerLauncher
+from tuner.servers.docker_binds import Bind, binds_of
 from tuner.servers.protocols import Launch, Server
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
@@ -87,13 +89,13 @@ def test_models_are_copied_once_and_anew_when_they_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     copied: list[str] = []
-    put = docker.models.containers.Container.put_archive
+    put = Container.put_archive
 
-    def note(container: docker.models.containers.Container, path: str, data: object) -> bool:
+    def note(container: Container, path: str, data: Iterator[bytes]) -> bool:
         copied.append(path)
-        return put(container, path, data)  # type: ignore[arg-type]
+        return put(container, path, data)
 
-    monkeypatch.setattr(docker.models.containers.Container, "put_archive", note)
+    monkeypatch.setattr(Container, "put_archive", note)
     launcher.launch(staged).stop()
     launcher.launch(staged).stop()
     assert copied.count("/tritontune/files") == 1
@@ -196,12 +198,10 @@ class TestWhatTheEngineSees:
     def test_a_folder_that_is_not_there_is_not(
         self, launcher: DockerLauncher, staged: Launch, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        binds_of = docker_supply.binds_of
-
-        def elsewhere(repository: Path) -> tuple[docker_supply.Bind, ...]:
+        def elsewhere(repository: Path) -> tuple[Bind, ...]:
             """As if the engine's machine had no such folders."""
             first, *others = binds_of(repository)
-            return (first, *(docker_supply.Bind(Path("/nowhere") / bind.source.name, bind.target) for bind in others))
+            return (first, *(Bind(Path("/nowhere") / bind.source.name, bind.target) for bind in others))
 
         monkeypatch.setattr(docker_supply, "binds_of", elsewhere)
         with launcher.launch(staged) as server:

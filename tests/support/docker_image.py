@@ -43,7 +43,7 @@ def docker_engine() -> Iterator[docker.DockerClient]:
 
 def containers_of(pid: int, engine: docker.DockerClient) -> set[str]:
     """The names of the containers whose owner has or had this pid."""
-    names = [container.name or "" for container in engine.containers.list(all=True)]
+    names = [container.name or "" for container in engine.containers.list(all=True, ignore_removed=True)]
     return {name for name in names if (mark := Mark.of(name)) and mark.pid == pid}
 
 

@@ -101,10 +101,9 @@ def _leftovers(*, with_docker: bool) -> Check:
         count = remove_process_leftovers() + (remove_docker_leftovers() if with_docker else 0)
     except TritontuneError as error:
         return Check("leftovers", State.FIX, str(error))
-    servers = f"{count} server{'s' * (count > 1)}"
-    return Check(
-        "leftovers", State.OK, f"removed {servers} of runs that were killed" if count else "none of killed runs"
-    )
+    if not count:
+        return Check("leftovers", State.OK, "none of killed runs")
+    return Check("leftovers", State.OK, f"removed {count} server{'s' * (count > 1)} of killed runs")
 
 
 def _ports() -> Check:

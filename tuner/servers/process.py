@@ -100,7 +100,7 @@ class ProcessLauncher:
 
 
 def remove_process_leftovers() -> int:
-    """End the servers of this machine whose owner is gone, and remove their files. Returns how many servers that was."""
+    """See `ProcessLauncher.remove_leftovers`."""
     abandoned = end_processes(lambda mark: mark.abandoned)
     abandoned |= {mark for mark in marks_on_files() if mark.abandoned}
     for mark in abandoned:
