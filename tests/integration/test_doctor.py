@@ -19,6 +19,7 @@ def test_all_is_well(slow_model: Path) -> None:
         "triton",
         "libpython",
         "docker",
+        "leftovers",
         "cpu",
         "gpu",
         "ports",

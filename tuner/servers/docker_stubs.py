@@ -16,6 +16,7 @@ from tuner.servers.stubs import PROGRAM_NAMES
 
 # The engine runs a `ps` for each look, on the machine that is measured.
 _LOOK_EVERY_S = 2.0
+_JOIN_S = 5.0
 _COLUMNS = "-eo pid,stat,args"
 
 
@@ -77,7 +78,7 @@ class DistantStubs:
         """Ask no more."""
         self._closing.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
         while not self._closing.wait(_LOOK_EVERY_S):
