@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
+from support.certificates import Certificates
 from support.docker_image import IMAGE, docker_engine
 from support.engine_cable import Cable
 from support.launcher_contract import await_death
 from support.repositories import ModelRepositoryFactory
+from support.tls_proxy import tls_proxy
 
 from tuner.errors import TuningError
 from tuner.servers import docker_engine as engine_module
@@ -133,3 +136,22 @@ def test_an_engine_that_goes_away_under_a_server(
     with pytest.raises(docker.errors.NotFound):
         engine.containers.get(str(server.mark))
     gc.collect()  # of those sockets, while they may be complained about
+
+
+@pytest.mark.docker
+def test_an_engine_over_tls(
+    engine: docker.DockerClient, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine.ping()
+    files = {"ca.pem": certificates.ca, "cert.pem": certificates.client, "key.pem": certificates.client_key}
+    for name, source in files.items():
+        shutil.copy(str(source), tmp_path / name)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.other_ca))
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    serving = certificates.serving(mutual=True)
+    with Cable.over_tcp() as host, tls_proxy(host.removeprefix("tcp://"), serving) as address:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://localhost:{address.rpartition(':')[2]}")
+        assert engine_problem(IMAGE) is None
+        shutil.copy(certificates.other_ca, tmp_path / "ca.pem")
+        assert_problem("the Docker engine cannot be trusted, or does not trust us: ")

@@ -86,3 +86,7 @@ def test_a_tuner_beside_the_server_has_its_kernel_wherever_the_engine_listens() 
     site = Site(ELSEWHERE, CONTAINER, ("tuners",))
     assert not site.is_distant
     assert site.publish_on == "127.0.0.1"
+
+
+def test_a_tuner_on_the_network_of_another_container_reaches_the_servers_own_address() -> None:
+    assert address_of(attributes(bridge=ELSEWHERE), 8001, Site(container=CONTAINER)) == f"{ELSEWHERE}:8001"

@@ -23,12 +23,12 @@ TUNER_IMAGE = "tritontune:test"
 
 
 @contextmanager
-def docker_engine() -> Iterator[docker.DockerClient]:
+def docker_engine(*more_images: str) -> Iterator[docker.DockerClient]:
     """A client of the engine, and at the end a look at what the tests of this process left there.
 
     Without engine or image the tests are skipped, but fail where CI=true says that both must be there.
     """
-    if problem := engine_problem(IMAGE):
+    if problem := next(filter(None, map(engine_problem, (IMAGE, *more_images))), None):
         if os.environ.get("CI") == "true":
             pytest.fail(problem)
         pytest.skip(problem)

@@ -22,9 +22,13 @@ def address_of(attributes: Mapping[str, Any], port: int, site: Site) -> str:
         site: Where the engine is.
     """
     settings = attributes["NetworkSettings"]
-    for name, network in settings["Networks"].items():
-        if network["IPAddress"] and (name in site.networks or _is_on_this_machine(network, site)):
+    networks = {name: network for name, network in settings["Networks"].items() if network["IPAddress"]}
+    for name, network in networks.items():
+        if name in site.networks or _is_on_this_machine(network, site):
             return f"{network['IPAddress']}:{port}"
+    if site.container and "host" not in site.networks and networks:
+        # Our own network is another container's; nothing is published where we could reach it.
+        return f"{next(iter(networks.values()))['IPAddress']}:{port}"
     published = (settings["Ports"] or {}).get(f"{port}/tcp") or [{"HostPort": "0"}]
     return f"{site.publish_on}:{published[0]['HostPort']}"
 

@@ -37,10 +37,18 @@ def connect(*, timeout_s: int = _CALL_S) -> DockerClient:
     """
     with engine_trouble():
         # Unlike docker-py itself, which asks for the version when a client is made, this closes what it opens.
-        with closing(DockerClient.from_env(timeout=timeout_s, version=_SOME_VERSION)) as probe:
+        with closing(_client(timeout_s, _SOME_VERSION)) as probe:
             _knock(probe, timeout_s)
             version = probe.version(api_version=False)["ApiVersion"]
-        return DockerClient.from_env(timeout=timeout_s, version=version)
+        return _client(timeout_s, version)
+
+
+def _client(timeout_s: int, version: str) -> DockerClient:
+    client = DockerClient.from_env(timeout=timeout_s, version=version)
+    if isinstance(client.api.verify, str):
+        # Else REQUESTS_CA_BUNDLE and its like would win over the engine's own CA.
+        client.api.trust_env = False
+    return client
 
 
 def engine_problem(image: str | None) -> str | None:
