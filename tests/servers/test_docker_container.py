@@ -79,3 +79,9 @@ def test_root_has_a_home_already(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("someone")
 def test_to_a_rootless_engine_root_within_is_its_user() -> None:
     assert our_identity(["name=seccomp,profile=default", "name=rootless"], raise_limits=True) == Identity(user="0:0")
+
+
+def test_a_port_and_a_network_for_who_is_elsewhere() -> None:
+    options = shlex.split(str(replace(SPEC, publish_on="192.0.2.1", network="tuners")))
+    assert "--publish=192.0.2.1::8001" in options
+    assert "--network=tuners" in options

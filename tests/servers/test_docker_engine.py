@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import gc
-import os
+import shutil
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
+from support.certificates import Certificates
 from support.docker_image import IMAGE, docker_engine
+from support.engine_cable import Cable
 from support.launcher_contract import await_death
 from support.repositories import ModelRepositoryFactory
+from support.tls_proxy import tls_proxy
 
 from tuner.errors import TuningError
 from tuner.servers import docker_engine as engine_module
@@ -19,53 +21,6 @@ from tuner.servers.docker import DockerLauncher, engine_problem
 from tuner.servers.docker_engine import connect
 from tuner.servers.docker_server import DockerServer
 from tuner.servers.protocols import Launch
-
-_ENGINE = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-
-
-class Cable:
-    """A socket that leads to the engine, until it is cut."""
-
-    def __init__(self, path: Path) -> None:
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._ends: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def cut(self) -> None:
-        """Leave nobody at the other end."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join(5)
-        for end in self._ends:
-            end.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(5)
-        for end in (self._listener, *self._ends):
-            end.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(_ENGINE)
-            self._ends += [near, far]
-            for source, target in ((near, far), (far, near)):
-                self._threads.append(threading.Thread(target=_pass_on, args=(source, target)))
-                self._threads[-1].start()
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:  # cut
-        return
 
 
 @pytest.fixture
@@ -124,9 +79,16 @@ def test_an_address_that_leads_nowhere(host: str, monkeypatch: pytest.MonkeyPatc
     assert_problem("the Docker engine cannot be used: ")
 
 
-def test_an_engine_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2375")
-    assert_problem("DOCKER_HOST names an engine on another machine")
+def test_a_machine_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere.invalid:2375")
+    assert_problem("the Docker engine does not answer at tcp://elsewhere.invalid:2375: ")
+
+
+def test_a_machine_without_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{port}")
+    assert_problem(f"the Docker engine does not answer at tcp://127.0.0.1:{port}: Connection refused")
 
 
 @pytest.mark.docker
@@ -150,7 +112,7 @@ def test_an_image_that_is_not_there(engine: docker.DockerClient) -> None:
 def test_an_engine_that_goes_away_under_a_server(
     engine: docker.DockerClient, path: Path, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
-    cable = Cable(path)
+    cable = Cable.at_file(path)
     request = Launch(model_repository.path, model_repository.add("identity"), tmp_path / "server.log", 60)
     try:
         server = DockerLauncher(IMAGE).launch(request)
@@ -166,7 +128,7 @@ def test_an_engine_that_goes_away_under_a_server(
         DockerLauncher(IMAGE).launch(request)
 
     path.unlink()
-    cable = Cable(path)
+    cable = Cable.at_file(path)
     try:
         server.stop()
     finally:
@@ -174,3 +136,22 @@ def test_an_engine_that_goes_away_under_a_server(
     with pytest.raises(docker.errors.NotFound):
         engine.containers.get(str(server.mark))
     gc.collect()  # of those sockets, while they may be complained about
+
+
+@pytest.mark.docker
+def test_an_engine_over_tls(
+    engine: docker.DockerClient, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine.ping()
+    files = {"ca.pem": certificates.ca, "cert.pem": certificates.client, "key.pem": certificates.client_key}
+    for name, source in files.items():
+        shutil.copy(str(source), tmp_path / name)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.other_ca))
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    serving = certificates.serving(mutual=True)
+    with Cable.over_tcp() as host, tls_proxy(host.removeprefix("tcp://"), serving) as address:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://localhost:{address.rpartition(':')[2]}")
+        assert engine_problem(IMAGE) is None
+        shutil.copy(certificates.other_ca, tmp_path / "ca.pem")
+        assert_problem("the Docker engine cannot be trusted, or does not trust us: ")

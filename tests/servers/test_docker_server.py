@@ -162,7 +162,7 @@ def test_a_container_that_someone_else_removes(launch: Callable[..., Server], en
 
 
 def test_a_paused_container_is_removed_all_the_same(launch: Callable[..., Server], engine: docker.DockerClient) -> None:
-    server = launch("finalizes", config_text(goodbye="/dev/null"))
+    server = launch("finalizes")
     container_of(server, engine).pause()
     with pytest.raises(triton.InferenceServerException, match="Deadline"):
         infer(server, "finalizes", timeout_s=0.3)

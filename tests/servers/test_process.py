@@ -131,7 +131,7 @@ def test_a_signal_that_ended_an_instance_is_named(launch: Callable[..., ProcessS
 
 
 def test_stopping_after_a_crash_does_not_wait(launch: Callable[..., ProcessServer], traces: Traces) -> None:
-    server = launch("finalizes", config_text(instances=2, goodbye="/dev/null"))
+    server = launch("finalizes", config_text(instances=2))
     children(server)[0].kill()
     await_death(server)
     began = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 from collections.abc import Iterator
@@ -17,28 +18,38 @@ from tuner.servers.mark import Mark
 from tuner.servers.protocols import Server
 
 IMAGE = "tritontune-cpu:test"
+TUNER_IMAGE = "tritontune:test"
+"""tritontune itself."""
 
 
 @contextmanager
-def docker_engine() -> Iterator[docker.DockerClient]:
+def docker_engine(*more_images: str) -> Iterator[docker.DockerClient]:
     """A client of the engine, and at the end a look at what the tests of this process left there.
 
     Without engine or image the tests are skipped, but fail where CI=true says that both must be there.
     """
-    if problem := engine_problem(IMAGE):
+    if problem := next(filter(None, map(engine_problem, (IMAGE, *more_images))), None):
         if os.environ.get("CI") == "true":
             pytest.fail(problem)
         pytest.skip(problem)
     with closing(docker.DockerClient.from_env()) as client:
         volumes = {volume.id for volume in client.volumes.list()}
         yield client
+        gc.collect()  # launchers that a traceback holds, with the volumes of their models
         assert {volume.id for volume in client.volumes.list()} <= volumes
         assert not containers_of(os.getpid(), client)
+        assert not volumes_of(os.getpid(), client)
 
 
 def containers_of(pid: int, engine: docker.DockerClient) -> set[str]:
     """The names of the containers whose owner has or had this pid."""
-    names = [container.name or "" for container in engine.containers.list(all=True)]
+    names = [container.name or "" for container in engine.containers.list(all=True, ignore_removed=True)]
+    return {name for name in names if (mark := Mark.of(name)) and mark.pid == pid}
+
+
+def volumes_of(pid: int, engine: docker.DockerClient) -> set[str]:
+    """The names of the volumes whose owner has or had this pid."""
+    names = [str(volume.name) for volume in engine.volumes.list()]
     return {name for name in names if (mark := Mark.of(name)) and mark.pid == pid}
 
 

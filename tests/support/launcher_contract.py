@@ -237,13 +237,10 @@ class LauncherContract(CandidateContract):
         with pytest.raises(ServerDiedError):
             server.check()
 
-    def test_stop_lets_a_model_finalize(
-        self, launcher: Launcher, request_for: Callable[..., Launch], tmp_path: Path
-    ) -> None:
-        goodbye = tmp_path / "model_repository" / "goodbye"
-        server = launcher.launch(request_for("finalizes", config=config_text(goodbye=goodbye)))
-        server.stop()
-        assert goodbye.read_text(encoding="utf-8") == "finalizes_0_0\n"
+    def test_stop_lets_a_model_finalize(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
+        request = request_for("finalizes")
+        launcher.launch(request).stop()
+        assert "goodbye from finalizes_0_0\n" in request.log.read_text(encoding="utf-8")
 
     def test_stop_of_a_model_that_hangs(
         self, launcher: Launcher, request_for: Callable[..., Launch], traces: Traces

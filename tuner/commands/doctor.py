@@ -18,10 +18,9 @@ from tuner.machine import Machine
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.tunable import why_not_tunable
 from tuner.nvml import Gpu
-from tuner.servers.choose import DEFAULT_IMAGE
-from tuner.servers.docker import DockerLauncher, engine_problem
+from tuner.servers.docker import engine_problem, remove_docker_leftovers
 from tuner.servers.installation import find_triton
-from tuner.servers.process import remove_leftover_processes
+from tuner.servers.process import remove_process_leftovers
 
 
 class State(Enum):
@@ -113,8 +112,8 @@ def _ports() -> Check:
 def _leftovers() -> Check:
     """Of runs that were killed; what it finds it removes."""
     try:
-        servers = remove_leftover_processes()
-        containers = 0 if engine_problem(None) else DockerLauncher(DEFAULT_IMAGE).remove_leftovers()
+        servers = remove_process_leftovers()
+        containers = 0 if engine_problem(None) else remove_docker_leftovers()
     except TritontuneError as error:
         return Check("leftovers", State.FIX, f"of killed runs, which cannot be removed: {error}")
     found = [_count(servers, "server"), _count(containers, "container")]

@@ -1,13 +1,13 @@
-"""Starts Triton in containers of this machine's Docker engine."""
+"""Starts Triton in containers of a Docker engine."""
 
 from __future__ import annotations
 
-import socket
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from docker import DockerClient
@@ -18,13 +18,16 @@ from tuner.errors import Cause, JobError, LaunchError
 from tuner.machine import Machine
 from tuner.servers.arguments import BARE, triton_arguments
 from tuner.servers.container_options import ContainerOptions
-from tuner.servers.docker_binds import Bind, binds_of
 from tuner.servers.docker_container import GRPC_PORT, ContainerSpec, remove_container
 from tuner.servers.docker_engine import connect, engine_problem, engine_trouble, explain
 from tuner.servers.docker_identity import our_identity
+from tuner.servers.docker_leftovers import labels_of, remove_leftovers
 from tuner.servers.docker_look import await_version, check_volumes
 from tuner.servers.docker_refusals import NotTritonError, RefusedError, refusal
 from tuner.servers.docker_server import DockerServer
+from tuner.servers.docker_site import Site, site_of
+from tuner.servers.docker_supply import Supplier, Supply
+from tuner.servers.docker_volume import remove_volume
 from tuner.servers.docker_watch import Watch
 from tuner.servers.gpus import NONE
 from tuner.servers.mark import Mark
@@ -32,28 +35,37 @@ from tuner.servers.ports import free_port
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.readiness import PortTakenError, await_ready
 
-__all__ = ["DockerLauncher", "engine_problem"]
+__all__ = ["DockerLauncher", "engine_problem", "remove_docker_leftovers"]
 
-_MARK_LABEL = "tritontune.mark"
-_HOST_LABEL = "tritontune.host"
 _PORT_TRIES = 5
+_ANYWHERE = frozenset({"127.0.0.1", "0.0.0.0"})  # noqa: S104 (addresses that every machine has)
 
 
 class DockerLauncher:
     """Starts servers as containers, one for each launch.
 
     Args:
-        image: With `tritonserver` on its PATH; it must be on this machine (see `docker_pull.ensure_image`).
+        image: With `tritonserver` on its PATH; the engine must have it (see `docker_pull.ensure_image`).
         options: What is asked of each container.
         triton_args: More arguments for the server, after all others.
+        always_copy: Copy repositories into containers even where the engine could mount them.
     """
 
-    def __init__(self, image: str, options: ContainerOptions | None = None, triton_args: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        image: str,
+        options: ContainerOptions | None = None,
+        triton_args: Sequence[str] = (),
+        *,
+        always_copy: bool = False,
+    ) -> None:
         self._image = image
         self._options = options or ContainerOptions()
         self._triton_args = tuple(triton_args)
         self._raises_limits = True
+        self._has_address = True
         self._version: str | None = None
+        self._supplier = Supplier(image, always_copy=always_copy)
 
     @property
     def description(self) -> str:
@@ -69,10 +81,28 @@ class DockerLauncher:
         told = [*version, f"image {self._image} ({digest}) in Docker", *self._options.words(), *self._triton_args]
         return ", ".join(told)
 
-    @property
-    def gpus(self) -> str:
-        """Those that a server sees: `all`, `none`, or a list of indices and UUIDs."""
-        return self._options.gpus or NONE
+    @cached_property
+    def machine(self) -> Machine:
+        """The engine's: this one, or another, of which the engine tells the cores alone.
+
+        Raises:
+            TuningError: the engine does not say.
+        """
+        with closing(connect()) as client, engine_trouble():
+            if not site_of(client).is_distant:
+                return Machine.here()
+            told = client.info()
+        return Machine(cpus=told["NCPU"], gpus=(), processor=told["Architecture"])
+
+    @cached_property
+    def gpus(self) -> str | None:
+        """Those that a server sees: `all`, `none`, or a list of indices and UUIDs; None: another machine's.
+
+        Raises:
+            TuningError: the engine does not say where it is.
+        """
+        with closing(connect()) as client, engine_trouble():
+            return None if site_of(client).is_distant else self._options.gpus or NONE
 
     def look(self) -> None:
         """Start the image once, as each launch will but without a model, to see that it can be, and which Triton it is.
@@ -87,7 +117,7 @@ class DockerLauncher:
         with closing(client), tempfile.TemporaryDirectory(prefix="tritontune-look-") as folder, engine_trouble():
             check_volumes(client, self._options.mounts)
             try:
-                container, _ = self._started(client, self._spec(client, mark, arguments))
+                container, _ = self._started(client, self._spec(client, mark, arguments, site_of(client)))
                 self._version = await_version(Watch(container, Path(folder) / "log"), Path(folder) / "log")
             except NotTritonError as error:
                 raise JobError(f"--image {self._image} is no Triton image: it holds no tritonserver") from error
@@ -98,11 +128,6 @@ class DockerLauncher:
             finally:
                 remove_container(client, str(mark))
 
-    @property
-    def machine(self) -> Machine:
-        """This one."""
-        return Machine.here()
-
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 
@@ -110,9 +135,11 @@ class DockerLauncher:
             LaunchError: it did not become ready; nothing is left behind.
             TuningError: the engine or the image cannot be used, so no launch will ever succeed.
         """
-        deadline = time.monotonic() + request.deadline_s
+        deadline = None
         for _ in range(_PORT_TRIES):
             server = self._start(request)
+            # Only now, as a first copy of large models over a network takes its time, which is not the server's.
+            deadline = deadline or time.monotonic() + request.deadline_s
             try:
                 await_ready(server, deadline=deadline, allowed_s=request.deadline_s)
             except PortTakenError:
@@ -125,79 +152,102 @@ class DockerLauncher:
         raise LaunchError(f"other programs took {_PORT_TRIES} free ports before Triton could", cause=Cause.CRASHED)
 
     def remove_leftovers(self) -> int:
-        """Remove the containers whose owner was a process of this machine and is gone. Returns how many that was.
+        """Remove the containers and volumes whose owner is gone. Returns of how many servers they were.
 
         Raises:
             TuningError: the engine does not do it.
         """
-        with closing(connect()) as client, engine_trouble():
-            labels = [_MARK_LABEL, f"{_HOST_LABEL}={socket.gethostname()}"]
-            marked = client.containers.list(all=True, filters={"label": labels}, sparse=True)
-            marks = [Mark.of(container.attrs["Labels"][_MARK_LABEL]) for container in marked]
-            abandoned = [mark for mark in marks if mark and mark.abandoned]
-            for mark in abandoned:
-                remove_container(client, str(mark))
-        return len(abandoned)
+        return remove_docker_leftovers()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Remove what was kept for the next launch, as the end of the process does; another launch may follow."""
+        self._supplier.close()
 
     def _start(self, request: Launch) -> DockerServer:
         mark, client = Mark.new(), connect()
         try:
             with engine_trouble():
-                binds = binds_of(request.repository)
-                # On this machine's own network, the port must be one that nobody has.
+                site = site_of(client)
+                supply = self._supplier.supply(client, site, request.repository, mark)
+                # On its machine's own network, the port must be one that nobody has.
                 port = free_port() if self._options.on_host_network else GRPC_PORT
                 arguments = (
                     "tritonserver",
-                    *triton_arguments(request, mark=mark, repository=binds[0].target, grpc_port=port),
-                    *(["--grpc-address=127.0.0.1"] if self._options.on_host_network else []),
+                    *triton_arguments(request, mark=mark, repository=supply.target, grpc_port=port),
+                    *([f"--grpc-address={site.publish_on}"] if self._options.on_host_network else []),
                     *self._triton_args,
                 )
-                container, spec = self._started(client, self._spec(client, mark, arguments, binds))
+                spec = self._spec(client, mark, arguments, site, supply)
+                container, spec = self._started(client, spec, supply)
                 return DockerServer(
-                    client, container, mark=mark, model=request.model, log=request.log, command=str(spec), port=port
+                    client,
+                    container,
+                    mark=mark,
+                    model=request.model,
+                    log=request.log,
+                    command=str(spec),
+                    port=port,
+                    site=site,
+                    supply=supply,
                 )
         except BaseException:
             with closing(client):
                 remove_container(client, str(mark))
+                remove_volume(client, str(mark))
             raise
 
-    def _started(self, client: DockerClient, spec: ContainerSpec) -> tuple[Container, ContainerSpec]:
-        """A container that was started as the spec says, or without the limits that this engine cannot raise."""
-        try:
-            return _run(client, spec), spec
-        except _LimitsRefusedError:
-            self._raises_limits = False
+    def _started(
+        self, client: DockerClient, spec: ContainerSpec, supply: Supply | None = None
+    ) -> tuple[Container, ContainerSpec]:
+        """A container that was started as the spec says, or without what this engine cannot give."""
+        while True:
+            try:
+                return _run(client, spec, supply), spec
+            except _LimitsRefusedError:
+                self._raises_limits = False
+                spec = replace(spec, identity=replace(spec.identity, ulimits={}))
+            except _AddressRefusedError:
+                self._has_address = False
+                spec = replace(spec, publish_on=site_of(client).publish_at_worst_on)
             remove_container(client, spec.name)
-            without = replace(spec, identity=replace(spec.identity, ulimits={}))
-            return _run(client, without), without
 
     def _spec(
-        self, client: DockerClient, mark: Mark, arguments: tuple[str, ...], binds: tuple[Bind, ...] = ()
+        self, client: DockerClient, mark: Mark, arguments: tuple[str, ...], site: Site, supply: Supply | None = None
     ) -> ContainerSpec:
         security = client.info()["SecurityOptions"]
         return ContainerSpec(
             name=str(mark),
             image=self._image,
             arguments=arguments,
-            binds=binds,
-            labels={_MARK_LABEL: str(mark), _HOST_LABEL: socket.gethostname()},
+            binds=supply.mounts if supply else (),
+            labels=labels_of(mark, site),
             identity=our_identity(security, raise_limits=self._raises_limits, user=self._options.user),
             options=self._options,
+            publish_on=site.publish_on if self._has_address else site.publish_at_worst_on,
+            network=site.network,
         )
 
 
-def _run(client: DockerClient, spec: ContainerSpec) -> Container:
+def remove_docker_leftovers() -> int:
+    """See `DockerLauncher.remove_leftovers`."""
+    with closing(connect()) as client:
+        return remove_leftovers(client)
+
+
+def _run(client: DockerClient, spec: ContainerSpec, supply: Supply | None) -> Container:
     try:
         container = spec.create(client)
+        if supply:
+            supply.fill(container, spec.identity)
         container.start()
     except ImageNotFound:
         raise
     except APIError as error:
-        if spec.identity.ulimits and "rlimit" in explain(error):
+        reason = explain(error)
+        if spec.identity.ulimits and "rlimit" in reason:
             raise _LimitsRefusedError from error
+        if spec.publish_on not in _ANYWHERE and "cannot assign requested address" in reason:
+            raise _AddressRefusedError from error
         raise refusal(error, gpus=spec.options.gpus) from error
     except (TypeError, ValueError, InvalidArgument, InvalidVersion) as error:
         raise JobError(f"--docker-arg: {' '.join(str(error).split())}") from error
@@ -206,3 +256,7 @@ def _run(client: DockerClient, spec: ContainerSpec) -> Container:
 
 class _LimitsRefusedError(Exception):
     """The engine itself runs under limits that it may not raise; a server can do without that."""
+
+
+class _AddressRefusedError(Exception):
+    """The engine's machine lacks the address by which we reach it: it is behind another, which passes on to it."""

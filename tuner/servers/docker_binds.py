@@ -47,11 +47,12 @@ def binds_of(repository: Path) -> tuple[Bind, ...]:
     repository = repository.absolute()
     plain = shlex.quote(str(repository)) == str(repository)
     target = repository if plain else _PLAIN_REPOSITORY
-    folders = _outermost(_folder_of(file) for file in _linked_files(repository))
+    folders = _outermost(_folder_of(file) for file in linked_files(repository))
     return (Bind(repository, target, writable=True), *(Bind(folder, folder) for folder in folders))
 
 
-def _linked_files(repository: Path) -> Iterator[Path]:
+def linked_files(repository: Path) -> Iterator[Path]:
+    """The files to which the links of a staged repository lead, resolved; some perhaps more than once."""
     for folder, _, names in os.walk(repository):
         for name in names:
             path = Path(folder, name)

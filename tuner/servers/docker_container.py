@@ -18,6 +18,7 @@ from tuner.servers.docker_arguments import docker_run_options, entrypoint_argume
 from tuner.servers.docker_binds import Bind
 from tuner.servers.docker_engine import engine_trouble
 from tuner.servers.docker_identity import Identity
+from tuner.servers.docker_volume import Volume
 from tuner.servers.environment import resolved
 from tuner.servers.gpus import container_environment, device_requests, gpus_flag
 
@@ -30,25 +31,29 @@ _REMOVAL_EVERY_S = 0.05
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """What to start. Its gRPC port is published on a free port of the loopback interface, unless that is its own.
+    """What to start. Its gRPC port is published on a free port, unless it has its machine's own network.
 
     Attributes:
         name: Of the container; known before the container is there, so that it can be removed whatever happens.
         image: Name or id.
         arguments: The command line within.
-        binds: Files and folders of this machine that it sees.
+        binds: Files and folders of this machine, and volumes, that it sees.
         labels: How its leftovers are known.
         identity: As whom it runs.
         options: What the user asks for.
+        publish_on: The address of the engine's machine on which its port is published.
+        network: That it joins where the user names none; None: the engine's default.
     """
 
     name: str
     image: str
     arguments: tuple[str, ...]
-    binds: tuple[Bind, ...]
+    binds: tuple[Bind | Volume, ...]
     labels: Mapping[str, str]
     identity: Identity
     options: ContainerOptions = field(default_factory=ContainerOptions)
+    publish_on: str = "127.0.0.1"
+    network: str | None = None
 
     def create(self, client: DockerClient) -> Container:
         """Make the container, without starting it.
@@ -83,10 +88,10 @@ class ContainerSpec:
             # The driver whose output every engine can hand out again, whatever this one's default is.
             "log_config": LogConfig(type=LogConfig.types.JSON),
         }
-        if asked.network:
-            keywords["network"] = asked.network
+        if network := asked.network or self.network:
+            keywords["network"] = network
         if not asked.on_host_network:
-            keywords["ports"] = {f"{GRPC_PORT}/tcp": ("127.0.0.1", 0)}
+            keywords["ports"] = {f"{GRPC_PORT}/tcp": (self.publish_on, 0)}
         return merged(keywords, asked.more)
 
     def _environment(self) -> Mapping[str, str | None]:
@@ -95,10 +100,10 @@ class ContainerSpec:
     def _flags(self) -> Iterator[str]:
         who, asked = self.identity, self.options
         yield f"--name={self.name}"
-        if asked.network:
-            yield f"--network={asked.network}"
+        if network := asked.network or self.network:
+            yield f"--network={network}"
         if not asked.on_host_network:
-            yield f"--publish=127.0.0.1::{GRPC_PORT}"
+            yield f"--publish={self.publish_on}::{GRPC_PORT}"
         yield from gpus_flag(asked.gpus)
         yield f"--shm-size={asked.shm_bytes}"
         if asked.memory_bytes is not None:

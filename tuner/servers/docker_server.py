@@ -1,8 +1,10 @@
-"""A Triton that runs in a container of this machine."""
+"""A Triton that runs in a container."""
 
 from __future__ import annotations
 
 from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from docker import DockerClient
@@ -13,10 +15,15 @@ from tuner.errors import Cause, ServerError, ServerHungError
 from tuner.servers.docker_address import address_of
 from tuner.servers.docker_container import GRPC_PORT, remove_container
 from tuner.servers.docker_engine import ENGINE_ERRORS, engine_trouble
+from tuner.servers.docker_site import Site
+from tuner.servers.docker_stubs import DistantStubs
+from tuner.servers.docker_supply import Supply
 from tuner.servers.docker_usage import container_usage
+from tuner.servers.docker_volume import remove_volume
 from tuner.servers.docker_watch import Watch
 from tuner.servers.mark import Mark
 from tuner.servers.server import End, TritonServer
+from tuner.servers.stubs import AnyStub, stubs_of
 from tuner.servers.triton_log import last_words, read_log
 from tuner.servers.usage import ServerUsage
 
@@ -33,7 +40,9 @@ class DockerServer(TritonServer):
         model: That it is to load.
         log: The file to which its output is copied.
         command: The `docker run` that does the same.
-        port: Of its gRPC endpoint, as it sees it; any but `GRPC_PORT` is one of this machine's own.
+        port: Of its gRPC endpoint, as it sees it; any but `GRPC_PORT` is one of its machine's own.
+        site: Where the engine is.
+        supply: How the repository got into it.
     """
 
     def __init__(
@@ -46,18 +55,25 @@ class DockerServer(TritonServer):
         log: Path,
         command: str,
         port: int = GRPC_PORT,
+        site: Site,
+        supply: Supply,
     ) -> None:
         container.reload()
-        address = address_of(container.attrs, port) if port == GRPC_PORT else f"127.0.0.1:{port}"
+        of_machine = f"{site.publish_on}:{port}"
+        address = of_machine if port != GRPC_PORT else address_of(container.attrs, GRPC_PORT, site)
         super().__init__(mark=mark, model=model, log=log, grpc_address=address, command=command)
         self._client = client
         self._container = container
-        self._pid: int = container.attrs["State"]["Pid"]
+        self._site = site
+        self._supply = supply
+        pid: int = container.attrs["State"]["Pid"]
+        self._pid = pid if not site.is_distant and _is_seen(pid, str(container.id), mark) else 0
+        self._distant_stubs = DistantStubs(container, supply.here)
         self._watch = Watch(container, log)
 
     @property
     def pid(self) -> int:
-        """The process of the server itself, as this machine numbers it; 0 when it had ended at once."""
+        """The process of the server itself, as this machine numbers it; 0 where it does not see it, or it has ended."""
         return self._pid
 
     def usage(self) -> ServerUsage | None:
@@ -78,6 +94,28 @@ class DockerServer(TritonServer):
             return False
         return bool(self._container.attrs["State"]["Paused"])
 
+    def find_stubs(self) -> tuple[AnyStub, ...]:
+        """The processes of Python instances, as this machine sees them, or else as the engine tells."""
+        if not self._pid:
+            return self._distant_stubs.look()
+        found = stubs_of(self._pid)
+        return tuple(replace(s, model_file=s.model_file and self._supply.here(s.model_file)) for s in found)
+
+    def kernel_was_short_of_memory(self) -> bool | None:
+        """Whether a kernel has killed for want of memory since the start: of another machine's, the engine says so.
+
+        That is then only of what was in the container. None where nobody says.
+        """
+        if not self._site.is_distant:
+            return super().kernel_was_short_of_memory()
+        try:
+            began = _seconds(self._container.attrs["Created"])
+            now = _seconds(self._client.info()["SystemTime"]) + 1
+            filters = {"container": self._container.id, "event": "oom"}
+            return any(True for _ in self._client.events(since=began, until=now, filters=filters, decode=True))
+        except ENGINE_ERRORS:
+            return None
+
     def _end(self) -> End | None:
         return self._watch.end
 
@@ -87,5 +125,29 @@ class DockerServer(TritonServer):
 
     def _remove(self) -> None:
         with closing(self._client):
+            self._distant_stubs.close()
             remove_container(self._client, str(self.mark))
+            if self._supply.copied:
+                remove_volume(self._client, str(self.mark))
             self._watch.join(_LAST_LINES_S)
+
+
+def _seconds(time: str) -> int:
+    """Since 1970, of a time as an engine tells it in UTC."""
+    return int(datetime.fromisoformat(time[:19] + "+00:00").timestamp())
+
+
+def _is_seen(pid: int, container_id: str, mark: Mark) -> bool:
+    """Whether that process of this machine is one of that container.
+
+    The engine numbers processes as its own namespace does; from within a container, others have these numbers.
+    """
+    if not pid:
+        return False
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    # An engine without rights to cgroups leaves the container in ours.
+    return container_id in groups or str(mark).encode() in command

@@ -97,7 +97,7 @@ class ProcessLauncher:
 
     def remove_leftovers(self) -> int:
         """End the servers whose owner is gone, and remove their files. Returns how many servers that was."""
-        return remove_leftover_processes()
+        return remove_process_leftovers()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -135,7 +135,7 @@ class ProcessLauncher:
         )
 
 
-def remove_leftover_processes() -> int:
+def remove_process_leftovers() -> int:
     """End the servers whose owner is gone, whichever Triton they are, and remove their files. Returns how many."""
     abandoned = end_processes(lambda mark: mark.abandoned)
     abandoned |= {mark for mark in marks_on_files() if mark.abandoned}

@@ -12,7 +12,6 @@ from tuner.quantities import format_duration
 from tuner.servers.client import TritonClient
 from tuner.servers.proc import describe_exit
 from tuner.servers.server import TritonServer
-from tuner.servers.stubs import stubs_of
 from tuner.servers.triton_log import find_reason, gave_up, last_words, port_taken, read_log
 
 _LOOK_S = 0.01
@@ -40,7 +39,7 @@ def await_ready(server: TritonServer, *, deadline: float, allowed_s: float) -> N
         LaunchError: it will not become ready, or was not in time.
         PortTakenError: try again on another.
     """
-    dead_stubs = _DeadStubs(server.pid)
+    dead_stubs = _DeadStubs(server)
     while not _is_ready(server):
         _check(server)
         if (code := dead_stubs.exit_code_of_one()) is not None:
@@ -94,8 +93,8 @@ def _failure(server: TritonServer, otherwise: str, cause: Cause) -> LaunchError:
 class _DeadStubs:
     """Looks now and then for stubs that died so early that Triton waits for them for ever."""
 
-    def __init__(self, server_pid: int) -> None:
-        self._server_pid = server_pid
+    def __init__(self, server: TritonServer) -> None:
+        self._server = server
         self._next_look = 0.0
         self._since: dict[int, float] = {}
 
@@ -105,7 +104,7 @@ class _DeadStubs:
         if now < self._next_look:
             return None
         self._next_look = now + _STUBS_EVERY_S
-        for stub in stubs_of(self._server_pid):
+        for stub in self._server.find_stubs():
             if not stub.alive and now - self._since.setdefault(stub.pid, now) > _STUB_DEAD_FOR_S:
                 return stub.exit_code
         return None

@@ -15,7 +15,7 @@ from tuner.errors import Cause, ServerDiedError, ServerError
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.mark import Mark
 from tuner.servers.proc import describe_exit, oom_kills
-from tuner.servers.stubs import Stub, await_end, stubs_of, want_to_finalize
+from tuner.servers.stubs import AnyStub, await_end, stubs_of, want_to_finalize
 from tuner.servers.triton_log import last_words, read_log, tells_of_memory
 from tuner.servers.usage import ProcessUsage, ServerUsage
 
@@ -65,7 +65,7 @@ class TritonServer(ABC):
         self.log = log
         self._grpc_address = grpc_address
         self._command = command
-        self._stubs: tuple[Stub, ...] = ()
+        self._stubs: tuple[AnyStub, ...] = ()
         self._oom_kills = oom_kills()
         self._stopped = False
         self._usage: ProcessUsage | None = None
@@ -113,9 +113,13 @@ class TritonServer(ABC):
                     raise self._death("Triton", end)
                 raise self._death(f"an instance of model {self.model!r}", End.by(stub.exit_code))
 
+    def find_stubs(self) -> tuple[AnyStub, ...]:
+        """The processes of Python instances as they are now, ended ones included."""
+        return stubs_of(self.pid)
+
     def mind_model(self) -> None:
         """Take note of the processes of Python instances as they are now; from here on `check` minds them, too."""
-        self._stubs = stubs_of(self.pid)
+        self._stubs = self.find_stubs()
 
     def usage(self) -> ServerUsage | None:
         """What it takes of processors and memory, as far as its processes can be seen from here."""

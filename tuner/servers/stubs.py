@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -13,13 +14,35 @@ from tuner.servers.proc import lives, read_state
 from tuner.servers.python_models import may_define
 
 _PROGRAM = "triton_python_backend_stub"
-_NAMES = {_PROGRAM, _PROGRAM[:15]}  # the kernel keeps 15 characters, and nothing else of a zombie
+PROGRAM_NAMES = {_PROGRAM, _PROGRAM[:15]}
+"""What such a process is called: of a zombie, the kernel keeps 15 characters and nothing else."""
+
 _LOOK_S = 0.01
+
+
+class AnyStub(Protocol):
+    """One such process, however it is seen."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs. Takes < 1 ms."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, negative for a signal; None when it runs, or nobody knows."""
+
+    @property
+    def may_finalize(self) -> bool:
+        """Whether its model might define `finalize`."""
 
 
 @dataclass(frozen=True)
 class Stub:
-    """One such process.
+    """One that this machine sees.
 
     Attributes:
         started: When, in ticks since boot.
@@ -56,7 +79,7 @@ def stubs_of(server_pid: int) -> tuple[Stub, ...]:
     found = []
     for child in children:
         try:
-            arguments = child.cmdline() if child.name() in _NAMES else None
+            arguments = child.cmdline() if child.name() in PROGRAM_NAMES else None
         except psutil.ZombieProcess:
             arguments = []
         except psutil.NoSuchProcess:
@@ -67,7 +90,7 @@ def stubs_of(server_pid: int) -> tuple[Stub, ...]:
     return tuple(found)
 
 
-def want_to_finalize(stubs: tuple[Stub, ...]) -> bool:
+def want_to_finalize(stubs: Sequence[AnyStub]) -> bool:
     """Whether Triton should take its models down: one of them may have something to do then, and none has crashed.
 
     With one stub dead, Triton's way down hangs.
@@ -75,7 +98,7 @@ def want_to_finalize(stubs: tuple[Stub, ...]) -> bool:
     return all(stub.alive for stub in stubs) and any(stub.may_finalize for stub in stubs)
 
 
-def await_end(stubs: tuple[Stub, ...], *, deadline: float, server_ended: Callable[[], bool]) -> None:
+def await_end(stubs: Sequence[AnyStub], *, deadline: float, server_ended: Callable[[], bool]) -> None:
     """Return when all stubs or the server have ended, or at the deadline (`time.monotonic`).
 
     Triton itself looks only once a second whether its models are down.
