@@ -89,5 +89,6 @@ def test_a_server_that_outgrows_its_memory(launch: Callable[..., Server]) -> Non
     with launch("identity", memory_bytes=512 * MIB, code=code) as server:
         with pytest.raises(triton.InferenceServerException):
             infer(server, "identity")
-        await_death(server)
-        assert server.kernel_was_short_of_memory()  # type: ignore[attr-defined]
+        death = await_death(server)
+    assert str(death) == "an instance of model 'identity' has ended for want of memory"
+    assert death.cause is Cause.OUT_OF_MEMORY

@@ -33,10 +33,10 @@ def docker_engine(*more_images: str) -> Iterator[docker.DockerClient]:
             pytest.fail(problem)
         pytest.skip(problem)
     with closing(docker.DockerClient.from_env()) as client:
-        volumes = {volume.id for volume in client.volumes.list()}
+        volumes = _unmarked_volumes(client)
         yield client
         gc.collect()  # launchers that a traceback holds, with the volumes of their models
-        assert {volume.id for volume in client.volumes.list()} <= volumes
+        assert _unmarked_volumes(client) <= volumes
         assert not containers_of(os.getpid(), client)
         assert not volumes_of(os.getpid(), client)
 
@@ -51,6 +51,11 @@ def volumes_of(pid: int, engine: docker.DockerClient) -> set[str]:
     """The names of the volumes whose owner has or had this pid."""
     names = [str(volume.name) for volume in engine.volumes.list()]
     return {name for name in names if (mark := Mark.of(name)) and mark.pid == pid}
+
+
+def _unmarked_volumes(engine: docker.DockerClient) -> set[str]:
+    """Whose they are cannot be told; those of other processes' servers are left out."""
+    return {name for volume in engine.volumes.list() if not Mark.of(name := str(volume.name))}
 
 
 def container_of(server: Server, engine: docker.DockerClient) -> Container:

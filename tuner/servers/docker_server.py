@@ -11,7 +11,7 @@ from docker import DockerClient
 from docker.errors import APIError
 from docker.models.containers import Container
 
-from tuner.errors import Cause, ServerError, ServerHungError
+from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
 from tuner.servers.docker_address import address_of
 from tuner.servers.docker_container import GRPC_PORT, remove_container
 from tuner.servers.docker_engine import ENGINE_ERRORS, engine_trouble
@@ -118,6 +118,13 @@ class DockerServer(TritonServer):
 
     def _end(self) -> End | None:
         return self._watch.end
+
+    def _death(self, what: str, end: End) -> ServerDiedError:
+        # Of a process that is not seen here, nobody tells how it ended.
+        unseen = not self._pid and not end.killed
+        if unseen and self.kernel_was_short_of_memory():
+            end = replace(end, out_of_memory=True)
+        return super()._death(what, end)
 
     def _terminate(self) -> None:
         with engine_trouble(), suppress(APIError):  # it is not running any more

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import time
 from contextlib import suppress
@@ -10,8 +9,7 @@ from contextlib import suppress
 from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError
 from tuner.quantities import format_duration
 from tuner.servers.client import TritonClient
-from tuner.servers.proc import describe_exit
-from tuner.servers.server import TritonServer
+from tuner.servers.server import End, TritonServer
 from tuner.servers.triton_log import find_reason, gave_up, last_words, port_taken, read_log
 
 _LOOK_S = 0.01
@@ -42,10 +40,10 @@ def await_ready(server: TritonServer, *, deadline: float, allowed_s: float) -> N
     dead_stubs = _DeadStubs(server)
     while not _is_ready(server):
         _check(server)
-        if (code := dead_stubs.exit_code_of_one()) is not None:
-            killed = code == -signal.SIGKILL and server.kernel_was_short_of_memory()
+        if end := dead_stubs.end_of_one():
+            killed = end.killed and server.kernel_was_short_of_memory()
             cause = Cause.OUT_OF_MEMORY if killed else Cause.CRASHED
-            raise _failure(server, f"the process of an instance {describe_exit(code)}", cause)
+            raise _failure(server, f"the process of an instance {end.how}", cause)
         if time.monotonic() > deadline:
             raise _failure(server, f"it was not ready after {format_duration(allowed_s)}", Cause.TIMED_OUT)
         time.sleep(_LOOK_S)
@@ -98,13 +96,13 @@ class _DeadStubs:
         self._next_look = 0.0
         self._since: dict[int, float] = {}
 
-    def exit_code_of_one(self) -> int | None:
-        """The exit code of a stub that has been dead for longer than Triton takes to notice."""
+    def end_of_one(self) -> End | None:
+        """How a stub ended that has been dead for longer than Triton takes to notice."""
         now = time.monotonic()
         if now < self._next_look:
             return None
         self._next_look = now + _STUBS_EVERY_S
         for stub in self._server.find_stubs():
             if not stub.alive and now - self._since.setdefault(stub.pid, now) > _STUB_DEAD_FOR_S:
-                return stub.exit_code
+                return End.by(stub.exit_code)
         return None
