@@ -60,6 +60,7 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
         (_repository, ["--gpus", "first"], "--gpus: 'first' is no GPU; write all, none, or indices and UUIDs"),
         (
             _repository,
+            ["--gpus", "0", "--env", "CUDA_VISIBLE_DEVICES=0"],
             "'CUDA_VISIBLE_DEVICES' says what --gpus says",
         ),
         (_repository, ["--docker-arg", "cpuset=0"], "--docker-arg: 'cpuset' is no keyword of docker-py's containers"),

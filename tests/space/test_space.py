@@ -45,6 +45,7 @@ class TestBounds:
         spec = "schema: 1\nparameters: {gpus: {field: 'instance_group[*].gpus', ladder: [0, [0, 1], [0, 2]]}}"
         config = "max_batch_size: 8 instance_group [ { kind: KIND_GPU count: 1 gpus: [ 1 ] } ]"
         assert ladders(space(spec, config=config, gpus=2))["gpus"] == (0, (0, 1), 1)
+        assert space(spec, gpus=2).left_out["gpus"] == "none of its instances is on a GPU"
         # Of a server elsewhere they may not be known.
         assert (0, 2) in ladders(space(spec, config=config, gpus=0))["gpus"]
 

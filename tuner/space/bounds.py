@@ -105,6 +105,8 @@ def _refused(field: str, effective: ModelConfig) -> str:
         return "the model does not batch (max_batch_size is 0)"
     if batching and config.HasField("sequence_batching"):
         return "the model batches sequences"
+    if field.endswith(".gpus") and not any(group.kind == group.KIND_GPU for group in config.instance_group):
+        return "none of its instances is on a GPU"
     return ""
 
 
