@@ -112,8 +112,8 @@ def test_a_model_that_the_server_does_not_have(server: Running) -> None:
 
 def test_nobody_at_the_url() -> None:
     done = tritontune("measure", "--url", "127.0.0.1:1")
-    assert done.returncode == 1
-    assert done.stderr == "tritontune: no Triton answers at 127.0.0.1:1: Connection refused\n"
+    assert done.returncode == 2
+    assert done.stderr == "tritontune: --url: no Triton answers at 127.0.0.1:1: Connection refused\n"
 
 
 def test_several_models_and_none_named(model_repository: ModelRepositoryFactory) -> None:
