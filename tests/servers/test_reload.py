@@ -24,7 +24,18 @@ Request = Callable[..., Launch]
 
 
 @pytest.fixture
-def launcher(triton_launcher: ProcessLauncher) -> Iterator[ReloadLauncher]:
+def ours() -> Callable[[], set[int]]:
+    """The processes of our servers, but for those that other tests share."""
+
+    def find() -> set[int]:
+        return {process.pid for mark, process in marked_processes() if mark.pid == os.getpid()}
+
+    others = find()
+    return lambda: find() - others
+
+
+@pytest.fixture
+def launcher(triton_launcher: ProcessLauncher, ours: Callable[[], set[int]]) -> Iterator[ReloadLauncher]:
     launcher = ReloadLauncher(triton_launcher)
     yield launcher
     launcher.close()
@@ -44,11 +55,6 @@ def request_for(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Req
         return Launch(model_repository.path, source, next(logs), deadline_s)
 
     return make
-
-
-def ours() -> set[int]:
-    """The processes of our servers."""
-    return {process.pid for mark, process in marked_processes() if mark.pid == os.getpid()}
 
 
 def config_of(server: Server, model: str = "identity") -> model_config_pb2.ModelConfig:
@@ -102,7 +108,9 @@ def test_after_a_failure_of_another_kind_the_server_is_another(launcher: ReloadL
         assert server.endpoint.address != address
 
 
-def test_so_it_is_after_one_that_failed_while_it_was_measured(launcher: ReloadLauncher, request_for: Request) -> None:
+def test_so_it_is_after_one_that_failed_while_it_was_measured(
+    launcher: ReloadLauncher, request_for: Request, ours: Callable[[], set[int]]
+) -> None:
     with suppress(ServerHungError), launcher.launch(request_for()) as server:
         raise ServerHungError("no answer", cause=Cause.HUNG)
     assert not ours()
@@ -110,7 +118,9 @@ def test_so_it_is_after_one_that_failed_while_it_was_measured(launcher: ReloadLa
         assert another.endpoint.address != server.endpoint.address
 
 
-def test_a_server_that_dies_is_noticed_and_replaced(launcher: ReloadLauncher, request_for: Request) -> None:
+def test_a_server_that_dies_is_noticed_and_replaced(
+    launcher: ReloadLauncher, request_for: Request, ours: Callable[[], set[int]]
+) -> None:
     launcher.launch(request_for()).stop()
     with launcher.launch(request_for(instances=2)) as server:
         for pid in ours():
@@ -120,7 +130,9 @@ def test_a_server_that_dies_is_noticed_and_replaced(launcher: ReloadLauncher, re
         assert infer(server, "identity").size
 
 
-def test_a_candidate_that_is_never_ready(launcher: ReloadLauncher, request_for: Request) -> None:
+def test_a_candidate_that_is_never_ready(
+    launcher: ReloadLauncher, request_for: Request, ours: Callable[[], set[int]]
+) -> None:
     launcher.launch(request_for("hangs")).stop()
     with pytest.raises(LaunchError, match="'hangs' does not load: it was not ready after 1s") as caught:
         launcher.launch(request_for("hangs", deadline_s=1, hang_when_batch_exceeds="initialize"))
