@@ -7,11 +7,13 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from tuner.load.failures import describe
 from tuner.load.wire.connection import Connection
 from tuner.load.wire.frames import ProtocolError
+from tuner.load.wire.stream import Stream
 from tuner.servers.endpoint import Endpoint
 
 TICK_S: Final = 0.02
@@ -158,13 +160,20 @@ class Line:
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             pass
 
-    def send_small(self) -> bool:
-        """Send what is to be sent, where it is little, over TCP, and goes at once; else `flush` is to be called."""
+    def send_small(self, streams: Sequence[Stream]) -> bool:
+        """Send what is to be sent, where it is little, over TCP, and goes at once; else `flush` is to be called.
+
+        Args:
+            streams: Whose requests those are; they are timed from here.
+        """
         connection = self.connection
         if connection.bulky or connection.unsent:
             return False
         out = connection.out
         whole = b"".join(out)
+        now_ns = time.monotonic_ns()
+        for stream in streams:
+            stream.sent_ns = now_ns
         try:
             sent = self.plug.send(whole, socket.MSG_DONTWAIT)
         except OSError:

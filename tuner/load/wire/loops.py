@@ -167,6 +167,7 @@ class ClosedLoop(Loop):
                     lines.lose(line, error)
                 break
             now_ns, start, end = _clock(), 0, len(data)
+            renewed = []
             while start < end:
                 found = match(data, start)
                 if found is None:
@@ -187,7 +188,8 @@ class ClosedLoop(Loop):
                 failures[stream.slot] = 0
                 each = framed[at]
                 at = at + 1 if at < last else 0
-                stream.framed, stream.tries, stream.sent_ns = each, 1, _clock()
+                stream.framed, stream.tries, stream.sent_ns = each, 1, now_ns
+                renewed.append(stream)
                 if each.small and each.size <= connection.window:
                     stream.number = number = connection.number
                     streams[number] = stream
@@ -198,7 +200,7 @@ class ClosedLoop(Loop):
                 else:
                     connection.send(stream)
             control[COUNT] = place
-            if start == end and end and line.send_small():
+            if start == end and end and line.send_small(renewed):
                 continue
             if start < end or not end:
                 lines.take(line, data[start:])
