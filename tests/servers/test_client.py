@@ -22,15 +22,10 @@ from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
+from tuner.servers.ports import free_port
 from tuner.servers.protocols import Launch
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

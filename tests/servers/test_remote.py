@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import Mark
+from tuner.servers.ports import free_port
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
 from tuner.servers.remote import RemoteLauncher
@@ -42,12 +42,6 @@ class Elsewhere:
     grpc: Endpoint
     http: Endpoint
     metrics: str
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

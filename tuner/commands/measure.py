@@ -159,7 +159,7 @@ def _loaded_model(job: MeasureJob, endpoint: Endpoint) -> str:
     with _reached(endpoint) as client:
         if job.model and client.is_model_ready(job.model, job.model_version):
             return job.model
-        loaded = [name for name, state in client.models().items() if state == "READY"]
+        loaded = client.loaded()
     if job.model is None and len(loaded) == 1:
         return loaded[0]
     if job.model is None:

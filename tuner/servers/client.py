@@ -93,6 +93,10 @@ class TritonClient:
                 states[model.name] = model.state
         return states
 
+    def loaded(self) -> list[str]:
+        """The models of which a version is ready, sorted."""
+        return sorted(name for name, state in self.models().items() if state == _READY)
+
     def is_model_ready(self, name: str, version: str = "") -> bool:
         """Whether the model can be asked for inferences now."""
         ready: bool = self._connection.model_ready(name, version).ready

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from docker import DockerClient
-from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 from docker.types import LogConfig, Ulimit
 
 from tuner.servers.container_options import ContainerOptions
 from tuner.servers.docker_arguments import docker_run_options, entrypoint_arguments, merged
 from tuner.servers.docker_binds import Bind
-from tuner.servers.docker_engine import engine_trouble
 from tuner.servers.docker_identity import Identity
+from tuner.servers.docker_removal import remove_for_certain
 from tuner.servers.docker_volume import Volume
 from tuner.servers.environment import resolved
 from tuner.servers.gpus import container_environment, device_requests, gpus_flag
 
 GRPC_PORT = 8001
-
-# Of a container that is being removed already, or whose device is still busy, the engine refuses the removal.
-_REMOVAL_S = 20.0
-_REMOVAL_EVERY_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -127,16 +121,4 @@ def remove_container(client: DockerClient, name: str) -> None:
     Raises:
         TuningError: the engine does not do it.
     """
-    deadline = time.monotonic() + _REMOVAL_S
-    with engine_trouble():
-        while True:
-            try:
-                client.containers.get(name).remove(v=True, force=True)
-            except NotFound:
-                return
-            except APIError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_REMOVAL_EVERY_S)
-            else:
-                return
+    remove_for_certain(lambda: client.containers.get(name).remove(v=True, force=True))

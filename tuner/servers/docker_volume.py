@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from docker import DockerClient
-from docker.errors import APIError, NotFound
 from docker.types import Mount
 
-from tuner.servers.docker_engine import engine_trouble
-
-# Of a volume whose container is only just gone, the engine refuses the removal.
-_REMOVAL_S = 20.0
-_REMOVAL_EVERY_S = 0.05
+from tuner.servers.docker_removal import remove_for_certain
 
 
 @dataclass(frozen=True)
@@ -56,16 +50,4 @@ def remove_volume(client: DockerClient, name: str) -> None:
     Raises:
         TuningError: the engine does not do it.
     """
-    deadline = time.monotonic() + _REMOVAL_S
-    with engine_trouble():
-        while True:
-            try:
-                client.volumes.get(name).remove()
-            except NotFound:
-                return
-            except APIError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_REMOVAL_EVERY_S)
-            else:
-                return
+    remove_for_certain(lambda: client.volumes.get(name).remove())

@@ -14,6 +14,7 @@ from typing import Protocol
 from typing_extensions import Self
 
 from tuner.machine import Machine
+from tuner.models.repository import CONFIG
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.usage import ServerUsage
 
@@ -34,6 +35,12 @@ class Launch:
     model: str
     log: Path
     deadline_s: float
+
+    @property
+    def config(self) -> str:
+        """The text of the model's config.pbtxt; empty when it has none."""
+        path = self.repository / self.model / CONFIG
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 class Server(Protocol):

@@ -10,7 +10,6 @@ from typing_extensions import Self
 
 from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError
 from tuner.machine import Machine
-from tuner.models.repository import CONFIG
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.model_control import ModelControl
 from tuner.servers.protocols import Launch, Launcher, Server
@@ -59,7 +58,7 @@ class ReloadLauncher:
         if running and running.leased:
             return self._launcher.launch(request)
         if running and not running.takes(request):
-            self.close()
+            self._stop()
             running = None
         if running:
             try:
@@ -67,7 +66,7 @@ class ReloadLauncher:
             except BaseException as error:
                 # What is left of a candidate that does not load well is not known.
                 if not isinstance(error, LaunchError) or error.cause is not Cause.INVALID_CONFIG:
-                    self.close()
+                    self._stop()
                 raise
         server = self._launcher.launch(request)
         self._running = running = _Running(server, request)
@@ -78,13 +77,16 @@ class ReloadLauncher:
         return self._launcher.remove_leftovers()
 
     def close(self) -> None:
-        """Stop the server."""
-        running, self._running = self._running, None
+        """Stop the server, and give back what its launcher holds."""
         try:
-            if running:
-                running.server.stop()
+            self._stop()
         finally:
             self._launcher.close()
+
+    def _stop(self) -> None:
+        running, self._running = self._running, None
+        if running:
+            running.server.stop()
 
 
 class _Running:
@@ -117,10 +119,8 @@ class _Running:
             LaunchError: it does not become ready.
         """
         began = self._log.stat().st_size
-        config = request.repository / request.model / CONFIG
-        text = config.read_text(encoding="utf-8") if config.exists() else ""
         try:
-            self._control.load(request.model, text, within_s=request.deadline_s, alive=self.server.check)
+            self._control.load(request.model, request.config, within_s=request.deadline_s, alive=self.server.check)
         except ServerError as error:
             copy_log(self._log, began, request.log)
             raise _failure(request, error) from error

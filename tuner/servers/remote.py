@@ -12,7 +12,6 @@ from typing_extensions import Self
 from tuner.errors import Cause, JobError, LaunchError, ServerDiedError, ServerError, ServerHungError, TuningError
 from tuner.machine import Machine
 from tuner.models.config import ModelConfig
-from tuner.models.repository import CONFIG
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.metrics import machine_of
@@ -97,7 +96,7 @@ class RemoteLauncher:
         try:
             self._remember(model)
             self._control.unload(model, within_s=_UNLOAD_S)
-            self._control.load(model, _text_of(request), within_s=request.deadline_s, alive=_not_watched)
+            self._control.load(model, request.config, within_s=request.deadline_s, alive=_not_watched)
         except LaunchError:
             raise
         except ServerError as error:
@@ -224,11 +223,6 @@ class _RemoteServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def _text_of(request: Launch) -> str:
-    config = request.repository / request.model / CONFIG
-    return config.read_text(encoding="utf-8") if config.exists() else ""
 
 
 def _not_watched() -> None:

@@ -25,7 +25,7 @@ def served_repository(endpoint: Endpoint, models: Sequence[str], into: Path) -> 
     """
     try:
         with TritonClient(endpoint) as client:
-            loaded = sorted(name for name, state in client.models().items() if state == "READY")
+            loaded = client.loaded()
             if missing := [name for name in models if name not in loaded]:
                 hint = nearest(missing[0], loaded)
                 raise JobError(f"--model: {endpoint.address} has no {missing[0]!r} loaded{hint}")
