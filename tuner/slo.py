@@ -15,6 +15,11 @@ Percentile = Literal["p50", "p90", "p95", "p99"]
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 
 
+def share_of(name: Percentile) -> float:
+    """The share of requests that are no slower: 0.99 for `p99`."""
+    return int(name.removeprefix("p")) / 100
+
+
 class SLO(RootModel[dict[Percentile, float]]):
     """Latency limits in ms, by percentile; all must hold. Empty: no limit.
 
@@ -70,6 +75,9 @@ class SLO(RootModel[dict[Percentile, float]]):
 
     def __str__(self) -> str:
         return ", ".join(f"{p} <= {limit:g} ms" for p, limit in self.limits) or "none"
+
+
+NO_LIMIT = SLO()
 
 
 def _percentile(name: Any) -> Percentile:

@@ -9,9 +9,8 @@ import numpy as np
 from tuner.load.loads import Concurrency, Load
 from tuner.load.protocols import Samples
 from tuner.measure.record import Record
-from tuner.measure.statistics import share_of
 from tuner.measure.window import Window
-from tuner.slo import Percentile
+from tuner.slo import Percentile, share_of
 
 # Above this share of a core, answers wait for the client to read them.
 _BUSY = 0.70

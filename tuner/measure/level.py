@@ -11,15 +11,16 @@ from tritonclient.grpc import service_pb2
 from tuner.load.loads import Concurrency, Load, Ramp, Replay
 from tuner.load.protocols import LoadEngine, Samples
 from tuner.measure.failing import raise_if_failing, raise_if_unanswered
+from tuner.measure.limit_test import Verdict, together
 from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.server_statistics import ReadStatistics, breakdown
-from tuner.measure.statistics import percentiles, throughput
+from tuner.measure.statistics import limit_tests, percentiles, throughput
 from tuner.measure.stops import is_catching_up, is_still
 from tuner.measure.timeline import timeline
-from tuner.measure.window import ends_by_itself, steady_window
-from tuner.slo import Percentile
+from tuner.measure.window import Window, ends_by_itself, steady_window
+from tuner.slo import NO_LIMIT, SLO, Percentile
 
 # Each look comes so much later than the one before: few looks, each upon news.
 _LOOK_GROWTH = 1.4
@@ -51,6 +52,7 @@ class LevelRules:
         min_requests: Successful requests to wait for.
         min_rounds: How often all requests under way should have been answered; closed loops only.
         request_timeout_s: The engine's deadline of a request; a server silent for so long hangs.
+        slo: Limits to test; a load that surely breaks one is known well enough, and one that may or may not is not.
     """
 
     percentile: Percentile = "p99"
@@ -63,6 +65,7 @@ class LevelRules:
     min_requests: int = 20
     min_rounds: int = 4
     request_timeout_s: float = 30.0
+    slo: SLO = NO_LIMIT
 
 
 def measure_level(
@@ -103,6 +106,7 @@ def measure_level(
         batch_size=batch_size,
         server=level.server_breakdown(),
         meter=meter,
+        slo=rules.slo,
     )
 
 
@@ -206,10 +210,19 @@ class _Level:
             return True
         if answered < self._needed:
             return False
-        window = steady_window(samples, self._load)
-        if percentiles(window)[rules.percentile].relative_half_width * _LOOKS_WIDEN > rules.latency_precision:
-            return False
-        return (
-            not isinstance(self._load, Concurrency)
-            or throughput(window).relative_half_width * _LOOKS_WIDEN <= rules.throughput_precision
-        )
+        return _tells_enough(steady_window(samples, self._load), self._load, rules)
+
+
+def _tells_enough(window: Window, load: Load, rules: LevelRules) -> bool:
+    """Whether what counts is known precisely enough, or surely breaks a limit."""
+    latency_ms = percentiles(window)
+    verdict = together(test.verdict for test in limit_tests(window, rules.slo))
+    if verdict is Verdict.BREAKS:
+        return True
+    near = any(latency_ms[name].low <= limit_ms <= latency_ms[name].high for name, limit_ms in rules.slo.limits)
+    if verdict is Verdict.OPEN and near:
+        return False
+    widths = [(latency_ms[rules.percentile], rules.latency_precision)]
+    if isinstance(load, Concurrency):
+        widths.append((throughput(window), rules.throughput_precision))
+    return all(interval.relative_half_width * _LOOKS_WIDEN <= precision for interval, precision in widths)

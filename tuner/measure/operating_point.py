@@ -14,8 +14,9 @@ from tuner.measure.meter import Meter
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval
 from tuner.measure.responses import response_times
-from tuner.measure.statistics import percentiles
+from tuner.measure.statistics import limit_tests, percentiles
 from tuner.measure.window import Window
+from tuner.slo import NO_LIMIT, SLO
 
 
 def operating_point(
@@ -27,6 +28,7 @@ def operating_point(
     batch_size: int = 1,
     server: ServerBreakdown | None = None,
     meter: Meter | None = None,
+    slo: SLO = NO_LIMIT,
 ) -> OperatingPoint:
     """What the samples of a load say.
 
@@ -38,6 +40,7 @@ def operating_point(
         batch_size: Inferences in each request.
         server: The server's own view.
         meter: Tells what the server and its GPUs took; None: nobody does.
+        slo: Limits to test.
     """
     meter = meter or Meter()
     received = samples.received[samples.ok & window.covers(samples)]
@@ -54,6 +57,7 @@ def operating_point(
         received_bytes_per_s=float(received.mean()) * requests_per_s.value,
         histogram=Histogram.of(window.latency_ms),
         client=client_view(samples, window, load),
+        limits=limit_tests(window, slo),
         kept_up=kept_up(requests_per_s, samples, window, load),
         server=server,
         responses=response_times(samples, window, requests_per_s.value),

@@ -10,6 +10,7 @@ from tuner.load.loads import Load
 from tuner.measure.client_view import ClientView
 from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.histogram import Histogram
+from tuner.measure.limit_test import LimitTest, Verdict, together
 from tuner.measure.record import Interval, Record
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
@@ -59,6 +60,7 @@ class OperatingPoint(Record):
         received_bytes_per_s: Of answers that succeeded.
         histogram: Of the same latencies as `latency_ms`.
         client: What the load generator says of itself.
+        limits: How the limits fared that it was measured for.
         kept_up: Whether the server answered as fast as requests were due; None in a closed loop.
         server: The server's own view, when it has one.
         responses: Of a model with any number of responses to a request.
@@ -77,6 +79,7 @@ class OperatingPoint(Record):
     received_bytes_per_s: float = 0.0
     histogram: Histogram = Histogram()
     client: ClientView
+    limits: tuple[LimitTest, ...] = ()
     kept_up: bool | None = None
     server: ServerBreakdown | None = None
     responses: ResponseTimes | None = None
@@ -88,8 +91,13 @@ class OperatingPoint(Record):
         """The mean batch that the server formed, or None when it does not say."""
         return self.server.average_batch_size if self.server else None
 
+    def verdict(self, slo: SLO) -> Verdict:
+        """Whether it keeps every limit, as far as tests tell; open where it was not measured for one."""
+        tested = {(test.percentile, test.limit_ms): test.verdict for test in self.limits}
+        return together(tested.get(limit, Verdict.OPEN) for limit in slo.limits)
+
     def holds(self, slo: SLO) -> bool:
-        """Whether it keeps every limit."""
+        """Whether what was measured keeps every limit; `verdict` says whether that is sure."""
         return slo.holds({name: interval.value for name, interval in self.latency_ms.items()})
 
     @property

@@ -8,9 +8,9 @@ import numpy as np
 
 from tuner.load.protocols import Samples
 from tuner.measure.record import Interval, Record
-from tuner.measure.statistics import percentiles, share_of
+from tuner.measure.statistics import percentiles
 from tuner.measure.window import Window
-from tuner.slo import PERCENTILES, Percentile
+from tuner.slo import PERCENTILES, Percentile, share_of
 
 
 class ResponseTimes(Record):

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from tuner.measure.limit_test import LimitTest
 from tuner.measure.record import Interval
 from tuner.measure.window import Window
-from tuner.slo import PERCENTILES, Percentile
+from tuner.slo import PERCENTILES, SLO, Percentile, share_of
 
 _MOST_BLOCKS, _FEWEST_BLOCKS = 16, 4
 _GROWTH_BLOCKS = 8
@@ -113,9 +114,26 @@ def growth(window: Window) -> Interval:
     return Interval(value=slope, low=slope - half, high=slope + half)
 
 
-def share_of(name: Percentile) -> float:
-    """The share of requests that are no slower: 0.99 for `p99`."""
-    return int(name.removeprefix("p")) / 100
+def limit_tests(window: Window, slo: SLO) -> tuple[LimitTest, ...]:
+    """How many requests were over each limit, and how many of them tell as much as independent ones.
+
+    Raises:
+        ValueError: the window is empty.
+    """
+    if not slo.root:
+        return ()
+    count = _count(window)
+    blocks = _Blocks.of(window, np.sort(window.latency_ms)) if count >= _FEW else None
+    return tuple(
+        LimitTest(
+            percentile=name,
+            limit_ms=limit_ms,
+            requests=count,
+            over=int(np.count_nonzero(window.latency_ms > limit_ms)),
+            design_effect=blocks.effect(share_of(name), limit_ms) if blocks else float(count),
+        )
+        for name, limit_ms in slo.limits
+    )
 
 
 @dataclass(frozen=True)
@@ -144,7 +162,7 @@ class _Blocks:
 
     def percentile(self, share: float) -> Interval:
         value = float(np.quantile(self.ordered, share))
-        effect = self._effect(share, value)
+        effect = self.effect(share, value)
         independent = max(1.0, len(self.ordered) / effect)
         below = share * independent
         low = float(np.quantile(self.ordered, special.betaincinv(below, independent - below + 1, _TAIL)))
@@ -155,7 +173,8 @@ class _Blocks:
             high = self._beyond(share, independent)
         return Interval(value=value, low=min(low, value), high=max(high, value))
 
-    def _effect(self, share: float, value: float) -> float:
+    def effect(self, share: float, value: float) -> float:
+        """So many requests tell as much of the share above a value as one independent request; 1 and more."""
         blocks = len(self.edges) - 1
         if blocks < 2:
             return float(len(self.ordered))
