@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tuner.load.loads import Concurrency
-from tuner.measure.level import LevelRules
+from tuner.measure.rules import LevelRules
 from tuner.measure.session import open_session
 from tuner.models.config import ModelConfig, Value
 from tuner.models.repository import ModelRepository

@@ -11,7 +11,7 @@ from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.finalists import verify
 from tuner.measure.gpu import Gpus
-from tuner.measure.level import LevelRules
+from tuner.measure.rules import LevelRules
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
 from tuner.options import LoadOptions

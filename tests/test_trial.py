@@ -8,8 +8,8 @@ from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, InputError, TuningError
 from tuner.load.loads import Concurrency, Load
-from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint
+from tuner.measure.rules import LevelRules
 from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage

@@ -9,7 +9,7 @@ from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner import TuneJob, model_tuning, tune
 from tuner.errors import ConfigError, InputError, JobError, TuningError
-from tuner.measure.level import LevelRules
+from tuner.measure.rules import LevelRules
 from tuner.progress import ModelOutcome, Progress
 from tuner.run_folder import RunFolder
 from tuner.search.recommend import Recommendation

@@ -12,7 +12,7 @@ from tuner.job import TuneJob
 from tuner.machine import Machine
 from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import surely_uses_gpus
-from tuner.measure.level import LevelRules
+from tuner.measure.rules import LevelRules
 from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelFolder
 from tuner.models.staging import StagedRepository

@@ -16,9 +16,9 @@ from tuner.load.loads import Concurrency, Load
 from tuner.measure.gpu import NO_GPUS, Gpus
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.gpu_watch import GpuWatch
-from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Record
+from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.models.config import ModelConfig

@@ -12,9 +12,11 @@ from support.simulated_engine import SimulatedEngine
 
 from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Samples
-from tuner.measure.level import LevelRules, measure_level
+from tuner.measure.latencies import percentiles
+from tuner.measure.level import measure_level
+from tuner.measure.rates import throughput
 from tuner.measure.record import Interval
-from tuner.measure.statistics import percentiles, throughput
+from tuner.measure.rules import LevelRules
 from tuner.measure.window import steady_window
 from tuner.slo import Percentile
 

@@ -10,8 +10,9 @@ from support.simulated_engine import SimulatedEngine
 
 from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.measure.highest_rate import highest_rate, highest_sustained, is_sustained
-from tuner.measure.level import LevelRules, measure_level
+from tuner.measure.level import measure_level
 from tuner.measure.points import OperatingPoint
+from tuner.measure.rules import LevelRules
 from tuner.slo import SLO
 
 NONE = SLO()

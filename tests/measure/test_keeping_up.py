@@ -12,8 +12,8 @@ from support.open_loop import run_open
 from tuner.load.loads import Concurrency, Load, Ramp, Replay, RequestRate
 from tuner.load.protocols import Samples
 from tuner.measure.keeping_up import kept_up
+from tuner.measure.rates import throughput
 from tuner.measure.record import Interval
-from tuner.measure.statistics import throughput
 from tuner.measure.window import steady_window, whole_window
 
 RUNS = 40

@@ -12,11 +12,12 @@ from tritonclient.grpc import service_pb2
 
 from tuner.errors import TuningError
 from tuner.load.loads import Load, Ramp, Replay, RequestRate
-from tuner.measure.level import LevelRules, measure_level, measure_ramp
+from tuner.measure.level import measure_level, measure_ramp
 from tuner.measure.points import OperatingPoint
+from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import ReadStatistics
 
-RULES = LevelRules()
+RULES = LevelRules(max_s=3.0)
 SIX_SECONDS = LevelRules(min_s=6.0, max_s=6.0)
 
 

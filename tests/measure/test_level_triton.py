@@ -10,8 +10,8 @@ from support.repositories import ModelRepositoryFactory, config_text
 from tuner import deadlines
 from tuner.errors import Cause, ServerError, ServerHungError
 from tuner.load.loads import Concurrency, Load, RequestRate
-from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint
+from tuner.measure.rules import LevelRules
 from tuner.measure.session import open_session
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.options import LoadOptions

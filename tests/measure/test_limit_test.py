@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -15,6 +15,7 @@ def test_p99_holds_from_as_many_requests_on_as_loadgen_wants(over: int, needed: 
     assert judge(needed - 1, over, 0.01) is Verdict.OPEN
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3_000), st.integers(0, 60), st.sampled_from([0.5, 0.1, 0.05, 0.01]))
 def test_the_verdict_is_that_of_the_binomial_distribution(requests: int, over: int, allowed: float) -> None:
     over = min(over, requests)

@@ -10,9 +10,9 @@ from support.closed_loop import samples_of
 from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Responses, Samples
 from tuner.measure.histogram import Histogram
+from tuner.measure.latencies import percentiles
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint
-from tuner.measure.statistics import percentiles
 from tuner.measure.window import Window
 
 CLOSED = Concurrency(1)

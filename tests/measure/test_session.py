@@ -15,7 +15,7 @@ from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency, Load, Ramp, RequestRate
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan, Request, Workload
-from tuner.measure.level import LevelRules
+from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
 from tuner.options import LoadOptions
 from tuner.servers.endpoint import Endpoint

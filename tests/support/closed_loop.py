@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -13,6 +13,9 @@ import numpy as np
 from tuner.load.protocols import Samples
 
 BETWEEN_MATES_MS = 0.02
+
+Serve = Callable[[float, int], float]
+"""When a batch ends that begins at a time, with so many requests; both in ms."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class Batcher:
         client_ms: Time between an answer and the client's next request, up to half more or less.
         stop_ms: No batch ends between these two times; one that would ends at the second.
         warm_up: A batch's time is multiplied by this at first, and ever less in the `warm_up_ms` from then.
+        drift: So much slower each second, as a share.
+        noise: The standard deviation of the logarithm of its speed, which wanders: an Ornstein-Uhlenbeck process.
+        noise_ms: How long it remembers where it was.
     """
 
     fixed_ms: float
@@ -37,20 +43,35 @@ class Batcher:
     stop_ms: tuple[float, float] = (math.inf, math.inf)
     warm_up: float = 1.0
     warm_up_ms: float = 1.0
+    drift: float = 0.0
+    noise: float = 0.0
+    noise_ms: float = 50.0
 
-    def serve(self, begin_ms: float, requests: int, rng: np.random.Generator) -> float:
-        """When a batch ends that begins at a time."""
-        coldness = 1 + (self.warm_up - 1) * max(0.0, 1 - begin_ms / self.warm_up_ms)
+    def serving(self, rng: np.random.Generator) -> Serve:
+        """What says when a batch ends that begins at a time, for batch after batch."""
         shape = 1 / self.spread**2
-        end_ms = begin_ms + coldness * (self.fixed_ms + self.item_ms * requests) * rng.gamma(shape, 1 / shape)
-        return self.stop_ms[1] if self.stop_ms[0] <= end_ms < self.stop_ms[1] else end_ms
+        wandered, at_ms = rng.normal(0, self.noise), 0.0
+
+        def serve(begin_ms: float, requests: int) -> float:
+            nonlocal wandered, at_ms
+            slowness = 1 + (self.warm_up - 1) * max(0.0, 1 - begin_ms / self.warm_up_ms)
+            slowness *= 1 + self.drift * begin_ms / 1e3
+            if self.noise:
+                kept = math.exp((at_ms - begin_ms) / self.noise_ms)
+                wandered = kept * wandered + rng.normal(0, self.noise * math.sqrt(1 - kept**2))
+                at_ms = begin_ms
+                slowness *= math.exp(wandered)
+            end_ms = begin_ms + slowness * (self.fixed_ms + self.item_ms * requests) * rng.gamma(shape, 1 / shape)
+            return self.stop_ms[1] if self.stop_ms[0] <= end_ms < self.stop_ms[1] else end_ms
+
+        return serve
 
 
 def completions(batcher: Batcher, concurrency: int, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
     """When each request was sent and done, in ms, in the order in which they are done, without end."""
     arrivals = [(0.0, client) for client in range(concurrency)]
     waiting: list[float] = []
-    now = 0.0
+    now, serve = 0.0, batcher.serving(rng)
     while True:
         while arrivals and arrivals[0][0] <= now:
             waiting.append(heapq.heappop(arrivals)[0])
@@ -58,7 +79,7 @@ def completions(batcher: Batcher, concurrency: int, rng: np.random.Generator) ->
             now = arrivals[0][0]
             continue
         batch, waiting = waiting[: batcher.largest], waiting[batcher.largest :]
-        now = batcher.serve(now, len(batch), rng)
+        now = serve(now, len(batch))
         for place, sent in enumerate(batch):
             done = now + place * BETWEEN_MATES_MS
             heapq.heappush(arrivals, (done + batcher.client_ms * (0.5 + rng.random()), place))

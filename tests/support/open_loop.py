@@ -16,14 +16,14 @@ def open_completions(
     batcher: Batcher, due_ms: Iterator[float], rng: np.random.Generator
 ) -> Iterator[tuple[float, float]]:
     """When each request was due and done, in ms, in the order in which they are done."""
-    now, next_ms = 0.0, next(due_ms, None)
+    now, next_ms, serve = 0.0, next(due_ms, None), batcher.serving(rng)
     while next_ms is not None:
         now = max(now, next_ms)
         batch: list[float] = []
         while next_ms is not None and next_ms <= now and len(batch) < batcher.largest:
             batch.append(next_ms)
             next_ms = next(due_ms, None)
-        now = batcher.serve(now, len(batch), rng)
+        now = serve(now, len(batch))
         for place, due in enumerate(batch):
             yield due, now + place * BETWEEN_MATES_MS
         now += (len(batch) - 1) * BETWEEN_MATES_MS

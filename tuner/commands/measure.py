@@ -20,8 +20,8 @@ from tuner.load.loads import Load, Ramp, RequestRate
 from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_watch import GpuWatch
 from tuner.measure.highest_rate import highest_rate, highest_sustained
-from tuner.measure.level import LevelRules
 from tuner.measure.points import OperatingPoint
+from tuner.measure.rules import LevelRules
 from tuner.measure.session import See, Session, open_session
 from tuner.measure_job import MeasureJob
 from tuner.models.repository import ModelFolder, ModelRepository

@@ -6,8 +6,8 @@ import math
 
 from tuner.load.loads import Concurrency, Load, OpenLoop, Ramp, RequestRate
 from tuner.load.protocols import Samples
+from tuner.measure.rates import growth
 from tuner.measure.record import Interval
-from tuner.measure.statistics import growth
 from tuner.measure.window import Window
 
 # The rate over a short window is off by what was under way at either end of it.

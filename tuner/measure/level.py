@@ -3,69 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 
 from tuner.load.loads import Concurrency, Load, Ramp, Replay
 from tuner.load.protocols import LoadEngine, Samples
+from tuner.measure.evidence import Evidence
 from tuner.measure.failing import raise_if_failing, raise_if_unanswered
-from tuner.measure.limit_test import Verdict, together
 from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.rates import throughput
+from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import ReadStatistics, breakdown
-from tuner.measure.statistics import limit_tests, percentiles, throughput
 from tuner.measure.stops import is_catching_up, is_still
 from tuner.measure.timeline import timeline
-from tuner.measure.window import Window, ends_by_itself, steady_window
-from tuner.slo import NO_LIMIT, SLO, Percentile
+from tuner.measure.window import ends_by_itself, steady_window
 
 # Each look comes so much later than the one before: few looks, each upon news.
 _LOOK_GROWTH = 1.4
 # The server's health is looked at no less often.
 _PULSE_S = 0.5
 _SHORTEST_PAUSE_S = 0.001
-# Whoever looks often and ends at the first narrow interval picks those that are narrow by chance; so ask for more.
-_LOOKS_WIDEN = 1.1
-
-
-@dataclass(frozen=True)
-class LevelRules:
-    """When a load level has been measured well enough.
-
-    It ends when throughput and the percentile that counts are both known precisely enough, or at the latest time. A
-    model so slow that this gives it less than `min_requests`, or in a closed loop less than `min_rounds` of all
-    requests under way, gets more time, up to `slow_max_s`. The throughput of an open loop is known before: it is what
-    is offered, or the server does not keep up. A load that ends by itself is measured to its end, and a recording
-    that begins anew once as a whole, at the least.
-
-    Attributes:
-        percentile: The latency percentile that counts.
-        throughput_precision: Half width of throughput's interval, as a share of it; closed loops only.
-        latency_precision: The same for the percentile.
-        first_look_s: When to look for the first time; never the last look.
-        min_s: The shortest measurement.
-        max_s: The longest, but for a slow model.
-        slow_max_s: The longest for a slow model.
-        min_requests: Successful requests to wait for.
-        min_rounds: How often all requests under way should have been answered; closed loops only.
-        request_timeout_s: The engine's deadline of a request; a server silent for so long hangs.
-        slo: Limits to test; a load that surely breaks one is known well enough, and one that may or may not is not.
-    """
-
-    percentile: Percentile = "p99"
-    throughput_precision: float = 0.03
-    latency_precision: float = 0.10
-    first_look_s: float = 0.15
-    min_s: float = 0.4
-    max_s: float = 3.0
-    slow_max_s: float = 30.0
-    min_requests: int = 20
-    min_rounds: int = 4
-    request_timeout_s: float = 30.0
-    slo: SLO = NO_LIMIT
 
 
 def measure_level(
@@ -95,7 +55,7 @@ def measure_level(
         ServerError: more than half of the requests failed, or all since some moment; with the most frequent error.
         TuningError: the load has no request.
     """
-    level = _Level(load, statistics, health, rules)
+    level = _Level(load, statistics, health, rules, batch_size)
     samples = level.offer(engine)
     window = steady_window(samples, load)
     return operating_point(
@@ -134,7 +94,7 @@ def measure_ramp(
     Raises:
         TritontuneError: as `measure_level` does.
     """
-    samples = _Level(ramp, None, health, rules).offer(engine)
+    samples = _Level(ramp, None, health, rules, batch_size).offer(engine)
     return timeline(samples, ramp, slices=slices, batch_size=batch_size, meter=meter)
 
 
@@ -142,7 +102,12 @@ class _Level:
     """The looks at one level, and what the server said at the first and the last of them."""
 
     def __init__(
-        self, load: Load, statistics: ReadStatistics | None, health: Callable[[], None], rules: LevelRules
+        self,
+        load: Load,
+        statistics: ReadStatistics | None,
+        health: Callable[[], None],
+        rules: LevelRules,
+        batch_size: int,
     ) -> None:
         self._load = load
         self._statistics = statistics
@@ -154,7 +119,9 @@ class _Level:
             self._needed = max(self._needed, rules.min_rounds * load.requests)
         elif isinstance(load, Replay) and load.period_ns is not None:
             self._earliest_s = max(self._earliest_s, load.period_ns / 1e9)
-        self._next_look_s = self._earliest_s
+        # One look before the first that may be the last: what is narrow must have been so before.
+        self._next_look_s = self._earliest_s / _LOOK_GROWTH
+        self._evidence = Evidence(load, rules, batch_size=batch_size)
         self._before: service_pb2.ModelStatistics | None = None
         self._after: service_pb2.ModelStatistics | None = None
 
@@ -187,6 +154,8 @@ class _Level:
                 self._after = self._statistics() if self._statistics else None
                 return None
             later_s = samples.wall_s * _LOOK_GROWTH
+            if samples.wall_s < self._earliest_s:
+                later_s = self._earliest_s
             self._next_look_s = min(later_s, latest_s) if samples.wall_s < latest_s else samples.wall_s + _PULSE_S
         return min(_PULSE_S, max(_SHORTEST_PAUSE_S, self._next_look_s - samples.wall_s))
 
@@ -210,19 +179,5 @@ class _Level:
             return True
         if answered < self._needed:
             return False
-        return _tells_enough(steady_window(samples, self._load), self._load, rules)
-
-
-def _tells_enough(window: Window, load: Load, rules: LevelRules) -> bool:
-    """Whether what counts is known precisely enough, or surely breaks a limit."""
-    latency_ms = percentiles(window)
-    verdict = together(test.verdict for test in limit_tests(window, rules.slo))
-    if verdict is Verdict.BREAKS:
-        return True
-    near = any(latency_ms[name].low <= limit_ms <= latency_ms[name].high for name, limit_ms in rules.slo.limits)
-    if verdict is Verdict.OPEN and near:
-        return False
-    widths = [(latency_ms[rules.percentile], rules.latency_precision)]
-    if isinstance(load, Concurrency):
-        widths.append((throughput(window), rules.throughput_precision))
-    return all(interval.relative_half_width * _LOOKS_WIDEN <= precision for interval, precision in widths)
+        suffices = self._evidence.suffices(steady_window(samples, self._load))
+        return suffices and samples.wall_s >= self._earliest_s

@@ -10,11 +10,11 @@ from tuner.measure.client_view import client_view
 from tuner.measure.failing import most_frequent_error
 from tuner.measure.histogram import Histogram
 from tuner.measure.keeping_up import kept_up
+from tuner.measure.latencies import limit_tests, percentiles
 from tuner.measure.meter import Meter
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval
 from tuner.measure.responses import response_times
-from tuner.measure.statistics import limit_tests, percentiles
 from tuner.measure.window import Window
 from tuner.slo import NO_LIMIT, SLO
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from tuner.load.protocols import Samples
+from tuner.measure.latencies import percentiles
 from tuner.measure.record import Interval, Record
-from tuner.measure.statistics import percentiles
 from tuner.measure.window import Window
 from tuner.slo import PERCENTILES, Percentile, share_of
 

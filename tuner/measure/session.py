@@ -20,9 +20,10 @@ from tuner.load.prepare import prepared
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan
 from tuner.measure.gpu_watch import GpuWatch
-from tuner.measure.level import LevelRules, measure_level, measure_ramp
+from tuner.measure.level import measure_level, measure_ramp
 from tuner.measure.meter import Meter, ReadUsage, metering
 from tuner.measure.points import OperatingPoint
+from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import ReadStatistics
 from tuner.options import LoadOptions
 from tuner.servers.client import TritonClient

@@ -13,8 +13,8 @@ from tuner.load.protocols import Responses, Samples
 from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint
+from tuner.measure.rates import poisson_rate, throughput
 from tuner.measure.record import Interval
-from tuner.measure.statistics import poisson_rate, throughput
 from tuner.measure.window import Window, whole_window
 
 # Fewer completions lie too far apart to count from one to another.
