@@ -116,6 +116,7 @@ _remote_options = _with(
 @click.option("--trials", metavar="N", help="How many candidates to try, the config as it is included.")
 @click.option("--space", metavar="NAME|FILE", help="Search space.  [default: default]")
 @click.option("--max-concurrency", metavar="N", help="The highest load to offer.  [default: 1024]")
+@click.option("--precision", metavar="P,P", help="Of throughput, and of the percentile.  [default: 3%,10%]")
 @click.option(
     "--isolation",
     metavar="KIND",
@@ -153,7 +154,8 @@ def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> 
 @click.option(
     "--slo", metavar="P=TIME", multiple=True, help="Limit that --rate max must hold, as p99=25ms; repeatable."
 )
-@click.option("--time", metavar="TIME", help="How long a load may take at most.  [default: 3s]")
+@click.option("--precision", metavar="P,P", help="Of throughput, and of the percentile.  [default: 3%,10%]")
+@click.option("--time", metavar="TIME", help="How long a load may take at most.  [default: by the precision, 10s]")
 @_load_options
 @_remote_options
 @_server_options

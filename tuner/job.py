@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from tuner.errors import JobError
-from tuner.options import Bytes, LoadOptions, RemoteOptions, Seconds, ServerOptions
+from tuner.options import Bytes, LoadOptions, Precise, RemoteOptions, Seconds, ServerOptions
+from tuner.precision import Precision
 from tuner.slo import SLO
 
 
@@ -32,6 +33,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         trials: Candidates to launch, the baseline included; None: as the budget allows. Verifying launches some again.
         space: A search space that ships with tritontune, by name, or a YAML file.
         max_concurrency: The highest load to offer.
+        precision: Of what is reported; the search makes do with less.
         isolation: Whether each candidate has a server of its own (`relaunch`), or one loads all in turn (`reload`, and
             always so at a `url`); None: relaunch, where that can be.
         metrics_url: Where the server at `url` tells of its GPUs; None: Triton's own port on that host.
@@ -45,6 +47,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     trials: Annotated[int, Field(ge=1)] | None = None
     space: str = "default"
     max_concurrency: Annotated[int, Field(ge=1, le=65536)] = 1024
+    precision: Precise = Precision()
     isolation: Literal["relaunch", "reload"] | None = None
     metrics_url: str | None = None
 

@@ -11,7 +11,8 @@ from typing_extensions import Self
 
 from tuner.load.loads import Concurrency, Distribution, Load, Ramp, RequestRate
 from tuner.load.recordings import read_intervals, read_timestamps
-from tuner.options import LoadOptions, RemoteOptions, Seconds, ServerOptions
+from tuner.options import LoadOptions, Precise, RemoteOptions, Seconds, ServerOptions
+from tuner.precision import Precision
 from tuner.quantities import parse_duration
 from tuner.slo import SLO
 
@@ -98,7 +99,8 @@ class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
         timestamps: A file of the times of requests, in seconds, once.
         arrivals: How requests are spread at a rate.
         slo: Limits that `rate="max"` must hold.
-        time: Seconds that a load may take at most, where the model is not slow.
+        precision: When a load has been measured well enough.
+        time: Seconds that a load may take at most, where the model is not slow; None: by the precision, 10 s.
     """
 
     repository: Path | None = None
@@ -113,6 +115,7 @@ class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
     timestamps: Path | None = None
     arrivals: Distribution = "poisson"
     slo: SLO = SLO()
+    precision: Precise = Precision()
     time: Seconds | None = None
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from tuner.models.staging import StagedRepository
 from tuner.progress import Progress
 from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
+from tuner.search.front import rivals
 from tuner.search.gpu_memory import MemoryEstimate
 from tuner.search.proposals import Proposals
 from tuner.search.samplers import TpeSampler
@@ -31,7 +32,7 @@ from tuner.space.spec import SpaceSpec
 from tuner.trial import Bench, Limits, TrialResult, run_trial
 
 # A search is better off with twice the candidates than with intervals half as wide.
-_SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5)
+_SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5, narrow_looks=1)
 # A verified number is to hold later, too: each of its rounds sees some seconds of the machine.
 _VERIFY_RULES = LevelRules(min_s=1.5, max_s=2.0)
 # The share of the budget that the search may take; the rest is for verifying.
@@ -80,7 +81,7 @@ class ModelTuning:
             model=model.name,
             options=job,
             slo=job.slo,
-            rules=replace(_SWEEP_RULES, percentile=job.slo.percentile),
+            rules=replace(_SWEEP_RULES, percentile=job.slo.percentile, slo=job.slo).to(job.precision),
             max_concurrency=job.max_concurrency,
             gpus=shop.gpus,
             max_gpu_memory=job.max_gpu_memory,
@@ -89,7 +90,9 @@ class ModelTuning:
     def run(self) -> str:
         """Search, and verify what was found. Returns why the search ended."""
         ended = self._search()
-        bench = replace(self._bench, rules=replace(_VERIFY_RULES, percentile=self._bench.slo.percentile))
+        bench = replace(
+            self._bench, rules=replace(_VERIFY_RULES, percentile=self._bench.slo.percentile, slo=self._bench.slo)
+        )
         folder = self._shop.out.model(self._model.name) / "verified"
         limits = self._limits(until=self._began + self._shop.job.budget)
         verify(self._study, bench, folder, limits=limits, progress=self._shop.progress)
@@ -150,8 +153,9 @@ class ModelTuning:
     def _trial(self, candidate: Candidate) -> TrialResult:
         number = len(self._study.trials)
         self._shop.progress.trial_began(number, str(candidate))
+        rules = replace(self._bench.rules, rivals=rivals(self._study.recommendation.front, self._bench.slo.percentile))
         return run_trial(
-            self._bench,
+            replace(self._bench, rules=rules),
             candidate,
             number,
             self._shop.out.trial(self._model.name, number),

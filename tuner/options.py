@@ -24,6 +24,7 @@ from typing_extensions import Self
 
 from tuner.errors import JobError, nearest
 from tuner.load.requests.parameters import Parameter, parse_parameter
+from tuner.precision import Precision
 from tuner.quantities import parse_duration, parse_size
 from tuner.servers.docker_arguments import parse_docker_args
 from tuner.servers.endpoint import Endpoint, Header, Tls, parse_header
@@ -44,6 +45,10 @@ def _bytes(value: Any) -> Any:
 def _mounts(value: Any) -> Any:
     texts = [value] if isinstance(value, str) else value
     return tuple(parse_mount(text) if isinstance(text, str) else text for text in texts)
+
+
+def _precision(value: Any) -> Any:
+    return Precision.parse(value) if isinstance(value, str) else value
 
 
 def _network(value: str) -> str:
@@ -92,6 +97,7 @@ Seconds = Annotated[
     Field(gt=0, allow_inf_nan=False),
     PlainSerializer(lambda seconds: f"{seconds:g}s", return_type=str),
 ]
+Precise = Annotated[Precision, BeforeValidator(_precision), PlainSerializer(str, return_type=str)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 MADE_UP = frozenset({"random", "zero"})
 """What `input_data` is where it is no file."""

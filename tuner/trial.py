@@ -229,7 +229,14 @@ def _measure(  # noqa: PLR0917 (it is called at one place, just above)
             return session.measure(load)
 
         flat_from = _flat_from(session.effective)
-        for point in sweep(measure, slo=bench.slo, max_concurrency=bench.max_concurrency, flat_from=flat_from):
+        points = sweep(
+            measure,
+            slo=bench.slo,
+            max_concurrency=bench.max_concurrency,
+            flat_from=flat_from,
+            rivals=bench.rules.rivals,
+        )
+        for point in points:
             attempt.points.append(point)
             progress.point_measured(point)
             if time.monotonic() >= limits.until:

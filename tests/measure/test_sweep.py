@@ -9,6 +9,7 @@ from tuner.errors import Cause, ServerDiedError
 from tuner.load.loads import Concurrency
 from tuner.measure.client_view import ClientView
 from tuner.measure.points import OperatingPoint
+from tuner.measure.rivals import NOBODY, Rivals
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.slo import PERCENTILES, SLO
 
@@ -55,9 +56,10 @@ def levels(
     max_concurrency: int = 1_024,
     flat_from: int = 1,
     doubt: float = 0.02,
+    rivals: Rivals = NOBODY,
 ) -> list[int]:
     server = Server(throughput, doubt=doubt)
-    points = list(sweep(server.measure, slo=slo, max_concurrency=max_concurrency, flat_from=flat_from))
+    points = list(sweep(server.measure, slo=slo, max_concurrency=max_concurrency, flat_from=flat_from, rivals=rivals))
     assert [measured.load for measured in points] == list(map(Concurrency, server.levels))
     assert len(set(server.levels)) == len(server.levels)
     return server.levels
@@ -152,3 +154,24 @@ def test_the_curve_is_in_order_of_load() -> None:
     server = Server(saturating(1_000, 100))
     curve = in_order_of_load(sweep(server.measure, slo=P99_25, max_concurrency=64))
     assert [measured.load.level for measured in curve] == [1, 2, 4, 8, 16, 23, 27, 32]
+
+
+def test_who_is_beaten_and_grows_less_is_dropped() -> None:
+    rivals = Rivals(((2_000.0, 4.0),))
+    slowing = saturating(500, alone=100)
+    server = Server(slowing)
+    list(sweep(server.measure, slo=NONE, max_concurrency=64, rivals=rivals))
+    assert server.levels == [1, 2, 4, 8]
+    alone = Server(slowing)
+    list(sweep(alone.measure, slo=NONE, max_concurrency=64))
+    assert len(alone.levels) > len(server.levels)
+
+
+def test_who_is_beaten_and_still_grows_with_the_load_goes_on() -> None:
+    rivals = Rivals(((2_000.0, 4.0),))
+    assert levels(saturating(5_000, alone=100), max_concurrency=64, rivals=rivals)[:7] == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_who_was_beaten_at_one_level_alone_goes_on() -> None:
+    rivals = Rivals(((590.0, 9.0),))
+    assert 16 in levels(saturating(500, alone=100), max_concurrency=64, rivals=rivals)

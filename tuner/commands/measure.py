@@ -195,7 +195,7 @@ def _session(  # noqa: PLR0917 (it is called at two places, just above)
     server: Server | None = None,
     gpus: GpuWatch | None = None,
 ) -> Iterator[Session]:
-    rules = LevelRules(percentile=job.slo.percentile)
+    rules = LevelRules(percentile=job.slo.percentile, slo=job.slo).to(job.precision)
     if job.time is not None:
         rules = replace(rules, max_s=job.time, slow_max_s=max(job.time, rules.slow_max_s))
     with open_session(

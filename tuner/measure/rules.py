@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.measure.rivals import NOBODY, Rivals
+from tuner.precision import DEFAULT, Precision
 from tuner.slo import NO_LIMIT, SLO, Percentile
+
+# Nobody waits longer than this many times for a number.
+_LONGEST = 36.0
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class LevelRules:
     """
 
     percentile: Percentile = "p99"
-    throughput_precision: float = 0.03
-    latency_precision: float = 0.10
+    throughput_precision: float = DEFAULT.throughput
+    latency_precision: float = DEFAULT.latency
     first_look_s: float = 0.15
     min_s: float = 0.4
     max_s: float = 10.0
@@ -48,3 +52,18 @@ class LevelRules:
     request_timeout_s: float = 30.0
     slo: SLO = NO_LIMIT
     rivals: Rivals = NOBODY
+
+    def to(self, precision: Precision) -> LevelRules:
+        """The same rules where they are for the default precision: half as wide an interval takes four times as long.
+
+        Less precise than by default, they may take as long, and end as soon as they can.
+        """
+        throughput, latency = precision.throughput / DEFAULT.throughput, precision.latency / DEFAULT.latency
+        longer = min(_LONGEST, max(1.0, min(throughput, latency) ** -2))
+        return replace(
+            self,
+            throughput_precision=throughput * self.throughput_precision,
+            latency_precision=latency * self.latency_precision,
+            max_s=longer * self.max_s,
+            slow_max_s=max(self.slow_max_s, longer * self.max_s),
+        )

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 from tuner.load.loads import Concurrency
+from tuner.measure.limit_test import Verdict
 from tuner.measure.points import OperatingPoint
+from tuner.measure.rivals import NOBODY, Rivals
 from tuner.slo import SLO
 
 Measure = Callable[[Concurrency], OperatingPoint]
@@ -15,10 +17,14 @@ Measure = Callable[[Concurrency], OperatingPoint]
 # Throughput that grows by less in a doubling of the load has as good as stopped.
 _GROWTH = 1.05
 _FLAT_DOUBLINGS = 2
+# Throughput that grows by less in a doubling of the load is on its way to stop.
+_SLOWING = 1.25
 _EDGE_LEVELS = 2
 
 
-def sweep(measure: Measure, *, slo: SLO, max_concurrency: int, flat_from: int = 1) -> Iterator[OperatingPoint]:
+def sweep(
+    measure: Measure, *, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY
+) -> Iterator[OperatingPoint]:
     """Measure a curve, yielding each operating point as it comes: what was measured before an error is not lost.
 
     First the load rises; see `rise`. Then come the levels between: at the SLO's edge by bisection, or, where no limit
@@ -30,19 +36,26 @@ def sweep(measure: Measure, *, slo: SLO, max_concurrency: int, flat_from: int = 
         slo: The limits, maybe none.
         max_concurrency: The highest load to offer.
         flat_from: See `rise`.
+        rivals: See `rise`; who is beaten by them is not looked at more closely.
     """
     points: list[OperatingPoint] = []
-    for point in rise(measure, slo=slo, max_concurrency=max_concurrency, flat_from=flat_from):
+    for point in rise(measure, slo=slo, max_concurrency=max_concurrency, flat_from=flat_from, rivals=rivals):
         points.append(point)
         yield point
+    if _is_beaten(points, slo, rivals):
+        return
     if edge := _edge(points, slo):
         yield from _bisect(measure, slo, *edge)
     elif middle := _knee(points, slo):
         yield measure(Concurrency(middle))
 
 
-def rise(measure: Measure, *, slo: SLO, max_concurrency: int, flat_from: int = 1) -> Iterator[OperatingPoint]:
+def rise(
+    measure: Measure, *, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY
+) -> Iterator[OperatingPoint]:
     """Double concurrency from 1 until throughput has stopped growing, the SLO is broken, or the highest is reached.
+
+    It also ends when others have surely done better at the last two levels, and growth is already on its way down.
 
     Args:
         measure: Measures one level; what it raises ends the rise.
@@ -51,12 +64,15 @@ def rise(measure: Measure, *, slo: SLO, max_concurrency: int, flat_from: int = 1
         flat_from: The concurrency below which throughput that does not grow means nothing yet. A dynamic batcher
             closes batches ahead of its instances, so that little is gained below some 4 requests an instance, and
             much beyond.
+        rivals: What others have reached.
     """
     points: list[OperatingPoint] = []
     for concurrency in _doublings(max_concurrency):
         points.append(measure(Concurrency(concurrency)))
         yield points[-1]
-        if _is_broken(points, slo) or (concurrency >= flat_from and _is_flat(points)):
+        if _is_broken(points, slo):
+            return
+        if concurrency >= flat_from and (_is_flat(points) or _is_beaten(points, slo, rivals)):
             return
 
 
@@ -76,6 +92,7 @@ def _doublings(highest: int) -> Iterator[int]:
 def _is_broken(points: list[OperatingPoint], slo: SLO) -> bool:
     """Whether the last point breaks the SLO beyond doubt, or the last two by what was measured: one may be bad luck."""
     surely = not slo.holds({name: interval.low for name, interval in points[-1].latency_ms.items()})
+    surely = surely or points[-1].verdict(slo) is Verdict.BREAKS
     return surely or (len(points) > 1 and not any(point.holds(slo) for point in points[-2:]))
 
 
@@ -89,6 +106,16 @@ def _is_flat(points: list[OperatingPoint]) -> bool:
         grows = point.throughput.value > best * _GROWTH
         best, since = (point.throughput.value, 0) if grows else (best, since + 1)
     return since >= _FLAT_DOUBLINGS
+
+
+def _is_beaten(points: list[OperatingPoint], slo: SLO, rivals: Rivals) -> bool:
+    """Whether others surely did better at the last two levels, and what a doubling of the load gains grows less.
+
+    Who still grows in proportion to the load may only be waiting for fuller batches.
+    """
+    if len(points) < 2 or points[-1].throughput.value > _SLOWING * points[-2].throughput.value:
+        return False
+    return all(rivals.beat(point.throughput, point.latency_ms[slo.percentile]) for point in points[-2:])
 
 
 def _edge(points: list[OperatingPoint], slo: SLO) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tuner.measure.points import OperatingPoint
+from tuner.measure.rivals import Rivals
 from tuner.search.verification import Verification
 from tuner.slo import Percentile
 from tuner.trial import TrialResult
@@ -66,6 +67,11 @@ def pareto_front(points: Iterable[TrialPoint], percentile: Percentile) -> tuple[
         if not front or each.point.throughput.value > front[-1].point.throughput.value:
             front.append(each)
     return tuple(front)
+
+
+def rivals(front: Iterable[TrialPoint], percentile: Percentile) -> Rivals:
+    """What a front asks of the next candidate."""
+    return Rivals(tuple((each.point.throughput.value, each.latency_ms(percentile)) for each in front))
 
 
 def hypervolume(points: Iterable[TrialPoint], percentile: Percentile, reference_latency_ms: float) -> float:

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.windows import exponential, window
+
+from tuner.load.loads import Concurrency, RequestRate
+from tuner.measure.evidence import Evidence
+from tuner.measure.rivals import Rivals
+from tuner.measure.rules import LevelRules
+from tuner.slo import SLO
+
+CLOSED = Concurrency(1)
+RULES = LevelRules(narrow_looks=1)
+STEADY = window(np.random.default_rng(0).normal(10, 0.2, 2_000))
+WIDE = window(exponential(60))
+
+
+def test_what_is_known_precisely_suffices() -> None:
+    assert Evidence(CLOSED, RULES).suffices(STEADY)
+    assert not Evidence(CLOSED, RULES).suffices(WIDE)
+
+
+def test_it_must_be_so_at_several_looks_in_a_row() -> None:
+    evidence = Evidence(CLOSED, replace(RULES, narrow_looks=2))
+    assert [evidence.suffices(seen) for seen in (STEADY, WIDE, STEADY, STEADY)] == [False, False, False, True]
+
+
+def test_the_throughput_of_an_open_loop_is_known_before() -> None:
+    rules = replace(RULES, throughput_precision=1e-6)
+    assert Evidence(RequestRate(100), rules).suffices(STEADY)
+    assert not Evidence(CLOSED, rules).suffices(STEADY)
+
+
+def test_who_surely_breaks_a_limit_is_known_well_enough() -> None:
+    assert Evidence(CLOSED, replace(RULES, slo=SLO({"p99": 2.0}))).suffices(WIDE)
+
+
+@pytest.mark.parametrize(("limit_ms", "enough"), [(10.47, False), (9.0, True), (12.0, True)])
+def test_who_may_hold_a_limit_or_not_is_measured_on(limit_ms: float, *, enough: bool) -> None:
+    assert Evidence(CLOSED, replace(RULES, slo=SLO({"p99": limit_ms}))).suffices(STEADY) is enough
+
+
+def test_who_is_surely_beaten_is_known_well_enough() -> None:
+    beaten = replace(RULES, rivals=Rivals(((10_000.0, 1.0),)))
+    assert Evidence(CLOSED, beaten).suffices(WIDE)
+    equal = replace(RULES, rivals=Rivals(((400.0, 1.0),)))
+    assert Evidence(CLOSED, equal).suffices(WIDE)
+    assert not Evidence(CLOSED, equal, batch_size=8).suffices(WIDE)
