@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import statistics
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 from cached_server import cached_server, plan_for
+from perf_analyzer import PerfAnalyzer, told
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +33,6 @@ from tuner.load.loads import Concurrency
 from tuner.load.protocols import Samples
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
-from tuner.servers.wheel import Wheel
 
 SIZES = {"small": 16, "large": 150_000}
 """Models by their inputs' length, in FP32: 64 bytes and 600 kB."""
@@ -70,11 +69,13 @@ def main() -> None:
     console = Console(width=130)
     runs: dict[tuple[str, int, str], list[Run]] = {}
     with tempfile.TemporaryDirectory() as folder, cached_server(Path(folder), SIZES) as address:
-        perf_analyzer = _PerfAnalyzer(options.perf_analyzer, Path(folder), address)
+        libraries = Path(folder) / "libraries"
+        libraries.mkdir()
+        theirs = partial(_theirs, PerfAnalyzer(options.perf_analyzer, libraries))
         for number in range(options.rounds):
             for size in SIZES:
                 for concurrency in options.concurrency:
-                    for tool, measure in (("ours", _ours), ("perf_analyzer", perf_analyzer.run)):
+                    for tool, measure in (("ours", _ours), ("perf_analyzer", theirs)):
                         run = measure(address, size, concurrency)
                         runs.setdefault((size, concurrency, tool), []).append(run)
                         console.print(f"round {number}: {size}, c={concurrency}, {tool}: {run}", soft_wrap=True)
@@ -121,43 +122,25 @@ def _ours(address: str, model: str, concurrency: int) -> Run:
     )
 
 
-class _PerfAnalyzer:
-    """The tool, with the libraries that it was built with."""
-
-    def __init__(self, program: Path, folder: Path, address: str) -> None:
-        wheel = Wheel.find()
-        if wheel is None:
-            raise SystemExit("needs pip install 'tritontune[server]'")
-        self._program = program
-        libraries = folder / "libraries"
-        libraries.mkdir()
-        for pattern, name in (("libb64*", "libb64.so.0d"), ("libcudart*", "libcudart.so.12")):
-            (libraries / name).symlink_to(next(wheel.libraries.glob(pattern)))
-        self._environment = {**os.environ, "LD_LIBRARY_PATH": f"{libraries}:{wheel.libraries}"}
-        self._address = address
-
-    def run(self, address: str, model: str, concurrency: int) -> Run:
-        command = [str(self._program), "-i", "grpc", "-u", address, "-m", model, "-b", "1"]
-        # Three windows, which are taken as they come.
-        command += ["--concurrency-range", str(concurrency), "-p", str(_WINDOW_MS), "-r", "3", "-s", "999"]
-        with (
-            TritonClient(Endpoint(address)) as client,
-            subprocess.Popen(
-                command, env=self._environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            ) as process,
-        ):
-            tree = _Tree(process.pid)
-            time.sleep(_FROM_S)
-            before, began, cpu_before_s = _successes(client, model), time.monotonic(), tree.cpu_s()
-            time.sleep(_FOR_S)
-            after, ended, cpu_after_s = _successes(client, model), time.monotonic(), tree.cpu_s()
-            told, _ = process.communicate(timeout=60)
-        return Run(
-            cpu_us=(cpu_after_s - cpu_before_s) / (after - before) * 1e6,
-            p50_us=_told(r"p50 latency: (\d+)", told),
-            throughput=_told(r"Throughput: ([\d.]+) infer/sec", told),
-            counted=(after - before) / (ended - began),
-        )
+def _theirs(perf_analyzer: PerfAnalyzer, address: str, model: str, concurrency: int) -> Run:
+    # Three windows, which are taken as they come.
+    more = ("-p", str(_WINDOW_MS), "-r", "3", "-s", "999")
+    with (
+        TritonClient(Endpoint(address)) as client,
+        perf_analyzer.start(address, model, concurrency, *more) as process,
+    ):
+        tree = _Tree(process.pid)
+        time.sleep(_FROM_S)
+        before, began, cpu_before_s = _successes(client, model), time.monotonic(), tree.cpu_s()
+        time.sleep(_FOR_S)
+        after, ended, cpu_after_s = _successes(client, model), time.monotonic(), tree.cpu_s()
+        said, _ = process.communicate(timeout=60)
+    return Run(
+        cpu_us=(cpu_after_s - cpu_before_s) / (after - before) * 1e6,
+        p50_us=told(r"p50 latency: (\d+)", said),
+        throughput=told(r"Throughput: ([\d.]+) infer/sec", said),
+        counted=(after - before) / (ended - began),
+    )
 
 
 class _Tree:
@@ -175,13 +158,6 @@ class _Tree:
 
 def _successes(client: TritonClient, model: str) -> int:
     return int(client.statistics(model).inference_stats.success.count)
-
-
-def _told(pattern: str, text: str) -> float:
-    found = re.search(pattern, text)
-    if found is None:
-        raise SystemExit(f"perf_analyzer said nothing that looks like {pattern!r}:\n{text}")
-    return float(found[1])
 
 
 if __name__ == "__main__":
