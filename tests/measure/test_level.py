@@ -107,6 +107,24 @@ def test_a_server_that_stops_for_good_hangs() -> None:
         simulated(Batcher(10.0, stop_ms=(300, np.inf)), 4, replace(RULES, request_timeout_s=5))
 
 
+def test_one_request_in_100_that_is_50_times_as_slow_is_in_the_percentile_and_in_its_doubt() -> None:
+    point, wall_s = simulated(Batcher(3.0, largest=1, slow=0.01, slow_factor=50.0))
+    assert wall_s == pytest.approx(RULES.max_s, rel=0.02)
+    p90, p99 = point.latency_ms["p90"], point.latency_ms["p99"]
+    assert p90.high < 5
+    assert p99.low < 10
+    assert p99.high > 100
+    assert p99.relative_half_width > RULES.latency_precision
+
+
+def test_a_cold_start_of_five_seconds_is_no_part_of_the_numbers_where_there_is_time() -> None:
+    cold = Batcher(5.0, largest=1, warm_up=4.0, warm_up_ms=5_000)
+    point, wall_s = simulated(cold, 1, LevelRules())
+    assert wall_s > 5
+    assert point.throughput.value == pytest.approx(1e3 / 5.2, rel=0.05)
+    assert point.latency_ms["p99"].value < 8
+
+
 def test_health_is_looked_at_twice_a_second() -> None:
     looks: list[None] = []
     _, wall_s = simulated(Batcher(700.0), health=lambda: looks.append(None))

@@ -31,6 +31,8 @@ class Batcher:
         stop_ms: No batch ends between these two times; one that would ends at the second.
         warm_up: A batch's time is multiplied by this at first, and ever less in the `warm_up_ms` from then.
         drift: So much slower each second, as a share.
+        slow: The share of batches that take `slow_factor` times as long.
+        slow_factor: See `slow`.
         noise: The standard deviation of the logarithm of its speed, which wanders: an Ornstein-Uhlenbeck process.
         noise_ms: How long it remembers where it was.
     """
@@ -44,6 +46,8 @@ class Batcher:
     warm_up: float = 1.0
     warm_up_ms: float = 1.0
     drift: float = 0.0
+    slow: float = 0.0
+    slow_factor: float = 1.0
     noise: float = 0.0
     noise_ms: float = 50.0
 
@@ -56,6 +60,8 @@ class Batcher:
             nonlocal wandered, at_ms
             slowness = 1 + (self.warm_up - 1) * max(0.0, 1 - begin_ms / self.warm_up_ms)
             slowness *= 1 + self.drift * begin_ms / 1e3
+            if self.slow and rng.random() < self.slow:
+                slowness *= self.slow_factor
             if self.noise:
                 kept = math.exp((at_ms - begin_ms) / self.noise_ms)
                 wandered = kept * wandered + rng.normal(0, self.noise * math.sqrt(1 - kept**2))

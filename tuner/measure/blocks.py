@@ -20,7 +20,7 @@ TAIL = 0.025
 _MOST_BLOCKS, _FEWEST_BLOCKS = 40, 4
 _BLOCK_LATENCIES = 2.0
 # So few blocks cannot tell a stronger correlation from a trend, nor one of blocks that alternate.
-_CORRELATION = (-0.15, 0.8)
+_CORRELATION = (-0.25, 0.8)
 _WAVES = 8
 
 _Floats = npt.NDArray[np.float64]

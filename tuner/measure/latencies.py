@@ -19,12 +19,12 @@ from tuner.slo import PERCENTILES, SLO, Percentile, share_of
 # Fewer completions have no spread to speak of; they are taken as those of a memoryless server.
 _FEW = 8
 # Where the design effect is looked at, for all percentiles together: one tail alone holds too few requests.
-_BODY = (0.3, 0.5, 0.7, 0.85)
+_BODY = (0.5, 0.7, 0.85, 0.95)
 _FEWEST_ABOVE = 5
 # Independent requests from which the tail's decay is judged, when it must be.
 _TAIL_REQUESTS = 10.0
-# Of the shape that so few requests say that the tail has, and the widest and narrowest that is believed.
-_SHAPE_SHARE = 0.5
+# The part of the shape that is believed, and of the squared coefficient of variation, the least and the most.
+_SHAPE_SHARE = 0.4
 _SQUARED_VARIATION = (0.4, 4.0)
 
 _Floats = npt.NDArray[np.float64]
@@ -127,8 +127,8 @@ class _Blocks:
         """The upper end where all requests seen may lie below the percentile; never below the largest of them.
 
         From a threshold well below the percentile on, the tail is a generalised Pareto distribution, with the upper
-        bound of the mean excess. Its shape follows from the excesses' variation (Hosking and Wallis 1987), half of
-        it: so few tell little, and an exponential tail is what queues have.
+        bound of the mean excess. Of the shape that the excesses' variation says (Hosking and Wallis 1987) it takes a
+        part: so few tell little, and an exponential tail is what queues have.
         """
         count = len(self.ordered)
         above = min(max(_TAIL_REQUESTS, 3 * independent * (1 - share)), independent / 2)
