@@ -11,7 +11,6 @@ from tuner.search.effects import FieldEffect, field_effects
 from tuner.search.study import Study
 from tuner.search.verification import Verification
 from tuner.space.candidate import Assignment
-from tuner.space.spec import load_space
 
 BEST: Assignment = {"dynamic_batching": "on", "max_batch_size": 64, "instance_group.count": 2}
 BUILT = space()
@@ -160,10 +159,3 @@ class TestHowWellItIsKnown:
         assert latency is not None
         assert latency.value == pytest.approx(20 / 24)
         assert trials.effects["max_batch_size"].latency is None
-
-
-def test_a_study_knows_its_space(tmp_path: Path) -> None:
-    """But for the ladders that the machine bounds."""
-    study = Trials(tmp_path).study
-    assert {p.name: p.base for p in study.space.parameters} == {p.name: p.base for p in BUILT.parameters}
-    assert {p.name for p in study.space.parameters} == set(load_space("default").parameters)

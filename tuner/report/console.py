@@ -158,8 +158,9 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     console.print(f"best:     {point_in_words(found.best.point, slo.percentile)}", highlight=False)
     if found.gain:
         console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]", highlight=False)
-    for effect in field_effects(outcome.study, found.best):
-        console.print(f"  {effect_in_words(effect, slo.percentile)}", highlight=False, markup=False, soft_wrap=True)
+    if effects := field_effects(outcome.study, found.best):
+        lines = [f"  {effect_in_words(effect, slo.percentile)}" for effect in effects]
+        console.print("changes:", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
     if diff := config_diff(outcome.study, found.best):
         console.print(Syntax(diff, "diff", theme="ansi_dark", background_color="default"))
     else:

@@ -88,12 +88,12 @@ def _effect(effect: FieldEffect, percentile: Percentile) -> str:
         if effect.trial.failure and effect.trial.number:
             return f"without it: {effect.trial.failure.cause.value}: {effect.trial.failure.message} {trial}"
         return f"without it the SLO is held at no load {trial}"
-    without = f"without it {point_in_words(effect.point.point, percentile)} {trial}"
     if _is_noise(effect.throughput):
         noise = f"no effect on throughput that can be told from noise {_range(effect.throughput)}"
         return noise + _on_latency(effect, percentile)
-    worse = ", so better without" if effect.throughput.high < 1 else ""
-    return f"{effect.throughput.value:.2f} x the throughput {_range(effect.throughput)}{worse}; {without}"
+    without = "better without it:" if effect.throughput.high < 1 else "without it"
+    ratio = f"{effect.throughput.value:.2f} x the throughput {_range(effect.throughput)}"
+    return f"{ratio}; {without} {point_in_words(effect.point.point, percentile)} {trial}"
 
 
 def _on_latency(effect: FieldEffect, percentile: Percentile) -> str:
