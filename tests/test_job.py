@@ -43,6 +43,15 @@ def test_names_the_option_and_what_would_be_right(options: dict[str, object], co
     assert "\n" not in str(caught.value)
 
 
+def test_explaining_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("repository: repo\nexplain: true\n")
+    assert TuneJob.read(file).explain
+    assert not TuneJob.make({"repository": "repo"}).explain
+    with pytest.raises(JobError, match="--explain: Input should be a valid boolean.*it is 'perhaps'"):
+        TuneJob.make({"repository": "repo", "explain": "perhaps"})
+
+
 def test_a_typo_is_named_before_what_is_then_missing() -> None:
     with pytest.raises(JobError, match="repositry is no option; did you mean 'repository'"):
         TuneJob.make({"repositry": "repo"})

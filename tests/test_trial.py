@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.builders import point
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, InputError, TuningError
@@ -17,7 +18,7 @@ from tuner.options import LoadOptions
 from tuner.servers.process import ProcessLauncher
 from tuner.slo import SLO
 from tuner.space.candidate import Candidate
-from tuner.trial import Bench, Limits, TrialResult, run_trial
+from tuner.trial import Bench, Limits, TrialResult, _one_more, run_trial
 
 pytestmark = pytest.mark.triton
 
@@ -146,3 +147,26 @@ def test_a_kind_of_model_that_cannot_be_tuned(trials: Trials) -> None:
     trials.add("identity", name="part")
     with pytest.raises(TuningError, match="model 'identity': it is an ensemble; tune .* by their names: part"):
         trials.run("identity", _ENSEMBLE)
+
+
+@pytest.mark.parametrize(
+    ("load", "measured"),
+    [
+        (3, [3]),  # between those of the sweep
+        (4, []),  # the sweep has it
+        (12, []),  # 8 breaks the SLO already
+        (1, []),
+    ],
+)
+def test_one_load_more_is_measured_where_it_tells_something(load: int, measured: list[int]) -> None:
+    asked: list[int] = []
+
+    def measure(load: Concurrency) -> OperatingPoint:
+        asked.append(load.requests)
+        return point(load)
+
+    swept = [point(1, 100, 5), point(4, 300, 20), point(8, 310, 40), point(2, 200, 10)]
+    more = list(_one_more(measure, Concurrency(load), swept, SLO.parse(["p99=25ms"])))
+    assert [each.load for each in more] == [Concurrency(each) for each in measured]
+    assert asked == measured
+    assert list(_one_more(measure, None, swept, SLO())) == []

@@ -12,9 +12,18 @@ from tuner.errors import ConfigError, InputError, JobError, TuningError
 from tuner.measure.rules import LevelRules
 from tuner.progress import ModelOutcome, Progress
 from tuner.run_folder import RunFolder
+from tuner.search.effects import field_effects
 from tuner.search.recommend import Recommendation
 from tuner.search.study import Study
 from tuner.trial import TrialResult
+
+# One change and the other multiply, and no rule of thumb tries either alone.
+QUICKER_AND_MORE = """\
+schema: 1
+parameters:
+  quickness: {field: 'parameters["sleep_ms"].string_value', ladder: ["10", "11", "12", "13", "14", "15"]}
+  instances: {field: "instance_group[0].count", ladder: [1, 2, 3, 4], max_per_cpu: 4}
+"""
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("rough")]
 
@@ -74,6 +83,33 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
         "trial 1 ended",
         "slow ended: all 2 trials are done",
     ]
+
+
+def test_each_change_is_explained_by_a_launch_without_it(
+    model_repository: ModelRepositoryFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Verifying takes twice the launches, and is another test's.
+    monkeypatch.setattr(model_tuning, "verify", lambda *_, **__: None)
+    model_repository.add("slow", config=config_text(sleep_ms=40))
+    space = tmp_path / "space.yaml"
+    space.write_text(QUICKER_AND_MORE)
+    job = _job(model_repository, space=str(space), explain=True)
+    (outcome,) = tune(job, out=RunFolder(tmp_path / "run")).outcomes
+    best = outcome.recommendation.best
+    assert best is not None
+    study = Study.load(outcome.folder.database, "slow")
+    quicker, more = field_effects(study, best)
+    assert (quicker.name, more.name) == ("quickness", "instances")
+    # Two launches on top of the two trials that were asked for.
+    assert {effect.trial and effect.trial.number for effect in (quicker, more)} == {2, 3}
+    for effect in (quicker, more):
+        assert effect.trial is not None
+        assert effect.trial.failure is None
+        assert best.point.load in [point.load for point in effect.trial.curve]
+    assert quicker.throughput is not None
+    assert quicker.throughput.value > 2
+    assert more.throughput is not None
+    assert more.throughput.value == pytest.approx(2, rel=0.35)
 
 
 def test_the_budget_ends_a_run(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:

@@ -122,6 +122,12 @@ _remote_options = _with(
     metavar="KIND",
     help="relaunch: a server for each candidate; reload: one that loads all in turn.  [default: relaunch]",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    default=None,
+    help="Leave out each change of the best config once, to say what it does; on top of --budget.",
+)
 @click.option("--max-gpu-memory", metavar="SIZE", help="What the best may take of each GPU, as 8GiB.  [default: all]")
 @_server_options
 @_remote_options

@@ -37,6 +37,8 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         isolation: Whether each candidate has a server of its own (`relaunch`), or one loads all in turn (`reload`, and
             always so at a `url`); None: relaunch, where that can be.
         metrics_url: Where the server at `url` tells of its GPUs; None: Triton's own port on that host.
+        explain: Whether to leave out each change of the best config once, and measure what that does: a launch for
+            each of which no trial tells, on top of `budget` and `trials`.
         max_gpu_memory: Bytes that the best config's server may take of each GPU; None: all that there is.
     """
 
@@ -49,6 +51,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     max_concurrency: Annotated[int, Field(ge=1, le=65536)] = 1024
     precision: Precise = Precision()
     isolation: Literal["relaunch", "reload"] | None = None
+    explain: bool = False
     metrics_url: str | None = None
 
     @model_validator(mode="after")

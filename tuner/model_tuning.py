@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from tuner import deadlines
 from tuner.errors import JobError, TuningError
+from tuner.explain import explain
 from tuner.finalists import verify
 from tuner.job import TuneJob
+from tuner.load.loads import Concurrency
 from tuner.machine import Machine
 from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import surely_uses_gpus
@@ -26,7 +28,7 @@ from tuner.search.samplers import TpeSampler
 from tuner.search.stopping import Stopping
 from tuner.search.study import Study
 from tuner.servers.protocols import Launcher
-from tuner.space.candidate import Candidate, in_words
+from tuner.space.candidate import Assignment, Candidate, in_words
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
 from tuner.trial import Bench, Limits, TrialResult, run_trial
@@ -88,15 +90,34 @@ class ModelTuning:
         )
 
     def run(self) -> str:
-        """Search, and verify what was found. Returns why the search ended."""
+        """Search, verify what was found, and explain it, if asked to. Returns why the search ended."""
         ended = self._search()
-        bench = replace(
-            self._bench, rules=replace(_VERIFY_RULES, percentile=self._bench.slo.percentile, slo=self._bench.slo)
-        )
-        folder = self._shop.out.model(self._model.name) / "verified"
-        limits = self._limits(until=self._began + self._shop.job.budget)
-        verify(self._study, bench, folder, limits=limits, progress=self._shop.progress)
+        self._verify(until=self._began + self._shop.job.budget)
+        if self._shop.job.explain:
+            explain(self._study, leave_out=self._leave_out, verify=self._verify_anew, progress=self._shop.progress)
         return ended
+
+    def _verify(self, *, until: float) -> None:
+        slo = self._bench.slo
+        rules = replace(_VERIFY_RULES, percentile=slo.percentile, slo=slo).to(self._shop.job.precision)
+        bench = replace(self._bench, rules=rules)
+        folder = self._shop.out.model(self._model.name) / "verified"
+        limits = self._limits(until=until)
+        verify(self._study, bench, folder, limits=limits, progress=self._shop.progress)
+
+    def _verify_anew(self) -> None:
+        """Verify what looks best since the explanation has launched more."""
+        self._verify(until=time.monotonic() + (1 - _SEARCH_SHARE) * self._shop.job.budget)
+
+    def _leave_out(self, wanted: Assignment, load: Concurrency | None) -> None:
+        """Launch one more candidate, for the explanation."""
+        space = self._space(self._study.trials[0])
+        assignment = space.settle(wanted)
+        if refusal := self._memory(space).refusal(assignment):
+            self._shop.progress.note(f"skipped: {in_words(assignment)}: {refusal}")
+            return
+        until = time.monotonic() + self._stopping.budget_s
+        self._store(self._trial(space.candidate(assignment), until=until, also=load), space)
 
     def _search(self) -> str:
         """Measure the baseline and candidate after candidate."""
@@ -150,17 +171,24 @@ class ModelTuning:
         # A model that leaves all to the server is tuned from what the server makes of it.
         return SearchSpace.build(self._shop.spec, self._model.config or effective, effective, self._shop.machine)
 
-    def _trial(self, candidate: Candidate) -> TrialResult:
+    def _trial(
+        self, candidate: Candidate, *, until: float | None = None, also: Concurrency | None = None
+    ) -> TrialResult:
         number = len(self._study.trials)
         self._shop.progress.trial_began(number, str(candidate))
-        rules = replace(self._bench.rules, rivals=rivals(self._study.recommendation.front, self._bench.slo.percentile))
+        bench = self._bench
+        if also is None:
+            # Who is measured to be compared is not to be given up.
+            front = rivals(self._study.recommendation.front, bench.slo.percentile)
+            bench = replace(bench, rules=replace(bench.rules, rivals=front))
         return run_trial(
-            replace(self._bench, rules=rules),
+            bench,
             candidate,
             number,
             self._shop.out.trial(self._model.name, number),
-            limits=self._limits(until=self._began + self._stopping.budget_s),
+            limits=self._limits(until=self._began + self._stopping.budget_s if until is None else until),
             progress=self._shop.progress,
+            also=also,
         )
 
     def _store(self, result: TrialResult, space: SearchSpace) -> None:

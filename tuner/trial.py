@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -20,8 +21,9 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Record
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
-from tuner.measure.sweep import in_order_of_load, sweep
+from tuner.measure.sweep import Measure, in_order_of_load, sweep
 from tuner.models.config import ModelConfig
+from tuner.models.instances import instance_count
 from tuner.models.staging import StagedRepository
 from tuner.models.tunable import why_not_tunable
 from tuner.options import LoadOptions
@@ -130,7 +132,14 @@ _REQUESTS_AN_INSTANCE = 4
 
 
 def run_trial(
-    bench: Bench, candidate: Candidate, number: int, folder: Path, *, limits: Limits, progress: TrialProgress
+    bench: Bench,
+    candidate: Candidate,
+    number: int,
+    folder: Path,
+    *,
+    limits: Limits,
+    progress: TrialProgress,
+    also: Concurrency | None = None,
 ) -> TrialResult:
     """Launch a candidate, sweep the load upward, stop.
 
@@ -141,6 +150,7 @@ def run_trial(
         folder: Where its config, launch command and server log are kept; made here.
         limits: On its time.
         progress: Told of each load level as it comes.
+        also: A load to measure besides those of the sweep, to compare; not where a lower one breaks the SLO.
 
     Raises:
         InputError: requests cannot be made for the model.
@@ -157,7 +167,7 @@ def run_trial(
         with gpus, bench.launcher.launch(launch) as server:
             attempt.launched()
             (folder / "command.txt").write_text(server.command + "\n", encoding="utf-8")
-            _measure(bench, server, gpus, attempt, limits, progress)
+            _measure(bench, server, gpus, attempt, limits, progress, also)
     except ServerError as error:
         failure = Failure(cause=error.cause, message=str(error), last_words=error.last_words)
     return TrialResult(
@@ -216,7 +226,13 @@ class _Attempt:
 
 
 def _measure(  # noqa: PLR0917 (it is called at one place, just above)
-    bench: Bench, server: Server, gpus: GpuWatch, attempt: _Attempt, limits: Limits, progress: TrialProgress
+    bench: Bench,
+    server: Server,
+    gpus: GpuWatch,
+    attempt: _Attempt,
+    limits: Limits,
+    progress: TrialProgress,
+    also: Concurrency | None,
 ) -> None:
     with _session(bench, server, gpus, limits) as session:
         if reason := why_not_tunable(session.effective):
@@ -229,18 +245,26 @@ def _measure(  # noqa: PLR0917 (it is called at one place, just above)
             return session.measure(load)
 
         flat_from = _flat_from(session.effective)
-        points = sweep(
+        swept = sweep(
             measure,
             slo=bench.slo,
             max_concurrency=bench.max_concurrency,
             flat_from=flat_from,
             rivals=bench.rules.rivals,
         )
-        for point in points:
+        for point in chain(swept, _one_more(measure, also, attempt.points, bench.slo)):
             attempt.points.append(point)
             progress.point_measured(point)
             if time.monotonic() >= limits.until:
                 return
+
+
+def _one_more(
+    measure: Measure, load: Concurrency | None, points: Sequence[OperatingPoint], slo: SLO
+) -> Iterator[OperatingPoint]:
+    """A point under this load, unless there is one already, or a lower load breaks the SLO."""
+    if load and all(point.load != load and point.holds(slo) for point in points if point.load.level <= load.level):
+        yield measure(load)
 
 
 def _session(bench: Bench, server: Server, gpus: GpuWatch, limits: Limits) -> AbstractContextManager[Session]:
@@ -258,5 +282,5 @@ def _session(bench: Bench, server: Server, gpus: GpuWatch, limits: Limits) -> Ab
 
 def _flat_from(effective: model_config_pb2.ModelConfig) -> int:
     """The concurrency below which throughput that does not grow means nothing yet."""
-    instances: int = sum(group.count * max(1, len(group.gpus)) for group in effective.instance_group)
+    instances = instance_count(effective)
     return _REQUESTS_AN_INSTANCE * instances if effective.HasField("dynamic_batching") else instances

@@ -66,6 +66,19 @@ class TestAFinishedRun:
         added = [line for line in (finished_run / "slow/best/config.diff").read_text().splitlines() if line[:1] == "+"]
         assert any("dynamic_batching" in line or "count" in line for line in added)
 
+    def test_it_says_why(self, finished_run: Path) -> None:
+        front = _front(finished_run)
+        assert all("time in the queue" in point["why"] for point in front["front"])
+        # With more clients than instances, these execute most of the time.
+        assert any(" busy " in point["why"] for point in front["front"])
+        fields = front["best"]["fields"]
+        assert fields
+        (batching,) = [each for each in fields if each["name"] == "dynamic_batching"]
+        assert (batching["value"], batching["was"]) == ("on", "off")
+        stdout = (finished_run.parent / "stdout.txt").read_text()
+        assert all(point["why"] in stdout for point in front["front"])
+        assert all(each["why"] in stdout for each in fields)
+
     def test_every_trial_leaves_its_folder(self, finished_run: Path) -> None:
         for number in range(4):
             folder = finished_run / "slow" / "trials" / f"{number:03d}"

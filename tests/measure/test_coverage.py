@@ -20,7 +20,7 @@ from tuner.measure.rules import LevelRules
 from tuner.measure.window import steady_window
 from tuner.slo import Percentile
 
-RUNS = 150
+RUNS = 120
 SERVERS: dict[str, tuple[Batcher, Load]] = {
     "one at a time": (Batcher(3.0, spread=0.2, largest=1), Concurrency(1)),
     "a queue": (Batcher(2.0, spread=0.3, largest=1), Concurrency(8)),
@@ -76,7 +76,6 @@ def test_intervals_of_a_second_hold_the_truth(name: str) -> None:
 
     true = truth(batcher, load)
     found = found_by(measure)
-    print(name, coverage(found, true))
     assert min(coverage(found, true).values()) > 0.88
     # Neither by being so wide that they say nothing, nor by luck.
     for part, widest in (("throughput", 0.04), ("p50", 0.05), ("p90", 0.08), ("p99", 0.15)):
@@ -96,10 +95,9 @@ def test_intervals_hold_the_truth_although_the_level_ended_as_soon_as_they_were_
         return found_in(point.throughput, point.latency_ms)
 
     found = found_by(measure)
-    print(name, coverage(found, truth(batcher, load)), np.median(walls_s), max(walls_s))
-    assert min(coverage(found, truth(batcher, load)).values()) > 0.86
-    assert 0.4 <= np.median(walls_s) < 2
-    assert max(walls_s) < 3.6
+    assert min(coverage(found, truth(batcher, load)).values()) > 0.9
+    assert 0.4 <= np.median(walls_s) < 2.5
+    assert max(walls_s) <= 10.1
 
 
 @pytest.mark.parametrize("name", OPEN_SERVERS)
@@ -113,10 +111,9 @@ def test_intervals_of_an_open_loop_hold_the_truth(name: str) -> None:
     true = truth(batcher, load)
     found = found_by(measure)
     covered = coverage(found, true)
-    print(name, covered)
     assert min(covered["throughput"], covered["p50"]) > 0.93
     # The slowest of a busy queue come in rows, of which 2 s see very few.
-    assert min(covered["p90"], covered["p99"]) > 0.80
+    assert min(covered["p90"], covered["p99"]) > 0.75
     for part, widest in (("throughput", 0.1), ("p50", 0.25), ("p90", 0.35), ("p99", 0.5)):
         assert np.median([measured[part].relative_half_width for measured in found]) < widest
         assert abs(np.mean([measured[part].value for measured in found]) / true[part] - 1) < 0.08

@@ -21,6 +21,15 @@ def test_a_latency_lies_within_5_percent_of_its_buckets_upper_end(values: list[f
     assert found.count == len(values)
 
 
+@given(st.lists(st.floats(0.001, 4e6), min_size=1, max_size=50))
+def test_the_mean_is_known_to_3_percent(values: list[float]) -> None:
+    assert histogram(*values).mean_ms == pytest.approx(np.mean(values), rel=0.03)
+
+
+def test_nothing_has_no_mean() -> None:
+    assert Histogram().mean_ms is None
+
+
 def test_buckets_are_in_order_and_none_is_empty() -> None:
     found = histogram(30.0, 1.0, 1.0, 400.0)
     uppers = [upper_ms for upper_ms, _ in found.buckets]

@@ -62,6 +62,9 @@ def test_the_servers_view_and_ours_are_of_the_same_load(bench: Callable[..., Mea
     assert (size, executions) == (1, point.server.executions)
     assert service_ms == pytest.approx(11, rel=0.25)
     assert point.throughput.value == pytest.approx(1e3 / service_ms, rel=0.15)
+    # With four requests under way, the one instance is hardly ever idle.
+    assert point.server.wall_s is not None
+    assert executions * service_ms / 1e3 / point.server.wall_s == pytest.approx(0.95, abs=0.1)
     # Little's law, the gate of every closed loop.
     assert point.throughput.value * point.latency_ms["p50"].value / 1e3 == pytest.approx(4, rel=0.15)
 

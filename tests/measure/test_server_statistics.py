@@ -81,6 +81,12 @@ def test_batch_sizes_that_were_not_formed_since_are_left_out() -> None:
     assert rounded(found) == {4: (1, 12.0)}
 
 
+def test_the_time_between_the_reads_goes_with_them() -> None:
+    found = breakdown(BEFORE, AFTER, wall_s=0.25)
+    assert found is not None
+    assert found.wall_s == 0.25
+
+
 def test_no_inference_is_no_breakdown() -> None:
     assert breakdown(AFTER, AFTER) is None
 

@@ -67,6 +67,8 @@ def test_one_line_a_trial_and_then_the_outcome(run: RunFolder, study: Study, *, 
         "best:     400 inferences/s, p99 20 ms at concurrency 8",
         "gain:     3.64 x the baseline's throughput (3.53 to 3.74)",
         "trial 1: dynamic_batching, max_batch_size 64, instance_group.count 2",
+        "trial 1 at concurrency 8: batches of 2.0 on average; 9% of a request's time in the queue: ",
+        "instance_group.count 2 (was 1): not known: no trial differs in this alone; --explain measures it",
         "+max_batch_size: 64",
         "deploy:   ",
     ):

@@ -49,8 +49,10 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
         "verified",
         "server_resources",
         "gpu",
+        "why",
         "config",
         "gain",
+        "fields",
     }
     assert list(best["latency_ms"]) == ["p50", "p90", "p95", "p99"]
     assert (best["average_batch_size"], best["requests"], best["errors"]) == (2.0, 500, 0)
@@ -60,6 +62,21 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
 
 def test_the_front_is_in_order_of_latency(front: dict[str, Any]) -> None:
     assert [p["latency_ms"]["p99"]["value"] for p in front["front"]] == [10, 20, 40]
+
+
+def test_front_json_says_why(front: dict[str, Any]) -> None:
+    assert front["best"]["why"] == (
+        "batches of 2.0 on average; 9% of a request's time in the queue: "
+        "91% of the latency is outside queue and model (network, frontend, client)"
+    )
+    assert all("why" in point for point in front["front"])
+    assert [(f["name"], f["value"], f["was"], f["effect"], f["trial"]) for f in front["best"]["fields"]] == [
+        ("dynamic_batching", "on", "off", None, None),
+        ("max_batch_size", 64, 32, None, None),
+        ("instance_group.count", 2, 1, None, None),
+    ]
+    assert front["best"]["fields"][0]["together"] == ["max_batch_size"]
+    assert "--explain measures it" in front["best"]["fields"][0]["why"]
 
 
 def test_no_best_and_no_gain_when_none_holds(run: RunFolder) -> None:

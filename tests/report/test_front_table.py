@@ -7,7 +7,7 @@ from support.builders import point, space, trial
 
 from tuner.load.loads import RequestRate
 from tuner.measure.points import OperatingPoint
-from tuner.report.front_table import front_legend, front_table
+from tuner.report.front_table import front_legend, front_reasons, front_table
 from tuner.search.recommend import Recommendation, recommend
 from tuner.slo import SLO
 
@@ -52,3 +52,11 @@ def test_the_legend_says_what_the_trials_are() -> None:
         "  trial 0: the config as it is",
         "  trial 1: no dynamic_batching, instance_group.count 2",
     ]
+
+
+def test_each_point_has_its_reason_unless_the_server_says_nothing() -> None:
+    silent = point(8, 300, 20).model_copy(update={"server": None})
+    lines = front_reasons(found(point(4, 200, 10), silent)).splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["  trial 0 at concurrency 1", "  trial 1 at concurrency 4"]
+    assert all("batches of 2.0 on average" in line for line in lines)
+    assert front_reasons(recommend([trial(0, silent)], LIMIT)) == ""

@@ -56,6 +56,7 @@ def test_measure_tells_all_else_as_well(open_point: OperatingPoint) -> None:
         "compute_infer_ms": 1.0,
         "compute_output_ms": 0.02,
         "batches": [{"size": 2, "executions": 250, "service_ms": 1.0}],
+        "wall_s": None,
     }
     assert told["responses"]["time_to_first_ms"]["p99"]["value"] == 6
     assert told["responses"]["inter_response_ms"]["p50"] == 1.5

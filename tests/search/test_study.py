@@ -6,10 +6,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-from support.builders import MLP, identity, point, space, trial
+from support.builders import MLP, identity, ladders, point, space, trial
 
 from tuner.errors import Cause, JobError
 from tuner.search.study import Study
+from tuner.space.candidate import Assignment
 
 
 @pytest.fixture
@@ -102,3 +103,20 @@ def test_what_was_stored_before_there_were_figures_of_the_machine_is_read(
     old.add_trial(optuna.trial.create_trial(values=[1, 1], user_attrs=attributes))
     assert Study.load(database, "old").trials == study.trials
     assert Study.load(database, "old").identity == study.identity
+
+
+def test_it_knows_its_space_but_for_the_ladders_that_the_machine_bounds(database: Path) -> None:
+    built = space(cpus=1)
+    study = Study.create_or_resume(database, identity())
+    study.add(trial(0, point(), parameters=built.baseline), built)
+    assert {p.name: p.base for p in study.space.parameters} == {p.name: p.base for p in built.parameters}
+    changed: Assignment = {"dynamic_batching": "on", "max_batch_size": 64, "instance_group.count": 2}
+    assert study.space.settle(changed) == built.settle(changed)
+    assert ladders(built)["instance_group.count"] == (1, 2)
+    assert ladders(study.space)["instance_group.count"][-1] == 16
+
+
+def test_the_space_of_a_model_without_a_config_is_that_of_what_the_server_made_of_it(database: Path) -> None:
+    study = Study.create_or_resume(database, identity(config=""))
+    study.add(trial(0, point(), parameters=space().baseline, config=MLP), space())
+    assert study.space.base.text == MLP

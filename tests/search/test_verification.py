@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import interval, point, trial
+from support.builders import interval, point, served_point, trial
 
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.client_view import ClientView
@@ -78,6 +78,18 @@ def test_rounds_add_up_in_all_that_they_say() -> None:
     assert together.responses is not None
     assert together.responses.time_to_first_ms["p50"].value == pytest.approx(15)
     assert (together.responses.inter_response_ms, together.responses.per_s) == ({}, 300)
+
+
+def test_the_servers_reads_are_as_far_apart_as_all_rounds_are_long() -> None:
+    def wall_s(*rounds: float | None) -> float | None:
+        points = tuple(served_point(wall_s=seconds) for seconds in rounds)
+        together = Verification(trial=1, load=Concurrency(1), rounds=points).point
+        assert together is not None
+        assert together.server is not None
+        return together.server.wall_s
+
+    assert wall_s(1.5, 2.0) == 3.5
+    assert wall_s(1.5, None) is None
 
 
 def test_what_went_wrong_in_one_round_is_said_of_all() -> None:

@@ -71,6 +71,32 @@ def point(
     )
 
 
+def served_point(
+    load: int | Load = 1,
+    *,
+    batch: int = 1,
+    executions: int = 40,
+    queue_ms: float = 0.0,
+    service_ms: float = 10.0,
+    outside_ms: float = 0.1,
+    wall_s: float | None = 1.0,
+) -> OperatingPoint:
+    """An operating point whose latencies are what the server says of queue and service, and `outside_ms` more."""
+    latency_ms = queue_ms + service_ms + outside_ms
+    server = ServerBreakdown(
+        inferences=batch * executions,
+        executions=executions,
+        queue_ms=queue_ms,
+        compute_input_ms=0.1 * service_ms,
+        compute_infer_ms=0.8 * service_ms,
+        compute_output_ms=0.1 * service_ms,
+        batches={batch: (executions, service_ms)},
+        wall_s=wall_s,
+    )
+    changes = {"server": server, "histogram": Histogram.of(np.full(100, latency_ms))}
+    return point(load, batch * executions, latency_ms).model_copy(update=changes)
+
+
 def trial(
     number: int = 0,
     *points: OperatingPoint,
@@ -120,7 +146,7 @@ def identity(**changes: Any) -> Identity:
         "files": "abc",
         "config": MLP,
         "slo": {"p99": "25ms"},
-        "space": "{}",
+        "space": load_space("default").model_dump_json(by_alias=True),
         "requests": {"shape": {"X": [4]}},
         "server": "tritonserver 2.51.0",
         "machine": "2 CPU cores, no GPU",

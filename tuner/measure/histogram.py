@@ -18,6 +18,8 @@ from tuner.measure.record import Record
 _BUCKETS_A_DOUBLING = 16
 _DOUBLINGS = 32
 _LOWEST_MS = 1e-3
+# Of a bucket, as a share of its upper end.
+_MIDDLE = 2 ** (-1 / (2 * _BUCKETS_A_DOUBLING))
 _UPPER_MS = _LOWEST_MS * 2 ** (np.arange(_DOUBLINGS * _BUCKETS_A_DOUBLING + 1) / _BUCKETS_A_DOUBLING)
 
 
@@ -48,6 +50,13 @@ class Histogram(Record):
         for histogram in histograms:
             counts.update(dict(histogram.buckets))
         return cls(buckets=tuple(sorted(counts.items())))
+
+    @property
+    def mean_ms(self) -> float | None:
+        """The mean latency, as far as the buckets tell it: to some 2 %. None without any."""
+        if not self.count:
+            return None
+        return sum(upper_ms * _MIDDLE * count for upper_ms, count in self.buckets) / self.count
 
     @property
     def count(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -127,6 +128,7 @@ class _Level:
         self._evidence = Evidence(load, rules, batch_size=batch_size)
         self._before: service_pb2.ModelStatistics | None = None
         self._after: service_pb2.ModelStatistics | None = None
+        self._before_s = self._after_s = 0.0
 
     def offer(self, engine: LoadEngine) -> Samples:
         """Offer the load, and return samples that numbers can be made of."""
@@ -139,28 +141,32 @@ class _Level:
         """What the server says of the time between the first and the last look."""
         if self._before is None or self._after is None:
             return None
-        return breakdown(self._before, self._after)
+        return breakdown(self._before, self._after, wall_s=self._after_s - self._before_s)
 
     def _watch(self, samples: Samples) -> float | None:
         """See `tuner.load.protocols.Watch`."""
         self._health()
         if self._statistics and self._before is None:
-            self._before = self._statistics()
+            self._before, self._before_s = self._statistics(), time.monotonic()
         elif ends_by_itself(self._load):
             # Any look may be the last.
-            self._after = self._statistics() if self._statistics else None
+            self._read_again()
             return _PULSE_S
         elif samples.wall_s >= self._next_look_s:
             raise_if_failing(samples, self._load, timeout_s=self._rules.request_timeout_s)
             latest_s = self._latest_s(samples)
             if self._is_enough(samples, latest_s):
-                self._after = self._statistics() if self._statistics else None
+                self._read_again()
                 return None
             later_s = samples.wall_s * _LOOK_GROWTH
             if samples.wall_s < self._earliest_s:
                 later_s = self._earliest_s
             self._next_look_s = min(later_s, latest_s) if samples.wall_s < latest_s else samples.wall_s + _PULSE_S
         return min(_PULSE_S, max(_SHORTEST_PAUSE_S, self._next_look_s - samples.wall_s))
+
+    def _read_again(self) -> None:
+        if self._statistics:
+            self._after, self._after_s = self._statistics(), time.monotonic()
 
     def _latest_s(self, samples: Samples) -> float:
         """When to end at the latest, by how slow the model has turned out to be."""

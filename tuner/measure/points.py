@@ -29,6 +29,7 @@ class ServerBreakdown(Record):
         compute_output_ms: Mean time to hand out a request's outputs.
         batches: Executions by the batch size that was formed, with their mean service time in ms:
             `{batch_size: (executions, mean_service_ms)}`.
+        wall_s: Seconds between the two reads; None: nobody looked at a clock.
     """
 
     inferences: int
@@ -38,6 +39,7 @@ class ServerBreakdown(Record):
     compute_infer_ms: float
     compute_output_ms: float
     batches: Mapping[int, tuple[int, float]]
+    wall_s: float | None = None
 
     @property
     def average_batch_size(self) -> float:

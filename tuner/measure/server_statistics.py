@@ -16,8 +16,13 @@ ReadStatistics = Callable[[], service_pb2.ModelStatistics]
 """Asks the server for the statistics of the one version of the model that is measured."""
 
 
-def breakdown(before: service_pb2.ModelStatistics, after: service_pb2.ModelStatistics) -> ServerBreakdown | None:
-    """Where the time went between two reads; None when nothing was inferred, or the model was loaded anew between."""
+def breakdown(
+    before: service_pb2.ModelStatistics, after: service_pb2.ModelStatistics, *, wall_s: float | None = None
+) -> ServerBreakdown | None:
+    """Where the time went between two reads, `wall_s` apart.
+
+    None when nothing was inferred, or the model was loaded anew between.
+    """
     inferences = after.inference_count - before.inference_count
     executions = after.execution_count - before.execution_count
     if inferences <= 0 or executions < 0:
@@ -30,6 +35,7 @@ def breakdown(before: service_pb2.ModelStatistics, after: service_pb2.ModelStati
         compute_infer_ms=_mean_ms(before.inference_stats.compute_infer, after.inference_stats.compute_infer),
         compute_output_ms=_mean_ms(before.inference_stats.compute_output, after.inference_stats.compute_output),
         batches=_batches(before, after),
+        wall_s=wall_s,
     )
 
 

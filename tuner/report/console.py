@@ -18,9 +18,11 @@ from tuner.measure.points import OperatingPoint
 from tuner.progress import ModelOutcome, Progress
 from tuner.quantities import format_duration, format_size
 from tuner.report.files import BEST_CONFIG, config_diff
-from tuner.report.front_table import front_legend, front_table
+from tuner.report.front_table import front_legend, front_reasons, front_table
 from tuner.report.pull_bar import PullBar
+from tuner.report.why import effect_in_words
 from tuner.report.words import gain_in_words, latency, point_in_words, rate
+from tuner.search.effects import field_effects
 from tuner.search.front import excess_memory
 from tuner.search.recommend import Recommendation, recommend
 from tuner.search.study import Study
@@ -143,7 +145,9 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     front = f"front of {slo.percentile} latency against throughput"
     console.print(f"\n[bold]{escape(outcome.model)}[/]: {front}", highlight=False)
     console.print(front_table(found))
-    console.print(front_legend(found), end="\n\n", highlight=False, markup=False, soft_wrap=True)
+    for block in (front_legend(found), front_reasons(found)):
+        if block:
+            console.print(block, end="\n\n", highlight=False, markup=False, soft_wrap=True)
     if found.baseline:
         console.print(f"baseline: {point_in_words(found.baseline.point, slo.percentile)}", highlight=False)
     else:
@@ -154,6 +158,9 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     console.print(f"best:     {point_in_words(found.best.point, slo.percentile)}", highlight=False)
     if found.gain:
         console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]", highlight=False)
+    if effects := field_effects(outcome.study, found.best):
+        lines = [f"  {effect_in_words(effect, slo.percentile)}" for effect in effects]
+        console.print("changes:", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
     if diff := config_diff(outcome.study, found.best):
         console.print(Syntax(diff, "diff", theme="ansi_dark", background_color="default"))
     else:

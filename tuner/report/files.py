@@ -16,8 +16,10 @@ from tuner.models.config import ModelConfig
 from tuner.models.diff import unified_diff
 from tuner.report.points_csv import MACHINE_COLUMNS, machine_cells
 from tuner.report.points_json import interval_json, point_json
+from tuner.report.why import effect_in_words, why_in_words
 from tuner.report.words import gain_in_words, point_in_words
 from tuner.run_folder import RunFolder
+from tuner.search.effects import FieldEffect, field_effects
 from tuner.search.front import TrialPoint, points_of
 from tuner.search.recommend import Recommendation
 from tuner.search.study import Study
@@ -50,9 +52,14 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
         "model": study.identity.model,
         "slo": {f"{percentile}_ms": limit for percentile, limit in recommendation.slo.limits},
         "baseline": [_trial_point(each) for each in points_of(study.trials[0], study.verified)],
-        "front": [_trial_point(each) for each in recommendation.front],
+        "front": [_front_point(each) for each in recommendation.front],
         "best": best
-        and {**_trial_point(best), "config": BEST_CONFIG, "gain": {"throughput": gain and interval_json(gain)}},
+        and {
+            **_front_point(best),
+            "config": BEST_CONFIG,
+            "gain": {"throughput": gain and interval_json(gain)},
+            "fields": [_effect_json(effect, study.identity.slo) for effect in field_effects(study, best)],
+        },
         "budget": {
             "wall_s": round(study.spent_s, 1),
             "launches": study.launches,
@@ -111,6 +118,23 @@ def config_diff(study: Study, best: TrialPoint) -> str:
 def _trial_point(each: TrialPoint) -> dict[str, Any]:
     parameters = dict(each.trial.parameters)
     return {"trial": each.trial.number, "parameters": parameters, **point_json(each.point, verified=each.verified)}
+
+
+def _front_point(each: TrialPoint) -> dict[str, Any]:
+    return {**_trial_point(each), "why": why_in_words(each) or None}
+
+
+def _effect_json(effect: FieldEffect, slo: SLO) -> dict[str, Any]:
+    """A changed field: `effect` is throughput with it over without it; null where no trial tells."""
+    return {
+        "name": effect.name,
+        "value": effect.value,
+        "was": effect.was,
+        "together": list(effect.together),
+        "effect": effect.throughput and interval_json(effect.throughput),
+        "trial": effect.trial and effect.trial.number,
+        "why": effect_in_words(effect, slo.percentile),
+    }
 
 
 def _row(point: OperatingPoint) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
+from tuner.report.why import why_in_words
 from tuner.report.words import latency, loads_in_words, rate
 from tuner.search.front import TrialPoint
 from tuner.search.recommend import Recommendation, holds
@@ -42,3 +43,9 @@ def front_legend(recommendation: Recommendation) -> str:
     trials = {each.trial.number: each.trial.parameters for each in recommendation.front}
     words = {number: in_words(parameters) if number else "the config as it is" for number, parameters in trials.items()}
     return "\n".join(f"  trial {number}: {words[number]}" for number in sorted(words))
+
+
+def front_reasons(recommendation: Recommendation) -> str:
+    """Why each point of the front is good, one line each; without those of which the server says nothing."""
+    told = [(each, why_in_words(each)) for each in recommendation.front]
+    return "\n".join(f"  trial {each.trial.number} at {each.point.load}: {why}" for each, why in told if why)

@@ -101,6 +101,7 @@ def _server_json(server: ServerBreakdown) -> dict[str, Any]:
             {"size": size, "executions": executions, "service_ms": short(service_ms)}
             for size, (executions, service_ms) in server.batches.items()
         ],
+        "wall_s": _maybe_short(server.wall_s),
     }
 
 

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from sqlalchemy import URL, NullPool
 
 from tuner.errors import JobError
+from tuner.machine import Machine
 from tuner.measure.record import Record
+from tuner.models.config import ModelConfig
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
 from tuner.search.objectives import DIRECTIONS, as_optuna_trial
 from tuner.search.quiet import quiet_optuna
@@ -21,6 +23,7 @@ from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.space.candidate import in_words
 from tuner.space.space import SearchSpace
+from tuner.space.spec import SpaceSpec
 from tuner.trial import TrialResult
 
 _IDENTITY = "identity"
@@ -134,6 +137,19 @@ class Study:
     def recommendation(self) -> Recommendation:
         """What the study says now, for its own SLO."""
         return recommend(self.trials, self.identity.slo, self.verified, self.identity.max_gpu_memory)
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space, fitted to the model by what is stored; where this machine bounds a ladder, it goes on.
+
+        Raises:
+            IndexError: there is no baseline yet.
+        """
+        effective = ModelConfig.parse(self._trials[0].effective_config or "", "the effective config")
+        own = self.identity.config
+        base = ModelConfig.parse(own, f"{self.identity.model}/config.pbtxt") if own else effective
+        spec = SpaceSpec.model_validate_json(self.identity.space)
+        return SearchSpace.build(spec, base, effective, Machine(cpus=None, gpus=(), processor=""))
 
     @property
     def spent_s(self) -> float:

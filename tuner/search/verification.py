@@ -7,7 +7,7 @@ it by, spread over time, so that their spread shows what a machine that is not a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 
 from scipy import special
@@ -125,4 +125,11 @@ def _all_servers(servers: Sequence[ServerBreakdown]) -> ServerBreakdown | None:
         compute_infer_ms=mean(lambda server: server.compute_infer_ms),
         compute_output_ms=mean(lambda server: server.compute_output_ms),
         batches=dict(sorted(batches.items())),
+        wall_s=_sum(server.wall_s for server in servers),
     )
+
+
+def _sum(seconds: Iterable[float | None]) -> float | None:
+    """Of all of them; None where one is not known."""
+    known = list(seconds)
+    return None if None in known else sum(each for each in known if each is not None)
