@@ -76,7 +76,10 @@ class OutputCheck:
         for each in golden.unsteady:
             what = "no output is compared" if each.output is None else f"output {each.output!r} is not compared"
             self._note(f"{self._model}: {what}: the config as it is gives {each.words}")
-        if golden.refused:
-            count = len(golden.refused)
-            what = f"{count} request{'s are' if count > 1 else ' is'} left out" if golden.lines else "none"
-            self._note(f"{self._model}: of the outputs that are compared, {what}: {golden.refused[0]}")
+        if golden.refused and not golden.lines:
+            self._note(
+                f"{self._model}: no output is compared: the config as it is fails the requests: {golden.refused[0]}"
+            )
+        elif count := len(golden.refused):
+            requests = f"{count} request{'s' * (count > 1)} that the config as it is fails"
+            self._note(f"{self._model}: outputs are compared without {requests}: {golden.refused[0]}")

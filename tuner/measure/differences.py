@@ -209,7 +209,8 @@ def _doubles(tensor: InputTensor) -> npt.NDArray[np.float64]:
 
 def _finite(tensor: InputTensor) -> npt.NDArray[np.float64]:
     doubles = _doubles(tensor)
-    return doubles[np.isfinite(doubles)]
+    finite: npt.NDArray[np.float64] = doubles[np.isfinite(doubles)]
+    return finite
 
 
 def _outline(tensor: InputTensor | None) -> str:

@@ -58,7 +58,8 @@ def read_golden(path: Path, study: str) -> GoldenOutputs:
         GoldenFileError: they are not there, cannot be read, or are those of another study.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # numpy would leave open what it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             contents: Mapping[str, Any] = json.loads(arrays[_CONTENTS].tobytes())
             if contents["study"] != study:
                 raise GoldenFileError("is of another study")
