@@ -117,3 +117,28 @@ def test_a_size_is_a_word_or_bytes(tmp_path: Path, word: object, size: int) -> N
 def test_what_is_no_size_is_refused(word: object, complaint: str) -> None:
     with pytest.raises(JobError, match=complaint):
         TuneJob.make({"repository": "repo", "max_gpu_memory": word})
+
+
+@pytest.mark.parametrize(
+    ("word", "tolerance"), [("1e-2", 0.01), ("0", 0.0), (0.5, 0.5), (0, 0.0), ("off", None), (None, None)]
+)
+def test_a_tolerance_is_a_share_or_off(tmp_path: Path, word: object, tolerance: float | None) -> None:
+    job = TuneJob.make({"repository": "repo", "output_tolerance": word})
+    assert job.output_tolerance == tolerance
+    assert TuneJob.model_validate_json(job.model_dump_json()) == job
+    if word is not None:
+        file = tmp_path / "job.yaml"
+        file.write_text(f"repository: repo\noutput_tolerance: {word}\n")
+        assert TuneJob.read(file).output_tolerance == tolerance
+
+
+def test_outputs_are_compared_by_default() -> None:
+    assert TuneJob.make({"repository": "repo"}).output_tolerance == 1e-3
+
+
+@pytest.mark.parametrize("word", ["x", "1", "-0.1", "nan", "inf", "1%", 1, 2.5, True, "on"])
+def test_what_is_no_tolerance_is_refused(word: object) -> None:
+    with pytest.raises(JobError) as raised:
+        TuneJob.make({"repository": "repo", "output_tolerance": word})
+    would_be_right = "is none; write a share below 1, as 0.001 for 0.1 %, 0 for no difference, or off"
+    assert str(raised.value).lower() == f"--output-tolerance: {word!r} {would_be_right}".lower()

@@ -8,8 +8,9 @@ import pytest
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner import TuneJob, model_tuning, tune
-from tuner.errors import ConfigError, InputError, JobError, TuningError
+from tuner.errors import Cause, ConfigError, InputError, JobError, TuningError
 from tuner.measure.rules import LevelRules
+from tuner.output_check import GOLDEN_FILE
 from tuner.progress import ModelOutcome, Progress
 from tuner.run_folder import RunFolder
 from tuner.search.effects import field_effects
@@ -119,10 +120,39 @@ def test_the_budget_ends_a_run(model_repository: ModelRepositoryFactory, tmp_pat
     assert outcome.study.spent_s < 6
 
 
+def test_a_candidate_that_answers_otherwise_is_infeasible(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    """Here, batching is what makes it faster, and wrong."""
+    model_repository.add("mixes", config=config_text(max_batch_size=64))
+    space = tmp_path / "space.yaml"
+    space.write_text("schema: 1\nparameters:\n  dynamic_batching: {ladder: [off, on]}\n")
+    out, told = RunFolder(tmp_path / "run"), Told()
+    (outcome,) = tune(_job(model_repository, space=str(space), trials=1), out=out).outcomes
+    golden = out.model("mixes") / GOLDEN_FILE
+    golden.unlink()
+    (outcome,) = tune(_job(model_repository, space=str(space)), out=out, resume=True, progress=told).outcomes
+    # What was lost has been recorded anew.
+    assert golden.exists()
+    assert f"{golden} is missing; the config as it is is launched again, to record its outputs" in told.events
+    baseline, batching = outcome.study.trials
+    assert baseline.failure is None
+    assert batching.parameters == {"dynamic_batching": "on"}
+    assert batching.failure
+    assert batching.failure.cause is Cause.OUTPUTS_DIFFER
+    assert batching.failure.message.startswith("output 'OUT' of request ")
+    assert batching.curve == ()
+    assert outcome.recommendation.best
+    assert outcome.recommendation.best.trial.number == 0
+    assert ",outputs_differ,\"output 'OUT' of request " in (out.model("mixes") / "trials.csv").read_text()
+    assert outcome.study.told()[1].constraints["launch"] == 1.0
+
+
 def test_what_does_not_vary_is_noted(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
     model_repository.add("identity", config=config_text(max_batch_size=0))
     told = Told()
-    tune(_job(model_repository, trials=1), out=RunFolder(tmp_path / "run"), progress=told)
+    tune(_job(model_repository, trials=1, output_tolerance="off"), out=RunFolder(tmp_path / "run"), progress=told)
+    assert not (tmp_path / "run/identity" / GOLDEN_FILE).exists()
     assert "max_batch_size does not vary: the model does not batch (max_batch_size is 0)" in told.events
 
 

@@ -129,6 +129,11 @@ _remote_options = _with(
     help="Leave out each change of the best config once, to say what it does; on top of --budget.",
 )
 @click.option("--max-gpu-memory", metavar="SIZE", help="What the best may take of each GPU, as 8GiB.  [default: all]")
+@click.option(
+    "--output-tolerance",
+    metavar="SHARE|off",
+    help="By how much floats of outputs may differ from those of the config as it is.  [default: 0.001]",
+)
 @_server_options
 @_remote_options
 @click.option(

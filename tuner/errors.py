@@ -10,7 +10,8 @@
     ├── ServerError             a Triton did not do its work; inside a trial this is data, not the end
     │   ├── LaunchError         it never became ready
     │   ├── ServerDiedError     it was ready and then it was gone
-    │   └── ServerHungError     it is there and answers nothing
+    │   ├── ServerHungError     it is there and answers nothing
+    │   └── OutputsDifferError  it answers otherwise than the config as it is
     ├── TuningError             the job cannot be done                       exit 1
     ├── SLOError                no candidate holds the SLO                   exit 3
     └── InterruptedRunError     SIGTERM or Ctrl-C                            exit 130
@@ -67,6 +68,7 @@ class Cause(str, Enum):
     TIMED_OUT = "timed_out"
     HUNG = "hung"
     REQUESTS_FAILED = "requests_failed"
+    OUTPUTS_DIFFER = "outputs_differ"
 
 
 class ServerError(TritontuneError):
@@ -94,6 +96,13 @@ class ServerDiedError(ServerError):
 
 class ServerHungError(ServerError):
     """The server is there, and answers nothing within the deadline."""
+
+
+class OutputsDifferError(ServerError):
+    """The server answers a request otherwise than with the config as it is; the message names the worst difference."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, cause=Cause.OUTPUTS_DIFFER)
 
 
 class TuningError(TritontuneError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,19 @@ from tuner.slo import SLO
 
 def _names(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
+
+
+def _tolerance(value: Any) -> Any:
+    # YAML reads `off` as false.
+    if value is False or value == "off":
+        return None
+    try:
+        share = float(value) if isinstance(value, str) else value
+    except ValueError:
+        share = math.nan
+    if isinstance(share, bool) or (isinstance(share, int | float) and not 0 <= share < 1):
+        raise ValueError(f"{value!r} is none; write a share below 1, as 0.001 for 0.1 %, 0 for no difference, or off")
+    return share
 
 
 class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
@@ -40,6 +54,8 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         explain: Whether to leave out each change of the best config once, and measure what that does: a launch for
             each of which no trial tells, on top of `budget` and `trials`.
         max_gpu_memory: Bytes that the best config's server may take of each GPU; None: all that there is.
+        output_tolerance: By what share floats of a candidate's outputs may differ from those of the config as it is
+            (see `Tolerance`); what is no float must be equal. None, or `off`: outputs are not compared.
     """
 
     repository: Path | None = None
@@ -67,6 +83,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         return self
 
     max_gpu_memory: Bytes | None = None
+    output_tolerance: Annotated[float | None, BeforeValidator(_tolerance)] = 1e-3
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> TuneJob:

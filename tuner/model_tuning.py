@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 from tuner import deadlines
-from tuner.errors import JobError, TuningError
+from tuner.errors import JobError, ServerError, TuningError
 from tuner.explain import explain
 from tuner.finalists import verify
 from tuner.job import TuneJob
@@ -18,6 +18,7 @@ from tuner.measure.rules import LevelRules
 from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelFolder
 from tuner.models.staging import StagedRepository
+from tuner.output_check import OutputCheck
 from tuner.progress import Progress
 from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
@@ -31,7 +32,7 @@ from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Assignment, Candidate, in_words
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
-from tuner.trial import Bench, Limits, TrialResult, run_trial
+from tuner.trial import Bench, Limits, TrialResult, launched_again, run_trial
 
 # A search is better off with twice the candidates than with intervals half as wide.
 _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5, narrow_looks=1)
@@ -88,6 +89,7 @@ class ModelTuning:
             gpus=shop.gpus,
             max_gpu_memory=job.max_gpu_memory,
         )
+        self._outputs = OutputCheck(shop.out.model(model.name), study.identity, shop.progress.note)
 
     def run(self) -> str:
         """Search, verify what was found, and explain it, if asked to. Returns why the search ended."""
@@ -175,6 +177,8 @@ class ModelTuning:
         self, candidate: Candidate, *, until: float | None = None, also: Concurrency | None = None
     ) -> TrialResult:
         number = len(self._study.trials)
+        if number and not self._outputs.recall():
+            self._record_outputs_again()
         self._shop.progress.trial_began(number, str(candidate))
         bench = self._bench
         if also is None:
@@ -189,7 +193,18 @@ class ModelTuning:
             limits=self._limits(until=self._began + self._stopping.budget_s if until is None else until),
             progress=self._shop.progress,
             also=also,
+            examine=self._outputs.check if number else self._outputs.record,
         )
+
+    def _record_outputs_again(self) -> None:
+        """For a resumed run that has lost them."""
+        limits = self._limits(until=self._began + self._shop.job.budget)
+        folder = self._shop.out.model(self._model.name) / "recorded"
+        try:
+            with launched_again(self._bench, self._study.trials[0].config, folder, limits=limits) as session:
+                self._outputs.record(session)
+        except ServerError as error:
+            raise TuningError(f"model {self._model.name!r} does not work as it is any more: {error}") from error
 
     def _store(self, result: TrialResult, space: SearchSpace) -> None:
         self._study.add(result, space)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -127,6 +127,10 @@ class TrialProgress(Protocol):
         """A load level was measured."""
 
 
+Examine = Callable[[Session], None]
+"""Looks at a server before it is measured; a `ServerError` that it raises is the trial's failure."""
+
+
 # A dynamic batcher prepares two batches an instance ahead; below about twice that, growth means nothing yet.
 _REQUESTS_AN_INSTANCE = 4
 
@@ -140,6 +144,7 @@ def run_trial(
     limits: Limits,
     progress: TrialProgress,
     also: Concurrency | None = None,
+    examine: Examine = lambda _session: None,
 ) -> TrialResult:
     """Launch a candidate, sweep the load upward, stop.
 
@@ -151,6 +156,7 @@ def run_trial(
         limits: On its time.
         progress: Told of each load level as it comes.
         also: A load to measure besides those of the sweep, to compare; not where a lower one breaks the SLO.
+        examine: Comes before the first load level.
 
     Raises:
         InputError: requests cannot be made for the model.
@@ -167,7 +173,7 @@ def run_trial(
         with gpus, bench.launcher.launch(launch) as server:
             attempt.launched()
             (folder / "command.txt").write_text(server.command + "\n", encoding="utf-8")
-            _measure(bench, server, gpus, attempt, limits, progress, also)
+            _measure(bench, server, gpus, attempt, limits, progress, also, examine)
     except ServerError as error:
         failure = Failure(cause=error.cause, message=str(error), last_words=error.last_words)
     return TrialResult(
@@ -197,6 +203,23 @@ def measure_again(bench: Bench, config: str, load: Load, folder: Path, *, limits
     Raises:
         ServerError: it failed this time.
     """
+    with launched_again(bench, config, folder, limits=limits) as session:
+        return session.measure(load)
+
+
+@contextmanager
+def launched_again(bench: Bench, config: str, folder: Path, *, limits: Limits) -> Iterator[Session]:
+    """Launch a config anew, ready to be measured or asked.
+
+    Args:
+        bench: As for the trials.
+        config: Its text.
+        folder: Where the server's log goes.
+        limits: On the launch and the first answer.
+
+    Raises:
+        ServerError: it failed this time.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     bench.repository.write_config(bench.model, config or None)
     launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
@@ -205,7 +228,7 @@ def measure_again(bench: Bench, config: str, load: Load, folder: Path, *, limits
         bench.launcher.launch(launch) as server,
         _session(bench, server, gpus, limits) as session,
     ):
-        return session.measure(load)
+        yield session
 
 
 class _Attempt:
@@ -233,12 +256,14 @@ def _measure(  # noqa: PLR0917 (it is called at one place, just above)
     limits: Limits,
     progress: TrialProgress,
     also: Concurrency | None,
+    examine: Examine,
 ) -> None:
     with _session(bench, server, gpus, limits) as session:
         if reason := why_not_tunable(session.effective):
             raise TuningError(f"model {bench.model!r}: {reason}")
         attempt.effective_config = ModelConfig.from_proto(session.effective).text
         attempt.first_answer_s = session.first_answer_s
+        examine(session)
 
         def measure(load: Concurrency) -> OperatingPoint:
             progress.level_began(load)

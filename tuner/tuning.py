@@ -176,4 +176,5 @@ def _identity(shop: Workshop, model: ModelFolder) -> Identity:
         machine=str(shop.machine),
         seed=job.seed,
         max_gpu_memory=job.max_gpu_memory,
+        output_tolerance=job.output_tolerance,
     )

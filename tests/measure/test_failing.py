@@ -34,6 +34,11 @@ def test_all_is_well_when_requests_are_answered() -> None:
     raise_if_failing(samples(*[OK] * 20), Concurrency(4), timeout_s=10)
 
 
+def test_a_first_request_that_goes_out_late_is_no_silence_for_ever_after() -> None:
+    late = samples(*[OK] * 20, wall_s=5.0)
+    assert silence_s(replace(late, began_ns=int(late.done_ns[-1] - 4.9e9))) == pytest.approx(0.1)
+
+
 def test_all_is_well_at_the_beginning() -> None:
     raise_if_failing(samples(wall_s=0.1), Concurrency(4), timeout_s=10)
 

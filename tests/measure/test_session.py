@@ -1,25 +1,32 @@
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from support.inference_peer import InferencePeer, request_for
 from support.repositories import ModelRepositoryFactory, config_text
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from tuner.errors import ServerError
+from tuner.errors import ServerDiedError, ServerError
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency, Load, Ramp, RequestRate
+from tuner.load.outputs import read_outputs
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan, Request, Workload
+from tuner.measure.differences import Tolerance
+from tuner.measure.golden import record_golden
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
 from tuner.options import LoadOptions
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.process import ProcessLauncher
+from tuner.servers.process_server import ProcessServer
 from tuner.servers.protocols import Launch, Server
 
 QUICK = LevelRules(min_s=0.1, max_s=0.2, first_look_s=0.05)
@@ -96,6 +103,34 @@ def test_a_ramp_says_it_of_each_slice(server: Server) -> None:
         points = session.measure_ramp(Ramp(50, 100, 2.0))
     assert len(points) == 10
     assert all(point.server_resources and point.server_resources.memory_bytes > 10 << 20 for point in points)
+
+
+@pytest.mark.triton
+def test_questions_are_answered_with_outputs_where_the_load_uses_shared_memory(server: Server) -> None:
+    options = LoadOptions(shared_memory="system", batch_size=3)
+    with (
+        open_session(server.endpoint, "identity", options, rules=QUICK, health=server.check) as session,
+        session.asking() as ask,
+    ):
+        replies = ask(session.questions())
+    outputs = [read_outputs(*reply.responses) for (reply,) in replies]
+    assert len(outputs) == 16
+    assert {output.shape for (output,) in outputs} == {(3, 4)}
+
+
+@pytest.mark.triton
+def test_a_server_that_is_gone_explains_what_fails_meanwhile(server: Server) -> None:
+    assert isinstance(server, ProcessServer)
+    with open_session(server.endpoint, "identity", LoadOptions(), rules=QUICK, health=server.check) as session:
+
+        def ask() -> None:
+            with session.asking() as ask:
+                os.kill(server.pid, signal.SIGKILL)
+                psutil.Process(server.pid).wait(10)
+                record_golden(ask, session.questions(), Tolerance(1e-3))
+
+        with pytest.raises(ServerDiedError):
+            ask()
 
 
 @pytest.mark.triton

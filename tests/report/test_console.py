@@ -42,6 +42,7 @@ def _play(screen: Screen, run: RunFolder, study: Study) -> None:
         progress.model_began("mlp", study=study, budget_s=90.0)
         for result in study.trials:
             progress.trial_began(result.number, "candidate")
+            progress.note("a note in the middle of a trial")
             progress.level_began(Concurrency(8))
             for each in result.curve:
                 progress.point_measured(each)

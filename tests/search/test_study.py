@@ -64,6 +64,7 @@ def test_optuna_opens_it(database: Path, storage: optuna.storages.RDBStorage) ->
         ({"files": "xyz"}, "its files has changed"),
         ({"config": MLP + "# changed"}, "its config has changed; choose another --out"),
         ({"seed": 1}, r"its seed has changed \(it was 0, now 1\)"),
+        ({"output_tolerance": 0.01}, r"its output_tolerance has changed \(it was 0.001, now 0.01\)"),
         ({"max_gpu_memory": 2**30}, r"its max_gpu_memory has changed \(it was None, now 1073741824\)"),
     ],
 )

@@ -151,5 +151,6 @@ def identity(**changes: Any) -> Identity:
         "server": "tritonserver 2.51.0",
         "machine": "2 CPU cores, no GPU",
         "seed": 0,
+        "output_tolerance": 1e-3,
     }
     return Identity.model_validate({**values, **changes})

@@ -45,6 +45,7 @@ class Samples:
         processes: How many processes offered it.
         waiting: Requests that were due at the last look and could not be sent yet.
         responses: Only for a model with any number of responses to a request.
+        began_ns: When the load began; None: with the first request.
     """
 
     sent_ns: npt.NDArray[np.int64]
@@ -58,6 +59,7 @@ class Samples:
     processes: int = 1
     waiting: int = 0
     responses: Responses | None = None
+    began_ns: int | None = None
 
     def __len__(self) -> int:
         return len(self.done_ns)

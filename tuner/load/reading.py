@@ -105,6 +105,7 @@ def read_samples(readers: Sequence[LedgerReader], *, decoupled: bool = False) ->
         processes=len(readers),
         waiting=waiting,
         responses=_responses(readers, merged) if decoupled else None,
+        began_ns=min((began_ns for reader in readers if (began_ns := reader.word(ledger.BEGAN_NS))), default=None),
     )
 
 

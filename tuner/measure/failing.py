@@ -18,8 +18,9 @@ def silence_s(samples: Samples) -> float:
     """Seconds since a request was answered without error, or since the load began if none was."""
     if not samples.ok.any():
         return samples.wall_s
-    began_ns, last_ns = samples.sent_ns.min(), samples.done_ns[samples.ok][-1]
-    return samples.wall_s - float(last_ns - began_ns) / 1e9
+    # The first request may go out late, on a machine that is busy; then nothing is still for the rest of the load.
+    began_ns = samples.sent_ns.min() if samples.began_ns is None else samples.began_ns
+    return samples.wall_s - float(samples.done_ns[samples.ok][-1] - began_ns) / 1e9
 
 
 def most_frequent_error(samples: Samples) -> str | None:

@@ -13,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 from tuner import deadlines
 from tuner.errors import ServerError
 from tuner.load.agreement import check_agreement
+from tuner.load.asking import Ask, Lines, asking, some_of
 from tuner.load.engine import WorkerEngine
 from tuner.load.first_request import ask_once
 from tuner.load.loads import Load, Ramp
@@ -25,7 +26,7 @@ from tuner.measure.meter import Meter, ReadUsage, metering
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import ReadStatistics
-from tuner.options import LoadOptions
+from tuner.options import MADE_UP, LoadOptions
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
 
@@ -53,6 +54,7 @@ class Session:
     _health: Callable[[], None]
     _rules: LevelRules
     _meter: Meter | None = None
+    _options: LoadOptions = LoadOptions()  # noqa: RUF009 (frozen)
 
     def measure(self, load: Load) -> OperatingPoint:
         """Measure one load level; again with more processes, where the client was the limit and there are cores.
@@ -96,6 +98,44 @@ class Session:
         return measure_ramp(
             self._engine, ramp, health=self._health, rules=self._rules, batch_size=batch_size, meter=self._meter
         )
+
+    @property
+    def batch_size(self) -> int:
+        """Inferences in each request."""
+        return self._plan.workload.batch_size
+
+    def questions(self) -> Lines:
+        """A few of the requests that are offered, always the same; see `some_of`.
+
+        Their tensors go over the network, also where those of the load lie in shared memory: only so do answers hold
+        outputs.
+        """
+        plan, options = self._plan, self._options
+        made_up = options.input_data in MADE_UP
+        if options.shared_memory == "none":
+            return some_of(plan.workload, made_up=made_up)
+        with prepared(
+            self.effective,
+            options.model_copy(update={"shared_memory": "none"}),
+            plan.endpoint,
+            version=plan.workload.version,
+            request_timeout_s=plan.request_timeout_s,
+        ) as over_network:
+            return some_of(over_network.workload, made_up=made_up)
+
+    @contextmanager
+    def asking(self) -> Iterator[Ask]:
+        """A way to ask the server beside any load; see `tuner.load.asking`.
+
+        Raises:
+            ServerError: what is raised inside, or why the server is gone, which explains it.
+        """
+        try:
+            with asking(self._plan) as ask:
+                yield ask
+        except ServerError:
+            self._health()
+            raise
 
 
 class _SeenEngine(WorkerEngine):
@@ -172,6 +212,7 @@ def open_session(
                     health,
                     rules,
                     meter,
+                    options,
                 )
 
 

@@ -49,7 +49,7 @@ class ConsoleProgress(Progress):
         self._spinner = Spinner("dots")
         self._model = ""
         self._ends = 0.0
-        self._doing = ""
+        self._doing = self._trial = ""
         self._last_point = ""
         self._best = ""
         self._live = Live(get_renderable=self._now, console=console, transient=True, refresh_per_second=4)
@@ -87,7 +87,7 @@ class ConsoleProgress(Progress):
 
     def trial_began(self, number: int, words: str) -> None:
         """See `Progress`."""
-        self._doing = f"trial {number}: {words}"
+        self._doing = self._trial = f"trial {number}: {words}"
         self._last_point = "launching"
 
     def level_began(self, load: Load) -> None:
@@ -109,7 +109,7 @@ class ConsoleProgress(Progress):
             told = point_in_words(own.point, self._slo.percentile)
         else:
             told = "holds the SLO at no load"
-        self._line(f"{escape(self._doing)}: {told} [dim]({format_duration(result.wall_s)})[/]")
+        self._line(f"{escape(self._trial)}: {told} [dim]({format_duration(result.wall_s)})[/]")
         self._stand(standing)
 
     def model_ended(self, outcome: ModelOutcome) -> None:

@@ -44,6 +44,7 @@ class Identity(Record):
         server: Which Triton.
         machine: What it runs on.
         max_gpu_memory: Bytes that a server may take of each GPU; None: all that there is.
+        output_tolerance: By what share floats of the outputs may differ from the baseline's; None: nobody looked.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Identity(Record):
     machine: str
     seed: int
     max_gpu_memory: int | None = None
+    output_tolerance: float | None = None
 
     def difference(self, other: Identity) -> str:
         """The name of the first field that differs; empty when none does."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tuner.load import ledger as ledgers
-from tuner.load.aio.caller import Outcome
+from tuner.load.aio.caller import Outcome, Reply
 from tuner.load.aio.driver import AsyncioDriver
 from tuner.load.aio.sequencing import Place
 from tuner.load.ledger import Full, LedgerWriter, OwnerGoneError
@@ -62,6 +62,10 @@ class Peer:
     async def ask(self, request: Request) -> Answer:
         await asyncio.sleep(self.after_s)
         return Answer(request.body)
+
+    async def ask_whole(self, slot: int, request: Request) -> Reply:
+        outcome = await self.call(slot, request)
+        return Reply((request.body, b"and more") if outcome.error is None else (), outcome.error)
 
     async def close(self) -> None:
         self.closed = True

@@ -20,9 +20,11 @@ from support.tritons import grpcs_triton
 from tritonclient.grpc import service_pb2
 
 from tuner.errors import ServerError
+from tuner.load.asking import asking
 from tuner.load.engine import WorkerEngine
 from tuner.load.inputs.tensors import InputTensor, Step
 from tuner.load.loads import Concurrency, Load, Replay, RequestRate
+from tuner.load.outputs import read_outputs
 from tuner.load.protocols import Samples
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.workload import Compression, DriverName, Plan, Sequences, Workload
@@ -187,6 +189,16 @@ def test_one_request_of_its_own_brings_its_first_response(decoupled: ProcessServ
             engine.ask(bad)
 
 
+def test_asked_for_whole_a_request_brings_all_of_its_responses(decoupled: ProcessServer) -> None:
+    plan = answering(decoupled, (3, 1, -1, 0), (0, 1, -1, 0), (2, 1, -1, 1), (3, 1, 1, 0))
+    with asking(plan) as ask:
+        replies = ask([[request] for request in plan.workload.requests])
+    assert [len(reply.responses) for (reply,) in replies] == [3, 0, 2, 0]
+    assert [reply.error for (reply,) in replies] == [None, None, None, "UNKNOWN: the model says no"]
+    (last,) = read_outputs(replies[2][0].responses[1])
+    assert last.values.tolist() == [[2, 1, -1, 1]]
+
+
 def test_an_answer_must_be_as_expected(zeros: tuple[ProcessServer, Workload]) -> None:
     server, load = zeros
     (right,) = load.requests
@@ -293,6 +305,15 @@ def test_one_request_of_its_own_is_a_sequence(stateful: Callable[..., tuple[Plan
     with WorkerEngine(plan) as engine:
         assert engine.ask(plan.workload.requests[0])
     assert entries(diary, 1) == [(7, 1, 1)]
+
+
+def test_asked_for_whole_a_line_is_a_sequence(stateful: Callable[..., tuple[Plan, Path]]) -> None:
+    plan, diary = stateful(first_id=7)
+    with asking(plan) as ask:
+        replies = ask(plan.workload.streams)
+    sums = [[read_outputs(*reply.responses)[0].values[0, 0] for reply in line] for line in replies]
+    assert sums == [[0, 1, 3, 6, 10]] * 2
+    assert sorted((number, length) for number, length, _ in entries(diary, 2)) == [(7, STREAM), (8, STREAM)]
 
 
 @pytest.fixture(scope="module")

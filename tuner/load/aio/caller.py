@@ -26,6 +26,24 @@ class Outcome:
     responses_ns: Sequence[int] = ()
 
 
+@dataclass(frozen=True)
+class Reply:
+    """All that came back for one request.
+
+    Attributes:
+        responses: Serialised `ModelInferResponse`s that hold outputs, in their order; of most models, one.
+        error: `CODE: message`, or None when all is well.
+    """
+
+    responses: tuple[bytes, ...]
+    error: str | None = None
+
+    @classmethod
+    def of(cls, answer: Answer) -> Reply:
+        """The reply of a model that gives one response to a request."""
+        return cls(() if answer.error else (answer.body,), answer.error)
+
+
 class Caller(Protocol):
     """Sends requests over connections of its own. Its methods run on one loop, and it is made there.
 
@@ -42,6 +60,9 @@ class Caller(Protocol):
 
     async def ask(self, request: Request) -> Answer:
         """Send a request and bring its answer whole; of several responses, the first."""
+
+    async def ask_whole(self, slot: int, request: Request) -> Reply:
+        """Send a request of a slot (see `call`), and bring all of its responses."""
 
     async def close(self) -> None:
         """Close all connections."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from tuner.load.aio.caller import Caller, too_late
+from tuner.load.aio.caller import Caller, Reply, too_late
 from tuner.load.aio.offer import AsyncioOffer
 from tuner.load.aio.sequencing import Mark, Place, make_supply
 from tuner.load.ledger import LedgerWriter
@@ -65,6 +65,34 @@ class AsyncioDriver:
             return self._run(asyncio.wait_for(self._caller.ask(request), timeout_s))
         except asyncio.TimeoutError:
             return Answer(b"", too_late(timeout_s))
+
+    def ask_lines(self, lines: Sequence[Sequence[Request]]) -> list[list[Reply]]:
+        """Send lines of requests, all lines at once, and the requests of each one after the other, answered whole.
+
+        To a stateful model each line is a sequence. A request that fails is the last of its line.
+        """
+
+        async def ask_all() -> list[list[Reply]]:
+            return await asyncio.gather(*(self._ask_line(slot, line) for slot, line in enumerate(lines)))
+
+        return self._run(ask_all())
+
+    async def _ask_line(self, slot: int, line: Sequence[Request]) -> list[Reply]:
+        sequences, timeout_s = self._plan.workload.sequences, self._plan.request_timeout_s
+        number = sequences.first_id + next(self._serials) if sequences else 0
+        replies: list[Reply] = []
+        for at, request in enumerate(line):
+            marked = request
+            if sequences and self._mark:
+                marked = self._mark(request, Place(number, start=at == 0, end=at == len(line) - 1))
+            try:
+                reply = await asyncio.wait_for(self._caller.ask_whole(slot, marked), timeout_s)
+            except asyncio.TimeoutError:
+                reply = Reply((), too_late(timeout_s))
+            replies.append(reply)
+            if reply.error:
+                break
+        return replies
 
     def rest(self, descriptor: int) -> None:
         """See `Driver.rest`."""

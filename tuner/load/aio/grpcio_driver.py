@@ -8,7 +8,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from tuner.load.aio.caller import Caller, Outcome
+from tuner.load.aio.caller import Caller, Outcome, Reply
 from tuner.load.aio.driver import AsyncioDriver
 from tuner.load.aio.grpc_requests import in_sequence
 from tuner.load.aio.grpcio_streams import StreamCaller
@@ -73,6 +73,9 @@ class _UnaryCaller:
             return Answer(await self._infer[0](request.body, metadata=self._headers))
         except grpc.aio.AioRpcError as error:
             return Answer(b"", describe(error.code().name, error.details()))
+
+    async def ask_whole(self, slot: int, request: Request) -> Reply:  # noqa: ARG002 (any number may be under way)
+        return Reply.of(await self.ask(request))
 
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self._channels))

@@ -10,7 +10,7 @@ from typing import Final
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from tuner.load.aio.caller import Outcome
+from tuner.load.aio.caller import Outcome, Reply
 from tuner.load.aio.grpc_requests import with_id
 from tuner.load.failures import describe
 from tuner.load.validation import mismatch
@@ -81,6 +81,25 @@ class StreamCaller:
         finally:
             # With it goes what it would still have answered.
             stream.cancel()
+
+    async def ask_whole(self, slot: int, request: Request) -> Reply:
+        """See `Caller.ask_whole`."""
+        stream, number = self._stream(slot), next(self._numbers)
+        responses: list[bytes] = []
+        final = False
+        try:
+            await stream.send(request, number)
+            while not final:
+                response = await stream.receive(number)
+                final = is_final(response)
+                if response.outputs:
+                    responses.append(response.SerializeToString())
+        except StreamError as failure:
+            return Reply((), str(failure))
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+        return Reply(tuple(responses))
 
     async def close(self) -> None:
         """See `Caller.close`."""

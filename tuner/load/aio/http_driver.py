@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from tuner.load.aio.caller import Outcome
+from tuner.load.aio.caller import Outcome, Reply
 from tuner.load.aio.driver import AsyncioDriver
 from tuner.load.aio.http_failures import FAILURES, explain
 from tuner.load.aio.http_messages import JSON_LENGTH, HttpAnswer, headers_of, in_sequence
@@ -74,6 +74,9 @@ class _HttpCaller:
             return Answer(answer.as_response())
         except ValueError as error:
             return Answer(b"", describe("DATA_LOSS", str(error)))
+
+    async def ask_whole(self, slot: int, request: Request) -> Reply:  # noqa: ARG002 (a connection is as good as another)
+        return Reply.of(await self.ask(request))
 
     async def close(self) -> None:
         await self._kept.close()

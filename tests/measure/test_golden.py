@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.repositories import ModelRepositoryFactory, config_text, stateful_config
+from support.tritons import TwoPorts, start_with_http
+from tritonclient.grpc import service_pb2
+
+from tuner.errors import Cause, OutputsDifferError, ServerError, ServerHungError
+from tuner.load.aio.caller import Reply
+from tuner.load.asking import Ask, Lines, asking, some_of
+from tuner.load.inputs.tensors import InputTensor
+from tuner.load.prepare import prepared
+from tuner.load.workload import Request
+from tuner.measure import golden as goldens
+from tuner.measure.differences import Tolerance
+from tuner.measure.golden import GoldenAnswer, GoldenOutputs, check_golden, record_golden
+from tuner.options import LoadOptions
+from tuner.servers.client import TritonClient
+from tuner.servers.installation import TritonInstallation
+from tuner.servers.protocols import Launch
+
+pytestmark = pytest.mark.triton
+
+TOLERANCE = Tolerance(1e-3)
+BATCHING = "dynamic_batching { max_queue_delay_microseconds: 2000 }"
+COUNTING = config_text().replace(
+    'output [ { name: "OUT"', 'output [ { name: "COUNT" data_type: TYPE_FP32 dims: [ 1 ] }, { name: "OUT"'
+)
+MODELS = {
+    "identity": ("identity", config_text()),
+    "alone": ("mixes", config_text()),
+    "mixed": ("mixes", config_text(more=BATCHING)),
+    "counting": ("mixes", COUNTING),
+    "narrow": ("slow", config_text(more="dynamic_batching { default_queue_policy { max_queue_size: 1 } }")),
+    "flaky": ("fails_requests", config_text(fail_every=3)),
+    "failing": ("fails_requests", config_text(message="the model says no")),
+    "hanging": ("hangs", config_text()),
+    "decoupled": ("decoupled", config_text(more="model_transaction_policy { decoupled: true }")),
+    "stateful": ("stateful", config_text(more=stateful_config(), diary="/dev/null")),
+}
+
+
+@pytest.fixture(scope="module")
+def triton(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoPorts]:
+    folder = tmp_path_factory.mktemp("golden")
+    factory = ModelRepositoryFactory(folder / "repository")
+    for name, (source, config) in MODELS.items():
+        factory.add(source, name=name, config=config)
+    launch = Launch(factory.path, "identity", folder / "log", 60)
+    ports = start_with_http(triton_installation, launch, *(f"--load-model={name}" for name in MODELS))
+    try:
+        yield ports
+    finally:
+        ports.server.stop(grace_s=0.5)
+
+
+@contextmanager
+def conversation(
+    triton: TwoPorts, model: str, protocol: str = "grpc", *, timeout_s: float = 10, **options: Any
+) -> Iterator[tuple[Ask, Lines]]:
+    """A way to ask a model, and what."""
+    endpoint = triton.grpc if protocol == "grpc" else triton.http
+    with (
+        TritonClient(endpoint) as client,
+        prepared(client.model_config(model), LoadOptions.make(options), endpoint, request_timeout_s=timeout_s) as plan,
+        asking(plan) as ask,
+    ):
+        yield ask, some_of(plan.workload, made_up="input_data" not in options)
+
+
+def record(triton: TwoPorts, model: str, protocol: str = "grpc", **options: Any) -> GoldenOutputs:
+    with conversation(triton, model, protocol, **options) as (ask, questions):
+        return record_golden(ask, questions, TOLERANCE)
+
+
+def check(triton: TwoPorts, model: str, golden: GoldenOutputs, tolerance: Tolerance = TOLERANCE) -> None:
+    with conversation(triton, model) as (ask, _):
+        check_golden(ask, golden, tolerance, largest_batch=8)
+
+
+def asked_of(golden: GoldenOutputs, model: str) -> GoldenOutputs:
+    """The same for a model of another name, as one repository has no two configs of one."""
+
+    def renamed(request: Request) -> Request:
+        message = service_pb2.ModelInferRequest.FromString(request.body)
+        message.model_name = model
+        return replace(request, body=message.SerializeToString())
+
+    lines = tuple(tuple(replace(each, request=renamed(each.request)) for each in line) for line in golden.lines)
+    return replace(golden, lines=lines)
+
+
+def spoilt(golden: GoldenOutputs, number: int, off: float) -> GoldenOutputs:
+    """As if the third element of one answer had been another."""
+    (answer,) = golden.lines[number]
+    ((output,),) = answer.responses
+    values = output.values.copy()
+    values[0, 2] += off
+    wrong = GoldenAnswer(answer.request, ((InputTensor(output.name, output.datatype, values),),))
+    return replace(golden, lines=(*golden.lines[:number], (wrong,), *golden.lines[number + 1 :]))
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_the_outputs_of_a_pool_of_requests_are_recorded(triton: TwoPorts, protocol: str) -> None:
+    golden = record(triton, "identity", protocol, batch_size=2)
+    assert len(golden.lines) == 16
+    assert not golden.unsteady
+    assert not golden.refused
+    outputs = [output for (answer,) in golden.lines for (output,) in answer.responses]
+    assert {(output.name, output.datatype, output.shape) for output in outputs} == {("OUT", "FP32", (2, 4))}
+    assert len({output.raw() for output in outputs}) == 16
+    # It hands back what it gets.
+    assert all(output.raw() in answer.request.body for (answer,) in golden.lines for (output,) in answer.responses)
+    assert 0 < golden.answer_s < 1
+
+
+def test_who_answers_the_same_passes(triton: TwoPorts) -> None:
+    check(triton, "identity", record(triton, "identity"), Tolerance(0))
+
+
+def test_what_differs_in_a_batch_is_found_and_the_worst_named(triton: TwoPorts) -> None:
+    golden = record(triton, "alone")
+    assert golden.unsteady == ()
+    with pytest.raises(OutputsDifferError) as raised:
+        check(triton, "mixed", asked_of(golden, "mixed"))
+    assert raised.value.cause is Cause.OUTPUTS_DIFFER
+    message = str(raised.value)
+    assert message.startswith("output 'OUT' of request ")
+    assert " where the config as it is gives " in message
+    assert message.endswith(" of 16 requests differ")
+    assert "\n" not in message
+
+
+def test_one_wrong_element_is_enough(triton: TwoPorts) -> None:
+    golden = record(triton, "identity")
+    ((output,),) = golden.lines[4][0].responses
+    right = float(output.values[0, 2])
+    with pytest.raises(OutputsDifferError) as raised:
+        check(triton, "identity", spoilt(golden, 4, 1.0))
+    words = f"output 'OUT' of request 5 differs: {right:.4g} where the config as it is gives {right + 1:.4g} (element"
+    assert str(raised.value).startswith(f"{words} [0, 2]; ")
+    assert str(raised.value).endswith(" allowed)")
+    check(triton, "identity", spoilt(golden, 4, 1e-4 * right))
+
+
+def test_what_the_config_as_it_is_does_not_say_twice_is_not_compared(triton: TwoPorts) -> None:
+    golden = record(triton, "counting")
+    (unsteady,) = golden.unsteady
+    assert unsteady.output == "COUNT"
+    assert " for request 1 alone, and " in unsteady.words
+    check(triton, "counting", golden)
+    ((output, _),) = golden.lines[0][0].responses
+    assert output.name == "OUT"
+    without = tuple((replace(answer, responses=(answer.responses[0][1:],)),) for (answer,) in golden.lines)
+    with pytest.raises(
+        OutputsDifferError, match="output 'OUT' of request 1 differs: FP32 of shape .* gives nothing; 16"
+    ):
+        check(triton, "counting", replace(golden, lines=without))
+
+
+def test_a_config_that_mixes_answers_itself_is_held_to_nothing(triton: TwoPorts) -> None:
+    golden = record(triton, "mixed")
+    assert [each.output for each in golden.unsteady] == ["OUT"]
+    check(triton, "mixed", golden)
+
+
+def written(folder: Path, *steps: tuple[int, int, int, int]) -> str:
+    """A file of inputs."""
+    np.savez(folder / "inputs.npz", IN=np.array(steps, np.float32))
+    return str(folder / "inputs.npz")
+
+
+def test_of_a_decoupled_model_all_responses_are_compared(triton: TwoPorts, tmp_path: Path) -> None:
+    golden = record(triton, "decoupled", input_data=written(tmp_path, (3, 0, -1, 0), (0, 0, -1, 0), (2, 0, -1, 1)))
+    assert [len(answer.responses) for (answer,) in golden.lines] == [3, 0, 2]
+    assert not golden.unsteady
+    check(triton, "decoupled", golden)
+    (answer,) = golden.lines[2]
+    fewer = replace(golden, lines=(*golden.lines[:2], (replace(answer, responses=answer.responses[:1]),)))
+    with pytest.raises(OutputsDifferError, match="^request 3 differs: 2 responses where .* gives 1 response$"):
+        check(triton, "decoupled", fewer)
+
+
+def test_of_a_stateful_model_whole_sequences_are_compared(triton: TwoPorts, tmp_path: Path) -> None:
+    inputs = written(tmp_path, *((place, 3, 0, 0) for place in range(3)))
+    golden = record(triton, "stateful", input_data=inputs)
+    assert [[answer.responses[0][0].values[0, 0] for answer in line] for line in golden.lines] == [[0, 1, 3]]
+    with conversation(triton, "stateful", input_data=inputs) as (ask, _):
+        check_golden(ask, golden, TOLERANCE)
+        ((first, second, _),) = golden.lines
+        swapped = replace(second, responses=first.responses)
+        with pytest.raises(OutputsDifferError, match="^output 'OUT' of request 2 of sequence 1 differs: "):
+            check_golden(ask, replace(golden, lines=((first, swapped, golden.lines[0][2]),)), TOLERANCE)
+
+
+def test_a_queue_that_has_no_room_for_all_at_once_is_no_failure(triton: TwoPorts) -> None:
+    golden = record(triton, "narrow")
+    assert not golden.unsteady
+    assert not golden.refused
+    with conversation(triton, "narrow") as (ask, _):
+        assert any(reply.error for (reply,) in ask(golden.questions))
+        check_golden(ask, golden, TOLERANCE, largest_batch=8)
+
+
+def test_requests_that_fail_anyway_are_left_out(triton: TwoPorts) -> None:
+    golden = record(triton, "flaky")
+    assert len(golden.lines) + len(golden.refused) == 16
+    assert len(golden.refused) in {5, 6}
+    assert all("not this one" in words for words in golden.refused)
+    none = record(triton, "failing")
+    assert none.lines == ()
+    check(triton, "failing", none)
+
+
+def test_a_request_that_only_the_candidate_fails_is_its_failure(triton: TwoPorts) -> None:
+    golden = record(triton, "identity")
+    with pytest.raises(ServerError, match="a request failed that .* answers: .*the model says no") as raised:
+        check(triton, "failing", asked_of(golden, "failing"))
+    assert raised.value.cause is Cause.REQUESTS_FAILED
+
+
+def test_a_server_that_hangs_is_not_waited_for_twice(triton: TwoPorts) -> None:
+    with (
+        conversation(triton, "hanging", timeout_s=0.3) as (ask, questions),
+        pytest.raises(ServerHungError, match=r"request 1 failed: DEADLINE_EXCEEDED: no answer in 0\.3 s"),
+    ):
+        record_golden(ask, questions, TOLERANCE)
+
+
+def test_a_slow_model_is_asked_fewer(triton: TwoPorts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(goldens, "_PATIENCE_S", 0.0)
+    assert len(record(triton, "identity").lines) == 2
+
+
+def test_large_tensors_are_kept_of_fewer(triton: TwoPorts, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = record(triton, "identity")
+    monkeypatch.setattr(goldens, "_MOST_BYTES", 4 * golden.lines[0][0].byte_size)
+    assert len(record(triton, "identity").lines) == 5
+
+
+@pytest.mark.parametrize(
+    ("answer_s", "largest_batch", "most_bytes", "copies"),
+    [(0.001, 8, 1 << 20, 1), (0.001, 32, 1 << 20, 4), (0.001, 1000, 1 << 20, 8), (0.05, 32, 1 << 20, 1), (0, 32, 1, 1)],
+)
+def test_a_candidate_is_asked_for_two_of_its_largest_batches_within_reason(
+    answer_s: float, largest_batch: int, most_bytes: int, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(goldens, "_MOST_BYTES", most_bytes)
+    asked: list[int] = []
+    output = InputTensor("y", "FP32", np.zeros(1, np.float32))
+    line = (GoldenAnswer(Request(b"r"), ((output,),)),)
+    golden = GoldenOutputs((line,) * 16, answer_s=answer_s)
+
+    class EnoughError(Exception):
+        pass
+
+    def ask(lines: Sequence[Sequence[Request]]) -> list[list[Reply]]:
+        asked.append(len(lines))
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        check_golden(ask, golden, TOLERANCE, largest_batch=largest_batch)
+    assert asked == [16 * copies]

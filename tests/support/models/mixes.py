@@ -1,0 +1,31 @@
+"""Answers each request by all that is executed at once: the sum of the batch, which is its own only when it is alone.
+
+`OUT` is `IN` less the mean of the execution's other items. Where the config has an output `COUNT`, FP32 of shape [1],
+that is how many executions there have been.
+"""
+
+import json
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.counts = len(json.loads(args["model_config"])["output"]) > 1
+        self.executions = 0
+
+    def execute(self, requests):
+        self.executions += 1
+        inputs = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
+        everything = np.concatenate(inputs)
+        return [self.answer(values, everything) for values in inputs]
+
+    def answer(self, values, everything):
+        others = max(1, len(everything) - len(values))
+        out = values - (everything.sum(axis=0) - values.sum(axis=0)) / others
+        outputs = [pb_utils.Tensor("OUT", out.astype(np.float32))]
+        if self.counts:
+            count = np.full((len(values), 1), self.executions, np.float32)
+            outputs.append(pb_utils.Tensor("COUNT", count))
+        return pb_utils.InferenceResponse(outputs)

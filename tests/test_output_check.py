@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from support.builders import identity
+
+from tuner.load.inputs.tensors import InputTensor
+from tuner.load.workload import Request
+from tuner.measure.golden import GoldenAnswer, GoldenOutputs, Unsteady
+from tuner.measure.golden_file import write_golden
+from tuner.output_check import GOLDEN_FILE, OutputCheck
+
+ANSWER = GoldenAnswer(Request(b"r"), ((InputTensor("y", "FP32", np.zeros(1, np.float32)),),))
+
+
+def recalled(folder: Path, golden: GoldenOutputs | None, **changes: object) -> tuple[bool, list[str]]:
+    """Whether a resumed run has what it needs, and what it says."""
+    notes: list[str] = []
+    check = OutputCheck(folder, identity(**changes), notes.append)
+    if golden:
+        write_golden(folder / GOLDEN_FILE, golden, check._study)
+    found = check.recall()
+    assert check.recall() is found
+    return found, notes[: len(notes) // (1 if found else 2)]
+
+
+def test_what_was_recorded_is_enough(tmp_path: Path) -> None:
+    assert recalled(tmp_path, GoldenOutputs(((ANSWER,),))) == (True, [])
+
+
+def test_what_is_left_out_is_said_each_in_a_line(tmp_path: Path) -> None:
+    golden = GoldenOutputs(
+        ((ANSWER,),),
+        (Unsteady("COUNT", "1 for request 1 alone, and then 2"), Unsteady(None, "3, and 4")),
+        ("INTERNAL: not this one",) * 2,
+    )
+    assert recalled(tmp_path, golden) == (
+        True,
+        [
+            "mlp: output 'COUNT' is not compared: the config as it is gives 1 for request 1 alone, and then 2",
+            "mlp: no output is compared: the config as it is gives 3, and 4",
+            "mlp: outputs are compared without 2 requests that the config as it is fails: INTERNAL: not this one",
+        ],
+    )
+
+
+def test_where_nothing_can_be_compared_it_is_said(tmp_path: Path) -> None:
+    found, notes = recalled(tmp_path, GoldenOutputs((), refused=("INTERNAL: no",)))
+    assert found
+    assert notes == ["mlp: no output is compared: the config as it is fails the requests: INTERNAL: no"]
+
+
+def test_what_is_lost_is_recorded_anew(tmp_path: Path) -> None:
+    found, (note,) = recalled(tmp_path, None)
+    assert not found
+    assert note == (
+        f"{tmp_path / GOLDEN_FILE} is missing; the config as it is is launched again, to record its outputs"
+    )
+
+
+def test_nothing_is_needed_where_outputs_are_not_compared(tmp_path: Path) -> None:
+    assert recalled(tmp_path, None, output_tolerance=None) == (True, [])

@@ -1,0 +1,221 @@
+"""How one answer differs from another to the same request, beyond a tolerance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.load.inputs.tensors import InputTensor
+
+Response = tuple[InputTensor, ...]
+"""The outputs of one response."""
+
+# What is left of a value after each of many roundings may differ in its last two places.
+_STEPS = 2
+_EPSILON: Mapping[str, float] = {"FP16": 2.0**-10, "BF16": 2.0**-7, "FP32": 2.0**-23, "FP64": 2.0**-52}
+# The tolerance of a value is this share of the scale's where the value itself is almost nothing.
+_NEAR_ZERO = 0.01
+_LONGEST_QUOTE = 40
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """By how much a float may differ; everything else must be equal.
+
+    A value `a` may stand for `b` when `|a - b| <= rtol * |b| + atol`. Here `rtol` is `relative`, or two steps of the
+    datatype (2 epsilon: 0.2 % of FP16, 1.6 % of BF16) where these are more. `atol` is for values near zero, which are
+    often the difference of larger ones, and hold their rounding: a hundredth of `relative`, or two steps, of the
+    output's scale, which is its root mean square. NaN stands for NaN, and infinity for the same infinity.
+
+    Attributes:
+        relative: A share of the value, 0.001 for 0.1 %; 0: floats must be equal, too.
+    """
+
+    relative: float
+
+    def of(self, datatype: str, scale: float) -> tuple[float, float]:
+        """`rtol` and `atol` of a datatype of floats, for an output of that scale."""
+        if self.relative == 0:
+            return 0.0, 0.0
+        steps = _STEPS * _EPSILON[datatype]
+        return max(self.relative, steps), scale * max(_NEAR_ZERO * self.relative, steps)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where an answer is not what it was.
+
+    Attributes:
+        output: Its name; None: it is the number of responses that differs.
+        response: In which response to the request, from 0.
+        was: What there was, in words.
+        now: What there is in its place.
+        detail: Where in the output, and by how much; may be empty.
+        excess: How many times what is allowed; infinite where nothing is.
+    """
+
+    output: str | None
+    response: int
+    was: str
+    now: str
+    detail: str = ""
+    excess: float = math.inf
+
+
+def differences(
+    before: Sequence[Response], after: Sequence[Response], tolerance: Tolerance, scales: Mapping[str, float]
+) -> Iterator[Difference]:
+    """The differences between two answers to one request, at most one an output and response: its worst.
+
+    Args:
+        before: The responses that are to be had; any number.
+        after: Those that came.
+        tolerance: Of floats.
+        scales: Of each output of floats; see `scales_of`.
+    """
+    if len(before) != len(after):
+        yield Difference(None, 0, _counted(len(before)), _counted(len(after)))
+        return
+    for place, (old, new) in enumerate(zip(before, after, strict=True)):
+        was = {tensor.name: tensor for tensor in old}
+        now = {tensor.name: tensor for tensor in new}
+        for name in {**was, **now}:
+            if found := _difference(name, place, was.get(name), now.get(name), tolerance, scales.get(name, 0.0)):
+                yield found
+
+
+def scales_of(responses: Sequence[Response]) -> Mapping[str, float]:
+    """The root mean square of each output of floats, over all responses; what is not finite does not count."""
+    squares: dict[str, tuple[float, int]] = {}
+    largest: dict[str, float] = {}
+    values = [(each.name, _finite(each)) for response in responses for each in response if each.datatype in _EPSILON]
+    for name, finite in values:
+        largest[name] = max(largest.get(name, 0.0), float(np.abs(finite).max(initial=0.0)))
+    for name, finite in values:
+        total, count = squares.get(name, (0.0, 0))
+        # Squares of the largest FP64 would be infinite.
+        squares[name] = (total + float(np.square(finite / (largest[name] or 1.0)).sum()), count + finite.size)
+    return {name: largest[name] * math.sqrt(total / max(1, count)) for name, (total, count) in squares.items()}
+
+
+def _difference(  # noqa: PLR0917 (it is called at one place, just above)
+    name: str,
+    place: int,
+    was: InputTensor | None,
+    now: InputTensor | None,
+    tolerance: Tolerance,
+    scale: float,
+) -> Difference | None:
+    if was is None or now is None:
+        return Difference(name, place, _outline(was), _outline(now))
+    if was.datatype != now.datatype:
+        return Difference(name, place, was.datatype, now.datatype)
+    if was.shape != now.shape:
+        return Difference(name, place, f"shape {list(was.shape)}", f"shape {list(now.shape)}")
+    if was.datatype in _EPSILON:
+        return _floats(name, place, was, now, tolerance.of(was.datatype, scale))
+    return _exact(name, place, was, now)
+
+
+def _exact(name: str, place: int, was: InputTensor, now: InputTensor) -> Difference | None:
+    differ = np.flatnonzero(was.values != now.values)
+    if not differ.size:
+        return None
+    worst = int(differ[0])
+    if was.values.dtype.kind in "iu":
+        # Python's integers, as a difference may need a bit more than they have.
+        before, after = (each.values.ravel()[differ].astype(np.object_) for each in (was, now))
+        worst = int(differ[int(np.argmax(np.abs(after - before)))])
+    more = f"{differ.size} of {was.values.size} elements differ" if differ.size > 1 else ""
+    return _at(name, place, worst, was, now, more)
+
+
+def _floats(
+    name: str, place: int, was: InputTensor, now: InputTensor, allowed: tuple[float, float]
+) -> Difference | None:
+    if was.values.tobytes() == now.values.tobytes():
+        return None
+    rtol, atol = allowed
+    before, after = _doubles(was).ravel(), _doubles(now).ravel()
+    same = (before == after) | (np.isnan(before) & np.isnan(after))
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        off = np.abs(after - before)
+        limit = rtol * np.abs(before) + atol
+        excess = np.where(np.isfinite(before) & np.isfinite(after), off / limit, math.inf)
+    excess[same] = 0.0
+    worst = int(np.argmax(excess))
+    if not excess[worst] > 1.0:
+        return None
+    told = ""
+    if np.isfinite(off[worst]) and rtol * abs(before[worst]) >= atol and before[worst]:
+        told = f"{100 * off[worst] / abs(before[worst]):,.3g} % off, {100 * rtol:.3g} % allowed"
+    elif np.isfinite(off[worst]):
+        told = f"off by {off[worst]:.3g}, {limit[worst]:.3g} allowed"
+    return _at(name, place, worst, was, now, told, float(excess[worst]))
+
+
+def _at(  # noqa: PLR0917 (the parts of one line)
+    name: str, place: int, index: int, was: InputTensor, now: InputTensor, told: str, excess: float = math.inf
+) -> Difference:
+    """The difference of one element, by its place in row-major order."""
+    element = [int(axis) for axis in np.unravel_index(index, was.shape)]
+    before, after = _value(was, index), _value(now, index)
+    detail = "; ".join(part for part in (f"element {element}" if element else "", told) if part)
+    return Difference(name, place, *_told_apart(before, after), detail, excess)
+
+
+def _value(tensor: InputTensor, index: int) -> Any:
+    values = _doubles(tensor) if tensor.datatype in _EPSILON else tensor.values
+    value = values.ravel()[index]
+    return value if isinstance(value, bytes) else value.item()
+
+
+def _told_apart(before: Any, after: Any) -> tuple[str, str]:
+    """Two values in words that are as short as they can be without being the same."""
+    if isinstance(before, bytes):
+        return _texts_told_apart(*(each.decode(errors="backslashreplace") for each in (before, after)))
+    if not isinstance(before, float):
+        return str(before), str(after)
+    texts = ((f"{before:.{digits}g}", f"{after:.{digits}g}") for digits in (4, 6, 9, 17))
+    return next(((old, new) for old, new in texts if old != new), (repr(before), repr(after)))
+
+
+def _texts_told_apart(before: str, after: str) -> tuple[str, str]:
+    """Two texts in quotes, of long ones the part where they begin to differ."""
+    pairs = enumerate(zip(before, after, strict=False))
+    differ = next((at for at, (old, new) in pairs if old != new), min(len(before), len(after)))
+    is_long = max(len(before), len(after)) > _LONGEST_QUOTE
+    start = max(0, differ - _LONGEST_QUOTE // 2) if is_long else 0
+
+    def quoted(text: str) -> str:
+        part = text[start : start + _LONGEST_QUOTE]
+        return "..." * bool(start) + repr(part) + "..." * (start + len(part) < len(text))
+
+    return quoted(before), quoted(after)
+
+
+def _doubles(tensor: InputTensor) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[Any] = tensor.values
+    if tensor.datatype == "BF16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    doubles: npt.NDArray[np.float64] = values.astype(np.float64)
+    return doubles
+
+
+def _finite(tensor: InputTensor) -> npt.NDArray[np.float64]:
+    doubles = _doubles(tensor)
+    finite: npt.NDArray[np.float64] = doubles[np.isfinite(doubles)]
+    return finite
+
+
+def _outline(tensor: InputTensor | None) -> str:
+    return "nothing" if tensor is None else f"{tensor.datatype} of shape {list(tensor.shape)}"
+
+
+def _counted(responses: int) -> str:
+    return f"{responses} response{'' if responses == 1 else 's'}"
