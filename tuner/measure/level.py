@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from tritonclient.grpc import service_pb2
 
 from tuner.load.loads import Concurrency, Load, Ramp, Replay
 from tuner.load.protocols import LoadEngine, Samples
 from tuner.measure.failing import raise_if_failing, raise_if_unanswered
+from tuner.measure.gates import doubts_about
 from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
-from tuner.measure.points import OperatingPoint, ServerBreakdown
-from tuner.measure.server_statistics import ReadStatistics, breakdown
+from tuner.measure.points import OperatingPoint
+from tuner.measure.server_statistics import Read, Reads, ReadStatistics
 from tuner.measure.statistics import percentiles, throughput
 from tuner.measure.stops import is_catching_up, is_still
 from tuner.measure.timeline import timeline
@@ -94,16 +94,17 @@ def measure_level(
     """
     level = _Level(load, statistics, health, rules)
     samples = level.offer(engine)
-    window = steady_window(samples, load)
-    return operating_point(
+    window, reads = steady_window(samples, load), level.reads
+    point = operating_point(
         samples,
         window,
         load,
         requests_per_s=throughput(window),
         batch_size=batch_size,
-        server=level.server_breakdown(),
+        server=reads.breakdown if reads else None,
         meter=meter,
     )
+    return point.model_copy(update={"doubts": doubts_about(samples, window, load, reads) + point.doubts})
 
 
 def measure_ramp(
@@ -151,8 +152,8 @@ class _Level:
         elif isinstance(load, Replay) and load.period_ns is not None:
             self._earliest_s = max(self._earliest_s, load.period_ns / 1e9)
         self._next_look_s = self._earliest_s
-        self._before: service_pb2.ModelStatistics | None = None
-        self._after: service_pb2.ModelStatistics | None = None
+        self._first: Read | None = None
+        self._last: Read | None = None
 
     def offer(self, engine: LoadEngine) -> Samples:
         """Offer the load, and return samples that numbers can be made of."""
@@ -161,26 +162,25 @@ class _Level:
         raise_if_unanswered(samples, self._load)
         return samples
 
-    def server_breakdown(self) -> ServerBreakdown | None:
-        """What the server says of the time between the first and the last look."""
-        if self._before is None or self._after is None:
-            return None
-        return breakdown(self._before, self._after)
+    @property
+    def reads(self) -> Reads | None:
+        """What the server said at the first and the last look."""
+        return Reads(self._first, self._last) if self._first and self._last else None
 
     def _watch(self, samples: Samples) -> float | None:
         """See `tuner.load.protocols.Watch`."""
         self._health()
-        if self._statistics and self._before is None:
-            self._before = self._statistics()
+        if self._statistics and self._first is None:
+            self._first = Read.now(self._statistics)
         elif ends_by_itself(self._load):
             # Any look may be the last.
-            self._after = self._statistics() if self._statistics else None
+            self._last = Read.now(self._statistics) if self._statistics else None
             return _PULSE_S
         elif samples.wall_s >= self._next_look_s:
             raise_if_failing(samples, self._load, timeout_s=self._rules.request_timeout_s)
             latest_s = self._latest_s(samples)
             if self._is_enough(samples, latest_s):
-                self._after = self._statistics() if self._statistics else None
+                self._last = Read.now(self._statistics) if self._statistics else None
                 return None
             later_s = samples.wall_s * _LOOK_GROWTH
             self._next_look_s = min(later_s, latest_s) if samples.wall_s < latest_s else samples.wall_s + _PULSE_S

@@ -108,7 +108,7 @@ def growth(window: Window) -> Interval:
     square = max(float(at_s @ at_s), 1e-18)
     slope = float(at_s @ latency_s) / square
     residuals = latency_s - latency_s.mean() - slope * at_s
-    variance = float(residuals @ residuals) / (_GROWTH_BLOCKS - 2) / square * _inflation(residuals)
+    variance = float(residuals @ residuals) / (_GROWTH_BLOCKS - 2) / square * inflation(residuals)
     half = _student(_GROWTH_BLOCKS - 1) * math.sqrt(variance)
     return Interval(value=slope, low=slope - half, high=slope + half)
 
@@ -221,10 +221,10 @@ def _variance_of_sum(residuals: _Floats) -> float:
     """The variance of a sum of residuals of mean 0, each of a block, when neighbouring blocks are correlated."""
     blocks = len(residuals)
     variance = blocks / (blocks - 1) * float(residuals @ residuals)
-    return variance * _inflation(residuals)
+    return variance * inflation(residuals)
 
 
-def _inflation(residuals: _Floats) -> float:
+def inflation(residuals: _Floats) -> float:
     """How much larger the variance of a mean is where neighbouring blocks are correlated: (1 + rho) / (1 - rho)."""
     spread = residuals - residuals.mean()
     square = float(spread @ spread)
