@@ -23,6 +23,9 @@ from tuner.measure.window import Window
 # The requests under way, and those counted, may differ by so much from what they should be.
 _LITTLE = 0.05
 _COUNT = 0.02
+# Of what a client has to do, so much at the most lies between an answer and the next request, which all that came with
+# it wait for; the rest is in the time of requests.
+_BETWEEN = 0.5
 # With more failures than this, clients rest between them.
 _FEW_FAILURES = 0.02
 # Of all processors. What the kernel tells of processes comes in ticks of 10 ms each.
@@ -108,8 +111,8 @@ def _littles_law(samples: Samples, window: Window, load: Concurrency) -> Doubt |
     latency_s = (samples.done_ns - samples.sent_ns)[inside] / 1e9
     under_way = float(latency_s.sum()) / window.length_s
     tolerated = _tolerated_under_way(latency_s, window.length_s) * load.requests
-    # The client is at work after an answer, on all that came with it, before it sends the next requests.
-    between = min(1.0, samples.cpu_s / samples.wall_s / samples.processes) * load.requests
+    busy = min(1.0, samples.cpu_s / samples.wall_s / samples.processes)
+    between = _BETWEEN * busy * load.requests
     if -tolerated - between <= under_way - load.requests <= tolerated:
         return None
     reason = f"Little's law: {load.requests:,} requests under way, but throughput x latency says {under_way:.3g}"

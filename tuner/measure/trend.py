@@ -64,15 +64,23 @@ def _edges(window: Window) -> npt.NDArray[np.intp] | None:
 
 
 def _trend(blocks: _Floats) -> Trend | None:
-    """Student's t for the difference of two means, its variance widened for blocks that depend on their neighbours."""
+    """Whether the slope of a line through the blocks, by least squares, is beyond chance, and the change matters.
+
+    Student's t for the few blocks, the variance widened for those that depend on their neighbours. What is left beside
+    the line tells how much blocks vary; beside the means of the halves, a steady growth would count as such, too. The
+    line is one of logarithms: in a closed loop, a latency that grows with time grows exponentially with each request,
+    and a block with a stall in it does not outweigh all others.
+    """
     half = len(blocks) // 2
-    first, second = blocks[:half], blocks[half:]
-    change = float(second.mean() - first.mean())
-    if abs(change) <= _MATTERS * float(first.mean()):
+    trend = Trend(float(blocks[:half].mean()), float(blocks[half:].mean()))
+    if abs(trend.second - trend.first) <= _MATTERS * trend.first:
         return None
-    residuals = np.concatenate([first - first.mean(), second - second.mean()])
+    at = np.arange(len(blocks)) - (len(blocks) - 1) / 2
+    square = float(at @ at)
+    logarithms = np.log(np.maximum(blocks, 1e-9))
+    slope = float(at @ logarithms) / square
+    residuals = logarithms - logarithms.mean() - slope * at
     freedom = len(blocks) - 2
-    variance = float(residuals @ residuals) / freedom * 2 / half * inflation(residuals)
-    if abs(change) <= float(special.stdtrit(freedom, 1 - _BY_CHANCE / 2)) * math.sqrt(variance):
-        return None
-    return Trend(float(first.mean()), float(second.mean()))
+    variance = float(residuals @ residuals) / freedom / square * inflation(residuals)
+    beyond = float(special.stdtrit(freedom, 1 - _BY_CHANCE / 2)) * math.sqrt(variance)
+    return trend if abs(slope) > beyond else None

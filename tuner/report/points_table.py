@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
 from tuner.quantities import format_size
 from tuner.report.words import doubts_in_words, loads_in_words, rate
@@ -36,8 +37,9 @@ def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
         yield from doubts_in_words(point)
         if point.kept_up is False:
             yield f"at {point.load}: the server did not keep up"
-        if point.gpu and point.gpu.throttle_reasons:
-            yield f"at {point.load}: the GPU's clocks were held down, {', '.join(point.gpu.throttle_reasons)}"
+        doubted = any(doubt.gate is Gate.GPU_THROTTLED for doubt in point.doubts)
+        if point.gpu and point.gpu.throttle_reasons and not doubted:
+            yield f"at {point.load}: the GPU was throttled, {', '.join(point.gpu.throttle_reasons)}"
 
 
 class _Tables:
