@@ -37,10 +37,9 @@ def opened(triton_installation: TritonInstallation, tmp_path_factory: pytest.Tem
     models.add("slow", config=config_text(instances=2, sleep_ms=10))
     models.add("fails_requests", config=config_text(fail_every=100))
     models.add("identity", name="cached", config=config_text(more="response_cache { enable: true }"))
-    models.add("drifts", name="cold", config=config_text(from_ms=150, to_ms=10, over_s=3))
-    models.add("drifts", name="slower", config=config_text(from_ms=20, to_ms=420, over_s=4))
+    models.add("drifts", config=config_text(from_ms=20, to_ms=420, over_s=4))
     models.add("hangs", name="holds", config=config_text(instances=2, hang_after=40))
-    others = ("fails_requests", "cached", "cold", "slower", "holds")
+    others = ("fails_requests", "cached", "drifts", "holds")
     arguments = ("--cache-config=local,size=1048576", *(f"--load-model={name}" for name in others))
     launch = Launch(models.path, "slow", folder / "log", 60)
     with ProcessLauncher(triton_installation, arguments).launch(launch) as server:
@@ -112,15 +111,14 @@ def test_another_client_of_the_model(opened: Open) -> None:
         assert Gate.REQUEST_COUNT not in reasons(session.measure(Concurrency(2)).doubts)
 
 
-@pytest.mark.parametrize("model", ["cold", "slower"])
-def test_a_model_that_is_ever_quicker_or_slower(opened: Open, model: str) -> None:
-    with opened(model, LevelRules(min_s=1.5, max_s=1.6, min_requests=30)) as session:
+def test_a_model_that_is_ever_slower(opened: Open) -> None:
+    with opened("drifts", LevelRules(min_s=1.5, max_s=1.6, min_requests=30)) as session:
         point = session.measure(Concurrency(1))
     # That other programs wake and sleep may hide it once.
     reason = reasons((*point.doubts, *point.discarded))[Gate.DRIFT]
     first, second = (float(word) for word in reason.split() if word[0].isdigit())
     assert reason.startswith("drifts: mean latency was")
-    assert (second > first) is (model == "slower")
+    assert second > 1.05 * first
 
 
 def test_a_request_that_is_held_back(opened: Open) -> None:

@@ -1,4 +1,4 @@
-"""Hands back what it gets, and is ever slower or ever quicker at it.
+"""Hands back what it gets, and is ever slower at it.
 
 Parameters: `from_ms` and `to_ms`: how long an execution takes at the first of them (but for the very first one, which
 is as at the end), and `over_s` later and from then on.
