@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from tritonclient.grpc import service_pb2
 
 from tuner.measure.points import ServerBreakdown
-from tuner.measure.server_statistics import breakdown
+from tuner.measure.server_statistics import Read, Reads, breakdown
 
 MS = 1_000_000
 
@@ -85,6 +87,29 @@ def test_the_time_between_the_reads_goes_with_them() -> None:
     found = breakdown(BEFORE, AFTER, wall_s=0.25)
     assert found is not None
     assert found.wall_s == 0.25
+
+
+def test_requests_and_cache_hits_are_counted() -> None:
+    cached = service_pb2.ModelStatistics()
+    cached.CopyFrom(AFTER)
+    cached.inference_stats.success.count += 40
+    cached.inference_stats.cache_hit.count += 40
+    found = breakdown(BEFORE, cached)
+    assert found is not None
+    assert (found.inferences, found.requests, found.cache_hits) == (60, 100, 40)
+    # All of them may come from the cache.
+    found = breakdown(AFTER, cached)
+    assert found is not None
+    assert (found.inferences, found.requests, found.cache_hits, found.average_batch_size) == (0, 40, 40, 0)
+
+
+def test_two_reads_say_when_they_were_and_what_was_answered_between() -> None:
+    began_ns = time.monotonic_ns()
+    reads = Reads(Read.now(lambda: BEFORE), Read.now(lambda: AFTER))
+    times_ns = [began_ns, reads.first.asked_ns, reads.first.told_ns, reads.last.asked_ns, reads.last.told_ns]
+    assert times_ns == sorted(times_ns)
+    assert (reads.breakdown, reads.requests) == (breakdown(BEFORE, AFTER), 60)
+    assert Reads(reads.last, reads.first).requests is None
 
 
 def test_no_inference_is_no_breakdown() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tuner.load.outputs import read_outputs
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan, Request, Workload
 from tuner.measure.differences import Tolerance
+from tuner.measure.doubts import Gate
 from tuner.measure.golden import record_golden
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
@@ -164,14 +166,18 @@ def test_what_an_overload_leaves_in_the_queue_is_not_left_to_the_next_load(
 class Busy(WorkerEngine):
     """One process of it is never enough: so much CPU do its samples say that each took, until there are three."""
 
+    offers = 0
+
     def offer(self, load: Load, watch: Watch, *, first_look_s: float) -> Samples:
+        self.offers += 1
         samples = super().offer(load, watch, first_look_s=first_look_s)
         share = 0.9 if samples.processes < 3 else 0.2
         return replace(samples, cpu_s=share * samples.wall_s * samples.processes)
 
 
-@pytest.mark.parametrize(("most", "processes"), [(8, 4), (2, 2), (1, 1)])
-def test_a_client_that_is_the_limit_gets_more_processes_where_there_are_cores(most: int, processes: int) -> None:
+@contextmanager
+def busy_session(most: int) -> Iterator[tuple[Session, Busy]]:
+    """A session whose client is the limit, and its engine, which may have so many processes."""
     with InferencePeer() as peer:
         requests = (Request(request_for("echo")),)
         plan = Plan("wire", Endpoint(peer.address), Workload("echo", (requests,)), 5.0)
@@ -186,6 +192,24 @@ def test_a_client_that_is_the_limit_gets_more_processes_where_there_are_cores(mo
                 lambda: None,
                 QUICK,
             )
-            point = session.measure(Concurrency(8))
-            assert engine.processes == point.client.processes == processes
+            yield session, engine
+
+
+@pytest.mark.parametrize(("most", "processes"), [(8, 4), (2, 2), (1, 1)])
+def test_a_client_that_is_the_limit_gets_more_processes_where_there_are_cores(most: int, processes: int) -> None:
+    with busy_session(most) as (session, engine):
+        point = session.measure(Concurrency(8))
+        assert engine.processes == point.client.processes == processes
     assert point.client_bound is (processes < 3)
+    assert (Gate.CLIENT_BOUND in {doubt.gate for doubt in point.doubts}) is (processes < 3)
+
+
+def test_what_lasts_is_measured_again_at_one_level_alone() -> None:
+    with busy_session(1) as (session, engine):
+        first = session.measure(Concurrency(8))
+        assert engine.offers == 2
+        assert Gate.CLIENT_BOUND in {doubt.gate for doubt in first.discarded}
+        second = session.measure(Concurrency(4))
+    assert Gate.CLIENT_BOUND in {doubt.gate for doubt in second.doubts}
+    # Unless something else is doubtful, too, as a trend on a machine that others use.
+    assert (engine.offers == 3) is (second.discarded == ())

@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.builders import identity, interval, point, space, trial
+from support.builders import identity, interval, judged, point, space, trial
 
 from tuner.errors import Cause
 from tuner.load.loads import RequestRate
 from tuner.measure.client_view import ClientView
 from tuner.measure.gpu_view import GpuUsage, GpuView
+from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
@@ -39,19 +40,18 @@ def study(run: RunFolder) -> Study:
 @pytest.fixture
 def open_point() -> OperatingPoint:
     """A rate that was too much for both sides, of a model that streams."""
-    return point(RequestRate(500), 450, 120, errors=3, kept_up=False).model_copy(
-        update={
-            "batch_size": 4,
-            "client": ClientView(
-                cpu=0.91, processes=2, send_lag_ms={"p50": 0.01, "p99": 2.5}, bound="the load generator took 91%"
-            ),
-            "responses": ResponseTimes(
-                time_to_first_ms={"p50": interval(3), "p90": interval(4), "p95": interval(5), "p99": interval(6)},
-                inter_response_ms={"p50": 1.5, "p90": 2, "p95": 2.5, "p99": 3},
-                per_request=8,
-                per_s=3_600,
-            ),
-        }
+    return judged(
+        point(RequestRate(500), 450, 120, errors=3, kept_up=False),
+        batch_size=4,
+        client=ClientView(
+            cpu=0.91, processes=2, send_lag_ms={"p50": 0.01, "p99": 2.5}, bound="the load generator took 91%"
+        ),
+        responses=ResponseTimes(
+            time_to_first_ms={"p50": interval(3), "p90": interval(4), "p95": interval(5), "p99": interval(6)},
+            inter_response_ms={"p50": 1.5, "p90": 2, "p95": 2.5, "p99": 3},
+            per_request=8,
+            per_s=3_600,
+        ),
     )
 
 
@@ -80,5 +80,6 @@ def gpu_point() -> OperatingPoint:
         update={
             "gpu": GpuUsage(gpus=views, energy_per_inference_j=1.37449),
             "server_resources": ServerResources(cpu_cores=1.5, memory_bytes=300 * 2**20),
+            "machine": MachineLoad(cores=16, idle_cores=12.25, elsewhere_cores=0.75, stolen_cores=0.0),
         }
     )

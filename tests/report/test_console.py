@@ -96,6 +96,16 @@ def test_it_says_when_nothing_holds(run: RunFolder) -> None:
     assert "no candidate holds p99 <= 1 ms" in screen.found
 
 
+def test_a_trial_that_fails_some_requests_says_so(run: RunFolder) -> None:
+    study = Study.create_or_resume(run.database, identity())
+    built = space()
+    study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)
+    study.add(trial(1, point(1, 90, 12, errors=3), point(2, 95, 14, errors=5), parameters=built.baseline), built)
+    screen = Screen(terminal=False)
+    _play(screen, run, study)
+    assert "trial 1: candidate: some requests fail at every load: UNAVAILABLE: gone (6s)" in screen.happening
+
+
 def test_it_says_when_the_config_as_it_is_is_best(run: RunFolder) -> None:
     study = Study.create_or_resume(run.database, identity())
     built = space()

@@ -50,6 +50,8 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
         "server_resources",
         "gpu",
         "why",
+        "doubts",
+        "discarded",
         "config",
         "gain",
         "fields",
@@ -168,3 +170,11 @@ def test_trials_csv_tells_what_a_trial_cost_the_machine(run: RunFolder, gpu_poin
         str(5 * 2**30),
     )
     assert {without[name] for name in (*MACHINE_COLUMNS, "gpu_memory_taken_bytes")} == {""}
+
+
+def test_trials_csv_tells_what_is_doubtful(run: RunFolder) -> None:
+    built = space()
+    study = Study.create_or_resume(run.database, identity())
+    study.add(trial(0, point(1), point(2, errors=3), parameters=built.baseline), built)
+    sound, doubtful = csv.DictReader(trials_csv(study).splitlines())
+    assert (sound["doubts"], doubtful["doubts"]) == ("", "failures: 3 of 503 failed, most with UNAVAILABLE: gone")

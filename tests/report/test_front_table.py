@@ -6,6 +6,7 @@ from rich.console import Console
 from support.builders import point, space, trial
 
 from tuner.load.loads import RequestRate
+from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint
 from tuner.report.front_table import front_legend, front_reasons, front_table
 from tuner.search.recommend import Recommendation, recommend
@@ -45,6 +46,17 @@ def test_rates_are_named_as_such() -> None:
     rates = recommend([trial(0, point(RequestRate(100), 100, 5), point(RequestRate(200), 200, 10))], LIMIT)
     assert "requests/s" in shown(rates)
     assert "concurrency" not in shown(rates)
+
+
+def test_doubtful_points_are_marked_and_the_legend_says_why() -> None:
+    drifts = Doubt(gate=Gate.DRIFT, reason="drifts: it did")
+    doubtful = [each.model_copy(update={"doubts": (drifts,)}) for each in (point(4, 200, 10), point(8, 300, 20))]
+    recommendation = found(*doubtful)
+    assert [row.split(" 1 ")[0] for row in rows(shown(recommendation))[1:]] == ["best ?", "?"]
+    assert front_legend(recommendation).splitlines()[2:] == [
+        "  ? trial 1 at concurrency 4: drifts: it did",
+        "  ? trial 1 at concurrency 8: drifts: it did",
+    ]
 
 
 def test_the_legend_says_what_the_trials_are() -> None:

@@ -28,6 +28,11 @@ def test_one_row_a_point_with_all_that_was_measured(open_point: OperatingPoint) 
     )
     assert (rate["first_response_p99_ms"], rate["inter_response_p50_ms"]) == ("6.0", "1.5")
     assert (rate["errors"], rate["error"], rate["batch_size"]) == ("3", "UNAVAILABLE: gone", "4")
+    assert (closed["server_requests"], closed["cache_hits"], closed["doubts"]) == ("500", "0", "")
+    assert rate["doubts"] == (
+        "failures: 3 of 503 failed, most with UNAVAILABLE: gone; "
+        "client_bound: client-bound, the load generator took 91%"
+    )
 
 
 def test_what_does_not_apply_is_empty() -> None:
@@ -54,5 +59,6 @@ def test_what_a_point_cost_the_machine(gpu_point: OperatingPoint) -> None:
         "gpu_sm_clock_mhz": "1755.0",
         "gpu_memory_clock_mhz": "2619.0",
         "gpu_throttle_reasons": "sw_power_cap",
+        "elsewhere_cpu_cores": "0.75",
     }
     assert {without[name] for name in MACHINE_COLUMNS} == {""}

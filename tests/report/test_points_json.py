@@ -35,6 +35,8 @@ def test_the_contract_of_a_point_stays_as_it_is(open_point: OperatingPoint) -> N
         "verified",
         "server_resources",
         "gpu",
+        "doubts",
+        "discarded",
     ]
 
 
@@ -51,6 +53,8 @@ def test_measure_tells_all_else_as_well(open_point: OperatingPoint) -> None:
     assert told["server"] == {
         "inferences": 500,
         "executions": 250,
+        "requests": 500,
+        "cache_hits": 0,
         "queue_ms": 0.1,
         "compute_input_ms": 0.01,
         "compute_infer_ms": 1.0,
@@ -61,6 +65,23 @@ def test_measure_tells_all_else_as_well(open_point: OperatingPoint) -> None:
     assert told["responses"]["time_to_first_ms"]["p99"]["value"] == 6
     assert told["responses"]["inter_response_ms"]["p50"] == 1.5
     assert (told["responses"]["per_request"], told["responses"]["per_s"]) == (8, 3_600)
+
+
+def test_doubts_are_told_by_gate(open_point: OperatingPoint) -> None:
+    assert point_json(open_point)["doubts"] == [
+        {"gate": "failures", "reason": "3 of 503 failed, most with UNAVAILABLE: gone"},
+        {"gate": "client_bound", "reason": "client-bound, the load generator took 91%"},
+    ]
+    assert point_json(open_point.model_copy(update={"discarded": open_point.doubts[:1]}))["discarded"] == [
+        {"gate": "failures", "reason": "3 of 503 failed, most with UNAVAILABLE: gone"}
+    ]
+    assert (point_json(point())["doubts"], point_json(point())["discarded"]) == ([], [])
+
+
+def test_the_machine_is_told(gpu_point: OperatingPoint) -> None:
+    told = json.loads(json.dumps(measured_point_json(gpu_point)))["machine"]
+    assert told == {"cores": 16, "idle_cores": 12.25, "elsewhere_cores": 0.75, "stolen_cores": 0.0}
+    assert measured_point_json(point())["machine"] is None
 
 
 def test_the_histogram_is_a_list_of_buckets(open_point: OperatingPoint) -> None:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 
 from rich.console import Console
-from support.builders import point
+from support.builders import judged, point
 
 from tuner.load.loads import Replay, RequestRate
+from tuner.measure.doubts import Doubt, Gate
+from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.report.points_table import points_table
 
@@ -14,6 +16,11 @@ def shown(*points: OperatingPoint, width: int = 300) -> str:
     text = io.StringIO()
     Console(file=text, width=width).print(points_table(points))
     return text.getvalue()
+
+
+def notes(*points: OperatingPoint) -> list[str]:
+    """What stands below the table."""
+    return [line.strip() for line in shown(*points).splitlines() if line.startswith("at ")]
 
 
 def rows(text: str) -> list[list[str]]:
@@ -53,12 +60,22 @@ def test_below_it_stands_what_to_know(open_point: OperatingPoint) -> None:
     text = shown(point(RequestRate(100), 100, 5, kept_up=True), open_point)
     assert "at 500 requests/s: client-bound, the load generator took 91%" in text
     assert "at 500 requests/s: the server did not keep up" in text
-    assert "at 500 requests/s: 3 failed, most with UNAVAILABLE: gone" in text
+    assert "at 500 requests/s: 3 of 503 failed, most with UNAVAILABLE: gone" in text
     assert "at 100 requests/s" not in text
 
 
+def test_a_point_that_was_measured_twice_says_so_and_what_was_thrown_away() -> None:
+    failing, drift = point(2, errors=1), Doubt(gate=Gate.DRIFT, reason="drifts: it did")
+    twice = failing.model_copy(update={"discarded": (*failing.doubts, drift)})
+    assert notes(twice) == [
+        "at concurrency 2: 1 of 501 failed, most with UNAVAILABLE: gone; twice",
+        "at concurrency 2: measured twice, since once: drifts: it did",
+    ]
+    assert notes(point(2)) == []
+
+
 def test_notes_hold_whatever_a_server_says() -> None:
-    failing = point(2, errors=1).model_copy(update={"error": "INTERNAL: [red]no[/] such thing [/]"})
+    failing = judged(point(2, errors=1), error="INTERNAL: [red]no[/] such thing [/]")
     assert "INTERNAL: [red]no[/] such thing [/]" in shown(failing)
 
 
@@ -98,6 +115,10 @@ def test_what_a_point_cost_the_machine_has_columns_where_anybody_knows(gpu_point
     assert " ".join(rows(text)[1]).endswith(" 20% 150% 300 MiB 81% 7 GiB 412 1.37")
     assert rows(text)[0][-1] == "20%"
     assert "at concurrency 8: the GPU was throttled, sw_power_cap" in text
+    hot = GpuView(gpu="GPU 0 (NVIDIA H100)", uuid="GPU-aaaa", throttle_reasons=("hw_thermal_slowdown", "sw_power_cap"))
+    assert notes(judged(gpu_point, gpu=GpuUsage(gpus=(hot,)))) == [
+        "at concurrency 8: GPU 0 (NVIDIA H100) was throttled: hw_thermal_slowdown"
+    ]
     only_server = gpu_point.model_copy(update={"gpu": None})
     assert "GPU" not in shown(only_server)
     assert " ".join(rows(shown(only_server))[0]).endswith(" 20% 150% 300 MiB")

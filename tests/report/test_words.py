@@ -21,6 +21,12 @@ def test_a_point() -> None:
     assert point_in_words(point(16, 1234, 12.34), "p90") == "1,234 inferences/s, p90 9.87 ms at concurrency 16"
 
 
+def test_a_doubtful_point_names_the_gates() -> None:
+    assert point_in_words(point(2, 100, 10, errors=3), "p99") == (
+        "100 inferences/s, p99 10 ms at concurrency 2 (doubtful: failed requests)"
+    )
+
+
 def test_a_gain() -> None:
     assert gain_in_words(interval(3.456, 0.05)) == "3.46 x the baseline's throughput (3.28 to 3.63)"
 

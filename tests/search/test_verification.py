@@ -5,6 +5,7 @@ from support.builders import interval, point, served_point, trial
 
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.client_view import ClientView
+from tuner.measure.doubts import Gate
 from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.responses import ResponseTimes
@@ -98,6 +99,17 @@ def test_what_went_wrong_in_one_round_is_said_of_all() -> None:
     assert together is not None
     assert together.client.bound == "it is busy"
     assert together.kept_up is False
+
+
+def test_doubts_about_a_round_are_told_with_how_many_rounds_there_were() -> None:
+    rounds = (point(8, 100, 10), point(8, 100, 10, errors=2), point(8, 100, 10))
+    together = Verification(trial=1, load=Concurrency(8), rounds=rounds).point
+    assert together is not None
+    assert [(doubt.gate, doubt.reason) for doubt in together.doubts] == [
+        (Gate.FAILURES, "2 of 502 failed, most with UNAVAILABLE: gone (in 1 of 3 rounds)")
+    ]
+    assert together.server is not None
+    assert (together.server.requests, together.server.cache_hits) == (1_500, 0)
 
 
 def test_the_load_comes_back_from_disk_as_it_was() -> None:

@@ -11,6 +11,7 @@ from tuner.errors import Cause
 from tuner.load.loads import Concurrency, Load
 from tuner.machine import Machine
 from tuner.measure.client_view import ClientView
+from tuner.measure.gates import doubts_in
 from tuner.measure.histogram import Histogram
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval
@@ -47,7 +48,7 @@ def point(
 ) -> OperatingPoint:
     """An operating point whose other percentiles follow from p99; a number as load is a concurrency."""
     factors = dict(zip(PERCENTILES, (0.5, 0.8, 0.9, 1.0), strict=True))
-    return OperatingPoint(
+    made = OperatingPoint(
         load=Concurrency(load) if isinstance(load, int) else load,
         throughput=interval(throughput, share),
         latency_ms={percentile: interval(p99 * factor, 0.1) for percentile, factor in factors.items()},
@@ -67,8 +68,16 @@ def point(
             compute_infer_ms=1.0,
             compute_output_ms=0.02,
             batches={2: (250, 1.0)},
+            requests=500,
         ),
     )
+    return judged(made)
+
+
+def judged(point: OperatingPoint, **changes: Any) -> OperatingPoint:
+    """A point with some changes, and the doubts that follow from what it says."""
+    changed = point.model_copy(update=changes)
+    return changed.model_copy(update={"doubts": doubts_in(changed)})
 
 
 def served_point(

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
-from tritonclient.grpc import service_pb2
 
 from tuner.load.loads import Concurrency, Load, Ramp, Replay
 from tuner.load.protocols import LoadEngine, Samples
 from tuner.measure.evidence import Evidence
 from tuner.measure.failing import raise_if_failing, raise_if_unanswered
+from tuner.measure.gates import doubts_about
 from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
-from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.points import OperatingPoint
 from tuner.measure.rates import throughput
 from tuner.measure.rules import LevelRules
-from tuner.measure.server_statistics import ReadStatistics, breakdown
+from tuner.measure.server_statistics import Read, Reads, ReadStatistics
 from tuner.measure.stops import is_catching_up, is_still
 from tuner.measure.timeline import timeline
 from tuner.measure.window import ends_by_itself, steady_window
@@ -61,17 +60,18 @@ def measure_level(
     """
     level = _Level(load, statistics, health, rules, batch_size)
     samples = level.offer(engine)
-    window = steady_window(samples, load)
-    return operating_point(
+    window, reads = steady_window(samples, load), level.reads
+    point = operating_point(
         samples,
         window,
         load,
         requests_per_s=throughput(window).widened(_LOOKS_WIDEN),
         batch_size=batch_size,
-        server=level.server_breakdown(),
+        server=reads.breakdown if reads else None,
         meter=meter,
         slo=rules.slo,
     )
+    return point.model_copy(update={"doubts": doubts_about(samples, window, load, reads) + point.doubts})
 
 
 def measure_ramp(
@@ -126,9 +126,8 @@ class _Level:
         # One look before the first that may be the last: what is narrow must have been so before.
         self._next_look_s = self._earliest_s / _LOOK_GROWTH
         self._evidence = Evidence(load, rules, batch_size=batch_size)
-        self._before: service_pb2.ModelStatistics | None = None
-        self._after: service_pb2.ModelStatistics | None = None
-        self._before_s = self._after_s = 0.0
+        self._first: Read | None = None
+        self._last: Read | None = None
 
     def offer(self, engine: LoadEngine) -> Samples:
         """Offer the load, and return samples that numbers can be made of."""
@@ -137,17 +136,16 @@ class _Level:
         raise_if_unanswered(samples, self._load)
         return samples
 
-    def server_breakdown(self) -> ServerBreakdown | None:
-        """What the server says of the time between the first and the last look."""
-        if self._before is None or self._after is None:
-            return None
-        return breakdown(self._before, self._after, wall_s=self._after_s - self._before_s)
+    @property
+    def reads(self) -> Reads | None:
+        """What the server said at the first and the last look."""
+        return Reads(self._first, self._last) if self._first and self._last else None
 
     def _watch(self, samples: Samples) -> float | None:
         """See `tuner.load.protocols.Watch`."""
         self._health()
-        if self._statistics and self._before is None:
-            self._before, self._before_s = self._statistics(), time.monotonic()
+        if self._statistics and self._first is None:
+            self._first = Read.now(self._statistics)
         elif ends_by_itself(self._load):
             # Any look may be the last.
             self._read_again()
@@ -165,8 +163,7 @@ class _Level:
         return min(_PULSE_S, max(_SHORTEST_PAUSE_S, self._next_look_s - samples.wall_s))
 
     def _read_again(self) -> None:
-        if self._statistics:
-            self._after, self._after_s = self._statistics(), time.monotonic()
+        self._last = Read.now(self._statistics) if self._statistics else None
 
     def _latest_s(self, samples: Samples) -> float:
         """When to end at the latest, by how slow the model has turned out to be."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.gpu_watch import GpuWatch
+from tuner.measure.machine_load import MachineLoad, ProcessorTimes, machine_load, processor_times
 from tuner.measure.sampling import Sampling
 from tuner.measure.server_resources import ServerResources, resources
 from tuner.measure.window import Window
@@ -27,10 +28,14 @@ class Meter:
     Attributes:
         gpus: Those in use; None: nobody watches any.
         server: Samples of the server's own usage; None: nobody can tell.
+        machine: Samples of this machine's processors; None: nobody looks.
+        server_elsewhere: Whether the server is surely on another machine.
     """
 
     gpus: GpuWatch | None = None
     server: Sampling[ServerUsage] | None = None
+    machine: Sampling[ProcessorTimes] | None = None
+    server_elsewhere: bool = False
 
     def gpu_usage(self, window: Window, inferences: int) -> GpuUsage | None:
         """Of the GPUs, over the window, in which so many inferences succeeded."""
@@ -40,17 +45,31 @@ class Meter:
         """Of processors and memory, over the window."""
         return resources(self.server.between(window.start_ns, window.end_ns)) if self.server else None
 
+    def machine_load(self, window: Window, workers_cores: float) -> MachineLoad | None:
+        """Of this machine, over the window, in which who offers the load took so many CPU seconds a second."""
+        if self.machine is None:
+            return None
+        server = self.server.between(window.start_ns, window.end_ns) if self.server else ()
+        return machine_load(
+            self.machine.between(window.start_ns, window.end_ns),
+            server,
+            workers_cores=workers_cores,
+            server_elsewhere=self.server_elsewhere,
+        )
+
 
 @contextmanager
-def metering(gpus: GpuWatch | None, usage: ReadUsage | None) -> Iterator[Meter]:
-    """Sample the server's usage, beside the GPUs that are watched already.
+def metering(gpus: GpuWatch | None, usage: ReadUsage | None, *, server_elsewhere: bool = False) -> Iterator[Meter]:
+    """Sample the server's usage and this machine's, beside the GPUs that are watched already.
 
     Args:
         gpus: A watch that was entered before the launch.
         usage: As `Meter` needs it; None: nobody can tell.
+        server_elsewhere: See `Meter`.
     """
-    if usage is None:
-        yield Meter(gpus)
-        return
-    with Sampling(usage, period_s=_PERIOD_S) as server:
-        yield Meter(gpus, server)
+    with Sampling(processor_times) as machine:
+        if usage is None:
+            yield Meter(gpus, machine=machine, server_elsewhere=server_elsewhere)
+            return
+        with Sampling(usage, period_s=_PERIOD_S) as server:
+            yield Meter(gpus, server, machine, server_elsewhere)

@@ -8,6 +8,7 @@ from tuner.load.loads import Load
 from tuner.load.protocols import Samples
 from tuner.measure.client_view import client_view
 from tuner.measure.failing import most_frequent_error
+from tuner.measure.gates import doubts_in
 from tuner.measure.histogram import Histogram
 from tuner.measure.keeping_up import kept_up
 from tuner.measure.latencies import limit_tests, percentiles
@@ -30,7 +31,7 @@ def operating_point(
     meter: Meter | None = None,
     slo: SLO = NO_LIMIT,
 ) -> OperatingPoint:
-    """What the samples of a load say.
+    """What the samples of a load say, and what speaks against taking that as it is.
 
     Args:
         samples: All of the load.
@@ -45,7 +46,7 @@ def operating_point(
     meter = meter or Meter()
     received = samples.received[samples.ok & window.covers(samples)]
     errors = int(np.count_nonzero(~samples.ok & (samples.done_ns > window.start_ns)))
-    return OperatingPoint(
+    point = OperatingPoint(
         load=load,
         throughput=requests_per_s.times(batch_size),
         latency_ms=percentiles(window),
@@ -63,4 +64,6 @@ def operating_point(
         responses=response_times(samples, window, requests_per_s.value),
         server_resources=meter.server_resources(window),
         gpu=meter.gpu_usage(window, len(window) * batch_size),
+        machine=meter.machine_load(window, samples.cpu_s / samples.wall_s),
     )
+    return point.model_copy(update={"doubts": doubts_in(point)})

@@ -8,9 +8,11 @@ from pydantic import Field
 
 from tuner.load.loads import Load
 from tuner.measure.client_view import ClientView
+from tuner.measure.doubts import Doubt
 from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.histogram import Histogram
 from tuner.measure.limit_test import LimitTest, Verdict, together
+from tuner.measure.machine_load import MachineLoad
 from tuner.measure.record import Interval, Record
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
@@ -30,6 +32,8 @@ class ServerBreakdown(Record):
         batches: Executions by the batch size that was formed, with their mean service time in ms:
             `{batch_size: (executions, mean_service_ms)}`.
         wall_s: Seconds between the two reads; None: nobody looked at a clock.
+        requests: Requests that it counted as answered, those from the response cache included.
+        cache_hits: Requests that the response cache answered.
     """
 
     inferences: int
@@ -40,6 +44,8 @@ class ServerBreakdown(Record):
     compute_output_ms: float
     batches: Mapping[int, tuple[int, float]]
     wall_s: float | None = None
+    requests: int = 0
+    cache_hits: int = 0
 
     @property
     def average_batch_size(self) -> float:
@@ -68,6 +74,9 @@ class OperatingPoint(Record):
         responses: Of a model with any number of responses to a request.
         server_resources: What the server took of processors and memory; None where nobody says.
         gpu: What the GPUs in use had to do; None without any, or where nobody says.
+        machine: What the processors of this machine had to do; None where nobody says.
+        doubts: The gates that it has not passed, and why.
+        discarded: Those about another measurement of the same load, which was thrown away; empty: there was none.
     """
 
     load: Load
@@ -87,6 +96,9 @@ class OperatingPoint(Record):
     responses: ResponseTimes | None = None
     server_resources: ServerResources | None = None
     gpu: GpuUsage | None = None
+    machine: MachineLoad | None = None
+    doubts: tuple[Doubt, ...] = ()
+    discarded: tuple[Doubt, ...] = ()
 
     @property
     def average_batch_size(self) -> float | None:

@@ -6,7 +6,9 @@ by request come of the first, service times of the second, and the two are never
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tritonclient.grpc import service_pb2
 
@@ -16,16 +18,52 @@ ReadStatistics = Callable[[], service_pb2.ModelStatistics]
 """Asks the server for the statistics of the one version of the model that is measured."""
 
 
+@dataclass(frozen=True)
+class Read:
+    """The server's statistics, and when they were asked for and there, by the machine's monotonic clock."""
+
+    statistics: service_pb2.ModelStatistics
+    asked_ns: int
+    told_ns: int
+
+    @classmethod
+    def now(cls, ask: ReadStatistics) -> Read:
+        """Ask the server."""
+        asked_ns = time.monotonic_ns()
+        return cls(ask(), asked_ns, time.monotonic_ns())
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What the server said at two moments of a load."""
+
+    first: Read
+    last: Read
+
+    @property
+    def breakdown(self) -> ServerBreakdown | None:
+        """Where the time went between them; see `breakdown`."""
+        wall_s = (self.last.told_ns - self.first.told_ns) / 1e9
+        return breakdown(self.first.statistics, self.last.statistics, wall_s=wall_s)
+
+    @property
+    def requests(self) -> int | None:
+        """How many requests it has answered between them; None when the model was loaded anew."""
+        counts = [read.statistics.inference_stats.success.count for read in (self.first, self.last)]
+        return counts[1] - counts[0] if counts[1] >= counts[0] else None
+
+
 def breakdown(
     before: service_pb2.ModelStatistics, after: service_pb2.ModelStatistics, *, wall_s: float | None = None
 ) -> ServerBreakdown | None:
     """Where the time went between two reads, `wall_s` apart.
 
-    None when nothing was inferred, or the model was loaded anew between.
+    None when nothing was answered, or the model was loaded anew between.
     """
     inferences = after.inference_count - before.inference_count
     executions = after.execution_count - before.execution_count
-    if inferences <= 0 or executions < 0:
+    cache_hits = after.inference_stats.cache_hit.count - before.inference_stats.cache_hit.count
+    if min(inferences, executions, cache_hits) < 0 or not inferences + cache_hits:
         return None
     return ServerBreakdown(
         inferences=inferences,
@@ -36,6 +74,8 @@ def breakdown(
         compute_output_ms=_mean_ms(before.inference_stats.compute_output, after.inference_stats.compute_output),
         batches=_batches(before, after),
         wall_s=wall_s,
+        requests=after.inference_stats.success.count - before.inference_stats.success.count,
+        cache_hits=cache_hits,
     )
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tritonclient.grpc import model_config_pb2
 
@@ -20,8 +20,10 @@ from tuner.load.loads import Load, Ramp
 from tuner.load.prepare import prepared
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan
+from tuner.measure.again import Again
 from tuner.measure.gpu_watch import GpuWatch
 from tuner.measure.level import measure_level, measure_ramp
+from tuner.measure.machine_load import is_of_this_machine
 from tuner.measure.meter import Meter, ReadUsage, metering
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
@@ -55,14 +57,22 @@ class Session:
     _rules: LevelRules
     _meter: Meter | None = None
     _options: LoadOptions = LoadOptions()  # noqa: RUF009 (frozen)
+    _again: Again = field(default_factory=Again)
 
     def measure(self, load: Load) -> OperatingPoint:
-        """Measure one load level; again with more processes, where the client was the limit and there are cores.
+        """Measure one load level, and once more when there are doubts about it that may go; see `Again`.
 
         Raises:
             ServerError: the server died, hangs, or fails most of the requests.
             TuningError: the load has no request, or the engine broke.
         """
+        point = self._measure(load)
+        if not self._again.pays(point):
+            return point
+        return self._again.better(point, self._measure(load))
+
+    def _measure(self, load: Load) -> OperatingPoint:
+        """Measure a level; again with more processes, where the client was the limit and there are cores."""
         while True:
             point = measure_level(
                 self._engine,
@@ -84,7 +94,7 @@ class Session:
 
         It takes them in order, so when one more is answered they are gone; if it is not, the next load will tell.
         """
-        if point.kept_up is False or point.errors:
+        if point.kept_up is False or point.doubts:
             with suppress(ServerError):
                 self._engine.ask(self._plan.workload.requests[0])
 
@@ -197,7 +207,7 @@ def open_session(
             rules = replace(rules, request_timeout_s=deadlines.answer_s(first_answer_s))
             plan = replace(first, request_timeout_s=rules.request_timeout_s)
             with (
-                metering(gpus, usage) as meter,
+                metering(gpus, usage, server_elsewhere=not is_of_this_machine(endpoint.host)) as meter,
                 _SeenEngine(plan, see, seed=options.seed, processes=options.processes or 1) as engine,
             ):
                 if answer is not None:

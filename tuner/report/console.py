@@ -107,6 +107,8 @@ class ConsoleProgress(Progress):
             told = f"[red]took {format_size(result.gpu_memory.peak_bytes)} of GPU memory[/], above the limit"
         elif own:
             told = point_in_words(own.point, self._slo.percentile)
+        elif result.curve and all(point.errors for point in result.curve):
+            told = f"[red]some requests fail at every load[/]: {escape(result.curve[0].error or '')}"
         else:
             told = "holds the SLO at no load"
         self._line(f"{escape(self._trial)}: {told} [dim]({format_duration(result.wall_s)})[/]")

@@ -14,7 +14,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
 from tuner.models.diff import unified_diff
-from tuner.report.points_csv import MACHINE_COLUMNS, machine_cells
+from tuner.report.points_csv import MACHINE_COLUMNS, doubts_cell, machine_cells
 from tuner.report.points_json import interval_json, point_json
 from tuner.report.why import effect_in_words, why_in_words
 from tuner.report.words import gain_in_words, point_in_words
@@ -74,7 +74,7 @@ def trials_csv(study: Study) -> str:
     columns = ["trial", *names, "concurrency", "request_rate", "throughput", "throughput_low", "throughput_high"]
     columns += [f"{percentile}_ms" for percentile in PERCENTILES]
     columns += ["average_batch_size", "requests", "errors", "hypervolume", "launch_s", "failure", "message"]
-    columns += [*MACHINE_COLUMNS, "gpu_memory_taken_bytes"]
+    columns += [*MACHINE_COLUMNS, "gpu_memory_taken_bytes", "doubts"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -150,6 +150,7 @@ def _row(point: OperatingPoint) -> Mapping[str, Any]:
         "requests": point.requests,
         "errors": point.errors,
         **machine_cells(point),
+        "doubts": doubts_cell(point),
     }
 
 

@@ -6,14 +6,16 @@ from rich import box
 from rich.table import Table
 
 from tuner.report.why import why_in_words
-from tuner.report.words import latency, loads_in_words, rate
+from tuner.report.words import doubts_in_words, latency, loads_in_words, rate
 from tuner.search.front import TrialPoint
 from tuner.search.recommend import Recommendation, holds
 from tuner.space.candidate import in_words
 
+_DOUBTFUL = "?"
+
 
 def front_table(recommendation: Recommendation) -> Table:
-    """The front, one row a point, the best one marked."""
+    """The front, one row a point; the best one is marked, and so are doubtful ones."""
     percentile = recommendation.slo.percentile
     table = Table(box=box.SIMPLE_HEAD)
     load, offered = loads_in_words([each.point for each in recommendation.front])
@@ -28,7 +30,7 @@ def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tup
     point = each.point
     average = point.average_batch_size
     return (
-        "best" if each == recommendation.best else "",
+        " ".join(["best"] * (each == recommendation.best) + [_DOUBTFUL] * bool(point.doubts)),
         str(each.trial.number),
         at,
         rate(point.throughput.value),
@@ -39,10 +41,14 @@ def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tup
 
 
 def front_legend(recommendation: Recommendation) -> str:
-    """What the trials of the front are, one line each."""
+    """What the trials of the front are, and why a point is doubtful, one line each."""
     trials = {each.trial.number: each.trial.parameters for each in recommendation.front}
     words = {number: in_words(parameters) if number else "the config as it is" for number, parameters in trials.items()}
-    return "\n".join(f"  trial {number}: {words[number]}" for number in sorted(words))
+    lines = [f"  trial {number}: {words[number]}" for number in sorted(words)]
+    for each in recommendation.front:
+        if each.point.doubts:
+            lines += [f"  {_DOUBTFUL} trial {each.trial.number} {line}" for line in doubts_in_words(each.point)]
+    return "\n".join(lines)
 
 
 def front_reasons(recommendation: Recommendation) -> str:

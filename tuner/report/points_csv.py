@@ -29,6 +29,7 @@ MACHINE_COLUMNS = (
     "gpu_sm_clock_mhz",
     "gpu_memory_clock_mhz",
     "gpu_throttle_reasons",
+    "elsewhere_cpu_cores",
 )
 """What a point cost the machine; of several GPUs together, as `GpuUsage` says."""
 
@@ -53,7 +54,9 @@ def _columns() -> Iterator[str]:
     yield from (f"first_response_{percentile}_ms{end}" for percentile in PERCENTILES for end in _ENDS)
     yield from (f"inter_response_{percentile}_ms" for percentile in PERCENTILES)
     yield from ("responses_per_request", "responses_per_s")
+    yield from ("server_requests", "cache_hits")
     yield from MACHINE_COLUMNS
+    yield "doubts"
 
 
 def _row(point: OperatingPoint) -> Mapping[str, _Cell]:
@@ -64,6 +67,7 @@ def _row(point: OperatingPoint) -> Mapping[str, _Cell]:
         **(_server(point.server) if point.server else {}),
         **(_responses(point.responses) if point.responses else {}),
         **machine_cells(point),
+        "doubts": doubts_cell(point),
     }
 
 
@@ -72,7 +76,14 @@ def machine_cells(point: OperatingPoint) -> dict[str, _Cell]:
     cells: dict[str, _Cell] = _gpu(point.gpu) if point.gpu else {}
     if resources := point.server_resources:
         cells |= {"server_cpu_cores": short(resources.cpu_cores), "server_memory_bytes": resources.memory_bytes}
+    if point.machine and point.machine.elsewhere_cores is not None:
+        cells["elsewhere_cpu_cores"] = short(point.machine.elsewhere_cores)
     return cells
+
+
+def doubts_cell(point: OperatingPoint) -> str:
+    """The gates that a point has not passed, each with its reason."""
+    return "; ".join(f"{doubt.gate.value}: {doubt.reason}" for doubt in point.doubts)
 
 
 def _offered(point: OperatingPoint) -> dict[str, _Cell]:
@@ -117,6 +128,8 @@ def _server(server: ServerBreakdown) -> dict[str, _Cell]:
         "compute_input_ms": short(server.compute_input_ms),
         "compute_infer_ms": short(server.compute_infer_ms),
         "compute_output_ms": short(server.compute_output_ms),
+        "server_requests": server.requests,
+        "cache_hits": server.cache_hits,
     }
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from tuner.load.loads import Concurrency, Load, Ramp, RequestRate
 from tuner.measure.client_view import ClientView
+from tuner.measure.doubts import Doubt
 from tuner.measure.gpu_view import GpuUsage, GpuView
+from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval
 from tuner.measure.responses import ResponseTimes
@@ -18,7 +20,8 @@ from tuner.slo import PERCENTILES
 def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, Any]:
     """A POINT of the contract of `front.json`, without its trial.
 
-    `server_resources` and `gpu` are null where nobody says what the server took.
+    `server_resources` and `gpu` are null where nobody says what the server took. `doubts` are the gates that the point
+    has not passed, `discarded` those that another measurement of the same load, thrown away, had not.
     """
     average = point.average_batch_size
     return {
@@ -31,6 +34,8 @@ def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, An
         "verified": verified,
         "server_resources": point.server_resources and _resources_json(point.server_resources),
         "gpu": point.gpu and _gpu_json(point.gpu),
+        "doubts": [_doubt_json(doubt) for doubt in point.doubts],
+        "discarded": [_doubt_json(doubt) for doubt in point.discarded],
     }
 
 
@@ -49,6 +54,7 @@ def measured_point_json(point: OperatingPoint) -> dict[str, Any]:
         "received_bytes_per_s": short(point.received_bytes_per_s),
         "kept_up": point.kept_up,
         "client": _client_json(point.client),
+        "machine": point.machine and _machine_json(point.machine),
         "server": point.server and _server_json(point.server),
         "responses": point.responses and _responses_json(point.responses),
         "latency_histogram": [[short(upper_ms), count] for upper_ms, count in point.histogram.buckets],
@@ -89,10 +95,20 @@ def _client_json(client: ClientView) -> dict[str, Any]:
     }
 
 
+def _doubt_json(doubt: Doubt) -> dict[str, str]:
+    return {"gate": doubt.gate.value, "reason": doubt.reason}
+
+
+def _machine_json(machine: MachineLoad) -> dict[str, Any]:
+    return {name: short(value) if isinstance(value, float) else value for name, value in machine}
+
+
 def _server_json(server: ServerBreakdown) -> dict[str, Any]:
     return {
         "inferences": server.inferences,
         "executions": server.executions,
+        "requests": server.requests,
+        "cache_hits": server.cache_hits,
         "queue_ms": short(server.queue_ms),
         "compute_input_ms": short(server.compute_input_ms),
         "compute_infer_ms": short(server.compute_infer_ms),

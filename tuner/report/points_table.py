@@ -9,9 +9,10 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
 from tuner.quantities import format_size
-from tuner.report.words import loads_in_words, rate
+from tuner.report.words import doubts_in_words, loads_in_words, rate
 from tuner.slo import PERCENTILES, Percentile
 
 _FIRSTS: tuple[Percentile, ...] = ("p50", "p99")
@@ -31,16 +32,14 @@ def points_table(points: Sequence[OperatingPoint]) -> RenderableType:
 
 
 def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
-    """Where client or GPU was the limit, where the server did not keep up, and what failed; a line each."""
+    """What speaks against a point, where the server did not keep up, and what held a GPU's clocks; a line each."""
     for point in points:
-        if point.client.bound:
-            yield f"at {point.load}: client-bound, {point.client.bound}"
+        yield from doubts_in_words(point)
         if point.kept_up is False:
             yield f"at {point.load}: the server did not keep up"
-        if point.gpu and point.gpu.throttle_reasons:
+        doubted = any(doubt.gate is Gate.GPU_THROTTLED for doubt in point.doubts)
+        if point.gpu and point.gpu.throttle_reasons and not doubted:
             yield f"at {point.load}: the GPU was throttled, {', '.join(point.gpu.throttle_reasons)}"
-        if point.error:
-            yield f"at {point.load}: {point.errors} failed, most with {point.error}"
 
 
 class _Tables:
@@ -70,7 +69,7 @@ class _Tables:
             table.add_column(title, justify="right")
         for point, cells in zip(self._points, zip(*(cells for _, cells in columns), strict=True), strict=True):
             # No markup: the name of a recording may hold brackets, and so may an error message.
-            table.add_row(*map(Text, cells), style="yellow" if point.client_bound or point.kept_up is False else None)
+            table.add_row(*map(Text, cells), style="yellow" if point.doubts or point.kept_up is False else None)
         return table
 
 

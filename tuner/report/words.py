@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.points import OperatingPoint
@@ -21,9 +21,24 @@ def latency(value_ms: float) -> str:
 
 
 def point_in_words(point: OperatingPoint, percentile: Percentile) -> str:
-    """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`."""
+    """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`, and the gates that it has not passed."""
     at = latency(point.latency_ms[percentile].value)
-    return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at {point.load}"
+    doubts = f" (doubtful: {', '.join(doubt.gate.words for doubt in point.doubts)})" if point.doubts else ""
+    return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at {point.load}{doubts}"
+
+
+def doubts_in_words(point: OperatingPoint) -> Iterator[str]:
+    """Why an operating point is doubtful, and why it was measured again, a line each.
+
+    `at concurrency 16: 5 of 500 failed, most with INTERNAL: no; twice`.
+    """
+    failed_before = {doubt.gate for doubt in point.discarded}
+    for doubt in point.doubts:
+        yield f"at {point.load}: {doubt.reason}{'; twice' if doubt.gate in failed_before else ''}"
+    failed = {doubt.gate for doubt in point.doubts}
+    for doubt in point.discarded:
+        if doubt.gate not in failed:
+            yield f"at {point.load}: measured twice, since once: {doubt.reason}"
 
 
 def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:

@@ -14,8 +14,10 @@ from scipy import special
 
 from tuner.load.loads import Load
 from tuner.measure.client_view import ClientView
+from tuner.measure.doubts import doubts_together
 from tuner.measure.gpu_view import usage_together
 from tuner.measure.histogram import Histogram
+from tuner.measure.machine_load import loads_together
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval, Record
 from tuner.measure.responses import ResponseTimes
@@ -62,6 +64,9 @@ def _together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
         responses=_all_responses([point.responses for point in rounds if point.responses]),
         server_resources=resources_together(point.server_resources for point in rounds),
         gpu=usage_together(point.gpu for point in rounds),
+        machine=loads_together(point.machine for point in rounds),
+        doubts=doubts_together([point.doubts for point in rounds]),
+        discarded=doubts_together([point.discarded for point in rounds]),
     )
 
 
@@ -105,12 +110,13 @@ def _all_responses(rounds: Sequence[ResponseTimes]) -> ResponseTimes | None:
 
 def _all_servers(servers: Sequence[ServerBreakdown]) -> ServerBreakdown | None:
     """The server's view of all rounds: counts add up, means are weighted by them."""
-    inferences = sum(server.inferences for server in servers)
-    if not inferences:
+    if not servers:
         return None
+    inferences = sum(server.inferences for server in servers)
 
     def mean(pick: Callable[[ServerBreakdown], float]) -> float:
-        return sum(pick(server) * server.inferences for server in servers) / inferences
+        # Where the response cache answered all, there is nothing to be a mean of.
+        return sum(pick(server) * server.inferences for server in servers) / max(1, inferences)
 
     batches: dict[int, tuple[int, float]] = {}
     for size, (executions, service_ms) in (item for server in servers for item in server.batches.items()):
@@ -126,6 +132,8 @@ def _all_servers(servers: Sequence[ServerBreakdown]) -> ServerBreakdown | None:
         compute_output_ms=mean(lambda server: server.compute_output_ms),
         batches=dict(sorted(batches.items())),
         wall_s=_sum(server.wall_s for server in servers),
+        requests=sum(server.requests for server in servers),
+        cache_hits=sum(server.cache_hits for server in servers),
     )
 
 

@@ -1,7 +1,8 @@
 """Never comes back.
 
 Parameters: `hang_when_batch_exceeds`: from an execution of more items than this (default 0: from the first one), or,
-when it is `initialize`, from the start; `hang_when_instances`: only when the config has that many instances or more.
+when it is `initialize`, from the start; `hang_when_instances`: only when the config has that many instances or more;
+`hang_after`: instead of all that, the first instance hangs after so many executions, and the others go on.
 """
 
 import json
@@ -21,12 +22,22 @@ class TritonPythonModel:
         if limit == "initialize" and self.hangs:
             self.hang()
         self.limit = 0 if limit == "initialize" else int(limit)
+        self.executions_left = None
+        if "hang_after" in parameters:
+            is_first = args["model_instance_name"].endswith("_0")
+            self.hangs, self.executions_left = is_first, int(parameters["hang_after"])
 
     def execute(self, requests):
         inputs = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
-        if self.hangs and sum(len(values) for values in inputs) > self.limit:
+        if self.hangs and self.is_time(sum(len(values) for values in inputs)):
             self.hang()
         return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)]) for values in inputs]
+
+    def is_time(self, items):
+        if self.executions_left is None:
+            return items > self.limit
+        self.executions_left -= 1
+        return self.executions_left < 0
 
     def hang(self):
         while True:

@@ -1,0 +1,157 @@
+"""What the processors of this machine do beside the server and the load generator."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from tuner.measure.record import Record
+from tuner.measure.sampling import Sample
+from tuner.servers.usage import ServerUsage
+
+# What the clocks of all processors together say of a time must be about that time, or they say nothing: some
+# containers have none.
+_OFF = 0.2
+
+
+class MachineLoad(Record):
+    """The processors of this machine over the window of an operating point.
+
+    Attributes:
+        cores: How many there are.
+        idle_cores: How many of them had nothing to do, as a mean.
+        elsewhere_cores: CPU seconds a second that neither the server nor the load generator took; None where the
+            server's share is not known.
+        stolen_cores: CPU seconds a second that a hypervisor gave to other machines.
+    """
+
+    cores: int
+    idle_cores: float
+    elsewhere_cores: float | None
+    stolen_cores: float
+
+
+@dataclass(frozen=True)
+class ProcessorTimes:
+    """CPU seconds of all processors together since some moment (proc(5): `stat`).
+
+    Attributes:
+        cores: How many processors.
+        idle_s: With nothing to do, or waiting for a disk.
+        interrupts_s: In interrupts, which are the load's own as likely as not.
+        stolen_s: That a hypervisor did not give them.
+        total_s: All of it, with what processes took.
+        own_s: That this process took.
+    """
+
+    cores: int
+    idle_s: float
+    interrupts_s: float
+    stolen_s: float
+    total_s: float
+    own_s: float
+
+
+def processor_times() -> ProcessorTimes | None:
+    """What the processors have done so far; None where nobody says. Takes some 0.05 ms."""
+    try:
+        told = psutil.cpu_times()
+    except (OSError, psutil.Error, ValueError, IndexError):
+        return None
+    interrupts_s = told.irq + told.softirq
+    total_s = told.user + told.nice + told.system + told.idle + told.iowait + interrupts_s + told.steal
+    if total_s <= 0:
+        return None
+    return ProcessorTimes(
+        cores=psutil.cpu_count() or 1,
+        idle_s=told.idle + told.iowait,
+        interrupts_s=interrupts_s,
+        stolen_s=told.steal,
+        total_s=total_s,
+        own_s=time.process_time(),
+    )
+
+
+def machine_load(
+    machine: Sequence[Sample[ProcessorTimes]],
+    server: Sequence[Sample[ServerUsage]],
+    *,
+    workers_cores: float,
+    server_elsewhere: bool,
+) -> MachineLoad | None:
+    """What samples of a time say of the machine.
+
+    Args:
+        machine: Of all processors; those just outside the time, too.
+        server: Of the server's own; where there are two and more, they say which time is looked at.
+        workers_cores: CPU seconds a second that the processes which offer the load took.
+        server_elsewhere: Whether the server takes nothing of this machine.
+
+    Returns:
+        None where nobody says, or the processors' clocks make no sense.
+    """
+    told = server if len(server) > 1 else machine
+    if len(machine) < 2 or len(told) < 2:
+        return None
+    start_ns, end_ns = max(told[0].at_ns, machine[0].at_ns), min(told[-1].at_ns, machine[-1].at_ns)
+    seconds = (end_ns - start_ns) / 1e9
+    if seconds <= 0:
+        return None
+
+    def per_s(at_ns: Sequence[int], values: Sequence[float]) -> float:
+        """How fast a count grows, read between its samples, which come at times of their own."""
+        ends: npt.NDArray[np.float64] = np.interp([start_ns, end_ns], at_ns, values)
+        return float(ends[1] - ends[0]) / seconds
+
+    at_ns = [sample.at_ns for sample in machine]
+    cores = machine[-1].answer.cores
+    if abs(per_s(at_ns, [sample.answer.total_s for sample in machine]) - cores) > _OFF * cores:
+        return None
+    idle = per_s(at_ns, [sample.answer.idle_s for sample in machine])
+    interrupts = per_s(at_ns, [sample.answer.interrupts_s for sample in machine])
+    stolen = per_s(at_ns, [sample.answer.stolen_s for sample in machine])
+    own = per_s(at_ns, [sample.answer.own_s for sample in machine]) + workers_cores
+    servers: float | None = 0.0 if server_elsewhere else None
+    if len(server) > 1:
+        servers = per_s([sample.at_ns for sample in server], [sample.answer.cpu_s for sample in server])
+    # Idle time is counted to the microsecond, and what processes took by where the tick finds them.
+    taken = cores - idle - interrupts - stolen
+    return MachineLoad(
+        cores=cores,
+        idle_cores=min(max(0.0, idle), cores),
+        elsewhere_cores=None if servers is None else max(0.0, taken - own - servers),
+        stolen_cores=max(0.0, stolen),
+    )
+
+
+def loads_together(rounds: Iterable[MachineLoad | None]) -> MachineLoad | None:
+    """Several measurements of the same load as one: their means."""
+    told = [each for each in rounds if each]
+    if not told:
+        return None
+    elsewhere = [each.elsewhere_cores for each in told if each.elsewhere_cores is not None]
+    return MachineLoad(
+        cores=told[0].cores,
+        idle_cores=fmean(each.idle_cores for each in told),
+        elsewhere_cores=fmean(elsewhere) if elsewhere else None,
+        stolen_cores=fmean(each.stolen_cores for each in told),
+    )
+
+
+def is_of_this_machine(host: str) -> bool:
+    """Whether a name or an address leads to this machine; True where it leads nowhere."""
+    try:
+        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
+        own = {address.address for address in chain.from_iterable(psutil.net_if_addrs().values())}
+    except (OSError, psutil.Error):
+        return True
+    return any(address in own or ipaddress.ip_address(address.split("%")[0]).is_loopback for address in found)
