@@ -232,7 +232,7 @@ def test_requests_that_were_given_up_are_answered_all_the_same() -> None:
 def test_a_server_that_drifts(factor: float, slower: bool) -> None:  # noqa: FBT001 (a parameter)
     """Ever slower, or after a cold start of five seconds ever quicker."""
     engine = SimulatedEngine(Batcher(10.0, warm_up=factor, warm_up_ms=5_000), np.random.default_rng(0))
-    found = measure_level(engine, Concurrency(4), statistics=None, health=lambda: None, rules=LevelRules())
+    found = measure_level(engine, Concurrency(4), statistics=None, health=lambda: None, rules=LevelRules(max_s=3.0))
     reason = reasons(found)[Gate.DRIFT]
     first, second = (float(word) for word in reason.split() if word[0].isdigit())
     assert (second > 1.05 * first) is slower

@@ -108,7 +108,8 @@ def test_two_reads_say_when_they_were_and_what_was_answered_between() -> None:
     reads = Reads(Read.now(lambda: BEFORE), Read.now(lambda: AFTER))
     times_ns = [began_ns, reads.first.asked_ns, reads.first.told_ns, reads.last.asked_ns, reads.last.told_ns]
     assert times_ns == sorted(times_ns)
-    assert (reads.breakdown, reads.requests) == (breakdown(BEFORE, AFTER), 60)
+    wall_s = (reads.last.told_ns - reads.first.told_ns) / 1e9
+    assert (reads.breakdown, reads.requests) == (breakdown(BEFORE, AFTER, wall_s=wall_s), 60)
     assert Reads(reads.last, reads.first).requests is None
 
 
