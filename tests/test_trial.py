@@ -7,8 +7,10 @@ import pytest
 from support.builders import point
 from support.repositories import ModelRepositoryFactory, config_text
 
+from tuner import deadlines
 from tuner.errors import Cause, InputError, TuningError
 from tuner.load.loads import Concurrency, Load
+from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.models.config import ModelConfig
@@ -136,6 +138,31 @@ def test_a_failure_is_a_result(trials: Trials, source: str, config: str, cause: 
     assert result.failure.cause is cause
     assert "\n" not in result.failure.message
     assert result.curve == ()
+
+
+def test_a_server_that_stops_answering_leaves_the_points_before(
+    trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How patient to be is another test's; it would be 5 s and more.
+    monkeypatch.setattr(deadlines, "_ANSWER_PATIENCE_S", 1.0)
+    monkeypatch.setattr(deadlines, "_ANSWER_FACTOR", 10.0)
+    config = config_text(hang_when_batch_exceeds=2, more="dynamic_batching {}")
+    result = trials.run("hangs", config, max_concurrency=32)
+    assert result.failure is not None
+    assert result.failure.cause is Cause.HUNG
+    assert result.failure.message.startswith("no request was answered for ")
+    assert result.failure.message.endswith(f" at {trials.heard.levels[-1]}")
+    assert result.curve[0].load == Concurrency(1)
+    assert len(result.curve) < len(trials.heard.levels)
+
+
+def test_a_model_that_fails_one_request_in_a_hundred_says_so_at_each_point(trials: Trials) -> None:
+    rules = LevelRules(min_s=0.2, max_s=0.3, min_requests=600)
+    result = trials.run("fails_requests", config_text(fail_every=100), rules=rules, max_concurrency=2)
+    assert result.failure is None
+    assert len(result.curve) == 2
+    for point in result.curve:
+        assert Gate.FAILURES in {doubt.gate for doubt in point.doubts}
 
 
 def test_what_no_request_can_be_made_for_is_no_failure_of_the_candidate(trials: Trials) -> None:

@@ -4,7 +4,8 @@ import pytest
 from support.builders import interval, point
 
 from tuner.load.loads import Ramp, RequestRate
-from tuner.report.words import gain_in_words, latency, loads_in_words, point_in_words, rate
+from tuner.report.words import gain_in_words, latency, loads_in_words, point_in_words, rate, what_is_asked
+from tuner.slo import SLO
 
 
 @pytest.mark.parametrize(("value", "text"), [(3541.2, "3,541"), (100, "100"), (73.24, "73.2"), (0.5142, "0.514")])
@@ -34,6 +35,11 @@ def test_a_gain() -> None:
 def test_a_point_of_an_open_loop() -> None:
     at_a_rate = point(RequestRate(500), 498.6, 12.34)
     assert point_in_words(at_a_rate, "p99") == "499 inferences/s, p99 12.3 ms at 500 requests/s"
+
+
+def test_what_is_asked() -> None:
+    assert what_is_asked(SLO({"p99": "25ms"})) == "holds p99 <= 25 ms"
+    assert what_is_asked(SLO()) == "answers every request"
 
 
 def test_a_column_of_loads() -> None:

@@ -62,7 +62,8 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
         with LiveLine(console, job.batch_size) as line, _opened(job, console, line) as (model, session):
             for point in _measured(job, loads, session):
                 points.append(point)
-                console.print(point_in_words(point, job.slo.percentile), highlight=False, markup=False)
+                words = point_in_words(point, job.slo.percentile)
+                console.print(words, highlight=False, markup=False, soft_wrap=True)
     finally:
         # What was measured before an error or Ctrl-C is not lost.
         if points:

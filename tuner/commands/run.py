@@ -25,6 +25,7 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
 
     from tuner.report.console import ConsoleProgress  # noqa: PLC0415
     from tuner.report.results_console import results_console  # noqa: PLC0415
+    from tuner.report.words import what_is_asked  # noqa: PLC0415
     from tuner.run_folder import RunFolder  # noqa: PLC0415
     from tuner.tuning import tune  # noqa: PLC0415
 
@@ -33,4 +34,4 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
     if result.failures:
         sys.exit(next(iter(result.failures.values())).exit_code)
     if without := [o.model for o in result.outcomes if o.recommendation.best is None]:
-        raise SLOError(f"no candidate of {', '.join(without)} holds {job.slo}")
+        raise SLOError(f"no candidate of {', '.join(without)} {what_is_asked(job.slo)}")

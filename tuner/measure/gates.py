@@ -33,7 +33,7 @@ _ELSEWHERE = 0.10
 _GRAIN_S = 0.04
 # Where the server is on another machine, other load on this one matters when it leaves the client no processor.
 _NO_IDLE = 0.05
-_TOLD = 0.01
+_TOLD = 0.05
 # Clocks that are held down because something is too hot, or gets too little. A power cap, or clocks that somebody has
 # set, are what the GPU has to live with, today and tomorrow.
 _THROTTLED = {"hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown"}

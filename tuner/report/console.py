@@ -21,7 +21,7 @@ from tuner.report.files import BEST_CONFIG, config_diff
 from tuner.report.front_table import front_legend, front_reasons, front_table
 from tuner.report.pull_bar import PullBar
 from tuner.report.why import effect_in_words
-from tuner.report.words import gain_in_words, latency, point_in_words, rate
+from tuner.report.words import gain_in_words, latency, point_in_words, rate, what_is_asked
 from tuner.search.effects import field_effects
 from tuner.search.front import excess_memory
 from tuner.search.recommend import Recommendation, recommend
@@ -153,9 +153,9 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     if found.baseline:
         console.print(f"baseline: {point_in_words(found.baseline.point, slo.percentile)}", highlight=False)
     else:
-        console.print(f"baseline: holds {slo} at no load", highlight=False)
+        console.print(f"baseline: {what_is_asked(slo)} at no load", highlight=False)
     if not found.best:
-        console.print(f"[red]no candidate holds {slo}[/]", highlight=False)
+        console.print(f"[red]no candidate {what_is_asked(slo)}[/]", highlight=False)
         return
     console.print(f"best:     {point_in_words(found.best.point, slo.percentile)}", highlight=False)
     if found.gain:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
-from tuner.slo import Percentile
+from tuner.slo import SLO, Percentile
 
 
 def rate(value: float) -> str:
@@ -39,6 +39,11 @@ def doubts_in_words(point: OperatingPoint) -> Iterator[str]:
     for doubt in point.discarded:
         if doubt.gate not in failed:
             yield f"at {point.load}: measured twice, since once: {doubt.reason}"
+
+
+def what_is_asked(slo: SLO) -> str:
+    """What a best config does: `holds p99 <= 25 ms`, or, without a limit, `answers every request`."""
+    return f"holds {slo}" if slo.root else "answers every request"
 
 
 def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:
