@@ -161,8 +161,8 @@ def test_a_model_that_fails_one_request_in_a_hundred_says_so_at_each_point(trial
     result = trials.run("fails_requests", config_text(fail_every=100), rules=rules, max_concurrency=2)
     assert result.failure is None
     assert len(result.curve) == 2
-    for point in result.curve:
-        assert Gate.FAILURES in {doubt.gate for doubt in point.doubts}
+    for measured in result.curve:
+        assert Gate.FAILURES in {doubt.gate for doubt in measured.doubts}
 
 
 def test_what_no_request_can_be_made_for_is_no_failure_of_the_candidate(trials: Trials) -> None:
