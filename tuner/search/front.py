@@ -17,11 +17,13 @@ class TrialPoint:
 
     Attributes:
         verified: Whether it was measured again, on launches of its own.
+        confirmed: Whether that was after it had been chosen, so that what it says owes nothing to the choice.
     """
 
     trial: TrialResult
     point: OperatingPoint
     verified: bool = False
+    confirmed: bool = False
 
     def latency_ms(self, percentile: Percentile) -> float:
         """The latency at a percentile."""
@@ -29,15 +31,15 @@ class TrialPoint:
 
 
 def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tuple[TrialPoint, ...]:
-    """A trial's operating points that answered all of their requests; what was verified says it anew."""
+    """A trial's operating points that answered all of their requests; what was verified says it anew.
+
+    They come in order of load, and with those loads that were only verified.
+    """
     anew = {each.load: each for each in verified if each.trial == trial.number}
-    points = []
-    for point in trial.curve:
-        again = anew.get(point.load)
-        told = again.point if again else point
-        if told and told.errors == 0:
-            points.append(TrialPoint(trial, told, verified=again is not None))
-    return tuple(points)
+    points = [TrialPoint(trial, point) for point in trial.curve if point.load not in anew]
+    points += [TrialPoint(trial, v.point, verified=True, confirmed=v.confirms) for v in anew.values() if v.point]
+    answered = (each for each in points if each.point.errors == 0)
+    return tuple(sorted(answered, key=lambda each: each.point.load.level))
 
 
 def usable_points(
