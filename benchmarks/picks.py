@@ -171,7 +171,8 @@ def finals(
 ) -> Recommendation:
     """What the finalists say, in so many seconds."""
 
-    def again(trial: TrialResult, load: Load, _: int) -> OperatingPoint:
+    def again(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
+        del number  # Every launch is another.
         return machine.launch(candidates[trial.number])(load, ROUND_S)
 
     until = machine.wall_s + seconds

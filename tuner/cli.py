@@ -121,6 +121,7 @@ _remote_options = _with(
     metavar="KIND",
     help="relaunch: a server for each candidate; reload: one that loads all in turn.  [default: relaunch]",
 )
+@click.option("--verify/--no-verify", default=None, help="Measure what is best again, and report that.  [default: on]")
 @click.option("--max-gpu-memory", metavar="SIZE", help="What the best may take of each GPU, as 8GiB.  [default: all]")
 @_server_options
 @_remote_options

@@ -34,6 +34,8 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         max_concurrency: The highest load to offer.
         isolation: Whether each candidate has a server of its own (`relaunch`), or one loads all in turn (`reload`, and
             always so at a `url`); None: relaunch, where that can be.
+        verify: Whether what is best is measured again, and certified; else the search has all of the budget, and what
+            is reported are the numbers that the best was chosen by.
         metrics_url: Where the server at `url` tells of its GPUs; None: Triton's own port on that host.
         max_gpu_memory: Bytes that the best config's server may take of each GPU; None: all that there is.
     """
@@ -46,6 +48,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     space: str = "default"
     max_concurrency: Annotated[int, Field(ge=1, le=65536)] = 1024
     isolation: Literal["relaunch", "reload"] | None = None
+    verify: bool = True
     metrics_url: str | None = None
 
     @model_validator(mode="after")

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tuner import deadlines
-from tuner.errors import JobError, TuningError
-from tuner.finalists import verify
+from tuner.errors import JobError, ServerError, TuningError
+from tuner.finals.certify import certify
+from tuner.finals.verify import Terms, verify
 from tuner.job import TuneJob
+from tuner.load.loads import Load
 from tuner.machine import Machine
 from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import surely_uses_gpus
 from tuner.measure.level import LevelRules
+from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelFolder
 from tuner.models.staging import StagedRepository
 from tuner.progress import Progress
 from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
+from tuner.search.certified import CertifiedRate
 from tuner.search.gpu_memory import MemoryEstimate
 from tuner.search.proposals import Proposals
 from tuner.search.samplers import TpeSampler
@@ -28,14 +33,16 @@ from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Candidate, in_words
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
-from tuner.trial import Bench, Limits, TrialResult, run_trial
+from tuner.trial import Bench, Limits, TrialResult, launch_again, measure_again, run_trial
 
 # A search is better off with twice the candidates than with intervals half as wide.
 _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5)
 # A verified number is to hold later, too: each of its rounds sees some seconds of the machine.
 _VERIFY_RULES = LevelRules(min_s=1.5, max_s=2.0)
-# The share of the budget that the search may take; the rest is for verifying.
-_SEARCH_SHARE = 0.7
+# Arrivals by chance need longer to show their worst.
+_CERTIFY_RULES = LevelRules(min_s=2.0, max_s=4.0)
+# The shares of the budget at which the search ends, and the rounds of the finalists; the rest is for certifying.
+_SEARCH_SHARE, _VERIFY_SHARE = 0.7, 0.92
 # What a trial needs besides its launch to tell anything: the first load levels.
 _FIRST_LEVELS_S = 2.0
 
@@ -73,7 +80,7 @@ class ModelTuning:
         self._study = study
         self._began = time.monotonic() - study.spent_s
         job = shop.job
-        self._stopping = Stopping(budget_s=_SEARCH_SHARE * job.budget, trials=job.trials)
+        self._stopping = Stopping(budget_s=(_SEARCH_SHARE if job.verify else 1.0) * job.budget, trials=job.trials)
         self._bench = Bench(
             launcher=shop.launcher,
             repository=shop.repository,
@@ -87,13 +94,71 @@ class ModelTuning:
         )
 
     def run(self) -> str:
-        """Search, and verify what was found. Returns why the search ended."""
+        """Search, verify what was found, and certify a rate for it. Returns why the search ended."""
         ended = self._search()
-        bench = replace(self._bench, rules=replace(_VERIFY_RULES, percentile=self._bench.slo.percentile))
-        folder = self._shop.out.model(self._model.name) / "verified"
-        limits = self._limits(until=self._began + self._shop.job.budget)
-        verify(self._study, bench, folder, limits=limits, progress=self._shop.progress)
+        if self._shop.job.verify:
+            self._verify()
+            self._certify()
+        # What is best is known here, and no other server runs: whatever else is to be measured of it goes here.
         return ended
+
+    def _verify(self) -> None:
+        """Launch the finalists again, in rounds."""
+        study, job, bench = self._study, self._shop.job, self._with_rules(_VERIFY_RULES)
+        terms = Terms(
+            slo=job.slo,
+            until=self._began + _VERIFY_SHARE * job.budget,
+            launch_s=self._ready_s + bench.rules.max_s,
+            seed=job.seed,
+            max_gpu_memory=job.max_gpu_memory,
+        )
+
+        def measure(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
+            folder = self._verified / f"{trial.number:03d}-{load.level:g}-{number}"
+            return measure_again(bench, trial.config, load, folder, limits=self._limits(until=terms.until))
+
+        note = self._shop.progress.note
+        verify(study.trials, measure, terms, verified=study.verified, keep=study.add_verified, note=note)
+
+    def _certify(self) -> None:
+        """Find a rate of Poisson arrivals that the best config surely serves."""
+        best, known, until = self._study.recommendation.best, self._study.certified, self._began + self._shop.job.budget
+        if best is None or (known and known.launched):
+            return
+        about = CertifiedRate(trial=best.trial.number, load=best.point.load)
+        if not best.verified or time.monotonic() + self._ready_s > until:
+            reason = "there was no time left"
+            self._study.certify(about.model_copy(update={"reason": reason, "launched": False}))
+            return
+        self._shop.progress.note(f"certifying trial {best.trial.number} under Poisson arrivals")
+        bench, limits = self._with_rules(_CERTIFY_RULES), self._limits(until=until)
+        try:
+            with launch_again(bench, best.trial.config, self._verified / "certified", limits=limits) as session:
+                per_s = best.point.throughput.value / best.point.batch_size
+                point = certify(session.measure, per_s, slo=bench.slo, until=until)
+        except ServerError as error:
+            point = None
+            told = f"{error.cause.value}: {error}"
+        else:
+            at = f"surely holds {bench.slo}" if bench.slo.root else "was kept up with"
+            told = f"no rate that was tried {at}"
+        self._study.certify(about.model_copy(update={"point": point, "reason": None if point else told}))
+
+    def _with_rules(self, rules: LevelRules) -> Bench:
+        """For measuring again, when limits are tested."""
+        slo = self._shop.job.slo
+        return replace(self._bench, rules=replace(rules, percentile=slo.percentile, slo=slo))
+
+    @property
+    def _verified(self) -> Path:
+        """Where the logs of servers go that were launched again."""
+        return self._shop.out.model(self._model.name) / "verified"
+
+    @property
+    def _ready_s(self) -> float:
+        """How long the baseline took from its launch to its first answer."""
+        baseline = self._study.trials[0]
+        return (baseline.launch_s or 0) + (baseline.first_answer_s or 0)
 
     def _search(self) -> str:
         """Measure the baseline and candidate after candidate."""

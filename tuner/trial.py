@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -175,12 +175,18 @@ def run_trial(
 
 
 def measure_again(bench: Bench, config: str, load: Load, folder: Path, *, limits: Limits) -> OperatingPoint:
-    """Launch a config anew, and measure it under one load.
+    """Launch a config anew, and measure it under one load; see `launch_again`."""
+    with launch_again(bench, config, folder, limits=limits) as session:
+        return session.measure(load)
+
+
+@contextmanager
+def launch_again(bench: Bench, config: str, folder: Path, *, limits: Limits) -> Iterator[Session]:
+    """Launch a config anew, ready to be measured.
 
     Args:
         bench: As for the trials.
         config: Its text.
-        load: What to offer.
         folder: Where the server's log goes.
         limits: On the launch and the first answer.
 
@@ -195,7 +201,7 @@ def measure_again(bench: Bench, config: str, load: Load, folder: Path, *, limits
         bench.launcher.launch(launch) as server,
         _session(bench, server, gpus, limits) as session,
     ):
-        return session.measure(load)
+        yield session
 
 
 class _Attempt:

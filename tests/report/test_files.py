@@ -49,8 +49,11 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
         "verified",
         "server_resources",
         "gpu",
+        "slo_certain",
         "config",
         "gain",
+        "certified_rate",
+        "not_certified",
     }
     assert list(best["latency_ms"]) == ["p50", "p90", "p95", "p99"]
     assert (best["average_batch_size"], best["requests"], best["errors"]) == (2.0, 500, 0)

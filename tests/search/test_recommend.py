@@ -9,7 +9,8 @@ from support.nvml import GIB
 from tuner.errors import Cause
 from tuner.load.loads import Concurrency
 from tuner.measure.gpu_view import GpuMemory
-from tuner.search.recommend import ratio, recommend
+from tuner.search.gain import ratio
+from tuner.search.recommend import recommend
 from tuner.slo import SLO
 from tuner.trial import TrialResult
 

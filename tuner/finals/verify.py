@@ -156,9 +156,9 @@ class _Finals:
                 return
             if chosen is not before:
                 self._switch(before, chosen)
-            if _is_known(chosen):
-                return
             baseline = next((each for each in self._baselines if each.stands), chosen)
+            if _is_known(chosen, beside=baseline):
+                return
             self._play(list(dict.fromkeys([chosen, baseline])), choosing=False)
 
     def _chosen_before(self) -> Finalist | None:
@@ -243,10 +243,11 @@ class _Finals:
         return [each for each in dict.fromkeys([*self._finalists, *self._baselines]) if each.began]
 
 
-def _is_known(finalist: Finalist) -> bool:
-    """Whether no further round is needed to say how good it is."""
+def _is_known(finalist: Finalist, *, beside: Finalist) -> bool:
+    """Whether no further round is needed to say how good it is, and what the baseline is beside it."""
     told = finalist.verification
     rounds = len(told.confirming)
     if rounds < LEAST_ROUNDS or told.point is None:
         return False
-    return rounds >= MOST_ROUNDS or (finalist.is_sure and told.point.throughput.relative_half_width <= _PRECISE)
+    precise = told.point.throughput.relative_half_width <= _PRECISE and beside.rounds >= LEAST_ROUNDS
+    return rounds >= MOST_ROUNDS or (finalist.is_sure and precise)

@@ -15,11 +15,12 @@ from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
 from tuner.models.diff import unified_diff
 from tuner.report.points_csv import MACHINE_COLUMNS, machine_cells
-from tuner.report.points_json import interval_json, point_json
-from tuner.report.words import gain_in_words, point_in_words
+from tuner.report.points_json import interval_json, load_json, point_json
+from tuner.report.words import certified_in_words, gain_in_words, point_in_words
 from tuner.run_folder import RunFolder
+from tuner.search.certified import CertifiedRate
 from tuner.search.front import TrialPoint, points_of
-from tuner.search.recommend import Recommendation
+from tuner.search.recommend import Recommendation, is_certain
 from tuner.search.study import Study
 from tuner.slo import PERCENTILES, SLO
 
@@ -52,7 +53,13 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
         "baseline": [_trial_point(each) for each in points_of(study.trials[0], study.verified)],
         "front": [_trial_point(each) for each in recommendation.front],
         "best": best
-        and {**_trial_point(best), "config": BEST_CONFIG, "gain": {"throughput": gain and interval_json(gain)}},
+        and {
+            **_trial_point(best),
+            "slo_certain": None if not recommendation.slo.root else is_certain(best, recommendation.slo),
+            "config": BEST_CONFIG,
+            "gain": {"throughput": gain and interval_json(gain)},
+            **_certified_json(study.certified),
+        },
         "budget": {
             "wall_s": round(study.spent_s, 1),
             "launches": study.launches,
@@ -89,10 +96,12 @@ def trials_csv(study: Study) -> str:
 
 def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None, slo: SLO) -> str:
     """The config to deploy, with a comment on top that says what it was measured to do, and for which limit."""
+    certified = study.certified
     lines = [
         f"trial {best.trial.number} of {len(study.trials)} for model {study.identity.model}",
         f"{'verified' if best.verified else 'measured'} {point_in_words(best.point, slo.percentile)}; SLO: {slo}",
         f"gain {gain_in_words(gain)}" if gain else "",
+        certified_in_words(certified, slo) if certified and certified.point and slo == study.identity.slo else "",
         f"on {study.identity.machine}, {study.identity.server}",
     ]
     comment = "".join(f"{_PROVENANCE}{line}\n" for line in lines if line)
@@ -111,6 +120,13 @@ def config_diff(study: Study, best: TrialPoint) -> str:
 def _trial_point(each: TrialPoint) -> dict[str, Any]:
     parameters = dict(each.trial.parameters)
     return {"trial": each.trial.number, "parameters": parameters, **point_json(each.point, verified=each.verified)}
+
+
+def _certified_json(certified: CertifiedRate | None) -> dict[str, Any]:
+    """The rate that was certified, or why there is none; nothing of either where nobody tried."""
+    point = certified.point if certified else None
+    rate = point and {**load_json(point.load), **point_json(point, verified=True)}
+    return {"certified_rate": rate, "not_certified": certified and certified.reason}
 
 
 def _row(point: OperatingPoint) -> Mapping[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
-from tuner.slo import Percentile
+from tuner.search.certified import CertifiedRate
+from tuner.slo import SLO, Percentile
 
 
 def rate(value: float) -> str:
@@ -24,6 +25,14 @@ def point_in_words(point: OperatingPoint, percentile: Percentile) -> str:
     """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`."""
     at = latency(point.latency_ms[percentile].value)
     return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at {point.load}"
+
+
+def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
+    """What became of the certified rate: `certified 2,310 requests/s of Poisson arrivals within p99 <= 40 ms`."""
+    if certified.point is None:
+        return f"not certified: {certified.reason}"
+    within = f" within {slo}" if slo.root else ""
+    return f"certified {rate(certified.point.load.level)} requests/s of Poisson arrivals{within}"
 
 
 def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:

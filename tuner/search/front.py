@@ -36,10 +36,14 @@ def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tupl
     They come in order of load, and with those loads that were only verified.
     """
     anew = {each.load: each for each in verified if each.trial == trial.number}
-    points = [TrialPoint(trial, point) for point in trial.curve if point.load not in anew]
-    points += [TrialPoint(trial, v.point, verified=True, confirmed=v.confirms) for v in anew.values() if v.point]
-    answered = (each for each in points if each.point.errors == 0)
-    return tuple(sorted(answered, key=lambda each: each.point.load.level))
+    points = []
+    for load in dict.fromkeys([*(point.load for point in trial.curve), *anew]):
+        again = anew.get(load)
+        told = again.point if again else next(point for point in trial.curve if point.load == load)
+        if told and told.errors == 0:
+            confirmed = again is not None and again.confirms
+            points.append(TrialPoint(trial, told, verified=again is not None, confirmed=confirmed))
+    return tuple(sorted(points, key=lambda each: each.point.load.level))
 
 
 def usable_points(

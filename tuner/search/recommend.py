@@ -94,6 +94,11 @@ def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     return min(rivals, key=lambda p: p.latency_ms("p99"))
 
 
+def is_certain(point: TrialPoint, slo: SLO) -> bool:
+    """Whether a test says that a point keeps every limit; else it is what was measured that says so."""
+    return point.point.verdict(slo) is Verdict.HOLDS
+
+
 def holds(point: TrialPoint, slo: SLO) -> bool:
     """Whether a point keeps every limit: by what was measured, unless a test says that it surely does not."""
     return point.point.holds(slo) and point.point.verdict(slo) is not Verdict.BREAKS
