@@ -36,13 +36,16 @@ def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tupl
     They come in order of load, and with those loads that were only verified.
     """
     anew = {each.load: each for each in verified if each.trial == trial.number}
-    points = []
-    for load in dict.fromkeys([*(point.load for point in trial.curve), *anew]):
-        again = anew.get(load)
-        told = again.point if again else next(point for point in trial.curve if point.load == load)
-        if told and told.errors == 0:
-            confirmed = again is not None and again.confirms
-            points.append(TrialPoint(trial, told, verified=again is not None, confirmed=confirmed))
+    measured: list[tuple[OperatingPoint | None, Verification | None]] = []
+    for point in trial.curve:
+        again = anew.pop(point.load, None)
+        measured.append((again.point if again else point, again))
+    measured += [(again.point, again) for again in anew.values()]
+    points = [
+        TrialPoint(trial, told, verified=again is not None, confirmed=again is not None and again.confirms)
+        for told, again in measured
+        if told and told.errors == 0
+    ]
     return tuple(sorted(points, key=lambda each: each.point.load.level))
 
 
