@@ -21,8 +21,8 @@ _START, _STEP_DOWN = 0.9, 0.8
 _LEVELS = 6
 # Where the highest rate that holds and the lowest that does not are this close, noise decides.
 _CLOSE = 1.03
-# As often a rate is offered until a test can say whether it holds.
-_REPEATS = 3
+# So often a rate is offered at most until a test can say whether it holds.
+_REPEATS = 10
 _DIGITS = 3
 
 
@@ -86,8 +86,8 @@ def _measured(
     ):
         again = measure(load)
         tests.append(again.limits)
-        pooled = tuple(LimitTest.pooled(each) for each in zip(*tests, strict=True))
-        point = again.model_copy(update={"limits": pooled})
+        added = tuple(LimitTest.added(each) for each in zip(*tests, strict=True))
+        point = again.model_copy(update={"limits": added, "requests": point.requests + again.requests})
     return point
 
 

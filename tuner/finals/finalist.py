@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from statistics import fmean
+from statistics import fmean, median
 
 from tuner.measure.limit_test import LimitTest, Verdict, together
 from tuner.measure.points import OperatingPoint
@@ -21,6 +21,8 @@ _DOUBT_ROUNDS = 2
 _ROOM = 2.0
 # The search's own numbers are those of the luckiest: one launch each, of many.
 _LUCK = 0.95
+# Launches differ by so much at the least, however alike a few of them were.
+_LEAST_SPREAD = 0.02
 # How much lower to go when it breaks a limit: never by less, never by more.
 _STEP = (0.5, 0.95)
 
@@ -93,21 +95,21 @@ class Finalist:
         """Its rounds so far have had a say in the choice."""
         self._update(choosing=self.rounds)
 
-    @property
-    def standing(self) -> Standing:
-        """What its rounds say."""
+    def standing(self, spread: float) -> Standing:
+        """What its rounds say.
+
+        Args:
+            spread: Standard deviation of latency's logarithm from launch to launch.
+        """
         told = self.verification
         if told.failure:
             return Standing.FAILED
         if together(test.verdict for test in told.limits) is Verdict.BREAKS:
             return Standing.BREAKS
-        doubtful = self.rounds >= _DOUBT_ROUNDS and (self._is_over or (self.decidable and not self._will_hold))
-        return Standing.DOUBTFUL if doubtful else Standing.STANDS
-
-    @property
-    def stands(self) -> bool:
-        """Whether it may still be the best."""
-        return self.standing is Standing.STANDS
+        over = self.rounds >= LEAST_ROUNDS and self._is_over
+        near = self.rounds >= _DOUBT_ROUNDS and self._room(spread) < 1
+        # Away from the limit, requests that were too few to tell are no reason to doubt it.
+        return Standing.DOUBTFUL if over or (near and self.decidable and not self._will_hold) else Standing.STANDS
 
     @property
     def decidable(self) -> bool:
@@ -129,15 +131,30 @@ class Finalist:
         Args:
             spread: Standard deviation of latency's logarithm from launch to launch.
         """
-        shares = (limit_ms / math.exp(fmean(self._logs(name)) + _ROOM * spread) for name, limit_ms in self._slo.limits)
         low, high = _STEP
-        return self.contender.lower(min(max(min(shares), low), high), self.throughput)
+        return self.contender.lower(min(max(self._room(spread), low), high), self.throughput)
 
     @property
     def deviations(self) -> tuple[float, ...]:
-        """How far the logarithm of each round's latency, at the percentile that counts, is from their mean."""
+        """Of the logarithm of each round's latency, at the percentile that counts, from their mean.
+
+        They are as large as they would be from the true mean.
+        """
         logs = self._logs(self._slo.percentile)
-        return tuple(log - fmean(logs) for log in logs)
+        if len(logs) < 2:
+            return ()
+        return tuple((log - fmean(logs)) * math.sqrt(len(logs) / (len(logs) - 1)) for log in logs)
+
+    def _room(self, spread: float) -> float:
+        """The limit over what a slow launch may give, of the limit that is nearest; 1 and more is away from it.
+
+        The median of rounds is not moved by the one in which somebody else needed the machine.
+        """
+        slow = _ROOM * max(spread, _LEAST_SPREAD)
+        return min(
+            (limit_ms / math.exp(median(self._logs(name)) + slow) for name, limit_ms in self._slo.limits),
+            default=math.inf,
+        )
 
     def _logs(self, percentile: Percentile) -> list[float]:
         return [math.log(point.latency_ms[percentile].value) for point in self.verification.rounds]

@@ -8,11 +8,11 @@ which had no say in the choice. One that does not hold up in them makes way for 
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Protocol
 
 from tuner.errors import ServerError
@@ -34,6 +34,8 @@ _NEAR = 0.8
 _ALIKE = 0.98
 # The chosen one makes way for another when that is expected to give so much more.
 _BETTER = 1.05
+# The median absolute deviation of a normal distribution whose standard deviation is 1.
+_MAD = 0.6745
 # Half width of throughput's interval, as a share of it, that asks for no further round.
 _PRECISE = 0.05
 
@@ -156,7 +158,7 @@ class _Finals:
                 return
             if chosen is not before:
                 self._switch(before, chosen)
-            baseline = next((each for each in self._baselines if each.stands), chosen)
+            baseline = next((each for each in self._baselines if self._stands(each)), chosen)
             if _is_known(chosen, beside=baseline):
                 return
             self._play(list(dict.fromkeys([chosen, baseline])), choosing=False)
@@ -178,8 +180,8 @@ class _Finals:
     def _switch(self, before: Finalist | None, chosen: Finalist) -> None:
         """What was measured so far led to this choice, so it does not confirm it."""
         for each in (before, chosen):
-            # The baseline's rounds are no less true for it.
-            if each and not (each is before and each in self._baselines):
+            # One that was struck off was not chosen by its throughput, and of the baseline all rounds are as true.
+            if each and not (each is before and (each in self._baselines or not self._stands(each))):
                 each.choose()
         self._note(f"confirming {chosen}")
 
@@ -199,16 +201,16 @@ class _Finals:
             self._launches += 1
             self._took_s += self._terms.now() - began
         for each in finalists:
-            if not each.stands:
-                self._note(f"{each} is struck off: {each.verification.failure or each.standing.value}")
+            if not self._stands(each):
+                reason = each.verification.failure or each.standing(self._spread()).value
+                self._note(f"{each} is struck off: {reason}")
             self._replace(each)
         self._keep(self.verifications)
 
     def _replace(self, finalist: Finalist) -> None:
         """One that is struck off makes way for the same config under less load, if that is what it takes."""
-        if finalist.stands or not finalist.began:
-            return
-        if finalist.standing is Standing.FAILED or not (contender := finalist.lower(self._spread())):
+        standing, spread = finalist.standing(self._spread()), self._spread()
+        if standing in {Standing.STANDS, Standing.FAILED} or not (contender := finalist.lower(spread)):
             return
         known = [*self._finalists, *self._baselines]
         if any((f.contender.trial, f.contender.load) == (contender.trial, contender.load) for f in known):
@@ -220,10 +222,12 @@ class _Finals:
         self._replace(lower)
 
     def _spread(self) -> float:
-        """Between the launches of a finalist, as all of them tell: the pooled standard deviation of log latency."""
-        began = [each.deviations for each in self._began()]
-        freedom = sum(len(deviations) - 1 for deviations in began if deviations)
-        return math.sqrt(sum(d**2 for deviations in began for d in deviations) / freedom) if freedom else 0.0
+        """Between the launches of a finalist, as all of them tell: the standard deviation of log latency.
+
+        By the median absolute deviation, which is not moved by a round in which somebody else needed the machine.
+        """
+        deviations = [abs(deviation) for each in self._began() for deviation in each.deviations]
+        return median(deviations) / _MAD if deviations else 0.0
 
     def _finalist(self, contender: Contender) -> Finalist:
         before = self._before.get((contender.trial.number, contender.load))
@@ -237,7 +241,10 @@ class _Finals:
         return sorted(near, key=lambda each: each.throughput, reverse=True)[:_TOP]
 
     def _standing(self) -> list[Finalist]:
-        return [each for each in self._finalists if each.stands]
+        return [each for each in self._finalists if self._stands(each)]
+
+    def _stands(self, finalist: Finalist) -> bool:
+        return finalist.standing(self._spread()) is Standing.STANDS
 
     def _began(self) -> list[Finalist]:
         return [each for each in dict.fromkeys([*self._finalists, *self._baselines]) if each.began]

@@ -60,12 +60,18 @@ class LimitTest(Record):
         return 1 - share_of(self.percentile)
 
     @classmethod
+    def added(cls, tests: Sequence[LimitTest]) -> LimitTest:
+        """What several measurements of one launch say together of the limit that all of them were tested for."""
+        requests, over = sum(test.requests for test in tests), sum(test.over for test in tests)
+        effect = sum(test.design_effect * test.requests for test in tests) / requests if requests else 1.0
+        return tests[0].model_copy(update={"requests": requests, "over": over, "design_effect": effect})
+
+    @classmethod
     def pooled(cls, launches: Sequence[LimitTest]) -> LimitTest:
-        """What several launches say together of the limit that all of them were tested for."""
-        requests, over = sum(test.requests for test in launches), sum(test.over for test in launches)
-        within = sum(test.design_effect * test.requests for test in launches) / requests if requests else 1.0
-        effect = max(within, _between(launches, requests, over))
-        return launches[0].model_copy(update={"requests": requests, "over": over, "design_effect": effect})
+        """The same of several launches."""
+        added = cls.added(launches)
+        effect = max(added.design_effect, _between(launches, added.requests, added.over))
+        return added.model_copy(update={"design_effect": effect})
 
 
 def _between(launches: Sequence[LimitTest], requests: int, over: int) -> float:

@@ -13,8 +13,8 @@ from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
 
-# The share of throughput that one which surely holds the SLO must give, beside one that may hold it.
-_SURE = 0.8
+# What throughput counts for where a test does not show that the SLO holds, and where only luck may have made it high.
+_UNSURE, _UNCONFIRMED = 0.8, 0.85
 
 
 @dataclass(frozen=True)
@@ -56,22 +56,19 @@ def recommend(
 def best_verified(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     """The best of what was measured again for this SLO, and holds it; None without any.
 
-    One that was measured after it had been chosen comes before one that lost the choice; and one that surely holds
-    the SLO before one of which that is not sure, unless that costs a fifth of the throughput and more. Intervals over
-    few launches are too wide to tell rivals by.
+    It has the highest throughput, but one of which it is not sure that it holds the SLO must give a quarter more, and
+    one that was not measured after it had been chosen some more, too. Intervals over few launches are too wide to tell
+    rivals by.
     """
     asked = set(slo.limits)
     verified = (each for each in points if each.verified and holds(each, slo))
     of_this = [each for each in verified if {(test.percentile, test.limit_ms) for test in each.point.limits} == asked]
-    sure = [each for each in of_this if each.point.verdict(slo) is Verdict.HOLDS]
-    found, surely = (max(some, key=_standing, default=None) for some in (of_this, sure))
-    if found and surely and surely.point.throughput.value >= _SURE * found.point.throughput.value:
-        return surely
-    return found
+    return max(of_this, key=lambda each: _worth(each, slo), default=None)
 
 
-def _standing(each: TrialPoint) -> tuple[bool, float]:
-    return each.confirmed, each.point.throughput.value
+def _worth(each: TrialPoint, slo: SLO) -> float:
+    sure, confirmed = 1.0 if is_certain(each, slo) else _UNSURE, 1.0 if each.confirmed else _UNCONFIRMED
+    return sure * confirmed * each.point.throughput.value
 
 
 def _gain(best: TrialPoint, baseline: TrialPoint, verified: Sequence[Verification]) -> Interval:
