@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.repositories import ModelRepositoryFactory, config_text
 
-from tuner import TuneJob, model_tuning, tune
+from tuner import TuneJob, model_finals, model_tuning, tune
 from tuner.errors import Cause, ConfigError, InputError, JobError, TuningError
 from tuner.measure.rules import LevelRules
 from tuner.output_check import GOLDEN_FILE
@@ -33,7 +33,8 @@ pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("rough")]
 def rough(monkeypatch: pytest.MonkeyPatch) -> None:
     """How precise the numbers are is not for these tests: a level or a round of verifying takes less than a second."""
     monkeypatch.setattr(model_tuning, "_SWEEP_RULES", LevelRules(min_s=0.3, max_s=0.4))
-    monkeypatch.setattr(model_tuning, "_VERIFY_RULES", LevelRules(min_s=0.3, max_s=0.4))
+    monkeypatch.setattr(model_finals, "_VERIFY_RULES", LevelRules(min_s=0.3, max_s=0.4))
+    monkeypatch.setattr(model_finals, "_CERTIFY_RULES", LevelRules(min_s=0.3, max_s=0.4))
 
 
 class Told(Progress):
@@ -60,14 +61,14 @@ class Told(Progress):
 
 
 def _job(repository: ModelRepositoryFactory, **options: object) -> TuneJob:
-    defaults = {"repository": repository.path, "trials": 2, "max_concurrency": 2, "server": "process"}
+    defaults = {"repository": repository.path, "trials": 2, "max_concurrency": 2, "server": "process", "verify": False}
     return TuneJob.make({**defaults, **options})
 
 
 def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
     model_repository.add("slow")
     told = Told()
-    result = tune(_job(model_repository), out=RunFolder(tmp_path / "run"), progress=told)
+    result = tune(_job(model_repository, verify=True), out=RunFolder(tmp_path / "run"), progress=told)
     (outcome,) = result.outcomes
     assert result.failures == {}
     assert outcome.recommendation.best is not None
@@ -76,7 +77,10 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
     assert outcome.recommendation.best.verified
     # How many finalists there are, and which, is for the measurements to say; leftovers are another test's.
     assert any(event.startswith("verifying trial ") and " at concurrency " in event for event in told.events)
-    assert [event for event in told.events if not event.startswith(("verifying", "removed"))] == [
+    assert told.events[-2].startswith("certifying trial ")
+    assert outcome.study.certified is not None
+    others = ("verifying", "confirming", "certifying", "removed", "trial 0 at", "trial 1 at")
+    assert [event for event in told.events if not event.startswith(others)] == [
         "slow began with 0 trials and 600 s",
         "trial 0 began: the config as it is",
         "trial 0 ended",
@@ -87,10 +91,8 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
 
 
 def test_each_change_is_explained_by_a_launch_without_it(
-    model_repository: ModelRepositoryFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
-    # Verifying takes twice the launches, and is another test's.
-    monkeypatch.setattr(model_tuning, "verify", lambda *_, **__: None)
     model_repository.add("slow", config=config_text(sleep_ms=40))
     space = tmp_path / "space.yaml"
     space.write_text(QUICKER_AND_MORE)
@@ -111,6 +113,16 @@ def test_each_change_is_explained_by_a_launch_without_it(
     assert quicker.throughput.value > 2
     assert more.throughput is not None
     assert more.throughput.value == pytest.approx(2, rel=0.35)
+
+
+def test_without_verifying_the_search_has_all_of_the_budget(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    model_repository.add("slow")
+    (outcome,) = tune(_job(model_repository), out=RunFolder(tmp_path / "run")).outcomes
+    assert outcome.recommendation.best is not None
+    assert not outcome.recommendation.best.verified
+    assert (outcome.study.verified, outcome.study.certified, outcome.study.launches) == ((), None, 2)
 
 
 def test_the_budget_ends_a_run(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ _remote_options = _with(
     default=None,
     help="Leave out each change of the best config once, to say what it does; on top of --budget.",
 )
+@click.option("--verify/--no-verify", default=None, help="Measure what is best again, and report that.  [default: on]")
 @click.option("--max-gpu-memory", metavar="SIZE", help="What the best may take of each GPU, as 8GiB.  [default: all]")
 @click.option(
     "--output-tolerance",

@@ -50,6 +50,8 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         precision: Of what is reported; the search makes do with less.
         isolation: Whether each candidate has a server of its own (`relaunch`), or one loads all in turn (`reload`, and
             always so at a `url`); None: relaunch, where that can be.
+        verify: Whether what is best is measured again, and certified; else the search has all of the budget, and what
+            is reported are the numbers that the best was chosen by.
         metrics_url: Where the server at `url` tells of its GPUs; None: Triton's own port on that host.
         explain: Whether to leave out each change of the best config once, and measure what that does: a launch for
             each of which no trial tells, on top of `budget` and `trials`.
@@ -68,6 +70,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     precision: Precise = Precision()
     isolation: Literal["relaunch", "reload"] | None = None
     explain: bool = False
+    verify: bool = True
     metrics_url: str | None = None
 
     @model_validator(mode="after")

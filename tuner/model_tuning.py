@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from tuner import deadlines
 from tuner.errors import JobError, ServerError, TuningError
 from tuner.explain import explain
-from tuner.finalists import verify
 from tuner.job import TuneJob
 from tuner.load.loads import Concurrency
 from tuner.machine import Machine
 from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import surely_uses_gpus
 from tuner.measure.rules import LevelRules
+from tuner.model_finals import ModelFinals
 from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelFolder
 from tuner.models.staging import StagedRepository
@@ -32,14 +32,12 @@ from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Assignment, Candidate, in_words
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
-from tuner.trial import Bench, Limits, TrialResult, launched_again, run_trial
+from tuner.trial import Bench, Limits, TrialResult, launch_again, run_trial
 
 # A search is better off with twice the candidates than with intervals half as wide.
 _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5, narrow_looks=1)
-# A verified number is to hold later, too: each of its rounds sees some seconds of the machine.
-_VERIFY_RULES = LevelRules(min_s=1.5, max_s=2.0)
-# The share of the budget that the search may take; the rest is for verifying.
-_SEARCH_SHARE = 0.7
+# The shares of the budget at which the search ends, and the rounds of the finalists; the rest is for certifying.
+_SEARCH_SHARE, _VERIFY_SHARE = 0.7, 0.92
 # What a trial needs besides its launch to tell anything: the first load levels.
 _FIRST_LEVELS_S = 2.0
 
@@ -77,7 +75,7 @@ class ModelTuning:
         self._study = study
         self._began = time.monotonic() - study.spent_s
         job = shop.job
-        self._stopping = Stopping(budget_s=_SEARCH_SHARE * job.budget, trials=job.trials)
+        self._stopping = Stopping(budget_s=(_SEARCH_SHARE if job.verify else 1.0) * job.budget, trials=job.trials)
         self._bench = Bench(
             launcher=shop.launcher,
             repository=shop.repository,
@@ -89,27 +87,32 @@ class ModelTuning:
             gpus=shop.gpus,
             max_gpu_memory=job.max_gpu_memory,
         )
+        self._finals = ModelFinals(
+            job,
+            study,
+            self._bench,
+            shop.out.model(model.name) / "verified",
+            lambda until: self._limits(until=until),
+            shop.progress.note,
+        )
         self._outputs = OutputCheck(shop.out.model(model.name), study.identity, shop.progress.note)
 
     def run(self) -> str:
-        """Search, verify what was found, and explain it, if asked to. Returns why the search ended."""
-        ended = self._search()
-        self._verify(until=self._began + self._shop.job.budget)
-        if self._shop.job.explain:
+        """Search, verify and certify what was found, and explain it, if asked to. Returns why the search ended."""
+        job, ended = self._shop.job, self._search()
+        if job.verify:
+            self._finals.verify(until=self._began + _VERIFY_SHARE * job.budget)
+            self._finals.certify(until=self._began + job.budget)
+        if job.explain:
             explain(self._study, leave_out=self._leave_out, verify=self._verify_anew, progress=self._shop.progress)
         return ended
 
-    def _verify(self, *, until: float) -> None:
-        slo = self._bench.slo
-        rules = replace(_VERIFY_RULES, percentile=slo.percentile, slo=slo).to(self._shop.job.precision)
-        bench = replace(self._bench, rules=rules)
-        folder = self._shop.out.model(self._model.name) / "verified"
-        limits = self._limits(until=until)
-        verify(self._study, bench, folder, limits=limits, progress=self._shop.progress)
-
     def _verify_anew(self) -> None:
         """Verify what looks best since the explanation has launched more."""
-        self._verify(until=time.monotonic() + (1 - _SEARCH_SHARE) * self._shop.job.budget)
+        if self._shop.job.verify:
+            until = time.monotonic() + (1 - _SEARCH_SHARE) * self._shop.job.budget
+            self._finals.verify(until=until)
+            self._finals.certify(until=until)
 
     def _leave_out(self, wanted: Assignment, load: Concurrency | None) -> None:
         """Launch one more candidate, for the explanation."""
@@ -201,7 +204,7 @@ class ModelTuning:
         limits = self._limits(until=self._began + self._shop.job.budget)
         folder = self._shop.out.model(self._model.name) / "recorded"
         try:
-            with launched_again(self._bench, self._study.trials[0].config, folder, limits=limits) as session:
+            with launch_again(self._bench, self._study.trials[0].config, folder, limits=limits) as session:
                 self._outputs.record(session)
         except ServerError as error:
             raise TuningError(f"model {self._model.name!r} does not work as it is any more: {error}") from error

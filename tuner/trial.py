@@ -191,24 +191,13 @@ def run_trial(
 
 
 def measure_again(bench: Bench, config: str, load: Load, folder: Path, *, limits: Limits) -> OperatingPoint:
-    """Launch a config anew, and measure it under one load.
-
-    Args:
-        bench: As for the trials.
-        config: Its text.
-        load: What to offer.
-        folder: Where the server's log goes.
-        limits: On the launch and the first answer.
-
-    Raises:
-        ServerError: it failed this time.
-    """
-    with launched_again(bench, config, folder, limits=limits) as session:
+    """Launch a config anew, and measure it under one load; see `launch_again`."""
+    with launch_again(bench, config, folder, limits=limits) as session:
         return session.measure(load)
 
 
 @contextmanager
-def launched_again(bench: Bench, config: str, folder: Path, *, limits: Limits) -> Iterator[Session]:
+def launch_again(bench: Bench, config: str, folder: Path, *, limits: Limits) -> Iterator[Session]:
     """Launch a config anew, ready to be measured or asked.
 
     Args:

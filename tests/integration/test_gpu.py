@@ -128,7 +128,13 @@ parameters:
 def _job(repository: Path, **options: object) -> TuneJob:
     space = repository.parent / "space.yaml"
     space.write_text(_SPACE)
-    defaults = {"repository": repository, "space": str(space), "max_concurrency": 2, "server": "process"}
+    defaults = {
+        "repository": repository,
+        "space": str(space),
+        "max_concurrency": 2,
+        "server": "process",
+        "verify": False,
+    }
     return TuneJob.make({**defaults, **options})
 
 

@@ -46,6 +46,37 @@ def test_requests_that_hang_together_count_for_fewer() -> None:
     assert batches.verdict is Verdict.OPEN
 
 
+def launch(over: int, requests: int = 2_000, effect: float = 1.0) -> LimitTest:
+    return LimitTest(percentile="p99", limit_ms=10, requests=requests, over=over, design_effect=effect)
+
+
+def test_launches_that_agree_add_up() -> None:
+    assert launch(4).verdict is Verdict.HOLDS
+    assert launch(15).verdict is Verdict.OPEN
+    pooled = LimitTest.pooled([launch(15, effect=2), launch(15, effect=4)])
+    assert (pooled.requests, pooled.over, pooled.design_effect) == (4_000, 30, 3)
+    assert LimitTest.pooled([launch(15)] * 8).verdict is Verdict.HOLDS
+
+
+def test_launches_that_differ_count_for_less() -> None:
+    alike, unlike = [launch(15)] * 4, [launch(0), launch(0), launch(60), launch(0)]
+    assert LimitTest.pooled(unlike).over == LimitTest.pooled(alike).over
+    assert LimitTest.pooled(unlike).design_effect > 100
+    assert LimitTest.pooled(unlike).verdict is Verdict.OPEN
+
+
+def test_of_launches_at_the_limit_few_are_judged_to_hold() -> None:
+    rng = np.random.default_rng(0)
+    held = as_if_alike = 0
+    for _ in range(1_000):
+        # 1 % of requests over the limit on average, and from launch to launch some more or some less.
+        pooled = LimitTest.pooled([launch(int(rng.binomial(2_000, share))) for share in rng.gamma(2.0, 0.005, size=6)])
+        held += pooled.verdict is Verdict.HOLDS
+        as_if_alike += pooled.model_copy(update={"design_effect": 1.0}).verdict is Verdict.HOLDS
+    assert held < 40
+    assert as_if_alike > 200
+
+
 def test_all_of_several_limits_must_hold() -> None:
     assert together([]) is Verdict.HOLDS
     assert together([Verdict.HOLDS, Verdict.HOLDS]) is Verdict.HOLDS

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-import math
-
 import pytest
-from support.builders import interval, point, trial
+from support.builders import point, trial
 from support.nvml import GIB
 
 from tuner.errors import Cause
 from tuner.load.loads import Concurrency
 from tuner.measure.gpu_view import GpuMemory
-from tuner.search.recommend import ratio, recommend
+from tuner.measure.limit_test import LimitTest
+from tuner.search.recommend import is_certain, recommend
+from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
 
@@ -66,11 +66,56 @@ def test_the_baseline_can_be_the_best() -> None:
     assert found.gain.value == 1.0
 
 
-def test_a_ratios_interval_holds_both_uncertainties() -> None:
-    gain = ratio(interval(300, 0.03), interval(100, 0.04))
-    assert gain.value == pytest.approx(3.0)
-    assert math.log(gain.high / gain.value) == pytest.approx(0.05)
-    assert gain.low < gain.value < gain.high
+def _verified(
+    number: int, load: int, *rates: float, limits: tuple[LimitTest, ...] = (), choosing: int = 0
+) -> Verification:
+    rounds = tuple(point(load, rate, 20).model_copy(update={"limits": limits}) for rate in rates)
+    return Verification(trial=number, load=Concurrency(load), rounds=rounds, choosing=choosing)
+
+
+def _test(over: int, limit_ms: float = 25.0) -> tuple[LimitTest, ...]:
+    return (LimitTest(percentile="p99", limit_ms=limit_ms, requests=1_000, over=over, design_effect=1),)
+
+
+def test_the_best_is_one_that_was_verified() -> None:
+    trials = [trial(0, point(1, 100, 20)), trial(1, point(8, 300, 20)), trial(2, point(8, 900, 20))]
+    found = recommend(trials, SLO(), [_verified(1, 8, 280, 290, 285)])
+    assert found.best is not None
+    assert (found.best.trial.number, found.best.verified) == (1, True)
+
+
+def test_the_chosen_one_comes_before_one_that_lost_the_choice() -> None:
+    trials = [trial(0, point(1, 100, 20)), trial(1, point(8, 300, 20)), trial(2, point(8, 310, 20))]
+    lost, chosen = _verified(1, 8, 330, 340, choosing=2), _verified(2, 8, 320, 300, 310, choosing=1)
+    found = recommend(trials, SLO(), [lost, chosen])
+    assert found.best is not None
+    assert (found.best.trial.number, found.best.confirmed) == (2, True)
+    assert found.best.point.throughput.value == 305
+
+
+@pytest.mark.parametrize(("sure", "expected"), [(290, 1), (200, 2)])
+def test_to_hold_the_slo_for_sure_is_worth_some_throughput(sure: float, expected: int) -> None:
+    trials = [trial(0, point(1, 50, 20)), trial(1, point(8, sure, 20)), trial(2, point(8, 300, 24))]
+    verified = [_verified(1, 8, sure, sure, limits=_test(0)), _verified(2, 8, 300, 300, limits=_test(9))]
+    found = recommend(trials, LIMIT, verified)
+    assert found.best is not None
+    assert found.best.trial.number == expected
+    assert is_certain(found.best, LIMIT) is (expected == 1)
+
+
+def test_what_surely_breaks_the_slo_does_not_hold_it_whatever_its_mean() -> None:
+    trials = [trial(0, point(1, 50, 20)), trial(1, point(8, 300, 20))]
+    found = recommend(trials, LIMIT, [_verified(1, 8, 300, 300, limits=_test(40))])
+    assert found.best is not None
+    assert found.best.trial.number == 0
+
+
+def test_for_another_slo_all_that_was_measured_counts() -> None:
+    trials = [trial(0, point(1, 50, 20)), trial(1, point(8, 300, 20)), trial(2, point(8, 400, 28))]
+    verified = [_verified(1, 8, 290, 290, limits=_test(0))]
+    found = recommend(trials, SLO.parse(["p99=30ms"]), verified)
+    assert found.best is not None
+    assert found.best.trial.number == 2
 
 
 def test_what_takes_too_much_memory_of_a_gpu_is_neither_best_nor_on_the_front() -> None:

@@ -9,7 +9,10 @@ import pytest
 from support.builders import MLP, identity, ladders, point, space, trial
 
 from tuner.errors import Cause, JobError
+from tuner.load.loads import Concurrency, RequestRate
+from tuner.search.certified import CertifiedRate
 from tuner.search.study import Study
+from tuner.search.verification import Verification
 from tuner.space.candidate import Assignment
 
 
@@ -41,6 +44,34 @@ def test_what_is_stored_comes_back(database: Path) -> None:
         assert again.hypervolumes == pytest.approx((1500.0, 1500 + 5 * 100, 2000.0))
         assert again.spent_s == pytest.approx(18.0)
         assert again.identity == identity()
+
+
+def test_what_is_verified_anew_takes_the_place_of_what_was(database: Path) -> None:
+    built = space()
+    study = Study.create_or_resume(database, identity())
+    study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)
+    first = Verification(trial=0, load=Concurrency(1), rounds=(point(1, 90, 10),), numbers=(1,))
+    other = Verification(trial=0, load=Concurrency(2), failure="crashed: it is gone")
+    more = first.model_copy(update={"rounds": (*first.rounds, point(1, 95, 10)), "numbers": (1, 2)})
+    study.add_verified([first, other])
+    study.add_verified([more])
+    assert Study.load(database, "mlp").verified == (more, other)
+    assert study.launches == 1 + 2 + 1
+
+
+def test_a_certified_rate_is_that_of_what_is_best(database: Path) -> None:
+    built = space()
+    study = Study.create_or_resume(database, identity())
+    study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)
+    assert study.certified is None
+    rate = CertifiedRate(trial=0, load=Concurrency(1), point=point(RequestRate(80), 80, 12, kept_up=True))
+    study.certify(rate)
+    assert Study.load(database, "mlp").certified == rate
+    assert study.launches == 2
+    study.certify(CertifiedRate(trial=0, load=Concurrency(1), reason="there was no time left", launched=False))
+    assert study.launches == 1
+    study.add(trial(1, point(1, 300, 10), parameters=built.settle({"instance_group.count": 2})), built)
+    assert study.certified is None
 
 
 def test_several_models_share_the_database(database: Path) -> None:

@@ -3,11 +3,15 @@
 The rule of MLPerf LoadGen's early stopping: of n requests, k over the limit, the percentile p is within it when so few
 would be over by chance in 1 % of cases at most, were it just at the limit: P(Binomial(n, 1 - p) <= k) <= 0.01. So p99
 holds from 459 requests on with none over, from 662 with one. The mirror rule says early that it does not hold.
+
+Requests of several launches are no more independent than those of one: a machine is quicker in one minute than in the
+next. So launches are taken as clusters, and what differs between them makes their requests count for less (Kish 1965),
+all the more so as few launches tell of it (Korn and Graubard 1998).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from pydantic import Field
@@ -48,7 +52,38 @@ class LimitTest(Record):
     @property
     def verdict(self) -> Verdict:
         """By the binomial test, of as many requests as are independent."""
-        return judge(self.requests / self.design_effect, self.over / self.design_effect, 1 - share_of(self.percentile))
+        return judge(self.requests / self.design_effect, self.over / self.design_effect, self.allowed)
+
+    @property
+    def allowed(self) -> float:
+        """The share of requests that may be over."""
+        return 1 - share_of(self.percentile)
+
+    @classmethod
+    def added(cls, tests: Sequence[LimitTest]) -> LimitTest:
+        """What several measurements of one launch say together of the limit that all of them were tested for."""
+        requests, over = sum(test.requests for test in tests), sum(test.over for test in tests)
+        effect = sum(test.design_effect * test.requests for test in tests) / requests if requests else 1.0
+        return tests[0].model_copy(update={"requests": requests, "over": over, "design_effect": effect})
+
+    @classmethod
+    def pooled(cls, launches: Sequence[LimitTest]) -> LimitTest:
+        """The same of several launches."""
+        added = cls.added(launches)
+        effect = max(added.design_effect, _between(launches, added.requests, added.over))
+        return added.model_copy(update={"design_effect": effect})
+
+
+def _between(launches: Sequence[LimitTest], requests: int, over: int) -> float:
+    """The design effect of launches as clusters: the variance between them over that of independent requests."""
+    count = len(launches)
+    if count < 2 or not 0 < over < requests:
+        return 1.0
+    share = over / requests
+    squares = sum((test.over - share * test.requests) ** 2 for test in launches)
+    variance = squares * count / (count - 1) / (requests * share * (1 - share))
+    few, many = (float(special.stdtrit(freedom, 0.975)) for freedom in (count - 1, requests - 1))
+    return variance * (few / many) ** 2
 
 
 def judge(requests: float, over: float, allowed: float) -> Verdict:

@@ -21,10 +21,17 @@ from tuner.report.files import BEST_CONFIG, config_diff
 from tuner.report.front_table import front_legend, front_reasons, front_table
 from tuner.report.pull_bar import PullBar
 from tuner.report.why import effect_in_words
-from tuner.report.words import gain_in_words, latency, point_in_words, rate, what_is_asked
+from tuner.report.words import (
+    certified_in_words,
+    gain_in_words,
+    latency,
+    point_in_words,
+    rate,
+    what_is_asked,
+)
 from tuner.search.effects import field_effects
-from tuner.search.front import excess_memory
-from tuner.search.recommend import Recommendation, recommend
+from tuner.search.front import TrialPoint, excess_memory
+from tuner.search.recommend import Recommendation, is_certain, recommend
 from tuner.search.study import Study
 from tuner.servers.docker_pull import Pull
 from tuner.slo import SLO
@@ -157,15 +164,27 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     if not found.best:
         console.print(f"[red]no candidate {what_is_asked(slo)}[/]", highlight=False)
         return
-    console.print(f"best:     {point_in_words(found.best.point, slo.percentile)}", highlight=False)
+    best = f"best:     {point_in_words(found.best.point, slo.percentile)}"
+    console.print(f"{best}{_caveat(found.best, slo)}", highlight=False, soft_wrap=True)
     if found.gain:
         console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]", highlight=False)
     if effects := field_effects(outcome.study, found.best):
         lines = [f"  {effect_in_words(effect, slo.percentile)}" for effect in effects]
         console.print("changes:", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
+    if certified := outcome.study.certified:
+        console.print(f"rate:     {escape(certified_in_words(certified, slo))}", highlight=False, soft_wrap=True)
     if diff := config_diff(outcome.study, found.best):
         console.print(Syntax(diff, "diff", theme="ansi_dark", background_color="default"))
     else:
         console.print("No candidate beats the config as it is.")
     deploy = outcome.folder.model(outcome.model) / BEST_CONFIG
     console.print(f"deploy:   {deploy}", highlight=False, soft_wrap=True)
+
+
+def _caveat(best: TrialPoint, slo: SLO) -> str:
+    """What is to be known of a number that is not as sure as it could be."""
+    if not best.verified:
+        return " [yellow](not verified: the best of many single measurements, likely too good)[/]"
+    if slo.root and not is_certain(best, slo):
+        return f" [yellow](verified; whether {slo} holds is not sure: it is near, or requests were few)[/]"
+    return ""

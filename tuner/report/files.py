@@ -15,13 +15,14 @@ from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
 from tuner.models.diff import unified_diff
 from tuner.report.points_csv import MACHINE_COLUMNS, doubts_cell, machine_cells
-from tuner.report.points_json import interval_json, point_json
+from tuner.report.points_json import interval_json, load_json, point_json
 from tuner.report.why import effect_in_words, why_in_words
-from tuner.report.words import gain_in_words, point_in_words
+from tuner.report.words import certified_in_words, gain_in_words, point_in_words
 from tuner.run_folder import RunFolder
+from tuner.search.certified import CertifiedRate
 from tuner.search.effects import FieldEffect, field_effects
 from tuner.search.front import TrialPoint, points_of
-from tuner.search.recommend import Recommendation
+from tuner.search.recommend import Recommendation, is_certain
 from tuner.search.study import Study
 from tuner.slo import PERCENTILES, SLO
 
@@ -59,6 +60,8 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
             "config": BEST_CONFIG,
             "gain": {"throughput": gain and interval_json(gain)},
             "fields": [_effect_json(effect, study.identity.slo) for effect in field_effects(study, best)],
+            "slo_certain": None if not recommendation.slo.root else is_certain(best, recommendation.slo),
+            **_certified_json(study.certified),
         },
         "budget": {
             "wall_s": round(study.spent_s, 1),
@@ -96,10 +99,12 @@ def trials_csv(study: Study) -> str:
 
 def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None, slo: SLO) -> str:
     """The config to deploy, with a comment on top that says what it was measured to do, and for which limit."""
+    certified = study.certified
     lines = [
         f"trial {best.trial.number} of {len(study.trials)} for model {study.identity.model}",
         f"{'verified' if best.verified else 'measured'} {point_in_words(best.point, slo.percentile)}; SLO: {slo}",
         f"gain {gain_in_words(gain)}" if gain else "",
+        certified_in_words(certified, slo) if certified and certified.point and slo == study.identity.slo else "",
         f"on {study.identity.machine}, {study.identity.server}",
     ]
     comment = "".join(f"{_PROVENANCE}{line}\n" for line in lines if line)
@@ -135,6 +140,13 @@ def _effect_json(effect: FieldEffect, slo: SLO) -> dict[str, Any]:
         "trial": effect.trial and effect.trial.number,
         "why": effect_in_words(effect, slo.percentile),
     }
+
+
+def _certified_json(certified: CertifiedRate | None) -> dict[str, Any]:
+    """The rate that was certified, or why there is none; nothing of either where nobody tried."""
+    point = certified.point if certified else None
+    rate = point and {**load_json(point.load), **point_json(point, verified=True)}
+    return {"certified_rate": rate, "not_certified": certified and certified.reason}
 
 
 def _row(point: OperatingPoint) -> Mapping[str, Any]:

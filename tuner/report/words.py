@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
+from tuner.search.certified import CertifiedRate
 from tuner.slo import SLO, Percentile
 
 
@@ -44,6 +45,14 @@ def doubts_in_words(point: OperatingPoint) -> Iterator[str]:
 def what_is_asked(slo: SLO) -> str:
     """What a best config does: `holds p99 <= 25 ms`, or, without a limit, `answers every request`."""
     return f"holds {slo}" if slo.root else "answers every request"
+
+
+def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
+    """What became of the certified rate: `certified 2,310 requests/s of Poisson arrivals within p99 <= 40 ms`."""
+    if certified.point is None:
+        return f"not certified: {certified.reason}"
+    within = f" within {slo}" if slo.root else ""
+    return f"certified {rate(certified.point.load.level)} requests/s of Poisson arrivals{within}"
 
 
 def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:

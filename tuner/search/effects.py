@@ -13,7 +13,8 @@ from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint, points_of
-from tuner.search.recommend import best_point, holds, ratio
+from tuner.search.gain import ratio
+from tuner.search.recommend import best_point, holds
 from tuner.search.study import Study
 from tuner.search.verification import Verification
 from tuner.slo import SLO

@@ -18,11 +18,13 @@ class TrialPoint:
 
     Attributes:
         verified: Whether it was measured again, on launches of its own.
+        confirmed: Whether that was after it had been chosen, so that what it says owes nothing to the choice.
     """
 
     trial: TrialResult
     point: OperatingPoint
     verified: bool = False
+    confirmed: bool = False
 
     def latency_ms(self, percentile: Percentile) -> float:
         """The latency at a percentile."""
@@ -30,15 +32,22 @@ class TrialPoint:
 
 
 def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tuple[TrialPoint, ...]:
-    """A trial's operating points that answered all of their requests; what was verified says it anew."""
+    """A trial's operating points that answered all of their requests; what was verified says it anew.
+
+    They come in order of load, and with those loads that were only verified.
+    """
     anew = {each.load: each for each in verified if each.trial == trial.number}
-    points = []
+    measured: list[tuple[OperatingPoint | None, Verification | None]] = []
     for point in trial.curve:
-        again = anew.get(point.load)
-        told = again.point if again else point
-        if told and told.errors == 0:
-            points.append(TrialPoint(trial, told, verified=again is not None))
-    return tuple(points)
+        again = anew.pop(point.load, None)
+        measured.append((again.point if again else point, again))
+    measured += [(again.point, again) for again in anew.values()]
+    points = [
+        TrialPoint(trial, told, verified=again is not None, confirmed=again is not None and again.confirms)
+        for told, again in measured
+        if told and told.errors == 0
+    ]
+    return tuple(sorted(points, key=lambda each: each.point.load.level))
 
 
 def usable_points(

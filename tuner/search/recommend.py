@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tuner.measure.limit_test import Verdict
 from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint, pareto_front, points_of, usable_points
+from tuner.search.gain import paired_ratio, pairs_of, ratio
 from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
+
+# What throughput counts for where a test does not show that the SLO holds, and where only luck may have made it high.
+_UNSURE, _UNCONFIRMED = 0.8, 0.85
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,42 @@ def recommend(
 ) -> Recommendation:
     """Read a recommendation off the trials of a study, of which the first is the baseline.
 
-    Of a point that was verified counts what the verification says. A trial that took more than `max_gpu_memory` bytes
-    of a GPU is neither best nor on the front.
+    Of a point that was verified counts what the verification says, and where any was for this SLO and holds it, the
+    best is one of those. A trial that took more than `max_gpu_memory` bytes of a GPU is neither best nor on the front.
     """
-    baseline = best_point([point for trial in trials[:1] for point in points_of(trial, verified)], slo)
+    own = [point for trial in trials[:1] for point in points_of(trial, verified)]
     points = usable_points(trials, verified, max_gpu_memory)
-    best = best_point(points, slo)
-    gain = ratio(best.point.throughput, baseline.point.throughput) if best and baseline else None
+    baseline, best = (best_verified(some, slo) or best_point(some, slo) for some in (own, points))
+    gain = _gain(best, baseline, verified) if best and baseline else None
     return Recommendation(slo, baseline, best, gain, pareto_front(points, slo.percentile))
+
+
+def best_verified(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
+    """The best of what was measured again for this SLO, and holds it; None without any.
+
+    It has the highest throughput, but one of which it is not sure that it holds the SLO must give a quarter more, and
+    one that was not measured after it had been chosen some more, too. Intervals over few launches are too wide to tell
+    rivals by.
+    """
+    asked = set(slo.limits)
+    verified = (each for each in points if each.verified and holds(each, slo))
+    of_this = [each for each in verified if {(test.percentile, test.limit_ms) for test in each.point.limits} == asked]
+    return max(of_this, key=lambda each: _worth(each, slo), default=None)
+
+
+def _worth(each: TrialPoint, slo: SLO) -> float:
+    sure, confirmed = 1.0 if is_certain(each, slo) else _UNSURE, 1.0 if each.confirmed else _UNCONFIRMED
+    return sure * confirmed * each.point.throughput.value
+
+
+def _gain(best: TrialPoint, baseline: TrialPoint, verified: Sequence[Verification]) -> Interval:
+    """From the rounds in which both ran side by side, where there are any."""
+    if best == baseline:
+        return Interval(value=1.0, low=1.0, high=1.0)
+    rounds = {(each.trial, each.load): each for each in verified}
+    above, below = (rounds.get((each.trial.number, each.point.load)) for each in (best, baseline))
+    pairs = pairs_of(above, below) if above and below else ()
+    return paired_ratio(pairs) if len(pairs) > 1 else ratio(best.point.throughput, baseline.point.throughput)
 
 
 def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
@@ -59,13 +91,11 @@ def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     return min(rivals, key=lambda p: p.latency_ms("p99"))
 
 
+def is_certain(point: TrialPoint, slo: SLO) -> bool:
+    """Whether a test says that a point keeps every limit; else it is what was measured that says so."""
+    return point.point.verdict(slo) is Verdict.HOLDS
+
+
 def holds(point: TrialPoint, slo: SLO) -> bool:
-    """Whether a point keeps every limit."""
-    return point.point.holds(slo)
-
-
-def ratio(above: Interval, below: Interval) -> Interval:
-    """The ratio of two independent measurements, with its 95 % interval by the delta method on the logarithm."""
-    value = above.value / below.value
-    spread = math.hypot(above.relative_half_width, below.relative_half_width)
-    return Interval(value=value, low=value * math.exp(-spread), high=value * math.exp(spread))
+    """Whether a point keeps every limit: by what was measured, unless a test says that it surely does not."""
+    return point.point.holds(slo) and point.point.verdict(slo) is not Verdict.BREAKS

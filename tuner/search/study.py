@@ -15,6 +15,7 @@ from tuner.errors import JobError
 from tuner.machine import Machine
 from tuner.measure.record import Record
 from tuner.models.config import ModelConfig
+from tuner.search.certified import CertifiedRate
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
 from tuner.search.objectives import DIRECTIONS, as_optuna_trial
 from tuner.search.quiet import quiet_optuna
@@ -29,6 +30,7 @@ from tuner.trial import TrialResult
 _IDENTITY = "identity"
 _RESULT = "result"
 _VERIFIED = "verified"
+_CERTIFIED = "certified"
 _HYPERVOLUME = "hypervolume"
 
 
@@ -126,14 +128,29 @@ class Study:
         return tuple(Verification.model_validate_json(text) for text in stored)
 
     def add_verified(self, new: Sequence[Verification]) -> None:
-        """Record what was measured again, in one write."""
-        stored = self._study.user_attrs.get(_VERIFIED, [])
-        self._study.set_user_attr(_VERIFIED, [*stored, *(each.model_dump_json() for each in new)])
+        """Record what was measured again, in one write; it takes the place of what was known of the same point."""
+        told = {(each.trial, each.load): each for each in (*self.verified, *new)}
+        self._study.set_user_attr(_VERIFIED, [each.model_dump_json() for each in told.values()])
+
+    @property
+    def certified(self) -> CertifiedRate | None:
+        """The rate that was certified for what is best, or why none was; None when nobody tried."""
+        stored, best = self._study.user_attrs.get(_CERTIFIED), self.recommendation.best
+        told = CertifiedRate.model_validate_json(stored) if stored else None
+        # What was certified before a resumed search found better is of another config.
+        same = told and best and (told.trial, told.load) == (best.trial.number, best.point.load)
+        return told if same else None
+
+    def certify(self, rate: CertifiedRate) -> None:
+        """Record the rate that was certified, or that none was."""
+        self._study.set_user_attr(_CERTIFIED, rate.model_dump_json())
 
     @property
     def launches(self) -> int:
-        """How often a server was launched: for trials, and to verify."""
-        return len(self._trials) + sum(max(1, len(each.rounds)) for each in self.verified)
+        """How often a server was launched: for trials, to verify, and to certify."""
+        verifying = sum(max(1, len(each.rounds)) for each in self.verified)
+        certified = self.certified
+        return len(self._trials) + verifying + (1 if certified and certified.launched else 0)
 
     @property
     def recommendation(self) -> Recommendation:

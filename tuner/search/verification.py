@@ -17,6 +17,7 @@ from tuner.measure.client_view import ClientView
 from tuner.measure.doubts import doubts_together
 from tuner.measure.gpu_view import usage_together
 from tuner.measure.histogram import Histogram
+from tuner.measure.limit_test import LimitTest
 from tuner.measure.machine_load import loads_together
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval, Record
@@ -32,18 +33,42 @@ class Verification(Record):
         trial: Which trial's config.
         load: Under which load.
         rounds: One point a launch, in order of time; none when it failed.
-        failure: Why it did, in one line.
+        numbers: In which round of all each was, so that what ran side by side can be compared.
+        choosing: How many of them, the first ones, had a say in what is best; no later one had.
+        failure: Why it failed, in one line.
     """
 
     trial: int
     load: Load
     rounds: tuple[OperatingPoint, ...] = ()
+    numbers: tuple[int, ...] = ()
+    choosing: int = 0
     failure: str | None = None
 
     @property
+    def confirming(self) -> tuple[OperatingPoint, ...]:
+        """The rounds after it was chosen."""
+        return self.rounds[self.choosing :]
+
+    @property
+    def limits(self) -> tuple[LimitTest, ...]:
+        """The tests of all rounds together, each of which was for the same limits."""
+        return _all_limits(self.rounds)
+
+    @property
+    def confirms(self) -> bool:
+        """Whether there are any."""
+        return bool(self.confirming)
+
+    @property
     def point(self) -> OperatingPoint | None:
-        """What the rounds say together; None when it failed."""
-        return None if self.failure or not self.rounds else _together(self.rounds)
+        """What the rounds that had no say in the choice tell together, or else all of them; None when it failed.
+
+        Limits are tested with all rounds: a test that asks for more than an estimate is not fooled by a choice.
+        """
+        if self.failure or not self.rounds:
+            return None
+        return _together(self.confirming or self.rounds).model_copy(update={"limits": self.limits})
 
 
 def _together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
@@ -68,6 +93,11 @@ def _together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
         doubts=doubts_together([point.doubts for point in rounds]),
         discarded=doubts_together([point.discarded for point in rounds]),
     )
+
+
+def _all_limits(rounds: Sequence[OperatingPoint]) -> tuple[LimitTest, ...]:
+    """Of all rounds together."""
+    return tuple(LimitTest.pooled(tests) for tests in zip(*(point.limits for point in rounds), strict=True))
 
 
 def _mean(intervals: Sequence[Interval]) -> Interval:

@@ -1,0 +1,289 @@
+"""How far a recommendation is to be trusted: simulated tunings whose truth is known.
+
+Each run has a family of candidates, drawn at random: closed loops on a batcher whose batches take a fixed time and
+some more for each request in them, so that throughput and latency rise with the load; the best of them lie within some
+percent of each other, and near the SLO. Each launch is quicker or slower than the next by `--noise` (log-normal, on
+throughput and latency alike), and within a launch, requests differ, too. The search launches each candidate once; a
+single-shot pick takes the best of its numbers, and the finalists are what `tuner.finals` makes of them. What both
+recommend is then measured again, in many launches of 60 s. Prints, over all runs, the median of what was reported over
+what was measured again, how many picks then break the SLO, what they give of the best possible, and the launches spent.
+
+    python benchmarks/picks.py [--runs 40] [--noise 0.08] [--budget 600]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tuner.finals.verify import Terms, verify
+from tuner.load.loads import Concurrency, Load
+from tuner.measure.client_view import ClientView
+from tuner.measure.limit_test import LimitTest
+from tuner.measure.points import OperatingPoint
+from tuner.measure.record import Interval
+from tuner.measure.sweep import in_order_of_load, sweep
+from tuner.search.front import TrialPoint
+from tuner.search.recommend import Recommendation, recommend
+from tuner.slo import PERCENTILES, SLO, share_of
+from tuner.trial import TrialResult
+
+LIMIT = SLO({"p99": 25.0})
+CANDIDATES = 24
+# Seconds that a level of the search, a round of the finalists, and a launch take.
+SWEEP_S, ROUND_S, LAUNCH_S = 1.0, 2.0, 2.0
+# The share of the budget that is left when the search is over.
+FINALS_SHARE = 0.25
+AGAIN, AGAIN_S = 25, 60.0
+# Standard deviations of a normal distribution from its median to its p99.
+Z99 = 2.326
+# Batch-mates end together: so many requests tell as much as one would.
+DESIGN_EFFECT = 4.0
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """What a candidate truly is.
+
+    Attributes:
+        fixed_ms: Time of a batch of any size.
+        item_ms: Time that each request in it adds.
+        largest: The largest batch.
+        tail: The p99 of a request's latency over its median, as a logarithm.
+    """
+
+    fixed_ms: float
+    item_ms: float
+    largest: int
+    tail: float
+
+    def throughput(self, concurrency: int) -> float:
+        """Requests a second."""
+        batch = min(concurrency, self.largest)
+        return batch / (self.fixed_ms + self.item_ms * batch) * 1e3
+
+    def median_ms(self, concurrency: int) -> float:
+        """Of the latency, by Little's law."""
+        return concurrency / self.throughput(concurrency) * 1e3
+
+    def p99_ms(self, concurrency: int, noise: float) -> float:
+        """Of the latency of all requests of many launches."""
+        return self.median_ms(concurrency) * math.exp(Z99 * math.hypot(self.tail / Z99, noise))
+
+
+class Machine:
+    """Measures candidates, each launch with a speed of its own.
+
+    Args:
+        noise: Standard deviation of the speed's logarithm from launch to launch.
+    """
+
+    def __init__(self, noise: float, rng: np.random.Generator) -> None:
+        self._noise, self._rng = noise, rng
+        self.wall_s = 0.0
+        self.launches = 0
+
+    def launch(self, batcher: Batcher) -> Callable[[Load, float], OperatingPoint]:
+        """A server of a candidate; what it returns measures it under a load for some seconds."""
+        speed = math.exp(self._noise * self._rng.standard_normal())
+        self.launches += 1
+        self.wall_s += LAUNCH_S
+
+        def measure(load: Load, seconds: float) -> OperatingPoint:
+            self.wall_s += seconds
+            return self._point(batcher, int(load.level), speed, seconds)
+
+        return measure
+
+    def _point(self, batcher: Batcher, concurrency: int, speed: float, seconds: float) -> OperatingPoint:
+        true = batcher.throughput(concurrency) * speed
+        requests = max(20, round(true * seconds))
+        independent = max(5, round(requests / DESIGN_EFFECT))
+        per_s = true * (1 + self._rng.standard_normal() / math.sqrt(independent) / 2)
+        half = per_s / math.sqrt(independent)
+        spread = batcher.tail / Z99
+        latency_ms = batcher.median_ms(concurrency) / speed * np.exp(spread * self._rng.standard_normal(independent))
+        values = {name: float(np.quantile(latency_ms, share_of(name))) for name in PERCENTILES}
+        return OperatingPoint(
+            load=Concurrency(concurrency),
+            throughput=Interval(value=per_s, low=per_s - half, high=per_s + half),
+            latency_ms={name: Interval(value=v, low=0.95 * v, high=1.05 * v) for name, v in values.items()},
+            requests=requests,
+            errors=0,
+            window_s=seconds,
+            client=ClientView(cpu=0.1),
+            limits=tuple(
+                LimitTest(
+                    percentile=name,
+                    limit_ms=limit_ms,
+                    requests=requests,
+                    over=round(float(np.mean(latency_ms > limit_ms)) * requests),
+                    design_effect=DESIGN_EFFECT,
+                )
+                for name, limit_ms in LIMIT.limits
+            ),
+        )
+
+
+def family(rng: np.random.Generator) -> list[Batcher]:
+    """Candidates of which the best are close, the user's own config first, which does not batch."""
+    drawn = [
+        Batcher(
+            rng.uniform(2.0, 6.0), rng.uniform(0.25, 0.40), int(rng.choice([8, 16, 32, 64])), rng.uniform(0.15, 0.5)
+        )
+        for _ in range(CANDIDATES - 1)
+    ]
+    return [Batcher(1.2, 0.4, 1, 0.3), *drawn]
+
+
+def search(machine: Machine, candidates: Sequence[Batcher]) -> list[TrialResult]:
+    """One launch of each candidate, under rising load."""
+    trials = []
+    for number, batcher in enumerate(candidates):
+        measure = machine.launch(batcher)
+        points = sweep(lambda load, measure=measure: measure(load, SWEEP_S), slo=LIMIT, max_concurrency=256)  # type: ignore[misc]
+        trials.append(
+            TrialResult(
+                number=number,
+                parameters={},
+                config="",
+                effective_config=None,
+                curve=in_order_of_load(points),
+                failure=None,
+                launch_s=LAUNCH_S,
+                first_answer_s=0.01,
+                wall_s=1.0,
+            )
+        )
+    return trials
+
+
+def finals(
+    machine: Machine, candidates: Sequence[Batcher], trials: Sequence[TrialResult], seconds: float, seed: int
+) -> Recommendation:
+    """What the finalists say, in so many seconds."""
+
+    def again(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
+        del number  # Every launch is another.
+        return machine.launch(candidates[trial.number])(load, ROUND_S)
+
+    until = machine.wall_s + seconds
+    terms = Terms(slo=LIMIT, until=until, launch_s=LAUNCH_S + ROUND_S, seed=seed, now=lambda: machine.wall_s)
+    return recommend(trials, LIMIT, verify(trials, again, terms))
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A recommendation, and what became of it.
+
+    Attributes:
+        overstated: Reported throughput over that measured again.
+        over: The share of requests over the limit, measured again.
+        of_best: Its throughput over that of the best candidate and load that truly hold the SLO.
+        launches: Spent on it after the search.
+        gain_covers: Whether the true gain lies in the reported interval.
+    """
+
+    overstated: float
+    over: float
+    of_best: float
+    launches: int
+    gain_covers: bool
+
+
+def judged(
+    found: Recommendation, candidates: Sequence[Batcher], noise: float, rng: np.random.Generator, launches: int
+) -> Pick | None:
+    """Measure a recommendation again; None when there is none."""
+    if found.best is None or found.baseline is None or found.gain is None:
+        return None
+    again = [_measured_again(each, candidates, noise, rng) for each in (found.best, found.baseline)]
+    (throughput, over), (baseline, _) = again
+    return Pick(
+        overstated=found.best.point.throughput.value / throughput,
+        over=over,
+        of_best=throughput / best_possible(candidates, noise),
+        launches=launches,
+        gain_covers=found.gain.low <= throughput / baseline <= found.gain.high,
+    )
+
+
+def _measured_again(
+    pick: TrialPoint, candidates: Sequence[Batcher], noise: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Mean throughput, and the share of all requests over the limit, of launches of a minute each."""
+    machine, batcher = Machine(noise, rng), candidates[pick.trial.number]
+    points = [machine.launch(batcher)(pick.point.load, AGAIN_S) for _ in range(AGAIN)]
+    requests = sum(p.requests for p in points)
+    over = sum(test.over for p in points for test in p.limits)
+    return fmean(p.throughput.value for p in points), over / requests
+
+
+def best_possible(candidates: Sequence[Batcher], noise: float) -> float:
+    """The highest throughput that truly holds the SLO, over all launches."""
+    (limit_ms,) = LIMIT.root.values()
+    return max(b.throughput(c) for b in candidates for c in range(1, 257) if b.p99_ms(c, noise) <= limit_ms)
+
+
+def simulate(runs: int, noise: float, budget_s: float, seed: int = 0) -> tuple[list[Pick], list[Pick]]:
+    """The single-shot picks and the finalists' of so many runs."""
+    single, verified = [], []
+    for run in range(runs):
+        rng = np.random.default_rng([seed, run])
+        candidates, machine = family(rng), Machine(noise, rng)
+        trials = search(machine, candidates)
+        launched = machine.launches
+        if pick := judged(recommend(trials, LIMIT), candidates, noise, rng, 0):
+            single.append(pick)
+        found = finals(machine, candidates, trials, FINALS_SHARE * budget_s, run)
+        if pick := judged(found, candidates, noise, rng, machine.launches - launched):
+            verified.append(pick)
+    return single, verified
+
+
+def overstatement(picks: Sequence[Pick]) -> float:
+    """The median share by which throughput is overstated."""
+    return median(pick.overstated for pick in picks) - 1
+
+
+def broken(picks: Sequence[Pick]) -> int:
+    """How many break the SLO when they are measured again."""
+    return sum(pick.over > 1 - share_of(LIMIT.percentile) for pick in picks)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--noise", type=float, default=0.08)
+    parser.add_argument("--budget", type=float, default=600.0, help="seconds")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("", "runs", "overstated", "break the SLO", "of the best", "gain covered", "launches"):
+        table.add_column(column, justify="right")
+    for name, picks in zip(
+        ("single shot", "finalists"), simulate(asked.runs, asked.noise, asked.budget, asked.seed), strict=True
+    ):
+        table.add_row(
+            name,
+            str(len(picks)),
+            f"{overstatement(picks):+.1%}",
+            str(broken(picks)),
+            f"{median(pick.of_best for pick in picks):.1%}",
+            f"{fmean(pick.gain_covers for pick in picks):.0%}",
+            f"{median(pick.launches for pick in picks):g}",
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

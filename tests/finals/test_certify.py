@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.builders import point
+from support.closed_loop import Batcher
+from support.simulated_engine import SimulatedEngine
+
+from tuner.finals.certify import certify, is_certified
+from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.measure.level import measure_level
+from tuner.measure.limit_test import LimitTest, Verdict
+from tuner.measure.points import OperatingPoint
+from tuner.measure.rules import LevelRules
+from tuner.slo import NO_LIMIT, SLO
+
+LIMIT = SLO.parse(["p99=20ms"])
+
+
+class Server:
+    """Keeps up with rates to one limit, and holds the SLO to another; each level takes two seconds."""
+
+    def __init__(self, *, keeps_up: float, holds: float, requests: int = 5_000) -> None:
+        self._keeps_up, self._holds, self._requests = keeps_up, holds, requests
+        self.rates: list[float] = []
+
+    @property
+    def wall_s(self) -> float:
+        return 2.0 * len(self.rates)
+
+    def measure(self, load: Load) -> OperatingPoint:
+        self.rates.append(load.level)
+        holds = load.level <= self._holds
+        test = LimitTest(
+            percentile="p99",
+            limit_ms=20.0,
+            requests=self._requests,
+            over=0 if holds else self._requests // 10,
+            design_effect=1,
+        )
+        told = point(load, load.level, 10 if holds else 40, kept_up=load.level <= self._keeps_up)
+        return told.model_copy(update={"limits": (test,)})
+
+    def certify(self, *, slo: SLO = LIMIT, within_s: float = 60.0) -> OperatingPoint | None:
+        return certify(self.measure, 1_000, slo=slo, until=within_s, now=lambda: self.wall_s)
+
+
+@pytest.mark.parametrize(("keeps_up", "holds"), [(900, 2_000), (2_000, 700), (930, 940), (560, 480)])
+def test_the_highest_rate_that_holds_is_closed_in_on(keeps_up: float, holds: float) -> None:
+    server = Server(keeps_up=keeps_up, holds=holds)
+    found = server.certify()
+    assert found is not None
+    assert 0.9 * min(keeps_up, holds) < found.load.level <= min(keeps_up, holds)
+    assert len(server.rates) <= 6
+
+
+def test_it_may_be_none() -> None:
+    server = Server(keeps_up=10, holds=10)
+    assert server.certify() is None
+    assert len(server.rates) == 6
+
+
+def test_without_an_slo_it_is_enough_to_keep_up() -> None:
+    found = Server(keeps_up=850, holds=0).certify(slo=NO_LIMIT)
+    assert found is not None
+    assert 780 < found.load.level <= 850
+
+
+def test_when_the_time_is_up_the_best_so_far_counts() -> None:
+    server = Server(keeps_up=2_000, holds=2_000)
+    found = server.certify(within_s=2.0)
+    assert found is not None
+    assert server.rates == [900]
+
+
+def test_a_rate_is_offered_again_until_a_test_can_tell() -> None:
+    server = Server(keeps_up=2_000, holds=905, requests=200)
+    found = server.certify(within_s=6.0)
+    assert found is not None
+    # 459 requests are needed, and each level gives 200.
+    assert server.rates == [900, 900, 900]
+    assert found.limits[0].requests == 600
+    assert found.verdict(LIMIT) is Verdict.HOLDS
+
+
+def test_what_is_not_sure_is_not_certified() -> None:
+    server = Server(keeps_up=2_000, holds=2_000, requests=100)
+    assert server.certify(within_s=6.0) is None
+
+
+def test_failed_requests_certify_nothing() -> None:
+    good = point(RequestRate(5), kept_up=True)
+    assert is_certified(good, NO_LIMIT)
+    assert not is_certified(good.model_copy(update={"errors": 1}), NO_LIMIT)
+    assert not is_certified(point(Concurrency(4)), NO_LIMIT)
+
+
+def test_of_a_server_whose_queue_is_real_the_rate_is_below_its_capacity() -> None:
+    engine = SimulatedEngine(Batcher(5.0, item_ms=0.3, largest=16), np.random.default_rng(0))
+    capacity, slo = 16 / 9.8 * 1e3, SLO.parse(["p99=30ms"])
+    rules = LevelRules(min_s=2.0, max_s=4.0, slo=slo)
+
+    def measure(load: Load) -> OperatingPoint:
+        return measure_level(engine, load, statistics=None, health=lambda: None, rules=rules)
+
+    found = certify(measure, capacity, slo=slo, until=1.0, now=lambda: 0.0)
+    assert found is not None
+    assert 0.7 * capacity < found.load.level < capacity
+    assert found.verdict(slo) is Verdict.HOLDS
+    assert found.latency_ms["p99"].value <= 30

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+from support.builders import point, trial
+
+from tuner.errors import Cause
+from tuner.load.loads import Concurrency
+from tuner.search.contenders import Contender, contenders
+from tuner.slo import SLO
+
+LIMIT = SLO.parse(["p99=25ms"])
+TRIALS = [
+    trial(0, point(1, 100, 10)),
+    trial(1, point(8, 300, 20), point(16, 400, 30)),
+    trial(2, point(8, 350, 20)),
+    trial(3, point(8, 900, 20), failure=Cause.CRASHED),
+    trial(4, point(8, 900, 90)),
+]
+
+
+def test_each_trial_has_one_the_best_first() -> None:
+    assert [(each.trial.number, each.load, each.throughput) for each in contenders(TRIALS, LIMIT)] == [
+        (2, Concurrency(8), 350),
+        (1, Concurrency(8), 300),
+        (0, Concurrency(1), 100),
+    ]
+    assert [each.trial.number for each in contenders(TRIALS, SLO())] == [4, 1, 2, 0]
+
+
+def test_less_load_gives_what_the_curve_says_there() -> None:
+    whole = Contender(TRIALS[1], Concurrency(16), 400)
+    lower = whole.lower(0.75, throughput=360)
+    assert lower is not None
+    assert lower.load == Concurrency(12)
+    # The curve says 350 there, and turned out to give nine tenths of what it says.
+    assert lower.throughput == pytest.approx(315)
+
+
+def test_below_the_curve_throughput_falls_with_the_load() -> None:
+    lower = Contender(TRIALS[1], Concurrency(8), 300).lower(0.5, throughput=300)
+    assert lower is not None
+    assert lower.load == Concurrency(4)
+    assert lower.throughput == pytest.approx(150)
+
+
+def test_a_share_near_one_is_at_least_one_request_less() -> None:
+    lower = Contender(TRIALS[1], Concurrency(8), 300).lower(0.99, throughput=300)
+    assert lower is not None
+    assert lower.load == Concurrency(7)
+
+
+def test_below_one_request_there_is_nothing() -> None:
+    assert Contender(TRIALS[0], Concurrency(1), 100).lower(0.5, throughput=100) is None

@@ -1,0 +1,95 @@
+"""Certifies a rate: which rate of Poisson arrivals the best config surely serves within the SLO.
+
+A closed loop finds capacity, but its clients wait when the server is slow, and nobody else's do. So the best config is
+launched once more, and offered requests at times of their own, at rates below its throughput: near to that, arrivals
+that clump wait for each other, and latency grows without bound.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from tuner.load.loads import Load, RequestRate
+from tuner.measure.limit_test import LimitTest, Verdict
+from tuner.measure.points import OperatingPoint
+from tuner.slo import SLO
+
+# Of the closed loop's throughput.
+_START, _STEP_DOWN = 0.9, 0.8
+_LEVELS = 6
+# Where the highest rate that holds and the lowest that does not are this close, noise decides.
+_CLOSE = 1.03
+# So often a rate is offered at most until a test can say whether it holds.
+_REPEATS = 10
+_DIGITS = 3
+
+
+def certify(
+    measure: Callable[[Load], OperatingPoint],
+    requests_per_s: float,
+    *,
+    slo: SLO,
+    until: float,
+    now: Callable[[], float] = time.monotonic,
+) -> OperatingPoint | None:
+    """Find the highest rate that one server is shown to keep up with, within the SLO.
+
+    Rates go down until one holds, and then close in between that and the lowest that does not.
+
+    Args:
+        measure: Measures one load; what it raises ends the search.
+        requests_per_s: What a closed loop got from it.
+        slo: The limits, maybe none.
+        until: When to begin no further level, by `now`; the first one is measured in any case.
+        now: The clock, in seconds.
+
+    Returns:
+        The point at that rate; None when none was found in the time.
+    """
+    best: OperatingPoint | None = None
+    holding, breaking, per_s = 0.0, 1 / _START, _START
+    for level in range(_LEVELS):
+        if level and now() >= until:
+            break
+        point = _measured(measure, RequestRate(_rounded(per_s * requests_per_s)), slo, until, now)
+        if is_certified(point, slo):
+            best, holding = point, per_s
+        else:
+            breaking = per_s
+        if breaking <= _CLOSE * holding:
+            break
+        per_s = math.sqrt(holding * breaking) if holding else breaking * _STEP_DOWN
+    return best
+
+
+def is_certified(point: OperatingPoint, slo: SLO) -> bool:
+    """Whether the server kept up, answered all, and surely holds the SLO."""
+    sure = not slo.root or point.verdict(slo) is Verdict.HOLDS
+    return bool(point.kept_up) and not point.errors and point.holds(slo) and sure
+
+
+def _measured(
+    measure: Callable[[Load], OperatingPoint], load: Load, slo: SLO, until: float, now: Callable[[], float]
+) -> OperatingPoint:
+    """The point at a rate, which is offered again while its tests cannot tell; all of them count together."""
+    point = measure(load)
+    tests = [point.limits]
+    while (
+        len(tests) < _REPEATS
+        and point.kept_up
+        and point.holds(slo)
+        and slo.root
+        and point.verdict(slo) is Verdict.OPEN
+        and now() < until
+    ):
+        again = measure(load)
+        tests.append(again.limits)
+        added = tuple(LimitTest.added(each) for each in zip(*tests, strict=True))
+        point = again.model_copy(update={"limits": added, "requests": point.requests + again.requests})
+    return point
+
+
+def _rounded(per_s: float) -> float:
+    return float(f"{per_s:.{_DIGITS}g}")

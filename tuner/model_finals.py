@@ -1,0 +1,104 @@
+"""The end of the tuning of one model: what looks best is launched again, and a rate is certified for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from tuner.errors import ServerError
+from tuner.finals.certify import certify
+from tuner.finals.verify import Terms, verify
+from tuner.job import TuneJob
+from tuner.load.loads import Load
+from tuner.measure.points import OperatingPoint
+from tuner.measure.rules import LevelRules
+from tuner.search.certified import CertifiedRate
+from tuner.search.study import Study
+from tuner.trial import Bench, Limits, TrialResult, launch_again, measure_again
+
+# A verified number is to hold later, too: each of its rounds sees some seconds of the machine.
+_VERIFY_RULES = LevelRules(min_s=1.5, max_s=2.0)
+# Arrivals by chance need longer to show their worst.
+_CERTIFY_RULES = LevelRules(min_s=2.0, max_s=4.0)
+
+
+class ModelFinals:
+    """Launches again what a search has found.
+
+    Args:
+        job: What was asked.
+        study: With the trials; what is verified and certified goes there.
+        bench: That of the trials.
+        folder: Where the logs of the servers go.
+        limits: On a launch, given until when (`time.monotonic`) all of it may take.
+        note: Is told what happens.
+    """
+
+    def __init__(  # noqa: PLR0917 (it is made at one place)
+        self,
+        job: TuneJob,
+        study: Study,
+        bench: Bench,
+        folder: Path,
+        limits: Callable[[float], Limits],
+        note: Callable[[str], None],
+    ) -> None:
+        self._job = job
+        self._study = study
+        self._bench = bench
+        self._folder = folder
+        self._limits = limits
+        self._note = note
+
+    def verify(self, *, until: float) -> None:
+        """Launch the finalists again, in rounds, the last of which begins before `until` (`time.monotonic`)."""
+        study, job, bench = self._study, self._job, self._with_rules(_VERIFY_RULES)
+        terms = Terms(
+            slo=job.slo,
+            until=until,
+            launch_s=self._ready_s + bench.rules.max_s,
+            seed=job.seed,
+            max_gpu_memory=job.max_gpu_memory,
+        )
+
+        def measure(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
+            folder = self._folder / f"{trial.number:03d}-{load.level:g}-{number}"
+            return measure_again(bench, trial.config, load, folder, limits=self._limits(until))
+
+        verify(study.trials, measure, terms, verified=study.verified, keep=study.add_verified, note=self._note)
+
+    def certify(self, *, until: float) -> None:
+        """Find a rate of Poisson arrivals that the best config surely serves, by `until` (`time.monotonic`)."""
+        best, known = self._study.recommendation.best, self._study.certified
+        if best is None or (known and known.launched and known.trial == best.trial.number):
+            return
+        about = CertifiedRate(trial=best.trial.number, load=best.point.load)
+        if not best.verified or time.monotonic() + self._ready_s > until:
+            reason = "there was no time left"
+            self._study.certify(about.model_copy(update={"reason": reason, "launched": False}))
+            return
+        self._note(f"certifying trial {best.trial.number} under Poisson arrivals")
+        slo, bench = self._job.slo, self._with_rules(_CERTIFY_RULES)
+        point, reason = None, f"no rate that was tried {f'surely holds {slo}' if slo.root else 'was kept up with'}"
+        try:
+            with launch_again(
+                bench, best.trial.config, self._folder / "certified", limits=self._limits(until)
+            ) as session:
+                per_s = best.point.throughput.value / best.point.batch_size
+                point = certify(session.measure, per_s, slo=slo, until=until)
+        except ServerError as error:
+            reason = f"{error.cause.value}: {error}"
+        self._study.certify(about.model_copy(update={"point": point, "reason": None if point else reason}))
+
+    def _with_rules(self, rules: LevelRules) -> Bench:
+        """For measuring again, when limits are tested."""
+        slo = self._job.slo
+        return replace(self._bench, rules=replace(rules, percentile=slo.percentile, slo=slo).to(self._job.precision))
+
+    @property
+    def _ready_s(self) -> float:
+        """How long the baseline took from its launch to its first answer."""
+        baseline = self._study.trials[0]
+        return (baseline.launch_s or 0) + (baseline.first_answer_s or 0)
