@@ -37,8 +37,8 @@ from tuner.trial import Bench, Limits, TrialResult, launch_again, measure_again,
 
 # A search is better off with twice the candidates than with intervals half as wide.
 _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5)
-# A verified number is to hold later, too: each of its rounds sees some seconds of the machine.
-_VERIFY_RULES = LevelRules(min_s=1.5, max_s=2.0)
+# A verified number is to hold later, too: each of its rounds sees some seconds of the machine, more near a limit.
+_VERIFY_RULES = LevelRules(min_s=1.5, max_s=3.0)
 # Arrivals by chance need longer to show their worst.
 _CERTIFY_RULES = LevelRules(min_s=2.0, max_s=4.0)
 # The shares of the budget at which the search ends, and the rounds of the finalists; the rest is for certifying.
@@ -108,7 +108,7 @@ class ModelTuning:
         terms = Terms(
             slo=job.slo,
             until=self._began + _VERIFY_SHARE * job.budget,
-            launch_s=self._ready_s + bench.rules.max_s,
+            launch_s=self._ready_s + bench.rules.min_s,
             seed=job.seed,
             max_gpu_memory=job.max_gpu_memory,
         )
@@ -127,7 +127,7 @@ class ModelTuning:
             return
         about = CertifiedRate(trial=best.trial.number, load=best.point.load)
         if not best.verified or time.monotonic() + self._ready_s > until:
-            reason = "there was no time left"
+            reason = "there was no time left" + (" to verify it" if not best.verified else "")
             self._study.certify(about.model_copy(update={"reason": reason, "launched": False}))
             return
         self._shop.progress.note(f"certifying trial {best.trial.number} under Poisson arrivals")
