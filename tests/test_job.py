@@ -108,3 +108,14 @@ def test_a_size_is_a_word_or_bytes(tmp_path: Path, word: object, size: int) -> N
 def test_what_is_no_size_is_refused(word: object, complaint: str) -> None:
     with pytest.raises(JobError, match=complaint):
         TuneJob.make({"repository": "repo", "max_gpu_memory": word})
+
+
+def test_verifying_can_be_left_out_of_a_job_file(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("repository: models\nverify: false\n")
+    assert TuneJob.make({"repository": "models"}).verify
+    assert not TuneJob.read(path).verify
+    assert TuneJob.read(path, {"verify": True}).verify
+    path.write_text("repository: models\nverify: sometimes\n")
+    with pytest.raises(JobError, match=r"job.yaml: verify: .* \(it is 'sometimes'\)"):
+        TuneJob.read(path)
