@@ -142,3 +142,14 @@ def test_what_is_no_tolerance_is_refused(word: object) -> None:
         TuneJob.make({"repository": "repo", "output_tolerance": word})
     would_be_right = "is none; write a share below 1, as 0.001 for 0.1 %, 0 for no difference, or off"
     assert str(raised.value).lower() == f"--output-tolerance: {word!r} {would_be_right}".lower()
+
+
+def test_verifying_can_be_left_out_of_a_job_file(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("repository: models\nverify: false\n")
+    assert TuneJob.make({"repository": "models"}).verify
+    assert not TuneJob.read(path).verify
+    assert TuneJob.read(path, {"verify": True}).verify
+    path.write_text("repository: models\nverify: sometimes\n")
+    with pytest.raises(JobError, match=r"job.yaml: verify: .* \(it is 'sometimes'\)"):
+        TuneJob.read(path)

@@ -18,8 +18,8 @@ from tuner.search.certified import CertifiedRate
 from tuner.search.study import Study
 from tuner.trial import Bench, Limits, TrialResult, launch_again, measure_again
 
-# A verified number is to hold later, too: each of its rounds sees some seconds of the machine.
-_VERIFY_RULES = LevelRules(min_s=1.5, max_s=2.0)
+# A verified number is to hold later, too: each of its rounds sees some seconds of the machine, more near a limit.
+_VERIFY_RULES = LevelRules(min_s=1.5, max_s=3.0)
 # Arrivals by chance need longer to show their worst.
 _CERTIFY_RULES = LevelRules(min_s=2.0, max_s=4.0)
 
@@ -58,7 +58,7 @@ class ModelFinals:
         terms = Terms(
             slo=job.slo,
             until=until,
-            launch_s=self._ready_s + bench.rules.max_s,
+            launch_s=self._ready_s + bench.rules.min_s,
             seed=job.seed,
             max_gpu_memory=job.max_gpu_memory,
         )
@@ -76,7 +76,7 @@ class ModelFinals:
             return
         about = CertifiedRate(trial=best.trial.number, load=best.point.load)
         if not best.verified or time.monotonic() + self._ready_s > until:
-            reason = "there was no time left"
+            reason = "there was no time left" + (" to verify it" if not best.verified else "")
             self._study.certify(about.model_copy(update={"reason": reason, "launched": False}))
             return
         self._note(f"certifying trial {best.trial.number} under Poisson arrivals")

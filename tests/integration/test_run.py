@@ -126,7 +126,7 @@ class TestAFinishedRun:
     def test_what_it_prints(self, finished_run: Path) -> None:
         stderr = (finished_run.parent / "stderr.txt").read_text()
         stdout = (finished_run.parent / "stdout.txt").read_text()
-        assert "tuning slow: SLO p99 <= 60 ms, budget 1m30s" in stderr
+        assert "tuning slow: SLO p99 <= 60 ms, budget 1m15s" in stderr
         assert "trial 0: the config as it is: " in stderr
         assert "slow: all 4 trials are done; " in stderr
         assert "new study" not in stderr

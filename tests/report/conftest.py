@@ -6,15 +6,17 @@ import pytest
 from support.builders import identity, interval, judged, point, space, trial
 
 from tuner.errors import Cause
-from tuner.load.loads import RequestRate
+from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.client_view import ClientView
 from tuner.measure.gpu_view import GpuUsage, GpuView
+from tuner.measure.limit_test import LimitTest
 from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
 from tuner.run_folder import RunFolder
 from tuner.search.study import Study
+from tuner.search.verification import Verification
 
 
 @pytest.fixture
@@ -34,6 +36,17 @@ def study(run: RunFolder) -> Study:
         trial(1, point(1, 90, 12), point(8, 400, 20), point(16, 500, 40), parameters=better, config=config), built
     )
     study.add(trial(2, failure=Cause.CRASHED, parameters=built.settle({"instance_group.count": 4})), built)
+    return study
+
+
+@pytest.fixture
+def verified(study: Study) -> Study:
+    """The same study, in which the better candidate was measured again beside the baseline."""
+    test = LimitTest(percentile="p99", limit_ms=25.0, requests=5_000, over=1, design_effect=2.0)
+    for number, load, rate in ((0, 2, 100), (1, 8, 390)):
+        rounds = tuple(point(load, rate + n, 20).model_copy(update={"limits": (test,)}) for n in range(3))
+        numbers = tuple(range(1, 4))
+        study.add_verified([Verification(trial=number, load=Concurrency(load), rounds=rounds, numbers=numbers)])
     return study
 
 

@@ -7,14 +7,17 @@ from rich.console import Console
 from support.builders import identity, point, space, trial
 
 from tuner.errors import Cause
-from tuner.load.loads import Concurrency
+from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.gpu_view import GpuMemory
+from tuner.measure.limit_test import LimitTest
 from tuner.progress import ModelOutcome
 from tuner.report.console import ConsoleProgress
 from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
+from tuner.search.certified import CertifiedRate
 from tuner.search.recommend import recommend
 from tuner.search.study import Study
+from tuner.search.verification import Verification
 
 
 class Screen:
@@ -84,6 +87,30 @@ def test_only_a_terminal_sees_what_is_happening_now(run: RunFolder, study: Study
     assert "\x1b" in live.happening
     assert "left" not in plain.happening
     assert "\x1b" not in plain.happening
+
+
+def test_what_is_less_sure_than_it_could_be_says_so(run: RunFolder, study: Study) -> None:
+    screen = Screen(terminal=False)
+    _play(screen, run, study)
+    assert "at concurrency 8 (not verified: the best of many single measurements, likely too good)" in screen.found
+    assert "rate:" not in screen.found
+    few = LimitTest(percentile="p99", limit_ms=25.0, requests=50, over=0, design_effect=1.0)
+    rounds = (point(8, 390, 20).model_copy(update={"limits": (few,)}),) * 3
+    study.add_verified([Verification(trial=1, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
+    study.certify(CertifiedRate(trial=1, load=Concurrency(8), reason="there was no time left", launched=False))
+    screen = Screen(terminal=False)
+    _play(screen, run, study)
+    assert "(verified; whether p99 <= 25 ms holds is not sure: it is near, or requests were few)" in screen.found
+    assert "rate:     not certified: there was no time left" in screen.found
+
+
+def test_what_is_sure_says_no_more(run: RunFolder, verified: Study) -> None:
+    rate = CertifiedRate(trial=1, load=Concurrency(8), point=point(RequestRate(2310), 2310, 22, kept_up=True))
+    verified.certify(rate)
+    screen = Screen(terminal=False)
+    _play(screen, run, verified)
+    assert "best:     391 inferences/s, p99 20 ms at concurrency 8\n" in screen.found
+    assert "rate:     certified 2,310 requests/s of Poisson arrivals within p99 <= 25 ms\n" in screen.found
 
 
 def test_it_says_when_nothing_holds(run: RunFolder) -> None:

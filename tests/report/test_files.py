@@ -9,12 +9,13 @@ from google.protobuf import text_format
 from support.builders import MLP, identity, point, space, trial
 from tritonclient.grpc import model_config_pb2
 
-from tuner.load.loads import RequestRate
+from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.points import OperatingPoint
 from tuner.report.files import trials_csv, write_results
 from tuner.report.points_csv import MACHINE_COLUMNS
 from tuner.run_folder import RunFolder
+from tuner.search.certified import CertifiedRate
 from tuner.search.study import Study
 
 
@@ -63,6 +64,30 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
     assert (best["average_batch_size"], best["requests"], best["errors"]) == (2.0, 500, 0)
     assert best["config"] == "best/config.pbtxt"
     assert best["gain"]["throughput"]["value"] == pytest.approx(400 / 110, rel=1e-4)
+
+
+def test_what_was_verified_and_certified_is_told(run: RunFolder, verified: Study) -> None:
+    verified.certify(CertifiedRate(trial=1, load=Concurrency(8), point=point(RequestRate(350), 350, 22, kept_up=True)))
+    write_results(run, verified)
+    best = json.loads((run.model("mlp") / "front.json").read_text())["best"]
+    assert (best["verified"], best["slo_certain"]) == (True, True)
+    assert best["gain"]["throughput"]["value"] == pytest.approx(
+        (390 * 391 * 392 / (100 * 101 * 102)) ** (1 / 3), rel=1e-3
+    )
+    rate = best["certified_rate"]
+    assert (rate["request_rate"], rate["requests"], rate["latency_ms"]["p99"]["value"]) == (350, 500, 22)
+    assert best["not_certified"] is None
+    text = (run.model("mlp") / "best/config.pbtxt").read_text()
+    assert "# tritontune: certified 350 requests/s of Poisson arrivals within p99 <= 25 ms\n" in text
+
+
+def test_what_is_not_certified_has_a_reason(run: RunFolder, verified: Study) -> None:
+    reason = "there was no time left"
+    verified.certify(CertifiedRate(trial=1, load=Concurrency(8), reason=reason, launched=False))
+    write_results(run, verified)
+    best = json.loads((run.model("mlp") / "front.json").read_text())["best"]
+    assert (best["certified_rate"], best["not_certified"]) == (None, reason)
+    assert "certified" not in (run.model("mlp") / "best/config.pbtxt").read_text()
 
 
 def test_the_front_is_in_order_of_latency(front: dict[str, Any]) -> None:

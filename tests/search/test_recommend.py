@@ -78,10 +78,17 @@ def _test(over: int, limit_ms: float = 25.0) -> tuple[LimitTest, ...]:
 
 
 def test_the_best_is_one_that_was_verified() -> None:
-    trials = [trial(0, point(1, 100, 20)), trial(1, point(8, 300, 20)), trial(2, point(8, 900, 20))]
+    trials = [trial(0, point(1, 100, 20)), trial(1, point(8, 300, 20)), trial(2, point(8, 400, 20))]
     found = recommend(trials, SLO(), [_verified(1, 8, 280, 290, 285)])
     assert found.best is not None
     assert (found.best.trial.number, found.best.verified) == (1, True)
+
+
+def test_far_more_that_there_was_no_time_to_verify_is_not_lost() -> None:
+    trials = [trial(0, point(1, 100, 20)), trial(1, point(8, 300, 20)), trial(2, point(8, 900, 20))]
+    found = recommend(trials, SLO(), [_verified(0, 1, 100, 100), _verified(1, 8, 280, 290, 285)])
+    assert found.best is not None
+    assert (found.best.trial.number, found.best.verified) == (2, False)
 
 
 def test_the_chosen_one_comes_before_one_that_lost_the_choice() -> None:

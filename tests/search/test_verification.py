@@ -7,6 +7,7 @@ from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.client_view import ClientView
 from tuner.measure.doubts import Gate
 from tuner.measure.gpu_view import GpuUsage, GpuView
+from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
@@ -51,6 +52,34 @@ def test_rounds_that_agree_are_no_surer_than_each_of_them() -> None:
     together = Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 20), point(8, 300, 20))).point
     assert together is not None
     assert together.throughput.high - 300 == pytest.approx(300 * 0.02 / 2**0.5)
+
+
+def test_the_rounds_that_chose_are_not_told() -> None:
+    told = THREE.model_copy(update={"choosing": 2}).point
+    assert told is not None
+    assert told.throughput.value == pytest.approx(360)
+    chosen_only = THREE.model_copy(update={"choosing": 3})
+    assert not chosen_only.confirms
+    assert chosen_only.point == THREE.point
+
+
+def test_limits_are_tested_with_all_rounds() -> None:
+    test = LimitTest(percentile="p99", limit_ms=25, requests=2_000, over=5, design_effect=1)
+    rounds = tuple(each.model_copy(update={"limits": (test,)}) for each in THREE.rounds)
+    told = THREE.model_copy(update={"rounds": rounds, "choosing": 1}).point
+    assert told is not None
+    assert [(each.requests, each.over) for each in told.limits] == [(6_000, 15)]
+    assert told.requests == 1_000
+
+
+def test_a_load_that_was_only_verified_is_a_point_of_the_trial() -> None:
+    trials = [trial(1, point(4, 200, 15), point(16, 500, 40))]
+    points = usable_points(trials, [THREE])
+    assert [(each.point.load, each.verified) for each in points] == [
+        (Concurrency(4), False),
+        (Concurrency(8), True),
+        (Concurrency(16), False),
+    ]
 
 
 def measured(latency_ms: float, *, lag_ms: float, bound: str | None = None, kept_up: bool = True) -> OperatingPoint:

@@ -13,8 +13,9 @@ from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
 
-# What throughput counts for where a test does not show that the SLO holds, and where only luck may have made it high.
-_UNSURE, _UNCONFIRMED = 0.8, 0.85
+# What throughput counts for where no test shows that the SLO holds, where luck may have made it high, and where most
+# of it may be luck.
+_UNSURE, _UNCONFIRMED, _ONCE = 0.8, 0.85, 0.55
 
 
 @dataclass(frozen=True)
@@ -43,27 +44,31 @@ def recommend(
 ) -> Recommendation:
     """Read a recommendation off the trials of a study, of which the first is the baseline.
 
-    Of a point that was verified counts what the verification says, and where any was for this SLO and holds it, the
-    best is one of those. A trial that took more than `max_gpu_memory` bytes of a GPU is neither best nor on the front.
+    Of a point that was verified counts what the verification says; see `best_of`. A trial that took more than
+    `max_gpu_memory` bytes of a GPU is neither best nor on the front.
     """
     own = [point for trial in trials[:1] for point in points_of(trial, verified)]
     points = usable_points(trials, verified, max_gpu_memory)
-    baseline, best = (best_verified(some, slo) or best_point(some, slo) for some in (own, points))
+    baseline, best = (best_of(some, slo) for some in (own, points))
     gain = _gain(best, baseline, verified) if best and baseline else None
     return Recommendation(slo, baseline, best, gain, pareto_front(points, slo.percentile))
 
 
-def best_verified(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
-    """The best of what was measured again for this SLO, and holds it; None without any.
+def best_of(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
+    """The best point, of some that were measured again and others that were not; None when none holds the SLO.
 
-    It has the highest throughput, but one of which it is not sure that it holds the SLO must give a quarter more, and
-    one that was not measured after it had been chosen some more, too. Intervals over few launches are too wide to tell
-    rivals by.
+    What was measured again for this SLO is as good as its throughput, as far as that can be relied on: one of which it
+    is not sure that it holds the SLO must give a quarter more, and one that was not measured after it had been chosen
+    some more, too. Their intervals, over few launches, are too wide to tell rivals by. What was measured once is the
+    luckiest of many, and must give nearly twice as much.
     """
-    asked = set(slo.limits)
-    verified = (each for each in points if each.verified and holds(each, slo))
-    of_this = [each for each in verified if {(test.percentile, test.limit_ms) for test in each.point.limits} == asked]
-    return max(of_this, key=lambda each: _worth(each, slo), default=None)
+    points, asked = tuple(points), set(slo.limits)
+    again = [p for p in points if p.verified and {(test.percentile, test.limit_ms) for test in p.point.limits} == asked]
+    verified = max((p for p in again if holds(p, slo)), key=lambda p: _worth(p, slo), default=None)
+    once = best_point((p for p in points if p not in again), slo)
+    if verified and once and once.point.throughput.value * _ONCE <= _worth(verified, slo):
+        return verified
+    return once or verified
 
 
 def _worth(each: TrialPoint, slo: SLO) -> float:
