@@ -10,7 +10,7 @@ RIVALS = Rivals(((500.0, 5.0), (1_000.0, 20.0)))
 
 @pytest.mark.parametrize(
     ("throughput", "latency_ms", "beaten"),
-    [(400, 10, True), (850, 30, True), (950, 30, False), (600, 21, False), (400, 5.2, False), (2_000, 100, False)],
+    [(350, 10, True), (750, 30, True), (850, 30, False), (600, 21, False), (400, 5.2, False), (2_000, 100, False)],
 )
 def test_who_has_less_throughput_at_a_higher_latency_is_beaten(
     throughput: float, latency_ms: float, *, beaten: bool

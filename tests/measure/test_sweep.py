@@ -8,6 +8,7 @@ from support.builders import interval
 from tuner.errors import Cause, ServerDiedError
 from tuner.load.loads import Concurrency
 from tuner.measure.client_view import ClientView
+from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rivals import NOBODY, Rivals
 from tuner.measure.sweep import in_order_of_load, sweep
@@ -175,3 +176,18 @@ def test_who_is_beaten_and_still_grows_with_the_load_goes_on() -> None:
 def test_who_was_beaten_at_one_level_alone_goes_on() -> None:
     rivals = Rivals(((590.0, 9.0),))
     assert 16 in levels(saturating(500, alone=100), max_concurrency=64, rivals=rivals)
+
+
+@pytest.mark.parametrize("slo", [NONE, SLO({"p99": 1.0})])
+def test_who_was_measured_badly_has_not_lost_for_sure(slo: SLO) -> None:
+    rivals = Rivals(((2_000.0, 4.0),))
+    doubt = Doubt(gate=Gate.MACHINE_LOAD, reason="others took 1.2 of 2 cores")
+    server = Server(saturating(500, alone=100))
+
+    def beside_others(load: Concurrency) -> OperatingPoint:
+        return server.measure(load).model_copy(update={"doubts": (doubt,)})
+
+    list(sweep(beside_others, slo=slo, max_concurrency=64, rivals=rivals))
+    doubtful, server.levels = server.levels, []
+    list(sweep(server.measure, slo=slo, max_concurrency=64, rivals=rivals))
+    assert len(server.levels) < len(doubtful)

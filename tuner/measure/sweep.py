@@ -17,6 +17,8 @@ Measure = Callable[[Concurrency], OperatingPoint]
 # Throughput that grows by less in a doubling of the load has as good as stopped.
 _GROWTH = 1.05
 _FLAT_DOUBLINGS = 2
+# At so many levels in a row others must do better.
+_BEATEN_LEVELS = 3
 # Throughput that grows by less in a doubling of the load is on its way to stop.
 _SLOWING = 1.25
 _EDGE_LEVELS = 2
@@ -55,7 +57,7 @@ def rise(
 ) -> Iterator[OperatingPoint]:
     """Double concurrency from 1 until throughput has stopped growing, the SLO is broken, or the highest is reached.
 
-    It also ends when others have surely done better at the last two levels, and growth is already on its way down.
+    It also ends when others have surely done better at the last three levels, and growth is already on its way down.
 
     Args:
         measure: Measures one level; what it raises ends the rise.
@@ -92,7 +94,7 @@ def _doublings(highest: int) -> Iterator[int]:
 def _is_broken(points: list[OperatingPoint], slo: SLO) -> bool:
     """Whether the last point breaks the SLO beyond doubt, or the last two by what was measured: one may be bad luck."""
     surely = not slo.holds({name: interval.low for name, interval in points[-1].latency_ms.items()})
-    surely = surely or points[-1].verdict(slo) is Verdict.BREAKS
+    surely = (surely or points[-1].verdict(slo) is Verdict.BREAKS) and not points[-1].doubts
     return surely or (len(points) > 1 and not any(point.holds(slo) for point in points[-2:]))
 
 
@@ -109,13 +111,15 @@ def _is_flat(points: list[OperatingPoint]) -> bool:
 
 
 def _is_beaten(points: list[OperatingPoint], slo: SLO, rivals: Rivals) -> bool:
-    """Whether others surely did better at the last two levels, and what a doubling of the load gains grows less.
+    """Whether others surely did better at the last levels, and what a doubling of the load gains grows less.
 
-    Who still grows in proportion to the load may only be waiting for fuller batches.
+    Who still grows in proportion to the load may only be waiting for fuller batches; and who was measured badly, such
+    as beside load from elsewhere, was not beaten.
     """
-    if len(points) < 2 or points[-1].throughput.value > _SLOWING * points[-2].throughput.value:
+    last = points[-_BEATEN_LEVELS:]
+    if len(last) < _BEATEN_LEVELS or last[-1].throughput.value > _SLOWING * last[-2].throughput.value:
         return False
-    return all(rivals.beat(point.throughput, point.latency_ms[slo.percentile]) for point in points[-2:])
+    return all(not point.doubts and rivals.beat(point.throughput, point.latency_ms[slo.percentile]) for point in last)
 
 
 def _edge(points: list[OperatingPoint], slo: SLO) -> tuple[int, int] | None:
