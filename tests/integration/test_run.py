@@ -65,7 +65,8 @@ class TestAFinishedRun:
         # A machine that others use may not have had the time, or may hold no rate for sure.
         assert (rate is None) is (best["not_certified"] is not None)
         if rate:
-            assert 0 < rate["request_rate"] < best["throughput"]["high"]
+            # An open loop has no bound on the requests under way, so batches may be larger than in the closed one.
+            assert 0 < rate["request_rate"] < 1.2 * best["throughput"]["high"]
             assert rate["latency_ms"]["p99"]["value"] <= 60
             assert "requests/s of Poisson arrivals within p99 <= 60 ms" in stdout
         else:

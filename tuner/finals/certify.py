@@ -1,8 +1,9 @@
 """Certifies a rate: which rate of Poisson arrivals the best config surely serves within the SLO.
 
 A closed loop finds capacity, but its clients wait when the server is slow, and nobody else's do. So the best config is
-launched once more, and offered requests at times of their own, at rates below its throughput: near to that, arrivals
-that clump wait for each other, and latency grows without bound.
+launched once more, and offered requests at times of their own, at rates around its throughput: near to what a server
+can do, arrivals that clump wait for each other, and latency grows without bound. Where it can do more than the closed
+loop asked for, a rate may be higher than that got.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from tuner.measure.limit_test import LimitTest, Verdict
 from tuner.measure.points import OperatingPoint
 from tuner.slo import SLO
 
-# Of the closed loop's throughput.
-_START, _STEP_DOWN = 0.9, 0.8
+# Of the closed loop's throughput: the first rate, one that none reaches, and the next one below a rate that breaks.
+_START, _HIGHEST, _STEP_DOWN = 0.9, 1.1, 0.8
 _LEVELS = 6
 # Where the highest rate that holds and the lowest that does not are this close, noise decides.
 _CLOSE = 1.03
@@ -49,7 +50,7 @@ def certify(
         The point at that rate; None when none was found in the time.
     """
     best: OperatingPoint | None = None
-    holding, breaking, per_s = 0.0, 1 / _START, _START
+    holding, breaking, per_s = 0.0, _HIGHEST, _START
     for level in range(_LEVELS):
         if level and now() >= until:
             break
