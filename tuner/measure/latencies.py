@@ -24,7 +24,7 @@ _FEWEST_ABOVE = 5
 # Independent requests from which the tail's decay is judged, when it must be.
 _TAIL_REQUESTS = 10.0
 # The part of the shape that is believed, and of the squared coefficient of variation, the least and the most.
-_SHAPE_SHARE = 0.4
+_SHAPE_SHARE = 0.6
 _SQUARED_VARIATION = (0.4, 4.0)
 
 _Floats = npt.NDArray[np.float64]
