@@ -22,7 +22,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository.mkdir()
     ModelRepositoryFactory(repository).add("slow", config=config_text(max_batch_size=16))
     out = folder / "run"
-    options = ("--slo", "p99=60ms", "--trials", 4, "--seed", 7, "--max-concurrency", 8, "--budget", "75s")
+    options = ("--slo", "p99=60ms", "--trials", 3, "--seed", 7, "--max-concurrency", 8, "--budget", "55s")
     done = tritontune("run", repository, *options, "--out", out)
     assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)

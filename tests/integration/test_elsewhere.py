@@ -48,6 +48,7 @@ def test_it_is_tuned_without_its_repository_and_left_as_it_was(elsewhere: Server
         2,
         "--budget",
         "30s",
+        "--no-verify",
         "--out",
         out,
     )

@@ -68,7 +68,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 
 def test_a_repository(slow_model: Path) -> None:
-    done = tritontune("measure", slow_model, "--concurrency", "1,4", "--json")
+    done = tritontune("measure", slow_model, "--concurrency", "1,4", "--json", *QUICK)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["schema"], told["model"]) == (1, "slow")
@@ -84,12 +84,13 @@ def test_a_repository(slow_model: Path) -> None:
     assert contract <= set(one)
     assert sum(count for _, count in one["latency_histogram"]) == one["requests"]
     assert one["client"]["bound"] is None
-    assert one["server"]["compute_infer_ms"] == pytest.approx(10, rel=0.5)
+    # The model sleeps for 10 ms, which a busy machine makes more.
+    assert 9.5 < one["server"]["compute_infer_ms"] < 2 * one["latency_ms"]["p50"]["value"]
     assert servers_of(slow_model) == []
 
 
 def test_a_server_that_runs(server: Running) -> None:
-    done = tritontune("measure", "--url", server.grpc_address, "--concurrency", "2")
+    done = tritontune("measure", "--url", server.grpc_address, "--concurrency", "2", *QUICK)
     assert done.returncode == 0, done.stderr
     assert "inferences/s" in done.stdout
     assert all(column in done.stdout for column in ("queue ms", "input ms", "infer ms", "output ms", "batch"))
@@ -133,7 +134,7 @@ def test_a_model_that_fails_every_request(model_repository: ModelRepositoryFacto
 
 def test_failed_requests_are_counted(model_repository: ModelRepositoryFactory) -> None:
     model_repository.add("fails_requests", config=config_text(fail_every=10))
-    done = tritontune("measure", model_repository.path, "--json")
+    done = tritontune("measure", model_repository.path, "--json", "--time", "3s")
     assert done.returncode == 0, done.stderr
     (point,) = json.loads(done.stdout)["points"]
     assert point["errors"] / (point["errors"] + point["requests"]) == pytest.approx(0.1, abs=0.03)
