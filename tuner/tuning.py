@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError
 from tuner.job import TuneJob
@@ -20,6 +18,7 @@ from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
 from tuner.search.study import Identity, Study
 from tuner.servers.choose import choose_launcher
+from tuner.servers.mark import marked_folder
 from tuner.servers.protocols import Launcher
 from tuner.servers.reload import ReloadLauncher
 from tuner.servers.remote import RemoteLauncher
@@ -82,8 +81,8 @@ def _repository(job: TuneJob) -> Iterator[ModelRepository]:
     if job.repository is not None:
         yield ModelRepository.open(job.repository)
         return
-    with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
-        yield served_repository(job.endpoint(job.header), job.model, Path(folder))
+    with marked_folder() as folder:
+        yield served_repository(job.endpoint(job.header), job.model, folder)
 
 
 def _launcher(job: TuneJob, progress: Progress) -> Launcher:

@@ -88,6 +88,13 @@ def test_optuna_opens_it(database: Path, storage: optuna.storages.RDBStorage) ->
     assert told.user_attrs["hypervolume"] > 0
 
 
+def test_a_candidates_config_that_a_killed_run_left_on_a_server_is_told_of(database: Path) -> None:
+    served = identity(repository="grpc://triton:8001")
+    Study.create_or_resume(database, served)
+    with pytest.raises(JobError, match="a killed run may have left a candidate's there: unload the model"):
+        Study.create_or_resume(database, served.model_copy(update={"config": MLP + "# changed"}))
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

@@ -151,6 +151,10 @@ def test_docker_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"docker_arg": ["cap_add=[ABSENT]"]}, 'unknown capability: "CAP_ABSENT"'),
         ({"triton_arg": ["--absent=1"]}, f"--image {IMAGE}: Triton does not start in it: "),
         ({"image": "tritontune-debian:bookworm"}, "--image tritontune-debian:bookworm is no Triton image"),
+        (
+            {"docker_arg": ["platform=linux/arm64"]},
+            f"--image {IMAGE}: Docker lacks the image: image with reference {IMAGE} was found",
+        ),
     ],
 )
 def test_what_the_engine_refuses_is_one_line(options: dict[str, object], complaint: str) -> None:

@@ -74,6 +74,7 @@ class TestOtherWebServers:
             (Reply(404, b"<html>Not here"), "404 Not Found"),
             (Reply(404, b'{"error": "Not Found"}'), "404 Not Found"),
             (Reply(404, b'{"detail": "Not Found"}'), "404 Not Found"),
+            (Reply(405, b'{"error": "METHOD NOT ALLOWED"}'), "405 Method Not Allowed"),
             (
                 Reply(301, headers={"location": "https://triton.example/v2"}),
                 "301 Moved Permanently, see https://triton.example/v2",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -35,6 +34,7 @@ from tuner.report.words import point_in_words, rate
 from tuner.servers.choose import choose_launcher
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
+from tuner.servers.mark import marked_folder
 from tuner.servers.protocols import Launch, Server
 
 _MOST_CONCURRENCY = 1024
@@ -144,10 +144,10 @@ def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> It
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
     note = _noting(console)
-    with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
-        staged = stage(repository, Path(folder) / "repository")
+    with marked_folder() as folder:
+        staged = stage(repository, folder / "repository")
         within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
-        launch = Launch(staged.path, model.name, Path(folder) / "server.log", within_s)
+        launch = Launch(staged.path, model.name, folder / "server.log", within_s)
         with closing(choose_launcher(job, note, line.pulling)) as launcher, Gpus(launcher.gpus, note) as gpus:
             launcher.remove_leftovers()
             gpus.warn_if_busy(model.config.proto if model.config else model_config_pb2.ModelConfig())
@@ -163,8 +163,10 @@ def _loaded_model(job: MeasureJob, endpoint: Endpoint) -> str:
         loaded = client.loaded()
     if job.model is None and len(loaded) == 1:
         return loaded[0]
+    if not loaded:
+        raise JobError(f"--url: no model is loaded at {job.url}; load the one that is to be measured")
     if job.model is None:
-        raise JobError(f"--url: {job.url} serves {', '.join(loaded) or 'no model'}; choose one with --model")
+        raise JobError(f"--url: {job.url} serves {', '.join(loaded)}; choose one with --model")
     if job.model in loaded:
         raise JobError(f"--model-version: {job.url} serves no version {job.model_version} of {job.model!r}")
     raise JobError(f"--model: {job.url} serves no {job.model!r}{nearest(job.model, loaded)}")

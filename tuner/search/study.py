@@ -99,8 +99,11 @@ class Study:
         if differs := stored.identity.difference(identity):
             was, now = getattr(stored.identity, differs), getattr(identity, differs)
             change = f" (it was {was}, now {now})" if len(f"{was}{now}") < 120 and "\n" not in f"{was}{now}" else ""
+            way_out = "choose another --out"
+            if differs == "config" and "://" in identity.repository:
+                way_out = "a killed run may have left a candidate's there: unload the model, load it again, and resume"
             raise JobError(
-                f"{database}: cannot resume {identity.model!r}: its {differs} has changed{change}; choose another --out"
+                f"{database}: cannot resume {identity.model!r}: its {differs} has changed{change}; {way_out}"
             )
         return stored
 

@@ -22,7 +22,7 @@ from tuner.servers.docker_container import GRPC_PORT, ContainerSpec, remove_cont
 from tuner.servers.docker_engine import connect, engine_problem, engine_trouble, explain
 from tuner.servers.docker_identity import our_identity
 from tuner.servers.docker_leftovers import labels_of, remove_leftovers
-from tuner.servers.docker_look import await_version, check_volumes
+from tuner.servers.docker_look import await_version, check_network, check_volumes
 from tuner.servers.docker_refusals import NotTritonError, RefusedError, refusal
 from tuner.servers.docker_server import DockerServer
 from tuner.servers.docker_site import Site, site_of
@@ -116,9 +116,13 @@ class DockerLauncher:
         arguments = ("tritonserver", "--model-repository=/tmp", *BARE, *self._triton_args)
         with closing(client), tempfile.TemporaryDirectory(prefix="tritontune-look-") as folder, engine_trouble():
             check_volumes(client, self._options.mounts)
+            site = site_of(client)
+            check_network(site, self._options.network)
             try:
-                container, _ = self._started(client, self._spec(client, mark, arguments, site_of(client)))
+                container, _ = self._started(client, self._spec(client, mark, arguments, site))
                 self._version = await_version(Watch(container, Path(folder) / "log"), Path(folder) / "log")
+            except ImageNotFound as error:
+                raise JobError(f"--image {self._image}: {explain(error)}") from error
             except NotTritonError as error:
                 raise JobError(f"--image {self._image} is no Triton image: it holds no tritonserver") from error
             except RefusedError as error:

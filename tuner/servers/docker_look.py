@@ -11,6 +11,7 @@ from docker.errors import NotFound
 
 from tuner.errors import Cause, JobError, LaunchError
 from tuner.quantities import format_duration
+from tuner.servers.docker_site import Site
 from tuner.servers.docker_watch import Watch
 from tuner.servers.mounts import UserMount
 from tuner.servers.server import End
@@ -63,6 +64,20 @@ def check_volumes(client: DockerClient, mounts: Iterable[UserMount]) -> None:
                     f"--mount: Docker has no volume {mount.source!r}; make it with `docker volume create "
                     f"{mount.source}`, or write a folder with a slash, as ./{mount.source}"
                 ) from None
+
+
+def check_network(site: Site, network: str | None) -> None:
+    """See that servers on a network can be reached from here.
+
+    Raises:
+        JobError: we are in a container that is not on it.
+    """
+    own = site.networks or ("host",)
+    if network and site.container and network not in own:
+        raise JobError(
+            f"--network {network}: tritontune is in a container on {', '.join(own)}, which does not reach servers on "
+            f"{network}; leave it out, or start that container on {network}, too"
+        )
 
 
 def _ended(end: End, text: str) -> LaunchError:

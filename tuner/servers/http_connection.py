@@ -7,6 +7,7 @@ import re
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from http.client import responses
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -136,7 +137,7 @@ class HttpConnection:
     def _refusal(self, reply: _Reply) -> ServerError:
         words = own_words(reply.body)
         # A web server of another kind may say `Not Found` in the same form.
-        if words and words != reply.reason:
+        if words and words.casefold() not in {reply.reason.casefold(), responses.get(reply.status, "").casefold()}:
             return ServerError(words, cause=Cause.REQUESTS_FAILED)
         if reply.status == 400 and _WANTS_TLS.search(reply.body):
             return misdirected(self._endpoint, "https")

@@ -28,9 +28,14 @@ def machine_of(endpoint: Endpoint, metrics_url: str | None) -> Machine:
     host = endpoint.address.rpartition(":")[0]
     url = metrics_url or f"http://{host}:{_PORT}/metrics"
     gpus: list[Gpu] = []
+    if not url.startswith(("http://", "https://")):
+        raise JobError(f"--metrics-url: {url!r} is no URL; write it as http://HOST:8002/metrics")
     try:
         gpus = gpus_of(urllib3.request("GET", url, timeout=_ASK_S, retries=False).data.decode())
-    except (urllib3.exceptions.HTTPError, ValueError) as error:
+    except urllib3.exceptions.HTTPError as error:
+        if metrics_url:
+            raise JobError(f"--metrics-url: nobody answers at {url}") from error
+    except ValueError as error:
         if metrics_url:
             raise JobError(f"--metrics-url: {url}: {error}") from error
     return Machine(cpus=None, gpus=tuple(gpus), processor="")

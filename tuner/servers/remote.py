@@ -16,6 +16,7 @@ from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.metrics import machine_of
 from tuner.servers.model_control import ModelControl
+from tuner.servers.process import remove_process_leftovers
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.usage import ServerUsage
 
@@ -105,8 +106,8 @@ class RemoteLauncher:
         return _RemoteServer(self._endpoint, model, self._give_back)
 
     def remove_leftovers(self) -> int:
-        """None are known: a server that is not ours has no mark."""
-        return 0
+        """Those of killed runs that started servers, and the files of those that did not. Returns how many."""
+        return remove_process_leftovers()
 
     def close(self) -> None:
         """Give each model that was touched its own config back, or unload it if it was not loaded."""
