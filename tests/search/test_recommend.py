@@ -66,6 +66,14 @@ def test_the_baseline_can_be_the_best() -> None:
     assert found.gain.value == 1.0
 
 
+def test_what_is_surely_slower_than_the_baseline_is_not_the_best_for_its_latency() -> None:
+    """Their intervals overlap, and yet they are surely not the same: 0.91 x, 0.98 at the most."""
+    found = recommend([trial(0, point(16, 100, 20, share=0.05)), trial(1, point(8, 91, 10, share=0.055))], SLO())
+    assert found.best == found.baseline
+    assert found.gain is not None
+    assert found.gain.value == 1.0
+
+
 def test_a_ratios_interval_holds_both_uncertainties() -> None:
     gain = ratio(interval(300, 0.03), interval(100, 0.04))
     assert gain.value == pytest.approx(3.0)

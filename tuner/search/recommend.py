@@ -39,12 +39,15 @@ def recommend(
 ) -> Recommendation:
     """Read a recommendation off the trials of a study, of which the first is the baseline.
 
-    Of a point that was verified counts what the verification says. A trial that took more than `max_gpu_memory` bytes
+    Of a point that was verified counts what the verification says. A quicker point whose throughput is surely below the
+    baseline's gives way to it, unless the baseline failed. A trial that took more than `max_gpu_memory` bytes
     of a GPU is neither best nor on the front.
     """
     baseline = best_point([point for trial in trials[:1] for point in points_of(trial, verified)], slo)
     points = usable_points(trials, verified, max_gpu_memory)
     best = best_point(points, slo)
+    if best and baseline in points and ratio(best.point.throughput, baseline.point.throughput).high < 1:
+        best = baseline
     gain = ratio(best.point.throughput, baseline.point.throughput) if best and baseline else None
     return Recommendation(slo, baseline, best, gain, pareto_front(points, slo.percentile))
 
