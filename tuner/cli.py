@@ -166,7 +166,9 @@ def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> 
     "--slo", metavar="P=TIME", multiple=True, help="Limit that --rate max must hold, as p99=25ms; repeatable."
 )
 @click.option("--precision", metavar="P,P", help="Of throughput, and of the percentile.  [default: 3%,10%]")
-@click.option("--time", metavar="TIME", help="How long a load may take at most.  [default: by the precision, 10s]")
+@click.option(
+    "--time", metavar="TIME", help="How long a load may take, or until two answers.  [default: by the precision, 10s]"
+)
 @_load_options
 @_remote_options
 @_server_options

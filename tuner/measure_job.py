@@ -100,7 +100,8 @@ class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
         arrivals: How requests are spread at a rate.
         slo: Limits that `rate="max"` must hold.
         precision: When a load has been measured well enough.
-        time: Seconds that a load may take at most, where the model is not slow; None: by the precision, 10 s.
+        time: Seconds that a load may take, and longer only until two requests are answered; None: by the precision,
+            10 s, and more where they give less than 20 answers.
     """
 
     repository: Path | None = None
