@@ -218,7 +218,7 @@ def main() -> NoReturn:
     # gRPC would write of its own accord what an error says in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        sys.exit(cli.main(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
