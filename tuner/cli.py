@@ -81,7 +81,7 @@ _load_options = _with(
         "--request-parameter", metavar="NAME:VALUE:TYPE", multiple=True, help="A parameter of each request; repeatable."
     ),
     click.option("--priority", metavar="N", help="Of each request, for a model with priority levels."),
-    click.option("--queue-timeout", metavar="TIME", help="How long a request may wait in the model's queue."),
+    click.option("--queue-timeout", metavar="TIME", help="How long it may wait, where the queue policy allows that."),
     click.option("--header", "-H", metavar="NAME:VALUE", multiple=True, help="Sent with each request; repeatable."),
     click.option("--compression", metavar="KIND", help="gzip or deflate, over gRPC."),
     click.option("--shared-memory", metavar="KIND", help="none, system or cuda: where tensors lie.  [default: none]"),

@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from tuner.load.loads import Concurrency, Distribution, Load, Ramp, RequestRate
 from tuner.load.recordings import read_intervals, read_timestamps
-from tuner.options import LoadOptions, Precise, RemoteOptions, Seconds, ServerOptions
+from tuner.options import LoadOptions, Name, Precise, RemoteOptions, Seconds, ServerOptions
 from tuner.precision import Precision
 from tuner.quantities import parse_duration
 from tuner.slo import SLO
@@ -105,7 +105,7 @@ class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
     """
 
     repository: Path | None = None
-    model: str | None = None
+    model: Name | None = None
     model_version: Annotated[str, BeforeValidator(_version)] = ""
     concurrency: Annotated[
         tuple[Annotated[int, Field(ge=1, le=65536)], ...] | None, Field(min_length=1), BeforeValidator(_concurrencies)
