@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 import pytest
 from click.testing import CliRunner
+from support.command_line import tritontune
 
 from tuner.cli import cli
 
@@ -13,6 +14,10 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     result = CliRunner().invoke(cli, [*command, "--help"])
     assert result.exit_code == 0
     assert result.output.startswith("Usage: ")
+
+
+def test_the_help_is_shown_where_nothing_is_asked() -> None:
+    assert tritontune().stdout == tritontune("--help").stdout
 
 
 def test_every_option_says_what_it_is_for() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.command_line import servers_of
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner import TuneJob, model_finals, model_tuning, tune
 from tuner.errors import Cause, ConfigError, InputError, JobError, TuningError
+from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.output_check import GOLDEN_FILE
 from tuner.progress import ModelOutcome, Progress
@@ -54,7 +56,7 @@ class Told(Progress):
 
     def trial_ended(self, result: TrialResult, standing: Recommendation) -> None:
         self.events.append(f"trial {result.number} ended")
-        assert standing.best is not None
+        assert standing.best is not None or result.failure
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         self.events.append(f"{outcome.model} ended: {outcome.ended}")
@@ -158,6 +160,48 @@ def test_a_candidate_that_answers_otherwise_is_infeasible(
     assert outcome.recommendation.best.trial.number == 0
     assert ",outputs_differ,\"output 'OUT' of request " in (out.model("mixes") / "trials.csv").read_text()
     assert outcome.study.told()[1].constraints["launch"] == 1.0
+
+
+class Accident(Told):
+    """Kills the first server after its first point."""
+
+    def __init__(self, repository: Path) -> None:
+        super().__init__()
+        self._repository = repository
+        self._points: list[OperatingPoint] = []
+
+    def point_measured(self, point: OperatingPoint) -> None:
+        self._points.append(point)
+        if len(self._points) == 1:
+            for process in servers_of(self._repository):
+                process.kill()
+
+
+def test_a_baseline_that_failed_by_accident_is_measured_once_more(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    model_repository.add("slow")
+    told, out = Accident(tmp_path), RunFolder(tmp_path / "run")
+    (outcome,) = tune(_job(model_repository, trials=1), out=out, progress=told).outcomes
+    (baseline,) = outcome.study.trials
+    assert (baseline.number, baseline.failure) == (0, None)
+    assert outcome.recommendation.best
+    assert outcome.recommendation.best.trial.number == 0
+    (note,) = [event for event in told.events if event.startswith("the config as it is failed midway (crashed: ")]
+    assert note.endswith("; it is measured once more")
+    assert {path.name for path in (out.model("slow") / "trials").iterdir()} == {"000", "000-failed"}
+
+
+def test_a_baseline_that_fails_again_stays_failed(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    batching = config_text(more="dynamic_batching { max_queue_delay_microseconds: 50000 }", crash_when_batch_exceeds=1)
+    model_repository.add("crashes", config=batching)
+    job = _job(model_repository, trials=1, output_tolerance="off")
+    (outcome,) = tune(job, out=RunFolder(tmp_path / "run")).outcomes
+    (baseline,) = outcome.study.trials
+    assert baseline.failure
+    assert baseline.failure.cause is Cause.CRASHED
+    assert len(baseline.curve) == 1
+    assert outcome.recommendation.best is None
 
 
 def test_what_does_not_vary_is_noted(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ _load_options = _with(
         "--request-parameter", metavar="NAME:VALUE:TYPE", multiple=True, help="A parameter of each request; repeatable."
     ),
     click.option("--priority", metavar="N", help="Of each request, for a model with priority levels."),
-    click.option("--queue-timeout", metavar="TIME", help="How long a request may wait in the model's queue."),
+    click.option("--queue-timeout", metavar="TIME", help="How long it may wait, where the queue policy allows that."),
     click.option("--header", "-H", metavar="NAME:VALUE", multiple=True, help="Sent with each request; repeatable."),
     click.option("--compression", metavar="KIND", help="gzip or deflate, over gRPC."),
     click.option("--shared-memory", metavar="KIND", help="none, system or cuda: where tensors lie.  [default: none]"),
@@ -167,7 +167,9 @@ def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> 
     "--slo", metavar="P=TIME", multiple=True, help="Limit that --rate max must hold, as p99=25ms; repeatable."
 )
 @click.option("--precision", metavar="P,P", help="Of throughput, and of the percentile.  [default: 3%,10%]")
-@click.option("--time", metavar="TIME", help="How long a load may take at most.  [default: by the precision, 10s]")
+@click.option(
+    "--time", metavar="TIME", help="How long a load may take, or until two answers.  [default: by the precision, 10s]"
+)
 @_load_options
 @_remote_options
 @_server_options
@@ -217,7 +219,7 @@ def main() -> NoReturn:
     # gRPC would write of its own accord what an error says in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        sys.exit(cli.main(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from tuner.errors import JobError
-from tuner.options import Bytes, LoadOptions, Precise, RemoteOptions, Seconds, ServerOptions
+from tuner.options import Bytes, LoadOptions, Name, Precise, RemoteOptions, Seconds, ServerOptions
 from tuner.precision import Precision
 from tuner.slo import SLO
 
@@ -71,7 +71,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     isolation: Literal["relaunch", "reload"] | None = None
     explain: bool = False
     verify: bool = True
-    metrics_url: str | None = None
+    metrics_url: Name | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

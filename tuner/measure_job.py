@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from tuner.load.loads import Concurrency, Distribution, Load, Ramp, RequestRate
 from tuner.load.recordings import read_intervals, read_timestamps
-from tuner.options import LoadOptions, Precise, RemoteOptions, Seconds, ServerOptions
+from tuner.options import LoadOptions, Name, Precise, RemoteOptions, Seconds, ServerOptions
 from tuner.precision import Precision
 from tuner.quantities import parse_duration
 from tuner.slo import SLO
@@ -100,11 +100,12 @@ class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
         arrivals: How requests are spread at a rate.
         slo: Limits that `rate="max"` must hold.
         precision: When a load has been measured well enough.
-        time: Seconds that a load may take at most, where the model is not slow; None: by the precision, 10 s.
+        time: Seconds that a load may take, and longer only until two requests are answered; None: by the precision,
+            10 s, and more where they give less than 20 answers.
     """
 
     repository: Path | None = None
-    model: str | None = None
+    model: Name | None = None
     model_version: Annotated[str, BeforeValidator(_version)] = ""
     concurrency: Annotated[
         tuple[Annotated[int, Field(ge=1, le=65536)], ...] | None, Field(min_length=1), BeforeValidator(_concurrencies)

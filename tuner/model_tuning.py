@@ -153,6 +153,8 @@ class ModelTuning:
 
     def _measure_baseline(self) -> SearchSpace:
         result = self._trial(Candidate({}, self._folder_config))
+        if result.curve and result.failure:
+            result = self._baseline_again(result)
         if not result.curve:
             reason = result.failure.message if result.failure else "no load level could be measured"
             raise TuningError(f"model {self._model.name!r} does not work as it is: {reason}")
@@ -160,6 +162,16 @@ class ModelTuning:
         space = self._space(result)
         self._store(result.model_copy(update={"parameters": space.baseline}), space)
         return space
+
+    def _baseline_again(self, failed: TrialResult) -> TrialResult:
+        """Measure the baseline once more after a failure midway: all is compared with it, so no accident may decide."""
+        why = f" ({failed.failure.cause.value}: {failed.failure.message})" if failed.failure else ""
+        self._shop.progress.note(f"the config as it is failed midway{why}; it is measured once more")
+        # The next attempt takes its folder; what the server said goes on lying beside it.
+        folder = self._shop.out.trial(self._model.name, failed.number)
+        folder.replace(folder.with_name(f"{folder.name}-failed"))
+        again = self._trial(Candidate({}, self._folder_config))
+        return again if again.curve else failed
 
     def _check_limit(self, baseline: TrialResult) -> None:
         """See that a limit on GPU memory can be held."""

@@ -51,6 +51,12 @@ def _precision(value: Any) -> Any:
     return Precision.parse(value) if isinstance(value, str) else value
 
 
+def _not_empty(value: str) -> str:
+    if not value:
+        raise ValueError("is empty; give a value, or leave it out")
+    return value
+
+
 def _network(value: str) -> str:
     if value == "none":
         raise ValueError("none: without a network, nothing can be measured")
@@ -103,6 +109,7 @@ MADE_UP = frozenset({"random", "zero"})
 """What `input_data` is where it is no file."""
 ServerKind = Literal["auto", "process", "docker", "remote"]
 Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[str, AfterValidator(_not_empty)]
 
 
 class Options(BaseModel):
@@ -166,7 +173,7 @@ class ServerOptions(Options):
     """
 
     server: ServerKind = "auto"
-    image: str | None = None
+    image: Name | None = None
     triton_path: Path | None = None
     launch_timeout: Seconds | None = None
     triton_arg: Annotated[tuple[str, ...], BeforeValidator(parse_triton_args)] = ()
@@ -175,8 +182,8 @@ class ServerOptions(Options):
     shm_size: Bytes | None = None
     memory: Bytes | None = None
     mount: Annotated[tuple[UserMount, ...], BeforeValidator(_mounts)] = ()
-    network: Annotated[str, AfterValidator(_network)] | None = None
-    user: str | None = None
+    network: Annotated[Name, AfterValidator(_network)] | None = None
+    user: Name | None = None
     docker_arg: Annotated[Mapping[str, Any], BeforeValidator(parse_docker_args)] = {}
 
     @field_validator("env")
@@ -198,11 +205,11 @@ class RemoteOptions(Options):
         tls_name: The name in the server's certificate, where it is not that of the URL.
     """
 
-    url: str | None = None
+    url: Name | None = None
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    tls_name: str | None = None
+    tls_name: Name | None = None
 
     @model_validator(mode="after")
     def _check_remote(self) -> Self:
@@ -280,6 +287,13 @@ class LoadOptions(Options):
     connections: Annotated[int, Field(ge=1, le=256)] = 1
     processes: Annotated[int, Field(ge=1, le=64)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check_load(self) -> Self:
+        default = LoadOptions.model_fields["output_shared_memory_size"].default
+        if self.shared_memory == "none" and self.output_shared_memory_size != default:
+            raise ValueError("--output-shared-memory-size has no use without --shared-memory")
+        return self
 
     def what_is_sent(self) -> dict[str, Any]:
         """What must be the same for two measurements to be of the same requests, as JSON takes it; without defaults.

@@ -71,6 +71,8 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
         (_repository, ["--bugdet", "5s"], "--budget"),
         (_repository, ["--job", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
         (_repository, ["--shape", "IN"], "--shape: 'IN' is no shape"),
+        (_repository, ["--image", ""], "--image: is empty; give a value, or leave it out"),
+        (_repository, ["--output-shared-memory-size", "5"], "has no use without --shared-memory"),
     ],
 )
 def test_run(
@@ -140,6 +142,7 @@ def test_a_variable_dimension_without_a_shape(model_repository: ModelRepositoryF
         (["measure", "--url", "127.0.0.1:1", "--triton-path", "x"], "--triton-path says how to start a server"),
         (["measure", "repo", "--concurrency", "0"], "--concurrency: '0' is none"),
         (["export", "nowhere"], "nowhere: is not the folder of a run"),
+        (["doctor", "--image", ""], "--image: is empty; give a value, or leave it out"),
         (["export"], "Missing argument 'RUN_DIR'"),
     ],
 )

@@ -67,6 +67,12 @@ def rows_of(file: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file.read_text().splitlines()))
 
 
+def test_ones_own_time_holds_at_a_low_rate_too(server: Running) -> None:
+    options = ("--rate", 4, "--arrivals", "constant", "--time", "1s")
+    (point,) = points_of(tritontune("measure", "--url", server.grpc_address, *options, "--json"))
+    assert 2 <= point["requests"] <= 6
+
+
 def test_a_repository(slow_model: Path) -> None:
     done = tritontune("measure", slow_model, "--concurrency", "1,4", "--json", *QUICK)
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,8 @@ def test_a_pool_of_different_requests_is_made_up() -> None:
 
 def test_what_goes_with_each_request_is_in_it() -> None:
     made = plan(
-        "dynamic_batching { priority_levels: 2 }",
+        "dynamic_batching { priority_levels: 2 default_queue_policy {"
+        " allow_timeout_override: true default_timeout_microseconds: 50000 } }",
         batch_size=2,
         priority=1,
         queue_timeout="20ms",
@@ -90,6 +91,24 @@ def test_what_does_not_go_together_is_said() -> None:
         plan("model_transaction_policy { decoupled: true }", endpoint=_HTTP)
     with pytest.raises(InputError, match="has no input 'X'"):
         plan(shape=["X:4"])
+
+
+@pytest.mark.parametrize(
+    "field", ["default_queue_policy {{ {} }}", "priority_queue_policy {{ key: 1 value {{ {} }} }}"]
+)
+def test_a_time_out_needs_a_queue_that_minds_it(field: str) -> None:
+    def with_policy(policy: str) -> str:
+        return f"dynamic_batching {{ priority_levels: 2 {field.format(policy)} }}"
+
+    minding = with_policy("allow_timeout_override: true default_timeout_microseconds: 20001")
+    assert message(plan(minding, queue_timeout="20ms")).parameters["timeout"].int64_param == 20_000
+    for policy in (
+        "default_timeout_microseconds: 20001",
+        "allow_timeout_override: true",
+        "allow_timeout_override: true default_timeout_microseconds: 20000",
+    ):
+        with pytest.raises(JobError, match="--queue-timeout has no use: model 'm' has no queue policy with allow_time"):
+            plan(with_policy(policy), queue_timeout="20ms")
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,16 @@ def test_a_slow_model_gets_more_time(concurrency: int) -> None:
     assert slow.throughput.low < 1.25 < slow.throughput.high
 
 
+def test_who_needs_few_requests_does_not_wait_for_more() -> None:
+    few = replace(RULES, slow_requests=2)
+    point, wall_s = simulated(Batcher(800.0, largest=1), 8, few)
+    assert wall_s == pytest.approx(RULES.max_s, rel=0.02)
+    assert point.requests >= 2
+    point, wall_s = simulated(Batcher(4_000.0), rules=few)
+    assert RULES.max_s < wall_s < 10
+    assert point.requests == 2
+
+
 def test_a_very_slow_model_does_not_get_all_the_time_in_the_world() -> None:
     very_slow, wall_s = simulated(Batcher(9_000.0, spread=0.1))
     assert wall_s < RULES.slow_max_s + 10

@@ -89,6 +89,12 @@ def test_few_requests_a_second_get_more_time() -> None:
     assert point.kept_up is True
 
 
+def test_few_requests_a_second_get_no_more_time_than_who_has_enough_of_them_gives() -> None:
+    point, wall_s = simulated(Batcher(20.0, largest=1), RequestRate(2), replace(RULES, slow_requests=2))
+    assert wall_s == pytest.approx(RULES.max_s, rel=0.05)
+    assert point.requests >= 2
+
+
 def test_a_recording_is_measured_to_its_end_and_no_longer() -> None:
     reads: list[int] = []
 

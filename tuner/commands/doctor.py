@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from tuner.errors import TritontuneError, TuningError
+from tuner.errors import JobError, TritontuneError, TuningError
 from tuner.machine import Machine
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.tunable import why_not_tunable
@@ -50,8 +50,12 @@ def doctor(repository: str | None, triton_path: str | None, image: str | None) -
     """Print a line for each check.
 
     Raises:
+        JobError: an option is empty.
         TuningError: something is missing without which nothing can be tuned.
     """
+    for option, value in {"image": image, "triton-path": triton_path}.items():
+        if value == "":
+            raise JobError(f"--{option}: is empty; give a value, or leave it out")
     console = Console()
     missing = []
     for check in checks(Path(repository) if repository else None, Path(triton_path) if triton_path else None, image):
@@ -66,8 +70,9 @@ def checks(repository: Path | None, triton_path: Path | None, image: str | None)
     """Look at everything in turn."""
     yield Check("python", State.OK, f"{platform.python_version()} ({sys.executable})")
     docker = _docker(image)
-    # One way to a server is enough.
-    yield from _triton(triton_path, State.NOT_NEEDED if image and docker.state is State.OK else State.FIX)
+    # One way to a server is enough, but what was named should be there.
+    enough = image is not None and docker.state is State.OK and triton_path is None
+    yield from _triton(triton_path, State.NOT_NEEDED if enough else State.FIX)
     yield docker
     machine = Machine.here()
     yield Check("cpu", State.OK, f"{machine.cpus} cores")

@@ -89,6 +89,18 @@ def _check_use(effective: model_config_pb2.ModelConfig, interface: ModelInterfac
         refuse(_OF_STRINGS, f"model {effective.name!r} takes no strings")
     if not effective.dynamic_batching.priority_levels:
         refuse({"priority"}, f"model {effective.name!r} has no priority levels")
+    if options.queue_timeout and not _can_time_out(effective, options.queue_timeout):
+        policy = "allow_timeout_override, and a default_timeout_microseconds above it"
+        refuse({"queue_timeout"}, f"model {effective.name!r} has no queue policy with {policy}")
+
+
+def _can_time_out(effective: model_config_pb2.ModelConfig, timeout_s: float) -> bool:
+    """Whether a queue minds a request's own time-out: one that allows that, and only where it is the shorter one."""
+    batching = effective.dynamic_batching
+    return any(
+        policy.allow_timeout_override and policy.default_timeout_microseconds > timeout_s * 1e6
+        for policy in (batching.default_queue_policy, *batching.priority_queue_policy.values())
+    )
 
 
 def _sequences(options: LoadOptions) -> Sequences:

@@ -171,7 +171,8 @@ class _Level:
         answered = int(np.count_nonzero(samples.ok))
         if not answered:
             return rules.slow_max_s
-        slow_s = min(rules.slow_max_s, samples.wall_s * self._needed / answered)
+        needed = rules.slow_requests or self._needed
+        slow_s = min(rules.slow_max_s, samples.wall_s * needed / answered)
         return max(rules.max_s, self._earliest_s, slow_s)
 
     def _is_enough(self, samples: Samples, latest_s: float) -> bool:

@@ -18,9 +18,9 @@ class LevelRules:
 
     It ends when throughput and the percentile that counts are both known precisely enough, or at the latest time. A
     model so slow that this gives it less than `min_requests`, or in a closed loop less than `min_rounds` of all
-    requests under way, gets more time, up to `slow_max_s`. The throughput of an open loop is known before: it is what
-    is offered, or the server does not keep up. A load that ends by itself is measured to its end, and a recording
-    that begins anew once as a whole, at the least.
+    requests under way, or less than `slow_requests` where that is given, gets more time, up to `slow_max_s`. The
+    throughput of an open loop is known before: it is what is offered, or the server does not keep up. A load that ends
+    by itself is measured to its end, and a recording that begins anew once as a whole, at the least.
 
     Attributes:
         percentile: The latency percentile that counts.
@@ -33,6 +33,8 @@ class LevelRules:
         min_requests: Successful requests to wait for.
         narrow_looks: At so many looks in a row what counts must be known precisely enough: who ends at the first picks
             what is narrow by chance.
+        slow_requests: With so many answers the longest measurement is long enough; None: with `min_requests` and
+            `min_rounds`.
         min_rounds: How often all requests under way should have been answered; closed loops only.
         request_timeout_s: The engine's deadline of a request; a server silent for so long hangs.
         slo: Limits to test; a load that surely breaks one is known well enough, and one that may or may not is not.
@@ -47,6 +49,7 @@ class LevelRules:
     max_s: float = 10.0
     slow_max_s: float = 30.0
     min_requests: int = 20
+    slow_requests: int | None = None
     min_rounds: int = 4
     narrow_looks: int = 2
     request_timeout_s: float = 30.0

@@ -159,6 +159,10 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
             console.print(block, end="\n\n", highlight=False, markup=False, soft_wrap=True)
     if found.baseline:
         console.print(f"baseline: {point_in_words(found.baseline.point, slo.percentile)}", highlight=False)
+        if failure := found.baseline.trial.failure:
+            console.print(
+                f"          not recommended: it failed at another load ({failure.cause.value})", highlight=False
+            )
     else:
         console.print(f"baseline: {what_is_asked(slo)} at no load", highlight=False)
     if not found.best:

@@ -44,13 +44,16 @@ def recommend(
 ) -> Recommendation:
     """Read a recommendation off the trials of a study, of which the first is the baseline.
 
-    Of a point that was verified counts what the verification says; see `best_of`. A trial that took more than
-    `max_gpu_memory` bytes of a GPU is neither best nor on the front.
+    Of a point that was verified counts what the verification says; see `best_of`. One whose throughput is surely below
+    the baseline's gives way to it, unless the baseline failed. A trial that took more than `max_gpu_memory` bytes of a
+    GPU is neither best nor on the front.
     """
     own = [point for trial in trials[:1] for point in points_of(trial, verified)]
     points = usable_points(trials, verified, max_gpu_memory)
     baseline, best = (best_of(some, slo) for some in (own, points))
     gain = _gain(best, baseline, verified) if best and baseline else None
+    if baseline and baseline in points and gain and gain.high < 1:
+        best, gain = baseline, _gain(baseline, baseline, verified)
     return Recommendation(slo, baseline, best, gain, pareto_front(points, slo.percentile))
 
 
