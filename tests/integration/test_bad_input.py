@@ -71,6 +71,7 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
         (_repository, ["--bugdet", "5s"], "--budget"),
         (_repository, ["--job", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
         (_repository, ["--shape", "IN"], "--shape: 'IN' is no shape"),
+        (_repository, ["--input-data", __file__], "test_bad_input.py:1:3: is not JSON"),
         (_repository, ["--image", ""], "--image: is empty; give a value, or leave it out"),
         (_repository, ["--output-shared-memory-size", "5"], "has no use without --shared-memory"),
     ],
@@ -131,6 +132,7 @@ def test_a_variable_dimension_without_a_shape(model_repository: ModelRepositoryF
     done = tritontune("run", model_repository.path, "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "--shape IN:" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
