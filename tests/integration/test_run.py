@@ -252,7 +252,7 @@ class TestInterruption:
         killed.communicate(timeout=10)
         done = tritontune("run", slow_model, "--trials", 3, "--max-concurrency", 2, "--out", out, "--resume")
         assert done.returncode == 0, done.stderr
-        assert "1 trials done already" in done.stderr
+        assert "1 trial done already" in done.stderr
         trials = Study.load(out / "study.db", "slow").trials
         assert trials[:1] == finished
         assert [trial.number for trial in trials] == [0, 1, 2]

@@ -10,6 +10,7 @@ from tuner.load.loads import Concurrency, Load
 from tuner.load.protocols import Samples
 from tuner.measure.record import Record
 from tuner.measure.window import Window
+from tuner.quantities import format_ms
 from tuner.slo import Percentile, share_of
 
 # Above this share of a core, answers wait for the client to read them.
@@ -71,4 +72,4 @@ def _busy(cpu: float, processes: int) -> str | None:
 def _late(lag_p99_ms: float, latency_p99_ms: float) -> str | None:
     if lag_p99_ms <= max(_LATE_MS, _LATE * latency_p99_ms):
         return None
-    return f"one request in 100 was sent {lag_p99_ms:.3g} ms late or more"
+    return f"one request in 100 was sent {format_ms(lag_p99_ms)} late or more"

@@ -19,6 +19,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.server_statistics import Reads
 from tuner.measure.trend import Trend, gap_trend, latency_trend
 from tuner.measure.window import Window
+from tuner.quantities import format_ms, format_number
 
 # The requests under way, and those counted, may differ by so much from what they should be.
 _LITTLE = 0.05
@@ -115,7 +116,9 @@ def _littles_law(samples: Samples, window: Window, load: Concurrency) -> Doubt |
     between = _BETWEEN * busy * load.requests
     if -tolerated - between <= under_way - load.requests <= tolerated:
         return None
-    reason = f"Little's law: {load.requests:,} requests under way, but throughput x latency says {under_way:.3g}"
+    reason = (
+        f"Little's law: {load.requests:,} requests under way, but throughput x latency says {format_number(under_way)}"
+    )
     return Doubt(gate=Gate.LITTLES_LAW, reason=reason)
 
 
@@ -167,4 +170,4 @@ def _drift(window: Window, load: Load) -> Doubt | None:
 
 
 def _halves(trend: Trend) -> str:
-    return f"{trend.first:.3g} ms in the first, and {trend.second:.3g} ms in the second"
+    return f"{format_ms(trend.first)} in the first, and {format_ms(trend.second)} in the second"

@@ -21,7 +21,7 @@ from tuner.report.files import BEST_CONFIG, config_diff
 from tuner.report.front_table import front_legend, front_reasons, front_table
 from tuner.report.pull_bar import PullBar
 from tuner.report.why import effect_in_words
-from tuner.report.words import gain_in_words, latency, point_in_words, rate, what_is_asked
+from tuner.report.words import gain_in_words, latency, point_in_words, rate, what_is_asked, what_is_missed
 from tuner.search.effects import field_effects
 from tuner.search.front import excess_memory
 from tuner.search.recommend import Recommendation, recommend
@@ -78,7 +78,7 @@ class ConsoleProgress(Progress):
         self._max_gpu_memory = study.identity.max_gpu_memory
         self._ends = time.monotonic() + budget_s - study.spent_s
         limit = f"SLO {self._slo}" if self._slo.root else "no SLO"
-        done = f", {len(study.trials)} trials done already" if study.trials else ""
+        done = f", {_count(len(study.trials), 'trial')} done already" if study.trials else ""
         self._line(f"tuning [bold]{escape(model)}[/]: {limit}, budget {format_duration(budget_s)}{done}")
         if study.trials:
             self._stand(study.recommendation)
@@ -110,15 +110,15 @@ class ConsoleProgress(Progress):
         elif result.curve and all(point.errors for point in result.curve):
             told = f"[red]some requests fail at every load[/]: {escape(result.curve[0].error or '')}"
         else:
-            told = "holds the SLO at no load"
+            told = f"{what_is_missed(self._slo)} at every load"
         self._line(f"{escape(self._trial)}: {told} [dim]({format_duration(result.wall_s)})[/]")
         self._stand(standing)
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         """See `Progress`."""
         self._live.stop()
-        launches = outcome.study.launches
-        self._line(f"{escape(outcome.model)}: {outcome.ended}; {launches} launches")
+        launches = _count(outcome.study.launches, "launch", "launches")
+        self._line(f"{escape(outcome.model)}: {outcome.ended}; {launches}")
         print_outcome(self._results, outcome)
 
     def _stand(self, standing: Recommendation) -> None:
@@ -157,7 +157,7 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
                 f"          not recommended: it failed at another load ({failure.cause.value})", highlight=False
             )
     else:
-        console.print(f"baseline: {what_is_asked(slo)} at no load", highlight=False)
+        console.print(f"baseline: {what_is_missed(slo)} at every load that was measured", highlight=False)
     if not found.best:
         console.print(f"[red]no candidate {what_is_asked(slo)}[/]", highlight=False)
         return
@@ -173,3 +173,7 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
         console.print("No candidate beats the config as it is.")
     deploy = outcome.folder.model(outcome.model) / BEST_CONFIG
     console.print(f"deploy:   {deploy}", highlight=False, soft_wrap=True)
+
+
+def _count(number: int, one: str, more: str = "") -> str:
+    return f"{number} {one if number == 1 else more or one + 's'}"
