@@ -80,7 +80,8 @@ def _doubts_in(point: OperatingPoint) -> Iterator[Doubt]:
         share = f"{point.server.cache_hits:,} of {point.server.requests:,} requests"
         yield Doubt(gate=Gate.CACHE_HITS, reason=f"the response cache answered {share}, and not the model")
     if point.client.bound:
-        yield Doubt(gate=Gate.CLIENT_BOUND, reason=f"client-bound, {point.client.bound}")
+        whose = "" if point.client.held_up else "client-bound, "
+        yield Doubt(gate=Gate.CLIENT_BOUND, reason=f"{whose}{point.client.bound}")
     if point.gpu and (reason := _throttled(point.gpu)):
         yield Doubt(gate=Gate.GPU_THROTTLED, reason=reason)
     if point.machine and (

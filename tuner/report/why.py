@@ -51,7 +51,9 @@ def _busy(instances: int, share: float) -> str:
 
 def _limit_in_words(found: Utilisation, each: TrialPoint) -> str:
     if found.limit is Limit.CLIENT:
-        return f"the load generator was the limit, not the server ({each.point.client.bound})"
+        client = each.point.client
+        what = "could not send in time" if client.held_up else "was the limit, not the server"
+        return f"the load generator {what} ({client.bound})"
     if found.limit is Limit.ELSEWHERE and found.elsewhere_share is not None:
         return f"{found.elsewhere_share:.0%} of the latency is outside queue and model (network, frontend, client)"
     return _LIMITS[found.limit] if found.limit else ""
