@@ -132,6 +132,13 @@ def test_a_tolerance_is_a_share_or_off(tmp_path: Path, word: object, tolerance: 
         assert TuneJob.read(file).output_tolerance == tolerance
 
 
+def test_what_is_for_the_command_line_is_told_so(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("repository: repo\nout: run\n")
+    with pytest.raises(JobError, match=r"job.yaml: out is for the command line; give --out there"):
+        TuneJob.read(file)
+
+
 def test_outputs_are_compared_by_default() -> None:
     assert TuneJob.make({"repository": "repo"}).output_tolerance == 1e-3
 
@@ -140,7 +147,7 @@ def test_outputs_are_compared_by_default() -> None:
 def test_what_is_no_tolerance_is_refused(word: object) -> None:
     with pytest.raises(JobError) as raised:
         TuneJob.make({"repository": "repo", "output_tolerance": word})
-    would_be_right = "is none; write a share below 1, as 0.001 for 0.1 %, 0 for no difference, or off"
+    would_be_right = "is no tolerance; write a share below 1, as 0.001 for 0.1 %, 0 for no difference, or off"
     assert str(raised.value).lower() == f"--output-tolerance: {word!r} {would_be_right}".lower()
 
 

@@ -55,29 +55,41 @@ def test_loads_come_one_after_the_other(tmp_path: Path) -> None:
     assert [str(load) for load in loads[3:]] == ["replay of intervals", "replay of timestamps"]
 
 
+def test_a_wrong_rate_is_told_of_max() -> None:
+    assert refusal(url="h:1", rate="maxx").endswith("as 100,200, or START:END:STEP, or max")
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         ({}, "measure needs a MODEL_REPO or the --url of a Triton that runs, and not both"),
         ({"repository": "r", "url": "h:1"}, "measure needs a MODEL_REPO or the --url of a Triton that runs, and not"),
-        ({"url": "h:1", "concurrency": "0"}, "--concurrency: '0' is none; write whole numbers of 1 and more"),
-        ({"url": "h:1", "concurrency": "1.5"}, "--concurrency: '1.5' is none; write whole numbers of 1 and more"),
-        ({"url": "h:1", "concurrency": "a"}, "--concurrency: 'a' is none; write numbers as 1,8,64, or START:END:STEP"),
+        (
+            {"url": "h:1", "concurrency": "0"},
+            "--concurrency: '0' is no concurrency; write whole numbers from 1 to 65,536",
+        ),
+        ({"url": "h:1", "concurrency": "1.5"}, "--concurrency: '1.5' is no concurrency; write whole numbers from 1"),
+        ({"url": "h:1", "concurrency": "a"}, "--concurrency: 'a' is no concurrency; write whole numbers"),
+        ({"url": "h:1", "concurrency": "1,100000"}, "--concurrency: '1,100000' is no concurrency; write whole numbers"),
+        ({"url": "h:1", "concurrency": "inf"}, "--concurrency: 'inf' is no concurrency; write whole numbers"),
+        ({"url": "h:1", "concurrency": "1:inf"}, "--concurrency: '1:inf' is no concurrency; write whole numbers"),
         ({"url": "h:1", "concurrency": "8:1"}, "--concurrency: '8:1' is no range"),
         ({"url": "h:1", "concurrency": "1:9:0"}, "--concurrency: '1:9:0' is no range"),
         ({"url": "h:1", "concurrency": "1:9:1:1"}, "--concurrency: '1:9:1:1' is no range"),
         ({"url": "h:1", "rate": "1:9999999"}, "--rate: '1:9999999' has 9,999,999 levels"),
-        ({"url": "h:1", "rate": "0"}, "--rate: '0' is none; write requests a second above 0"),
-        ({"url": "h:1", "ramp": "1:2"}, "--ramp: '1:2' is none; write FROM:TO:TIME, requests/s and how long"),
-        ({"url": "h:1", "ramp": "0:0:1s"}, "--ramp: '0:0:1s' is none"),
-        ({"url": "h:1", "ramp": "1.1.1:2:1s"}, "--ramp: '1.1.1:2:1s' is none"),
+        ({"url": "h:1", "rate": "0"}, "--rate: '0' is no rate; write requests/s above 0 and up to 10,000,000"),
+        ({"url": "h:1", "rate": "1e9"}, "--rate: '1e9' is no rate; write requests/s above 0 and up to"),
+        ({"url": "h:1", "rate": "maxx"}, "--rate: 'maxx' is no rate; write requests/s above 0 and up to"),
+        ({"url": "h:1", "ramp": "1:2"}, "--ramp: '1:2' is no ramp; write FROM:TO:TIME, requests/s and how long"),
+        ({"url": "h:1", "ramp": "0:0:1s"}, "--ramp: '0:0:1s' is no ramp"),
+        ({"url": "h:1", "ramp": "1.1.1:2:1s"}, "--ramp: '1.1.1:2:1s' is no ramp"),
         ({"url": "h:1", "ramp": "1:2:x"}, "--ramp: 'x' is no duration"),
         ({"url": "h:1", "server": "process"}, "--server process starts a server, and --url names one that runs"),
         ({"url": "h:1", "triton_path": "t"}, "--triton-path says how to start a server"),
         ({"repository": "r", "tls_ca": "f"}, "--tls-ca is for a server at a --url"),
         ({"url": "h:1", "tls_key": "f"}, "--tls-key is the key of a certificate; name that with --tls-cert"),
         ({"url": "h:1", "slo": ("p99=5ms",)}, "--slo is a limit for --rate max"),
-        ({"url": "h:1", "rate": "nan"}, "--rate: 'nan' is none; write requests a second above 0"),
+        ({"url": "h:1", "rate": "nan"}, "--rate: 'nan' is no rate; write requests/s above 0"),
         ({"url": "h:1", "arrivals": "constant"}, "--arrivals says how a --rate or a --ramp is spread, and there is"),
         ({"url": "h:1", "slo": ("p99",)}, "--slo: 'p99' is no SLO; write it as p99=25ms"),
         ({"url": "h:1", "model_version": "x"}, "--model-version: 'x' is no version; it is a number of 1 and more"),

@@ -21,7 +21,7 @@ def test_it_is_read_as_people_write_it(text: str, precision: Precision) -> None:
 
 @pytest.mark.parametrize("text", ["", "3", "3%,10%,1%", "a%", "3%,", "-1%"])
 def test_what_is_none_is_told(text: str) -> None:
-    with pytest.raises(ValueError, match="write it as 3%, of throughput, or 3%,10%"):
+    with pytest.raises(ValueError, match="is no precision; write it as 3%, of throughput, or 3%,10%"):
         Precision.parse(text)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.errors import JobError
+from tuner.errors import InputError, JobError, TritontuneError, TuningError
 from tuner.run_folder import RunFolder
 
 
@@ -35,6 +35,37 @@ def test_a_study_is_not_overwritten(tmp_path: Path) -> None:
     folder.database.touch()
     with pytest.raises(JobError, match="holds a study already; go on by --resume"), folder.opened(resume=False):
         pass
+
+
+def end_with(error: TritontuneError, folder: RunFolder, *, measured: bool = False) -> None:
+    """A run that has launched something, and ends with an error."""
+    with pytest.raises(type(error)), folder.opened(resume=False):
+        _launch_and_raise(error, folder, measured=measured)
+
+
+def _launch_and_raise(error: TritontuneError, folder: RunFolder, *, measured: bool) -> None:
+    folder.trial("m", 0).mkdir(parents=True)
+    if measured:
+        folder.database.touch()
+    raise error
+
+
+def test_what_was_asked_wrongly_leaves_nothing_behind(tmp_path: Path) -> None:
+    end_with(InputError("no such input"), RunFolder(tmp_path / "runs" / "run"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_server_logs_and_what_was_measured_stay(tmp_path: Path) -> None:
+    failed, measured = RunFolder(tmp_path / "failed"), RunFolder(tmp_path / "measured")
+    end_with(TuningError("it does not start"), failed)
+    end_with(InputError("another model's"), measured, measured=True)
+    assert failed.trial("m", 0).exists()
+    assert measured.trial("m", 0).exists()
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    end_with(InputError("no such input"), RunFolder(tmp_path))
+    assert tmp_path.exists()
 
 
 def test_only_a_run_can_be_resumed(tmp_path: Path) -> None:

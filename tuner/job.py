@@ -16,6 +16,9 @@ from tuner.options import Bytes, LoadOptions, Name, Precise, RemoteOptions, Seco
 from tuner.precision import Precision
 from tuner.slo import SLO
 
+# What says how a job is run, and not what is asked.
+_ON_THE_COMMAND_LINE = {"job", "out", "resume"}
+
 
 def _names(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
@@ -30,7 +33,9 @@ def _tolerance(value: Any) -> Any:
     except ValueError:
         share = math.nan
     if isinstance(share, bool) or (isinstance(share, int | float) and not 0 <= share < 1):
-        raise ValueError(f"{value!r} is none; write a share below 1, as 0.001 for 0.1 %, 0 for no difference, or off")
+        raise ValueError(
+            f"{value!r} is no tolerance; write a share below 1, as 0.001 for 0.1 %, 0 for no difference, or off"
+        )
     return share
 
 
@@ -102,6 +107,8 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
             raise JobError(f"{path}: cannot be read: {reason}") from None
         except yaml.YAMLError as error:
             raise JobError(f"{path}{yaml_fault(error)}") from None
+        if isinstance(content, dict) and (misplaced := sorted(_ON_THE_COMMAND_LINE & content.keys())):
+            raise JobError(f"{path}: {misplaced[0]} is for the command line; give --{misplaced[0]} there")
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise JobError(f"{path}: a job file is a mapping, such as `repository: models` and `slo: {{p99: 25ms}}`")
         return cls.make({**content, **(overrides or {})}, source=str(path))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,25 +19,31 @@ from tuner.quantities import parse_duration
 from tuner.slo import SLO
 
 _MOST_LEVELS = 1_000
+_MOST_CONCURRENCY = 65_536
 _HIGHEST_RATE = 1e7
+_CONCURRENCY = f"is no concurrency; write whole numbers from 1 to {_MOST_CONCURRENCY:,}, as 1,8,64, or START:END:STEP"
+_RATE = f"is no rate; write requests/s above 0 and up to {_HIGHEST_RATE:,.0f}, as 100,200, or START:END:STEP, or max"
 _RAMP = re.compile(r"([\d.]+):([\d.]+):(.+)")
 
 
-def _levels(value: Any) -> Any:
-    """`1,8,64`, and `START:END[:STEP]` in the place of any of them."""
+def _levels(value: Any, otherwise: str) -> Any:
+    """`1,8,64`, and `START:END[:STEP]` in the place of any of them; `otherwise` says what is no number."""
     if not isinstance(value, str):
         return value
     levels: list[float] = []
     for part in value.split(","):
-        levels += _range(part.strip(), value)
+        try:
+            numbers = [float(text) for text in part.split(":")]
+        except ValueError:
+            numbers = [math.nan]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"{value!r} {otherwise}")
+        levels += _range(numbers, part.strip())
     return tuple(levels)
 
 
-def _range(part: str, whole: str) -> list[float]:
-    try:
-        start, *rest = (float(text) for text in part.split(":"))
-    except ValueError:
-        raise ValueError(f"{whole!r} is none; write numbers as 1,8,64, or START:END:STEP") from None
+def _range(numbers: Sequence[float], part: str) -> list[float]:
+    start, *rest = numbers
     if not rest:
         return [start]
     end, step = rest[0], rest[1] if len(rest) == 2 else 1.0
@@ -48,18 +56,18 @@ def _range(part: str, whole: str) -> list[float]:
 
 
 def _concurrencies(value: Any) -> Any:
-    levels = _levels(value)
-    if isinstance(value, str) and any(level < 1 or level != int(level) for level in levels):
-        raise ValueError(f"{value!r} is none; write whole numbers of 1 and more, as 1,8,64, or START:END:STEP")
+    levels = _levels(value, _CONCURRENCY)
+    if isinstance(value, str) and not all(1 <= level <= _MOST_CONCURRENCY and level % 1 == 0 for level in levels):
+        raise ValueError(f"{value!r} {_CONCURRENCY}")
     return levels
 
 
 def _rates(value: Any) -> Any:
     if value == "max":
         return value
-    levels = _levels(value)
+    levels = _levels(value, _RATE)
     if isinstance(value, str) and not all(0 < level <= _HIGHEST_RATE for level in levels):
-        raise ValueError(f"{value!r} is none; write requests a second above 0, as 100,200, or START:END:STEP, or max")
+        raise ValueError(f"{value!r} {_RATE}")
     return levels
 
 
@@ -78,7 +86,7 @@ def _ramp(value: Any) -> Any:
     except ValueError:
         rates = (0.0, 0.0)
     if parts is None or min(rates) < 0 or max(rates) <= 0:
-        raise ValueError(f"{value!r} is none; write FROM:TO:TIME, requests/s and how long, as 100:1000:60s")
+        raise ValueError(f"{value!r} is no ramp; write FROM:TO:TIME, requests/s and how long, as 100:1000:60s")
     return (*rates, parse_duration(parts[3]))
 
 
@@ -108,7 +116,9 @@ class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
     model: Name | None = None
     model_version: Annotated[str, BeforeValidator(_version)] = ""
     concurrency: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=65536)], ...] | None, Field(min_length=1), BeforeValidator(_concurrencies)
+        tuple[Annotated[int, Field(ge=1, le=_MOST_CONCURRENCY)], ...] | None,
+        Field(min_length=1),
+        BeforeValidator(_concurrencies),
     ] = None
     rate: Annotated[tuple[Rate, ...] | Literal["max"] | None, BeforeValidator(_rates)] = None
     ramp: Annotated[tuple[float, float, Seconds] | None, BeforeValidator(_ramp)] = None

@@ -30,7 +30,9 @@ class Precision:
         """
         parts = [_PART.fullmatch(part.strip()) for part in text.split(",")]
         if len(parts) > 2 or None in parts:
-            raise ValueError(f"{text!r} is none; write it as 3%, of throughput, or 3%,10%, of the percentile, too")
+            raise ValueError(
+                f"{text!r} is no precision; write it as 3%, of throughput, or 3%,10%, of the percentile, too"
+            )
         shares = [float(part[1]) / 100 for part in parts if part]
         if not all(0 < share <= _LARGEST for share in shares):
             raise ValueError(f"{text!r} is not above 0 and at most {_LARGEST:.0%}")

@@ -1,4 +1,4 @@
-"""Times and sizes as people write them: `25ms`, `90s`, `1h30m`, `8GiB`, `800MB`, `4g`."""
+"""Times, sizes and numbers as people write them: `25ms`, `90s`, `1h30m`, `8GiB`, `800MB`, `4g`, `3,541`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,16 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def format_number(value: float) -> str:
+    """A number for people: `3,541`, `73.2`, `0.514`."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def format_ms(value_ms: float) -> str:
+    """Milliseconds: `0.412 ms`, `12.3 ms`, `1,204 ms`."""
+    return f"{format_number(value_ms)} ms"
 
 
 def parse_size(text: str) -> int:

@@ -6,12 +6,12 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.errors import JobError
+from tuner.errors import JobError, UsageError
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,14 @@ class RunFolder:
     def opened(self, *, resume: bool) -> Iterator[None]:
         """Make the folder, hold it against other runs, and clear away its work at the end.
 
+        What was asked wrongly leaves no folder that was not there before, unless something was measured.
+
         Raises:
             JobError: there is a study in it already, or none to resume, or another run is at work in it.
         """
         if resume:
             self.existing(self.path)
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with self._held():
             if self.database.exists() and not resume:
                 raise JobError(f"{self.path}: holds a study already; go on by --resume, or choose another --out")
@@ -72,6 +75,10 @@ class RunFolder:
             self.work.mkdir()
             try:
                 yield
+            except UsageError:
+                if made and not self.database.exists():
+                    _remove(made)
+                raise
             finally:
                 shutil.rmtree(self.work, ignore_errors=True)
 
@@ -89,3 +96,11 @@ class RunFolder:
             except BlockingIOError:
                 raise JobError(f"{self.path}: another run is at work in it") from None
             yield
+
+
+def _remove(made: Sequence[Path]) -> None:
+    """Remove a folder with all that is in it, and those above it, in order, as far as nothing else is in them."""
+    shutil.rmtree(made[0], ignore_errors=True)
+    with suppress(OSError):
+        for folder in made[1:]:
+            folder.rmdir()

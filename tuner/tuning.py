@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError
 from tuner.job import TuneJob
+from tuner.load.inputs.input_data import check_input_data
 from tuner.measure.gpu import Gpus
 from tuner.model_tuning import ModelTuning, Workshop
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
 from tuner.models.tunable import why_not_tunable
+from tuner.options import MADE_UP
 from tuner.progress import ModelOutcome, Progress
 from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
@@ -60,6 +63,8 @@ def tune(
     progress = progress or Progress()
     out = out or RunFolder.default()
     spec = load_space(job.space)
+    if job.input_data not in MADE_UP:
+        check_input_data(Path(job.input_data))
     with _repository(job) as repository:
         models = _chosen(repository, job, progress)
         if out.path.resolve().is_relative_to(repository.path.resolve()):

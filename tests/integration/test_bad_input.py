@@ -71,6 +71,7 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
         (_repository, ["--bugdet", "5s"], "--budget"),
         (_repository, ["--job", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
         (_repository, ["--shape", "IN"], "--shape: 'IN' is no shape"),
+        (_repository, ["--input-data", __file__], "test_bad_input.py:1:3: is not JSON"),
         (_repository, ["--image", ""], "--image: is empty; give a value, or leave it out"),
         (_repository, ["--output-shared-memory-size", "5"], "has no use without --shared-memory"),
     ],
@@ -131,6 +132,7 @@ def test_a_variable_dimension_without_a_shape(model_repository: ModelRepositoryF
     done = tritontune("run", model_repository.path, "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "--shape IN:" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_a_variable_dimension_without_a_shape(model_repository: ModelRepositoryF
         (["run"], "there is neither a model repository to tune (MODEL_REPO) nor the --url of a Triton that runs"),
         (["measure"], "measure needs a MODEL_REPO or the --url"),
         (["measure", "--url", "127.0.0.1:1", "--triton-path", "x"], "--triton-path says how to start a server"),
-        (["measure", "repo", "--concurrency", "0"], "--concurrency: '0' is none"),
+        (["measure", "repo", "--concurrency", "0"], "--concurrency: '0' is no concurrency"),
         (["export", "nowhere"], "nowhere: is not the folder of a run"),
         (["doctor", "--image", ""], "--image: is empty; give a value, or leave it out"),
         (["export"], "Missing argument 'RUN_DIR'"),

@@ -282,7 +282,7 @@ class TestInterruption:
         options = ("--trials", 3, "--max-concurrency", 2, "--no-verify")
         done = tritontune("run", slow_model, *options, "--out", out, "--resume")
         assert done.returncode == 0, done.stderr
-        assert "1 trials done already" in done.stderr
+        assert "1 trial done already" in done.stderr
         trials = Study.load(out / "study.db", "slow").trials
         assert trials[:1] == finished
         assert [trial.number for trial in trials] == [0, 1, 2]

@@ -56,7 +56,10 @@ def test_sent_late_is_more_than_1_ms_and_10_percent_of_the_latency(
 
 
 def test_it_says_how_late() -> None:
-    assert view(samples(12_300)).bound == "one request in 100 was sent 12.3 ms late or more"
+    late = "one request in 100 was sent 1,230 ms late or more"
+    own, others = view(samples(1_230_000, cpu_s=1.2)), view(samples(1_230_000, cpu_s=0.1))
+    assert (own.bound, own.held_up) == (late, False)
+    assert (others.bound, others.held_up) == (f"{late}; others kept the machine busy", True)
 
 
 def test_one_late_request_in_1000_is_nothing() -> None:

@@ -60,6 +60,9 @@ def test_a_client_that_is_the_limit() -> None:
     assert reasons(judged(point(), client=ClientView(cpu=0.9, bound="it is busy"))) == {
         Gate.CLIENT_BOUND: "client-bound, it is busy"
     }
+    assert reasons(judged(point(), client=ClientView(cpu=0.03, bound="it is late"))) == {
+        Gate.CLIENT_BOUND: "it is late"
+    }
 
 
 def throttled(bits: int) -> OperatingPoint:

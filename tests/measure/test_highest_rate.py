@@ -9,6 +9,7 @@ from support.closed_loop import Batcher
 from support.simulated_engine import SimulatedEngine
 
 from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.measure.client_view import ClientView
 from tuner.measure.highest_rate import highest_rate, highest_sustained, is_sustained
 from tuner.measure.level import measure_level
 from tuner.measure.points import OperatingPoint
@@ -109,3 +110,8 @@ def test_it_comes_near_the_capacity_of_a_server_that_is_measured(batcher: Batche
     highest = highest_sustained(highest_rate(measure, slo=NONE, max_concurrency=64), NONE)
     assert highest is not None
     assert 0.88 * capacity < highest.load.level < 1.05 * capacity
+
+
+def test_a_client_that_was_late_does_not_end_the_search() -> None:
+    late = point(RequestRate(100), kept_up=True)
+    assert is_sustained(late.model_copy(update={"client": ClientView(cpu=0.03, bound="it was late")}), NONE)

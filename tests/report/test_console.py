@@ -119,7 +119,10 @@ def test_it_says_when_nothing_holds(run: RunFolder) -> None:
     study.add(trial(0, point(), parameters=built.baseline), built)
     screen = Screen(terminal=False)
     _play(screen, run, study)
-    assert "trial 0: candidate: holds the SLO at no load" in screen.happening
+    assert "trial 0: candidate: breaks p99 <= 1 ms at every load" in screen.happening
+    assert ", 1 trial done already\n" in screen.happening
+    assert "; 1 launch\n" in screen.happening
+    assert "baseline: breaks p99 <= 1 ms at every load that was measured" in screen.found
     assert "no candidate holds p99 <= 1 ms" in screen.found
 
 

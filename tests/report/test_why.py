@@ -75,6 +75,8 @@ def test_the_load_generator_and_the_rate() -> None:
     bound = {"client": ClientView(cpu=0.9, bound="it took 90% of a core")}
     told = why(served_point(4, executions=95, queue_ms=30).model_copy(update=bound))
     assert told.endswith(": the load generator was the limit, not the server (it took 90% of a core)")
+    held_up = served_point(4).model_copy(update={"client": ClientView(cpu=0.03, bound="it was late")})
+    assert why(held_up).endswith(": the load generator could not send in time (it was late)")
     late = served_point(RequestRate(200), executions=95, queue_ms=300).model_copy(update={"kept_up": False})
     assert why(late).endswith(": the server does not keep up with this rate")
 
@@ -131,7 +133,7 @@ NOISE = "no effect on throughput that can be told from noise (0.98 to 1.04)"
             {"throughput": interval(1.01, 0.03), "latency": interval(1, 0.1)},
             NOISE,
         ),
-        (NOTHING, "without it the SLO is held at no load (trial 4)"),
+        (NOTHING, "without it the SLO is broken at every load (trial 4)"),
         (
             {**NOTHING, "trial": trial(4, failure=Cause.OUT_OF_MEMORY)},
             "without it: out_of_memory: it did not work (trial 4)",

@@ -15,6 +15,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner import deadlines
 from tuner.errors import JobError, ServerError, SLOError, nearest
+from tuner.load.inputs.input_data import check_input_data
 from tuner.load.loads import Load, Ramp, RequestRate
 from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_watch import GpuWatch
@@ -25,6 +26,7 @@ from tuner.measure.session import See, Session, open_session
 from tuner.measure_job import MeasureJob
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
+from tuner.options import MADE_UP
 from tuner.report.live_line import LiveLine
 from tuner.report.points_csv import points_csv
 from tuner.report.points_json import measured_point_json
@@ -55,6 +57,8 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
     """
     job = MeasureJob.make(options)
     loads = job.loads
+    if job.input_data not in MADE_UP:
+        check_input_data(Path(job.input_data))
     if csv is not None:
         _check_writable(csv)
     console = Console(stderr=True)

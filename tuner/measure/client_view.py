@@ -10,10 +10,13 @@ from tuner.load.loads import Concurrency, Load
 from tuner.load.protocols import Samples
 from tuner.measure.record import Record
 from tuner.measure.window import Window
+from tuner.quantities import format_ms
 from tuner.slo import Percentile, share_of
 
 # Above this share of a core, answers wait for the client to read them.
 _BUSY = 0.70
+# Below it, who sends late was not given a core in time.
+_IDLE = 0.35
 # So much lateness, in ms and as a share of the latency, changes what is measured.
 _LATE_MS, _LATE = 1.0, 0.10
 # One in so many is the latest of all, and tells of a moment, not of the client.
@@ -36,6 +39,11 @@ class ClientView(Record):
     send_lag_ms: Mapping[Percentile, float] | None = None
     bound: str | None = None
 
+    @property
+    def held_up(self) -> bool:
+        """Whether it was the limit because others kept the machine busy: it had little to do itself."""
+        return self.bound is not None and self.cpu <= _IDLE
+
 
 def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
     """What the samples of a load say of who offered it.
@@ -57,7 +65,7 @@ def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
         lag_ms = {name: float(np.quantile(lags_ms, share_of(name))) for name in _LAG_PERCENTILES}
     bound = _busy(cpu, samples.processes)
     if lag_ms and not bound and not samples.waiting and len(window) >= _FEWEST_FOR_P99:
-        bound = _late(lag_ms["p99"], float(np.quantile(window.latency_ms, share_of("p99"))))
+        bound = _late(lag_ms["p99"], float(np.quantile(window.latency_ms, share_of("p99"))), cpu)
     return ClientView(cpu=cpu, processes=samples.processes, send_lag_ms=lag_ms, bound=bound)
 
 
@@ -68,7 +76,8 @@ def _busy(cpu: float, processes: int) -> str | None:
     return f"the load generator took {cpu:.0%} of a core{each}"
 
 
-def _late(lag_p99_ms: float, latency_p99_ms: float) -> str | None:
+def _late(lag_p99_ms: float, latency_p99_ms: float, cpu: float) -> str | None:
     if lag_p99_ms <= max(_LATE_MS, _LATE * latency_p99_ms):
         return None
-    return f"one request in 100 was sent {lag_p99_ms:.3g} ms late or more"
+    others = "; others kept the machine busy" if cpu <= _IDLE else ""
+    return f"one request in 100 was sent {format_ms(lag_p99_ms)} late or more{others}"

@@ -31,7 +31,7 @@ _WORDS = {
     Gate.REQUEST_COUNT: "request count",
     Gate.FAILURES: "failed requests",
     Gate.CACHE_HITS: "cache hits",
-    Gate.CLIENT_BOUND: "client-bound",
+    Gate.CLIENT_BOUND: "the client",
     Gate.DRIFT: "drift",
     Gate.GPU_THROTTLED: "GPU throttled",
     Gate.MACHINE_LOAD: "load from elsewhere",

@@ -19,6 +19,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.server_statistics import Reads
 from tuner.measure.trend import Trend, gap_trend, latency_trend
 from tuner.measure.window import Window
+from tuner.quantities import format_ms, format_number
 
 # The requests under way, and those counted, may differ by so much from what they should be.
 _LITTLE = 0.05
@@ -79,7 +80,8 @@ def _doubts_in(point: OperatingPoint) -> Iterator[Doubt]:
         share = f"{point.server.cache_hits:,} of {point.server.requests:,} requests"
         yield Doubt(gate=Gate.CACHE_HITS, reason=f"the response cache answered {share}, and not the model")
     if point.client.bound:
-        yield Doubt(gate=Gate.CLIENT_BOUND, reason=f"client-bound, {point.client.bound}")
+        whose = "" if point.client.held_up else "client-bound, "
+        yield Doubt(gate=Gate.CLIENT_BOUND, reason=f"{whose}{point.client.bound}")
     if point.gpu and (reason := _throttled(point.gpu)):
         yield Doubt(gate=Gate.GPU_THROTTLED, reason=reason)
     if point.machine and (
@@ -115,7 +117,9 @@ def _littles_law(samples: Samples, window: Window, load: Concurrency) -> Doubt |
     between = _BETWEEN * busy * load.requests
     if -tolerated - between <= under_way - load.requests <= tolerated:
         return None
-    reason = f"Little's law: {load.requests:,} requests under way, but throughput x latency says {under_way:.3g}"
+    reason = (
+        f"Little's law: {load.requests:,} requests under way, but throughput x latency says {format_number(under_way)}"
+    )
     return Doubt(gate=Gate.LITTLES_LAW, reason=reason)
 
 
@@ -167,4 +171,4 @@ def _drift(window: Window, load: Load) -> Doubt | None:
 
 
 def _halves(trend: Trend) -> str:
-    return f"{trend.first:.3g} ms in the first, and {trend.second:.3g} ms in the second"
+    return f"{format_ms(trend.first)} in the first, and {format_ms(trend.second)} in the second"

@@ -28,6 +28,7 @@ from tuner.report.words import (
     point_in_words,
     rate,
     what_is_asked,
+    what_is_missed,
 )
 from tuner.search.effects import field_effects
 from tuner.search.front import TrialPoint, excess_memory
@@ -85,7 +86,7 @@ class ConsoleProgress(Progress):
         self._max_gpu_memory = study.identity.max_gpu_memory
         self._ends = time.monotonic() + budget_s - study.spent_s
         limit = f"SLO {self._slo}" if self._slo.root else "no SLO"
-        done = f", {len(study.trials)} trials done already" if study.trials else ""
+        done = f", {_count(len(study.trials), 'trial')} done already" if study.trials else ""
         self._line(f"tuning [bold]{escape(model)}[/]: {limit}, budget {format_duration(budget_s)}{done}")
         if study.trials:
             self._stand(study.recommendation)
@@ -117,15 +118,15 @@ class ConsoleProgress(Progress):
         elif result.curve and all(point.errors for point in result.curve):
             told = f"[red]some requests fail at every load[/]: {escape(result.curve[0].error or '')}"
         else:
-            told = "holds the SLO at no load"
+            told = f"{what_is_missed(self._slo)} at every load"
         self._line(f"{escape(self._trial)}: {told} [dim]({format_duration(result.wall_s)})[/]")
         self._stand(standing)
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         """See `Progress`."""
         self._live.stop()
-        launches = outcome.study.launches
-        self._line(f"{escape(outcome.model)}: {outcome.ended}; {launches} launches")
+        launches = _count(outcome.study.launches, "launch", "launches")
+        self._line(f"{escape(outcome.model)}: {outcome.ended}; {launches}")
         print_outcome(self._results, outcome)
 
     def _stand(self, standing: Recommendation) -> None:
@@ -164,7 +165,7 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
                 f"          not recommended: it failed at another load ({failure.cause.value})", highlight=False
             )
     else:
-        console.print(f"baseline: {what_is_asked(slo)} at no load", highlight=False)
+        console.print(f"baseline: {what_is_missed(slo)} at every load that was measured", highlight=False)
     if not found.best:
         console.print(f"[red]no candidate {what_is_asked(slo)}[/]", highlight=False)
         return
@@ -192,3 +193,7 @@ def _caveat(best: TrialPoint, slo: SLO) -> str:
     if slo.root and not is_certain(best, slo):
         return f" [yellow](verified; whether {slo} holds is not sure: it is near, or requests were few)[/]"
     return ""
+
+
+def _count(number: int, one: str, more: str = "") -> str:
+    return f"{number} {one if number == 1 else more or one + 's'}"

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
-from tuner.quantities import format_size
+from tuner.quantities import format_number, format_size
 from tuner.report.words import doubts_in_words, loads_in_words, rate
 from tuner.slo import PERCENTILES, Percentile
 
@@ -88,7 +88,7 @@ def _found_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     yield "inferences/s", [rate(point.throughput.value) for point in points]
     yield "±", [f"{point.throughput.relative_half_width:.1%}" if point.throughput.value else "" for point in points]
     for percentile in PERCENTILES:
-        yield f"{percentile} ms", [_ms(point.latency_ms[percentile].value) for point in points]
+        yield f"{percentile} ms", [format_number(point.latency_ms[percentile].value) for point in points]
     yield "errors", [str(point.errors) for point in points]
 
 
@@ -97,19 +97,19 @@ def _response_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     told = [point.responses for point in points]
     for percentile in _FIRSTS:
         firsts = [each.time_to_first_ms.get(percentile) if each else None for each in told]
-        yield f"first {percentile} ms", [_ms(first.value) if first else "" for first in firsts]
+        yield f"first {percentile} ms", [format_number(first.value) if first else "" for first in firsts]
     gaps = [each.inter_response_ms.get("p50") if each else None for each in told]
-    yield "gap p50 ms", ["" if gap is None else _ms(gap) for gap in gaps]
+    yield "gap p50 ms", ["" if gap is None else format_number(gap) for gap in gaps]
     yield "responses", [f"{each.per_request:.3g}" if each else "" for each in told]
 
 
 def _server_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     """Where the time goes, as the server says."""
     told = [point.server for point in points]
-    yield "queue ms", [_ms(each.queue_ms) if each else "" for each in told]
-    yield "input ms", [_ms(each.compute_input_ms) if each else "" for each in told]
-    yield "infer ms", [_ms(each.compute_infer_ms) if each else "" for each in told]
-    yield "output ms", [_ms(each.compute_output_ms) if each else "" for each in told]
+    yield "queue ms", [format_number(each.queue_ms) if each else "" for each in told]
+    yield "input ms", [format_number(each.compute_input_ms) if each else "" for each in told]
+    yield "infer ms", [format_number(each.compute_infer_ms) if each else "" for each in told]
+    yield "output ms", [format_number(each.compute_output_ms) if each else "" for each in told]
     yield "batch", [f"{each.average_batch_size:.1f}" if each else "" for each in told]
 
 
@@ -117,7 +117,7 @@ def _client_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     yield "client CPU", [f"{point.client.cpu:.0%}" for point in points]
     lags = [point.client.send_lag_ms for point in points]
     if any(lags):
-        yield "send lag p99 ms", [_ms(lag["p99"]) if lag else "" for lag in lags]
+        yield "send lag p99 ms", [format_number(lag["p99"]) if lag else "" for lag in lags]
 
 
 def _machine_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
@@ -138,7 +138,3 @@ def _machine_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
 
 def _told(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -51,7 +51,9 @@ def _busy(instances: int, share: float) -> str:
 
 def _limit_in_words(found: Utilisation, each: TrialPoint) -> str:
     if found.limit is Limit.CLIENT:
-        return f"the load generator was the limit, not the server ({each.point.client.bound})"
+        client = each.point.client
+        what = "could not send in time" if client.held_up else "was the limit, not the server"
+        return f"the load generator {what} ({client.bound})"
     if found.limit is Limit.ELSEWHERE and found.elsewhere_share is not None:
         return f"{found.elsewhere_share:.0%} of the latency is outside queue and model (network, frontend, client)"
     return _LIMITS[found.limit] if found.limit else ""
@@ -87,7 +89,7 @@ def _effect(effect: FieldEffect, percentile: Percentile) -> str:
     if effect.point is None or effect.throughput is None:
         if effect.trial.failure and effect.trial.number:
             return f"without it: {effect.trial.failure.cause.value}: {effect.trial.failure.message} {trial}"
-        return f"without it the SLO is held at no load {trial}"
+        return f"without it the SLO is broken at every load {trial}"
     if _is_noise(effect.throughput):
         noise = f"no effect on throughput that can be told from noise {_range(effect.throughput)}"
         return noise + _on_latency(effect, percentile)

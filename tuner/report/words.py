@@ -7,18 +7,19 @@ from collections.abc import Iterator, Sequence
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
+from tuner.quantities import format_ms, format_number
 from tuner.search.certified import CertifiedRate
 from tuner.slo import SLO, Percentile
 
 
 def rate(value: float) -> str:
     """Inferences a second: `3,541`, `73.2`, `0.514`."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return format_number(value)
 
 
 def latency(value_ms: float) -> str:
     """A latency: `0.412 ms`, `12.3 ms`, `1,204 ms`."""
-    return f"{value_ms:,.0f} ms" if value_ms >= 100 else f"{value_ms:.3g} ms"
+    return format_ms(value_ms)
 
 
 def point_in_words(point: OperatingPoint, percentile: Percentile) -> str:
@@ -53,6 +54,11 @@ def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
         return f"not certified: {certified.reason}"
     within = f" within {slo}" if slo.root else ""
     return f"certified {rate(certified.point.load.level)} requests/s of Poisson arrivals{within}"
+
+
+def what_is_missed(slo: SLO) -> str:
+    """What a config does that is never best: `breaks p99 <= 25 ms`, or, without a limit, `fails some requests`."""
+    return f"breaks {slo}" if slo.root else "fails some requests"
 
 
 def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:

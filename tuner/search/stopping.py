@@ -31,7 +31,7 @@ class Stopping:
             hypervolumes: Of the front after each trial so far, the baseline's first.
         """
         if self.trials is not None and len(hypervolumes) >= self.trials:
-            return f"all {self.trials} trials are done"
+            return f"all {self.trials} trials are done" if self.trials > 1 else "the one trial is done"
         if spent_s + next_trial_s > self.budget_s:
             return "the budget is spent"
         if self._idle(hypervolumes):

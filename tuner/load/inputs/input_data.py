@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tuner.errors import InputError
 from tuner.load.inputs.batches import join_batches
-from tuner.load.inputs.input_json import read_json
-from tuner.load.inputs.input_npz import read_npz
+from tuner.load.inputs.input_json import load_json, read_json
+from tuner.load.inputs.input_npz import check_npz, read_npz
 from tuner.load.inputs.shapes import batch_dims, check_shapes
 from tuner.load.inputs.tensors import Stream, dtype_of
 from tuner.models.interface import ModelInterface
+
+
+def check_input_data(path: Path) -> None:
+    """See that a file is JSON or `.npz` at all, while no model is there yet that it should fit.
+
+    Raises:
+        InputError: one line that says what is wrong, and where in the file.
+    """
+    check = check_npz if path.suffix == ".npz" else load_json
+    with _readable(path):
+        check(path)
 
 
 def read_input_data(
@@ -40,8 +52,14 @@ def read_input_data(
         for tensor in tensors:
             dtype_of(f"{kind} {tensor.name!r} of model {interface.name!r}", tensor.datatype)
     read = read_npz if path.suffix == ".npz" else read_json
-    try:
+    with _readable(path):
         streams = read(path, interface, shapes)
+    return tuple(join_batches(interface, stream, batch_size) for stream in streams)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return tuple(join_batches(interface, stream, batch_size) for stream in streams)

@@ -25,9 +25,7 @@ def read_json(
         InputError: it is not JSON, or not in this format, or does not fit the model.
         OSError: it cannot be read.
     """
-    top = _load(path)
-    if not isinstance(top, dict) or "data" not in top:
-        raise InputError(f'{path}: should be an object with a list "data" of steps')
+    top = load_json(path)
     for key in top:
         if key not in _TOP:
             raise InputError(f"{path}: has the key {key!r}{nearest(key, _TOP)}")
@@ -46,9 +44,15 @@ def read_json(
     )
 
 
-def _load(path: Path) -> Any:
+def load_json(path: Path) -> dict[str, Any]:
+    """Read what is in a file, as far as no model need be known for it.
+
+    Raises:
+        InputError: it is not JSON, or no object with the key `data`.
+        OSError: it cannot be read.
+    """
     try:
-        return json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_distinct)
+        top = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_distinct)
     except UnicodeDecodeError:
         raise InputError(f"{path}: is neither JSON in UTF-8, nor named .npz") from None
     except json.JSONDecodeError as error:
@@ -57,6 +61,9 @@ def _load(path: Path) -> Any:
         raise InputError(f"{path}: its lists are nested too deep") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
+    if not isinstance(top, dict) or "data" not in top:
+        raise InputError(f'{path}: should be an object with a list "data" of steps')
+    return top
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -58,12 +58,22 @@ def read_npz(
     )
 
 
-def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def check_npz(path: Path) -> None:
+    """See that a file is one at all.
+
+    Raises:
+        InputError: it is not.
+        OSError: it cannot be read.
+    """
+    # What numpy has to say of a file that is none of its own is about pickles.
     with path.open("rb") as file:
-        # What numpy has to say of a file that is none of its own is about pickles.
         if not zipfile.is_zipfile(file):
             raise InputError(f"{path}: is no .npz file; numpy.savez writes them")
-        file.seek(0)
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    check_npz(path)
+    with path.open("rb") as file:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
