@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError
 from tuner.job import TuneJob
@@ -24,6 +22,7 @@ from tuner.servers.protocols import Launcher
 from tuner.servers.reload import ReloadLauncher
 from tuner.servers.remote import RemoteLauncher
 from tuner.servers.served import served_repository
+from tuner.servers.work_folder import remove_abandoned_work, work_folder
 from tuner.space.spec import load_space
 
 
@@ -61,6 +60,7 @@ def tune(
     progress = progress or Progress()
     out = out or RunFolder.default()
     spec = load_space(job.space)
+    remove_abandoned_work()
     with _repository(job) as repository:
         models = _chosen(repository, job, progress)
         if out.path.resolve().is_relative_to(repository.path.resolve()):
@@ -82,8 +82,8 @@ def _repository(job: TuneJob) -> Iterator[ModelRepository]:
     if job.repository is not None:
         yield ModelRepository.open(job.repository)
         return
-    with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
-        yield served_repository(job.endpoint(job.header), job.model, Path(folder))
+    with work_folder() as folder:
+        yield served_repository(job.endpoint(job.header), job.model, folder)
 
 
 def _launcher(job: TuneJob, progress: Progress) -> Launcher:

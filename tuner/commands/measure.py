@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -36,6 +35,7 @@ from tuner.servers.choose import choose_launcher
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.protocols import Launch, Server
+from tuner.servers.work_folder import remove_abandoned_work, work_folder
 
 _MOST_CONCURRENCY = 1024
 
@@ -144,10 +144,11 @@ def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> It
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
     note = _noting(console)
-    with tempfile.TemporaryDirectory(prefix="tritontune-") as folder:
-        staged = stage(repository, Path(folder) / "repository")
+    remove_abandoned_work()
+    with work_folder() as folder:
+        staged = stage(repository, folder / "repository")
         within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
-        launch = Launch(staged.path, model.name, Path(folder) / "server.log", within_s)
+        launch = Launch(staged.path, model.name, folder / "server.log", within_s)
         with closing(choose_launcher(job, note, line.pulling)) as launcher, Gpus(launcher.gpus, note) as gpus:
             launcher.remove_leftovers()
             gpus.warn_if_busy(model.config.proto if model.config else model_config_pb2.ModelConfig())
