@@ -47,6 +47,11 @@ class RunFolder:
         """What only lives as long as the run: staged repositories and the like."""
         return self.path / ".work"
 
+    @property
+    def own_configs(self) -> Path:
+        """What the models of a server that runs were before; there while candidates are in their place."""
+        return self.path / ".own_configs.json"
+
     def model(self, name: str) -> Path:
         """What there is of one model."""
         return self.path / name

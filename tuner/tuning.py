@@ -21,11 +21,12 @@ from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
 from tuner.search.study import Identity, Study
 from tuner.servers.choose import choose_launcher
-from tuner.servers.mark import marked_folder
+from tuner.servers.own_configs import OwnConfigs
 from tuner.servers.protocols import Launcher
 from tuner.servers.reload import ReloadLauncher
 from tuner.servers.remote import RemoteLauncher
 from tuner.servers.served import served_repository
+from tuner.servers.work_folder import remove_abandoned_work, work_folder
 from tuner.space.spec import load_space
 
 
@@ -65,11 +66,14 @@ def tune(
     spec = load_space(job.space)
     if job.input_data not in MADE_UP:
         check_input_data(Path(job.input_data))
+    remove_abandoned_work()
+    if resume and job.url is not None:
+        _give_back(job, out, progress)
     with _repository(job) as repository:
         models = _chosen(repository, job, progress)
         if out.path.resolve().is_relative_to(repository.path.resolve()):
             raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
-        launcher = _launcher(job, progress)
+        launcher = _launcher(job, out, progress)
         with out.opened(resume=resume), closing(launcher), Gpus(launcher.gpus, progress.note) as gpus:
             if job.max_gpu_memory is not None and gpus.problem:
                 raise JobError(f"--max-gpu-memory: memory of GPUs cannot be measured here: {gpus.problem}")
@@ -86,17 +90,30 @@ def _repository(job: TuneJob) -> Iterator[ModelRepository]:
     if job.repository is not None:
         yield ModelRepository.open(job.repository)
         return
-    with marked_folder() as folder:
+    with work_folder() as folder:
         yield served_repository(job.endpoint(job.header), job.model, folder)
 
 
-def _launcher(job: TuneJob, progress: Progress) -> Launcher:
+def _give_back(job: TuneJob, out: RunFolder, progress: Progress) -> None:
+    """Undo what a killed run left on a server: the study is of the model with its own config."""
+    with out.opened(resume=True):
+        if out.own_configs.exists():
+            progress.note(f"{job.url}: its models get back what a killed run had taken from them")
+            _remote(job, out, progress).close()
+
+
+def _launcher(job: TuneJob, out: RunFolder, progress: Progress) -> Launcher:
     if job.url is not None:
-        remote = RemoteLauncher(job.endpoint(job.header), job.metrics_url, progress.note)
-        remote.look()
-        return remote
+        return _remote(job, out, progress)
     launcher = choose_launcher(job, progress.note, progress.pulling)
     return ReloadLauncher(launcher) if job.isolation == "reload" else launcher
+
+
+def _remote(job: TuneJob, out: RunFolder, progress: Progress) -> RemoteLauncher:
+    endpoint = job.endpoint(job.header)
+    remote = RemoteLauncher(endpoint, job.metrics_url, progress.note, OwnConfigs(out.own_configs, endpoint.address))
+    remote.look()
+    return remote
 
 
 def _tune_models(shop: Workshop, models: Sequence[ModelFolder]) -> RunResult:

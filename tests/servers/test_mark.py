@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.servers.mark import Mark, marked_folder, marks_on_files
+from tuner.servers.mark import Mark, marks_on_files
 
 numbers = st.integers(min_value=0)
 
@@ -68,14 +68,6 @@ def test_finds_and_removes_its_own_files_alone() -> None:
     finally:
         other.remove_files()
     mark.remove_files()
-
-
-def test_a_folder_of_ours_is_known_by_its_name_and_gone_at_the_end() -> None:
-    with marked_folder() as folder:
-        mark = Mark.of(folder.name)
-        assert mark in set(marks_on_files())
-        (folder / "model").mkdir()
-    assert not folder.exists()
 
 
 def test_another_users_files_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:

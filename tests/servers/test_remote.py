@@ -20,6 +20,7 @@ from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import Mark
+from tuner.servers.own_configs import OwnConfigs
 from tuner.servers.ports import free_port
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
@@ -150,6 +151,37 @@ def test_so_is_one_that_was_loaded_with_an_override(
             client.load_model(RESIDENT)
 
 
+def test_a_load_afterwards_takes_what_the_file_says(
+    launcher: RemoteLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    model = model_repository.add("identity")
+    with TritonClient(launcher._endpoint, timeout_s=30) as client:
+        client.load_model(model)
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "config.pbtxt").write_text(config_text(max_batch_size=64))
+        launcher.launch(Launch(tmp_path, model, tmp_path / "log", 30)).stop()
+        launcher.close()
+        (model_repository.path / model / "config.pbtxt").write_text(config_text(max_batch_size=16))
+        client.load_model(model)
+        assert client.model_config(model).max_batch_size == 16
+        client.unload_model(model)
+
+
+def test_after_a_kill_the_next_launcher_gives_it_back(elsewhere: Elsewhere, tmp_path: Path, notes: list[str]) -> None:
+    before = loaded(elsewhere.grpc, RESIDENT)
+    (tmp_path / RESIDENT).mkdir()
+    (tmp_path / RESIDENT / "config.pbtxt").write_text(config_text(instances=3, max_batch_size=64))
+    own = OwnConfigs(tmp_path / "own.json", elsewhere.grpc.address)
+    # It is never closed.
+    RemoteLauncher(elsewhere.grpc, None, notes.append, own).launch(Launch(tmp_path, RESIDENT, tmp_path / "log", 30))
+    assert loaded(elsewhere.grpc, RESIDENT) != before
+    assert not OwnConfigs(tmp_path / "own.json", "elsewhere:8001").kept()
+    RemoteLauncher(elsewhere.grpc, None, notes.append, own).close()
+    assert loaded(elsewhere.grpc, RESIDENT) == before
+    assert not own.kept()
+    assert not notes
+
+
 def test_one_that_was_not_loaded_is_unloaded(
     elsewhere: Elsewhere, launcher: RemoteLauncher, request_for: Callable[..., Launch]
 ) -> None:
@@ -174,8 +206,8 @@ def test_one_that_takes_its_own_config_no_more_is_told_of(
     shutil.rmtree(model_repository.path / model / "1")
     launcher.close()
     (note,) = notes
-    assert note.startswith(f"{model} at {launcher._endpoint.address} still has a candidate's config: ")
-    assert note.endswith("; load it there again")
+    assert note.startswith(f"{model} at {launcher._endpoint.address} may still have a candidate's config: ")
+    assert note.endswith("; unload it there, and load it again")
 
 
 def test_it_serves_one_candidate_at_a_time(launcher: RemoteLauncher, request_for: Callable[..., Launch]) -> None:
@@ -199,7 +231,7 @@ def test_a_server_that_is_gone(
         with pytest.raises(TuningError, match=r"no Triton answers at .*; it has not come back in 1 s"):
             launcher.launch(request)
     launcher.close()
-    assert notes[0].startswith(f"identity at {started.endpoint.address} still has a candidate's config")
+    assert notes[0].startswith(f"identity at {started.endpoint.address} may still have a candidate's config")
 
 
 def test_a_model_that_its_repository_has_not(launcher: RemoteLauncher, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tuner.nvml import Gpu
 from tuner.servers.docker import engine_problem, remove_docker_leftovers
 from tuner.servers.installation import find_triton
 from tuner.servers.process import remove_process_leftovers
+from tuner.servers.work_folder import remove_abandoned_work
 
 
 class State(Enum):
@@ -117,11 +118,12 @@ def _ports() -> Check:
 def _leftovers() -> Check:
     """Of runs that were killed; what it finds it removes."""
     try:
+        folders = remove_abandoned_work()
         servers = remove_process_leftovers()
         containers = 0 if engine_problem(None) else remove_docker_leftovers()
     except TritontuneError as error:
         return Check("leftovers", State.FIX, f"of killed runs, which cannot be removed: {error}")
-    found = [_count(servers, "server"), _count(containers, "container")]
+    found = [_count(servers, "server"), _count(containers, "container"), _count(folders, "folder")]
     told = " and ".join(text for text in found if text)
     return Check("leftovers", State.OK, f"removed {told} of killed runs" if told else "none of killed runs")
 

@@ -36,8 +36,8 @@ from tuner.report.words import point_in_words, rate
 from tuner.servers.choose import choose_launcher
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
-from tuner.servers.mark import marked_folder
 from tuner.servers.protocols import Launch, Server
+from tuner.servers.work_folder import remove_abandoned_work, work_folder
 
 _MOST_CONCURRENCY = 1024
 # Whoever says how long it may take gets a number all the same, of so many answers.
@@ -150,7 +150,8 @@ def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> It
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
     note = _noting(console)
-    with marked_folder() as folder:
+    remove_abandoned_work()
+    with work_folder() as folder:
         staged = stage(repository, folder / "repository")
         within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
         launch = Launch(staged.path, model.name, folder / "server.log", within_s)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 from docker import DockerClient
 from docker.errors import APIError, ImageNotFound, InvalidArgument, InvalidVersion
@@ -34,6 +32,7 @@ from tuner.servers.mark import Mark
 from tuner.servers.ports import free_port
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.readiness import PortTakenError, await_ready
+from tuner.servers.work_folder import work_folder
 
 __all__ = ["DockerLauncher", "engine_problem", "remove_docker_leftovers"]
 
@@ -114,13 +113,13 @@ class DockerLauncher:
         """
         mark, client = Mark.new(), connect()
         arguments = ("tritonserver", "--model-repository=/tmp", *BARE, *self._triton_args)
-        with closing(client), tempfile.TemporaryDirectory(prefix="tritontune-look-") as folder, engine_trouble():
+        with closing(client), work_folder() as folder, engine_trouble():
             check_volumes(client, self._options.mounts)
             site = site_of(client)
             check_network(site, self._options.network)
             try:
                 container, _ = self._started(client, self._spec(client, mark, arguments, site))
-                self._version = await_version(Watch(container, Path(folder) / "log"), Path(folder) / "log")
+                self._version = await_version(Watch(container, folder / "log"), folder / "log")
             except ImageNotFound as error:
                 raise JobError(f"--image {self._image}: {explain(error)}") from error
             except NotTritonError as error:

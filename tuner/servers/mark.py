@@ -12,7 +12,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,17 +80,6 @@ class Mark:
         shutil.rmtree(self.folder, ignore_errors=True)
         for file in _SHARED_MEMORY.glob(f"{self.shared_memory_prefix}*"):
             file.unlink(missing_ok=True)
-
-
-@contextmanager
-def marked_folder() -> Iterator[Path]:
-    """A temporary folder that the next run removes if this process is killed."""
-    mark = Mark.new()
-    mark.folder.mkdir(mode=0o700)
-    try:
-        yield mark.folder
-    finally:
-        mark.remove_files()
 
 
 def marks_on_files() -> Iterator[Mark]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from tritonclient.grpc import model_config_pb2
 from typing_extensions import Self
 
 from tuner.errors import Cause, JobError, LaunchError, ServerDiedError, ServerError, ServerHungError, TuningError
@@ -16,7 +15,7 @@ from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.metrics import machine_of
 from tuner.servers.model_control import ModelControl
-from tuner.servers.process import remove_process_leftovers
+from tuner.servers.own_configs import OwnConfigs
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.usage import ServerUsage
 
@@ -36,15 +35,19 @@ class RemoteLauncher:
         endpoint: Of the server, in explicit model control.
         metrics_url: Where it tells of its GPUs; None: Triton's own port on the same host.
         note: Is told, in one line, of a model that could not be given its own config back.
+        own: Outlives a kill; what it tells of an earlier one, `close` gives back, too.
     """
 
-    def __init__(self, endpoint: Endpoint, metrics_url: str | None, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, metrics_url: str | None, note: Callable[[str], None], own: OwnConfigs | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._metrics_url = metrics_url
         self._note = note
         self._control = ModelControl(endpoint)
+        self._own = own
         # The models that were touched, with their effective config as it was; None: it was not loaded.
-        self._before: dict[str, model_config_pb2.ModelConfig | None] = {}
+        self._before: dict[str, str | None] = dict(own.kept()) if own else {}
         self._in_use = False
 
     @property
@@ -106,31 +109,38 @@ class RemoteLauncher:
         return _RemoteServer(self._endpoint, model, self._give_back)
 
     def remove_leftovers(self) -> int:
-        """Those of killed runs that started servers, and the files of those that did not. Returns how many."""
-        return remove_process_leftovers()
+        """None are known: a server that is not ours has no mark."""
+        return 0
 
     def close(self) -> None:
         """Give each model that was touched its own config back, or unload it if it was not loaded."""
         before, self._before = self._before, {}
+        missed: dict[str, str | None] = {}
         for model, config in before.items():
             try:
                 self._restore(model, config)
             except ServerError as error:
+                missed[model] = config
                 self._note(
-                    f"{model} at {self._endpoint.address} still has a candidate's config: {error}; load it there again"
+                    f"{model} at {self._endpoint.address} may still have a candidate's config: {error}; "
+                    "unload it there, and load it again"
                 )
+        if self._own:
+            self._own.keep(missed)
 
-    def _restore(self, model: str, config: model_config_pb2.ModelConfig | None) -> None:
+    def _restore(self, model: str, config: str | None) -> None:
+        # A load by itself would keep to an override.
+        self._control.unload(model, within_s=_UNLOAD_S)
         if config is None:
-            self._control.unload(model, within_s=_UNLOAD_S)
             return
         self._control.load(model, "", within_s=_RESTORE_S, alive=_not_watched)
+        if self._config_of(model) != config:
+            # It had been loaded with an override, or its file has changed since.
+            self._control.load(model, config, within_s=_RESTORE_S, alive=_not_watched)
+
+    def _config_of(self, model: str) -> str:
         with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
-            if client.model_config(model) == config:
-                return
-        # It had been loaded with an override, or its file has changed since.
-        text = ModelConfig.from_proto(config).text
-        self._control.load(model, text, within_s=_RESTORE_S, alive=_not_watched)
+            return ModelConfig.from_proto(client.model_config(model)).text
 
     def _remember(self, model: str) -> None:
         if model in self._before:
@@ -140,7 +150,10 @@ class RemoteLauncher:
             if model not in known:
                 reason = f"the repository of {self._endpoint.address} has no such model"
                 raise LaunchError(f"model {model!r} does not load: {reason}", cause=Cause.INVALID_CONFIG)
-            self._before[model] = client.model_config(model) if client.is_model_ready(model) else None
+            ready = client.is_model_ready(model)
+        self._before[model] = self._config_of(model) if ready else None
+        if self._own:
+            self._own.keep(self._before)
 
     def _await_server(self) -> None:
         """Return once the server is there.

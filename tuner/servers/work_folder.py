@@ -1,0 +1,41 @@
+"""Temporary folders that carry the mark of their owner, so that those of a killed run can be told and removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tuner.servers.mark import Mark
+
+_PREFIX = "work-of-"
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """An empty folder, which is removed in the end."""
+    folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{Mark.new()}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned_work() -> int:
+    """Remove this user's folders whose owner is gone. Returns how many."""
+    abandoned = [folder for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*") if _is_abandoned(folder)]
+    for folder in abandoned:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(abandoned)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    mark = Mark.of(folder.name.removeprefix(_PREFIX))
+    try:
+        return mark is not None and mark.abandoned and folder.lstat().st_uid == os.geteuid()
+    except FileNotFoundError:  # removed meanwhile
+        return False
