@@ -197,7 +197,7 @@ def measure_again(bench: Bench, config: str, load: Load, folder: Path, *, limits
         bench: As for the trials.
         config: Its text.
         load: What to offer.
-        folder: Where the server's log goes.
+        folder: Where the server's log goes, if it has one.
         limits: On the launch and the first answer.
 
     Raises:
@@ -214,13 +214,12 @@ def launched_again(bench: Bench, config: str, folder: Path, *, limits: Limits) -
     Args:
         bench: As for the trials.
         config: Its text.
-        folder: Where the server's log goes.
+        folder: Where the server's log goes, if it has one.
         limits: On the launch and the first answer.
 
     Raises:
         ServerError: it failed this time.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     bench.repository.write_config(bench.model, config or None)
     launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
     with (
