@@ -76,6 +76,7 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
     assert outcome.recommendation.best.point.throughput.value > 10
     assert len(outcome.study.trials) == 2
     assert outcome.recommendation.best.verified
+    assert outcome.study.took_s > outcome.study.spent_s
     # How many finalists there are, and which, is for the measurements to say; leftovers are another test's.
     assert any(event.startswith("verifying trial ") and " at concurrency " in event for event in told.events)
     assert [event for event in told.events if not event.startswith(("verifying", "removed"))] == [

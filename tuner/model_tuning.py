@@ -105,7 +105,11 @@ class ModelTuning:
         bench = replace(self._bench, rules=rules)
         folder = self._shop.out.model(self._model.name) / "verified"
         limits = self._limits(until=until)
-        verify(self._study, bench, folder, limits=limits, progress=self._shop.progress)
+        began = time.monotonic()
+        try:
+            verify(self._study, bench, folder, limits=limits, progress=self._shop.progress)
+        finally:
+            self._study.add_verifying_s(time.monotonic() - began)
 
     def _verify_anew(self) -> None:
         """Verify what looks best since the explanation has launched more."""

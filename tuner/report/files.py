@@ -61,7 +61,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
             "fields": [_effect_json(effect, study.identity.slo) for effect in field_effects(study, best)],
         },
         "budget": {
-            "wall_s": round(study.spent_s, 1),
+            "wall_s": round(study.took_s, 1),
             "launches": study.launches,
             "operating_points": sum(len(trial.curve) for trial in study.trials),
         },
