@@ -171,6 +171,8 @@ def test_a_baseline_that_failed_by_accident_is_measured_once_more(
 ) -> None:
     model_repository.add("slow")
     told, out = Accident(tmp_path), RunFolder(tmp_path / "run")
+    # As a run leaves it that ended before the baseline was measured once more.
+    (out.model("slow") / "trials" / "000-failed" / "old").mkdir(parents=True)
     (outcome,) = tune(_job(model_repository, trials=1), out=out, progress=told).outcomes
     (baseline,) = outcome.study.trials
     assert (baseline.number, baseline.failure) == (0, None)

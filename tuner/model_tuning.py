@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, replace
 
@@ -170,7 +171,9 @@ class ModelTuning:
         self._shop.progress.note(f"the config as it is failed midway{why}; it is measured once more")
         # The next attempt takes its folder; what the server said goes on lying beside it.
         folder = self._shop.out.trial(self._model.name, failed.number)
-        folder.replace(folder.with_name(f"{folder.name}-failed"))
+        beside = folder.with_name(f"{folder.name}-failed")
+        shutil.rmtree(beside, ignore_errors=True)  # of a run that ended before the next attempt did
+        folder.replace(beside)
         again = self._trial(Candidate({}, self._folder_config))
         return again if again.curve else failed
 
