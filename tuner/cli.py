@@ -112,7 +112,7 @@ _remote_options = _with(
 @click.argument("repository", metavar="MODEL_REPO", required=False)
 @click.option("--model", metavar="NAME", multiple=True, help="Model to tune; repeatable.  [default: every one]")
 @click.option("--slo", metavar="P=TIME", multiple=True, help="Limit that the best must hold, as p99=25ms; repeatable.")
-@click.option("--budget", metavar="TIME", help="How long the tuning of a model may take.  [default: 10m]")
+@click.option("--budget", metavar="TIME", help="How long a model may take, verification included.  [default: 10m]")
 @click.option("--trials", metavar="N", help="How many candidates to try, the config as it is included.")
 @click.option("--space", metavar="NAME|FILE", help="Search space.  [default: default]")
 @click.option("--max-concurrency", metavar="N", help="The highest load to offer.  [default: 1024]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, replace
 
@@ -101,8 +102,7 @@ class ModelTuning:
         """Search, verify and certify what was found, and explain it, if asked to. Returns why the search ended."""
         job, ended = self._shop.job, self._search()
         if job.verify:
-            self._finals.verify(until=self._began + _VERIFY_SHARE * job.budget)
-            self._finals.certify(until=self._began + job.budget)
+            self._end_well(verified_by=self._began + _VERIFY_SHARE * job.budget, certified_by=self._began + job.budget)
         if job.explain:
             explain(self._study, leave_out=self._leave_out, verify=self._verify_anew, progress=self._shop.progress)
         return ended
@@ -111,8 +111,16 @@ class ModelTuning:
         """Verify what looks best since the explanation has launched more."""
         if self._shop.job.verify:
             until = time.monotonic() + (1 - _SEARCH_SHARE) * self._shop.job.budget
-            self._finals.verify(until=until)
-            self._finals.certify(until=until)
+            self._end_well(verified_by=until, certified_by=until)
+
+    def _end_well(self, *, verified_by: float, certified_by: float) -> None:
+        """Measure again what looks best, and find its rate; by when each should be over, by `time.monotonic`."""
+        began = time.monotonic()
+        try:
+            self._finals.verify(until=verified_by)
+            self._finals.certify(until=certified_by)
+        finally:
+            self._study.add_verifying_s(time.monotonic() - began)
 
     def _leave_out(self, wanted: Assignment, load: Concurrency | None) -> None:
         """Launch one more candidate, for the explanation."""
@@ -169,7 +177,9 @@ class ModelTuning:
         self._shop.progress.note(f"the config as it is failed midway{why}; it is measured once more")
         # The next attempt takes its folder; what the server said goes on lying beside it.
         folder = self._shop.out.trial(self._model.name, failed.number)
-        folder.replace(folder.with_name(f"{folder.name}-failed"))
+        beside = folder.with_name(f"{folder.name}-failed")
+        shutil.rmtree(beside, ignore_errors=True)  # of a run that ended before the next attempt did
+        folder.replace(beside)
         again = self._trial(Candidate({}, self._folder_config))
         return again if again.curve else failed
 

@@ -203,13 +203,12 @@ def launch_again(bench: Bench, config: str, folder: Path, *, limits: Limits) -> 
     Args:
         bench: As for the trials.
         config: Its text.
-        folder: Where the server's log goes.
+        folder: Where the server's log goes, if it has one.
         limits: On the launch and the first answer.
 
     Raises:
         ServerError: it failed this time.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     bench.repository.write_config(bench.model, config or None)
     launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
     with (

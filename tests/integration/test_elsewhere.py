@@ -58,6 +58,8 @@ def test_it_is_tuned_without_its_repository_and_left_as_it_was(elsewhere: Server
     assert best["throughput"]["value"] > 110
     assert "dynamic_batching" in (out / "slow" / "best" / "config.pbtxt").read_text()
     assert config_at(elsewhere) == before
+    # Of a server that is not ours there is no log.
+    assert not (out / "slow" / "verified").exists()
     again = tritontune("export", out, "--in-place")
     assert again.returncode == 2
     assert "has no repository here; export --to a FILE.pbtxt" in again.stderr

@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.points import OperatingPoint
-from tuner.report.files import trials_csv, write_results
+from tuner.report.files import front_json, trials_csv, write_results
 from tuner.report.points_csv import MACHINE_COLUMNS
 from tuner.run_folder import RunFolder
 from tuner.search.certified import CertifiedRate
@@ -31,6 +31,14 @@ def test_front_json_keeps_its_contract(front: dict[str, Any]) -> None:
     assert (front["schema"], front["model"], front["slo"]) == (1, "mlp", {"p99_ms": 25.0})
     assert [p["trial"] for p in front["baseline"]] == [0, 0]
     assert front["budget"] == {"wall_s": 18.0, "launches": 3, "operating_points": 5}
+
+
+def test_verification_is_part_of_what_a_run_took(run: RunFolder, study: Study) -> None:
+    study.add_verifying_s(2.5)
+    study.add_verifying_s(1.0)
+    again = Study.load(run.database, "mlp")
+    assert (again.spent_s, again.took_s) == (18.0, 21.5)
+    assert front_json(again, again.recommendation)["budget"]["wall_s"] == 21.5
 
 
 def test_a_point_of_front_json(front: dict[str, Any]) -> None:

@@ -87,7 +87,7 @@ class CandidateContract:
 
         def make(source: str, *, deadline_s: float = 60, config: str | None = None) -> Launch:
             model = model_repository.add(source, config=config)
-            return Launch(model_repository.path, model, tmp_path / "server.log", deadline_s)
+            return Launch(model_repository.path, model, tmp_path / "logs" / "server.log", deadline_s)
 
         return make
 

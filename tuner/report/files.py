@@ -64,7 +64,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
             **_certified_json(study.certified),
         },
         "budget": {
-            "wall_s": round(study.spent_s, 1),
+            "wall_s": round(study.took_s, 1),
             "launches": study.launches,
             "operating_points": sum(len(trial.curve) for trial in study.trials),
         },

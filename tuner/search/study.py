@@ -31,6 +31,7 @@ _IDENTITY = "identity"
 _RESULT = "result"
 _VERIFIED = "verified"
 _CERTIFIED = "certified"
+_VERIFYING_S = "verifying_s"
 _HYPERVOLUME = "hypervolume"
 
 
@@ -177,6 +178,15 @@ class Study:
     def spent_s(self) -> float:
         """Seconds that the finished trials took."""
         return sum(trial.wall_s for trial in self._trials)
+
+    @property
+    def took_s(self) -> float:
+        """Seconds that the finished trials and the verification took."""
+        return self.spent_s + float(self._study.user_attrs.get(_VERIFYING_S, 0.0))
+
+    def add_verifying_s(self, seconds: float) -> None:
+        """Record that measuring again took so long."""
+        self._study.set_user_attr(_VERIFYING_S, self.took_s - self.spent_s + seconds)
 
     @property
     def hypervolumes(self) -> tuple[float, ...]:

@@ -28,6 +28,7 @@ class Watch:
 
     def __init__(self, container: Container, log: Path) -> None:
         self._container = container
+        log.parent.mkdir(parents=True, exist_ok=True)
         self._end: End | None = None
         self._thread = threading.Thread(
             target=self._run, args=(log.open("wb", buffering=0),), name=f"watch {container.name}", daemon=True

@@ -156,6 +156,7 @@ def _starter(_pid: int) -> ThreadPoolExecutor:
 
 def _spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     through_shim = [sys.executable, "-I", "-S", shim.__file__, str(os.getpid()), *command]
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         start = _starter(os.getpid()).submit(
             subprocess.Popen[bytes],

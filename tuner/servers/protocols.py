@@ -27,7 +27,7 @@ class Launch:
         repository: A staged model repository of our own (`tuner.models.staging`): real folders, files that may be
             links into the user's repository.
         model: The one model to load; others of the repository load only when it needs them (ensembles).
-        log: The file to which the server's output goes.
+        log: The file to which the server's output goes; who has any makes its folder, too.
         deadline_s: Seconds within which the model must be ready.
     """
 

@@ -217,6 +217,7 @@ def copy_log(log: Path, began: int, to: Path) -> None:
     """Copy what was written to a log since it had some size."""
     if log == to:
         return
+    to.parent.mkdir(parents=True, exist_ok=True)
     with log.open("rb") as source, to.open("wb") as target:
         source.seek(began)
         shutil.copyfileobj(source, target)
