@@ -168,12 +168,16 @@ def _tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
     except KeyboardInterrupt:
         if study.trials:
             _outcome(shop, study, "interrupted")
-        raise InterruptedRunError(f"interrupted; go on with --resume --out {shop.out.path}") from None
+        raise InterruptedRunError(
+            f"interrupted; go on with the same options and --resume --out {shop.out.path}"
+        ) from None
     except TuningError as error:
         if not study.trials:
             raise
         _outcome(shop, study, "cut short")
-        raise TuningError(f"{error}; go on with --resume --out {shop.out.path}, when that is mended") from error
+        raise TuningError(
+            f"{error}; go on with the same options and --resume --out {shop.out.path}, when that is mended"
+        ) from error
     return _outcome(shop, study, ended)
 
 

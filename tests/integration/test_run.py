@@ -269,7 +269,9 @@ class TestInterruption:
         stdout, stderr = run.communicate(timeout=5)
         assert run.returncode == 130
         assert "baseline: " in stdout
-        assert stderr.splitlines()[-1] == f"tritontune: interrupted; go on with --resume --out {out}"
+        assert (
+            stderr.splitlines()[-1] == f"tritontune: interrupted; go on with the same options and --resume --out {out}"
+        )
         assert servers_of(out) == []
         assert _front(out)["budget"]["launches"] == 1
 

@@ -26,6 +26,13 @@ def test_the_best_has_the_highest_throughput_that_holds_the_slo() -> None:
     assert found.gain.value == pytest.approx(3.0)
 
 
+def test_wide_intervals_are_no_reason_to_give_up_a_third() -> None:
+    wide = [point(2, 600, 5, share=0.4), point(16, 900, 20, share=0.4), point(8, 850, 12, share=0.4)]
+    best = recommend([trial(0, *wide)], LIMIT).best
+    assert best is not None
+    assert best.point.throughput.value == 850
+
+
 def test_points_whose_intervals_overlap_go_by_latency() -> None:
     found = recommend([trial(0, point(16, 300, 10), point(32, 305, 20), point(64, 330, 24.9))], SLO())
     assert found.best is not None

@@ -13,6 +13,8 @@ from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
 
+# The share of the highest throughput below which a point is not as good, however wide the intervals.
+_NEARLY = 0.9
 # What throughput counts for where no test shows that the SLO holds, where luck may have made it high, and where most
 # of it may be luck.
 _UNSURE, _UNCONFIRMED, _ONCE = 0.8, 0.85, 0.55
@@ -90,12 +92,21 @@ def _gain(best: TrialPoint, baseline: TrialPoint, verified: Sequence[Verificatio
 
 
 def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
-    """The point of highest throughput that holds the SLO; of those whose intervals overlap its own, the quickest."""
+    """The point of highest throughput that holds the SLO; of those that may give as much, the quickest.
+
+    These are the ones whose intervals overlap its own, and whose own numbers are not far below: where intervals are wide,
+    all would overlap.
+    """
     holding = [p for p in points if holds(p, slo)]
     if not holding:
         return None
     highest = max(holding, key=lambda p: p.point.throughput.value)
-    rivals = [p for p in holding if p.point.throughput.high >= highest.point.throughput.low]
+    least = _NEARLY * highest.point.throughput.value
+    rivals = [
+        p
+        for p in holding
+        if p.point.throughput.high >= highest.point.throughput.low and p.point.throughput.value >= least
+    ]
     return min(rivals, key=lambda p: p.latency_ms("p99"))
 
 
