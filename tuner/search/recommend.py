@@ -94,8 +94,8 @@ def _gain(best: TrialPoint, baseline: TrialPoint, verified: Sequence[Verificatio
 def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     """The point of highest throughput that holds the SLO; of those that may give as much, the quickest.
 
-    These are the ones whose intervals overlap its own, and whose own numbers are not far below: where intervals are wide,
-    all would overlap.
+    These are the ones whose intervals overlap its own, and whose own numbers are not far below: where intervals are
+    wide, all would overlap.
     """
     holding = [p for p in points if holds(p, slo)]
     if not holding:
