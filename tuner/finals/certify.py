@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from tuner.load.loads import Load, RequestRate
+from tuner.measure.highest_rate import rounded
 from tuner.measure.limit_test import LimitTest, Verdict
 from tuner.measure.points import OperatingPoint
 from tuner.slo import SLO
@@ -24,7 +25,6 @@ _LEVELS = 6
 _CLOSE = 1.03
 # So often a rate is offered at most until a test can say whether it holds.
 _REPEATS = 10
-_DIGITS = 3
 
 
 def certify(
@@ -54,7 +54,7 @@ def certify(
     for level in range(_LEVELS):
         if level and now() >= until:
             break
-        point = _measured(measure, RequestRate(_rounded(per_s * requests_per_s)), slo, until, now)
+        point = _measured(measure, RequestRate(rounded(per_s * requests_per_s)), slo, until, now)
         if is_certified(point, slo):
             best, holding = point, per_s
         else:
@@ -90,7 +90,3 @@ def _measured(
         added = tuple(LimitTest.added(each) for each in zip(*tests, strict=True))
         point = again.model_copy(update={"limits": added, "requests": point.requests + again.requests})
     return point
-
-
-def _rounded(per_s: float) -> float:
-    return float(f"{per_s:.{_DIGITS}g}")

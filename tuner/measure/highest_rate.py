@@ -42,7 +42,7 @@ def highest_rate(
     sustained, broken = 0.0, math.inf
     per_s = _START * capacity
     for _ in range(_LEVELS):
-        point = measure(RequestRate(_rounded(per_s)))
+        point = measure(RequestRate(rounded(per_s)))
         yield point
         if is_sustained(point, slo):
             sustained = per_s
@@ -72,5 +72,6 @@ def _between(sustained: float, broken: float) -> float:
     return math.sqrt(sustained * broken)
 
 
-def _rounded(per_s: float) -> float:
+def rounded(per_s: float) -> float:
+    """A rate to offer, with no more digits than it deserves."""
     return float(f"{per_s:.{_DIGITS}g}")

@@ -17,6 +17,7 @@ from enum import Enum
 from pydantic import Field
 from scipy import special
 
+from tuner.measure.blocks import student
 from tuner.measure.record import Record
 from tuner.slo import Percentile, share_of
 
@@ -82,7 +83,7 @@ def _between(launches: Sequence[LimitTest], requests: int, over: int) -> float:
     share = over / requests
     squares = sum((test.over - share * test.requests) ** 2 for test in launches)
     variance = squares * count / (count - 1) / (requests * share * (1 - share))
-    few, many = (float(special.stdtrit(freedom, 0.975)) for freedom in (count - 1, requests - 1))
+    few, many = student(count), student(requests)
     return variance * (few / many) ** 2
 
 

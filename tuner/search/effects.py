@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from scipy import special
-
 from tuner.load.loads import Concurrency
+from tuner.measure.blocks import student
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint, points_of
@@ -129,4 +128,4 @@ def _launch_spread(verified: Sequence[Verification], pick: _Pick) -> float:
             freedom += len(logs) - 1
     if not freedom:
         return 0.0
-    return float(special.stdtrit(freedom, 0.975)) * math.sqrt(squares / freedom)
+    return student(freedom + 1) * math.sqrt(squares / freedom)

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from scipy import special
-
+from tuner.measure.blocks import student
 from tuner.measure.record import Interval
 from tuner.search.verification import Verification
 
@@ -33,7 +32,7 @@ def paired_ratio(pairs: Sequence[Pair]) -> Interval:
     """
     logs = [math.log(above.value / below.value) for above, below in pairs]
     within = fmean(_spread(*pair) for pair in pairs) / math.sqrt(len(pairs))
-    between = float(special.stdtrit(len(pairs) - 1, 0.975)) * stdev(logs) / math.sqrt(len(pairs))
+    between = student(len(pairs)) * stdev(logs) / math.sqrt(len(pairs))
     return _about(fmean(logs), max(within, between))
 
 

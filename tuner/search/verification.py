@@ -10,9 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 
-from scipy import special
-
 from tuner.load.loads import Load
+from tuner.measure.blocks import student
 from tuner.measure.client_view import ClientView
 from tuner.measure.doubts import doubts_together
 from tuner.measure.gpu_view import usage_together
@@ -108,7 +107,7 @@ def _mean(intervals: Sequence[Interval]) -> Interval:
     between = 0.0
     if count > 1:
         spread = stdev(interval.value for interval in intervals)
-        between = float(special.stdtrit(count - 1, 0.975)) * spread / math.sqrt(count)
+        between = student(count) * spread / math.sqrt(count)
     half = max(within, between)
     return Interval(value=value, low=max(0.0, value - half), high=value + half)
 
