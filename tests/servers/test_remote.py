@@ -111,16 +111,22 @@ def loaded(endpoint: Endpoint, model: str) -> model_config_pb2.ModelConfig | Non
         return client.model_config(model) if client.is_model_ready(model) else None
 
 
+def candidate_of(folder: Path, model: str, config: str) -> Launch:
+    """A staged repository in a folder, with nothing but a model's config."""
+    (folder / model).mkdir()
+    (folder / model / "config.pbtxt").write_text(config)
+    return Launch(folder, model, folder / "log", 30)
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_model_is_given_its_own_config_back(
     elsewhere: Elsewhere, tmp_path: Path, notes: list[str], protocol: Protocol
 ) -> None:
     before = loaded(elsewhere.grpc, RESIDENT)
     assert before
-    (tmp_path / RESIDENT).mkdir()
-    (tmp_path / RESIDENT / "config.pbtxt").write_text(config_text(instances=3, max_batch_size=64))
+    launch = candidate_of(tmp_path, RESIDENT, config_text(instances=3, max_batch_size=64))
     launcher = RemoteLauncher(elsewhere.http if protocol == "http" else elsewhere.grpc, None, notes.append)
-    with launcher.launch(Launch(tmp_path, RESIDENT, tmp_path / "log", 30)) as server:
+    with launcher.launch(launch) as server:
         candidate = loaded(elsewhere.grpc, RESIDENT)
         assert candidate
         assert (candidate.instance_group[0].count, candidate.max_batch_size) == (3, 64)
@@ -140,9 +146,8 @@ def test_so_is_one_that_was_loaded_with_an_override(
         client.load_model(RESIDENT, json.dumps(override))
         before = client.model_config(RESIDENT)
         try:
-            (tmp_path / RESIDENT).mkdir()
-            (tmp_path / RESIDENT / "config.pbtxt").write_text(config_text(max_batch_size=64))
-            launcher.launch(Launch(tmp_path, RESIDENT, tmp_path / "log", 30)).stop()
+            candidate = candidate_of(tmp_path, RESIDENT, config_text(max_batch_size=64))
+            launcher.launch(candidate).stop()
             assert client.model_config(RESIDENT).max_batch_size == 64
             launcher.close()
             assert client.model_config(RESIDENT) == before
@@ -157,9 +162,8 @@ def test_a_load_afterwards_takes_what_the_file_says(
     model = model_repository.add("identity")
     with TritonClient(launcher._endpoint, timeout_s=30) as client:
         client.load_model(model)
-        (tmp_path / model).mkdir()
-        (tmp_path / model / "config.pbtxt").write_text(config_text(max_batch_size=64))
-        launcher.launch(Launch(tmp_path, model, tmp_path / "log", 30)).stop()
+        candidate = candidate_of(tmp_path, model, config_text(max_batch_size=64))
+        launcher.launch(candidate).stop()
         launcher.close()
         (model_repository.path / model / "config.pbtxt").write_text(config_text(max_batch_size=16))
         client.load_model(model)
@@ -169,11 +173,10 @@ def test_a_load_afterwards_takes_what_the_file_says(
 
 def test_after_a_kill_the_next_launcher_gives_it_back(elsewhere: Elsewhere, tmp_path: Path, notes: list[str]) -> None:
     before = loaded(elsewhere.grpc, RESIDENT)
-    (tmp_path / RESIDENT).mkdir()
-    (tmp_path / RESIDENT / "config.pbtxt").write_text(config_text(instances=3, max_batch_size=64))
+    candidate = candidate_of(tmp_path, RESIDENT, config_text(instances=3, max_batch_size=64))
     own = OwnConfigs(tmp_path / "own.json", elsewhere.grpc.address)
     # It is never closed.
-    RemoteLauncher(elsewhere.grpc, None, notes.append, own).launch(Launch(tmp_path, RESIDENT, tmp_path / "log", 30))
+    RemoteLauncher(elsewhere.grpc, None, notes.append, own).launch(candidate)
     assert loaded(elsewhere.grpc, RESIDENT) != before
     assert not OwnConfigs(tmp_path / "own.json", "elsewhere:8001").kept()
     RemoteLauncher(elsewhere.grpc, None, notes.append, own).close()
@@ -199,9 +202,8 @@ def test_one_that_takes_its_own_config_no_more_is_told_of(
     model = model_repository.add("identity")
     with TritonClient(launcher._endpoint, timeout_s=30) as client:
         client.load_model(model)
-    (tmp_path / model).mkdir()
-    (tmp_path / model / "config.pbtxt").write_text(config_text(max_batch_size=64))
-    launcher.launch(Launch(tmp_path, model, tmp_path / "log", 30)).stop()
+    candidate = candidate_of(tmp_path, model, config_text(max_batch_size=64))
+    launcher.launch(candidate).stop()
     (model_repository.path / model / "config.pbtxt").write_text("nonsense")
     shutil.rmtree(model_repository.path / model / "1")
     launcher.close()
