@@ -19,7 +19,8 @@ class TritonPythonModel:
 
     def execute(self, requests):
         for request in requests:
-            values = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
+            # The request's memory is given back once this returns.
+            values = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy().copy()
             thread = threading.Thread(target=self.answer, args=(request.get_response_sender(), values))
             self.threads = {other for other in self.threads if other.is_alive()} | {thread}
             thread.start()

@@ -19,6 +19,8 @@ from tuner.load.workload import Plan, Request
 
 _METHOD: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
 _ENDED = "the server has ended the stream"
+# What grpc.aio makes of a write to a stream whose connection is gone, before it has read why.
+_WRITE_FAILED = "Internal error from Core"
 # Of the request that asks on its own; slots begin at 0.
 _NO_SLOT = -1
 
@@ -174,6 +176,6 @@ class _Stream:
 
     def _failure(self, error: BaseException | None) -> StreamError:
         self._broken = True
-        if isinstance(error, grpc.aio.AioRpcError):
+        if isinstance(error, grpc.aio.AioRpcError) and error.details() != _WRITE_FAILED:
             return StreamError(describe(error.code().name, error.details()))
         return StreamError(describe("UNAVAILABLE", _ENDED))
