@@ -114,6 +114,9 @@ _remote_options = _with(
 @click.option("--slo", metavar="P=TIME", multiple=True, help="Limit that the best must hold, as p99=25ms; repeatable.")
 @click.option("--budget", metavar="TIME", help="How long a model may take, verification included.  [default: 10m]")
 @click.option("--trials", metavar="N", help="How many candidates to try, the config as it is included.")
+@click.option(
+    "--sampler", metavar="NAME", help="twin, tpe, gp, random, or grid: who proposes candidates.  [default: twin]"
+)
 @click.option("--space", metavar="NAME|FILE", help="Search space.  [default: default]")
 @click.option("--max-concurrency", metavar="N", help="The highest load to offer.  [default: 1024]")
 @click.option("--precision", metavar="P,P", help="Of throughput, and of the percentile.  [default: 3%,10%]")

@@ -50,6 +50,8 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         slo: Latency limits that the best config must hold.
         budget: Seconds that the tuning of one model may take.
         trials: Candidates to launch, the baseline included; None: as the budget allows. Verifying launches some again.
+        sampler: Who proposes candidates: `twin`, a simulation of Triton's scheduler, fitted to what was measured; `tpe`
+            or `gp`, Optuna's; `random`; or `grid`, all of a small space.
         space: A search space that ships with tritontune, by name, or a YAML file.
         max_concurrency: The highest load to offer.
         precision: Of what is reported; the search makes do with less.
@@ -70,6 +72,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     slo: SLO = SLO()
     budget: Seconds = 600.0
     trials: Annotated[int, Field(ge=1)] | None = None
+    sampler: Literal["twin", "tpe", "gp", "random", "grid"] = "twin"
     space: str = "default"
     max_concurrency: Annotated[int, Field(ge=1, le=65536)] = 1024
     precision: Precise = Precision()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -21,12 +22,15 @@ from tuner.models.repository import ModelFolder
 from tuner.models.staging import StagedRepository
 from tuner.output_check import OutputCheck
 from tuner.progress import Progress
+from tuner.quantities import format_duration
 from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
+from tuner.search.choose import choose_sampler
 from tuner.search.front import rivals
+from tuner.search.goal import Goal
 from tuner.search.gpu_memory import MemoryEstimate
 from tuner.search.proposals import Proposals
-from tuner.search.samplers import TpeSampler
+from tuner.search.samplers import NoMore, Sampler
 from tuner.search.stopping import Stopping
 from tuner.search.study import Study
 from tuner.servers.protocols import Launcher
@@ -77,6 +81,8 @@ class ModelTuning:
         self._began = time.monotonic() - study.spent_s
         job = shop.job
         self._stopping = Stopping(budget_s=(_SEARCH_SHARE if job.verify else 1.0) * job.budget, trials=job.trials)
+        if job.sampler == "grid":
+            self._stopping = replace(self._stopping, patience=sys.maxsize)  # who wants all of them has no other end
         self._bench = Bench(
             launcher=shop.launcher,
             repository=shop.repository,
@@ -138,17 +144,29 @@ class ModelTuning:
         space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
         for name, reason in space.left_out.items():
             self._shop.progress.note(f"{name} does not vary: {reason}")
-        sampler = TpeSampler(space, self._shop.job.seed)
-        proposals = Proposals(space, self._study, sampler)
+        proposals = Proposals(space, self._study, self._sampler(space))
         while not (ended := self._end()):
-            if (assignment := proposals.next()) is None:
-                return f"every candidate has been measured{' or skipped' * bool(proposals.skipped)}"
+            assignment = proposals.next()
+            if isinstance(assignment, NoMore):
+                return assignment.reason
             if refusal := self._memory(space).refusal(assignment):
                 self._shop.progress.note(f"skipped: {in_words(assignment)}: {refusal}")
                 proposals.skip(assignment)
             else:
                 self._store(self._trial(space.candidate(assignment)), space)
         return ended
+
+    def _sampler(self, space: SearchSpace) -> Sampler:
+        job = self._shop.job
+        if job.sampler == "grid":
+            count = sum(1 for _ in space.assignments())
+            took_s = self._study.trials[0].wall_s
+            self._shop.progress.note(
+                f"grid: {count} candidates to launch, which takes some {format_duration(count * took_s)}; "
+                f"the budget is {format_duration(self._stopping.budget_s)}"
+            )
+        goal = Goal(job.slo, job.batch_size, job.max_concurrency, job.max_gpu_memory)
+        return choose_sampler(job.sampler, space, job.seed, goal, self._shop.progress.note)
 
     def _memory(self, space: SearchSpace) -> MemoryEstimate:
         job = self._shop.job

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from support.builders import interval
+from support.builders import interval, served_point
 
 from tuner.errors import Cause, ServerDiedError
 from tuner.load.loads import Concurrency
@@ -72,6 +72,18 @@ def test_it_doubles_until_throughput_has_stopped_growing_and_looks_at_the_knee()
 
 def test_a_server_that_does_not_batch_is_soon_done() -> None:
     assert levels(lambda _: 600.0) == [1, 2, 4]
+
+
+def test_batches_that_still_grow_may_pay_yet() -> None:
+    """Batches of two and four take as many times as long as one, and larger ones hardly longer than that."""
+
+    def measure(load: Concurrency) -> OperatingPoint:
+        batch = min(load.requests, 32)
+        throughput = 800.0 if batch < 8 else 1e3 * batch / (8 + 0.25 * batch)
+        return point(load.requests, throughput).model_copy(update={"server": served_point(batch=batch).server})
+
+    points = sweep(measure, slo=NONE, max_concurrency=1_024)
+    assert max(each.load.level for each in points) >= 64
 
 
 def test_slow_growth_adds_up() -> None:

@@ -1,37 +1,34 @@
 from __future__ import annotations
 
-import pytest
-from optuna.trial import FrozenTrial
-from support.builders import point, space, trial
+import sys
 
-from tuner.errors import Cause
-from tuner.search.objectives import as_optuna_trial
-from tuner.search.samplers import RandomSampler, Sampler, TpeSampler
-from tuner.slo import SLO
+import pytest
+from support.builders import point, space, trial
+from support.histories import Past, walk
+
+from tuner.errors import Cause, JobError
+from tuner.search.samplers import ALL_SEEN, GpSampler, GridSampler, RandomSampler, Sampler, TpeSampler
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
 from tuner.space.spec import ON
+from tuner.trial import TrialResult
 
 SMALL = "schema: 1\nparameters: {dynamic_batching: {ladder: [off, on]}, max_batch_size: {ladder: [8, 16]}}"
 
 
+def _measure(number: int, assignment: Assignment) -> TrialResult:
+    """Batching is good, and better with large batches; two instances never load."""
+    batch = assignment.get("max_batch_size", 1)
+    assert isinstance(batch, int)
+    if assignment.get("instance_group.count") == 2:
+        return trial(number, parameters=assignment, failure=Cause.CRASHED)
+    return trial(number, point(1, 100.0 * batch, 10.0), parameters=assignment)
+
+
 def _walk(sampler: Sampler, built: SearchSpace, steps: int) -> list[Assignment]:
-    """Propose, measure and tell: batching is good, and better with large batches; two instances never load."""
-    seen: list[Assignment] = []
-    told: list[FrozenTrial] = []
-    for number in range(steps):
-        assignment = sampler.propose(told, seen)
-        if assignment is None:
-            break
-        seen.append(assignment)
-        batch = assignment.get("max_batch_size", 1)
-        assert isinstance(batch, int)
-        if assignment.get("instance_group.count") == 2:
-            result = trial(number, parameters=assignment, failure=Cause.CRASHED)
-        else:
-            result = trial(number, point(1, 100.0 * batch, 10.0), parameters=assignment)
-        told.append(as_optuna_trial(result, built, SLO(), {}))
-    return seen
+    past = Past(built)
+    walk(sampler, past, _measure, steps)
+    return past.seen
 
 
 @pytest.mark.parametrize("kind", [RandomSampler, TpeSampler])
@@ -49,11 +46,9 @@ class TestAnySampler:
 
 def test_a_resumed_tpe_proposes_what_it_would_have() -> None:
     built = space()
-    seen = _walk(TpeSampler(built, seed=3), built, 12)
-    told = [
-        as_optuna_trial(trial(n, point(1, 100.0 + n, 10.0), parameters=a), built, SLO(), {}) for n, a in enumerate(seen)
-    ]
-    assert TpeSampler(built, seed=3).propose(told, seen) == TpeSampler(built, seed=3).propose(told, seen)
+    past = Past(built)
+    walk(TpeSampler(built, seed=3), past, _measure, 12)
+    assert TpeSampler(built, seed=3).propose(past, past.seen) == TpeSampler(built, seed=3).propose(past, past.seen)
 
 
 def test_tpe_learns_where_it_is_good() -> None:
@@ -74,3 +69,16 @@ def test_random_search_in_a_space_too_large_to_list() -> None:
     assert built.size() > 100_000
     seen = _walk(RandomSampler(built, seed=0), built, 20)
     assert len({str(assignment) for assignment in seen}) == 20
+
+
+def test_a_grid_is_every_candidate_in_order() -> None:
+    built = space(SMALL)
+    past = Past(built)
+    assert walk(GridSampler(built), past, _measure, 10) == ALL_SEEN
+    assert past.seen == list(built.assignments())
+
+
+def test_a_gaussian_process_wants_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(JobError, match=r"^--sampler gp: it wants PyTorch, .*; pip install 'tritontune\[gp\]'$"):
+        GpSampler(space(SMALL), seed=0)

@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import optuna
 from optuna.trial import FrozenTrial
 
+from tuner.errors import JobError
 from tuner.search.objectives import DIRECTIONS, distributions
 from tuner.search.quiet import quiet_optuna
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
+from tuner.trial import TrialResult
 
 # Sizes up to which all assignments are listed to find one that is new.
-_LISTABLE = 20_000
+LISTABLE = 20_000
 _DRAWS = 200
+
+
+@dataclass(frozen=True)
+class NoMore:
+    """There is nothing to propose any more.
+
+    Attributes:
+        reason: Why, in words.
+    """
+
+    reason: str
+
+
+ALL_SEEN = NoMore("every candidate has been measured")
+
+
+class History(Protocol):
+    """What was measured so far, in order."""
+
+    @property
+    def trials(self) -> Sequence[TrialResult]:
+        """The trials, the baseline first."""
+
+    def told(self) -> Sequence[FrozenTrial]:
+        """The same as Optuna's samplers see them."""
 
 
 class Sampler(Protocol):
     """Proposes the next assignment to launch, one that was not launched before."""
 
-    def propose(self, told: Sequence[FrozenTrial], seen: Collection[Assignment]) -> Assignment | None:
-        """The next assignment; None when there is no new one left.
+    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
+        """The next assignment, or why there is none.
 
         Args:
-            told: The study's trials so far.
-            seen: The assignments that were launched already.
+            history: The trials so far.
+            seen: The assignments that were launched, or are not to be.
         """
 
 
@@ -38,21 +67,33 @@ class RandomSampler:
         self._space = space
         self._random = random.Random(seed)  # noqa: S311 (no secret)
 
-    def propose(self, told: Sequence[FrozenTrial], seen: Collection[Assignment]) -> Assignment | None:
+    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
-        del told  # It looks at nothing.
-        if self._space.size() <= _LISTABLE:
+        del history  # It looks at nothing.
+        if self._space.size() <= LISTABLE:
             new = [a for a in self._space.assignments() if a not in seen]
-            return self._random.choice(new) if new else None
+            return self._random.choice(new) if new else ALL_SEEN
         for _ in range(_DRAWS):
             drawn = {p.name: self._random.randrange(len(p.ladder)) for p in self._space.parameters}
             if (assignment := self._space.assignment(drawn)) not in seen:
                 return assignment
-        return None
+        return ALL_SEEN
 
 
-class TpeSampler:
-    """Optuna's multi-objective TPE on the flat space of ladder indices (Ozaki et al., 2022).
+class GridSampler:
+    """Every assignment, in the order of the space."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+
+    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
+        """See `Sampler`."""
+        del history
+        return next((a for a in self._space.assignments() if a not in seen), ALL_SEEN)
+
+
+class _OptunaSampler:
+    """One of Optuna's samplers on the flat space of ladder indices.
 
     Parameters that have no effect are part of the flat space; equal candidates are told apart by their assignment,
     so that no launch is spent twice on the same one.
@@ -63,16 +104,47 @@ class TpeSampler:
         self._seed = seed
         self._fallback = RandomSampler(space, seed)
 
-    def propose(self, told: Sequence[FrozenTrial], seen: Collection[Assignment]) -> Assignment | None:
+    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
+        told = history.told()
         # A seed of its own for each proposal: the same after --resume as in one go.
-        sampler = optuna.samplers.TPESampler(seed=self._seed + len(told), multivariate=True, n_startup_trials=8)
         with quiet_optuna():
-            study = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
-        study.add_trials(told)
-        ladders = distributions(self._space)
-        for _ in range(_DRAWS):
-            assignment = self._space.assignment(study.ask(ladders).params)
-            if assignment not in seen:
-                return assignment
-        return self._fallback.propose(told, seen)
+            study = optuna.create_study(directions=DIRECTIONS, sampler=self._sampler(self._seed + len(told)))
+            study.add_trials(told)
+            ladders = distributions(self._space)
+            for _ in range(self._draws):
+                assignment = self._space.assignment(study.ask(ladders).params)
+                if assignment not in seen:
+                    return assignment
+        return self._fallback.propose(history, seen)
+
+    _draws = _DRAWS
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        raise NotImplementedError
+
+
+class TpeSampler(_OptunaSampler):
+    """Optuna's multi-objective TPE (Ozaki et al., 2022)."""
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=8)
+
+
+class GpSampler(_OptunaSampler):
+    """Optuna's Gaussian process, which wants PyTorch.
+
+    Raises:
+        JobError: that is not installed.
+    """
+
+    # Each takes a while, and where the first is not new, others hardly are.
+    _draws = 4
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(space, seed)
+        if importlib.util.find_spec("torch") is None:
+            raise JobError("--sampler gp: it wants PyTorch, which is not installed; pip install 'tritontune[gp]'")
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=8, deterministic_objective=False)

@@ -1,0 +1,87 @@
+"""An exhaustive grid, recorded on a real Triton: the truth that searches are replayed against."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tuner.machine import Machine
+from tuner.models.config import ModelConfig
+from tuner.space.candidate import Assignment
+from tuner.space.space import SearchSpace
+from tuner.space.spec import SpaceSpec
+from tuner.trial import TrialResult
+
+GRIDS = Path(__file__).parent / "grids"
+MODELS = {
+    # Batches pay; so do instances, as far as there are cores.
+    "mlp": Path(__file__).parents[1] / "examples" / "model_repository",
+    # Batches gain nothing, instances do.
+    "itemwise": Path(__file__).parent / "models",
+    # Instances get in each other's way.
+    "contended": Path(__file__).parent / "models",
+}
+SPACE = SpaceSpec.model_validate(
+    {
+        "schema": 1,
+        "parameters": {
+            "dynamic_batching": {"ladder": ["off", "on"]},
+            "max_batch_size": {"ladder": [4, 8, 16, 32, 64]},
+            "dynamic_batching.max_queue_delay_microseconds": {"ladder": ["off", 2000]},
+            "instance_group.count": {"field": "instance_group[*].count", "ladder": [1, 2, 3, 4]},
+        },
+    }
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every candidate of `SPACE`, measured once.
+
+    Attributes:
+        model: Its name.
+        machine: Where that was.
+        trials: The baseline first.
+    """
+
+    model: str
+    machine: str
+    trials: tuple[TrialResult, ...]
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The space that it fills."""
+        effective = ModelConfig.parse(self.trials[0].effective_config or "", "the effective config")
+        base = ModelConfig.parse(self.trials[0].config, "the config as it is")
+        return SearchSpace.build(SPACE, base, effective, Machine(cpus=None, gpus=(), processor=""))
+
+    @cached_property
+    def by_assignment(self) -> dict[tuple[tuple[str, object], ...], TrialResult]:
+        """The trials by what they are of."""
+        return {key(trial.parameters): trial for trial in self.trials}
+
+    def write(self) -> Path:
+        """Put it where `read` finds it."""
+        path = GRIDS / f"{self.model}.json.gz"
+        content = {
+            "model": self.model,
+            "machine": self.machine,
+            "trials": [t.model_dump(mode="json") for t in self.trials],
+        }
+        # No time of day in it: the same grid gives the same file.
+        path.write_bytes(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0))
+        return path
+
+    @classmethod
+    def read(cls, model: str) -> Grid:
+        """The recorded grid of a model."""
+        content = json.loads(gzip.decompress((GRIDS / f"{model}.json.gz").read_bytes()))
+        return cls(content["model"], content["machine"], tuple(map(TrialResult.model_validate, content["trials"])))
+
+
+def key(assignment: Assignment) -> tuple[tuple[str, object], ...]:
+    """An assignment, hashable."""
+    return tuple(sorted(assignment.items()))

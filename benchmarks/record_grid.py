@@ -1,0 +1,93 @@
+"""Records the grids that `search.py` replays searches against: every candidate of a small space, on the real Triton.
+
+Candidates come in random order, so that what the machine does meanwhile falls on all alike, and each is measured at
+every doubling of the load from one request at a time to `--highest`, whatever it gains. Takes about ten minutes a
+model, and wants a quiet machine.
+
+    python benchmarks/record_grid.py [--model mlp]... [--highest 256] [--seconds 0.7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from grid import GRIDS, MODELS, SPACE, Grid
+from rich.progress import track
+
+from tuner.load.loads import Concurrency
+from tuner.machine import Machine
+from tuner.measure.rules import LevelRules
+from tuner.models.config import ModelConfig
+from tuner.models.repository import ModelRepository
+from tuner.models.staging import stage
+from tuner.options import LoadOptions
+from tuner.progress import Progress
+from tuner.servers.installation import find_triton
+from tuner.servers.process import ProcessLauncher
+from tuner.slo import SLO
+from tuner.space.candidate import Candidate
+from tuner.space.space import SearchSpace
+from tuner.trial import Bench, Limits, TrialResult, launch_again, run_trial
+
+LIMITS = Limits(launch_s=60.0, first_answer_s=10.0, until=math.inf)
+ATTEMPTS = 3
+
+
+def main() -> None:
+    """Record, and say where."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", choices=MODELS, default=None)
+    parser.add_argument("--highest", type=int, default=256)
+    parser.add_argument("--seconds", type=float, default=0.7)
+    asked = parser.parse_args()
+    GRIDS.mkdir(exist_ok=True)
+    for model in asked.model or MODELS:
+        began = time.monotonic()
+        grid = record(model, asked.highest, asked.seconds)
+        print(f"{grid.write()}: {len(grid.trials)} candidates in {time.monotonic() - began:.0f} s")
+
+
+def record(model: str, highest: int, seconds: float) -> Grid:
+    """Measure every candidate of a model once."""
+    repository = ModelRepository.open(MODELS[model])
+    rules = LevelRules(throughput_precision=0.02, latency_precision=0.05, min_s=seconds, max_s=2 * seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        staged = stage(repository, Path(folder) / "repository")
+        launcher = ProcessLauncher(find_triton())
+        # The first level is the trial's, which tells what launching takes; the others come from a second launch.
+        bench = Bench(launcher, staged, model, LoadOptions(), SLO(), rules, max_concurrency=1)
+        loads = [Concurrency(2**power) for power in range(1, int(math.log2(highest)) + 1)]
+
+        def measure(candidate: Candidate, number: int) -> TrialResult:
+            place = Path(folder) / "trial"
+            for _ in range(ATTEMPTS):
+                shutil.rmtree(place, ignore_errors=True)
+                trial = run_trial(bench, candidate, number, place, limits=LIMITS, progress=Progress())
+                if trial.failure is None:
+                    break
+            else:
+                raise SystemExit(f"{candidate}: failed {ATTEMPTS} times")
+            with launch_again(bench, candidate.config.text, place, limits=LIMITS) as session:
+                points = [session.measure(load) for load in loads]
+            return trial.model_copy(update={"curve": (*trial.curve, *points)})
+
+        config = repository.model(model).config or ModelConfig.parse("", model)
+        baseline = measure(Candidate({}, config), 0)
+        effective = ModelConfig.parse(baseline.effective_config or "", "the effective config")
+        space = SearchSpace.build(SPACE, config, effective, Machine(cpus=None, gpus=(), processor=""))
+        others = [each for each in space.assignments() if each != space.baseline]
+        random.Random(0).shuffle(others)  # noqa: S311 (no secret)
+        trials = [baseline.model_copy(update={"parameters": space.baseline})]
+        for number, assignment in enumerate(track(others, model), 1):
+            trials.append(measure(space.candidate(assignment), number))
+    return Grid(model, str(launcher.machine), tuple(trials))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""How many launches a search takes: searches replayed against grids that were recorded on a real Triton.
+
+Each launch brings the recorded curve of a candidate, slower or quicker by `--noise` as a whole and by as much at each
+load (log-normal), so that no sampler sees the truth. After each launch counts what the candidate that looks best is
+truly worth: its throughput within the SLO over that of the best candidate of the grid; and without an SLO, the share of
+the whole grid's hypervolume that all launched ones have. The limits are 3, 10 and 30 times the baseline's median
+latency with one request at a time. Prints medians over seeds, then how well the twin foresees the candidates of the
+grid after six launches.
+
+    python benchmarks/search.py [--seeds 40] [--launches 14] [--noise 0.04] [--model mlp]... [--sampler twin]...
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import get_args
+
+import numpy as np
+from grid import MODELS, Grid, key
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from tuner.measure.points import OperatingPoint
+from tuner.measure.record import Interval
+from tuner.search.choose import SamplerName, choose_sampler
+from tuner.search.front import hypervolume, reference_latency_ms, usable_points
+from tuner.search.goal import Goal
+from tuner.search.objectives import as_optuna_trial
+from tuner.search.samplers import NoMore
+from tuner.search.schedulings import Schedulings
+from tuner.slo import SLO
+from tuner.trial import TrialResult
+from tuner.twin.forecast import Forecast, Surprises
+from tuner.twin.known import known
+
+PERCENTILE = "p99"
+LIMITS = (3, 10, 30)
+HIGHEST = 256
+SAMPLERS: tuple[SamplerName, ...] = ("twin", "tpe", "random")
+SHOWN = (2, 3, 4, 5, 6, 8, 10, 14)
+FORESEEN_AFTER = 6
+
+
+@dataclass
+class Replay:
+    """A search so far.
+
+    Attributes:
+        trials: As they were measured, with noise.
+    """
+
+    grid: Grid
+    slo: SLO
+    trials: list[TrialResult] = field(default_factory=list)
+
+    def told(self) -> Sequence[FrozenTrial]:
+        """As Optuna's samplers see them."""
+        return [as_optuna_trial(trial, self.grid.space, self.slo, {}) for trial in self.trials]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One search: a model, a limit (as a multiple; None: the hypervolume), a sampler."""
+
+    model: str
+    limit: int | None
+    sampler: SamplerName
+
+    @cached_property
+    def slo(self) -> SLO:
+        """The limit in ms."""
+        if self.limit is None:
+            return SLO()
+        alone = grid_of(self.model).trials[0].curve[0].latency_ms["p50"].value
+        return SLO({PERCENTILE: round(self.limit * alone, 1)})
+
+
+_GRIDS: dict[str, Grid] = {}
+
+
+def grid_of(model: str) -> Grid:
+    """A recorded grid, read once a process."""
+    if model not in _GRIDS:
+        _GRIDS[model] = Grid.read(model)
+    return _GRIDS[model]
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--launches", type=int, default=max(SHOWN))
+    parser.add_argument("--noise", type=float, default=0.04)
+    parser.add_argument("--model", action="append", choices=MODELS, default=None)
+    parser.add_argument("--sampler", action="append", choices=get_args(SamplerName), default=None)
+    asked = parser.parse_args()
+    console = Console(width=120)
+    models, samplers = asked.model or list(MODELS), asked.sampler or SAMPLERS
+    cases = [Case(m, limit, s) for m in models for limit in (*LIMITS, None) for s in samplers]
+    shown = [count for count in SHOWN if count <= asked.launches]
+    with ProcessPoolExecutor() as pool:
+        search = partial(shares, launches=asked.launches, noise=asked.noise)
+        told = {case: np.array(list(pool.map(partial(search, case), range(asked.seeds)))) for case in cases}
+        for model in models:
+            console.print(_table(model, {c: t for c, t in told.items() if c.model == model}, shown))
+        for sampler in samplers:
+            within = np.concatenate([t for c, t in told.items() if c.sampler == sampler and c.limit])
+            medians = ", ".join(f"{np.median(within[:, count - 1]):.1%} after {count}" for count in shown)
+            console.print(f"{sampler}: of the best throughput within the SLO, over all models and limits: {medians}")
+        for model in models:
+            errors = np.array(list(pool.map(partial(foreseen, model, asked.noise), range(asked.seeds))))
+            throughput, latency, rank = np.median(errors, axis=0)
+            console.print(
+                f"{model}: foreseen after {FORESEEN_AFTER} launches: throughput off by {throughput:.1%}, "
+                f"p99 by {latency:.1%}, rank correlation {rank:.3f}"
+            )
+
+
+def shares(case: Case, seed: int, *, launches: int, noise: float) -> list[float]:
+    """What the search has reached after each launch, as a share of what there is."""
+    replay = Replay(grid_of(case.model), case.slo)
+    worth = _worth(case)
+    reached: list[float] = []
+    for trial in searched(case, seed, replay, launches, noise):
+        replay.trials.append(trial)
+        reached.append(worth(replay))
+    return reached + reached[-1:] * (launches - len(reached))
+
+
+def searched(case: Case, seed: int, replay: Replay, launches: int, noise: float):  # noqa: ANN201
+    """The trials of a search, which the caller adds to the replay."""
+    random = np.random.default_rng([seed, 7])
+    sampler = choose_sampler(case.sampler, replay.grid.space, seed, Goal(case.slo, 1, HIGHEST), note=lambda _text: None)
+    yield noisy(replay.grid.trials[0], 0, random, noise)
+    for number in range(1, launches):
+        proposed = sampler.propose(replay, [trial.parameters for trial in replay.trials])
+        if isinstance(proposed, NoMore):
+            return
+        yield noisy(replay.grid.by_assignment[key(proposed)], number, random, noise)
+
+
+def _worth(case: Case) -> Callable[[Replay], float]:
+    grid = grid_of(case.model)
+    if case.limit is None:
+        reference = reference_latency_ms(grid.trials[0], PERCENTILE, None)
+        whole = hypervolume(usable_points(grid.trials), PERCENTILE, reference)
+
+        def covered(replay: Replay) -> float:
+            true = [grid.by_assignment[key(trial.parameters)] for trial in replay.trials]
+            return hypervolume(usable_points(true), PERCENTILE, reference) / whole
+
+        return covered
+    best = max(within(trial, case.slo) for trial in grid.trials)
+
+    def picked(replay: Replay) -> float:
+        pick = max(replay.trials, key=lambda trial: within(trial, case.slo))
+        return within(grid.by_assignment[key(pick.parameters)], case.slo) / best
+
+    return picked
+
+
+def within(trial: TrialResult, slo: SLO) -> float:
+    """A curve's throughput within the limit, which it meets between two of its loads."""
+    limit = dict(slo.limits)[PERCENTILE]
+    best, below = 0.0, None
+    for point in trial.curve:
+        latency, throughput = point.latency_ms[PERCENTILE].value, point.throughput.value
+        if latency <= limit:
+            best, below = max(best, throughput), (latency, throughput)
+        elif below is not None:
+            share = math.log(limit / below[0]) / math.log(latency / below[0])
+            best = max(best, below[1] * (throughput / below[1]) ** share)
+            below = None
+    return best
+
+
+def noisy(trial: TrialResult, number: int, random: np.random.Generator, noise: float) -> TrialResult:
+    """A trial as another launch would have told of it."""
+    launch = random.normal(0, noise)
+    curve = tuple(_slower(point, math.exp(launch + random.normal(0, noise))) for point in trial.curve)
+    return trial.model_copy(update={"number": number, "curve": curve})
+
+
+def _slower(point: OperatingPoint, factor: float) -> OperatingPoint:
+    server = point.server
+    if server is not None:
+        batches = {size: (count, ms * factor) for size, (count, ms) in server.batches.items()}
+        times = {name: getattr(server, name) * factor for name in _TIMES}
+        wall_s = server.wall_s * factor if server.wall_s else None
+        server = server.model_copy(update={"batches": batches, "wall_s": wall_s, **times})
+    return point.model_copy(
+        update={
+            "throughput": _scaled(point.throughput, 1 / factor),
+            "latency_ms": {name: _scaled(interval, factor) for name, interval in point.latency_ms.items()},
+            "server": server,
+        }
+    )
+
+
+_TIMES = ("queue_ms", "compute_input_ms", "compute_infer_ms", "compute_output_ms")
+
+
+def _scaled(interval: Interval, factor: float) -> Interval:
+    return Interval(value=interval.value * factor, low=interval.low * factor, high=interval.high * factor)
+
+
+def foreseen(model: str, noise: float, seed: int) -> tuple[float, float, float]:
+    """Median errors of throughput and p99 of all that was not launched, and the rank correlation of throughput."""
+    case = Case(model, LIMITS[1], "twin")
+    replay = Replay(grid_of(model), case.slo)
+    for trial in searched(case, seed, replay, FORESEEN_AFTER, noise):
+        replay.trials.append(trial)
+    schedulings = Schedulings(replay.grid.space)
+    forecast = Forecast(
+        [told for trial in replay.trials if (told := known(trial, PERCENTILE))], PERCENTILE, 1, Surprises()
+    )
+    launched = {key(trial.parameters) for trial in replay.trials}
+    others = [trial for trial in replay.grid.trials if key(trial.parameters) not in launched]
+    curves = forecast.curves([schedulings.of(trial.parameters) for trial in others], HIGHEST)
+    measured: list[NDArray[np.float64]] = []
+    told: list[NDArray[np.float64]] = []
+    for row, trial in enumerate(others):
+        for column, concurrency in enumerate(curves.concurrency):
+            at = [point for point in trial.curve if point.load.level == concurrency]
+            if at and not math.isnan(curves.throughput[row, column]):
+                measured.append(np.log([at[0].throughput.value, at[0].latency_ms[PERCENTILE].value]))
+                told.append(np.array([curves.throughput[row, column], curves.latency[row, column]]))
+    off = np.expm1(np.median(np.abs(np.array(measured) - np.array(told)), axis=0))
+    rank = spearmanr(np.array(measured)[:, 0], np.array(told)[:, 0]).statistic
+    return float(off[0]), float(off[1]), float(rank)
+
+
+def _table(model: str, told: dict[Case, NDArray[np.float64]], shown: Sequence[int]) -> Table:
+    seeds = len(next(iter(told.values())))
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{model}: share reached after so many launches, medians of {seeds} searches"
+    )
+    table.add_column("goal")
+    table.add_column("sampler")
+    for count in shown:
+        table.add_column(str(count), justify="right")
+    for case, reached in told.items():
+        goal = "hypervolume" if case.limit is None else f"p99 <= {case.slo.limits[0][1]:g} ms"
+        medians = (statistics.median(reached[:, count - 1]) for count in shown)
+        table.add_row(goal, case.sampler, *(f"{median:.1%}" for median in medians))
+    return table
+
+
+if __name__ == "__main__":
+    main()

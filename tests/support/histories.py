@@ -1,0 +1,44 @@
+"""Searches without a study on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from optuna.trial import FrozenTrial
+
+from tuner.search.objectives import as_optuna_trial
+from tuner.search.samplers import NoMore, Sampler
+from tuner.slo import SLO
+from tuner.space.candidate import Assignment
+from tuner.space.space import SearchSpace
+from tuner.trial import TrialResult
+
+Measure = Callable[[int, Assignment], TrialResult]
+"""What the trial of a number tells of a candidate."""
+
+
+@dataclass
+class Past:
+    """What was measured so far."""
+
+    space: SearchSpace
+    slo: SLO = SLO()
+    trials: list[TrialResult] = field(default_factory=list)
+
+    def told(self) -> Sequence[FrozenTrial]:
+        return [as_optuna_trial(each, self.space, self.slo, {}) for each in self.trials]
+
+    @property
+    def seen(self) -> list[Assignment]:
+        return [each.parameters for each in self.trials]
+
+
+def walk(sampler: Sampler, past: Past, measure: Measure, steps: int) -> NoMore | None:
+    """Propose, measure and tell, so many times, or until there is no more."""
+    for number in range(len(past.trials), len(past.trials) + steps):
+        proposed = sampler.propose(past, past.seen)
+        if isinstance(proposed, NoMore):
+            return proposed
+        past.trials.append(measure(number, proposed))
+    return None

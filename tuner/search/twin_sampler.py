@@ -1,0 +1,181 @@
+"""Proposes what the twin expects most of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from tuner.errors import Cause
+from tuner.search.calibration import calibrations
+from tuner.search.front import pareto_front, reference_latency_ms, usable_points
+from tuner.search.gains import Gains, dominated, gains, within_limit
+from tuner.search.goal import Goal
+from tuner.search.samplers import ALL_SEEN, LISTABLE, History, NoMore, RandomSampler, Sampler
+from tuner.search.schedulings import Schedulings
+from tuner.space.candidate import Assignment
+from tuner.space.space import SearchSpace
+from tuner.trial import TrialResult
+from tuner.twin.forecast import Forecast, Surprises
+from tuner.twin.known import Known, known
+from tuner.twin.scheduling import Scheduling, why_not_foreseeable
+
+WORTHWHILE = 0.01
+"""What a candidate must gain to be worth a launch, as a share."""
+# What so fails, does so with more instances and larger batches, too.
+_OF_SIZE = {Cause.OUT_OF_MEMORY, Cause.CRASHED, Cause.TIMED_OUT}
+# Nobody looks further when everybody gains that much with less than this probability, or by far less in the mean.
+_CHANCE, _HARDLY = 0.1, 0.003
+# A twin that is off by more after so many trials is of no use.
+_TOO_FAR_OFF, _JUDGED_AFTER = 0.5, 4
+_LARGE_SPACE_DRAWS = 2000
+
+
+class TwinSampler:
+    """First what teaches the twin, then the candidate with the largest expected gain, each time fitted anew.
+
+    Where the twin cannot know, `other` proposes: for all when it does not know the model's scheduling or is too far
+    off; and otherwise, in turns, the values of the parameters whose effect it does not know.
+
+    Args:
+        space: What may vary.
+        seed: Of the draws.
+        goal: What is searched for.
+        other: Proposes where the twin cannot.
+        note: Is told when the twin steps back, and why.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int, goal: Goal, other: Sampler, note: Callable[[str], None]) -> None:
+        self._space, self._seed, self._goal, self._other, self._note = space, seed, goal, other, note
+        self._schedulings = Schedulings(space)
+        self._surprises = Surprises()
+        self._stepped_back = why_not_foreseeable(space.effective.proto)
+        if self._stepped_back:
+            note(f"the twin does not know this model's scheduling: {self._stepped_back}; tpe proposes")
+
+    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
+        """See `Sampler`."""
+        trials = history.trials
+        if not self._stepped_back and not any(k and _tells(k) for k in map(self._known, trials)):
+            self._step_back("the server does not say what its executions took")
+        if self._stepped_back:
+            return self._other.propose(history, seen)
+        for wanted in calibrations(self._space):
+            if wanted not in seen:
+                return wanted
+        self._learn(trials)
+        if len(self._surprises.throughput) >= _JUDGED_AFTER and self._surprises.typical > _TOO_FAR_OFF:
+            self._step_back(f"it was off by {self._surprises.typical:.0%} in the median")
+            return self._other.propose(history, seen)
+        explored = self._explored(history, seen)
+        return self._most_promising(trials, seen, explored)
+
+    def _step_back(self, reason: str) -> None:
+        self._stepped_back = reason
+        self._note(f"the twin steps back: {reason}; tpe proposes")
+
+    def _known(self, trial: TrialResult) -> Known | None:
+        _, setting = self._schedulings.of(trial.parameters)
+        return known(trial, self._goal.slo.percentile, setting)
+
+    def _learn(self, trials: Sequence[TrialResult]) -> None:
+        """Hold each trial since the calibrations against what was expected before it."""
+        first = 1 + len(list(calibrations(self._space)))
+        for number in range(max(first, self._surprises.seen), len(trials)):
+            if told := self._known(trials[number]):
+                self._forecast(trials[:number]).hold_against(told, self._surprises)
+            self._surprises.seen = number + 1
+
+    def _forecast(self, trials: Sequence[TrialResult]) -> Forecast:
+        told = [each for each in map(self._known, trials) if each]
+        return Forecast(told, self._goal.slo.percentile, self._goal.batch_size, self._surprises)
+
+    def _explored(self, history: History, seen: Collection[Assignment]) -> Assignment | None:
+        """What the other sampler proposes, of which only what the twin does not know will count; every second time."""
+        if not self._schedulings.unknown or len(history.trials) % 2:
+            return None
+        proposed = self._other.propose(history, seen)
+        return None if isinstance(proposed, NoMore) else proposed
+
+    def _most_promising(
+        self, trials: Sequence[TrialResult], seen: Collection[Assignment], explored: Assignment | None
+    ) -> Assignment | NoMore:
+        tried = {_key(self._space.settle(trial.parameters)) for trial in trials if self._known(trial)}
+        refused = {_key(each) for each in seen} - tried
+        candidates = [a for a in self._candidates if (key := _key(a)) in tried or key not in refused]
+        candidates = [a for a in candidates if _key(a) in tried or not self._as_bad(a, trials)]
+        told = [self._schedulings.of(each) for each in candidates]
+        measured = np.array([_key(each) in tried for each in candidates])
+        if measured.all():
+            return ALL_SEEN
+        expected = self._gains(trials, told, measured)
+        score = np.where(measured, -1.0, expected.expected)
+        if explored is not None:
+            _, setting = self._schedulings.of(explored)
+            score = np.where([s == setting for _, s in told], score, -1.0)
+            if score.max() < 0:
+                return explored
+        elif expected.likely[~measured].max() < _CHANCE or score.max() < _HARDLY:
+            return NoMore(
+                f"the twin expects no candidate to gain more than {WORTHWHILE:.0%} "
+                f"(likeliest: {expected.likely[~measured].max():.0%})"
+            )
+        return candidates[int(np.argmax(score))]
+
+    def _gains(
+        self, trials: Sequence[TrialResult], told: Sequence[tuple[Scheduling, int]], measured: np.ndarray
+    ) -> Gains:
+        slo, percentile = self._goal.slo, self._goal.slo.percentile
+        curves = self._forecast(trials).curves(told, self._goal.max_concurrency)
+        limit_ms = dict(slo.limits).get(percentile)
+        if limit_ms is not None:
+            return gains(within_limit(curves, limit_ms, self._seed), measured, WORTHWHILE)
+        reference_ms = reference_latency_ms(trials[0], percentile, None)
+        front = pareto_front(usable_points(trials, (), self._goal.max_gpu_memory), percentile)
+        points = np.array([(each.latency_ms(percentile), each.point.throughput.value) for each in front])
+        return gains(dominated(curves, reference_ms, points, self._seed), measured, WORTHWHILE)
+
+    def _as_bad(self, assignment: Assignment, trials: Sequence[TrialResult]) -> bool:
+        """Whether something no larger did not fit, or did not start."""
+        scheduling, _ = self._schedulings.of(assignment)
+        for trial in trials:
+            if trial.failure is not None and trial.failure.cause in _OF_SIZE:
+                failed, _ = self._schedulings.of(trial.parameters)
+                if (
+                    scheduling.instances >= failed.instances
+                    and scheduling.max_batch_size >= failed.max_batch_size
+                    and scheduling.dynamic_batching >= failed.dynamic_batching
+                ):
+                    return True
+        return False
+
+    @cached_property
+    def _candidates(self) -> tuple[Assignment, ...]:
+        """All, or of a large space some."""
+        if self._space.size() <= LISTABLE:
+            return tuple(self._space.assignments())
+        draws, none = RandomSampler(self._space, self._seed), _Nothing()
+        some: list[Assignment] = [self._space.baseline, *calibrations(self._space)]
+        for _ in range(_LARGE_SPACE_DRAWS):
+            drawn = draws.propose(none, ())
+            if not isinstance(drawn, NoMore):
+                some.append(drawn)
+        return tuple({_key(each): each for each in some}.values())
+
+
+class _Nothing:
+    """A history without trials."""
+
+    trials: tuple[TrialResult, ...] = ()
+
+    def told(self) -> tuple[()]:
+        return ()
+
+
+def _tells(trial: Known) -> bool:
+    return any(level.executions for level in trial.levels)
+
+
+def _key(assignment: Assignment) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(assignment.items()))

@@ -1,0 +1,122 @@
+"""What is to be expected of candidates: the twin's word, corrected by what it was wrong about, with its uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.slo import Percentile
+from tuner.twin.errors import Errors, place
+from tuner.twin.known import Known
+from tuner.twin.scheduling import Scheduling
+from tuner.twin.twin import Twin
+
+# With batches, throughput grows until there are requests for all instances, those that are prepared included.
+_FULL = 4
+_FEWEST_LEVELS = 4
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What is expected of candidates (rows) under rising loads (columns); NaN beyond what they are worth.
+
+    Attributes:
+        concurrency: Requests under way, by column.
+        throughput: Logarithms of inferences a second.
+        throughput_deviation: Their standard deviations.
+        latency: Logarithms of the latency in ms at the percentile that counts.
+        latency_deviation: Their standard deviations.
+    """
+
+    concurrency: NDArray[np.float64]
+    throughput: NDArray[np.float64]
+    throughput_deviation: NDArray[np.float64]
+    latency: NDArray[np.float64]
+    latency_deviation: NDArray[np.float64]
+
+
+@dataclass
+class Surprises:
+    """By how much each trial was off before it was known, as logarithms, in the order in which they came.
+
+    Attributes:
+        seen: Trials that were held against a forecast.
+    """
+
+    throughput: list[float] = field(default_factory=list)
+    latency: list[float] = field(default_factory=list)
+    seen: int = 0
+
+    @property
+    def typical(self) -> float:
+        """The median error of throughput, as a share."""
+        return math.expm1(float(np.median(self.throughput))) if self.throughput else 0.0
+
+
+class Forecast:
+    """Expectations, from all trials so far.
+
+    Args:
+        trials: What was measured; at least one with the server's statistics.
+        percentile: The latency percentile that counts.
+        batch_size: Inferences in each request.
+        surprises: What the past forecasts of the same model got wrong.
+    """
+
+    def __init__(self, trials: Sequence[Known], percentile: Percentile, batch_size: int, surprises: Surprises) -> None:
+        self.twin = Twin(trials, percentile, batch_size)
+        places, owners, throughput, latency = [], [], [], []
+        for number, trial in enumerate(trials):
+            for level in trial.levels:
+                foreseen = self.twin.foresee(trial.scheduling, trial.setting, level.concurrency)
+                places.append(place(trial.scheduling, trial.setting, level.concurrency))
+                owners.append(number)
+                throughput.append(math.log(level.throughput / foreseen.throughput))
+                latency.append(math.log(level.latency_ms / foreseen.latency_ms))
+        at, of = np.array(places), np.array(owners)
+        self._throughput = Errors(at, of, np.array(throughput), surprises.throughput)
+        self._latency = Errors(at, of, np.array(latency), surprises.latency)
+
+    def curves(self, candidates: Sequence[tuple[Scheduling, int]], highest: int) -> Curves:
+        """What schedulings, with their settings, are expected to do under loads up to the highest."""
+        loads = [2**power for power in range(int(math.log2(highest)) + 1)]
+        shape = len(candidates), len(loads)
+        throughput, latency = np.full(shape, np.nan), np.full(shape, np.nan)
+        places, rows, columns = [], [], []
+        for row, (scheduling, setting) in enumerate(candidates):
+            batch = scheduling.max_batch_size if scheduling.dynamic_batching else 1
+            enough = max(_FULL * scheduling.instances * batch, 2**_FEWEST_LEVELS)
+            for column, concurrency in enumerate(loads):
+                if concurrency > enough:
+                    break
+                foreseen = self.twin.foresee(scheduling, setting, concurrency)
+                throughput[row, column] = math.log(foreseen.throughput)
+                latency[row, column] = math.log(foreseen.latency_ms)
+                places.append(place(scheduling, setting, concurrency))
+                rows.append(row)
+                columns.append(column)
+        deviations = np.full(shape, np.nan), np.full(shape, np.nan)
+        at = np.array(places)
+        for errors, told, deviation in (
+            (self._throughput, throughput, deviations[0]),
+            (self._latency, latency, deviations[1]),
+        ):
+            correction = errors.at(at)
+            told[rows, columns] += correction.mean
+            deviation[rows, columns] = correction.deviation
+        return Curves(np.array(loads, float), throughput, deviations[0], latency, deviations[1])
+
+    def hold_against(self, trial: Known, surprises: Surprises) -> None:
+        """Note by how much a trial that was not known differs from what was expected of it."""
+        at = np.array([place(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels])
+        foreseen = [self.twin.foresee(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels]
+        measured = np.log([[level.throughput, level.latency_ms] for level in trial.levels])
+        told = np.log([[each.throughput, each.latency_ms] for each in foreseen])
+        told += np.stack([self._throughput.at(at).mean, self._latency.at(at).mean], axis=1)
+        off = np.sqrt(np.mean(np.square(measured - told), axis=0))
+        surprises.throughput.append(float(off[0]))
+        surprises.latency.append(float(off[1]))

@@ -1,0 +1,95 @@
+"""What a finished trial teaches the twin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.measure.points import OperatingPoint
+from tuner.models.config import ModelConfig
+from tuner.slo import Percentile
+from tuner.trial import TrialResult
+from tuner.twin.scheduling import Scheduling
+from tuner.twin.service import Execution, pooled
+
+
+@dataclass(frozen=True)
+class Level:
+    """What was measured under one load.
+
+    Attributes:
+        concurrency: Requests under way.
+        throughput: Inferences a second.
+        latency_ms: At the percentile that counts.
+        batch: Mean batch that was formed; None where the server does not say.
+        overhead_ms: What a request takes outside of the server's queue and instances, in the mean; None likewise.
+        idle_ms: That instances wait between two executions, in the mean, while requests wait, too; None: they do not.
+        executions: What the server said of them.
+    """
+
+    concurrency: int
+    throughput: float
+    latency_ms: float
+    batch: float | None = None
+    overhead_ms: float | None = None
+    idle_ms: float | None = None
+    executions: tuple[Execution, ...] = ()
+
+
+@dataclass(frozen=True)
+class Known:
+    """A trial.
+
+    Attributes:
+        scheduling: What was launched.
+        setting: Which setting of the parameters that the twin does not know; equal numbers are equal settings.
+        levels: In order of load; those whose requests were all answered.
+    """
+
+    scheduling: Scheduling
+    setting: int
+    levels: tuple[Level, ...]
+
+
+def known(trial: TrialResult, percentile: Percentile, setting: int = 0) -> Known | None:
+    """What a trial tells; None when it was not measured."""
+    if not trial.effective_config or trial.failure is not None:
+        return None
+    config = ModelConfig.parse(trial.effective_config, "the effective config")
+    scheduling = Scheduling.of(config.proto)
+    points = [p for p in trial.curve if p.errors == 0 and p.throughput.value > 0 and p.kept_up is None]
+    levels = tuple(_level(point, percentile, scheduling, setting) for point in points)
+    return Known(scheduling, setting, levels) if levels else None
+
+
+def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling, setting: int) -> Level:
+    concurrency = int(point.load.level)
+    told = Level(concurrency, point.throughput.value, point.latency_ms[percentile].value)
+    server = point.server
+    if server is None or not server.wall_s or not server.executions or server.cache_hits:
+        return told
+    busy_s = sum(count * mean_ms for count, mean_ms in server.batches.values()) / 1e3
+    busy = busy_s / server.wall_s
+    instances = scheduling.instances
+    # Who is busy sees the others as busy as they are in the mean; and no more than there are requests.
+    beside = min(1 + busy * (instances - 1) / instances, float(instances), float(concurrency))
+    in_server_ms = server.queue_ms + server.compute_input_ms + server.compute_infer_ms + server.compute_output_ms
+    mean_ms = concurrency * point.batch_size / point.throughput.value * 1e3
+    waits = server.queue_ms > 2 * in_server_ms / 3
+    idle_ms = max(0.0, instances * server.wall_s - busy_s) / server.executions * 1e3
+    return Level(
+        concurrency,
+        told.throughput,
+        told.latency_ms,
+        batch=server.average_batch_size,
+        overhead_ms=max(0.0, mean_ms - in_server_ms),
+        idle_ms=idle_ms if waits else None,
+        executions=tuple(
+            pooled(
+                [
+                    Execution(setting, size, max(1.0, beside), mean_ms, count)
+                    for size, (count, mean_ms) in server.batches.items()
+                    if mean_ms > 0
+                ]
+            )
+        ),
+    )

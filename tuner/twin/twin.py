@@ -1,0 +1,137 @@
+"""The twin of a model's server: fitted to trials, it says what another scheduling would do under a load."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from tuner.slo import Percentile, share_of
+from tuner.twin.batcher import serve
+from tuner.twin.known import Known, Level
+from tuner.twin.scheduling import Scheduling
+from tuner.twin.service import ServiceTimes
+
+_NOT_DUE = np.empty(0)
+# Requests that are simulated under a load, at the least and for each that is under way.
+_REQUESTS, _ROUNDS = 300, 6
+_WARM_UP, _WARM_UP_ROUNDS = 50, 1.5
+# Chances are the same for all candidates, so that they differ by what they are.
+_SEED = 1
+# What may make executions unequal: each by a factor, and some by a pause.
+_SPREADS = (0.03, 0.1, 0.2, 0.35)
+_PAUSES = ((0.0, 0.0), (0.02, 2.0), (0.02, 8.0), (0.05, 2.0), (0.05, 8.0), (0.1, 4.0))
+# Without any telling, a request takes so long on its way.
+_AWAY_MS = 0.2
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What is foreseen of a load.
+
+    Attributes:
+        throughput: Inferences a second.
+        latency_ms: At the percentile that counts.
+        batch: Mean batch that is formed.
+        busy: Mean number of busy instances.
+    """
+
+    throughput: float
+    latency_ms: float
+    batch: float
+    busy: float
+
+
+class Twin:
+    """A simulation of one model on one machine.
+
+    Args:
+        trials: What was measured; at least one level of one trial with the server's statistics.
+        percentile: The latency percentile that counts.
+        batch_size: Inferences in each request.
+    """
+
+    def __init__(self, trials: Sequence[Known], percentile: Percentile, batch_size: int = 1) -> None:
+        levels = [level for trial in trials for level in trial.levels]
+        self._share = share_of(percentile)
+        self._unit = batch_size
+        self._service = ServiceTimes(execution for level in levels for execution in level.executions)
+        self._answer_ms, self._away_ms = _transport(levels)
+        self._idle_ms = min((level.idle_ms for level in levels if level.idle_ms is not None), default=0.0)
+        self._tables: dict[tuple[int, int, int], NDArray[np.float64]] = {}
+        self._spread, self._pause = _SPREADS[1], _PAUSES[0]
+        self._spread, self._pause = self._most_alike(trials)
+
+    def foresee(self, scheduling: Scheduling, setting: int, concurrency: int) -> Foreseen:
+        """What a scheduling does in a closed loop."""
+        return self._serve(scheduling, setting, concurrency, _NOT_DUE)
+
+    def foresee_rate(self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64]) -> Foreseen:
+        """What a scheduling does with requests that come when they are due, in ms and in order."""
+        return self._serve(scheduling, setting, 0, due_ms)
+
+    def _serve(self, scheduling: Scheduling, setting: int, concurrency: int, due_ms: NDArray[np.float64]) -> Foreseen:
+        warm_up = int(_WARM_UP + _WARM_UP_ROUNDS * concurrency)
+        requests = max(_REQUESTS, _ROUNDS * concurrency) if concurrency else len(due_ms) - warm_up
+        largest = max(self._unit, scheduling.max_batch_size if scheduling.dynamic_batching else 1)
+        sizes = [size for size in scheduling.preferred if size <= largest] or [largest]
+        preferred = np.zeros(largest + 1, bool)
+        preferred[sizes] = True
+        latency_ms = np.empty(requests)
+        throughput, batch, busy = serve(
+            self._table_ms(setting, largest, scheduling.instances),
+            self._spread,
+            *self._pause,
+            preferred,
+            scheduling.dynamic_batching,
+            scheduling.delay_us / 1e3,
+            self._unit,
+            concurrency,
+            due_ms,
+            self._answer_ms,
+            self._away_ms,
+            warm_up,
+            latency_ms,
+            _SEED,
+        )
+        at = min(requests - 1, math.ceil(self._share * requests) - 1)
+        return Foreseen(throughput, float(np.partition(latency_ms, at)[at]), batch, busy)
+
+    def _table_ms(self, setting: int, largest: int, instances: int) -> NDArray[np.float64]:
+        key = setting, largest, instances
+        if key not in self._tables:
+            self._tables[key] = self._service.table_ms(setting, largest, instances) + self._idle_ms
+        return self._tables[key]
+
+    def _most_alike(self, trials: Sequence[Known]) -> tuple[float, tuple[float, float]]:
+        """What makes executions unequal, such that the percentile comes out as it was measured."""
+        best, chosen = math.inf, (self._spread, self._pause)
+        for spread, pause in itertools.product(_SPREADS, _PAUSES):
+            self._spread, self._pause = spread, pause
+            off = [
+                math.log(self.foresee(trial.scheduling, trial.setting, level.concurrency).latency_ms / level.latency_ms)
+                for trial in trials
+                for level in trial.levels[::2]
+            ]
+            if (error := float(np.median(np.abs(off)))) < best:
+                best, chosen = error, (spread, pause)
+        return chosen
+
+
+def _transport(levels: Sequence[Level]) -> tuple[float, float]:
+    """What each answer keeps the next one waiting, and what a request takes on its way, in ms.
+
+    Mates of a batch leave one after the other, so that in the mean half of the batch goes before.
+    """
+    told = [(level.batch, level.overhead_ms) for level in levels if level.batch and level.overhead_ms is not None]
+    if not told:
+        return 0.0, _AWAY_MS
+    batch, overhead_ms = np.array(told).T
+    weight = 1 / (_AWAY_MS + overhead_ms)
+    (away_ms, answer_ms), _ = nnls(np.stack([weight, weight * (batch + 1) / 2], axis=1), weight * overhead_ms)
+    return float(answer_ms), float(away_ms)
