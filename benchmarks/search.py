@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -38,12 +38,12 @@ from tuner.search.goal import Goal
 from tuner.search.objectives import as_optuna_trial
 from tuner.search.samplers import NoMore
 from tuner.search.schedulings import Schedulings
-from tuner.slo import SLO
+from tuner.slo import SLO, Percentile
 from tuner.trial import TrialResult
 from tuner.twin.forecast import Forecast, Surprises
 from tuner.twin.known import known
 
-PERCENTILE = "p99"
+PERCENTILE: Percentile = "p99"
 LIMITS = (3, 10, 30)
 HIGHEST = 256
 SAMPLERS: tuple[SamplerName, ...] = ("twin", "tpe", "random")
@@ -137,7 +137,7 @@ def shares(case: Case, seed: int, *, launches: int, noise: float) -> list[float]
     return reached + reached[-1:] * (launches - len(reached))
 
 
-def searched(case: Case, seed: int, replay: Replay, launches: int, noise: float):  # noqa: ANN201
+def searched(case: Case, seed: int, replay: Replay, launches: int, noise: float) -> Iterator[TrialResult]:
     """The trials of a search, which the caller adds to the replay."""
     random = np.random.default_rng([seed, 7])
     sampler = choose_sampler(case.sampler, replay.grid.space, seed, Goal(case.slo, 1, HIGHEST), note=lambda _text: None)
@@ -228,15 +228,15 @@ def foreseen(model: str, noise: float, seed: int) -> tuple[float, float, float]:
     others = [trial for trial in replay.grid.trials if key(trial.parameters) not in launched]
     curves = forecast.curves([schedulings.of(trial.parameters) for trial in others], HIGHEST)
     measured: list[NDArray[np.float64]] = []
-    told: list[NDArray[np.float64]] = []
+    expected: list[NDArray[np.float64]] = []
     for row, trial in enumerate(others):
         for column, concurrency in enumerate(curves.concurrency):
             at = [point for point in trial.curve if point.load.level == concurrency]
             if at and not math.isnan(curves.throughput[row, column]):
                 measured.append(np.log([at[0].throughput.value, at[0].latency_ms[PERCENTILE].value]))
-                told.append(np.array([curves.throughput[row, column], curves.latency[row, column]]))
-    off = np.expm1(np.median(np.abs(np.array(measured) - np.array(told)), axis=0))
-    rank = spearmanr(np.array(measured)[:, 0], np.array(told)[:, 0]).statistic
+                expected.append(np.array([curves.throughput[row, column], curves.latency[row, column]]))
+    off = np.expm1(np.median(np.abs(np.array(measured) - np.array(expected)), axis=0))
+    rank = spearmanr(np.array(measured)[:, 0], np.array(expected)[:, 0]).statistic
     return float(off[0]), float(off[1]), float(rank)
 
 

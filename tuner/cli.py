@@ -201,6 +201,19 @@ def export(run_dir: Path, model: tuple[str, ...], slo: tuple[str, ...], to: Path
 
 
 @cli.command()
+@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.option("--model", metavar="NAME", help="Of which model.  [default: the only one]")
+@click.option("--rate", metavar="R", required=True, help="Requests a second that are to be held.")
+@click.option("--slo", metavar="P=TIME", multiple=True, help="The limit, as p99=20ms.  [default: the study's]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], *, as_json: bool) -> None:
+    """Say from RUN_DIR alone which config, and how many hosts, would hold a load."""
+    from tuner.commands.estimate import estimate as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(run_dir, model, rate, slo, as_json=as_json)
+
+
+@cli.command()
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
 @click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in.")
 @click.option("--image", metavar="IMAGE", help="Triton image for Docker.")

@@ -5,7 +5,7 @@ from pathlib import Path
 from support.builders import identity, point, space, trial
 
 from tuner.search.proposals import Proposals
-from tuner.search.samplers import ALL_SEEN, NoMore, RandomSampler
+from tuner.search.samplers import NoMore, RandomSampler
 from tuner.search.study import Study
 from tuner.search.walk import WalkFirst
 

@@ -23,7 +23,7 @@ class Past:
     """What was measured so far."""
 
     space: SearchSpace
-    slo: SLO = SLO()
+    slo: SLO = field(default_factory=SLO)
     trials: list[TrialResult] = field(default_factory=list)
 
     def told(self) -> Sequence[FrozenTrial]:

@@ -17,8 +17,8 @@ Measure = Callable[[Concurrency], OperatingPoint]
 # Throughput that grows by less in a doubling of the load has as good as stopped.
 _GROWTH = 1.05
 _FLAT_DOUBLINGS = 2
-# While batches still grow by as much in two doublings, larger ones may pay yet: a batch of two can take twice as long as
-# one, and one of eight no longer than that.
+# While batches still grow by as much in two doublings, larger ones may pay yet: a batch of two can take twice as long
+# as one, and one of eight no longer than that.
 _BATCHES_GROW, _FLAT_DOUBLINGS_THEN = 1.5, 4
 # At so many levels in a row others must do better.
 _BEATEN_LEVELS = 3
@@ -104,7 +104,8 @@ def _is_broken(points: list[OperatingPoint], slo: SLO) -> bool:
 def _is_flat(points: list[OperatingPoint]) -> bool:
     """Whether the last doublings together gained next to nothing over the best before them.
 
-    Batches that still grow have a chance of more doublings. What counts as best moves up only by a gain that counts, so that slow growth adds up and is not cut short.
+    Batches that still grow have a chance of more doublings. What counts as best moves up only by a gain that counts,
+    so that slow growth adds up and is not cut short.
     """
     best, since = points[0].throughput.value, 0
     for point in points[1:]:
@@ -115,8 +116,8 @@ def _is_flat(points: list[OperatingPoint]) -> bool:
 
 def _batches_grow(points: list[OperatingPoint]) -> bool:
     """Whether the server forms ever larger batches."""
-    sizes = [point.average_batch_size for point in points[-1 - _FLAT_DOUBLINGS :]]
-    return bool(sizes[0] and sizes[-1]) and sizes[-1] > _BATCHES_GROW * sizes[0]
+    sizes = [point.average_batch_size or 0.0 for point in points[-1 - _FLAT_DOUBLINGS :]]
+    return sizes[0] > 0 and sizes[-1] > _BATCHES_GROW * sizes[0]
 
 
 def _is_beaten(points: list[OperatingPoint], slo: SLO, rivals: Rivals) -> bool:

@@ -55,12 +55,13 @@ def within_limit(curves: Curves, limit_ms: float, seed: int) -> Values:
     holds = latency <= limit
     best = np.where(holds, throughput, -np.inf).max(axis=1)
     here, there = latency[:, :-1], latency[:, 1:]
-    edge = holds[:, :-1] & (there > limit)
+    edge = holds[:, :-1] & (there > limit) & np.isfinite(there)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = (limit - here) / (there - here)
         between = throughput[:, :-1] * (1 - share) + throughput[:, 1:] * share
-    best = np.maximum(best, np.where(edge, between, -np.inf).max(axis=1))
-    return np.exp(best)  # of nothing at all, 0
+    best = np.maximum(best, np.where(edge, between, -np.inf).max(axis=1, initial=-np.inf))
+    worth: Values = np.exp(best)  # of nothing at all, 0
+    return worth
 
 
 def dominated(curves: Curves, reference_ms: float, front: NDArray[np.float64], seed: int) -> Values:

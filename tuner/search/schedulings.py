@@ -45,13 +45,13 @@ class Schedulings:
 
     def _scheduling(self, assignment: Assignment) -> Scheduling:
         told = self._own
-        if is_number(count := self._value(INSTANCE_COUNT, assignment)):
+        if is_number(count := self._value(INSTANCE_COUNT, assignment) or OFF):
             told = replace(told, instances=int(count) * self._groups)
-        if is_number(size := self._value(MAX_BATCH_SIZE, assignment)):
+        if is_number(size := self._value(MAX_BATCH_SIZE, assignment) or OFF):
             told = replace(told, max_batch_size=int(size))
         preferred = self._value(PREFERRED_BATCH_SIZE, assignment)
         delay_us = self._value(QUEUE_DELAY, assignment)
-        sizes = preferred if isinstance(preferred, tuple) else (preferred,)
+        sizes = preferred if isinstance(preferred, tuple) else (preferred or OFF,)
         batching = self._value(DYNAMIC_BATCHING, assignment)
         if batching is None:
             batching = told.dynamic_batching or any(v not in {None, OFF} for v in (preferred, delay_us))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.errors import Cause
 from tuner.search.calibration import calibrations
@@ -27,8 +28,8 @@ WORTHWHILE = 0.01
 _OF_SIZE = {Cause.OUT_OF_MEMORY, Cause.CRASHED, Cause.TIMED_OUT}
 # Nobody looks further when everybody gains that much with less than this probability, or by far less in the mean.
 _CHANCE, _HARDLY = 0.1, 0.003
-# A twin that is off by more after so many trials is of no use.
-_TOO_FAR_OFF, _JUDGED_AFTER = 0.5, 4
+# Before it was held against so many trials, nobody knows how good the twin is; when it is off by more, it is of no use.
+_TESTED_AFTER, _TOO_FAR_OFF = 2, 0.5
 _LARGE_SPACE_DRAWS = 2000
 
 
@@ -65,11 +66,16 @@ class TwinSampler:
             if wanted not in seen:
                 return wanted
         self._learn(trials)
-        if len(self._surprises.throughput) >= _JUDGED_AFTER and self._surprises.typical > _TOO_FAR_OFF:
+        if self._is_tested and self._surprises.typical > _TOO_FAR_OFF:
             self._step_back(f"it was off by {self._surprises.typical:.0%} in the median")
             return self._other.propose(history, seen)
         explored = self._explored(history, seen)
         return self._most_promising(trials, seen, explored)
+
+    @property
+    def _is_tested(self) -> bool:
+        """Whether the twin's word that there is nothing to gain counts."""
+        return len(self._surprises.throughput) >= _TESTED_AFTER
 
     def _step_back(self, reason: str) -> None:
         self._stepped_back = reason
@@ -116,7 +122,7 @@ class TwinSampler:
             score = np.where([s == setting for _, s in told], score, -1.0)
             if score.max() < 0:
                 return explored
-        elif expected.likely[~measured].max() < _CHANCE or score.max() < _HARDLY:
+        elif self._is_tested and (expected.likely[~measured].max() < _CHANCE or score.max() < _HARDLY):
             return NoMore(
                 f"the twin expects no candidate to gain more than {WORTHWHILE:.0%} "
                 f"(likeliest: {expected.likely[~measured].max():.0%})"
@@ -124,7 +130,7 @@ class TwinSampler:
         return candidates[int(np.argmax(score))]
 
     def _gains(
-        self, trials: Sequence[TrialResult], told: Sequence[tuple[Scheduling, int]], measured: np.ndarray
+        self, trials: Sequence[TrialResult], told: Sequence[tuple[Scheduling, int]], measured: NDArray[np.bool_]
     ) -> Gains:
         slo, percentile = self._goal.slo, self._goal.slo.percentile
         curves = self._forecast(trials).curves(told, self._goal.max_concurrency)

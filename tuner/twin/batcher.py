@@ -26,7 +26,7 @@ _NEVER = np.inf
 _REACTION_MS = 0.05
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one function is one loop)
     service_ms: NDArray[np.float64],
     spread: float,
@@ -74,7 +74,8 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
         if preferred[size]:
             last_preferred = size
     requests = warm_up + len(latency_ms)
-    room = requests + concurrency + 1
+    # Requests overtake each other where there are several instances, and so some more are served than count.
+    room = 2 * (requests + concurrency) if concurrency > 0 else requests
     came_ms = np.empty(room)
     came = 0  # requests whose arrival is known
     if concurrency > 0:
@@ -104,10 +105,10 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
     left = np.zeros(instances)  # of its execution, as a share
     length = np.zeros(instances)  # times how long that takes with one busy instance
     now = sent_ms = 0.0
-    done = executions = 0
+    told = done = executions = 0
     busy_ms = began_ms = 0.0
     counted = 0
-    while done < requests:
+    while told < len(latency_ms):
         soonest, which = _NEVER, -1
         for place in range(instances):
             if running_count[place] > 0:
@@ -132,6 +133,7 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
                 sent_ms = max(sent_ms, now) + answer_ms
                 if number >= warm_up and number < requests:
                     latency_ms[number - warm_up] = sent_ms - came_ms[number] + away_ms
+                    told += 1
                 if concurrency > 0 and came < room:
                     came_ms[came] = sent_ms + away_ms
                     came += 1

@@ -68,6 +68,7 @@ class Forecast:
     """
 
     def __init__(self, trials: Sequence[Known], percentile: Percentile, batch_size: int, surprises: Surprises) -> None:
+        self._unit = batch_size
         self.twin = Twin(trials, percentile, batch_size)
         places, owners, throughput, latency = [], [], [], []
         for number, trial in enumerate(trials):
@@ -109,6 +110,26 @@ class Forecast:
             told[rows, columns] += correction.mean
             deviation[rows, columns] = correction.deviation
         return Curves(np.array(loads, float), throughput, deviations[0], latency, deviations[1])
+
+    def latency_ms(
+        self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64], *, keeps_up: float
+    ) -> tuple[float, float]:
+        """The latency of requests that come when they are due, and the standard deviation of its logarithm.
+
+        It is infinite where less than the share `keeps_up` of what is due is answered in time.
+        """
+        foreseen = self.twin.foresee_rate(scheduling, setting, due_ms)
+        rate = len(due_ms) / (due_ms[-1] - due_ms[0]) * 1e3
+        if foreseen.throughput < keeps_up * rate * self._unit:
+            return math.inf, self._latency.amplitude
+        under_way = max(1, round(rate * foreseen.latency_ms / 1e3))
+        correction = self._latency.at(np.array([place(scheduling, setting, under_way)]))
+        return foreseen.latency_ms * math.exp(correction.mean[0]), float(correction.deviation[0])
+
+    def throughput_deviation(self, scheduling: Scheduling, setting: int, rate: float, latency_ms: float) -> float:
+        """The standard deviation of throughput's logarithm where requests come at a rate and take so long."""
+        under_way = max(1, round(rate * latency_ms / 1e3))
+        return float(self._throughput.at(np.array([place(scheduling, setting, under_way)])).deviation[0])
 
     def hold_against(self, trial: Known, surprises: Surprises) -> None:
         """Note by how much a trial that was not known differs from what was expected of it."""

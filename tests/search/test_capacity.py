@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.builders import MLP, identity, space, trial
+from support.known_truth import Truth
+
+from tuner.errors import JobError
+from tuner.search.calibration import calibrations
+from tuner.search.capacity import capacities
+from tuner.search.study import Study
+from tuner.slo import SLO
+from tuner.space.spec import parse_space
+
+TRUTH = Truth(fixed_ms=5.0, item_ms=0.2, neighbour=0.3)
+SPACE = """
+schema: 1
+parameters:
+  dynamic_batching: {ladder: [off, on]}
+  max_batch_size: {ladder: [8, 64]}
+  instance_group.count: {field: "instance_group[*].count", ladder: [1, 2]}
+"""
+P99_40 = SLO({"p99": 40.0})
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    built = space(SPACE)
+    spec = parse_space(SPACE, "test.yaml").model_dump_json(by_alias=True)
+    study = Study.create_or_resume(tmp_path / "study.db", identity(space=spec))
+    for number, assignment in enumerate([built.baseline, *calibrations(built)]):
+        study.add(TRUTH.trial(built, number, assignment), built)
+    return study
+
+
+def test_more_load_takes_more_hosts(study: Study) -> None:
+    hosts = [capacities(study, rate, P99_40)[0].hosts for rate in (100.0, 5_000.0, 50_000.0)]
+    assert hosts[0] == 1 < hosts[1] < hosts[2]
+
+
+def test_what_one_host_holds_is_below_what_it_can_do_and_not_far(study: Study) -> None:
+    best = {each.trial: each for each in capacities(study, 100.0, P99_40)}
+    # 64 inferences in 17.8 ms, and within 40 ms not all of it.
+    one = best[1]
+    assert 0.4 * 3_595 < one.rate.value < 3_595
+    assert one.rate.low < one.rate.value < one.rate.high
+    # Without batching, 5.2 ms each.
+    assert 100 < best[0].rate.value < 192
+
+
+def test_the_fewest_hosts_come_first_and_of_these_the_fewest_instances(study: Study) -> None:
+    found = capacities(study, 3_000.0, P99_40)
+    assert [(each.hosts, each.instances) for each in found] == sorted((each.hosts, each.instances) for each in found)
+    assert all(each.fewest <= each.hosts <= each.most for each in found)
+    assert {each.trial for each in found} >= {0, 1, 2, None}
+
+
+def test_a_limit_that_no_request_can_hold(study: Study) -> None:
+    assert capacities(study, 10.0, SLO({"p99": 1.0})) == ()
+
+
+@pytest.mark.parametrize("slo", [SLO(), SLO({"p50": 10.0, "p99": 40.0})])
+def test_one_limit_is_asked_for(study: Study, slo: SLO) -> None:
+    with pytest.raises(JobError, match=r"^--slo: give one limit, such as p99=20ms"):
+        capacities(study, 10.0, slo)
+
+
+def test_a_study_that_tells_too_little(tmp_path: Path) -> None:
+    built = space()
+    empty = Study.create_or_resume(tmp_path / "empty.db", identity())
+    with pytest.raises(JobError, match="has no finished trial"):
+        capacities(empty, 10.0, P99_40)
+    sequences = MLP + "sequence_batching {}"
+    other = Study.create_or_resume(tmp_path / "other.db", identity(config=sequences))
+    other.add(trial(0, TRUTH.trial(built, 0, built.baseline).curve[0], config=sequences), built)
+    with pytest.raises(JobError, match="the twin does not know its scheduling, .*: it batches sequences"):
+        capacities(other, 10.0, P99_40)

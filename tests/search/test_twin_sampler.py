@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support.builders import MLP, point, space, trial
+from support.histories import Past, walk
+from support.known_truth import Truth
+
+from tuner.errors import Cause
+from tuner.measure.points import OperatingPoint
+from tuner.search.calibration import calibrations
+from tuner.search.goal import Goal
+from tuner.search.samplers import NoMore, TpeSampler
+from tuner.search.twin_sampler import TwinSampler
+from tuner.slo import SLO
+from tuner.space.candidate import Assignment
+from tuner.space.space import SearchSpace
+from tuner.trial import TrialResult
+
+P99_40 = SLO({"p99": 40.0})
+
+
+def sampler(built: SearchSpace, slo: SLO = P99_40, notes: list[str] | None = None) -> TwinSampler:
+    note: Callable[[str], None] = ([] if notes is None else notes).append
+    return TwinSampler(built, 0, Goal(slo, 1, 128), TpeSampler(built, 0), note)
+
+
+def begun(built: SearchSpace, truth: Truth, slo: SLO = P99_40) -> Past:
+    past = Past(built, slo)
+    past.trials.append(truth.trial(built, 0, built.baseline))
+    return past
+
+
+def reached(result: TrialResult, slo: SLO) -> float:
+    holding: list[OperatingPoint] = [each for each in result.curve if each.holds(slo)]
+    return max((each.throughput.value for each in holding), default=0.0)
+
+
+SMALL = """
+schema: 1
+parameters:
+  dynamic_batching: {ladder: [off, on]}
+  max_batch_size: {ladder: [4, 16, 64]}
+  dynamic_batching.max_queue_delay_microseconds: {ladder: [off, 2000]}
+  instance_group.count: {field: "instance_group[*].count", ladder: [1, 2, 4]}
+"""
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        Truth(fixed_ms=5.0, item_ms=0.2, neighbour=0.5, noise=0.03),
+        Truth(fixed_ms=0.2, item_ms=1.0, neighbour=0.1, noise=0.03),
+        Truth(fixed_ms=5.0, item_ms=0.4, neighbour=1.1, noise=0.03),
+    ],
+    ids=["batches pay", "instances pay", "instances are in each other's way"],
+)
+def test_a_handful_of_launches_comes_near_the_best(truth: Truth) -> None:
+    built = space(SMALL)
+    past = begun(built, truth)
+    walk(sampler(built), past, lambda number, each: truth.trial(built, number, each), 5)
+    still = Truth(truth.fixed_ms, truth.item_ms, truth.neighbour)
+    best = max(reached(still.trial(built, 0, each), P99_40) for each in built.assignments())
+    found = max(reached(still.trial(built, 0, each), P99_40) for each in past.seen)
+    assert found >= 0.95 * best
+
+
+def test_the_first_launches_are_those_that_teach() -> None:
+    built = space(SMALL)
+    past = begun(built, Truth(5.0, 0.2))
+    walk(sampler(built), past, lambda number, each: Truth(5.0, 0.2).trial(built, number, each), 2)
+    assert past.seen[1:] == list(calibrations(built))
+
+
+def test_it_ends_when_nothing_more_is_to_be_gained() -> None:
+    built = space(SMALL)
+    past = begun(built, Truth(5.0, 0.2))
+    ended = walk(sampler(built), past, lambda number, each: Truth(5.0, 0.2).trial(built, number, each), 30)
+    assert isinstance(ended, NoMore)
+    assert ended.reason.startswith("the twin expects no candidate to gain more than 1% (likeliest: ")
+    assert len(past.trials) < 15
+
+
+def test_a_resumed_search_goes_on_as_it_would_have() -> None:
+    built, truth = space(SMALL), Truth(5.0, 0.2, neighbour=0.3, noise=0.05)
+    past, one = begun(built, truth), sampler(built)
+    walk(one, past, lambda number, each: truth.trial(built, number, each), 5)
+    assert one.propose(past, past.seen) == sampler(built).propose(past, past.seen)
+
+
+def test_without_a_limit_it_seeks_the_front() -> None:
+    built, truth = space(SMALL), Truth(5.0, 0.2, neighbour=0.3)
+    past = begun(built, truth, SLO())
+    walk(sampler(built, SLO()), past, lambda number, each: truth.trial(built, number, each), 6)
+    best = max(reached(truth.trial(built, 0, each), SLO()) for each in built.assignments())
+    assert max(reached(each, SLO()) for each in past.trials) >= 0.95 * best
+
+
+def test_what_did_not_fit_is_not_tried_larger() -> None:
+    built, truth = space(SMALL), Truth(5.0, 0.2)
+
+    def measure(number: int, assignment: Assignment) -> TrialResult:
+        if assignment["instance_group.count"] == 4:
+            return trial(number, parameters=assignment, failure=Cause.OUT_OF_MEMORY)
+        return truth.trial(built, number, assignment)
+
+    past = begun(built, truth)
+    walk(sampler(built), past, measure, 12)
+    tried = [each for each in past.seen if each["instance_group.count"] == 4]
+    sizes = [each.get("max_batch_size", 1) for each in tried]
+    assert sizes == sorted(set(sizes), reverse=True)
+
+
+def test_what_it_does_not_know_it_lets_others_propose() -> None:
+    built = space(SMALL + "  THREADS: {field: 'parameters[\"THREADS\"].string_value', ladder: [off, '1', '2']}")
+    past = begun(built, Truth(5.0, 0.2))
+
+    def measure(number: int, assignment: Assignment) -> TrialResult:
+        quicker = 0.4 if assignment["THREADS"] == "2" else 1.0
+        return Truth(5.0 * quicker, 0.2 * quicker).trial(built, number, assignment)
+
+    walk(sampler(built), past, measure, 11)
+    best = max(past.trials, key=lambda each: reached(each, P99_40))
+    assert best.parameters["THREADS"] == "2"
+
+
+def test_a_twin_that_is_far_off_steps_back() -> None:
+    built, notes = space(SMALL), list[str]()
+
+    def measure(number: int, assignment: Assignment) -> TrialResult:
+        return Truth(5.0 * 6.0 ** (number % 2), 0.2).trial(built, number, assignment)
+
+    past = begun(built, Truth(5.0, 0.2))
+    walk(sampler(built, notes=notes), past, measure, 10)
+    (note,) = notes
+    assert note.startswith("the twin steps back: it was off by ")
+    assert note.endswith("in the median; tpe proposes")
+
+
+@pytest.mark.parametrize(
+    ("config", "note"),
+    [
+        (
+            MLP + "response_cache { enable: true }",
+            "the twin does not know this model's scheduling: answers come from the response cache; tpe proposes",
+        ),
+        (MLP, "the twin steps back: the server does not say what its executions took; tpe proposes"),
+    ],
+)
+def test_where_it_cannot_know_tpe_proposes(config: str, note: str) -> None:
+    built, notes = space(SMALL, config), list[str]()
+    past = Past(built, P99_40, [trial(0, point(1).model_copy(update={"server": None}), parameters=built.baseline)])
+    proposed = sampler(built, notes=notes).propose(past, past.seen)
+    assert proposed == TpeSampler(built, 0).propose(past, past.seen)
+    assert notes == [note]

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+from support.builders import MLP, point, served_point, trial
+
+from tuner.errors import Cause
+from tuner.load.loads import RequestRate
+from tuner.measure.points import ServerBreakdown
+from tuner.twin.known import Known, known
+from tuner.twin.scheduling import Scheduling
+
+TWO = MLP.replace("count: 1", "count: 2")
+
+
+def told(result: Known | None) -> Known:
+    assert result
+    return result
+
+
+def test_what_the_server_says_becomes_executions() -> None:
+    # 40 executions of 10 ms in a second keep one instance busy for 0.4 of it.
+    level = told(known(trial(0, served_point(4, batch=2, service_ms=10.0, queue_ms=5.0)), "p99")).levels[0]
+    (execution,) = level.executions
+    assert (execution.batch_size, execution.service_ms, execution.count, execution.busy) == (2, 10.0, 40, 1.0)
+    assert level.batch == 2
+    assert level.idle_ms is None
+    # 4 requests under way at 80 a second take 50 ms, of which 15 in the server.
+    assert level.overhead_ms == pytest.approx(35.0)
+
+
+def test_who_is_busy_has_neighbours() -> None:
+    one = told(known(trial(0, served_point(8, executions=160), config=TWO), "p99")).levels[0]
+    assert one.executions[0].busy == pytest.approx(1 + 1.6 / 2)
+
+
+def test_idle_time_is_known_where_requests_wait() -> None:
+    level = told(known(trial(0, served_point(16, executions=90, queue_ms=100.0)), "p99")).levels[0]
+    assert level.idle_ms == pytest.approx(100 / 90)
+
+
+def test_what_tells_nothing_is_left_out() -> None:
+    assert known(trial(0, failure=Cause.CRASHED), "p99") is None
+    assert known(trial(0), "p99") is None
+    failing, rate = point(2, errors=3), point(RequestRate(50), kept_up=True)
+    assert [level.concurrency for level in told(known(trial(0, point(1), failing, rate), "p99")).levels] == [1]
+
+
+def test_without_a_word_of_the_server_only_the_client_is_believed() -> None:
+    bare = point(1).model_copy(update={"server": None})
+    server = served_point(1).server
+    assert isinstance(server, ServerBreakdown)
+    cached = served_point(2).model_copy(update={"server": server.model_copy(update={"cache_hits": 5})})
+    levels = told(known(trial(0, bare, cached), "p50", setting=3)).levels
+    assert [(level.executions, level.overhead_ms) for level in levels] == [((), None)] * 2
+    assert levels[0].latency_ms == bare.latency_ms["p50"].value
+
+
+def test_the_scheduling_is_that_of_the_effective_config() -> None:
+    result = trial(0, point(1)).model_copy(update={"effective_config": TWO + "dynamic_batching {}"})
+    assert told(known(result, "p99")).scheduling == Scheduling(2, 32, dynamic_batching=True)

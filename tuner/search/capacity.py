@@ -1,0 +1,159 @@
+"""What it would take to hold a load: from a finished study, and no server."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.errors import JobError
+from tuner.measure.record import Interval
+from tuner.search.schedulings import Schedulings
+from tuner.search.study import Study
+from tuner.slo import SLO
+from tuner.space.candidate import Assignment
+from tuner.space.space import SearchSpace
+from tuner.trial import TrialResult
+from tuner.twin.forecast import Forecast, Surprises
+from tuner.twin.known import Known, known
+from tuner.twin.scheduling import why_not_foreseeable
+
+# Arrivals that are simulated for a rate, and halvings until it is known to half a percent.
+_ARRIVALS, _HALVINGS = 4_000, 10
+# Of the candidates that were not launched, only those that look best in a closed loop are looked at so closely.
+_CLOSELY = 24
+_HIGHEST_LOAD = 1_024
+# A server that answers less than this share of what is due falls behind.
+_KEEPS_UP = 0.97
+_Z95 = 1.96
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What one candidate would take to hold the load.
+
+    Attributes:
+        parameters: The candidate.
+        instances: That one host has of it.
+        gpus: That one host uses.
+        trial: The trial that measured it; None where it is only foreseen.
+        rate: Requests a second that one host holds, 95 %.
+        hosts: For the load, likely; `fewest` and `most` by the ends of `rate`.
+        fewest: See `hosts`.
+        most: See `hosts`.
+        latency_ms: At the limit's percentile with so many hosts that share the load evenly, 95 %.
+    """
+
+    parameters: Assignment
+    instances: int
+    gpus: int
+    trial: int | None
+    rate: Interval
+    hosts: int
+    fewest: int
+    most: int
+    latency_ms: Interval
+
+
+def capacities(study: Study, rate: float, slo: SLO) -> tuple[Capacity, ...]:
+    """What candidates would take to hold a rate of Poisson arrivals within a limit, the fewest hosts first.
+
+    Hosts are taken to be alike, and to share the load evenly. Between candidates that need as many, the one with fewer
+    instances comes first, and then the quicker one.
+
+    Raises:
+        JobError: the study tells too little, or is of a model whose scheduling the twin does not know; or `slo` does
+            not have one limit.
+    """
+    if len(slo.limits) != 1:
+        raise JobError("--slo: give one limit, such as p99=20ms; the study itself has none that could stand in")
+    foresight = _Foresight(study, slo)
+    found = [each for candidate in foresight.candidates() if (each := foresight.capacity(candidate, rate))]
+    return tuple(sorted(found, key=lambda each: (each.hosts, each.instances, each.latency_ms.value)))
+
+
+class _Foresight:
+    """The twin of a study, and its candidates."""
+
+    def __init__(self, study: Study, slo: SLO) -> None:
+        ((self._percentile, self._limit_ms),) = slo.limits
+        model = study.identity.model
+        if not study.trials:
+            raise JobError(f"the study of {model!r} has no finished trial")
+        self._space: SearchSpace = study.space
+        if reason := why_not_foreseeable(self._space.effective.proto):
+            raise JobError(f"{model}: the twin does not know its scheduling, so that it foresees nothing: {reason}")
+        self._schedulings = Schedulings(self._space)
+        self._trials = {_key(self._space.settle(trial.parameters)): trial for trial in study.trials}
+        told = [each for trial in study.trials if (each := self._known(trial))]
+        if not any(level.executions for each in told for level in each.levels):
+            raise JobError(f"{model}: its server did not say what executions took, so that nothing can be foreseen")
+        self._unit = study.trials[0].curve[0].batch_size
+        gpus = [point.gpu for trial in study.trials for point in trial.curve if point.gpu]
+        self._gpus = max((len(usage.gpus) for usage in gpus), default=0)
+        self._forecast = Forecast(told, self._percentile, self._unit, self._surprises(told))
+
+    def candidates(self) -> Sequence[Assignment]:
+        """Those that were launched and worked, and of the others those that look best."""
+        launched = [self._space.settle(trial.parameters) for trial in self._trials.values() if self._known(trial)]
+        others = [each for each in self._space.assignments() if _key(each) not in self._trials]
+        if not others:
+            return launched
+        curves = self._forecast.curves([self._schedulings.of(each) for each in others], _HIGHEST_LOAD)
+        holds = curves.latency <= math.log(self._limit_ms)
+        reached = np.where(holds, curves.throughput, -np.inf).max(axis=1)
+        return [*launched, *(others[place] for place in np.argsort(-reached)[:_CLOSELY] if reached[place] > -np.inf)]
+
+    def capacity(self, assignment: Assignment, rate: float) -> Capacity | None:
+        """Of one candidate; None where it does not hold the limit at any rate."""
+        scheduling, setting = self._schedulings.of(assignment)
+
+        def latency_ms(per_host: float) -> tuple[float, float]:
+            """What is expected at a rate, and the standard deviation of its logarithm."""
+            return self._forecast.latency_ms(scheduling, setting, _due_ms(per_host), keeps_up=_KEEPS_UP)
+
+        highest = self._forecast.twin.foresee(scheduling, setting, _HIGHEST_LOAD).throughput / self._unit
+        low, high = highest / 2**_HALVINGS, highest
+        if latency_ms(low)[0] > self._limit_ms:
+            return None
+        for _ in range(_HALVINGS):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if latency_ms(middle)[0] <= self._limit_ms else (low, middle)
+        spread = math.exp(_Z95 * self._forecast.throughput_deviation(scheduling, setting, low, self._limit_ms))
+        holds = Interval(value=low, low=low / spread, high=low * spread)
+        hosts, fewest, most = (math.ceil(rate / each) for each in (holds.value, holds.high, holds.low))
+        value, deviation = latency_ms(rate / hosts)
+        wide = math.exp(_Z95 * deviation)
+        trial = self._trials.get(_key(assignment))
+        return Capacity(
+            parameters=assignment,
+            instances=scheduling.instances,
+            gpus=self._gpus,
+            trial=trial.number if trial else None,
+            rate=holds,
+            hosts=hosts,
+            fewest=fewest,
+            most=most,
+            latency_ms=Interval(value=value, low=value / wide, high=value * wide),
+        )
+
+    def _known(self, trial: TrialResult) -> Known | None:
+        return known(trial, self._percentile, self._schedulings.of(self._space.settle(trial.parameters))[1])
+
+    def _surprises(self, told: Sequence[Known]) -> Surprises:
+        """How wrong the twin would have been about each trial, had it known only those before."""
+        surprises = Surprises()
+        for number in range(2, len(told)):
+            Forecast(told[:number], self._percentile, self._unit, surprises).hold_against(told[number], surprises)
+        return surprises
+
+
+def _due_ms(rate: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Poisson arrivals, the same for all but for their rate."""
+    return np.cumsum(np.random.default_rng(0).exponential(1e3 / rate, _ARRIVALS))
+
+
+def _key(assignment: Assignment) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(assignment.items()))
