@@ -68,7 +68,9 @@ def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> N
     console = Console(width=max(100, Console().width))
     hosts = f"{best.hosts} host{'s' * (best.hosts > 1)} ({best.fewest} to {best.most})"
     console.print(
-        f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters)}", highlight=False
+        f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters)}",
+        highlight=False,
+        soft_wrap=True,
     )
     percentile = slo.percentile
     table = Table(box=box.SIMPLE_HEAD)
@@ -94,6 +96,7 @@ def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> N
         f"Foreseen from {trials} trial{'s' * (trials > 1)}, on hosts like the one that was measured, with Poisson "
         "arrivals that they share evenly.",
         highlight=False,
+        soft_wrap=True,
     )
 
 
