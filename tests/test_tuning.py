@@ -87,7 +87,7 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
         "slow began with 0 trials and 600 s",
         "trial 0 began: the config as it is",
         "trial 0 ended",
-        "trial 1 began: dynamic_batching, max_batch_size 8, instance_group.count 1",
+        "trial 1 began: dynamic_batching, max_batch_size 128, instance_group.count 1",
         "trial 1 ended",
         "slow ended: all 2 trials are done",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +33,17 @@ def batching(*, preferred: tuple[int, ...] = (), delay_us: int = 0) -> str:
 CASES = {
     "without dynamic batching each request is an execution": (config_text(), Concurrency(6)),
     "and instances take them in turns": (config_text(instances=2), Concurrency(6)),
-    "who waits goes with the next batch": (config_text(more=batching()), Concurrency(6)),
+    "who waits goes with the next batch": (config_text(more=batching()), Concurrency(12)),
     "a batch is no larger than max_batch_size": (config_text(max_batch_size=4, more=batching()), Concurrency(14)),
-    "an idle instance takes what is there": (config_text(instances=3, more=batching()), Concurrency(2)),
+    "an idle instance takes what is there": (config_text(instances=3, more=batching()), RequestRate(40.0)),
     "batches are prepared ahead of the instances": (
         config_text(instances=2, max_batch_size=4, more=batching()),
         Concurrency(30),
     ),
     "a preferred size goes at once": (config_text(more=batching(preferred=(4,))), Concurrency(11)),
     "the larger of two preferred sizes is waited for": (
-        config_text(more=batching(preferred=(2, 6), delay_us=30_000)),
-        Concurrency(12),
+        config_text(more=batching(preferred=(2, 6), delay_us=200_000)),
+        Concurrency(24),
     ),
     "with a delay an idle instance waits for a full batch": (
         config_text(max_batch_size=4, more=batching(delay_us=50_000)),
@@ -67,7 +68,8 @@ def test_the_twin_does_as_triton_does(
     measured = measure(config, load, triton_launcher, model_repository, tmp_path)
     foreseen = foresee(measured, config, load)
     assert measured.average_batch_size == pytest.approx(foreseen.batch, rel=0.1)
-    assert measured.throughput.value == pytest.approx(foreseen.throughput, rel=0.15)
+    if isinstance(load, Concurrency):
+        assert measured.throughput.value == pytest.approx(foreseen.throughput, rel=0.15)
     assert measured.latency_ms["p50"].value < 1.2 * foreseen.latency_ms
 
 
@@ -75,6 +77,9 @@ def foresee(measured: OperatingPoint, config: str, load: Load) -> Foreseen:
     """By a twin that knows how long the very executions took, so that all that is left to tell is who goes when."""
     told = known(trial(0, measured.model_copy(update={"kept_up": None}), config=config), "p99")
     assert told
+    if not isinstance(load, Concurrency):
+        # Of an open loop Little's law says nothing.
+        told = replace(told, levels=tuple(replace(level, overhead_ms=None) for level in told.levels))
     twin, scheduling = Twin([told], "p99"), told.scheduling
     if isinstance(load, Concurrency):
         return twin.foresee(scheduling, 0, load.requests)

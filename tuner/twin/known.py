@@ -74,7 +74,8 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
     beside = min(1 + busy * (instances - 1) / instances, float(instances), float(concurrency))
     in_server_ms = server.queue_ms + server.compute_input_ms + server.compute_infer_ms + server.compute_output_ms
     mean_ms = concurrency * point.batch_size / point.throughput.value * 1e3
-    waits = server.queue_ms > 2 * in_server_ms / 3
+    # Not only for the delay, in which instances are idle because they are to be.
+    waits = server.queue_ms > max(2 * in_server_ms / 3, 1.5 * scheduling.delay_us / 1e3)
     idle_ms = max(0.0, instances * server.wall_s - busy_s) / server.executions * 1e3
     return Level(
         concurrency,

@@ -26,8 +26,8 @@ _SEED = 1
 # What may make executions unequal: each by a factor, and some by a pause.
 _SPREADS = (0.03, 0.1, 0.2, 0.35)
 _PAUSES = ((0.0, 0.0), (0.02, 2.0), (0.02, 8.0), (0.05, 2.0), (0.05, 8.0), (0.1, 4.0))
-# Without any telling, a request takes so long on its way.
-_AWAY_MS = 0.2
+# What a request takes on its way, and an answer before the next one, as far as nothing else was measured.
+_AWAY_MS, _ANSWER_MS = 0.2, 0.03
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,11 @@ def _transport(levels: Sequence[Level]) -> tuple[float, float]:
 
     Mates of a batch leave one after the other, so that in the mean half of the batch goes before.
     """
-    told = [(level.batch, level.overhead_ms) for level in levels if level.batch and level.overhead_ms is not None]
-    if not told:
-        return 0.0, _AWAY_MS
-    batch, overhead_ms = np.array(told).T
-    weight = 1 / (_AWAY_MS + overhead_ms)
-    (away_ms, answer_ms), _ = nnls(np.stack([weight, weight * (batch + 1) / 2], axis=1), weight * overhead_ms)
+    rows, wanted = [(1 / _AWAY_MS, 0.0), (0.0, 1 / _ANSWER_MS)], [1.0, 1.0]
+    for level in levels:
+        if level.batch and level.overhead_ms is not None:
+            weight = 1 / (_AWAY_MS + level.overhead_ms)
+            rows.append((weight, weight * (level.batch + 1) / 2))
+            wanted.append(weight * level.overhead_ms)
+    (away_ms, answer_ms), _ = nnls(np.array(rows), np.array(wanted))
     return float(answer_ms), float(away_ms)
