@@ -18,15 +18,16 @@ server one after the other, and the clients' next requests come as they do.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from tuner.twin.compiling import compiled
 
 _NEVER = np.inf
 # From an arrival until the batcher's thread looks at the queue: what else comes meanwhile goes along.
 _REACTION_MS = 0.05
 
 
-@njit(cache=True)
+@compiled
 def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one function is one loop)
     service_ms: NDArray[np.float64],
     spread: float,
