@@ -121,6 +121,14 @@ def test_one_that_is_better_without_a_change_is_verified_and_explained_in_turn(
     assert bench.verified == 2
 
 
+def test_where_the_config_as_it_is_does_best_that_is_said(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    alone = Study.create_or_resume(tmp_path / "alone.db", identity())
+    alone.add(trial(0, point(), parameters=BUILT.baseline), BUILT)
+    explain(alone, leave_out=bench.leave_out, verify=bench.verify, progress=bench)
+    assert bench.notes == ["there is no change to explain: the config as it is does best"]
+
+
 def test_nothing_holds_so_nothing_is_explained(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     strict = Study.create_or_resume(tmp_path / "strict.db", identity(slo={"p99": "1ms"}))

@@ -143,11 +143,15 @@ def test_outputs_are_compared_by_default() -> None:
     assert TuneJob.make({"repository": "repo"}).output_tolerance == 1e-3
 
 
-@pytest.mark.parametrize("word", ["x", "1", "-0.1", "nan", "inf", "1%", 1, 2.5, True, "on"])
+def test_a_tolerance_can_be_given_in_percent() -> None:
+    assert TuneJob.make({"repository": "repo", "output_tolerance": "0.5%"}).output_tolerance == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize("word", ["x", "1", "-0.1", "nan", "inf", "100%", "x%", 1, 2.5, True, "on"])
 def test_what_is_no_tolerance_is_refused(word: object) -> None:
     with pytest.raises(JobError) as raised:
         TuneJob.make({"repository": "repo", "output_tolerance": word})
-    would_be_right = "is no tolerance; write a share below 1, as 0.001 for 0.1 %, 0 for no difference, or off"
+    would_be_right = "is no tolerance; write a share below 1, as 0.001 or 0.1%, 0 for no difference, or off"
     assert str(raised.value).lower() == f"--output-tolerance: {word!r} {would_be_right}".lower()
 
 

@@ -93,6 +93,46 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
     ]
 
 
+def test_a_warm_start_takes_up_what_an_earlier_run_measured(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    model_repository.add("slow")
+    tune(_job(model_repository, sampler="tpe"), out=RunFolder(tmp_path / "first"))
+    again = _job(model_repository, sampler="tpe", warm_start=tmp_path / "first")
+    told = Told()
+    (outcome,) = tune(again, out=RunFolder(tmp_path / "second"), progress=told).outcomes
+    assert (
+        f"{tmp_path / 'first'}: 1 of its trials were measured under the same conditions, and count here" in told.events
+    )
+    assert [trial.imported for trial in outcome.study.trials] == [False, True, False]
+    assert outcome.study.own_trials == outcome.study.launches == 2
+    sent = tune(_job(model_repository, batch_size=2, warm_start=tmp_path / "first"), out=RunFolder(tmp_path / "other"))
+    assert [trial.imported for trial in sent.outcomes[0].study.trials] == [False, False]
+
+
+def test_a_warm_start_from_nowhere_is_said_before_anything_is_launched(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    model_repository.add("slow")
+    with pytest.raises(JobError, match=f"^{tmp_path}: is not the folder of a run"):
+        tune(_job(model_repository, warm_start=tmp_path), out=RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("sampler", ["random", "grid"])
+def test_other_samplers_search_too(model_repository: ModelRepositoryFactory, tmp_path: Path, sampler: str) -> None:
+    model_repository.add("slow")
+    told = Told()
+    space = tmp_path / "space.yaml"
+    space.write_text("schema: 1\nparameters: {max_batch_size: {ladder: [4]}, dynamic_batching: {ladder: [off, on]}}")
+    job = _job(model_repository, sampler=sampler, trials=None, space=str(space))
+    (outcome,) = tune(job, out=RunFolder(tmp_path / "run"), progress=told).outcomes
+    assert outcome.ended == "every candidate has been measured"
+    assert len(outcome.study.trials) == 3
+    launches = [event for event in told.events if event.startswith("grid: 3 candidates to launch, which takes some ")]
+    assert len(launches) == (sampler == "grid")
+
+
 def test_each_change_is_explained_by_a_launch_without_it(
     model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ _remote_options = _with(
 @click.option(
     "--sampler", metavar="NAME", help="twin, tpe, gp, random, or grid: who proposes candidates.  [default: twin]"
 )
+@click.option("--warm-start", metavar="RUN_DIR", help="An earlier run of the same models, to begin from what it knows.")
 @click.option("--space", metavar="NAME|FILE", help="Search space.  [default: default]")
 @click.option("--max-concurrency", metavar="N", help="The highest load to offer.  [default: 1024]")
 @click.option("--precision", metavar="P,P", help="Of throughput, and of the percentile.  [default: 3%,10%]")

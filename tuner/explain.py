@@ -34,6 +34,9 @@ def explain(study: Study, *, leave_out: LeaveOut, verify: Callable[[], None], pr
         best = study.recommendation.best
         if best is None:
             return
+        if best.trial.number == 0:
+            progress.note("there is no change to explain: the config as it is does best")
+            return
         load = best.point.load if isinstance(best.point.load, Concurrency) else None
         before = len(tried)
         for effect in field_effects(study, best):

@@ -24,17 +24,22 @@ def _names(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _share(text: str) -> float:
+    """Of `0.001` or `0.1%`."""
+    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+
+
 def _tolerance(value: Any) -> Any:
     # YAML reads `off` as false.
     if value is False or value == "off":
         return None
     try:
-        share = float(value) if isinstance(value, str) else value
+        share = _share(value) if isinstance(value, str) else value
     except ValueError:
         share = math.nan
     if isinstance(share, bool) or (isinstance(share, int | float) and not 0 <= share < 1):
         raise ValueError(
-            f"{value!r} is no tolerance; write a share below 1, as 0.001 for 0.1 %, 0 for no difference, or off"
+            f"{value!r} is no tolerance; write a share below 1, as 0.001 or 0.1%, 0 for no difference, or off"
         )
     return share
 
@@ -52,6 +57,8 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         trials: Candidates to launch, the baseline included; None: as the budget allows. Verifying launches some again.
         sampler: Who proposes candidates: `twin`, a simulation of Triton's scheduler, fitted to what was measured; `tpe`
             or `gp`, Optuna's; `random`; or `grid`, all of a small space.
+        warm_start: The folder of an earlier run: what it measured under the same conditions counts as if this one had,
+            and else its best candidates are launched first; None: begin from nothing.
         space: A search space that ships with tritontune, by name, or a YAML file.
         max_concurrency: The highest load to offer.
         precision: Of what is reported; the search makes do with less.
@@ -73,6 +80,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     budget: Seconds = 600.0
     trials: Annotated[int, Field(ge=1)] | None = None
     sampler: Literal["twin", "tpe", "gp", "random", "grid"] = "twin"
+    warm_start: Path | None = None
     space: str = "default"
     max_concurrency: Annotated[int, Field(ge=1, le=65536)] = 1024
     precision: Precise = Precision()

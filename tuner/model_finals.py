@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from tuner.job import TuneJob
 from tuner.load.loads import Load
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
+from tuner.quantities import format_number
 from tuner.search.certified import CertifiedRate
 from tuner.search.study import Study
+from tuner.slo import SLO
 from tuner.trial import Bench, Limits, TrialResult, launch_again, measure_again
 
 # A verified number is to hold later, too: each of its rounds sees some seconds of the machine, more near a limit.
@@ -81,16 +83,22 @@ class ModelFinals:
             return
         self._note(f"certifying trial {best.trial.number} under Poisson arrivals")
         slo, bench = self._job.slo, self._with_rules(_CERTIFY_RULES)
-        point, reason = None, f"no rate that was tried {f'surely holds {slo}' if slo.root else 'was kept up with'}"
+        point, failed, rates = None, "", list[float]()
         try:
             with launch_again(
                 bench, best.trial.config, self._folder / "certified", limits=self._limits(until)
             ) as session:
                 per_s = best.point.throughput.value / best.point.batch_size
-                point = certify(session.measure, per_s, slo=slo, until=until)
+
+                def measure(load: Load) -> OperatingPoint:
+                    rates.append(load.level)
+                    return session.measure(load)
+
+                point = certify(measure, per_s, slo=slo, until=until)
         except ServerError as error:
-            reason = f"{error.cause.value}: {error}"
-        self._study.certify(about.model_copy(update={"point": point, "reason": None if point else reason}))
+            failed = f"{error.cause.value}: {error}"
+        reason = None if point else failed or _none_of(rates, slo)
+        self._study.certify(about.model_copy(update={"point": point, "reason": reason}))
 
     def _with_rules(self, rules: LevelRules) -> Bench:
         """For measuring again, when limits are tested."""
@@ -102,3 +110,9 @@ class ModelFinals:
         """How long the baseline took from its launch to its first answer."""
         baseline = self._study.trials[0]
         return (baseline.launch_s or 0) + (baseline.first_answer_s or 0)
+
+
+def _none_of(rates: Sequence[float], slo: SLO) -> str:
+    """Why none of the rates that were tried is certified."""
+    tried = " to ".join(format_number(rate) for rate in sorted({min(rates), max(rates)}))
+    return f"no rate that was tried ({tried} requests/s) {f'surely holds {slo}' if slo.root else 'was kept up with'}"

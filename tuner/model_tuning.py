@@ -33,6 +33,7 @@ from tuner.search.proposals import Proposals
 from tuner.search.samplers import NoMore, Sampler
 from tuner.search.stopping import Stopping
 from tuner.search.study import Study
+from tuner.search.warm_start import FirstThen, WarmStart
 from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Assignment, Candidate, in_words
 from tuner.space.space import SearchSpace
@@ -144,7 +145,8 @@ class ModelTuning:
         space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
         for name, reason in space.left_out.items():
             self._shop.progress.note(f"{name} does not vary: {reason}")
-        proposals = Proposals(space, self._study, self._sampler(space))
+        known = self._warm_start(space)
+        proposals = Proposals(space, self._study, FirstThen(known.first, self._sampler(space)))
         while not (ended := self._end()):
             assignment = proposals.next()
             if isinstance(assignment, NoMore):
@@ -155,6 +157,26 @@ class ModelTuning:
             else:
                 self._store(self._trial(space.candidate(assignment)), space)
         return ended
+
+    def _warm_start(self, space: SearchSpace) -> WarmStart:
+        """Take up what an earlier run knows."""
+        run_dir, study = self._shop.job.warm_start, self._study
+        if run_dir is None:
+            return WarmStart()
+        known = WarmStart.of(run_dir, study.identity, space)
+        seen = [space.settle(trial.parameters) for trial in study.trials]
+        new = [trial for trial in known.trials if trial.parameters not in seen]
+        for trial in new:
+            study.add(trial.model_copy(update={"number": len(study.trials)}), space)
+        note = self._shop.progress.note
+        if known.differs:
+            count = len(known.first)
+            note(f"{run_dir}: its {known.differs} is another, so that {count} of what was best there are launched anew")
+        elif not known.trials:
+            note(f"{run_dir}: it knows nothing of {study.identity.model} that is of use here")
+        elif new:
+            note(f"{run_dir}: {len(new)} of its trials were measured under the same conditions, and count here")
+        return known
 
     def _sampler(self, space: SearchSpace) -> Sampler:
         job = self._shop.job
@@ -257,6 +279,7 @@ class ModelTuning:
     def _end(self) -> str | None:
         """Why to launch no further candidate, if so."""
         return self._stopping.reason(
+            launched=self._study.own_trials,
             spent_s=time.monotonic() - self._began,
             next_trial_s=(self._study.trials[0].launch_s or 0) + _FIRST_LEVELS_S,
             hypervolumes=self._study.hypervolumes,

@@ -160,6 +160,15 @@ def opened() -> Iterator[None]:
             pynvml.nvmlShutdown()
 
 
+def driver_version() -> str:
+    """The version of the driver; empty where there is none."""
+    try:
+        with opened():
+            return _asked(pynvml.nvmlSystemGetDriverVersion) or ""
+    except NoNvmlError:
+        return ""
+
+
 def all_gpus() -> tuple[Gpu, ...]:
     """The GPUs of this machine that this process may ask, in NVML's order. NVML must be open.
 

@@ -61,6 +61,7 @@ class TrialResult(Record):
         first_answer_s: Seconds that its first answer took; None when there was none.
         wall_s: Seconds from launch to stop.
         gpu_memory: What it took of a GPU; None where it uses none, or nobody says.
+        imported: Whether an earlier run launched it, under the same conditions.
     """
 
     number: int
@@ -73,6 +74,7 @@ class TrialResult(Record):
     first_answer_s: float | None
     wall_s: float
     gpu_memory: GpuMemory | None = None
+    imported: bool = False
 
     @property
     def deployable_config(self) -> str:

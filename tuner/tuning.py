@@ -15,6 +15,7 @@ from tuner.model_tuning import ModelTuning, Workshop
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
 from tuner.models.tunable import why_not_tunable
+from tuner.nvml import driver_version
 from tuner.options import MADE_UP
 from tuner.progress import ModelOutcome, Progress
 from tuner.report.files import write_results
@@ -66,6 +67,8 @@ def tune(
     spec = load_space(job.space)
     if job.input_data not in MADE_UP:
         check_input_data(Path(job.input_data))
+    if job.warm_start is not None:
+        RunFolder.existing(job.warm_start)
     remove_abandoned_work()
     if resume and job.url is not None:
         _give_back(job, out, progress)
@@ -199,6 +202,7 @@ def _identity(shop: Workshop, model: ModelFolder) -> Identity:
         requests=job.what_is_sent(),
         server=shop.launcher.description,
         machine=str(shop.machine),
+        driver=driver_version() if job.url is None else "",
         seed=job.seed,
         max_gpu_memory=job.max_gpu_memory,
         output_tolerance=job.output_tolerance,

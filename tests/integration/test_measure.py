@@ -181,6 +181,14 @@ def test_the_highest_rate(server: Running) -> None:
     assert 20 < float(told.split(": ")[1].split()[0]) < 101
 
 
+def test_the_highest_rate_for_machines(server: Running) -> None:
+    done = tritontune("measure", "--url", server.grpc_address, "--rate", "max", "--json", *QUICK)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    rates = [point["load"]["request_rate"] for point in told["points"] if "request_rate" in point["load"]]
+    assert told["highest_rate"] in rates
+
+
 def test_a_ramp(server: Running) -> None:
     points = points_of(tritontune("measure", "--url", server.grpc_address, "--ramp", "10:60:2s", "--json"))
     rates = [point["load"]["request_rate"] for point in points]

@@ -218,6 +218,9 @@ class StandInLibrary:
             found[place].usedGpuMemory = nobody_knows if used is None else used
         return None
 
+    def _nvmlSystemGetDriverVersion(self, text: Any, _length: Any) -> None:
+        text.value = b"560.35.03"
+
     def _nvmlSystemGetProcessName(self, pid: Any, text: Any, _length: Any) -> None:
         text.value = f"/usr/bin/program{_number(pid)} --of somebody".encode()
 

@@ -73,7 +73,7 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
     finally:
         # What was measured before an error or Ctrl-C is not lost.
         if points:
-            _tell(model, points, as_json=as_json, csv=csv)
+            _tell(model, points, job, as_json=as_json, csv=csv)
     if job.rate == "max":
         _tell_highest(points, job, console if as_json else results_console())
 
@@ -85,9 +85,12 @@ def _check_writable(file: Path) -> None:
         raise JobError(f"--csv: there is no folder {file.parent} to write {file.name} into")
 
 
-def _tell(model: str, points: list[OperatingPoint], *, as_json: bool, csv: Path | None) -> None:
+def _tell(model: str, points: list[OperatingPoint], job: MeasureJob, *, as_json: bool, csv: Path | None) -> None:
     if as_json:
         told = {"schema": 1, "model": model, "points": [measured_point_json(point) for point in points]}
+        if job.rate == "max":
+            highest = highest_sustained(points, job.slo)
+            told["highest_rate"] = highest.load.level if highest else None
         click.echo(json.dumps(told))
     else:
         results_console().print(points_table(points))

@@ -191,7 +191,8 @@ def _caveat(best: TrialPoint, slo: SLO) -> str:
     if not best.verified:
         return " [yellow](not verified: the best of many single measurements, likely too good)[/]"
     if slo.root and not is_certain(best, slo):
-        return f" [yellow](verified; whether {slo} holds is not sure: it is near, or requests were few)[/]"
+        why = "it is near, requests were few, or launches differ"
+        return f" [yellow](verified; whether {slo} holds is not sure: {why})[/]"
     return ""
 
 

@@ -22,19 +22,22 @@ class Stopping:
     patience: int = 10
     worthwhile: float = 0.01
 
-    def reason(self, *, spent_s: float, next_trial_s: float, hypervolumes: Sequence[float]) -> str | None:
+    def reason(
+        self, *, launched: int, spent_s: float, next_trial_s: float, hypervolumes: Sequence[float]
+    ) -> str | None:
         """Why to begin no further trial, in words; None to go on.
 
         Args:
+            launched: Trials of this run so far.
             spent_s: Seconds spent so far.
             next_trial_s: Seconds that the next trial needs at the least to tell anything.
             hypervolumes: Of the front after each trial so far, the baseline's first.
         """
-        if self.trials is not None and len(hypervolumes) >= self.trials:
+        if self.trials is not None and launched >= self.trials:
             return f"all {self.trials} trials are done" if self.trials > 1 else "the one trial is done"
         if spent_s + next_trial_s > self.budget_s:
             return "the budget is spent"
-        if self._idle(hypervolumes):
+        if self._idle(hypervolumes[-launched:]):
             return f"the last {self.patience} launches gained less than {self.worthwhile:.0%}"
         return None
 

@@ -46,6 +46,7 @@ class Identity(Record):
         requests: What they are made of, and how they are sent, as far as that is not the default.
         server: Which Triton.
         machine: What it runs on.
+        driver: Version of the NVIDIA driver there; empty: there is none, or nobody says.
         max_gpu_memory: Bytes that a server may take of each GPU; None: all that there is.
         output_tolerance: By what share floats of the outputs may differ from the baseline's; None: nobody looked.
     """
@@ -62,6 +63,7 @@ class Identity(Record):
     seed: int
     max_gpu_memory: int | None = None
     output_tolerance: float | None = None
+    driver: str = ""
 
     def difference(self, other: Identity) -> str:
         """The name of the first field that differs; empty when none does."""
@@ -150,11 +152,16 @@ class Study:
         self._study.set_user_attr(_CERTIFIED, rate.model_dump_json())
 
     @property
+    def own_trials(self) -> int:
+        """How many trials are of this run, and not of an earlier one."""
+        return sum(not trial.imported for trial in self._trials)
+
+    @property
     def launches(self) -> int:
         """How often a server was launched: for trials, to verify, and to certify."""
         verifying = sum(max(1, len(each.rounds)) for each in self.verified)
         certified = self.certified
-        return len(self._trials) + verifying + (1 if certified and certified.launched else 0)
+        return self.own_trials + verifying + (1 if certified and certified.launched else 0)
 
     @property
     def recommendation(self) -> Recommendation:
