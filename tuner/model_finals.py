@@ -97,8 +97,8 @@ class ModelFinals:
                 point = certify(measure, per_s, slo=slo, until=until)
         except ServerError as error:
             failed = f"{error.cause.value}: {error}"
-        reason = None if point else failed or _none_of(rates, slo)
-        self._study.certify(about.model_copy(update={"point": point, "reason": reason}))
+        why = None if point else failed or _none_of(rates, slo)
+        self._study.certify(about.model_copy(update={"point": point, "reason": why}))
 
     def _with_rules(self, rules: LevelRules) -> Bench:
         """For measuring again, when limits are tested."""
