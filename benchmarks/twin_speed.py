@@ -1,0 +1,57 @@
+"""How long the twin takes to foresee a thousand candidates, each with its whole curve, on one core.
+
+The candidates are those of the default space for the example model on a machine of 4 cores, as many as are asked for;
+the twin is fitted to the recorded grid of that model. Prints the seconds of the fit and of the curves, the medians of
+some runs, once the code is compiled.
+
+    python benchmarks/twin_speed.py [--candidates 1000] [--runs 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+
+from grid import Grid
+
+from tuner.machine import Machine
+from tuner.search.schedulings import Schedulings
+from tuner.space.space import SearchSpace
+from tuner.space.spec import load_space
+from tuner.twin.forecast import Forecast, Surprises
+from tuner.twin.known import known
+
+HIGHEST = 256
+FITTED_TO = 4
+
+
+def main() -> None:
+    """Print both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidates", type=int, default=1_000)
+    parser.add_argument("--runs", type=int, default=5)
+    asked = parser.parse_args()
+    grid = Grid.read("mlp")
+    machine = Machine(cpus=4, gpus=(), processor="")
+    space = SearchSpace.build(load_space("default"), grid.space.base, grid.space.effective, machine)
+    schedulings = Schedulings(space)
+    candidates = [schedulings.of(each) for each in itertools.islice(space.assignments(), asked.candidates)]
+    trials = [told for trial in grid.trials[:FITTED_TO] if (told := known(trial, "p99"))]
+    fits, curves = [], []
+    for _ in range(asked.runs + 1):
+        began = time.process_time()
+        forecast = Forecast(trials, "p99", 1, Surprises())
+        fitted = time.process_time()
+        forecast.curves(candidates, HIGHEST)
+        fits.append(fitted - began)
+        curves.append(time.process_time() - fitted)
+    print(
+        f"{len(candidates)} candidates: fitted in {statistics.median(fits[1:]):.2f} s, "
+        f"curves up to concurrency {HIGHEST} in {statistics.median(curves[1:]):.2f} s of processor time"
+    )
+
+
+if __name__ == "__main__":
+    main()
