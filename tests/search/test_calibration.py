@@ -10,16 +10,16 @@ def words(built: SearchSpace) -> list[str]:
     return [str(built.candidate(assignment)) for assignment in calibrations(built)]
 
 
-def test_the_largest_batches_with_the_fewest_and_the_most_instances() -> None:
+def test_the_largest_batches_with_the_fewest_instances_and_twice_as_many() -> None:
     assert words(space()) == [
         "dynamic_batching, max_batch_size 128, instance_group.count 1",
-        "dynamic_batching, max_batch_size 128, instance_group.count 4",
+        "dynamic_batching, max_batch_size 128, instance_group.count 2",
     ]
 
 
 def test_without_batches_only_the_instances() -> None:
     built = space(config="max_batch_size: 0 instance_group [ { kind: KIND_CPU count: 1 } ]")
-    assert words(built) == ["instance_group.count 4"]
+    assert words(built) == ["instance_group.count 2"]
 
 
 def test_what_the_model_is_already_needs_no_launch() -> None:

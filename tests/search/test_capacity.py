@@ -35,7 +35,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_more_load_takes_more_hosts(study: Study) -> None:
-    hosts = [capacities(study, rate, P99_40)[0].hosts for rate in (100.0, 5_000.0, 50_000.0)]
+    hosts = [capacities(study, rate, P99_40)[0].hosts for rate in (100.0, 8_000.0, 50_000.0)]
     assert hosts[0] == 1 < hosts[1] < hosts[2]
 
 

@@ -62,6 +62,7 @@ class Truth:
             np.empty(0),
             0.01,
             0.2,
+            0.01,
             2 * concurrency + 50,
             latency_ms,
             number_of(scheduling),

@@ -44,6 +44,7 @@ def run(
         np.empty(0) if due_ms is None else due_ms,
         0.0,
         AWAY_MS,
+        0.0,
         2 * concurrency + 50,
         latency_ms,
         seed,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tuner.search.samplers import NoMore, Sampler
+from tuner.search.samplers import ALL_SEEN, NoMore, Sampler
 from tuner.search.study import Study
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
+
+ALL_SEEN_OR_SKIPPED = NoMore("every candidate has been measured or skipped")
 
 
 class Proposals:
@@ -24,7 +26,8 @@ class Proposals:
     def next(self) -> Assignment | NoMore:
         """The next candidate's assignment, or why there is none."""
         launched = (self._space.settle(trial.parameters) for trial in self._study.trials)
-        return self._sampler.propose(self._study, [*launched, *self.skipped])
+        proposed = self._sampler.propose(self._study, [*launched, *self.skipped])
+        return ALL_SEEN_OR_SKIPPED if proposed == ALL_SEEN and self.skipped else proposed
 
     def skip(self, assignment: Assignment) -> None:
         """Propose a candidate no more, though it was not launched."""

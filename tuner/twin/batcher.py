@@ -41,6 +41,7 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
     due_ms: NDArray[np.float64],
     answer_ms: float,
     away_ms: float,
+    apart_ms: float,
     warm_up: int,
     latency_ms: NDArray[np.float64],
     seed: int,
@@ -61,6 +62,7 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
         due_ms: When, in order; as many as are served.
         answer_ms: That each answer keeps the server from sending the next one.
         away_ms: From an answer to the client's next request, at the server; an open loop's latency has it, too.
+        apart_ms: Between the first requests of the clients of a closed loop.
         warm_up: Requests, in order of arrival, that do not count.
         latency_ms: Takes the latency of each that counts, in order of arrival.
         seed: Of what is by chance.
@@ -81,7 +83,7 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
     came = 0  # requests whose arrival is known
     if concurrency > 0:
         for number in range(concurrency):
-            came_ms[number] = number * answer_ms
+            came_ms[number] = number * apart_ms
         came = concurrency
     else:
         for number in range(requests):
