@@ -112,6 +112,20 @@ def test_what_did_not_fit_is_not_tried_larger() -> None:
     assert sizes == sorted(set(sizes), reverse=True)
 
 
+def test_a_crash_spares_nobody_else() -> None:
+    built, truth = space(SMALL), Truth(5.0, 0.2)
+
+    def measure(number: int, assignment: Assignment) -> TrialResult:
+        if number == 2:
+            return trial(number, parameters=assignment, failure=Cause.CRASHED)
+        return truth.trial(built, number, assignment)
+
+    past = begun(built, truth)
+    walk(sampler(built), past, measure, 8)
+    assert past.trials[2].failure
+    assert any(each["instance_group.count"] in {2, 4} for each in past.seen[3:])
+
+
 def test_what_it_does_not_know_it_lets_others_propose() -> None:
     built = space(SMALL + "  THREADS: {field: 'parameters[\"THREADS\"].string_value', ladder: [off, '1', '2']}")
     past = begun(built, Truth(5.0, 0.2))

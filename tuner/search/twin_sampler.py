@@ -24,8 +24,8 @@ from tuner.twin.scheduling import Scheduling, why_not_foreseeable
 
 WORTHWHILE = 0.01
 """What a candidate must gain to be worth a launch, as a share."""
-# What so fails, does so with more instances and larger batches, too.
-_OF_SIZE = {Cause.OUT_OF_MEMORY, Cause.CRASHED, Cause.TIMED_OUT}
+# What so fails, does so with more instances and larger batches, too; a crash may be an accident.
+_OF_SIZE = {Cause.OUT_OF_MEMORY, Cause.TIMED_OUT}
 # Nobody looks further when everybody gains that much with less than this probability, or by far less in the mean.
 _CHANCE, _HARDLY = 0.1, 0.003
 # Before it was held against so many trials, nobody knows how good the twin is; when it is off by more, it is of no use.
