@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tuner.machine import Machine
 from tuner.models.config import ModelConfig
-from tuner.space.candidate import Assignment
+from tuner.space.candidate import key_of
 from tuner.space.space import SearchSpace
-from tuner.space.spec import SpaceSpec
+from tuner.space.spec import LadderValue, SpaceSpec
 from tuner.trial import TrialResult
 
 GRIDS = Path(__file__).parent / "grids"
@@ -59,9 +59,9 @@ class Grid:
         return SearchSpace.build(SPACE, base, effective, Machine(cpus=None, gpus=(), processor=""))
 
     @cached_property
-    def by_assignment(self) -> dict[tuple[tuple[str, object], ...], TrialResult]:
+    def by_assignment(self) -> dict[tuple[tuple[str, LadderValue], ...], TrialResult]:
         """The trials by what they are of."""
-        return {key(trial.parameters): trial for trial in self.trials}
+        return {key_of(trial.parameters): trial for trial in self.trials}
 
     def write(self) -> Path:
         """Put it where `read` finds it."""
@@ -80,8 +80,3 @@ class Grid:
         """The recorded grid of a model."""
         content = json.loads(gzip.decompress((GRIDS / f"{model}.json.gz").read_bytes()))
         return cls(content["model"], content["machine"], tuple(map(TrialResult.model_validate, content["trials"])))
-
-
-def key(assignment: Assignment) -> tuple[tuple[str, object], ...]:
-    """An assignment, hashable."""
-    return tuple(sorted(assignment.items()))

@@ -22,7 +22,7 @@ from functools import cached_property, partial
 from typing import get_args
 
 import numpy as np
-from grid import MODELS, Grid, key
+from grid import MODELS, Grid
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from rich import box
@@ -30,15 +30,17 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from tuner.job import SamplerName
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
-from tuner.search.choose import SamplerName, choose_sampler
+from tuner.search.choose import choose_sampler
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
 from tuner.search.goal import Goal
 from tuner.search.objectives import as_optuna_trial
 from tuner.search.samplers import NoMore
 from tuner.search.schedulings import Schedulings
 from tuner.slo import SLO, Percentile
+from tuner.space.candidate import key_of
 from tuner.trial import TrialResult
 from tuner.twin.forecast import Forecast, Surprises
 from tuner.twin.known import known
@@ -146,7 +148,7 @@ def searched(case: Case, seed: int, replay: Replay, launches: int, noise: float)
         proposed = sampler.propose(replay, [trial.parameters for trial in replay.trials])
         if isinstance(proposed, NoMore):
             return
-        yield noisy(replay.grid.by_assignment[key(proposed)], number, random, noise)
+        yield noisy(replay.grid.by_assignment[key_of(proposed)], number, random, noise)
 
 
 def _worth(case: Case) -> Callable[[Replay], float]:
@@ -156,7 +158,7 @@ def _worth(case: Case) -> Callable[[Replay], float]:
         whole = hypervolume(usable_points(grid.trials), PERCENTILE, reference)
 
         def covered(replay: Replay) -> float:
-            true = [grid.by_assignment[key(trial.parameters)] for trial in replay.trials]
+            true = [grid.by_assignment[key_of(trial.parameters)] for trial in replay.trials]
             return hypervolume(usable_points(true), PERCENTILE, reference) / whole
 
         return covered
@@ -164,7 +166,7 @@ def _worth(case: Case) -> Callable[[Replay], float]:
 
     def picked(replay: Replay) -> float:
         pick = max(replay.trials, key=lambda trial: within(trial, case.slo))
-        return within(grid.by_assignment[key(pick.parameters)], case.slo) / best
+        return within(grid.by_assignment[key_of(pick.parameters)], case.slo) / best
 
     return picked
 
@@ -224,8 +226,8 @@ def foreseen(model: str, noise: float, seed: int) -> tuple[float, float, float]:
     forecast = Forecast(
         [told for trial in replay.trials if (told := known(trial, PERCENTILE))], PERCENTILE, 1, Surprises()
     )
-    launched = {key(trial.parameters) for trial in replay.trials}
-    others = [trial for trial in replay.grid.trials if key(trial.parameters) not in launched]
+    launched = {key_of(trial.parameters) for trial in replay.trials}
+    others = [trial for trial in replay.grid.trials if key_of(trial.parameters) not in launched]
     curves = forecast.curves([schedulings.of(trial.parameters) for trial in others], HIGHEST)
     measured: list[NDArray[np.float64]] = []
     expected: list[NDArray[np.float64]] = []

@@ -16,6 +16,8 @@ from tuner.options import Bytes, LoadOptions, Name, Precise, RemoteOptions, Seco
 from tuner.precision import Precision
 from tuner.slo import SLO
 
+SamplerName = Literal["twin", "tpe", "gp", "random", "grid"]
+
 # What says how a job is run, and not what is asked.
 _ON_THE_COMMAND_LINE = {"job", "out", "resume"}
 
@@ -79,7 +81,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     slo: SLO = SLO()
     budget: Seconds = 600.0
     trials: Annotated[int, Field(ge=1)] | None = None
-    sampler: Literal["twin", "tpe", "gp", "random", "grid"] = "twin"
+    sampler: SamplerName = "twin"
     warm_start: Path | None = None
     space: str = "default"
     max_concurrency: Annotated[int, Field(ge=1, le=65536)] = 1024

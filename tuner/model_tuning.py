@@ -30,10 +30,10 @@ from tuner.search.front import rivals
 from tuner.search.goal import Goal
 from tuner.search.gpu_memory import MemoryEstimate
 from tuner.search.proposals import Proposals
-from tuner.search.samplers import NoMore, Sampler
+from tuner.search.samplers import FirstThen, NoMore, Sampler
 from tuner.search.stopping import Stopping
 from tuner.search.study import Study
-from tuner.search.warm_start import FirstThen, WarmStart
+from tuner.search.warm_start import WarmStart
 from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Assignment, Candidate, in_words
 from tuner.space.space import SearchSpace

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.builders import MLP, identity, space, trial
+from support.builders import MLP, SMALL_SPACE, identity, space, trial
 from support.known_truth import Truth
 
 from tuner.errors import JobError
@@ -14,20 +14,13 @@ from tuner.slo import SLO
 from tuner.space.spec import parse_space
 
 TRUTH = Truth(fixed_ms=5.0, item_ms=0.2, neighbour=0.3)
-SPACE = """
-schema: 1
-parameters:
-  dynamic_batching: {ladder: [off, on]}
-  max_batch_size: {ladder: [8, 64]}
-  instance_group.count: {field: "instance_group[*].count", ladder: [1, 2]}
-"""
 P99_40 = SLO({"p99": 40.0})
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    built = space(SPACE)
-    spec = parse_space(SPACE, "test.yaml").model_dump_json(by_alias=True)
+    built = space(SMALL_SPACE)
+    spec = parse_space(SMALL_SPACE, "test.yaml").model_dump_json(by_alias=True)
     study = Study.create_or_resume(tmp_path / "study.db", identity(space=spec))
     for number, assignment in enumerate([built.baseline, *calibrations(built)]):
         study.add(TRUTH.trial(built, number, assignment), built)

@@ -5,16 +5,16 @@ from pathlib import Path
 from support.builders import identity, point, space, trial
 
 from tuner.search.proposals import Proposals
-from tuner.search.samplers import NoMore, RandomSampler
+from tuner.search.samplers import FirstThen, NoMore, RandomSampler
 from tuner.search.study import Study
-from tuner.search.walk import WalkFirst
+from tuner.search.walk import first_candidates
 
 
 def test_each_is_proposed_once_until_none_is_left(tmp_path: Path) -> None:
     built = space("schema: 1\nparameters: {dynamic_batching: {ladder: [off, on]}, max_batch_size: {ladder: [8, 64]}}")
     study = Study.create_or_resume(tmp_path / "study.db", identity())
     study.add(trial(0, point(), parameters=built.baseline), built)
-    proposals = Proposals(built, study, WalkFirst(built, RandomSampler(built, seed=0)))
+    proposals = Proposals(built, study, FirstThen(first_candidates(built), RandomSampler(built, seed=0)))
     proposed = []
     while not isinstance(assignment := proposals.next(), NoMore):
         proposed.append(assignment)
@@ -26,7 +26,7 @@ def test_what_is_skipped_is_proposed_no_more(tmp_path: Path) -> None:
     built = space("schema: 1\nparameters: {dynamic_batching: {ladder: [off, on]}, max_batch_size: {ladder: [8, 64]}}")
     study = Study.create_or_resume(tmp_path / "study.db", identity())
     study.add(trial(0, point(), parameters=built.baseline), built)
-    proposals = Proposals(built, study, WalkFirst(built, RandomSampler(built, seed=0)))
+    proposals = Proposals(built, study, FirstThen(first_candidates(built), RandomSampler(built, seed=0)))
     proposed = []
     while not isinstance(assignment := proposals.next(), NoMore):
         assert proposals.next() == assignment

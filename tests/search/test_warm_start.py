@@ -4,32 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.builders import MLP, identity, point, space, trial
+from support.builders import MLP, SMALL_SPACE, identity, point, space, trial
 from support.histories import Past
 
 from tuner.errors import JobError
-from tuner.search.samplers import GridSampler
+from tuner.search.samplers import FirstThen, GridSampler
 from tuner.search.study import Study
-from tuner.search.warm_start import FirstThen, WarmStart
+from tuner.search.warm_start import WarmStart
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
 from tuner.space.spec import parse_space
 
-SPACE = """
-schema: 1
-parameters:
-  dynamic_batching: {ladder: [off, on]}
-  max_batch_size: {ladder: [8, 64]}
-  instance_group.count: {field: "instance_group[*].count", ladder: [1, 2]}
-"""
 BATCHES: Assignment = {"dynamic_batching": "on", "max_batch_size": 64}
 INSTANCES: Assignment = {"instance_group.count": 2}
 
 
 def earlier(folder: Path, **changes: Any) -> Path:
     """A run that measured the baseline, batches and instances; batches are best."""
-    built = space(SPACE, changes.get("config", MLP))
-    spec = parse_space(SPACE, "test.yaml").model_dump_json(by_alias=True)
+    built = space(SMALL_SPACE, changes.get("config", MLP))
+    spec = parse_space(SMALL_SPACE, "test.yaml").model_dump_json(by_alias=True)
     study = Study.create_or_resume(folder / "study.db", identity(space=spec, **changes))
     known: list[tuple[Assignment, float]] = [({}, 100.0), (BATCHES, 900.0), (INSTANCES, 300.0)]
     for number, (wanted, throughput) in enumerate(known):
@@ -41,7 +34,7 @@ def earlier(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture
 def built() -> SearchSpace:
-    return space(SPACE)
+    return space(SMALL_SPACE)
 
 
 def test_under_the_same_conditions_its_trials_count(tmp_path: Path, built: SearchSpace) -> None:
@@ -63,7 +56,7 @@ def test_under_other_conditions_its_best_is_launched_first(
 
 def test_what_was_the_baseline_then_is_a_candidate_now(tmp_path: Path) -> None:
     ours = MLP.replace("max_batch_size: 32", "max_batch_size: 64") + "dynamic_batching {}"
-    built = space(SPACE, ours)
+    built = space(SMALL_SPACE, ours)
     known = WarmStart.of(earlier(tmp_path), identity(config=ours), built)
     # Its batches are our baseline, which is measured anew; its own was without.
     assert built.settle({"dynamic_batching": "off"}) not in [each.parameters for each in known.trials]

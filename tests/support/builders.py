@@ -32,6 +32,15 @@ instance_group [ { kind: KIND_CPU count: 1 } ]
 """
 
 
+SMALL_SPACE = """\
+schema: 1
+parameters:
+  dynamic_batching: {ladder: [off, on]}
+  max_batch_size: {ladder: [8, 64]}
+  instance_group.count: {field: "instance_group[*].count", ladder: [1, 2]}
+"""
+
+
 def interval(value: float, share: float = 0.02) -> Interval:
     """A value, give or take a share of it."""
     return Interval(value=value, low=value * (1 - share), high=value * (1 + share))

@@ -10,7 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tuner.errors import JobError, SLOError, nearest
+from tuner.commands.stored import check_models, parsed_slo
+from tuner.errors import JobError, SLOError
 from tuner.quantities import format_ms, format_number
 from tuner.run_folder import RunFolder
 from tuner.search.capacity import Capacity, capacities
@@ -32,11 +33,10 @@ def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], 
     known = Study.models(run.database)
     if model is None and len(known) != 1:
         raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(known)}")
-    if model is not None and model not in known:
-        raise JobError(f"--model: {run_dir} holds no study of {model!r}{nearest(model, known)}")
+    check_models([model] if model else [], known, run_dir)
     study = Study.load(run.database, model or known[0])
     wanted = _rate(rate)
-    limit = _slo(slo) if slo else study.identity.slo
+    limit = parsed_slo(slo) if slo else study.identity.slo
     found = capacities(study, wanted, limit)
     if not found:
         raise SLOError(f"no candidate of {study.identity.model} is expected to hold {limit} at any rate")
@@ -54,13 +54,6 @@ def _rate(text: str) -> float:
     if not 0 < rate < float("inf"):
         raise JobError(f"--rate: {text!r} is no number of requests a second, such as 800")
     return rate
-
-
-def _slo(slo: tuple[str, ...]) -> SLO:
-    try:
-        return SLO.parse(slo)
-    except ValueError as error:
-        raise JobError(f"--slo: {error}") from None
 
 
 def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from tuner.errors import JobError, SLOError, nearest
+from tuner.commands.stored import check_models, parsed_slo
+from tuner.errors import JobError, SLOError
 from tuner.models.deploy import replace_config
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.report.files import config_with_provenance
 from tuner.run_folder import RunFolder
 from tuner.search.recommend import recommend
 from tuner.search.study import Study
-from tuner.slo import SLO
 
 
 def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], to: Path | None, *, in_place: bool) -> None:
@@ -30,8 +30,7 @@ def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], to: Pat
     if to and in_place:
         raise JobError("--to and --in-place exclude each other")
     known = Study.models(run.database)
-    if unknown := [name for name in models if name not in known]:
-        raise JobError(f"--model: {run_dir} holds no study of {unknown[0]!r}{nearest(unknown[0], known)}")
+    check_models(models, known, run_dir)
     chosen = models or known
     single = to is None or to.suffix == ".pbtxt"
     if single and not in_place and len(chosen) > 1:
@@ -48,19 +47,12 @@ def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], to: Pat
             _write_folder(Study.load(run.database, name), to / name, text)
 
 
-def _parsed(slo: tuple[str, ...]) -> SLO:
-    try:
-        return SLO.parse(slo)
-    except ValueError as error:
-        raise JobError(f"--slo: {error}") from None
-
-
 def _best_config(run: RunFolder, model: str, slo: tuple[str, ...]) -> str:
     study = Study.load(run.database, model)
     if not study.trials:
         raise JobError(f"{run.path}: the study of {model!r} has no finished trial")
     asked = study.identity
-    found = recommend(study.trials, _parsed(slo) if slo else asked.slo, study.verified, asked.max_gpu_memory)
+    found = recommend(study.trials, parsed_slo(slo) if slo else asked.slo, study.verified, asked.max_gpu_memory)
     if found.best is None:
         raise SLOError(f"no measured candidate of {model} holds {found.slo}")
     return config_with_provenance(study, found.best, found.gain, found.slo)

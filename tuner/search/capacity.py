@@ -13,7 +13,7 @@ from tuner.measure.record import Interval
 from tuner.search.schedulings import Schedulings
 from tuner.search.study import Study
 from tuner.slo import SLO
-from tuner.space.candidate import Assignment
+from tuner.space.candidate import Assignment, key_of
 from tuner.space.space import SearchSpace
 from tuner.trial import TrialResult
 from tuner.twin.forecast import Forecast, Surprises
@@ -86,7 +86,7 @@ class _Foresight:
         if reason := why_not_foreseeable(self._space.effective.proto):
             raise JobError(f"{model}: the twin does not know its scheduling, so that it foresees nothing: {reason}")
         self._schedulings = Schedulings(self._space)
-        self._trials = {_key(self._space.settle(trial.parameters)): trial for trial in study.trials}
+        self._trials = {key_of(self._space.settle(trial.parameters)): trial for trial in study.trials}
         told = [each for trial in study.trials if (each := self._known(trial))]
         if not any(level.executions for each in told for level in each.levels):
             raise JobError(f"{model}: its server did not say what executions took, so that nothing can be foreseen")
@@ -98,7 +98,7 @@ class _Foresight:
     def candidates(self) -> Sequence[Assignment]:
         """Those that were launched and worked, and of the others those that look best."""
         launched = [self._space.settle(trial.parameters) for trial in self._trials.values() if self._known(trial)]
-        others = [each for each in self._space.assignments() if _key(each) not in self._trials]
+        others = [each for each in self._space.assignments() if key_of(each) not in self._trials]
         if not others:
             return launched
         curves = self._forecast.curves([self._schedulings.of(each) for each in others], _HIGHEST_LOAD)
@@ -126,7 +126,7 @@ class _Foresight:
         hosts, fewest, most = (math.ceil(rate / each) for each in (holds.value, holds.high, holds.low))
         value, deviation = latency_ms(rate / hosts)
         wide = math.exp(_Z95 * deviation)
-        trial = self._trials.get(_key(assignment))
+        trial = self._trials.get(key_of(assignment))
         return Capacity(
             parameters=assignment,
             instances=scheduling.instances,
@@ -153,7 +153,3 @@ class _Foresight:
 def _due_ms(rate: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Poisson arrivals, the same for all but for their rate."""
     return np.cumsum(np.random.default_rng(0).exponential(1e3 / rate, _ARRIVALS))
-
-
-def _key(assignment: Assignment) -> tuple[tuple[str, object], ...]:
-    return tuple(sorted(assignment.items()))

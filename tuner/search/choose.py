@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
+from tuner.job import SamplerName
 from tuner.search.goal import Goal
-from tuner.search.samplers import GpSampler, GridSampler, RandomSampler, Sampler, TpeSampler
-from tuner.search.walk import WalkFirst
+from tuner.search.samplers import FirstThen, GpSampler, GridSampler, RandomSampler, Sampler, TpeSampler
+from tuner.search.walk import first_candidates
 from tuner.space.space import SearchSpace
-
-SamplerName = Literal["twin", "tpe", "gp", "random", "grid"]
 
 
 def choose_sampler(
@@ -29,13 +27,13 @@ def choose_sampler(
         JobError: what it needs is not installed.
     """
     if name == "tpe":
-        return WalkFirst(space, TpeSampler(space, seed))
+        return FirstThen(first_candidates(space), TpeSampler(space, seed))
     if name == "gp":
-        return WalkFirst(space, GpSampler(space, seed))
+        return FirstThen(first_candidates(space), GpSampler(space, seed))
     if name == "random":
         return RandomSampler(space, seed)
     if name == "grid":
         return GridSampler(space)
     from tuner.search.twin_sampler import TwinSampler  # noqa: PLC0415 (its compiler takes a while, and others need it not)
 
-    return TwinSampler(space, seed, goal, WalkFirst(space, TpeSampler(space, seed)), note)
+    return TwinSampler(space, seed, goal, FirstThen(first_candidates(space), TpeSampler(space, seed)), note)

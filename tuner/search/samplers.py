@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -92,7 +93,22 @@ class GridSampler:
         return next((a for a in self._space.assignments() if a not in seen), ALL_SEEN)
 
 
-class _OptunaSampler:
+class FirstThen:
+    """Proposes some candidates first, in order, and then what another sampler does."""
+
+    def __init__(self, first: Iterable[Assignment], sampler: Sampler) -> None:
+        self._first = tuple(first)
+        self._sampler = sampler
+
+    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
+        """See `Sampler`."""
+        for first in self._first:
+            if first not in seen:
+                return first
+        return self._sampler.propose(history, seen)
+
+
+class _OptunaSampler(ABC):
     """One of Optuna's samplers on the flat space of ladder indices.
 
     Parameters that have no effect are part of the flat space; equal candidates are told apart by their assignment,
@@ -120,8 +136,9 @@ class _OptunaSampler:
 
     _draws = _DRAWS
 
+    @abstractmethod
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        raise NotImplementedError
+        """Optuna's, for one proposal."""
 
 
 class TpeSampler(_OptunaSampler):

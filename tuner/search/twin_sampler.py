@@ -15,7 +15,7 @@ from tuner.search.gains import Gains, dominated, gains, within_limit
 from tuner.search.goal import Goal
 from tuner.search.samplers import ALL_SEEN, LISTABLE, History, NoMore, RandomSampler, Sampler
 from tuner.search.schedulings import Schedulings
-from tuner.space.candidate import Assignment
+from tuner.space.candidate import Assignment, key_of
 from tuner.space.space import SearchSpace
 from tuner.trial import TrialResult
 from tuner.twin.forecast import Forecast, Surprises
@@ -51,6 +51,9 @@ class TwinSampler:
         self._space, self._seed, self._goal, self._other, self._note = space, seed, goal, other, note
         self._schedulings = Schedulings(space)
         self._surprises = Surprises()
+        # By the trial's number, and by how many trials there were.
+        self._read: dict[int, Known | None] = {}
+        self._fitted: tuple[int, Forecast] | None = None
         self._stepped_back = why_not_foreseeable(space.effective.proto)
         if self._stepped_back:
             note(f"the twin does not know this model's scheduling: {self._stepped_back}; tpe proposes")
@@ -82,8 +85,10 @@ class TwinSampler:
         self._note(f"the twin steps back: {reason}; tpe proposes")
 
     def _known(self, trial: TrialResult) -> Known | None:
-        _, setting = self._schedulings.of(trial.parameters)
-        return known(trial, self._goal.slo.percentile, setting)
+        if trial.number not in self._read:
+            _, setting = self._schedulings.of(trial.parameters)
+            self._read[trial.number] = known(trial, self._goal.slo.percentile, setting)
+        return self._read[trial.number]
 
     def _learn(self, trials: Sequence[TrialResult]) -> None:
         """Hold each trial since the calibrations against what was expected before it."""
@@ -94,8 +99,12 @@ class TwinSampler:
             self._surprises.seen = number + 1
 
     def _forecast(self, trials: Sequence[TrialResult]) -> Forecast:
-        told = [each for each in map(self._known, trials) if each]
-        return Forecast(told, self._goal.slo.percentile, self._goal.batch_size, self._surprises)
+        # What the next trial is held against is what it was proposed by.
+        if self._fitted is None or self._fitted[0] != len(trials):
+            told = [each for each in map(self._known, trials) if each]
+            forecast = Forecast(told, self._goal.slo.percentile, self._goal.batch_size, self._surprises)
+            self._fitted = len(trials), forecast
+        return self._fitted[1]
 
     def _explored(self, history: History, seen: Collection[Assignment]) -> Assignment | None:
         """What the other sampler proposes, of which only what the twin does not know will count; every second time."""
@@ -107,12 +116,12 @@ class TwinSampler:
     def _most_promising(
         self, trials: Sequence[TrialResult], seen: Collection[Assignment], explored: Assignment | None
     ) -> Assignment | NoMore:
-        tried = {_key(self._space.settle(trial.parameters)) for trial in trials if self._known(trial)}
-        refused = {_key(each) for each in seen} - tried
-        candidates = [a for a in self._candidates if (key := _key(a)) in tried or key not in refused]
-        candidates = [a for a in candidates if _key(a) in tried or not self._as_bad(a, trials)]
+        tried = {key_of(self._space.settle(trial.parameters)) for trial in trials if self._known(trial)}
+        refused = {key_of(each) for each in seen} - tried
+        candidates = [a for a in self._candidates if (key := key_of(a)) in tried or key not in refused]
+        candidates = [a for a in candidates if key_of(a) in tried or not self._as_bad(a, trials)]
         told = [self._schedulings.of(each) for each in candidates]
-        measured = np.array([_key(each) in tried for each in candidates])
+        measured = np.array([key_of(each) in tried for each in candidates])
         if measured.all():
             return ALL_SEEN
         expected = self._gains(trials, told, measured)
@@ -167,7 +176,7 @@ class TwinSampler:
             drawn = draws.propose(none, ())
             if not isinstance(drawn, NoMore):
                 some.append(drawn)
-        return tuple({_key(each): each for each in some}.values())
+        return tuple({key_of(each): each for each in some}.values())
 
 
 class _Nothing:
@@ -181,7 +190,3 @@ class _Nothing:
 
 def _tells(trial: Known) -> bool:
     return any(level.executions for level in trial.levels)
-
-
-def _key(assignment: Assignment) -> tuple[tuple[str, object], ...]:
-    return tuple(sorted(assignment.items()))

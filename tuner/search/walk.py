@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
-from tuner.search.samplers import History, NoMore, Sampler
 from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE
 from tuner.space.candidate import Assignment
 from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
 from tuner.space.spec import ON, LadderValue
-
-
-class WalkFirst:
-    """Proposes the walk, and then what another sampler does."""
-
-    def __init__(self, space: SearchSpace, sampler: Sampler) -> None:
-        self._space = space
-        self._sampler = sampler
-
-    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
-        """See `Sampler`."""
-        for first in first_candidates(self._space):
-            if first not in seen:
-                return first
-        return self._sampler.propose(history, seen)
 
 
 def first_candidates(space: SearchSpace) -> Iterator[Assignment]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import ConfigError
 from tuner.models.config import ModelConfig
 from tuner.run_folder import RunFolder
-from tuner.search.samplers import History, NoMore, Sampler
 from tuner.search.study import Identity, Study
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
@@ -62,18 +60,6 @@ class WarmStart:
             if trial.number in here and here[trial.number] != space.baseline
         )
         return cls(trials=tuple(taken))
-
-
-class FirstThen:
-    """Proposes some candidates first, and then what another sampler does."""
-
-    def __init__(self, first: Sequence[Assignment], sampler: Sampler) -> None:
-        self._first = first
-        self._sampler = sampler
-
-    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
-        """See `Sampler`."""
-        return next((each for each in self._first if each not in seen), None) or self._sampler.propose(history, seen)
 
 
 def _here(trial: TrialResult, theirs: SearchSpace, ours: SearchSpace) -> Assignment | None:

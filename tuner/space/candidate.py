@@ -34,6 +34,11 @@ class Candidate:
         return in_words(self.parameters)
 
 
+def key_of(assignment: Assignment) -> tuple[tuple[str, LadderValue], ...]:
+    """An assignment, hashable; equal for equal ones."""
+    return tuple(sorted(assignment.items()))
+
+
 def in_words(parameters: Assignment) -> str:
     """An assignment for people to read: `dynamic_batching, max_batch_size 64, instance_group.count 2`."""
     words = [_words(name, value) for name, value in parameters.items()]

@@ -34,7 +34,7 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
     pause_share: float,
     pause_ms: float,
     preferred: NDArray[np.bool_],
-    dynamic: bool,  # noqa: FBT001
+    dynamic: bool,  # noqa: FBT001 (numba takes no keyword-only arguments)
     delay_ms: float,
     unit: int,
     concurrency: int,

@@ -56,7 +56,7 @@ class ServiceTimes:
         logs = np.log([e.service_ms for e in seen])
         spread = [math.hypot(_BETWEEN_LAUNCHES, _BETWEEN_EXECUTIONS / math.sqrt(e.count)) for e in seen]
         self._law = self._fit(logs, np.array(spread))
-        rest = logs - self._law_at(self._points)
+        rest = logs - _law_at(self._law, self._points)
         self._amplitude, self._factor = self._likeliest(rest, np.diag(np.square(spread)))
         self._weights = cho_solve(self._factor, rest)
 
@@ -66,7 +66,7 @@ class ServiceTimes:
         busy = np.log2(np.arange(1, instances + 1))
         points = np.array([(size, k) for size in sizes for k in busy])
         across = self._kernel(points, np.full(len(points), setting), self._amplitude)
-        times = np.exp(self._law_at(points) + across @ self._weights).reshape(largest + 1, instances)
+        times = np.exp(_law_at(self._law, points) + across @ self._weights).reshape(largest + 1, instances)
         # Larger batches and more neighbours take no less; what says so is chance.
         monotonic: NDArray[np.float64] = np.maximum.accumulate(np.maximum.accumulate(times, axis=0), axis=1)
         return monotonic
@@ -75,20 +75,12 @@ class ServiceTimes:
         """Logarithms of a, c / a, and g; a priori likely values stand in for what was not measured."""
 
         def misfit(law: NDArray[np.float64]) -> NDArray[np.float64]:
-            self._law = law
             prior = [(law[1] - _ITEM) / _ITEM_SPREAD, (law[2] - _NEIGHBOUR) / _NEIGHBOUR_SPREAD]
-            return np.concatenate([(self._law_at(self._points) - logs) / (spread + 0.05), prior])
+            return np.concatenate([(_law_at(law, self._points) - logs) / (spread + 0.05), prior])
 
         start = np.array([float(logs.min()), _ITEM, _NEIGHBOUR])
         found: NDArray[np.float64] = least_squares(misfit, start, loss="soft_l1").x
         return found
-
-    def _law_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        base, item, neighbour = self._law
-        told: NDArray[np.float64] = (
-            base + np.log1p(np.exp(item) * 2 ** points[:, 0]) + np.log1p(np.exp(neighbour) * (2 ** points[:, 1] - 1))
-        )
-        return told
 
     def _kernel(
         self, points: NDArray[np.float64], settings: NDArray[np.int64], amplitude: float
@@ -113,6 +105,15 @@ class ServiceTimes:
         if chosen is None:
             raise AssertionError("there are amplitudes")
         return chosen
+
+
+def _law_at(law: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm of the time at points, rows of the logarithms of batch size and busy instances."""
+    base, item, neighbour = law
+    told: NDArray[np.float64] = (
+        base + np.log1p(np.exp(item) * 2 ** points[:, 0]) + np.log1p(np.exp(neighbour) * (2 ** points[:, 1] - 1))
+    )
+    return told
 
 
 def pooled(executions: Sequence[Execution]) -> list[Execution]:
