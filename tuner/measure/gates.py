@@ -35,6 +35,8 @@ _GRAIN_S = 0.04
 # Where the server is on another machine, other load on this one matters when it leaves the client no processor.
 _NO_IDLE = 0.05
 _TOLD = 0.05
+# The standard deviation of a machine's own speed from which on it is hardly one machine.
+_WANDER = 0.15
 # Clocks that are held down because something is too hot, or gets too little. A power cap, or clocks that somebody has
 # set, are what the GPU has to live with, today and tomorrow.
 _THROTTLED = {"hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown"}
@@ -88,6 +90,9 @@ def _doubts_in(point: OperatingPoint) -> Iterator[Doubt]:
         reason := _busy(point.machine, point.window_s, server_is_seen=point.server_resources is not None)
     ):
         yield Doubt(gate=Gate.MACHINE_LOAD, reason=reason)
+    elif point.machine_speed and point.machine_speed.wander > _WANDER:
+        wander = f"this machine's own speed wandered by {point.machine_speed.wander:.0%}"
+        yield Doubt(gate=Gate.MACHINE_LOAD, reason=f"load from elsewhere: {wander}, as if others used its processors")
 
 
 def _throttled(usage: GpuUsage) -> str | None:

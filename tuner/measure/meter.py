@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.gpu_watch import GpuWatch
 from tuner.measure.machine_load import MachineLoad, ProcessorTimes, machine_load, processor_times
+from tuner.measure.machine_speed import MachineSpeed, machine_speed, us_per_turn
 from tuner.measure.sampling import Sampling
 from tuner.measure.server_resources import ServerResources, resources
 from tuner.measure.window import Window
@@ -29,12 +30,14 @@ class Meter:
         gpus: Those in use; None: nobody watches any.
         server: Samples of the server's own usage; None: nobody can tell.
         machine: Samples of this machine's processors; None: nobody looks.
+        speed: Samples of what work costs on them; None: nobody looks, or the server runs elsewhere.
         server_elsewhere: Whether the server is surely on another machine.
     """
 
     gpus: GpuWatch | None = None
     server: Sampling[ServerUsage] | None = None
     machine: Sampling[ProcessorTimes] | None = None
+    speed: Sampling[float] | None = None
     server_elsewhere: bool = False
 
     def gpu_usage(self, window: Window, inferences: int) -> GpuUsage | None:
@@ -57,6 +60,10 @@ class Meter:
             server_elsewhere=self.server_elsewhere,
         )
 
+    def machine_speed(self, window: Window) -> MachineSpeed | None:
+        """How fast this machine was over the window, and how steadily."""
+        return machine_speed(self.speed.between(window.start_ns, window.end_ns)) if self.speed else None
+
 
 @contextmanager
 def metering(gpus: GpuWatch | None, usage: ReadUsage | None, *, server_elsewhere: bool = False) -> Iterator[Meter]:
@@ -67,9 +74,8 @@ def metering(gpus: GpuWatch | None, usage: ReadUsage | None, *, server_elsewhere
         usage: As `Meter` needs it; None: nobody can tell.
         server_elsewhere: See `Meter`.
     """
-    with Sampling(processor_times) as machine:
-        if usage is None:
-            yield Meter(gpus, machine=machine, server_elsewhere=server_elsewhere)
-            return
-        with Sampling(usage, period_s=_PERIOD_S) as server:
-            yield Meter(gpus, server, machine, server_elsewhere)
+    with ExitStack() as samplings:
+        machine = samplings.enter_context(Sampling(processor_times))
+        speed = None if server_elsewhere else samplings.enter_context(Sampling(us_per_turn))
+        server = usage and samplings.enter_context(Sampling(usage, period_s=_PERIOD_S))
+        yield Meter(gpus, server, machine, speed, server_elsewhere)

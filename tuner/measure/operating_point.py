@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.load.loads import Load
+from tuner.load.loads import Concurrency, Load
 from tuner.load.protocols import Samples
 from tuner.measure.client_view import client_view
 from tuner.measure.failing import most_frequent_error
@@ -65,5 +65,18 @@ def operating_point(
         server_resources=meter.server_resources(window),
         gpu=meter.gpu_usage(window, len(window) * batch_size),
         machine=meter.machine_load(window, samples.cpu_s / samples.wall_s),
+        machine_speed=meter.machine_speed(window),
     )
-    return point.model_copy(update={"doubts": doubts_in(point)})
+    return _allowing_for_speed(point).model_copy(update={"doubts": doubts_in(point)})
+
+
+def _allowing_for_speed(point: OperatingPoint) -> OperatingPoint:
+    """With intervals that hold on this machine later, too; the throughput of an open loop is what is offered."""
+    if (speed := point.machine_speed) is None:
+        return point
+    cores = point.server_resources and point.server_resources.cpu_cores
+    throughput = point.throughput
+    if isinstance(point.load, Concurrency):
+        throughput = speed.allowed_for(throughput, cores)
+    latency_ms = {name: speed.allowed_for(interval, cores) for name, interval in point.latency_ms.items()}
+    return point.model_copy(update={"throughput": throughput, "latency_ms": latency_ms})

@@ -13,6 +13,7 @@ from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.histogram import Histogram
 from tuner.measure.limit_test import LimitTest, Verdict, together
 from tuner.measure.machine_load import MachineLoad
+from tuner.measure.machine_speed import MachineSpeed
 from tuner.measure.record import Interval, Record
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
@@ -75,6 +76,7 @@ class OperatingPoint(Record):
         server_resources: What the server took of processors and memory; None where nobody says.
         gpu: What the GPUs in use had to do; None without any, or where nobody says.
         machine: What the processors of this machine had to do; None where nobody says.
+        machine_speed: How fast this machine itself was meanwhile, and how steadily; the intervals allow for that.
         doubts: The gates that it has not passed, and why.
         discarded: Those about another measurement of the same load, which was thrown away; empty: there was none.
     """
@@ -97,6 +99,7 @@ class OperatingPoint(Record):
     server_resources: ServerResources | None = None
     gpu: GpuUsage | None = None
     machine: MachineLoad | None = None
+    machine_speed: MachineSpeed | None = None
     doubts: tuple[Doubt, ...] = ()
     discarded: tuple[Doubt, ...] = ()
 

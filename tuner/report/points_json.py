@@ -55,6 +55,7 @@ def measured_point_json(point: OperatingPoint) -> dict[str, Any]:
         "kept_up": point.kept_up,
         "client": _client_json(point.client),
         "machine": point.machine and _machine_json(point.machine),
+        "machine_speed": point.machine_speed and _shortened(dict(point.machine_speed)),
         "server": point.server and _server_json(point.server),
         "responses": point.responses and _responses_json(point.responses),
         "latency_histogram": [[short(upper_ms), count] for upper_ms, count in point.histogram.buckets],

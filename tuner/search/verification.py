@@ -18,6 +18,7 @@ from tuner.measure.gpu_view import usage_together
 from tuner.measure.histogram import Histogram
 from tuner.measure.limit_test import LimitTest
 from tuner.measure.machine_load import loads_together
+from tuner.measure.machine_speed import speeds_together
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval, Record
 from tuner.measure.responses import ResponseTimes
@@ -89,6 +90,7 @@ def _together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
         server_resources=resources_together(point.server_resources for point in rounds),
         gpu=usage_together(point.gpu for point in rounds),
         machine=loads_together(point.machine for point in rounds),
+        machine_speed=speeds_together(point.machine_speed for point in rounds),
         doubts=doubts_together([point.doubts for point in rounds]),
         discarded=doubts_together([point.discarded for point in rounds]),
     )
