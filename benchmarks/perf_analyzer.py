@@ -19,13 +19,8 @@ class PerfAnalyzer:
     """
 
     def __init__(self, program: Path, folder: Path) -> None:
-        wheel = Wheel.find()
-        if wheel is None:
-            raise SystemExit("needs pip install 'tritontune[server]'")
         self._program = program
-        for pattern, name in (("libb64*", "libb64.so.0d"), ("libcudart*", "libcudart.so.12")):
-            (folder / name).symlink_to(next(wheel.libraries.glob(pattern)))
-        self._environment = {**os.environ, "LD_LIBRARY_PATH": f"{folder}:{wheel.libraries}"}
+        self._environment = {**os.environ, **library_path(folder)}
 
     def start(self, address: str, model: str, concurrency: int, *more: str) -> subprocess.Popen[str]:
         """Let it load a model over gRPC, one inference a request. What it says is on the process's stdout."""
@@ -37,6 +32,16 @@ class PerfAnalyzer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+
+
+def library_path(folder: Path) -> dict[str, str]:
+    """The variable with which the tool finds its libraries; links to them go into an empty folder."""
+    wheel = Wheel.find()
+    if wheel is None:
+        raise SystemExit("needs pip install 'tritontune[server]'")
+    for pattern, name in (("libb64*", "libb64.so.0d"), ("libcudart*", "libcudart.so.12")):
+        (folder / name).symlink_to(next(wheel.libraries.glob(pattern)))
+    return {"LD_LIBRARY_PATH": f"{folder}:{wheel.libraries}"}
 
 
 def told(pattern: str, text: str) -> float:

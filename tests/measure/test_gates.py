@@ -21,6 +21,7 @@ from tuner.measure.gates import doubts_about
 from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.level import measure_level
 from tuner.measure.machine_load import MachineLoad
+from tuner.measure.machine_speed import MachineSpeed
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_resources import ServerResources
@@ -136,6 +137,21 @@ def test_beside_a_server_that_is_elsewhere_only_a_client_that_starves_matters() 
     assert judged(point(), machine=machine(None, idle=0.0)).doubts == ()
     assert Gate.MACHINE_LOAD in reasons(judged(point(), machine=machine(3.5, idle=0.1)))
     assert Gate.MACHINE_LOAD in reasons(judged(point(), machine=machine(None, stolen=1.0)))
+
+
+@pytest.mark.parametrize(
+    ("wander", "reason"),
+    [
+        (0.14, None),
+        (
+            0.21,
+            "load from elsewhere: this machine's own speed wandered by 21%, as if others used its processors",
+        ),
+    ],
+)
+def test_a_machine_that_is_hardly_the_same_from_second_to_second(wander: float, reason: str | None) -> None:
+    found = judged(point(), machine_speed=MachineSpeed(turns_per_us=100, wander=wander))
+    assert reasons(found).get(Gate.MACHINE_LOAD) == reason
 
 
 @pytest.mark.parametrize("concurrency", [1, 8, 64])

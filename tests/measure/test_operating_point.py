@@ -11,8 +11,10 @@ from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Responses, Samples
 from tuner.measure.histogram import Histogram
 from tuner.measure.latencies import percentiles
+from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint
+from tuner.measure.sampling import Sample, Sampling
 from tuner.measure.window import Window
 
 CLOSED = Concurrency(1)
@@ -80,3 +82,29 @@ def test_the_servers_view_is_passed_on() -> None:
     window = Window(0, seen.done_ns, np.full(100, 10.0))
     assert operating_point(seen, window, CLOSED, requests_per_s=interval(80), server=server).server == server
     assert made_of(seen).server is None
+
+
+def metered(costs: list[float], load: Load) -> OperatingPoint:
+    """A point of a second, in which a turn cost so many microseconds at even moments."""
+    speed: Sampling[float] = Sampling(lambda: None)
+    speed._samples += [Sample(round(1e9 * n / (len(costs) - 1)), cost) for n, cost in enumerate(costs)]
+    seen = samples()
+    window = Window(0, seen.done_ns, np.full(100, 10.0))
+    return operating_point(seen, window, load, requests_per_s=interval(100), meter=Meter(speed=speed))
+
+
+def test_intervals_are_wider_where_the_machine_itself_is_now_slow_and_now_quick() -> None:
+    steady, unsteady = [0.01] * 24, [0.01, 0.01, 0.01, 0.02, 0.02, 0.02] * 4
+    before, after = metered(steady, CLOSED), metered(unsteady, CLOSED)
+    assert before.throughput == interval(100)
+    assert after.throughput.value == before.throughput.value
+    assert after.throughput.high > 1.5 * before.throughput.value
+    assert after.latency_ms["p99"].high > 1.5 * before.latency_ms["p99"].high
+    assert after.machine_speed is not None
+    assert after.machine_speed.wander > 0.3
+
+
+def test_the_throughput_of_an_open_loop_is_what_is_offered() -> None:
+    found = metered([0.01, 0.01, 0.01, 0.02, 0.02, 0.02] * 4, RequestRate(100))
+    assert found.throughput == interval(100)
+    assert found.latency_ms["p99"].high > 15
