@@ -94,7 +94,7 @@ def metered(costs: list[float], load: Load) -> OperatingPoint:
 
 
 def test_intervals_are_wider_where_the_machine_itself_is_now_slow_and_now_quick() -> None:
-    steady, unsteady = [0.01] * 24, [0.01, 0.01, 0.01, 0.02, 0.02, 0.02] * 4
+    steady, unsteady = [0.01] * 24, ([0.01] * 6 + [0.02] * 6) * 2
     before, after = metered(steady, CLOSED), metered(unsteady, CLOSED)
     assert before.throughput == interval(100)
     assert after.throughput.value == before.throughput.value
@@ -105,6 +105,6 @@ def test_intervals_are_wider_where_the_machine_itself_is_now_slow_and_now_quick(
 
 
 def test_the_throughput_of_an_open_loop_is_what_is_offered() -> None:
-    found = metered([0.01, 0.01, 0.01, 0.02, 0.02, 0.02] * 4, RequestRate(100))
+    found = metered(([0.01] * 6 + [0.02] * 6) * 2, RequestRate(100))
     assert found.throughput == interval(100)
     assert found.latency_ms["p99"].high > 15
