@@ -74,7 +74,7 @@ def _allowing_for_speed(point: OperatingPoint) -> OperatingPoint:
     """With intervals that hold on this machine later, too; the throughput of an open loop is what is offered."""
     if (speed := point.machine_speed) is None:
         return point
-    cores = point.server_resources and point.server_resources.cpu_cores
+    cores = point.server_resources.cpu_cores if point.server_resources else None
     throughput = point.throughput
     if isinstance(point.load, Concurrency):
         throughput = speed.allowed_for(throughput, cores)
