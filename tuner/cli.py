@@ -191,14 +191,29 @@ def measure(*, as_json: bool, csv: Path | None, **options: Any) -> None:
 @click.option("--model", metavar="NAME", multiple=True, help="Model to export; repeatable.  [default: every one]")
 @click.option("--slo", metavar="P=TIME", multiple=True, help="Pick the best for another limit, from what was measured.")
 @click.option(
-    "--to", metavar="DIR|FILE", type=click.Path(path_type=Path), help="A folder for the whole model, or a .pbtxt."
+    "--to",
+    metavar="DIR|FILE",
+    type=click.Path(path_type=Path),
+    help="A folder for the whole model, or a file: .pbtxt, .json, .yaml.",
 )
 @click.option("--in-place", is_flag=True, help="Replace the repository's own config.pbtxt; a backup is kept.")
-def export(run_dir: Path, model: tuple[str, ...], slo: tuple[str, ...], to: Path | None, *, in_place: bool) -> None:
+@click.option(
+    "--format", "format_name", metavar="FORMAT", help="pbtxt, json, or configmap (of Kubernetes).  [default: pbtxt]"
+)
+def export(
+    run_dir: Path,
+    model: tuple[str, ...],
+    slo: tuple[str, ...],
+    to: Path | None,
+    format_name: str | None,
+    *,
+    in_place: bool,
+) -> None:
     """Export the best config.pbtxt of RUN_DIR: to stdout, --to a place, or --in-place."""
     from tuner.commands.export import export as command  # noqa: PLC0415 (keeps --help and errors quick)
+    from tuner.commands.export_target import Target  # noqa: PLC0415 (the same)
 
-    command(run_dir, model, slo, to, in_place=in_place)
+    command(run_dir, model, slo, Target.of(to, format_name, in_place=in_place))
 
 
 @cli.command()

@@ -46,17 +46,23 @@ def recommend(
 ) -> Recommendation:
     """Read a recommendation off the trials of a study, of which the first is the baseline.
 
-    Of a point that was verified counts what the verification says; see `best_of`. One whose throughput is surely below
-    the baseline's gives way to it, unless the baseline failed. A trial that took more than `max_gpu_memory` bytes of a
-    GPU is neither best nor on the front.
+    Of a point that was verified counts what the verification says; see `best_of`. One that gives less throughput than
+    the baseline gives way to it, unless it is surely quicker and no surely less, or the baseline failed: no config is
+    worth a change for nothing. A trial that took more than `max_gpu_memory` bytes of a GPU is neither best nor on the
+    front.
     """
     own = [point for trial in trials[:1] for point in points_of(trial, verified)]
     points = usable_points(trials, verified, max_gpu_memory)
     baseline, best = (best_of(some, slo) for some in (own, points))
     gain = _gain(best, baseline, verified) if best and baseline else None
-    if baseline and baseline in points and gain and gain.high < 1:
+    if best and baseline and baseline in points and gain and _gives_way(best, gain, baseline):
         best, gain = baseline, _gain(baseline, baseline, verified)
     return Recommendation(slo, baseline, best, gain, pareto_front(points, slo.percentile))
+
+
+def _gives_way(best: TrialPoint, gain: Interval, baseline: TrialPoint) -> bool:
+    quicker = best.point.latency_ms["p99"].high < baseline.point.latency_ms["p99"].low
+    return gain.high < 1 or (gain.value < 1 and not quicker)
 
 
 def best_of(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
