@@ -74,6 +74,8 @@ def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target:
     """
     run = RunFolder.existing(run_dir)
     known = Study.models(run.database)
+    if not known:
+        raise JobError(f"{run_dir} holds no study of a model yet; its run has measured nothing")
     check_models(models, known, run_dir)
     chosen = tuple(dict.fromkeys(models)) or known
     if not target.for_many and len(chosen) > 1:

@@ -173,7 +173,8 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     best = f"best:     {point_in_words(found.best.point, slo.percentile)}"
     console.print(f"{best}{_caveat(found.best, slo)}", highlight=False, soft_wrap=True)
     if found.gain:
-        console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]", highlight=False)
+        rests_on = f", {found.pairs} rounds side by side" if found.pairs else ""
+        console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]{rests_on}", highlight=False)
     _print_not_chosen(console, outcome.study)
     if effects := field_effects(outcome.study, found.best):
         lines = [f"  {effect_in_words(effect, slo.percentile)}" for effect in effects]
