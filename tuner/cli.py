@@ -27,6 +27,23 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+_OF_CONTAINERS = "Options of containers, for --server docker"
+_FOR_CONTAINERS = {"image", "shm_size", "memory", "mount", "network", "user", "docker_arg"}
+
+
+class _WithContainers(click.Command):
+    """Lists the options of containers under a heading of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], _OF_CONTAINERS: []}
+        for parameter in self.get_params(ctx):
+            if told := parameter.get_help_record(ctx):
+                sections[_OF_CONTAINERS if parameter.name in _FOR_CONTAINERS else "Options"].append(told)
+        for title, options in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(options)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tritontune", message="tritontune %(version)s")
 def cli() -> None:
@@ -63,7 +80,10 @@ _server_options = _with(
     click.option("--network", metavar="NAME", help="That a container joins."),
     click.option("--user", metavar="USER", help="As whom a container runs.  [default: you]"),
     click.option(
-        "--docker-arg", metavar="NAME=VALUE", multiple=True, help="Any keyword of docker-py's create; VALUE is YAML."
+        "--docker-arg",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="A keyword of docker-py, as nano_cpus=2000000000 (docker run's --cpus); VALUE is YAML; repeatable.",
     ),
 )
 
@@ -108,7 +128,7 @@ _remote_options = _with(
 )
 
 
-@cli.command()
+@cli.command(cls=_WithContainers)
 @click.argument("repository", metavar="MODEL_REPO", required=False)
 @click.option("--model", metavar="NAME", multiple=True, help="Model to tune; repeatable.  [default: every one]")
 @click.option("--slo", metavar="P=TIME", multiple=True, help="Limit that the best must hold, as p99=25ms; repeatable.")
@@ -147,7 +167,7 @@ _remote_options = _with(
 @_load_options
 @click.option("--job", metavar="FILE.yaml", type=click.Path(path_type=Path), help="Job file; options win over it.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where the results go.")
-@click.option("--resume", is_flag=True, help="Go on with what --out holds.")
+@click.option("--resume", is_flag=True, help="Go on with what --out holds; what it was asked for is known there.")
 def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> None:
     """Tune the models of MODEL_REPO, or of the Triton at --url, and leave the best config.pbtxt in --out."""
     from tuner.commands.run import run as command  # noqa: PLC0415 (keeps --help and errors quick)
@@ -155,7 +175,7 @@ def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> 
     command(job, _given(options), out, resume=resume)
 
 
-@cli.command()
+@cli.command(cls=_WithContainers)
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
 @click.option("--model", metavar="NAME", help="Model to measure.  [default: the only one]")
 @click.option("--model-version", metavar="N", help="Its version.  [default: the server's choice]")

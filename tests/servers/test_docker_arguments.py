@@ -202,6 +202,14 @@ class TestParsing:
     @pytest.mark.parametrize(
         ("texts", "complaint"),
         [
+            (
+                ["cpus=2"],
+                "'cpus' is what `docker run` calls it; docker-py, whose keywords are wanted here, 'nano_cpus'",
+            ),
+            (["device=/dev/x"], "docker-py, whose keywords are wanted here, 'devices'"),
+            (["volume=/a:/b"], "volume: use --mount"),
+            (["memory=4g"], "memory: use --memory"),
+            (["rm=true"], "rm: tritontune removes its containers itself"),
             (["cpuset_cpu=0"], "is no keyword of docker-py's containers.create; did you mean 'cpuset_cpus'?"),
             (["shm_size=1g"], "shm_size: use --shm-size"),
             (["network-mode=host"], "network_mode: use --network"),
