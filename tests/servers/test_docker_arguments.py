@@ -204,9 +204,9 @@ class TestParsing:
         [
             (
                 ["cpus=2"],
-                "'cpus' is what `docker run` calls it; docker-py, whose keywords are wanted here, 'nano_cpus'",
+                "'cpus' is `docker run`'s word; docker-py's, which is wanted here, is 'nano_cpus'",
             ),
-            (["device=/dev/x"], "docker-py, whose keywords are wanted here, 'devices'"),
+            (["device=/dev/x"], "docker-py's, which is wanted here, is 'devices'"),
             (["volume=/a:/b"], "volume: use --mount"),
             (["memory=4g"], "memory: use --memory"),
             (["rm=true"], "rm: tritontune removes its containers itself"),

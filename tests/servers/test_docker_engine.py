@@ -74,10 +74,16 @@ def test_a_socket_that_is_not_for_us(path: Path, monkeypatch: pytest.MonkeyPatch
     assert_problem(f"this user may not use the Docker engine: {path} is for root")
 
 
-@pytest.mark.parametrize("host", ["nonsense://x", "ssh://someone@elsewhere"])
-def test_an_address_that_leads_nowhere(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("host", "complaint"),
+    [
+        ("nonsense://x", "the Docker engine cannot be used: "),
+        ("ssh://someone@elsewhere", "the Docker engine is reached by ssh://, which needs more: pip install"),
+    ],
+)
+def test_an_address_that_leads_nowhere(host: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
-    assert_problem("the Docker engine cannot be used: ")
+    assert_problem(complaint)
 
 
 def test_what_ssh_needs_is_named_as_ours() -> None:

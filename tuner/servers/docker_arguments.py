@@ -143,7 +143,7 @@ def parse_docker_args(value: Any) -> dict[str, Any]:
             raise ValueError(f"{name}: {_INSTEAD[name]}")
         if name not in _FLAGS and name in _KEYWORDS:
             raise ValueError(
-                f"{name!r} is what `docker run` calls it; docker-py, whose keywords are wanted here, {_KEYWORDS[name]!r}"
+                f"{name!r} is `docker run`'s word; docker-py's, which is wanted here, is {_KEYWORDS[name]!r}"
             )
         if name not in _FLAGS:
             raise ValueError(f"{name!r} is no keyword of docker-py's containers.create{_nearest(name)}")
