@@ -82,6 +82,7 @@ def test_what_was_verified_and_certified_is_told(run: RunFolder, verified: Study
     assert best["gain"]["throughput"]["value"] == pytest.approx(
         (390 * 391 * 392 / (100 * 101 * 102)) ** (1 / 3), rel=1e-3
     )
+    assert best["gain"]["pairs"] == 3
     rate = best["certified_rate"]
     assert (rate["request_rate"], rate["requests"], rate["latency_ms"]["p99"]["value"]) == (350, 500, 22)
     assert best["not_certified"] is None

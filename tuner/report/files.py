@@ -61,7 +61,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
         and {
             **_front_point(best),
             "config": BEST_CONFIG,
-            "gain": {"throughput": gain and interval_json(gain)},
+            "gain": {"throughput": gain and interval_json(gain), "pairs": recommendation.pairs},
             "fields": [_effect_json(effect, study.identity.slo) for effect in field_effects(study, best)],
             "slo_certain": None if not recommendation.slo.root else is_certain(best, recommendation.slo),
             **_certified_json(study.certified),
