@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from tuner.servers.remote import RemoteLauncher
 from tuner.servers.served import served_repository
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
 from tuner.space.spec import load_space
+from tuner.stored_job import store_job
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def tune(
                 raise JobError(f"--max-gpu-memory: memory of GPUs cannot be measured here: {gpus.problem}")
             if count := launcher.remove_leftovers():
                 progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
+            store_job(job, out.job)
             staged = stage(repository, out.work / "repository")
             shop = Workshop(job, out, spec, launcher.machine, launcher, gpus, staged, progress)
             return _tune_models(shop, models)
@@ -171,17 +174,17 @@ def _tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
     except KeyboardInterrupt:
         if study.trials:
             _outcome(shop, study, "interrupted")
-        raise InterruptedRunError(
-            f"interrupted; go on with the same options and --resume --out {shop.out.path}"
-        ) from None
+        raise InterruptedRunError(f"interrupted; go on with: tritontune run --resume --out {shop.out.path}") from None
     except TuningError as error:
         if not study.trials:
             raise
         _outcome(shop, study, "cut short")
-        raise TuningError(
-            f"{error}; go on with the same options and --resume --out {shop.out.path}, when that is mended"
-        ) from error
+        raise TuningError(f"{error}; when that is mended, {_go_on(shop)}") from error
     return _outcome(shop, study, ended)
+
+
+def _go_on(shop: Workshop) -> str:
+    return f"go on with: tritontune run --resume --out {shlex.quote(str(shop.out.path))}"
 
 
 def _outcome(shop: Workshop, study: Study, ended: str) -> ModelOutcome:

@@ -1,11 +1,16 @@
-"""Puts a config.pbtxt where the user's own is: the one place from which the user's repository is written to."""
+"""Puts files where people deploy from, whole or not at all.
+
+`replace_config` is the one place from which the user's repository is written to.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,6 +62,21 @@ def replace_config(path: Path, new_text: str, *, expected_sha256: str | None) ->
         raise ConfigError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one move, so that nobody ever meets half of it; folders on the way are made.
+
+    What was there goes; through a symbolic link, the file that it leads to is replaced, and its mode stays.
+
+    Raises:
+        OSError: it cannot be written. Nothing has changed then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = path.resolve()
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _move_in(target, text.encode(), _Before.of(target))
+
+
 @dataclass(frozen=True)
 class _Before:
     """A file as it was."""
@@ -82,13 +102,20 @@ def _replace(target: Path, content: bytes, before: _Before | None) -> Path | Non
             backup = _free(target.with_name(f"{target.name}.bak-{stamp}"))
             undo.callback(backup.unlink, missing_ok=True)
             _write(backup, before.content, before)
-        new = target.with_name(f".{target.name}.{stamp}-{os.getpid()}")
+        _move_in(target, content, before)
+        undo.pop_all()
+    return backup
+
+
+def _move_in(target: Path, content: bytes, before: _Before | None) -> None:
+    """Write beside the target, to the disk, and then take its place."""
+    new = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    with contextlib.ExitStack() as undo:
         undo.callback(new.unlink, missing_ok=True)
         _write(new, content, before)
         new.replace(target)
         undo.pop_all()
     _sync(target.parent)
-    return backup
 
 
 def _free(path: Path) -> Path:

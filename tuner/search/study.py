@@ -17,6 +17,7 @@ from tuner.measure.record import Record
 from tuner.models.config import ModelConfig
 from tuner.search.certified import CertifiedRate
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
+from tuner.search.not_chosen import NotChosen, not_chosen
 from tuner.search.objectives import DIRECTIONS, as_optuna_trial
 from tuner.search.quiet import quiet_optuna
 from tuner.search.recommend import Recommendation, recommend
@@ -166,7 +167,16 @@ class Study:
     @property
     def recommendation(self) -> Recommendation:
         """What the study says now, for its own SLO."""
-        return recommend(self.trials, self.identity.slo, self.verified, self.identity.max_gpu_memory)
+        return self.recommendation_for(self.identity.slo)
+
+    def recommendation_for(self, slo: SLO) -> Recommendation:
+        """What the study says now, for any SLO: the one place where stored trials become a recommendation."""
+        return recommend(self.trials, slo, self.verified, self.identity.max_gpu_memory)
+
+    @property
+    def not_chosen(self) -> tuple[NotChosen, ...]:
+        """What looked better than what it recommends for its own SLO, and why that is not the best."""
+        return not_chosen(self.trials, self.verified, self.recommendation, self.identity.max_gpu_memory)
 
     @property
     def space(self) -> SearchSpace:
