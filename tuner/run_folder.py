@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / "study.db"
 
     @property
+    def report(self) -> Path:
+        """The page for people, of all models."""
+        return self.path / "report.html"
+
+    @property
     def work(self) -> Path:
         """What only lives as long as the run: staged repositories and the like."""
         return self.path / ".work"
