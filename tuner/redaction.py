@@ -7,8 +7,12 @@ import re
 HIDDEN = "***"
 
 # `--http-restricted-api=inference:admin-key=SECRET`, `password=SECRET`, `"token": "SECRET"`.
-_NAMES = r"pass(?:word|wd|phrase)?|secret|token|credential|api[-_]?key|access[-_]?key|private[-_]?key|auth|bearer|restricted"
-_NAMED = re.compile(rf"(?P<name>[\w.-]*(?:{_NAMES})[\w.-]*[\"']?\s*[=:]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;}}]+)", re.IGNORECASE)
+_NAMES = (
+    r"pass(?:word|wd|phrase)?|secret|token|credential|api[-_]?key|access[-_]?key|private[-_]?key|auth|bearer|restricted"
+)
+_NAMED = re.compile(
+    rf"(?P<name>[\w.-]*(?:{_NAMES})[\w.-]*[\"']?\s*[=:]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;}}]+)", re.IGNORECASE
+)
 _USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 

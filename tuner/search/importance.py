@@ -33,13 +33,13 @@ class Importances:
 
 
 def importances(study: Study) -> Importances:
-    """The importance of each parameter that varied for the throughput within the SLO, by the trials that did not fail."""
-    told = [
-        trial for result, trial in zip(study.trials, study.told(), strict=False) if result.failure is None
-    ]
+    """How important each parameter that varied is for the throughput within the SLO, by the trials that ran."""
+    told = [trial for result, trial in zip(study.trials, study.told(), strict=False) if result.failure is None]
     count = len(told)
     if count < FEWEST_TRIALS:
-        return Importances(trials=count, reason=f"it takes {FEWEST_TRIALS} trials that did not fail, and there are {count}")
+        return Importances(
+            trials=count, reason=f"it takes {FEWEST_TRIALS} trials that did not fail, and there are {count}"
+        )
     varied = [name for name in told[0].params if len({trial.params[name] for trial in told}) > 1]
     if not varied or len({trial.values[0] for trial in told}) == 1:
         return Importances(trials=count, reason="all trials are equal in their parameters, or in what they reach")

@@ -49,7 +49,9 @@ def _copy(database: Path, copy: Path) -> None:
 
 def _back_up(database: Path, copy: Path, mode: str = "ro") -> None:
     with (
-        closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode={mode}", uri=True, timeout=_PATIENCE_S)) as source,
+        closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode={mode}", uri=True, timeout=_PATIENCE_S)
+        ) as source,
         closing(sqlite3.connect(copy)) as target,
     ):
         source.backup(target)

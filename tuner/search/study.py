@@ -117,8 +117,8 @@ class Study:
     def models(cls, database: Path) -> tuple[str, ...]:
         """The models that have a study in the database; one that is just being begun has none yet."""
         with quiet_optuna():
-            summaries = optuna.get_all_study_summaries(_storage(database), include_best_trial=False)
-        return tuple(sorted(each.study_name for each in summaries if _IDENTITY in each.user_attrs))
+            studies = _storage(database).get_all_studies()
+        return tuple(sorted(each.study_name for each in studies if _IDENTITY in each.user_attrs))
 
     @classmethod
     def load(cls, database: Path, model: str) -> Study:

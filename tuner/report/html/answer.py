@@ -10,6 +10,7 @@ from typing import Literal
 from tuner.quantities import format_duration
 from tuner.report.files import config_diff
 from tuner.report.html.diff_lines import DiffLine, diff_lines
+from tuner.report.html.symbols import TIMES, in_symbols
 from tuner.report.why import effect_in_words, why_in_words
 from tuner.report.words import certified_in_words, point_in_words, rate, what_is_asked, what_is_missed
 from tuner.run_folder import RunFolder
@@ -17,7 +18,6 @@ from tuner.search.effects import field_effects
 from tuner.search.front import TrialPoint
 from tuner.search.recommend import Recommendation, is_certain
 from tuner.search.study import Study
-from tuner.slo import SLO
 
 Tone = Literal["good", "unsure", "bad"]
 
@@ -45,7 +45,7 @@ class Answer:
 
     Attributes:
         tone: How good it is.
-        headline: In a few characters: `4.48×`.
+        headline: In a few characters: `4.48x`.
         told: What the headline is, in a sentence.
         facts: What it rests on.
         diff: Of the best config against the user's; none: nothing is to be changed.
@@ -68,8 +68,8 @@ def answer(run: RunFolder, study: Study, found: Recommendation) -> Answer:
         why = f": {study.ended}" if study.ended else ""
         return Answer("bad", "Nothing yet", f"No trial of this model has ended{why}.", ())
     if found.best is None:
-        told = f"No candidate of {len(study.trials)} {what_is_asked(found.slo)}."
-        return Answer("bad", "None", told, tuple(_facts(study, found)))
+        told = in_symbols(f"none of {len(study.trials)} trials {what_is_asked(found.slo)}")
+        return Answer("bad", "No config", told, tuple(_facts(study, found)))
     best, facts = found.best, tuple(_facts(study, found))
     effects = tuple(effect_in_words(effect, found.slo.percentile) for effect in field_effects(study, best))
     diff = diff_lines(config_diff(study, best))
@@ -82,13 +82,13 @@ def answer(run: RunFolder, study: Study, found: Recommendation) -> Answer:
 def _gain(found: Recommendation, best: TrialPoint) -> tuple[Tone, str, str]:
     gain = found.gain
     if gain is None:
-        told = f"inferences/s, where the baseline {what_is_missed(found.slo)} at every load that was measured"
+        told = in_symbols(f"inferences/s, where the baseline {what_is_missed(found.slo)} at every load")
         return "good", rate(best.point.throughput.value), told
     within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}"
     if gain.low <= 1 <= gain.high:
         told = f"the baseline's throughput, but that may be noise: {within}"
-        return "unsure", f"{gain.value:.2f}×", told
-    return "good", f"{gain.value:.2f}×", f"the baseline's throughput; {within}"
+        return "unsure", f"{gain.value:.2f}{TIMES}", told
+    return "good", f"{gain.value:.2f}{TIMES}", f"the baseline's throughput; {within}"
 
 
 def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
@@ -97,26 +97,28 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
     if best:
         yield Fact(f"Best, trial {best.trial.number}", point_in_words(best.point, slo.percentile), why_in_words(best))
     if baseline is None:
-        yield Fact("Baseline", f"{what_is_missed(slo)} at every load that was measured")
+        yield Fact("Baseline", in_symbols(f"{what_is_missed(slo)} at every load that was measured"))
     elif best is None or baseline.trial.number != best.trial.number:
         failure = baseline.trial.failure
         note = f"failed at another load: {failure.cause.value}" if failure else why_in_words(baseline)
         yield Fact("Baseline, trial 0", point_in_words(baseline.point, slo.percentile), note)
     if certified := study.certified:
         tone: Tone = "good" if certified.point else "unsure"
-        yield Fact("Rate", certified_in_words(certified, slo), tone=tone)
+        yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
     elif best:
         yield Fact("Rate", "not certified: nobody tried", tone="unsure")
     measured = sum(len(trial.curve) for trial in study.trials)
     took = format_duration(max(study.took_s, 1e-3))
-    yield Fact("Measured", f"{len(study.trials)} trials, {measured} operating points, {study.launches} launches in {took}")
+    yield Fact(
+        "Measured", f"{len(study.trials)} trials, {measured} operating points, {study.launches} launches in {took}"
+    )
 
 
 def _slo_fact(study: Study, found: Recommendation) -> Fact:
     slo, best = found.slo, found.best
     if not slo.root:
         return Fact("SLO", "none was asked for", "" if best is None else _how_verified(study, best))
-    asked = slo_in_symbols(slo)
+    asked = in_symbols(str(slo))
     if best is None:
         return Fact("SLO", f"{asked}: no candidate holds it", tone="bad")
     how = _how_verified(study, best)
@@ -134,11 +136,6 @@ def _how_verified(study: Study, best: TrialPoint) -> str:
         return "the best of many single measurements, which is likely too good"
     launches = "launch" if len(rounds) == 1 else "launches"
     return f"measured again on {len(rounds)} {launches} of its own, {best.point.requests:,} requests"
-
-
-def slo_in_symbols(slo: SLO) -> str:
-    """As a page can write it: `p99 ≤ 25 ms`."""
-    return str(slo).replace("<=", "≤")
 
 
 def _deploy(run: RunFolder, study: Study) -> str:

@@ -88,7 +88,7 @@ def memory_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot 
     return Plot(
         "memory",
         "GPU memory and throughput",
-        alt=f"Scatter plot of throughput against GPU memory of {len(told)} operating points; the most is {most:.3g} GiB.",
+        alt=f"Scatter plot of throughput against GPU memory of {len(told)} operating points; at most {most:.3g} GiB.",
         note="What the server took of the GPU of which it took most.",
         traces=[_dots(name, colour, rows, found) for name, colour, rows in groups if rows],
         layout={"xaxis": axis("GPU memory, GiB", log=False), "yaxis": axis("inferences/s")},

@@ -48,7 +48,7 @@ def _throughput(each: TrialPoint) -> float:
     return each.point.throughput.value
 
 
-def _plot(
+def _plot(  # noqa: PLR0917 (it is called just above)
     key: str,
     title: str,
     unit: str,

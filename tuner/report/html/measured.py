@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tuner.quantities import format_duration, format_size
 from tuner.redaction import without_secrets
-from tuner.report.html.answer import slo_in_symbols
+from tuner.report.html.symbols import in_symbols
 from tuner.search.provenance import Provenance
 from tuner.search.study import Study
 from tuner.space.spec import SpaceSpec
@@ -41,7 +41,7 @@ def _what(study: Study) -> Iterator[Detail]:
     asked = study.identity
     yield Detail("Model", f"{asked.model}, of {without_secrets(asked.repository)}")
     yield Detail("Fingerprint of its files", asked.files, code=True)
-    yield Detail("SLO", slo_in_symbols(asked.slo))
+    yield Detail("SLO", in_symbols(str(asked.slo)))
     if asked.max_gpu_memory is not None:
         yield Detail("Limit on GPU memory", format_size(asked.max_gpu_memory))
     yield Detail("Load", f"closed loop of rising concurrency; {_requests(study)}")
@@ -99,4 +99,6 @@ def _trust(study: Study) -> Iterator[Detail]:
     wander = [point.machine_speed.wander for point in points if point.machine_speed]
     if wander:
         middle = sorted(wander)[len(wander) // 2]
-        yield Detail("The machine's own speed", f"wandered by {middle:.1%} (median over the points); intervals allow for it")
+        yield Detail(
+            "The machine's own speed", f"wandered by {middle:.1%} (median over the points); intervals allow for it"
+        )

@@ -15,7 +15,7 @@ from tuner.report.html.plots import Plot
 from tuner.report.html.search_plots import importance_plot, progress_plot
 from tuner.report.html.trials_table import TrialsTable, trials_table
 from tuner.run_folder import RunFolder
-from tuner.search.recommend import Recommendation, recommend
+from tuner.search.recommend import recommend
 from tuner.search.study import Study
 
 

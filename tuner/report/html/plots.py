@@ -51,13 +51,18 @@ class Plot:
         return {"traces": list(self.traces), "layout": dict(self.layout)}
 
 
-def axis(title: str, values: Iterable[float] = (), *, log: bool | None = None, **more: Any) -> dict[str, Any]:
+def axis(title: str, values: Iterable[float] = (), *, log: bool | None = None) -> dict[str, Any]:
     """An axis, logarithmic where `log` says so, or else where the values span more than a decade."""
     told = [value for value in values if value > 0]
-    long = bool(told) and max(told) / min(told) > _LONG
-    if long if log is None else log:
-        return {"title": {"text": f"{title}, log scale"}, "type": "log", "dtick": "D2" if _decades(told) < 3 else 1, **more}
-    return {"title": {"text": title}, "rangemode": "tozero", **more}
+    if not told or not (max(told) / min(told) > _LONG if log is None else log):
+        return {"title": {"text": title}, "rangemode": "tozero"}
+    ticks = _ticks(min(told), max(told))
+    return {
+        "title": {"text": f"{title} (log)"},
+        "type": "log",
+        "tickvals": ticks,
+        "ticktext": [f"{t:,g}" for t in ticks],
+    }
 
 
 def doubling_axis(title: str, levels: Iterable[float]) -> dict[str, Any]:
@@ -66,7 +71,12 @@ def doubling_axis(title: str, levels: Iterable[float]) -> dict[str, Any]:
     low, high = (told[0], told[-1]) if told else (1.0, 1.0)
     ticks = [2**power for power in range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)]
     step = max(1, math.ceil(len(ticks) / 9))
-    return {"title": {"text": title}, "type": "log", "tickvals": ticks[::step], "ticktext": [f"{tick:g}" for tick in ticks[::step]]}
+    return {
+        "title": {"text": title},
+        "type": "log",
+        "tickvals": ticks[::step],
+        "ticktext": [f"{tick:g}" for tick in ticks[::step]],
+    }
 
 
 def series(index: int) -> dict[str, Any]:
@@ -95,5 +105,8 @@ def range_in_words(low: float, high: float, number: Any) -> str:
     return f"{number(low)} to {number(high)}" if math.isfinite(high) else f"{number(low)} and more"
 
 
-def _decades(values: Sequence[float]) -> float:
-    return math.log10(max(values) / min(values)) if values else 0.0
+def _ticks(low: float, high: float) -> list[float]:
+    """Of a logarithmic axis, with numbers at 1, 2 and 5 where there is room for them, else at powers of ten."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(powers) <= 4 else (1,)
+    return [float(f"{step}e{power}") for power in powers for step in steps]

@@ -8,6 +8,7 @@ from itertools import accumulate
 from tuner.quantities import format_duration
 from tuner.report.html.candidates import Candidate
 from tuner.report.html.plots import FRONT, Plot, axis, escape, hover
+from tuner.report.html.symbols import TIMES
 from tuner.search.importance import importances
 from tuner.search.study import Study
 
@@ -20,7 +21,9 @@ def progress_plot(study: Study, candidates: Sequence[Candidate]) -> Plot:
     ends = list(accumulate(0.0 if each.trial.imported else each.trial.wall_s for each in candidates))
     unit, seconds = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if ends[-1] > 2 * s or s == 1)
     told = list(zip(candidates, ends, areas, strict=False))
-    final = told[-1][2]
+    final = told[-1][2] if told else 0.0
+    if not final:
+        return Plot("progress", title, missing="no point lies within the SLO yet, so the front dominates nothing")
     return Plot(
         "progress",
         title,
@@ -29,8 +32,8 @@ def progress_plot(study: Study, candidates: Sequence[Candidate]) -> Plot:
             f"in {format_duration(max(ends[-1], 1e-3))}; the last value is {final:,.4g}."
         ),
         note=(
-            "Hypervolume: the area that the front dominates, up to the SLO's latency. It grows with each candidate that "
-            "serves more, or sooner."
+            "Hypervolume: the area that the front dominates, up to the SLO's latency. "
+            "It grows with each candidate that serves more, or sooner."
         ),
         traces=[
             {
@@ -40,7 +43,12 @@ def progress_plot(study: Study, candidates: Sequence[Candidate]) -> Plot:
                 "x": [end / seconds for _, end, _ in told],
                 "y": [area for _, _, area in told],
                 "text": [
-                    hover(f"trial {c.number}", c.words, f"after {format_duration(max(end, 1e-3))}", f"hypervolume {area:,.4g}")
+                    hover(
+                        f"trial {c.number}",
+                        c.words,
+                        f"after {format_duration(max(end, 1e-3))}",
+                        f"hypervolume {area:,.4g}",
+                    )
                     for c, end, area in told
                 ],
                 "customdata": [c.number for c, _, _ in told],
@@ -51,7 +59,7 @@ def progress_plot(study: Study, candidates: Sequence[Candidate]) -> Plot:
         ],
         layout={
             "xaxis": axis(f"time of trials, {unit}", log=False),
-            "yaxis": axis("inferences/s × ms"),
+            "yaxis": axis(f"inferences/s {TIMES} ms"),
             "showlegend": False,
         },
     )
@@ -62,12 +70,12 @@ def importance_plot(study: Study) -> Plot:
     title, found = "What matters", importances(study)
     if found.reason:
         return Plot("importance", title, missing=f"the importance of parameters is not known: {found.reason}")
-    shares = dict(reversed(found.shares.items()))  # Plotly counts from below.
+    shares = dict(reversed(list(found.shares.items())))  # Plotly counts from below.
     most = next(iter(found.shares))
     return Plot(
         "importance",
         title,
-        alt=f"Bars of the importance of {len(shares)} parameters; most important is {most} with {found.shares[most]:.0%}.",
+        alt=f"Bars of the importance of {len(shares)} parameters; the first is {most} with {found.shares[most]:.0%}.",
         note=(
             f"Importance of each parameter for the throughput within the SLO, over {found.trials} trials (PED-ANOVA)."
         ),

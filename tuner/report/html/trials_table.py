@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tuner.measure.points import OperatingPoint
 from tuner.quantities import format_duration, format_number, format_size
 from tuner.report.html.candidates import Candidate
 from tuner.report.words import rate
@@ -60,17 +61,16 @@ class TrialsTable:
 def trials_table(candidates: Sequence[Candidate], found: Recommendation) -> TrialsTable:
     """The table of some trials; columns in which there would be nothing are left out."""
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate.trial.parameters))
+    percentile = found.slo.percentile
+    points = [c.shown.point if c.shown else None for c in candidates]
     columns = [
         ("outcome", [Cell(c.outcome, c.outcome.lower(), number=False) for c in candidates]),
-        ("inferences/s", [_number(c.shown and c.shown.point.throughput.value, rate) for c in candidates]),
-        (
-            f"{found.slo.percentile}, ms",
-            [_number(c.shown and c.shown.latency_ms(found.slo.percentile)) for c in candidates],
-        ),
-        ("at load", [_load(c) for c in candidates]),
-        ("mean batch", [_number(c.shown and c.shown.point.average_batch_size, lambda b: f"{b:.1f}") for c in candidates]),
+        ("inferences/s", [_number(p.throughput.value if p else None, rate) for p in points]),
+        (f"{percentile}, ms", [_number(p.latency_ms[percentile].value if p else None) for p in points]),
+        ("at load", [_load(p) for p in points]),
+        ("mean batch", [_number(p.average_batch_size if p else None, "{:.1f}".format) for p in points]),
         *((name, [_value(c.trial.parameters.get(name)) for c in candidates]) for name in names),
-        ("GPU memory", [_number(_memory(c), format_size) for c in candidates]),
+        ("GPU memory", [_memory(c) for c in candidates]),
         ("launch", [_number(c.trial.launch_s, format_duration) for c in candidates]),
         ("took", [_number(c.trial.wall_s, format_duration) for c in candidates]),
     ]
@@ -81,19 +81,17 @@ def trials_table(candidates: Sequence[Candidate], found: Recommendation) -> Tria
     return TrialsTable(tuple((title, _is_number(cells)) for title, cells in kept), tuple(rows))
 
 
-def _number(value: float | None, form=format_number) -> Cell:  # type: ignore[no-untyped-def]
+def _number(value: float | None, form: Callable[[float], str] = format_number) -> Cell:
     return Cell("", None) if value is None else Cell(form(value), float(value))
 
 
-def _load(candidate: Candidate) -> Cell:
-    if candidate.shown is None:
-        return Cell("", None)
-    load = candidate.shown.point.load
-    return Cell(str(load).removeprefix("concurrency "), load.level)
+def _load(point: OperatingPoint | None) -> Cell:
+    return Cell(str(point.load).removeprefix("concurrency "), point.load.level) if point else Cell("", None)
 
 
-def _memory(candidate: Candidate) -> float | None:
-    return candidate.trial.gpu_memory and candidate.trial.gpu_memory.peak_bytes
+def _memory(candidate: Candidate) -> Cell:
+    memory = candidate.trial.gpu_memory
+    return _number(memory.peak_bytes, format_size) if memory else Cell("", None)
 
 
 def _value(value: LadderValue | None) -> Cell:
@@ -118,8 +116,3 @@ def _is_numeric(text: str) -> bool:
 
 def _is_number(cells: Sequence[Cell]) -> bool:
     return all(cell.number for cell in cells)
-
-
-def failures(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
-    """The candidates that failed, for the table of why."""
-    yield from (candidate for candidate in candidates if candidate.trial.failure)

@@ -1,0 +1,10 @@
+"""Words that are also for plain terminals, as a page can write them."""
+
+from __future__ import annotations
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def in_symbols(text: str) -> str:
+    """With the signs of print: `p99 ≤ 25 ms`."""
+    return text.replace("<=", "≤").replace(">=", "≥")
