@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +14,10 @@ from tuner.errors import JobError
 
 # A run writes for some milliseconds at a time; on a slow disk somewhat longer.
 _PATIENCE_S = 30.0
+_LOOK_EVERY_S = 0.5
+# SQLite's codes for a database that somebody writes to: Python has names for them from 3.11 on.
+_BUSY, _LOCKED = 5, 6
+_HELD = {_BUSY, _LOCKED}
 
 
 @contextmanager
@@ -48,10 +53,14 @@ def _copy(database: Path, copy: Path) -> None:
 
 
 def _back_up(database: Path, copy: Path, mode: str = "ro") -> None:
+    uri, gives_up = f"{database.absolute().as_uri()}?mode={mode}", time.monotonic() + _PATIENCE_S
+
+    def look(status: int, _remaining: int, _total: int) -> None:
+        if status in _HELD and time.monotonic() > gives_up:
+            raise TimeoutError("another process has held it for too long")
+
     with (
-        closing(
-            sqlite3.connect(f"{database.absolute().as_uri()}?mode={mode}", uri=True, timeout=_PATIENCE_S)
-        ) as source,
+        closing(sqlite3.connect(uri, uri=True, timeout=_LOOK_EVERY_S)) as source,
         closing(sqlite3.connect(copy)) as target,
     ):
-        source.backup(target)
+        source.backup(target, progress=look)

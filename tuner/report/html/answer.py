@@ -81,14 +81,15 @@ def answer(run: RunFolder, study: Study, found: Recommendation) -> Answer:
 
 def _gain(found: Recommendation, best: TrialPoint) -> tuple[Tone, str, str]:
     gain = found.gain
+    tone: Tone = "good" if best.verified else "unsure"
     if gain is None:
         told = in_symbols(f"inferences/s, where the baseline {what_is_missed(found.slo)} at every load")
-        return "good", rate(best.point.throughput.value), told
+        return tone, rate(best.point.throughput.value), told
     within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}"
     if gain.low <= 1 <= gain.high:
         told = f"the baseline's throughput, but that may be noise: {within}"
         return "unsure", f"{gain.value:.2f}{TIMES}", told
-    return "good", f"{gain.value:.2f}{TIMES}", f"the baseline's throughput; {within}"
+    return tone, f"{gain.value:.2f}{TIMES}", f"the baseline's throughput; {within}"
 
 
 def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
@@ -110,7 +111,7 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
     measured = sum(len(trial.curve) for trial in study.trials)
     took = format_duration(max(study.took_s, 1e-3))
     yield Fact(
-        "Measured", f"{len(study.trials)} trials, {measured} operating points, {study.launches} launches in {took}"
+        "Measured", f"{len(study.trials):,} trials, {measured:,} operating points, {study.launches:,} launches in {took}"
     )
 
 

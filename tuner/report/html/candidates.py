@@ -12,9 +12,7 @@ from tuner.models.config import ModelConfig
 from tuner.models.diff import unified_diff
 from tuner.quantities import format_size
 from tuner.report.html.diff_lines import DiffLine, diff_lines
-from tuner.report.html.symbols import in_symbols
 from tuner.report.points_json import short
-from tuner.report.words import what_is_missed
 from tuner.search.front import TrialPoint, excess_memory, points_of
 from tuner.search.recommend import Recommendation, best_point
 from tuner.search.study import Study
@@ -96,11 +94,13 @@ def _outcome(study: Study, found: Recommendation, trial: TrialResult, *, holds: 
         return "failed", trial.failure.cause.value.replace("_", " ")
     if trial.gpu_memory and excess_memory(trial, study.identity.max_gpu_memory) > 0:
         return "failed", f"took {format_size(trial.gpu_memory.peak_bytes)} of GPU memory"
+    asked = bool(found.slo.root)
     if not holds:
-        return "breaks", in_symbols(what_is_missed(found.slo)) if trial.curve else "nothing was measured"
+        missed = "breaks the SLO" if asked else "fails some requests"
+        return "breaks", missed if trial.curve else "nothing was measured"
     if found.best and found.best.trial.number == trial.number:
         return "holds", "best"
-    return "holds", in_symbols(f"holds {found.slo}") if found.slo.root else "answers every request"
+    return "holds", "holds the SLO" if asked else "answers all"
 
 
 def _point_data(each: TrialPoint) -> dict[str, Any]:

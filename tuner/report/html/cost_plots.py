@@ -21,10 +21,10 @@ _PARTS = (
 )
 
 
-def time_plot(found: Recommendation) -> Plot:
-    """The mean request of the baseline and of the best, part by part."""
+def time_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
+    """The mean request of the baseline and of the best, part by part; of a baseline that breaks the SLO, too."""
     title = "Where a request's time goes"
-    named = {"baseline": found.baseline, "best": found.best}
+    named = {"baseline": found.baseline or (candidates[0].shown if candidates else None), "best": found.best}
     if found.best and found.best == found.baseline:
         named = {"baseline, best": found.best}
     parts = {

@@ -28,13 +28,13 @@ def front_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
     traces = [
         _curves("candidates", others, found, OTHERS, words),
         _curves("baseline", [c for c in candidates if not c.number and c.points], found, BASELINE, words),
-        _front(found, words),
-        _best(found, words),
         {
             **_empty(SELECTED_TRACE, "lines+markers", FRONT),
             "line": {"color": "@text", "width": 2.5},
             "marker": {"color": "@text", "size": 9, "symbol": "circle-open", "line": {"width": 2, "color": "@text"}},
         },
+        _front(found, words),
+        _best(found, words),
         _failing(candidates, found, words),
     ]
     limit = dict(found.slo.limits).get(percentile)
@@ -170,10 +170,10 @@ def _limit_line(limit_ms: float, found: Recommendation, *, log: bool) -> dict[st
     shape = {"type": "line", "x0": limit_ms, "x1": limit_ms, "yref": "paper", "y0": 0, "y1": 1, "line": line}
     label = {
         "x": math.log10(limit_ms) if log else limit_ms,
-        "y": 1,
+        "y": 0.02,
         "yref": "paper",
         "xanchor": "right",
-        "yanchor": "top",
+        "yanchor": "bottom",
         "text": f"SLO {found.slo.percentile} ≤ {limit_ms:g} ms",
         "textangle": -90,
         "showarrow": False,

@@ -90,7 +90,7 @@ def model_view(run: RunFolder, study: Study) -> ModelView:
         answer=answer(run, study, found),
         front=front_plot(every, found),
         load=load_plots(every, found),
-        time=time_plot(found),
+        time=time_plot(every, found),
         search=(progress_plot(study, every), importance_plot(study)),
         memory=memory_plot(every, found),
         candidates=every,

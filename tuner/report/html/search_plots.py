@@ -8,7 +8,7 @@ from itertools import accumulate
 from tuner.quantities import format_duration
 from tuner.report.html.candidates import Candidate
 from tuner.report.html.plots import FRONT, Plot, axis, escape, hover
-from tuner.report.html.symbols import TIMES
+from tuner.report.html.symbols import TIMES, short_name
 from tuner.search.importance import importances
 from tuner.search.study import Study
 
@@ -85,7 +85,7 @@ def importance_plot(study: Study) -> Plot:
                 "name": "importance",
                 "orientation": "h",
                 "x": list(shares.values()),
-                "y": [escape(name) for name in shares],
+                "y": [escape(short_name(name)) for name in shares],
                 "text": [f"{share:.0%}" for share in shares.values()],
                 "textposition": "auto",
                 "hoverinfo": "skip",

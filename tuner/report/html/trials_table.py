@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tuner.measure.points import OperatingPoint
 from tuner.quantities import format_duration, format_number, format_size
 from tuner.report.html.candidates import Candidate
+from tuner.report.html.symbols import short_name
 from tuner.report.words import rate
 from tuner.search.recommend import Recommendation
 from tuner.space.spec import OFF, ON, LadderValue
@@ -69,7 +70,7 @@ def trials_table(candidates: Sequence[Candidate], found: Recommendation) -> Tria
         (f"{percentile}, ms", [_number(p.latency_ms[percentile].value if p else None) for p in points]),
         ("at load", [_load(p) for p in points]),
         ("mean batch", [_number(p.average_batch_size if p else None, "{:.1f}".format) for p in points]),
-        *((name, [_value(c.trial.parameters.get(name)) for c in candidates]) for name in names),
+        *((short_name(name), [_value(c.trial.parameters.get(name)) for c in candidates]) for name in names),
         ("GPU memory", [_memory(c) for c in candidates]),
         ("launch", [_number(c.trial.launch_s, format_duration) for c in candidates]),
         ("took", [_number(c.trial.wall_s, format_duration) for c in candidates]),
