@@ -108,11 +108,9 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
         yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
     elif best:
         yield Fact("Rate", "not certified: nobody tried", tone="unsure")
-    measured = sum(len(trial.curve) for trial in study.trials)
+    trials, points = len(study.trials), sum(len(trial.curve) for trial in study.trials)
     took = format_duration(max(study.took_s, 1e-3))
-    yield Fact(
-        "Measured", f"{len(study.trials):,} trials, {measured:,} operating points, {study.launches:,} launches in {took}"
-    )
+    yield Fact("Measured", f"{trials:,} trials, {points:,} operating points, {study.launches:,} launches in {took}")
 
 
 def _slo_fact(study: Study, found: Recommendation) -> Fact:

@@ -9,6 +9,7 @@ from typing import Any
 from tuner.measure.points import OperatingPoint
 from tuner.report.html.candidates import Candidate, doubts_of
 from tuner.report.html.plots import BASELINE, BEST, FRONT, LIMIT, OTHERS, Plot, Trace, axis, hover, range_in_words
+from tuner.report.points_json import short
 from tuner.report.words import latency, point_in_words, rate
 from tuner.search.front import TrialPoint
 from tuner.search.recommend import Recommendation
@@ -82,8 +83,8 @@ def _curves(
     numbers: list[int] = []
     for candidate in candidates:
         for each in candidate.points:
-            x.append(each.latency_ms(found.slo.percentile))
-            y.append(each.point.throughput.value)
+            x.append(short(each.latency_ms(found.slo.percentile)))
+            y.append(short(each.point.throughput.value))
             texts.append(point_hover(each, found, words[candidate.number]))
         x.append(None)
         y.append(None)
@@ -125,8 +126,8 @@ def _points(
     points: Sequence[TrialPoint], found: Recommendation, words: dict[int, str], *, best: bool = False
 ) -> dict[str, Any]:
     return {
-        "x": [each.latency_ms(found.slo.percentile) for each in points],
-        "y": [each.point.throughput.value for each in points],
+        "x": [short(each.latency_ms(found.slo.percentile)) for each in points],
+        "y": [short(each.point.throughput.value) for each in points],
         "text": [point_hover(each, found, words[each.trial.number], best=best) for each in points],
         "customdata": [each.trial.number for each in points],
     }

@@ -19,13 +19,21 @@
     table.tBodies[0].append(...rows);
   }
 
+  /* Each part between commas must be there, as configs are told of; `count 2` is not to find `count 20`. */
+  function asked(text) {
+    return text.split(",").map((part) => part.trim()).filter(Boolean).map((part) => {
+      const literal = part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+      return new RegExp(/\d$/.test(part) ? `${literal}(?![\\d.])` : literal, "i");
+    });
+  }
+
   function filter(article) {
-    const words = article.querySelector(".filter-text").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const parts = asked(article.querySelector(".filter-text").value);
     const fared = article.querySelector(".filter-fared").value;
     const rows = [...article.querySelectorAll(".trials tbody tr")];
     for (const row of rows) {
-      const text = `${row.textContent} ${row.dataset.words}`.toLowerCase();
-      row.hidden = !(words.every((word) => text.includes(word)) && (!fared || row.dataset.fared === fared));
+      const text = `${row.dataset.words}, ${row.textContent}`;
+      row.hidden = !(parts.every((part) => part.test(text)) && (!fared || row.dataset.fared === fared));
     }
     const shown = rows.filter((row) => !row.hidden).length;
     article.querySelector(".shown").textContent = `${shown} of ${rows.length} trials`;
