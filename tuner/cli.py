@@ -208,6 +208,18 @@ def measure(*, as_json: bool, csv: Path | None, **options: Any) -> None:
 
 @cli.command()
 @click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path), help="Where to.  [default: report.html in RUN_DIR]"
+)
+def report(run_dir: Path, out: Path | None) -> None:
+    """Write the report of RUN_DIR anew, from what it has stored; a run may be at work in it."""
+    from tuner.commands.report import report as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(run_dir, out)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
 @click.option("--model", metavar="NAME", multiple=True, help="Model to export; repeatable.  [default: every one]")
 @click.option("--slo", metavar="P=TIME", multiple=True, help="Pick the best for another limit, from what was measured.")
 @click.option(

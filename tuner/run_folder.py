@@ -48,6 +48,11 @@ class RunFolder:
         return self.path / "job.yaml"
 
     @property
+    def report(self) -> Path:
+        """The page for people, of all models."""
+        return self.path / "report.html"
+
+    @property
     def work(self) -> Path:
         """What only lives as long as the run: staged repositories and the like."""
         return self.path / ".work"

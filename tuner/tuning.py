@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError
+from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError, UsageError
 from tuner.job import TuneJob
 from tuner.load.inputs.input_data import check_input_data
 from tuner.measure.gpu import Gpus
@@ -19,7 +19,9 @@ from tuner.models.tunable import why_not_tunable
 from tuner.nvml import driver_version
 from tuner.options import MADE_UP
 from tuner.progress import ModelOutcome, Progress
+from tuner.provenance import provenance
 from tuner.report.files import write_results
+from tuner.report.html.page import write_report
 from tuner.run_folder import RunFolder
 from tuner.search.study import Identity, Study
 from tuner.servers.choose import choose_launcher
@@ -87,7 +89,10 @@ def tune(
             store_job(job, out.job)
             staged = stage(repository, out.work / "repository")
             shop = Workshop(job, out, spec, launcher.machine, launcher, gpus, staged, progress)
-            return _tune_models(shop, models)
+            try:
+                return _tune_models(shop, models)
+            finally:
+                _report(shop)
 
 
 @contextmanager
@@ -141,6 +146,16 @@ def _tune_models(shop: Workshop, models: Sequence[ModelFolder]) -> RunResult:
     return RunResult(out, tuple(outcomes), failures)
 
 
+def _report(shop: Workshop) -> None:
+    """However a run ends, what it has measured is there to be read."""
+    if not shop.out.database.exists():
+        return
+    try:
+        shop.progress.reported(write_report(shop.out))
+    except UsageError as error:
+        shop.progress.note(f"no report: {error}")
+
+
 def _chosen(repository: ModelRepository, job: TuneJob, progress: Progress) -> tuple[ModelFolder, ...]:
     """The models that were named, else all that can be tuned as far as their files tell."""
     named = [repository.model(name) for name in dict.fromkeys(job.model)] or repository.models
@@ -168,15 +183,22 @@ def _refusal(model: ModelFolder) -> str | None:
 
 def _tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
     study = Study.create_or_resume(shop.out.database, _identity(shop, model))
+    study.begin(provenance(shop.job, shop.launcher.machine))
     shop.progress.model_began(model.name, study=study, budget_s=shop.job.budget)
     try:
         ended = ModelTuning(shop, model, study).run()
     except KeyboardInterrupt:
         if study.trials:
             _outcome(shop, study, "interrupted")
-        raise InterruptedRunError(f"interrupted; go on with: tritontune run --resume --out {shop.out.path}") from None
+        else:
+            study.end("interrupted")
+        raise InterruptedRunError(f"interrupted; {_go_on(shop)}") from None
+    except UsageError as error:
+        study.end(str(error))
+        raise
     except TuningError as error:
         if not study.trials:
+            study.end(str(error))
             raise
         _outcome(shop, study, "cut short")
         raise TuningError(f"{error}; when that is mended, {_go_on(shop)}") from error
@@ -188,6 +210,7 @@ def _go_on(shop: Workshop) -> str:
 
 
 def _outcome(shop: Workshop, study: Study, ended: str) -> ModelOutcome:
+    study.end(ended)
     outcome = ModelOutcome(shop.out, study.identity.model, study, write_results(shop.out, study), ended)
     shop.progress.model_ended(outcome)
     return outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -129,6 +130,10 @@ class ConsoleProgress(Progress):
         launches = _count(outcome.study.launches, "launch", "launches")
         self._line(f"{escape(outcome.model)}: {outcome.ended}; {launches}")
         print_outcome(self._results, outcome)
+
+    def reported(self, path: Path) -> None:
+        """See `Progress`."""
+        self._results.print(f"report:   {path}", highlight=False, markup=False, soft_wrap=True)
 
     def _stand(self, standing: Recommendation) -> None:
         if standing.best:

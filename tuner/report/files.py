@@ -7,9 +7,9 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
+from tuner.atomic_file import write_atomically
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
@@ -37,14 +37,14 @@ def write_results(run: RunFolder, study: Study) -> Recommendation:
     """Write `front.json`, `trials.csv` and `best/` of a model, each in one move. Returns what they say."""
     folder = run.model(study.identity.model)
     recommendation = study.recommendation
-    _write(folder / "front.json", json.dumps(front_json(study, recommendation), indent=1) + "\n")
-    _write(folder / "trials.csv", trials_csv(study))
+    write_atomically(folder / "front.json", json.dumps(front_json(study, recommendation), indent=1) + "\n")
+    write_atomically(folder / "trials.csv", trials_csv(study))
     if recommendation.best:
-        _write(
+        write_atomically(
             folder / BEST_CONFIG,
             config_with_provenance(study, recommendation.best, recommendation.gain, recommendation.slo),
         )
-        _write(folder / "best/config.diff", config_diff(study, recommendation.best))
+        write_atomically(folder / "best/config.diff", config_diff(study, recommendation.best))
     return recommendation
 
 
@@ -186,11 +186,3 @@ def _row(point: OperatingPoint) -> Mapping[str, Any]:
 
 def _cell(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else value
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one move, so that a reader or a kill never meets half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
