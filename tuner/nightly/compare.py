@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from tuner.errors import ServerError, TuningError
 from tuner.load.loads import Concurrency
@@ -15,16 +14,8 @@ from tuner.nightly.comparison import LEAST_PAIRS, LOOKS, MOST_PAIRS, Comparison,
 from tuner.nightly.gate import is_settled
 from tuner.slo import SLO
 
-
-class Launch(Protocol):
-    """Launches a config once, and measures it."""
-
-    def __call__(self, number: int) -> Side:
-        """Launch it for a pair of this number, from 1.
-
-        Raises:
-            ServerError: it failed this time.
-        """
+Launch = Callable[[int], Side]
+"""Launches a config once, for the pair of this number, from 1, and measures it; it may raise a `ServerError`."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ REPORT = "report.json"
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """`WORK/`: a folder for each night, `nights/YYYYmmdd-HHMMSS/REPOSITORY/MODEL/`, and what is proposed."""
+    """`WORK/`: a folder for each night, `nights/YYYYmmdd-HHMMSS-mmm/REPOSITORY/MODEL/`, and what is proposed."""
 
     path: Path
 
@@ -27,12 +27,8 @@ class WorkFolder:
         return sorted(folder for folder in (self.path / "nights").glob("*") if folder.is_dir())
 
     def new_night(self, began: datetime) -> Path:
-        """A folder for a night that begins; it has a number behind its name where two begin in one second."""
-        stamp = began.strftime("%Y%m%d-%H%M%S")
-        folder, number = self.path / "nights" / stamp, 1
-        while folder.exists():
-            number += 1
-            folder = folder.with_name(f"{stamp}-{number}")
+        """A folder for a night that begins, named by the time, milliseconds included."""
+        folder = self.path / "nights" / f"{began:%Y%m%d-%H%M%S}-{began.microsecond // 1000:03d}"
         folder.mkdir(parents=True)
         return folder
 

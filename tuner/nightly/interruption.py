@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,12 +34,15 @@ class Window:
             raise KeyboardInterrupt
 
         before = signal.signal(signal.SIGALRM, end)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        began = time.monotonic()
+        others_s, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+            if others_s:
+                signal.setitimer(signal.ITIMER_REAL, max(0.001, others_s - (time.monotonic() - began)))
 
 
 @contextmanager
