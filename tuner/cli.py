@@ -243,7 +243,7 @@ def nightly(jobs: Path | None, *, check: bool, schema: bool, as_json: bool) -> N
       10  improved: something is, and the action was taken
       20  regression: a deployed config got slower than its own history
       1   failed: a model could not be looked after, or the night was cut short
-      2   the job file is wrong
+      2   the job file is wrong, or another night is at work
     """  # noqa: D301 (click means the character)
     from tuner.commands import nightly as command  # noqa: PLC0415 (keeps --help and errors quick)
 

@@ -196,6 +196,10 @@ def test_a_proposal_changes_nothing_that_is_deployed(machine: Machine) -> None:
     again = machine.night(action="propose")
     assert (again.outcome, again.regression) == ("improved", False)
     assert "against 1 earlier night" in again.drift
+    # Once it is deployed, it is no proposal any more.
+    machine.config.write_text((proposed / "config.pbtxt").read_text())
+    assert machine.night(action="propose").outcome == "kept"
+    assert not proposed.exists()
 
 
 def test_a_command_may_deploy_it(machine: Machine) -> None:

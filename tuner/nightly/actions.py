@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.errors import ConfigError
 from tuner.measure.record import Interval
+from tuner.models.config import ModelConfig
 from tuner.models.deploy import replace_config
 from tuner.nightly.files import write_whole
 from tuner.nightly.hook import run_hook
-from tuner.nightly.measured import Measured
+from tuner.nightly.measured import Measured, config_fingerprint
 from tuner.nightly.tasks import Task
 
 PROPOSED = "proposed"
@@ -52,7 +55,7 @@ def act(task: Task, found: Improvement, *, work: Path, night: Path) -> str:
         ConfigError: the deployed config has changed since it was read, or cannot be written; nothing was changed.
         TuningError: the command failed.
     """
-    kept = night / "improved"
+    kept = improved(night)
     _write(kept, found)
     if task.job.action == "propose":
         folder = work / PROPOSED / task.folder
@@ -70,6 +73,29 @@ def act(task: Task, found: Improvement, *, work: Path, night: Path) -> str:
         log=night / "command.log",
     )
     return f"{task.job.command[0]} took it"
+
+
+def improved(night: Path) -> Path:
+    """Where a model's night keeps the config that it has found, and the diff."""
+    return night / "improved"
+
+
+def withdraw(task: Task, *, work: Path) -> bool:
+    """Remove a proposal that is what is deployed by now. Returns whether there was one."""
+    folder = work / PROPOSED / task.folder
+    if not is_deployed(task, folder / "config.pbtxt"):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def is_deployed(task: Task, config: Path) -> bool:
+    """Whether a config says the same as what is deployed now."""
+    try:
+        said = [config_fingerprint(ModelConfig.read(path).text) for path in (task.config_path, config)]
+    except ConfigError:  # one of them is not there
+        return False
+    return said[0] == said[1]
 
 
 def _write(folder: Path, found: Improvement) -> None:

@@ -9,13 +9,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.errors import ConfigError
 from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
 from tuner.models.deploy import remove_unfinished
 from tuner.models.diff import unified_diff
-from tuner.nightly.actions import Improvement, act
+from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
 from tuner.nightly.compare import Terms, compare, launched
 from tuner.nightly.comparison import Comparison, Side
 from tuner.nightly.drift import NO_HISTORY, Drift, Past, judge_drift, normal_nights
@@ -75,6 +74,8 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
     began = time.monotonic()
     if count := remove_unfinished(task.config_path):
         setting.say(f"removed {count} unfinished file{'s' * (count > 1)} of a killed night beside {task.config_path}")
+    if withdraw(task, work=setting.work):
+        setting.say(f"{task.name}: what was proposed is deployed now")
     last = setting.last or task.job.warm_start
     job = task.job.model_copy(update={"budget": setting.budget, "warm_start": last})
     with workshop(job, RunFolder(setting.folder), progress=NightProgress(setting.say)) as (shop, (model,)):
@@ -100,7 +101,7 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         # What was done must be told; only a command of the user's is too long to let it run to its end.
         with nullcontext() if task.job.action == "command" else undisturbed():
             action = act(task, found, work=setting.work, night=setting.folder)
-        if _is_deployed(task, found.text):
+        if is_deployed(task, improved(setting.folder) / "config.pbtxt"):
             candidate, text = found.measured, found.text
     return Night(
         night=setting.night,
@@ -253,11 +254,3 @@ def _conditions(identity: Identity, task: Task) -> Conditions:
         server=identity.server,
         requests=json.dumps(identity.requests, sort_keys=True),
     )
-
-
-def _is_deployed(task: Task, text: str) -> bool:
-    """Whether a config is what is deployed now: a command may have put it there, or not yet."""
-    try:
-        return config_fingerprint(ModelConfig.read(task.config_path).text) == config_fingerprint(text)
-    except ConfigError:
-        return False
