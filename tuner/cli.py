@@ -262,6 +262,68 @@ def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], 
 
 
 @cli.command()
+@click.argument("jobs", metavar="JOBS.yaml", required=False, type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Only say what the night would do, or what is wrong with the file.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of job files, for editors, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print the night's report as JSON on stdout.")
+def nightly(jobs: Path | None, *, check: bool, schema: bool, as_json: bool) -> None:
+    """Look after deployed configs, every night: measure, tune, compare, and act on what is surely better.
+
+    For each model that JOBS.yaml names: measure the deployed config, and hold it against its own history; tune within
+    the budget, from what last night knew; launch what is best and what is deployed side by side, in pairs; and propose
+    or apply it, or hand it to a command, only when the lower bound of its gain exceeds min_gain and the SLO is surely
+    held. Paths in the file are relative to the current folder.
+
+    \b
+    A job file:
+      window: 4h
+      jobs:
+        - repository: model_repository
+          model: mlp
+          slo: {p99: 40ms}
+          budget: 10m
+          action: propose        # or apply, or command
+
+    \b
+    Exit codes, of the worst that happened to any model:
+      0   kept: nothing is surely better than what is deployed
+      10  improved: something is, and the action was taken
+      20  regression: a deployed config got slower than its own history
+      1   failed: a model could not be looked after, or the night was cut short
+      2   the job file is wrong, or another night is at work
+    """  # noqa: D301 (click means the character)
+    from tuner.commands import nightly as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    if schema:
+        command.print_schema()
+    elif jobs is None:
+        raise click.UsageError("nightly needs a job file: tritontune nightly JOBS.yaml")
+    elif check:
+        command.check(jobs, as_json=as_json)
+    else:
+        command.nightly(jobs, as_json=as_json)
+
+
+@cli.command()
+@click.option(
+    "--history",
+    "place",
+    metavar="FILE|URL",
+    default="tritontune-nightly/history.db",
+    show_default=True,
+    help="The history: a SQLite file, or a postgresql:// URL.",
+)
+@click.option("--model", metavar="NAME", multiple=True, help="Of which model; repeatable.  [default: every one]")
+@click.option("--nights", metavar="N", type=click.IntRange(min=1), default=30, show_default=True, help="The last N.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def history(place: str, model: tuple[str, ...], nights: int, *, as_json: bool) -> None:
+    """Print and plot what the nights have measured: throughput, p99 and gain of each model."""
+    from tuner.commands.history import history as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(place, model, nights, as_json=as_json)
+
+
+@cli.command()
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
 @click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in.")
 @click.option("--image", metavar="IMAGE", help="Triton image for Docker.")

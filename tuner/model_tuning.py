@@ -66,6 +66,22 @@ class Workshop:
     progress: Progress
 
 
+def bench_of(shop: Workshop, model: str, rules: LevelRules) -> Bench:
+    """What the launches of a model of a workshop have in common, with rules for its SLO and precision."""
+    job = shop.job
+    return Bench(
+        launcher=shop.launcher,
+        repository=shop.repository,
+        model=model,
+        options=job,
+        slo=job.slo,
+        rules=replace(rules, percentile=job.slo.percentile, slo=job.slo).to(job.precision),
+        max_concurrency=job.max_concurrency,
+        gpus=shop.gpus,
+        max_gpu_memory=job.max_gpu_memory,
+    )
+
+
 class ModelTuning:
     """The tuning of one model, from what its study holds to the end.
 
@@ -84,17 +100,7 @@ class ModelTuning:
         self._stopping = Stopping(budget_s=(_SEARCH_SHARE if job.verify else 1.0) * job.budget, trials=job.trials)
         if job.sampler == "grid":
             self._stopping = replace(self._stopping, patience=sys.maxsize)  # who wants all of them has no other end
-        self._bench = Bench(
-            launcher=shop.launcher,
-            repository=shop.repository,
-            model=model.name,
-            options=job,
-            slo=job.slo,
-            rules=replace(_SWEEP_RULES, percentile=job.slo.percentile, slo=job.slo).to(job.precision),
-            max_concurrency=job.max_concurrency,
-            gpus=shop.gpus,
-            max_gpu_memory=job.max_gpu_memory,
-        )
+        self._bench = bench_of(shop, model.name, _SWEEP_RULES)
         self._finals = ModelFinals(
             job,
             study,

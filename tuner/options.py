@@ -99,12 +99,12 @@ def _file_or_word(value: str) -> str:
 
 Seconds = Annotated[
     float,
-    BeforeValidator(_seconds),
+    BeforeValidator(_seconds, json_schema_input_type=float | str),
     Field(gt=0, allow_inf_nan=False),
     PlainSerializer(lambda seconds: f"{seconds:g}s", return_type=str),
 ]
 Precise = Annotated[Precision, BeforeValidator(_precision), PlainSerializer(str, return_type=str)]
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(gt=0)]
 MADE_UP = frozenset({"random", "zero"})
 """What `input_data` is where it is no file."""
 ServerKind = Literal["auto", "process", "docker", "remote"]

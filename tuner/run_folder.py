@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import JobError, UsageError
+from tuner.lock import locked
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class RunFolder:
         if resume:
             self.existing(self.path)
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        with self._held():
+        with locked(self.path, option="--out", holder="another run"):
             if self.database.exists() and not resume:
                 raise JobError(f"{self.path}: holds a study already; go on by --resume, or choose another --out")
             # A run that was killed had no time to clear up.
@@ -96,21 +95,6 @@ class RunFolder:
                 raise
             finally:
                 shutil.rmtree(self.work, ignore_errors=True)
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold a lock, which ends with this process however that ends."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise JobError(f"--out: {self.path}: cannot be used: {error.strerror}") from None
-        with os.fdopen(lock):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JobError(f"{self.path}: another run is at work in it") from None
-            yield
 
 
 def _remove(made: Sequence[Path]) -> None:

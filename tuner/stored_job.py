@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from tuner.atomic_file import write_atomically
 from tuner.errors import JobError
 from tuner.job import TuneJob
-from tuner.models.deploy import write_whole
 from tuner.options import MADE_UP, LoadOptions
 
 _HEAD = "# What this run was asked for; `tritontune run --resume --out` with this folder goes on with it.\n"
@@ -43,7 +43,7 @@ def store_job(job: TuneJob, file: Path) -> None:
             options[name] = str(Path(options[name]).absolute())
     text = yaml.safe_dump({"schema": 1, "options": options, "left_out": left_out}, sort_keys=False, allow_unicode=True)
     try:
-        write_whole(file, _HEAD + text)
+        write_atomically(file, _HEAD + text)
     except OSError as error:
         raise JobError(f"{file}: cannot be written: {error.strerror}") from None
 

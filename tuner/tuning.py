@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +66,24 @@ def tune(
         TuningError: no model could be tuned; with a single model, its own reason.
         InterruptedRunError: Ctrl-C; all finished trials are stored and written.
     """
-    progress = progress or Progress()
     out = out or RunFolder.default()
+    with workshop(job, out, resume=resume, progress=progress or Progress()) as (shop, models):
+        try:
+            return _tune_models(shop, models)
+        finally:
+            _report(shop)
+
+
+@contextmanager
+def workshop(
+    job: TuneJob, out: RunFolder, *, progress: Progress, resume: bool = False
+) -> Iterator[tuple[Workshop, tuple[ModelFolder, ...]]]:
+    """All that it takes to launch the models of a job, and those models; it is cleared away in the end.
+
+    Raises:
+        UsageError: the job or the repository is wrong.
+        TuningError: no model can be tuned, or no Triton works.
+    """
     spec = load_space(job.space)
     if job.input_data not in MADE_UP:
         check_input_data(Path(job.input_data))
@@ -77,7 +93,7 @@ def tune(
     if resume and job.url is not None:
         _give_back(job, out, progress)
     with _repository(job) as repository:
-        models = _chosen(repository, job, progress)
+        models = chosen_models(repository, job.model, progress.note)
         if out.path.resolve().is_relative_to(repository.path.resolve()):
             raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
         launcher = _launcher(job, out, progress)
@@ -88,11 +104,7 @@ def tune(
                 progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
             store_job(job, out.job)
             staged = stage(repository, out.work / "repository")
-            shop = Workshop(job, out, spec, launcher.machine, launcher, gpus, staged, progress)
-            try:
-                return _tune_models(shop, models)
-            finally:
-                _report(shop)
+            yield Workshop(job, out, spec, launcher.machine, launcher, gpus, staged, progress), models
 
 
 @contextmanager
@@ -132,7 +144,7 @@ def _tune_models(shop: Workshop, models: Sequence[ModelFolder]) -> RunResult:
     outcomes, failures = [], {}
     for model in models:
         try:
-            outcomes.append(_tune_model(shop, model))
+            outcomes.append(tune_model(shop, model))
         except InterruptedRunError:
             raise
         except TritontuneError as error:
@@ -156,17 +168,25 @@ def _report(shop: Workshop) -> None:
         shop.progress.note(f"no report: {error}")
 
 
-def _chosen(repository: ModelRepository, job: TuneJob, progress: Progress) -> tuple[ModelFolder, ...]:
-    """The models that were named, else all that can be tuned as far as their files tell."""
-    named = [repository.model(name) for name in dict.fromkeys(job.model)] or repository.models
+def chosen_models(
+    repository: ModelRepository, names: Sequence[str], note: Callable[[str], None]
+) -> tuple[ModelFolder, ...]:
+    """The models that were named, else all that can be tuned as far as their files tell.
+
+    Raises:
+        RepositoryError: there is no such model.
+        ConfigError: the only one has a config that cannot be read.
+        TuningError: none of them can be tuned.
+    """
+    named = [repository.model(name) for name in dict.fromkeys(names)] or repository.models
     if len(named) == 1:
         _ = named[0].config  # If that cannot be read, there is no need to begin.
-    if job.model or len(named) == 1:
+    if names or len(named) == 1:
         return tuple(named)
     chosen = []
     for model in repository.models:
         if reason := _refusal(model):
-            progress.note(f"{model.name} is left out: {reason}")
+            note(f"{model.name} is left out: {reason}")
         else:
             chosen.append(model)
     if not chosen:
@@ -181,8 +201,13 @@ def _refusal(model: ModelFolder) -> str | None:
         return None  # It has its turn, and fails in it: the others need not.
 
 
-def _tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
-    study = Study.create_or_resume(shop.out.database, _identity(shop, model))
+def tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
+    """Tune one model of a workshop.
+
+    Raises:
+        TritontuneError: it cannot be tuned; see `tune`.
+    """
+    study = Study.create_or_resume(shop.out.database, identity_of(shop, model))
     study.begin(provenance(shop.job, shop.launcher.machine))
     shop.progress.model_began(model.name, study=study, budget_s=shop.job.budget)
     try:
@@ -216,7 +241,8 @@ def _outcome(shop: Workshop, study: Study, ended: str) -> ModelOutcome:
     return outcome
 
 
-def _identity(shop: Workshop, model: ModelFolder) -> Identity:
+def identity_of(shop: Workshop, model: ModelFolder) -> Identity:
+    """What the study of a model is about."""
     job = shop.job
     return Identity(
         model=model.name,

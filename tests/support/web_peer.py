@@ -82,6 +82,7 @@ class WebPeer:
                 self.close_connection = self.close_connection or reply.hang_up or reply.raw is not None
 
             do_POST = do_GET  # noqa: N815 (the library calls it)
+            do_HEAD = do_GET  # noqa: N815 (the same)
 
             def log_message(self, *_: object) -> None:
                 pass

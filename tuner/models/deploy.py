@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import psutil
+
 from tuner.errors import ConfigError
 
 
@@ -101,7 +103,10 @@ def _replace(target: Path, content: bytes, before: _Before | None) -> Path | Non
         if before:
             backup = _free(target.with_name(f"{target.name}.bak-{stamp}"))
             undo.callback(backup.unlink, missing_ok=True)
-            _write(backup, before.content, before)
+            copy = _unfinished(target, f"bak-{stamp}")
+            undo.callback(copy.unlink, missing_ok=True)
+            _write(copy, before.content, before)
+            copy.replace(backup)
         _move_in(target, content, before)
         undo.pop_all()
     return backup
@@ -109,13 +114,37 @@ def _replace(target: Path, content: bytes, before: _Before | None) -> Path | Non
 
 def _move_in(target: Path, content: bytes, before: _Before | None) -> None:
     """Write beside the target, to the disk, and then take its place."""
-    new = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    new = _unfinished(target, "new")
     with contextlib.ExitStack() as undo:
         undo.callback(new.unlink, missing_ok=True)
         _write(new, content, before)
         new.replace(target)
         undo.pop_all()
     _sync(target.parent)
+
+
+def _unfinished(target: Path, what: str) -> Path:
+    """Where something is written before it takes its place; the name tells who is at it."""
+    return target.with_name(f".{target.name}.{what}-{secrets.token_hex(4)}-{os.getpid()}")
+
+
+def remove_unfinished(path: Path) -> int:
+    """Remove what a killed `replace_config` of this file has left beside it. Returns how many files."""
+    target = path.resolve()
+    abandoned = [
+        file
+        for file in target.parent.glob(f".{target.name}.*-*")
+        if (pid := file.name.rpartition("-")[2]).isdigit()
+        and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid)))
+    ]
+    for file in abandoned:
+        file.unlink(missing_ok=True)
+    return len(abandoned)
+
+
+def is_beside(name: str, config: str) -> bool:
+    """Whether a file of this name is one that `replace_config` puts beside a config: a backup, or an unfinished one."""
+    return name.startswith((f"{config}.bak-", f".{config}."))
 
 
 def _free(path: Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from tuner.errors import RepositoryError, nearest
 from tuner.models.config import ModelConfig
+from tuner.models.deploy import is_beside
 from tuner.models.folders import Entry, walk
 
 CONFIG = "config.pbtxt"
@@ -58,6 +59,7 @@ class ModelFolder:
     def fingerprint(self) -> str:
         """A SHA-256 in hex of what the model is, apart from its config.pbtxt: the paths and contents of its files.
 
+        Backups of the config, which replacing it leaves beside it, are no part of the model either.
         Of a file above 64 MiB only the size and the first and last MiB count, so that it takes no minutes: weights
         that were trained anew differ there. Links count as what they lead to, `__pycache__` not at all.
 
@@ -66,7 +68,8 @@ class ModelFolder:
         """
         digest = hashlib.sha256()
         for entry in self._files():
-            if entry.relative == PurePath(CONFIG):
+            folder, name = entry.relative.parent, entry.relative.name
+            if folder == PurePath() and (name == CONFIG or is_beside(name, CONFIG)):
                 continue
             try:
                 content = _content_digest(entry)

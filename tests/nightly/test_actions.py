@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.builders import interval
+from support.nights import jobs_file, measured
+from support.repositories import ModelRepositoryFactory, config_text
+
+from tuner.errors import ConfigError, TuningError
+from tuner.models.config import ModelConfig
+from tuner.models.deploy import remove_unfinished
+from tuner.nightly.actions import Improvement, act
+from tuner.nightly.jobs import JobsFile
+from tuner.nightly.tasks import Task, tasks_of
+
+OLD, NEW = config_text(), config_text(instances=2)
+FOUND = Improvement(OLD, NEW, "-old\n+new\n", interval(1.3), measured(130.0, 20.0))
+
+
+def _task(tmp_path: Path, repository: ModelRepositoryFactory, **job: Any) -> Task:
+    if not (repository.path / "slow").exists():
+        repository.add("slow", config=OLD)
+    path = jobs_file(tmp_path / "jobs.yaml", {"repository": str(repository.path), "slo": {"p99": "40ms"}, **job})
+    (task,) = tasks_of(JobsFile.read(path), path, print)
+    return task
+
+
+def _act(task: Task, tmp_path: Path) -> str:
+    return act(task, FOUND, work=tmp_path / "work", night=tmp_path / "night")
+
+
+def test_a_proposal_lies_beside(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    task = _task(tmp_path, model_repository)
+    before = sorted(model_repository.path.rglob("*"))
+    folder = tmp_path / "work/proposed/model_repository/slow"
+    assert _act(task, tmp_path) == f"proposed in {folder}"
+    assert (folder / "config.pbtxt").read_text() == NEW
+    assert (folder / "config.diff").read_text() == "-old\n+new\n"
+    assert sorted(model_repository.path.rglob("*")) == before
+    assert task.config_path.read_text() == OLD
+
+
+def test_it_is_put_in_place(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    task = _task(tmp_path, model_repository, action="apply")
+    told = _act(task, tmp_path)
+    assert task.config_path.read_text() == NEW
+    (backup,) = task.config_path.parent.glob("config.pbtxt.bak-*")
+    assert backup.read_text() == OLD
+    assert told == f"{task.config_path} replaced; the one before is {backup.name}"
+    assert (tmp_path / "night/improved/config.pbtxt").read_text() == NEW
+
+
+def test_backups_are_no_part_of_the_model(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    task = _task(tmp_path, model_repository, action="apply")
+    before = task.model.fingerprint()
+    _act(task, tmp_path)
+    assert task.model.fingerprint() == before
+
+
+def test_what_changed_meanwhile_is_left_alone(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    task = _task(tmp_path, model_repository, action="apply")
+    task.config_path.write_text(OLD + "# a hand was here\n")
+    with pytest.raises(ConfigError, match="has changed since it was read; nothing was written"):
+        _act(task, tmp_path)
+    assert task.config_path.read_text().endswith("# a hand was here\n")
+    assert (tmp_path / "night/improved/config.pbtxt").read_text() == NEW
+
+
+def test_a_command_gets_all_that_it_needs(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    script = (
+        "import json, os, sys; ours = {k: v for k, v in os.environ.items() if 'TRITONTUNE' in k};"
+        "print(json.dumps([sys.stdin.read(), ours]))"
+    )
+    task = _task(tmp_path, model_repository, action="command", command=[sys.executable, "-c", script])
+    assert _act(task, tmp_path) == f"{sys.executable} took it"
+    stdin, variables = json.loads((tmp_path / "night/command.log").read_text())
+    assert stdin == "-old\n+new\n"
+    assert {name.removeprefix("TRITONTUNE_"): value for name, value in variables.items()} == {
+        "REPOSITORY": str(model_repository.path),
+        "MODEL": "slow",
+        "DEPLOYED": str(task.config_path),
+        "CONFIG": str(tmp_path / "night/improved/config.pbtxt"),
+        "DIFF": str(tmp_path / "night/improved/config.diff"),
+        "GAIN": "1.3000",
+        "GAIN_LOW": "1.2740",
+        "GAIN_HIGH": "1.3260",
+        "THROUGHPUT": "130.00",
+        "P99_MS": "20.000",
+        "CONCURRENCY": "8",
+        "SLO": "p99 <= 40 ms",
+    }
+
+
+def test_a_command_that_fails_loses_nothing(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    task = _task(tmp_path, model_repository, action="command", command=["sh", "-c", "echo no >&2; exit 1"])
+    with pytest.raises(TuningError, match="sh ended with status 1: no"):
+        _act(task, tmp_path)
+    assert (tmp_path / "night/improved/config.pbtxt").read_text() == NEW
+    assert task.config_path.read_text() == OLD
+
+
+_APPLIES = """\
+import hashlib, itertools, sys
+from pathlib import Path
+from tuner.models.deploy import replace_config
+path, texts = Path(sys.argv[1]), [Path(each).read_text() for each in sys.argv[2:]]
+print("begun", flush=True)
+for old, new in itertools.cycle([texts, texts[::-1]]):
+    backup = replace_config(path, new, expected_sha256=hashlib.sha256(old.encode()).hexdigest())
+    backup.unlink()
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_config(tmp_path: Path) -> None:
+    """Configs of half a MiB are put in place without a pause; ten times SIGKILL comes at a random moment."""
+    dice = random.Random(11)  # noqa: S311 (no secret)
+    path, names = tmp_path / "model/config.pbtxt", ("old", "new")
+    texts = {name: config_text(more=f"# {name} {'x' * 2**19}") for name in names}
+    path.parent.mkdir()
+    for name in names:
+        (tmp_path / name).write_text(texts[name])
+    unfinished = 0
+    for _ in range(10):
+        path.write_text(texts["old"])
+        command = [sys.executable, "-c", _APPLIES, str(path), *(str(tmp_path / name) for name in names)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "begun\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(dice.uniform(0.0, 0.08))
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+        found = path.read_text()
+        assert found in texts.values()
+        ModelConfig.parse(found, str(path))
+        for backup in path.parent.glob("config.pbtxt.bak-*"):
+            assert backup.read_text() in texts.values()
+            backup.unlink()
+        unfinished += remove_unfinished(path)
+        assert [each.name for each in path.parent.iterdir()] == ["config.pbtxt"]
+    assert unfinished, "no kill came while anything was being written"
+
+
+def test_what_another_is_writing_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "config.pbtxt"
+    alive = tmp_path / f".config.pbtxt.20260101-000000-{os.getppid()}"
+    mine = tmp_path / f".config.pbtxt.20260101-000000-{os.getpid()}"
+    for each in (path, alive, mine):
+        each.touch()
+    assert remove_unfinished(path) == 1
+    assert sorted(tmp_path.iterdir()) == [alive, path]

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from support.nights import measured, past
+
+from tuner.nightly.drift import NO_HISTORY, judge_drift, normal_nights
+from tuner.nightly.measured import config_fingerprint
+
+
+def test_the_first_night_has_nothing_to_compare_with() -> None:
+    assert judge_drift(measured(), [], files="abc", min_regression=0.1) == NO_HISTORY
+    other_load = past(100.0, concurrency=64)
+    assert judge_drift(measured(50.0), other_load, files="abc", min_regression=0.1) == NO_HISTORY
+
+
+@pytest.mark.parametrize("nights", [1, 2, 3, 10])
+def test_thirty_percent_slower_is_a_regression(nights: int) -> None:
+    drift = judge_drift(measured(100 / 1.3, 13.0), past(*[100.0] * nights), files="new", min_regression=0.1)
+    assert drift.regression
+    assert drift.files_changed
+    assert drift.reason.startswith("it got slower: 76.9 inferences/s at concurrency 8, -23%")
+    assert "the model's files are others than then, its config is the same" in drift.reason
+
+
+@pytest.mark.parametrize("nights", [1, 2, 3, 10])
+@pytest.mark.parametrize("now", [95.0, 100.0, 120.0])
+def test_what_nights_differ_by_is_none(nights: int, now: float) -> None:
+    drift = judge_drift(measured(now, 1000 / now), past(*[100.0] * nights), files="abc", min_regression=0.1)
+    assert not drift.regression
+    assert not drift.files_changed
+
+
+def test_a_slowdown_below_the_least_that_is_worth_telling_is_none() -> None:
+    steady = past(*[100.0] * 20)
+    assert not judge_drift(measured(91.5, 10.9), steady, files="abc", min_regression=0.1).regression
+    assert judge_drift(measured(91.5, 10.9), steady, files="abc", min_regression=0.05).regression
+
+
+def test_nights_that_differ_much_hide_a_slowdown() -> None:
+    wild = past(100.0, 60.0, 140.0, 80.0, 120.0)
+    assert not judge_drift(measured(77.0, 13.0), wild, files="abc", min_regression=0.1).regression
+
+
+def test_latency_alone_is_a_regression_too() -> None:
+    drift = judge_drift(measured(100.0, 25.0), past(*[100.0] * 5), files="abc", min_regression=0.1)
+    assert drift.regression
+    assert "p99 25 ms, +150%" in drift.reason
+
+
+def test_a_slower_machine_accounts_for_it() -> None:
+    nights = past(*[100.0] * 5)
+    drift = judge_drift(measured(75.0, 13.3, turns_per_us=60.0), nights, files="abc", min_regression=0.1)
+    assert not drift.regression
+    assert "the machine itself is 25% slower than then, which accounts for it" in drift.reason
+
+
+def test_a_slower_machine_accounts_only_for_what_is_computed() -> None:
+    nights = past(*[100.0] * 5, cpu_cores=0.1)
+    now = measured(75.0, 13.3, turns_per_us=60.0, cpu_cores=0.1)
+    assert judge_drift(now, nights, files="abc", min_regression=0.1).regression
+
+
+def test_a_faster_machine_accuses_nobody() -> None:
+    nights = past(*[100.0] * 5)
+    drift = judge_drift(measured(100.0, 10.0, turns_per_us=160.0), nights, files="abc", min_regression=0.1)
+    assert not drift.regression
+
+
+def test_steady_nights_raise_no_false_alarm() -> None:
+    """Nights that differ by 4 %: in how many of them is there an alarm, at a threshold of nothing?"""
+    dice = random.Random(3)  # noqa: S311 (no secret)
+    alarms = 0
+    for _ in range(300):
+        nights = [100 * dice.lognormvariate(0, 0.04) for _ in range(dice.randint(2, 12))]
+        now = 100 * dice.lognormvariate(0, 0.04)
+        alarms += judge_drift(measured(now, 10.0), past(*nights), files="abc", min_regression=0.0).regression
+    assert alarms / 300 <= 0.05
+
+
+def test_a_slowdown_does_not_become_normal_at_once() -> None:
+    good, bad = past(100.0, 101.0), past(70.0, files="new", regression=True)
+    assert normal_nights([*good, *bad], "new") == good
+    assert normal_nights([*good, *bad * 3], "new") == bad * 3
+    assert normal_nights([*good, *bad * 3], "newer") == good
+
+
+def test_comments_and_white_space_are_no_other_config() -> None:
+    assert config_fingerprint('# a\nname:  "x"\n') == config_fingerprint('name: "x" # b')
+    assert config_fingerprint('name: "x"') != config_fingerprint('name: "y"')

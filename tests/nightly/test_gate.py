@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from support.builders import interval
+from support.nights import comparison, launch_at
+
+from tuner.load.loads import Concurrency
+from tuner.measure.limit_test import Verdict
+from tuner.nightly.comparison import Comparison, sequential_ratio
+from tuner.nightly.gate import decide, is_settled
+from tuner.search.gain import paired_ratio
+from tuner.slo import SLO
+
+FOUR = [1.30, 1.32, 1.31, 1.29]
+
+
+def test_it_acts_on_a_sure_gain_that_holds_the_slo() -> None:
+    decision = decide(comparison(FOUR), min_gain=0.03)
+    assert decision.act
+    assert decision.reason.startswith("1.30 x the throughput (1.2")
+    assert decision.reason.endswith("in 4 pairs of launches, and p99 <= 25 ms is surely held")
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (None, "nothing better"),
+        (comparison(FOUR[:3]), "time for 3 pairs"),
+        (comparison([]), "time for 0 pairs"),
+        (comparison([1.0, 1.01, 0.99, 1.0]), "not surely above 3.0%"),
+        (comparison([1.05, 1.9, 0.8, 1.5]), "not surely above 3.0%"),
+        (comparison([1.04, 1.04, 1.04, 1.04]), "not surely above 3.0%"),
+        (comparison(FOUR, over=200), "does not hold p99 <= 25 ms"),
+        (comparison(FOUR, over=20), "no test shows that the candidate holds p99 <= 25 ms"),
+        (comparison(FOUR, slo=SLO({"p99": 20.0})), "no test shows"),
+        (comparison(FOUR, failure="out_of_memory: CUDA"), "the candidate failed: out_of_memory: CUDA"),
+    ],
+)
+def test_else_it_keeps_what_is_deployed(found: Comparison | None, reason: str) -> None:
+    decision = decide(found, min_gain=0.03)
+    assert not decision.act
+    assert reason in decision.reason
+
+
+def test_without_an_slo_the_gain_decides() -> None:
+    assert decide(comparison(FOUR, slo=SLO(), over=500), min_gain=0.03).act
+
+
+def test_more_gain_may_be_asked_for() -> None:
+    assert not decide(comparison(FOUR), min_gain=0.3).act
+    assert decide(comparison(FOUR), min_gain=0.2).act
+
+
+def test_it_is_settled_when_more_pairs_change_nothing() -> None:
+    assert is_settled(comparison(FOUR), min_gain=0.03)
+    assert is_settled(comparison([0.9, 0.91, 0.9, 0.89]), min_gain=0.03)
+    assert is_settled(comparison(FOUR[:1], over=200), min_gain=0.03)
+    assert not is_settled(comparison(FOUR[:3]), min_gain=0.03)
+    assert not is_settled(comparison([1.05, 1.9, 0.8, 1.5]), min_gain=0.03)
+    assert not is_settled(comparison(FOUR, over=20), min_gain=0.03)
+
+
+def test_the_deployed_config_counts_at_its_better_load() -> None:
+    pairs = 4
+    found = Comparison(
+        slo=SLO({"p99": 25.0}),
+        load=Concurrency(64),
+        deployed=tuple(launch_at((8, 100.0), (64, 130.0)) for _ in range(pairs)),
+        candidate=tuple(launch_at((64, 131.0)) for _ in range(pairs)),
+    )
+    assert found.deployed_load == Concurrency(64)
+    assert found.gain
+    assert found.gain.value == pytest.approx(131 / 130)
+
+
+def test_a_load_at_which_it_surely_breaks_the_slo_does_not_count() -> None:
+    broken = launch_at((8, 100.0)).points + launch_at((64, 130.0), over=400).points
+    side = launch_at((8, 100.0)).model_copy(update={"points": broken})
+    found = Comparison(
+        slo=SLO({"p99": 25.0}), load=Concurrency(64), deployed=(side,) * 4, candidate=(launch_at((64, 131.0)),) * 4
+    )
+    assert found.deployed_load == Concurrency(8)
+    assert found.gain
+    assert found.gain.value == pytest.approx(1.31)
+
+
+def test_requests_that_fail_are_no_gain() -> None:
+    found = comparison(FOUR).model_copy(update={"candidate": (launch_at((8, 130.0), errors=3),) * 4})
+    assert found.verdict is Verdict.BREAKS
+
+
+def test_looking_often_makes_the_interval_wider() -> None:
+    pairs = [(interval(ratio, 0.001), interval(1.0, 0.001)) for ratio in FOUR]
+    once, often = paired_ratio(pairs), sequential_ratio(pairs)
+    assert often.value == pytest.approx(once.value)
+    assert often.low < once.low < once.high < often.high
+
+
+def test_who_looks_at_each_look_acts_wrongly_in_few_cases() -> None:
+    """No gain, launches that differ by 5 %, a gate at 0: how often does it act at any look?"""
+    dice = random.Random(7)  # noqa: S311 (no secret)
+    acted = 0
+    for _ in range(400):
+        ratios = [dice.lognormvariate(0.0, 0.05) for _ in range(10)]
+        acted += any(
+            sequential_ratio([(interval(ratio, 0.001), interval(1.0, 0.001)) for ratio in ratios[:look]]).low > 1
+            for look in (4, 6, 8, 10)
+        )
+    assert acted / 400 <= 0.025 + 0.015

@@ -1,0 +1,261 @@
+"""One model's part of a night after the other, on a machine that is made up: no Triton, and no time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.builders import identity, point, space, trial
+from support.nights import jobs_file, launch_at
+from support.repositories import ModelRepositoryFactory, config_text
+
+from tuner.errors import Cause, ConfigError, ServerDiedError, TuningError
+from tuner.load.loads import Concurrency
+from tuner.measure.points import OperatingPoint
+from tuner.models.config import ModelConfig
+from tuner.nightly import model_night
+from tuner.nightly.comparison import Side
+from tuner.nightly.history import History, Night
+from tuner.nightly.jobs import JobsFile
+from tuner.nightly.model_night import Setting, look_after
+from tuner.nightly.tasks import tasks_of
+from tuner.progress import ModelOutcome
+from tuner.run_folder import RunFolder
+from tuner.search.study import Study
+
+OWN = config_text(max_batch_size=32)
+BETTER = ModelConfig.parse(OWN, "own").edited({"dynamic_batching.max_queue_delay_microseconds": 100}).text
+
+
+class Machine:
+    """What configs give on it; what is not named gives 100 inferences/s.
+
+    Args:
+        folder: For the repository's job file, and the work.
+    """
+
+    def __init__(self, folder: Path, repository: ModelRepositoryFactory) -> None:
+        self.folder, self.repository = folder, repository
+        self.rates = {"own": 100.0, "better": 150.0}
+        self.over = 0
+        self.fails: dict[str, int] = {}
+        self.dice = random.Random(5)  # noqa: S311 (no secret)
+        self.said: list[str] = []
+        self.launches: list[tuple[str, tuple[Concurrency, ...]]] = []
+        self.number = 0
+
+    def kind(self, config: str) -> str:
+        return "better" if ModelConfig.parse(config, "x").holds("dynamic_batching") else "own"
+
+    def launch(self, config: str, loads: Sequence[Concurrency], name: str) -> Side:
+        kind = self.kind(config)
+        self.launches.append((kind, tuple(loads)))
+        if self.fails.get(kind, 0):
+            self.fails[kind] -= 1
+            raise ServerDiedError("it died", cause=Cause.CRASHED)
+        rate = self.rates[kind] * self.dice.lognormvariate(0.0, 0.01)
+        assert name.startswith(("deployed", "candidate"))
+        return launch_at(*((load.requests, rate) for load in loads), over=self.over if kind == "better" else 0)
+
+    def tuned(self, shop: Any, model: Any) -> ModelOutcome:
+        """A search that has measured the config as it is, and the better one where that is another."""
+        run: RunFolder = shop.out
+        study = Study.create_or_resume(run.database, self.identity(shop, model))
+        built, own = space(config=OWN), model.config.text
+
+        def measured(config: str) -> OperatingPoint:
+            return point(8, self.rates[self.kind(config)], 10.0)
+
+        study.add(trial(0, measured(own), config=own, parameters=built.baseline), built)
+        if self.kind(own) != "better":
+            study.add(trial(1, measured(BETTER), config=BETTER, parameters=built.baseline), built)
+        return ModelOutcome(run, model.name, study, study.recommendation, "done")
+
+    def identity(self, _shop: Any, model: Any) -> Any:
+        return identity(
+            model=model.name,
+            repository=str(self.repository.path),
+            files=model.fingerprint(),
+            config=model.config.text,
+        )
+
+    def night(self, **job: Any) -> Night:
+        path = jobs_file(
+            self.folder / "jobs.yaml",
+            {"repository": str(self.repository.path), "slo": {"p99": "25ms"}, "action": "apply", **job},
+        )
+        (task,) = tasks_of(JobsFile.read(path), path, print)
+        self.number += 1
+        setting = Setting(
+            night=f"2026-01-{self.number:02d}T03:00:00+00:00",
+            folder=self.folder / f"work/{self.number}",
+            work=self.folder / "work",
+            last=None,
+            budget=60.0,
+            at_last=1e12,
+            say=self.said.append,
+        )
+        self.launches.clear()
+        with History.opened(str(self.folder / "history.db")) as history:
+            found = look_after(task, setting, history)
+            history.add(found)
+        return found
+
+    @property
+    def config(self) -> Path:
+        return self.repository.path / "slow/config.pbtxt"
+
+
+@pytest.fixture
+def machine(model_repository: ModelRepositoryFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    model_repository.add("slow", config=OWN)
+    made = Machine(tmp_path, model_repository)
+
+    @contextmanager
+    def workshop(job: Any, out: RunFolder, *, progress: Any) -> Iterator[Any]:
+        assert progress is not None
+        path = made.folder / "jobs.yaml"
+        (task,) = tasks_of(JobsFile.read(path), path, print)
+        with out.opened(resume=False):
+            yield SimpleNamespace(job=job, out=out), (task.model,)
+
+    monkeypatch.setattr(model_night, "workshop", workshop)
+    monkeypatch.setattr(model_night, "tune_model", made.tuned)
+    monkeypatch.setattr(model_night, "identity_of", made.identity)
+    monkeypatch.setattr(model_night, "Launches", lambda *_: SimpleNamespace(launch=made.launch))
+    return made
+
+
+def test_it_improves_then_keeps_then_tells_a_slowdown(machine: Machine) -> None:
+    first = machine.night()
+    assert (first.outcome, first.regression) == ("improved", False)
+    assert first.gain
+    assert first.gain.value == pytest.approx(1.5, rel=0.05)
+    assert first.candidate
+    assert first.candidate.throughput.value == pytest.approx(150, rel=0.05)
+    assert machine.config.read_text().endswith(BETTER)
+    assert machine.config.read_text().startswith("# tritontune: trial 1 of 2")
+    assert first.action.startswith(f"{machine.config} replaced; the one before is config.pbtxt.bak-")
+
+    second = machine.night()
+    assert (second.outcome, second.reason) == ("kept", "the search found nothing better")
+    assert "against 1 earlier night" in second.drift
+    assert machine.launches == [("better", (Concurrency(8),))] * 3
+
+    machine.rates["better"] /= 1.3
+    (machine.repository.path / "slow/1/more.py").touch()
+    third = machine.night()
+    assert (third.outcome, third.regression) == ("regression", True)
+    assert "the model's files are others" in third.drift
+    # It was measured once more before that was said.
+    assert len(machine.launches) == 6
+
+
+def test_both_configs_are_measured_at_the_load_of_the_candidate(machine: Machine) -> None:
+    machine.night()
+    assert {loads for kind, loads in machine.launches if kind == "own"} == {(Concurrency(8),)}
+    assert {loads for kind, loads in machine.launches if kind == "better"} == {(Concurrency(8),)}
+
+
+def test_what_only_seemed_better_is_not_applied(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = machine.tuned
+
+    def lucky(shop: Any, model: Any) -> ModelOutcome:
+        machine.rates["better"] = 150.0
+        found = tuned(shop, model)
+        machine.rates["better"] = 100.0
+        return found
+
+    monkeypatch.setattr(model_night, "tune_model", lucky)
+    found = machine.night()
+    assert found.outcome == "kept"
+    assert "not surely above 3.0%" in found.reason
+    assert machine.config.read_text() == OWN
+    assert not list(machine.config.parent.glob("*.bak-*"))
+
+
+def test_who_does_not_surely_hold_the_slo_is_not_applied(machine: Machine) -> None:
+    machine.over = 21
+    found = machine.night()
+    assert found.outcome == "kept"
+    assert "p99 <= 25 ms" in found.reason
+    assert machine.config.read_text() == OWN
+
+
+def test_a_proposal_changes_nothing_that_is_deployed(machine: Machine) -> None:
+    found = machine.night(action="propose")
+    assert (found.outcome, found.candidate) == ("improved", None)
+    assert machine.config.read_text() == OWN
+    proposed = machine.folder / "work/proposed/model_repository/slow"
+    assert (proposed / "config.pbtxt").read_text().endswith(BETTER)
+    again = machine.night(action="propose")
+    assert (again.outcome, again.regression) == ("improved", False)
+    assert "against 1 earlier night" in again.drift
+    # Once it is deployed, it is no proposal any more.
+    machine.config.write_text((proposed / "config.pbtxt").read_text())
+    assert machine.night(action="propose").outcome == "kept"
+    assert not proposed.exists()
+
+
+def test_a_command_may_deploy_it(machine: Machine) -> None:
+    found = machine.night(action="command", command=["sh", "-c", 'cp "$TRITONTUNE_CONFIG" "$TRITONTUNE_DEPLOYED"'])
+    assert found.outcome == "improved"
+    assert found.candidate
+    assert machine.night(action="propose").drift.endswith("against 1 earlier night")
+
+
+def test_a_hand_in_between_is_not_overwritten(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = machine.tuned
+
+    def edits(shop: Any, model: Any) -> ModelOutcome:
+        found = tuned(shop, model)
+        machine.config.write_text(OWN + "# a hand was here\n")
+        return found
+
+    monkeypatch.setattr(model_night, "tune_model", edits)
+    with pytest.raises(ConfigError, match="has changed since it was read; nothing was written"):
+        machine.night()
+    assert machine.config.read_text() == OWN + "# a hand was here\n"
+
+
+def test_a_deployed_config_that_does_not_work_is_told(machine: Machine) -> None:
+    machine.night(action="propose")
+    machine.fails = {"own": 1}
+    assert machine.night(action="propose").outcome == "improved"
+    machine.fails = {"own": 2}
+    with pytest.raises(TuningError, match="the deployed config does not work: crashed: it died"):
+        machine.night(action="propose")
+
+
+def test_a_candidate_that_fails_is_not_applied(machine: Machine) -> None:
+    machine.fails = {"better": 1}
+    found = machine.night()
+    assert (found.outcome, found.reason) == ("kept", "the candidate failed: crashed: it died")
+    assert found.deployed
+
+
+def test_a_slowdown_that_passes_is_none(machine: Machine) -> None:
+    machine.night()
+    machine.night()
+    launch, calls = machine.launch, [0]
+
+    def slow_at_first(config: str, loads: Sequence[Concurrency], name: str) -> Side:
+        calls[0] += 1
+        machine.rates["better"] = 105.0 if calls[0] <= 1 else 150.0
+        return launch(config, loads, name)
+
+    machine.launch = slow_at_first  # type: ignore[method-assign]
+    assert not machine.night().regression
+
+
+def test_what_a_killed_night_left_beside_the_config_is_removed(machine: Machine) -> None:
+    left = machine.config.with_name(".config.pbtxt.20260101-000000-999999999")
+    left.touch()
+    machine.night()
+    assert not left.exists()
+    assert any("removed 1 unfinished file of a killed night" in line for line in machine.said)

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuner.errors import JobError
+from tuner.lock import locked
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "new/work"
+    with (
+        locked(folder, option="work", holder="another night"),
+        pytest.raises(JobError, match=f"{folder}: another night is at work in it"),
+        locked(folder, option="work", holder="another night"),
+    ):
+        pass
+    with locked(folder, option="work", holder="another night"):
+        assert folder.is_dir()
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(JobError, match="work: .*: cannot be used: "),
+        locked(tmp_path / "file", option="work", holder="x"),
+    ):
+        pass

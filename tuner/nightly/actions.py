@@ -1,0 +1,122 @@
+"""What is done with an improvement: it is proposed, put in place, or handed to a command."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.atomic_file import write_atomically
+from tuner.errors import ConfigError
+from tuner.measure.record import Interval
+from tuner.models.config import ModelConfig
+from tuner.models.deploy import replace_config
+from tuner.nightly.hook import run_hook
+from tuner.nightly.measured import Measured, config_fingerprint
+from tuner.nightly.tasks import Task
+
+PROPOSED = "proposed"
+"""The folder of proposals, in the work folder."""
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """A config that the gate has let through.
+
+    Attributes:
+        before: The text of the deployed config; empty where there is none.
+        text: That of the new one.
+        diff: Between the two, for `patch`.
+        gain: In throughput.
+        measured: What the new one does.
+    """
+
+    before: str
+    text: str
+    diff: str
+    gain: Interval
+    measured: Measured
+
+
+def act(task: Task, found: Improvement, *, work: Path, night: Path) -> str:
+    """Do what the job says.
+
+    Args:
+        task: For which model.
+        found: What to do it with.
+        work: The folder of all nights, where proposals go.
+        night: That of this model's night, where config and diff are kept in any case.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        ConfigError: the deployed config has changed since it was read, or cannot be written; nothing was changed.
+        TuningError: the command failed.
+    """
+    kept = improved(night)
+    _write(kept, found)
+    if task.job.action == "propose":
+        folder = work / PROPOSED / task.folder
+        _write(folder, found)
+        return f"proposed in {folder}"
+    if task.job.action == "apply":
+        expected = hashlib.sha256(found.before.encode()).hexdigest() if found.before else None
+        backup = replace_config(task.config_path, found.text, expected_sha256=expected)
+        return f"{task.config_path} replaced" + (f"; the one before is {backup.name}" if backup else "")
+    run_hook(
+        task.job.command,
+        stdin=found.diff,
+        variables=_variables(task, found, kept),
+        within_s=task.job.command_timeout,
+        log=night / "command.log",
+    )
+    return f"{task.job.command[0]} took it"
+
+
+def improved(night: Path) -> Path:
+    """Where a model's night keeps the config that it has found, and the diff."""
+    return night / "improved"
+
+
+def withdraw(task: Task, *, work: Path) -> bool:
+    """Remove a proposal that is what is deployed by now. Returns whether there was one."""
+    folder = work / PROPOSED / task.folder
+    if not is_deployed(task, folder / "config.pbtxt"):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def is_deployed(task: Task, config: Path) -> bool:
+    """Whether a config says the same as what is deployed now."""
+    try:
+        said = [config_fingerprint(ModelConfig.read(path).text) for path in (task.config_path, config)]
+    except ConfigError:  # one of them is not there
+        return False
+    return said[0] == said[1]
+
+
+def _write(folder: Path, found: Improvement) -> None:
+    write_atomically(folder / "config.pbtxt", found.text)
+    write_atomically(folder / "config.diff", found.diff)
+
+
+def _variables(task: Task, found: Improvement, kept: Path) -> dict[str, str]:
+    gain, measured = found.gain, found.measured
+    values = {
+        "REPOSITORY": task.repository_key,
+        "MODEL": task.model.name,
+        "DEPLOYED": str(task.config_path.absolute()),
+        "CONFIG": str((kept / "config.pbtxt").absolute()),
+        "DIFF": str((kept / "config.diff").absolute()),
+        "GAIN": f"{gain.value:.4f}",
+        "GAIN_LOW": f"{gain.low:.4f}",
+        "GAIN_HIGH": f"{gain.high:.4f}",
+        "THROUGHPUT": f"{measured.throughput.value:.2f}",
+        "P99_MS": f"{measured.p99_ms.value:.3f}",
+        "CONCURRENCY": str(measured.concurrency),
+        "SLO": str(task.job.slo),
+    }
+    return {f"TRITONTUNE_{name}": value for name, value in values.items()}

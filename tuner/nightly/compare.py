@@ -1,0 +1,97 @@
+"""Launches what is deployed and a candidate side by side, in pairs, until it is clear which is better."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tuner.errors import ServerError, TuningError
+from tuner.load.loads import Concurrency
+from tuner.measure.limit_test import Verdict
+from tuner.nightly.comparison import LEAST_PAIRS, LOOKS, MOST_PAIRS, Comparison, Side
+from tuner.nightly.gate import is_settled
+from tuner.slo import SLO
+
+Launch = Callable[[int], Side]
+"""Launches a config once, for the pair of this number, from 1, and measures it; it may raise a `ServerError`."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for all pairs.
+
+    Attributes:
+        load: Of the candidate.
+        min_gain: The gain that is worth acting, as a share.
+        seed: Of the order within pairs.
+        until: When to begin no further pair, once there are `LEAST_PAIRS` (by `now`).
+        at_last: When to begin none at all.
+        now: The clock, in seconds.
+    """
+
+    slo: SLO
+    load: Concurrency
+    min_gain: float
+    seed: int
+    until: float
+    at_last: float
+    now: Callable[[], float] = time.monotonic
+
+
+def compare(
+    deployed: Launch, candidate: Launch, terms: Terms, *, note: Callable[[str], None] = lambda _: None
+) -> Comparison:
+    """Launch pairs in random order, and look after some of them whether they tell enough.
+
+    Args:
+        deployed: Launches what is deployed; a failure is tried once more.
+        candidate: Launches what may take its place; a failure ends it.
+        terms: On all of it.
+        note: Is told what happens.
+
+    Raises:
+        TuningError: what is deployed fails.
+    """
+    order = random.Random(terms.seed)  # noqa: S311 (no secret)
+    told = Comparison(slo=terms.slo, load=terms.load)
+    began, pair_s = terms.now(), 0.0
+    while told.pairs < MOST_PAIRS:
+        end = terms.at_last if told.pairs < LEAST_PAIRS else terms.until
+        if terms.now() + pair_s > end:
+            break
+        number = told.pairs + 1
+        sides: dict[str, Side] = {}
+        try:
+            for which in order.sample(["deployed", "candidate"], 2):
+                sides[which] = candidate(number) if which == "candidate" else launched(deployed, number, note)
+        except ServerError as error:
+            told = told.model_copy(update={"failure": f"{error.cause.value}: {error}"})
+            break
+        told = told.model_copy(
+            update={
+                "deployed": (*told.deployed, sides["deployed"]),
+                "candidate": (*told.candidate, sides["candidate"]),
+            }
+        )
+        pair_s = (terms.now() - began) / told.pairs
+        if told.verdict is Verdict.BREAKS or (told.pairs in LOOKS and is_settled(told, min_gain=terms.min_gain)):
+            break
+    return told
+
+
+def launched(deployed: Launch, number: int, note: Callable[[str], None]) -> Side:
+    """Launch what is deployed; after a failure, which may be an accident, once more.
+
+    Raises:
+        TuningError: it failed twice.
+    """
+    try:
+        return deployed(number)
+    except ServerError as error:
+        note(f"the deployed config failed ({error.cause.value}: {error}); it is launched once more")
+    try:
+        return deployed(number)
+    except ServerError as error:
+        raise TuningError(f"the deployed config does not work: {error.cause.value}: {error}") from error

@@ -1,0 +1,141 @@
+"""What comparing two configs has told: pairs of launches, side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from scipy import stats
+
+from tuner.load.loads import Concurrency
+from tuner.measure.limit_test import LimitTest, Verdict, together
+from tuner.measure.points import OperatingPoint
+from tuner.measure.record import Interval, Record
+from tuner.slo import SLO
+
+LEAST_PAIRS, MOST_PAIRS = 4, 10
+"""Pairs before the first look, and in all."""
+
+LOOKS = (4, 6, 8, 10)
+"""After so many pairs it is asked whether that is enough; who looks more often errs more often."""
+
+# Each look may err so often that all of them together do in 5 % of cases (Bonferroni).
+_TAIL = 0.025 / len(LOOKS)
+
+
+class Side(Record):
+    """One launch.
+
+    Attributes:
+        points: Under each load that it was measured at.
+    """
+
+    points: tuple[OperatingPoint, ...]
+
+    def at(self, load: Concurrency) -> OperatingPoint | None:
+        """Under a load."""
+        return next((point for point in self.points if point.load == load), None)
+
+
+class Comparison(Record):
+    """Deployed and candidate, side by side.
+
+    Attributes:
+        slo: What must hold.
+        load: Of the candidate.
+        deployed: A launch a pair; each at the candidate's load, too, so that none is worse for having had less to do.
+        candidate: A launch a pair.
+        failure: Why there are no more pairs, in a line, where the candidate failed.
+    """
+
+    slo: SLO
+    load: Concurrency
+    deployed: tuple[Side, ...] = ()
+    candidate: tuple[Side, ...] = ()
+    failure: str | None = None
+
+    @property
+    def pairs(self) -> int:
+        """How many."""
+        return min(len(self.deployed), len(self.candidate))
+
+    @property
+    def candidate_rounds(self) -> list[OperatingPoint]:
+        """The candidate's points at its load."""
+        return _rounds(self.candidate[: self.pairs], self.load)
+
+    @property
+    def deployed_load(self) -> Concurrency | None:
+        """The load under which the deployed config gives most, of those at which it does not surely break the SLO.
+
+        Where it surely breaks it at all of them, the lowest. What is not sure counts for the deployed.
+        """
+        loads = self._loads
+        holding = [load for load in loads if _verdict(self.deployed_rounds(load), self.slo) is not Verdict.BREAKS]
+        if not holding:
+            return min(loads, key=lambda load: load.requests, default=None)
+        return max(holding, key=lambda load: fmean(p.throughput.value for p in self.deployed_rounds(load)))
+
+    def deployed_rounds(self, load: Concurrency) -> list[OperatingPoint]:
+        """The deployed config's points at a load."""
+        return _rounds(self.deployed[: self.pairs], load)
+
+    @property
+    def gain(self) -> Interval | None:
+        """The candidate's throughput over the deployed config's; None with fewer than two pairs.
+
+        The geometric mean over pairs with the t-interval of their logarithms, wide enough for all looks together, and
+        no narrower than what each measurement knows of itself.
+        """
+        load = self.deployed_load
+        if load is None or self.pairs < 2:
+            return None
+        return sequential_ratio(
+            [
+                (above.throughput, below.throughput)
+                for above, below in zip(self.candidate_rounds, self.deployed_rounds(load), strict=True)
+            ]
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the candidate holds the SLO, by the test over all its launches; without a limit it does."""
+        rounds = self.candidate_rounds
+        if any(point.errors for point in rounds):
+            return Verdict.BREAKS
+        return _verdict(rounds, self.slo) if self.slo.root else Verdict.HOLDS
+
+    @property
+    def _loads(self) -> list[Concurrency]:
+        sides = self.deployed[: self.pairs]
+        everywhere = [{p.load for p in side.points if isinstance(p.load, Concurrency)} for side in sides]
+        return sorted(set.intersection(*everywhere), key=lambda load: load.requests) if everywhere else []
+
+
+def sequential_ratio(pairs: Sequence[tuple[Interval, Interval]]) -> Interval:
+    """The ratio of pairs, with an interval that holds 95 % over all `LOOKS` together.
+
+    Args:
+        pairs: Two and more.
+    """
+    count = len(pairs)
+    logs = [math.log(above.value / below.value) for above, below in pairs]
+    student = float(stats.t.ppf(1 - _TAIL, count - 1))
+    between = student * stdev(logs) / math.sqrt(count)
+    own = fmean(math.hypot(above.relative_half_width, below.relative_half_width) for above, below in pairs)
+    half, log = max(between, own / math.sqrt(count)), fmean(logs)
+    return Interval(value=math.exp(log), low=math.exp(log - half), high=math.exp(log + half))
+
+
+def _rounds(sides: Sequence[Side], load: Concurrency) -> list[OperatingPoint]:
+    return [point for side in sides if (point := side.at(load))]
+
+
+def _verdict(rounds: Sequence[OperatingPoint], slo: SLO) -> Verdict:
+    """Of the tests of all launches together; a limit that was not tested is open."""
+    if not rounds:
+        return Verdict.OPEN
+    tests = [LimitTest.pooled(each) for each in zip(*(point.limits for point in rounds), strict=True)]
+    told = {(test.percentile, test.limit_ms): test.verdict for test in tests}
+    return together(told.get(limit, Verdict.OPEN) for limit in slo.limits)

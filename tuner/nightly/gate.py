@@ -1,0 +1,68 @@
+"""The gate: whether what was found takes the place of what is deployed. It knows no server and no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tuner.measure.limit_test import Verdict
+from tuner.measure.record import Record
+from tuner.nightly.comparison import LEAST_PAIRS, Comparison
+
+
+class Decision(Record):
+    """What the gate says.
+
+    Attributes:
+        act: Whether to act.
+        reason: In a sentence.
+    """
+
+    act: bool
+    reason: str
+
+
+def decide(comparison: Comparison | None, *, min_gain: float) -> Decision:
+    """Act only when the lower bound of the gain exceeds `min_gain`, and a test shows that the SLO is held.
+
+    Args:
+        comparison: Of deployed and candidate; None: the search found nothing better than what is deployed.
+        min_gain: As a share.
+    """
+    if comparison is None:
+        return Decision(act=False, reason="the search found nothing better")
+    if objection := next(_objections(comparison, min_gain), None):
+        return Decision(act=False, reason=objection)
+    held = f", and {comparison.slo} is surely held" if comparison.slo.root else ""
+    return Decision(act=True, reason=f"{_in_words(comparison)}{held}")
+
+
+def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
+    """What speaks against acting, the weightiest first."""
+    pairs, gain, words = comparison.pairs, comparison.gain, _in_words(comparison)
+    if comparison.failure:
+        yield f"the candidate failed: {comparison.failure}"
+    if gain is None or pairs < LEAST_PAIRS:
+        yield f"there was time for {pairs} pairs of launches, and fewer than {LEAST_PAIRS} tell too little"
+    elif comparison.verdict is Verdict.BREAKS:
+        yield f"the candidate does not hold {comparison.slo}, at {words}"
+    elif gain.low <= 1 + min_gain:
+        yield f"the gain is not surely above {min_gain:.1%}: {words}"
+    elif comparison.verdict is not Verdict.HOLDS:
+        yield f"no test shows that the candidate holds {comparison.slo}: it is near, or requests were few; {words}"
+
+
+def _in_words(comparison: Comparison) -> str:
+    gain, pairs = comparison.gain, comparison.pairs
+    if gain is None:
+        return f"{pairs} pairs of launches"
+    return f"{gain.value:.2f} x the throughput ({gain.low:.2f} to {gain.high:.2f}) in {pairs} pairs of launches"
+
+
+def is_settled(comparison: Comparison, *, min_gain: float) -> bool:
+    """Whether more pairs would change nothing: the gate acts, or surely never will."""
+    gain = comparison.gain
+    if comparison.failure or comparison.verdict is Verdict.BREAKS:
+        return True
+    if gain is None or comparison.pairs < LEAST_PAIRS:
+        return False
+    return gain.high < 1 + min_gain or decide(comparison, min_gain=min_gain).act

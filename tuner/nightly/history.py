@@ -1,0 +1,330 @@
+"""What every night measured, in one SQLite file or a PostgreSQL database."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sql
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+from typing_extensions import Self
+
+from tuner.errors import JobError
+from tuner.measure.record import Interval, Record
+from tuner.nightly.drift import Past
+from tuner.nightly.measured import Conditions, Measured
+
+SCHEMA = 1
+"""Of the tables. A database of another one is refused, and left as it is."""
+
+Role = Literal["deployed", "candidate"]
+
+_WAIT_S = 10
+_tables = sql.MetaData()
+_about = sql.Table("tritontune_history", _tables, sql.Column("schema", sql.Integer, nullable=False))
+_nights = sql.Table(
+    "tritontune_nights",
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("night", sql.String(32), nullable=False, index=True),
+    sql.Column("repository", sql.Text, nullable=False),
+    sql.Column("model", sql.Text, nullable=False, index=True),
+    sql.Column("slo", sql.Text, nullable=False),
+    sql.Column("outcome", sql.String(16), nullable=False),
+    sql.Column("reason", sql.Text, nullable=False),
+    sql.Column("regression", sql.Boolean, nullable=False),
+    sql.Column("drift", sql.Text, nullable=False),
+    sql.Column("action", sql.Text, nullable=False),
+    sql.Column("gain", sql.Float),
+    sql.Column("gain_low", sql.Float),
+    sql.Column("gain_high", sql.Float),
+    sql.Column("duration_s", sql.Float, nullable=False),
+    sql.Column("files", sql.String(64), nullable=False),
+    sql.Column("folder", sql.Text, nullable=False),
+)
+_measurements = sql.Table(
+    "tritontune_measurements",
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("night_id", sql.Integer, sql.ForeignKey(_nights.c.id), nullable=False, index=True),
+    sql.Column("role", sql.String(16), nullable=False),
+    sql.Column("config", sql.String(64), nullable=False),
+    sql.Column("hardware", sql.Text, nullable=False),
+    sql.Column("server", sql.Text, nullable=False),
+    sql.Column("requests", sql.Text, nullable=False),
+    sql.Column("concurrency", sql.Integer, nullable=False),
+    *(
+        sql.Column(f"{name}{end}", sql.Float, nullable=False)
+        for name in ("throughput", "p99_ms")
+        for end in ("", "_low", "_high")
+    ),
+    sql.Column("launches", sql.Integer, nullable=False),
+    sql.Column("turns_per_us", sql.Float),
+    sql.Column("cpu_cores", sql.Float),
+)
+
+
+class Night(Record):
+    """How one night went for one model.
+
+    Attributes:
+        night: When it began, ISO 8601 in UTC.
+        outcome: `kept`, `improved`, `regression` or `failed`.
+        reason: Of the gate, or of the failure, in a sentence.
+        regression: Whether the deployed config got slower.
+        drift: What became of it, in a sentence; may be empty.
+        action: What was done with an improvement; empty: nothing.
+        gain: Of the candidate over the deployed config; None: there was none to compare.
+        files: Fingerprint of the model's files.
+        folder: Where the night's own folder is, or was.
+        conditions: Under which it was measured, with the config that was deployed before.
+        deployed: What was measured of that one.
+        candidate: What was measured of the one that took its place, and its fingerprint, if so.
+    """
+
+    night: str
+    repository: str
+    model: str
+    slo: str
+    outcome: str
+    reason: str
+    regression: bool = False
+    drift: str = ""
+    action: str = ""
+    gain: Interval | None = None
+    duration_s: float
+    files: str = ""
+    folder: str = ""
+    conditions: Conditions | None = None
+    deployed: Measured | None = None
+    candidate: Measured | None = None
+    candidate_config: str = ""
+
+    @property
+    def serving(self) -> Measured | None:
+        """What is deployed after the night, as far as it was measured."""
+        return self.candidate or self.deployed
+
+
+class History:
+    """The nights so far.
+
+    Args:
+        engine: The database, with the tables in it.
+        place: As people may read it.
+    """
+
+    def __init__(self, engine: sql.Engine, place: str) -> None:
+        self._engine = engine
+        self.place = place
+
+    @classmethod
+    @contextmanager
+    def opened(cls, place: str, *, make: bool = True) -> Iterator[Self]:
+        """Open it, and make what is not there.
+
+        Args:
+            place: A file, or a `postgresql://` URL.
+            make: Whether a file may be made; else one that is not there is an error.
+
+        Raises:
+            JobError: it cannot be reached, or is of another version: one line.
+        """
+        url, connect = _url(place, make=make)
+        shown = url.render_as_string(hide_password=True) if url.get_backend_name() != "sqlite" else place
+        engine = sql.create_engine(url, connect_args=connect, poolclass=NullPool)
+        history = cls(engine, shown)
+        try:
+            with history._telling_errors():
+                history._prepare()
+            yield history
+        finally:
+            engine.dispose()
+
+    def add(self, night: Night) -> None:
+        """Record a night of one model, whole or not at all.
+
+        Raises:
+            JobError: the database cannot be written to.
+        """
+        row = night.model_dump(
+            include={"night", "repository", "model", "slo", "outcome", "reason", "regression", "drift", "action"}
+            | {"duration_s", "files", "folder"}
+        )
+        if night.gain:
+            row.update(gain=night.gain.value, gain_low=night.gain.low, gain_high=night.gain.high)
+        with self._telling_errors(), self._engine.begin() as connection:
+            (number,) = connection.execute(_nights.insert().values(row)).inserted_primary_key or (None,)
+            if night.conditions is None:
+                return
+            about = night.conditions.model_dump(exclude={"repository", "model"})
+            if night.deployed:
+                connection.execute(
+                    _measurements.insert().values(night_id=number, role="deployed", **about, **_row(night.deployed))
+                )
+            if night.candidate:
+                about["config"] = night.candidate_config
+                connection.execute(
+                    _measurements.insert().values(night_id=number, role="candidate", **about, **_row(night.candidate))
+                )
+
+    def past(self, conditions: Conditions) -> list[Past]:
+        """What was measured under these conditions, the oldest first.
+
+        Raises:
+            JobError: the database cannot be read.
+        """
+        told = conditions.model_dump()
+        query = (
+            sql.select(_measurements, _nights.c.night, _nights.c.files, _nights.c.regression)
+            .join(_nights, _measurements.c.night_id == _nights.c.id)
+            .where(_nights.c.repository == told["repository"], _nights.c.model == told["model"])
+            .where(*(_measurements.c[name] == told[name] for name in ("config", "hardware", "server", "requests")))
+            .order_by(_nights.c.night, _measurements.c.id)
+        )
+        with self._telling_errors(), self._engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        # A candidate was measured on the night that may have found the one before it slower; that is not its own doing.
+        return [
+            Past(row["night"], _measured(row), row["files"], row["regression"] and row["role"] == "deployed")
+            for row in rows
+        ]
+
+    def nights(self, *, models: Sequence[str] = (), last: int | None = None) -> list[Night]:
+        """The nights of some models, or of all, the oldest first.
+
+        Args:
+            models: Their names; none: all.
+            last: Only so many for each model and repository, the latest.
+
+        Raises:
+            JobError: the database cannot be read.
+        """
+        query = sql.select(_nights).order_by(_nights.c.night, _nights.c.id)
+        if models:
+            query = query.where(_nights.c.model.in_(models))
+        with self._telling_errors(), self._engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+            measured: dict[int, dict[str, Any]] = {}
+            for row in connection.execute(sql.select(_measurements).order_by(_measurements.c.id)).mappings():
+                measured.setdefault(row["night_id"], {})[row["role"]] = row
+        found = [_night(row, measured.get(row["id"], {})) for row in rows]
+        if last is None:
+            return found
+        kept: list[Night] = []
+        for night in reversed(found):
+            if sum((each.repository, each.model) == (night.repository, night.model) for each in kept) < last:
+                kept.append(night)
+        return kept[::-1]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All that it knows, sorted."""
+        with self._telling_errors(), self._engine.connect() as connection:
+            return tuple(connection.execute(sql.select(_nights.c.model).distinct().order_by(_nights.c.model)).scalars())
+
+    def _prepare(self) -> None:
+        with self._engine.begin() as connection:
+            if connection.dialect.has_table(connection, _about.name):
+                found = connection.execute(sql.select(_about.c.schema)).scalar()
+                if found != SCHEMA:
+                    raise JobError(
+                        f"history: {self.place}: its tables are of version {found}, and {SCHEMA} is what "
+                        "this tritontune knows; choose another place"
+                    )
+                return
+            _tables.create_all(connection)
+            connection.execute(_about.insert().values(schema=SCHEMA))
+
+    @contextmanager
+    def _telling_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            what = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+            raise JobError(f"history: {self.place}: {what[0].strip()}") from None
+
+
+def _url(place: str, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
+    if "://" not in place:
+        return _file_url(Path(place), make=make)
+    try:
+        url = sql.make_url(place)
+    except ArgumentError:
+        raise JobError("history: is no URL of a database; write a file, or postgresql://USER@HOST/DATABASE") from None
+    if url.get_backend_name() == "sqlite" and url.database:
+        return _file_url(Path(url.database), make=make)
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise JobError(
+            f"history: {url.get_backend_name()} databases are not known; write a file, or postgresql://USER@HOST/DATABASE"
+        )
+    if importlib.util.find_spec("psycopg") is None:
+        raise JobError("history: PostgreSQL needs its driver: pip install 'tritontune[postgres]'")
+    # Neither a connection nor a statement may hold up the night.
+    return url.set(drivername="postgresql+psycopg"), {
+        "connect_timeout": _WAIT_S,
+        "options": f"-c statement_timeout={_WAIT_S * 1000} -c lock_timeout={_WAIT_S * 1000}",
+    }
+
+
+def _file_url(path: Path, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
+    if not make and not path.is_file():
+        raise JobError(f"history: there is no file {path}; name the history with --history")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"history: {path.parent}: cannot be made: {error.strerror}") from None
+    return sql.URL.create("sqlite", database=str(path)), {"timeout": _WAIT_S}
+
+
+def _row(measured: Measured) -> dict[str, Any]:
+    return {
+        "concurrency": measured.concurrency,
+        "launches": measured.launches,
+        "turns_per_us": measured.turns_per_us,
+        "cpu_cores": measured.cpu_cores,
+        **_columns("throughput", measured.throughput),
+        **_columns("p99_ms", measured.p99_ms),
+    }
+
+
+def _columns(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _interval(row: Any, name: str) -> Interval:
+    return Interval(value=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
+
+
+def _measured(row: Any) -> Measured:
+    return Measured(
+        concurrency=row["concurrency"],
+        throughput=_interval(row, "throughput"),
+        p99_ms=_interval(row, "p99_ms"),
+        launches=row["launches"],
+        turns_per_us=row["turns_per_us"],
+        cpu_cores=row["cpu_cores"],
+    )
+
+
+def _night(row: Any, measured: dict[str, Any]) -> Night:
+    deployed, candidate = measured.get("deployed"), measured.get("candidate")
+    some = deployed or candidate
+    plain = {name: row[name] for name in Night.model_fields.keys() & row.keys() if name != "gain"}
+    return Night(
+        **plain,
+        gain=None if row["gain"] is None else _interval(row, "gain"),
+        conditions=some
+        and Conditions(
+            repository=row["repository"],
+            model=row["model"],
+            **{name: some[name] for name in ("config", "hardware", "server", "requests")},
+        ),
+        deployed=deployed and _measured(deployed),
+        candidate=candidate and _measured(candidate),
+        candidate_config=candidate["config"] if candidate else "",
+    )

@@ -1,0 +1,67 @@
+"""Runs the user's own command with an improvement."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tuner.errors import TuningError
+from tuner.quantities import format_duration
+
+
+def run_hook(command: Sequence[str], *, stdin: str, variables: Mapping[str, str], within_s: float, log: Path) -> None:
+    """Run a command to its end, with all the processes that it starts.
+
+    Args:
+        command: The program and its arguments; no shell reads them.
+        stdin: What it reads there.
+        variables: Beside those of our own environment.
+        within_s: Then it is killed.
+        log: Gets what it writes.
+
+    Raises:
+        TuningError: it cannot be started, fails, or takes too long.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        try:
+            process = subprocess.Popen(  # noqa: S603 (the user's own)
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **variables},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise TuningError(f"command: {command[0]}: {error.strerror}") from None
+        try:
+            process.communicate(stdin.encode(), timeout=within_s)
+        except subprocess.TimeoutExpired:
+            raise TuningError(
+                f"command: {command[0]} took longer than {format_duration(within_s)}, and was stopped; see {log}"
+            ) from None
+        finally:
+            _kill(process)
+    if process.returncode:
+        raise TuningError(f"command: {command[0]} ended with status {process.returncode}{_last_line(log)}; see {log}")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """It, and what it has left running."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin:
+        with suppress(OSError):
+            process.stdin.close()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f": {last[:200]}" if last else ""

@@ -1,0 +1,216 @@
+"""What the nightly job file says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from typing_extensions import Self
+
+from tuner.errors import JobError
+from tuner.job import TuneJob, yaml_fault
+from tuner.nightly.secrets import expanded
+from tuner.options import Options, Positive, Seconds
+
+Action = Literal["propose", "apply", "command"]
+
+_SHARE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)")
+_EXAMPLE = "`jobs: [{repository: models, model: mlp, slo: {p99: 40ms}}]`"
+
+
+def _share(value: Any) -> Any:
+    if isinstance(value, str) and (found := _SHARE.fullmatch(value.strip())):
+        value = float(found[1]) / (100 if found[2] else 1)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{value!r} is no share; write it as 3% or 0.03, below 1")
+    return float(value)
+
+
+def _secret(value: Any) -> Any:
+    return expanded(value) if isinstance(value, str) else value
+
+
+def _web_address(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("is no address; it begins with https:// or http:// and names a host")
+    return value
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"is written as a list, program and arguments apart: [{', '.join(value.split())}]")  # noqa: TRY004 (pydantic wants ValueError)
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=float | str)]
+Secret = Annotated[SecretStr, BeforeValidator(_secret, json_schema_input_type=str)]
+
+
+class Notify(Options):
+    """One place to tell how a night went; exactly one of these.
+
+    Attributes:
+        webhook: An address that gets the report of the night as JSON, by POST. `${NAME}` in it is an environment
+            variable.
+        slack: An address of Slack's incoming webhooks, or one that takes their format: a message with a line for each
+            model. `${NAME}` in it is an environment variable.
+        file: A file to which the report is appended, as one line of JSON a night.
+    """
+
+    webhook: Secret | None = None
+    slack: Secret | None = None
+    file: Path | None = None
+
+    @field_validator("webhook", "slack")
+    @classmethod
+    def _is_web(cls, value: SecretStr | None) -> SecretStr | None:
+        return value and _web_address(value)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if sum(each is not None for each in (self.webhook, self.slack, self.file)) != 1:
+            raise ValueError("name one of webhook, slack and file in each entry")
+        return self
+
+    @property
+    def url(self) -> str | None:
+        """Where to send, secrets included; None for a file."""
+        address = self.webhook or self.slack
+        return address.get_secret_value() if address else None
+
+
+class NightlyJob(TuneJob):
+    """A model, or the models of a repository, to look after: the words of `tritontune run`, and some more.
+
+    Attributes:
+        repository: The model repository, whose config.pbtxt files are the deployed ones.
+        slo: Latency limits that a config must hold, each with its unit, as `{p99: 40ms}`.
+        budget: How long the tuning of one model may take, as `10m`. Comparing what it finds with what is deployed comes
+            on top, about half as long again.
+        action: What to do with an improvement: `propose` writes config and diff to `proposed/` in the work folder,
+            `apply` replaces the deployed config.pbtxt, and `command` runs a program of yours.
+        command: That program and its arguments, a list. It gets the diff on stdin, and what else it needs in
+            `TRITONTUNE_...` variables.
+        command_timeout: How long that program may take.
+        min_gain: Act only when the gain surely exceeds this, as `3%`; by default as the file says for all jobs.
+        min_regression: A slowdown below this is none, as `10%`; by default as the file says for all jobs.
+    """
+
+    action: Action = "propose"
+    command: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    command_timeout: Seconds = 300.0
+    min_gain: Share | None = None
+    min_regression: Share | None = None
+
+    @field_validator("slo", mode="before")
+    @classmethod
+    def _has_units(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for name, limit in value.items():
+                if isinstance(limit, int | float):
+                    raise ValueError(f"{name}: {limit:g} has no unit; write it as {limit:g}ms")  # noqa: TRY004 (pydantic wants ValueError)
+        return value
+
+    @model_validator(mode="after")
+    def _check_night(self) -> Self:
+        if self.repository is None:
+            raise ValueError("repository is missing: whose config.pbtxt is to be looked after")
+        if (self.action == "command") != bool(self.command):
+            raise ValueError("command: it is for `action: command`, and that needs it")
+        return self
+
+
+class JobsFile(Options):
+    """All that a nightly job file says.
+
+    Attributes:
+        jobs: What to look after, one after the other.
+        window: How long the night may last, all jobs together, as `4h`. What would go beyond is shortened or left out.
+        min_gain: Act only when the gain surely exceeds this; 3 % by default.
+        min_regression: A slowdown below this is none; 10 % by default.
+        history: Where to keep what each night measured: a SQLite file, or a `postgresql://` URL, in which `${NAME}` is
+            an environment variable; by default `history.db` in the work folder.
+        notify: Whom to tell how the night went.
+        prometheus: A file that ends in `.prom` in the folder of node_exporter's textfile collector.
+        work: The folder for all that the nights leave.
+        keep_nights: Of so many nights the folders are kept; the history keeps all.
+    """
+
+    jobs: Annotated[tuple[NightlyJob, ...], Field(min_length=1)]
+    window: Seconds = 8 * 3600.0
+    min_gain: Share = 0.03
+    min_regression: Share = 0.10
+    history: Secret | None = None
+    notify: tuple[Notify, ...] = ()
+    prometheus: Path | None = None
+    work: Path = Path("tritontune-nightly")
+    keep_nights: Positive = 14
+
+    @field_validator("prometheus")
+    @classmethod
+    def _is_collected(cls, value: Path | None) -> Path | None:
+        if value is not None and value.suffix != ".prom":
+            raise ValueError(f"{value} would not be read: the textfile collector reads files that end in .prom")
+        return value
+
+    @property
+    def history_url(self) -> str:
+        """Where the history is, secrets included."""
+        return self.history.get_secret_value() if self.history else str(self.work / "history.db")
+
+    def min_gain_of(self, job: NightlyJob) -> float:
+        """The job's own, or that of all."""
+        return self.min_gain if job.min_gain is None else job.min_gain
+
+    def min_regression_of(self, job: NightlyJob) -> float:
+        """The job's own, or that of all."""
+        return self.min_regression if job.min_regression is None else job.min_regression
+
+    @classmethod
+    def read(cls, path: Path) -> JobsFile:
+        """Read a job file.
+
+        Raises:
+            JobError: it cannot be read, or says what cannot be done: one line, with the place.
+        """
+        content = _mapping(path)
+        jobs = content.get("jobs")
+        if isinstance(jobs, list):
+            content["jobs"] = tuple(
+                NightlyJob.make(_entry(job, f"{path}: jobs[{number}]"), source=f"{path}: jobs[{number}]")
+                for number, job in enumerate(jobs)
+            )
+        notify = content.get("notify")
+        if isinstance(notify, list):
+            content["notify"] = tuple(
+                Notify.make(_entry(each, f"{path}: notify[{number}]"), source=f"{path}: notify[{number}]")
+                for number, each in enumerate(notify)
+            )
+        if "jobs" in content and (not isinstance(jobs, list) or not jobs):
+            raise JobError(f"{path}: jobs: is a list with one job and more, such as {_EXAMPLE}")
+        return cls.make(content, source=str(path))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise JobError(f"{path}: cannot be read: {reason}") from None
+    except yaml.YAMLError as error:
+        raise JobError(f"{path}{yaml_fault(error)}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise JobError(f"{path}: a nightly job file is a mapping, such as {_EXAMPLE}")
+    return dict(content)
+
+
+def _entry(entry: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
+        raise JobError(f"{where}: is a mapping of options, such as `repository: models`")
+    return entry

@@ -1,0 +1,48 @@
+"""Launches configs of a workshop's model for a night's own measurements, apart from any study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuner import deadlines
+from tuner.load.loads import Concurrency
+from tuner.measure.rules import LevelRules
+from tuner.model_tuning import Workshop, bench_of
+from tuner.models.repository import ModelFolder
+from tuner.nightly.comparison import Side
+from tuner.trial import Limits, launch_again
+
+# As long as the finalists of a run are measured: what decides over a deployment deserves some seconds of the machine.
+_RULES = LevelRules(min_s=1.5, max_s=3.0)
+
+
+class Launches:
+    """Launches one model, time and again.
+
+    Args:
+        shop: What it works with.
+        model: The model.
+        folder: Where the logs of the servers go.
+    """
+
+    def __init__(self, shop: Workshop, model: ModelFolder, folder: Path) -> None:
+        self._bench = bench_of(shop, model.name, _RULES)
+        self._folder = folder
+        self._launch_s = shop.job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
+
+    def launch(self, config: str, loads: Sequence[Concurrency], name: str) -> Side:
+        """Launch a config once, and measure it under each load.
+
+        Args:
+            config: Its text; empty: the model has none.
+            loads: In this order.
+            name: Of the folder for the server's log.
+
+        Raises:
+            ServerError: it failed this time.
+        """
+        limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, until=time.monotonic())
+        with launch_again(self._bench, config, self._folder / name, limits=limits) as session:
+            return Side(points=tuple(session.measure(load) for load in loads))

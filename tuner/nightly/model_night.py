@@ -1,0 +1,256 @@
+"""One model's part of a night: measure what is deployed, tune, compare, decide, act."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.load.loads import Concurrency
+from tuner.measure.points import OperatingPoint
+from tuner.models.config import ModelConfig
+from tuner.models.deploy import remove_unfinished
+from tuner.models.diff import unified_diff
+from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
+from tuner.nightly.compare import Terms, compare, launched
+from tuner.nightly.comparison import Comparison, Side
+from tuner.nightly.drift import NO_HISTORY, Drift, Past, judge_drift, normal_nights
+from tuner.nightly.gate import decide
+from tuner.nightly.history import History, Night
+from tuner.nightly.interruption import undisturbed
+from tuner.nightly.launches import Launches
+from tuner.nightly.measured import Conditions, Measured, config_fingerprint
+from tuner.nightly.progress import NightProgress
+from tuner.nightly.tasks import Task
+from tuner.progress import ModelOutcome
+from tuner.report.files import config_with_provenance
+from tuner.run_folder import RunFolder
+from tuner.search.front import TrialPoint
+from tuner.search.study import Identity
+from tuner.tuning import identity_of, tune_model, workshop
+
+# So many launches say how fast the deployed config is tonight, and so many more whether that is really so.
+_DRIFT_LAUNCHES = 3
+# Comparing takes so much of the budget on top of it, once there are enough pairs to tell something.
+COMPARING_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a model's part of a night has to do with the rest of it.
+
+    Attributes:
+        night: When the night began, as the history writes it.
+        folder: For all that this part leaves; not there yet.
+        work: The folder of all nights.
+        last: The run of the latest night that knows this model; None: there is none.
+        budget: Seconds for the tuning.
+        at_last: When to begin nothing any more, by `time.monotonic`.
+        say: Is told what happens.
+    """
+
+    night: str
+    folder: Path
+    work: Path
+    last: Path | None
+    budget: float
+    at_last: float
+    say: Callable[[str], None]
+
+
+def look_after(task: Task, setting: Setting, history: History) -> Night:
+    """See whether the deployed config is still as fast as it was, and whether another is surely better.
+
+    Returns:
+        How it went.
+
+    Raises:
+        TritontuneError: it could not be done.
+        KeyboardInterrupt: it was interrupted; nothing is deployed that was not compared to its end.
+    """
+    began = time.monotonic()
+    if count := remove_unfinished(task.config_path):
+        setting.say(f"removed {count} unfinished file{'s' * (count > 1)} of a killed night beside {task.config_path}")
+    if withdraw(task, work=setting.work):
+        setting.say(f"{task.name}: what was proposed is deployed now")
+    last = setting.last or task.job.warm_start
+    job = task.job.model_copy(update={"budget": setting.budget, "warm_start": last})
+    with workshop(job, RunFolder(setting.folder), progress=NightProgress(setting.say)) as (shop, (model,)):
+        identity = identity_of(shop, model)
+        conditions = _conditions(identity, task)
+        past = normal_nights(history.past(conditions), identity.files)
+        deployed = _Deployed(Launches(shop, model, setting.folder / "nightly"), identity, past, setting.say)
+        deployed.measure(_DRIFT_LAUNCHES)
+        outcome = tune_model(shop, model)
+        compared = _compare(task, setting, outcome, deployed)
+        drift = deployed.drift(task.min_regression)
+        if drift.regression:
+            setting.say(f"{task.name}: {drift.reason}; it is measured once more, to be sure")
+            deployed.measure(_DRIFT_LAUNCHES)
+            drift = deployed.drift(task.min_regression)
+    decision = decide(compared, min_gain=task.min_gain)
+    if drift.regression:
+        setting.say(f"{task.name}: {drift.reason}")
+    action, candidate, text = "", None, ""
+    best = outcome.recommendation.best
+    if decision.act and compared and best:
+        found = _improvement(outcome, best, compared)
+        # What was done must be told; only a command of the user's is too long to let it run to its end.
+        with nullcontext() if task.job.action == "command" else undisturbed():
+            action = act(task, found, work=setting.work, night=setting.folder)
+        if is_deployed(task, improved(setting.folder) / "config.pbtxt"):
+            candidate, text = found.measured, found.text
+    return Night(
+        night=setting.night,
+        repository=task.repository_key,
+        model=task.model.name,
+        slo=str(task.job.slo),
+        outcome="regression" if drift.regression else "improved" if decision.act else "kept",
+        reason=decision.reason,
+        regression=drift.regression,
+        drift=drift.reason,
+        action=action,
+        gain=compared.gain if compared else None,
+        duration_s=round(time.monotonic() - began, 1),
+        files=identity.files,
+        folder=str(setting.folder),
+        conditions=conditions,
+        deployed=deployed.measured or _of_study(outcome),
+        candidate=candidate,
+        candidate_config=config_fingerprint(text) if candidate else "",
+    )
+
+
+class _Deployed:
+    """The deployed config, as it is launched through the night.
+
+    Args:
+        launches: Launches it.
+        identity: Of the study, with its text.
+        past: The normal nights before.
+    """
+
+    def __init__(self, launches: Launches, identity: Identity, past: list[Past], say: Callable[[str], None]) -> None:
+        self.launches = launches
+        self._identity = identity
+        self._past = past
+        self._say = say
+        # Nights are compared under the load that the config had then.
+        self._load = Concurrency(past[-1].measured.concurrency) if past else None
+        self._rounds: list[OperatingPoint] = []
+        self._count = 0
+
+    def measure(self, times: int) -> None:
+        """Launch it so many times under the load of its history, if it has one."""
+        if self._load is None:
+            return
+        self._say(f"measuring what is deployed, {times} times at {self._load}")
+        for _ in range(times):
+            self.add(self.launch([self._load]))
+
+    def launch(self, loads: list[Concurrency]) -> Side:
+        """Launch it once.
+
+        Raises:
+            TuningError: it does not work.
+        """
+        self._count += 1
+        name = f"deployed-{self._count:02d}"
+        return launched(lambda _: self.launches.launch(self._identity.config, loads, name), self._count, self._say)
+
+    def add(self, side: Side) -> None:
+        """A launch more of it."""
+        if self._load is None or (point := side.at(self._load)) is None:
+            return
+        self._rounds.append(point)
+
+    def begin_history(self, comparison: Comparison) -> None:
+        """Take the load that was best for it, where it has no history."""
+        if self._load is None and (load := comparison.deployed_load):
+            self._load = load
+        for side in comparison.deployed:
+            self.add(side)
+
+    @property
+    def measured(self) -> Measured | None:
+        """All launches so far under the load of its history as one."""
+        return Measured.of(self._rounds)
+
+    def drift(self, min_regression: float) -> Drift:
+        """Tonight against its history."""
+        now = self.measured
+        if now is None or not self._past:
+            return NO_HISTORY
+        return judge_drift(now, self._past, files=self._identity.files, min_regression=min_regression)
+
+
+def _compare(task: Task, setting: Setting, outcome: ModelOutcome, deployed: _Deployed) -> Comparison | None:
+    """Launch the best candidate and the deployed config in pairs; None where nothing seems better."""
+    best = outcome.recommendation.best
+    if best is None or best.trial.number == 0 or not isinstance(best.point.load, Concurrency):
+        return None
+    load = best.point.load
+    # The deployed config at its own best load, and at the candidate's: none is to win by having had more to do.
+    loads = list(dict.fromkeys([_own_load(outcome), load]))
+    setting.say(f"{task.name}: comparing trial {best.trial.number} at {load} with what is deployed")
+    now = time.monotonic()
+    compared = compare(
+        lambda _: deployed.launch(loads),
+        lambda number: deployed.launches.launch(best.trial.config, [load], f"candidate-{number:02d}"),
+        Terms(
+            slo=task.job.slo,
+            load=load,
+            min_gain=task.min_gain,
+            seed=task.job.seed,
+            until=min(setting.at_last, now + COMPARING_SHARE * setting.budget),
+            at_last=setting.at_last,
+        ),
+        note=setting.say,
+    )
+    deployed.begin_history(compared)
+    return compared
+
+
+def _own_load(outcome: ModelOutcome) -> Concurrency:
+    """The deployed config's best load within the SLO, or the lowest where it holds it at none."""
+    own = outcome.recommendation.baseline
+    curve = outcome.study.trials[0].curve
+    load = own.point.load if own else curve[0].load
+    return load if isinstance(load, Concurrency) else Concurrency(1)
+
+
+def _of_study(outcome: ModelOutcome) -> Measured | None:
+    """What the tuning itself says of the deployed config, where nothing else was measured: the first of its history."""
+    own = outcome.recommendation.baseline
+    if own is None:
+        return None
+    rounds = next(
+        (len(v.rounds) for v in outcome.study.verified if (v.trial, v.load) == (0, own.point.load) and v.rounds), 1
+    )
+    return Measured.of_point(own.point, launches=rounds)
+
+
+def _improvement(outcome: ModelOutcome, best: TrialPoint, compared: Comparison) -> Improvement:
+    study, path = outcome.study, f"{outcome.model}/config.pbtxt"
+    text = config_with_provenance(study, best, compared.gain, study.identity.slo)
+    before = ModelConfig.parse(study.identity.config, path)
+    gain, measured = compared.gain, Measured.of(compared.candidate_rounds)
+    if gain is None or measured is None:
+        raise AssertionError("the gate lets nothing through that was not measured")
+    return Improvement(before.text, text, unified_diff(before, ModelConfig.parse(text, path)), gain, measured)
+
+
+def _conditions(identity: Identity, task: Task) -> Conditions:
+    return Conditions(
+        repository=task.repository_key,
+        model=identity.model,
+        config=config_fingerprint(identity.config),
+        hardware=", ".join(
+            part for part in (identity.machine, identity.driver and f"driver {identity.driver}") if part
+        ),
+        server=identity.server,
+        requests=json.dumps(identity.requests, sort_keys=True),
+    )

@@ -1,0 +1,159 @@
+"""A night: every model of a job file, one after the other, and the report of it."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+
+from tuner.atomic_file import write_atomically
+from tuner.errors import InterruptedRunError, JobError, TritontuneError
+from tuner.lock import locked
+from tuner.nightly.folders import REPORT, WorkFolder
+from tuner.nightly.history import History, Night
+from tuner.nightly.interruption import Window, undisturbed
+from tuner.nightly.jobs import JobsFile
+from tuner.nightly.model_night import COMPARING_SHARE, Setting, look_after
+from tuner.nightly.notify import report_json, tell
+from tuner.nightly.outcome import NightReport, in_words
+from tuner.nightly.prometheus import write_metrics
+from tuner.nightly.tasks import Task
+from tuner.quantities import format_duration
+
+# A budget that would be shortened to less than this share is not worth beginning.
+_LEAST_SHARE = 0.25
+
+
+def run_night(file: JobsFile, tasks: Sequence[Task], say: Callable[[str], None]) -> NightReport:
+    """Look after every model within the window, and tell how it went.
+
+    An interruption, and the end of the window, end what is under way; the report tells of that, too.
+
+    Args:
+        file: What was asked.
+        tasks: Its models; see `tasks_of`.
+        say: Is told what happens, line by line.
+
+    Raises:
+        JobError: another night is at work, or the history cannot be reached; nothing was done.
+    """
+    with (
+        locked(file.work, option="work", holder="another night"),
+        History.opened(file.history_url) as history,
+    ):
+        return _Night(file, tasks, history, say).run()
+
+
+class _Night:
+    def __init__(self, file: JobsFile, tasks: Sequence[Task], history: History, say: Callable[[str], None]) -> None:
+        self._file, self._tasks, self._history = file, tasks, history
+        self._work = WorkFolder(file.work)
+        self._notes: list[str] = []
+        self._done: list[Night] = []
+        self._say = say
+        self._stopped = ""
+        self._began = time.monotonic()
+        started = datetime.now(timezone.utc)
+        self._night = started.isoformat(timespec="seconds")
+        for line in self._work.clear_up():
+            self._note(line)
+        self._folder = self._work.new_night(started)
+
+    def run(self) -> NightReport:
+        """All of it."""
+        window = Window()
+        try:
+            with window.lasting(self._file.window):
+                for task in self._tasks:
+                    self._do(task)
+        except KeyboardInterrupt:
+            self._stopped = "the window was over" if window.over else "the night was interrupted"
+        with undisturbed():
+            for task in self._tasks[len(self._done) :]:
+                self._add(self._failed(task, self._stopped, 0.0))
+            return self._end()
+
+    def _do(self, task: Task) -> None:
+        began = time.monotonic()
+        left = self._began + self._file.window - began
+        due = sum((1 + COMPARING_SHARE) * each.job.budget for each in self._tasks[len(self._done) :])
+        share = min(1.0, left / due)
+        if share < _LEAST_SHARE:
+            self._add(self._failed(task, f"left out: {format_duration(max(left, 1.0))} of the window was left", 0.0))
+            return
+        if share < 1:
+            self._note(f"{task.name}: its budget is shortened to {share:.0%}, to end within the window")
+        setting = Setting(
+            night=self._night,
+            folder=self._folder / task.folder,
+            work=self._file.work,
+            last=self._work.last_run(task.folder, task.model.name, before=self._folder),
+            budget=share * task.job.budget,
+            at_last=self._began + self._file.window,
+            say=self._say,
+        )
+        try:
+            night = look_after(task, setting, self._history)
+        except InterruptedRunError:
+            raise KeyboardInterrupt from None
+        except TritontuneError as error:
+            night = self._failed(task, str(error), time.monotonic() - began)
+        except Exception as error:  # noqa: BLE001 (a fault with one model is no reason to leave the others alone)
+            write_atomically(setting.folder / "error.txt", traceback.format_exc())
+            reason = f"a fault of tritontune: {type(error).__name__}; see {setting.folder / 'error.txt'}"
+            night = self._failed(task, reason, time.monotonic() - began)
+        with undisturbed():
+            self._add(night)
+
+    def _failed(self, task: Task, reason: str, took_s: float) -> Night:
+        return Night(
+            night=self._night,
+            repository=task.repository_key,
+            model=task.model.name,
+            slo=str(task.job.slo),
+            outcome="failed",
+            reason=" ".join(reason.split()),
+            duration_s=round(took_s, 1),
+            folder=str(self._folder / task.folder),
+        )
+
+    def _add(self, night: Night) -> None:
+        """A model is done; what was found is kept before anything else happens."""
+        try:
+            self._history.add(night)
+        except JobError as error:
+            night = night.model_copy(update={"outcome": "failed", "reason": f"{night.reason}; not recorded: {error}"})
+        self._done.append(night)
+        self._say(in_words(night))
+
+    def _end(self) -> NightReport:
+        """The report is on disk before anybody is told, and once more with who could not be told."""
+        if self._file.prometheus:
+            try:
+                write_metrics(self._report(), self._file.prometheus)
+            except OSError as error:
+                self._note(f"prometheus: {self._file.prometheus}: {error.strerror}")
+        self._write(self._report())
+        for problem in tell(self._report(), self._file.notify):
+            self._note(problem)
+        report = self._report()
+        self._write(report)
+        self._work.prune(self._file.keep_nights)
+        return report
+
+    def _report(self) -> NightReport:
+        took_s = time.monotonic() - self._began
+        return NightReport.of(self._night, tuple(self._done), notes=tuple(self._notes), duration_s=took_s)
+
+    def _write(self, report: NightReport) -> None:
+        path = self._folder / REPORT
+        try:
+            write_atomically(path, json.dumps(report_json(report), indent=1) + "\n")
+        except OSError as error:
+            self._note(f"{path}: cannot be written: {error.strerror}")
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self._say(text)

@@ -1,0 +1,63 @@
+"""How a night went, in one report, and what that means for the exit code."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tuner.measure.record import Record
+from tuner.nightly.history import Night
+
+Outcome = Literal["kept", "improved", "regression", "failed"]
+
+EXIT_CODES: dict[str, int] = {"kept": 0, "improved": 10, "regression": 20, "failed": 1}
+"""By outcome; the last one of several is the worst."""
+
+
+class NightReport(Record):
+    """The report of a night: `report.json`, what `--json` prints, and what a webhook gets.
+
+    Attributes:
+        night: When it began, ISO 8601 in UTC.
+        outcome: The worst that happened to any model.
+        exit_code: What it means.
+        summary: In a line.
+        duration_s: Of the whole night.
+        jobs: How it went for each model, in the order of the job file.
+        notes: What else there is to say: what was left out, and who could not be told.
+    """
+
+    version: int = Field(default=1, serialization_alias="schema")
+    night: str
+    outcome: Outcome
+    exit_code: int
+    summary: str
+    duration_s: float
+    jobs: tuple[Night, ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, night: str, jobs: tuple[Night, ...], *, notes: tuple[str, ...], duration_s: float) -> NightReport:
+        """Put the parts together."""
+        order = list(EXIT_CODES)
+        worst = max((job.outcome for job in jobs), key=order.index, default="kept")
+        return cls.model_validate(
+            {
+                "night": night,
+                "outcome": worst,
+                "exit_code": EXIT_CODES[worst],
+                "summary": "; ".join(in_words(job) for job in jobs),
+                "duration_s": round(duration_s, 1),
+                "jobs": jobs,
+                "notes": notes,
+            }
+        )
+
+
+def in_words(job: Night) -> str:
+    """One model's part in a line: `mlp: improved: 1.30 x the throughput ...; config.pbtxt replaced`."""
+    parts = [job.drift] if job.regression else []
+    parts += [job.reason] if job.reason and not (job.regression and not job.action) else []
+    parts += [job.action] if job.action else []
+    return f"{job.model}: {job.outcome}: {'; '.join(parts)}"

@@ -1,0 +1,55 @@
+"""A line for each thing that happens in a tuning at night, when nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tuner.progress import ModelOutcome, Progress
+from tuner.quantities import format_duration
+from tuner.report.words import gain_in_words, point_in_words, what_is_missed
+from tuner.search.recommend import Recommendation, recommend
+from tuner.search.study import Study
+from tuner.trial import TrialResult
+
+
+class NightProgress(Progress):
+    """Says what happens.
+
+    Args:
+        say: Takes a line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._trial = ""
+
+    def note(self, text: str) -> None:
+        """See `Progress`."""
+        self._say(text)
+
+    def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
+        """See `Progress`."""
+        slo = f"SLO {study.identity.slo}" if study.identity.slo.root else "no SLO"
+        self._say(f"tuning {model}: {slo}, budget {format_duration(budget_s)}")
+
+    def trial_began(self, number: int, words: str) -> None:
+        """See `Progress`."""
+        self._trial = f"trial {number}: {words}"
+
+    def trial_ended(self, result: TrialResult, standing: Recommendation) -> None:
+        """See `Progress`."""
+        best = recommend((result,), standing.slo).best
+        if result.failure:
+            told = f"{result.failure.cause.value}: {result.failure.message}"
+        elif best:
+            told = point_in_words(best.point, standing.slo.percentile)
+        else:
+            told = f"{what_is_missed(standing.slo)} at every load"
+        self._say(f"{self._trial}: {told} ({format_duration(result.wall_s)})")
+
+    def model_ended(self, outcome: ModelOutcome) -> None:
+        """See `Progress`."""
+        found = outcome.recommendation
+        best = f"trial {found.best.trial.number}" if found.best else "none holds the SLO"
+        gain = f", {gain_in_words(found.gain)}" if found.gain else ""
+        self._say(f"{outcome.model}: {outcome.ended}; best: {best}{gain}")

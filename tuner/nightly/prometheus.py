@@ -1,0 +1,50 @@
+"""What alerts are made of: the night's numbers for Prometheus, through node_exporter's textfile collector."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
+from tuner.nightly.outcome import EXIT_CODES, NightReport
+
+_LABELS = ("repository", "model")
+
+
+def write_metrics(report: NightReport, path: Path) -> None:
+    """Write all metrics in one move.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    registry = CollectorRegistry()
+
+    def gauge(name: str, what: str) -> Gauge:
+        return Gauge(f"tritontune_nightly_{name}", what, _LABELS, registry=registry)
+
+    gain = gauge("gain_ratio", "Throughput of the candidate over that of the deployed config, in pairs of launches")
+    low = gauge("gain_low_ratio", "Lower bound of the 95 % interval of the gain")
+    throughput = gauge("throughput_inferences_per_second", "Of the config that is deployed after the night")
+    p99 = gauge("p99_seconds", "Latency of the config that is deployed after the night")
+    regression = gauge("regression", "1 where the deployed config got slower than its own history")
+    failed = gauge("failed", "1 where the model could not be looked after")
+    improved = gauge("improved", "1 where an improvement was proposed, applied, or handed on")
+    took = gauge("duration_seconds", "How long the model's part of the night took")
+    for job in report.jobs:
+        labels = {"repository": job.repository, "model": job.model}
+        if job.gain:
+            gain.labels(**labels).set(job.gain.value)
+            low.labels(**labels).set(job.gain.low)
+        if serving := job.serving:
+            throughput.labels(**labels).set(serving.throughput.value)
+            p99.labels(**labels).set(serving.p99_ms.value / 1e3)
+        regression.labels(**labels).set(job.regression)
+        failed.labels(**labels).set(job.outcome == "failed")
+        improved.labels(**labels).set(bool(job.action))
+        took.labels(**labels).set(job.duration_s)
+    whole = Gauge("tritontune_nightly_exit_code", "Of the night: 0, 10, 20 or 1", registry=registry)
+    whole.set(EXIT_CODES[report.outcome])
+    ended = Gauge("tritontune_nightly_last_run_timestamp_seconds", "When the night ended", registry=registry)
+    ended.set(datetime.fromisoformat(report.night).timestamp() + report.duration_s)
+    write_to_textfile(str(path), registry)

@@ -1,0 +1,89 @@
+"""The JSON schema of a nightly job file, for editors: what may be written, and what each word means."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from tuner.nightly.jobs import JobsFile, NightlyJob, Notify
+from tuner.slo import PERCENTILES
+
+SCHEMA_FILE = "jobs.schema.json"
+"""Where it ships, beside this file."""
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_TEXTS: dict[str, Any] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
+_TEXTS_OR_MAPPING: dict[str, Any] = {"anyOf": [*_TEXTS["anyOf"], {"type": "object"}]}
+_DURATION = r"^ *([0-9]*\.?[0-9]+(us|ms|s|m|h))+ *$"
+
+WRITTEN: Mapping[str, Mapping[str, Any]] = {
+    "model": _TEXTS,
+    "slo": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: {"type": "string", "pattern": _DURATION} for name in PERCENTILES},
+    },
+    "triton_arg": _TEXTS,
+    "gpus": {"anyOf": [_TEXT, {"type": "integer"}]},
+    "env": _TEXTS_OR_MAPPING,
+    "mount": _TEXTS,
+    "docker_arg": _TEXTS_OR_MAPPING,
+    "shape": _TEXTS_OR_MAPPING,
+    "request_parameter": _TEXTS_OR_MAPPING,
+    "header": _TEXTS_OR_MAPPING,
+    "precision": _TEXT,
+    "output_tolerance": {"anyOf": [{"type": "number"}, _TEXT, {"const": False}]},
+    "command": {"type": "array", "items": _TEXT},
+}
+"""Fields that a file writes otherwise than they are kept, by name."""
+
+_ENTRY = re.compile(r"^    (\w+): ((?:.*(?:\n(?:        .*|$))*))", re.MULTILINE)
+
+
+def jobs_schema() -> dict[str, Any]:
+    """The schema, with a description of every field."""
+    schema = JobsFile.model_json_schema(mode="validation")
+    definitions = schema["$defs"]
+    for model, part in ((JobsFile, schema), (NightlyJob, definitions["NightlyJob"]), (Notify, definitions["Notify"])):
+        part["description"] = _summary(model)
+        told = descriptions(model)
+        for name, field in part["properties"].items():
+            written = WRITTEN.get(name)
+            kept = {key: field[key] for key in ("default",) if key in field}
+            part["properties"][name] = {**kept, **(written or _plain(field)), "description": told[name]}
+    job = definitions["NightlyJob"]
+    job["required"] = ["repository"]
+    kept_definitions = {name: definitions[name] for name in ("NightlyJob", "Notify")}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "tritontune nightly job file",
+        "$defs": kept_definitions,
+    }
+
+
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """What the docstrings of a class and those above it say of its attributes; the nearest to it wins."""
+    told: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        text = inspect.cleandoc(each.__doc__ or "") if issubclass(each, BaseModel) else ""
+        _, _, attributes = text.partition("Attributes:\n")
+        told.update({name: " ".join(said.split()).replace("`", "") for name, said in _ENTRY.findall(attributes)})
+    return {name: told[name] for name in model.model_fields}
+
+
+def _summary(model: type[BaseModel]) -> str:
+    return inspect.cleandoc(model.__doc__ or "").partition("\n")[0].replace("`", "")
+
+
+def _plain(value: Any) -> Any:
+    """Without what only pydantic means: titles, and limits that it has put where they have no meaning."""
+    if isinstance(value, dict):
+        if value.get("type") in {"object", "array"} or "properties" in value:
+            return {key: _plain(each) for key, each in value.items() if key != "title"}
+        return {key: _plain(each) for key, each in value.items() if key not in {"title", "gt", "ge", "lt", "le"}}
+    return [_plain(each) for each in value] if isinstance(value, list) else value

@@ -1,0 +1,143 @@
+"""From a job file to the models that a night looks after, one task each; what cannot be done is said before."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tuner.errors import JobError, UsageError
+from tuner.load.inputs.input_data import check_input_data
+from tuner.models.repository import CONFIG, ModelFolder, ModelRepository
+from tuner.models.tunable import why_not_tunable
+from tuner.nightly.jobs import JobsFile, NightlyJob
+from tuner.options import MADE_UP
+from tuner.quantities import format_duration
+from tuner.space.spec import load_space
+from tuner.tuning import chosen_models
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model to look after.
+
+    Attributes:
+        job: What was asked of it; its `model` is this one alone.
+        source: Where in the job file, to begin an error with.
+        folder: Under which what is left of it lies: `REPOSITORY/MODEL`, by the repository folder's name.
+        min_gain: The gain that is worth acting, as a share.
+        min_regression: The slowdown that is worth telling, as a share.
+    """
+
+    job: NightlyJob
+    source: str
+    repository: ModelRepository
+    model: ModelFolder
+    folder: str
+    min_gain: float
+    min_regression: float
+
+    @property
+    def name(self) -> str:
+        """For people: `model_repository/mlp`."""
+        return f"{self.repository.path.resolve().name}/{self.model.name}"
+
+    @property
+    def repository_key(self) -> str:
+        """By which the history knows the repository."""
+        return str(self.repository.path.resolve())
+
+    @property
+    def config_path(self) -> Path:
+        """The deployed config."""
+        return self.model.path / CONFIG
+
+
+def tasks_of(file: JobsFile, source: Path, note: Callable[[str], None]) -> tuple[Task, ...]:
+    """The tasks of a night, in the file's order.
+
+    Args:
+        file: What the file says.
+        source: The file, to begin an error with.
+        note: Is told which models of a repository are left out, and why.
+
+    Raises:
+        JobError: a job cannot be done: one line.
+    """
+    tasks: list[Task] = []
+    for number, job in enumerate(file.jobs):
+        where = f"{source}: jobs[{number}]"
+        for task in _tasks(file, job, where, note):
+            _check_alone(task, tasks)
+            # Another repository may have a folder of the same name.
+            taken = any(task.folder == other.folder for other in tasks)
+            tasks.append(replace(task, folder=f"{number}-{task.folder}") if taken else task)
+    _check_window(file, tasks, source)
+    for task in tasks:
+        if file.work.resolve().is_relative_to(task.repository.path.resolve()):
+            raise JobError(f"{source}: work: {file.work} lies in the model repository {task.repository.path}")
+    _check_prometheus(file, source)
+    return tuple(tasks)
+
+
+def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], None]) -> list[Task]:
+    try:
+        repository = ModelRepository.open(job.repository or Path())
+        models = chosen_models(repository, job.model, note)
+        load_space(job.space)
+        if job.input_data not in MADE_UP:
+            check_input_data(Path(job.input_data))
+        for model in models:
+            _check_model(model, job, where)
+    except UsageError as error:
+        raise error if str(error).startswith(where) else JobError(f"{where}: {error}") from None
+    if job.action == "command" and not shutil.which(job.command[0]):
+        raise JobError(f"{where}: command: there is no program {job.command[0]!r}, or it may not be run")
+    shares = file.min_gain_of(job), file.min_regression_of(job)
+    return [
+        Task(
+            job.model_copy(update={"model": (model.name,)}),
+            where,
+            repository,
+            model,
+            f"{repository.path.resolve().name}/{model.name}",
+            *shares,
+        )
+        for model in models
+    ]
+
+
+def _check_model(model: ModelFolder, job: NightlyJob, where: str) -> None:
+    reason = why_not_tunable(model.config.proto) if model.config else None
+    if reason:
+        raise JobError(f"{where}: model {model.name!r}: {reason}")
+    config = model.path / CONFIG
+    writable = os.access(config.resolve().parent, os.W_OK) and (not config.exists() or os.access(config, os.W_OK))
+    if job.action == "apply" and not writable:
+        raise JobError(f"{where}: action: apply, and {config} cannot be written; take propose, or change its mode")
+
+
+def _check_alone(task: Task, others: Sequence[Task]) -> None:
+    for other in others:
+        if (other.repository_key, other.model.name) == (task.repository_key, task.model.name):
+            raise JobError(
+                f"{task.source}: {other.source.rpartition(' ')[2]} is for model {task.model.name!r} of "
+                f"{task.repository.path}, too; leave one of them out"
+            )
+
+
+def _check_window(file: JobsFile, tasks: Sequence[Task], source: Path) -> None:
+    total = sum(task.job.budget for task in tasks)
+    if total > file.window:
+        budgets = f"the budgets of {len(tasks)} models are" if len(tasks) > 1 else "the budget is"
+        raise JobError(
+            f"{source}: window: {budgets} {format_duration(total)}, and the window is "
+            f"{format_duration(file.window)}; make it longer, or budgets shorter"
+        )
+
+
+def _check_prometheus(file: JobsFile, source: Path) -> None:
+    if file.prometheus and not (file.prometheus.parent.is_dir() and os.access(file.prometheus.parent, os.W_OK)):
+        raise JobError(f"{source}: prometheus: {file.prometheus.parent} is no folder that can be written to")

@@ -1,0 +1,81 @@
+"""Sends to web addresses, within a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+
+from tuner.nightly.secrets import shown
+
+_WITHIN_S = 10.0
+_TRIES, _PAUSE_S = 3, 1.0
+# Their servers are too busy right now; others will not change their mind.
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class WebError(Exception):
+    """Nobody took it; the message names the address as far as anyone may read it."""
+
+
+def post(url: str, body: Any, *, pause_s: float = _PAUSE_S) -> None:
+    """Send JSON by POST; where the other side has a bad moment, three times.
+
+    Args:
+        url: Where to; proxies are taken from the environment.
+        body: What JSON can say.
+        pause_s: Before the second try, and twice that before the third.
+
+    Raises:
+        WebError: it was not taken.
+    """
+    asyncio.run(_post(url, json.dumps(body), pause_s))
+
+
+def check_reachable(url: str) -> None:
+    """See that somebody answers there, whatever they say; nothing is sent.
+
+    Raises:
+        WebError: nobody does.
+    """
+    asyncio.run(_ask(url, "HEAD", None))
+
+
+async def _post(url: str, body: str, pause_s: float) -> None:
+    for attempt in range(_TRIES):
+        last = attempt == _TRIES - 1
+        try:
+            status = await _ask(url, "POST", body)
+        except WebError:
+            if last:
+                raise
+        else:
+            if status < 400:
+                return
+            if last or status not in _PASSING:
+                raise WebError(f"{shown(url)} answers with status {status}")
+        await asyncio.sleep(pause_s * 2**attempt)
+
+
+async def _ask(url: str, verb: str, body: str | None) -> int:
+    deadline = aiohttp.ClientTimeout(total=_WITHIN_S)
+    headers = {"Content-Type": "application/json"} if body is not None else {}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=deadline, trust_env=True) as session,
+            session.request(verb, url, data=body, headers=headers, allow_redirects=True) as answer,
+        ):
+            return answer.status
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+        reason = "nobody answered in time" if isinstance(error, asyncio.TimeoutError) else _reason(error)
+        raise WebError(f"{shown(url)} cannot be reached: {reason}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Without the address, which the library puts into most of its messages."""
+    cause = getattr(error, "os_error", None) or error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return type(error).__name__
