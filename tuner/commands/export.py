@@ -81,22 +81,19 @@ def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target:
     if not target.for_many and len(chosen) > 1:
         raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(chosen)}")
     exports = [_best(run, name, slo) for name in chosen]
+    changes = set[str]()
     if target.in_place:
         # Of several models, all or none.
-        changes = [each for each in exports if not _is_in_place(each)]
-        for each in exports:
-            click.echo(f"{each.model}: {each.words}", err=True)
-            if each in changes:
-                _replace(each)
-            else:
-                click.echo(f"{each.folder.path / CONFIG}: says the same already; nothing was changed", err=True)
-        return
-    if target.folder is not None:
+        changes = {each.model for each in exports if not _is_in_place(each)}
+    elif target.folder is not None:
         for each in exports:
             _check_folder(each, target.folder)
     for each in exports:
-        click.echo(f"{each.model}: {each.words}", err=True)
-        _write(each, target)
+        done = _in_place(each, change=each.model in changes) if target.in_place else _write(each, target)
+        # Said when it is done: an error is one line.
+        for line in (f"{each.model}: {each.words}", done):
+            if line:
+                click.echo(line, err=True)
 
 
 def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
@@ -130,30 +127,33 @@ def _is_in_place(each: _Export) -> bool:
     return False
 
 
-def _replace(each: _Export) -> None:
+def _in_place(each: _Export, *, change: bool) -> str:
+    """Replace the repository's own file, if it is to change. Returns what was done."""
     path = each.folder.path / CONFIG
+    if not change:
+        return f"{path}: says the same already; nothing was changed"
     backup = replace_config(path, each.text, expected_sha256=each.expected_sha256())
-    click.echo(f"{path}: replaced" + (f"; the one before is {backup.name}" if backup else ""), err=True)
+    return f"{path}: replaced" + (f"; the one before is {backup.name}" if backup else "")
 
 
-def _write(each: _Export, target: Target) -> None:
+def _write(each: _Export, target: Target) -> str:
+    """Write it where it is to go. Returns what was done, if that is not to be seen."""
     if target.folder is not None:
         folder = target.folder / each.model
         try:
             copy_model(each.folder, folder, each.text)
         except OSError as error:
             raise JobError(f"--to: {folder}: cannot be written: {error.strerror or error}") from None
-        click.echo(f"{folder}: written", err=True)
-        return
+        return f"{folder}: written"
     text = _formatted(each, target)
     if target.file is None:
         click.echo(text, nl=False)
-        return
+        return ""
     try:
         write_whole(target.file, text)
     except OSError as error:
         raise JobError(f"--to: {target.file}: cannot be written: {error.strerror or error}") from None
-    click.echo(f"{target.file}: written", err=True)
+    return f"{target.file}: written"
 
 
 def _formatted(each: _Export, target: Target) -> str:
