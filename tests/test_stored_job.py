@@ -74,6 +74,12 @@ def test_files_are_found_from_elsewhere(
     assert job.warm_start == tmp_path / "before"
 
 
+def test_a_word_is_no_file_though_there_is_one_of_that_name(repository: Path, file: Path) -> None:
+    (repository.parent / "latency").mkdir()
+    _stored(file, space="latency")
+    assert resumed_job(file, {"space": "latency"}).space == "latency"
+
+
 @pytest.mark.usefixtures("repository")
 def test_what_may_change_changes(file: Path) -> None:
     _stored(file, slo=["p99=25ms"], budget="1m", processes=1)
@@ -114,6 +120,12 @@ def test_secrets_are_not_stored(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
         resumed_job(file, {"header": secrets["header"]})
     job = resumed_job(file, secrets)
     assert job.env == {"TOKEN": "hush", "HANDED_ON": None}
+    restricted = ["--http-restricted-api=inference:admin-key=hush", "--exit-timeout-secs=5"]
+    _stored(file, server="process", triton_arg=restricted)
+    assert "hush" not in file.read_text()
+    with pytest.raises(JobError, match=r"^--triton-arg was given when the run began"):
+        resumed_job(file, {})
+    assert resumed_job(file, {"triton_arg": restricted}).triton_arg == tuple(restricted)
     _stored(file, server="process", env=["HANDED_ON"])
     assert resumed_job(file, {}).env == {"HANDED_ON": None}
 

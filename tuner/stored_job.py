@@ -12,11 +12,15 @@ from tuner.atomic_file import write_atomically
 from tuner.errors import JobError
 from tuner.job import TuneJob
 from tuner.options import MADE_UP, LoadOptions
+from tuner.redaction import without_secrets
+from tuner.space.spec import shipped_spaces
 
 _HEAD = "# What this run was asked for; `tritontune run --resume --out` with this folder goes on with it.\n"
 # What may be secret is not written down. Of variables the names are, where our own environment has the values.
 _SECRET = "header"  # noqa: S105 (the name of an option)
 _ENVIRONMENT = "env"
+# These may hold any words, such as `--http-restricted-api=inference:key=SECRET`.
+_PERHAPS_SECRET = {"triton_arg", "docker_arg"}
 # Another one of these would be another study. All else says how long or how, and may change; whether the Triton is the
 # same, the study itself sees.
 _FIXED = {"repository", "url", "slo", "space", "max_gpu_memory", "output_tolerance"} | (
@@ -35,12 +39,16 @@ def store_job(job: TuneJob, file: Path) -> None:
     if handed_on:
         options[_ENVIRONMENT] = handed_on
     left_out = [_SECRET] * bool(job.header) + [f"env {name}" for name in job.env if name not in handed_on]
+    for name in _PERHAPS_SECRET & options.keys():
+        text = yaml.safe_dump(options[name])
+        if without_secrets(text) != text:
+            left_out.append(name.replace("_", "-"))
+            del options[name]
     for name in ("repository", "triton_path", "warm_start", "tls_ca", "tls_cert", "tls_key"):
         if name in options:
             options[name] = str(Path(options[name]).absolute())
-    for name, is_name in (("space", not Path(job.space).exists()), ("input_data", job.input_data in MADE_UP)):
-        if name in options and not is_name:
-            options[name] = str(Path(options[name]).absolute())
+    for name in _words_or_files(options):
+        options[name] = str(Path(options[name]).absolute())
     text = yaml.safe_dump({"schema": 1, "options": options, "left_out": left_out}, sort_keys=False, allow_unicode=True)
     try:
         write_atomically(file, _HEAD + text)
@@ -67,7 +75,7 @@ def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
         raise JobError(f"{file}: is not the job of a run; give all options again, after removing it") from None
     for name in left_out:
-        if name.partition(" ")[0] not in given:
+        if name.partition(" ")[0].replace("-", "_") not in given:
             raise JobError(
                 f"--{name} was given when the run began, and is not stored, as it may be secret: give it again"
             )
@@ -81,12 +89,16 @@ def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
     return asked
 
 
+def _words_or_files(options: Mapping[str, Any]) -> list[str]:
+    """Which of these options name a file, where they could be a word as well."""
+    words = {"space": shipped_spaces(), "input_data": MADE_UP}
+    return [name for name, known in words.items() if name in options and options[name] not in known]
+
+
 def _plain(job: TuneJob, name: str) -> Any:
     value = getattr(job, name)
-    if isinstance(value, Path):
-        return value.resolve()
-    if name in {"space", "input_data"} and Path(value).exists():
-        return str(Path(value).resolve())
+    if isinstance(value, Path) or name in _words_or_files({name: value}):
+        return Path(value).resolve()
     return value
 
 
