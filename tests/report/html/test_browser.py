@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 from support.browser import Browser
 from support.builders import identity, point, space, trial
 
@@ -137,10 +138,11 @@ def test_the_table_sorts_by_what_is_in_it(browser: Browser, long_page: Path) -> 
 def test_the_table_filters_by_words_and_outcome(browser: Browser, long_page: Path) -> None:
     browser.open(long_page)
     assert browser.one(".shown").text == "520 of 520 trials"
-    browser.one(".filter-fared").send_keys("failed")
+    outcome = Select(browser.one(".filter-fared"))
+    outcome.select_by_visible_text("failed")
     browser.wait(lambda: browser.one(".shown").text == "20 of 520 trials")
     assert set(_column(browser, 1)) == {"crashed"}
-    browser.one(".filter-fared").send_keys("all")
+    outcome.select_by_visible_text("all")
     browser.one(".filter-text").send_keys("count 1, MAX_batch_size 8")
     browser.wait(lambda: browser.one(".shown").text not in {"20 of 520 trials", "520 of 520 trials"})
     words = browser.run(
