@@ -108,6 +108,15 @@ def test_a_gain_that_may_be_noise_says_so(run: RunFolder) -> None:
     assert "may be noise" in answer.told
 
 
+def test_doubtful_points_are_counted(run: RunFolder) -> None:
+    study, built = Study.create_or_resume(run.database, identity()), space()
+    assert _facts(_view(run, study)) == {}
+    study.add(trial(0, point(1, 100, 10), point(2, errors=3), point(4, errors=5), parameters=built.baseline), built)
+    value, note, _ = _facts(_view(run, study))["Measured"]
+    assert value == "1 trials, 3 operating points, 1 launches in 6s"
+    assert note == "of the points 2 are doubtful: failed requests 2"
+
+
 def test_without_an_slo_none_is_spoken_of(run: RunFolder) -> None:
     study, built = Study.create_or_resume(run.database, identity(slo={})), space()
     study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)
