@@ -208,7 +208,7 @@ def test_what_may_be_secret_stays_out(run: RunFolder) -> None:
     secret = identity(
         server="Triton 2.51, --http-restricted-api=health:admin-key=hunter2",
         repository="grpcs://user:hunter2@triton:8001",
-        requests={"request_parameter": {"api_token": "hunter2"}},
+        requests={"request_parameter": {"key": "hunter2"}},
     )
     study, built = Study.create_or_resume(run.database, secret), space()
     study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)

@@ -25,16 +25,18 @@
     if (!candidate.points.length) {
       return element("p", {}, candidate.failure ?? "No operating point of it has answered all requests.");
     }
+    const closed = candidate.points.every((point) => point.concurrency !== null);
     const head = element("tr", {});
-    for (const title of ["load", "inferences/s", "95 % interval", `${percentile}, ms`, "95 % interval", "mean batch", ""]) {
-      head.append(element("th", { scope: "col", class: title && title !== "load" ? "number" : "" }, title));
+    for (const title of [closed ? "concurrency" : "load", "inferences/s", "95 % interval", `${percentile}, ms`, "95 % interval", "mean batch", ""]) {
+      head.append(element("th", { scope: "col", class: title && (closed || title !== "load") ? "number" : "" }, title));
     }
     const body = element("tbody", {});
     for (const point of candidate.points) {
       const slow = point.latency[percentile];
       const marks = [point.verified ? "verified" : "", point.doubts ? "doubtful" : ""].filter(Boolean).join(", ");
       const row = element("tr", point.doubts ? { title: point.doubts } : {});
-      row.append(element("th", { scope: "row" }, point.load));
+      const load = closed ? point.concurrency.toLocaleString("en-US") : point.load;
+      row.append(element("th", { scope: "row", class: closed ? "number" : "" }, load));
       for (const text of [
         number(point.throughput[0]),
         range(point.throughput),
