@@ -34,7 +34,7 @@
     for (const point of candidate.points) {
       const slow = point.latency[percentile];
       const marks = [point.verified ? "verified" : "", point.doubts ? "doubtful" : ""].filter(Boolean).join(", ");
-      const row = element("tr", point.doubts ? { title: point.doubts } : {});
+      const row = element("tr", {});
       const load = closed ? point.concurrency.toLocaleString("en-US") : point.load;
       row.append(element("th", { scope: "row", class: closed ? "number" : "" }, load));
       for (const text of [
@@ -50,7 +50,15 @@
       body.append(row);
     }
     const table = element("table", {}, element("thead", {}, head), body);
-    return element("div", { class: "table-box", tabindex: "0", role: "region", "aria-label": "Its operating points" }, table);
+    const box = { class: "table-box", tabindex: "0", role: "region", "aria-label": "Its operating points" };
+    return element("div", {}, element("div", box, table), ...doubts(candidate.points));
+  }
+
+  function doubts(points) {
+    const doubtful = points.filter((point) => point.doubts);
+    if (!doubtful.length) return [];
+    const reasons = doubtful.map((point) => element("li", {}, `at ${point.load}: ${point.doubts}`));
+    return [element("details", {}, element("summary", {}, "Why points are doubtful"), element("ul", {}, ...reasons))];
   }
 
   function show(model, candidate) {
@@ -60,6 +68,7 @@
       element("p", {}, candidate.outcome),
       element("div", { class: "columns" }, diff(candidate.diff), points(candidate, model.data.percentile)),
     );
+    model.article.querySelector(".chosen-link").textContent = `Trial ${candidate.trial} is shown above`;
     for (const row of model.article.querySelectorAll(".trials tbody tr")) {
       const chosen = Number(row.dataset.trial) === candidate.trial;
       row.classList.toggle("chosen", chosen);
