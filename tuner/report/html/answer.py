@@ -66,8 +66,9 @@ class Answer:
 def answer(run: RunFolder, study: Study, found: Recommendation) -> Answer:
     """What a study says of its model."""
     if not study.trials:
-        why = f": {study.ended}" if study.ended else ""
-        return Answer("bad", "Nothing yet", f"No trial of this model has ended{why}.", ())
+        if study.ended:
+            return Answer("bad", "No result", f"no trial of this model has ended: {study.ended}", ())
+        return Answer("unsure", "Nothing yet", "no trial of this model has ended", ())
     if found.best is None:
         told = in_symbols(f"none of {len(study.trials)} trials {what_is_asked(found.slo)}")
         return Answer("bad", "No config", told, tuple(_facts(study, found)))
