@@ -9,7 +9,7 @@ from support.command_line import tritontune
 from tuner.cli import cli
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["measure"], ["export"], ["doctor"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["measure"], ["export"], ["report"], ["doctor"]])
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = CliRunner().invoke(cli, [*command, "--help"])
     assert result.exit_code == 0

@@ -272,6 +272,8 @@ class TestInterruption:
         assert stderr.splitlines()[-1] == f"tritontune: interrupted; go on with: tritontune run --resume --out {out}"
         assert servers_of(out) == []
         assert _front(out)["budget"]["launches"] == 1
+        assert f"report:   {out / 'report.html'}" in stdout
+        assert "Ended: interrupted." in (out / "report.html").read_text()
 
     def test_a_killed_run_can_be_resumed(self, slow_model: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -65,8 +66,9 @@ class Answer:
 def answer(run: RunFolder, study: Study, found: Recommendation) -> Answer:
     """What a study says of its model."""
     if not study.trials:
-        why = f": {study.ended}" if study.ended else ""
-        return Answer("bad", "Nothing yet", f"No trial of this model has ended{why}.", ())
+        if study.ended:
+            return Answer("bad", "No result", f"no trial of this model has ended: {study.ended}", ())
+        return Answer("unsure", "Nothing yet", "no trial of this model has ended", ())
     if found.best is None:
         told = in_symbols(f"none of {len(study.trials)} trials {what_is_asked(found.slo)}")
         return Answer("bad", "No config", told, tuple(_facts(study, found)))
@@ -110,7 +112,16 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
         yield Fact("Rate", "not certified: nobody tried", tone="unsure")
     trials, points = len(study.trials), sum(len(trial.curve) for trial in study.trials)
     took = format_duration(max(study.took_s, 1e-3))
-    yield Fact("Measured", f"{trials:,} trials, {points:,} operating points, {study.launches:,} launches in {took}")
+    told = f"{trials:,} trials, {points:,} operating points, {study.launches:,} launches in {took}"
+    yield Fact("Measured", told, _doubts(study))
+
+
+def _doubts(study: Study) -> str:
+    """How many points did not pass a gate, and which; empty when all passed."""
+    gates = Counter(gate for t in study.trials for p in t.curve for gate in {doubt.gate for doubt in p.doubts})
+    doubtful = sum(bool(point.doubts) for trial in study.trials for point in trial.curve)
+    most = ", ".join(f"{gate.words} {count:,}" for gate, count in gates.most_common())
+    return f"of the points {doubtful:,} {'are' if doubtful > 1 else 'is'} doubtful: {most}" if doubtful else ""
 
 
 def _slo_fact(study: Study, found: Recommendation) -> Fact:

@@ -41,6 +41,11 @@ def front_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
     limit = dict(found.slo.limits).get(percentile)
     latencies = [each.latency_ms(percentile) for each in points]
     across = axis(f"{percentile} latency, ms", [*latencies, *([limit] if limit else [])])
+    log = across.get("type") == "log"
+    # Set, so that nothing moves when another candidate is chosen, whose intervals may go far.
+    across |= {"range": _range([*latencies, *([limit] if limit else [])], log=log), "autorange": False}
+    highest = max(each.point.throughput.value for each in points)
+    upward = {**axis("inferences/s"), "range": [0, 1.08 * highest], "autorange": False}
     return Plot(
         "front",
         title,
@@ -49,8 +54,8 @@ def front_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
         traces=[trace for trace in traces if trace["x"] or trace["name"] == SELECTED_TRACE],
         layout={
             "xaxis": across,
-            "yaxis": axis("inferences/s"),
-            **(_limit_line(limit, found, log=across.get("type") == "log") if limit else {}),
+            "yaxis": upward,
+            **(_limit_line(limit, found, log=log) if limit else {}),
         },
         tall=True,
     )
@@ -163,6 +168,15 @@ def _empty(name: str, mode: str, colour: str) -> Trace:
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"color": colour},
     }
+
+
+def _range(values: Sequence[float], *, log: bool) -> list[float]:
+    """Of an axis, with some room at its ends; on a logarithmic one Plotly wants the logarithms."""
+    if log:
+        told = [math.log10(value) for value in values if value > 0]
+        room = 0.04 * (max(told) - min(told))
+        return [min(told) - room, max(told) + room]
+    return [0, 1.06 * max(values)]
 
 
 def _limit_line(limit_ms: float, found: Recommendation, *, log: bool) -> dict[str, Any]:

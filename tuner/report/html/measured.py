@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tuner.quantities import format_duration, format_size
-from tuner.redaction import without_secrets
+from tuner.redaction import HIDDEN, without_secrets
 from tuner.report.html.symbols import in_symbols
 from tuner.search.provenance import Provenance
 from tuner.search.study import Study
@@ -53,7 +53,9 @@ def _what(study: Study) -> Iterator[Detail]:
 
 
 def _requests(study: Study) -> str:
-    sent = study.identity.requests
+    sent = dict(study.identity.requests)
+    if given := sent.get("request_parameter"):
+        sent["request_parameter"] = dict.fromkeys(given, HIDDEN)
     batch = next((point.batch_size for trial in study.trials for point in trial.curve), 1)
     each = f"requests of {batch} inference{'s' * (batch != 1)}"
     return f"{each}, {without_secrets(json.dumps(sent, ensure_ascii=False))}" if sent else f"{each}, random inputs"

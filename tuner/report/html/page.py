@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -69,6 +70,7 @@ def _page(run: RunFolder, views: Sequence[ModelView]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["json_script"] = json_script
+    environment.filters["breakable"] = _breakable
     return environment.get_template("report.html.j2").render(
         run=run,
         views=views,
@@ -84,6 +86,12 @@ def json_script(data: Any) -> Markup:
     """Data as JSON that can stand in a script element: no text in it can end that, or begin a comment."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704 (escaped)
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a line may be broken in, behind its underscores and dots."""
+    parts = re.split(r"(?<=[_.])", name)
+    return Markup("<wbr>").join(parts)
 
 
 @cache

@@ -57,10 +57,9 @@ const tritontune = { models: [], waiting: new Map() };
     tritontune.waiting.delete(canvas);
     const first = !canvas.tritontune;
     canvas.tritontune = { model, figure };
-    const extra = model.traceOf ? model.traceOf(canvas.dataset.plot) : [];
-    const size = document.documentElement.dataset.print === undefined ? {} : { width: PRINTED_WIDTH };
-    const traces = painted([...figure.traces.map((trace) => ({ ...trace })), ...extra]);
-    Plotly.react(canvas, traces, { ...themed(figure.layout), ...size }, config);
+    const printed = document.documentElement.dataset.print !== undefined;
+    const size = printed ? { width: PRINTED_WIDTH, height: canvas.clientHeight } : {};
+    Plotly.react(canvas, painted(figure.traces), { ...themed(figure.layout), ...size }, config);
     if (first) {
       canvas.on("plotly_click", ({ points }) => {
         const trial = points[0].customdata;

@@ -18,7 +18,7 @@ _SERIES = ("@series-1", "@series-2", "@series-3", "@series-4", "@series-5", "@se
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "pentagon")
 # An axis on which so much lies is logarithmic.
 _LONG = 12.0
-_HOVER_WIDTH = 56
+_HOVER_WIDTH = 44
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,18 @@
     if (!candidate.points.length) {
       return element("p", {}, candidate.failure ?? "No operating point of it has answered all requests.");
     }
+    const closed = candidate.points.every((point) => point.concurrency !== null);
     const head = element("tr", {});
-    for (const title of ["load", "inferences/s", "95 % interval", `${percentile}, ms`, "95 % interval", "mean batch", ""]) {
-      head.append(element("th", { scope: "col", class: title && title !== "load" ? "number" : "" }, title));
+    for (const title of [closed ? "concurrency" : "load", "inferences/s", "95 % interval", `${percentile}, ms`, "95 % interval", "mean batch", ""]) {
+      head.append(element("th", { scope: "col", class: title && (closed || title !== "load") ? "number" : "" }, title));
     }
     const body = element("tbody", {});
     for (const point of candidate.points) {
       const slow = point.latency[percentile];
       const marks = [point.verified ? "verified" : "", point.doubts ? "doubtful" : ""].filter(Boolean).join(", ");
-      const row = element("tr", point.doubts ? { title: point.doubts } : {});
-      row.append(element("th", { scope: "row" }, point.load));
+      const row = element("tr", {});
+      const load = closed ? point.concurrency.toLocaleString("en-US") : point.load;
+      row.append(element("th", { scope: "row", class: closed ? "number" : "" }, load));
       for (const text of [
         number(point.throughput[0]),
         range(point.throughput),
@@ -48,7 +50,15 @@
       body.append(row);
     }
     const table = element("table", {}, element("thead", {}, head), body);
-    return element("div", { class: "table-box", tabindex: "0", role: "region", "aria-label": "Its operating points" }, table);
+    const box = { class: "table-box", tabindex: "0", role: "region", "aria-label": "Its operating points" };
+    return element("div", {}, element("div", box, table), ...doubts(candidate.points));
+  }
+
+  function doubts(points) {
+    const doubtful = points.filter((point) => point.doubts);
+    if (!doubtful.length) return [];
+    const reasons = doubtful.map((point) => element("li", {}, `at ${point.load}: ${point.doubts}`));
+    return [element("details", {}, element("summary", {}, "Why points are doubtful"), element("ul", {}, ...reasons))];
   }
 
   function show(model, candidate) {
@@ -58,6 +68,7 @@
       element("p", {}, candidate.outcome),
       element("div", { class: "columns" }, diff(candidate.diff), points(candidate, model.data.percentile)),
     );
+    model.article.querySelector(".chosen-link").textContent = `Trial ${candidate.trial} is shown above`;
     for (const row of model.article.querySelectorAll(".trials tbody tr")) {
       const chosen = Number(row.dataset.trial) === candidate.trial;
       row.classList.toggle("chosen", chosen);

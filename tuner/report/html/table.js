@@ -46,7 +46,7 @@
       header.querySelector("button").addEventListener("click", () => sort(table, header));
     }
     for (const control of article.querySelectorAll(".filter-text, .filter-fared")) {
-      control.addEventListener("input", () => filter(article));
+      for (const event of ["input", "change"]) control.addEventListener(event, () => filter(article));
     }
     filter(article);
   }
