@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.errors import TritontuneError
 from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
@@ -18,11 +19,12 @@ from tuner.nightly.actions import Improvement, act, improved, is_deployed, withd
 from tuner.nightly.compare import Terms, compare, launched
 from tuner.nightly.comparison import Comparison, Side
 from tuner.nightly.drift import NO_HISTORY, Drift, Past, judge_drift, normal_nights
-from tuner.nightly.gate import decide
+from tuner.nightly.gate import Decision, decide
 from tuner.nightly.history import History, Night
 from tuner.nightly.interruption import undisturbed
 from tuner.nightly.launches import Launches
 from tuner.nightly.measured import Conditions, Measured, config_fingerprint
+from tuner.nightly.outcome import Outcome
 from tuner.nightly.progress import NightProgress
 from tuner.nightly.tasks import Task
 from tuner.progress import ModelOutcome
@@ -94,13 +96,16 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
     decision = decide(compared, min_gain=task.min_gain)
     if drift.regression:
         setting.say(f"{task.name}: {drift.reason}")
-    action, candidate, text = "", None, ""
+    action, failed, candidate, text = "", "", None, ""
     best = outcome.recommendation.best
     if decision.act and compared and best:
         found = _improvement(outcome, best, compared)
-        # What was done must be told; only a command of the user's is too long to let it run to its end.
-        with nullcontext() if task.job.action == "command" else undisturbed():
-            action = act(task, found, work=setting.work, night=setting.folder)
+        try:
+            # What was done must be told; only a command of the user's is too long to let it run to its end.
+            with nullcontext() if task.job.action == "command" else undisturbed():
+                action = act(task, found, work=setting.work, night=setting.folder)
+        except TritontuneError as error:
+            failed = f"; {error}; the config is kept in {improved(setting.folder)}"
         if is_deployed(task, improved(setting.folder) / "config.pbtxt"):
             candidate, text = found.measured, found.text
     return Night(
@@ -108,8 +113,8 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         repository=task.repository_key,
         model=task.model.name,
         slo=str(task.job.slo),
-        outcome="regression" if drift.regression else "improved" if decision.act else "kept",
-        reason=decision.reason,
+        outcome=_outcome(decision, drift, failed),
+        reason=f"{decision.reason}{failed}",
         regression=drift.regression,
         drift=drift.reason,
         action=action,
@@ -122,6 +127,13 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         candidate=candidate,
         candidate_config=config_fingerprint(text) if candidate else "",
     )
+
+
+def _outcome(decision: Decision, drift: Drift, failed: str) -> Outcome:
+    """The worst of what there is to tell."""
+    if failed:
+        return "failed"
+    return "regression" if drift.regression else "improved" if decision.act else "kept"
 
 
 class _Deployed:
