@@ -97,6 +97,7 @@ class Machine:
             work=self.folder / "work",
             last=None,
             budget=60.0,
+            spare_until=0.0,
             at_last=1e12,
             say=self.said.append,
         )
