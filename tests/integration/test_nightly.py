@@ -22,7 +22,6 @@ pytestmark = [pytest.mark.triton, pytest.mark.timeout(400)]
 _JOB = {
     "slo": {"p99": "100ms"},
     "budget": "30s",
-    "trials": 3,
     "max_concurrency": 8,
     "precision": "10%,30%",
     "verify": False,
@@ -65,7 +64,10 @@ def nights(tmp_path: Path) -> Nights:
     repository = tmp_path / "model_repository"
     repository.mkdir()
     ModelRepositoryFactory(repository).add("slow", config=config_text(max_batch_size=16, more="# mine"))
-    job = {**_JOB, "repository": str(repository), "action": "apply"}
+    # Two candidates in all, so that a night has little to launch.
+    space = tmp_path / "space.yaml"
+    space.write_text("schema: 1\nparameters:\n  dynamic_batching: {ladder: [off, on]}\n")
+    job = {**_JOB, "repository": str(repository), "action": "apply", "space": str(space)}
     settings = {
         "work": str(tmp_path / "work"),
         "window": "10m",

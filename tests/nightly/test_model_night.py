@@ -14,7 +14,7 @@ from support.builders import identity, point, space, trial
 from support.nights import jobs_file, launch_at
 from support.repositories import ModelRepositoryFactory, config_text
 
-from tuner.errors import Cause, ConfigError, ServerDiedError, TuningError
+from tuner.errors import Cause, ServerDiedError, TuningError
 from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
@@ -97,6 +97,7 @@ class Machine:
             work=self.folder / "work",
             last=None,
             budget=60.0,
+            spare_until=0.0,
             at_last=1e12,
             say=self.said.append,
         )
@@ -218,8 +219,11 @@ def test_a_hand_in_between_is_not_overwritten(machine: Machine, monkeypatch: pyt
         return found
 
     monkeypatch.setattr(model_night, "tune_model", edits)
-    with pytest.raises(ConfigError, match="has changed since it was read; nothing was written"):
-        machine.night()
+    found = machine.night()
+    assert (found.outcome, found.action) == ("failed", "")
+    assert "has changed since it was read; nothing was written; the config is kept in " in found.reason
+    assert found.gain
+    assert found.deployed
     assert machine.config.read_text() == OWN + "# a hand was here\n"
 
 

@@ -47,6 +47,7 @@ class Drift(Record):
         p99: The same of latency.
         machine: The machine's own speed over that of those nights; None where nobody says.
         files_changed: Whether the model's files are others than in the last of those nights.
+        suspected: Whether it looks slower by more than the least that is worth telling, sure or not.
     """
 
     regression: bool
@@ -56,6 +57,7 @@ class Drift(Record):
     p99: Interval | None = None
     machine: float | None = None
     files_changed: bool = False
+    suspected: bool = False
 
 
 NO_HISTORY = Drift(
@@ -110,6 +112,7 @@ def judge_drift(now: Measured, past: Sequence[Past], *, files: str, min_regressi
         words += "; the model's files are others than then, its config is the same"
     fair, fair_p99 = throughput.times(1 / by_machine), p99.times(by_machine)
     regression = _is_less(fair, min_regression) or _is_less(_inverse(fair_p99), min_regression)
+    suspected = min(fair.value, 1 / fair_p99.value) < 1 - min_regression
     if machine is not None and (slower or later) and not regression:
         words += f"; the machine itself is {1 - machine:.0%} slower than then, which accounts for it"
     return Drift(
@@ -120,6 +123,7 @@ def judge_drift(now: Measured, past: Sequence[Past], *, files: str, min_regressi
         p99=p99,
         machine=machine,
         files_changed=changed,
+        suspected=suspected,
     )
 
 

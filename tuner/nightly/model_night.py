@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.errors import TritontuneError
 from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
@@ -18,11 +19,12 @@ from tuner.nightly.actions import Improvement, act, improved, is_deployed, withd
 from tuner.nightly.compare import Terms, compare, launched
 from tuner.nightly.comparison import Comparison, Side
 from tuner.nightly.drift import NO_HISTORY, Drift, Past, judge_drift, normal_nights
-from tuner.nightly.gate import decide
+from tuner.nightly.gate import Decision, decide
 from tuner.nightly.history import History, Night
 from tuner.nightly.interruption import undisturbed
 from tuner.nightly.launches import Launches
 from tuner.nightly.measured import Conditions, Measured, config_fingerprint
+from tuner.nightly.outcome import Outcome
 from tuner.nightly.progress import NightProgress
 from tuner.nightly.tasks import Task
 from tuner.progress import ModelOutcome
@@ -32,8 +34,9 @@ from tuner.search.front import TrialPoint
 from tuner.search.study import Identity
 from tuner.tuning import identity_of, tune_model, workshop
 
-# So many launches say how fast the deployed config is tonight, and so many more whether that is really so.
-_DRIFT_LAUNCHES = 3
+# So many launches say how fast the deployed config is tonight: more while its throughput is not known to 5 %; and so
+# many more whether it is really slower, where it seems so.
+_LAUNCHES, _MOST_LAUNCHES, _PRECISE = 3, 6, 0.05
 # Comparing takes so much of the budget on top of it, once there are enough pairs to tell something.
 COMPARING_SHARE = 0.5
 
@@ -48,7 +51,8 @@ class Setting:
         work: The folder of all nights.
         last: The run of the latest night that knows this model; None: there is none.
         budget: Seconds for the tuning.
-        at_last: When to begin nothing any more, by `time.monotonic`.
+        spare_until: Until when nobody else needs the time, by `time.monotonic`: comparing may go on until then.
+        at_last: When to begin nothing any more.
         say: Is told what happens.
     """
 
@@ -57,6 +61,7 @@ class Setting:
     work: Path
     last: Path | None
     budget: float
+    spare_until: float
     at_last: float
     say: Callable[[str], None]
 
@@ -83,24 +88,27 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         conditions = _conditions(identity, task)
         past = normal_nights(history.past(conditions), identity.files)
         deployed = _Deployed(Launches(shop, model, setting.folder / "nightly"), identity, past, setting.say)
-        deployed.measure(_DRIFT_LAUNCHES)
+        deployed.measure()
         outcome = tune_model(shop, model)
         compared = _compare(task, setting, outcome, deployed)
         drift = deployed.drift(task.min_regression)
-        if drift.regression:
-            setting.say(f"{task.name}: {drift.reason}; it is measured once more, to be sure")
-            deployed.measure(_DRIFT_LAUNCHES)
+        if drift.suspected:
+            setting.say(f"{task.name}: it may have got slower, so that it is measured once more: {drift.reason}")
+            deployed.measure()
             drift = deployed.drift(task.min_regression)
     decision = decide(compared, min_gain=task.min_gain)
     if drift.regression:
         setting.say(f"{task.name}: {drift.reason}")
-    action, candidate, text = "", None, ""
+    action, failed, candidate, text = "", "", None, ""
     best = outcome.recommendation.best
     if decision.act and compared and best:
         found = _improvement(outcome, best, compared)
-        # What was done must be told; only a command of the user's is too long to let it run to its end.
-        with nullcontext() if task.job.action == "command" else undisturbed():
-            action = act(task, found, work=setting.work, night=setting.folder)
+        try:
+            # What was done must be told; only a command of the user's is too long to let it run to its end.
+            with nullcontext() if task.job.action == "command" else undisturbed():
+                action = act(task, found, work=setting.work, night=setting.folder)
+        except TritontuneError as error:
+            failed = f"; {error}; the config is kept in {improved(setting.folder)}"
         if is_deployed(task, improved(setting.folder) / "config.pbtxt"):
             candidate, text = found.measured, found.text
     return Night(
@@ -108,8 +116,8 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         repository=task.repository_key,
         model=task.model.name,
         slo=str(task.job.slo),
-        outcome="regression" if drift.regression else "improved" if decision.act else "kept",
-        reason=decision.reason,
+        outcome=_outcome(decision, drift, failed),
+        reason=f"{decision.reason}{failed}",
         regression=drift.regression,
         drift=drift.reason,
         action=action,
@@ -122,6 +130,13 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         candidate=candidate,
         candidate_config=config_fingerprint(text) if candidate else "",
     )
+
+
+def _outcome(decision: Decision, drift: Drift, failed: str) -> Outcome:
+    """The worst of what there is to tell."""
+    if failed:
+        return "failed"
+    return "regression" if drift.regression else "improved" if decision.act else "kept"
 
 
 class _Deployed:
@@ -143,12 +158,15 @@ class _Deployed:
         self._rounds: list[OperatingPoint] = []
         self._count = 0
 
-    def measure(self, times: int) -> None:
-        """Launch it so many times under the load of its history, if it has one."""
+    def measure(self) -> None:
+        """Launch it some times under the load of its history, if it has one."""
         if self._load is None:
             return
-        self._say(f"measuring what is deployed, {times} times at {self._load}")
-        for _ in range(times):
+        self._say(f"measuring what is deployed at {self._load}")
+        for number in range(_MOST_LAUNCHES):
+            known = self.measured
+            if number >= _LAUNCHES and known and known.throughput.relative_half_width <= _PRECISE:
+                return
             self.add(self.launch([self._load]))
 
     def launch(self, loads: list[Concurrency]) -> Side:
@@ -205,7 +223,7 @@ def _compare(task: Task, setting: Setting, outcome: ModelOutcome, deployed: _Dep
             load=load,
             min_gain=task.min_gain,
             seed=task.job.seed,
-            until=min(setting.at_last, now + COMPARING_SHARE * setting.budget),
+            until=max(setting.spare_until, min(setting.at_last, now + COMPARING_SHARE * setting.budget)),
             at_last=setting.at_last,
         ),
         note=setting.say,

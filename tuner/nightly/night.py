@@ -77,9 +77,10 @@ class _Night:
 
     def _do(self, task: Task) -> None:
         began = time.monotonic()
-        left = self._began + self._file.window - began
-        due = sum((1 + COMPARING_SHARE) * each.job.budget for each in self._tasks[len(self._done) :])
-        share = min(1.0, left / due)
+        ends = self._began + self._file.window
+        left = ends - began
+        due, *later = ((1 + COMPARING_SHARE) * each.job.budget for each in self._tasks[len(self._done) :])
+        share = min(1.0, left / (due + sum(later)))
         if share < _LEAST_SHARE:
             self._add(self._failed(task, f"left out: {format_duration(max(left, 1.0))} of the window was left", 0.0))
             return
@@ -91,7 +92,8 @@ class _Night:
             work=self._file.work,
             last=self._work.last_run(task.folder, task.model.name, before=self._folder),
             budget=share * task.job.budget,
-            at_last=self._began + self._file.window,
+            spare_until=ends - sum(later),
+            at_last=ends,
             say=self._say,
         )
         try:
@@ -141,6 +143,8 @@ class _Night:
         report = self._report()
         self._write(report)
         self._work.prune(self._file.keep_nights)
+        took = format_duration(report.duration_s)
+        self._say(f"{report.outcome} (exit code {report.exit_code}) after {took}; report: {self._folder / REPORT}")
         return report
 
     def _report(self) -> NightReport:

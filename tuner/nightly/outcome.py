@@ -58,6 +58,6 @@ class NightReport(Record):
 def in_words(job: Night) -> str:
     """One model's part in a line: `mlp: improved: 1.30 x the throughput ...; config.pbtxt replaced`."""
     parts = [job.drift] if job.regression else []
-    parts += [job.reason] if job.reason and not (job.regression and not job.action) else []
+    parts += [job.reason] if job.reason and not (job.outcome == "regression" and not job.action) else []
     parts += [job.action] if job.action else []
     return f"{job.model}: {job.outcome}: {'; '.join(parts)}"
