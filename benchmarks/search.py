@@ -94,7 +94,7 @@ _GRIDS: dict[str, Grid] = {}
 def grid_of(model: str) -> Grid:
     """A recorded grid, read once a process."""
     if model not in _GRIDS:
-        _GRIDS[model] = Grid.read(model)
+        _GRIDS[model] = Grid.of(model)
     return _GRIDS[model]
 
 
