@@ -266,7 +266,7 @@ class TestInterruption:
         out = tmp_path / "run"
         run = self._underway(slow_model, out)
         run.send_signal(number)
-        stdout, stderr = run.communicate(timeout=5)
+        stdout, stderr = run.communicate(timeout=30)
         assert run.returncode == 130
         assert "baseline: " in stdout
         assert stderr.splitlines()[-1] == f"tritontune: interrupted; go on with: tritontune run --resume --out {out}"
