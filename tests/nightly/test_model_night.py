@@ -160,7 +160,7 @@ def test_it_improves_then_keeps_then_tells_a_slowdown(machine: Machine) -> None:
 def test_both_configs_are_measured_at_the_load_of_the_candidate(machine: Machine) -> None:
     machine.night()
     assert {loads for kind, loads in machine.launches if kind == "own"} == {(Concurrency(8),)}
-    assert {loads for kind, loads in machine.launches if kind == "better"} == {(Concurrency(8),)}
+    assert {loads for kind, loads in machine.launches if kind == "better"} == {(Concurrency(8), Concurrency(4))}
 
 
 def test_what_only_seemed_better_is_not_applied(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

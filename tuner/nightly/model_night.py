@@ -211,16 +211,19 @@ def _compare(task: Task, setting: Setting, outcome: ModelOutcome, deployed: _Dep
     if best is None or best.trial.number == 0 or not isinstance(best.point.load, Concurrency):
         return None
     load = best.point.load
+    # Near its limit, launches of the candidate may differ by too much for a test; at half of the load they rarely do.
+    halved = (Concurrency(load.requests // 2),) if task.job.slo.root and load.requests > 1 else ()
+    candidates = (load, *halved)
     # The deployed config at its own best load, and at the candidate's: none is to win by having had more to do.
     loads = list(dict.fromkeys([_own_load(outcome), load]))
     setting.say(f"{task.name}: comparing trial {best.trial.number} at {load} with what is deployed")
     now = time.monotonic()
     compared = compare(
         lambda _: deployed.launch(loads),
-        lambda number: deployed.launches.launch(best.trial.config, [load], f"candidate-{number:02d}"),
+        lambda number: deployed.launches.launch(best.trial.config, candidates, f"candidate-{number:02d}"),
         Terms(
             slo=task.job.slo,
-            load=load,
+            loads=candidates,
             min_gain=task.min_gain,
             seed=task.job.seed,
             until=max(setting.spare_until, min(setting.at_last, now + COMPARING_SHARE * setting.budget)),
