@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from tuner.machine import Machine
+from tuner.measure.points import OperatingPoint
+from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
 from tuner.space.candidate import key_of
 from tuner.space.space import SearchSpace
@@ -39,7 +42,7 @@ SPACE = SpaceSpec.model_validate(
 
 @dataclass(frozen=True)
 class Grid:
-    """Every candidate of `SPACE`, measured once.
+    """Every candidate of `SPACE`, measured.
 
     Attributes:
         model: Its name.
@@ -63,9 +66,22 @@ class Grid:
         """The trials by what they are of."""
         return {key_of(trial.parameters): trial for trial in self.trials}
 
-    def write(self) -> Path:
-        """Put it where `read` finds it."""
-        path = GRIDS / f"{self.model}.json.gz"
+    @classmethod
+    def median(cls, passes: Sequence[Grid]) -> Grid:
+        """Of several passes, at each load the medians of throughput and of each percentile of the latency.
+
+        All else of a point is that of the pass with the median throughput.
+        """
+        first = passes[0]
+        trials = []
+        for trial in first.trials:
+            curves = [each.by_assignment[key_of(trial.parameters)].curve for each in passes]
+            curve = tuple(_median(points) for points in zip(*curves, strict=True))
+            trials.append(trial.model_copy(update={"curve": curve}))
+        return cls(first.model, first.machine, tuple(trials))
+
+    def write(self, path: Path) -> None:
+        """Put it into a file."""
         content = {
             "model": self.model,
             "machine": self.machine,
@@ -73,10 +89,29 @@ class Grid:
         }
         # No time of day in it: the same grid gives the same file.
         path.write_bytes(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0))
-        return path
 
     @classmethod
-    def read(cls, model: str) -> Grid:
+    def of(cls, model: str) -> Grid:
         """The recorded grid of a model."""
-        content = json.loads(gzip.decompress((GRIDS / f"{model}.json.gz").read_bytes()))
+        return cls.read(recorded(model))
+
+    @classmethod
+    def read(cls, path: Path) -> Grid:
+        """What `write` has put there."""
+        content = json.loads(gzip.decompress(path.read_bytes()))
         return cls(content["model"], content["machine"], tuple(map(TrialResult.model_validate, content["trials"])))
+
+
+def recorded(model: str, folder: Path = GRIDS) -> Path:
+    """Where the grid of a model lies."""
+    return folder / f"{model}.json.gz"
+
+
+def _median(points: Sequence[OperatingPoint]) -> OperatingPoint:
+    middle = sorted(points, key=lambda point: point.throughput.value)[len(points) // 2]
+    latency_ms = {name: _middle([p.latency_ms[name] for p in points]) for name in middle.latency_ms}
+    return middle.model_copy(update={"latency_ms": latency_ms})
+
+
+def _middle(intervals: Sequence[Interval]) -> Interval:
+    return sorted(intervals, key=lambda interval: interval.value)[len(intervals) // 2]

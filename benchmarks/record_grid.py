@@ -1,10 +1,11 @@
 """Records the grids that `search.py` replays searches against: every candidate of a small space, on the real Triton.
 
 Candidates come in random order, so that what the machine does meanwhile falls on all alike, and each is measured at
-every doubling of the load from one request at a time to `--highest`, whatever it gains. Takes about ten minutes a
-model, and wants a quiet machine.
+every doubling of the load from one request at a time to `--highest`, whatever it gains. A pass takes about ten minutes
+a model, and wants a quiet machine; of several passes the medians are written. Passes stay in `--keep`, and those that
+are there are not made again.
 
-    python benchmarks/record_grid.py [--model mlp]... [--highest 256] [--seconds 0.7]
+    python benchmarks/record_grid.py [--model mlp]... [--passes 3] [--highest 256] [--seconds 0.7] [--keep FOLDER]
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import random
 import shutil
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
-from grid import GRIDS, MODELS, SPACE, Grid
+from grid import GRIDS, MODELS, SPACE, Grid, recorded
 from rich.progress import track
 
 from tuner.load.loads import Concurrency
@@ -43,18 +45,28 @@ def main() -> None:
     """Record, and say where."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", choices=MODELS, default=None)
+    parser.add_argument("--passes", type=int, default=3, help="an odd number")
     parser.add_argument("--highest", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=0.7)
+    parser.add_argument("--keep", type=Path, help="where the passes stay")
     asked = parser.parse_args()
     GRIDS.mkdir(exist_ok=True)
-    for model in asked.model or MODELS:
-        began = time.monotonic()
-        grid = record(model, asked.highest, asked.seconds)
-        print(f"{grid.write()}: {len(grid.trials)} candidates in {time.monotonic() - began:.0f} s")
+    with tempfile.TemporaryDirectory() as temporary:
+        keep = asked.keep or Path(temporary)
+        for number, model in product(range(asked.passes), asked.model or MODELS):
+            folder = keep / f"pass-{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            if not recorded(model, folder).exists():
+                began = time.monotonic()
+                record(model, asked.highest, asked.seconds, seed=number).write(recorded(model, folder))
+                print(f"{model}, pass {number}: {time.monotonic() - began:.0f} s")
+        for model in asked.model or MODELS:
+            passes = [Grid.read(recorded(model, keep / f"pass-{number}")) for number in range(asked.passes)]
+            Grid.median(passes).write(recorded(model))
 
 
-def record(model: str, highest: int, seconds: float) -> Grid:
-    """Measure every candidate of a model once."""
+def record(model: str, highest: int, seconds: float, seed: int) -> Grid:
+    """Measure every candidate of a model once, in an order that the seed decides."""
     repository = ModelRepository.open(MODELS[model])
     rules = LevelRules(throughput_precision=0.02, latency_precision=0.05, min_s=seconds, max_s=2 * seconds)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +94,7 @@ def record(model: str, highest: int, seconds: float) -> Grid:
         effective = ModelConfig.parse(baseline.effective_config or "", "the effective config")
         space = SearchSpace.build(SPACE, config, effective, Machine(cpus=None, gpus=(), processor=""))
         others = [each for each in space.assignments() if each != space.baseline]
-        random.Random(0).shuffle(others)  # noqa: S311 (no secret)
+        random.Random(seed).shuffle(others)  # noqa: S311 (no secret)
         trials = [baseline.model_copy(update={"parameters": space.baseline})]
         for number, assignment in enumerate(track(others, model), 1):
             trials.append(measure(space.candidate(assignment), number))

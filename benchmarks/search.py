@@ -35,6 +35,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.search.choose import choose_sampler
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
+from tuner.search.gains import within_limit
 from tuner.search.goal import Goal
 from tuner.search.objectives import as_optuna_trial
 from tuner.search.samplers import NoMore
@@ -42,7 +43,7 @@ from tuner.search.schedulings import Schedulings
 from tuner.slo import SLO, Percentile
 from tuner.space.candidate import key_of
 from tuner.trial import TrialResult
-from tuner.twin.forecast import Forecast, Surprises
+from tuner.twin.forecast import Curves, Forecast, Surprises
 from tuner.twin.known import known
 
 PERCENTILE: Percentile = "p99"
@@ -93,7 +94,7 @@ _GRIDS: dict[str, Grid] = {}
 def grid_of(model: str) -> Grid:
     """A recorded grid, read once a process."""
     if model not in _GRIDS:
-        _GRIDS[model] = Grid.read(model)
+        _GRIDS[model] = Grid.of(model)
     return _GRIDS[model]
 
 
@@ -173,17 +174,12 @@ def _worth(case: Case) -> Callable[[Replay], float]:
 
 def within(trial: TrialResult, slo: SLO) -> float:
     """A curve's throughput within the limit, which it meets between two of its loads."""
-    limit = dict(slo.limits)[PERCENTILE]
-    best, below = 0.0, None
-    for point in trial.curve:
-        latency, throughput = point.latency_ms[PERCENTILE].value, point.throughput.value
-        if latency <= limit:
-            best, below = max(best, throughput), (latency, throughput)
-        elif below is not None:
-            share = math.log(limit / below[0]) / math.log(latency / below[0])
-            best = max(best, below[1] * (throughput / below[1]) ** share)
-            below = None
-    return best
+    if not trial.curve:
+        return 0.0
+    measured = np.log([[point.throughput.value, point.latency_ms[PERCENTILE].value] for point in trial.curve]).T
+    loads, sure = np.array([point.load.level for point in trial.curve]), np.zeros((1, len(trial.curve)))
+    curve = Curves(loads, measured[:1], sure, measured[1:], sure)
+    return float(within_limit(curve, dict(slo.limits)[PERCENTILE], seed=0)[0, 0])
 
 
 def noisy(trial: TrialResult, number: int, random: np.random.Generator, noise: float) -> TrialResult:

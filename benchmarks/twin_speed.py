@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=1_000)
     parser.add_argument("--runs", type=int, default=5)
     asked = parser.parse_args()
-    grid = Grid.read("mlp")
+    grid = Grid.of("mlp")
     machine = Machine(cpus=4, gpus=(), processor="")
     space = SearchSpace.build(load_space("default"), grid.space.base, grid.space.effective, machine)
     schedulings = Schedulings(space)

@@ -9,7 +9,7 @@ from support.command_line import tritontune
 from tuner.cli import cli
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["measure"], ["export"], ["doctor"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["measure"], ["export"], ["report"], ["doctor"]])
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = CliRunner().invoke(cli, [*command, "--help"])
     assert result.exit_code == 0
@@ -28,3 +28,11 @@ def test_every_option_says_what_it_is_for() -> None:
 
 def test_the_version() -> None:
     assert CliRunner().invoke(cli, ["--version"]).output == f"tritontune {version('tritontune')}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "measure"])
+def test_options_of_containers_have_a_heading(command: str) -> None:
+    first, _, containers = CliRunner().invoke(cli, [command, "--help"]).output.partition("Options of containers")
+    assert "--slo" in first
+    assert "--docker-arg" not in first
+    assert all(option in containers for option in ("--image", "--shm-size", "--mount", "--docker-arg"))

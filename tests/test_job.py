@@ -164,3 +164,18 @@ def test_verifying_can_be_left_out_of_a_job_file(tmp_path: Path) -> None:
     path.write_text("repository: models\nverify: sometimes\n")
     with pytest.raises(JobError, match=r"job.yaml: verify: .* \(it is 'sometimes'\)"):
         TuneJob.read(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("no_verify", "write verify: false"),
+        ("no-verify", "write verify: false"),
+        ("no_budget", "did you mean 'budget'?"),
+    ],
+)
+def test_a_switch_of_the_command_line_is_a_key_that_is_false(tmp_path: Path, key: str, hint: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(f"repository: models\n{key}: true\n")
+    with pytest.raises(JobError, match=rf"job.yaml: {key} is no option; {hint}"):
+        TuneJob.read(file)

@@ -15,11 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.job import TuneJob
+    from tuner.report.html.page import write_report
     from tuner.tuning import RunResult, tune
 
-__all__ = ["RunResult", "TuneJob", "tune"]
+__all__ = ["RunResult", "TuneJob", "tune", "write_report"]
 
-_HOMES = {"TuneJob": "tuner.job", "RunResult": "tuner.tuning", "tune": "tuner.tuning"}
+_HOMES = {
+    "TuneJob": "tuner.job",
+    "RunResult": "tuner.tuning",
+    "tune": "tuner.tuning",
+    "write_report": "tuner.report.html.page",
+}
 
 
 def __getattr__(name: str) -> Any:

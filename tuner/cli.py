@@ -27,6 +27,23 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+_OF_CONTAINERS = "Options of containers, for --server docker"
+_FOR_CONTAINERS = {"image", "shm_size", "memory", "mount", "network", "user", "docker_arg"}
+
+
+class _WithContainers(click.Command):
+    """Lists the options of containers under a heading of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], _OF_CONTAINERS: []}
+        for parameter in self.get_params(ctx):
+            if told := parameter.get_help_record(ctx):
+                sections[_OF_CONTAINERS if parameter.name in _FOR_CONTAINERS else "Options"].append(told)
+        for title, options in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(options)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tritontune", message="tritontune %(version)s")
 def cli() -> None:
@@ -63,7 +80,10 @@ _server_options = _with(
     click.option("--network", metavar="NAME", help="That a container joins."),
     click.option("--user", metavar="USER", help="As whom a container runs.  [default: you]"),
     click.option(
-        "--docker-arg", metavar="NAME=VALUE", multiple=True, help="Any keyword of docker-py's create; VALUE is YAML."
+        "--docker-arg",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="A keyword of docker-py, as nano_cpus=2000000000 (docker run's --cpus); VALUE is YAML; repeatable.",
     ),
 )
 
@@ -108,7 +128,7 @@ _remote_options = _with(
 )
 
 
-@cli.command()
+@cli.command(cls=_WithContainers)
 @click.argument("repository", metavar="MODEL_REPO", required=False)
 @click.option("--model", metavar="NAME", multiple=True, help="Model to tune; repeatable.  [default: every one]")
 @click.option("--slo", metavar="P=TIME", multiple=True, help="Limit that the best must hold, as p99=25ms; repeatable.")
@@ -147,7 +167,7 @@ _remote_options = _with(
 @_load_options
 @click.option("--job", metavar="FILE.yaml", type=click.Path(path_type=Path), help="Job file; options win over it.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where the results go.")
-@click.option("--resume", is_flag=True, help="Go on with what --out holds.")
+@click.option("--resume", is_flag=True, help="Go on with what --out holds; what it was asked for is known there.")
 def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> None:
     """Tune the models of MODEL_REPO, or of the Triton at --url, and leave the best config.pbtxt in --out."""
     from tuner.commands.run import run as command  # noqa: PLC0415 (keeps --help and errors quick)
@@ -155,7 +175,7 @@ def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> 
     command(job, _given(options), out, resume=resume)
 
 
-@cli.command()
+@cli.command(cls=_WithContainers)
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
 @click.option("--model", metavar="NAME", help="Model to measure.  [default: the only one]")
 @click.option("--model-version", metavar="N", help="Its version.  [default: the server's choice]")
@@ -188,17 +208,44 @@ def measure(*, as_json: bool, csv: Path | None, **options: Any) -> None:
 
 @cli.command()
 @click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path), help="Where to.  [default: report.html in RUN_DIR]"
+)
+def report(run_dir: Path, out: Path | None) -> None:
+    """Write the report of RUN_DIR anew, from what it has stored; a run may be at work in it."""
+    from tuner.commands.report import report as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(run_dir, out)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
 @click.option("--model", metavar="NAME", multiple=True, help="Model to export; repeatable.  [default: every one]")
 @click.option("--slo", metavar="P=TIME", multiple=True, help="Pick the best for another limit, from what was measured.")
 @click.option(
-    "--to", metavar="DIR|FILE", type=click.Path(path_type=Path), help="A folder for the whole model, or a .pbtxt."
+    "--to",
+    metavar="DIR|FILE",
+    type=click.Path(path_type=Path),
+    help="A folder for the whole model, or a file: .pbtxt, .json, .yaml.",
 )
 @click.option("--in-place", is_flag=True, help="Replace the repository's own config.pbtxt; a backup is kept.")
-def export(run_dir: Path, model: tuple[str, ...], slo: tuple[str, ...], to: Path | None, *, in_place: bool) -> None:
+@click.option(
+    "--format", "format_name", metavar="FORMAT", help="pbtxt, json, or configmap (of Kubernetes).  [default: pbtxt]"
+)
+def export(
+    run_dir: Path,
+    model: tuple[str, ...],
+    slo: tuple[str, ...],
+    to: Path | None,
+    format_name: str | None,
+    *,
+    in_place: bool,
+) -> None:
     """Export the best config.pbtxt of RUN_DIR: to stdout, --to a place, or --in-place."""
     from tuner.commands.export import export as command  # noqa: PLC0415 (keeps --help and errors quick)
+    from tuner.commands.export_target import Target  # noqa: PLC0415 (the same)
 
-    command(run_dir, model, slo, to, in_place=in_place)
+    command(run_dir, model, slo, Target.of(to, format_name, in_place=in_place))
 
 
 @cli.command()

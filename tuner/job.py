@@ -113,6 +113,15 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         Raises:
             JobError: the file cannot be read, is no YAML mapping, or asks for what cannot be done.
         """
+        return cls.make({**cls.options_in(path), **(overrides or {})}, source=str(path))
+
+    @classmethod
+    def options_in(cls, path: Path) -> dict[str, Any]:
+        """The options of a job file, as they are written there.
+
+        Raises:
+            JobError: the file cannot be read, or is no YAML mapping of options.
+        """
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
@@ -124,7 +133,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
             raise JobError(f"{path}: {misplaced[0]} is for the command line; give --{misplaced[0]} there")
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise JobError(f"{path}: a job file is a mapping, such as `repository: models` and `slo: {{p99: 25ms}}`")
-        return cls.make({**content, **(overrides or {})}, source=str(path))
+        return content
 
 
 def yaml_fault(error: yaml.YAMLError) -> str:

@@ -17,6 +17,7 @@ from tuner.measure.rules import LevelRules
 from tuner.quantities import format_number
 from tuner.search.certified import CertifiedRate
 from tuner.search.study import Study
+from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import Bench, Limits, TrialResult, launch_again, measure_again
 
@@ -35,6 +36,7 @@ class ModelFinals:
         bench: That of the trials.
         folder: Where the logs of the servers go.
         limits: On a launch, given until when (`time.monotonic`) all of it may take.
+        stored: Is called when more has gone into the study.
         note: Is told what happens.
     """
 
@@ -45,6 +47,7 @@ class ModelFinals:
         bench: Bench,
         folder: Path,
         limits: Callable[[float], Limits],
+        stored: Callable[[], None],
         note: Callable[[str], None],
     ) -> None:
         self._job = job
@@ -52,6 +55,7 @@ class ModelFinals:
         self._bench = bench
         self._folder = folder
         self._limits = limits
+        self._stored = stored
         self._note = note
 
     def verify(self, *, until: float) -> None:
@@ -69,7 +73,11 @@ class ModelFinals:
             folder = self._folder / f"{trial.number:03d}-{load.level:g}-{number}"
             return measure_again(bench, trial.config, load, folder, limits=self._limits(until))
 
-        verify(study.trials, measure, terms, verified=study.verified, keep=study.add_verified, note=self._note)
+        def keep(verified: Sequence[Verification]) -> None:
+            study.add_verified(verified)
+            self._stored()
+
+        verify(study.trials, measure, terms, verified=study.verified, keep=keep, note=self._note)
 
     def certify(self, *, until: float) -> None:
         """Find a rate of Poisson arrivals that the best config surely serves, by `until` (`time.monotonic`)."""

@@ -107,9 +107,14 @@ class ModelTuning:
             self._bench,
             shop.out.model(model.name) / "verified",
             lambda until: self._limits(until=until),
+            self._write,
             shop.progress.note,
         )
         self._outputs = OutputCheck(shop.out.model(model.name), study.identity, shop.progress.note)
+
+    def _write(self) -> None:
+        """Write the files of what is stored, so that a kill leaves none that say something else."""
+        write_results(self._shop.out, self._study)
 
     def run(self) -> str:
         """Search, verify and certify what was found, and explain it, if asked to. Returns why the search ended."""

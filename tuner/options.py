@@ -141,7 +141,7 @@ class Options(BaseModel):
         option = str(fault["loc"][0]) if fault["loc"] else ""
         where = f"{source}: {option}" if source else "--" + option.replace("_", "-")
         if fault["type"] == "extra_forbidden":
-            return f"{where} is no option{nearest(option, cls.model_fields)}"
+            return f"{where} is no option{cls._hint(option)}"
         if fault["type"] == "missing":
             return f"{where} is missing"
         reason = fault["msg"].removeprefix("Value error, ")
@@ -149,6 +149,15 @@ class Options(BaseModel):
             return f"{source}: {reason}" if source else reason
         quoted = "" if fault["type"] == "value_error" else f" (it is {fault['input']!r})"
         return f"{where}: {reason[:1].lower() if not quoted else reason[:1]}{reason[1:]}{quoted}"
+
+    @classmethod
+    def _hint(cls, option: str) -> str:
+        """The nearest right name; of a switch that the command line has as `--no-NAME`, how it is written."""
+        plain = option.replace("-", "_")
+        switch = cls.model_fields.get(plain.removeprefix("no_"))
+        if plain.startswith("no_") and switch is not None and switch.annotation is bool:
+            return f"; write {plain.removeprefix('no_')}: false"
+        return nearest(plain, cls.model_fields)
 
 
 class ServerOptions(Options):

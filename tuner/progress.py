@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuner.load.loads import Load
 from tuner.measure.points import OperatingPoint
@@ -55,3 +56,6 @@ class Progress:
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         """The tuning of a model is over."""
+
+    def reported(self, path: Path) -> None:
+        """The run is over, and its report lies there."""

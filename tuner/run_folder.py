@@ -42,6 +42,16 @@ class RunFolder:
         return self.path / "study.db"
 
     @property
+    def job(self) -> Path:
+        """What the run was asked for."""
+        return self.path / "job.yaml"
+
+    @property
+    def report(self) -> Path:
+        """The page for people, of all models."""
+        return self.path / "report.html"
+
+    @property
     def work(self) -> Path:
         """What only lives as long as the run: staged repositories and the like."""
         return self.path / ".work"

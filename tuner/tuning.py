@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError
+from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError, UsageError
 from tuner.job import TuneJob
 from tuner.load.inputs.input_data import check_input_data
 from tuner.measure.gpu import Gpus
@@ -18,7 +19,9 @@ from tuner.models.tunable import why_not_tunable
 from tuner.nvml import driver_version
 from tuner.options import MADE_UP
 from tuner.progress import ModelOutcome, Progress
+from tuner.provenance import provenance
 from tuner.report.files import write_results
+from tuner.report.html.page import write_report
 from tuner.run_folder import RunFolder
 from tuner.search.study import Identity, Study
 from tuner.servers.choose import choose_launcher
@@ -29,6 +32,7 @@ from tuner.servers.remote import RemoteLauncher
 from tuner.servers.served import served_repository
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
 from tuner.space.spec import load_space
+from tuner.stored_job import store_job
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,10 @@ def tune(
     """
     out = out or RunFolder.default()
     with workshop(job, out, resume=resume, progress=progress or Progress()) as (shop, models):
-        return _tune_models(shop, models)
+        try:
+            return _tune_models(shop, models)
+        finally:
+            _report(shop)
 
 
 @contextmanager
@@ -95,6 +102,7 @@ def workshop(
                 raise JobError(f"--max-gpu-memory: memory of GPUs cannot be measured here: {gpus.problem}")
             if count := launcher.remove_leftovers():
                 progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
+            store_job(job, out.job)
             staged = stage(repository, out.work / "repository")
             yield Workshop(job, out, spec, launcher.machine, launcher, gpus, staged, progress), models
 
@@ -150,6 +158,16 @@ def _tune_models(shop: Workshop, models: Sequence[ModelFolder]) -> RunResult:
     return RunResult(out, tuple(outcomes), failures)
 
 
+def _report(shop: Workshop) -> None:
+    """However a run ends, what it has measured is there to be read."""
+    if not shop.out.database.exists():
+        return
+    try:
+        shop.progress.reported(write_report(shop.out))
+    except UsageError as error:
+        shop.progress.note(f"no report: {error}")
+
+
 def chosen_models(
     repository: ModelRepository, names: Sequence[str], note: Callable[[str], None]
 ) -> tuple[ModelFolder, ...]:
@@ -190,26 +208,34 @@ def tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
         TritontuneError: it cannot be tuned; see `tune`.
     """
     study = Study.create_or_resume(shop.out.database, identity_of(shop, model))
+    study.begin(provenance(shop.job, shop.launcher.machine))
     shop.progress.model_began(model.name, study=study, budget_s=shop.job.budget)
     try:
         ended = ModelTuning(shop, model, study).run()
     except KeyboardInterrupt:
         if study.trials:
             _outcome(shop, study, "interrupted")
-        raise InterruptedRunError(
-            f"interrupted; go on with the same options and --resume --out {shop.out.path}"
-        ) from None
+        else:
+            study.end("interrupted")
+        raise InterruptedRunError(f"interrupted; {_go_on(shop)}") from None
+    except UsageError as error:
+        study.end(str(error))
+        raise
     except TuningError as error:
         if not study.trials:
+            study.end(str(error))
             raise
         _outcome(shop, study, "cut short")
-        raise TuningError(
-            f"{error}; go on with the same options and --resume --out {shop.out.path}, when that is mended"
-        ) from error
+        raise TuningError(f"{error}; when that is mended, {_go_on(shop)}") from error
     return _outcome(shop, study, ended)
 
 
+def _go_on(shop: Workshop) -> str:
+    return f"go on with: tritontune run --resume --out {shlex.quote(str(shop.out.path))}"
+
+
 def _outcome(shop: Workshop, study: Study, ended: str) -> ModelOutcome:
+    study.end(ended)
     outcome = ModelOutcome(shop.out, study.identity.model, study, write_results(shop.out, study), ended)
     shop.progress.model_ended(outcome)
     return outcome

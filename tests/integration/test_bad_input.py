@@ -144,6 +144,7 @@ def test_a_variable_dimension_without_a_shape(model_repository: ModelRepositoryF
         (["measure", "--url", "127.0.0.1:1", "--triton-path", "x"], "--triton-path says how to start a server"),
         (["measure", "repo", "--concurrency", "0"], "--concurrency: '0' is no concurrency"),
         (["export", "nowhere"], "nowhere: is not the folder of a run"),
+        (["report", "nowhere"], "nowhere: is not the folder of a run"),
         (["doctor", "--image", ""], "--image: is empty; give a value, or leave it out"),
         (["export"], "Missing argument 'RUN_DIR'"),
     ],

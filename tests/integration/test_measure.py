@@ -99,7 +99,8 @@ def test_a_server_that_runs(server: Running) -> None:
     done = tritontune("measure", "--url", server.grpc_address, "--concurrency", "2", *QUICK)
     assert done.returncode == 0, done.stderr
     assert "inferences/s" in done.stdout
-    assert all(column in done.stdout for column in ("queue ms", "input ms", "infer ms", "output ms", "batch"))
+    assert all(column in done.stdout for column in ("queue ms", "infer ms", "batch"))
+    assert max(map(len, done.stdout.splitlines())) <= 100
     assert "at concurrency 2" in done.stderr
     server.server.check()
 

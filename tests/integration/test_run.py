@@ -269,11 +269,11 @@ class TestInterruption:
         stdout, stderr = run.communicate(timeout=5)
         assert run.returncode == 130
         assert "baseline: " in stdout
-        assert (
-            stderr.splitlines()[-1] == f"tritontune: interrupted; go on with the same options and --resume --out {out}"
-        )
+        assert stderr.splitlines()[-1] == f"tritontune: interrupted; go on with: tritontune run --resume --out {out}"
         assert servers_of(out) == []
         assert _front(out)["budget"]["launches"] == 1
+        assert f"report:   {out / 'report.html'}" in stdout
+        assert "Ended: interrupted." in (out / "report.html").read_text()
 
     def test_a_killed_run_can_be_resumed(self, slow_model: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"
@@ -282,7 +282,7 @@ class TestInterruption:
         killed.kill()
         killed.communicate(timeout=10)
         options = ("--trials", 3, "--max-concurrency", 2, "--no-verify")
-        done = tritontune("run", slow_model, *options, "--out", out, "--resume")
+        done = tritontune("run", *options, "--out", out, "--resume")
         assert done.returncode == 0, done.stderr
         assert "1 trial done already" in done.stderr
         trials = Study.load(out / "study.db", "slow").trials
@@ -318,4 +318,7 @@ def test_resume_refuses_another_job(finished_run: Path) -> None:
     options = ("--slo", "p99=61ms", "--seed", 7, "--max-concurrency", 8)
     done = tritontune("run", repository, *options, "--out", finished_run, "--resume")
     assert done.returncode == 2
-    assert "its slo has changed (it was p99 <= 60 ms, now p99 <= 61 ms)" in done.stderr
+    assert done.stderr == (
+        "tritontune: --slo: this run was begun with p99 <= 60 ms, not p99 <= 61 ms; "
+        "leave it out, or choose another --out\n"
+    )

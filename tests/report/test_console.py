@@ -116,6 +116,15 @@ def test_what_is_sure_says_no_more(run: RunFolder, verified: Study) -> None:
     assert "rate:     certified 2,310 requests/s of Poisson arrivals within p99 <= 25 ms\n" in screen.found
 
 
+def test_what_looked_better_and_was_not_verified_says_so(run: RunFolder, verified: Study) -> None:
+    built = space()
+    better = built.settle({"dynamic_batching": "on", "max_batch_size": 128})
+    verified.add(trial(3, point(8, 600, 21), parameters=better), built)
+    screen = Screen(terminal=False)
+    _play(screen, run, verified)
+    assert "but:      trial 3 looked better (600 inferences/s, p99 21 ms at concurrency 8), but it was" in screen.found
+
+
 def test_it_says_when_nothing_holds(run: RunFolder) -> None:
     study = Study.create_or_resume(run.database, identity(slo={"p99": "1ms"}))
     built = space()

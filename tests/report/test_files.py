@@ -27,7 +27,7 @@ def front(run: RunFolder, study: Study) -> dict[str, Any]:
 
 
 def test_front_json_keeps_its_contract(front: dict[str, Any]) -> None:
-    assert list(front) == ["schema", "model", "slo", "baseline", "front", "best", "budget"]
+    assert list(front) == ["schema", "model", "slo", "baseline", "front", "best", "not_chosen", "budget"]
     assert (front["schema"], front["model"], front["slo"]) == (1, "mlp", {"p99_ms": 25.0})
     assert [p["trial"] for p in front["baseline"]] == [0, 0]
     assert front["budget"] == {"wall_s": 18.0, "launches": 3, "operating_points": 5}
@@ -82,6 +82,7 @@ def test_what_was_verified_and_certified_is_told(run: RunFolder, verified: Study
     assert best["gain"]["throughput"]["value"] == pytest.approx(
         (390 * 391 * 392 / (100 * 101 * 102)) ** (1 / 3), rel=1e-3
     )
+    assert best["gain"]["pairs"] == 3
     rate = best["certified_rate"]
     assert (rate["request_rate"], rate["requests"], rate["latency_ms"]["p99"]["value"]) == (350, 500, 22)
     assert best["not_certified"] is None
@@ -96,6 +97,19 @@ def test_what_is_not_certified_has_a_reason(run: RunFolder, verified: Study) -> 
     best = json.loads((run.model("mlp") / "front.json").read_text())["best"]
     assert (best["certified_rate"], best["not_certified"]) == (None, reason)
     assert "certified" not in (run.model("mlp") / "best/config.pbtxt").read_text()
+
+
+def test_what_looked_better_is_told_with_the_reason(run: RunFolder, verified: Study) -> None:
+    built = space()
+    better = built.settle({"dynamic_batching": "on", "max_batch_size": 128})
+    verified.add(trial(3, point(8, 600, 21), parameters=better), built)
+    write_results(run, verified)
+    (told,) = json.loads((run.model("mlp") / "front.json").read_text())["not_chosen"]
+    assert (told["trial"], told["load"], told["reason"]) == (3, {"concurrency": 8}, "no_time")
+    assert told["why"] == (
+        "trial 3 looked better (600 inferences/s, p99 21 ms at concurrency 8), but it was not verified in time; "
+        "a longer --budget, with --resume, gives it its turn"
+    )
 
 
 def test_the_front_is_in_order_of_latency(front: dict[str, Any]) -> None:

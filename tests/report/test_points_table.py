@@ -88,23 +88,32 @@ def test_a_slice_without_an_answer_is_shown() -> None:
     assert "inf" not in " ".join(rows(shown(stalled))[0])
 
 
-def test_what_does_not_fit_beside_each_other_comes_below(open_point: OperatingPoint) -> None:
+def header(text: str) -> str:
+    return " ".join(text.splitlines()[1].split())
+
+
+def test_what_matters_least_makes_way_and_is_named(open_point: OperatingPoint) -> None:
     wide, narrow = shown(open_point), shown(open_point, width=80)
-    assert (len(rows(wide)), len(rows(narrow))) == (1, 4)
-    # Every number is there still, and each row names its load.
-    assert {row[0] for row in rows(narrow)} == {"500"}
-    assert sorted(cell for row in rows(narrow) for cell in row[1:]) == sorted(rows(wide)[0][1:])
+    assert (len(rows(wide)), len(rows(narrow))) == (1, 1)
+    assert "no room" not in wide
+    assert header(narrow) == "requests/s inferences/s ± p50 ms p99 ms errors first p50 ms batch"
+    told = " ".join(narrow.split())
+    assert "no room here for p90 ms, p95 ms, first p99 ms, gap p50 ms, responses, queue ms" in told
+    assert "a wider terminal has them, and so have --csv and --json" in told
     assert "…" not in narrow
     assert max(map(len, narrow.splitlines())) <= 80
 
 
-def test_an_ordinary_terminal_takes_two_tables(open_point: OperatingPoint) -> None:
-    points = [each.model_copy(update={"responses": None}) for each in (open_point, point(8, 12_345, 1_234))]
-    text = shown(*points, width=100)
-    results, breakdown = (line.split() for line in text.splitlines() if " ms " in line)
-    assert (results[0], results[-1]) == (breakdown[0], "errors") == ("load", "errors")
-    assert breakdown[1:3] == ["queue", "ms"]
-    assert "…" not in text
+def test_a_hundred_columns_have_room_for_what_matters() -> None:
+    text = shown(point(1, 12_345, 1_234), point(1024, 98_765, 12_345), width=100)
+    assert header(text) == "concurrency inferences/s ± p50 ms p95 ms p99 ms errors queue ms infer ms batch"
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_on_the_narrowest_terminal_there_is_still_one_line_a_row() -> None:
+    text = shown(point(8, 300, 20), width=40)
+    assert header(text) == "concurrency inferences/s p99 ms"
+    assert rows(text) == [["8", "300", "20"]]
 
 
 def test_what_a_point_cost_the_machine_has_columns_where_anybody_knows(gpu_point: OperatingPoint) -> None:

@@ -109,7 +109,7 @@ def effect(**changes: Any) -> FieldEffect:
 
 
 NOTHING = {"point": None, "throughput": None}
-WITHOUT = "200 inferences/s, p99 18 ms at concurrency 4 (trial 4)"
+WITHOUT = "200 inferences/s, p99 18 ms at concurrency 4 (trial 4, launched once)"
 NOISE = "no effect on throughput that can be told from noise (0.98 to 1.04)"
 
 

@@ -6,6 +6,7 @@ import pytest
 from support.builders import identity, point, space, trial
 
 from tuner.errors import Cause
+from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.search.effects import FieldEffect, field_effects
 from tuner.search.study import Study
@@ -159,3 +160,23 @@ class TestHowWellItIsKnown:
         assert latency is not None
         assert latency.value == pytest.approx(20 / 24)
         assert trials.effects["max_batch_size"].latency is None
+
+    def test_a_single_changes_effect_is_the_gain(self, tmp_path: Path) -> None:
+        """It is one comparison, and so one interval, whoever tells of it."""
+        trials = Trials(tmp_path, {"instance_group.count": 2})
+        assert trials.effects["instance_group.count"].throughput == trials.study.recommendation.gain
+        rounds = {0: (90, 100, 105), 1: (380, 400, 440)}
+        trials.study.add_verified(
+            [
+                Verification(
+                    trial=number,
+                    load=Concurrency(8 if number else 1),
+                    rounds=tuple(point(8 if number else 1, rate, 20) for rate in rates),
+                    numbers=(1, 2, 3),
+                )
+                for number, rates in rounds.items()
+            ]
+        )
+        effect, found = trials.effects["instance_group.count"], trials.study.recommendation
+        assert effect.throughput == found.gain
+        assert (effect.pairs, found.pairs) == (3, 3)

@@ -140,6 +140,16 @@ def test_what_is_surely_slower_than_the_baseline_is_not_the_best_for_its_latency
     assert found.gain.value == 1.0
 
 
+@pytest.mark.parametrize(("p99", "expected"), [(19, 0), (10, 1)])
+def test_what_may_be_slower_than_the_baseline_must_at_least_be_quicker(p99: float, expected: int) -> None:
+    """Where throughput is the same but for noise, only a latency that is surely lower is worth a change."""
+    found = recommend([trial(0, point(16, 100, 20, share=0.05)), trial(1, point(8, 97, p99, share=0.05))], SLO())
+    assert found.best is not None
+    assert found.best.trial.number == expected
+    assert found.gain is not None
+    assert found.gain.value == pytest.approx(0.97 if expected else 1.0)
+
+
 def test_what_takes_too_much_memory_of_a_gpu_is_neither_best_nor_on_the_front() -> None:
     def taking(number: int, rate: float, taken: int) -> TrialResult:
         memory = GpuMemory(gpu="GPU 0", peak_bytes=taken * GIB)

@@ -9,7 +9,10 @@ import pytest
 from support.builders import MLP, identity, ladders, point, space, trial
 
 from tuner.errors import Cause, JobError
+from tuner.job import TuneJob
 from tuner.load.loads import Concurrency, RequestRate
+from tuner.machine import Machine
+from tuner.provenance import provenance
 from tuner.search.certified import CertifiedRate
 from tuner.search.study import Study
 from tuner.search.verification import Verification
@@ -159,3 +162,22 @@ def test_the_space_of_a_model_without_a_config_is_that_of_what_the_server_made_o
     study = Study.create_or_resume(database, identity(config=""))
     study.add(trial(0, point(), parameters=space().baseline, config=MLP), space())
     assert study.space.base.text == MLP
+
+
+def test_how_it_was_measured_and_why_it_ended(database: Path) -> None:
+    study = Study.create_or_resume(database, identity())
+    assert (study.runs, study.ended) == ((), None)
+    first = provenance(TuneJob.make({"repository": "/models"}), Machine(cpus=2, gpus=(), processor="x86_64"))
+    study.begin(first)
+    study.end("interrupted")
+    assert Study.load(database, "mlp").ended == "interrupted"
+    second = first.model_copy(update={"command": "tritontune run /models --resume"})
+    Study.create_or_resume(database, identity()).begin(second)
+    again = Study.load(database, "mlp")
+    assert (again.runs, again.ended) == ((first, second), None)
+
+
+def test_a_study_that_is_just_being_begun_is_none_yet(database: Path, storage: optuna.storages.RDBStorage) -> None:
+    optuna.create_study(storage=storage, study_name="begun")
+    Study.create_or_resume(database, identity())
+    assert Study.models(database) == ("mlp",)

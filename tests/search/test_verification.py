@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from statistics import stdev
+
 import pytest
 from support.builders import interval, point, served_point, trial
 
@@ -23,8 +26,10 @@ def test_rounds_are_told_together_by_their_mean_and_spread() -> None:
     together = THREE.point
     assert together is not None
     assert together.throughput.value == pytest.approx(330)
-    # t(0.975, 2) x 30 / sqrt(3)
-    assert together.throughput.high - 330 == pytest.approx(4.303 * 30 / 3**0.5, rel=1e-3)
+    # t(0.975, 2) x the deviation of logarithms / sqrt(3)
+    half = 4.303 * stdev(map(math.log, (300, 330, 360))) / 3**0.5
+    assert together.throughput.high == pytest.approx(330 * math.exp(half), rel=1e-3)
+    assert together.throughput.low == pytest.approx(330 * math.exp(-half), rel=1e-3)
     assert together.requests == 1500
     assert together.server is not None
     assert together.server.executions == 750
@@ -51,7 +56,14 @@ def test_rounds_tell_together_what_they_cost_the_machine() -> None:
 def test_rounds_that_agree_are_no_surer_than_each_of_them() -> None:
     together = Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 20), point(8, 300, 20))).point
     assert together is not None
-    assert together.throughput.high - 300 == pytest.approx(300 * 0.02 / 2**0.5)
+    assert math.log(together.throughput.high / 300) == pytest.approx(0.02 / 2**0.5)
+
+
+def test_two_rounds_that_lie_far_apart_leave_much_open_and_yet_no_latency_of_0() -> None:
+    together = Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 10), point(8, 200, 18))).point
+    assert together is not None
+    assert 0 < together.latency_ms["p90"].low < 1
+    assert together.latency_ms["p90"].high > 30
 
 
 def test_the_rounds_that_chose_are_not_told() -> None:

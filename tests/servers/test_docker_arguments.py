@@ -202,6 +202,14 @@ class TestParsing:
     @pytest.mark.parametrize(
         ("texts", "complaint"),
         [
+            (
+                ["cpus=2"],
+                "'cpus' is `docker run`'s word; docker-py's, which is wanted here, is 'nano_cpus'",
+            ),
+            (["device=/dev/x"], "docker-py's, which is wanted here, is 'devices'"),
+            (["volume=/a:/b"], "volume: use --mount"),
+            (["memory=4g"], "memory: use --memory"),
+            (["rm=true"], "rm: tritontune removes its containers itself"),
             (["cpuset_cpu=0"], "is no keyword of docker-py's containers.create; did you mean 'cpuset_cpus'?"),
             (["shm_size=1g"], "shm_size: use --shm-size"),
             (["network-mode=host"], "network_mode: use --network"),

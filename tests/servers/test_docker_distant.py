@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import docker
@@ -39,7 +40,9 @@ def launch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Server]]:
     """Starts a model on an engine that is reached over TCP, as if at an address of another machine's."""
-    gateway = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    bridge = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]
+    # An engine that has just made its bridge does not tell the gateway, which is the first address.
+    gateway = bridge.get("Gateway") or str(ip_network(bridge["Subnet"])[1])
     monkeypatch.setattr(docker_site, "_host", lambda _: gateway)
 
     def start(source: str, config: str | None = None, *, memory_bytes: int | None = None, code: str = "") -> Server:

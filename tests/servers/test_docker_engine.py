@@ -8,6 +8,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.errors import DockerException
 from support.certificates import Certificates
 from support.docker_image import IMAGE, docker_engine
 from support.engine_cable import Cable
@@ -18,7 +19,7 @@ from support.tls_proxy import tls_proxy
 from tuner.errors import TuningError
 from tuner.servers import docker_engine as engine_module
 from tuner.servers.docker import DockerLauncher, engine_problem
-from tuner.servers.docker_engine import connect
+from tuner.servers.docker_engine import connect, explain
 from tuner.servers.docker_server import DockerServer
 from tuner.servers.protocols import Launch
 
@@ -73,10 +74,23 @@ def test_a_socket_that_is_not_for_us(path: Path, monkeypatch: pytest.MonkeyPatch
     assert_problem(f"this user may not use the Docker engine: {path} is for root")
 
 
-@pytest.mark.parametrize("host", ["nonsense://x", "ssh://someone@elsewhere"])
-def test_an_address_that_leads_nowhere(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("host", "complaint"),
+    [
+        ("nonsense://x", "the Docker engine cannot be used: "),
+        ("ssh://someone@elsewhere", "the Docker engine is reached by ssh://, which needs more: pip install"),
+    ],
+)
+def test_an_address_that_leads_nowhere(host: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
-    assert_problem("the Docker engine cannot be used: ")
+    assert_problem(complaint)
+
+
+def test_what_ssh_needs_is_named_as_ours() -> None:
+    error = DockerException("Install paramiko package to enable ssh:// support")
+    assert explain(error) == (
+        "the Docker engine is reached by ssh://, which needs more: pip install 'tritontune[ssh]' (paramiko)"
+    )
 
 
 def test_a_machine_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -177,6 +178,44 @@ def test_stop_ends_processes_that_left_the_session(launch: Callable[..., Process
     assert state is not None
     server.stop()
     assert not lives(stray.pid, state.started)
+
+
+def _crashing(installation: TritonInstallation, script: Path, times: int) -> ProcessLauncher:
+    """One whose server aborts so many times before it starts."""
+    count = script.with_name("count")
+    script.write_text(
+        "#!/bin/sh\n"
+        f"echo x >> {count}\n"
+        f"if [ $(wc -l < {count}) -le {times} ]; then echo boost: mutex lock failed; kill -ABRT $$; fi\n"
+        f'exec {installation.binary} "$@"\n'
+    )
+    script.chmod(0o755)
+    return ProcessLauncher(replace(installation, binary=script))
+
+
+def test_a_server_that_crashes_at_its_start_gets_a_second_try(
+    triton_installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    launcher = _crashing(triton_installation, tmp_path / "triton.sh", times=1)
+    log = tmp_path / "server.log"
+    with launcher.launch(Launch(model_repository.path, model_repository.add("identity"), log, 30)) as server:
+        assert infer(server, "identity").size
+    first_line = log.read_text().splitlines()[0]
+    assert first_line == (
+        "tritontune: Triton was ended by SIGABRT before it was ready (see server.log.first); this is the second try"
+    )
+    assert (tmp_path / "server.log.first").read_text() == "boost: mutex lock failed\n"
+
+
+def test_a_server_that_crashes_twice_has_failed(
+    triton_installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path, traces: Traces
+) -> None:
+    launcher = _crashing(triton_installation, tmp_path / "triton.sh", times=3)
+    with pytest.raises(LaunchError, match="Triton was ended by SIGABRT before it was ready") as caught:
+        launcher.launch(Launch(model_repository.path, model_repository.add("identity"), tmp_path / "log", 30))
+    assert caught.value.cause is Cause.CRASHED
+    assert (tmp_path / "count").read_text() == "x\nx\n"
+    assert not traces(os.getpid())
 
 
 def test_a_server_outlives_the_thread_that_launched_it(launch: Callable[..., ProcessServer]) -> None:

@@ -18,8 +18,9 @@ from tuner.machine import Machine
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.tunable import why_not_tunable
 from tuner.nvml import Gpu
+from tuner.servers.choose import DEFAULT_IMAGE
 from tuner.servers.docker import engine_problem, remove_docker_leftovers
-from tuner.servers.installation import find_triton
+from tuner.servers.installation import NoTritonError, find_triton
 from tuner.servers.process import remove_process_leftovers
 from tuner.servers.work_folder import remove_abandoned_work
 
@@ -70,11 +71,7 @@ def doctor(repository: str | None, triton_path: str | None, image: str | None) -
 def checks(repository: Path | None, triton_path: Path | None, image: str | None) -> Iterator[Check]:
     """Look at everything in turn."""
     yield Check("python", State.OK, f"{platform.python_version()} ({sys.executable})")
-    docker = _docker(image)
-    # One way to a server is enough, but what was named should be there.
-    enough = image is not None and docker.state is State.OK and triton_path is None
-    yield from _triton(triton_path, State.NOT_NEEDED if enough else State.FIX)
-    yield docker
+    yield from _ways_to_a_server(image, triton_path)
     machine = Machine.here()
     yield Check("cpu", State.OK, f"{machine.cpus} cores")
     gpus = ", ".join(_gpu(gpu) for gpu in machine.gpus)
@@ -85,22 +82,36 @@ def checks(repository: Path | None, triton_path: Path | None, image: str | None)
         yield from _repository(repository)
 
 
-def _triton(path: Path | None, otherwise: State) -> Iterator[Check]:
+def _ways_to_a_server(image: str | None, path: Path | None) -> Iterator[Check]:
+    """One is enough, but what was named should be there."""
+    problem = engine_problem(image)
     try:
         found = find_triton(path)
     except TritontuneError as error:
-        yield Check("triton", otherwise, str(error))
-        return
-    yield Check("triton", State.OK, f"{found.description}: {found.binary}")
-    if found.wheel:
-        yield Check("libpython", State.OK, str(found.wheel.libpython))
+        missing = str(error)
+        in_docker = problem is None and path is None and (image is not None or isinstance(error, NoTritonError))
+        if in_docker and isinstance(error, NoTritonError):
+            missing = "none on this machine, and none is needed: Docker has one"
+        yield Check("triton", State.NOT_NEEDED if in_docker else State.FIX, missing)
+        taken = image or DEFAULT_IMAGE if in_docker else None
+    else:
+        yield Check("triton", State.OK, f"{found.description}: {found.binary}")
+        if found.wheel:
+            yield Check("libpython", State.OK, str(found.wheel.libpython))
+        taken = None
+    yield _docker(image, problem, taken)
 
 
-def _docker(image: str | None) -> Check:
-    if problem := engine_problem(image):
+def _docker(image: str | None, problem: str | None, taken: str | None) -> Check:
+    """The engine; `taken` is the image that a run takes, where there is no other Triton."""
+    if problem:
         return Check("docker", State.FIX if image else State.NOT_NEEDED, problem)
-    has = f"has the image {image}" if image else "is not needed; name an image to use it, with --image"
-    return Check("docker", State.OK, f"the engine answers, and {has}")
+    if image:
+        return Check("docker", State.OK, f"the engine answers, and has the image {image}")
+    if taken is None:
+        return Check("docker", State.OK, "the engine answers, and is not needed; name an image to use it, with --image")
+    pulled = " (it is pulled first)" if engine_problem(taken) else ""
+    return Check("docker", State.OK, f"the engine answers; a run takes {taken}{pulled}, or what --image names")
 
 
 def _gpu(gpu: Gpu) -> str:

@@ -10,9 +10,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tuner.commands.stored import check_models, parsed_slo
+from tuner.commands.stored import one_model, parsed_slo
 from tuner.errors import JobError, SLOError
-from tuner.quantities import format_ms, format_number
+from tuner.measure.record import Interval
+from tuner.quantities import format_number
+from tuner.report.results_console import USUAL_WIDTH, results_console
 from tuner.run_folder import RunFolder
 from tuner.search.capacity import Capacity, capacities
 from tuner.search.study import Study
@@ -31,10 +33,9 @@ def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], 
     """
     run = RunFolder.existing(run_dir)
     known = Study.models(run.database)
-    if model is None and len(known) != 1:
-        raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(known)}")
-    check_models([model] if model else [], known, run_dir)
-    study = Study.load(run.database, model or known[0])
+    study = Study.load(run.database, one_model(model, known, run_dir))
+    if not study.trials:
+        raise JobError(f"{run_dir}: no trial of {study.identity.model!r} has finished yet; estimate when one has")
     wanted = _rate(rate)
     limit = parsed_slo(slo) if slo else study.identity.slo
     found = capacities(study, wanted, limit)
@@ -58,39 +59,45 @@ def _rate(text: str) -> float:
 
 def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> None:
     best = found[0]
-    console = Console(width=max(100, Console().width))
+    console = results_console(USUAL_WIDTH)
     hosts = f"{best.hosts} host{'s' * (best.hosts > 1)} ({best.fewest} to {best.most})"
-    console.print(
-        f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters)}",
-        highlight=False,
-        soft_wrap=True,
+    _say(console, f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters)}")
+    console.print(_table(slo, found))
+    for number, each in enumerate(found, start=1):
+        trial = "foreseen" if each.trial is None else f"trial {each.trial}"
+        _say(console, f"  {number}: {in_words(each.parameters)} ({trial})")
+    trials = len(study.trials)
+    _say(
+        console,
+        f"\nForeseen from {trials} trial{'s' * (trials > 1)}, on hosts like the one that was measured, with Poisson "
+        "arrivals that they share evenly; in parentheses 95 % intervals.",
     )
-    percentile = slo.percentile
+
+
+def _table(slo: SLO, found: tuple[Capacity, ...]) -> Table:
+    """One row a config, by the number under which the lines below it say which that is."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("hosts", "95 %", "instances", "GPUs", "a host holds", "95 %", percentile, "95 %", "trial"):
-        table.add_column(column, justify="right")
-    table.add_column("config")
-    for each in found:
+    for column in ("", "hosts", "instances", "GPUs", "requests/s a host", f"{slo.percentile} ms"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for number, each in enumerate(found, start=1):
         table.add_row(
-            str(each.hosts),
-            f"{each.fewest} to {each.most}",
+            str(number),
+            f"{each.hosts} ({each.fewest} to {each.most})",
             str(each.hosts * each.instances),
             str(each.hosts * each.gpus) if each.gpus else "none",
-            f"{format_number(each.rate.value)}/s",
-            f"{format_number(each.rate.low)} to {format_number(each.rate.high)}",
-            format_ms(each.latency_ms.value),
-            f"{format_ms(each.latency_ms.low)} to {format_ms(each.latency_ms.high)}",
-            "foreseen" if each.trial is None else str(each.trial),
-            in_words(each.parameters),
+            _interval(each.rate),
+            _interval(each.latency_ms),
         )
-    console.print(table)
-    trials = len(study.trials)
-    console.print(
-        f"Foreseen from {trials} trial{'s' * (trials > 1)}, on hosts like the one that was measured, with Poisson "
-        "arrivals that they share evenly.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    return table
+
+
+def _interval(interval: Interval) -> str:
+    value, low, high = map(format_number, (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _as_json(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> dict[str, object]:

@@ -3,94 +3,170 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from tuner.commands.export_target import Target
 from tuner.commands.stored import check_models, parsed_slo
-from tuner.errors import JobError, SLOError
-from tuner.models.deploy import replace_config
-from tuner.models.repository import ModelFolder, ModelRepository
-from tuner.report.files import config_with_provenance
+from tuner.errors import ConfigError, JobError, SLOError
+from tuner.models.config import ModelConfig
+from tuner.models.deploy import replace_config, sha256_of, write_whole
+from tuner.models.formats import config_json, config_map
+from tuner.models.model_copy import copy_model
+from tuner.models.repository import CONFIG, ModelFolder, ModelRepository
+from tuner.report.files import config_with_provenance, without_provenance
+from tuner.report.picked import picked_in_words
+from tuner.report.words import what_is_asked
 from tuner.run_folder import RunFolder
-from tuner.search.recommend import recommend
 from tuner.search.study import Study
 
 
-def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], to: Path | None, *, in_place: bool) -> None:
+@dataclass(frozen=True)
+class _Export:
+    """What is exported of one model.
+
+    Attributes:
+        text: The config, with its provenance on top.
+        words: What was picked.
+    """
+
+    study: Study
+    text: str
+    words: str
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self.study.identity.model
+
+    @property
+    def folder(self) -> ModelFolder:
+        """The user's own folder of the model.
+
+        Raises:
+            JobError: there is none on this machine.
+        """
+        repository = self.study.identity.repository
+        if "://" in repository:
+            raise JobError(
+                f"{self.model} was tuned at {repository} and has no repository here; export --to a FILE.pbtxt"
+            )
+        return ModelRepository.open(Path(repository)).model(self.model)
+
+    def expected_sha256(self) -> str | None:
+        """Of the config.pbtxt that was tuned; None: there was none."""
+        tuned = self.study.identity.config
+        return hashlib.sha256(tuned.encode()).hexdigest() if tuned else None
+
+
+def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target: Target) -> None:
     """Export the best config of each model.
 
+    Nothing is measured. What it picks is what the run itself would recommend for this limit from what is stored.
+
     Raises:
-        JobError: there is no such run or model, or the options contradict each other.
+        JobError: there is no such run or model, or it cannot be written there.
         SLOError: no candidate holds the SLO.
         ConfigError: the repository's config.pbtxt is no longer the one that was tuned.
     """
     run = RunFolder.existing(run_dir)
-    if to and in_place:
-        raise JobError("--to and --in-place exclude each other")
     known = Study.models(run.database)
+    if not known:
+        raise JobError(f"{run_dir} holds no study of a model yet; its run has measured nothing")
     check_models(models, known, run_dir)
-    chosen = models or known
-    single = to is None or to.suffix == ".pbtxt"
-    if single and not in_place and len(chosen) > 1:
+    chosen = tuple(dict.fromkeys(models)) or known
+    if not target.for_many and len(chosen) > 1:
         raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(chosen)}")
-    texts = {name: _best_config(run, name, slo) for name in chosen}
-    for name, text in texts.items():
-        if in_place:
-            _replace(Study.load(run.database, name), text)
-        elif to is None:
-            click.echo(text, nl=False)
-        elif single:
-            _write_file(to, text)
-        else:
-            _write_folder(Study.load(run.database, name), to / name, text)
+    exports = [_best(run, name, slo) for name in chosen]
+    changes = set[str]()
+    if target.in_place:
+        # Of several models, all or none.
+        changes = {each.model for each in exports if not _is_in_place(each)}
+    elif target.folder is not None:
+        for each in exports:
+            _check_folder(each, target.folder)
+    for each in exports:
+        done = _in_place(each, change=each.model in changes) if target.in_place else _write(each, target)
+        # Said when it is done: an error is one line.
+        for line in (f"{each.model}: {each.words}", done):
+            if line:
+                click.echo(line, err=True)
 
 
-def _best_config(run: RunFolder, model: str, slo: tuple[str, ...]) -> str:
+def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
     study = Study.load(run.database, model)
     if not study.trials:
         raise JobError(f"{run.path}: the study of {model!r} has no finished trial")
-    asked = study.identity
-    found = recommend(study.trials, parsed_slo(slo) if slo else asked.slo, study.verified, asked.max_gpu_memory)
+    found = study.recommendation_for(parsed_slo(slo)) if slo else study.recommendation
     if found.best is None:
-        raise SLOError(f"no measured candidate of {model} holds {found.slo}")
-    return config_with_provenance(study, found.best, found.gain, found.slo)
+        raise SLOError(f"no measured candidate of {model} {what_is_asked(found.slo)}")
+    return _Export(study, config_with_provenance(study, found.best, found.gain, found.slo), picked_in_words(found))
 
 
-def _replace(study: Study, text: str) -> None:
-    model = _folder_of(study)
-    tuned = study.identity.config
-    path = model.path / "config.pbtxt"
-    expected = hashlib.sha256(tuned.encode()).hexdigest() if tuned else None
-    backup = replace_config(path, text, expected_sha256=expected)
-    click.echo(f"{path}: replaced" + (f"; the one before is {backup.name}" if backup else ""), err=True)
+def _is_in_place(each: _Export) -> bool:
+    """Whether the repository's own file says the same already; who exported it and why does not count.
+
+    Raises:
+        ConfigError: it says something else than when it was tuned.
+    """
+    path = each.folder.path / CONFIG
+    found = sha256_of(path)
+    # It need not be a config any more, so nobody parses it.
+    text = path.read_bytes().decode(errors="replace") if found is not None else ""
+    if found is not None and without_provenance(text) == without_provenance(each.text):
+        return True
+    if found != each.expected_sha256():
+        how = "is gone" if found is None else "has changed" if each.study.identity.config else "has come into being"
+        raise ConfigError(
+            f"{path}: {how} since the study; nothing was written: put back the one that was tuned, "
+            "export --to a file, or tune anew"
+        )
+    return False
 
 
-def _folder_of(study: Study) -> ModelFolder:
-    """The user's own folder of the model."""
-    repository, model = study.identity.repository, study.identity.model
-    if "://" in repository:
-        raise JobError(f"{model} was tuned at {repository} and has no repository here; export --to a FILE.pbtxt")
-    return ModelRepository.open(Path(repository)).model(model)
+def _in_place(each: _Export, *, change: bool) -> str:
+    """Replace the repository's own file, if it is to change. Returns what was done."""
+    path = each.folder.path / CONFIG
+    if not change:
+        return f"{path}: says the same already; nothing was changed"
+    backup = replace_config(path, each.text, expected_sha256=each.expected_sha256())
+    return f"{path}: replaced" + (f"; the one before is {backup.name}" if backup else "")
 
 
-def _write_file(path: Path, text: str) -> None:
+def _write(each: _Export, target: Target) -> str:
+    """Write it where it is to go. Returns what was done, if that is not to be seen."""
+    if target.folder is not None:
+        folder = target.folder / each.model
+        try:
+            copy_model(each.folder, folder, each.text)
+        except OSError as error:
+            raise JobError(f"--to: {folder}: cannot be written: {error.strerror or error}") from None
+        return f"{folder}: written"
+    text = _formatted(each, target)
+    if target.file is None:
+        click.echo(text, nl=False)
+        return ""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_whole(target.file, text)
     except OSError as error:
-        raise JobError(f"--to: {path}: cannot be written: {error.strerror}") from None
-    click.echo(f"{path}: written", err=True)
+        raise JobError(f"--to: {target.file}: cannot be written: {error.strerror or error}") from None
+    return f"{target.file}: written"
 
 
-def _write_folder(study: Study, folder: Path, text: str) -> None:
-    """A whole model folder, ready to be served: the model's own files, and the config."""
-    model = _folder_of(study)
-    if folder.exists():
-        raise JobError(f"--to: {folder} is there already")
-    try:
-        shutil.copytree(model.path, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    except (OSError, shutil.Error) as error:
-        raise JobError(f"--to: {folder}: cannot be written: {error}") from None
-    _write_file(folder / "config.pbtxt", text)
+def _formatted(each: _Export, target: Target) -> str:
+    if target.format == "json":
+        return config_json(ModelConfig.parse(each.text, each.model))
+    return config_map(each.model, each.text) if target.format == "configmap" else each.text
+
+
+def _check_folder(each: _Export, to: Path) -> None:
+    """See that a model's folder can be made, before any is."""
+    model, folder = each.folder, to / each.model
+    if os.path.lexists(folder):
+        raise JobError(f"--to: {folder} is there already; name another folder, or remove it")
+    repository = Path(each.study.identity.repository).resolve()
+    if folder.resolve().is_relative_to(repository) or folder.resolve().is_relative_to(model.path.resolve()):
+        raise JobError(f"--to: {folder} lies in the model repository, in which only --in-place writes")

@@ -31,7 +31,7 @@ from tuner.report.live_line import LiveLine
 from tuner.report.points_csv import points_csv
 from tuner.report.points_json import measured_point_json
 from tuner.report.points_table import points_table
-from tuner.report.results_console import results_console
+from tuner.report.results_console import USUAL_WIDTH, results_console
 from tuner.report.words import point_in_words, rate
 from tuner.servers.choose import choose_launcher
 from tuner.servers.client import TritonClient
@@ -93,7 +93,7 @@ def _tell(model: str, points: list[OperatingPoint], job: MeasureJob, *, as_json:
             told["highest_rate"] = highest.load.level if highest else None
         click.echo(json.dumps(told))
     else:
-        results_console().print(points_table(points))
+        results_console(USUAL_WIDTH).print(points_table(points))
     if csv is not None:
         try:
             csv.write_text(points_csv(points), encoding="utf-8")

@@ -17,9 +17,9 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
     Raises:
         TritontuneError: with the exit code that says how it ended.
     """
-    job = TuneJob.read(job_file, options) if job_file else TuneJob.make(options)
     if resume and out is None:
         raise JobError("--resume needs --out, the folder of the run to go on with")
+    job = _resumed(job_file, options, out) if resume and out else _new(job_file, options)
     # Most of a second, which nobody should wait to be told of a slip of the hand.
     from rich.console import Console  # noqa: PLC0415
 
@@ -35,3 +35,16 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
         sys.exit(next(iter(result.failures.values())).exit_code)
     if without := [o.model for o in result.outcomes if o.recommendation.best is None]:
         raise SLOError(f"no candidate of {', '.join(without)} {what_is_asked(job.slo)}")
+
+
+def _new(job_file: Path | None, options: Mapping[str, Any]) -> TuneJob:
+    return TuneJob.read(job_file, options) if job_file else TuneJob.make(options)
+
+
+def _resumed(job_file: Path | None, options: Mapping[str, Any], out: Path) -> TuneJob:
+    """What the run was asked for; what is given again must say the same, or be something that may change."""
+    from tuner.run_folder import RunFolder  # noqa: PLC0415 (as above)
+    from tuner.stored_job import resumed_job  # noqa: PLC0415 (as above)
+
+    given = {**(TuneJob.options_in(job_file) if job_file else {}), **options}
+    return resumed_job(RunFolder.existing(out).job, given)

@@ -19,6 +19,20 @@ def check_models(asked: Iterable[str], known: Sequence[str], run_dir: Path) -> N
         raise JobError(f"--model: {run_dir} holds no study of {unknown[0]!r}{nearest(unknown[0], known)}")
 
 
+def one_model(asked: str | None, known: Sequence[str], run_dir: Path) -> str:
+    """The model that was asked for, or the only one.
+
+    Raises:
+        JobError: there is none, or not only one, or no such.
+    """
+    if not known:
+        raise JobError(f"{run_dir} holds no study of a model yet; its run has measured nothing")
+    check_models([asked] if asked else [], known, run_dir)
+    if asked is None and len(known) > 1:
+        raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(known)}")
+    return asked or known[0]
+
+
 def parsed_slo(slo: tuple[str, ...]) -> SLO:
     """The limits of `--slo`.
 

@@ -17,6 +17,9 @@ from tuner.measure.window import Window
 TAIL = 0.025
 """Of a 95 % interval, at either side."""
 
+Z95 = 1.96
+"""The two-sided 95 % quantile of the normal distribution."""
+
 _MOST_BLOCKS, _FEWEST_BLOCKS = 40, 4
 _BLOCK_LATENCIES = 2.0
 # So few blocks cannot tell a stronger correlation from a trend, nor one of blocks that alternate.

@@ -15,6 +15,7 @@ from statistics import fmean
 
 import numpy as np
 
+from tuner.measure.blocks import Z95
 from tuner.measure.record import Interval, Record
 from tuner.measure.sampling import Sample
 
@@ -26,7 +27,6 @@ _FEWEST = 2
 # What wanders on a scale of seconds wanders on longer ones, too, as 1/f noise: with the same variance in each octave.
 # From 1 s to the 10 s of a window are 3.3 octaves, from there to an hour 8.5: sqrt(8.5 / 3.3) times the deviation.
 _LATER = 1.6
-_NORMAL = 1.96
 
 
 class MachineSpeed(Record):
@@ -48,13 +48,17 @@ class MachineSpeed(Record):
             cores: CPU seconds a second that the server takes: what runs on a processor for a part of the time is
                 slowed down by no more than that part; None: not known, so all of the time.
         """
-        share = _NORMAL * _LATER * self.wander * min(1.0, 1.0 if cores is None else cores)
-        down, up = interval.value - interval.low, interval.high - interval.value
-        further = share * interval.value
+        further = Z95 * _LATER * self.wander * min(1.0, 1.0 if cores is None else cores)
+        if not further:
+            return interval
+        if interval.low <= 0:
+            return interval.model_copy(update={"high": interval.high * (1 + further)})
+        # A speed is a factor: half as fast is as far as twice as fast, and nothing is infinitely fast.
+        down, up = math.log(interval.value / interval.low), math.log(interval.high / interval.value)
         return Interval(
             value=interval.value,
-            low=max(0.0, interval.value - math.hypot(down, further)),
-            high=interval.value + math.hypot(up, further),
+            low=interval.value * math.exp(-math.hypot(down, further)),
+            high=interval.value * math.exp(math.hypot(up, further)),
         )
 
 

@@ -14,7 +14,7 @@ from tuner.errors import ConfigError
 from tuner.models import edits, expectation
 from tuner.models.paths import Steps, find, resolve, whole
 from tuner.models.pbtxt import Message, parse
-from tuner.models.semantics import SCHEMA, to_proto
+from tuner.models.semantics import SCHEMA, to_proto, unknown_fields
 from tuner.models.tokens import error_at
 from tuner.models.values import EMPTY, Single, Value, contents, fitting
 
@@ -93,6 +93,11 @@ class ModelConfig:
         copy = model_config_pb2.ModelConfig()
         copy.CopyFrom(self._proto)
         return copy
+
+    @property
+    def unknown_fields(self) -> tuple[str, ...]:
+        """The fields that the schema here does not know, and which are in the text alone, as dotted names."""
+        return tuple(dict.fromkeys(unknown_fields(self._root)))
 
     def values(self, path: str) -> tuple[Single, ...]:
         """The values that the text has at a field path, in order; those of a repeated field one by one.

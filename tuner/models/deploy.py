@@ -1,11 +1,16 @@
-"""Puts a config.pbtxt where the user's own is: the one place from which the user's repository is written to."""
+"""Puts files where people deploy from, whole or not at all.
+
+`replace_config` is the one place from which the user's repository is written to.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,6 +64,21 @@ def replace_config(path: Path, new_text: str, *, expected_sha256: str | None) ->
         raise ConfigError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one move, so that nobody ever meets half of it; folders on the way are made.
+
+    What was there goes; through a symbolic link, the file that it leads to is replaced, and its mode stays.
+
+    Raises:
+        OSError: it cannot be written. Nothing has changed then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = path.resolve()
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _move_in(target, text.encode(), _Before.of(target))
+
+
 @dataclass(frozen=True)
 class _Before:
     """A file as it was."""
@@ -87,18 +107,25 @@ def _replace(target: Path, content: bytes, before: _Before | None) -> Path | Non
             undo.callback(copy.unlink, missing_ok=True)
             _write(copy, before.content, before)
             copy.replace(backup)
-        new = _unfinished(target, stamp)
+        _move_in(target, content, before)
+        undo.pop_all()
+    return backup
+
+
+def _move_in(target: Path, content: bytes, before: _Before | None) -> None:
+    """Write beside the target, to the disk, and then take its place."""
+    new = _unfinished(target, "new")
+    with contextlib.ExitStack() as undo:
         undo.callback(new.unlink, missing_ok=True)
         _write(new, content, before)
         new.replace(target)
         undo.pop_all()
     _sync(target.parent)
-    return backup
 
 
 def _unfinished(target: Path, what: str) -> Path:
     """Where something is written before it takes its place; the name tells who is at it."""
-    return target.with_name(f".{target.name}.{what}-{os.getpid()}")
+    return target.with_name(f".{target.name}.{what}-{secrets.token_hex(4)}-{os.getpid()}")
 
 
 def remove_unfinished(path: Path) -> int:

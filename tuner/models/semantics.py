@@ -39,6 +39,19 @@ def to_proto(text: str, source: str, root: Message) -> model_config_pb2.ModelCon
     return proto
 
 
+def unknown_fields(message: Message, schema: Any = SCHEMA) -> Iterator[str]:
+    """The fields of a text that our schema does not know, or whose value it does not, as dotted names."""
+    for field in message.fields:
+        known = field_of(schema, field.name)
+        values = field.value.items if isinstance(field.value, ListValue) else (field.value,)
+        if known is None or any(isinstance(value, Scalar) and is_unknown_word(value, known) for value in values):
+            yield field.name
+            continue
+        for value in values:
+            if isinstance(value, Message):
+                yield from (f"{field.name}.{name}" for name in unknown_fields(value, known.message_type))
+
+
 def _located(error: text_format.ParseError, text: str, source: str) -> ConfigError:
     line, column = error.GetLine() or 1, error.GetColumn() or 1
     lines = text.split("\n")

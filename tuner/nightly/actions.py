@@ -7,11 +7,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.atomic_file import write_atomically
 from tuner.errors import ConfigError
 from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
 from tuner.models.deploy import replace_config
-from tuner.nightly.files import write_whole
 from tuner.nightly.hook import run_hook
 from tuner.nightly.measured import Measured, config_fingerprint
 from tuner.nightly.tasks import Task
@@ -99,8 +99,8 @@ def is_deployed(task: Task, config: Path) -> bool:
 
 
 def _write(folder: Path, found: Improvement) -> None:
-    write_whole(folder / "config.pbtxt", found.text)
-    write_whole(folder / "config.diff", found.diff)
+    write_atomically(folder / "config.pbtxt", found.text)
+    write_atomically(folder / "config.diff", found.diff)
 
 
 def _variables(task: Task, found: Improvement, kept: Path) -> dict[str, str]:

@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
+from tuner.atomic_file import write_atomically
 from tuner.errors import InterruptedRunError, JobError, TritontuneError
 from tuner.lock import locked
-from tuner.nightly.files import write_whole
 from tuner.nightly.folders import REPORT, WorkFolder
 from tuner.nightly.history import History, Night
 from tuner.nightly.interruption import Window, undisturbed
@@ -103,7 +103,7 @@ class _Night:
         except TritontuneError as error:
             night = self._failed(task, str(error), time.monotonic() - began)
         except Exception as error:  # noqa: BLE001 (a fault with one model is no reason to leave the others alone)
-            write_whole(setting.folder / "error.txt", traceback.format_exc())
+            write_atomically(setting.folder / "error.txt", traceback.format_exc())
             reason = f"a fault of tritontune: {type(error).__name__}; see {setting.folder / 'error.txt'}"
             night = self._failed(task, reason, time.monotonic() - began)
         with undisturbed():
@@ -154,7 +154,7 @@ class _Night:
     def _write(self, report: NightReport) -> None:
         path = self._folder / REPORT
         try:
-            write_whole(path, json.dumps(report_json(report), indent=1) + "\n")
+            write_atomically(path, json.dumps(report_json(report), indent=1) + "\n")
         except OSError as error:
             self._note(f"{path}: cannot be written: {error.strerror}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -19,6 +20,7 @@ from tuner.progress import ModelOutcome, Progress
 from tuner.quantities import format_duration, format_size
 from tuner.report.files import BEST_CONFIG, config_diff
 from tuner.report.front_table import front_legend, front_reasons, front_table
+from tuner.report.picked import not_chosen_in_words
 from tuner.report.pull_bar import PullBar
 from tuner.report.why import effect_in_words
 from tuner.report.words import (
@@ -129,6 +131,10 @@ class ConsoleProgress(Progress):
         self._line(f"{escape(outcome.model)}: {outcome.ended}; {launches}")
         print_outcome(self._results, outcome)
 
+    def reported(self, path: Path) -> None:
+        """See `Progress`."""
+        self._results.print(f"report:   {path}", highlight=False, markup=False, soft_wrap=True)
+
     def _stand(self, standing: Recommendation) -> None:
         if standing.best:
             point = standing.best.point
@@ -172,7 +178,9 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     best = f"best:     {point_in_words(found.best.point, slo.percentile)}"
     console.print(f"{best}{_caveat(found.best, slo)}", highlight=False, soft_wrap=True)
     if found.gain:
-        console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]", highlight=False)
+        rests_on = f", {found.pairs} rounds side by side" if found.pairs else ""
+        console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]{rests_on}", highlight=False)
+    _print_not_chosen(console, outcome.study)
     if effects := field_effects(outcome.study, found.best):
         lines = [f"  {effect_in_words(effect, slo.percentile)}" for effect in effects]
         console.print("changes:", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
@@ -184,6 +192,12 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
         console.print("No candidate beats the config as it is.")
     deploy = outcome.folder.model(outcome.model) / BEST_CONFIG
     console.print(f"deploy:   {deploy}", highlight=False, soft_wrap=True)
+
+
+def _print_not_chosen(console: Console, study: Study) -> None:
+    for each in study.not_chosen:
+        told = f"but:      {not_chosen_in_words(each, study.identity.slo.percentile)}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True, style="yellow")
 
 
 def _caveat(best: TrialPoint, slo: SLO) -> str:

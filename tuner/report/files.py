@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
+from tuner.atomic_file import write_atomically
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
 from tuner.models.diff import unified_diff
+from tuner.report.picked import not_chosen_in_words
 from tuner.report.points_csv import MACHINE_COLUMNS, doubts_cell, machine_cells
 from tuner.report.points_json import interval_json, load_json, point_json
 from tuner.report.why import effect_in_words, why_in_words
@@ -22,6 +24,7 @@ from tuner.run_folder import RunFolder
 from tuner.search.certified import CertifiedRate
 from tuner.search.effects import FieldEffect, field_effects
 from tuner.search.front import TrialPoint, points_of
+from tuner.search.not_chosen import NotChosen
 from tuner.search.recommend import Recommendation, is_certain
 from tuner.search.study import Study
 from tuner.slo import PERCENTILES, SLO
@@ -34,14 +37,14 @@ def write_results(run: RunFolder, study: Study) -> Recommendation:
     """Write `front.json`, `trials.csv` and `best/` of a model, each in one move. Returns what they say."""
     folder = run.model(study.identity.model)
     recommendation = study.recommendation
-    _write(folder / "front.json", json.dumps(front_json(study, recommendation), indent=1) + "\n")
-    _write(folder / "trials.csv", trials_csv(study))
+    write_atomically(folder / "front.json", json.dumps(front_json(study, recommendation), indent=1) + "\n")
+    write_atomically(folder / "trials.csv", trials_csv(study))
     if recommendation.best:
-        _write(
+        write_atomically(
             folder / BEST_CONFIG,
             config_with_provenance(study, recommendation.best, recommendation.gain, recommendation.slo),
         )
-        _write(folder / "best/config.diff", config_diff(study, recommendation.best))
+        write_atomically(folder / "best/config.diff", config_diff(study, recommendation.best))
     return recommendation
 
 
@@ -58,11 +61,12 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
         and {
             **_front_point(best),
             "config": BEST_CONFIG,
-            "gain": {"throughput": gain and interval_json(gain)},
+            "gain": {"throughput": gain and interval_json(gain), "pairs": recommendation.pairs},
             "fields": [_effect_json(effect, study.identity.slo) for effect in field_effects(study, best)],
             "slo_certain": None if not recommendation.slo.root else is_certain(best, recommendation.slo),
             **_certified_json(study.certified),
         },
+        "not_chosen": [_not_chosen_json(each, recommendation.slo) for each in study.not_chosen],
         "budget": {
             "wall_s": round(study.took_s, 1),
             "launches": study.launches,
@@ -109,8 +113,13 @@ def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None
     ]
     comment = "".join(f"{_PROVENANCE}{line}\n" for line in lines if line)
     # A config that was exported before has such a comment already, of the measurement then.
-    own = [line for line in best.trial.deployable_config.splitlines(keepends=True) if not line.startswith(_PROVENANCE)]
-    return comment + "".join(own)
+    return comment + without_provenance(best.trial.deployable_config)
+
+
+def without_provenance(text: str) -> str:
+    """A config without the comment that `config_with_provenance` puts on top."""
+    # Not splitlines(): to text format only \n ends a line.
+    return "".join(line for line in re.split(r"(?<=\n)", text) if not line.startswith(_PROVENANCE))
 
 
 def config_diff(study: Study, best: TrialPoint) -> str:
@@ -127,6 +136,15 @@ def _trial_point(each: TrialPoint) -> dict[str, Any]:
 
 def _front_point(each: TrialPoint) -> dict[str, Any]:
     return {**_trial_point(each), "why": why_in_words(each) or None}
+
+
+def _not_chosen_json(each: NotChosen, slo: SLO) -> dict[str, Any]:
+    """A point that the search found better than the best, and why it is not that."""
+    return {
+        **_trial_point(each.seemed),
+        "reason": each.why.name.lower(),
+        "why": not_chosen_in_words(each, slo.percentile),
+    }
 
 
 def _effect_json(effect: FieldEffect, slo: SLO) -> dict[str, Any]:
@@ -168,11 +186,3 @@ def _row(point: OperatingPoint) -> Mapping[str, Any]:
 
 def _cell(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else value
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one move, so that a reader or a kill never meets half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -19,16 +20,22 @@ _FIRSTS: tuple[Percentile, ...] = ("p50", "p99")
 # More than any table needs.
 _UNBOUNDED = 10_000
 
-_Column = tuple[str, list[str]]
+
+class _Column(NamedTuple):
+    """A column; where there is no room for all, those of the lowest rank stay."""
+
+    title: str
+    cells: list[str]
+    rank: int
 
 
 def points_table(points: Sequence[OperatingPoint]) -> RenderableType:
     """One row a load level, times in ms; below it, what must be known to read the numbers right.
 
-    Where there is no room for all columns, they come as several tables of the same rows, subject by subject: columns
-    that are cut off say nothing.
+    Where there is no room for all columns, those that matter most are shown, and the others are named: columns that are
+    cut off say nothing.
     """
-    return _Tables(points)
+    return _Fitting(points)
 
 
 def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
@@ -42,20 +49,22 @@ def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
             yield f"at {point.load}: the GPU was throttled, {', '.join(point.gpu.throttle_reasons)}"
 
 
-class _Tables:
-    """As few tables as the width allows, and the notes."""
+class _Fitting:
+    """A table of as many columns as the width allows, and the notes."""
 
     def __init__(self, points: Sequence[OperatingPoint]) -> None:
         self._points = points
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns: list[_Column] = []
-        for subject in _subjects(self._points):
-            if columns and self._width([*columns, *subject], console, options) > options.max_width:
-                yield self._table(columns)
-                columns = []
-            columns += subject
-        yield self._table(columns)
+        columns = list(_columns(self._points))
+        shown: list[_Column] = []
+        for column in sorted(columns, key=lambda each: each.rank):
+            more = [each for each in columns if each in [*shown, column]]
+            if column.rank == 0 or self._width(more, console, options) <= options.max_width:
+                shown = more
+        yield self._table(shown)
+        if left_out := ", ".join(column.title for column in columns if column not in shown):
+            yield Text(f"no room here for {left_out}: a wider terminal has them, and so have --csv and --json", "dim")
         if notes := "\n".join(notes_on(self._points)):
             yield Text(notes, style="yellow")
 
@@ -63,33 +72,34 @@ class _Tables:
         return console.measure(self._table(columns), options=options.update_width(_UNBOUNDED)).maximum
 
     def _table(self, columns: Sequence[_Column]) -> Table:
-        columns = [loads_in_words(self._points), *columns]
+        title, loads = loads_in_words(self._points)
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-        for title, _ in columns:
-            table.add_column(title, justify="right")
-        for point, cells in zip(self._points, zip(*(cells for _, cells in columns), strict=True), strict=True):
+        for each in (title, *(column.title for column in columns)):
+            table.add_column(each, justify="right", no_wrap=True)
+        for point, cells in zip(self._points, zip(loads, *(each.cells for each in columns), strict=True), strict=True):
             # No markup: the name of a recording may hold brackets, and so may an error message.
             table.add_row(*map(Text, cells), style="yellow" if point.doubts or point.kept_up is False else None)
         return table
 
 
-def _subjects(points: Sequence[OperatingPoint]) -> Iterator[list[_Column]]:
-    yield list(_found_columns(points))
+def _columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
+    yield from _found_columns(points)
     if any(point.responses for point in points):
-        yield list(_response_columns(points))
+        yield from _response_columns(points)
     if any(point.server for point in points):
-        yield list(_server_columns(points))
-    yield list(_client_columns(points))
-    if machine := list(_machine_columns(points)):
-        yield machine
+        yield from _server_columns(points)
+    yield from _client_columns(points)
+    yield from _machine_columns(points)
 
 
 def _found_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
-    yield "inferences/s", [rate(point.throughput.value) for point in points]
-    yield "±", [f"{point.throughput.relative_half_width:.1%}" if point.throughput.value else "" for point in points]
-    for percentile in PERCENTILES:
-        yield f"{percentile} ms", [format_number(point.latency_ms[percentile].value) for point in points]
-    yield "errors", [str(point.errors) for point in points]
+    yield _Column("inferences/s", [rate(point.throughput.value) for point in points], 0)
+    widths = [f"{point.throughput.relative_half_width:.1%}" if point.throughput.value else "" for point in points]
+    yield _Column("±", widths, 1)
+    for percentile, rank in zip(PERCENTILES, (1, 4, 3, 0), strict=True):
+        cells = [format_number(point.latency_ms[percentile].value) for point in points]
+        yield _Column(f"{percentile} ms", cells, rank)
+    yield _Column("errors", [str(point.errors) for point in points], 0 if any(point.errors for point in points) else 3)
 
 
 def _response_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
@@ -97,43 +107,43 @@ def _response_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     told = [point.responses for point in points]
     for percentile in _FIRSTS:
         firsts = [each.time_to_first_ms.get(percentile) if each else None for each in told]
-        yield f"first {percentile} ms", [format_number(first.value) if first else "" for first in firsts]
+        yield _Column(f"first {percentile} ms", [format_number(first.value) if first else "" for first in firsts], 1)
     gaps = [each.inter_response_ms.get("p50") if each else None for each in told]
-    yield "gap p50 ms", ["" if gap is None else format_number(gap) for gap in gaps]
-    yield "responses", [f"{each.per_request:.3g}" if each else "" for each in told]
+    yield _Column("gap p50 ms", ["" if gap is None else format_number(gap) for gap in gaps], 1)
+    yield _Column("responses", [f"{each.per_request:.3g}" if each else "" for each in told], 3)
 
 
 def _server_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     """Where the time goes, as the server says."""
     told = [point.server for point in points]
-    yield "queue ms", [format_number(each.queue_ms) if each else "" for each in told]
-    yield "input ms", [format_number(each.compute_input_ms) if each else "" for each in told]
-    yield "infer ms", [format_number(each.compute_infer_ms) if each else "" for each in told]
-    yield "output ms", [format_number(each.compute_output_ms) if each else "" for each in told]
-    yield "batch", [f"{each.average_batch_size:.1f}" if each else "" for each in told]
+    yield _Column("queue ms", [format_number(each.queue_ms) if each else "" for each in told], 2)
+    yield _Column("input ms", [format_number(each.compute_input_ms) if each else "" for each in told], 5)
+    yield _Column("infer ms", [format_number(each.compute_infer_ms) if each else "" for each in told], 2)
+    yield _Column("output ms", [format_number(each.compute_output_ms) if each else "" for each in told], 5)
+    yield _Column("batch", [f"{each.average_batch_size:.1f}" if each else "" for each in told], 2)
 
 
 def _client_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
-    yield "client CPU", [f"{point.client.cpu:.0%}" for point in points]
+    yield _Column("client CPU", [f"{point.client.cpu:.0%}" for point in points], 4)
     lags = [point.client.send_lag_ms for point in points]
     if any(lags):
-        yield "send lag p99 ms", [format_number(lag["p99"]) if lag else "" for lag in lags]
+        yield _Column("send lag p99 ms", [format_number(lag["p99"]) if lag else "" for lag in lags], 4)
 
 
 def _machine_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     """What the server and its GPUs took, as far as somebody says."""
     taken = [point.server_resources for point in points]
     if any(taken):
-        yield "server CPU", [f"{each.cpu_cores:.0%}" if each else "" for each in taken]
-        yield "memory", [format_size(each.memory_bytes) if each else "" for each in taken]
+        yield _Column("server CPU", [f"{each.cpu_cores:.0%}" if each else "" for each in taken], 3)
+        yield _Column("memory", [format_size(each.memory_bytes) if each else "" for each in taken], 4)
     gpus = [point.gpu for point in points]
-    shown: dict[str, list[str]] = {
-        "GPU": [_told(each.utilization_percent if each else None, "{:.0f}%") for each in gpus],
-        "GPU memory": [format_size(each.memory_bytes) if each and each.memory_bytes else "" for each in gpus],
-        "GPU W": [_told(each.power_w if each else None, "{:.0f}") for each in gpus],
-        "J/inference": [_told(each.energy_per_inference_j if each else None, "{:.3g}") for each in gpus],
-    }
-    yield from ((title, cells) for title, cells in shown.items() if any(cells))
+    shown = (
+        _Column("GPU", [_told(each.utilization_percent if each else None, "{:.0f}%") for each in gpus], 2),
+        _Column("GPU memory", [format_size(u.memory_bytes) if u and u.memory_bytes else "" for u in gpus], 2),
+        _Column("GPU W", [_told(each.power_w if each else None, "{:.0f}") for each in gpus], 4),
+        _Column("J/inference", [_told(each.energy_per_inference_j if each else None, "{:.3g}") for each in gpus], 4),
+    )
+    yield from (column for column in shown if any(column.cells))
 
 
 def _told(value: float | None, form: str) -> str:

@@ -6,7 +6,14 @@ import sys
 
 from rich.console import Console
 
+# What most windows, mails and issues show without breaking lines.
+USUAL_WIDTH = 100
 
-def results_console() -> Console:
-    """For what is found: stdout. Tables have the room they need when nobody's terminal bounds it."""
-    return Console() if sys.stdout.isatty() else Console(width=240)
+
+def results_console(width: int = 240) -> Console:
+    """For what is found: stdout.
+
+    Args:
+        width: In columns, when nobody's terminal bounds it.
+    """
+    return Console() if sys.stdout.isatty() else Console(width=width)

@@ -95,7 +95,15 @@ def _effect(effect: FieldEffect, percentile: Percentile) -> str:
         return noise + _on_latency(effect, percentile)
     without = "better without it:" if effect.throughput.high < 1 else "without it"
     ratio = f"{effect.throughput.value:.2f} x the throughput {_range(effect.throughput)}"
+    trial = f"(trial {effect.trial.number}, {_known_by(effect)})"
     return f"{ratio}; {without} {point_in_words(effect.point.point, percentile)} {trial}"
+
+
+def _known_by(effect: FieldEffect) -> str:
+    """What the comparison rests on."""
+    if effect.pairs:
+        return f"{effect.pairs} rounds side by side"
+    return "verified" if effect.point and effect.point.verified else "launched once"
 
 
 def _on_latency(effect: FieldEffect, percentile: Percentile) -> str:

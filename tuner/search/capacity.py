@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.errors import JobError
+from tuner.measure.blocks import Z95
 from tuner.measure.record import Interval
 from tuner.search.schedulings import Schedulings
 from tuner.search.study import Study
@@ -27,7 +28,8 @@ _CLOSELY = 24
 _HIGHEST_LOAD = 1_024
 # A server that answers less than this share of what is due falls behind.
 _KEEPS_UP = 0.97
-_Z95 = 1.96
+# So many trials teach the twin; the next ones it may foretell.
+_TAUGHT = 2
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,11 @@ class _Foresight:
         for _ in range(_HALVINGS):
             middle = math.sqrt(low * high)
             low, high = (middle, high) if latency_ms(middle)[0] <= self._limit_ms else (low, middle)
-        spread = math.exp(_Z95 * self._forecast.throughput_deviation(scheduling, setting, low, self._limit_ms))
+        spread = math.exp(Z95 * self._forecast.throughput_deviation(scheduling, setting, low, self._limit_ms))
         holds = Interval(value=low, low=low / spread, high=low * spread)
         hosts, fewest, most = (math.ceil(rate / each) for each in (holds.value, holds.high, holds.low))
         value, deviation = latency_ms(rate / hosts)
-        wide = math.exp(_Z95 * deviation)
+        wide = math.exp(Z95 * deviation)
         trial = self._trials.get(key_of(assignment))
         return Capacity(
             parameters=assignment,
@@ -145,8 +147,7 @@ class _Foresight:
     def _surprises(self, told: Sequence[Known]) -> Surprises:
         """How wrong the twin would have been about each trial, had it known only those before."""
         surprises = Surprises()
-        for number in range(2, len(told)):
-            Forecast(told[:number], self._percentile, self._unit, surprises).hold_against(told[number], surprises)
+        surprises.learn(told, _TAUGHT, lambda number: Forecast(told[:number], self._percentile, self._unit, surprises))
         return surprises
 
 

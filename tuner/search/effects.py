@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 from tuner.load.loads import Concurrency
-from tuner.measure.blocks import student
-from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint, points_of
-from tuner.search.gain import ratio
-from tuner.search.recommend import best_point, holds
+from tuner.search.gain import compared, unpaired_ratio
+from tuner.search.recommend import best_of, holds
 from tuner.search.study import Study
-from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.space.candidate import Assignment
 from tuner.space.spec import LadderValue
 from tuner.trial import TrialResult
-
-_Pick = Callable[[OperatingPoint], Interval]
 
 
 @dataclass(frozen=True)
@@ -39,6 +32,7 @@ class FieldEffect:
         point: The best point of that trial under the SLO; None when it failed, or holds the SLO at no load.
         throughput: The best point's throughput over that of `point`.
         latency: The same of the latency that counts, where both are under the same load.
+        pairs: How many rounds, in which both ran side by side, `throughput` is from; 0: from each one's own launches.
     """
 
     name: str
@@ -50,6 +44,7 @@ class FieldEffect:
     point: TrialPoint | None = None
     throughput: Interval | None = None
     latency: Interval | None = None
+    pairs: int = 0
 
 
 def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
@@ -76,31 +71,15 @@ def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: S
     slo, verified = study.identity.slo, study.verified
     # The config as it is counts whatever became of it, as it does for the gain.
     points = points_of(trial, verified) if trial.failure is None or trial.number == 0 else ()
-    point = best_point(points, slo)
+    point = best_of(points, slo)
     if point is None:
         return replace(effect, trial=trial)
     same_load = point.point.load == best.point.load
-    edge = 0.0 if same_load else _edge(point, points, slo)
-
-    def compared(pick: _Pick, more: float = 0.0) -> Interval:
-        launch = _launch_spread(verified, pick)
-        shares = [0.0 if each.verified else launch for each in (best, point)]
-        return ratio(_known_to(shares[0], pick(best.point)), _known_to(max(shares[1], more), pick(point.point)))
-
-    return replace(
-        effect,
-        trial=trial,
-        point=point,
-        throughput=compared(lambda p: p.throughput, edge),
-        latency=compared(lambda p: p.latency_ms[slo.percentile]) if same_load else None,
-    )
-
-
-def _known_to(share: float, interval: Interval) -> Interval:
-    """The interval, if it is at least so wide: `share` of the value on either side."""
-    if interval.relative_half_width >= share:
-        return interval
-    return Interval(value=interval.value, low=interval.value * (1 - share), high=interval.value * (1 + share))
+    # Against the baseline, this is the gain.
+    edge = 0.0 if same_load or trial.number == 0 else _edge(point, points, slo)
+    found = compared(best, point, verified, edge)
+    latency = unpaired_ratio(best, point, verified, lambda p: p.latency_ms[slo.percentile]) if same_load else None
+    return replace(effect, trial=trial, point=point, throughput=found.ratio, latency=latency, pairs=found.pairs)
 
 
 def _edge(point: TrialPoint, points: Sequence[TrialPoint], slo: SLO) -> float:
@@ -112,20 +91,3 @@ def _edge(point: TrialPoint, points: Sequence[TrialPoint], slo: SLO) -> float:
     if upper is None or holds(upper, slo):
         return 0.0
     return max(0.0, upper.point.throughput.value / point.point.throughput.value - 1)
-
-
-def _launch_spread(verified: Sequence[Verification], pick: _Pick) -> float:
-    """How well one launch knows a number: the half width of a 95 % interval, as a share; 0 when nobody knows.
-
-    The variance of its logarithm is pooled over the rounds of all that was verified, so the interval is t's with as
-    many degrees of freedom as there are rounds less verifications.
-    """
-    squares, freedom = 0.0, 0
-    for each in verified:
-        logs = [math.log(pick(point).value) for point in each.rounds if pick(point).value > 0]
-        if logs:
-            squares += sum((value - fmean(logs)) ** 2 for value in logs)
-            freedom += len(logs) - 1
-    if not freedom:
-        return 0.0
-    return student(freedom + 1) * math.sqrt(squares / freedom)

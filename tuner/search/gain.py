@@ -3,15 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from tuner.measure.blocks import student
+from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
+from tuner.search.front import TrialPoint
 from tuner.search.verification import Verification
 
 Pair = tuple[Interval, Interval]
 """Two throughputs of the same round."""
+Pick = Callable[[OperatingPoint], Interval]
+"""A number of a point."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """By how much one point's throughput beats another's.
+
+    Attributes:
+        ratio: The one over the other.
+        pairs: So many rounds, in which both ran side by side, it is from; 0: from each one's own measurements.
+    """
+
+    ratio: Interval
+    pairs: int = 0
+
+
+def compared(
+    above: TrialPoint, below: TrialPoint, verified: Sequence[Verification], at_least: float = 0.0
+) -> Comparison:
+    """Compare two points: the one way to do so, whoever asks.
+
+    By the rounds that had both, where there are two and more; else by what is known of each, and what was launched once
+    is known no better than the launches of what was verified agree.
+
+    Args:
+        above: The one.
+        below: The other.
+        verified: What was measured again.
+        at_least: By what share the other's throughput may be off in any case.
+    """
+    if above == below:
+        return Comparison(Interval(value=1.0, low=1.0, high=1.0))
+    rounds = {(each.trial, each.load): each for each in verified}
+    one, other = (rounds.get((each.trial.number, each.point.load)) for each in (above, below))
+    pairs = pairs_of(one, other) if one and other else ()
+    if len(pairs) > 1:
+        return Comparison(paired_ratio(pairs), len(pairs))
+    return Comparison(unpaired_ratio(above, below, verified, lambda point: point.throughput, at_least))
+
+
+def unpaired_ratio(
+    above: TrialPoint, below: TrialPoint, verified: Sequence[Verification], pick: Pick, at_least: float = 0.0
+) -> Interval:
+    """The ratio of a number of two points, each as well as it is known; see `compared`."""
+    launch = launch_spread(verified, pick)
+    one, other = (0.0 if each.verified else launch for each in (above, below))
+    return ratio(_known_to(one, pick(above.point)), _known_to(max(other, at_least), pick(below.point)))
 
 
 def pairs_of(above: Verification, below: Verification) -> tuple[Pair, ...]:
@@ -39,6 +90,30 @@ def paired_ratio(pairs: Sequence[Pair]) -> Interval:
 def ratio(above: Interval, below: Interval) -> Interval:
     """The ratio of two independent measurements, with its 95 % interval by the delta method on the logarithm."""
     return _about(math.log(above.value / below.value), _spread(above, below))
+
+
+def launch_spread(verified: Sequence[Verification], pick: Pick) -> float:
+    """How well one launch knows a number: the half width of a 95 % interval, as a share; 0 when nobody knows.
+
+    The variance of its logarithm is pooled over the rounds of all that was verified, so the interval is t's with as
+    many degrees of freedom as there are rounds less verifications.
+    """
+    squares, freedom = 0.0, 0
+    for each in verified:
+        logs = [math.log(pick(point).value) for point in each.rounds if pick(point).value > 0]
+        if logs:
+            squares += sum((value - fmean(logs)) ** 2 for value in logs)
+            freedom += len(logs) - 1
+    if not freedom:
+        return 0.0
+    return student(freedom + 1) * math.sqrt(squares / freedom)
+
+
+def _known_to(share: float, interval: Interval) -> Interval:
+    """The interval, if it is at least so wide: `share` of the value on either side."""
+    if interval.relative_half_width >= share:
+        return interval
+    return Interval(value=interval.value, low=interval.value * (1 - share), high=interval.value * (1 + share))
 
 
 def _spread(above: Interval, below: Interval) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tuner.measure.limit_test import Verdict
 from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint, pareto_front, points_of, usable_points
-from tuner.search.gain import paired_ratio, pairs_of, ratio
+from tuner.search.gain import compared
 from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
@@ -28,6 +28,7 @@ class Recommendation:
         baseline: The best point of the user's config under the same SLO; None when it holds it at no load.
         best: The point of highest throughput that holds the SLO; None when none does.
         gain: Throughput of `best` over that of `baseline`; None when either is missing.
+        pairs: How many rounds, in which both ran side by side, the gain is from; 0: from each one's own launches.
         front: The points that no other beats in both latency and throughput.
     """
 
@@ -36,6 +37,7 @@ class Recommendation:
     best: TrialPoint | None
     gain: Interval | None
     front: tuple[TrialPoint, ...]
+    pairs: int = 0
 
 
 def recommend(
@@ -46,17 +48,26 @@ def recommend(
 ) -> Recommendation:
     """Read a recommendation off the trials of a study, of which the first is the baseline.
 
-    Of a point that was verified counts what the verification says; see `best_of`. One whose throughput is surely below
-    the baseline's gives way to it, unless the baseline failed. A trial that took more than `max_gpu_memory` bytes of a
-    GPU is neither best nor on the front.
+    Of a point that was verified counts what the verification says; see `best_of`. One that gives less throughput than
+    the baseline gives way to it, unless it is surely quicker and no surely less, or the baseline failed: no config is
+    worth a change for nothing. A trial that took more than `max_gpu_memory` bytes of a GPU is neither best nor on the
+    front.
     """
     own = [point for trial in trials[:1] for point in points_of(trial, verified)]
     points = usable_points(trials, verified, max_gpu_memory)
     baseline, best = (best_of(some, slo) for some in (own, points))
-    gain = _gain(best, baseline, verified) if best and baseline else None
-    if baseline and baseline in points and gain and gain.high < 1:
-        best, gain = baseline, _gain(baseline, baseline, verified)
-    return Recommendation(slo, baseline, best, gain, pareto_front(points, slo.percentile))
+    front = pareto_front(points, slo.percentile)
+    if best is None or baseline is None:
+        return Recommendation(slo, baseline, best, None, front)
+    gain = compared(best, baseline, verified)
+    if baseline in points and _gives_way(best, gain.ratio, baseline):
+        best, gain = baseline, compared(baseline, baseline, verified)
+    return Recommendation(slo, baseline, best, gain.ratio, front, gain.pairs)
+
+
+def _gives_way(best: TrialPoint, gain: Interval, baseline: TrialPoint) -> bool:
+    quicker = best.point.latency_ms["p99"].high < baseline.point.latency_ms["p99"].low
+    return gain.high < 1 or (gain.value < 1 and not quicker)
 
 
 def best_of(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
@@ -79,16 +90,6 @@ def best_of(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
 def _worth(each: TrialPoint, slo: SLO) -> float:
     sure, confirmed = 1.0 if is_certain(each, slo) else _UNSURE, 1.0 if each.confirmed else _UNCONFIRMED
     return sure * confirmed * each.point.throughput.value
-
-
-def _gain(best: TrialPoint, baseline: TrialPoint, verified: Sequence[Verification]) -> Interval:
-    """From the rounds in which both ran side by side, where there are any."""
-    if best == baseline:
-        return Interval(value=1.0, low=1.0, high=1.0)
-    rounds = {(each.trial, each.load): each for each in verified}
-    above, below = (rounds.get((each.trial.number, each.point.load)) for each in (best, baseline))
-    pairs = pairs_of(above, below) if above and below else ()
-    return paired_ratio(pairs) if len(pairs) > 1 else ratio(best.point.throughput, baseline.point.throughput)
 
 
 def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:

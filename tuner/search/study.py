@@ -17,7 +17,9 @@ from tuner.measure.record import Record
 from tuner.models.config import ModelConfig
 from tuner.search.certified import CertifiedRate
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
+from tuner.search.not_chosen import NotChosen, not_chosen
 from tuner.search.objectives import DIRECTIONS, as_optuna_trial
+from tuner.search.provenance import Provenance
 from tuner.search.quiet import quiet_optuna
 from tuner.search.recommend import Recommendation, recommend
 from tuner.search.verification import Verification
@@ -33,6 +35,8 @@ _VERIFIED = "verified"
 _CERTIFIED = "certified"
 _VERIFYING_S = "verifying_s"
 _HYPERVOLUME = "hypervolume"
+_RUNS = "runs"
+_ENDED = "ended"
 
 
 class Identity(Record):
@@ -112,9 +116,10 @@ class Study:
 
     @classmethod
     def models(cls, database: Path) -> tuple[str, ...]:
-        """The models that have a study in the database."""
+        """The models that have a study in the database; one that is just being begun has none yet."""
         with quiet_optuna():
-            return tuple(sorted(optuna.get_all_study_names(_storage(database))))
+            studies = _storage(database).get_all_studies()
+        return tuple(sorted(each.study_name for each in studies if _IDENTITY in each.user_attrs))
 
     @classmethod
     def load(cls, database: Path, model: str) -> Study:
@@ -152,6 +157,26 @@ class Study:
         self._study.set_user_attr(_CERTIFIED, rate.model_dump_json())
 
     @property
+    def runs(self) -> tuple[Provenance, ...]:
+        """How it was measured, in order of time; nothing of what an older version of tritontune measured."""
+        return tuple(Provenance.model_validate_json(text) for text in self._study.user_attrs.get(_RUNS, []))
+
+    def begin(self, run: Provenance) -> None:
+        """Record that a run begins to measure."""
+        self._study.set_user_attr(_ENDED, None)
+        self._study.set_user_attr(_RUNS, [each.model_dump_json() for each in (*self.runs, run)])
+
+    @property
+    def ended(self) -> str | None:
+        """Why the last run ended, in words; None: it goes on, or was killed, or nobody says."""
+        told: str | None = self._study.user_attrs.get(_ENDED)
+        return told
+
+    def end(self, why: str) -> None:
+        """Record that the run is over, and why."""
+        self._study.set_user_attr(_ENDED, why)
+
+    @property
     def own_trials(self) -> int:
         """How many trials are of this run, and not of an earlier one."""
         return sum(not trial.imported for trial in self._trials)
@@ -166,7 +191,16 @@ class Study:
     @property
     def recommendation(self) -> Recommendation:
         """What the study says now, for its own SLO."""
-        return recommend(self.trials, self.identity.slo, self.verified, self.identity.max_gpu_memory)
+        return self.recommendation_for(self.identity.slo)
+
+    def recommendation_for(self, slo: SLO) -> Recommendation:
+        """What the study says now, for any SLO: the one place where stored trials become a recommendation."""
+        return recommend(self.trials, slo, self.verified, self.identity.max_gpu_memory)
+
+    @property
+    def not_chosen(self) -> tuple[NotChosen, ...]:
+        """What looked better than what it recommends for its own SLO, and why that is not the best."""
+        return not_chosen(self.trials, self.verified, self.recommendation, self.identity.max_gpu_memory)
 
     @property
     def space(self) -> SearchSpace:

@@ -93,10 +93,8 @@ class TwinSampler:
     def _learn(self, trials: Sequence[TrialResult]) -> None:
         """Hold each trial since the calibrations against what was expected before it."""
         first = 1 + len(list(calibrations(self._space)))
-        for number in range(max(first, self._surprises.seen), len(trials)):
-            if told := self._known(trials[number]):
-                self._forecast(trials[:number]).hold_against(told, self._surprises)
-            self._surprises.seen = number + 1
+        told = [self._known(trial) for trial in trials]
+        self._surprises.learn(told, first, lambda number: self._forecast(trials[:number]))
 
     def _forecast(self, trials: Sequence[TrialResult]) -> Forecast:
         # What the next trial is held against is what it was proposed by.

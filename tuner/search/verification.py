@@ -102,16 +102,20 @@ def _all_limits(rounds: Sequence[OperatingPoint]) -> tuple[LimitTest, ...]:
 
 
 def _mean(intervals: Sequence[Interval]) -> Interval:
-    """The mean over rounds: its t-interval, or what each round knows of itself, whichever is wider."""
-    count = len(intervals)
-    value = fmean(interval.value for interval in intervals)
-    within = fmean((interval.high - interval.low) / 2 for interval in intervals) / math.sqrt(count)
-    between = 0.0
+    """The mean over rounds: its t-interval, or what each round knows of itself, whichever is wider.
+
+    Rates and times differ by factors from launch to launch, so the interval is that of their logarithms: two rounds
+    that lie far apart leave much open, but not whether a latency is 0.
+    """
+    count, values = len(intervals), [interval.value for interval in intervals]
+    value = fmean(values)
+    if min(values) <= 0:
+        return Interval(value=value, low=0.0, high=max(interval.high for interval in intervals))
+    half = fmean(interval.relative_half_width for interval in intervals) / math.sqrt(count)
     if count > 1:
-        spread = stdev(interval.value for interval in intervals)
-        between = student(count) * spread / math.sqrt(count)
-    half = max(within, between)
-    return Interval(value=value, low=max(0.0, value - half), high=value + half)
+        spread = stdev(math.log(each) for each in values)
+        half = max(half, student(count) * spread / math.sqrt(count))
+    return Interval(value=value, low=value * math.exp(-half), high=value * math.exp(half))
 
 
 def _all_clients(clients: Sequence[ClientView]) -> ClientView:

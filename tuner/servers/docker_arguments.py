@@ -105,6 +105,22 @@ _ELSEWHERE = {
     "volumes": "use --mount",
 }
 
+# By what `docker run` calls it: the keyword, or what to do in its place.
+_KEYWORDS = {flag.removeprefix("--").replace("-", "_"): name for name, flag in _FLAGS.items()}
+_INSTEAD = {
+    "env": "use --env",
+    "env_file": "use --env",
+    "gpus": "use --gpus",
+    "memory": "use --memory",
+    "memory_swap": "use --memory, which leaves a container no swap",
+    "mount": "use --mount",
+    "net": "use --network",
+    "publish": _ELSEWHERE["ports"],
+    "restart": _ELSEWHERE["restart_policy"],
+    "rm": _ELSEWHERE["auto_remove"],
+    "volume": "use --mount",
+}
+
 
 def parse_docker_args(value: Any) -> dict[str, Any]:
     """Read texts `NAME=VALUE`, of which VALUE is YAML; or a mapping, as in a job file.
@@ -123,6 +139,12 @@ def parse_docker_args(value: Any) -> dict[str, Any]:
     for name, _ in pairs:
         if name in _ELSEWHERE:
             raise ValueError(f"{name}: {_ELSEWHERE[name]}")
+        if name in _INSTEAD:
+            raise ValueError(f"{name}: {_INSTEAD[name]}")
+        if name not in _FLAGS and name in _KEYWORDS:
+            raise ValueError(
+                f"{name!r} is `docker run`'s word; docker-py's, which is wanted here, is {_KEYWORDS[name]!r}"
+            )
         if name not in _FLAGS:
             raise ValueError(f"{name!r} is no keyword of docker-py's containers.create{_nearest(name)}")
         if [other for other, _ in pairs].count(name) > 1:

@@ -84,6 +84,9 @@ def explain(error: DockerException | RequestException) -> str:
             text = f"the Docker engine cannot be trusted, or does not trust us: {error}; see DOCKER_CERT_PATH"
         case RequestException():
             text = "the Docker engine does not answer"
+        case _ if "paramiko" in str(error):
+            # docker-py would have its reader install a package that he may never have heard of.
+            text = "the Docker engine is reached by ssh://, which needs more: pip install 'tritontune[ssh]' (paramiko)"
         case _:
             text = f"the Docker engine cannot be used: {error}"
     return " ".join(text.split())

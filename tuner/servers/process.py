@@ -25,6 +25,7 @@ from tuner.servers.ports import free_port
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.processes import end_processes
 from tuner.servers.protocols import Launch, Server
+from tuner.servers.python_envs import remove_python_envs
 from tuner.servers.readiness import PortTakenError, await_ready
 
 _PORT_TRIES = 5
@@ -78,19 +79,25 @@ class ProcessLauncher:
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 
+        One that crashes by itself before that gets a second try: Tritons that start at the same moment may trip over
+        each other. The log of the first one stays beside that of the second, which begins with a line about it.
+
         Raises:
             LaunchError: it did not become ready; nothing is left behind.
         """
         deadline = time.monotonic() + request.deadline_s
+        about_first = ""
         for _ in range(_PORT_TRIES):
-            server = self._start(request)
+            server = self._start(request, about_first)
             try:
                 await_ready(server, deadline=deadline, allowed_s=request.deadline_s)
             except PortTakenError:
                 server.stop(grace_s=0)
-            except BaseException:
+            except BaseException as error:
                 server.stop(grace_s=0)
-                raise
+                if about_first or not isinstance(error, LaunchError) or not server.crash:
+                    raise
+                about_first = _set_aside(request.log, server.crash)
             else:
                 return server
         raise LaunchError(f"other programs took {_PORT_TRIES} free ports before Triton could", cause=Cause.CRASHED)
@@ -102,7 +109,7 @@ class ProcessLauncher:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _start(self, request: Launch) -> ProcessServer:
+    def _start(self, request: Launch, preface: str = "") -> ProcessServer:
         mark, port = Mark.new(), free_port()
         mark.folder.mkdir(mode=0o700)
         asked = {**resolved(self._variables), **self._devices}
@@ -118,7 +125,7 @@ class ProcessLauncher:
                 *self._extra_args,
             ]
             own = {VARIABLE: str(mark), "TMPDIR": str(mark.folder)}
-            process = _spawn(command, {**asked, **preparation.environment, **own}, request.log)
+            process = _spawn(command, {**asked, **preparation.environment, **own}, request.log, preface)
         except BaseException:
             mark.remove_files()
             raise
@@ -141,6 +148,7 @@ def remove_process_leftovers() -> int:
     abandoned |= {mark for mark in marks_on_files() if mark.abandoned}
     for mark in abandoned:
         mark.remove_files()
+    remove_python_envs()
     return len(abandoned)
 
 
@@ -154,10 +162,19 @@ def _starter(_pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="tritontune-starter")
 
 
-def _spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def _set_aside(log: Path, crash: str) -> str:
+    """Keep the log of a server that crashed; returns what the next one begins with."""
+    first = log.with_name(f"{log.name}.first")
+    log.replace(first)
+    return f"tritontune: Triton {crash} before it was ready (see {first.name}); this is the second try\n"
+
+
+def _spawn(command: list[str], environment: dict[str, str], log: Path, preface: str = "") -> subprocess.Popen[bytes]:
     through_shim = [sys.executable, "-I", "-S", shim.__file__, str(os.getpid()), *command]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
+        output.write(preface.encode())
+        output.flush()
         start = _starter(os.getpid()).submit(
             subprocess.Popen[bytes],
             through_shim,

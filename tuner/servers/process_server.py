@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
 from tuner.servers.mark import Mark
+from tuner.servers.proc import describe_exit
 from tuner.servers.processes import end_processes
+from tuner.servers.python_envs import remove_python_envs
 from tuner.servers.server import End, TritonServer
+
+# What a program does to itself, unlike SIGKILL, which others send.
+_CRASHES = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
 class ProcessServer(TritonServer):
@@ -33,6 +39,12 @@ class ProcessServer(TritonServer):
         """The process of the server itself."""
         return self._process.pid
 
+    @property
+    def crash(self) -> str | None:
+        """How the server itself has crashed: `was ended by SIGABRT`; None where it has not."""
+        code = self._process.poll()
+        return describe_exit(code) if code is not None and -code in _CRASHES else None
+
     def _end(self) -> End | None:
         code = self._process.poll()
         return None if code is None else End.by(code)
@@ -45,3 +57,4 @@ class ProcessServer(TritonServer):
         self._process.wait()
         end_processes(lambda mark: mark == self.mark)
         self.mark.remove_files()
+        remove_python_envs()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,6 +55,19 @@ class Surprises:
     def typical(self) -> float:
         """The median error of throughput, as a share."""
         return math.expm1(float(np.median(self.throughput))) if self.throughput else 0.0
+
+    def learn(self, trials: Sequence[Known | None], first: int, forecast: Callable[[int], Forecast]) -> None:
+        """Hold each trial that is new against what those before it foretold.
+
+        Args:
+            trials: All so far, in order; None for one that tells nothing.
+            first: The number of the first that may be foretold.
+            forecast: What so many of them foretell.
+        """
+        for number in range(max(first, self.seen), len(trials)):
+            if told := trials[number]:
+                forecast(number).hold_against(told, self)
+            self.seen = number + 1
 
 
 class Forecast:

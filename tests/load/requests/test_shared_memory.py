@@ -30,11 +30,12 @@ MODEL = ModelInterface(
 class Noted:
     """A `Registry` that only takes notes; what a server makes of it is tested with a server."""
 
-    def __init__(self, *, refuses: int | None = None, dies: bool = False) -> None:
+    def __init__(self, *, refuses: int | None = None, dies: bool = False, in_use: int = 0) -> None:
         self.known: list[Region] = []
         self.seen: list[Region] = []
         self._refuses = refuses
         self._dies = dies
+        self._in_use = in_use
 
     def register(self, region: Region) -> None:
         if len(self.seen) == self._refuses:
@@ -45,6 +46,9 @@ class Noted:
     def unregister(self, region: Region) -> None:
         if self._dies:
             raise ServerDiedError("gone", cause=Cause.CRASHED)
+        if self._in_use:
+            self._in_use -= 1
+            raise JobError("it is currently in use")
         if region in self.known:
             self.known.remove(region)
 
@@ -167,6 +171,13 @@ def test_all_is_gone_after_a_refusal(refused: int) -> None:
         pass
     assert registry.known == []
     assert len(registry.seen) == refused
+
+
+def test_memory_that_the_server_still_uses_is_closed_a_moment_later() -> None:
+    registry = Noted(in_use=3)
+    with shared_workload(MODEL, [steps()], RequestOptions(), "grpc", registry):
+        assert len(registry.known) == 2
+    assert registry.known == []
 
 
 def test_a_server_that_is_gone_hides_no_error() -> None:

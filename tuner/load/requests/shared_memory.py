@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Literal
 
@@ -24,6 +25,8 @@ MemoryKind = Literal["system", "cuda"]
 
 # Two tensors never share a cache line, and each begins where GPUs like it.
 _ALIGNMENT = 256
+# A request that has been answered holds its memory for a moment longer, in which the server refuses to close it.
+_IN_USE_S, _AGAIN_S = 5.0, 0.02
 
 
 @contextmanager
@@ -116,5 +119,14 @@ def _output_sizes(interface: ModelInterface, options: RequestOptions, output_byt
 
 def _forget(registry: Registry, region: Region) -> None:
     """A server that is gone knows no region any more, and nothing of it may hide what went wrong before."""
-    with suppress(TritontuneError):
-        registry.unregister(region)
+    until = time.monotonic() + _IN_USE_S
+    while True:
+        try:
+            registry.unregister(region)
+        except JobError:
+            if time.monotonic() < until:
+                time.sleep(_AGAIN_S)
+                continue
+        except TritontuneError:
+            pass
+        return

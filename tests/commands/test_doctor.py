@@ -1,0 +1,64 @@
+"""`tritontune doctor`'s word on ways to a server, which need not be here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuner.commands import doctor
+from tuner.commands.doctor import Check, State, checks
+from tuner.errors import JobError
+from tuner.servers.choose import DEFAULT_IMAGE
+from tuner.servers.installation import NoTritonError, TritonInstallation
+
+
+@pytest.fixture
+def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(path: Path | None) -> TritonInstallation:
+        raise JobError(f"--triton-path {path}: is none") if path else NoTritonError("there is no Triton here: pip")
+
+    monkeypatch.setattr(doctor, "find_triton", find)
+
+
+def _told(monkeypatch: pytest.MonkeyPatch, problems: dict[str | None, str], **options: object) -> dict[str, Check]:
+    monkeypatch.setattr(doctor, "engine_problem", problems.get)
+    asked = {"repository": None, "triton_path": None, "image": None, **options}
+    return {check.name: check for check in checks(**asked) if check.name in {"triton", "docker"}}  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("no_triton")
+def test_an_engine_is_enough_where_there_is_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the image of tritontune itself, with the engine's socket in it."""
+    told = _told(monkeypatch, {DEFAULT_IMAGE: "not there"})
+    assert told["triton"].state is State.NOT_NEEDED
+    assert told["triton"].detail == "none on this machine, and none is needed: Docker has one"
+    assert told["docker"] == Check(
+        "docker",
+        State.OK,
+        f"the engine answers; a run takes {DEFAULT_IMAGE} (it is pulled first), or what --image names",
+    )
+
+
+@pytest.mark.usefixtures("no_triton")
+def test_neither_is_to_be_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _told(monkeypatch, {None: "there is no Docker engine"})
+    assert told["triton"] == Check("triton", State.FIX, "there is no Triton here: pip")
+    assert told["docker"] == Check("docker", State.NOT_NEEDED, "there is no Docker engine")
+
+
+@pytest.mark.usefixtures("no_triton")
+def test_what_was_named_should_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _told(monkeypatch, {"mine:1": "image 'mine:1' is not on this machine"}, image="mine:1")
+    assert [told[name].state for name in ("triton", "docker")] == [State.FIX, State.FIX]
+    told = _told(monkeypatch, {}, triton_path=Path("/nowhere"))
+    assert told["triton"] == Check("triton", State.FIX, "--triton-path /nowhere: is none")
+    assert "is not needed" in told["docker"].detail
+
+
+def test_an_engine_beside_a_triton_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = TritonInstallation(Path("/opt/tritonserver"), "2.51.0", "here")
+    monkeypatch.setattr(doctor, "find_triton", lambda _: here)
+    told = _told(monkeypatch, {})
+    assert told["triton"].detail == "Triton 2.51.0 (here): /opt/tritonserver"
+    assert told["docker"].detail == "the engine answers, and is not needed; name an image to use it, with --image"

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.browser import Browser, chromium
+from support.studies import long_study
+
+from tuner.report.html.page import write_report
+from tuner.run_folder import RunFolder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One for all tests."""
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """500 trials that succeeded, and 20 that did not."""
+    run = RunFolder(tmp_path_factory.mktemp("long"))
+    long_study(run, 500, failing=20)
+    return run
+
+
+@pytest.fixture(scope="session")
+def long_page(long_run: RunFolder) -> Path:
+    """Its report."""
+    return write_report(long_run)

@@ -1,0 +1,106 @@
+"""A real browser without a screen, that opens a page and tells what became of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# On a machine that is busy with other things.
+_PATIENCE_S = 60.0
+
+
+class Browser:
+    """Chromium, by Selenium.
+
+    Args:
+        driver: Of the browser.
+    """
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def open(self, page: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+        """Open a file, in a window of a size, as somebody who likes it light or dark."""
+        self.driver.get("about:blank")
+        self.told()
+        self.requested()
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.prefer(dark=dark)
+        self.driver.get(page.as_uri())
+
+    def prefer(self, *, dark: bool) -> None:
+        """Change what the reader likes."""
+        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    def told(self) -> list[str]:
+        """What has come on the console since somebody asked."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
+
+    def requested(self) -> set[str]:
+        """The URLs that were asked for since somebody asked."""
+        entries = self.driver.get_log("performance")  # type: ignore[no-untyped-call]
+        messages = [json.loads(entry["message"])["message"] for entry in entries]
+        return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """The answer of a function's body."""
+        return self.driver.execute_script(script, *arguments)
+
+    def all(self, selector: str) -> list[WebElement]:
+        """The elements that a CSS selector finds."""
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        """The first of them."""
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """Wait for a condition, which must come true in time; returns what it says then."""
+        return WebDriverWait(self.driver, _PATIENCE_S, poll_frequency=0.05).until(lambda _: condition())
+
+    def drawn(self, plot: str) -> dict[str, Any]:
+        """What a plot shows, once it is drawn: its traces by name."""
+        self.run("document.querySelector(`[data-plot='${arguments[0]}']`).scrollIntoView({block: 'center'})", plot)
+        traces: list[dict[str, Any]] = self.wait(lambda: self.run(_TRACES, plot))
+        return {trace["name"]: trace for trace in traces}
+
+
+_TRACES = """
+const canvas = document.querySelector(`[data-plot='${arguments[0]}']`);
+if (!canvas.querySelector('.main-svg') || !canvas.data) return null;
+return canvas.data.map(({name, x, y, customdata, line, marker}) => ({name, x, y, customdata, line, marker}));
+"""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser of its own; without one the test is skipped, which fails on CI."""
+    binary = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    # Containers have neither a sandbox of their own nor much of /dev/shm.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--lang=en"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        yield Browser(opened)
+    finally:
+        opened.quit()

@@ -1,0 +1,20 @@
+"""`tritontune report`: the page of a run, written anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tuner.report.html.page import write_report
+from tuner.run_folder import RunFolder
+
+
+def report(run_dir: Path, out: Path | None) -> None:
+    """Write the report of a run, finished or not.
+
+    Raises:
+        JobError: there is no such run, its study cannot be read, or the file not be written.
+    """
+    path = write_report(RunFolder.existing(run_dir), out)
+    click.echo(f"{path}: written", err=True)

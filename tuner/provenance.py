@@ -1,0 +1,67 @@
+"""Notes how a run measures: what was asked, with which versions, on which machine."""
+
+from __future__ import annotations
+
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from tuner.asked import command_line
+from tuner.job import TuneJob
+from tuner.machine import Machine
+from tuner.search.provenance import Provenance
+
+# What proposes, sends and computes.
+_PACKAGES = ("optuna", "numpy", "scipy", "numba", "grpcio", "tritonclient", "protobuf", "nvidia-pytriton")
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def provenance(job: TuneJob, server: Machine) -> Provenance:
+    """Of a run that begins now.
+
+    Args:
+        job: What is asked.
+        server: What the server runs on.
+    """
+    return Provenance(
+        began=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        command=command_line(job),
+        budget_s=job.budget,
+        tritontune=version("tritontune"),
+        python=platform.python_version(),
+        packages=_versions(),
+        system=_system(),
+        processor=_processor(),
+        memory_bytes=psutil.virtual_memory().total,
+        gpus=tuple(gpu.name for gpu in server.gpus),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _system() -> str:
+    kernel = f"{platform.system()} {platform.release()} {platform.machine()}"
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
+    except (OSError, KeyError):
+        return kernel
+
+
+def _processor() -> str:
+    """As Linux has it of its first core; on some architectures it does not say."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

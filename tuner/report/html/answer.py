@@ -1,0 +1,155 @@
+"""The answer, which comes first: what was gained, whether the SLO is held, and what to deploy."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.quantities import format_duration
+from tuner.report.files import config_diff
+from tuner.report.html.diff_lines import DiffLine, diff_lines
+from tuner.report.html.symbols import TIMES, in_symbols
+from tuner.report.why import effect_in_words, why_in_words
+from tuner.report.words import certified_in_words, point_in_words, rate, what_is_asked, what_is_missed
+from tuner.run_folder import RunFolder
+from tuner.search.effects import field_effects
+from tuner.search.front import TrialPoint
+from tuner.search.recommend import Recommendation, is_certain
+from tuner.search.study import Study
+
+Tone = Literal["good", "unsure", "bad"]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A line below the headline.
+
+    Attributes:
+        term: What it is about.
+        value: What there is to say.
+        note: What else is to be known of it.
+        tone: How that is to be taken; None: neither way.
+    """
+
+    term: str
+    value: str
+    note: str = ""
+    tone: Tone | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is to be known of one model, before anything else.
+
+    Attributes:
+        tone: How good it is.
+        headline: In a few characters: `4.48x`.
+        told: What the headline is, in a sentence.
+        facts: What it rests on.
+        diff: Of the best config against the user's; none: nothing is to be changed.
+        effects: What each change does, a line each.
+        deploy: The command that deploys it.
+    """
+
+    tone: Tone
+    headline: str
+    told: str
+    facts: tuple[Fact, ...]
+    diff: tuple[DiffLine, ...] = ()
+    effects: tuple[str, ...] = ()
+    deploy: str = ""
+
+
+def answer(run: RunFolder, study: Study, found: Recommendation) -> Answer:
+    """What a study says of its model."""
+    if not study.trials:
+        if study.ended:
+            return Answer("bad", "No result", f"no trial of this model has ended: {study.ended}", ())
+        return Answer("unsure", "Nothing yet", "no trial of this model has ended", ())
+    if found.best is None:
+        told = in_symbols(f"none of {len(study.trials)} trials {what_is_asked(found.slo)}")
+        return Answer("bad", "No config", told, tuple(_facts(study, found)))
+    best, facts = found.best, tuple(_facts(study, found))
+    effects = tuple(effect_in_words(effect, found.slo.percentile) for effect in field_effects(study, best))
+    diff = diff_lines(config_diff(study, best))
+    if not diff:
+        return Answer("good", "As it is", "No candidate beats the config as it is.", facts)
+    tone, headline, told = _gain(found, best)
+    return Answer(tone, headline, told, facts, diff, effects, _deploy(run, study))
+
+
+def _gain(found: Recommendation, best: TrialPoint) -> tuple[Tone, str, str]:
+    gain = found.gain
+    tone: Tone = "good" if best.verified else "unsure"
+    if gain is None:
+        told = in_symbols(f"inferences/s, where the baseline {what_is_missed(found.slo)} at every load")
+        return tone, rate(best.point.throughput.value), told
+    within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}"
+    if gain.low <= 1 <= gain.high:
+        told = f"the baseline's throughput, but that may be noise: {within}"
+        return "unsure", f"{gain.value:.2f}{TIMES}", told
+    return tone, f"{gain.value:.2f}{TIMES}", f"the baseline's throughput; {within}"
+
+
+def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
+    slo, best, baseline = found.slo, found.best, found.baseline
+    yield _slo_fact(study, found)
+    if best:
+        yield Fact(f"Best, trial {best.trial.number}", point_in_words(best.point, slo.percentile), why_in_words(best))
+    if baseline is None:
+        yield Fact("Baseline", in_symbols(f"{what_is_missed(slo)} at every load that was measured"))
+    elif best is None or baseline.trial.number != best.trial.number:
+        failure = baseline.trial.failure
+        note = f"failed at another load: {failure.cause.value}" if failure else why_in_words(baseline)
+        yield Fact("Baseline, trial 0", point_in_words(baseline.point, slo.percentile), note)
+    if certified := study.certified:
+        tone: Tone = "good" if certified.point else "unsure"
+        yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
+    elif best:
+        yield Fact("Rate", "not certified: nobody tried", tone="unsure")
+    trials, points = len(study.trials), sum(len(trial.curve) for trial in study.trials)
+    took = format_duration(max(study.took_s, 1e-3))
+    told = f"{trials:,} trials, {points:,} operating points, {study.launches:,} launches in {took}"
+    yield Fact("Measured", told, _doubts(study))
+
+
+def _doubts(study: Study) -> str:
+    """How many points did not pass a gate, and which; empty when all passed."""
+    gates = Counter(gate for t in study.trials for p in t.curve for gate in {doubt.gate for doubt in p.doubts})
+    doubtful = sum(bool(point.doubts) for trial in study.trials for point in trial.curve)
+    most = ", ".join(f"{gate.words} {count:,}" for gate, count in gates.most_common())
+    return f"of the points {doubtful:,} {'are' if doubtful > 1 else 'is'} doubtful: {most}" if doubtful else ""
+
+
+def _slo_fact(study: Study, found: Recommendation) -> Fact:
+    slo, best = found.slo, found.best
+    if not slo.root:
+        return Fact("SLO", "none was asked for", "" if best is None else _how_verified(study, best))
+    asked = in_symbols(str(slo))
+    if best is None:
+        return Fact("SLO", f"{asked}: no candidate holds it", tone="bad")
+    how = _how_verified(study, best)
+    if not best.verified:
+        return Fact("SLO", f"{asked}: held once, not verified", how, "unsure")
+    if not is_certain(best, slo):
+        why = "it is near, requests were few, or launches differ"
+        return Fact("SLO", f"{asked}: held by what was measured, but not surely", f"{how}; {why}", "unsure")
+    return Fact("SLO", f"{asked}: held, and verified", how, "good")
+
+
+def _how_verified(study: Study, best: TrialPoint) -> str:
+    rounds = next((v.rounds for v in study.verified if (v.trial, v.load) == (best.trial.number, best.point.load)), ())
+    if not best.verified:
+        return "the best of many single measurements, which is likely too good"
+    launches = "launch" if len(rounds) == 1 else "launches"
+    return f"measured again on {len(rounds)} {launches} of its own, {best.point.requests:,} requests"
+
+
+def _deploy(run: RunFolder, study: Study) -> str:
+    model, where = study.identity.model, "--in-place"
+    if "://" in study.identity.repository:
+        where = f"--to {shlex.quote(f'{model}.pbtxt')}"
+    return f"tritontune export {shlex.quote(str(run.path))} --model {shlex.quote(model)} {where}"

@@ -1,0 +1,129 @@
+"""Each trial of a study, as the page tells of it: its config, how it fared, and its operating points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.load.loads import Concurrency
+from tuner.measure.points import OperatingPoint
+from tuner.models.config import ModelConfig
+from tuner.models.diff import unified_diff
+from tuner.quantities import format_size
+from tuner.report.html.diff_lines import DiffLine, diff_lines
+from tuner.report.points_json import short
+from tuner.search.front import TrialPoint, excess_memory, points_of
+from tuner.search.recommend import Recommendation, best_point
+from tuner.search.study import Study
+from tuner.search.verification import Verification
+from tuner.space.candidate import in_words
+from tuner.trial import TrialResult
+
+AS_IT_IS = "the config as it is"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial, for the page.
+
+    Attributes:
+        trial: What was measured.
+        words: Its config for people; of the baseline, that it is that.
+        fared: `holds`, `breaks` or `failed`.
+        outcome: The same in words.
+        points: Those that answered all requests, in order of load; what was verified says it anew.
+        shown: The point that speaks for it: its best within the SLO, else its quickest; None: it has none.
+        diff: Of its config against the user's.
+    """
+
+    trial: TrialResult
+    words: str
+    fared: str
+    outcome: str
+    points: tuple[TrialPoint, ...]
+    shown: TrialPoint | None
+    diff: tuple[DiffLine, ...]
+
+    @property
+    def number(self) -> int:
+        """Of the trial."""
+        return self.trial.number
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the page's script shows of it when it is chosen."""
+        return {
+            "trial": self.number,
+            "words": self.words,
+            "outcome": self.outcome,
+            "fared": self.fared,
+            "failure": self.trial.failure.message if self.trial.failure else None,
+            "diff": [[line.kind, line.text] for line in self.diff],
+            "points": [_point_data(each) for each in self.points],
+        }
+
+
+def candidates(study: Study, found: Recommendation) -> tuple[Candidate, ...]:
+    """All trials of a study."""
+    path = f"{study.identity.model}/config.pbtxt"
+    before, verified = ModelConfig.parse(study.identity.config, path), study.verified
+    return tuple(_candidate(study, found, before, verified, trial) for trial in study.trials)
+
+
+def _candidate(
+    study: Study, found: Recommendation, before: ModelConfig, verified: Sequence[Verification], trial: TrialResult
+) -> Candidate:
+    slo, points = found.slo, points_of(trial, verified)
+    best = best_point(points, slo)
+    fared, outcome = _outcome(study, found, trial, holds=best is not None)
+    text = trial.deployable_config
+    return Candidate(
+        trial=trial,
+        words=in_words(trial.parameters) if trial.number else AS_IT_IS,
+        fared=fared,
+        outcome=outcome,
+        points=points,
+        shown=best or min(points, key=lambda each: each.latency_ms(slo.percentile), default=None),
+        diff=diff_lines(unified_diff(before, ModelConfig.parse(text, before.source))) if text != before.text else (),
+    )
+
+
+def _outcome(study: Study, found: Recommendation, trial: TrialResult, *, holds: bool) -> tuple[str, str]:
+    if trial.failure:
+        return "failed", trial.failure.cause.value.replace("_", " ")
+    if trial.gpu_memory and excess_memory(trial, study.identity.max_gpu_memory) > 0:
+        return "failed", f"took {format_size(trial.gpu_memory.peak_bytes)} of GPU memory"
+    asked = bool(found.slo.root)
+    if not holds:
+        missed = "breaks the SLO" if asked else "fails some requests"
+        return "breaks", missed if trial.curve else "nothing was measured"
+    if found.best and found.best.trial.number == trial.number:
+        return "holds", "best"
+    return "holds", "holds the SLO" if asked else "answers all"
+
+
+def _point_data(each: TrialPoint) -> dict[str, Any]:
+    point = each.point
+    throughput = point.throughput
+    return {
+        "load": str(point.load),
+        "concurrency": point.load.requests if isinstance(point.load, Concurrency) else None,
+        "throughput": [short(throughput.value), short(throughput.low), _finite(throughput.high)],
+        "latency": {
+            name: [short(interval.value), short(interval.low), _finite(interval.high)]
+            for name, interval in point.latency_ms.items()
+        },
+        "batch": None if point.average_batch_size is None else short(point.average_batch_size),
+        "verified": each.verified,
+        "doubts": doubts_of(point),
+    }
+
+
+def doubts_of(point: OperatingPoint) -> str:
+    """Why a point is doubtful, in a line; empty when it is not."""
+    return "; ".join(doubt.reason for doubt in point.doubts)
+
+
+def _finite(value: float) -> float | None:
+    return short(value) if value < float("inf") else None

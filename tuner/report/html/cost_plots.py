@@ -1,0 +1,118 @@
+"""Where the time of a request goes, and what a candidate takes of a GPU's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuner.quantities import format_size
+from tuner.report.html.candidates import Candidate
+from tuner.report.html.front_plot import point_hover
+from tuner.report.html.plots import BASELINE, BEST, FRONT, Plot, Trace, axis
+from tuner.report.words import latency
+from tuner.search.front import TrialPoint
+from tuner.search.recommend import Recommendation
+
+_PARTS = (
+    ("queue", "@part-1"),
+    ("compute: input", "@part-2"),
+    ("compute: model", "@part-3"),
+    ("compute: output", "@part-4"),
+    ("transport and client", "@part-5"),
+)
+
+
+def time_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
+    """The mean request of the baseline and of the best, part by part; of a baseline that breaks the SLO, too."""
+    title = "Where a request's time goes"
+    named = {"baseline": found.baseline or (candidates[0].shown if candidates else None), "best": found.best}
+    if found.best and found.best == found.baseline:
+        named = {"baseline, best": found.best}
+    parts = {
+        f"{name}, at {each.point.load}": told for name, each in named.items() if each and (told := _parts_ms(each))
+    }
+    if not parts:
+        return Plot("time", title, missing="the server did not say")
+    rows = dict(reversed(parts.items()))  # Plotly counts from below.
+    return Plot(
+        "time",
+        title,
+        alt=" ".join(
+            f"{row}: {', '.join(f'{name} {latency(ms)}' for (name, _), ms in zip(_PARTS, told, strict=True))}."
+            for row, told in parts.items()
+        ),
+        note="Mean of all requests: queue and compute as Triton says, the rest as the client sees it.",
+        traces=[
+            {
+                "type": "bar",
+                "name": name,
+                "orientation": "h",
+                "x": [told[index] for told in rows.values()],
+                "y": list(rows),
+                "text": [f"{name}: {latency(told[index])}" for told in rows.values()],
+                "textposition": "none",
+                "hovertemplate": "%{text}<extra></extra>",
+                "marker": {"color": colour, "line": {"color": "@surface", "width": 1}},
+            }
+            for index, (name, colour) in enumerate(_PARTS)
+        ],
+        layout={
+            "barmode": "stack",
+            "xaxis": axis("ms, mean", log=False),
+            "yaxis": {"automargin": True, "type": "category"},
+            "bargap": 0.45,
+        },
+    )
+
+
+def _parts_ms(each: TrialPoint) -> tuple[float, ...]:
+    """Of the mean latency: queue, input, model, output, and what is left; empty where the server says nothing."""
+    server = each.point.server
+    if server is None or each.point.histogram.mean_ms is None:
+        return ()
+    inside = (server.queue_ms, server.compute_input_ms, server.compute_infer_ms, server.compute_output_ms)
+    return (*inside, max(0.0, each.point.histogram.mean_ms - sum(inside)))
+
+
+def memory_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot | None:
+    """GPU memory against throughput; None where no GPU was in use."""
+    told = [(c, p, gib) for c in candidates for p in c.points if (gib := _taken_gib(c, p)) is not None]
+    if not told:
+        return None
+    best, baseline = found.best and found.best.trial.number, 0
+    groups = (
+        ("candidates", FRONT, [row for row in told if row[0].number not in {best, baseline}]),
+        ("baseline", BASELINE, [row for row in told if row[0].number == baseline and best != baseline]),
+        ("best", BEST, [row for row in told if row[0].number == best]),
+    )
+    most = max(gib for _, _, gib in told)
+    return Plot(
+        "memory",
+        "GPU memory and throughput",
+        alt=f"Scatter plot of throughput against GPU memory of {len(told)} operating points; at most {most:.3g} GiB.",
+        note="What the server took of the GPU of which it took most.",
+        traces=[_dots(name, colour, rows, found) for name, colour, rows in groups if rows],
+        layout={"xaxis": axis("GPU memory, GiB", log=False), "yaxis": axis("inferences/s")},
+    )
+
+
+def _taken_gib(candidate: Candidate, each: TrialPoint) -> float | None:
+    taken = each.point.gpu.taken_bytes if each.point.gpu else None
+    if taken is None and candidate.trial.gpu_memory:
+        taken = candidate.trial.gpu_memory.peak_bytes
+    return None if taken is None else taken / 2**30
+
+
+def _dots(name: str, colour: str, rows: Sequence[tuple[Candidate, TrialPoint, float]], found: Recommendation) -> Trace:
+    return {
+        "type": "scatter",
+        "name": name,
+        "mode": "markers",
+        "x": [gib for _, _, gib in rows],
+        "y": [each.point.throughput.value for _, each, _ in rows],
+        "text": [
+            f"{point_hover(each, found, c.words)}<br>{format_size(gib * 2**30)} of GPU memory" for c, each, gib in rows
+        ],
+        "customdata": [c.number for c, _, _ in rows],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": colour, "size": 8, "symbol": {"best": "star", "baseline": "square"}.get(name, "circle")},
+    }

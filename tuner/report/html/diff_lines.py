@@ -1,0 +1,26 @@
+"""A unified diff, line by line, for a page that colours it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["file", "hunk", "added", "removed", "same"]
+
+
+@dataclass(frozen=True)
+class DiffLine:
+    """A line of a diff, its mark included, and of which kind it is."""
+
+    kind: Kind
+    text: str
+
+
+def diff_lines(diff: str) -> tuple[DiffLine, ...]:
+    """The lines of a unified diff of one file; none of an empty one."""
+    lines = diff.split("\n")[:-1]
+    return tuple(DiffLine("file" if number < 2 else _kind(line), line) for number, line in enumerate(lines))
+
+
+def _kind(line: str) -> Kind:
+    return {"+": "added", "-": "removed", "@": "hunk"}.get(line[:1], "same")  # type: ignore[return-value]

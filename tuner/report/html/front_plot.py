@@ -1,0 +1,211 @@
+"""The plot that the page is about: every operating point, by latency and throughput."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tuner.measure.points import OperatingPoint
+from tuner.report.html.candidates import Candidate, doubts_of
+from tuner.report.html.plots import BASELINE, BEST, FRONT, LIMIT, OTHERS, Plot, Trace, axis, hover, range_in_words
+from tuner.report.points_json import short
+from tuner.report.words import latency, point_in_words, rate
+from tuner.search.front import TrialPoint
+from tuner.search.recommend import Recommendation
+
+FRONT_TRACE, SELECTED_TRACE = "front", "selected candidate"
+
+
+def front_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
+    """Throughput against the latency percentile that counts, a line a candidate."""
+    percentile = found.slo.percentile
+    title = f"Throughput against {percentile} latency"
+    points = [each for candidate in candidates for each in candidate.points]
+    if not points:
+        return Plot("front", title, missing="no operating point has been measured")
+    words = {candidate.number: candidate.words for candidate in candidates}
+    others = [candidate for candidate in candidates if candidate.number and candidate.points]
+    traces = [
+        _curves("candidates", others, found, OTHERS, words),
+        _curves("baseline", [c for c in candidates if not c.number and c.points], found, BASELINE, words),
+        {
+            **_empty(SELECTED_TRACE, "lines+markers", FRONT),
+            "line": {"color": "@text", "width": 2.5},
+            "marker": {"color": "@text", "size": 9, "symbol": "circle-open", "line": {"width": 2, "color": "@text"}},
+        },
+        _front(found, words),
+        _best(found, words),
+        _failing(candidates, found, words),
+    ]
+    limit = dict(found.slo.limits).get(percentile)
+    latencies = [each.latency_ms(percentile) for each in points]
+    across = axis(f"{percentile} latency, ms", [*latencies, *([limit] if limit else [])])
+    log = across.get("type") == "log"
+    # Set, so that nothing moves when another candidate is chosen, whose intervals may go far.
+    across |= {"range": _range([*latencies, *([limit] if limit else [])], log=log), "autorange": False}
+    highest = max(each.point.throughput.value for each in points)
+    upward = {**axis("inferences/s"), "range": [0, 1.08 * highest], "autorange": False}
+    return Plot(
+        "front",
+        title,
+        alt=_alt(candidates, points, found),
+        note="Up and to the left is better. Choose a point, or a trial in the table below, to see its config.",
+        traces=[trace for trace in traces if trace["x"] or trace["name"] == SELECTED_TRACE],
+        layout={
+            "xaxis": across,
+            "yaxis": upward,
+            **(_limit_line(limit, found, log=log) if limit else {}),
+        },
+        tall=True,
+    )
+
+
+def point_hover(each: TrialPoint, found: Recommendation, words: str, *, best: bool = False) -> str:
+    """What a pointer on an operating point is told."""
+    point, percentile = each.point, found.slo.percentile
+    throughput, slow = point.throughput, point.latency_ms[percentile]
+    average = point.average_batch_size
+    return hover(
+        f"trial {each.trial.number}{', best' if best else ''}",
+        words,
+        f"at {point.load}",
+        f"{rate(throughput.value)} inferences/s ({range_in_words(throughput.low, throughput.high, rate)})",
+        f"{percentile} {latency(slow.value)} ({range_in_words(slow.low, slow.high, latency)})",
+        f"batches of {average:.1f} on average" if average else "",
+        "measured again to verify it" if each.verified else "",
+        f"doubtful: {doubts_of(point)}" if point.doubts else "",
+    )
+
+
+def _curves(
+    name: str, candidates: Sequence[Candidate], found: Recommendation, colour: str, words: dict[int, str]
+) -> Trace:
+    """Curves as one trace, which a browser draws in a moment however many there are: a gap ends each."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    texts: list[str] = []
+    numbers: list[int] = []
+    for candidate in candidates:
+        for each in candidate.points:
+            x.append(short(each.latency_ms(found.slo.percentile)))
+            y.append(short(each.point.throughput.value))
+            texts.append(point_hover(each, found, words[candidate.number]))
+        x.append(None)
+        y.append(None)
+        texts.append("")
+        numbers += [candidate.number] * (len(candidate.points) + 1)
+    many = len(candidates) > 40
+    base = name == "baseline"
+    return {
+        **_empty(name, "lines+markers", colour),
+        "x": x,
+        "y": y,
+        "text": texts,
+        "customdata": numbers,
+        "line": {"color": colour, "width": 2.25 if base else 1, "dash": "dash" if base else "solid"},
+        "marker": {"color": colour, "size": 8 if base else 3 if many else 5, "symbol": "square" if base else "circle"},
+        "opacity": 0.55 if many and not base else 1,
+    }
+
+
+def _front(found: Recommendation, words: dict[int, str]) -> Trace:
+    """The front itself, with the stairs of what can be had within each latency."""
+    return {
+        **_empty(FRONT_TRACE, "lines+markers", FRONT),
+        **_points(found.front, found, words),
+        "line": {"color": FRONT, "width": 1.5, "shape": "hv", "dash": "dot"},
+        "marker": {"color": FRONT, "size": 9},
+    }
+
+
+def _best(found: Recommendation, words: dict[int, str]) -> Trace:
+    return {
+        **_empty("best", "markers", BEST),
+        **_points([found.best] if found.best else [], found, words, best=True),
+        "marker": {"color": BEST, "size": 17, "symbol": "star", "line": {"color": "@surface", "width": 1.5}},
+    }
+
+
+def _points(
+    points: Sequence[TrialPoint], found: Recommendation, words: dict[int, str], *, best: bool = False
+) -> dict[str, Any]:
+    return {
+        "x": [short(each.latency_ms(found.slo.percentile)) for each in points],
+        "y": [short(each.point.throughput.value) for each in points],
+        "text": [point_hover(each, found, words[each.trial.number], best=best) for each in points],
+        "customdata": [each.trial.number for each in points],
+    }
+
+
+def _failing(candidates: Sequence[Candidate], found: Recommendation, words: dict[int, str]) -> Trace:
+    """Operating points under which requests failed, which count for nothing."""
+    failing = [(c.number, point) for c in candidates for point in c.trial.curve if point.errors]
+    return {
+        **_empty("some requests failed", "markers", LIMIT),
+        "x": [point.latency_ms[found.slo.percentile].value for _, point in failing],
+        "y": [point.throughput.value for _, point in failing],
+        "text": [_failing_hover(number, point, found, words[number]) for number, point in failing],
+        "customdata": [number for number, _ in failing],
+        "marker": {"color": LIMIT, "size": 8, "symbol": "x-thin", "line": {"color": LIMIT, "width": 2}},
+    }
+
+
+def _failing_hover(number: int, point: OperatingPoint, found: Recommendation, words: str) -> str:
+    told = f"{point.errors:,} requests failed: {point.error}"
+    return hover(f"trial {number}", words, point_in_words(point, found.slo.percentile), told)
+
+
+def _empty(name: str, mode: str, colour: str) -> Trace:
+    return {
+        "type": "scatter",
+        "name": name,
+        "mode": mode,
+        "x": [],
+        "y": [],
+        "text": [],
+        "customdata": [],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": colour},
+    }
+
+
+def _range(values: Sequence[float], *, log: bool) -> list[float]:
+    """Of an axis, with some room at its ends; on a logarithmic one Plotly wants the logarithms."""
+    if log:
+        told = [math.log10(value) for value in values if value > 0]
+        room = 0.04 * (max(told) - min(told))
+        return [min(told) - room, max(told) + room]
+    return [0, 1.06 * max(values)]
+
+
+def _limit_line(limit_ms: float, found: Recommendation, *, log: bool) -> dict[str, Any]:
+    """Where the SLO is. On a logarithmic axis Plotly places annotations by the logarithm, and shapes by the value."""
+    line = {"color": LIMIT, "width": 1.5, "dash": "dashdot"}
+    shape = {"type": "line", "x0": limit_ms, "x1": limit_ms, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+    label = {
+        "x": math.log10(limit_ms) if log else limit_ms,
+        "y": 0.02,
+        "yref": "paper",
+        "xanchor": "right",
+        "yanchor": "bottom",
+        "text": f"SLO {found.slo.percentile} ≤ {limit_ms:g} ms",
+        "textangle": -90,
+        "showarrow": False,
+        "font": {"color": LIMIT, "size": 12},
+    }
+    return {"shapes": [shape], "annotations": [label]}
+
+
+def _alt(candidates: Sequence[Candidate], points: Sequence[TrialPoint], found: Recommendation) -> str:
+    percentile = found.slo.percentile
+    told = f"Scatter plot of {len(points)} operating points of {sum(bool(c.points) for c in candidates)} candidates. "
+    if found.front:
+        first, last = found.front[0], found.front[-1]
+        told += (
+            f"The front goes from {point_in_words(first.point, percentile)} "
+            f"to {point_in_words(last.point, percentile)}. "
+        )
+    if found.best:
+        told += f"Best is trial {found.best.trial.number}: {point_in_words(found.best.point, percentile)}. "
+    return told + "The table of all trials has the same numbers."

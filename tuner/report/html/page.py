@@ -1,0 +1,104 @@
+"""Writes `report.html`: reads the studies of a run, and makes one page of them that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from tuner.atomic_file import write_atomically
+from tuner.errors import JobError
+from tuner.report.html.model_view import ModelView, model_view
+from tuner.run_folder import RunFolder
+from tuner.search.snapshot import snapshot
+from tuner.search.study import Study
+
+_PACKAGE = "tuner.report.html"
+_SCRIPTS = ("plots.js", "selection.js", "table.js")
+
+
+def write_report(run: RunFolder, out: Path | None = None) -> Path:
+    """Write the report of a run, from its stored studies alone; it may be under way.
+
+    Args:
+        run: Where the run lies.
+        out: The file to write; None: `report.html` in the run's folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        JobError: the studies cannot be read, or the file not be written.
+    """
+    path, page = out or run.report, report_html(run)
+    try:
+        write_atomically(path, page)
+    except OSError as error:
+        raise JobError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def report_html(run: RunFolder) -> str:
+    """The page, as text."""
+    with snapshot(run.database) as database:
+        try:
+            views = tuple(model_view(run, Study.load(database, name)) for name in Study.models(database))
+        except RuntimeError as error:  # as Optuna has it of a schema that is not its own
+            raise JobError(f"{run.database}: cannot be read: {' '.join(str(error).split())}") from None
+    if not views:
+        raise JobError(f"{run.path}: there is no study in it yet")
+    return _page(run, views)
+
+
+def _page(run: RunFolder, views: Sequence[ModelView]) -> str:
+    scripts = [get_plotlyjs(), *(_text(name) for name in _SCRIPTS)]
+    environment = Environment(
+        loader=FunctionLoader(_text),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["json_script"] = json_script
+    environment.filters["breakable"] = _breakable
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        views=views,
+        title=f"{', '.join(view.name for view in views)}: tritontune report",
+        style=Markup(_text("report.css")),  # noqa: S704 (our own)
+        scripts=[Markup(text) for text in scripts],  # noqa: S704 (our own, and Plotly's)
+        # Nothing else may run, and nothing be fetched, whatever a model is called.
+        script_sources=" ".join(_source_hash(text) for text in scripts),
+    )
+
+
+def json_script(data: Any) -> Markup:
+    """Data as JSON that can stand in a script element: no text in it can end that, or begin a comment."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704 (escaped)
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a line may be broken in, behind its underscores and dots."""
+    parts = re.split(r"(?<=[_.])", name)
+    return Markup("<wbr>").join(parts)
+
+
+@cache
+def _text(name: str) -> str:
+    return files(_PACKAGE).joinpath(name).read_text(encoding="utf-8")
+
+
+def _source_hash(script: str) -> str:
+    """As a Content-Security-Policy names a script that may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

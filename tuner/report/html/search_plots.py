@@ -1,0 +1,101 @@
+"""How the search went: what was known when, and which parameters decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from tuner.quantities import format_duration
+from tuner.report.html.candidates import Candidate
+from tuner.report.html.plots import FRONT, Plot, axis, escape, hover
+from tuner.report.html.symbols import TIMES, short_name
+from tuner.search.importance import importances
+from tuner.search.study import Study
+
+
+def progress_plot(study: Study, candidates: Sequence[Candidate]) -> Plot:
+    """The hypervolume against the time that trials have taken."""
+    title, areas = "How the search went", study.hypervolumes
+    if not candidates:
+        return Plot("progress", title, missing="no trial has ended")
+    ends = list(accumulate(0.0 if each.trial.imported else each.trial.wall_s for each in candidates))
+    unit, seconds = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if ends[-1] > 2 * s or s == 1)
+    told = list(zip(candidates, ends, areas, strict=False))
+    final = told[-1][2] if told else 0.0
+    if not final:
+        return Plot("progress", title, missing="no point lies within the SLO yet, so the front dominates nothing")
+    return Plot(
+        "progress",
+        title,
+        alt=(
+            f"Stairs of the hypervolume of the front after each of {len(told)} trials, "
+            f"in {format_duration(max(ends[-1], 1e-3))}; the last value is {final:,.4g}."
+        ),
+        note=(
+            "Hypervolume: the area that the front dominates, up to the SLO's latency. "
+            "It grows with each candidate that serves more, or sooner."
+        ),
+        traces=[
+            {
+                "type": "scatter",
+                "name": "hypervolume",
+                "mode": "lines+markers",
+                "x": [end / seconds for _, end, _ in told],
+                "y": [area for _, _, area in told],
+                "text": [
+                    hover(
+                        f"trial {c.number}",
+                        c.words,
+                        f"after {format_duration(max(end, 1e-3))}",
+                        f"hypervolume {area:,.4g}",
+                    )
+                    for c, end, area in told
+                ],
+                "customdata": [c.number for c, _, _ in told],
+                "hovertemplate": "%{text}<extra></extra>",
+                "line": {"color": FRONT, "width": 2, "shape": "hv"},
+                "marker": {"color": FRONT, "size": 6 if len(told) < 60 else 3},
+            }
+        ],
+        layout={
+            "xaxis": axis(f"time of trials, {unit}", log=False),
+            "yaxis": axis(f"inferences/s {TIMES} ms"),
+            "showlegend": False,
+        },
+    )
+
+
+def importance_plot(study: Study) -> Plot:
+    """The share that each parameter has in how good a candidate is."""
+    title, found = "What matters", importances(study)
+    if found.reason:
+        return Plot("importance", title, missing=f"the importance of parameters is not known: {found.reason}")
+    shares = dict(reversed(list(found.shares.items())))  # Plotly counts from below.
+    most = next(iter(found.shares))
+    return Plot(
+        "importance",
+        title,
+        alt=f"Bars of the importance of {len(shares)} parameters; the first is {most} with {found.shares[most]:.0%}.",
+        note=(
+            f"Importance of each parameter for the throughput within the SLO, over {found.trials} trials (PED-ANOVA)."
+        ),
+        traces=[
+            {
+                "type": "bar",
+                "name": "importance",
+                "orientation": "h",
+                "x": list(shares.values()),
+                "y": [escape(short_name(name)) for name in shares],
+                "text": [f"{share:.0%}" for share in shares.values()],
+                "textposition": "auto",
+                "hoverinfo": "skip",
+                "marker": {"color": FRONT},
+            }
+        ],
+        layout={
+            "xaxis": {"title": {"text": "share"}, "tickformat": ".0%", "rangemode": "tozero"},
+            "yaxis": {"automargin": True, "type": "category"},
+            "showlegend": False,
+            "bargap": 0.35,
+        },
+    )

@@ -1,0 +1,60 @@
+"""Removes the folders that Triton's Python backend leaves in `/tmp`.
+
+Each server makes `/tmp/python_env_XXXXXX` at its start, whatever TMPDIR says, for execution environments that it may
+have to unpack, and removes it when it has the time to end in its own way, which a killed one has not. The name does
+not say whose it is, so what goes is empty, this user's, and older than every live process that could have made it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+_PLACE, _PATTERN = Path("/tmp"), "python_env_??????"  # noqa: S108 (where the backend has them)
+_BACKEND = "libtriton_python.so"
+_SERVER = "tritonserver"
+# The start of a process is known to a second (that of the machine itself), and the clock of files ticks in ms.
+_SLACK_S = 1.5
+
+
+def remove_python_envs() -> int:
+    """Remove those that no live Triton can have made. Returns how many."""
+    made = dict(_empty_ones())
+    if not made:
+        return 0
+    oldest = min((started for started in _backends(max(made.values()) + _SLACK_S)), default=float("inf"))
+    count = 0
+    for folder, made_at in made.items():
+        if made_at + _SLACK_S < oldest:
+            with suppress(OSError):  # somebody was quicker, or has unpacked something
+                folder.rmdir()
+                count += 1
+    return count
+
+
+def _empty_ones() -> Iterator[tuple[Path, float]]:
+    """With the time at which each was made."""
+    for folder in _PLACE.glob(_PATTERN):
+        with suppress(OSError):
+            status = folder.lstat()
+            if status.st_uid == os.geteuid() and folder.is_dir() and not any(folder.iterdir()):
+                yield folder, status.st_ctime
+
+
+def _backends(before: float) -> Iterator[float]:
+    """When the live processes of this user that have the Python backend, or soon will, were started."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            started = process.create_time()
+            if started <= before and process.uids().effective == os.geteuid() and _has_backend(process):
+                yield started
+
+
+def _has_backend(process: psutil.Process) -> bool:
+    if process.name() == _SERVER:
+        return True
+    return _BACKEND in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
