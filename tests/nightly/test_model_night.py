@@ -128,6 +128,7 @@ def machine(model_repository: ModelRepositoryFactory, tmp_path: Path, monkeypatc
     monkeypatch.setattr(model_night, "workshop", workshop)
     monkeypatch.setattr(model_night, "tune_model", made.tuned)
     monkeypatch.setattr(model_night, "identity_of", made.identity)
+    monkeypatch.setattr(model_night, "write_shop_report", lambda _shop: None)
     monkeypatch.setattr(model_night, "Launches", lambda *_: SimpleNamespace(launch=made.launch))
     return made
 
