@@ -81,8 +81,7 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         setting.say(f"removed {count} unfinished file{'s' * (count > 1)} of a killed night beside {task.config_path}")
     if withdraw(task, work=setting.work):
         setting.say(f"{task.name}: what was proposed is deployed now")
-    last = setting.last or task.job.warm_start
-    job = task.job.model_copy(update={"budget": setting.budget, "warm_start": last})
+    job = task.job.tuning(budget=setting.budget, warm_start=setting.last or task.job.warm_start)
     with workshop(job, RunFolder(setting.folder), progress=NightProgress(setting.say)) as (shop, (model,)):
         identity = identity_of(shop, model)
         conditions = _conditions(identity, task)
