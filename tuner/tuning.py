@@ -71,7 +71,7 @@ def tune(
         try:
             return _tune_models(shop, models)
         finally:
-            _report(shop)
+            write_shop_report(shop)
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def _tune_models(shop: Workshop, models: Sequence[ModelFolder]) -> RunResult:
     return RunResult(out, tuple(outcomes), failures)
 
 
-def _report(shop: Workshop) -> None:
+def write_shop_report(shop: Workshop) -> None:
     """However a run ends, what it has measured is there to be read."""
     if not shop.out.database.exists():
         return

@@ -94,6 +94,7 @@ def test_night_after_night(nights: Nights) -> None:
     (job,) = report["jobs"]
     assert (job["outcome"], job["regression"]) == ("improved", False)
     assert job["gain"]["low"] > 1.03
+    assert list(nights.folder.glob("work/nights/*/model_repository/slow/report.html"))
     applied = nights.config.read_text()
     assert ModelConfig.read(nights.config).holds("dynamic_batching")
     assert "# mine" in applied

@@ -28,7 +28,7 @@ class Clock:
 
 
 def terms(clock: Clock, *, until: float = 1e6, at_last: float = 1e6, seed: int = 0) -> Terms:
-    return Terms(LIMIT, Concurrency(8), 0.03, seed, until, at_last, lambda: clock.s)
+    return Terms(LIMIT, (Concurrency(8),), 0.03, seed, until, at_last, lambda: clock.s)
 
 
 def deployed(_number: int) -> Side:

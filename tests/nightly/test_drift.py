@@ -86,6 +86,14 @@ def test_a_slowdown_does_not_become_normal_at_once() -> None:
     assert normal_nights([*good, *bad * 3], "newer") == good
 
 
+def test_nights_beside_others_count_only_where_there_are_no_better_ones() -> None:
+    good, doubtful = past(100.0, 101.0), past(50.0, doubts=("load from elsewhere",))
+    assert normal_nights([*good, *doubtful], "abc") == good
+    assert normal_nights(doubtful, "abc") == doubtful
+    drift = judge_drift(measured(99.0, doubts=("load from elsewhere",)), good, files="abc", min_regression=0.1)
+    assert drift.reason.endswith("against 2 earlier nights (doubtful: load from elsewhere)")
+
+
 def test_comments_and_white_space_are_no_other_config() -> None:
     assert config_fingerprint('# a\nname:  "x"\n') == config_fingerprint('name: "x" # b')
     assert config_fingerprint('name: "x"') != config_fingerprint('name: "y"')

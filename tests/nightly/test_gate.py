@@ -66,7 +66,7 @@ def test_the_deployed_config_counts_at_its_better_load() -> None:
     pairs = 4
     found = Comparison(
         slo=SLO({"p99": 25.0}),
-        load=Concurrency(64),
+        loads=(Concurrency(64),),
         deployed=tuple(launch_at((8, 100.0), (64, 130.0)) for _ in range(pairs)),
         candidate=tuple(launch_at((64, 131.0)) for _ in range(pairs)),
     )
@@ -79,11 +79,26 @@ def test_a_load_at_which_it_surely_breaks_the_slo_does_not_count() -> None:
     broken = launch_at((8, 100.0)).points + launch_at((64, 130.0), over=400).points
     side = launch_at((8, 100.0)).model_copy(update={"points": broken})
     found = Comparison(
-        slo=SLO({"p99": 25.0}), load=Concurrency(64), deployed=(side,) * 4, candidate=(launch_at((64, 131.0)),) * 4
+        slo=SLO({"p99": 25.0}), loads=(Concurrency(64),), deployed=(side,) * 4, candidate=(launch_at((64, 131.0)),) * 4
     )
     assert found.deployed_load == Concurrency(8)
     assert found.gain
     assert found.gain.value == pytest.approx(1.31)
+
+
+def test_half_of_the_load_will_do_where_a_test_is_sure_of_that_one_only() -> None:
+    points = launch_at((8, 150.0), over=20).points + launch_at((4, 140.0)).points
+    side = launch_at((8, 150.0)).model_copy(update={"points": points})
+    found = Comparison(
+        slo=SLO({"p99": 25.0}),
+        loads=(Concurrency(8), Concurrency(4)),
+        deployed=(launch_at((2, 100.0), (8, 100.0)),) * 4,
+        candidate=(side,) * 4,
+    )
+    assert (found.load, found.verdict) == (Concurrency(4), Verdict.HOLDS)
+    assert found.gain
+    assert found.gain.value == pytest.approx(1.4)
+    assert decide(found, min_gain=0.03).act
 
 
 def test_requests_that_fail_are_no_gain() -> None:

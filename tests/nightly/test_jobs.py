@@ -8,9 +8,11 @@ from support.nights import jobs_file
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import JobError, TritontuneError
+from tuner.job import TuneJob
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.secrets import expanded, shown
 from tuner.nightly.tasks import tasks_of
+from tuner.stored_job import store_job
 
 
 @pytest.fixture
@@ -44,6 +46,16 @@ def test_what_it_says(repository: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert [each.url for each in file.notify] == ["https://hooks.example/T0/s3cret", None]
     assert "s3cret" not in repr(file)
     assert file.history_url == "tritontune-nightly/history.db"
+
+
+def test_a_tuning_is_asked_for_in_the_words_of_run(repository: Path, tmp_path: Path) -> None:
+    job = {"repository": str(repository), "model": "slow", "slo": {"p99": "40ms"}, "env": ["A=b"], "action": "apply"}
+    file = JobsFile.read(jobs_file(tmp_path / "jobs.yaml", job))
+    asked = file.jobs[0].tuning(budget=90.0, warm_start=tmp_path)
+    wanted = {"repository": str(repository), "model": "slow", "slo": ["p99=40ms"], "env": ["A=b"], "budget": "90s"}
+    assert asked == TuneJob.make({**wanted, "warm_start": str(tmp_path)})
+    store_job(asked, tmp_path / "job.yaml")
+    assert "action" not in (tmp_path / "job.yaml").read_text()
 
 
 def test_without_models_every_one_of_the_repository_is_looked_after(repository: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def _nights(ratio: float, count: int) -> int:
     for seed in range(count):
         dice = random.Random(seed)  # noqa: S311 (no secret)
         neighbour = Neighbour(dice)
-        terms = Terms(LIMIT, Concurrency(_LOAD), 0.03, seed, 1e9, 1e9, lambda: 0.0)
+        terms = Terms(LIMIT, (Concurrency(_LOAD),), 0.03, seed, 1e9, 1e9, lambda: 0.0)
         told = compare(neighbour.launch(100.0), neighbour.launch(100.0 * ratio), terms)
         acted += decide(told, min_gain=0.03).act
     return acted

@@ -79,7 +79,7 @@ def comparison(ratios: list[float], *, slo: SLO = LIMIT, over: int = 0, failure:
     """Pairs at concurrency 8, in which the candidate has so many times the throughput."""
     return Comparison(
         slo=slo,
-        load=Concurrency(8),
+        loads=(Concurrency(8),),
         deployed=tuple(launch_at((8, 100.0)) for _ in ratios),
         candidate=tuple(launch_at((8, 100.0 * ratio), over=over) for ratio in ratios),
         failure=failure,

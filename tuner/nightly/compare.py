@@ -23,7 +23,7 @@ class Terms:
     """What holds for all pairs.
 
     Attributes:
-        load: Of the candidate.
+        loads: Of the candidate, the highest first.
         min_gain: The gain that is worth acting, as a share.
         seed: Of the order within pairs.
         until: When to begin no further pair, once there are `LEAST_PAIRS` (by `now`).
@@ -32,7 +32,7 @@ class Terms:
     """
 
     slo: SLO
-    load: Concurrency
+    loads: tuple[Concurrency, ...]
     min_gain: float
     seed: int
     until: float
@@ -55,7 +55,7 @@ def compare(
         TuningError: what is deployed fails.
     """
     order = random.Random(terms.seed)  # noqa: S311 (no secret)
-    told = Comparison(slo=terms.slo, load=terms.load)
+    told = Comparison(slo=terms.slo, loads=terms.loads)
     began, pair_s = terms.now(), 0.0
     while told.pairs < MOST_PAIRS:
         end = terms.at_last if told.pairs < LEAST_PAIRS else terms.until

@@ -43,14 +43,14 @@ class Comparison(Record):
 
     Attributes:
         slo: What must hold.
-        load: Of the candidate.
+        loads: Of the candidate, the highest first: where no test shows that it holds the SLO at one, it may at a lower.
         deployed: A launch a pair; each at the candidate's load, too, so that none is worse for having had less to do.
         candidate: A launch a pair.
         failure: Why there are no more pairs, in a line, where the candidate failed.
     """
 
     slo: SLO
-    load: Concurrency
+    loads: tuple[Concurrency, ...]
     deployed: tuple[Side, ...] = ()
     candidate: tuple[Side, ...] = ()
     failure: str | None = None
@@ -59,6 +59,16 @@ class Comparison(Record):
     def pairs(self) -> int:
         """How many."""
         return min(len(self.deployed), len(self.candidate))
+
+    @property
+    def load(self) -> Concurrency:
+        """The highest of the candidate's loads at which a test shows that it holds the SLO.
+
+        Where there is none, the highest at which it does not surely break it.
+        """
+        told = {load: self._candidate_verdict(load) for load in self.loads}
+        wanted = (Verdict.HOLDS, Verdict.OPEN, Verdict.BREAKS)
+        return next(load for verdict in wanted for load in self.loads if told[load] is verdict)
 
     @property
     def candidate_rounds(self) -> list[OperatingPoint]:
@@ -71,7 +81,7 @@ class Comparison(Record):
 
         Where it surely breaks it at all of them, the lowest. What is not sure counts for the deployed.
         """
-        loads = self._loads
+        loads = self._deployed_loads
         holding = [load for load in loads if _verdict(self.deployed_rounds(load), self.slo) is not Verdict.BREAKS]
         if not holding:
             return min(loads, key=lambda load: load.requests, default=None)
@@ -101,13 +111,16 @@ class Comparison(Record):
     @property
     def verdict(self) -> Verdict:
         """Whether the candidate holds the SLO, by the test over all its launches; without a limit it does."""
-        rounds = self.candidate_rounds
+        return self._candidate_verdict(self.load)
+
+    def _candidate_verdict(self, load: Concurrency) -> Verdict:
+        rounds = _rounds(self.candidate[: self.pairs], load)
         if any(point.errors for point in rounds):
             return Verdict.BREAKS
         return _verdict(rounds, self.slo) if self.slo.root else Verdict.HOLDS
 
     @property
-    def _loads(self) -> list[Concurrency]:
+    def _deployed_loads(self) -> list[Concurrency]:
         sides = self.deployed[: self.pairs]
         everywhere = [{p.load for p in side.points if isinstance(p.load, Concurrency)} for side in sides]
         return sorted(set.intersection(*everywhere), key=lambda load: load.requests) if everywhere else []

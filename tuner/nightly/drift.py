@@ -77,7 +77,9 @@ def normal_nights(past: Sequence[Past], files: str) -> list[Past]:
         normal = [each for each in past if each.files == files]
     else:
         normal = [each for each in past if not each.regression]
-    return normal[-_MOST_NIGHTS:]
+    # A night on which others were at work on the machine, and the like, says little where there are better ones.
+    trusted = [each for each in normal if not each.measured.doubts]
+    return (trusted or normal)[-_MOST_NIGHTS:]
 
 
 def judge_drift(now: Measured, past: Sequence[Past], *, files: str, min_regression: float) -> Drift:
@@ -161,8 +163,10 @@ def _of_machine(machine: float | None, cores: float | None) -> float:
 
 
 def _in_words(now: Measured, throughput: Interval, p99: Interval, nights: int) -> str:
+    against = f"{nights} earlier night{'s' * (nights > 1)}"
+    doubts = f" (doubtful: {', '.join(now.doubts)})" if now.doubts else ""
     return (
         f"{format_number(now.throughput.value)} inferences/s at concurrency {now.concurrency}, "
         f"{throughput.value - 1:+.0%} ({throughput.low - 1:+.0%} to {throughput.high - 1:+.0%}), p99 "
-        f"{format_ms(now.p99_ms.value)}, {p99.value - 1:+.0%}, against {nights} earlier night{'s' * (nights > 1)}"
+        f"{format_ms(now.p99_ms.value)}, {p99.value - 1:+.0%}, against {against}{doubts}"
     )

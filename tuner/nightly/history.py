@@ -24,6 +24,7 @@ SCHEMA = 1
 Role = Literal["deployed", "candidate"]
 
 _WAIT_S = 10
+_SEPARATOR = ", "
 _tables = sql.MetaData()
 _about = sql.Table("tritontune_history", _tables, sql.Column("schema", sql.Integer, nullable=False))
 _nights = sql.Table(
@@ -65,6 +66,7 @@ _measurements = sql.Table(
     sql.Column("launches", sql.Integer, nullable=False),
     sql.Column("turns_per_us", sql.Float),
     sql.Column("cpu_cores", sql.Float),
+    sql.Column("doubts", sql.Text, nullable=False),
 )
 
 
@@ -287,6 +289,7 @@ def _row(measured: Measured) -> dict[str, Any]:
         "launches": measured.launches,
         "turns_per_us": measured.turns_per_us,
         "cpu_cores": measured.cpu_cores,
+        "doubts": _SEPARATOR.join(measured.doubts),
         **_columns("throughput", measured.throughput),
         **_columns("p99_ms", measured.p99_ms),
     }
@@ -308,6 +311,7 @@ def _measured(row: Any) -> Measured:
         launches=row["launches"],
         turns_per_us=row["turns_per_us"],
         cpu_cores=row["cpu_cores"],
+        doubts=tuple(row["doubts"].split(_SEPARATOR)) if row["doubts"] else (),
     )
 
 

@@ -108,6 +108,16 @@ class NightlyJob(TuneJob):
     min_gain: Share | None = None
     min_regression: Share | None = None
 
+    def tuning(self, *, budget: float, warm_start: Path | None) -> TuneJob:
+        """What of it a tuning is asked for.
+
+        Args:
+            budget: Seconds.
+            warm_start: The run to begin from; None: from nothing.
+        """
+        asked = {name: getattr(self, name) for name in TuneJob.model_fields}
+        return TuneJob.model_construct(**{**asked, "budget": budget, "warm_start": warm_start})
+
     @field_validator("slo", mode="before")
     @classmethod
     def _has_units(cls, value: Any) -> Any:

@@ -22,6 +22,7 @@ class Measured(Record):
         launches: Of how many servers.
         turns_per_us: How fast a core of the machine was meanwhile (see `MachineSpeed`); None: nobody says.
         cpu_cores: CPU seconds a second that the server took; None: nobody says.
+        doubts: What speaks against taking it as it is, in words, such as `load from elsewhere`.
     """
 
     concurrency: int
@@ -30,6 +31,7 @@ class Measured(Record):
     launches: int
     turns_per_us: float | None = None
     cpu_cores: float | None = None
+    doubts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, rounds: Sequence[OperatingPoint]) -> Measured | None:
@@ -51,6 +53,7 @@ class Measured(Record):
             launches=launches,
             turns_per_us=point.machine_speed.turns_per_us if point.machine_speed else None,
             cpu_cores=point.server_resources.cpu_cores if point.server_resources else None,
+            doubts=tuple(doubt.gate.words for doubt in point.doubts),
         )
 
 

@@ -32,7 +32,7 @@ from tuner.report.files import config_with_provenance
 from tuner.run_folder import RunFolder
 from tuner.search.front import TrialPoint
 from tuner.search.study import Identity
-from tuner.tuning import identity_of, tune_model, workshop
+from tuner.tuning import identity_of, tune_model, workshop, write_shop_report
 
 # So many launches say how fast the deployed config is tonight: more while its throughput is not known to 5 %; and so
 # many more whether it is really slower, where it seems so.
@@ -81,15 +81,17 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         setting.say(f"removed {count} unfinished file{'s' * (count > 1)} of a killed night beside {task.config_path}")
     if withdraw(task, work=setting.work):
         setting.say(f"{task.name}: what was proposed is deployed now")
-    last = setting.last or task.job.warm_start
-    job = task.job.model_copy(update={"budget": setting.budget, "warm_start": last})
+    job = task.job.tuning(budget=setting.budget, warm_start=setting.last or task.job.warm_start)
     with workshop(job, RunFolder(setting.folder), progress=NightProgress(setting.say)) as (shop, (model,)):
         identity = identity_of(shop, model)
         conditions = _conditions(identity, task)
         past = normal_nights(history.past(conditions), identity.files)
         deployed = _Deployed(Launches(shop, model, setting.folder / "nightly"), identity, past, setting.say)
         deployed.measure()
-        outcome = tune_model(shop, model)
+        try:
+            outcome = tune_model(shop, model)
+        finally:
+            write_shop_report(shop)
         compared = _compare(task, setting, outcome, deployed)
         drift = deployed.drift(task.min_regression)
         if drift.suspected:
@@ -211,16 +213,19 @@ def _compare(task: Task, setting: Setting, outcome: ModelOutcome, deployed: _Dep
     if best is None or best.trial.number == 0 or not isinstance(best.point.load, Concurrency):
         return None
     load = best.point.load
+    # Near its limit, launches of the candidate may differ by too much for a test; at half of the load they rarely do.
+    halved = (Concurrency(load.requests // 2),) if task.job.slo.root and load.requests > 1 else ()
+    candidates = (load, *halved)
     # The deployed config at its own best load, and at the candidate's: none is to win by having had more to do.
     loads = list(dict.fromkeys([_own_load(outcome), load]))
     setting.say(f"{task.name}: comparing trial {best.trial.number} at {load} with what is deployed")
     now = time.monotonic()
     compared = compare(
         lambda _: deployed.launch(loads),
-        lambda number: deployed.launches.launch(best.trial.config, [load], f"candidate-{number:02d}"),
+        lambda number: deployed.launches.launch(best.trial.config, candidates, f"candidate-{number:02d}"),
         Terms(
             slo=task.job.slo,
-            load=load,
+            loads=candidates,
             min_gain=task.min_gain,
             seed=task.job.seed,
             until=max(setting.spare_until, min(setting.at_last, now + COMPARING_SHARE * setting.budget)),
