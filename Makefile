@@ -10,9 +10,9 @@ INSTALLED = $(VENV)/.installed
 demo: $(INSTALLED)
 	$(BIN)/tritontune run examples/model_repository --slo p99=100ms --budget 90s
 
-# The whole test suite, against a real Triton.
+# The whole test suite, against a real Triton. Who waits for a server leaves the processor to somebody else.
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 # What must be clean before a commit.
 check: $(INSTALLED)
