@@ -16,7 +16,7 @@ from tuner.servers.process import ProcessLauncher
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes run the tests, those of a file stay together, for its servers, and so do all of Docker."""
+    """Where several processes run the tests, those of a file stay together, and so do all of Docker."""
     for item in items:
         group = "docker" if item.get_closest_marker("docker") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))

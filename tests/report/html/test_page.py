@@ -97,6 +97,15 @@ def test_the_answer_says_what_is_not_sure(run: RunFolder, study: Study) -> None:
     assert "launches differ" in note
 
 
+def test_the_answer_tells_of_what_looked_better(run: RunFolder, study: Study) -> None:
+    enough = LimitTest(percentile="p99", limit_ms=25.0, requests=1_000, over=0, design_effect=1.0)
+    rounds = (point(2, 300, 20).model_copy(update={"limits": (enough,)}),) * 3
+    study.add_verified([Verification(trial=0, load=Concurrency(2), rounds=rounds, choosing=0)])
+    value, _, tone = _facts(_view(run, study))["But"]
+    assert value.startswith("trial 1 looked better (400 inferences/s, p99 20 ms at concurrency 8), but it was not ver")
+    assert tone == "unsure"
+
+
 def test_a_gain_that_may_be_noise_says_so(run: RunFolder) -> None:
     study, built = Study.create_or_resume(run.database, identity()), space()
     study.add(trial(0, point(1, 100, 10, share=0.3), parameters=built.baseline), built)

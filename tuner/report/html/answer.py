@@ -12,6 +12,7 @@ from tuner.quantities import format_duration
 from tuner.report.files import config_diff
 from tuner.report.html.diff_lines import DiffLine, diff_lines
 from tuner.report.html.symbols import TIMES, in_symbols
+from tuner.report.picked import not_chosen_in_words
 from tuner.report.why import effect_in_words, why_in_words
 from tuner.report.words import certified_in_words, point_in_words, rate, what_is_asked, what_is_missed
 from tuner.run_folder import RunFolder
@@ -105,6 +106,8 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
         failure = baseline.trial.failure
         note = f"failed at another load: {failure.cause.value}" if failure else why_in_words(baseline)
         yield Fact("Baseline, trial 0", point_in_words(baseline.point, slo.percentile), note)
+    for each in study.not_chosen:
+        yield Fact("But", in_symbols(not_chosen_in_words(each, slo.percentile)), tone="unsure")
     if certified := study.certified:
         tone: Tone = "good" if certified.point else "unsure"
         yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
