@@ -15,6 +15,7 @@ from tuner.servers.installation import TritonInstallation, find_triton
 from tuner.servers.process import ProcessLauncher
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes run the tests, those of a file stay together, and so do all of Docker."""
     for item in items:
