@@ -70,7 +70,7 @@ def nights(tmp_path: Path) -> Nights:
     job = {**_JOB, "repository": str(repository), "action": "apply", "space": str(space)}
     settings = {
         "work": str(tmp_path / "work"),
-        "window": "10m",
+        "window": "2m",
         "prometheus": str(tmp_path / "nightly.prom"),
         # Nobody is there, which is to change nothing.
         "notify": [{"webhook": "http://127.0.0.1:9/s3cret"}, {"file": str(tmp_path / "told.jsonl")}],
