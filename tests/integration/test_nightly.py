@@ -17,10 +17,11 @@ from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.models.config import ModelConfig
 
-pytestmark = [pytest.mark.triton, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(500)]
 
 _JOB = {
-    "slo": {"p99": "100ms"},
+    # Far above what the model takes: a machine that is not alone stalls for tenths of a second now and then.
+    "slo": {"p99": "1s"},
     "budget": "30s",
     "max_concurrency": 8,
     "precision": "10%,30%",
@@ -48,7 +49,7 @@ class Nights:
         return self.folder / "jobs.yaml"
 
     def run(self) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-        done = tritontune("nightly", self.jobs, "--json", timeout_s=180)
+        done = tritontune("nightly", self.jobs, "--json", timeout_s=200)
         assert done.stdout, done.stderr
         return done, json.loads(done.stdout)
 
@@ -63,14 +64,14 @@ class Nights:
 def nights(tmp_path: Path) -> Nights:
     repository = tmp_path / "model_repository"
     repository.mkdir()
-    ModelRepositoryFactory(repository).add("slow", config=config_text(max_batch_size=16, more="# mine"))
+    ModelRepositoryFactory(repository).add("slow", config=config_text(max_batch_size=16, more="# mine", sleep_ms=5))
     # Two candidates in all, so that a night has little to launch.
     space = tmp_path / "space.yaml"
     space.write_text("schema: 1\nparameters:\n  dynamic_batching: {ladder: [off, on]}\n")
     job = {**_JOB, "repository": str(repository), "action": "apply", "space": str(space)}
     settings = {
         "work": str(tmp_path / "work"),
-        "window": "10m",
+        "window": "150s",
         "prometheus": str(tmp_path / "nightly.prom"),
         # Nobody is there, which is to change nothing.
         "notify": [{"webhook": "http://127.0.0.1:9/s3cret"}, {"file": str(tmp_path / "told.jsonl")}],
@@ -113,7 +114,7 @@ def test_night_after_night(nights: Nights) -> None:
 
     # A model that got slower is told, though no other config is better.
     code = nights.model.read_text()
-    nights.model.write_text(code.replace("/ 1e3)", "* 1.5 / 1e3)"))
+    nights.model.write_text(code.replace("/ 1e3)", "* 2 / 1e3)"))
     done, report = nights.run()
     assert done.returncode == 20, done.stderr
     (job,) = report["jobs"]

@@ -52,8 +52,9 @@ class Machine:
     def kind(self, config: str) -> str:
         return "better" if ModelConfig.parse(config, "x").holds("dynamic_batching") else "own"
 
-    def launch(self, config: str, loads: Sequence[Concurrency], name: str) -> Side:
+    def launch(self, config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
         kind = self.kind(config)
+        assert candidate == name.startswith("candidate")
         self.launches.append((kind, tuple(loads)))
         if self.fails.get(kind, 0):
             self.fails[kind] -= 1
@@ -249,10 +250,10 @@ def test_a_slowdown_that_passes_is_none(machine: Machine) -> None:
     machine.night()
     launch, calls = machine.launch, [0]
 
-    def slow_at_first(config: str, loads: Sequence[Concurrency], name: str) -> Side:
+    def slow_at_first(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
         calls[0] += 1
         machine.rates["better"] = 105.0 if calls[0] <= 1 else 150.0
-        return launch(config, loads, name)
+        return launch(config, loads, name, candidate=candidate)
 
     machine.launch = slow_at_first  # type: ignore[method-assign]
     assert not machine.night().regression

@@ -116,7 +116,9 @@ class NightlyJob(TuneJob):
             warm_start: The run to begin from; None: from nothing.
         """
         asked = {name: getattr(self, name) for name in TuneJob.model_fields}
-        return TuneJob.model_construct(**{**asked, "budget": budget, "warm_start": warm_start})
+        # Options that nobody gave are no options: some are refused where they have no use.
+        given = (self.model_fields_set & asked.keys()) | {"budget", "warm_start"}
+        return TuneJob.model_construct(given, **{**asked, "budget": budget, "warm_start": warm_start})
 
     @field_validator("slo", mode="before")
     @classmethod

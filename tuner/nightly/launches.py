@@ -16,6 +16,8 @@ from tuner.trial import Limits, launch_again
 
 # As long as the finalists of a run are measured: what decides over a deployment deserves some seconds of the machine.
 _RULES = LevelRules(min_s=1.5, max_s=3.0)
+# A candidate has longer where its requests are too few to show that it holds the SLO.
+_CANDIDATE_RULES = LevelRules(min_s=1.5, max_s=6.0)
 
 
 class Launches:
@@ -28,21 +30,23 @@ class Launches:
     """
 
     def __init__(self, shop: Workshop, model: ModelFolder, folder: Path) -> None:
-        self._bench = bench_of(shop, model.name, _RULES)
+        self._deployed, self._candidate = (bench_of(shop, model.name, each) for each in (_RULES, _CANDIDATE_RULES))
         self._folder = folder
         self._launch_s = shop.job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
 
-    def launch(self, config: str, loads: Sequence[Concurrency], name: str) -> Side:
+    def launch(self, config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
         """Launch a config once, and measure it under each load.
 
         Args:
             config: Its text; empty: the model has none.
             loads: In this order.
             name: Of the folder for the server's log.
+            candidate: Whether it is one, which is to show that it holds the SLO.
 
         Raises:
             ServerError: it failed this time.
         """
         limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, until=time.monotonic())
-        with launch_again(self._bench, config, self._folder / name, limits=limits) as session:
+        bench = self._candidate if candidate else self._deployed
+        with launch_again(bench, config, self._folder / name, limits=limits) as session:
             return Side(points=tuple(session.measure(load) for load in loads))

@@ -222,7 +222,9 @@ def _compare(task: Task, setting: Setting, outcome: ModelOutcome, deployed: _Dep
     now = time.monotonic()
     compared = compare(
         lambda _: deployed.launch(loads),
-        lambda number: deployed.launches.launch(best.trial.config, candidates, f"candidate-{number:02d}"),
+        lambda number: deployed.launches.launch(
+            best.trial.config, candidates, f"candidate-{number:02d}", candidate=True
+        ),
         Terms(
             slo=task.job.slo,
             loads=candidates,
