@@ -10,9 +10,9 @@ INSTALLED = $(VENV)/.installed
 demo: $(INSTALLED)
 	$(BIN)/tritontune run examples/model_repository --slo p99=100ms --budget 90s
 
-# The whole test suite, against a real Triton. Who waits for a server leaves the processor to somebody else.
+# The whole test suite, against a real Triton.
 test: $(INSTALLED)
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/pytest
 
 # What must be clean before a commit.
 check: $(INSTALLED)

@@ -15,14 +15,6 @@ from tuner.servers.installation import TritonInstallation, find_triton
 from tuner.servers.process import ProcessLauncher
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes run the tests, those of a file stay together, and so do all of Docker."""
-    for item in items:
-        group = "docker" if item.get_closest_marker("docker") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """On CI, where all that tests need is installed, a test that is skipped has failed."""
