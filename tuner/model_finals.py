@@ -15,6 +15,7 @@ from tuner.load.loads import Load
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.quantities import format_number
+from tuner.report.words import point_in_words
 from tuner.search.certified import CertifiedRate
 from tuner.search.study import Study
 from tuner.search.verification import Verification
@@ -77,7 +78,12 @@ class ModelFinals:
             study.add_verified(verified)
             self._stored()
 
-        verify(study.trials, measure, terms, verified=study.verified, keep=keep, note=self._note)
+        before = study.verified
+        verify(study.trials, measure, terms, verified=before, keep=keep, note=self._note)
+        for each in study.verified:
+            if each.point and each not in before:
+                told, launches = point_in_words(each.point, job.slo.percentile), len(each.rounds)
+                self._note(f"verified trial {each.trial}: {told}, {launches} launch{'es' * (launches > 1)}")
 
     def certify(self, *, until: float) -> None:
         """Find a rate of Poisson arrivals that the best config surely serves, by `until` (`time.monotonic`)."""

@@ -37,6 +37,8 @@ def test_a_folder_is_a_folder_whatever_its_name(tmp_path: Path) -> None:
         ("x", "json", False, "--format json: a model folder holds a config.pbtxt; name a file, as x.json"),
         ("x", "configmap", False, "--format configmap: a model folder holds a config.pbtxt; name a file, as x.yaml"),
         ("x.json", "pbtxt", False, "--to x.json: that is the name of a json file, and --format is pbtxt"),
+        ("x.pbtx", None, False, "--to x.pbtx: a file's name ends in one of .pbtxt, .json, .yaml, .yml"),
+        ("x.txt", None, False, "--to x.txt: a file's name ends in one of .pbtxt, .json, .yaml, .yml"),
         (None, "jsn", False, "--format: 'jsn' is no format; did you mean 'json'?"),
     ],
 )

@@ -53,3 +53,9 @@ def test_where_nothing_was_verified_the_best_is_what_looked_best() -> None:
 def test_the_most_promising_come_first_and_a_few_are_enough() -> None:
     trials = [trial(0, point(8, 100, 20)), *(trial(n, point(8, 110 + n, 20)) for n in range(1, 6))]
     assert [each.seemed.trial.number for each in _told(trials, [_again(0, 100, 100, 100)])] == [5, 4, 3]
+
+
+def test_what_breaks_the_slo_under_less_load_was_struck_off() -> None:
+    trials = [trial(0, point(8, 100, 20)), trial(1, point(8, 150, 20), point(10, 180, 22))]
+    (told,) = _told(trials, [_again(0, 100, 100, 100), _again(1, 140, 142, p99=30)])
+    assert (told.seemed.point.load, told.why) == (Concurrency(10), WhyNot.BREAKS)

@@ -167,3 +167,17 @@ def test_what_takes_too_much_memory_of_a_gpu_is_neither_best_nor_on_the_front() 
     over = recommend([taking(0, 100, 9), taking(1, 400, 2)], SLO(), (), 8 * GIB)
     assert over.gain is not None
     assert over.gain.value == pytest.approx(4)
+
+
+def test_what_breaks_the_slo_when_measured_again_breaks_it_under_more_load_too() -> None:
+    trials = [trial(0, point(2, 100, 10)), trial(1, point(4, 120, 10), point(8, 200, 20), point(10, 230, 24))]
+    tests = (LimitTest(percentile="p99", limit_ms=25.0, requests=1_000, over=0, design_effect=1),)
+    own = (point(2, 100, 10).model_copy(update={"limits": tests}),) * 2
+    again = (point(8, 190, 30).model_copy(update={"limits": tests}),) * 2
+    verified = [
+        Verification(trial=0, load=Concurrency(2), rounds=own, choosing=0),
+        Verification(trial=1, load=Concurrency(8), rounds=again, choosing=0),
+    ]
+    best = recommend(trials, LIMIT, verified).best
+    assert best is not None
+    assert (best.trial.number, best.point.load) == (0, Concurrency(2))

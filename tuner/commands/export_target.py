@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import get_args
 
@@ -32,7 +33,8 @@ class Target:
     def of(cls, to: Path | None, format_name: str | None, *, in_place: bool) -> Target:
         """Read the options.
 
-        A path that ends as one of the formats does is a file, unless a folder of that name is there.
+        A path that ends as one of the formats does is a file, unless a folder of that name is there. One that ends
+        nearly so is a mistake, more likely than a new folder of that name.
 
         Raises:
             JobError: they contradict each other, or there is no such format.
@@ -53,6 +55,8 @@ class Target:
             if asked not in {None, "pbtxt"}:
                 usual = next(suffix for suffix, each in _ENDINGS.items() if each == asked)
                 raise JobError(f"--format {asked}: a model folder holds a config.pbtxt; name a file, as {to}{usual}")
+            if not to.is_dir() and get_close_matches(to.suffix, _ENDINGS, 1):
+                raise JobError(f"--to {to}: a file's name ends in one of {', '.join(_ENDINGS)}")
             return cls(folder=to)
         if asked not in {None, ending}:
             raise JobError(f"--to {to}: that is the name of a {ending} file, and --format is {asked}")

@@ -189,7 +189,7 @@ class _Finals:
         """One round, in random order, so that none always comes first after a pause."""
         self._round += 1
         for each in self._order.sample(finalists, len(finalists)):
-            if not each.began:
+            if not each.began and (choosing or each in self._baselines):
                 self._note(f"verifying {each}")
             began = self._terms.now()
             try:

@@ -76,6 +76,8 @@ def compare(
             }
         )
         pair_s = (terms.now() - began) / told.pairs
+        if (gain := told.gain) and told.pairs in LOOKS:
+            note(f"{told.pairs} pairs of at most {MOST_PAIRS}: {gain.value:.2f} x ({gain.low:.2f} to {gain.high:.2f})")
         if told.verdict is Verdict.BREAKS or (told.pairs in LOOKS and is_settled(told, min_gain=terms.min_gain)):
             break
     return told

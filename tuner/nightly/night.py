@@ -54,7 +54,7 @@ class _Night:
         self._done: list[Night] = []
         self._say = say
         self._stopped = ""
-        self._began = time.monotonic()
+        self._began = self._task_began = time.monotonic()
         started = datetime.now(timezone.utc)
         self._night = started.isoformat(timespec="seconds")
         for line in self._work.clear_up():
@@ -72,11 +72,12 @@ class _Night:
             self._stopped = "the window was over" if window.over else "the night was interrupted"
         with undisturbed():
             for task in self._tasks[len(self._done) :]:
-                self._add(self._failed(task, self._stopped, 0.0))
+                self._add(self._failed(task, self._stopped, time.monotonic() - self._task_began))
+                self._task_began = time.monotonic()
             return self._end()
 
     def _do(self, task: Task) -> None:
-        began = time.monotonic()
+        began = self._task_began = time.monotonic()
         ends = self._began + self._file.window
         left = ends - began
         due, *later = ((1 + COMPARING_SHARE) * each.job.budget for each in self._tasks[len(self._done) :])

@@ -165,7 +165,9 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
         if block:
             console.print(block, end="\n\n", highlight=False, markup=False, soft_wrap=True)
     if found.baseline:
-        console.print(f"baseline: {point_in_words(found.baseline.point, slo.percentile)}", highlight=False)
+        baseline = f"baseline: {point_in_words(found.baseline.point, slo.percentile)}"
+        once = " [yellow](launched once)[/]" if outcome.study.verified and not found.baseline.verified else ""
+        console.print(f"{baseline}{once}", highlight=False, soft_wrap=True)
         if failure := found.baseline.trial.failure:
             console.print(
                 f"          not recommended: it failed at another load ({failure.cause.value})", highlight=False
@@ -178,7 +180,8 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     best = f"best:     {point_in_words(found.best.point, slo.percentile)}"
     console.print(f"{best}{_caveat(found.best, slo)}", highlight=False, soft_wrap=True)
     if found.gain:
-        rests_on = f", {found.pairs} rounds side by side" if found.pairs else ""
+        beside = f", {found.pairs} rounds side by side" if found.pairs else ", [yellow]not side by side[/]"
+        rests_on = beside if outcome.study.verified and found.best != found.baseline else ""
         console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]{rests_on}", highlight=False)
     _print_not_chosen(console, outcome.study)
     if effects := field_effects(outcome.study, found.best):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tuner.search.front import TrialPoint, points_of, usable_points
-from tuner.search.recommend import Recommendation, best_point, holds
+from tuner.search.recommend import Recommendation, best_point, holds, is_past
 from tuner.search.verification import Verification
+from tuner.slo import SLO
 from tuner.trial import TrialResult
 
 # A single measurement that is the best of many flatters; what it promises is taken to be less by so much.
@@ -63,7 +64,7 @@ def not_chosen(
         seemed = best_point((each for each in within if _promises(each, best, found)), found.slo)
         if seemed is None:
             continue
-        known = again.get((trial.number, seemed.point.load))
+        known = again.get((trial.number, seemed.point.load)) or _broken_before(seemed, verified, found.slo)
         if why := _why_not(seemed, known, best, found):
             told.append(NotChosen(seemed, why, (known.failure or "") if known else ""))
     return _most_promising(told)
@@ -72,6 +73,16 @@ def not_chosen(
 def _promises(each: TrialPoint, best: TrialPoint, found: Recommendation) -> bool:
     same = (each.trial.number, each.point.load) == (best.trial.number, best.point.load)
     return not same and holds(each, found.slo) and _LUCK * each.point.throughput.value > best.point.throughput.value
+
+
+def _broken_before(seemed: TrialPoint, verified: Sequence[Verification], slo: SLO) -> Verification | None:
+    """What was measured again of the same config under less load, and broke the SLO there."""
+    for each in verified:
+        if each.trial == seemed.trial.number and each.point is not None:
+            point = TrialPoint(seemed.trial, each.point, verified=True)
+            if is_past(seemed, [point]) and not holds(point, slo):
+                return each
+    return None
 
 
 def _why_not(seemed: TrialPoint, known: Verification | None, best: TrialPoint, found: Recommendation) -> WhyNot | None:

@@ -76,15 +76,27 @@ def best_of(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     What was measured again for this SLO is as good as its throughput, as far as that can be relied on: one of which it
     is not sure that it holds the SLO must give a quarter more, and one that was not measured after it had been chosen
     some more, too. Their intervals, over few launches, are too wide to tell rivals by. What was measured once is the
-    luckiest of many, and must give nearly twice as much.
+    luckiest of many, and must give nearly twice as much; it is out where the same config, measured again, breaks the
+    SLO under no more load.
     """
     points, asked = tuple(points), set(slo.limits)
     again = [p for p in points if p.verified and {(test.percentile, test.limit_ms) for test in p.point.limits} == asked]
     verified = max((p for p in again if holds(p, slo)), key=lambda p: _worth(p, slo), default=None)
-    once = best_point((p for p in points if p not in again), slo)
+    broken = [p for p in again if not holds(p, slo)]
+    once = best_point((p for p in points if p not in again and not is_past(p, broken)), slo)
     if verified and once and once.point.throughput.value * _ONCE <= _worth(verified, slo):
         return verified
     return once or verified
+
+
+def is_past(each: TrialPoint, broken: Iterable[TrialPoint]) -> bool:
+    """Whether one of some points, which break the SLO, is of the same trial under no more load."""
+    return any(
+        past.trial.number == each.trial.number
+        and isinstance(past.point.load, type(each.point.load))
+        and past.point.load.level <= each.point.load.level
+        for past in broken
+    )
 
 
 def _worth(each: TrialPoint, slo: SLO) -> float:
