@@ -82,7 +82,7 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
     assert any(event.startswith("verifying trial ") and " at concurrency " in event for event in told.events)
     assert told.events[-2].startswith("certifying trial ")
     assert outcome.study.certified is not None
-    others = ("verifying", "verified", "confirming", "certifying", "removed", "trial 0 at", "trial 1 at")
+    others = ("verifying", "measured again", "confirming", "certifying", "removed", "trial 0 at", "trial 1 at")
     assert [event for event in told.events if not event.startswith(others)] == [
         "slow began with 0 trials and 600 s",
         "trial 0 began: the config as it is",

@@ -83,7 +83,7 @@ class ModelFinals:
         for each in study.verified:
             if each.point and each not in before:
                 told, launches = point_in_words(each.point, job.slo.percentile), len(each.rounds)
-                self._note(f"verified trial {each.trial}: {told}, {launches} launch{'es' * (launches > 1)}")
+                self._note(f"measured again: trial {each.trial}: {told}, {launches} launch{'es' * (launches > 1)}")
 
     def certify(self, *, until: float) -> None:
         """Find a rate of Poisson arrivals that the best config surely serves, by `until` (`time.monotonic`)."""
