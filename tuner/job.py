@@ -122,18 +122,27 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         Raises:
             JobError: the file cannot be read, or is no YAML mapping of options.
         """
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise JobError(f"{path}: cannot be read: {reason}") from None
-        except yaml.YAMLError as error:
-            raise JobError(f"{path}{yaml_fault(error)}") from None
+        content = read_yaml(path)
         if isinstance(content, dict) and (misplaced := sorted(_ON_THE_COMMAND_LINE & content.keys())):
             raise JobError(f"{path}: {misplaced[0]} is for the command line; give --{misplaced[0]} there")
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise JobError(f"{path}: a job file is a mapping, such as `repository: models` and `slo: {{p99: 25ms}}`")
         return content
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says.
+
+    Raises:
+        JobError: the file cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise JobError(f"{path}: cannot be read: {reason}") from None
+    except yaml.YAMLError as error:
+        raise JobError(f"{path}{yaml_fault(error)}") from None
 
 
 def yaml_fault(error: yaml.YAMLError) -> str:

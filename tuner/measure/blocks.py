@@ -68,9 +68,9 @@ def inflation(residuals: _Floats) -> float:
     return (1 + rho) / (1 - rho)
 
 
-def student(count: int) -> float:
-    """The two-sided 95 % quantile of Student's t for the mean of `count` values."""
-    return float(special.stdtrit(count - 1, 1 - TAIL))
+def student(count: int, tail: float = TAIL) -> float:
+    """The quantile of Student's t for the mean of `count` values, beyond which on either side is `tail`."""
+    return float(special.stdtrit(count - 1, 1 - tail))
 
 
 def gamma(probability: float, shape: float) -> float:

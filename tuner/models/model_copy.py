@@ -10,21 +10,20 @@ import secrets
 import shutil
 from pathlib import Path
 
+from tuner.models.deploy import is_beside
 from tuner.models.folders import walk
 from tuner.models.repository import CONFIG, ModelFolder
 
 # linux/fs.h: the copy shares the blocks of its source until one of them changes. Some file systems can (XFS, Btrfs).
 _FICLONE = 0x40049409
-# What an earlier export in place has left beside the config.
-_BACKUPS = f"{CONFIG}.bak-"
 
 
 def copy_model(model: ModelFolder, to: Path, config: str) -> None:
     """Copy a model with another config, whole or not at all.
 
     Links are followed, so that the copy needs nothing but itself, and no later change to the repository changes it;
-    where the file system can, the copies of its files take no room of their own. `__pycache__` and the backups of
-    earlier exports stay behind, and so does what else `tuner.models.folders.walk` leaves out.
+    where the file system can, the copies of its files take no room of their own. `__pycache__` and what earlier
+    exports have left beside the config stay behind, and so does what else `tuner.models.folders.walk` leaves out.
 
     Args:
         model: The user's; it is only read.
@@ -43,7 +42,7 @@ def copy_model(model: ModelFolder, to: Path, config: str) -> None:
         for entry in walk(model.path):
             if entry.is_folder:
                 (made / entry.relative).mkdir()
-            elif str(entry.relative) != CONFIG and not str(entry.relative).startswith(_BACKUPS):
+            elif (name := str(entry.relative)) != CONFIG and not is_beside(name, CONFIG):
                 _copy_file(entry.path, made / entry.relative)
         (made / CONFIG).write_bytes(config.encode())
         # To rename is to take the place of an empty folder, too.

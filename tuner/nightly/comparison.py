@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
-
-from scipy import stats
+from statistics import fmean
 
 from tuner.load.loads import Concurrency
 from tuner.measure.limit_test import LimitTest, Verdict, together
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval, Record
+from tuner.search.gain import paired_ratio
 from tuner.slo import SLO
 
 LEAST_PAIRS, MOST_PAIRS = 4, 10
@@ -132,13 +130,7 @@ def sequential_ratio(pairs: Sequence[tuple[Interval, Interval]]) -> Interval:
     Args:
         pairs: Two and more.
     """
-    count = len(pairs)
-    logs = [math.log(above.value / below.value) for above, below in pairs]
-    student = float(stats.t.ppf(1 - _TAIL, count - 1))
-    between = student * stdev(logs) / math.sqrt(count)
-    own = fmean(math.hypot(above.relative_half_width, below.relative_half_width) for above, below in pairs)
-    half, log = max(between, own / math.sqrt(count)), fmean(logs)
-    return Interval(value=math.exp(log), low=math.exp(log - half), high=math.exp(log + half))
+    return paired_ratio(pairs, _TAIL)
 
 
 def _rounds(sides: Sequence[Side], load: Concurrency) -> list[OperatingPoint]:

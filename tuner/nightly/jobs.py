@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
 from tuner.errors import JobError
-from tuner.job import TuneJob, yaml_fault
+from tuner.job import TuneJob, read_yaml
 from tuner.nightly.secrets import expanded
 from tuner.options import Options, Positive, Seconds
 
@@ -210,13 +209,7 @@ class JobsFile(Options):
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise JobError(f"{path}: cannot be read: {reason}") from None
-    except yaml.YAMLError as error:
-        raise JobError(f"{path}{yaml_fault(error)}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise JobError(f"{path}: a nightly job file is a mapping, such as {_EXAMPLE}")
     return dict(content)

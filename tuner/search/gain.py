@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from tuner.measure.blocks import student
+from tuner.measure.blocks import TAIL, student
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint
@@ -72,7 +72,7 @@ def pairs_of(above: Verification, below: Verification) -> tuple[Pair, ...]:
     return tuple((point.throughput, others[n].throughput) for n, point in confirming if n in others)
 
 
-def paired_ratio(pairs: Sequence[Pair]) -> Interval:
+def paired_ratio(pairs: Sequence[Pair], tail: float = TAIL) -> Interval:
     """The geometric mean of the ratios of pairs, with the t-interval of their logarithms.
 
     What a machine does to both of a pair cancels out. Two or three pairs may agree by chance, so the interval is no
@@ -80,10 +80,11 @@ def paired_ratio(pairs: Sequence[Pair]) -> Interval:
 
     Args:
         pairs: Two and more.
+        tail: How often it may err on either side.
     """
     logs = [math.log(above.value / below.value) for above, below in pairs]
     within = fmean(_spread(*pair) for pair in pairs) / math.sqrt(len(pairs))
-    between = student(len(pairs)) * stdev(logs) / math.sqrt(len(pairs))
+    between = student(len(pairs), tail) * stdev(logs) / math.sqrt(len(pairs))
     return _about(fmean(logs), max(within, between))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Literal
 
@@ -120,13 +120,11 @@ def _output_sizes(interface: ModelInterface, options: RequestOptions, output_byt
 def _forget(registry: Registry, region: Region) -> None:
     """A server that is gone knows no region any more, and nothing of it may hide what went wrong before."""
     until = time.monotonic() + _IN_USE_S
-    while True:
-        try:
-            registry.unregister(region)
-        except JobError:
-            if time.monotonic() < until:
-                time.sleep(_AGAIN_S)
-                continue
-        except TritontuneError:
-            pass
-        return
+    with suppress(TritontuneError):
+        while True:
+            try:
+                return registry.unregister(region)
+            except JobError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(_AGAIN_S)
