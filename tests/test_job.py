@@ -32,7 +32,7 @@ def test_reads_shapes_in_both_forms() -> None:
         ({"slo": {"p98": "1ms"}}, "--slo: 'p98' is no latency percentile"),
         ({"shape": ["A:0"]}, "--shape: 'A:0' is no shape"),
         ({"shape": ["A:1", "A:2"]}, "--shape: the shape of 'A' is given twice"),
-        ({"server": "doker"}, "--server: Input should be 'auto', 'process', 'docker' or 'remote' .it is 'doker'"),
+        ({"server": "doker"}, "--server: 'doker' is not known; did you mean 'docker'?"),
         ({"trials": 0}, "--trials: Input should be greater than or equal to 1 .it is 0"),
         ({"max_concurrency": 0}, "--max-concurrency: Input"),
     ],

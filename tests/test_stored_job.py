@@ -126,6 +126,12 @@ def test_secrets_are_not_stored(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(JobError, match=r"^--triton-arg was given when the run began"):
         resumed_job(file, {})
     assert resumed_job(file, {"triton_arg": restricted}).triton_arg == tuple(restricted)
+    keyed = ["api_key:hush:string"]
+    _stored(file, request_parameter=keyed)
+    assert "hush" not in file.read_text()
+    with pytest.raises(JobError, match=r"^--request-parameter was given when the run began"):
+        resumed_job(file, {})
+    assert resumed_job(file, {"request_parameter": keyed}).request_parameter == {"api_key": "hush"}
     _stored(file, server="process", env=["HANDED_ON"])
     assert resumed_job(file, {}).env == {"HANDED_ON": None}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -144,6 +145,8 @@ class Options(BaseModel):
             return f"{where} is no option{cls._hint(option)}"
         if fault["type"] == "missing":
             return f"{where} is missing"
+        if fault["type"] in {"literal_error", "enum"}:
+            return f"{where}: {fault['input']!r} is not known{nearest(str(fault['input']), _words_in(fault))}"
         reason = fault["msg"].removeprefix("Value error, ")
         if not option:
             return f"{source}: {reason}" if source else reason
@@ -336,3 +339,8 @@ def most_telling(error: ValidationError) -> ErrorDetails:
     """The one fault to name: a name that is not known comes before what is then missing."""
     faults = error.errors(include_url=False)
     return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+
+
+def _words_in(fault: ErrorDetails) -> list[str]:
+    """The words, one of which it should have been."""
+    return re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))

@@ -20,7 +20,7 @@ _HEAD = "# What this run was asked for; `tritontune run --resume --out` with thi
 _SECRET = "header"  # noqa: S105 (the name of an option)
 _ENVIRONMENT = "env"
 # These may hold any words, such as `--http-restricted-api=inference:key=SECRET`.
-_PERHAPS_SECRET = {"triton_arg", "docker_arg"}
+_PERHAPS_SECRET = {"triton_arg", "docker_arg", "request_parameter"}
 # Another one of these would be another study. All else says how long or how, and may change; whether the Triton is the
 # same, the study itself sees.
 _FIXED = {"repository", "url", "slo", "space", "max_gpu_memory", "output_tolerance"} | (
@@ -74,14 +74,15 @@ def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
         options, left_out = dict(stored["options"]), list(stored["left_out"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
         raise JobError(f"{file}: is not the job of a run; give all options again, after removing it") from None
-    for name in left_out:
-        if name.partition(" ")[0].replace("-", "_") not in given:
+    again = {name: name.partition(" ")[0].replace("-", "_") for name in left_out}
+    for name, option in again.items():
+        if option not in given:
             raise JobError(
                 f"--{name} was given when the run began, and is not stored, as it may be secret: give it again"
             )
     begun = TuneJob.make(options, source=str(file))
     asked = TuneJob.make({**options, **given})
-    for name in given:
+    for name in given.keys() - again.values():
         if name in _FIXED and _plain(asked, name) != _plain(begun, name):
             option = "MODEL_REPO" if name == "repository" else f"--{name.replace('_', '-')}"
             was, now = _told(begun, name), _told(asked, name)

@@ -32,6 +32,7 @@ def test_what_the_night_would_do(job: dict[str, Any], tmp_path: Path, capsys: py
         "model_repository/slow: SLO p99 <= 40 ms, budget 1m30s, propose what gains surely more than 3.0%",
         f"history in {tmp_path / 'work/history.db'}; all within 8h00m",
     ]
+    assert not (tmp_path / "work").exists()
 
 
 def test_for_machines(job: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +57,9 @@ def test_nobody_to_tell(job: dict[str, Any], tmp_path: Path) -> None:
 def test_a_history_that_cannot_be(job: dict[str, Any], tmp_path: Path) -> None:
     path = jobs_file(tmp_path / "jobs.yaml", job, history="postgresql://me:s3cret@127.0.0.1:1/db")
     with pytest.raises(JobError, match="history: .*refused"):
+        check(path, as_json=False)
+    path = jobs_file(tmp_path / "jobs.yaml", job, history=str(tmp_path / "jobs.yaml/of/history.db"))
+    with pytest.raises(JobError, match=r"history.db: nothing can be written to .*/jobs.yaml$"):
         check(path, as_json=False)
 
 

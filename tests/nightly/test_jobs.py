@@ -82,7 +82,7 @@ def test_without_models_every_one_of_the_repository_is_looked_after(repository: 
         ({"budget": "5h"}, {"window": "4h"}, "window: the budget is 5h00m, and the window is 4h00m"),
         ({"model": ["slow", "other"], "budget": "3h"}, {"window": "4h"}, "the budgets of 2 models are 6h00m"),
         ({"model": ["slow", "slow"]}, {}, ""),
-        ({"action": "deploy"}, {}, "jobs[0]: action: Input should be 'propose', 'apply' or 'command'"),
+        ({"action": "aply"}, {}, "jobs[0]: action: 'aply' is not known; did you mean 'apply'?"),
         ({"action": "command"}, {}, "command: it is for `action: command`, and that needs it"),
         ({"command": ["true"]}, {}, "command: it is for `action: command`, and that needs it"),
         ({"action": "command", "command": "git push"}, {}, "program and arguments apart: [git, push]"),

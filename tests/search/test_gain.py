@@ -32,14 +32,22 @@ def test_pairs_that_agree_are_no_surer_than_what_each_knows() -> None:
     assert math.log(gain.high / gain.value) == pytest.approx(0.05 / 2)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("pairs", [2, 4])
+@pytest.mark.parametrize("deviation", [0.03, 0.08, 0.2])
+def test_the_interval_covers_the_truth_as_often_as_it_says(pairs: int, deviation: float) -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(1_000):
-        speeds = np.exp(0.08 * rng.standard_normal((4, 2)))
+        speeds = np.exp(deviation * rng.standard_normal((pairs, 2)))
         gain = paired_ratio([(interval(300 * a, 0.001), interval(100 * b, 0.001)) for a, b in speeds])
         covered += gain.low <= 3.0 <= gain.high
     assert 930 <= covered <= 970
+
+
+def test_two_pairs_that_differ_much_still_say_something() -> None:
+    gain = paired_ratio([(interval(600, 0.03), interval(100, 0.03)), (interval(300, 0.03), interval(100, 0.03))])
+    assert gain.value == pytest.approx(math.sqrt(18))
+    assert gain.low > 1
 
 
 def _verified(number: int, rates: dict[int, float], choosing: int = 0) -> Verification:

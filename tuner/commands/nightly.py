@@ -41,8 +41,7 @@ def check(path: Path, *, as_json: bool) -> None:
                 raise JobError(f"{where}: {error}") from None
         elif each.file and not each.file.parent.is_dir():
             raise JobError(f"{where}: file: there is no folder {each.file.parent}")
-    with History.opened(file.history_url) as history:
-        place = history.place
+    place = History.checked(file.history_url)
     if as_json:
         told = [{"repository": str(task.repository.path), "model": task.model.name} for task in tasks]
         click.echo(json.dumps({"schema": 1, "ok": True, "jobs": told}))

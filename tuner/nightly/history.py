@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +147,25 @@ class History:
             yield history
         finally:
             engine.dispose()
+
+    @classmethod
+    def checked(cls, place: str) -> str:
+        """Where it is, as people may read it, after a look at whether it can be used; no file is made.
+
+        Args:
+            place: As for `opened`.
+
+        Raises:
+            JobError: it cannot be used: one line.
+        """
+        path = Path(place)
+        if "://" in place or path.exists():
+            with cls.opened(place) as history:
+                return history.place
+        folder = next(each for each in path.absolute().parents if each.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise JobError(f"history: {path}: nothing can be written to {folder}")
+        return place
 
     def add(self, night: Night) -> None:
         """Record a night of one model, whole or not at all.

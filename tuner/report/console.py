@@ -26,6 +26,7 @@ from tuner.report.why import effect_in_words
 from tuner.report.words import (
     certified_in_words,
     gain_in_words,
+    how_sure,
     latency,
     point_in_words,
     rate,
@@ -205,12 +206,9 @@ def _print_not_chosen(console: Console, study: Study) -> None:
 
 def _caveat(best: TrialPoint, slo: SLO) -> str:
     """What is to be known of a number that is not as sure as it could be."""
-    if not best.verified:
-        return " [yellow](not verified: the best of many single measurements, likely too good)[/]"
-    if slo.root and not is_certain(best, slo):
-        why = "it is near, requests were few, or launches differ"
-        return f" [yellow](verified; whether {slo} holds is not sure: {why})[/]"
-    return ""
+    if best.verified and (not slo.root or is_certain(best, slo)):
+        return ""
+    return f" [yellow]({how_sure(best, slo)})[/]"
 
 
 def _count(number: int, one: str, more: str = "") -> str:

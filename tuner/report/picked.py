@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tuner.report.words import point_in_words
-from tuner.search.front import TrialPoint
+from tuner.report.words import how_sure, point_in_words
 from tuner.search.not_chosen import NotChosen, WhyNot
-from tuner.search.recommend import Recommendation, is_certain
-from tuner.slo import SLO, Percentile
+from tuner.search.recommend import Recommendation
+from tuner.slo import Percentile
 
 
 def picked_in_words(found: Recommendation) -> str:
@@ -17,24 +16,10 @@ def picked_in_words(found: Recommendation) -> str:
     if found.best is None:
         raise ValueError("nothing was picked")
     best, slo = found.best, found.slo
-    told = f"trial {best.trial.number}: {point_in_words(best.point, slo.percentile)}; {_how_sure(best, slo)}"
+    told = f"trial {best.trial.number}: {point_in_words(best.point, slo.percentile)}; {how_sure(best, slo)}"
     if best.trial.number == 0:
         return f"{told}; this is the config as it is, which no other that was measured beats within this limit"
     return told
-
-
-def _how_sure(best: TrialPoint, slo: SLO) -> str:
-    if not best.verified:
-        return "not verified: the best of many single measurements, likely too good"
-    if not slo.root:
-        return "verified"
-    if is_certain(best, slo):
-        return f"verified, and surely within {slo}"
-    tested = {(test.percentile, test.limit_ms) for test in best.point.limits}
-    if tested and tested != set(slo.limits):
-        of = SLO({test.percentile: test.limit_ms for test in best.point.limits})
-        return f"verified, but for {of}: that {slo} holds is what was measured, and was not tested"
-    return f"verified; whether {slo} holds is not sure"
 
 
 def not_chosen_in_words(each: NotChosen, percentile: Percentile) -> str:

@@ -9,6 +9,8 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.quantities import format_ms, format_number
 from tuner.search.certified import CertifiedRate
+from tuner.search.front import TrialPoint
+from tuner.search.recommend import is_certain
 from tuner.slo import SLO, Percentile
 
 
@@ -54,6 +56,21 @@ def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
         return f"not certified: {certified.reason}"
     within = f" within {slo}" if slo.root else ""
     return f"certified {rate(certified.point.load.level)} requests/s of Poisson arrivals{within}"
+
+
+def how_sure(best: TrialPoint, slo: SLO) -> str:
+    """How sure a recommendation is: `verified, and surely within p99 <= 25 ms`, or what speaks against that."""
+    if not best.verified:
+        return "not verified: the best of many single measurements, likely too good"
+    if not slo.root:
+        return "verified"
+    if is_certain(best, slo):
+        return f"verified, and surely within {slo}"
+    tested = {(test.percentile, test.limit_ms) for test in best.point.limits}
+    if tested and tested != set(slo.limits):
+        of = SLO({test.percentile: test.limit_ms for test in best.point.limits})
+        return f"verified, but for {of}: that {slo} holds is what was measured, and was not tested"
+    return f"verified; whether {slo} holds is not sure: it is near, requests were few, or launches differ"
 
 
 def what_is_missed(slo: SLO) -> str:

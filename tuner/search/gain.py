@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean, variance
 
 from tuner.measure.blocks import TAIL, student
 from tuner.measure.points import OperatingPoint
@@ -17,6 +17,10 @@ Pair = tuple[Interval, Interval]
 """Two throughputs of the same round."""
 Pick = Callable[[OperatingPoint], Interval]
 """A number of a point."""
+
+# How far apart launches of the same are where a machine is far from alone (the standard deviation of a logarithm), and
+# so many launches that is worth: few launches by themselves allow for hundreds of times the throughput.
+_APART, _WORTH = 0.3, 2
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def paired_ratio(pairs: Sequence[Pair], tail: float = TAIL) -> Interval:
     """
     logs = [math.log(above.value / below.value) for above, below in pairs]
     within = fmean(_spread(*pair) for pair in pairs) / math.sqrt(len(pairs))
-    between = student(len(pairs), tail) * stdev(logs) / math.sqrt(len(pairs))
+    between = _reach(variance(logs), len(pairs) - 1, tail) / math.sqrt(len(pairs))
     return _about(fmean(logs), max(within, between))
 
 
@@ -96,8 +100,8 @@ def ratio(above: Interval, below: Interval) -> Interval:
 def launch_spread(verified: Sequence[Verification], pick: Pick) -> float:
     """How well one launch knows a number: the half width of a 95 % interval, as a share; 0 when nobody knows.
 
-    The variance of its logarithm is pooled over the rounds of all that was verified, so the interval is t's with as
-    many degrees of freedom as there are rounds less verifications.
+    The variance of its logarithm is pooled over the rounds of all that was verified, with as many degrees of freedom
+    as there are rounds less verifications.
     """
     squares, freedom = 0.0, 0
     for each in verified:
@@ -107,7 +111,20 @@ def launch_spread(verified: Sequence[Verification], pick: Pick) -> float:
             freedom += len(logs) - 1
     if not freedom:
         return 0.0
-    return student(freedom + 1) * math.sqrt(squares / freedom)
+    return _reach(squares / freedom, freedom, TAIL)
+
+
+def _reach(square: float, freedom: int, tail: float) -> float:
+    """How far a value may be from its mean: Student's t, by what was seen, or with what is known before, if less.
+
+    The narrower of both still holds the truth in 94 to 95 % of cases where launches are no farther apart than is known
+    before, and in 91 % where they are nearly twice as far.
+    """
+    with_before = (freedom * square + _WORTH * _APART**2) / (freedom + _WORTH)
+    return min(
+        student(freedom + 1, tail) * math.sqrt(square),
+        student(freedom + _WORTH + 1, tail) * math.sqrt(with_before),
+    )
 
 
 def _known_to(share: float, interval: Interval) -> Interval:

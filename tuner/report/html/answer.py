@@ -14,7 +14,7 @@ from tuner.report.html.diff_lines import DiffLine, diff_lines
 from tuner.report.html.symbols import TIMES, in_symbols
 from tuner.report.picked import not_chosen_in_words
 from tuner.report.why import effect_in_words, why_in_words
-from tuner.report.words import certified_in_words, point_in_words, rate, what_is_asked, what_is_missed
+from tuner.report.words import certified_in_words, how_sure, point_in_words, rate, what_is_asked, what_is_missed
 from tuner.run_folder import RunFolder
 from tuner.search.effects import field_effects
 from tuner.search.front import TrialPoint
@@ -129,26 +129,24 @@ def _doubts(study: Study) -> str:
 
 def _slo_fact(study: Study, found: Recommendation) -> Fact:
     slo, best = found.slo, found.best
+    how = in_symbols(how_sure(best, slo)) + _launches(study, best) if best else ""
     if not slo.root:
-        return Fact("SLO", "none was asked for", "" if best is None else _how_verified(study, best))
+        return Fact("SLO", "none was asked for", how)
     asked = in_symbols(str(slo))
     if best is None:
         return Fact("SLO", f"{asked}: no candidate holds it", tone="bad")
-    how = _how_verified(study, best)
+    if best.verified and is_certain(best, slo):
+        return Fact("SLO", f"{asked}: surely held", how, "good")
+    return Fact("SLO", f"{asked}: held, but not surely", how, "unsure")
+
+
+def _launches(study: Study, best: TrialPoint) -> str:
+    """From how much it is known, where it was measured again."""
     if not best.verified:
-        return Fact("SLO", f"{asked}: held once, not verified", how, "unsure")
-    if not is_certain(best, slo):
-        why = "it is near, requests were few, or launches differ"
-        return Fact("SLO", f"{asked}: held by what was measured, but not surely", f"{how}; {why}", "unsure")
-    return Fact("SLO", f"{asked}: held, and verified", how, "good")
-
-
-def _how_verified(study: Study, best: TrialPoint) -> str:
+        return ""
     rounds = next((v.rounds for v in study.verified if (v.trial, v.load) == (best.trial.number, best.point.load)), ())
-    if not best.verified:
-        return "the best of many single measurements, which is likely too good"
     launches = "launch" if len(rounds) == 1 else "launches"
-    return f"measured again on {len(rounds)} {launches} of its own, {best.point.requests:,} requests"
+    return f"; measured again on {len(rounds)} {launches} of its own, {best.point.requests:,} requests"
 
 
 def _deploy(run: RunFolder, study: Study) -> str:
