@@ -18,31 +18,44 @@ from tuner.space.spec import parse_space
 TRUTH = Truth(fixed_ms=5.0, item_ms=0.2, neighbour=0.3)
 
 
-def _study(run: Path, model: str, *, finished: bool = True) -> None:
+def _study(run: Path, model: str, *, launches: int = 3) -> None:
     built = space(SMALL_SPACE)
     spec = parse_space(SMALL_SPACE, "test.yaml").model_dump_json(by_alias=True)
     study = Study.create_or_resume(RunFolder(run).database, identity(model=model, space=spec))
-    for number, assignment in enumerate([built.baseline, *calibrations(built)] if finished else []):
+    for number, assignment in enumerate([built.baseline, *calibrations(built)][:launches]):
         study.add(TRUTH.trial(built, number, assignment), built)
 
 
-def test_it_fits_a_hundred_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_fits_eighty_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _study(tmp_path, "mlp")
     estimate(tmp_path, None, "8000", ("p99=40ms",), as_json=False)
-    first, *lines, last = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    assert not told.err
+    first, *lines, last = told.out.splitlines()
     assert first.startswith("8,000 requests/s within p99 <= 40 ms: ")
     heading = next(line for line in lines if "hosts" in line)
-    assert " ".join(heading.split()) == "hosts instances GPUs requests/s a host p99 ms"
+    assert " ".join(heading.split()) == "hosts instances requests/s a host p99 ms"
     table = lines[: lines.index("", lines.index(heading))]
-    assert max(map(len, table)) <= 100
+    assert max(map(len, table)) <= 80
     assert "…" not in "".join(table)
     assert next(line.split(":")[0] for line in lines if line.startswith("  ") and ":" in line) == "  1"
     assert "95 % intervals" in last
 
 
+def test_it_says_how_far_it_goes_beyond_what_was_launched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _study(tmp_path, "mlp", launches=2)
+    estimate(tmp_path, None, "8000", ("p99=40ms",), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    beyond = [
+        line for line in lines if "2 instances where at most 1 had been launched: surer when one is launched" in line
+    ]
+    assert beyond
+    assert all("instance_group.count 2 (foreseen, " in line for line in beyond)
+
+
 def test_what_cannot_be_estimated_from_is_one_clear_line(tmp_path: Path) -> None:
     _study(tmp_path, "mlp")
-    _study(tmp_path, "resnet", finished=False)
+    _study(tmp_path, "resnet", launches=0)
     with pytest.raises(JobError, match=r"holds several models; choose one with --model: mlp, resnet$"):
         estimate(tmp_path, None, "10", ("p99=40ms",), as_json=True)
     with pytest.raises(JobError, match=r"holds no study of 'resmet'; did you mean 'resnet'\?$"):

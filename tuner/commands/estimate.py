@@ -38,7 +38,8 @@ def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], 
         raise JobError(f"{run_dir}: no trial of {study.identity.model!r} has finished yet; estimate when one has")
     wanted = _rate(rate)
     limit = parsed_slo(slo) if slo else study.identity.slo
-    found = capacities(study, wanted, limit)
+    with Console(stderr=True).status("foreseeing what was not launched"):
+        found = capacities(study, wanted, limit)
     if not found:
         raise SLOError(f"no candidate of {study.identity.model} is expected to hold {limit} at any rate")
     if as_json:
@@ -64,8 +65,7 @@ def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> N
     _say(console, f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters)}")
     console.print(_table(slo, found))
     for number, each in enumerate(found, start=1):
-        trial = "foreseen" if each.trial is None else f"trial {each.trial}"
-        _say(console, f"  {number}: {in_words(each.parameters)} ({trial})")
+        _say(console, f"  {number}: {in_words(each.parameters)} ({_known_from(each)})")
     trials = len(study.trials)
     _say(
         console,
@@ -74,17 +74,24 @@ def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> N
     )
 
 
+def _known_from(each: Capacity) -> str:
+    if each.trial is not None:
+        return f"trial {each.trial}"
+    return f"foreseen, {each.beyond}: surer when one is launched" if each.beyond else "foreseen"
+
+
 def _table(slo: SLO, found: tuple[Capacity, ...]) -> Table:
     """One row a config, by the number under which the lines below it say which that is."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("", "hosts", "instances", "GPUs", "requests/s a host", f"{slo.percentile} ms"):
+    gpus = any(each.gpus for each in found)
+    for column in ("", "hosts", "instances", *(["GPUs"] if gpus else []), "requests/s a host", f"{slo.percentile} ms"):
         table.add_column(column, justify="right", no_wrap=True)
     for number, each in enumerate(found, start=1):
         table.add_row(
             str(number),
             f"{each.hosts} ({each.fewest} to {each.most})",
             str(each.hosts * each.instances),
-            str(each.hosts * each.gpus) if each.gpus else "none",
+            *([str(each.hosts * each.gpus)] if gpus else []),
             _interval(each.rate),
             _interval(each.latency_ms),
         )
@@ -110,6 +117,7 @@ def _as_json(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -
             {
                 "parameters": dict(each.parameters),
                 "trial": each.trial,
+                "beyond": each.beyond or None,
                 "hosts": {"value": each.hosts, "low": each.fewest, "high": each.most},
                 "instances": each.hosts * each.instances,
                 "gpus": each.hosts * each.gpus,

@@ -19,7 +19,7 @@ from tuner.space.space import SearchSpace
 from tuner.trial import TrialResult
 from tuner.twin.forecast import Forecast, Surprises
 from tuner.twin.known import Known, known
-from tuner.twin.scheduling import why_not_foreseeable
+from tuner.twin.scheduling import Scheduling, why_not_foreseeable
 
 # Arrivals that are simulated for a rate, and halvings until it is known to half a percent.
 _ARRIVALS, _HALVINGS = 4_000, 10
@@ -41,6 +41,8 @@ class Capacity:
         instances: That one host has of it.
         gpus: That one host uses.
         trial: The trial that measured it; None where it is only foreseen.
+        beyond: What of it goes beyond all that was launched, as `8 instances where at most 4 had been launched`; empty:
+            nothing.
         rate: Requests a second that one host holds, 95 %.
         hosts: For the load, likely; `fewest` and `most` by the ends of `rate`.
         fewest: See `hosts`.
@@ -52,6 +54,7 @@ class Capacity:
     instances: int
     gpus: int
     trial: int | None
+    beyond: str
     rate: Interval
     hosts: int
     fewest: int
@@ -92,6 +95,8 @@ class _Foresight:
         told = [each for trial in study.trials if (each := self._known(trial))]
         if not any(level.executions for each in told for level in each.levels):
             raise JobError(f"{model}: its server did not say what executions took, so that nothing can be foreseen")
+        worked = [trial for trial in study.trials if self._known(trial)]
+        self._launched = [self._schedulings.of(trial.parameters)[0] for trial in worked]
         self._unit = study.trials[0].curve[0].batch_size
         gpus = [point.gpu for trial in study.trials for point in trial.curve if point.gpu]
         self._gpus = max((len(usage.gpus) for usage in gpus), default=0)
@@ -134,12 +139,21 @@ class _Foresight:
             instances=scheduling.instances,
             gpus=self._gpus,
             trial=trial.number if trial else None,
+            beyond="" if trial else self._beyond(scheduling),
             rate=holds,
             hosts=hosts,
             fewest=fewest,
             most=most,
             latency_ms=Interval(value=value, low=value / wide, high=value * wide),
         )
+
+    def _beyond(self, scheduling: Scheduling) -> str:
+        told = []
+        if scheduling.instances > (most := max(each.instances for each in self._launched)):
+            told.append(f"{scheduling.instances} instances where at most {most} had been launched")
+        if scheduling.max_batch_size > (most := max(each.max_batch_size for each in self._launched)):
+            told.append(f"batches of {scheduling.max_batch_size} where at most {most} had been launched")
+        return ", ".join(told)
 
     def _known(self, trial: TrialResult) -> Known | None:
         return known(trial, self._percentile, self._schedulings.of(self._space.settle(trial.parameters))[1])
