@@ -15,7 +15,7 @@ from tuner.commands.export import export
 from tuner.commands.export_target import Target
 from tuner.errors import ConfigError, JobError, SLOError
 from tuner.models.config import ModelConfig
-from tuner.report.files import write_results
+from tuner.report.files import without_provenance, write_results
 from tuner.run_folder import RunFolder
 from tuner.search.study import Study
 
@@ -172,6 +172,19 @@ def test_in_place_refuses_what_is_no_longer_what_was_tuned(
     with pytest.raises(ConfigError, match=rf"config.pbtxt: {how} since the study; nothing was written: put back"):
         export(run, (), (), Target(in_place=True))
     assert sorted(path.parent.iterdir()) == files
+
+
+def test_in_place_takes_back_what_was_exported_in_place(run: Path, repository: Path) -> None:
+    path = repository / "mlp/config.pbtxt"
+    tuned = path.read_text()
+    export(run, (), (), Target(in_place=True))
+    exported = path.read_text()
+    assert exported != tuned
+    export(run, (), ("p99=5ms",), Target(in_place=True))
+    assert without_provenance(path.read_text()) == without_provenance(tuned)
+    path.write_text(exported + "# a comment more\n")
+    with pytest.raises(ConfigError, match="config.pbtxt: has changed since the study"):
+        export(run, (), ("p99=5ms",), Target(in_place=True))
 
 
 def test_of_several_models_in_place_all_or_none(run: Path, study: Study, repository: Path) -> None:

@@ -62,6 +62,19 @@ class _Export:
         return hashlib.sha256(tuned.encode()).hexdigest() if tuned else None
 
 
+@dataclass(frozen=True)
+class _Deployed:
+    """The repository's own config.pbtxt before an export.
+
+    Attributes:
+        sha256: Of the file; None: there is none.
+        is_same: Whether it says what is to be exported.
+    """
+
+    sha256: str | None
+    is_same: bool
+
+
 def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target: Target) -> None:
     """Export the best config of each model.
 
@@ -81,15 +94,15 @@ def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target:
     if not target.for_many and len(chosen) > 1:
         raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(chosen)}")
     exports = [_best(run, name, slo) for name in chosen]
-    changes = set[str]()
+    deployed: dict[str, _Deployed] = {}
     if target.in_place:
         # Of several models, all or none.
-        changes = {each.model for each in exports if not _is_in_place(each)}
+        deployed = {each.model: _deployed(each) for each in exports}
     elif target.folder is not None:
         for each in exports:
             _check_folder(each, target.folder)
     for each in exports:
-        done = _in_place(each, change=each.model in changes) if target.in_place else _write(each, target)
+        done = _in_place(each, deployed[each.model]) if target.in_place else _write(each, target)
         # Said when it is done: an error is one line.
         for line in (f"{each.model}: {each.words}", done):
             if line:
@@ -106,33 +119,36 @@ def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
     return _Export(study, config_with_provenance(study, found.best, found.gain, found.slo), picked_in_words(found))
 
 
-def _is_in_place(each: _Export) -> bool:
-    """Whether the repository's own file says the same already; who exported it and why does not count.
+def _deployed(each: _Export) -> _Deployed:
+    """What the repository has now, if it may be replaced: what was tuned, or what was exported from the same study.
 
     Raises:
-        ConfigError: it says something else than when it was tuned.
+        ConfigError: it is something else.
     """
     path = each.folder.path / CONFIG
     found = sha256_of(path)
     # It need not be a config any more, so nobody parses it.
     text = path.read_bytes().decode(errors="replace") if found is not None else ""
-    if found is not None and without_provenance(text) == without_provenance(each.text):
-        return True
-    if found != each.expected_sha256():
+    config = without_provenance(text)
+    # Who exported it and why does not count.
+    if found is not None and config == without_provenance(each.text):
+        return _Deployed(found, is_same=True)
+    exported = config != text and config in {without_provenance(t.deployable_config) for t in each.study.trials}
+    if found != each.expected_sha256() and not exported:
         how = "is gone" if found is None else "has changed" if each.study.identity.config else "has come into being"
         raise ConfigError(
             f"{path}: {how} since the study; nothing was written: put back the one that was tuned, "
             "export --to a file, or tune anew"
         )
-    return False
+    return _Deployed(found, is_same=False)
 
 
-def _in_place(each: _Export, *, change: bool) -> str:
+def _in_place(each: _Export, deployed: _Deployed) -> str:
     """Replace the repository's own file, if it is to change. Returns what was done."""
     path = each.folder.path / CONFIG
-    if not change:
+    if deployed.is_same:
         return f"{path}: says the same already; nothing was changed"
-    backup = replace_config(path, each.text, expected_sha256=each.expected_sha256())
+    backup = replace_config(path, each.text, expected_sha256=deployed.sha256)
     return f"{path}: replaced" + (f"; the one before is {backup.name}" if backup else "")
 
 
