@@ -31,10 +31,11 @@ from typing import Any
 import yaml
 
 from tuner.models.config import ModelConfig
+from tuner.quantities import parse_duration
 
 _EXAMPLE = Path(__file__).parent.parent / "examples/model_repository"
 _TRITONTUNE = str(Path(sys.executable).with_name("tritontune"))
-_TURNS = 4
+_TURNS, _LOADS, _LOAD_S = 2, (2, 32, 64, 128), 5
 _SLOWER = """\
     def execute(self, requests):
         began = time.perf_counter()
@@ -51,6 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["twice", "slower", "noise", "killed"])
     parser.add_argument("--budget", default="60s")
+    parser.add_argument("--p99", default="100ms", metavar="LIMIT", help="the SLO; near it, nothing is shown to hold it")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
@@ -58,26 +60,26 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         if options.what == "twice":
-            good = _twice(place, options.budget)
+            good = _twice(place, options)
         elif options.what == "slower":
-            good = _slower(place, options.budget)
+            good = _slower(place, options)
         elif options.what == "killed":
-            good = _killed(place, options.budget, options.kills, options.seed)
+            good = _killed(place, options)
         else:
-            results = [_noise(place / str(run), options.budget, options.seed + run) for run in range(options.runs)]
+            results = [_noise(place / str(run), options, options.seed + run) for run in range(options.runs)]
             good = all(results)
     print("as it must be" if good else "NOT as it must be")
     return 0 if good else 1
 
 
-def _twice(folder: Path, budget: str) -> bool:
-    jobs = _prepare(folder, budget)
+def _twice(folder: Path, options: argparse.Namespace) -> bool:
+    jobs = _prepare(folder, options, options.seed)
     codes = [_night(jobs)[0] for _ in range(2)]
     return codes == [10, 0]
 
 
-def _slower(folder: Path, budget: str) -> bool:
-    jobs = _prepare(folder, budget)
+def _slower(folder: Path, options: argparse.Namespace) -> bool:
+    jobs = _prepare(folder, options, options.seed)
     _night(jobs)
     before = _config(folder).read_text()
     model = folder / "model_repository/mlp/1/model.py"
@@ -91,8 +93,8 @@ def _slower(folder: Path, budget: str) -> bool:
     return code == 20 and bool(report["jobs"][0]["regression"])
 
 
-def _noise(folder: Path, budget: str, seed: int) -> bool:
-    jobs = _prepare(folder, budget, seed)
+def _noise(folder: Path, options: argparse.Namespace, seed: int) -> bool:
+    jobs = _prepare(folder, options, seed)
     good = True
     for number in range(2):
         before = _config(folder).read_text()
@@ -102,16 +104,16 @@ def _noise(folder: Path, budget: str, seed: int) -> bool:
         if before == after:
             print(f"seed {seed}, night {number}: nothing was replaced")
             continue
-        ratio = _again(folder, before, after)
+        ratio = _again(folder, before, after, parse_duration(options.p99) * 1e3)
         good = good and ratio > 1
         print(f"seed {seed}, night {number}: what was put in place measures {ratio:.2f} x what was there")
     return good
 
 
-def _killed(folder: Path, budget: str, kills: int, seed: int) -> bool:
-    jobs, dice = _prepare(folder, budget), random.Random(seed)  # noqa: S311 (no secret)
+def _killed(folder: Path, options: argparse.Namespace) -> bool:
+    jobs, dice = _prepare(folder, options, options.seed), random.Random(options.seed)  # noqa: S311 (no secret)
     known = {_config(folder).read_text()}
-    for kill in range(kills):
+    for kill in range(options.kills):
         process = subprocess.Popen(
             [_TRITONTUNE, "nightly", str(jobs)], stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -132,13 +134,13 @@ def _killed(folder: Path, budget: str, kills: int, seed: int) -> bool:
     return code in {0, 10} and not left
 
 
-def _prepare(folder: Path, budget: str, seed: int = 0) -> Path:
+def _prepare(folder: Path, options: argparse.Namespace, seed: int) -> Path:
     shutil.copytree(_EXAMPLE, folder / "model_repository")
     job = {
         "repository": str(folder / "model_repository"),
         "model": "mlp",
-        "slo": {"p99": "100ms"},
-        "budget": budget,
+        "slo": {"p99": options.p99},
+        "budget": options.budget,
         "action": "apply",
         "seed": seed,
     }
@@ -159,23 +161,24 @@ def _night(jobs: Path) -> tuple[int, dict[str, Any]]:
     return done.returncode, report
 
 
-def _again(folder: Path, before: str, after: str) -> float:
+def _again(folder: Path, before: str, after: str, limit_ms: float) -> float:
     """Throughput of one config over that of another, each at its own best load within the SLO, 20 s each, in turns."""
     rates: dict[str, list[float]] = {before: [], after: []}
     for turn in range(_TURNS):
         for text in (before, after) if turn % 2 else (after, before):
-            rates[text].append(_best_rate(folder, text))
+            rates[text].append(_best_rate(folder, text, limit_ms))
     return fmean(rates[after]) / fmean(rates[before])
 
 
-def _best_rate(folder: Path, text: str) -> float:
+def _best_rate(folder: Path, text: str, limit_ms: float) -> float:
     place = folder / "again"
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(folder / "model_repository", place, ignore=shutil.ignore_patterns("*.bak-*"))
     (place / "mlp/config.pbtxt").write_text(text)
-    command = [_TRITONTUNE, "measure", str(place), "--concurrency", "2,32,64,128", "--time", "5s", "--json"]
+    loads = ",".join(map(str, _LOADS))
+    command = [_TRITONTUNE, "measure", str(place), "--concurrency", loads, "--time", f"{_LOAD_S}s", "--json"]
     points = json.loads(subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout)["points"]
-    held = [each["throughput"]["value"] for each in points if each["latency_ms"]["p99"]["value"] <= 100]
+    held = [each["throughput"]["value"] for each in points if each["latency_ms"]["p99"]["value"] <= limit_ms]
     return max(held, default=0.0)
 
 
