@@ -8,8 +8,10 @@ from support.windows import exponential, window
 
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.evidence import Evidence
+from tuner.measure.rates import throughput
 from tuner.measure.rivals import Rivals
 from tuner.measure.rules import LevelRules
+from tuner.measure.window import Window
 from tuner.slo import SLO
 
 CLOSED = Concurrency(1)
@@ -26,6 +28,16 @@ def test_what_is_known_precisely_suffices() -> None:
 def test_it_must_be_so_at_several_looks_in_a_row() -> None:
     evidence = Evidence(CLOSED, replace(RULES, narrow_looks=2))
     assert [evidence.suffices(seen) for seen in (STEADY, WIDE, STEADY, STEADY)] == [False, False, False, True]
+
+
+def test_what_is_narrow_so_soon_must_be_narrower() -> None:
+    half = throughput(STEADY).relative_half_width
+    asked = replace(RULES, throughput_precision=1.1 * half)
+    assert Evidence(CLOSED, asked).suffices(STEADY)
+    short = Window(STEADY.start_ns, STEADY.done_ns[:100], STEADY.latency_ms[:100])
+    half = throughput(short).relative_half_width
+    assert not Evidence(CLOSED, replace(RULES, throughput_precision=1.05 * half)).suffices(short)
+    assert Evidence(CLOSED, replace(RULES, throughput_precision=1.5 * half)).suffices(short)
 
 
 def test_the_throughput_of_an_open_loop_is_known_before() -> None:

@@ -16,6 +16,13 @@ def test_nothing_is_not_known_to_any_share_of_it() -> None:
     assert Interval(value=0, low=0, high=1).relative_half_width == float("inf")
 
 
+def test_what_may_be_a_thousand_times_as_long_has_a_logarithm_all_the_same() -> None:
+    assert Interval(value=10, low=9, high=11).log_half_width == pytest.approx(0.1)
+    assert Interval(value=10, low=0, high=20).log_half_width == pytest.approx(1)
+    assert 6 < Interval(value=10, low=0, high=10_000).log_half_width < 8
+    assert Interval(value=0, low=0, high=1).log_half_width == float("inf")
+
+
 def test_a_record_stays_what_it_is() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Interval(value=1, low=0, high=2).value = 3  # type: ignore[misc]  # that is the point

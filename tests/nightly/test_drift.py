@@ -5,6 +5,7 @@ import random
 import pytest
 from support.nights import measured, past
 
+from tuner.measure.record import Interval
 from tuner.nightly.drift import NO_HISTORY, judge_drift, normal_nights
 from tuner.nightly.measured import config_fingerprint
 
@@ -13,6 +14,14 @@ def test_the_first_night_has_nothing_to_compare_with() -> None:
     assert judge_drift(measured(), [], files="abc", min_regression=0.1) == NO_HISTORY
     other_load = past(100.0, concurrency=64)
     assert judge_drift(measured(50.0), other_load, files="abc", min_regression=0.1) == NO_HISTORY
+
+
+def test_a_night_that_knows_next_to_nothing_is_no_regression() -> None:
+    vague = measured().model_copy(update={"p99_ms": Interval(value=10, low=0, high=1e9)})
+    drift = judge_drift(vague, past(100.0), files="abc", min_regression=0.1)
+    assert not drift.regression
+    assert drift.p99 is not None
+    assert drift.p99.high > 1e5
 
 
 @pytest.mark.parametrize("nights", [1, 2, 3, 10])

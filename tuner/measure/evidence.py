@@ -9,6 +9,11 @@ from tuner.measure.rates import throughput
 from tuner.measure.rules import LevelRules
 from tuner.measure.window import Window
 
+# A machine that is not alone wanders for tenths of a second; in a window of a few of those it may seem to stand still.
+# So much narrower must an interval be that is from a shorter window: a power of its length, calibrated by
+# benchmarks/precision.py.
+_LONG_S, _SOONER = 3.0, 0.12
+
 
 class Evidence:
     """What the looks at one level have said so far.
@@ -41,9 +46,12 @@ class Evidence:
         undecided = verdict is Verdict.OPEN and any(
             latency_ms[name].low <= limit_ms <= latency_ms[name].high for name, limit_ms in rules.slo.limits
         )
-        precise = latency_ms[rules.percentile].relative_half_width <= rules.latency_precision and (
+        # The less was seen, the likelier it is narrow by chance.
+        share = min(1.0, window.length_s / _LONG_S) ** _SOONER
+        precise = latency_ms[rules.percentile].relative_half_width <= share * rules.latency_precision and (
             # The throughput of an open loop is known before.
-            not isinstance(self._load, Concurrency) or requests_per_s.relative_half_width <= rules.throughput_precision
+            not isinstance(self._load, Concurrency)
+            or requests_per_s.relative_half_width <= share * rules.throughput_precision
         )
         self._narrow = self._narrow + 1 if precise and not undecided else 0
         return self._narrow >= rules.narrow_looks

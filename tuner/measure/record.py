@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -22,6 +24,15 @@ class Interval(Record):
     def relative_half_width(self) -> float:
         """Half of the interval's width over its value; infinite for a value of 0."""
         return (self.high - self.low) / 2 / self.value if self.value > 0 else float("inf")
+
+    @property
+    def log_half_width(self) -> float:
+        """Half of the width of the interval of the logarithm: the relative one where that is small.
+
+        A latency that may be a thousand times as long has a logarithm that is known to within 8, not to within 1,000.
+        """
+        share = self.relative_half_width
+        return share if share <= 1 else 1 + math.log(share)
 
     def times(self, factor: float) -> Interval:
         """The same in another unit."""

@@ -136,13 +136,13 @@ def _against(now: Interval, then: Sequence[Interval], typical: float) -> Interva
     freedom = count - 1 + _PRIOR_NIGHTS
     square = (sum((log - mean) ** 2 for log in logs) + _PRIOR_NIGHTS * typical**2) / freedom
     nights = float(stats.t.ppf(0.975, freedom)) * math.sqrt(square * (1 + 1 / count))
-    own = math.hypot(now.relative_half_width, fmean(each.relative_half_width for each in then) / math.sqrt(count))
+    own = math.hypot(now.log_half_width, fmean(each.log_half_width for each in then) / math.sqrt(count))
     half, log = math.hypot(nights, own), math.log(max(now.value, 1e-12)) - mean
     return Interval(value=math.exp(log), low=math.exp(log - half), high=math.exp(log + half))
 
 
 def _inverse(ratio: Interval) -> Interval:
-    return Interval(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low)
+    return Interval(value=1 / ratio.value, low=1 / ratio.high, high=1 / ratio.low if ratio.low else math.inf)
 
 
 def _is_less(ratio: Interval, share: float) -> bool:

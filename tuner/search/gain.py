@@ -7,20 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-from tuner.measure.blocks import TAIL, student
+from tuner.measure.blocks import TAIL
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint
+from tuner.search.launches import reach
 from tuner.search.verification import Verification
 
 Pair = tuple[Interval, Interval]
 """Two throughputs of the same round."""
 Pick = Callable[[OperatingPoint], Interval]
 """A number of a point."""
-
-# How far apart launches of the same are where a machine is far from alone (the standard deviation of a logarithm), and
-# so many launches that is worth: few launches by themselves allow for hundreds of times the throughput.
-_APART, _WORTH = 0.3, 2
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def paired_ratio(pairs: Sequence[Pair], tail: float = TAIL) -> Interval:
     """
     logs = [math.log(above.value / below.value) for above, below in pairs]
     within = fmean(_spread(*pair) for pair in pairs) / math.sqrt(len(pairs))
-    between = _reach(variance(logs), len(pairs) - 1, tail) / math.sqrt(len(pairs))
+    between = reach(variance(logs), len(pairs) - 1, tail) / math.sqrt(len(pairs))
     return _about(fmean(logs), max(within, between))
 
 
@@ -111,20 +108,7 @@ def launch_spread(verified: Sequence[Verification], pick: Pick) -> float:
             freedom += len(logs) - 1
     if not freedom:
         return 0.0
-    return _reach(squares / freedom, freedom, TAIL)
-
-
-def _reach(square: float, freedom: int, tail: float) -> float:
-    """How far a value may be from its mean: Student's t, by what was seen, or with what is known before, if less.
-
-    The narrower of both still holds the truth in 94 to 95 % of cases where launches are no farther apart than is known
-    before, and in 91 % where they are nearly twice as far.
-    """
-    with_before = (freedom * square + _WORTH * _APART**2) / (freedom + _WORTH)
-    return min(
-        student(freedom + 1, tail) * math.sqrt(square),
-        student(freedom + _WORTH + 1, tail) * math.sqrt(with_before),
-    )
+    return reach(squares / freedom, freedom)
 
 
 def _known_to(share: float, interval: Interval) -> Interval:
@@ -135,7 +119,7 @@ def _known_to(share: float, interval: Interval) -> Interval:
 
 
 def _spread(above: Interval, below: Interval) -> float:
-    return math.hypot(above.relative_half_width, below.relative_half_width)
+    return math.hypot(above.log_half_width, below.log_half_width)
 
 
 def _about(log: float, half: float) -> Interval:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean, stdev
+from statistics import fmean, variance
 
 from tuner.load.loads import Load
-from tuner.measure.blocks import student
 from tuner.measure.client_view import ClientView
 from tuner.measure.doubts import doubts_together
 from tuner.measure.gpu_view import usage_together
@@ -23,6 +22,7 @@ from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.record import Interval, Record
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import resources_together
+from tuner.search.launches import reach
 from tuner.slo import PERCENTILES
 
 
@@ -111,10 +111,9 @@ def _mean(intervals: Sequence[Interval]) -> Interval:
     value = fmean(values)
     if min(values) <= 0:
         return Interval(value=value, low=0.0, high=max(interval.high for interval in intervals))
-    half = fmean(interval.relative_half_width for interval in intervals) / math.sqrt(count)
+    half = fmean(interval.log_half_width for interval in intervals) / math.sqrt(count)
     if count > 1:
-        spread = stdev(math.log(each) for each in values)
-        half = max(half, student(count) * spread / math.sqrt(count))
+        half = max(half, reach(variance(map(math.log, values)), count - 1) / math.sqrt(count))
     return Interval(value=value, low=value * math.exp(-half), high=value * math.exp(half))
 
 
