@@ -25,7 +25,7 @@ from tuner.measure.window import ends_by_itself, steady_window
 _LOOK_GROWTH = 1.4
 # Whoever looks often and ends when an interval is narrow picks those that are narrow by chance. So much wider, 95 % of
 # them hold the truth of simulated servers, those that wander included; see benchmarks/precision.py.
-_LOOKS_WIDEN = 1.06
+_LOOKS_WIDEN = 1.04
 # The server's health is looked at no less often.
 _PULSE_S = 0.5
 _SHORTEST_PAUSE_S = 0.001
