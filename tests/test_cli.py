@@ -36,3 +36,10 @@ def test_options_of_containers_have_a_heading(command: str) -> None:
     assert "--slo" in first
     assert "--docker-arg" not in first
     assert all(option in containers for option in ("--image", "--shm-size", "--mount", "--docker-arg"))
+
+
+@pytest.mark.parametrize("command", [["report", ".", "--out", ""], ["export", ".", "--to", ""], ["report", ""]])
+def test_an_empty_path_is_not_the_current_folder(command: list[str]) -> None:
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 2
+    assert "is empty; name a path, or leave it out" in result.output

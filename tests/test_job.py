@@ -70,6 +70,7 @@ def test_a_job_file_and_what_wins_over_it(tmp_path: Path) -> None:
         ("repository: repo\nbudget: 10x\n", "job.yaml: budget: '10x' is no duration"),
         ("repository: [repo\n", r"job.yaml:2:1: expected"),
         ("- a\n", "job.yaml: a job file is a mapping"),
+        ("repository: repo\nbudget: 1m\nbudget: 2m\n", "job.yaml:3:1: budget is there twice"),
         ("model: mlp\n", "job.yaml: there is neither a model repository to tune"),
     ],
 )

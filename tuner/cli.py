@@ -27,6 +27,16 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class _Path(click.Path):
+    """A path; an empty one is none, and not the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("is empty; name a path, or leave it out", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_PATH = _Path(path_type=Path)
 _OF_CONTAINERS = "Options of containers, for --server docker"
 _FOR_CONTAINERS = {"image", "shm_size", "memory", "mount", "network", "user", "docker_arg"}
 
@@ -165,8 +175,8 @@ _remote_options = _with(
     "--metrics-url", metavar="URL", help="Metrics of the Triton at --url.  [default: http://HOST:8002/metrics]"
 )
 @_load_options
-@click.option("--job", metavar="FILE.yaml", type=click.Path(path_type=Path), help="Job file; options win over it.")
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Where the results go.")
+@click.option("--job", metavar="FILE.yaml", type=_PATH, help="Job file; options win over it.")
+@click.option("--out", metavar="DIR", type=_PATH, help="Where the results go.")
 @click.option("--resume", is_flag=True, help="Go on with what --out holds; what it was asked for is known there.")
 def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> None:
     """Tune the models of MODEL_REPO, or of the Triton at --url, and leave the best config.pbtxt in --out."""
@@ -198,7 +208,7 @@ def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> 
 @_remote_options
 @_server_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
-@click.option("--csv", metavar="FILE", type=click.Path(path_type=Path), help="Write a row a load to a file, too.")
+@click.option("--csv", metavar="FILE", type=_PATH, help="Write a row a load to a file, too.")
 def measure(*, as_json: bool, csv: Path | None, **options: Any) -> None:
     """Measure a model as it is, of a MODEL_REPO or on a server that runs."""
     from tuner.commands.measure import measure as command  # noqa: PLC0415 (keeps --help and errors quick)
@@ -207,10 +217,8 @@ def measure(*, as_json: bool, csv: Path | None, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--out", metavar="FILE", type=click.Path(path_type=Path), help="Where to.  [default: report.html in RUN_DIR]"
-)
+@click.argument("run_dir", metavar="RUN_DIR", type=_PATH)
+@click.option("--out", metavar="FILE", type=_PATH, help="Where to.  [default: report.html in RUN_DIR]")
 def report(run_dir: Path, out: Path | None) -> None:
     """Write the report of RUN_DIR anew, from what it has stored; a run may be at work in it."""
     from tuner.commands.report import report as command  # noqa: PLC0415 (keeps --help and errors quick)
@@ -219,13 +227,13 @@ def report(run_dir: Path, out: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="RUN_DIR", type=_PATH)
 @click.option("--model", metavar="NAME", multiple=True, help="Model to export; repeatable.  [default: every one]")
 @click.option("--slo", metavar="P=TIME", multiple=True, help="Pick the best for another limit, from what was measured.")
 @click.option(
     "--to",
     metavar="DIR|FILE",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="A folder for the whole model, or a file: .pbtxt, .json, .yaml.",
 )
 @click.option("--in-place", is_flag=True, help="Replace the repository's own config.pbtxt; a backup is kept.")
@@ -249,7 +257,7 @@ def export(
 
 
 @cli.command()
-@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="RUN_DIR", type=_PATH)
 @click.option("--model", metavar="NAME", help="Of which model.  [default: the only one]")
 @click.option("--rate", metavar="R", required=True, help="Requests a second that are to be held.")
 @click.option("--slo", metavar="P=TIME", multiple=True, help="The limit, as p99=20ms.  [default: the study's]")
@@ -262,7 +270,7 @@ def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], 
 
 
 @cli.command()
-@click.argument("jobs", metavar="JOBS.yaml", required=False, type=click.Path(path_type=Path))
+@click.argument("jobs", metavar="JOBS.yaml", required=False, type=_PATH)
 @click.option("--check", is_flag=True, help="Only say what the night would do, or what is wrong with the file.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of job files, for editors, and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print the night's report as JSON on stdout.")

@@ -137,12 +137,25 @@ def read_yaml(path: Path) -> Any:
         JobError: the file cannot be read, or is no YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _Unambiguous)  # noqa: S506 (it is the safe loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise JobError(f"{path}: cannot be read: {reason}") from None
     except yaml.YAMLError as error:
         raise JobError(f"{path}{yaml_fault(error)}") from None
+
+
+class _Unambiguous(yaml.SafeLoader):
+    """Takes a key that is there twice for the mistake that it is."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (as PyYAML has it)
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in keys and key.value != "<<":
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                keys.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def yaml_fault(error: yaml.YAMLError) -> str:

@@ -130,6 +130,10 @@ class Options(BaseModel):
         Raises:
             JobError: one line that names the option and what would be right.
         """
+        for name, value in options.items():
+            # An empty path would be the current folder.
+            if isinstance(value, str) and not value.strip() and name in cls.model_fields:
+                raise JobError(f"{_where(name, source)}: is empty; give a value, or leave it out")
         try:
             return cls.model_validate(options)
         except ValidationError as error:
@@ -140,7 +144,7 @@ class Options(BaseModel):
         """The first fault, in the words of whoever wrote it."""
         fault = most_telling(error)
         option = str(fault["loc"][0]) if fault["loc"] else ""
-        where = f"{source}: {option}" if source else "--" + option.replace("_", "-")
+        where = _where(option, source)
         if fault["type"] == "extra_forbidden":
             return f"{where} is no option{cls._hint(option)}"
         if fault["type"] == "missing":
@@ -339,6 +343,10 @@ def most_telling(error: ValidationError) -> ErrorDetails:
     """The one fault to name: a name that is not known comes before what is then missing."""
     faults = error.errors(include_url=False)
     return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+
+
+def _where(option: str, source: str) -> str:
+    return f"{source}: {option}" if source else "--" + option.replace("_", "-")
 
 
 def _words_in(fault: ErrorDetails) -> list[str]:

@@ -210,3 +210,9 @@ def test_of_several_models_in_place_all_or_none(run: Path, study: Study, reposit
 def test_what_nothing_holds(run: Path) -> None:
     with pytest.raises(SLOError, match=r"^no measured candidate of mlp holds p99 <= 1 ms$"):
         export(run, (), ("p99=1ms",), Target())
+
+
+def test_a_file_that_is_no_study_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_text("junk\n")
+    with pytest.raises(JobError, match=r"study.db: cannot be read as the study of a run: file is not a database$"):
+        export(tmp_path, (), (), Target())

@@ -92,7 +92,7 @@ def test_tables_of_another_version_are_left_alone(tmp_path: Path) -> None:
         ("mysql://user:s3cret@host/db", "mysql databases are not known"),
         (
             "postgresql://me:s3cret@127.0.0.1:1/db",
-            "history: postgresql.psycopg://me:\\*\\*\\*@127.0.0.1:1/db: .*refused",
+            "history: postgresql://me:\\*\\*\\*@127.0.0.1:1/db: .*refused",
         ),
         ("://", "is no URL of a database"),
     ],

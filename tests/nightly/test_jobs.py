@@ -97,6 +97,11 @@ def test_without_models_every_one_of_the_repository_is_looked_after(repository: 
         ({}, {"prometheus": "/nowhere/x.prom"}, "prometheus: /nowhere is no folder that can be written to"),
         ({"space": "defualt"}, {}, "did you mean 'default'?"),
         ({"out": "x"}, {}, "jobs[0]: out is no option"),
+        ({"server": "process", "image": "x:1"}, {}, "jobs[0]: --image is for Docker; leave it out"),
+        ({"triton_path": "/nowhere"}, {}, "jobs[0]: --triton-path /nowhere: neither a program nor a folder"),
+        ({}, {"work": ""}, "jobs.yaml: work: is empty; give a value, or leave it out"),
+        ({}, {"work": "/dev/null"}, "jobs.yaml: work: /dev/null is no folder"),
+        ({}, {"notify": [{"file": ""}]}, "notify[0]: file: is empty"),
         ({"input_data": "nowhere.json"}, {}, "is neither random nor zero"),
     ],
 )

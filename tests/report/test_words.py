@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import interval, point
+from support.builders import interval, point, trial
 
 from tuner.load.loads import Ramp, RequestRate
-from tuner.report.words import gain_in_words, latency, loads_in_words, point_in_words, rate, what_is_asked
+from tuner.report.words import gain_in_words, latency, loads_in_words, point_in_words, rate, what_is_asked, when_missed
 from tuner.slo import SLO
 
 
@@ -50,3 +50,9 @@ def test_a_column_of_loads() -> None:
         "load",
         ["concurrency 1000", "1500 requests/s", "1 to 20 requests/s"],
     )
+
+
+def test_a_config_as_it_is_may_hold_a_limit_once_and_miss_it_again() -> None:
+    baseline = trial(0, point(8, 300, 20))
+    assert when_missed(baseline, SLO({"p99": 25.0})) == "when it was measured again"
+    assert when_missed(baseline, SLO({"p99": 15.0})) == "at every load that was measured"

@@ -49,6 +49,13 @@ def test_the_fewest_hosts_come_first_and_of_these_the_fewest_instances(study: St
     assert {each.trial for each in found} >= {0, 1, 2, None}
 
 
+@pytest.mark.parametrize("limit_ms", [12.0, 20.0, 30.0, 60.0])
+def test_with_so_many_hosts_the_limit_is_held(study: Study, limit_ms: float) -> None:
+    found = capacities(study, 3_000.0, SLO({"p99": limit_ms}))
+    assert all(each.latency_ms.value <= limit_ms or each.hosts >= 2 * each.fewest for each in found)
+    assert any(each.latency_ms.value <= limit_ms for each in found)
+
+
 def test_a_limit_that_no_request_can_hold(study: Study) -> None:
     assert capacities(study, 10.0, SLO({"p99": 1.0})) == ()
 

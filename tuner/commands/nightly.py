@@ -41,7 +41,12 @@ def check(path: Path, *, as_json: bool) -> None:
                 raise JobError(f"{where}: {error}") from None
         elif each.file and not each.file.parent.is_dir():
             raise JobError(f"{where}: file: there is no folder {each.file.parent}")
-    place = History.checked(file.history_url)
+        elif each.file and each.file.is_dir():
+            raise JobError(f"{where}: file: {each.file} is a folder; name a file in it")
+    try:
+        place = History.checked(file.history_url)
+    except JobError as error:
+        raise JobError(f"{path}: {error}") from None
     if as_json:
         told = [{"repository": str(task.repository.path), "model": task.model.name} for task in tasks]
         click.echo(json.dumps({"schema": 1, "ok": True, "jobs": told}))

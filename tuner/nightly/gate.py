@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tuner.measure.limit_test import Verdict
 from tuner.measure.record import Record
 from tuner.nightly.comparison import LEAST_PAIRS, Comparison
+from tuner.quantities import format_ms, format_number
 
 
 class Decision(Record):
@@ -48,7 +49,15 @@ def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
     elif gain.low <= 1 + min_gain:
         yield f"the gain is not surely above {min_gain:.1%}: {words}"
     elif comparison.verdict is not Verdict.HOLDS:
-        yield f"no test shows that the candidate holds {comparison.slo}: it is near, or requests were few; {words}"
+        near = "it is near, or requests were few, or launches differ"
+        yield f"no test shows that the candidate holds {comparison.slo}: {near} ({_latencies(comparison)}); {words}"
+
+
+def _latencies(comparison: Comparison) -> str:
+    """What was measured of the first limit: `p99 of 61 to 118 ms at concurrency 64`."""
+    percentile = comparison.slo.percentile
+    told = [point.latency_ms[percentile].value for point in comparison.candidate_rounds]
+    return f"{percentile} of {format_number(min(told))} to {format_ms(max(told))} at {comparison.load}"
 
 
 def _in_words(comparison: Comparison) -> str:

@@ -138,7 +138,9 @@ class History:
             JobError: it cannot be reached, or is of another version: one line.
         """
         url, connect = _url(place, make=make)
-        shown = url.render_as_string(hide_password=True) if url.get_backend_name() != "sqlite" else place
+        shown = (
+            place if url.get_backend_name() == "sqlite" else sql.make_url(place).render_as_string(hide_password=True)
+        )
         engine = sql.create_engine(url, connect_args=connect, poolclass=NullPool)
         history = cls(engine, shown)
         try:

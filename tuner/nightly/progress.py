@@ -50,6 +50,9 @@ class NightProgress(Progress):
     def model_ended(self, outcome: ModelOutcome) -> None:
         """See `Progress`."""
         found = outcome.recommendation
-        best = f"trial {found.best.trial.number}" if found.best else "none holds the SLO"
-        gain = f", {gain_in_words(found.gain)}" if found.gain else ""
-        self._say(f"{outcome.model}: {outcome.ended}; best: {best}{gain}")
+        best = "none holds the SLO"
+        if found.best == found.baseline and found.best:
+            best = "the config as it is"
+        elif found.best:
+            best = f"trial {found.best.trial.number}" + (f", {gain_in_words(found.gain)}" if found.gain else "")
+        self._say(f"{outcome.model}: {outcome.ended}; best: {best}")

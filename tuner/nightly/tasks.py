@@ -15,6 +15,8 @@ from tuner.models.tunable import why_not_tunable
 from tuner.nightly.jobs import JobsFile, NightlyJob
 from tuner.options import MADE_UP
 from tuner.quantities import format_duration
+from tuner.servers.contradictions import refuse_contradictions
+from tuner.servers.installation import binary_of
 from tuner.space.spec import load_space
 from tuner.tuning import chosen_models
 
@@ -75,6 +77,8 @@ def tasks_of(file: JobsFile, source: Path, note: Callable[[str], None]) -> tuple
             taken = any(task.folder == other.folder for other in tasks)
             tasks.append(replace(task, folder=f"{number}-{task.folder}") if taken else task)
     _check_window(file, tasks, source)
+    if file.work.exists() and not file.work.is_dir():
+        raise JobError(f"{source}: work: {file.work} is no folder")
     for task in tasks:
         if file.work.resolve().is_relative_to(task.repository.path.resolve()):
             raise JobError(f"{source}: work: {file.work} lies in the model repository {task.repository.path}")
@@ -86,6 +90,9 @@ def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], No
     try:
         repository = ModelRepository.open(job.repository or Path())
         models = chosen_models(repository, job.model, note)
+        refuse_contradictions(job)
+        if job.triton_path is not None:
+            binary_of(job.triton_path)
         load_space(job.space)
         if job.input_data not in MADE_UP:
             check_input_data(Path(job.input_data))

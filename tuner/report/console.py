@@ -32,6 +32,7 @@ from tuner.report.words import (
     rate,
     what_is_asked,
     what_is_missed,
+    when_missed,
 )
 from tuner.search.effects import field_effects
 from tuner.search.front import TrialPoint, excess_memory
@@ -174,7 +175,8 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
                 f"          not recommended: it failed at another load ({failure.cause.value})", highlight=False
             )
     else:
-        console.print(f"baseline: {what_is_missed(slo)} at every load that was measured", highlight=False)
+        when = when_missed(outcome.study.trials[0], slo)
+        console.print(f"baseline: {what_is_missed(slo)} {when}", highlight=False, soft_wrap=True)
     if not found.best:
         console.print(f"[red]no candidate {what_is_asked(slo)}[/]", highlight=False)
         return

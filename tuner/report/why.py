@@ -89,7 +89,7 @@ def _effect(effect: FieldEffect, percentile: Percentile) -> str:
     if effect.point is None or effect.throughput is None:
         if effect.trial.failure and effect.trial.number:
             return f"without it: {effect.trial.failure.cause.value}: {effect.trial.failure.message} {trial}"
-        return f"without it the SLO is broken at every load {trial}"
+        return f"without it the SLO is broken {trial}"
     if _is_noise(effect.throughput):
         noise = f"no effect on throughput that can be told from noise {_range(effect.throughput)}"
         return noise + _on_latency(effect, percentile)

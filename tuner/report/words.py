@@ -12,6 +12,7 @@ from tuner.search.certified import CertifiedRate
 from tuner.search.front import TrialPoint
 from tuner.search.recommend import is_certain
 from tuner.slo import SLO, Percentile
+from tuner.trial import TrialResult
 
 
 def rate(value: float) -> str:
@@ -71,6 +72,13 @@ def how_sure(best: TrialPoint, slo: SLO) -> str:
         of = SLO({test.percentile: test.limit_ms for test in best.point.limits})
         return f"verified, but for {of}: that {slo} holds is what was measured, and was not tested"
     return f"verified; whether {slo} holds is not sure: it is near, requests were few, or launches differ"
+
+
+def when_missed(baseline: TrialResult, slo: SLO) -> str:
+    """Where a config as it is that is not recommended misses what is asked: `at every load that was measured`."""
+    if any(point.holds(slo) for point in baseline.curve):
+        return "when it was measured again"
+    return "at every load that was measured"
 
 
 def what_is_missed(slo: SLO) -> str:

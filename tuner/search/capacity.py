@@ -73,7 +73,8 @@ def capacities(study: Study, rate: float, slo: SLO) -> tuple[Capacity, ...]:
             not have one limit.
     """
     if len(slo.limits) != 1:
-        raise JobError("--slo: give one limit, such as p99=20ms; the study itself has none that could stand in")
+        there = "there are several" if slo.limits else "the study itself has none that could stand in"
+        raise JobError(f"--slo: give one limit, such as p99=20ms; {there}")
     foresight = _Foresight(study, slo)
     found = [each for candidate in foresight.candidates() if (each := foresight.capacity(candidate, rate))]
     return tuple(sorted(found, key=lambda each: (each.hosts, each.instances, each.latency_ms.value)))
@@ -131,6 +132,9 @@ class _Foresight:
         spread = math.exp(Z95 * self._forecast.throughput_deviation(scheduling, setting, low, self._limit_ms))
         holds = Interval(value=low, low=low / spread, high=low * spread)
         hosts, fewest, most = (math.ceil(rate / each) for each in (holds.value, holds.high, holds.low))
+        # Less load can take longer, where batches then wait to be full.
+        while latency_ms(rate / hosts)[0] > self._limit_ms and hosts < 2 * most:
+            hosts += 1
         value, deviation = latency_ms(rate / hosts)
         wide = math.exp(Z95 * deviation)
         trial = self._trials.get(key_of(assignment))
@@ -143,7 +147,7 @@ class _Foresight:
             rate=holds,
             hosts=hosts,
             fewest=fewest,
-            most=most,
+            most=max(most, hosts),
             latency_ms=Interval(value=value, low=value / wide, high=value * wide),
         )
 

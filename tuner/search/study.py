@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from pydantic import ValidationError
 from sqlalchemy import URL, NullPool
+from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import JobError
 from tuner.machine import Machine
@@ -116,9 +117,17 @@ class Study:
 
     @classmethod
     def models(cls, database: Path) -> tuple[str, ...]:
-        """The models that have a study in the database; one that is just being begun has none yet."""
-        with quiet_optuna():
-            studies = _storage(database).get_all_studies()
+        """The models that have a study in the database; one that is just being begun has none yet.
+
+        Raises:
+            JobError: it is no database of studies, or of another version.
+        """
+        try:
+            with quiet_optuna():
+                studies = _storage(database).get_all_studies()
+        except (SQLAlchemyError, RuntimeError) as error:  # as Optuna has it of a schema that is not its own
+            what = str(getattr(error, "orig", None) or error)
+            raise JobError(f"{database}: cannot be read as the study of a run: {' '.join(what.split())}") from None
         return tuple(sorted(each.study_name for each in studies if _IDENTITY in each.user_attrs))
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ from tuner.errors import JobError, TritontuneError
 from tuner.machine import Machine
 from tuner.options import ServerOptions
 from tuner.servers.container_options import ContainerOptions
+from tuner.servers.contradictions import asking_for_docker, option, refuse_contradictions
 from tuner.servers.docker import DockerLauncher, engine_problem
 from tuner.servers.docker_engine import connect, engine_trouble
 from tuner.servers.docker_pull import ImageNameError, SeePull, ensure_image
@@ -23,9 +24,6 @@ DEFAULT_IMAGE = "nvcr.io/nvidia/tritonserver:26.10-py3"
 """The release of October 2026, the newest in NVIDIA's release notes when this was written:
 https://docs.nvidia.com/deeplearning/triton-inference-server/release-notes/rel-26-10.html
 """
-
-# Each says Docker, as no other launcher can do it.
-_FOR_DOCKER = ("image", "shm_size", "memory", "mount", "network", "user", "docker_arg")
 
 
 def choose_launcher(
@@ -45,8 +43,8 @@ def choose_launcher(
         JobError: what was asked for cannot be used; one line says why.
         TuningError: the image does not come.
     """
-    for_docker = [name for name in _FOR_DOCKER if getattr(job, name)]
-    _refuse_contradictions(job, for_docker)
+    for_docker = asking_for_docker(job)
+    refuse_contradictions(job)
     image = job.image or DEFAULT_IMAGE
     if job.server == "docker":
         _get_image(job, image, see_pull)
@@ -58,7 +56,7 @@ def choose_launcher(
             raise
         except TritontuneError as problem:
             if for_docker != ["image"]:
-                raise JobError(f"{_option(for_docker[-1])} is for Docker: {problem}") from problem
+                raise JobError(f"{option(for_docker[-1])} is for Docker: {problem}") from problem
             note(f"a local process instead of --image {image}: {problem}")
             return _as_process(job)
         return _in_docker(job, image, note)
@@ -73,19 +71,6 @@ def choose_launcher(
             raise JobError(f"{nothing_here}; and in its place: {problem}") from problem
     note(f"{image} in Docker, as there is no Triton on this machine")
     return _in_docker(job, image, note)
-
-
-def _refuse_contradictions(job: ServerOptions, for_docker: Sequence[str]) -> None:
-    if job.server == "process" and for_docker:
-        raise JobError(f"{_option(for_docker[0])} is for Docker; leave it out, or choose --server docker")
-    if job.triton_path is not None and for_docker:
-        raise JobError(f"{_option(for_docker[0])} and --triton-path exclude each other")
-    if job.triton_path is not None and job.server == "docker":
-        raise JobError("--triton-path names a Triton of this machine; leave it out, or choose --server process")
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _as_process(job: ServerOptions) -> ProcessLauncher:

@@ -86,7 +86,7 @@ def find_triton(triton_path: Path | None = None, arguments: Sequence[str] = ()) 
         JobError: it cannot be started here: one line says what to do.
     """
     if triton_path is not None:
-        return _probed(_below(triton_path), None, arguments)
+        return _probed(binary_of(triton_path), None, arguments)
     if on_path := shutil.which(_BINARY):
         return _probed(Path(on_path), None, arguments)
     if wheel := Wheel.find():
@@ -97,7 +97,12 @@ def find_triton(triton_path: Path | None = None, arguments: Sequence[str] = ()) 
     )
 
 
-def _below(path: Path) -> Path:
+def binary_of(path: Path) -> Path:
+    """The program that a user's path names.
+
+    Raises:
+        JobError: there is none.
+    """
     for binary in (path, path / _BINARY, path / "bin" / _BINARY):
         if binary.is_file() and os.access(binary, os.X_OK):
             return binary.absolute()

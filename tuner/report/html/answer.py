@@ -14,7 +14,15 @@ from tuner.report.html.diff_lines import DiffLine, diff_lines
 from tuner.report.html.symbols import TIMES, in_symbols
 from tuner.report.picked import not_chosen_in_words
 from tuner.report.why import effect_in_words, why_in_words
-from tuner.report.words import certified_in_words, how_sure, point_in_words, rate, what_is_asked, what_is_missed
+from tuner.report.words import (
+    certified_in_words,
+    how_sure,
+    point_in_words,
+    rate,
+    what_is_asked,
+    what_is_missed,
+    when_missed,
+)
 from tuner.run_folder import RunFolder
 from tuner.search.effects import field_effects
 from tuner.search.front import TrialPoint
@@ -78,15 +86,16 @@ def answer(run: RunFolder, study: Study, found: Recommendation) -> Answer:
     diff = diff_lines(config_diff(study, best))
     if not diff:
         return Answer("good", "As it is", "No candidate beats the config as it is.", facts)
-    tone, headline, told = _gain(found, best)
+    tone, headline, told = _gain(study, found, best)
     return Answer(tone, headline, told, facts, diff, effects, _deploy(run, study))
 
 
-def _gain(found: Recommendation, best: TrialPoint) -> tuple[Tone, str, str]:
+def _gain(study: Study, found: Recommendation, best: TrialPoint) -> tuple[Tone, str, str]:
     gain = found.gain
     tone: Tone = "good" if best.verified else "unsure"
     if gain is None:
-        told = in_symbols(f"inferences/s, where the baseline {what_is_missed(found.slo)} at every load")
+        missed = f"{what_is_missed(found.slo)} {when_missed(study.trials[0], found.slo)}"
+        told = in_symbols(f"inferences/s, where the baseline {missed}")
         return tone, rate(best.point.throughput.value), told
     within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}"
     if gain.low <= 1 <= gain.high:
@@ -101,7 +110,7 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
     if best:
         yield Fact(f"Best, trial {best.trial.number}", point_in_words(best.point, slo.percentile), why_in_words(best))
     if baseline is None:
-        yield Fact("Baseline", in_symbols(f"{what_is_missed(slo)} at every load that was measured"))
+        yield Fact("Baseline", in_symbols(f"{what_is_missed(slo)} {when_missed(study.trials[0], slo)}"))
     elif best is None or baseline.trial.number != best.trial.number:
         failure = baseline.trial.failure
         note = f"failed at another load: {failure.cause.value}" if failure else why_in_words(baseline)

@@ -51,10 +51,7 @@ def write_report(run: RunFolder, out: Path | None = None) -> Path:
 def report_html(run: RunFolder) -> str:
     """The page, as text."""
     with snapshot(run.database) as database:
-        try:
-            views = tuple(model_view(run, Study.load(database, name)) for name in Study.models(database))
-        except RuntimeError as error:  # as Optuna has it of a schema that is not its own
-            raise JobError(f"{run.database}: cannot be read: {' '.join(str(error).split())}") from None
+        views = tuple(model_view(run, Study.load(database, name)) for name in Study.models(database))
     if not views:
         raise JobError(f"{run.path}: there is no study in it yet")
     return _page(run, views)

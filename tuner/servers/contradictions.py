@@ -1,0 +1,34 @@
+"""What cannot be asked for together of a server, whatever there is on this machine."""
+
+from __future__ import annotations
+
+from tuner.errors import JobError
+from tuner.options import ServerOptions
+
+# Each says Docker, as no other launcher can do it.
+_FOR_DOCKER = ("image", "shm_size", "memory", "mount", "network", "user", "docker_arg")
+
+
+def asking_for_docker(job: ServerOptions) -> list[str]:
+    """The options that were given and that only Docker has a use for."""
+    return [name for name in _FOR_DOCKER if getattr(job, name)]
+
+
+def refuse_contradictions(job: ServerOptions) -> None:
+    """See that options of different kinds of servers were not given together.
+
+    Raises:
+        JobError: they were: one line.
+    """
+    for_docker = asking_for_docker(job)
+    if job.server == "process" and for_docker:
+        raise JobError(f"{option(for_docker[0])} is for Docker; leave it out, or choose --server docker")
+    if job.triton_path is not None and for_docker:
+        raise JobError(f"{option(for_docker[0])} and --triton-path exclude each other")
+    if job.triton_path is not None and job.server == "docker":
+        raise JobError("--triton-path names a Triton of this machine; leave it out, or choose --server process")
+
+
+def option(name: str) -> str:
+    """As it is written on the command line."""
+    return "--" + name.replace("_", "-")
