@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tuner.job import TuneJob
+from tuner.options import as_option
 from tuner.redaction import HIDDEN, without_secrets
 from tuner.slo import SLO
 
@@ -28,7 +29,7 @@ def command_line(job: TuneJob) -> str:
 
 
 def _option(name: str, value: Any, job: TuneJob) -> Iterator[str]:
-    option = f"--{name.replace('_', '-')}"
+    option = as_option(name)
     if isinstance(value, bool):
         yield option if value else f"--no-{option.removeprefix('--')}"
     elif name in _SECRET:

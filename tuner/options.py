@@ -234,7 +234,7 @@ class RemoteOptions(Options):
             option = misplaced[0].replace("_", "-")
             raise ValueError(f"--{option} says how to start a server, and --url names one that runs")
         if self.url is None and (misplaced := sorted(name for name in given if name.startswith("tls_"))):
-            raise ValueError(f"--{misplaced[0].replace('_', '-')} is for a server at a --url")
+            raise ValueError(f"{as_option(misplaced[0])} is for a server at a --url")
         if self.tls_key and not self.tls_cert:
             raise ValueError("--tls-key is the key of a certificate; name that with --tls-cert")
         server = getattr(self, "server", "auto")
@@ -345,8 +345,13 @@ def most_telling(error: ValidationError) -> ErrorDetails:
     return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
 
 
-def _where(option: str, source: str) -> str:
-    return f"{source}: {option}" if source else "--" + option.replace("_", "-")
+def as_option(name: str) -> str:
+    """An option's name as the command line has it: `max_gpu_memory` is `--max-gpu-memory`."""
+    return "--" + name.replace("_", "-")
+
+
+def _where(name: str, source: str) -> str:
+    return f"{source}: {name}" if source else as_option(name)
 
 
 def _words_in(fault: ErrorDetails) -> list[str]:

@@ -11,7 +11,7 @@ import yaml
 from tuner.atomic_file import write_atomically
 from tuner.errors import JobError
 from tuner.job import TuneJob
-from tuner.options import MADE_UP, LoadOptions
+from tuner.options import MADE_UP, LoadOptions, as_option
 from tuner.redaction import without_secrets
 from tuner.space.spec import shipped_spaces
 
@@ -84,7 +84,7 @@ def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
     asked = TuneJob.make({**options, **given})
     for name in given.keys() - again.values():
         if name in _FIXED and _plain(asked, name) != _plain(begun, name):
-            option = "MODEL_REPO" if name == "repository" else f"--{name.replace('_', '-')}"
+            option = "MODEL_REPO" if name == "repository" else as_option(name)
             was, now = _told(begun, name), _told(asked, name)
             raise JobError(f"{option}: this run was begun with {was}, not {now}; leave it out, or choose another --out")
     return asked

@@ -17,7 +17,7 @@ from tuner.load.requests.registries import open_registry
 from tuner.load.requests.shared_memory import shared_workload
 from tuner.load.workload import DriverName, Plan, Sequences, Workload
 from tuner.models.interface import ModelInterface
-from tuner.options import MADE_UP, LoadOptions
+from tuner.options import MADE_UP, LoadOptions, as_option
 from tuner.servers.endpoint import Endpoint
 
 # Different requests, so that a response cache does not look miraculous.
@@ -79,7 +79,7 @@ def _check_use(effective: model_config_pb2.ModelConfig, interface: ModelInterfac
 
     def refuse(names: set[str], why: str) -> None:
         if given := sorted(names & options.model_fields_set):
-            raise JobError(f"--{given[0].replace('_', '-')} has no use: {why}")
+            raise JobError(f"{as_option(given[0])} has no use: {why}")
 
     if not effective.HasField("sequence_batching"):
         refuse(_OF_SEQUENCES, f"model {effective.name!r} does not batch sequences")

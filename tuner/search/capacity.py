@@ -93,11 +93,11 @@ class _Foresight:
             raise JobError(f"{model}: the twin does not know its scheduling, so that it foresees nothing: {reason}")
         self._schedulings = Schedulings(self._space)
         self._trials = {key_of(self._space.settle(trial.parameters)): trial for trial in study.trials}
-        told = [each for trial in study.trials if (each := self._known(trial))]
+        worked = [(trial, each) for trial in study.trials if (each := self._known(trial))]
+        told = [each for _, each in worked]
         if not any(level.executions for each in told for level in each.levels):
             raise JobError(f"{model}: its server did not say what executions took, so that nothing can be foreseen")
-        worked = [trial for trial in study.trials if self._known(trial)]
-        self._launched = [self._schedulings.of(trial.parameters)[0] for trial in worked]
+        self._launched = [self._schedulings.of(trial.parameters)[0] for trial, _ in worked]
         self._unit = study.trials[0].curve[0].batch_size
         gpus = [point.gpu for trial in study.trials for point in trial.curve if point.gpu]
         self._gpus = max((len(usage.gpus) for usage in gpus), default=0)
@@ -133,9 +133,9 @@ class _Foresight:
         holds = Interval(value=low, low=low / spread, high=low * spread)
         hosts, fewest, most = (math.ceil(rate / each) for each in (holds.value, holds.high, holds.low))
         # Less load can take longer, where batches then wait to be full.
-        while latency_ms(rate / hosts)[0] > self._limit_ms and hosts < 2 * most:
+        while (expected := latency_ms(rate / hosts))[0] > self._limit_ms and hosts < 2 * most:
             hosts += 1
-        value, deviation = latency_ms(rate / hosts)
+        value, deviation = expected
         wide = math.exp(Z95 * deviation)
         trial = self._trials.get(key_of(assignment))
         return Capacity(

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from tuner.errors import JobError, TritontuneError
 from tuner.machine import Machine
-from tuner.options import ServerOptions
+from tuner.options import ServerOptions, as_option
 from tuner.servers.container_options import ContainerOptions
-from tuner.servers.contradictions import asking_for_docker, option, refuse_contradictions
+from tuner.servers.contradictions import asking_for_docker, refuse_contradictions
 from tuner.servers.docker import DockerLauncher, engine_problem
 from tuner.servers.docker_engine import connect, engine_trouble
 from tuner.servers.docker_pull import ImageNameError, SeePull, ensure_image
@@ -56,7 +56,7 @@ def choose_launcher(
             raise
         except TritontuneError as problem:
             if for_docker != ["image"]:
-                raise JobError(f"{option(for_docker[-1])} is for Docker: {problem}") from problem
+                raise JobError(f"{as_option(for_docker[-1])} is for Docker: {problem}") from problem
             note(f"a local process instead of --image {image}: {problem}")
             return _as_process(job)
         return _in_docker(job, image, note)

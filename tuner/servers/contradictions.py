@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuner.errors import JobError
-from tuner.options import ServerOptions
+from tuner.options import ServerOptions, as_option
 
 # Each says Docker, as no other launcher can do it.
 _FOR_DOCKER = ("image", "shm_size", "memory", "mount", "network", "user", "docker_arg")
@@ -22,13 +22,8 @@ def refuse_contradictions(job: ServerOptions) -> None:
     """
     for_docker = asking_for_docker(job)
     if job.server == "process" and for_docker:
-        raise JobError(f"{option(for_docker[0])} is for Docker; leave it out, or choose --server docker")
+        raise JobError(f"{as_option(for_docker[0])} is for Docker; leave it out, or choose --server docker")
     if job.triton_path is not None and for_docker:
-        raise JobError(f"{option(for_docker[0])} and --triton-path exclude each other")
+        raise JobError(f"{as_option(for_docker[0])} and --triton-path exclude each other")
     if job.triton_path is not None and job.server == "docker":
         raise JobError("--triton-path names a Triton of this machine; leave it out, or choose --server process")
-
-
-def option(name: str) -> str:
-    """As it is written on the command line."""
-    return "--" + name.replace("_", "-")
