@@ -231,8 +231,7 @@ class RemoteOptions(Options):
     def _check_remote(self) -> Self:
         given = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
         if self.url is not None and (misplaced := sorted(given & _STARTING)):
-            option = misplaced[0].replace("_", "-")
-            raise ValueError(f"--{option} says how to start a server, and --url names one that runs")
+            raise ValueError(f"{as_option(misplaced[0])} says how to start a server, and --url names one that runs")
         if self.url is None and (misplaced := sorted(name for name in given if name.startswith("tls_"))):
             raise ValueError(f"{as_option(misplaced[0])} is for a server at a --url")
         if self.tls_key and not self.tls_cert:
