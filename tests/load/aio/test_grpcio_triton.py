@@ -189,6 +189,24 @@ def test_one_request_of_its_own_brings_its_first_response(decoupled: ProcessServ
             engine.ask(bad)
 
 
+def test_nothing_is_cancelled_that_is_still_to_be_answered(start: Start, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    diary.touch()
+    server = start("decoupled", config_text(more=DECOUPLED, diary=diary))
+    # Only the first response is waited for; the deadline passes; an error comes in the middle.
+    plan = answering(server, (4, 50, -1, 0))
+    with WorkerEngine(plan) as engine:
+        engine.ask(plan.workload.requests[0])
+    late = offer(answering(server, (2, 300, -1, 0), request_timeout_s=0.1), Concurrency(1), requests=1)
+    assert not late.ok.any()
+    failed = offer(answering(server, (4, 50, 0, 0)), Concurrency(1), requests=1)
+    assert not failed.ok.any()
+    until = time.monotonic() + 10
+    while len(diary.read_text().splitlines()) < 3 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert set(diary.read_text().splitlines()) == {"whole"}
+
+
 def test_asked_for_whole_a_request_brings_all_of_its_responses(decoupled: ProcessServer) -> None:
     plan = answering(decoupled, (3, 1, -1, 0), (0, 1, -1, 0), (2, 1, -1, 1), (3, 1, 1, 0))
     with asking(plan) as ask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from contextlib import suppress
 from typing import Final
 
 import grpc.aio
@@ -23,6 +24,8 @@ _ENDED = "the server has ended the stream"
 _WRITE_FAILED = "Internal error from Core"
 # Of the request that asks on its own; slots begin at 0.
 _NO_SLOT = -1
+# What a stream may take to end by itself.
+_PATIENCE_S = 2.0
 
 
 class StreamCaller:
@@ -43,6 +46,7 @@ class StreamCaller:
             channel.stream_stream(_METHOD) for channel in channels
         ]
         self._streams: dict[int, _Stream] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
 
     async def call(self, slot: int, request: Request) -> Outcome:
@@ -53,19 +57,18 @@ class StreamCaller:
         try:
             await stream.send(request, number)
             while not final:
-                response = await stream.receive(number)
-                now_ns = time.monotonic_ns()
+                response, came_ns = await stream.receive(number)
                 final = is_final(response)
                 if not response.outputs:
                     continue
-                times_ns.append(now_ns)
+                times_ns.append(came_ns)
                 received += response.ByteSize()
                 if request.expected and not error:
                     error = mismatch(response.SerializeToString(), request.expected)
         except StreamError as failure:
             error = str(failure)
         except asyncio.CancelledError:
-            stream.cancel()
+            self._leave(stream)
             raise
         if request.expected and not error and not times_ns:
             error = mismatch(b"", request.expected)
@@ -76,13 +79,13 @@ class StreamCaller:
         stream, number = self._stream(_NO_SLOT), next(self._numbers)
         try:
             await stream.send(request, number)
-            response = await stream.receive(number)
+            response, _ = await stream.receive(number)
             return Answer(response.SerializeToString())
         except StreamError as failure:
             return Answer(b"", str(failure))
         finally:
             # With it goes what it would still have answered.
-            stream.cancel()
+            self._leave(stream)
 
     async def ask_whole(self, slot: int, request: Request) -> Reply:
         """See `Caller.ask_whole`."""
@@ -92,19 +95,24 @@ class StreamCaller:
         try:
             await stream.send(request, number)
             while not final:
-                response = await stream.receive(number)
+                response, _ = await stream.receive(number)
                 final = is_final(response)
                 if response.outputs:
                     responses.append(response.SerializeToString())
         except StreamError as failure:
             return Reply((), str(failure))
         except asyncio.CancelledError:
-            stream.cancel()
+            self._leave(stream)
             raise
         return Reply(tuple(responses))
 
     async def close(self) -> None:
         """See `Caller.close`."""
+        for stream in self._streams.values():
+            if not stream.over:
+                self._leave(stream)
+        if self._leaving:
+            await asyncio.wait(self._leaving)
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
     def _stream(self, slot: int) -> _Stream:
@@ -114,6 +122,11 @@ class StreamCaller:
             call = self._infer[slot % len(self._infer)](metadata=self._headers)
             self._streams[slot] = stream = _Stream(call)
         return stream
+
+    def _leave(self, stream: _Stream) -> None:
+        task = asyncio.get_running_loop().create_task(stream.leave())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
 
 class StreamError(Exception):
@@ -126,19 +139,24 @@ def is_final(response: service_pb2.ModelInferResponse) -> bool:
 
 
 class _Stream:
-    """Carries one request after another."""
+    """Carries one request after another.
+
+    It is never cancelled while answers are still to come on it, unless they do not come for long: Triton 2.51 and older
+    die of that now and then (https://github.com/triton-inference-server/server/issues/7368).
+    """
 
     def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
         self._call = call
         self._broken = False
+        # Each with the time at which it was there.
+        self._came: asyncio.Queue[tuple[bytes | StreamError, int]] = asyncio.Queue()
+        # Of its own, since grpc.aio cancels the whole call when who reads is cancelled.
+        self._reader = asyncio.get_running_loop().create_task(self._read())
 
     @property
     def over(self) -> bool:
-        return self._broken or self._call.done()
-
-    def cancel(self) -> None:
-        self._broken = True
-        self._call.cancel()
+        """Whether no more requests can be sent."""
+        return self._broken or self._reader.done() or self._call.done()
 
     async def send(self, request: Request, number: int) -> None:
         """Send a request that has the number as its id.
@@ -151,20 +169,17 @@ class _Stream:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise self._failure(error) from None
 
-    async def receive(self, number: int) -> service_pb2.ModelInferResponse:
-        """The next response to the request of that number.
+    async def receive(self, number: int) -> tuple[service_pb2.ModelInferResponse, int]:
+        """The next response to the request of that number, and when it was there, in ns on the monotonic clock.
 
         Raises:
             StreamError: it is an error, or the stream has broken.
         """
         wanted = str(number)
         while True:
-            try:
-                raw = await self._call.read()
-            except grpc.aio.AioRpcError as error:
-                raise self._failure(error) from None
-            if not isinstance(raw, bytes):
-                raise self._failure(None)
+            raw, came_ns = await self._came.get()
+            if isinstance(raw, StreamError):
+                raise raw
             message = service_pb2.ModelStreamInferResponse.FromString(raw)
             # What else there may be belongs to a request that has failed already.
             if message.error_message and message.infer_response.id in (wanted, ""):
@@ -172,7 +187,24 @@ class _Stream:
                 text = message.error_message.replace(f"[request id: {wanted}] ", "")
                 raise StreamError(describe("UNKNOWN", text))
             if message.infer_response.id == wanted:
-                return message.infer_response
+                return message.infer_response, came_ns
+
+    async def leave(self) -> None:
+        """Send nothing more, and have the server end it once all is answered."""
+        self._broken = True
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self._call.done_writing()
+        await asyncio.wait({self._reader}, timeout=_PATIENCE_S)
+        self._call.cancel()
+
+    async def _read(self) -> None:
+        error: grpc.aio.AioRpcError | None = None
+        try:
+            while isinstance(raw := await self._call.read(), bytes):
+                self._came.put_nowait((raw, time.monotonic_ns()))
+        except grpc.aio.AioRpcError as failure:
+            error = failure
+        self._came.put_nowait((self._failure(error), time.monotonic_ns()))
 
     def _failure(self, error: BaseException | None) -> StreamError:
         self._broken = True
