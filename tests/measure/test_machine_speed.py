@@ -34,6 +34,15 @@ def test_a_steady_machine_does_not_wander_however_noisy_its_samples() -> None:
     assert found.wander < 0.015
 
 
+def test_a_sample_that_had_to_wait_says_nothing_of_the_machine() -> None:
+    rng = np.random.default_rng(1)
+    disturbed = np.where(rng.random(100) < 0.1, 0.1, rng.normal(0.01, 0.0005, 100))
+    found = machine_speed(samples(list(disturbed)))
+    assert found is not None
+    assert found.turns_per_us == pytest.approx(100, rel=0.03)
+    assert found.wander < 0.02
+
+
 def test_speed_that_changes_from_second_to_second_wanders() -> None:
     rng = np.random.default_rng(1)
     seconds = np.repeat(rng.normal(1, 0.1, 40), 10) * 0.01
@@ -63,7 +72,7 @@ def test_an_interval_allows_for_another_speed_later() -> None:
     steady = MachineSpeed(turns_per_us=100, wander=0.0)
     assert steady.allowed_for(narrow, None) == narrow
     wide = MachineSpeed(turns_per_us=100, wander=0.1).allowed_for(narrow, None)
-    further = 1.96 * 1.6 * 0.1
+    further = 1.96 * 1.6 * 0.65 * 0.1
     assert math.log(wide.high / 100) == pytest.approx(math.hypot(math.log(1.03), further))
     assert math.log(100 / wide.low) == pytest.approx(math.hypot(math.log(100 / 97), further))
     assert wide.value == 100
@@ -73,13 +82,13 @@ def test_a_server_that_mostly_waits_depends_little_on_it() -> None:
     interval, speed = Interval(value=100, low=97, high=103), MachineSpeed(turns_per_us=100, wander=0.1)
     widths = [speed.allowed_for(interval, cores).high for cores in (0.0, 0.1, 1.0, 1.9, None)]
     assert widths[0] == 103
-    assert widths[1] == pytest.approx(104.4, abs=0.1)
+    assert widths[1] == pytest.approx(103.7, abs=0.1)
     assert widths[1] < widths[2] == widths[3] == widths[4]
 
 
 def test_however_much_it_wanders_nothing_takes_no_time() -> None:
     speed = MachineSpeed(turns_per_us=100, wander=0.9)
-    assert 0 < speed.allowed_for(Interval(value=10, low=9, high=11), None).low < 1
+    assert 0 < speed.allowed_for(Interval(value=10, low=9, high=11), None).low < 2
     open_below = speed.allowed_for(Interval(value=10, low=0, high=11), None)
     assert (open_below.low, open_below.high > 11) == (0, True)
 

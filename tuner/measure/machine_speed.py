@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import numpy as np
+from scipy import stats
+from scipy.stats import mstats
 
 from tuner.measure.blocks import Z95
 from tuner.measure.record import Interval, Record
@@ -21,20 +23,24 @@ from tuner.measure.sampling import Sample
 
 # Some 0.2 ms of work, ten times a second.
 _TURNS = 20_000
-# The speed of a moment is the mean of a second, or of an eighth of a shorter time; fewer moments have no spread.
+# Of samples, the quickest and the slowest such share says more of what came between than of the machine.
+_TRIMMED = 0.2
+# The speed of a moment is that of a second, or of an eighth of a shorter time; fewer moments have no spread.
 _MOMENT_S, _SHORTEST_S, _MOMENTS = 1.0, 0.25, 4
 _FEWEST = 2
 # What wanders on a scale of seconds wanders on longer ones, too, as 1/f noise: with the same variance in each octave.
-# From 1 s to the 10 s of a window are 3.3 octaves, from there to an hour 8.5: sqrt(8.5 / 3.3) times the deviation.
-_LATER = 1.6
+# From 1 s to the 10 s of a window are 3.3 octaves, from there to an hour 8.5: sqrt(8.5 / 3.3), or 1.6, times the
+# deviation. And a Triton that is busy all the time follows the loop's speed to the power of 0.65 (26 measurements of the
+# example model on two cores of a shared machine, their throughput fitted to their speed; correlation 0.91).
+_LATER = 1.6 * 0.65
 
 
 class MachineSpeed(Record):
     """The speed of one core of this machine over a window.
 
     Attributes:
-        turns_per_us: Turns of an empty loop in a microsecond of CPU time.
-        wander: The relative standard deviation of a second's mean speed.
+        turns_per_us: Turns of an empty loop in a microsecond of CPU time; the trimmed geometric mean.
+        wander: The relative standard deviation of that of a second.
     """
 
     turns_per_us: float
@@ -73,12 +79,14 @@ def us_per_turn() -> float:
 def machine_speed(samples: Sequence[Sample[float]]) -> MachineSpeed | None:
     """What samples of `us_per_turn` say; None where they are too few.
 
-    The spread of the moments' means is free of that of the samples within a moment, by the analysis of variance.
+    The spread of the moments is free of that of the samples within a moment, by the analysis of variance, with trimmed
+    means and their standard errors (J. W. Tukey and D. H. McLaughlin, Sankhya A 25, 1963): what shares a core with a
+    busy server takes ten times as long now and then.
     """
     if len(samples) < _MOMENTS * _FEWEST:
         return None
     at_s = np.array([sample.at_ns for sample in samples]) / 1e9
-    cost = np.array([sample.answer for sample in samples])
+    cost = np.log([sample.answer for sample in samples])
     length_s = float(at_s[-1] - at_s[0])
     moments = int(length_s / min(max(length_s / 8, _SHORTEST_S), _MOMENT_S))
     if moments < _MOMENTS:
@@ -87,10 +95,11 @@ def machine_speed(samples: Sequence[Sample[float]]) -> MachineSpeed | None:
     groups = [group for group in np.split(cost, edges) if len(group) >= _FEWEST]
     if len(groups) < _MOMENTS:
         return None
-    mean = float(cost.mean())
-    between = float(np.var([group.mean() for group in groups], ddof=1))
-    within = float(np.mean([group.var(ddof=1) / len(group) for group in groups]))
-    return MachineSpeed(turns_per_us=1 / mean, wander=math.sqrt(max(0.0, between - within)) / mean)
+    between = float(np.var([stats.trim_mean(group, _TRIMMED) for group in groups], ddof=1))
+    within = fmean(float(mstats.trimmed_stde(group, (_TRIMMED, _TRIMMED))) ** 2 for group in groups)
+    return MachineSpeed(
+        turns_per_us=math.exp(-float(stats.trim_mean(cost, _TRIMMED))), wander=math.sqrt(max(0.0, between - within))
+    )
 
 
 def speeds_together(rounds: Iterable[MachineSpeed | None]) -> MachineSpeed | None:
