@@ -30,8 +30,8 @@ _MOMENT_S, _SHORTEST_S, _MOMENTS = 1.0, 0.25, 4
 _FEWEST = 2
 # What wanders on a scale of seconds wanders on longer ones, too, as 1/f noise: with the same variance in each octave.
 # From 1 s to the 10 s of a window are 3.3 octaves, from there to an hour 8.5: sqrt(8.5 / 3.3), or 1.6, times the
-# deviation. And a Triton that is busy all the time follows the loop's speed to the power of 0.65 (26 measurements of the
-# example model on two cores of a shared machine, their throughput fitted to their speed; correlation 0.91).
+# deviation. And a Triton that is busy all the time follows the loop's speed to the power of 0.65 (26 measurements of
+# the example model on two cores of a shared machine, their throughput fitted to their speed; correlation 0.91).
 _LATER = 1.6 * 0.65
 
 
