@@ -28,8 +28,3 @@ def test_a_record_stays_what_it_is() -> None:
         Interval(value=1, low=0, high=2).value = 3  # type: ignore[misc]  # that is the point
     with pytest.raises(ValidationError, match="Extra inputs"):
         Interval.model_validate({"value": 1, "low": 0, "high": 2, "unit": "ms"})
-
-
-def test_a_wider_interval_is_around_the_same_value_and_not_below_nothing() -> None:
-    assert Interval(value=10, low=9, high=12).widened(2) == Interval(value=10, low=8, high=14)
-    assert Interval(value=10, low=1, high=12).widened(2).low == 0

@@ -23,9 +23,6 @@ from tuner.measure.window import ends_by_itself, steady_window
 
 # Each look comes so much later than the one before: few looks, each upon news.
 _LOOK_GROWTH = 1.4
-# Whoever looks often and ends when an interval is narrow picks those that are narrow by chance. So much wider, 95 % of
-# them hold the truth of simulated servers, those that wander included; see benchmarks/precision.py.
-_LOOKS_WIDEN = 1.04
 # The server's health is looked at no less often.
 _PULSE_S = 0.5
 _SHORTEST_PAUSE_S = 0.001
@@ -65,7 +62,7 @@ def measure_level(
         samples,
         window,
         load,
-        requests_per_s=throughput(window).widened(_LOOKS_WIDEN),
+        requests_per_s=throughput(window),
         batch_size=batch_size,
         server=reads.breakdown if reads else None,
         meter=meter,

@@ -37,8 +37,3 @@ class Interval(Record):
     def times(self, factor: float) -> Interval:
         """The same in another unit."""
         return Interval(value=self.value * factor, low=self.low * factor, high=self.high * factor)
-
-    def widened(self, factor: float) -> Interval:
-        """An interval so many times as wide, around the same value, and not below 0."""
-        low, high = (self.value + factor * (end - self.value) for end in (self.low, self.high))
-        return Interval(value=self.value, low=max(0.0, low), high=high)
