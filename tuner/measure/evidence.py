@@ -9,8 +9,8 @@ from tuner.measure.rates import throughput
 from tuner.measure.rules import LevelRules
 from tuner.measure.window import Window
 
-# Whoever looks often and ends when an interval is narrow picks those that are narrow by chance, the short ones above all:
-# a machine that is not alone wanders for tenths of a second, and in a few of those may seem to stand still. So much
+# Whoever looks often and ends when an interval is narrow picks those that are narrow by chance, short ones above all: a
+# machine that is not alone wanders for tenths of a second, and in a few of those may seem to stand still. So much
 # narrower must an interval be that is from a shorter window: a power of its length, calibrated by
 # benchmarks/precision.py.
 _LONG_S, _SOONER = 3.0, 0.12
