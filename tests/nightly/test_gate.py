@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from support.builders import interval
@@ -8,7 +9,7 @@ from support.nights import comparison, launch_at
 
 from tuner.load.loads import Concurrency
 from tuner.measure.limit_test import Verdict
-from tuner.nightly.comparison import Comparison, sequential_ratio
+from tuner.nightly.comparison import Comparison, Side, sequential_ratio
 from tuner.nightly.gate import decide, is_settled
 from tuner.search.gain import paired_ratio
 from tuner.slo import SLO
@@ -33,7 +34,7 @@ def test_it_acts_on_a_sure_gain_that_holds_the_slo() -> None:
         (comparison([1.05, 1.9, 0.8, 1.5]), "not surely above 3.0%"),
         (comparison([1.04, 1.04, 1.04, 1.04]), "not surely above 3.0%"),
         (comparison(FOUR, over=200), "does not hold p99 <= 25 ms"),
-        (comparison(FOUR, over=20), "launches differ (p99 of "),
+        (comparison(FOUR, over=20), "no test shows that the candidate holds p99 <= 25 ms: p99 of "),
         (comparison(FOUR, slo=SLO({"p99": 20.0})), "no test shows"),
         (comparison(FOUR, failure="out_of_memory: CUDA"), "the candidate failed: out_of_memory: CUDA"),
     ],
@@ -42,6 +43,20 @@ def test_else_it_keeps_what_is_deployed(found: Comparison | None, reason: str) -
     decision = decide(found, min_gain=0.03)
     assert not decision.act
     assert reason in decision.reason
+
+
+def test_it_says_of_each_load_why_no_test_shows_that_the_slo_is_held() -> None:
+    near = launch_at((64, 130.0), over=20).points
+    few = launch_at((32, 120.0), requests=100).points
+    found = comparison(FOUR).model_copy(
+        update={
+            "loads": (Concurrency(64), Concurrency(32)),
+            "candidate": tuple(Side(points=near + few) for _ in FOUR),
+        }
+    )
+    reason = decide(found, min_gain=0.03).reason
+    assert re.search(r"p99 of [\d.]+ to [\d.]+ ms at concurrency 64; p99 of ", reason)
+    assert re.search(r"at concurrency 32, worth 400 independent requests, where 459 is the least; 1.", reason)
 
 
 def test_without_an_slo_the_gain_decides() -> None:

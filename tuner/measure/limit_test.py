@@ -11,6 +11,7 @@ all the more so as few launches tell of it (Korn and Graubard 1998).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
@@ -53,12 +54,22 @@ class LimitTest(Record):
     @property
     def verdict(self) -> Verdict:
         """By the binomial test, of as many requests as are independent."""
-        return judge(self.requests / self.design_effect, self.over / self.design_effect, self.allowed)
+        return judge(self.independent, self.over / self.design_effect, self.allowed)
 
     @property
     def allowed(self) -> float:
         """The share of requests that may be over."""
         return 1 - share_of(self.percentile)
+
+    @property
+    def independent(self) -> float:
+        """As many independent requests would tell as much."""
+        return self.requests / self.design_effect
+
+    @property
+    def fewest(self) -> int:
+        """From so many independent requests on, none of them over, the limit is held."""
+        return math.ceil(math.log(_CHANCE) / math.log(1 - self.allowed))
 
     @classmethod
     def added(cls, tests: Sequence[LimitTest]) -> LimitTest:

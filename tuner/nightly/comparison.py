@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from tuner.load.loads import Concurrency
-from tuner.measure.limit_test import LimitTest, Verdict, together
+from tuner.measure.limit_test import Verdict, together
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval, Record
 from tuner.search.gain import paired_ratio
+from tuner.search.verification import limits_together
 from tuner.slo import SLO
 
 LEAST_PAIRS, MOST_PAIRS = 4, 10
@@ -71,7 +72,11 @@ class Comparison(Record):
     @property
     def candidate_rounds(self) -> list[OperatingPoint]:
         """The candidate's points at its load."""
-        return _rounds(self.candidate[: self.pairs], self.load)
+        return self.candidate_rounds_at(self.load)
+
+    def candidate_rounds_at(self, load: Concurrency) -> list[OperatingPoint]:
+        """The candidate's points at one of its loads."""
+        return _rounds(self.candidate[: self.pairs], load)
 
     @property
     def deployed_load(self) -> Concurrency | None:
@@ -112,7 +117,7 @@ class Comparison(Record):
         return self._candidate_verdict(self.load)
 
     def _candidate_verdict(self, load: Concurrency) -> Verdict:
-        rounds = _rounds(self.candidate[: self.pairs], load)
+        rounds = self.candidate_rounds_at(load)
         if any(point.errors for point in rounds):
             return Verdict.BREAKS
         return _verdict(rounds, self.slo) if self.slo.root else Verdict.HOLDS
@@ -141,6 +146,5 @@ def _verdict(rounds: Sequence[OperatingPoint], slo: SLO) -> Verdict:
     """Of the tests of all launches together; a limit that was not tested is open."""
     if not rounds:
         return Verdict.OPEN
-    tests = [LimitTest.pooled(each) for each in zip(*(point.limits for point in rounds), strict=True)]
-    told = {(test.percentile, test.limit_ms): test.verdict for test in tests}
+    told = {(test.percentile, test.limit_ms): test.verdict for test in limits_together(rounds)}
     return together(told.get(limit, Verdict.OPEN) for limit in slo.limits)

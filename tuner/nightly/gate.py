@@ -8,6 +8,7 @@ from tuner.measure.limit_test import Verdict
 from tuner.measure.record import Record
 from tuner.nightly.comparison import LEAST_PAIRS, Comparison
 from tuner.quantities import format_ms, format_number
+from tuner.search.verification import limits_together
 
 
 class Decision(Record):
@@ -49,15 +50,23 @@ def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
     elif gain.low <= 1 + min_gain:
         yield f"the gain is not surely above {min_gain:.1%}: {words}"
     elif comparison.verdict is not Verdict.HOLDS:
-        near = "it is near, or requests were few, or launches differ"
-        yield f"no test shows that the candidate holds {comparison.slo}: {near} ({_latencies(comparison)}); {words}"
+        yield f"no test shows that the candidate holds {comparison.slo}: {_undecided(comparison)}; {words}"
 
 
-def _latencies(comparison: Comparison) -> str:
-    """What was measured of the first limit: `p99 of 61 to 118 ms at concurrency 64`."""
+def _undecided(comparison: Comparison) -> str:
+    """What speaks against each load: `p99 of 61 to 118 ms at concurrency 64; too few requests at ...`."""
     percentile = comparison.slo.percentile
-    told = [point.latency_ms[percentile].value for point in comparison.candidate_rounds]
-    return f"{percentile} of {format_number(min(told))} to {format_ms(max(told))} at {comparison.load}"
+    told = []
+    for load in comparison.loads:
+        rounds = comparison.candidate_rounds_at(load)
+        latencies = [point.latency_ms[percentile].value for point in rounds]
+        words = f"{percentile} of {format_number(min(latencies))} to {format_ms(max(latencies))} at {load}"
+        tests = [test for test in limits_together(rounds) if test.verdict is Verdict.OPEN]
+        few = next((test for test in tests if test.independent < test.fewest), None)
+        if few:
+            words += f", worth {few.independent:.0f} independent requests, where {few.fewest} is the least"
+        told.append(words)
+    return "; ".join(told)
 
 
 def _in_words(comparison: Comparison) -> str:

@@ -53,7 +53,7 @@ class Verification(Record):
     @property
     def limits(self) -> tuple[LimitTest, ...]:
         """The tests of all rounds together, each of which was for the same limits."""
-        return _all_limits(self.rounds)
+        return limits_together(self.rounds)
 
     @property
     def confirms(self) -> bool:
@@ -96,8 +96,8 @@ def _together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
     )
 
 
-def _all_limits(rounds: Sequence[OperatingPoint]) -> tuple[LimitTest, ...]:
-    """Of all rounds together."""
+def limits_together(rounds: Sequence[OperatingPoint]) -> tuple[LimitTest, ...]:
+    """The tests of several launches together, each of which was for the same limits."""
     return tuple(LimitTest.pooled(tests) for tests in zip(*(point.limits for point in rounds), strict=True))
 
 
