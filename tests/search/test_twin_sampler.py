@@ -78,7 +78,7 @@ def test_it_ends_when_nothing_more_is_to_be_gained() -> None:
     past = begun(built, Truth(5.0, 0.2))
     ended = walk(sampler(built), past, lambda number, each: Truth(5.0, 0.2).trial(built, number, each), 30)
     assert isinstance(ended, NoMore)
-    assert ended.reason.startswith("the twin expects no candidate to gain more than 1% (likeliest: ")
+    assert ended.reason.startswith("the twin expects no candidate to gain more than 1% (the likeliest has a chance of ")
     assert len(past.trials) < 15
 
 

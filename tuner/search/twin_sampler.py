@@ -132,7 +132,7 @@ class TwinSampler:
         elif self._is_tested and (expected.likely[~measured].max() < _CHANCE or score.max() < _HARDLY):
             return NoMore(
                 f"the twin expects no candidate to gain more than {WORTHWHILE:.0%} "
-                f"(likeliest: {expected.likely[~measured].max():.0%})"
+                f"(the likeliest has a chance of {expected.likely[~measured].max():.0%})"
             )
         return candidates[int(np.argmax(score))]
 
