@@ -54,7 +54,7 @@ def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
 
 
 def _undecided(comparison: Comparison) -> str:
-    """What speaks against each load: `p99 of 61 to 118 ms at concurrency 64; too few requests at ...`."""
+    """What was measured at each load, and how many requests a test there lacks: `p99 of 61 to 118 ms at ...`."""
     percentile = comparison.slo.percentile
     told = []
     for load in comparison.loads:

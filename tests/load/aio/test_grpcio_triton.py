@@ -201,10 +201,9 @@ def test_nothing_is_cancelled_that_is_still_to_be_answered(start: Start, tmp_pat
     assert not late.ok.any()
     failed = offer(answering(server, (4, 50, 0, 0)), Concurrency(1), requests=1)
     assert not failed.ok.any()
-    until = time.monotonic() + 10
-    while len(diary.read_text().splitlines()) < 3 and time.monotonic() < until:
-        time.sleep(0.02)
-    assert set(diary.read_text().splitlines()) == {"whole"}
+    answered = lines_of(diary, 3)
+    assert len(answered) >= 3
+    assert set(answered) == {"whole"}
 
 
 def test_asked_for_whole_a_request_brings_all_of_its_responses(decoupled: ProcessServer) -> None:
@@ -275,14 +274,18 @@ def stateful(start: Start, tmp_path: Path, request: pytest.FixtureRequest) -> Ca
     return make
 
 
+def lines_of(diary: Path, least: int) -> list[str]:
+    """The lines of a model's diary; waits until there are so many, or for a while."""
+    until = time.monotonic() + 5
+    while len(lines := diary.read_text().splitlines()) < least and time.monotonic() < until:
+        time.sleep(0.05)
+    return lines
+
+
 def entries(diary: Path, ended: int) -> list[tuple[int, int, int]]:
     """Id, length, and sequences alive, of each that ended; waits until so many have, or for a while."""
-    until = time.monotonic() + 5
-    while True:
-        lines = [line.split() for line in diary.read_text().splitlines()]
-        if len(lines) >= ended or time.monotonic() > until:
-            return [(int(number), int(length), int(alive)) for number, length, alive in lines]
-        time.sleep(0.05)
+    told = [line.split() for line in lines_of(diary, ended)]
+    return [(int(number), int(length), int(alive)) for number, length, alive in told]
 
 
 @pytest.mark.parametrize("load", [Concurrency(6), RequestRate(400)])

@@ -192,10 +192,14 @@ class _Stream:
     async def leave(self) -> None:
         """Send nothing more, and have the server end it once all is answered."""
         self._broken = True
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await self._call.done_writing()
-        await asyncio.wait({self._reader}, timeout=_PATIENCE_S)
+        # A server that has not even taken the stream keeps it waiting, too.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._end(), _PATIENCE_S)
         self._call.cancel()
+
+    async def _end(self) -> None:
+        await self._call.done_writing()
+        await asyncio.wait({self._reader})
 
     async def _read(self) -> None:
         error: grpc.aio.AioRpcError | None = None
