@@ -7,8 +7,9 @@ throughput and latency alike), and within a launch, requests differ, too. The se
 single-shot pick takes the best of its numbers, and the finalists are what `tuner.finals` makes of them. What both
 recommend is then measured again, in many launches of 60 s. Prints, over all runs, the median of what was reported over
 what was measured again, how many picks then break the SLO, what they give of the best possible, and the launches spent.
+With `--slower`, all of the machine is so much slower from the end of the search on, as one that others use may be.
 
-    python benchmarks/picks.py [--runs 40] [--noise 0.08] [--budget 600]
+    python benchmarks/picks.py [--runs 40] [--noise 0.08] [--budget 600] [--slower 1.0]
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 import numpy as np
@@ -77,6 +78,10 @@ class Batcher:
     def p99_ms(self, concurrency: int, noise: float) -> float:
         """Of the latency of all requests of many launches."""
         return self.median_ms(concurrency) * math.exp(Z99 * math.hypot(self.tail / Z99, noise))
+
+    def slowed(self, factor: float) -> Batcher:
+        """The same on a machine that is slower by a factor."""
+        return replace(self, fixed_ms=factor * self.fixed_ms, item_ms=factor * self.item_ms)
 
 
 class Machine:
@@ -233,14 +238,17 @@ def best_possible(candidates: Sequence[Batcher], noise: float) -> float:
     return max(b.throughput(c) for b in candidates for c in range(1, 257) if b.p99_ms(c, noise) <= limit_ms)
 
 
-def simulate(runs: int, noise: float, budget_s: float, seed: int = 0) -> tuple[list[Pick], list[Pick]]:
-    """The single-shot picks and the finalists' of so many runs."""
+def simulate(
+    runs: int, noise: float, budget_s: float, seed: int = 0, slower: float = 1.0
+) -> tuple[list[Pick], list[Pick]]:
+    """The single-shot picks and the finalists' of so many runs, whose machine gets slower after the search."""
     single, verified = [], []
     for run in range(runs):
         rng = np.random.default_rng([seed, run])
         candidates, machine = family(rng), Machine(noise, rng)
         trials = search(machine, candidates)
         launched = machine.launches
+        candidates = [each.slowed(slower) for each in candidates]
         if pick := judged(recommend(trials, LIMIT), candidates, noise, rng, 0):
             single.append(pick)
         found = finals(machine, candidates, trials, FINALS_SHARE * budget_s, run)
@@ -265,14 +273,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--noise", type=float, default=0.08)
     parser.add_argument("--budget", type=float, default=600.0, help="seconds")
+    parser.add_argument("--slower", type=float, default=1.0, help="a factor")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("", "runs", "overstated", "break the SLO", "of the best", "gain covered", "launches"):
         table.add_column(column, justify="right")
-    for name, picks in zip(
-        ("single shot", "finalists"), simulate(asked.runs, asked.noise, asked.budget, asked.seed), strict=True
-    ):
+    both = simulate(asked.runs, asked.noise, asked.budget, asked.seed, asked.slower)
+    for name, picks in zip(("single shot", "finalists"), both, strict=True):
         table.add_row(
             name,
             str(len(picks)),

@@ -111,3 +111,28 @@ def test_of_a_short_time_those_around_it_count_too() -> None:
     assert _between(sampling, 110, 190) == [100, 200]
     assert _between(sampling, 350, 900) == [300, 400]
     assert _between(_taken(), 0, 1) == []
+
+
+def test_a_time_that_has_just_ended_is_followed_by_an_answer_at_once() -> None:
+    numbers = count()
+    with Sampling(lambda: next(numbers), period_s=600.0) as sampling:
+        sampling.between(0, time.monotonic_ns())
+        for _ in range(3):
+            now_ns = time.monotonic_ns()
+            before, after = sampling.between(now_ns, now_ns)
+            assert after.answer == before.answer + 1
+            assert before.at_ns < now_ns < after.at_ns
+
+
+def test_a_source_that_answers_no_more_is_waited_for_once() -> None:
+    asked: list[int] = []
+
+    def ask() -> int | None:
+        asked.append(time.monotonic_ns())
+        return 1 if len(asked) == 1 else None
+
+    with Sampling(ask, period_s=600.0) as sampling:
+        sampling.between(0, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        assert len(sampling.between(now_ns, now_ns)) == 1
+        assert asked[-1] > now_ns > asked[-2]

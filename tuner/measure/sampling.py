@@ -44,7 +44,10 @@ class Sampling(Generic[_Answer]):
         self._ask = ask
         self._period_s = self._pause_s = period_s
         self._samples: list[Sample[_Answer]] = []
-        self._over = threading.Event()
+        self._over = False
+        self._hurry = threading.Event()
+        self._asked = threading.Condition()
+        self._asked_at_ns = 0
         self._thread = threading.Thread(target=self._run, name="tritontune-sampling", daemon=True)
 
     def __enter__(self) -> Self:
@@ -54,7 +57,8 @@ class Sampling(Generic[_Answer]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._over = True
+        self._hurry.set()
         self._thread.join(_END_S)
 
     @property
@@ -63,25 +67,44 @@ class Sampling(Generic[_Answer]):
         return tuple(self._samples)
 
     def between(self, start_ns: int, end_ns: int) -> tuple[Sample[_Answer], ...]:
-        """The samples of a time; where it is too short for three, those just before and after it, too."""
-        samples = self.samples
-        within = [place for place, sample in enumerate(samples) if start_ns <= sample.at_ns <= end_ns]
+        """The samples of a time that is over; where it is too short for three, those just before and after it, too."""
+        within = [sample for sample in self._samples if start_ns <= sample.at_ns <= end_ns]
         if len(within) >= 3:
-            return samples[within[0] : within[-1] + 1]
-        before = [place for place, sample in enumerate(samples) if sample.at_ns < start_ns][-1:]
-        after = [place for place, sample in enumerate(samples) if sample.at_ns > end_ns][:1]
-        return tuple(samples[place] for place in (*before, *within, *after))
+            return tuple(within)
+        self._have_asked_since(end_ns)
+        samples = self.samples
+        before = [sample for sample in samples if sample.at_ns < start_ns][-1:]
+        within = [sample for sample in samples if start_ns <= sample.at_ns <= end_ns]
+        after = [sample for sample in samples if sample.at_ns > end_ns][:1]
+        return (*before, *within, *after)
+
+    def _have_asked_since(self, end_ns: int) -> None:
+        """Return once the source was asked after that time, which is at once, or is over."""
+
+        def was_asked() -> bool:
+            return self._asked_at_ns > end_ns or not self._thread.is_alive()
+
+        with self._asked:
+            if not was_asked():
+                self._hurry.set()
+                self._asked.wait_for(was_asked, _END_S)
 
     def _run(self) -> None:
         answers = self._sample()
-        while answers and not self._over.wait(self._pause_s):
-            self._sample()
+        while answers and not self._over:
+            if self._hurry.wait(self._pause_s):
+                self._hurry.clear()
+            if not self._over:
+                self._sample()
 
     def _sample(self) -> bool:
         began_ns, began_cpu_s = time.monotonic_ns(), time.thread_time()
         answer = self._ask()
         self._pause_s = max(self._period_s, (time.thread_time() - began_cpu_s) / _SHARE)
-        if answer is not None:
+        with self._asked:
             # Whoever answers slowly means some moment in between.
-            self._samples.append(Sample((began_ns + time.monotonic_ns()) // 2, answer))
+            self._asked_at_ns = (began_ns + time.monotonic_ns()) // 2
+            if answer is not None:
+                self._samples.append(Sample(self._asked_at_ns, answer))
+            self._asked.notify_all()
         return answer is not None
