@@ -164,6 +164,25 @@ def test_one_too_near_the_limit_to_be_sure_of_makes_way_for_less_load() -> None:
     assert found.best.point.verdict(LIMIT) is Verdict.HOLDS
 
 
+def test_what_the_first_finalists_tell_the_others_need_not_find_out() -> None:
+    def slower(inferences_a_ms: float) -> Truth:
+        return growing(inferences_a_ms / 1.6)
+
+    quick = (1.0, 3.0, 3.1, 3.2, 3.05)
+    machine = Machine(*map(slower, quick), slo=LIMIT)
+    curves = [[point(load, *growing(each)(load)) for load in (1, 4, 16, 32, 64)] for each in quick]
+    trials = [trial(number, *(p for p in curve if p.holds(LIMIT))) for number, curve in enumerate(curves)]
+    found = machine.verify(trials)
+    first = {number: load for number, load, _ in reversed(machine.rounds)}
+    # The three that were launched first begin where the search saw them; those after them, at once lower.
+    began = [number for number, load in first.items() if load == 64]
+    assert len(began) == 3
+    assert found.best is not None
+    assert found.best.verified
+    assert found.best.point.verdict(LIMIT) is Verdict.HOLDS
+    assert 25 <= found.best.point.load.level <= 42
+
+
 def test_of_a_slow_model_the_estimate_decides() -> None:
     machine = Machine(always(1, 20), always(3, 20), slo=LIMIT, requests=20)
     found = machine.verify([trial(0, point(1, 1, 20)), trial(1, point(8, 3, 20))])
@@ -280,6 +299,14 @@ def test_picks_of_a_noisy_machine_are_not_overstated_and_keep_the_slo() -> None:
     assert abs(picks.overstatement(verified)) < 0.03 < picks.overstatement(single)
     assert picks.broken(verified) <= 1 < picks.broken(single)
     assert np.median([pick.of_best for pick in verified]) > 0.93
+
+
+def test_picks_keep_the_slo_on_a_machine_that_gets_slower_after_the_search() -> None:
+    single, verified = picks.simulate(12, 0.08, 600.0, slower=1.6)
+    assert abs(picks.overstatement(verified)) < 0.04
+    assert picks.overstatement(single) > 0.5
+    assert picks.broken(verified) <= 1
+    assert np.median([pick.of_best for pick in verified]) > 0.92
 
 
 @pytest.mark.triton

@@ -28,26 +28,32 @@ def test_each_trial_has_one_the_best_first() -> None:
 
 
 def test_less_load_gives_what_the_curve_says_there() -> None:
-    whole = Contender(TRIALS[1], Concurrency(16), 400)
-    lower = whole.lower(0.75, throughput=360)
+    # Nine tenths of the throughput that the curve says, and twice the latency.
+    lower = Contender(TRIALS[1], Concurrency(16), 360, {"p99": 60}).lower(0.75)
     assert lower is not None
     assert lower.load == Concurrency(12)
-    # The curve says 350 there, and turned out to give nine tenths of what it says.
-    assert lower.throughput == pytest.approx(315)
+    assert lower.throughput == pytest.approx(0.9 * 350)
+    assert lower.latency_ms == {"p99": pytest.approx(2 * 25)}
 
 
 def test_below_the_curve_throughput_falls_with_the_load() -> None:
-    lower = Contender(TRIALS[1], Concurrency(8), 300).lower(0.5, throughput=300)
+    lower = _contender(1, 8).lower(0.5)
     assert lower is not None
     assert lower.load == Concurrency(4)
     assert lower.throughput == pytest.approx(150)
+    assert lower.latency_ms["p99"] == pytest.approx(20)
 
 
 def test_a_share_near_one_is_at_least_one_request_less() -> None:
-    lower = Contender(TRIALS[1], Concurrency(8), 300).lower(0.99, throughput=300)
+    lower = _contender(1, 8).lower(0.99)
     assert lower is not None
     assert lower.load == Concurrency(7)
 
 
 def test_below_one_request_there_is_nothing() -> None:
-    assert Contender(TRIALS[0], Concurrency(1), 100).lower(0.5, throughput=100) is None
+    assert _contender(0, 1).lower(0.5) is None
+
+
+def _contender(number: int, load: int) -> Contender:
+    (found,) = [each for each in contenders(TRIALS, LIMIT) if (each.trial.number, each.load.requests) == (number, load)]
+    return found

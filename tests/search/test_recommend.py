@@ -98,6 +98,32 @@ def test_far_more_that_there_was_no_time_to_verify_is_not_lost() -> None:
     assert (found.best.trial.number, found.best.verified) == (2, False)
 
 
+def test_what_was_measured_once_on_a_quicker_machine_does_not_win() -> None:
+    trials = [trial(0, point(1, 100, 5)), trial(1, point(16, 600, 15), point(32, 700, 24))]
+    # All is half as quick as it was.
+    verified = [_verified(0, 1, 50, 50, limits=_test(0)), _verified(1, 24, 300, 310, limits=_test(0))]
+    best = recommend(trials, LIMIT, verified).best
+    assert best is not None
+    assert (best.point.load, best.verified) == (Concurrency(24), True)
+
+
+@pytest.mark.parametrize(("own_ms", "expected"), [(7.5, 4), (20.0, 8)])
+def test_what_the_search_saw_is_to_hold_the_slo_when_all_is_slower(own_ms: float, expected: int) -> None:
+    trials = [
+        trial(0, point(1, 100, own_ms)),
+        trial(1, point(2, 100, own_ms)),
+        trial(2, point(4, 500, 10 if own_ms < 10 else 20), point(8, 900, 20)),
+    ]
+    twice_as_slow = [
+        Verification(trial=number, load=Concurrency(load), rounds=(point(load, 50, 2 * own_ms),) * 2)
+        for number, load in ((0, 1), (1, 2))
+    ]
+    best = recommend(trials, LIMIT, twice_as_slow).best
+    assert best is not None
+    # Where nothing would, what the search saw is all there is.
+    assert (best.trial.number, best.point.load) == (2, Concurrency(expected))
+
+
 def test_the_chosen_one_comes_before_one_that_lost_the_choice() -> None:
     trials = [trial(0, point(1, 100, 20)), trial(1, point(8, 300, 20)), trial(2, point(8, 310, 20))]
     lost, chosen = _verified(1, 8, 330, 340, choosing=2), _verified(2, 8, 320, 300, 310, choosing=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from enum import Enum
 from statistics import fmean, median
 
@@ -10,6 +11,7 @@ from tuner.measure.limit_test import LimitTest, Verdict, together
 from tuner.measure.points import OperatingPoint
 from tuner.quantities import format_size
 from tuner.search.contenders import Contender
+from tuner.search.shift import Shift
 from tuner.search.verification import Verification
 from tuner.slo import SLO, Percentile
 
@@ -19,8 +21,6 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 8
 _DOUBT_ROUNDS = 2
 # Standard deviations between launches that a lower load leaves to the limit: one launch in forty is slower.
 _ROOM = 2.0
-# The search's own numbers are those of the luckiest: one launch each, of many.
-_LUCK = 0.95
 # Launches differ by so much at the least, however alike a few of them were.
 _LEAST_SPREAD = 0.02
 # How much lower to go when it breaks a limit: never by less, never by more.
@@ -53,6 +53,7 @@ class Finalist:
         self.verification = before or Verification(trial=contender.trial.number, load=contender.load)
         self._slo = slo
         self._max_gpu_memory = max_gpu_memory
+        self._shift = Shift()
 
     def __str__(self) -> str:
         return f"trial {self.contender.trial.number} at {self.contender.load}"
@@ -69,9 +70,9 @@ class Finalist:
 
     @property
     def throughput(self) -> float:
-        """Inferences/s that are to be expected of it: the mean of its rounds, or what it seemed to give before them."""
+        """Inferences/s that are to be expected of it: the mean of its rounds, or what seems likely before them."""
         if not self.rounds:
-            return _LUCK * self.contender.throughput
+            return self.contender.throughput * (self._shift.throughput if self.contender.searched else 1.0)
         return math.exp(fmean(math.log(point.throughput.value) for point in self.verification.rounds))
 
     @property
@@ -125,14 +126,30 @@ class Finalist:
         verdict = together(test.verdict for test in self.verification.limits)
         return verdict is Verdict.HOLDS or not self.decidable
 
+    def expect(self, shift: Shift, spread: float) -> None:
+        """Expect of it what launches of others say, and less load where the search expected too much.
+
+        Args:
+            shift: Between the search and the launches after it.
+            spread: As for `lower`.
+        """
+        self._shift = shift
+        while not self.began and self._room(spread, deviations=0.0) < 1 and (lower := self.lower(spread)):
+            self.contender = lower
+            self.verification = Verification(trial=lower.trial.number, load=lower.load)
+
     def lower(self, spread: float) -> Contender | None:
         """The same config under so much less load that it is likely to hold; None: there is no lower.
 
         Args:
             spread: Standard deviation of latency's logarithm from launch to launch.
         """
+        known = self.contender
+        if self.rounds:
+            latency_ms = {name: self._latency_ms(name) for name in known.latency_ms}
+            known = replace(known, throughput=self.throughput, latency_ms=latency_ms, searched=False)
         low, high = _STEP
-        return self.contender.lower(min(max(self._room(spread), low), high), self.throughput)
+        return known.lower(min(max(self._room(spread), low), high))
 
     @property
     def deviations(self) -> tuple[float, ...]:
@@ -145,16 +162,18 @@ class Finalist:
             return ()
         return tuple((log - fmean(logs)) * math.sqrt(len(logs) / (len(logs) - 1)) for log in logs)
 
-    def _room(self, spread: float) -> float:
-        """The limit over what a slow launch may give, of the limit that is nearest; 1 and more is away from it.
+    def _room(self, spread: float, deviations: float = _ROOM) -> float:
+        """The limit over what so slow a launch may give, of the limit that is nearest; 1 and more is away from it."""
+        slow = math.exp(deviations * max(spread, _LEAST_SPREAD))
+        rooms = (limit_ms / (self._latency_ms(name) * slow) for name, limit_ms in self._slo.limits)
+        return min(rooms, default=math.inf)
 
-        The median of rounds is not moved by the one in which somebody else needed the machine.
-        """
-        slow = _ROOM * max(spread, _LEAST_SPREAD)
-        return min(
-            (limit_ms / math.exp(median(self._logs(name)) + slow) for name, limit_ms in self._slo.limits),
-            default=math.inf,
-        )
+    def _latency_ms(self, name: Percentile) -> float:
+        """What is to be expected of a launch."""
+        if self.rounds:
+            # The median is not moved by the one in which somebody else needed the machine.
+            return math.exp(median(self._logs(name)))
+        return self.contender.latency_ms[name] * (self._shift.latency if self.contender.searched else 1.0)
 
     def _logs(self, percentile: Percentile) -> list[float]:
         return [math.log(point.latency_ms[percentile].value) for point in self.verification.rounds]

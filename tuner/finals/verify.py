@@ -17,9 +17,10 @@ from typing import Protocol
 
 from tuner.errors import ServerError
 from tuner.finals.finalist import LEAST_ROUNDS, MOST_ROUNDS, Finalist, Standing
-from tuner.load.loads import Load
+from tuner.load.loads import Concurrency, Load
 from tuner.measure.points import OperatingPoint
 from tuner.search.contenders import Contender, contenders
+from tuner.search.shift import Shift
 from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
@@ -122,15 +123,17 @@ class _Finals:
     ) -> None:
         self._measure, self._terms, self._keep, self._note = measure, terms, keep, note
         self._order = random.Random(terms.seed)  # noqa: S311 (no secret)
+        self._trials = trials
         self._before = {(each.trial, each.load): each for each in verified}
-        self._finalists = [self._finalist(each) for each in contenders(trials, terms.slo, terms.max_gpu_memory)]
+        self._finalists = [self._first(each) for each in contenders(trials, terms.slo, terms.max_gpu_memory)]
         # The gain is against the config as it is, whatever memory that takes.
         self._baselines = [
-            next((f for f in self._finalists if f.contender.trial.number == 0), None) or self._finalist(each)
+            next((f for f in self._finalists if f.contender.trial.number == 0), None) or self._first(each)
             for each in contenders(trials[:1], terms.slo)
         ]
-        for each in [*self._finalists, *self._baselines]:
+        for each in self._all():
             self._replace(each)
+        self._learn()
         self._round = max((number for each in self._before.values() for number in each.numbers), default=0)
         self._launches, self._took_s = 1, terms.launch_s
 
@@ -205,6 +208,7 @@ class _Finals:
                 reason = each.verification.failure or each.standing(self._spread()).value
                 self._note(f"{each} is struck off: {reason}")
             self._replace(each)
+        self._learn()
         self._keep(self.verifications)
 
     def _replace(self, finalist: Finalist) -> None:
@@ -212,14 +216,19 @@ class _Finals:
         standing, spread = finalist.standing(self._spread()), self._spread()
         if standing in {Standing.STANDS, Standing.FAILED} or not (contender := finalist.lower(spread)):
             return
-        known = [*self._finalists, *self._baselines]
-        if any((f.contender.trial, f.contender.load) == (contender.trial, contender.load) for f in known):
+        if any((f.contender.trial, f.contender.load) == (contender.trial, contender.load) for f in self._all()):
             return
         lower = self._finalist(contender)
         for group in (self._finalists, self._baselines):
             if finalist in group:
                 group.append(lower)
         self._replace(lower)
+
+    def _learn(self) -> None:
+        """Expect of those that were not launched again what those that were tell."""
+        shift, spread = Shift.of(self._trials, self.verifications, self._terms.slo.percentile), self._spread()
+        for each in self._all():
+            each.expect(shift, spread)
 
     def _spread(self) -> float:
         """Between the launches of a finalist, as all of them tell: the standard deviation of log latency.
@@ -228,6 +237,12 @@ class _Finals:
         """
         deviations = [abs(deviation) for each in self._began() for deviation in each.deviations]
         return median(deviations) / _MAD if deviations else 0.0
+
+    def _first(self, contender: Contender) -> Finalist:
+        """A trial's first finalist: as the search saw it, or under the load that an earlier run began with."""
+        began = [load.level for trial, load in self._before if trial == contender.trial.number]
+        first = Concurrency(int(max(began, default=contender.load.level)))
+        return self._finalist(contender if first == contender.load else contender.under(first))
 
     def _finalist(self, contender: Contender) -> Finalist:
         before = self._before.get((contender.trial.number, contender.load))
@@ -247,7 +262,10 @@ class _Finals:
         return finalist.standing(self._spread()) is Standing.STANDS
 
     def _began(self) -> list[Finalist]:
-        return [each for each in dict.fromkeys([*self._finalists, *self._baselines]) if each.began]
+        return [each for each in self._all() if each.began]
+
+    def _all(self) -> list[Finalist]:
+        return list(dict.fromkeys([*self._finalists, *self._baselines]))
 
 
 def _is_known(finalist: Finalist, *, beside: Finalist) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from tuner.load.loads import Concurrency
-from tuner.measure.points import OperatingPoint
+from tuner.search.curve import latency_ms_at, throughput_at
 from tuner.search.front import TrialPoint, usable_points
 from tuner.search.recommend import best_point
-from tuner.slo import SLO
+from tuner.slo import PERCENTILES, SLO, Percentile
 from tuner.trial import TrialResult
 
 
@@ -20,45 +19,41 @@ class Contender:
     """A config under a load that may be the best one.
 
     Attributes:
-        throughput: What is expected of it, inferences/s.
+        throughput: Inferences/s under this load, as far as is known.
+        latency_ms: The same of its percentiles.
+        searched: Whether only the search tells so, and no launch after it.
     """
 
     trial: TrialResult
     load: Concurrency
     throughput: float
+    latency_ms: Mapping[Percentile, float]
+    searched: bool = True
 
     @classmethod
     def of(cls, point: TrialPoint) -> Contender:
         """What was measured in the search; its loads are closed loops."""
         load = Concurrency(int(point.point.load.level))
-        return cls(point.trial, load, point.point.throughput.value)
+        latency_ms = {name: point.point.latency_ms[name].value for name in PERCENTILES}
+        return cls(point.trial, load, point.point.throughput.value, latency_ms)
 
-    def lower(self, share: float, throughput: float) -> Contender | None:
-        """The same config under a share of the load; None when there is no lower one.
-
-        Args:
-            share: Below 1.
-            throughput: What it turned out to give under this load, from which follows what to expect there.
-        """
+    def lower(self, share: float) -> Contender | None:
+        """The same config under a share of the load, which is below 1; None when there is no lower one."""
         requests = max(1, min(math.floor(self.load.requests * share), self.load.requests - 1))
-        if requests >= self.load.requests:
-            return None
-        curve = self.trial.curve
-        expected = throughput * _throughput_at(curve, requests) / _throughput_at(curve, self.load.requests)
-        return Contender(self.trial, Concurrency(requests), expected)
+        return self.under(Concurrency(requests)) if requests < self.load.requests else None
+
+    def under(self, load: Concurrency) -> Contender:
+        """The same config under less load, where both change as they do on the trial's curve."""
+        curve, here, there = self.trial.curve, self.load.requests, load.requests
+        slower = throughput_at(curve, there) / throughput_at(curve, here)
+        latency_ms = {
+            name: value * latency_ms_at(curve, name, there) / latency_ms_at(curve, name, here)
+            for name, value in self.latency_ms.items()
+        }
+        return replace(self, load=load, throughput=slower * self.throughput, latency_ms=latency_ms)
 
 
 def contenders(trials: Iterable[TrialResult], slo: SLO, max_gpu_memory: int | None = None) -> tuple[Contender, ...]:
     """The best point of each trial that could be deployed and has one, in order of throughput, the highest first."""
     points = (best_point(usable_points([trial], (), max_gpu_memory), slo) for trial in trials)
     return tuple(sorted((Contender.of(p) for p in points if p), key=lambda c: c.throughput, reverse=True))
-
-
-def _throughput_at(curve: tuple[OperatingPoint, ...], requests: int) -> float:
-    """Between two points of a curve, on a straight line; beyond its end, as there."""
-    known = [(point.load.level, point.throughput.value) for point in curve]
-    for (low, slower), (high, quicker) in pairwise(known):
-        if low <= requests <= high:
-            return slower + (quicker - slower) * (requests - low) / (high - low)
-    # Below its lowest load, as good as all of the time is spent on waiting for answers.
-    return known[0][1] * requests / known[0][0] if requests < known[0][0] else known[-1][1]

@@ -10,6 +10,7 @@ from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint, points_of
 from tuner.search.gain import compared, unpaired_ratio
 from tuner.search.recommend import best_of, holds
+from tuner.search.shift import Shift
 from tuner.search.study import Study
 from tuner.slo import SLO
 from tuner.space.candidate import Assignment
@@ -71,7 +72,7 @@ def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: S
     slo, verified = study.identity.slo, study.verified
     # The config as it is counts whatever became of it, as it does for the gain.
     points = points_of(trial, verified) if trial.failure is None or trial.number == 0 else ()
-    point = best_of(points, slo)
+    point = best_of(points, slo, Shift.of(study.trials, verified, slo.percentile))
     if point is None:
         return replace(effect, trial=trial)
     same_load = point.point.load == best.point.load

@@ -9,6 +9,7 @@ from tuner.measure.limit_test import Verdict
 from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint, pareto_front, points_of, usable_points
 from tuner.search.gain import compared
+from tuner.search.shift import Shift
 from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
@@ -16,8 +17,8 @@ from tuner.trial import TrialResult
 # The share of the highest throughput below which a point is not as good, however wide the intervals.
 _NEARLY = 0.9
 # What throughput counts for where no test shows that the SLO holds, where luck may have made it high, and where most
-# of it may be luck.
-_UNSURE, _UNCONFIRMED, _ONCE = 0.8, 0.85, 0.55
+# of it may be luck beyond what is so of all.
+_UNSURE, _UNCONFIRMED, _ONCE = 0.8, 0.85, 0.58
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def recommend(
     """
     own = [point for trial in trials[:1] for point in points_of(trial, verified)]
     points = usable_points(trials, verified, max_gpu_memory)
-    baseline, best = (best_of(some, slo) for some in (own, points))
+    shift = Shift.of(trials, verified, slo.percentile)
+    baseline, best = (best_of(some, slo, shift) for some in (own, points))
     front = pareto_front(points, slo.percentile)
     if best is None or baseline is None:
         return Recommendation(slo, baseline, best, None, front)
@@ -70,23 +72,35 @@ def _gives_way(best: TrialPoint, gain: Interval, baseline: TrialPoint) -> bool:
     return gain.high < 1 or (gain.value < 1 and not quicker)
 
 
-def best_of(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
+def best_of(points: Iterable[TrialPoint], slo: SLO, shift: Shift) -> TrialPoint | None:
     """The best point, of some that were measured again and others that were not; None when none holds the SLO.
 
     What was measured again for this SLO is as good as its throughput, as far as that can be relied on: one of which it
     is not sure that it holds the SLO must give a quarter more, and one that was not measured after it had been chosen
     some more, too. Their intervals, over few launches, are too wide to tell rivals by. What was measured once is the
     luckiest of many, and must give nearly twice as much; it is out where the same config, measured again, breaks the
-    SLO under no more load.
+    SLO under no more load, and gives way to what was measured again where it would break it by how that differs from
+    the search.
+
+    Args:
+        points: Of trials.
+        slo: The limits.
+        shift: Between the search and what was measured again.
     """
     points, asked = tuple(points), set(slo.limits)
     again = [p for p in points if p.verified and {(test.percentile, test.limit_ms) for test in p.point.limits} == asked]
     verified = max((p for p in again if holds(p, slo)), key=lambda p: _worth(p, slo), default=None)
     broken = [p for p in again if not holds(p, slo)]
-    once = best_point((p for p in points if p not in again and not is_past(p, broken)), slo)
-    if verified and once and once.point.throughput.value * _ONCE <= _worth(verified, slo):
-        return verified
-    return once or verified
+    once = [p for p in points if p not in again and not is_past(p, broken)]
+    likely = best_point((p for p in once if _is_likely(p, slo, shift)), slo)
+    if verified and likely and likely.point.throughput.value * shift.throughput * _ONCE > _worth(verified, slo):
+        return likely
+    return verified or likely or best_point(once, slo)
+
+
+def _is_likely(each: TrialPoint, slo: SLO, shift: Shift) -> bool:
+    """Whether a point that was not measured again for this SLO is likely to hold it then."""
+    return each.verified or all(each.latency_ms(name) * shift.latency <= limit_ms for name, limit_ms in slo.limits)
 
 
 def is_past(each: TrialPoint, broken: Iterable[TrialPoint]) -> bool:

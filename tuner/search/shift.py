@@ -1,0 +1,62 @@
+"""How launches after the search differ from those of the search, all of them alike.
+
+The search takes the luckiest of many single launches, and a machine that is not alone may be another one later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from tuner.search.curve import latency_ms_at, throughput_at
+from tuner.search.verification import Verification
+from tuner.slo import Percentile
+from tuner.trial import TrialResult
+
+# Expected before any launch.
+_LUCK = 0.95
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What was measured again, over what the search saw under the same load.
+
+    Attributes:
+        throughput: As a factor.
+        latency: The same of the latency, at the percentile that counts.
+    """
+
+    throughput: float = _LUCK
+    latency: float = 1.0
+
+    @classmethod
+    def of(cls, trials: Iterable[TrialResult], verified: Iterable[Verification], percentile: Percentile) -> Shift:
+        """The medians over all that was measured again, and what is expected before any as one of them.
+
+        Args:
+            trials: Whose curves the search saw.
+            verified: What was measured again.
+            percentile: The one that counts.
+        """
+        curves = {trial.number: trial.curve for trial in trials}
+        again = [(each, curves[each.trial]) for each in verified if each.rounds and curves.get(each.trial)]
+        throughputs = [
+            _mean(point.throughput.value for point in each.rounds) / throughput_at(curve, each.load.level)
+            for each, curve in again
+        ]
+        latencies = [
+            _middle([point.latency_ms[percentile].value for point in each.rounds])
+            / latency_ms_at(curve, percentile, each.load.level)
+            for each, curve in again
+        ]
+        return cls(_middle([*throughputs, _LUCK]), _middle([*latencies, 1.0]))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return math.exp(fmean(map(math.log, values)))
+
+
+def _middle(values: Sequence[float]) -> float:
+    return math.exp(median(map(math.log, values)))
