@@ -16,8 +16,3 @@ def test_a_curve_is_straight_between_its_points(level: int, throughput: float, p
     assert throughput_at(CURVE, level) == pytest.approx(throughput)
     assert latency_ms_at(CURVE, "p99", level) == pytest.approx(p99)
     assert latency_ms_at(CURVE, "p50", level) == pytest.approx(p99 / 2)
-
-
-def test_no_less_load_is_slower() -> None:
-    disturbed = (point(8, 300, 90), *CURVE[1:])
-    assert latency_ms_at(disturbed, "p99", 8) == latency_ms_at(disturbed, "p99", 12) == pytest.approx(30)

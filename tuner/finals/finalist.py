@@ -21,6 +21,8 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 8
 _DOUBT_ROUNDS = 2
 # Standard deviations between launches that a lower load leaves to the limit: one launch in forty is slower.
 _ROOM = 2.0
+# The same of a load to begin with, which may be slowed by less than that: it is tried before it is given up.
+_HOPE = 1.0
 # Launches differ by so much at the least, however alike a few of them were.
 _LEAST_SPREAD = 0.02
 # How much lower to go when it breaks a limit: never by less, never by more.
@@ -134,7 +136,7 @@ class Finalist:
             spread: As for `lower`.
         """
         self._shift = shift
-        while not self.began and self._room(spread, deviations=0.0) < 1 and (lower := self.lower(spread)):
+        while not self.began and self._room(spread, _HOPE) < 1 and (lower := self.lower(spread)):
             self.contender = lower
             self.verification = Verification(trial=lower.trial.number, load=lower.load)
 

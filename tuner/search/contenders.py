@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from tuner.load.loads import Concurrency
-from tuner.search.curve import latency_ms_at, throughput_at
+from tuner.search.curve import throughput_at
 from tuner.search.front import TrialPoint, usable_points
 from tuner.search.recommend import best_point
 from tuner.slo import PERCENTILES, SLO, Percentile
@@ -43,13 +43,13 @@ class Contender:
         return self.under(Concurrency(requests)) if requests < self.load.requests else None
 
     def under(self, load: Concurrency) -> Contender:
-        """The same config under less load, where both change as they do on the trial's curve."""
-        curve, here, there = self.trial.curve, self.load.requests, load.requests
-        slower = throughput_at(curve, there) / throughput_at(curve, here)
-        latency_ms = {
-            name: value * latency_ms_at(curve, name, there) / latency_ms_at(curve, name, here)
-            for name, value in self.latency_ms.items()
-        }
+        """The same config under less load, where throughput is as much less as on the trial's curve.
+
+        Latencies follow by Little's law: those of one curve are too noisy to tell how a percentile falls.
+        """
+        curve, share = self.trial.curve, load.requests / self.load.requests
+        slower = throughput_at(curve, load.requests) / throughput_at(curve, self.load.requests)
+        latency_ms = {name: value * min(1.0, share / slower) for name, value in self.latency_ms.items()}
         return replace(self, load=load, throughput=slower * self.throughput, latency_ms=latency_ms)
 
 

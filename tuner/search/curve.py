@@ -27,15 +27,12 @@ def throughput_at(curve: Sequence[OperatingPoint], level: float) -> float:
 def latency_ms_at(curve: Sequence[OperatingPoint], percentile: Percentile, level: float) -> float:
     """Latency under a load: on a straight line between two points; beyond the ends, as there.
 
-    Under less load none waits longer: where that seems so, somebody else needed the machine.
-
     Args:
         curve: In order of load; not empty.
         percentile: Of the latency.
         level: Of the load.
     """
-    measured = [point.latency_ms[percentile].value for point in curve]
-    return _between(curve, np.minimum.accumulate(measured[::-1])[::-1].tolist(), level)
+    return _between(curve, [point.latency_ms[percentile].value for point in curve], level)
 
 
 def _between(curve: Sequence[OperatingPoint], values: Sequence[float], level: float) -> float:
