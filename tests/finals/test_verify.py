@@ -293,8 +293,8 @@ def test_it_ends_however_much_time_there_is() -> None:
 
 
 def test_picks_of_a_noisy_machine_are_not_overstated_and_keep_the_slo() -> None:
-    single, verified = picks.simulate(12, 0.08, 600.0)
-    assert len(verified) == 12
+    single, verified = picks.simulate(24, 0.08, 600.0)
+    assert len(verified) == 24
     # The median of so few runs is known to some two percent.
     assert abs(picks.overstatement(verified)) < 0.03 < picks.overstatement(single)
     assert picks.broken(verified) <= 1 < picks.broken(single)

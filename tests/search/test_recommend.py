@@ -150,6 +150,22 @@ def test_what_surely_breaks_the_slo_does_not_hold_it_whatever_its_mean() -> None
     assert found.best.trial.number == 0
 
 
+def test_the_rounds_that_chose_it_count_for_the_slo() -> None:
+    trials = [trial(0, point(1, 100, 20)), trial(1, point(8, 300, 20)), trial(2, point(8, 290, 20))]
+    over, within = (point(8, 300, p99).model_copy(update={"limits": _test(n)}) for p99, n in ((40, 30), (20, 8)))
+    lucky = Verification(trial=1, load=Concurrency(8), rounds=(over, within), choosing=1)
+    steady = _verified(2, 8, 270, 270, limits=_test(8))
+    assert lucky.point is not None
+    assert lucky.point.holds(LIMIT)
+    best = recommend(trials, LIMIT, [lucky, steady]).best
+    assert best is not None
+    assert best.trial.number == 2
+    # By another limit it is not judged by the tests of this one.
+    looser = recommend(trials, SLO.parse(["p99=50ms"]), [lucky]).best
+    assert looser is not None
+    assert looser.trial.number == 1
+
+
 def test_for_another_slo_all_that_was_measured_counts() -> None:
     trials = [trial(0, point(1, 50, 20)), trial(1, point(8, 300, 20)), trial(2, point(8, 400, 28))]
     verified = [_verified(1, 8, 290, 290, limits=_test(0))]

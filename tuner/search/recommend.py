@@ -143,5 +143,12 @@ def is_certain(point: TrialPoint, slo: SLO) -> bool:
 
 
 def holds(point: TrialPoint, slo: SLO) -> bool:
-    """Whether a point keeps every limit: by what was measured, unless a test says that it surely does not."""
-    return point.point.holds(slo) and point.point.verdict(slo) is not Verdict.BREAKS
+    """Whether a point keeps every limit: by what was measured, unless a test says that it surely does not.
+
+    What is reported of one that was verified leaves out the rounds that chose it; those count here, too, so that it is
+    not the luck of the others that it holds.
+    """
+    if not point.point.holds(slo) or point.point.verdict(slo) is Verdict.BREAKS:
+        return False
+    tests = [test for test in point.point.limits if (test.percentile, test.limit_ms) in slo.limits]
+    return not point.verified or all(test.over <= test.allowed * test.requests for test in tests)

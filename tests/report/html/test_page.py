@@ -100,8 +100,8 @@ def test_the_answer_says_what_is_not_sure(run: RunFolder, study: Study) -> None:
 
 def test_the_answer_tells_of_what_looked_better(run: RunFolder, study: Study) -> None:
     enough = LimitTest(percentile="p99", limit_ms=25.0, requests=1_000, over=0, design_effect=1.0)
-    rounds = (point(2, 300, 20).model_copy(update={"limits": (enough,)}),) * 3
-    study.add_verified([Verification(trial=0, load=Concurrency(2), rounds=rounds, choosing=0)])
+    rounds = (point(4, 300, 15).model_copy(update={"limits": (enough,)}),) * 3
+    study.add_verified([Verification(trial=1, load=Concurrency(4), rounds=rounds, choosing=0)])
     value, _, tone = _facts(_view(run, study))["But"]
     assert value.startswith("trial 1 looked better (400 inferences/s, p99 20 ms at concurrency 8), but it was not ver")
     assert tone == "unsure"
