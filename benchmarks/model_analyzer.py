@@ -115,14 +115,18 @@ class ModelAnalyzer:
         (folder / "profile.yaml").write_text(yaml.safe_dump(asked), encoding="utf-8")
         began = time.monotonic()
         with (folder / "log").open("wb") as log:
-            subprocess.run(
+            ended = subprocess.run(
                 [str(self.program), "profile", "--config-file", str(folder / "profile.yaml")],
-                check=True,
+                check=False,
                 stdin=subprocess.DEVNULL,
                 cwd=folder,  # perf_analyzer leaves a file where it runs
                 stdout=log,
                 stderr=log,
                 timeout=_LONGEST_S,
+            )
+        if ended.returncode:
+            raise RuntimeError(
+                f"it ended with {ended.returncode}: {(folder / 'log').read_text(encoding='utf-8')[-2000:]}"
             )
         wall_s = time.monotonic() - began
         with (found / "results" / _INFERENCE).open(encoding="utf-8") as file:

@@ -61,10 +61,10 @@ _ROUNDS = 4
 _LAUNCH_S = 120.0
 _SLOW = """import time
 
-import example
+import without_sleep
 
 
-class TritonPythonModel(example.TritonPythonModel):
+class TritonPythonModel(without_sleep.TritonPythonModel):
     def initialize(self, args):
         time.sleep({seconds})
         super().initialize(args)
@@ -265,7 +265,7 @@ def _repository(path: Path, sleep_s: float) -> Path:
     shutil.copytree(EXAMPLE, path / MODEL, ignore=shutil.ignore_patterns("__pycache__"))
     if sleep_s > 0:
         version = path / MODEL / "1"
-        (version / "model.py").rename(version / "example.py")
+        (version / "model.py").rename(version / "without_sleep.py")
         (version / "model.py").write_text(_SLOW.format(seconds=sleep_s), encoding="utf-8")
     return path
 
