@@ -125,9 +125,8 @@ class ModelAnalyzer:
                 timeout=_LONGEST_S,
             )
         if ended.returncode:
-            raise RuntimeError(
-                f"it ended with {ended.returncode}: {(folder / 'log').read_text(encoding='utf-8')[-2000:]}"
-            )
+            last_words = (folder / "log").read_text(encoding="utf-8")[-2_000:]
+            raise RuntimeError(f"Model Analyzer ended with {ended.returncode}: {last_words}")
         wall_s = time.monotonic() - began
         with (found / "results" / _INFERENCE).open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,24 @@ def test_it_fits_eighty_columns(tmp_path: Path, capsys: pytest.CaptureFixture[st
     first, *lines, last = told.out.splitlines()
     assert first.startswith("8,000 requests/s within p99 <= 40 ms: ")
     heading = next(line for line in lines if "hosts" in line)
-    assert " ".join(heading.split()) == "hosts instances requests/s a host p99 ms"
+    assert heading.split() == ["hosts", "instances", "requests/s", "p99", "ms"]
+    above = lines[lines.index(heading) - 1]
+    assert above.split() == ["a", "host", "holds", "up", "to", "at", "its", "share"]
     table = lines[: lines.index("", lines.index(heading))]
     assert max(map(len, table)) <= 80
     assert "…" not in "".join(table)
     assert next(line.split(":")[0] for line in lines if line.startswith("  ") and ":" in line) == "  1"
     assert "95 % intervals" in last
+
+
+def test_many_hosts_are_readable_and_the_config_as_it_is_is_called_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _study(tmp_path, "mlp", launches=1)
+    estimate(tmp_path, None, "8e4", ("p99=6ms",), as_json=False)
+    told = capsys.readouterr().out
+    assert re.match(r"80,000 requests/s within p99 <= 6 ms: \d+,\d{3} hosts \(\d+,\d{3} to \d+,\d{3}\) with ", told)
+    assert "(trial 0, the config as it is)" in told
 
 
 def test_it_says_how_far_it_goes_beyond_what_was_launched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

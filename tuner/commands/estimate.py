@@ -61,7 +61,7 @@ def _rate(text: str) -> float:
 def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> None:
     best = found[0]
     console = results_console(USUAL_WIDTH)
-    hosts = f"{best.hosts} host{'s' * (best.hosts > 1)} ({best.fewest} to {best.most})"
+    hosts = f"{best.hosts:,} host{'s' * (best.hosts > 1)} ({best.fewest:,} to {best.most:,})"
     _say(console, f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters)}")
     console.print(_table(slo, found))
     for number, each in enumerate(found, start=1):
@@ -76,7 +76,7 @@ def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> N
 
 def _known_from(each: Capacity) -> str:
     if each.trial is not None:
-        return f"trial {each.trial}"
+        return f"trial {each.trial}{', the config as it is' * (each.trial == 0)}"
     return f"foreseen, {each.beyond}: surer when one is launched" if each.beyond else "foreseen"
 
 
@@ -84,14 +84,15 @@ def _table(slo: SLO, found: tuple[Capacity, ...]) -> Table:
     """One row a config, by the number under which the lines below it say which that is."""
     table = Table(box=box.SIMPLE_HEAD)
     gpus = any(each.gpus for each in found)
-    for column in ("", "hosts", "instances", *(["GPUs"] if gpus else []), "requests/s a host", f"{slo.percentile} ms"):
+    of_a_host = ("a host holds up to\nrequests/s", f"at its share\n{slo.percentile} ms")
+    for column in ("", "hosts", "instances", *(["GPUs"] if gpus else []), *of_a_host):
         table.add_column(column, justify="right", no_wrap=True)
     for number, each in enumerate(found, start=1):
         table.add_row(
             str(number),
-            f"{each.hosts} ({each.fewest} to {each.most})",
-            str(each.hosts * each.instances),
-            *([str(each.hosts * each.gpus)] if gpus else []),
+            f"{each.hosts:,} ({each.fewest:,} to {each.most:,})",
+            f"{each.hosts * each.instances:,}",
+            *([f"{each.hosts * each.gpus:,}"] if gpus else []),
             _interval(each.rate),
             _interval(each.latency_ms),
         )
