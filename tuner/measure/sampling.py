@@ -79,7 +79,7 @@ class Sampling(Generic[_Answer]):
         return (*before, *within, *after)
 
     def _have_asked_since(self, end_ns: int) -> None:
-        """Return once the source was asked after that time, which is at once, or is over."""
+        """Return when the source was asked after that time, which it is at once, or is asked no more."""
 
         def was_asked() -> bool:
             return self._asked_at_ns > end_ns or not self._thread.is_alive()

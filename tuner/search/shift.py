@@ -15,7 +15,7 @@ from tuner.search.verification import Verification
 from tuner.slo import Percentile
 from tuner.trial import TrialResult
 
-# Expected before any launch.
+# Before any launch: the search's own numbers are those of the luckiest, one launch each, of many.
 _LUCK = 0.95
 
 
