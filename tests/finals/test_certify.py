@@ -73,6 +73,13 @@ def test_when_the_time_is_up_the_best_so_far_counts() -> None:
     assert server.rates == [900]
 
 
+@pytest.mark.parametrize("within_s", [3.0, 3.9, 5.0, 7.5])
+def test_no_level_is_begun_that_would_not_end_in_time(within_s: float) -> None:
+    server = Server(keeps_up=10, holds=10)
+    server.certify(within_s=within_s)
+    assert within_s - 2.0 < server.wall_s <= within_s
+
+
 def test_a_rate_is_offered_again_until_a_test_can_tell() -> None:
     server = Server(keeps_up=2_000, holds=905, requests=200)
     found = server.certify(within_s=6.0)

@@ -43,18 +43,19 @@ def certify(
         measure: Measures one load; what it raises ends the search.
         requests_per_s: What a closed loop got from it.
         slo: The limits, maybe none.
-        until: When to begin no further level, by `now`; the first one is measured in any case.
+        until: When to be done, by `now`: no level is begun that would take longer; the first is in any case.
         now: The clock, in seconds.
 
     Returns:
         The point at that rate; None when none was found in the time.
     """
+    levels = _Levels(measure, until, now)
     best: OperatingPoint | None = None
     holding, breaking, per_s = 0.0, _HIGHEST, _START
     for level in range(_LEVELS):
-        if level and now() >= until:
+        if level and not levels.has_time:
             break
-        point = _measured(measure, RequestRate(rounded(per_s * requests_per_s)), slo, until, now)
+        point = levels.measured(RequestRate(rounded(per_s * requests_per_s)), slo)
         if is_certified(point, slo):
             best, holding = point, per_s
         else:
@@ -71,22 +72,38 @@ def is_certified(point: OperatingPoint, slo: SLO) -> bool:
     return bool(point.kept_up) and not point.errors and point.holds(slo) and sure
 
 
-def _measured(
-    measure: Callable[[Load], OperatingPoint], load: Load, slo: SLO, until: float, now: Callable[[], float]
-) -> OperatingPoint:
-    """The point at a rate, which is offered again while its tests cannot tell; all of them count together."""
-    point = measure(load)
-    tests = [point.limits]
-    while (
-        len(tests) < _REPEATS
-        and point.kept_up
-        and point.holds(slo)
-        and slo.root
-        and point.verdict(slo) is Verdict.OPEN
-        and now() < until
-    ):
-        again = measure(load)
-        tests.append(again.limits)
-        added = tuple(LimitTest.added(each) for each in zip(*tests, strict=True))
-        point = again.model_copy(update={"limits": added, "requests": point.requests + again.requests})
-    return point
+class _Levels:
+    """Measures level after level, and knows whether there is time for another."""
+
+    def __init__(self, measure: Callable[[Load], OperatingPoint], until: float, now: Callable[[], float]) -> None:
+        self._measure, self._until, self._now = measure, until, now
+        self._longest_s = 0.0
+
+    @property
+    def has_time(self) -> bool:
+        """Whether another level would be over in time, if it takes as long as any so far."""
+        return self._now() + self._longest_s <= self._until
+
+    def measured(self, load: Load, slo: SLO) -> OperatingPoint:
+        """The point at a rate, which is offered again while its tests cannot tell; all of them count together."""
+        point = self._once(load)
+        tests = [point.limits]
+        while (
+            len(tests) < _REPEATS
+            and point.kept_up
+            and point.holds(slo)
+            and slo.root
+            and point.verdict(slo) is Verdict.OPEN
+            and self.has_time
+        ):
+            again = self._once(load)
+            tests.append(again.limits)
+            added = tuple(LimitTest.added(each) for each in zip(*tests, strict=True))
+            point = again.model_copy(update={"limits": added, "requests": point.requests + again.requests})
+        return point
+
+    def _once(self, load: Load) -> OperatingPoint:
+        began = self._now()
+        point = self._measure(load)
+        self._longest_s = max(self._longest_s, self._now() - began)
+        return point
