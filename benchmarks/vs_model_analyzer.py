@@ -54,7 +54,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 HASTY, VERIFIED = 10, 5
 STAGES = ("grid", *MODES, "tritontune", "tritontune, verified")
 # To start, and to end the load that is under way when a budget is spent, is within the share, too.
-_AROUND_S = 5.0
+_AROUND_S = 10.0
 # A launch of the example takes this long by itself.
 _OWN_LAUNCH_S = 2.0
 _ROUNDS = 4
