@@ -37,8 +37,7 @@ def test_one_alone_is_half_believed() -> None:
 
 
 def test_one_launch_in_which_somebody_needed_the_machine_moves_no_latency() -> None:
-    verified = [_again(number, load, (95, 10), (95, 90), (95, 10)) for number, load in ((0, 1),)]
-    assert _shift(*verified)[1] == pytest.approx(1.0)
+    assert _shift(_again(0, 1, (95, 10), (95, 90), (95, 10)))[1] == pytest.approx(1.0)
 
 
 def test_a_load_between_those_of_the_search_is_compared_with_its_curve() -> None:

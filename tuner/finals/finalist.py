@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from enum import Enum
-from statistics import fmean, median
+from statistics import fmean
 
 from tuner.measure.limit_test import LimitTest, Verdict, together
 from tuner.measure.points import OperatingPoint
@@ -55,7 +55,8 @@ class Finalist:
         self.verification = before or Verification(trial=contender.trial.number, load=contender.load)
         self._slo = slo
         self._max_gpu_memory = max_gpu_memory
-        self._shift = Shift()
+        # Where launches after the search tell of it, nothing is left to expect.
+        self._shift = Shift() if contender.searched else Shift(1.0, 1.0)
 
     def __str__(self) -> str:
         return f"trial {self.contender.trial.number} at {self.contender.load}"
@@ -74,8 +75,8 @@ class Finalist:
     def throughput(self) -> float:
         """Inferences/s that are to be expected of it: the mean of its rounds, or what seems likely before them."""
         if not self.rounds:
-            return self.contender.throughput * (self._shift.throughput if self.contender.searched else 1.0)
-        return math.exp(fmean(math.log(point.throughput.value) for point in self.verification.rounds))
+            return self.contender.throughput * self._shift.throughput
+        return self.verification.throughput
 
     @property
     def p99_ms(self) -> float:
@@ -135,7 +136,8 @@ class Finalist:
             shift: Between the search and the launches after it.
             spread: As for `lower`.
         """
-        self._shift = shift
+        if self.contender.searched:
+            self._shift = shift
         while not self.began and self._room(spread, _HOPE) < 1 and (lower := self.lower(spread)):
             self.contender = lower
             self.verification = Verification(trial=lower.trial.number, load=lower.load)
@@ -173,9 +175,8 @@ class Finalist:
     def _latency_ms(self, name: Percentile) -> float:
         """What is to be expected of a launch."""
         if self.rounds:
-            # The median is not moved by the one in which somebody else needed the machine.
-            return math.exp(median(self._logs(name)))
-        return self.contender.latency_ms[name] * (self._shift.latency if self.contender.searched else 1.0)
+            return self.verification.latency_ms(name)
+        return self.contender.latency_ms[name] * self._shift.latency
 
     def _logs(self, percentile: Percentile) -> list[float]:
         return [math.log(point.latency_ms[percentile].value) for point in self.verification.rounds]

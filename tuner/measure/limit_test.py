@@ -52,6 +52,11 @@ class LimitTest(Record):
     design_effect: float = Field(ge=1)
 
     @property
+    def limit(self) -> tuple[Percentile, float]:
+        """What is tested, as `SLO.limits` has it."""
+        return self.percentile, self.limit_ms
+
+    @property
     def verdict(self) -> Verdict:
         """By the binomial test, of as many requests as are independent."""
         return judge(self.independent, self.over / self.design_effect, self.allowed)

@@ -110,7 +110,7 @@ class OperatingPoint(Record):
 
     def verdict(self, slo: SLO) -> Verdict:
         """Whether it keeps every limit, as far as tests tell; open where it was not measured for one."""
-        tested = {(test.percentile, test.limit_ms): test.verdict for test in self.limits}
+        tested = {test.limit: test.verdict for test in self.limits}
         return together(tested.get(limit, Verdict.OPEN) for limit in slo.limits)
 
     def holds(self, slo: SLO) -> bool:

@@ -146,5 +146,5 @@ def _verdict(rounds: Sequence[OperatingPoint], slo: SLO) -> Verdict:
     """Of the tests of all launches together; a limit that was not tested is open."""
     if not rounds:
         return Verdict.OPEN
-    told = {(test.percentile, test.limit_ms): test.verdict for test in limits_together(rounds)}
+    told = {test.limit: test.verdict for test in limits_together(rounds)}
     return together(told.get(limit, Verdict.OPEN) for limit in slo.limits)

@@ -67,7 +67,7 @@ def how_sure(best: TrialPoint, slo: SLO) -> str:
         return "verified"
     if is_certain(best, slo):
         return f"verified, and surely within {slo}"
-    tested = {(test.percentile, test.limit_ms) for test in best.point.limits}
+    tested = {test.limit for test in best.point.limits}
     if tested and tested != set(slo.limits):
         of = SLO({test.percentile: test.limit_ms for test in best.point.limits})
         return f"verified, but for {of}: that {slo} holds is what was measured, and was not tested"

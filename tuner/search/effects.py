@@ -54,6 +54,8 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
     was = {p.name: p.base for p in space.parameters}
     chosen = space.settle(best.trial.parameters)
     changed = [name for name, value in chosen.items() if value != was[name]]
+    trials = study.trials
+    shift = Shift.of(trials, study.verified, study.identity.slo.percentile)
     effects = []
     for name in changed:
         without = space.settle({**chosen, name: was[name]})
@@ -62,17 +64,17 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
             continue
         together = tuple(other for other in changed if other != name and without.get(other) != chosen[other])
         effect = FieldEffect(name, chosen[name], was[name], without, together)
-        trial = next((each for each in study.trials if space.settle(each.parameters) == without), None)
-        effects.append(_against(effect, trial, best, study) if trial else effect)
+        trial = next((each for each in trials if space.settle(each.parameters) == without), None)
+        effects.append(_against(effect, trial, best, study, shift) if trial else effect)
     return tuple(effects)
 
 
-def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: Study) -> FieldEffect:
+def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: Study, shift: Shift) -> FieldEffect:
     """The effect, by a trial without the field."""
     slo, verified = study.identity.slo, study.verified
     # The config as it is counts whatever became of it, as it does for the gain.
     points = points_of(trial, verified) if trial.failure is None or trial.number == 0 else ()
-    point = best_of(points, slo, Shift.of(study.trials, verified, slo.percentile))
+    point = best_of(points, slo, shift)
     if point is None:
         return replace(effect, trial=trial)
     same_load = point.point.load == best.point.load

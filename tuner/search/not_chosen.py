@@ -8,12 +8,11 @@ from enum import Enum
 
 from tuner.search.front import TrialPoint, points_of, usable_points
 from tuner.search.recommend import Recommendation, best_point, holds, is_past
+from tuner.search.shift import LUCK
 from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
 
-# A single measurement that is the best of many flatters; what it promises is taken to be less by so much.
-_LUCK = 0.95
 _MOST = 3
 
 
@@ -72,7 +71,7 @@ def not_chosen(
 
 def _promises(each: TrialPoint, best: TrialPoint, found: Recommendation) -> bool:
     same = (each.trial.number, each.point.load) == (best.trial.number, best.point.load)
-    return not same and holds(each, found.slo) and _LUCK * each.point.throughput.value > best.point.throughput.value
+    return not same and holds(each, found.slo) and LUCK * each.point.throughput.value > best.point.throughput.value
 
 
 def _broken_before(seemed: TrialPoint, verified: Sequence[Verification], slo: SLO) -> Verification | None:

@@ -88,7 +88,7 @@ def best_of(points: Iterable[TrialPoint], slo: SLO, shift: Shift) -> TrialPoint 
         shift: Between the search and what was measured again.
     """
     points, asked = tuple(points), set(slo.limits)
-    again = [p for p in points if p.verified and {(test.percentile, test.limit_ms) for test in p.point.limits} == asked]
+    again = [p for p in points if p.verified and {test.limit for test in p.point.limits} == asked]
     verified = max((p for p in again if holds(p, slo)), key=lambda p: _worth(p, slo), default=None)
     broken = [p for p in again if not holds(p, slo)]
     once = [p for p in points if p not in again and not is_past(p, broken)]
@@ -150,5 +150,5 @@ def holds(point: TrialPoint, slo: SLO) -> bool:
     """
     if not point.point.holds(slo) or point.point.verdict(slo) is Verdict.BREAKS:
         return False
-    tests = [test for test in point.point.limits if (test.percentile, test.limit_ms) in slo.limits]
+    tests = [test for test in point.point.limits if test.limit in slo.limits]
     return not point.verified or all(test.over <= test.allowed * test.requests for test in tests)

@@ -6,9 +6,9 @@ The search takes the luckiest of many single launches, and a machine that is not
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 
 from tuner.search.curve import latency_ms_at, throughput_at
 from tuner.search.verification import Verification
@@ -16,7 +16,7 @@ from tuner.slo import Percentile
 from tuner.trial import TrialResult
 
 # Before any launch: the search's own numbers are those of the luckiest, one launch each, of many.
-_LUCK = 0.95
+LUCK = 0.95
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Shift:
         latency: The same of the latency, at the percentile that counts.
     """
 
-    throughput: float = _LUCK
+    throughput: float = LUCK
     latency: float = 1.0
 
     @classmethod
@@ -42,21 +42,12 @@ class Shift:
         """
         curves = {trial.number: trial.curve for trial in trials}
         again = [(each, curves[each.trial]) for each in verified if each.rounds and curves.get(each.trial)]
-        throughputs = [
-            _mean(point.throughput.value for point in each.rounds) / throughput_at(curve, each.load.level)
-            for each, curve in again
-        ]
+        throughputs = [each.throughput / throughput_at(curve, each.load.level) for each, curve in again]
         latencies = [
-            _middle([point.latency_ms[percentile].value for point in each.rounds])
-            / latency_ms_at(curve, percentile, each.load.level)
-            for each, curve in again
+            each.latency_ms(percentile) / latency_ms_at(curve, percentile, each.load.level) for each, curve in again
         ]
-        return cls(_middle([*throughputs, _LUCK]), _middle([*latencies, 1.0]))
+        return cls(_middle([*throughputs, LUCK]), _middle([*latencies, 1.0]))
 
 
-def _mean(values: Iterable[float]) -> float:
-    return math.exp(fmean(map(math.log, values)))
-
-
-def _middle(values: Sequence[float]) -> float:
-    return math.exp(median(map(math.log, values)))
+def _middle(ratios: Iterable[float]) -> float:
+    return math.exp(median(map(math.log, ratios)))

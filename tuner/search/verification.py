@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean, variance
+from statistics import fmean, geometric_mean, median, variance
 
 from tuner.load.loads import Load
 from tuner.measure.client_view import ClientView
@@ -23,7 +23,7 @@ from tuner.measure.record import Interval, Record
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import resources_together
 from tuner.search.launches import reach
-from tuner.slo import PERCENTILES
+from tuner.slo import PERCENTILES, Percentile
 
 
 class Verification(Record):
@@ -49,6 +49,15 @@ class Verification(Record):
     def confirming(self) -> tuple[OperatingPoint, ...]:
         """The rounds after it was chosen."""
         return self.rounds[self.choosing :]
+
+    @property
+    def throughput(self) -> float:
+        """Inferences/s, the mean of all rounds as factors; there must be one."""
+        return geometric_mean(point.throughput.value for point in self.rounds)
+
+    def latency_ms(self, percentile: Percentile) -> float:
+        """The middle of all rounds, that one disturbed launch does not move; there must be one."""
+        return math.exp(median(math.log(point.latency_ms[percentile].value) for point in self.rounds))
 
     @property
     def limits(self) -> tuple[LimitTest, ...]:
