@@ -26,7 +26,7 @@ _CONFIG, _CONCURRENCY, _THROUGHPUT, _P99 = (
     "p99 Latency (ms)",
 )
 _FIELDS = ["model_name", "model_config_path", "concurrency", "perf_throughput", "perf_latency_p99"]
-_LONGEST_S = 3600.0
+_LONGEST_S = 7200.0
 
 
 @dataclass(frozen=True)
