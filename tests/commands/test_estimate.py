@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -45,14 +46,28 @@ def test_it_fits_eighty_columns(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "95 % intervals" in last
 
 
-def test_many_hosts_are_readable_and_the_config_as_it_is_is_called_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_many_hosts_are_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _study(tmp_path, "mlp", launches=1)
-    estimate(tmp_path, None, "8e4", ("p99=6ms",), as_json=False)
+    estimate(tmp_path, None, "8e5", ("p99=12ms",), as_json=False)
     told = capsys.readouterr().out
-    assert re.match(r"80,000 requests/s within p99 <= 6 ms: \d+,\d{3} hosts \(\d+,\d{3} to \d+,\d{3}\) with ", told)
-    assert "(trial 0, the config as it is)" in told
+    assert re.match(r"800,000 requests/s within p99 <= 12 ms: \d+,\d{3} hosts \(\d+,\d{3} to \d+,\d{3}\) with ", told)
+
+
+def test_the_config_as_it_is_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _study(tmp_path, "mlp", launches=1)
+    estimate(tmp_path, None, "800", ("p99=6ms",), as_json=False)
+    assert "(trial 0, the config as it is)" in capsys.readouterr().out
+
+
+def test_that_no_number_of_hosts_may_be_enough_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _study(tmp_path, "mlp", launches=1)
+    estimate(tmp_path, None, "800", ("p99=6ms",), as_json=False)
+    told = capsys.readouterr().out
+    assert re.match(r"800 requests/s within p99 <= 6 ms: [\d,]+ hosts? \([\d,]+ to \?\) with ", told)
+    assert told.endswith("?: whether it holds p99 <= 6 ms at any rate at all is not sure.\n")
+    estimate(tmp_path, None, "800", ("p99=6ms",), as_json=True)
+    best = json.loads(capsys.readouterr().out)["configs"][0]
+    assert (best["hosts"]["high"], best["request_rate_a_host"]["low"]) == (None, 0.0)
 
 
 def test_it_says_how_far_it_goes_beyond_what_was_launched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from support.builders import MLP, SMALL_SPACE, identity, space, trial
 from support.known_truth import Truth
 
 from tuner.errors import JobError
+from tuner.measure.record import Interval
 from tuner.search.calibration import calibrations
 from tuner.search.capacity import capacities
 from tuner.search.study import Study
@@ -27,6 +28,22 @@ def study(tmp_path: Path) -> Study:
     return study
 
 
+def blurred(study: Study, folder: Path) -> Study:
+    """The same, had its latencies been known to within a factor of two."""
+    same = Study.create_or_resume(folder / "blurred.db", study.identity)
+    for before in study.trials:
+        curve = [
+            point.model_copy(update={"latency_ms": {name: wide(each) for name, each in point.latency_ms.items()}})
+            for point in before.curve
+        ]
+        same.add(before.model_copy(update={"curve": tuple(curve)}), study.space)
+    return same
+
+
+def wide(interval: Interval) -> Interval:
+    return Interval(value=interval.value, low=interval.value / 2, high=interval.value * 2)
+
+
 def test_more_load_takes_more_hosts(study: Study) -> None:
     hosts = [capacities(study, rate, P99_40)[0].hosts for rate in (100.0, 8_000.0, 50_000.0)]
     assert hosts[0] == 1 < hosts[1] < hosts[2]
@@ -45,7 +62,7 @@ def test_what_one_host_holds_is_below_what_it_can_do_and_not_far(study: Study) -
 def test_the_fewest_hosts_come_first_and_of_these_the_fewest_instances(study: Study) -> None:
     found = capacities(study, 3_000.0, P99_40)
     assert [(each.hosts, each.instances) for each in found] == sorted((each.hosts, each.instances) for each in found)
-    assert all(each.fewest <= each.hosts <= each.most for each in found)
+    assert all(each.most and each.fewest <= each.hosts <= each.most for each in found)
     assert {each.trial for each in found} >= {0, 1, 2, None}
 
 
@@ -54,6 +71,25 @@ def test_with_so_many_hosts_the_limit_is_held(study: Study, limit_ms: float) -> 
     found = capacities(study, 3_000.0, SLO({"p99": limit_ms}))
     assert all(each.latency_ms.value <= limit_ms or each.hosts >= 2 * each.fewest for each in found)
     assert any(each.latency_ms.value <= limit_ms for each in found)
+
+
+def test_what_was_measured_badly_leaves_more_open(study: Study, tmp_path: Path) -> None:
+    unsure = blurred(study, tmp_path)
+    for limit_ms in (12.0, 40.0):
+        slo = SLO({"p99": limit_ms})
+        well, badly = ({each.trial: each for each in capacities(s, 3_000.0, slo)}[1] for s in (study, unsure))
+        assert badly.rate.low < well.rate.low < well.rate.value < well.rate.high <= badly.rate.high
+
+
+def test_where_it_may_hold_the_limit_at_no_rate_no_number_of_hosts_is_surely_enough(
+    study: Study, tmp_path: Path
+) -> None:
+    slo = SLO({"p99": 7.0})
+    (best,) = (each for each in capacities(blurred(study, tmp_path), 3_000.0, slo) if each.trial == 0)
+    assert (best.rate.low, best.most) == (0.0, None)
+    assert best.fewest <= best.hosts
+    (best,) = (each for each in capacities(study, 3_000.0, slo) if each.trial == 0)
+    assert best.most
 
 
 def test_a_limit_that_no_request_can_hold(study: Study) -> None:

@@ -55,6 +55,12 @@ def test_without_a_word_of_the_server_only_the_client_is_believed() -> None:
     assert levels[0].latency_ms == bare.latency_ms["p50"].value
 
 
+def test_how_well_it_was_measured_is_known() -> None:
+    level = told(known(trial(0, point(1, share=0.04)), "p99")).levels[0]
+    assert level.throughput_deviation == pytest.approx(0.04 / 1.96, rel=0.01)
+    assert level.latency_deviation == pytest.approx(0.1 / 1.96, rel=0.01)
+
+
 def test_the_scheduling_is_that_of_the_effective_config() -> None:
     result = trial(0, point(1)).model_copy(update={"effective_config": TWO + "dynamic_batching {}"})
     assert told(known(result, "p99")).scheduling == Scheduling(2, 32, dynamic_batching=True)

@@ -61,7 +61,7 @@ def _rate(text: str) -> float:
 def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> None:
     best = found[0]
     console = results_console(USUAL_WIDTH)
-    hosts = f"{best.hosts:,} host{'s' * (best.hosts > 1)} ({best.fewest:,} to {best.most:,})"
+    hosts = _hosts(best, f" host{'s' * (best.hosts > 1)}")
     _say(console, f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters)}")
     console.print(_table(slo, found))
     for number, each in enumerate(found, start=1):
@@ -72,6 +72,8 @@ def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> N
         f"\nForeseen from {trials} trial{'s' * (trials > 1)}, on hosts like the one that was measured, with Poisson "
         "arrivals that they share evenly; in parentheses 95 % intervals.",
     )
+    if any(each.most is None for each in found):
+        _say(console, f"?: whether it holds {slo} at any rate at all is not sure.")
 
 
 def _known_from(each: Capacity) -> str:
@@ -90,13 +92,18 @@ def _table(slo: SLO, found: tuple[Capacity, ...]) -> Table:
     for number, each in enumerate(found, start=1):
         table.add_row(
             str(number),
-            f"{each.hosts:,} ({each.fewest:,} to {each.most:,})",
+            _hosts(each),
             f"{each.hosts * each.instances:,}",
             *([f"{each.hosts * each.gpus:,}"] if gpus else []),
             _interval(each.rate),
             _interval(each.latency_ms),
         )
     return table
+
+
+def _hosts(each: Capacity, unit: str = "") -> str:
+    most = "?" if each.most is None else f"{each.most:,}"
+    return f"{each.hosts:,}{unit} ({each.fewest:,} to {most})"
 
 
 def _interval(interval: Interval) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +21,9 @@ from tuner.twin.forecast import Forecast, Surprises
 from tuner.twin.known import Known, known
 from tuner.twin.scheduling import Scheduling, why_not_foreseeable
 
-# Arrivals that are simulated for a rate, and halvings until it is known to half a percent.
-_ARRIVALS, _HALVINGS = 4_000, 10
+# Arrivals that are simulated for a rate, the lowest one as a share of the highest, and halvings until it is known to
+# a percent.
+_ARRIVALS, _LOWEST, _HALVINGS = 4_000, 1 / 1_024, 10
 # Of the candidates that were not launched, only those that look best in a closed loop are looked at so closely.
 _CLOSELY = 24
 _HIGHEST_LOAD = 1_024
@@ -30,6 +31,8 @@ _HIGHEST_LOAD = 1_024
 _KEEPS_UP = 0.97
 # So many trials teach the twin; the next ones it may foretell.
 _TAUGHT = 2
+# Where more hosts do not make it hold, nobody goes on for more than so many times as many.
+_NO_MORE = 4
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,10 @@ class Capacity:
         trial: The trial that measured it; None where it is only foreseen.
         beyond: What of it goes beyond all that was launched, as `8 instances where at most 4 had been launched`; empty:
             nothing.
-        rate: Requests a second that one host holds, 95 %.
+        rate: Requests a second that one host holds, 95 %; from 0 where it may not hold the limit at any rate.
         hosts: For the load, likely; `fewest` and `most` by the ends of `rate`.
         fewest: See `hosts`.
-        most: See `hosts`.
+        most: See `hosts`; None where it may be that no number of them holds the limit.
         latency_ms: At the limit's percentile with so many hosts that share the load evenly, 95 %.
     """
 
@@ -58,7 +61,7 @@ class Capacity:
     rate: Interval
     hosts: int
     fewest: int
-    most: int
+    most: int | None
     latency_ms: Interval
 
 
@@ -115,7 +118,7 @@ class _Foresight:
         return [*launched, *(others[place] for place in np.argsort(-reached)[:_CLOSELY] if reached[place] > -np.inf)]
 
     def capacity(self, assignment: Assignment, rate: float) -> Capacity | None:
-        """Of one candidate; None where it does not hold the limit at any rate."""
+        """Of one candidate; None where it is expected to hold the limit at no rate."""
         scheduling, setting = self._schedulings.of(assignment)
 
         def latency_ms(per_host: float) -> tuple[float, float]:
@@ -123,17 +126,15 @@ class _Foresight:
             return self._forecast.latency_ms(scheduling, setting, _due_ms(per_host), keeps_up=_KEEPS_UP)
 
         highest = self._forecast.twin.foresee(scheduling, setting, _HIGHEST_LOAD).throughput / self._unit
-        low, high = highest / 2**_HALVINGS, highest
-        if latency_ms(low)[0] > self._limit_ms:
+        likely, surely, perhaps = (self._within_limit(latency_ms, highest, at) for at in (0.0, Z95, -Z95))
+        if likely is None:
             return None
-        for _ in range(_HALVINGS):
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if latency_ms(middle)[0] <= self._limit_ms else (low, middle)
-        spread = math.exp(Z95 * self._forecast.throughput_deviation(scheduling, setting, low, self._limit_ms))
-        holds = Interval(value=low, low=low / spread, high=low * spread)
-        hosts, fewest, most = (math.ceil(rate / each) for each in (holds.value, holds.high, holds.low))
+        spread = self._forecast.throughput_deviation(scheduling, setting, likely, self._limit_ms)
+        held = _interval(likely, surely, perhaps or likely, Z95 * spread)
+        hosts, fewest = math.ceil(rate / held.value), math.ceil(rate / held.high)
+        most = math.ceil(rate / held.low) if held.low else None
         # Less load can take longer, where batches then wait to be full.
-        while (expected := latency_ms(rate / hosts))[0] > self._limit_ms and hosts < 2 * most:
+        while (expected := latency_ms(rate / hosts))[0] > self._limit_ms and hosts < _NO_MORE * rate / likely:
             hosts += 1
         value, deviation = expected
         wide = math.exp(Z95 * deviation)
@@ -144,12 +145,29 @@ class _Foresight:
             gpus=self._gpus,
             trial=trial.number if trial else None,
             beyond="" if trial else self._beyond(scheduling),
-            rate=holds,
+            rate=held,
             hosts=hosts,
             fewest=fewest,
-            most=max(most, hosts),
+            most=None if most is None else max(most, hosts),
             latency_ms=Interval(value=value, low=value / wide, high=value * wide),
         )
+
+    def _within_limit(
+        self, latency_ms: Callable[[float], tuple[float, float]], highest: float, sigmas: float
+    ) -> float | None:
+        """The highest rate within the limit, were latencies so many deviations above what is expected of them."""
+
+        def holds(per_host: float) -> bool:
+            expected, deviation = latency_ms(per_host)
+            return expected * math.exp(sigmas * deviation) <= self._limit_ms
+
+        low, high = _LOWEST * highest, highest
+        if not holds(low):
+            return None
+        for _ in range(_HALVINGS):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if holds(middle) else (low, middle)
+        return low
 
     def _beyond(self, scheduling: Scheduling) -> str:
         told = []
@@ -167,6 +185,20 @@ class _Foresight:
         surprises = Surprises()
         surprises.learn(told, _TAUGHT, lambda number: Forecast(told[:number], self._percentile, self._unit, surprises))
         return surprises
+
+
+def _interval(likely: float, surely: float | None, perhaps: float, half_width: float) -> Interval:
+    """A rate by where the latency's interval meets the limit, and by how well throughput is known; both independent.
+
+    Args:
+        likely: What is expected.
+        surely: The same at the upper end of the latency's interval; None: no rate holds the limit there.
+        perhaps: The same at its lower end.
+        half_width: Of throughput's interval, as a logarithm.
+    """
+    below = math.hypot(math.log(likely / surely), half_width) if surely else math.inf
+    above = math.hypot(math.log(perhaps / likely), half_width)
+    return Interval(value=likely, low=likely * math.exp(-below), high=likely * math.exp(above))
 
 
 def _due_ms(rate: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

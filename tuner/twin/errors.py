@@ -13,7 +13,7 @@ from scipy.linalg import cho_factor, cho_solve
 from tuner.twin.scheduling import Scheduling
 
 # A Gaussian process on the logarithm of measured over foreseen. What is measured twice differs by some percent, of a
-# launch as a whole and of each of its levels.
+# launch as a whole and of each of its levels, beside what the measurement says of itself.
 _LAUNCH, _LEVEL = 0.04, 0.04
 # What is expected before the twin has been wrong, and how many trials' errors that is worth.
 _EXPECTED, _WORTH = 0.15, 3.0
@@ -35,6 +35,7 @@ class Errors:
         places: Of what was measured, rows of `place`.
         trials: The trial that each is of.
         errors: Logarithms of measured over foreseen, by the twin as it is now.
+        unsure: Standard deviations of what was measured, as logarithms.
         surprise: By how much each trial was off when nothing of it was known, as a logarithm.
     """
 
@@ -43,6 +44,7 @@ class Errors:
         places: NDArray[np.float64],
         trials: NDArray[np.int64],
         errors: NDArray[np.float64],
+        unsure: NDArray[np.float64],
         surprise: Sequence[float],
     ) -> None:
         self._places = places
@@ -50,7 +52,7 @@ class Errors:
             _LEAST,
             math.sqrt((_WORTH * _EXPECTED**2 + sum(s**2 for s in surprise)) / (_WORTH + len(surprise))),
         )
-        noise = _LAUNCH**2 * (trials[:, None] == trials[None]) + _LEVEL**2 * np.eye(len(trials))
+        noise = _LAUNCH**2 * (trials[:, None] == trials[None]) + np.diag(_LEVEL**2 + np.square(unsure))
         self._factor = cho_factor(self._kernel(places) + noise)
         self._weights = cho_solve(self._factor, errors)
 

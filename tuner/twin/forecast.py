@@ -83,7 +83,7 @@ class Forecast:
     def __init__(self, trials: Sequence[Known], percentile: Percentile, batch_size: int, surprises: Surprises) -> None:
         self._unit = batch_size
         self.twin = Twin(trials, percentile, batch_size)
-        places, owners, throughput, latency = [], [], [], []
+        places, owners, throughput, latency, unsure = [], [], [], [], []
         for number, trial in enumerate(trials):
             for level in trial.levels:
                 foreseen = self.twin.foresee(trial.scheduling, trial.setting, level.concurrency)
@@ -91,9 +91,10 @@ class Forecast:
                 owners.append(number)
                 throughput.append(math.log(level.throughput / foreseen.throughput))
                 latency.append(math.log(level.latency_ms / foreseen.latency_ms))
-        at, of = np.array(places), np.array(owners)
-        self._throughput = Errors(at, of, np.array(throughput), surprises.throughput)
-        self._latency = Errors(at, of, np.array(latency), surprises.latency)
+                unsure.append((level.throughput_deviation, level.latency_deviation))
+        at, of, by = np.array(places), np.array(owners), np.array(unsure)
+        self._throughput = Errors(at, of, np.array(throughput), by[:, 0], surprises.throughput)
+        self._latency = Errors(at, of, np.array(latency), by[:, 1], surprises.latency)
 
     def curves(self, candidates: Sequence[tuple[Scheduling, int]], highest: int) -> Curves:
         """What schedulings, with their settings, are expected to do under loads up to the highest."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tuner.measure.blocks import Z95
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
 from tuner.slo import Percentile
@@ -20,6 +21,8 @@ class Level:
         concurrency: Requests under way.
         throughput: Inferences a second.
         latency_ms: At the percentile that counts.
+        throughput_deviation: Standard deviation of the logarithm of throughput, as far as the measurement itself tells.
+        latency_deviation: The same of the latency.
         batch: Mean batch that was formed; None where the server does not say.
         overhead_ms: What a request takes outside of the server's queue and instances, in the mean; None likewise.
         idle_ms: That instances wait between two executions, in the mean, while requests wait, too; None: they do not.
@@ -29,6 +32,8 @@ class Level:
     concurrency: int
     throughput: float
     latency_ms: float
+    throughput_deviation: float = 0.0
+    latency_deviation: float = 0.0
     batch: float | None = None
     overhead_ms: float | None = None
     idle_ms: float | None = None
@@ -62,8 +67,9 @@ def known(trial: TrialResult, percentile: Percentile, setting: int = 0) -> Known
 
 
 def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling, setting: int) -> Level:
-    concurrency = int(point.load.level)
-    told = Level(concurrency, point.throughput.value, point.latency_ms[percentile].value)
+    concurrency, throughput, latency = int(point.load.level), point.throughput, point.latency_ms[percentile]
+    deviations = throughput.log_half_width / Z95, latency.log_half_width / Z95
+    told = Level(concurrency, throughput.value, latency.value, *deviations)
     server = point.server
     if server is None or not server.wall_s or not server.executions or server.cache_hits:
         return told
@@ -77,10 +83,8 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
     # Not only for the delay, in which instances are idle because they are to be.
     waits = server.queue_ms > max(2 * in_server_ms / 3, 1.5 * scheduling.delay_us / 1e3)
     idle_ms = max(0.0, instances * server.wall_s - busy_s) / server.executions * 1e3
-    return Level(
-        concurrency,
-        told.throughput,
-        told.latency_ms,
+    return replace(
+        told,
         batch=server.average_batch_size,
         overhead_ms=max(0.0, mean_ms - in_server_ms),
         idle_ms=idle_ms if waits else None,
