@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +29,9 @@ MODELS = {
     # Instances get in each other's way.
     "contended": Path(__file__).parent / "models",
 }
+# A busy Triton follows the machine's speed to this power; see `tuner/measure/machine_speed.py`.
+FOLLOWS = 0.65
+_TIMES = ("queue_ms", "compute_input_ms", "compute_infer_ms", "compute_output_ms")
 SPACE = SpaceSpec.model_validate(
     {
         "schema": 1,
@@ -48,11 +53,14 @@ class Grid:
         model: Its name.
         machine: Where that was.
         trials: The baseline first.
+        known_to: How well throughput and p99 of a point are known: the median of the standard errors of their
+            logarithms, by how much the passes differ; zeros for a single pass, which does not tell.
     """
 
     model: str
     machine: str
     trials: tuple[TrialResult, ...]
+    known_to: tuple[float, float] = (0.0, 0.0)
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -70,21 +78,28 @@ class Grid:
     def median(cls, passes: Sequence[Grid]) -> Grid:
         """Of several passes, at each load the medians of throughput and of each percentile of the latency.
 
-        All else of a point is that of the pass with the median throughput.
+        All else of a point is that of the pass with the median throughput. Each launch counts as if the machine had
+        been as fast as it is in the median.
         """
+        speeds = [speed for each in passes for trial in each.trials if (speed := _speed(trial))]
+        usual = statistics.median(speeds) if speeds else None
         first = passes[0]
-        trials = []
+        trials, spreads = [], []
         for trial in first.trials:
-            curves = [each.by_assignment[key_of(trial.parameters)].curve for each in passes]
+            launches = [each.by_assignment[key_of(trial.parameters)] for each in passes]
+            curves = [_at_speed(launch, usual).curve for launch in launches]
             curve = tuple(_median(points) for points in zip(*curves, strict=True))
+            spreads += [_spread(points) for points in zip(*curves, strict=True)]
             trials.append(trial.model_copy(update={"curve": curve}))
-        return cls(first.model, first.machine, tuple(trials))
+        throughput, latency = (statistics.median(spread[place] for spread in spreads) for place in (0, 1))
+        return cls(first.model, first.machine, tuple(trials), (throughput, latency))
 
     def write(self, path: Path) -> None:
         """Put it into a file."""
         content = {
             "model": self.model,
             "machine": self.machine,
+            "known_to": self.known_to,
             "trials": [t.model_dump(mode="json") for t in self.trials],
         }
         # No time of day in it: the same grid gives the same file.
@@ -99,12 +114,53 @@ class Grid:
     def read(cls, path: Path) -> Grid:
         """What `write` has put there."""
         content = json.loads(gzip.decompress(path.read_bytes()))
-        return cls(content["model"], content["machine"], tuple(map(TrialResult.model_validate, content["trials"])))
+        trials = tuple(map(TrialResult.model_validate, content["trials"]))
+        return cls(content["model"], content["machine"], trials, tuple(content.get("known_to", (0.0, 0.0))))
 
 
 def recorded(model: str, folder: Path = GRIDS) -> Path:
     """Where the grid of a model lies."""
     return folder / f"{model}.json.gz"
+
+
+def slower(point: OperatingPoint, factor: float) -> OperatingPoint:
+    """What would have been measured, had all taken so many times as long."""
+    server = point.server
+    if server is not None:
+        batches = {size: (count, ms * factor) for size, (count, ms) in server.batches.items()}
+        times = {name: getattr(server, name) * factor for name in _TIMES}
+        wall_s = server.wall_s * factor if server.wall_s else None
+        server = server.model_copy(update={"batches": batches, "wall_s": wall_s, **times})
+    return point.model_copy(
+        update={
+            "throughput": point.throughput.times(1 / factor),
+            "latency_ms": {name: interval.times(factor) for name, interval in point.latency_ms.items()},
+            "server": server,
+        }
+    )
+
+
+def _speed(trial: TrialResult) -> float | None:
+    """Of the machine, while a candidate was measured."""
+    speeds = [point.machine_speed.turns_per_us for point in trial.curve if point.machine_speed]
+    return statistics.median(speeds) if speeds else None
+
+
+def _at_speed(trial: TrialResult, usual: float | None) -> TrialResult:
+    speed = _speed(trial)
+    if speed is None or usual is None:
+        return trial
+    factor = (speed / usual) ** FOLLOWS
+    return trial.model_copy(update={"curve": tuple(slower(point, factor) for point in trial.curve)})
+
+
+def _spread(points: Sequence[OperatingPoint]) -> tuple[float, float]:
+    """The standard errors of the means of the logarithms of throughput and p99."""
+    if len(points) < 2:
+        return 0.0, 0.0
+    logs = ([math.log(p.throughput.value) for p in points], [math.log(p.latency_ms["p99"].value) for p in points])
+    throughput, latency = (statistics.stdev(each) / math.sqrt(len(each)) for each in logs)
+    return throughput, latency
 
 
 def _median(points: Sequence[OperatingPoint]) -> OperatingPoint:

@@ -22,7 +22,7 @@ from functools import cached_property, partial
 from typing import get_args
 
 import numpy as np
-from grid import MODELS, Grid
+from grid import MODELS, Grid, slower
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from rich import box
@@ -31,8 +31,6 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from tuner.job import SamplerName
-from tuner.measure.points import OperatingPoint
-from tuner.measure.record import Interval
 from tuner.search.choose import choose_sampler
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
 from tuner.search.gains import within_limit
@@ -123,9 +121,11 @@ def main() -> None:
         for model in models:
             errors = np.array(list(pool.map(partial(foreseen, model, asked.noise), range(asked.seeds))))
             throughput, latency, rank = np.median(errors, axis=0)
+            itself = " and ".join(f"{error:.1%}" for error in np.expm1(grid_of(model).known_to) if error)
             console.print(
                 f"{model}: foreseen after {FORESEEN_AFTER} launches: throughput off by {throughput:.1%}, "
-                f"p99 by {latency:.1%}, rank correlation {rank:.3f}"
+                f"p99 by {latency:.1%}, rank correlation {rank:.3f}; "
+                f"the grid itself is known to {itself or 'an unknown error'}"
             )
 
 
@@ -185,31 +185,8 @@ def within(trial: TrialResult, slo: SLO) -> float:
 def noisy(trial: TrialResult, number: int, random: np.random.Generator, noise: float) -> TrialResult:
     """A trial as another launch would have told of it."""
     launch = random.normal(0, noise)
-    curve = tuple(_slower(point, math.exp(launch + random.normal(0, noise))) for point in trial.curve)
+    curve = tuple(slower(point, math.exp(launch + random.normal(0, noise))) for point in trial.curve)
     return trial.model_copy(update={"number": number, "curve": curve})
-
-
-def _slower(point: OperatingPoint, factor: float) -> OperatingPoint:
-    server = point.server
-    if server is not None:
-        batches = {size: (count, ms * factor) for size, (count, ms) in server.batches.items()}
-        times = {name: getattr(server, name) * factor for name in _TIMES}
-        wall_s = server.wall_s * factor if server.wall_s else None
-        server = server.model_copy(update={"batches": batches, "wall_s": wall_s, **times})
-    return point.model_copy(
-        update={
-            "throughput": _scaled(point.throughput, 1 / factor),
-            "latency_ms": {name: _scaled(interval, factor) for name, interval in point.latency_ms.items()},
-            "server": server,
-        }
-    )
-
-
-_TIMES = ("queue_ms", "compute_input_ms", "compute_infer_ms", "compute_output_ms")
-
-
-def _scaled(interval: Interval, factor: float) -> Interval:
-    return Interval(value=interval.value * factor, low=interval.low * factor, high=interval.high * factor)
 
 
 def foreseen(model: str, noise: float, seed: int) -> tuple[float, float, float]:
