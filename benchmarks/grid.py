@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tuner.machine import Machine
+from tuner.measure.machine_speed import FOLLOWS
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
@@ -29,8 +30,6 @@ MODELS = {
     # Instances get in each other's way.
     "contended": Path(__file__).parent / "models",
 }
-# A busy Triton follows the machine's speed to this power; see `tuner/measure/machine_speed.py`.
-FOLLOWS = 0.65
 _TIMES = ("queue_ms", "compute_input_ms", "compute_infer_ms", "compute_output_ms")
 SPACE = SpaceSpec.model_validate(
     {
@@ -84,13 +83,14 @@ class Grid:
         speeds = [speed for each in passes for trial in each.trials if (speed := _speed(trial))]
         usual = statistics.median(speeds) if speeds else None
         first = passes[0]
-        trials, spreads = [], []
+        trials: list[TrialResult] = []
+        spreads: list[tuple[float, float]] = []
         for trial in first.trials:
             launches = [each.by_assignment[key_of(trial.parameters)] for each in passes]
             curves = [_at_speed(launch, usual).curve for launch in launches]
-            curve = tuple(_median(points) for points in zip(*curves, strict=True))
-            spreads += [_spread(points) for points in zip(*curves, strict=True)]
-            trials.append(trial.model_copy(update={"curve": curve}))
+            loads = list(zip(*curves, strict=True))
+            spreads += map(_spread, loads)
+            trials.append(trial.model_copy(update={"curve": tuple(map(_median, loads))}))
         throughput, latency = (statistics.median(spread[place] for spread in spreads) for place in (0, 1))
         return cls(first.model, first.machine, tuple(trials), (throughput, latency))
 

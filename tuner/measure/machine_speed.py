@@ -32,7 +32,8 @@ _FEWEST = 2
 # From 1 s to the 10 s of a window are 3.3 octaves, from there to an hour 8.5: sqrt(8.5 / 3.3), or 1.6, times the
 # deviation. And a Triton that is busy all the time follows the loop's speed to the power of 0.65 (26 measurements of
 # the example model on two cores of a shared machine, their throughput fitted to their speed; correlation 0.91).
-_LATER = 1.6 * 0.65
+FOLLOWS = 0.65
+_LATER = 1.6 * FOLLOWS
 
 
 class MachineSpeed(Record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -121,6 +122,7 @@ class _Foresight:
         """Of one candidate; None where it is expected to hold the limit at no rate."""
         scheduling, setting = self._schedulings.of(assignment)
 
+        @cache
         def latency_ms(per_host: float) -> tuple[float, float]:
             """What is expected at a rate, and the standard deviation of its logarithm."""
             return self._forecast.latency_ms(scheduling, setting, _due_ms(per_host), keeps_up=_KEEPS_UP)
@@ -132,7 +134,6 @@ class _Foresight:
         spread = self._forecast.throughput_deviation(scheduling, setting, likely, self._limit_ms)
         held = _interval(likely, surely, perhaps or likely, Z95 * spread)
         hosts, fewest = math.ceil(rate / held.value), math.ceil(rate / held.high)
-        most = math.ceil(rate / held.low) if held.low else None
         # Less load can take longer, where batches then wait to be full.
         while (expected := latency_ms(rate / hosts))[0] > self._limit_ms and hosts < _NO_MORE * rate / likely:
             hosts += 1
@@ -148,7 +149,7 @@ class _Foresight:
             rate=held,
             hosts=hosts,
             fewest=fewest,
-            most=None if most is None else max(most, hosts),
+            most=max(hosts, math.ceil(rate / held.low)) if held.low else None,
             latency_ms=Interval(value=value, low=value / wide, high=value * wide),
         )
 
