@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from pydantic import ValidationError
 
@@ -10,6 +12,11 @@ def test_an_interval_in_another_unit() -> None:
     interval = Interval(value=10, low=8, high=14)
     assert interval.times(4) == Interval(value=40, low=32, high=56)
     assert interval.times(4).relative_half_width == interval.relative_half_width == pytest.approx(0.3)
+
+
+def test_an_interval_by_its_logarithm() -> None:
+    assert Interval.within_logs(8.0, math.log(2)) == Interval(value=8.0, low=4.0, high=16.0)
+    assert Interval.within_logs(8.0, math.inf, math.log(1.5)) == Interval(value=8.0, low=0.0, high=12.0)
 
 
 def test_nothing_is_not_known_to_any_share_of_it() -> None:

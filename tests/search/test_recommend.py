@@ -27,10 +27,25 @@ def test_the_best_has_the_highest_throughput_that_holds_the_slo() -> None:
 
 
 def test_wide_intervals_are_no_reason_to_give_up_a_third() -> None:
-    wide = [point(2, 600, 5, share=0.4), point(16, 900, 20, share=0.4), point(8, 850, 12, share=0.4)]
+    wide = [point(2, 600, 5, share=0.4), point(16, 900, 22, share=0.4), point(8, 850, 12, share=0.4)]
     best = recommend([trial(0, *wide)], LIMIT).best
     assert best is not None
     assert best.point.throughput.value == 850
+
+
+@pytest.mark.parametrize(("p99", "expected"), [(19, 900), (22, 850)])
+def test_throughput_is_given_away_only_near_the_limit(p99: float, expected: float) -> None:
+    """What may hold the SLO by luck gives way to what has room to it, and may be as good."""
+    wide = [point(4, 820, 8, share=0.4), point(8, 850, 12, share=0.4), point(16, 900, p99, share=0.4)]
+    best = recommend([trial(0, *wide)], LIMIT).best
+    assert best is not None
+    assert best.point.throughput.value == expected
+
+
+def test_of_what_gives_the_same_with_room_to_the_limit_the_quickest_is_best() -> None:
+    best = recommend([trial(0, point(8, 880, 10, share=0.1), point(16, 900, 15, share=0.1))], LIMIT).best
+    assert best is not None
+    assert best.point.load == Concurrency(8)
 
 
 def test_points_whose_intervals_overlap_go_by_latency() -> None:

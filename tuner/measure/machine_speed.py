@@ -62,11 +62,7 @@ class MachineSpeed(Record):
             return interval.model_copy(update={"high": interval.high * (1 + further)})
         # A speed is a factor: half as fast is as far as twice as fast, and nothing is infinitely fast.
         down, up = math.log(interval.value / interval.low), math.log(interval.high / interval.value)
-        return Interval(
-            value=interval.value,
-            low=interval.value * math.exp(-math.hypot(down, further)),
-            high=interval.value * math.exp(math.hypot(up, further)),
-        )
+        return Interval.within_logs(interval.value, math.hypot(down, further), math.hypot(up, further))
 
 
 def us_per_turn() -> float:

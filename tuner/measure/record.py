@@ -20,6 +20,11 @@ class Interval(Record):
     low: float
     high: float
 
+    @classmethod
+    def within_logs(cls, value: float, below: float, above: float | None = None) -> Interval:
+        """A value whose logarithm may be so much less or more; without `above`, as much more as less."""
+        return cls(value=value, low=value * math.exp(-below), high=value * math.exp(below if above is None else above))
+
     @property
     def relative_half_width(self) -> float:
         """Half of the interval's width over its value; infinite for a value of 0."""

@@ -138,7 +138,7 @@ def _against(now: Interval, then: Sequence[Interval], typical: float) -> Interva
     nights = float(stats.t.ppf(0.975, freedom)) * math.sqrt(square * (1 + 1 / count))
     own = math.hypot(now.log_half_width, fmean(each.log_half_width for each in then) / math.sqrt(count))
     half, log = math.hypot(nights, own), math.log(max(now.value, 1e-12)) - mean
-    return Interval(value=math.exp(log), low=math.exp(log - half), high=math.exp(log + half))
+    return Interval.within_logs(math.exp(log), half)
 
 
 def _inverse(ratio: Interval) -> Interval:

@@ -138,7 +138,6 @@ class _Foresight:
         while (expected := latency_ms(rate / hosts))[0] > self._limit_ms and hosts < _NO_MORE * rate / likely:
             hosts += 1
         value, deviation = expected
-        wide = math.exp(Z95 * deviation)
         trial = self._trials.get(key_of(assignment))
         return Capacity(
             parameters=assignment,
@@ -150,7 +149,7 @@ class _Foresight:
             hosts=hosts,
             fewest=fewest,
             most=max(hosts, math.ceil(rate / held.low)) if held.low else None,
-            latency_ms=Interval(value=value, low=value / wide, high=value * wide),
+            latency_ms=Interval.within_logs(value, Z95 * deviation),
         )
 
     def _within_limit(
@@ -199,7 +198,7 @@ def _interval(likely: float, surely: float | None, perhaps: float, half_width: f
     """
     below = math.hypot(math.log(likely / surely), half_width) if surely else math.inf
     above = math.hypot(math.log(perhaps / likely), half_width)
-    return Interval(value=likely, low=likely * math.exp(-below), high=likely * math.exp(above))
+    return Interval.within_logs(likely, below, above)
 
 
 def _due_ms(rate: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

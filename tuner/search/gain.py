@@ -86,12 +86,12 @@ def paired_ratio(pairs: Sequence[Pair], tail: float = TAIL) -> Interval:
     logs = [math.log(above.value / below.value) for above, below in pairs]
     within = fmean(_spread(*pair) for pair in pairs) / math.sqrt(len(pairs))
     between = reach(variance(logs), len(pairs) - 1, tail) / math.sqrt(len(pairs))
-    return _about(fmean(logs), max(within, between))
+    return Interval.within_logs(math.exp(fmean(logs)), max(within, between))
 
 
 def ratio(above: Interval, below: Interval) -> Interval:
     """The ratio of two independent measurements, with its 95 % interval by the delta method on the logarithm."""
-    return _about(math.log(above.value / below.value), _spread(above, below))
+    return Interval.within_logs(above.value / below.value, _spread(above, below))
 
 
 def launch_spread(verified: Sequence[Verification], pick: Pick) -> float:
@@ -120,7 +120,3 @@ def _known_to(share: float, interval: Interval) -> Interval:
 
 def _spread(above: Interval, below: Interval) -> float:
     return math.hypot(above.log_half_width, below.log_half_width)
-
-
-def _about(log: float, half: float) -> Interval:
-    return Interval(value=math.exp(log), low=math.exp(log - half), high=math.exp(log + half))

@@ -14,8 +14,10 @@ from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.trial import TrialResult
 
-# The share of the highest throughput below which a point is not as good, however wide the intervals.
-_NEARLY = 0.9
+# The shares of the highest throughput that are nearly as much, and as much, if intervals overlap.
+_NEARLY, _ALIKE = 0.9, 0.97
+# A point is near a limit that it would break if its latency were so many times as high.
+_NEAR = 1.25
 # What throughput counts for where no test shows that the SLO holds, where luck may have made it high, and where most
 # of it may be luck beyond what is so of all.
 _UNSURE, _UNCONFIRMED, _ONCE = 0.8, 0.85, 0.58
@@ -100,7 +102,12 @@ def best_of(points: Iterable[TrialPoint], slo: SLO, shift: Shift) -> TrialPoint 
 
 def _is_likely(each: TrialPoint, slo: SLO, shift: Shift) -> bool:
     """Whether a point that was not measured again for this SLO is likely to hold it then."""
-    return each.verified or all(each.latency_ms(name) * shift.latency <= limit_ms for name, limit_ms in slo.limits)
+    return each.verified or _would_keep(each, slo, shift.latency)
+
+
+def _would_keep(each: TrialPoint, slo: SLO, slower: float) -> bool:
+    """Whether a point would be within the limits, were latency so many times as high."""
+    return all(each.latency_ms(name) * slower <= limit_ms for name, limit_ms in slo.limits)
 
 
 def is_past(each: TrialPoint, broken: Iterable[TrialPoint]) -> bool:
@@ -119,22 +126,29 @@ def _worth(each: TrialPoint, slo: SLO) -> float:
 
 
 def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
-    """The point of highest throughput that holds the SLO; of those that may give as much, the quickest.
+    """The best point of those that hold the SLO; None when none does.
 
-    These are the ones whose intervals overlap its own, and whose own numbers are not far below: where intervals are
-    wide, all would overlap.
+    What is near a limit may keep it by luck, and gives way to what is not and may give nearly as much. Of those the
+    best is the quickest that gives as much as any: no throughput is given away for a latency that nobody asked for.
+    Where all are near a limit, it is the quickest that may give nearly as much.
     """
     holding = [p for p in points if holds(p, slo)]
-    if not holding:
-        return None
-    highest = max(holding, key=lambda p: p.point.throughput.value)
-    least = _NEARLY * highest.point.throughput.value
-    rivals = [
-        p
-        for p in holding
-        if p.point.throughput.high >= highest.point.throughput.low and p.point.throughput.value >= least
-    ]
-    return min(rivals, key=lambda p: p.latency_ms("p99"))
+    rivals = _rivals(holding, _NEARLY)
+    with_room = [p for p in rivals if _would_keep(p, slo, _NEAR)]
+    return min(_rivals(with_room, _ALIKE) or rivals, key=lambda p: p.latency_ms("p99"), default=None)
+
+
+def _rivals(points: Sequence[TrialPoint], share: float) -> list[TrialPoint]:
+    """Those that give a share of the highest throughput, and whose intervals overlap its own.
+
+    Where intervals are wide, all would overlap.
+    """
+    if not points:
+        return []
+    rates = [p.point.throughput for p in points]
+    highest = max(rates, key=lambda rate: rate.value)
+    least = share * highest.value
+    return [p for p, rate in zip(points, rates, strict=True) if rate.high >= highest.low and rate.value >= least]
 
 
 def is_certain(point: TrialPoint, slo: SLO) -> bool:

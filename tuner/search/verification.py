@@ -123,7 +123,7 @@ def _mean(intervals: Sequence[Interval]) -> Interval:
     half = fmean(interval.log_half_width for interval in intervals) / math.sqrt(count)
     if count > 1:
         half = max(half, reach(variance(map(math.log, values)), count - 1) / math.sqrt(count))
-    return Interval(value=value, low=value * math.exp(-half), high=value * math.exp(half))
+    return Interval.within_logs(value, half)
 
 
 def _all_clients(clients: Sequence[ClientView]) -> ClientView:
