@@ -77,8 +77,8 @@ class Grid:
     def median(cls, passes: Sequence[Grid]) -> Grid:
         """Of several passes, at each load the medians of throughput and of each percentile of the latency.
 
-        All else of a point is that of the pass with the median throughput. Each launch counts as if the machine had
-        been as fast as it is in the median.
+        All else of a point is that of the pass with the median throughput; intervals are as much narrower as the median
+        of so many normal deviates is. Each launch counts as if the machine had been as fast as it is in the median.
         """
         speeds = [speed for each in passes for trial in each.trials if (speed := _speed(trial))]
         usual = statistics.median(speeds) if speeds else None
@@ -115,7 +115,7 @@ class Grid:
         """What `write` has put there."""
         content = json.loads(gzip.decompress(path.read_bytes()))
         trials = tuple(map(TrialResult.model_validate, content["trials"]))
-        return cls(content["model"], content["machine"], trials, tuple(content.get("known_to", (0.0, 0.0))))
+        return cls(content["model"], content["machine"], trials, tuple(content["known_to"]))
 
 
 def recorded(model: str, folder: Path = GRIDS) -> Path:
@@ -165,9 +165,12 @@ def _spread(points: Sequence[OperatingPoint]) -> tuple[float, float]:
 
 def _median(points: Sequence[OperatingPoint]) -> OperatingPoint:
     middle = sorted(points, key=lambda point: point.throughput.value)[len(points) // 2]
+    throughput = _middle([p.throughput for p in points])
     latency_ms = {name: _middle([p.latency_ms[name] for p in points]) for name in middle.latency_ms}
-    return middle.model_copy(update={"latency_ms": latency_ms})
+    return middle.model_copy(update={"throughput": throughput, "latency_ms": latency_ms})
 
 
 def _middle(intervals: Sequence[Interval]) -> Interval:
-    return sorted(intervals, key=lambda interval: interval.value)[len(intervals) // 2]
+    middle = sorted(intervals, key=lambda interval: interval.value)[len(intervals) // 2]
+    narrower = min(1.0, math.sqrt(math.pi / 2 / len(intervals)))
+    return Interval.within_logs(middle.value, narrower * middle.log_half_width)

@@ -33,6 +33,14 @@ def test_who_is_busy_has_neighbours() -> None:
     assert one.executions[0].busy == pytest.approx(1 + 1.6 / 2)
 
 
+def test_neighbours_are_as_large_as_executions_are_in_the_mean_over_time() -> None:
+    served = served_point(8)
+    assert served.server
+    server = served.server.model_copy(update={"batches": {1: (30, 5.0), 4: (15, 10.0)}})
+    level = told(known(trial(0, served.model_copy(update={"server": server}), config=TWO), "p99")).levels[0]
+    assert [each.neighbour_size for each in level.executions] == [2.5, 2.5]
+
+
 def test_idle_time_is_known_where_requests_wait() -> None:
     level = told(known(trial(0, served_point(16, executions=90, queue_ms=100.0)), "p99")).levels[0]
     assert level.idle_ms == pytest.approx(100 / 90)

@@ -11,8 +11,9 @@ Rules are those of Triton's core (`dynamic_batch_scheduler.cc`, `rate_limiter.cc
 - With a delay, an instance that takes a payload takes along those behind it that have waited for longer, as far as
   `max_batch_size` allows.
 
-Instances slow each other down: how fast each works at a moment depends on how many are busy then. Responses leave the
-server one after the other, and the clients' next requests come as they do.
+Instances slow each other down: how long an execution takes depends on how many are busy meanwhile, and with what: a
+large batch is in the way of a small one for longer than another small one would be. Responses leave the server one
+after the other, and the clients' next requests come as they do.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
     """Serve requests until `warm_up + len(latency_ms)` of them are answered.
 
     Args:
-        service_ms: By batch size (rows, the first is of none) and busy instances (columns, the first is of one).
-            There are as many instances as columns, and batches are no larger than the last row.
+        service_ms: By batch size (rows, the first is of none) and instances that are busy with the same (columns, the
+            first is of one). There are as many instances as columns, and batches are no larger than the last row.
         spread: Standard deviation of the logarithm of an execution's time.
         pause_share: Of executions, those that something holds up.
         pause_ms: For how long, in the mean.
@@ -61,7 +62,8 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
         concurrency: Requests under way; 0: they come when they are due.
         due_ms: When, in order; as many as are served.
         answer_ms: That each answer keeps the server from sending the next one.
-        away_ms: From an answer to the client's next request, at the server; an open loop's latency has it, too.
+        away_ms: From an answer to the client's next request, at the server, in the mean (exponentially distributed, so
+            that clients that were answered together do not stay together); an open loop's latency has it, too.
         apart_ms: Between the first requests of the clients of a closed loop.
         warm_up: Requests, in order of arrival, that do not count.
         latency_ms: Takes the latency of each that counts, in order of arrival.
@@ -72,6 +74,10 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
     """
     np.random.seed(seed)  # noqa: NPY002 (what numba compiles)
     largest, instances = service_ms.shape[0] - 1, service_ms.shape[1]
+    # What an execution adds to each other one that runs meanwhile.
+    adds_ms = np.zeros_like(service_ms)
+    for others in range(1, instances):
+        adds_ms[:, others] = (service_ms[:, others] - service_ms[:, 0]) / others
     last_preferred = 0
     for size in range(largest + 1):
         if preferred[size]:
@@ -106,17 +112,24 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
     running_first = np.zeros(instances, np.int64)
     running_count = np.zeros(instances, np.int64)
     left = np.zeros(instances)  # of its execution, as a share
-    length = np.zeros(instances)  # times how long that takes with one busy instance
+    length = np.zeros(instances)  # times how long that takes in the mean
+    takes_ms = np.zeros(instances)  # beside those that run now
     now = sent_ms = 0.0
     told = done = executions = 0
     busy_ms = began_ms = 0.0
     counted = 0
     while told < len(latency_ms):
+        all_add_ms = 0.0
+        for place in range(instances):
+            if running_count[place] > 0:
+                all_add_ms += adds_ms[running_count[place] * unit, busy - 1]
         soonest, which = _NEVER, -1
         for place in range(instances):
             if running_count[place] > 0:
                 size = running_count[place] * unit
-                ends = now + left[place] * length[place] * service_ms[size, busy - 1]
+                others_add_ms = all_add_ms - adds_ms[size, busy - 1]
+                takes_ms[place] = length[place] * (service_ms[size, 0] + others_add_ms)
+                ends = now + left[place] * takes_ms[place]
                 if ends < soonest:
                     soonest, which = ends, place
         arrives = came_ms[arrived] if arrived < came else _NEVER
@@ -125,8 +138,7 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
             break
         for place in range(instances):
             if running_count[place] > 0:
-                size = running_count[place] * unit
-                left[place] -= (then - now) / (length[place] * service_ms[size, busy - 1])
+                left[place] -= (then - now) / takes_ms[place]
         if done > warm_up:
             busy_ms += (then - now) * busy
         now = then
@@ -138,7 +150,13 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
                     latency_ms[number - warm_up] = sent_ms - came_ms[number] + away_ms
                     told += 1
                 if concurrency > 0 and came < room:
-                    came_ms[came] = sent_ms + away_ms
+                    # In order of arrival: who was answered first may be back last.
+                    comes_ms = sent_ms + np.random.exponential(away_ms)  # noqa: NPY002
+                    place = came
+                    while place > arrived and came_ms[place - 1] > comes_ms:
+                        came_ms[place] = came_ms[place - 1]
+                        place -= 1
+                    came_ms[place] = comes_ms
                     came += 1
             if done <= warm_up < done + running_count[which]:
                 began_ms, counted = now, done + running_count[which]
@@ -186,8 +204,8 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
                 busy += 1
                 if pause_share > 0 and np.random.random() < pause_share:  # noqa: NPY002
                     size = running_count[place] * unit
-                    takes_ms = length[place] * service_ms[size, busy - 1]
-                    left[place] += np.random.exponential(pause_ms) / takes_ms  # noqa: NPY002
+                    mean_ms = length[place] * service_ms[size, busy - 1]
+                    left[place] += np.random.exponential(pause_ms) / mean_ms  # noqa: NPY002
                 wake = True
             if not (dynamic and wake):
                 break

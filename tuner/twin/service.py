@@ -12,11 +12,11 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import least_squares
 
 # A Gaussian process with a Matérn 3/2 kernel (Rasmussen & Williams, 2006, chapters 2 and 4) on the logarithm of the
-# time, over the logarithms (base 2) of batch size and busy instances.
-_OCTAVES = np.array([2.0, 1.5])
+# time, over the logarithms (base 2) of batch size, busy instances, and how many times as large the others' batches are.
+_OCTAVES = np.array([2.0, 1.5, 1.5])
 _AMPLITUDES = (0.05, 0.1, 0.2, 0.4)
-# Launches of the same config differ by some percent; and means of few executions by more.
-_BETWEEN_LAUNCHES, _BETWEEN_EXECUTIONS = 0.05, 0.3
+# Loads of the same config differ by so much, where others use the machine; and means of few executions by more.
+_BETWEEN_LOADS, _BETWEEN_EXECUTIONS = 0.15, 0.3
 # What one setting of the parameters that the twin does not know tells of another.
 _ALIKE, _ALL_OVER = 0.7, 0.15
 # Before anything is known: a request of a batch adds a tenth of what the batch takes, and a busy neighbour a third.
@@ -31,6 +31,7 @@ class Execution:
         setting: Which setting of the parameters that the twin does not know.
         batch_size: Inferences in each.
         busy: Instances that were busy meanwhile, itself included, in the mean.
+        neighbour_size: Inferences in each execution of the other instances, in the mean over time.
         service_ms: Their mean time.
         count: How many there were.
     """
@@ -38,12 +39,13 @@ class Execution:
     setting: int
     batch_size: float
     busy: float
+    neighbour_size: float
     service_ms: float
     count: int
 
 
 class ServiceTimes:
-    """The time of an execution as a + c * batch size, times 1 + g for each busy neighbour, and what differs from that.
+    """The time of an execution as a + c * batch size, and g times that of each neighbour; and what differs from that.
 
     Args:
         executions: What was measured, at least one.
@@ -51,20 +53,22 @@ class ServiceTimes:
 
     def __init__(self, executions: Iterable[Execution]) -> None:
         seen = list(executions)
-        self._points = np.array([[math.log2(e.batch_size), math.log2(e.busy)] for e in seen])
+        self._points = np.array(
+            [[math.log2(e.batch_size), math.log2(e.busy), math.log2(e.neighbour_size / e.batch_size)] for e in seen]
+        )
         self._settings = np.array([e.setting for e in seen])
         logs = np.log([e.service_ms for e in seen])
-        spread = [math.hypot(_BETWEEN_LAUNCHES, _BETWEEN_EXECUTIONS / math.sqrt(e.count)) for e in seen]
+        spread = [math.hypot(_BETWEEN_LOADS, _BETWEEN_EXECUTIONS / math.sqrt(e.count)) for e in seen]
         self._law = self._fit(logs, np.array(spread))
         rest = logs - _law_at(self._law, self._points)
         self._amplitude, self._factor = self._likeliest(rest, np.diag(np.square(spread)))
         self._weights = cho_solve(self._factor, rest)
 
     def table_ms(self, setting: int, largest: int, instances: int) -> NDArray[np.float64]:
-        """Times by batch size (rows, 0 to `largest`) and busy instances (columns, from 1)."""
+        """Times by batch size (rows, 0 to `largest`) and instances that are busy with the same (columns, from 1)."""
         sizes = np.log2(np.maximum(1, np.arange(largest + 1)))
         busy = np.log2(np.arange(1, instances + 1))
-        points = np.array([(size, k) for size in sizes for k in busy])
+        points = np.array([(size, k, 0.0) for size in sizes for k in busy])
         across = self._kernel(points, np.full(len(points), setting), self._amplitude)
         times = np.exp(_law_at(self._law, points) + across @ self._weights).reshape(largest + 1, instances)
         # Larger batches and more neighbours take no less; what says so is chance.
@@ -108,11 +112,11 @@ class ServiceTimes:
 
 
 def _law_at(law: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The logarithm of the time at points, rows of the logarithms of batch size and busy instances."""
+    """The logarithm of the time at points, rows of logarithms as in `ServiceTimes`."""
     base, item, neighbour = law
-    told: NDArray[np.float64] = (
-        base + np.log1p(np.exp(item) * 2 ** points[:, 0]) + np.log1p(np.exp(neighbour) * (2 ** points[:, 1] - 1))
-    )
+    size, busy, larger = (2**points).T
+    alone, others = 1 + np.exp(item) * size, 1 + np.exp(item) * size * larger
+    told: NDArray[np.float64] = base + np.log(alone + np.exp(neighbour) * (busy - 1) * others)
     return told
 
 
@@ -131,6 +135,7 @@ def _pool(near: Sequence[Execution]) -> Execution:
         setting=near[0].setting,
         batch_size=float(share @ [e.batch_size for e in near]),
         busy=near[0].busy,
+        neighbour_size=near[0].neighbour_size,
         service_ms=float(share @ [e.service_ms for e in near]),
         count=int(counts.sum()),
     )

@@ -24,8 +24,8 @@ _WARM_UP, _WARM_UP_ROUNDS = 50, 1.5
 # Chances are the same for all candidates, so that they differ by what they are.
 _SEED = 1
 # What may make executions unequal: each by a factor, and some by a pause.
-_SPREADS = (0.03, 0.1, 0.2, 0.35)
-_PAUSES = ((0.0, 0.0), (0.02, 2.0), (0.02, 8.0), (0.05, 2.0), (0.05, 8.0), (0.1, 4.0))
+_SPREADS = (0.03, 0.1, 0.2, 0.35, 0.5, 0.7)
+_PAUSES = ((0.0, 0.0), (0.02, 8.0), (0.05, 2.0), (0.05, 8.0))
 # What a request takes on its way, and an answer before the next one, as far as nothing else was measured.
 _AWAY_MS, _ANSWER_MS = 0.2, 0.03
 
@@ -125,7 +125,7 @@ class Twin:
                 for trial in trials
                 for level in trial.levels[::2]
             ]
-            if (error := float(np.median(np.abs(off)))) < best:
+            if (error := float(np.mean(np.abs(off)))) < best:
                 best, chosen = error, (spread, pause)
         return chosen
 
