@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tuner.machine import Machine
 from tuner.measure.machine_speed import FOLLOWS
 from tuner.measure.points import OperatingPoint
@@ -52,14 +55,14 @@ class Grid:
         model: Its name.
         machine: Where that was.
         trials: The baseline first.
-        known_to: How well throughput and p99 of a point are known: the median of the standard errors of their
-            logarithms, by how much the passes differ; zeros for a single pass, which does not tell.
+        launch_off: By how much throughput and p99 of a pass are off the geometric mean of the others', as logarithms,
+            in the median: what one launch tells of another of the same candidate. Zeros for a single pass.
     """
 
     model: str
     machine: str
     trials: tuple[TrialResult, ...]
-    known_to: tuple[float, float] = (0.0, 0.0)
+    launch_off: tuple[float, float] = (0.0, 0.0)
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -84,22 +87,22 @@ class Grid:
         usual = statistics.median(speeds) if speeds else None
         first = passes[0]
         trials: list[TrialResult] = []
-        spreads: list[tuple[float, float]] = []
+        off: list[NDArray[np.float64]] = []
         for trial in first.trials:
             launches = [each.by_assignment[key_of(trial.parameters)] for each in passes]
             curves = [_at_speed(launch, usual).curve for launch in launches]
             loads = list(zip(*curves, strict=True))
-            spreads += map(_spread, loads)
+            off += map(_off, loads)
             trials.append(trial.model_copy(update={"curve": tuple(map(_median, loads))}))
-        throughput, latency = (statistics.median(spread[place] for spread in spreads) for place in (0, 1))
-        return cls(first.model, first.machine, tuple(trials), (throughput, latency))
+        throughput, latency = np.median(np.concatenate(off), axis=0)
+        return cls(first.model, first.machine, tuple(trials), (float(throughput), float(latency)))
 
     def write(self, path: Path) -> None:
         """Put it into a file."""
         content = {
             "model": self.model,
             "machine": self.machine,
-            "known_to": self.known_to,
+            "launch_off": self.launch_off,
             "trials": [t.model_dump(mode="json") for t in self.trials],
         }
         # No time of day in it: the same grid gives the same file.
@@ -115,7 +118,7 @@ class Grid:
         """What `write` has put there."""
         content = json.loads(gzip.decompress(path.read_bytes()))
         trials = tuple(map(TrialResult.model_validate, content["trials"]))
-        return cls(content["model"], content["machine"], trials, tuple(content["known_to"]))
+        return cls(content["model"], content["machine"], trials, tuple(content["launch_off"]))
 
 
 def recorded(model: str, folder: Path = GRIDS) -> Path:
@@ -154,13 +157,14 @@ def _at_speed(trial: TrialResult, usual: float | None) -> TrialResult:
     return trial.model_copy(update={"curve": tuple(slower(point, factor) for point in trial.curve)})
 
 
-def _spread(points: Sequence[OperatingPoint]) -> tuple[float, float]:
-    """The standard errors of the means of the logarithms of throughput and p99."""
+def _off(points: Sequence[OperatingPoint]) -> NDArray[np.float64]:
+    """By how much each point's throughput and p99 are off the means of the others', as logarithms."""
     if len(points) < 2:
-        return 0.0, 0.0
-    logs = ([math.log(p.throughput.value) for p in points], [math.log(p.latency_ms["p99"].value) for p in points])
-    throughput, latency = (statistics.stdev(each) / math.sqrt(len(each)) for each in logs)
-    return throughput, latency
+        return np.zeros((1, 2))
+    logs = np.log([[p.throughput.value, p.latency_ms["p99"].value] for p in points])
+    # What a value is off the others' mean is what it is off the mean of all, times n / (n - 1).
+    apart: NDArray[np.float64] = np.abs(logs - logs.mean(axis=0)) * len(points) / (len(points) - 1)
+    return apart
 
 
 def _median(points: Sequence[OperatingPoint]) -> OperatingPoint:
