@@ -41,6 +41,13 @@ def test_neighbours_are_as_large_as_executions_are_in_the_mean_over_time() -> No
     assert [each.neighbour_size for each in level.executions] == [2.5, 2.5]
 
 
+def test_a_server_that_tells_no_batch_sizes_tells_no_executions() -> None:
+    served = served_point(8)
+    assert served.server
+    silent = served.model_copy(update={"server": served.server.model_copy(update={"batches": {}})})
+    assert told(known(trial(0, silent), "p99")).levels[0].executions == ()
+
+
 def test_idle_time_is_known_where_requests_wait() -> None:
     level = told(known(trial(0, served_point(16, executions=90, queue_ms=100.0)), "p99")).levels[0]
     assert level.idle_ms == pytest.approx(100 / 90)
