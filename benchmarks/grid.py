@@ -84,7 +84,7 @@ class Grid:
         of so many normal deviates is. Each launch counts as if the machine had been as fast as it is in the median.
         """
         speeds = [speed for each in passes for trial in each.trials if (speed := _speed(trial))]
-        usual = statistics.median(speeds) if speeds else None
+        usual = statistics.median(speeds or [1.0])
         first = passes[0]
         trials: list[TrialResult] = []
         off: list[NDArray[np.float64]] = []
@@ -149,11 +149,9 @@ def _speed(trial: TrialResult) -> float | None:
     return statistics.median(speeds) if speeds else None
 
 
-def _at_speed(trial: TrialResult, usual: float | None) -> TrialResult:
-    speed = _speed(trial)
-    if speed is None or usual is None:
-        return trial
-    factor = (speed / usual) ** FOLLOWS
+def _at_speed(trial: TrialResult, usual: float) -> TrialResult:
+    """As it would have been on the machine at its usual speed, where it tells the one that it had."""
+    factor = ((_speed(trial) or usual) / usual) ** FOLLOWS
     return trial.model_copy(update={"curve": tuple(slower(point, factor) for point in trial.curve)})
 
 

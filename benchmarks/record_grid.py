@@ -1,7 +1,7 @@
 """Records the grids that `search.py` replays searches against: every candidate of a small space, on the real Triton.
 
 Candidates come in random order, so that what the machine does meanwhile falls on all alike, and each is measured at
-every doubling of the load from one request at a time to `--highest`, whatever it gains. A pass takes about twelve
+every doubling of the load from one request at a time to `--highest`, whatever it gains. A pass takes about ten
 minutes a model, and wants a quiet machine; of several passes the medians are written, each launch corrected by how fast
 the machine was. Passes stay in `--keep`, and those that are there are not made again.
 

@@ -21,11 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import get_args
 
 from grid import SPACE
 from model_analyzer import Bounds, Mode, ModelAnalyzer
@@ -61,7 +61,6 @@ _ROUNDS = 4
 # The best of a grid owes much to luck, so that the best of so many are measured again, and if need be the next ones.
 _GRID_FINALISTS = 12
 _LAUNCH_S = 120.0
-Name = TypeVar("Name", str, int)
 _SLOW = """import time
 
 import without_sleep
@@ -185,12 +184,11 @@ class Comparison:
         found.sort(key=lambda pick: pick.reported, reverse=True)
         for first in range(0, len(found), _GRID_FINALISTS):
             finalists = found[first : first + _GRID_FINALISTS]
-            truths = measured(dict(enumerate(finalists)), self._seconds)
-            holding = {number: truth for number, truth in truths.items() if truth.p99_ms <= self._bounds.p99_ms}
+            told = zip(finalists, measured(finalists, self._seconds), strict=True)
+            holding = [replace(pick, reported=t.throughput) for pick, t in told if t.p99_ms <= self._bounds.p99_ms]
             if holding:
-                best = max(holding, key=lambda number: holding[number].throughput)
-                wall_s = time.monotonic() - began
-                return replace(finalists[best], wall_s=wall_s, reported=holding[best].throughput)
+                best = max(holding, key=lambda pick: pick.reported)
+                return replace(best, wall_s=time.monotonic() - began)
         raise RuntimeError("no candidate holds the limit when it is measured again")
 
 
@@ -237,23 +235,22 @@ def main() -> None:
         comparison = Comparison(keep, asked.launch_cost, Bounds(asked.p99), asked.seconds, opponent)
         picks = {name: comparison.pick(name) for name in asked.only or STAGES}
         if not asked.only:
-            truths = measured(picks, asked.seconds)
+            truths = dict(zip(picks, measured(list(picks.values()), asked.seconds), strict=True))
             Console(width=120).print(table(picks, truths, asked.p99, asked.launch_cost))
 
 
-def measured(picks: dict[Name, Pick], seconds: float) -> dict[Name, Truth]:
+def measured(picks: Sequence[Pick], seconds: float) -> list[Truth]:
     """All picks by one ruler, launched in random order round by round."""
-    told: dict[Name, list[Truth]] = {name: [] for name in picks}
+    told: list[list[Truth]] = [[] for _ in picks]
     with tempfile.TemporaryDirectory() as folder:
         ruler = Ruler(Path(folder), _repository(Path(folder) / "quick", 0.0))
         for number in track(range(_ROUNDS), "measuring the picks"):
-            for name in random.Random(number).sample(list(picks), len(picks)):  # noqa: S311 (no secret)
-                pick = picks[name]
-                told[name] += ruler.measure(pick.config, [pick.concurrency], seconds=seconds / _ROUNDS)
-    return {
-        name: Truth(statistics.median(t.throughput for t in each), statistics.median(t.p99_ms for t in each))
-        for name, each in told.items()
-    }
+            for which in random.Random(number).sample(range(len(picks)), len(picks)):  # noqa: S311 (no secret)
+                pick = picks[which]
+                told[which] += ruler.measure(pick.config, [pick.concurrency], seconds=seconds / _ROUNDS)
+    return [
+        Truth(statistics.median(t.throughput for t in each), statistics.median(t.p99_ms for t in each)) for each in told
+    ]
 
 
 def table(picks: dict[str, Pick], truths: dict[str, Truth], limit_ms: float, launch_cost: float) -> Table:

@@ -113,9 +113,12 @@ class OperatingPoint(Record):
         tested = {test.limit: test.verdict for test in self.limits}
         return together(tested.get(limit, Verdict.OPEN) for limit in slo.limits)
 
-    def holds(self, slo: SLO) -> bool:
-        """Whether what was measured keeps every limit; `verdict` says whether that is sure."""
-        return slo.holds({name: interval.value for name, interval in self.latency_ms.items()})
+    def holds(self, slo: SLO, slower: float = 1.0) -> bool:
+        """Whether what was measured keeps every limit, were latency so many times as high.
+
+        `verdict` says whether that is sure.
+        """
+        return slo.holds({name: slower * interval.value for name, interval in self.latency_ms.items()})
 
     @property
     def client_bound(self) -> bool:

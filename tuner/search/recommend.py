@@ -102,12 +102,7 @@ def best_of(points: Iterable[TrialPoint], slo: SLO, shift: Shift) -> TrialPoint 
 
 def _is_likely(each: TrialPoint, slo: SLO, shift: Shift) -> bool:
     """Whether a point that was not measured again for this SLO is likely to hold it then."""
-    return each.verified or _would_keep(each, slo, shift.latency)
-
-
-def _would_keep(each: TrialPoint, slo: SLO, slower: float) -> bool:
-    """Whether a point would be within the limits, were latency so many times as high."""
-    return all(each.latency_ms(name) * slower <= limit_ms for name, limit_ms in slo.limits)
+    return each.verified or each.point.holds(slo, slower=shift.latency)
 
 
 def is_past(each: TrialPoint, broken: Iterable[TrialPoint]) -> bool:
@@ -134,7 +129,7 @@ def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     """
     holding = [p for p in points if holds(p, slo)]
     rivals = _rivals(holding, _NEARLY)
-    with_room = [p for p in rivals if _would_keep(p, slo, _NEAR)]
+    with_room = [p for p in rivals if p.point.holds(slo, slower=_NEAR)]
     return min(_rivals(with_room, _ALIKE) or rivals, key=lambda p: p.latency_ms("p99"), default=None)
 
 

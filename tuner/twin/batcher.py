@@ -72,7 +72,7 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
     Returns:
         Inferences a second, mean batch size (inferences an execution), mean number of busy instances.
     """
-    np.random.seed(seed)  # noqa: NPY002 (what numba compiles)
+    np.random.seed(seed)
     largest, instances = service_ms.shape[0] - 1, service_ms.shape[1]
     # What an execution adds to each other one that runs meanwhile.
     adds_ms = np.zeros_like(service_ms)
@@ -151,12 +151,12 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
                     told += 1
                 if concurrency > 0 and came < room:
                     # In order of arrival: who was answered first may be back last.
-                    comes_ms = sent_ms + np.random.exponential(away_ms)  # noqa: NPY002
-                    place = came
-                    while place > arrived and came_ms[place - 1] > comes_ms:
-                        came_ms[place] = came_ms[place - 1]
-                        place -= 1
-                    came_ms[place] = comes_ms
+                    comes_ms = sent_ms + np.random.exponential(away_ms)
+                    position = came
+                    while position > arrived and came_ms[position - 1] > comes_ms:
+                        came_ms[position] = came_ms[position - 1]
+                        position -= 1
+                    came_ms[position] = comes_ms
                     came += 1
             if done <= warm_up < done + running_count[which]:
                 began_ms, counted = now, done + running_count[which]
@@ -200,12 +200,12 @@ def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one funct
                         and (running_count[place] + count[head]) * unit <= largest
                     )
                 left[place] = 1.0
-                length[place] = np.exp(np.random.normal(0.0, spread) - spread**2 / 2)  # noqa: NPY002
+                length[place] = np.exp(np.random.normal(0.0, spread) - spread**2 / 2)
                 busy += 1
-                if pause_share > 0 and np.random.random() < pause_share:  # noqa: NPY002
+                if pause_share > 0 and np.random.random() < pause_share:
                     size = running_count[place] * unit
                     mean_ms = length[place] * service_ms[size, busy - 1]
-                    left[place] += np.random.exponential(pause_ms) / mean_ms  # noqa: NPY002
+                    left[place] += np.random.exponential(pause_ms) / mean_ms
                 wake = True
             if not (dynamic and wake):
                 break

@@ -74,7 +74,7 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
     if server is None or not server.wall_s or not server.executions or server.cache_hits:
         return told
     busy_s = sum(count * mean_ms for count, mean_ms in server.batches.values()) / 1e3
-    work = sum(size * count * mean_ms for size, (count, mean_ms) in server.batches.items()) / 1e3
+    inferences_busy_s = sum(size * count * mean_ms for size, (count, mean_ms) in server.batches.items()) / 1e3
     busy = busy_s / server.wall_s
     instances = scheduling.instances
     # Who is busy sees the others as busy as they are in the mean; and no more than there are requests.
@@ -92,7 +92,7 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
         executions=tuple(
             pooled(
                 [
-                    Execution(setting, size, max(1.0, beside), work / busy_s, mean_ms, count)
+                    Execution(setting, size, max(1.0, beside), inferences_busy_s / busy_s, mean_ms, count)
                     for size, (count, mean_ms) in server.batches.items()
                     if mean_ms > 0
                 ]
