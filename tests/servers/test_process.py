@@ -7,8 +7,6 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -226,21 +224,6 @@ def test_a_server_outlives_the_thread_that_launched_it(launch: Callable[..., Pro
     with servers[0] as server:
         assert infer(server, "identity").size
         server.check()
-
-
-def test_a_fork_can_start_servers_too() -> None:
-    script = """
-import os
-from tuner.servers.process import _starter
-_starter(os.getpid()).submit(int).result()
-if os.fork():
-    os.wait()
-else:
-    print(_starter(os.getpid()).submit(int, 7).result(), flush=True)
-    os._exit(0)
-"""
-    forked = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True, timeout=30)
-    assert forked.stdout == "7\n"
 
 
 def test_takes_another_port_when_one_is_lost(

@@ -5,17 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 from tuner.errors import Cause, LaunchError
 from tuner.machine import Machine
-from tuner.servers import shim
 from tuner.servers.arguments import triton_arguments
 from tuner.servers.environment import resolved
 from tuner.servers.gpus import ALL, NONE, VISIBLE_DEVICES, process_environment
@@ -27,6 +22,7 @@ from tuner.servers.processes import end_processes
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.python_envs import remove_python_envs
 from tuner.servers.readiness import PortTakenError, await_ready
+from tuner.servers.starter import start_process
 
 _PORT_TRIES = 5
 _PLAIN_PATH = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
@@ -125,7 +121,7 @@ class ProcessLauncher:
                 *self._extra_args,
             ]
             own = {VARIABLE: str(mark), "TMPDIR": str(mark.folder)}
-            process = _spawn(command, {**asked, **preparation.environment, **own}, request.log, preface)
+            process = start_process(command, {**asked, **preparation.environment, **own}, request.log, preface)
         except BaseException:
             mark.remove_files()
             raise
@@ -152,43 +148,11 @@ def remove_process_leftovers() -> int:
     return len(abandoned)
 
 
-@cache
-def _starter(_pid: int) -> ThreadPoolExecutor:
-    """The thread that starts the servers of a process.
-
-    The kernel ends a server when the thread that started it does, so that one must live as long as the process; and a
-    fork of the process has not got it.
-    """
-    return ThreadPoolExecutor(1, thread_name_prefix="tritontune-starter")
-
-
 def _set_aside(log: Path, crash: str) -> str:
     """Keep the log of a server that crashed; returns what the next one begins with."""
     first = log.with_name(f"{log.name}.first")
     log.replace(first)
     return f"tritontune: Triton {crash} before it was ready (see {first.name}); this is the second try\n"
-
-
-def _spawn(command: list[str], environment: dict[str, str], log: Path, preface: str = "") -> subprocess.Popen[bytes]:
-    through_shim = [sys.executable, "-I", "-S", shim.__file__, str(os.getpid()), *command]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        output.write(preface.encode())
-        output.flush()
-        start = _starter(os.getpid()).submit(
-            subprocess.Popen[bytes],
-            through_shim,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C at the terminal is for us alone
-        )
-        try:
-            return start.result()
-        except KeyboardInterrupt:
-            start.add_done_callback(lambda started: started.result().kill())
-            raise
 
 
 def _plain(repository: Path, folder: Path) -> Path:

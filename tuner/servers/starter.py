@@ -1,0 +1,81 @@
+"""Starts the process of a server, so that it dies with us and is never left without an owner."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotInTimeError
+from functools import cache
+from pathlib import Path
+
+from tuner.errors import Cause, LaunchError
+from tuner.interrupts import put_off
+from tuner.servers import shim
+
+# To become another program takes ms; more, where its disk or the machine is very busy.
+_WITHIN_S = 30.0
+
+
+def start_process(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, preface: str = ""
+) -> subprocess.Popen[bytes]:
+    """Start a program that ends when this process does; an interruption meanwhile ends it again.
+
+    It has a session of its own: Ctrl-C at the terminal is for us alone.
+
+    Args:
+        command: The program and its arguments.
+        environment: What it has beside our own.
+        log: The file for what it says.
+        preface: With which that begins.
+
+    Raises:
+        LaunchError: it has not become the program in 30 s.
+        OSError: it cannot be started.
+    """
+    through_shim = [sys.executable, "-I", "-S", shim.__file__, str(os.getpid()), *command]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process: subprocess.Popen[bytes] | None = None
+    with log.open("wb") as output:
+        output.write(preface.encode())
+        output.flush()
+        try:
+            # An interrupted `submit` would leave a thread behind that nobody can ever end.
+            with put_off():
+                start = _starter(os.getpid()).submit(
+                    subprocess.Popen[bytes],
+                    through_shim,
+                    env={**os.environ, **environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                process = _result(start)
+        except BaseException:
+            if process is not None:
+                process.kill()
+                process.wait()
+            raise
+    return process
+
+
+def _result(start: Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    try:
+        return start.result(_WITHIN_S)
+    except NotInTimeError:
+        start.add_done_callback(lambda started: started.result().kill())
+        raise LaunchError(f"Triton's process did not start in {_WITHIN_S:g} s", cause=Cause.HUNG) from None
+
+
+@cache
+def _starter(_pid: int) -> ThreadPoolExecutor:
+    """The thread that starts the servers of a process.
+
+    The kernel ends a server when the thread that started it does, so that one must live as long as the process; and a
+    fork of the process has not got it.
+    """
+    return ThreadPoolExecutor(1, thread_name_prefix="tritontune-starter")
