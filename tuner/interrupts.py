@@ -33,5 +33,5 @@ def put_off() -> Iterator[None]:
         for handled, handler in before.items():
             if signal.getsignal(handled) is note:
                 signal.signal(handled, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for late in came:
+            signal.raise_signal(late)
