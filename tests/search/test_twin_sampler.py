@@ -152,6 +152,17 @@ def test_a_twin_that_is_far_off_steps_back() -> None:
     assert note.endswith("in the median; tpe proposes")
 
 
+def test_one_bad_moment_of_the_machine_is_no_reason_to_step_back() -> None:
+    built, notes = space(SMALL), list[str]()
+
+    def measure(number: int, assignment: Assignment) -> TrialResult:
+        return Truth(50.0 if number == 3 else 5.0, 2.0 if number == 3 else 0.2).trial(built, number, assignment)
+
+    past = begun(built, Truth(5.0, 0.2))
+    walk(sampler(built, notes=notes), past, measure, 8)
+    assert not notes
+
+
 @pytest.mark.parametrize(
     ("config", "note"),
     [

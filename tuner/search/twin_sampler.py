@@ -28,8 +28,10 @@ WORTHWHILE = 0.01
 _OF_SIZE = {Cause.OUT_OF_MEMORY, Cause.TIMED_OUT}
 # Nobody looks further when everybody gains that much with less than this probability, or by far less in the mean.
 _CHANCE, _HARDLY = 0.1, 0.003
-# Before it was held against so many trials, nobody knows how good the twin is; when it is off by more, it is of no use.
-_TESTED_AFTER, _TOO_FAR_OFF = 2, 0.5
+# Before it was held against so many trials, nobody knows how good the twin is.
+_TESTED_AFTER = 2
+# When it is off by more in the median, it is of no use; of fewer trials, one bad moment of the machine would decide.
+_TOO_FAR_OFF, _IN_TRIALS = 0.5, 3
 _LARGE_SPACE_DRAWS = 2000
 
 
@@ -69,7 +71,7 @@ class TwinSampler:
             if wanted not in seen:
                 return wanted
         self._learn(trials)
-        if self._is_tested and self._surprises.typical > _TOO_FAR_OFF:
+        if len(self._surprises.throughput) >= _IN_TRIALS and self._surprises.typical > _TOO_FAR_OFF:
             self._step_back(f"it was off by {self._surprises.typical:.0%} in the median")
             return self._other.propose(history, seen)
         explored = self._explored(history, seen)
