@@ -103,6 +103,22 @@ def test_the_best_and_the_baseline_are_measured_side_by_side() -> None:
     assert found.gain.value == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize(
+    ("within_s", "rounds"),
+    [
+        (0.0, 0),
+        (1.0, 1),  # what nothing confirms is worth little
+        (15.0, 1),
+        (16.0, 2),
+        (23.0, 2),
+    ],
+)
+def test_a_round_that_would_end_late_does_not_begin_unless_it_is_the_first(within_s: float, rounds: int) -> None:
+    machine = Machine(always(100, 10), always(300, 12), noise=0.1)
+    machine.verify([trial(0, point(1, 100, 10)), trial(1, point(8, 320, 12))], within_s=within_s)
+    assert (machine.launches_of(0), machine.launches_of(1)) == (rounds, rounds)
+
+
 def test_the_order_within_rounds_is_random_and_the_same_for_a_seed() -> None:
     trials = [trial(0, point(1, 100, 10)), *(trial(n, point(8, 300, 12)) for n in (1, 2, 3))]
     runs = [Machine(*[always(100, 10), *[always(300, 12)] * 3], noise=0.08) for _ in range(2)]

@@ -62,7 +62,7 @@ class Terms:
     """What holds for all rounds.
 
     Attributes:
-        until: When to begin no further round, by `now`; one under way is finished.
+        until: By when the rounds are to end, by `now`; only the first that confirms may begin before and end after it.
         launch_s: Seconds that a launch is expected to take, measuring included.
         seed: Of the order within rounds.
         max_gpu_memory: Bytes that a server may take of each GPU; None: all that there is.
@@ -147,8 +147,7 @@ class _Finals:
         """Measure the top candidates, and those that take their places, as often as there is time to confirm one."""
         while len(top := self._top()) > 1:
             due = [each for each in top if each.rounds < _CHOOSING_ROUNDS]
-            needed = len(due) + LEAST_ROUNDS * 2
-            if not due or self._terms.now() + needed * self._took_s / self._launches > self._terms.until:
+            if not due or not self._has_time_for(len(due) + LEAST_ROUNDS * 2):
                 return
             self._play(due, choosing=True)
 
@@ -162,9 +161,14 @@ class _Finals:
             if chosen is not before:
                 self._switch(before, chosen)
             baseline = next((each for each in self._baselines if self._stands(each)), chosen)
-            if _is_known(chosen, beside=baseline):
+            due = list(dict.fromkeys([chosen, baseline]))
+            late = chosen.verification.confirms and not self._has_time_for(len(due))
+            if late or _is_known(chosen, beside=baseline):
                 return
-            self._play(list(dict.fromkeys([chosen, baseline])), choosing=False)
+            self._play(due, choosing=False)
+
+    def _has_time_for(self, launches: int) -> bool:
+        return self._terms.now() + launches * self._took_s / self._launches <= self._terms.until
 
     def _chosen_before(self) -> Finalist | None:
         """What an earlier run was confirming, which is never the baseline where there is another."""
