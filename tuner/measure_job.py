@@ -20,9 +20,9 @@ from tuner.slo import SLO
 
 _MOST_LEVELS = 1_000
 _MOST_CONCURRENCY = 65_536
-_HIGHEST_RATE = 1e7
+HIGHEST_RATE = 1e7
 _CONCURRENCY = f"is no concurrency; write whole numbers from 1 to {_MOST_CONCURRENCY:,}, as 1,8,64, or START:END:STEP"
-_RATE = f"is no rate; write requests/s above 0 and up to {_HIGHEST_RATE:,.0f}, as 100,200, or START:END:STEP, or max"
+_RATE = f"is no rate; write requests/s above 0 and up to {HIGHEST_RATE:,.0f}, as 100,200, or START:END:STEP, or max"
 _RAMP = re.compile(r"([\d.]+):([\d.]+):(.+)")
 
 
@@ -66,7 +66,7 @@ def _rates(value: Any) -> Any:
     if value == "max":
         return value
     levels = _levels(value, _RATE)
-    if isinstance(value, str) and not all(0 < level <= _HIGHEST_RATE for level in levels):
+    if isinstance(value, str) and not all(0 < level <= HIGHEST_RATE for level in levels):
         raise ValueError(f"{value!r} {_RATE}")
     return levels
 
@@ -90,7 +90,7 @@ def _ramp(value: Any) -> Any:
     return (*rates, parse_duration(parts[3]))
 
 
-Rate = Annotated[float, Field(gt=0, le=_HIGHEST_RATE)]
+Rate = Annotated[float, Field(gt=0, le=HIGHEST_RATE)]
 
 
 class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):

@@ -23,6 +23,7 @@ from tuner.provenance import provenance
 from tuner.report.files import write_results
 from tuner.report.html.page import write_report
 from tuner.run_folder import RunFolder
+from tuner.search.choose import check_installed
 from tuner.search.study import Identity, Study
 from tuner.servers.choose import choose_launcher
 from tuner.servers.own_configs import OwnConfigs
@@ -85,6 +86,7 @@ def workshop(
         TuningError: no model can be tuned, or no Triton works.
     """
     spec = load_space(job.space)
+    check_installed(job.sampler)
     if job.input_data not in MADE_UP:
         check_input_data(Path(job.input_data))
     if job.warm_start is not None:

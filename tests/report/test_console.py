@@ -95,7 +95,7 @@ def test_what_is_less_sure_than_it_could_be_says_so(run: RunFolder, study: Study
     assert "at concurrency 8 (not verified: the best of many single measurements, likely too good)" in screen.found
     assert "rate:" not in screen.found
     few = LimitTest(percentile="p99", limit_ms=25.0, requests=50, over=0, design_effect=1.0)
-    rounds = (point(8, 390, 20).model_copy(update={"limits": (few,)}),) * 3
+    rounds = (point(8, 390, 24).model_copy(update={"limits": (few,)}),) * 3
     study.add_verified([Verification(trial=1, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
     study.certify(CertifiedRate(trial=1, load=Concurrency(8), reason="there was no time left", launched=False))
     screen = Screen(terminal=False)

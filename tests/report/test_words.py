@@ -4,7 +4,17 @@ import pytest
 from support.builders import interval, point, trial
 
 from tuner.load.loads import Ramp, RequestRate
-from tuner.report.words import gain_in_words, latency, loads_in_words, point_in_words, rate, what_is_asked, when_missed
+from tuner.report.words import (
+    gain_in_words,
+    how_sure,
+    latency,
+    loads_in_words,
+    point_in_words,
+    rate,
+    what_is_asked,
+    when_missed,
+)
+from tuner.search.front import TrialPoint
 from tuner.slo import SLO
 
 
@@ -20,6 +30,14 @@ def test_a_latency(value: float, text: str) -> None:
 
 def test_a_point() -> None:
     assert point_in_words(point(16, 1234, 12.34), "p90") == "1,234 inferences/s, p90 9.87 ms at concurrency 16"
+
+
+@pytest.mark.parametrize(("p99", "near"), [(24, "it is near, "), (12, "")])
+def test_what_is_not_sure_is_near_only_where_it_is(p99: float, near: str) -> None:
+    best = TrialPoint(trial(1, point(8, 100, p99)), point(8, 100, p99), verified=True)
+    assert how_sure(best, SLO.parse(["p99=25ms"])) == (
+        f"verified; whether p99 <= 25 ms holds is not sure: {near}requests were few, or launches differ"
+    )
 
 
 def test_a_doubtful_point_names_the_gates() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import sys
+from typing import get_args
 
 import pytest
 from support.builders import point, space, trial
 from support.histories import Past, walk
 
 from tuner.errors import Cause, JobError
-from tuner.search.samplers import ALL_SEEN, GpSampler, GridSampler, RandomSampler, Sampler, TpeSampler
+from tuner.job import SamplerName
+from tuner.search.choose import check_installed
+from tuner.search.samplers import ALL_SEEN, GridSampler, RandomSampler, Sampler, TpeSampler
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
 from tuner.space.spec import ON
@@ -81,4 +84,11 @@ def test_a_grid_is_every_candidate_in_order() -> None:
 def test_a_gaussian_process_wants_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(JobError, match=r"^--sampler gp: it wants PyTorch, .*; pip install 'tritontune\[gp\]'$"):
-        GpSampler(space(SMALL), seed=0)
+        check_installed("gp")
+
+
+def test_no_other_sampler_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in get_args(SamplerName):
+        if name != "gp":
+            check_installed(name)

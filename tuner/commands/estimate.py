@@ -13,6 +13,7 @@ from rich.table import Table
 from tuner.commands.stored import one_model, parsed_slo
 from tuner.errors import JobError, SLOError
 from tuner.measure.record import Interval
+from tuner.measure_job import HIGHEST_RATE
 from tuner.quantities import format_number
 from tuner.report.results_console import USUAL_WIDTH, results_console
 from tuner.run_folder import RunFolder
@@ -53,8 +54,8 @@ def _rate(text: str) -> float:
         rate = float(text)
     except ValueError:
         rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise JobError(f"--rate: {text!r} is no number of requests a second, such as 800")
+    if not 0 < rate <= HIGHEST_RATE:
+        raise JobError(f"--rate: {text!r} is no rate; write requests/s above 0 and up to {HIGHEST_RATE:,.0f}, as 800")
     return rate
 
 

@@ -10,7 +10,7 @@ from tuner.measure.record import Interval
 from tuner.quantities import format_ms, format_number
 from tuner.search.certified import CertifiedRate
 from tuner.search.front import TrialPoint
-from tuner.search.recommend import is_certain
+from tuner.search.recommend import NEAR, is_certain
 from tuner.slo import SLO, Percentile
 from tuner.trial import TrialResult
 
@@ -71,7 +71,8 @@ def how_sure(best: TrialPoint, slo: SLO) -> str:
     if tested and tested != set(slo.limits):
         of = SLO({test.percentile: test.limit_ms for test in best.point.limits})
         return f"verified, but for {of}: that {slo} holds is what was measured, and was not tested"
-    return f"verified; whether {slo} holds is not sure: it is near, requests were few, or launches differ"
+    near = "" if best.point.holds(slo, slower=NEAR) else "it is near, "
+    return f"verified; whether {slo} holds is not sure: {near}requests were few, or launches differ"
 
 
 def when_missed(baseline: TrialResult, slo: SLO) -> str:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
+from tuner.errors import JobError
 from tuner.job import SamplerName
 from tuner.search.goal import Goal
 from tuner.search.samplers import FirstThen, GpSampler, GridSampler, RandomSampler, Sampler, TpeSampler
 from tuner.search.walk import first_candidates
 from tuner.space.space import SearchSpace
+
+
+def check_installed(name: SamplerName) -> None:
+    """See that what a sampler needs is there, before anything is launched for it.
+
+    Raises:
+        JobError: it is not.
+    """
+    if name == "gp" and importlib.util.find_spec("torch") is None:
+        raise JobError("--sampler gp: it wants PyTorch, which is not installed; pip install 'tritontune[gp]'")
 
 
 def choose_sampler(
@@ -22,9 +34,6 @@ def choose_sampler(
         seed: Of all chances.
         goal: What is searched for.
         note: Is told of what a user should know.
-
-    Raises:
-        JobError: what it needs is not installed.
     """
     if name == "tpe":
         return FirstThen(first_candidates(space), TpeSampler(space, seed))

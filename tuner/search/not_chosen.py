@@ -43,9 +43,10 @@ class NotChosen:
 def not_chosen(
     trials: Sequence[TrialResult], verified: Sequence[Verification], found: Recommendation, limit: int | None = None
 ) -> tuple[NotChosen, ...]:
-    """The best-looking point of each trial that promised more than the verified best, the most promising first.
+    """The best-looking point of each trial that promised more than the best, the most promising first.
 
-    What was measured again and then gave less is not told of: that is why one measures again.
+    What was measured again and then gave less is not told of: that is why one measures again. Where the best itself was
+    not verified, neither is what else was not.
 
     Args:
         trials: Of the study.
@@ -54,7 +55,7 @@ def not_chosen(
         limit: Bytes that a server may take of each GPU.
     """
     best = found.best
-    if best is None or not best.verified:
+    if best is None or not verified:
         return ()
     again = {(each.trial, each.load): each for each in verified}
     told = []
@@ -71,7 +72,8 @@ def not_chosen(
 
 def _promises(each: TrialPoint, best: TrialPoint, found: Recommendation) -> bool:
     same = (each.trial.number, each.point.load) == (best.trial.number, best.point.load)
-    return not same and holds(each, found.slo) and LUCK * each.point.throughput.value > best.point.throughput.value
+    luck = LUCK if best.verified else 1.0
+    return not same and holds(each, found.slo) and luck * each.point.throughput.value > best.point.throughput.value
 
 
 def _broken_before(seemed: TrialPoint, verified: Sequence[Verification], slo: SLO) -> Verification | None:
@@ -86,7 +88,7 @@ def _broken_before(seemed: TrialPoint, verified: Sequence[Verification], slo: SL
 
 def _why_not(seemed: TrialPoint, known: Verification | None, best: TrialPoint, found: Recommendation) -> WhyNot | None:
     if known is None or not (known.rounds or known.failure):
-        return WhyNot.NO_TIME
+        return WhyNot.NO_TIME if best.verified else None
     if known.failure or known.point is None:
         return WhyNot.FAILED
     if not holds(TrialPoint(seemed.trial, known.point, verified=True), found.slo):

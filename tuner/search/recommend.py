@@ -16,8 +16,8 @@ from tuner.trial import TrialResult
 
 # The shares of the highest throughput that are nearly as much, and as much, if intervals overlap.
 _NEARLY, _ALIKE = 0.9, 0.97
-# A point is near a limit that it would break if its latency were so many times as high.
-_NEAR = 1.25
+NEAR = 1.25
+"""A point is near a limit that it would break if its latency were so many times as high."""
 # What throughput counts for where no test shows that the SLO holds, where luck may have made it high, and where most
 # of it may be luck beyond what is so of all.
 _UNSURE, _UNCONFIRMED, _ONCE = 0.8, 0.85, 0.58
@@ -129,7 +129,7 @@ def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     """
     holding = [p for p in points if holds(p, slo)]
     rivals = _rivals(holding, _NEARLY)
-    with_room = [p for p in rivals if p.point.holds(slo, slower=_NEAR)]
+    with_room = [p for p in rivals if p.point.holds(slo, slower=NEAR)]
     return min(_rivals(with_room, _ALIKE) or rivals, key=lambda p: p.latency_ms("p99"), default=None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
@@ -12,7 +11,6 @@ from typing import Protocol
 import optuna
 from optuna.trial import FrozenTrial
 
-from tuner.errors import JobError
 from tuner.search.objectives import DIRECTIONS, distributions
 from tuner.search.quiet import quiet_optuna
 from tuner.space.candidate import Assignment
@@ -149,19 +147,10 @@ class TpeSampler(_OptunaSampler):
 
 
 class GpSampler(_OptunaSampler):
-    """Optuna's Gaussian process, which wants PyTorch.
-
-    Raises:
-        JobError: that is not installed.
-    """
+    """Optuna's Gaussian process, which wants PyTorch; see `check_installed`."""
 
     # Each takes a while, and where the first is not new, others hardly are.
     _draws = 4
-
-    def __init__(self, space: SearchSpace, seed: int) -> None:
-        super().__init__(space, seed)
-        if importlib.util.find_spec("torch") is None:
-            raise JobError("--sampler gp: it wants PyTorch, which is not installed; pip install 'tritontune[gp]'")
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=8, deterministic_objective=False)
