@@ -30,8 +30,8 @@ _OF_SIZE = {Cause.OUT_OF_MEMORY, Cause.TIMED_OUT}
 _CHANCE, _HARDLY = 0.1, 0.003
 # Before it was held against so many trials, nobody knows how good the twin is.
 _TESTED_AFTER = 2
-# When it is off by more in the median, it is of no use; of fewer trials, one bad moment of the machine would decide, which
-# spoils what is expected of the next one, too.
+# When it is off by more in the median, it is of no use. Of fewer trials, one bad moment of the machine would decide,
+# which spoils what is expected of the next one, too.
 _TOO_FAR_OFF, _IN_TRIALS = 0.5, 4
 _LARGE_SPACE_DRAWS = 2000
 
