@@ -72,7 +72,7 @@ class TwinSampler:
             if wanted not in seen:
                 return wanted
         self._learn(trials)
-        if len(self._surprises.throughput) >= _IN_TRIALS and self._surprises.typical > _TOO_FAR_OFF:
+        if len(self._surprises.throughput) >= _IN_TRIALS and self._is_far_off:
             self._step_back(f"it was off by {self._surprises.typical:.0%} in the median")
             return self._other.propose(history, seen)
         explored = self._explored(history, seen)
@@ -81,7 +81,11 @@ class TwinSampler:
     @property
     def _is_tested(self) -> bool:
         """Whether the twin's word that there is nothing to gain counts."""
-        return len(self._surprises.throughput) >= _TESTED_AFTER
+        return len(self._surprises.throughput) >= _TESTED_AFTER and not self._is_far_off
+
+    @property
+    def _is_far_off(self) -> bool:
+        return self._surprises.typical > _TOO_FAR_OFF
 
     def _step_back(self, reason: str) -> None:
         self._stepped_back = reason
