@@ -79,7 +79,7 @@ class TwinSampler:
         return self._most_promising(trials, seen, explored)
 
     @property
-    def _is_tested(self) -> bool:
+    def _is_trusted(self) -> bool:
         """Whether the twin's word that there is nothing to gain counts."""
         return len(self._surprises.throughput) >= _TESTED_AFTER and not self._is_far_off
 
@@ -136,7 +136,7 @@ class TwinSampler:
             score = np.where([s == setting for _, s in told], score, -1.0)
             if score.max() < 0:
                 return explored
-        elif self._is_tested and (expected.likely[~measured].max() < _CHANCE or score.max() < _HARDLY):
+        elif self._is_trusted and (expected.likely[~measured].max() < _CHANCE or score.max() < _HARDLY):
             return NoMore(
                 f"the twin expects no candidate to gain more than {WORTHWHILE:.0%} "
                 f"(the likeliest has a chance of {expected.likely[~measured].max():.0%})"
