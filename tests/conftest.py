@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from support.repositories import ModelRepositoryFactory
 
 from tuner.servers.installation import TritonInstallation, find_triton
 from tuner.servers.process import ProcessLauncher
+
+
+def pytest_configure() -> None:
+    """Tests send Ctrl-C, which shells ignore in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

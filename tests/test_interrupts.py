@@ -3,11 +3,16 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
-from tuner.interrupts import put_off
+from tuner.interrupts import ignore_what_ends, put_off, undisturbed
+
+Context = Callable[[], AbstractContextManager[None]]
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 @pytest.fixture
@@ -48,31 +53,34 @@ def test_the_first_of_several_counts(ending: list[int]) -> None:
     assert ending == [signal.SIGTERM]
 
 
-def test_afterwards_all_is_as_it_was(ending: list[int]) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
-    with put_off():
-        pass
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
+@pytest.mark.parametrize("context", [put_off, undisturbed])
+def test_afterwards_all_is_as_it_was(context: Context, ending: list[int]) -> None:
+    before = [signal.getsignal(number) for number in ENDING]
+    with context():
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert [signal.getsignal(number) for number in ENDING] == before
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGTERM)
     assert ending
 
 
-def test_what_is_ignored_stays_so() -> None:
+@pytest.mark.parametrize("context", [put_off, undisturbed])
+def test_what_is_ignored_stays_so(context: Context) -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with put_off():
-            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        with context():
             signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_another_thread_is_never_interrupted(ending: list[int]) -> None:
+@pytest.mark.parametrize("context", [put_off, undisturbed])
+def test_another_thread_is_never_interrupted(context: Context, ending: list[int]) -> None:
     seen: list[object] = []
 
     def look() -> None:
-        with put_off():
+        with context():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     before = signal.getsignal(signal.SIGTERM)
@@ -80,4 +88,30 @@ def test_another_thread_is_never_interrupted(ending: list[int]) -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+    assert not ending
+
+
+def test_one_within_the_other_is_put_off_to_the_end_of_the_outer(ending: list[int]) -> None:
+    with contextlib.suppress(KeyboardInterrupt), put_off():
+        assert send(signal.SIGTERM)
+        assert not ending
+    assert ending == [signal.SIGTERM]
+
+
+def test_undisturbed_by_all_of_them(ending: list[int]) -> None:
+    with undisturbed():
+        for number in ENDING:
+            signal.raise_signal(number)
+    assert not ending
+
+
+def test_what_is_ending_is_not_interrupted(ending: list[int]) -> None:
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        ignore_what_ends()
+        for number in ENDING:
+            signal.raise_signal(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert not ending

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from tuner.errors import TritontuneError, UsageError, nearest
+from tuner.interrupts import ignore_what_ends
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -373,8 +374,7 @@ def _end_on_sigterm() -> None:
     """SIGTERM ends a run as Ctrl-C does; what comes while it is ending no longer disturbs."""
 
     def end(*_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_what_ends()
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):

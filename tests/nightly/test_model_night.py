@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
 from tuner.nightly import model_night
+from tuner.nightly.actions import act
 from tuner.nightly.comparison import Side
 from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
@@ -92,18 +94,19 @@ class Machine:
         )
         (task,) = tasks_of(JobsFile.read(path), path, print)
         self.number += 1
-        setting = Setting(
-            night=f"2026-01-{self.number:02d}T03:00:00+00:00",
-            folder=self.folder / f"work/{self.number}",
-            work=self.folder / "work",
-            last=None,
-            budget=60.0,
-            spare_until=0.0,
-            at_last=1e12,
-            say=self.said.append,
-        )
         self.launches.clear()
-        with History.opened(str(self.folder / "history.db")) as history:
+        with History.opened(str(self.folder / "history.db")) as history, ExitStack() as until_told:
+            setting = Setting(
+                night=f"2026-01-{self.number:02d}T03:00:00+00:00",
+                folder=self.folder / f"work/{self.number}",
+                work=self.folder / "work",
+                last=None,
+                budget=60.0,
+                spare_until=0.0,
+                at_last=1e12,
+                say=self.said.append,
+                until_told=until_told,
+            )
             found = look_after(task, setting, history)
             history.add(found)
         return found
@@ -210,6 +213,21 @@ def test_a_command_may_deploy_it(machine: Machine) -> None:
     assert found.outcome == "improved"
     assert found.candidate
     assert machine.night(action="propose").drift.endswith("against 1 earlier night")
+
+
+def test_an_interruption_while_it_is_applied_waits_until_that_is_told(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **rest: Any) -> str:
+        signal.raise_signal(signal.SIGINT)
+        return act(*args, **rest)
+
+    monkeypatch.setattr(model_night, "act", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        machine.night()
+    with History.opened(str(machine.folder / "history.db")) as history:
+        assert [each.outcome for each in history.nights()] == ["improved"]
+    assert machine.config.read_text().endswith(BETTER)
 
 
 def test_a_hand_in_between_is_not_overwritten(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from support.nights import jobs_file, night
 from support.repositories import ModelRepositoryFactory
 
 from tuner.errors import InterruptedRunError, JobError, TuningError
+from tuner.interrupts import ignore_what_ends, put_off
 from tuner.lock import locked
 from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
@@ -92,40 +92,57 @@ def test_one_that_fails_leaves_the_others_alone(nights: Nights) -> None:
     assert "a bug" in (nights.folders[0] / "model_repository/b/error.txt").read_text()
 
 
-@pytest.mark.parametrize("as_error", [True, False])
-def test_sigterm_ends_it_with_a_report(nights: Nights, *, as_error: bool) -> None:
+@pytest.fixture
+def ended_as_the_command_does(nights: Nights) -> Iterator[Nights]:
+    """SIGTERM interrupts once, as `tritontune` has it."""
+
     def end(*_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_what_ends()
         raise KeyboardInterrupt
 
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, end) for number in numbers}
+    yield nights
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("ended_as_the_command_does")
+@pytest.mark.parametrize("as_error", [True, False])
+def test_sigterm_ends_it_with_a_report(nights: Nights, *, as_error: bool) -> None:
     def part(task: Task, setting: Setting) -> Night:
         if task.model.name == "b":
             try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                signal.pause()
+                signal.raise_signal(signal.SIGTERM)
             except KeyboardInterrupt:
                 if as_error:
                     raise InterruptedRunError("go on with --resume") from None
                 raise
         return kept(task, setting)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        report = nights.run(part)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    report = nights.run(part)
     assert report.exit_code == 1
     assert nights.recorded() == ["a kept", "b failed", "c failed"]
     assert {job.reason for job in report.jobs[1:]} == {"the night was interrupted"}
     assert (nights.folders[0] / "report.json").is_file()
 
 
+@pytest.mark.usefixtures("ended_as_the_command_does")
+def test_what_was_done_with_a_model_is_told_before_sigterm_ends_the_night(nights: Nights) -> None:
+    def part(task: Task, setting: Setting) -> Night:
+        setting.until_told.enter_context(put_off())
+        if task.model.name == "b":
+            signal.raise_signal(signal.SIGTERM)
+        return kept(task, setting)
+
+    assert nights.run(part).exit_code == 1
+    assert nights.recorded() == ["a kept", "b kept", "c failed"]
+
+
 def test_it_ends_within_its_window(nights: Nights) -> None:
     def part(task: Task, setting: Setting) -> Night:
         if task.model.name == "b":
-            threading.Event().wait()  # for ever, but for the alarm
+            assert threading.Event().wait(60.0), "no alarm came"
         return kept(task, setting)
 
     report = _with_window(nights, part, 0.5)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import TritontuneError
+from tuner.interrupts import put_off
 from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
@@ -21,7 +22,6 @@ from tuner.nightly.comparison import Comparison, Side
 from tuner.nightly.drift import NO_HISTORY, Drift, Past, judge_drift, normal_nights
 from tuner.nightly.gate import Decision, decide
 from tuner.nightly.history import History, Night
-from tuner.nightly.interruption import undisturbed
 from tuner.nightly.launches import Launches
 from tuner.nightly.measured import Conditions, Measured, config_fingerprint
 from tuner.nightly.outcome import Outcome
@@ -54,6 +54,7 @@ class Setting:
         spare_until: Until when nobody else needs the time, by `time.monotonic`: comparing may go on until then.
         at_last: When to begin nothing any more.
         say: Is told what happens.
+        until_told: What holds until the outcome is kept and told.
     """
 
     night: str
@@ -64,6 +65,7 @@ class Setting:
     spare_until: float
     at_last: float
     say: Callable[[str], None]
+    until_told: ExitStack
 
 
 def look_after(task: Task, setting: Setting, history: History) -> Night:
@@ -107,8 +109,9 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         found = _improvement(outcome, best, compared)
         try:
             # What was done must be told; only a command of the user's is too long to let it run to its end.
-            with nullcontext() if task.job.action == "command" else undisturbed():
-                action = act(task, found, work=setting.work, night=setting.folder)
+            if task.job.action != "command":
+                setting.until_told.enter_context(put_off())
+            action = act(task, found, work=setting.work, night=setting.folder)
         except TritontuneError as error:
             failed = f"; {error}; the config is kept in {improved(setting.folder)}"
         if is_deployed(task, improved(setting.folder) / "config.pbtxt"):

@@ -6,20 +6,22 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timezone
 
 from tuner.atomic_file import write_atomically
 from tuner.errors import InterruptedRunError, JobError, TritontuneError
+from tuner.interrupts import put_off, undisturbed
 from tuner.lock import locked
 from tuner.nightly.folders import REPORT, WorkFolder
 from tuner.nightly.history import History, Night
-from tuner.nightly.interruption import Window, undisturbed
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.model_night import COMPARING_SHARE, Setting, look_after
 from tuner.nightly.notify import report_json, tell
 from tuner.nightly.outcome import NightReport, in_words
 from tuner.nightly.prometheus import write_metrics
 from tuner.nightly.tasks import Task
+from tuner.nightly.window import Window
 from tuner.quantities import format_duration
 
 # A budget that would be shortened to less than this share is not worth beginning.
@@ -77,9 +79,9 @@ class _Night:
             return self._end()
 
     def _do(self, task: Task) -> None:
-        began = self._task_began = time.monotonic()
+        self._task_began = time.monotonic()
         ends = self._began + self._file.window
-        left = ends - began
+        left = ends - self._task_began
         due, *later = ((1 + COMPARING_SHARE) * each.job.budget for each in self._tasks[len(self._done) :])
         share = min(1.0, left / (due + sum(later)))
         if share < _LEAST_SHARE:
@@ -87,28 +89,34 @@ class _Night:
             return
         if share < 1:
             self._note(f"{task.name}: its budget is shortened to {share:.0%}, to end within the window")
-        setting = Setting(
-            night=self._night,
-            folder=self._folder / task.folder,
-            work=self._file.work,
-            last=self._work.last_run(task.folder, task.model.name, before=self._folder),
-            budget=share * task.job.budget,
-            spare_until=ends - sum(later),
-            at_last=ends,
-            say=self._say,
-        )
+        with ExitStack() as until_told:
+            setting = Setting(
+                night=self._night,
+                folder=self._folder / task.folder,
+                work=self._file.work,
+                last=self._work.last_run(task.folder, task.model.name, before=self._folder),
+                budget=share * task.job.budget,
+                spare_until=ends - sum(later),
+                at_last=ends,
+                say=self._say,
+                until_told=until_told,
+            )
+            night = self._part(task, setting)
+            until_told.enter_context(put_off())
+            self._add(night)
+
+    def _part(self, task: Task, setting: Setting) -> Night:
+        """How it went with one model."""
         try:
-            night = look_after(task, setting, self._history)
+            return look_after(task, setting, self._history)
         except InterruptedRunError:
             raise KeyboardInterrupt from None
         except TritontuneError as error:
-            night = self._failed(task, str(error), time.monotonic() - began)
+            reason = str(error)
         except Exception as error:  # noqa: BLE001 (a fault with one model is no reason to leave the others alone)
             write_atomically(setting.folder / "error.txt", traceback.format_exc())
             reason = f"a fault of tritontune: {type(error).__name__}; see {setting.folder / 'error.txt'}"
-            night = self._failed(task, reason, time.monotonic() - began)
-        with undisturbed():
-            self._add(night)
+        return self._failed(task, reason, time.monotonic() - self._task_began)
 
     def _failed(self, task: Task, reason: str, took_s: float) -> Night:
         return Night(

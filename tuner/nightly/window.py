@@ -1,0 +1,47 @@
+"""The time that a night has."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from tuner.interrupts import undisturbed
+
+
+class Window:
+    """The time that a night has; when it is over, what is under way is interrupted as Ctrl-C does.
+
+    Attributes:
+        over: Whether it was interrupted for that.
+    """
+
+    def __init__(self) -> None:
+        self.over = False
+
+    @contextmanager
+    def lasting(self, seconds: float) -> Iterator[None]:
+        """Within the context, `KeyboardInterrupt` comes after so many seconds. Only the main thread has it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        with ExitStack() as ending:
+
+            def end(*_: object) -> None:
+                self.over = True
+                ending.enter_context(undisturbed())
+                raise KeyboardInterrupt
+
+            before = signal.signal(signal.SIGALRM, end)
+            began = time.monotonic()
+            others_s, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+            try:
+                yield
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                ending.close()
+                signal.signal(signal.SIGALRM, before)
+                if others_s:
+                    signal.setitimer(signal.ITIMER_REAL, max(0.001, others_s - (time.monotonic() - began)))
