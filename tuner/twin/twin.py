@@ -106,8 +106,8 @@ class Twin:
             )
             for place, apart_ms in enumerate(starts_ms)
         ]
-        throughput, batch, busy = np.mean(told, axis=0)
-        return Foreseen(float(throughput), float(np.quantile(latency_ms, self._share)), float(batch), float(busy))
+        throughput, batch, busy = (sum(each) / len(told) for each in zip(*told, strict=True))
+        return Foreseen(throughput, _quantile(latency_ms.ravel(), self._share), batch, busy)
 
     def _table_ms(self, setting: int, largest: int, instances: int) -> NDArray[np.float64]:
         key = setting, largest, instances
@@ -128,6 +128,15 @@ class Twin:
             if (error := float(np.mean(np.abs(off)))) < best:
                 best, chosen = error, (spread, pause)
         return chosen
+
+
+def _quantile(values: NDArray[np.float64], share: float) -> float:
+    """As `np.quantile`, which takes as long as a simulation; it changes the order of the values."""
+    low, beyond = divmod(share * (len(values) - 1), 1)
+    places = int(low), min(int(low) + 1, len(values) - 1)
+    values.partition(places)
+    below, above = values[list(places)]
+    return float(below + beyond * (above - below))
 
 
 def _transport(levels: Sequence[Level]) -> tuple[float, float]:

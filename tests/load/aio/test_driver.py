@@ -277,7 +277,8 @@ def test_a_full_ledger_ends_the_offer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_offer_ends_when_its_owner_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     peer = Peer(after_s=60)
     with driving(peer) as driver, book(60) as writer:
-        peer.on_call = lambda: monkeypatch.setattr(os, "getppid", lambda: 1)
+        another = os.getppid() + 1
+        peer.on_call = lambda: monkeypatch.setattr(os, "getppid", lambda: another)
         with pytest.raises(OwnerGoneError):
             driver.offer(share(Concurrency(4)), writer)
     assert peer.cancelled == 4
