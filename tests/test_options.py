@@ -79,14 +79,14 @@ def test_what_is_sent_tells_a_file_by_what_it_holds_and_no_secret(tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"batch_size": 0}, "--batch-size: Input should be greater than or equal to 1 (it is 0)"),
+        ({"batch_size": 0}, "--batch-size: 0 is too little; the least is 1"),
         ({"shape": ["A:0"]}, "--shape: 'A:0' is no shape"),
         ({"request_parameter": ["a:b"]}, "--request-parameter: 'a:b' is no parameter"),
         ({"header": ["nope"]}, "--header: 'nope' is no header; write it as NAME:VALUE"),
         ({"compression": "zip"}, "--compression: 'zip' is not known; did you mean 'gzip'?"),
         ({"shared_memory": "gpu"}, "--shared-memory: 'gpu' is not known; there is cuda, none, system"),
         ({"queue_timeout": "5"}, "--queue-timeout: '5' is no duration"),
-        ({"connections": 0}, "--connections: Input should be"),
+        ({"connections": 0}, "--connections: 0 is too little"),
     ],
 )
 def test_names_the_option_and_what_would_be_right(options: dict[str, Any], complaint: str) -> None:
@@ -132,7 +132,7 @@ def test_the_same_in_a_job_file() -> None:
     ("options", "complaint"),
     [
         ({"shm_size": "big"}, "--shm-size: 'big' is no size; write a number with its unit"),
-        ({"memory": -1}, "--memory: Input should be greater than 0 (it is -1)"),
+        ({"memory": -1}, "--memory: -1 is too little; it must be more than 0"),
         ({"mount": ["/a"]}, "--mount: '/a' is no mount; write it as SRC:DST or SRC:DST:ro"),
         ({"env": ["A-B=1"]}, "--env: 'A-B' is no name of a variable; write NAME=VALUE"),
         ({"env": 3}, "--env: variables are written as {NAME: VALUE} or NAME=VALUE"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -20,10 +19,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
 from tuner.errors import JobError, nearest
+from tuner.faults import in_words, most_telling
 from tuner.load.requests.parameters import Parameter, parse_parameter
 from tuner.precision import Precision
 from tuner.quantities import parse_duration, parse_size
@@ -149,13 +148,10 @@ class Options(BaseModel):
             return f"{where} is no option{cls._hint(option)}"
         if fault["type"] == "missing":
             return f"{where} is missing"
-        if fault["type"] in {"literal_error", "enum"}:
-            return f"{where}: {fault['input']!r} is not known{nearest(str(fault['input']), _words_in(fault))}"
-        reason = fault["msg"].removeprefix("Value error, ")
+        reason = in_words(fault)
         if not option:
             return f"{source}: {reason}" if source else reason
-        quoted = "" if fault["type"] == "value_error" else f" (it is {fault['input']!r})"
-        return f"{where}: {reason[:1].lower() if not quoted else reason[:1]}{reason[1:]}{quoted}"
+        return f"{where}: {reason}"
 
     @classmethod
     def _hint(cls, option: str) -> str:
@@ -338,12 +334,6 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, shape
 
 
-def most_telling(error: ValidationError) -> ErrorDetails:
-    """The one fault to name: a name that is not known comes before what is then missing."""
-    faults = error.errors(include_url=False)
-    return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-
-
 def as_option(name: str) -> str:
     """An option's name as the command line has it: `max_gpu_memory` is `--max-gpu-memory`."""
     return "--" + name.replace("_", "-")
@@ -351,8 +341,3 @@ def as_option(name: str) -> str:
 
 def _where(name: str, source: str) -> str:
     return f"{source}: {name}" if source else as_option(name)
-
-
-def _words_in(fault: ErrorDetails) -> list[str]:
-    """The words, one of which it should have been."""
-    return re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))

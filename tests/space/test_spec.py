@@ -29,9 +29,10 @@ def test_lists_become_tuples() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("schema: 2\nparameters: {a: {ladder: [1]}}", "s.yaml: schema: Input should be 1"),
+        ("schema: 2\nparameters: {a: {ladder: [1]}}", "s.yaml: schema: 2 is not known; there is 1"),
         ("parameters: {a: {ladder: [1]}}", "s.yaml: schema is missing"),
         ("schema: 1\nparameters: {a: {lader: [1]}}", "parameters: a: lader is no option .*; did you mean 'ladder'"),
+        ("schema: 1\nparameters: {a: 3}", "parameters: a: 3 is no mapping"),
         ("schema: 1\nparamters: {a: {ladder: [1]}}", "paramters is no option .*; did you mean 'parameters'"),
         ("schema: 1\nparameters: {a: {ladder: []}}", "parameters: a: ladder: List should have at least 1 item"),
         ("schema: 1\nparameters: {a: {ladder: [1, {}]}}", "parameters: a: ladder: {} is no value; there are numbers"),

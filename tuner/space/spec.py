@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tuner.errors import SpaceError, nearest
+from tuner.faults import in_words, most_telling
 from tuner.job import yaml_fault
-from tuner.options import most_telling
 
 OFF = "off"
 ON = "on"
@@ -142,5 +142,4 @@ def _first_fault(error: ValidationError) -> str:
     where = ": ".join(path[:3])
     if path[2:3] == ["ladder"] and len(path) > 3:
         return f"{where}: {fault['input']!r} is no value; there are numbers, texts, true, false, off, on, and lists"
-    reason = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {reason}" if where else reason
+    return f"{where}: {in_words(fault)}" if where else in_words(fault)
