@@ -196,7 +196,7 @@ class ModelTuning:
             took_s = self._study.trials[0].wall_s
             self._shop.progress.note(
                 f"grid: {count} candidates to launch, which takes some {format_duration(count * took_s)}; "
-                f"the budget is {format_duration(self._stopping.budget_s)}"
+                f"{format_duration(self._stopping.budget_s)} of the budget are for the search"
             )
         goal = Goal(job.slo, job.batch_size, job.max_concurrency, job.max_gpu_memory)
         return choose_sampler(job.sampler, space, job.seed, goal, self._shop.progress.note)
