@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -110,6 +111,8 @@ def main() -> None:
     models, samplers = asked.model or list(MODELS), asked.sampler or SAMPLERS
     cases = [Case(m, limit, s) for m in models for limit in (*LIMITS, None) for s in samplers]
     shown = [count for count in SHOWN if count <= asked.launches]
+    # A core for each search: gp's threads, which are torch's, would be in each other's way and take ten times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor() as pool:
         search = partial(shares, launches=asked.launches, noise=asked.noise)
         told = {case: np.array(list(pool.map(partial(search, case), range(asked.seeds)))) for case in cases}
