@@ -224,7 +224,8 @@ class LoadEngineContract:
     def test_an_open_loop_keeps_its_schedule(self, serve: Serve) -> None:
         samples = self.offer(serve("echo"), for_seconds(1.0), load=RequestRate(200, "constant"))
         assert samples.ok.all()
-        assert 190 <= len(samples) <= 201
+        # As many as were due until the watch saw that a second was over, and none before its time.
+        assert 190 <= len(samples) <= 200 * samples.wall_s + 1
         # Due every 5 ms, whatever happened in between.
         assert set(np.diff(np.sort(samples.sent_ns)).tolist()) == {5_000_000}
         assert np.median(samples.lag_us) < 5_000
