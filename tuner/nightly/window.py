@@ -27,21 +27,21 @@ class Window:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        with ExitStack() as ending:
+        ending = ExitStack()
 
-            def end(*_: object) -> None:
-                self.over = True
-                ending.enter_context(undisturbed())
-                raise KeyboardInterrupt
+        def end(*_: object) -> None:
+            self.over = True
+            ending.enter_context(undisturbed())
+            raise KeyboardInterrupt
 
-            before = signal.signal(signal.SIGALRM, end)
-            began = time.monotonic()
-            others_s, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
-            try:
-                yield
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                ending.close()
-                signal.signal(signal.SIGALRM, before)
-                if others_s:
-                    signal.setitimer(signal.ITIMER_REAL, max(0.001, others_s - (time.monotonic() - began)))
+        before = signal.signal(signal.SIGALRM, end)
+        began = time.monotonic()
+        others_s, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            ending.close()
+            signal.signal(signal.SIGALRM, before)
+            if others_s:
+                signal.setitimer(signal.ITIMER_REAL, max(0.001, others_s - (time.monotonic() - began)))

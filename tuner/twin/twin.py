@@ -131,7 +131,7 @@ class Twin:
 
 
 def _quantile(values: NDArray[np.float64], share: float) -> float:
-    """As `np.quantile`, which takes as long as a simulation; it changes the order of the values."""
+    """As `np.quantile`, which takes half as long as the simulation; it changes the order of the values."""
     low, beyond = divmod(share * (len(values) - 1), 1)
     places = int(low), min(int(low) + 1, len(values) - 1)
     values.partition(places)
