@@ -93,7 +93,7 @@ class ModelFinals:
         about = CertifiedRate(trial=best.trial.number, load=best.point.load)
         if not best.verified or time.monotonic() + self._ready_s > until:
             reason = "there was no time left" + (" to verify it" if not best.verified else "")
-            self._study.certify(about.model_copy(update={"reason": reason, "launched": False}))
+            self._keep(about.model_copy(update={"reason": reason, "launched": False}))
             return
         self._note(f"certifying trial {best.trial.number} under Poisson arrivals")
         slo, bench = self._job.slo, self._with_rules(_CERTIFY_RULES)
@@ -112,7 +112,11 @@ class ModelFinals:
         except ServerError as error:
             failed = f"{error.cause.value}: {error}"
         why = None if point else failed or _none_of(rates, slo)
-        self._study.certify(about.model_copy(update={"point": point, "reason": why}))
+        self._keep(about.model_copy(update={"point": point, "reason": why}))
+
+    def _keep(self, rate: CertifiedRate) -> None:
+        self._study.certify(rate)
+        self._stored()
 
     def _with_rules(self, rules: LevelRules) -> Bench:
         """For measuring again, when limits are tested."""

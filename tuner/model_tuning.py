@@ -118,12 +118,23 @@ class ModelTuning:
 
     def run(self) -> str:
         """Search, verify and certify what was found, and explain it, if asked to. Returns why the search ended."""
+        self._clear_up()
         job, ended = self._shop.job, self._search()
         if job.verify:
             self._end_well(verified_by=self._began + _VERIFY_SHARE * job.budget, certified_by=self._began + job.budget)
         if job.explain:
             explain(self._study, leave_out=self._leave_out, verify=self._verify_anew, progress=self._shop.progress)
         return ended
+
+    def _clear_up(self) -> None:
+        """Remove what a killed run left of a trial that it never stored, and have the files say what is stored."""
+        if not self._study.trials:
+            return
+        out, model = self._shop.out, self._model.name
+        for folder in out.trial(model, 0).parent.glob("*"):
+            if folder.name.isdigit() and int(folder.name) >= len(self._study.trials):
+                shutil.rmtree(folder, ignore_errors=True)
+        self._write()
 
     def _verify_anew(self) -> None:
         """Verify what looks best since the explanation has launched more."""

@@ -69,6 +69,7 @@ def tune(
     """
     out = out or RunFolder.default()
     with workshop(job, out, resume=resume, progress=progress or Progress()) as (shop, models):
+        out.report.unlink(missing_ok=True)  # A kill is to leave no report of the run before it was resumed.
         try:
             return _tune_models(shop, models)
         finally:

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from support.repositories import ModelRepositoryFactory, config_text
 from tuner.errors import ConfigError, TuningError
 from tuner.models.config import ModelConfig
 from tuner.models.deploy import remove_unfinished
-from tuner.nightly.actions import Improvement, act
+from tuner.models.diff import unified_diff
+from tuner.nightly.actions import Improvement, act, withdraw
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.tasks import Task, tasks_of
 
@@ -46,6 +48,50 @@ def test_a_proposal_lies_beside(model_repository: ModelRepositoryFactory, tmp_pa
     assert (folder / "config.diff").read_text() == "-old\n+new\n"
     assert sorted(model_repository.path.rglob("*")) == before
     assert task.config_path.read_text() == OLD
+
+
+def _proposed(task: Task, tmp_path: Path) -> Path:
+    """The folder of a proposal that is whole."""
+    path = "slow/config.pbtxt"
+    diff = unified_diff(ModelConfig.parse(OLD, path), ModelConfig.parse(NEW, path))
+    act(task, replace(FOUND, diff=diff), work=tmp_path / "work", night=tmp_path / "night")
+    return tmp_path / "work/proposed/model_repository/slow"
+
+
+def test_a_proposal_stays_while_it_holds(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    task = _task(tmp_path, model_repository)
+    folder = _proposed(task, tmp_path)
+    assert withdraw(task, work=tmp_path / "work") == ""
+    assert (folder / "config.pbtxt").exists()
+
+
+@pytest.mark.parametrize(
+    ("deployed", "why"),
+    [
+        (NEW, "is deployed now"),
+        (OLD.replace("max_batch_size: 8", "max_batch_size: 4"), "has changed since"),
+        (None, "has changed since"),
+    ],
+)
+def test_a_proposal_goes_with_what_it_was_for(
+    model_repository: ModelRepositoryFactory, tmp_path: Path, deployed: str | None, why: str
+) -> None:
+    task = _task(tmp_path, model_repository)
+    folder = _proposed(task, tmp_path)
+    if deployed is None:
+        task.config_path.unlink()
+    else:
+        task.config_path.write_text(deployed)
+    assert why in withdraw(task, work=tmp_path / "work")
+    assert not folder.exists()
+
+
+def test_half_a_proposal_goes(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    task = _task(tmp_path, model_repository)
+    folder = _proposed(task, tmp_path)
+    (folder / "config.diff").unlink()
+    assert withdraw(task, work=tmp_path / "work")
+    assert not folder.exists()
 
 
 def test_it_is_put_in_place(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +15,13 @@ from tritonclient.grpc import model_config_pb2
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.points import OperatingPoint
+from tuner.report import files
 from tuner.report.files import front_json, trials_csv, write_results
 from tuner.report.points_csv import MACHINE_COLUMNS
 from tuner.run_folder import RunFolder
 from tuner.search.certified import CertifiedRate
 from tuner.search.study import Study
+from tuner.search.verification import Verification
 
 
 @pytest.fixture
@@ -228,3 +233,68 @@ def test_trials_csv_tells_what_is_doubtful(run: RunFolder) -> None:
     study.add(trial(0, point(1), point(2, errors=3), parameters=built.baseline), built)
     sound, doubtful = csv.DictReader(trials_csv(study).splitlines())
     assert (sound["doubts"], doubtful["doubts"]) == ("", "failures: 3 of 503 failed, most with UNAVAILABLE: gone")
+
+
+@pytest.fixture
+def broken(study: Study) -> Study:
+    """The study once no point holds the SLO any more: both candidates broke it when they were measured again."""
+    for number, load in ((0, 1), (0, 2), (1, 1), (1, 8), (1, 16)):
+        rounds = tuple(point(load, 100, 900) for _ in range(3))
+        study.add_verified([Verification(trial=number, load=Concurrency(load), rounds=rounds, numbers=(1, 2, 3))])
+    return study
+
+
+def test_the_best_goes_with_its_fact(run: RunFolder, study: Study, request: pytest.FixtureRequest) -> None:
+    write_results(run, study)
+    assert (run.model("mlp") / "best/config.pbtxt").exists()
+    write_results(run, request.getfixturevalue("broken"))
+    assert json.loads((run.model("mlp") / "front.json").read_text())["best"] is None
+    assert not (run.model("mlp") / "best").exists()
+
+
+def test_what_a_user_put_beside_the_best_stays(run: RunFolder, study: Study, request: pytest.FixtureRequest) -> None:
+    write_results(run, study)
+    (run.model("mlp") / "best/notes.txt").write_text("mine")
+    write_results(run, request.getfixturevalue("broken"))
+    assert [file.name for file in (run.model("mlp") / "best").iterdir()] == ["notes.txt"]
+
+
+class _KilledError(BaseException):
+    """Stands for SIGKILL."""
+
+
+@pytest.fixture(params=range(5))
+def dying(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets so many files be written from when it is called; the next one is the end."""
+    left = request.param
+
+    def write_or_die(path: Path, text: str) -> None:
+        nonlocal left
+        if not left:
+            raise _KilledError
+        left -= 1
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    return lambda: monkeypatch.setattr(files, "write_atomically", write_or_die)
+
+
+@pytest.mark.parametrize("then", ["verified", "broken"])
+def test_a_kill_leaves_no_two_files_that_contradict_each_other(
+    run: RunFolder, study: Study, request: pytest.FixtureRequest, dying: Callable[[], None], then: str
+) -> None:
+    write_results(run, study)
+    changed = request.getfixturevalue(then)
+    dying()
+    with suppress(_KilledError):
+        write_results(run, changed)
+    folder = run.model("mlp")
+    best = json.loads((folder / "front.json").read_text())["best"]
+    config, diff = folder / "best/config.pbtxt", folder / "best/config.diff"
+    if best is None:
+        assert not config.exists()
+        assert not diff.exists()
+    elif config.exists():
+        assert f"trial {best['trial']} of" in config.read_text()
+        assert ("verified" in config.read_text()) == best["verified"]
+        assert diff.exists()

@@ -12,9 +12,11 @@ from tuner.errors import ConfigError
 from tuner.measure.record import Interval
 from tuner.models.config import ModelConfig
 from tuner.models.deploy import replace_config
+from tuner.models.diff import unified_diff
 from tuner.nightly.hook import run_hook
 from tuner.nightly.measured import Measured, config_fingerprint
 from tuner.nightly.tasks import Task
+from tuner.report.files import remove_outdated
 
 PROPOSED = "proposed"
 """The folder of proposals, in the work folder."""
@@ -80,13 +82,31 @@ def improved(night: Path) -> Path:
     return night / "improved"
 
 
-def withdraw(task: Task, *, work: Path) -> bool:
-    """Remove a proposal that is what is deployed by now. Returns whether there was one."""
+def withdraw(task: Task, *, work: Path) -> str:
+    """Remove a proposal whose diff is not one of the deployed config any more. Returns why, empty where it stays."""
     folder = work / PROPOSED / task.folder
-    if not is_deployed(task, folder / "config.pbtxt"):
-        return False
+    if not folder.exists():
+        return ""
+    if is_deployed(task, folder / "config.pbtxt"):
+        why = "what was proposed is deployed now"
+    elif not _is_proposed_for(task, folder):
+        why = "what is deployed has changed since a config was proposed in its place; the proposal is withdrawn"
+    else:
+        return ""
     shutil.rmtree(folder, ignore_errors=True)
-    return True
+    return why
+
+
+def _is_proposed_for(task: Task, folder: Path) -> bool:
+    """Whether a proposal is whole, and of what is deployed now."""
+    path = f"{task.model.name}/config.pbtxt"
+    try:
+        proposed = ModelConfig.read(folder / "config.pbtxt").text
+        deployed = ModelConfig.read(task.config_path).text if task.config_path.exists() else ""
+        diff = (folder / "config.diff").read_text(encoding="utf-8")
+        return unified_diff(ModelConfig.parse(deployed, path), ModelConfig.parse(proposed, path)) == diff
+    except (ConfigError, OSError, UnicodeDecodeError):
+        return False
 
 
 def is_deployed(task: Task, config: Path) -> bool:
@@ -99,8 +119,11 @@ def is_deployed(task: Task, config: Path) -> bool:
 
 
 def _write(folder: Path, found: Improvement) -> None:
-    write_atomically(folder / "config.pbtxt", found.text)
-    write_atomically(folder / "config.diff", found.diff)
+    # A kill midway leaves no old diff beside a new config.
+    files = {"config.diff": found.diff, "config.pbtxt": found.text}
+    remove_outdated(folder, files)
+    for name, text in files.items():
+        write_atomically(folder / name, text)
 
 
 def _variables(task: Task, found: Improvement, kept: Path) -> dict[str, str]:

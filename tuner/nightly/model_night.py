@@ -81,8 +81,8 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
     began = time.monotonic()
     if count := remove_unfinished(task.config_path):
         setting.say(f"removed {count} unfinished file{'s' * (count > 1)} of a killed night beside {task.config_path}")
-    if withdraw(task, work=setting.work):
-        setting.say(f"{task.name}: what was proposed is deployed now")
+    if why := withdraw(task, work=setting.work):
+        setting.say(f"{task.name}: {why}")
     job = task.job.tuning(budget=setting.budget, warm_start=setting.last or task.job.warm_start)
     with workshop(job, RunFolder(setting.folder), progress=NightProgress(setting.say)) as (shop, (model,)):
         identity = identity_of(shop, model)

@@ -7,6 +7,8 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tuner.atomic_file import write_atomically
@@ -29,23 +31,61 @@ from tuner.search.recommend import Recommendation, is_certain
 from tuner.search.study import Study
 from tuner.slo import PERCENTILES, SLO
 
-BEST_CONFIG = "best/config.pbtxt"
+BEST = "best"
+"""The folder of a model's best config, in the model's."""
+_CONFIG, _DIFF = "config.pbtxt", "config.diff"
+BEST_CONFIG = f"{BEST}/{_CONFIG}"
 _PROVENANCE = "# tritontune: "
 
 
 def write_results(run: RunFolder, study: Study) -> Recommendation:
-    """Write `front.json`, `trials.csv` and `best/` of a model, each in one move. Returns what they say."""
+    """Write `front.json`, `trials.csv` and `best/` of a model, each in one move. Returns what they say.
+
+    `best/` is removed when there is no best. A kill midway leaves some of these files missing, and none that
+    contradicts another: what is outdated goes before what takes its place comes.
+    """
     folder = run.model(study.identity.model)
     recommendation = study.recommendation
+    best = _best_files(study, recommendation)
+    remove_outdated(folder / BEST, best)
     write_atomically(folder / "front.json", json.dumps(front_json(study, recommendation), indent=1) + "\n")
     write_atomically(folder / "trials.csv", trials_csv(study))
-    if recommendation.best:
-        write_atomically(
-            folder / BEST_CONFIG,
-            config_with_provenance(study, recommendation.best, recommendation.gain, recommendation.slo),
-        )
-        write_atomically(folder / "best/config.diff", config_diff(study, recommendation.best))
+    for name, text in best.items():
+        write_atomically(folder / BEST / name, text)
     return recommendation
+
+
+def _best_files(study: Study, recommendation: Recommendation) -> dict[str, str]:
+    """What `best/` holds, by name; empty when there is no best."""
+    best = recommendation.best
+    if best is None:
+        return {}
+    return {
+        _DIFF: config_diff(study, best),
+        _CONFIG: config_with_provenance(study, best, recommendation.gain, recommendation.slo),
+    }
+
+
+def remove_outdated(folder: Path, now: Mapping[str, str]) -> None:
+    """Remove the config and the diff of a folder, unless both are there and say what they are to say.
+
+    Args:
+        folder: The folder; it is removed as well where nothing else is in it.
+        now: The text of each by name; empty: neither is to be there.
+    """
+    if now and all(_says(folder / name, text) for name, text in now.items()):
+        return
+    for name in (_CONFIG, _DIFF):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or something else is in it
+        folder.rmdir()
+
+
+def _says(file: Path, text: str) -> bool:
+    try:
+        return file.read_bytes() == text.encode(errors="backslashreplace")
+    except OSError:
+        return False
 
 
 def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
