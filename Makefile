@@ -4,15 +4,24 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo test check clean
+.PHONY: demo test test-quick test-all check clean
 
 # A tuning run of the example repository on the Triton from PyPI: about three minutes, after the install.
 demo: $(INSTALLED)
 	$(BIN)/tritontune run examples/model_repository --slo p99=100ms --budget 3m
 
-# The whole test suite, against a real Triton.
+# The default test suite: several tests at once; those that share a group, one after the other.
+PARALLEL = -n 4 --dist loadgroup
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
+
+# Only what needs no real Triton and no container: unit tests, and the fake Triton.
+test-quick: $(INSTALLED)
+	$(BIN)/pytest $(PARALLEL) -m 'not triton and not docker and not statistics'
+
+# Everything: the default suite, and then what compares measurements. One of those that fails is tried once more, and reported.
+test-all: test
+	$(BIN)/pytest -m statistics --reruns 1
 
 # What must be clean before a commit.
 check: $(INSTALLED)
