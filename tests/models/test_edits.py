@@ -329,10 +329,26 @@ def test_a_new_element_joins_the_others(before: str, changes: Changes, after: st
             {"dynamic_batching.priority_queue_policy[2].max_queue_size": 3},
             "dynamic_batching { priority_levels: 2 priority_queue_policy { key: 2 value { max_queue_size: 3 } } }",
         ),
+        ("parameters { value { string_value: 'x' } }", {'parameters[""].string_value': None}, ""),
         (
-            "parameters { value { string_value: 'x' } }",
-            {'parameters[""].string_value': None},
-            "parameters { value { } }",
+            "parameters [ { key: 'a' value { string_value: 'x' } }, { key: 'b' value { string_value: 'y' } } ]",
+            {'parameters["a"].string_value': None},
+            "parameters [ { key: 'b' value { string_value: 'y' } } ]",
+        ),
+        (
+            "parameters { key: 'a' value { string_value: 'x' new: 1 } }",
+            {'parameters["a"].string_value': None},
+            "parameters { key: 'a' value { new: 1 } }",
+        ),
+        (
+            "parameters { key: 'a' value { string_value:'' } } parameters { key: 'b' value { string_value: '' z: 1 } }",
+            {"parameters[*].string_value": None},
+            "parameters { key: 'b' value { z: 1 } }",
+        ),
+        (
+            "model_warmup { name: 'w' inputs { key: 'X' value { dims: 4 zero_data: t } } }",
+            {'model_warmup[0].inputs["X"].zero_data': None},
+            "model_warmup { name: 'w' inputs { key: 'X' value { dims: 4 } } }",
         ),
         ("parameters { key: 'a' }\nparameters { key: 'b' }\n", {'parameters["a"]': None}, "parameters { key: 'b' }\n"),
         ("metric_tags { key: 'a' value: 'x' }\nname: 'n'", {'metric_tags["a"]': None}, "name: 'n'"),
@@ -393,6 +409,13 @@ def test_entries_of_maps_go_by_their_key(before: str, changes: Changes, after: s
 )
 def test_a_removed_field_takes_its_line_and_its_comma(before: str, path: str, after: str) -> None:
     assert edited(before, {path: None}) == after
+
+
+def test_an_entry_that_a_candidate_had_added_goes_as_a_whole() -> None:
+    before = "name: 'x'\n"
+    on = edited(before, {'parameters["intra_op_thread_count"].string_value': "2"})
+    assert "intra_op_thread_count" in on
+    assert edited(on, {'parameters["intra_op_thread_count"].string_value': None}) == before
 
 
 def test_an_empty_list_is_no_field() -> None:

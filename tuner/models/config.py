@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner.errors import ConfigError
 from tuner.models import edits, expectation
-from tuner.models.paths import Steps, find, resolve, whole
+from tuner.models.paths import Steps, find, resolve, to_remove
 from tuner.models.pbtxt import Message, parse
 from tuner.models.semantics import SCHEMA, to_proto, unknown_fields
 from tuner.models.tokens import error_at
@@ -140,9 +140,9 @@ class ModelConfig:
             try:
                 new = () if value is None else fitting(value, steps[-1])
                 if new == ():
-                    steps = whole(steps)
-                    text = edits.taken_out(text, self.source, steps)
-                    expectation.clear_in(expected, steps)
+                    for gone in to_remove(parse(text, self.source), steps):
+                        text = edits.taken_out(text, self.source, gone)
+                        expectation.clear_in(expected, gone)
                 else:
                     text = edits.put(text, self.source, steps, new)
                     expectation.set_in(expected, steps, new)

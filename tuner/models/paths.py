@@ -108,10 +108,27 @@ def parents(root: Message, way: Steps) -> list[Message]:
     return [slot.node for slot in find(root, way) if isinstance(slot.node, Message)] if way else [root]
 
 
-def whole(steps: Steps) -> Steps:
-    """The steps to a map's entry itself where a path ends at the value of one: the two are removed together."""
+def to_remove(root: Message, steps: Steps) -> list[Steps]:
+    """The steps to what goes when what a path names is removed.
+
+    A map's entry goes with its value, and with the only field of its value: Triton would take the empty rest of
+    `parameters { key: "k" value { } }` for an empty text.
+    """
     last = steps[-1].field
-    return steps[:-1] if last and last.containing_type.GetOptions().map_entry else steps
+    if last and last.containing_type.GetOptions().map_entry:
+        return [steps[:-1]]
+    entry = steps[-3] if len(steps) > 2 else None
+    if not (entry and entry.field and is_map(entry.field)):
+        return [steps]
+    entries = find(root, steps[:-2])
+    keys = dict.fromkeys(_key(slot.node, entry.field) for slot in entries)
+    gone: list[Steps] = []
+    for key in (key for key in keys if key is not None):
+        way = (*steps[:-3], Step(entry.name, Key(key), entry.field))
+        values = parents(root, (*way, steps[-2]))
+        emptied = bool(values) and all({field.name for field in value.fields} == {steps[-1].name} for value in values)
+        gone.append(way if emptied else (*way, *steps[-2:]))
+    return gone
 
 
 def choose(parent: Message, step: Step) -> list[Slot]:
