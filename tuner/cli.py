@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from tuner.errors import TritontuneError, UsageError, nearest
+from tuner.boundary import boundary
+from tuner.errors import TritontuneError, UsageError, nearest, shortened
 from tuner.interrupts import ignore_what_ends
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -224,7 +226,8 @@ def report(run_dir: Path, out: Path | None) -> None:
     """Write the report of RUN_DIR anew, from what it has stored; a run may be at work in it."""
     from tuner.commands.report import report as command  # noqa: PLC0415 (keeps --help and errors quick)
 
-    command(run_dir, out)
+    with boundary(run_dir):
+        command(run_dir, out)
 
 
 @cli.command()
@@ -254,7 +257,8 @@ def export(
     from tuner.commands.export import export as command  # noqa: PLC0415 (keeps --help and errors quick)
     from tuner.commands.export_target import Target  # noqa: PLC0415 (the same)
 
-    command(run_dir, model, slo, Target.of(to, format_name, in_place=in_place))
+    with boundary(run_dir):
+        command(run_dir, model, slo, Target.of(to, format_name, in_place=in_place))
 
 
 @cli.command()
@@ -267,7 +271,8 @@ def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], 
     """Say from RUN_DIR alone which config, and how many hosts, would hold a load."""
     from tuner.commands.estimate import estimate as command  # noqa: PLC0415 (keeps --help and errors quick)
 
-    command(run_dir, model, rate, slo, as_json=as_json)
+    with boundary(run_dir):
+        command(run_dir, model, rate, slo, as_json=as_json)
 
 
 @cli.command()
@@ -354,11 +359,14 @@ def main() -> NoReturn:
     # gRPC would write of its own accord what an error says in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        sys.exit(cli.main(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+        with boundary(), _reader_may_leave():
+            code = cli.main(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+            _flush()
+        sys.exit(code)
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
-        _fail(" ".join(error.format_message().split()), UsageError.exit_code)
+        _fail(error.format_message(), UsageError.exit_code)
     except TritontuneError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
@@ -366,8 +374,35 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"tritontune: {message}", err=True)
+    with suppress(OSError):  # nobody reads it any more
+        click.echo(f"tritontune: {shortened(message)}", err=True)
+    _give_up_stdout_if_broken()
     sys.exit(code)
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Whoever reads our output may have read enough, as `head` has; that is no error of ours, and no word is due."""
+    try:
+        yield
+    except BrokenPipeError:
+        if not _give_up_stdout_if_broken():
+            raise
+        sys.exit(1)
+
+
+def _give_up_stdout_if_broken() -> bool:
+    """Keep Python from trying at its end to write where nothing can be written. Returns whether that is so."""
+    try:
+        _flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _flush() -> None:
+    print(end="", flush=True)  # noqa: T201 (unlike a call of stdout's own, it takes a closed one)
 
 
 def _end_on_sigterm() -> None:

@@ -14,9 +14,11 @@
     │   └── OutputsDifferError  it answers otherwise than the config as it is
     ├── TuningError             the job cannot be done                       exit 1
     ├── SLOError                no candidate holds the SLO                   exit 3
-    └── InterruptedRunError     SIGTERM or Ctrl-C                            exit 130
+    ├── InterruptedRunError     SIGTERM or Ctrl-C                            exit 130
+    └── UnexpectedError         what nobody foresaw; a log file tells        exit 1
 
-Every message is one line that says what is wrong, where, and what would be right.
+Every message is one line that says what is wrong, where, and what would be right. What else is raised is a fault of
+tritontune's, or of what is around it (a full disk): the boundary around the commands makes an `UnexpectedError` of it.
 """
 
 from __future__ import annotations
@@ -119,6 +121,27 @@ class InterruptedRunError(TritontuneError):
     """The run was asked to end before its time; what was measured is kept."""
 
     exit_code: ClassVar[int] = 130
+
+
+class UnexpectedError(TritontuneError):
+    """Something went wrong that nobody foresaw; the message names the log file that tells of it."""
+
+
+MOST_CHARACTERS = 500
+"""Of a reason on the terminal; what others wrote, such as a model's traceback, has no bound."""
+
+
+def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
+    """A text in one line of so many characters at most; of a longer one the middle is left out.
+
+    Its end often says what to do.
+    """
+    line = " ".join(text.split())
+    if len(line) <= most:
+        return line
+    gap = f" [... {len(line) - most:,} more characters ...] "
+    kept = most - len(gap)
+    return f"{line[: kept - kept // 3]}{gap}{line[-(kept // 3) :]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

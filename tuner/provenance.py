@@ -32,15 +32,16 @@ def provenance(job: TuneJob, server: Machine) -> Provenance:
         budget_s=job.budget,
         tritontune=version("tritontune"),
         python=platform.python_version(),
-        packages=_versions(),
-        system=_system(),
+        packages=versions(),
+        system=system(),
         processor=_processor(),
         memory_bytes=psutil.virtual_memory().total,
         gpus=tuple(gpu.name for gpu in server.gpus),
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the packages that matter for what is measured, as far as they are installed."""
     found = {}
     for package in _PACKAGES:
         try:
@@ -50,7 +51,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _system() -> str:
+def system() -> str:
+    """The distribution and the kernel."""
     kernel = f"{platform.system()} {platform.release()} {platform.machine()}"
     try:
         return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"

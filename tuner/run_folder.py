@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.boundary import LOG
 from tuner.errors import JobError, UsageError
 from tuner.lock import locked
 
@@ -50,6 +51,11 @@ class RunFolder:
     def report(self) -> Path:
         """The page for people, of all models."""
         return self.path / "report.html"
+
+    @property
+    def log(self) -> Path:
+        """What went wrong that nobody foresaw; there only where the run ended by that."""
+        return self.path / LOG
 
     @property
     def work(self) -> Path:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.boundary import in_one_line
 from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError, UsageError
 from tuner.job import TuneJob
 from tuner.load.inputs.input_data import check_input_data
@@ -69,11 +70,11 @@ def tune(
     """
     out = out or RunFolder.default()
     with workshop(job, out, resume=resume, progress=progress or Progress()) as (shop, models):
-        out.report.unlink(missing_ok=True)  # A kill is to leave no report of the run before it was resumed.
-        try:
+        # A kill is to leave no report of the run before it was resumed, and success no log of what went wrong then.
+        for file in (out.report, out.log):
+            file.unlink(missing_ok=True)
+        with reported(shop):
             return _tune_models(shop, models)
-        finally:
-            write_shop_report(shop)
 
 
 @contextmanager
@@ -161,14 +162,20 @@ def _tune_models(shop: Workshop, models: Sequence[ModelFolder]) -> RunResult:
     return RunResult(out, tuple(outcomes), failures)
 
 
-def write_shop_report(shop: Workshop) -> None:
-    """However a run ends, what it has measured is there to be read."""
-    if not shop.out.database.exists():
-        return
+@contextmanager
+def reported(shop: Workshop) -> Iterator[None]:
+    """However a run ends, what it has measured is there to be read; a report that fails hides no other error."""
     try:
-        shop.progress.reported(write_report(shop.out))
-    except UsageError as error:
-        shop.progress.note(f"no report: {error}")
+        yield
+    finally:
+        if shop.out.database.exists():
+            try:
+                shop.progress.reported(write_report(shop.out))
+            except Exception as error:  # noqa: BLE001 (what was measured is stored, and more than any page of it)
+                told = str(error) if isinstance(error, UsageError) else in_one_line(error)
+                shop.progress.note(
+                    f"no report: {told}; write it with: tritontune report {shlex.quote(str(shop.out.path))}"
+                )
 
 
 def chosen_models(
@@ -230,6 +237,11 @@ def tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
             raise
         _outcome(shop, study, "cut short")
         raise TuningError(f"{error}; when that is mended, {_go_on(shop)}") from error
+    except Exception as error:
+        # What was measured is to be read, as far as what went wrong lets it.
+        with suppress(Exception):
+            _outcome(shop, study, f"cut short: {in_one_line(error)}")
+        raise
     return _outcome(shop, study, ended)
 
 

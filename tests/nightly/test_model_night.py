@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -132,7 +132,7 @@ def machine(model_repository: ModelRepositoryFactory, tmp_path: Path, monkeypatc
     monkeypatch.setattr(model_night, "workshop", workshop)
     monkeypatch.setattr(model_night, "tune_model", made.tuned)
     monkeypatch.setattr(model_night, "identity_of", made.identity)
-    monkeypatch.setattr(model_night, "write_shop_report", lambda _shop: None)
+    monkeypatch.setattr(model_night, "reported", lambda _shop: nullcontext())
     monkeypatch.setattr(model_night, "Launches", lambda *_: SimpleNamespace(launch=made.launch))
     return made
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from tuner.boundary import boundary
 from tuner.errors import JobError
 from tuner.nightly.history import History
 from tuner.nightly.jobs import JobsFile
@@ -74,7 +75,8 @@ def nightly(path: Path, *, as_json: bool) -> None:
 
     file = JobsFile.read(path)
     tasks = tasks_of(file, path, _say)
-    report = run_night(file, tasks, _say)
+    with boundary(file.work):
+        report = run_night(file, tasks, _say)
     if as_json:
         click.echo(json.dumps(report_json(report), indent=1))
     sys.exit(report.exit_code)

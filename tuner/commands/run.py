@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuner.boundary import boundary
 from tuner.errors import JobError, SLOError
 from tuner.job import TuneJob
 
@@ -29,8 +30,9 @@ def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, 
     from tuner.run_folder import RunFolder  # noqa: PLC0415
     from tuner.tuning import tune  # noqa: PLC0415
 
-    with ConsoleProgress(Console(stderr=True), results_console(), job.slo) as progress:
-        result = tune(job, out=RunFolder(out) if out else None, resume=resume, progress=progress)
+    folder = RunFolder(out) if out else RunFolder.default()
+    with boundary(folder.path), ConsoleProgress(Console(stderr=True), results_console(), job.slo) as progress:
+        result = tune(job, out=folder, resume=resume, progress=progress)
     if result.failures:
         sys.exit(next(iter(result.failures.values())).exit_code)
     if without := [o.model for o in result.outcomes if o.recommendation.best is None]:

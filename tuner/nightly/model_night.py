@@ -32,7 +32,7 @@ from tuner.report.files import config_with_provenance
 from tuner.run_folder import RunFolder
 from tuner.search.front import TrialPoint
 from tuner.search.study import Identity
-from tuner.tuning import identity_of, tune_model, workshop, write_shop_report
+from tuner.tuning import identity_of, reported, tune_model, workshop
 
 # So many launches say how fast the deployed config is tonight: more while its throughput is not known to 5 %; and so
 # many more whether it is really slower, where it seems so.
@@ -90,10 +90,8 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         past = normal_nights(history.past(conditions), identity.files)
         deployed = _Deployed(Launches(shop, model, setting.folder / "nightly"), identity, past, setting.say)
         deployed.measure()
-        try:
+        with reported(shop):
             outcome = tune_model(shop, model)
-        finally:
-            write_shop_report(shop)
         compared = _compare(task, setting, outcome, deployed)
         drift = deployed.drift(task.min_regression)
         if drift.suspected:

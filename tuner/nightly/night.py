@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 
 from tuner.atomic_file import write_atomically
+from tuner.boundary import in_one_line, write_log
 from tuner.errors import InterruptedRunError, JobError, TritontuneError
 from tuner.interrupts import put_off, undisturbed
 from tuner.lock import locked
@@ -114,8 +114,10 @@ class _Night:
         except TritontuneError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 (a fault with one model is no reason to leave the others alone)
-            write_atomically(setting.folder / "error.txt", traceback.format_exc())
-            reason = f"a fault of tritontune: {type(error).__name__}; see {setting.folder / 'error.txt'}"
+            with suppress(OSError):
+                setting.folder.mkdir(parents=True, exist_ok=True)
+            log = write_log(error, setting.folder)
+            reason = f"unexpected {in_one_line(error)}; {f'the log is {log}' if log else 'no log could be written'}"
         return self._failed(task, reason, time.monotonic() - self._task_began)
 
     def _failed(self, task: Task, reason: str, took_s: float) -> Night:

@@ -1,0 +1,188 @@
+"""What nobody foresaw: one line, a log without secrets, exit code 1."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from support.in_process import InProcess
+
+from tuner import boundary as module
+from tuner.boundary import LOG, boundary, command_without_secrets, in_one_line, write_log
+from tuner.commands import doctor
+from tuner.errors import JobError, UnexpectedError, shortened
+
+SECRET = "hunter2-swordfish"  # noqa: S105 (it is to be looked for)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> InProcess:
+    return InProcess(capsys)
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where logs go that have no folder of a run."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def _full(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/front.json")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ZeroDivisionError("a bug\nin two lines"), "ZeroDivisionError: a bug in two lines"),
+        (RuntimeError(), "RuntimeError"),
+        (RecursionError("too deep"), "RecursionError: too deep"),
+        (MemoryError("x" * 5_000), "MemoryError: xx"),
+        (OSError(errno.ENOSPC, "No space left on device", "f"), "OSError: No space left on device: 'f'"),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates"), "UnicodeEncodeError: "),
+        (ValueError(f"password={SECRET}"), "ValueError: password=***"),
+    ],
+)
+def test_a_command_ends_in_one_line(
+    run: InProcess, monkeypatch: pytest.MonkeyPatch, temporary: Path, error: Exception, words: str
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(doctor, "doctor", fail)
+    done = run("doctor", "--image", f"user:{SECRET}@registry/image")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    (log,) = temporary.iterdir()
+    assert line.startswith(f"tritontune: unexpected {words}")
+    assert line.endswith(f"; the log is {log}")
+    assert len(line) < 1_000
+    text = log.read_text()
+    assert "command: tritontune doctor" in text
+    assert "Traceback (most recent call last)" in text
+    assert "optuna " in text
+    assert f"Python: {sys.version.split()[0]}" in text
+    assert f"password={SECRET}" not in text
+
+
+def test_the_log_is_in_the_folder_of_the_run(tmp_path: Path) -> None:
+    words = rf"^unexpected KeyError: 'x'; the log is {tmp_path}/error\.log$"
+    with pytest.raises(UnexpectedError, match=words), boundary(tmp_path):
+        raise KeyError("x")
+    assert "KeyError: 'x'" in (tmp_path / LOG).read_text()
+
+
+def test_what_is_raised_on_purpose_passes(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="no such"), boundary(tmp_path):
+        raise JobError("no such")
+    with pytest.raises(KeyboardInterrupt), boundary(tmp_path):
+        raise KeyboardInterrupt
+    assert not (tmp_path / LOG).exists()
+
+
+@pytest.fixture
+def full_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which there is no space left."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    write = Path.write_text
+
+    def write_text(path: Path, *args: object, **options: object) -> int:
+        if path.is_relative_to(folder):
+            path.touch()
+            _full()
+        return write(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    return folder
+
+
+def test_a_full_disk_has_its_log_elsewhere(full_folder: Path, temporary: Path) -> None:
+    log = write_log(ValueError("no"), full_folder)
+    assert log is not None
+    assert log.parent == temporary
+    assert "ValueError: no" in log.read_text()
+    assert not list(full_folder.iterdir())
+
+
+def test_where_nothing_can_be_written_the_error_is_told(tmp_path: Path, temporary: Path) -> None:
+    shutil.rmtree(temporary)
+    words = "unexpected ValueError: no; and no log could be written"
+    with pytest.raises(UnexpectedError, match=words), boundary(tmp_path / "nowhere"):
+        raise ValueError("no")
+
+
+def test_a_fault_of_the_log_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "command_without_secrets", _full)
+    with pytest.raises(UnexpectedError, match="unexpected ValueError: no"), boundary():
+        raise ValueError("no")
+
+
+def test_the_root_of_an_error_is_told() -> None:
+    outer = RuntimeError("commit failed")
+    outer.__cause__ = sqlite3.OperationalError("database is locked")
+    assert in_one_line(outer) == "OperationalError: database is locked"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "models", "--seed", "1"], "tritontune run models --seed 1"),
+        (["run", "-H", f"authorization:Bearer {SECRET}", "-b", "2"], "tritontune run -H '***' -b 2"),
+        (["run", f"-Hx:{SECRET}"], "tritontune run '-H***'"),
+        (["run", f"--header=x:{SECRET}"], "tritontune run '--header=***'"),
+        (["run", "--header", f"x:{SECRET}"], "tritontune run --header '***'"),
+        (["run", "--env", f"NAME={SECRET}"], "tritontune run --env '***'"),
+        (["run", "--request-parameter", f"k:{SECRET}:string"], "tritontune run --request-parameter '***'"),
+        (["run", "--url", f"http://me:{SECRET}@host:8000"], "tritontune run --url 'http://***@host:8000'"),
+        (["run", "--header"], "tritontune run --header"),
+    ],
+)
+def test_a_command_line_without_secrets(words: list[str], told: str) -> None:
+    assert command_without_secrets(words) == told
+
+
+def test_a_long_reason_is_one_line_with_its_end() -> None:
+    told = shortened("first\n" + "x" * 30_000 + "\nwhat to do")
+    assert len(told) <= 500
+    assert told.startswith("first xx")
+    assert " more characters ...] " in told
+    assert told.endswith("what to do")
+    assert shortened("short\n  one") == "short one"
+
+
+def _written_to(output: int, temporary: Path) -> tuple[int, str]:
+    """What becomes of a command whose output goes there; as a process of its own, as Python writes at its very end."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from tuner.cli import main; main()", "nightly", "--schema"],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    return done.returncode, done.stderr
+
+
+def test_output_to_a_full_disk(temporary: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        code, told = _written_to(full.fileno(), temporary)
+    (log,) = temporary.iterdir()
+    assert (code, told) == (1, f"tritontune: unexpected OSError: No space left on device; the log is {log}\n")
+
+
+def test_output_to_who_reads_no_more(temporary: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as pipe:
+        assert _written_to(pipe.fileno(), temporary) == (1, "")
+    assert not list(temporary.iterdir())
