@@ -9,7 +9,7 @@ from typing import Any
 
 from tuner.job import TuneJob
 from tuner.options import as_option
-from tuner.redaction import HIDDEN, without_secrets
+from tuner.redaction import HIDDEN, argument_without_secrets, without_secrets
 from tuner.slo import SLO
 
 # What each of these says may be secret; its name is not.
@@ -37,7 +37,7 @@ def _option(name: str, value: Any, job: TuneJob) -> Iterator[str]:
         colon = "=" if name == "env" else ":"
         yield from (word for each in names for word in (option, f"{each}{colon}{HIDDEN}"))
     elif name == "triton_arg":
-        yield from (f"{option}={without_secrets(each)}" for each in value)
+        yield from (f"{option}={argument_without_secrets(each)}" for each in value)
     else:
         yield from (word for text in _texts(name, value, job) for word in (option, without_secrets(text)))
 

@@ -28,11 +28,20 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import ClassVar
 
+from tuner.redaction import without_known_secrets
+
 
 class TritontuneError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of everything that this package raises on purpose.
+
+    Args:
+        message: One line, from which known secrets are left out: a server may have repeated one.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_known_secrets(message))
 
 
 class UsageError(TritontuneError):
@@ -85,7 +94,7 @@ class ServerError(TritontuneError):
     def __init__(self, message: str, *, cause: Cause, last_words: str = "") -> None:
         super().__init__(message)
         self.cause = cause
-        self.last_words = last_words
+        self.last_words = without_known_secrets(last_words)
 
 
 class LaunchError(ServerError):

@@ -26,6 +26,7 @@ from tuner.faults import in_words, most_telling
 from tuner.load.requests.parameters import Parameter, parse_parameter
 from tuner.precision import Precision
 from tuner.quantities import parse_duration, parse_size
+from tuner.redaction import HIDDEN, is_secret_name
 from tuner.servers.docker_arguments import parse_docker_args
 from tuner.servers.endpoint import Endpoint, Header, Tls, parse_header
 from tuner.servers.environment import parse_environment
@@ -309,12 +310,18 @@ class LoadOptions(Options):
     def what_is_sent(self) -> dict[str, Any]:
         """What must be the same for two measurements to be of the same requests, as JSON takes it; without defaults.
 
-        Of a file of inputs that is what it holds. Headers may be secret, and stay out.
+        Of a file of inputs that is what it holds. Headers may be secret, and stay out, as do the values of parameters
+        with the name of a secret.
         """
         fields = LoadOptions.model_fields.keys() - {"header", "connections", "processes", "seed"}
         told: dict[str, Any] = self.model_dump(mode="json", include=fields, exclude_defaults=True)
         if self.input_data not in MADE_UP:
             told["input_data"] = sha256(Path(self.input_data).read_bytes()).hexdigest()
+        if "request_parameter" in told:
+            told["request_parameter"] = {
+                name: HIDDEN if isinstance(value, str) and is_secret_name(name) else value
+                for name, value in told["request_parameter"].items()
+            }
         return told
 
 

@@ -10,6 +10,7 @@ from tuner.measure.differences import Tolerance
 from tuner.measure.golden import GoldenOutputs, check_golden, record_golden
 from tuner.measure.golden_file import GoldenFileError, read_golden, write_golden
 from tuner.measure.session import Session
+from tuner.redaction import HIDDEN
 from tuner.search.study import Identity
 
 GOLDEN_FILE = "golden_outputs.npz"
@@ -30,6 +31,8 @@ class OutputCheck:
         self._model = identity.model
         self._tolerance = None if identity.output_tolerance is None else Tolerance(identity.output_tolerance)
         self._note = note
+        # The requests lie in the file as they are sent, and what is secret in them may not.
+        self._is_kept = HIDDEN not in identity.requests.get("request_parameter", {}).values()
         self._golden: GoldenOutputs | None = None
 
     def recall(self) -> bool:
@@ -55,7 +58,8 @@ class OutputCheck:
         questions = session.questions()
         with session.asking() as ask:
             self._golden = record_golden(ask, questions, self._tolerance)
-        write_golden(self._file, self._golden, self._study)
+        if self._is_kept:
+            write_golden(self._file, self._golden, self._study)
         self._say_what_is_left_out(self._golden)
 
     def check(self, session: Session) -> None:

@@ -19,8 +19,8 @@ _HEAD = "# What this run was asked for; `tritontune run --resume --out` with thi
 # What may be secret is not written down. Of variables the names are, where our own environment has the values.
 _SECRET = "header"  # noqa: S105 (the name of an option)
 _ENVIRONMENT = "env"
-# These may hold any words, such as `--http-restricted-api=inference:key=SECRET`.
-_PERHAPS_SECRET = {"triton_arg", "docker_arg", "request_parameter"}
+# These may hold any words, such as `--http-restricted-api=inference:key=SECRET`, or the user of a URL.
+_PERHAPS_SECRET = {"triton_arg", "docker_arg", "request_parameter", "metrics_url"}
 # Another one of these would be another study. All else says how long or how, and may change; whether the Triton is the
 # same, the study itself sees.
 _FIXED = {"repository", "url", "slo", "space", "max_gpu_memory", "output_tolerance"} | (

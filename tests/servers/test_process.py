@@ -357,7 +357,7 @@ def test_variables_and_gpus_reach_the_model(
     )
     with launcher.launch(Launch(model_repository.path, model, tmp_path / "log", 60)) as server:
         environment = json.loads(seen.read_text())
-        assert "GREETING=hello there" in shlex.split(server.command)
+        assert "GREETING=***" in shlex.split(server.command)
         assert "CUDA_VISIBLE_DEVICES=" in shlex.split(server.command)
         assert "a secret" not in server.command
     assert environment["TOKEN"] == "a secret"  # noqa: S105 (none)
@@ -366,5 +366,5 @@ def test_variables_and_gpus_reach_the_model(
     assert environment["PYTHONPATH"].endswith(":/of/the/user")
     assert launcher.gpus == "none"
     assert launcher.description.endswith(
-        "as a process, GPUs none, variables GREETING PYTHONPATH TOKEN, --log-verbose=1"
+        "as a process, GPUs none, variables GREETING=*** PYTHONPATH=/of/the/user TOKEN=***, --log-verbose=1"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from tuner.errors import JobError
 from tuner.job import TuneJob, read_yaml
 from tuner.nightly.secrets import expanded
 from tuner.options import Options, Positive, Seconds
+from tuner.redaction import keep_secret
 
 Action = Literal["propose", "apply", "command"]
 
@@ -31,13 +33,20 @@ def _share(value: Any) -> Any:
 
 
 def _secret(value: Any) -> Any:
-    return expanded(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    value = expanded(value)
+    with suppress(ValueError):  # what is no address is told in its place
+        keep_secret("password", urlsplit(value).password or "")
+    return value
 
 
 def _web_address(value: SecretStr) -> SecretStr:
     parts = urlsplit(value.get_secret_value())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("is no address; it begins with https:// or http:// and names a host")
+    # Whoever knows it may write there.
+    keep_secret("secret", value.get_secret_value())
     return value
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.quantities import format_size
+from tuner.redaction import without_secrets
+from tuner.servers.environment import in_words
 from tuner.servers.mounts import UserMount
 
 _SHM_BYTES = 1 << 30
@@ -42,7 +44,7 @@ class ContainerOptions:
         return self.network == "host"
 
     def words(self) -> Iterator[str]:
-        """What differs from the default, for the record of a study. Of variables only the names: they may be secret."""
+        """What differs from the default, for the record of a study, without what may be secret."""
         if self.gpus:
             yield f"GPUs {self.gpus}"
         if self.shm_bytes != _SHM_BYTES:
@@ -50,10 +52,9 @@ class ContainerOptions:
         if self.memory_bytes is not None:
             yield f"memory {format_size(self.memory_bytes)}"
         yield from (f"mount {mount}" for mount in self.mounts)
-        if self.environment:
-            yield f"variables {' '.join(sorted(self.environment))}"
+        yield from in_words(self.environment)
         if self.network:
             yield f"network {self.network}"
         if self.user:
             yield f"user {self.user}"
-        yield from (f"{name} {value}" for name, value in sorted(self.more.items()))
+        yield from (f"{name} {without_secrets(str(value))}" for name, value in sorted(self.more.items()))

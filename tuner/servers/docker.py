@@ -14,6 +14,7 @@ from docker.models.containers import Container
 
 from tuner.errors import Cause, JobError, LaunchError
 from tuner.machine import Machine
+from tuner.redaction import argument_without_secrets
 from tuner.servers.arguments import BARE, triton_arguments
 from tuner.servers.container_options import ContainerOptions
 from tuner.servers.docker_container import GRPC_PORT, ContainerSpec, remove_container
@@ -77,8 +78,8 @@ class DockerLauncher:
             image = client.images.get(self._image)
         digest = next(iter(image.attrs["RepoDigests"] or ()), image.id)
         version = [f"Triton {self._version}"] if self._version else []
-        told = [*version, f"image {self._image} ({digest}) in Docker", *self._options.words(), *self._triton_args]
-        return ", ".join(told)
+        arguments = map(argument_without_secrets, self._triton_args)
+        return ", ".join([*version, f"image {self._image} ({digest}) in Docker", *self._options.words(), *arguments])
 
     @cached_property
     def machine(self) -> Machine:

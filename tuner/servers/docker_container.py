@@ -11,6 +11,7 @@ from docker import DockerClient
 from docker.models.containers import Container
 from docker.types import LogConfig, Ulimit
 
+from tuner.redaction import argument_without_secrets, value_of_variable
 from tuner.servers.container_options import ContainerOptions
 from tuner.servers.docker_arguments import docker_run_options, entrypoint_arguments, merged
 from tuner.servers.docker_binds import Bind
@@ -60,8 +61,8 @@ class ContainerSpec:
         return client.containers.create(self.image, list(self.arguments), **self._keywords())
 
     def __str__(self) -> str:
-        """The `docker run` that does the same."""
-        inner = (*entrypoint_arguments(self.options.more), *self.arguments)
+        """The `docker run` that does the same, without what may be secret."""
+        inner = map(argument_without_secrets, (*entrypoint_arguments(self.options.more), *self.arguments))
         return shlex.join(("docker", "run", "--rm", *self._flags(), self.image, *inner))
 
     def _keywords(self) -> dict[str, Any]:
@@ -110,9 +111,10 @@ class ContainerSpec:
             yield f"--userns={who.user_namespace}"
         yield from (f"--ulimit={name}={value}" for name, value in who.ulimits.items())
         for name, value in self._environment().items():
-            yield f"--env={name}" if value is None else f"--env={name}={value}"
+            told = value and value_of_variable(name, value) if name in asked.environment else value
+            yield f"--env={name}" if told is None else f"--env={name}={told}"
         yield from (f"--mount={mount}" for mount in (*self.binds, *asked.mounts))
-        yield from docker_run_options(asked.more)
+        yield from map(argument_without_secrets, docker_run_options(asked.more))
 
 
 def remove_container(client: DockerClient, name: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.errors import JobError, nearest
+from tuner.redaction import keep_secret, without_secrets
 from tuner.servers.tls import Tls
 
 __all__ = ["Endpoint", "Header", "Protocol", "Tls", "parse_header"]
@@ -91,7 +92,7 @@ class Endpoint:
         if parts:
             port = int(parts["port"] or port)
         if not parts or not 0 < port < 65536 or not _is_host(parts["host"]):
-            raise JobError(f"{option}: {url!r} is no address; {_FORM}")
+            raise JobError(f"{option}: {without_secrets(url)!r} is no address; {_FORM}")
         return cls(f"{parts['host']}:{port}", protocol, (tls or Tls()) if secure else None, headers)
 
 
@@ -113,6 +114,7 @@ def parse_header(text: str, *, option: str = "--header") -> Header:
     name = parts["name"].lower()
     if name in _OURS or name.startswith(_OUR_PREFIXES) or name.endswith("-bin"):
         raise JobError(f"{option}: {name} cannot be set; it belongs to the protocol")
+    keep_secret(name, parts["value"])
     return name, parts["value"]
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tuner.redaction import keep_secret, value_of_variable
 from tuner.servers.mark import VARIABLE
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -34,7 +35,21 @@ def parse_environment(value: Any) -> dict[str, str | None]:
             raise ValueError(f"{name!r} is set twice")
         if content is None and name not in os.environ:
             raise ValueError(f"{name!r} is not set here, so there is nothing to hand on; write {name}=VALUE")
+    for name, content in pairs:
+        value = os.environ.get(name, "") if content is None else content
+        if value_of_variable(name, value) != value:
+            keep_secret(name, value)
     return dict(pairs)
+
+
+def assignments(variables: Mapping[str, str]) -> list[str]:
+    """Each as `NAME=VALUE`, for people; of a value that may be secret, `NAME=***`."""
+    return [f"{name}={value_of_variable(name, value)}" for name, value in variables.items()]
+
+
+def in_words(variables: Mapping[str, str | None]) -> list[str]:
+    """What a study records of them, as `variables A=1 B=***`; nothing of none."""
+    return [f"variables {' '.join(sorted(assignments(resolved(variables))))}"] if variables else []
 
 
 def resolved(variables: Mapping[str, str | None]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tuner.errors import JobError
 from tuner.machine import Machine
 from tuner.nvml import Gpu
+from tuner.redaction import without_secrets
 from tuner.servers.endpoint import Endpoint
 
 _PORT = 8002
@@ -29,15 +30,15 @@ def machine_of(endpoint: Endpoint, metrics_url: str | None) -> Machine:
     url = metrics_url or f"http://{host}:{_PORT}/metrics"
     gpus: list[Gpu] = []
     if not url.startswith(("http://", "https://")):
-        raise JobError(f"--metrics-url: {url!r} is no URL; write it as http://HOST:8002/metrics")
+        raise JobError(f"--metrics-url: {without_secrets(url)!r} is no URL; write it as http://HOST:8002/metrics")
     try:
         gpus = gpus_of(urllib3.request("GET", url, timeout=_ASK_S, retries=False).data.decode())
     except urllib3.exceptions.HTTPError as error:
         if metrics_url:
-            raise JobError(f"--metrics-url: nobody answers at {url}") from error
+            raise JobError(f"--metrics-url: nobody answers at {without_secrets(url)}") from error
     except ValueError as error:
         if metrics_url:
-            raise JobError(f"--metrics-url: {url}: {error}") from error
+            raise JobError(f"--metrics-url: {without_secrets(url)}: {error}") from error
     return Machine(cpus=None, gpus=tuple(gpus), processor="")
 
 

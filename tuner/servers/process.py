@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tuner.errors import Cause, LaunchError
 from tuner.machine import Machine
+from tuner.redaction import argument_without_secrets
 from tuner.servers.arguments import triton_arguments
-from tuner.servers.environment import resolved
+from tuner.servers.environment import assignments, in_words, resolved
 from tuner.servers.gpus import ALL, NONE, VISIBLE_DEVICES, process_environment
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import VARIABLE, Mark, marks_on_files
@@ -59,8 +60,9 @@ class ProcessLauncher:
     def description(self) -> str:
         """Which Triton this is, and what it is given."""
         gpus = [f"GPUs {self._gpus}"] if self._gpus else []
-        variables = [f"variables {' '.join(sorted(self._variables))}"] if self._variables else []
-        return ", ".join([f"{self._installation.description} as a process", *gpus, *variables, *self._extra_args])
+        arguments = map(argument_without_secrets, self._extra_args)
+        triton = f"{self._installation.description} as a process"
+        return ", ".join([triton, *gpus, *in_words(self._variables), *arguments])
 
     @property
     def gpus(self) -> str:
@@ -125,16 +127,17 @@ class ProcessLauncher:
         except BaseException:
             mark.remove_files()
             raise
-        # What is handed on is there for whoever repeats the command, too, and may be secret.
+        # What is handed on is there for whoever repeats the command, too.
         told = {name: value for name, value in asked.items() if self._variables.get(name, "") is not None}
-        assignments = [f"{name}={value}" for name, value in {**told, **preparation.environment}.items()]
         return ProcessServer(
             process,
             mark=mark,
             model=request.model,
             log=request.log,
             grpc_address=f"127.0.0.1:{port}",
-            command=shlex.join(["env", *assignments, *command]),
+            command=shlex.join(
+                ["env", *assignments({**told, **preparation.environment}), *map(argument_without_secrets, command)]
+            ),
         )
 
 
@@ -149,7 +152,7 @@ def remove_process_leftovers() -> int:
 
 
 def _set_aside(log: Path, crash: str) -> str:
-    """Keep the log of a server that crashed; returns what the next one begins with."""
+    """Keep the log of a server that crashed and was stopped; returns what the next one begins with."""
     first = log.with_name(f"{log.name}.first")
     log.replace(first)
     return f"tritontune: Triton {crash} before it was ready (see {first.name}); this is the second try\n"

@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError
 from tuner.machine import Machine
+from tuner.redaction import clean_file
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.model_control import ModelControl
 from tuner.servers.protocols import Launch, Launcher, Server
@@ -221,3 +222,4 @@ def copy_log(log: Path, began: int, to: Path) -> None:
     with log.open("rb") as source, to.open("wb") as target:
         source.seek(began)
         shutil.copyfileobj(source, target)
+    clean_file(to)

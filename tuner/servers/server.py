@@ -12,6 +12,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from tuner.errors import Cause, ServerDiedError, ServerError
+from tuner.redaction import clean_file
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.mark import Mark
 from tuner.servers.proc import describe_exit, oom_kills
@@ -148,6 +149,7 @@ class TritonServer(ABC):
         finally:
             self._remove()
             self._stopped = True
+            clean_file(self.log)
 
     def _end_soon(self) -> End | None:
         """How the server itself ended: all processes of a container end with it, and it is the last to be heard of."""

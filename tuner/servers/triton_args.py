@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tuner.redaction import HIDDEN, argument_without_secrets, keep_secret
+
 # What tritontune sets itself, and could not do its work with otherwise.
 _OURS = {
     "allow-grpc": "tritontune speaks to the server over gRPC",
@@ -56,4 +58,9 @@ def parse_triton_args(value: Any) -> tuple[str, ...]:
             raise ValueError(f"--{name}: abbreviates --{whole}; write the whole name")
         if text.startswith("--backend-config=python,shm-region-prefix-name="):
             raise ValueError(f"{text}: tritontune knows the shared memory of its servers by it")
-    return tuple(map(str, texts))
+    arguments = tuple(map(str, texts))
+    for argument in arguments:
+        told = argument_without_secrets(argument)
+        if told != argument and told.endswith(HIDDEN):
+            keep_secret("secret", argument[len(told) - len(HIDDEN) :])
+    return arguments
