@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from support.builders import identity
 
 from tuner.load.inputs.tensors import InputTensor
@@ -17,7 +18,7 @@ ANSWER = GoldenAnswer(Request(b"r"), ((InputTensor("y", "FP32", np.zeros(1, np.f
 def recalled(folder: Path, golden: GoldenOutputs | None, **changes: object) -> tuple[bool, list[str]]:
     """Whether a resumed run has what it needs, and what it says."""
     notes: list[str] = []
-    check = OutputCheck(folder, identity(**changes), notes.append)
+    check = OutputCheck(folder, identity(**changes), notes.append, notes.append)
     if golden:
         write_golden(folder / GOLDEN_FILE, golden, check._study)
     found = check.recall()
@@ -32,23 +33,41 @@ def test_what_was_recorded_is_enough(tmp_path: Path) -> None:
 def test_what_is_left_out_is_said_each_in_a_line(tmp_path: Path) -> None:
     golden = GoldenOutputs(
         ((ANSWER,),),
-        (Unsteady("COUNT", "1 for request 1 alone, and then 2"), Unsteady(None, "3, and 4")),
+        (Unsteady("COUNT", "1 alone, and then 2"), Unsteady(None, "3, and 4")),
         ("INTERNAL: not this one",) * 2,
     )
     assert recalled(tmp_path, golden) == (
         True,
         [
-            "mlp: output 'COUNT' is not compared: the config as it is gives 1 for request 1 alone, and then 2",
-            "mlp: no output is compared: the config as it is gives 3, and 4",
-            "mlp: outputs are compared without 2 requests that the config as it is fails: INTERNAL: not this one",
+            "the values of output 'COUNT' are not compared: the config as it is gives 1 alone, and then 2",
+            "no output is compared: the config as it is gives 3, and 4",
+            "outputs are compared without 2 requests that the config as it is fails: INTERNAL: not this one",
         ],
     )
+
+
+@pytest.mark.parametrize(("inputs", "told"), [("random", True), ("zero", True), ("0123abc", False)])
+@pytest.mark.parametrize("output", ["y", "COUNT"])
+def test_of_floats_that_differ_for_made_up_inputs_real_ones_are_asked_for(
+    tmp_path: Path, output: str, inputs: str, *, told: bool
+) -> None:
+    golden = GoldenOutputs(((ANSWER,),), (Unsteady(output, "1, and 1.02"),))
+    requests = {} if inputs == "random" else {"input_data": inputs}
+    _, (note,) = recalled(tmp_path, golden, requests=requests)
+    assert note.startswith(f"the values of output {output!r} are not compared: the config as it is gives 1, and 1.02")
+    assert ("made up" in note and "--input-data" in note) is (told and output == "y")
+
+
+def test_an_output_whose_shape_varies_is_not_compared_at_all(tmp_path: Path) -> None:
+    golden = GoldenOutputs(((ANSWER,),), (Unsteady("y", "shape [1], and shape [2]", outline_varies=True),))
+    _, (note,) = recalled(tmp_path, golden)
+    assert note.startswith("output 'y' is not compared: ")
 
 
 def test_where_nothing_can_be_compared_it_is_said(tmp_path: Path) -> None:
     found, notes = recalled(tmp_path, GoldenOutputs((), refused=("INTERNAL: no",)))
     assert found
-    assert notes == ["mlp: no output is compared: the config as it is fails the requests: INTERNAL: no"]
+    assert notes == ["no output is compared: the config as it is fails the requests: INTERNAL: no"]
 
 
 def test_what_is_lost_is_recorded_anew(tmp_path: Path) -> None:

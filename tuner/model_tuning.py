@@ -110,7 +110,12 @@ class ModelTuning:
             self._write,
             shop.progress.note,
         )
-        self._outputs = OutputCheck(shop.out.model(model.name), study.identity, shop.progress.note)
+        self._outputs = OutputCheck(shop.out.model(model.name), study.identity, shop.progress.note, self._remark)
+
+    def _remark(self, text: str) -> None:
+        """Say what is to be known of the results, once, and again at the end and in the report."""
+        if self._study.remark(text):
+            self._shop.progress.note(f"{self._model.name}: {text}")
 
     def _write(self) -> None:
         """Write the files of what is stored, so that a kill leaves none that say something else."""

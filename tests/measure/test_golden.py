@@ -154,7 +154,7 @@ def test_what_the_config_as_it_is_does_not_say_twice_is_not_compared(triton: Two
     golden = record(triton, "counting")
     (unsteady,) = golden.unsteady
     assert unsteady.output == "COUNT"
-    assert " for request 1 alone, and " in unsteady.words
+    assert " alone, and " in unsteady.words
     check(triton, "counting", golden)
     ((output, _),) = golden.lines[0][0].responses
     assert output.name == "OUT"
@@ -268,3 +268,72 @@ def test_a_candidate_is_asked_for_two_of_its_largest_batches_within_reason(
     with pytest.raises(EnoughError):
         check_golden(ask, golden, TOLERANCE, largest_batch=largest_batch)
     assert asked == [16 * copies]
+
+
+def named(who: bytes, value: float = 1.0) -> Reply:
+    """The answer of a model that says who answers, too."""
+    message = service_pb2.ModelInferResponse(model_name="m")
+    message.outputs.add(name="WHO", datatype="BYTES", shape=[1])
+    message.outputs.add(name="OUT", datatype="FP32", shape=[1])
+    raw = (len(who).to_bytes(4, "little") + who, np.float32(value).tobytes())
+    message.raw_output_contents.extend(raw)
+    return Reply((message.SerializeToString(),))
+
+
+class Instances:
+    """Answers every request with the next of some answers, over and over."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self._replies = replies
+        self.asked = 0
+
+    def __call__(self, lines: Sequence[Sequence[Request]]) -> list[list[Reply]]:
+        told = []
+        for _ in lines:
+            told.append([self._replies[self.asked % len(self._replies)]])
+            self.asked += 1
+        return told
+
+
+ONE_LINE: Lines = ((Request(b"r"),),)
+
+
+def test_a_single_answer_that_is_the_same_again_does_not_prove_a_steady_output() -> None:
+    """The first comparison finds no difference, as every second one of a model with two instances does."""
+    golden = record_golden(Instances(named(b"a"), named(b"a"), named(b"b")), ONE_LINE, TOLERANCE)
+    assert [(each.output, each.outline_varies) for each in golden.unsteady] == [("WHO", False)]
+
+
+def test_many_lines_are_compared_once() -> None:
+    ask = Instances(named(b"a"))
+    record_golden(ask, ONE_LINE * 16, TOLERANCE)
+    assert ask.asked == 32
+
+
+def test_an_output_that_is_no_function_of_the_request_with_more_instances_is_compared_by_its_outline() -> None:
+    golden = record_golden(Instances(named(b"one")), ONE_LINE * 8, TOLERANCE)
+    assert not golden.unsteady
+    (unsteady,) = check_golden(Instances(named(b"one"), named(b"two")), golden, TOLERANCE)
+    assert (unsteady.output, unsteady.words) == ("WHO", "'one' for request 2 alone, and 'two' another time")
+
+
+def test_another_output_of_such_a_model_is_held_to_its_value() -> None:
+    golden = record_golden(Instances(named(b"one")), ONE_LINE * 8, TOLERANCE)
+    with pytest.raises(OutputsDifferError, match=r"output 'OUT' of request 2 differs: 2 .*; 4 of 8 requests differ"):
+        check_golden(Instances(named(b"one"), named(b"two", 2.0)), golden, TOLERANCE)
+
+
+def test_a_text_that_is_always_another_one_is_wrong() -> None:
+    golden = record_golden(Instances(named(b"one")), ONE_LINE * 8, TOLERANCE)
+    with pytest.raises(OutputsDifferError, match="output 'WHO' of request 1 differs: 'two' where"):
+        check_golden(Instances(named(b"two")), golden, TOLERANCE)
+
+
+def test_of_an_output_whose_values_vary_the_type_is_compared() -> None:
+    golden = record_golden(Instances(named(b"a"), named(b"b")), ONE_LINE * 8, TOLERANCE)
+    assert [each.output for each in golden.unsteady] == ["WHO"]
+    message = service_pb2.ModelInferResponse.FromString(named(b"a").responses[0])
+    message.outputs[0].datatype = "UINT8"
+    message.outputs[0].shape[0] = 5
+    with pytest.raises(OutputsDifferError, match="output 'WHO' of request 1 differs: UINT8 where"):
+        check_golden(Instances(Reply((message.SerializeToString(),))), golden, TOLERANCE)

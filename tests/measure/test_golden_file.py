@@ -28,7 +28,10 @@ GOLDEN = GoldenOutputs(
             GoldenAnswer(Request(b"three"), ()),
         ),
     ),
-    unsteady=(Unsteady("COUNT", "1 for request 1 alone, and 2 when others come at once"), Unsteady(None, "x")),
+    unsteady=(
+        Unsteady("COUNT", "1 for request 1 alone, and 2 when others come at once"),
+        Unsteady(None, "x", outline_varies=True),
+    ),
     refused=("INTERNAL: not this one",),
     answer_s=0.25,
 )

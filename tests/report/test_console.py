@@ -13,6 +13,7 @@ from tuner.measure.limit_test import LimitTest
 from tuner.progress import ModelOutcome
 from tuner.report.console import ConsoleProgress
 from tuner.report.files import write_results
+from tuner.report.html.page import write_report
 from tuner.run_folder import RunFolder
 from tuner.search.certified import CertifiedRate
 from tuner.search.recommend import recommend
@@ -167,3 +168,14 @@ def test_a_trial_that_takes_too_much_memory_of_a_gpu_says_so(run: RunFolder) -> 
     screen = Screen(terminal=False)
     _play(screen, run, study)
     assert "trial 1: candidate: took 9.25 GiB of GPU memory, above the limit (6s)" in screen.happening
+
+
+def test_what_else_is_to_be_known_is_said_at_the_end(run: RunFolder, study: Study) -> None:
+    remark = "the values of output 'y' are not compared [1]: give real inputs with --input-data"
+    assert study.remark(remark)
+    assert not study.remark(remark)
+    assert Study.load(run.database, "mlp").remarks == (remark,)
+    screen = Screen(terminal=False)
+    _play(screen, run, study)
+    assert f"note:     {remark}\n" in screen.found
+    assert remark in write_report(run).read_text(encoding="utf-8").replace("&#39;", "'")

@@ -57,6 +57,7 @@ class Difference:
         now: What there is in its place.
         detail: Where in the output, and by how much; may be empty.
         excess: How many times what is allowed; infinite where nothing is.
+        of_values: Whether type and shape are the same, and values differ.
     """
 
     output: str | None
@@ -65,6 +66,7 @@ class Difference:
     now: str
     detail: str = ""
     excess: float = math.inf
+    of_values: bool = False
 
 
 def differences(
@@ -101,6 +103,11 @@ def scales_of(responses: Sequence[Response]) -> Mapping[str, float]:
         # Squares of the largest FP64 would be infinite.
         squares[name] = (total + float(np.square(finite / (largest[name] or 1.0)).sum()), count + finite.size)
     return {name: largest[name] * math.sqrt(total / max(1, count)) for name, (total, count) in squares.items()}
+
+
+def is_float(datatype: str) -> bool:
+    """Whether values of KServe's datatype are compared within a tolerance."""
+    return datatype in _EPSILON
 
 
 def _difference(  # noqa: PLR0917 (it is called at one place, just above)
@@ -166,7 +173,7 @@ def _at(  # noqa: PLR0917 (the parts of one line)
     element = [int(axis) for axis in np.unravel_index(index, was.shape)]
     before, after = _value(was, index), _value(now, index)
     detail = "; ".join(part for part in (f"element {element}" if element else "", told) if part)
-    return Difference(name, place, *_told_apart(before, after), detail, excess)
+    return Difference(name, place, *_told_apart(before, after), detail, excess, of_values=True)
 
 
 def _value(tensor: InputTensor, index: int) -> Any:

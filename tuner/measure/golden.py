@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
@@ -14,11 +14,16 @@ from tuner.load.asking import Ask, Lines
 from tuner.load.failures import cause_of, describe, failed
 from tuner.load.outputs import read_outputs
 from tuner.load.workload import Request
-from tuner.measure.differences import Difference, Response, Tolerance, differences, scales_of
+from tuner.measure.differences import Difference, Response, Tolerance, differences, is_float, scales_of
 
 # Recording ends after so long, though not before so many lines; a slow model answers the fewer.
 _PATIENCE_S = 2.0
 _FEWEST_LINES = 2
+# An answer that is another every second time is seen to be so in all but one of 256 recordings: so many of the first
+# answers are compared, though not for longer than the recording took, or the patience is, with this many rounds.
+_COMPARED, _FEWEST_ROUNDS = 8, 2
+# How often a request is asked alone, to see whether its answer varies when nothing comes with it.
+_ASKED_ALONE = 15
 # The same of so many bytes, which are held in memory, and on disk.
 _MOST_BYTES = 256 << 20
 # How many requests are under way at once when a candidate is asked: its largest batch twice over, within these limits,
@@ -56,10 +61,13 @@ class Unsteady:
     Attributes:
         output: Its name; None: the number of responses.
         words: What it was, and was another time.
+        outline_varies: Whether its type, its shape, or that it is there at all differed, too, so that nothing of it
+            is compared; else these are.
     """
 
     output: str | None
     words: str
+    outline_varies: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,30 +96,41 @@ class GoldenOutputs:
         """Of each output of floats; see `scales_of`."""
         return scales_of([response for line in self.lines for answer in line for response in answer.responses])
 
+    def is_float(self, output: str) -> bool:
+        """Whether the output is compared within a tolerance."""
+        responses = (response for line in self.lines for answer in line for response in answer.responses)
+        return any(is_float(tensor.datatype) for response in responses for tensor in response if tensor.name == output)
+
     def differences(
         self, number: int, responses: Sequence[Responses], tolerance: Tolerance
     ) -> list[tuple[str, Difference]]:
-        """Where the answers to a line differ, each with the request in words; but for what is unsteady.
+        """Where the answers to a line differ, each with the request in words; but for the values of what is unsteady.
 
         Args:
             number: Of the line.
             responses: To each of its requests.
             tolerance: Of floats.
         """
-        aside = {each.output for each in self.unsteady}
-        if None in aside:
+        unsteady = {each.output: each for each in self.unsteady}
+        if None in unsteady:
             return []
+
+        def is_known(found: Difference) -> bool:
+            return found.output in unsteady and (found.of_values or unsteady[found.output].outline_varies)
+
         line = self.lines[number]
         return [
             (_where(number, at, len(line)), difference)
             for at, (answer, now) in enumerate(zip(line, responses, strict=True))
             for difference in differences(answer.responses, now, tolerance, self.scales)
-            if difference.output not in aside
+            if not is_known(difference)
         ]
 
 
 def record_golden(ask: Ask, questions: Lines, tolerance: Tolerance) -> GoldenOutputs:
     """Ask the config as it is: line after line, which is what is recorded; then all at once, to see what is steady.
+
+    The latter several times where there are few lines: one answer that is the same proves nothing.
 
     Requests that fail are left out; a slow model is asked fewer.
 
@@ -140,17 +159,33 @@ def record_golden(ask: Ask, questions: Lines, tolerance: Tolerance) -> GoldenOut
             break
     golden = GoldenOutputs(tuple(lines), refused=tuple(refused), answer_s=median(seconds))
     found: dict[str | None, Unsteady] = {}
-    for number, replies in enumerate(ask(golden.questions)):
-        # What a queue has no room for when all come at once says nothing of the outputs.
-        if not _refusal(replies, number, len(golden.lines[number])):
-            for where, difference in golden.differences(number, _read(replies, number), tolerance):
-                words = f"{difference.was} for {where} alone, and {difference.now} when others come at once"
-                found.setdefault(difference.output, Unsteady(difference.output, words))
+    patience_s = max(_PATIENCE_S, time.monotonic() - began)
+    began = time.monotonic()
+    for rounds in range(1, 1 + _COMPARED):
+        # The other way round, so that instances that take turns do not get the same requests again.
+        for number, replies in zip(reversed(range(len(lines))), ask(golden.questions[::-1]), strict=True):
+            # What a queue has no room for when all come at once says nothing of the outputs.
+            if not _refusal(replies, number, len(golden.lines[number])):
+                for where, difference in golden.differences(number, _read(replies, number), tolerance):
+                    words = f"{difference.was} for {where} alone, and {difference.now} when others come at once"
+                    varies = not difference.of_values
+                    if difference.output not in found or varies > found[difference.output].outline_varies:
+                        found[difference.output] = Unsteady(difference.output, words, varies)
+        enough = rounds * len(golden.lines) >= _COMPARED or not golden.lines
+        if enough or (rounds >= _FEWEST_ROUNDS and time.monotonic() - began > patience_s):
+            break
     return replace(golden, unsteady=tuple(found.values()))
 
 
-def check_golden(ask: Ask, golden: GoldenOutputs, tolerance: Tolerance, *, largest_batch: int = 1) -> None:
+def check_golden(
+    ask: Ask, golden: GoldenOutputs, tolerance: Tolerance, *, largest_batch: int = 1
+) -> tuple[Unsteady, ...]:
     """Ask a candidate the same, many requests at once, so that it forms batches: that is where candidates go wrong.
+
+    An output that is no float may be no function of the request, and show it only now: as the name of the instance that
+    answers, of which the config as it is has one. So where such an output differs, the request is asked alone,
+    several times; if the answers differ among each other, only the output's type and shape are compared. Floats get no
+    such allowance: an instance of several that computes something else is what is looked for.
 
     Args:
         ask: Of its server.
@@ -158,12 +193,14 @@ def check_golden(ask: Ask, golden: GoldenOutputs, tolerance: Tolerance, *, large
         tolerance: Of floats.
         largest_batch: Requests that the server takes together at most.
 
+    Returns:
+        What this candidate does not answer the same way each time, though the config as it is does.
+
     Raises:
         OutputsDifferError: an answer is another; the message names the worst difference.
         ServerError: a request failed, on its own, too; or the server crashed, hangs, or answers what cannot be read.
     """
-    worst: tuple[str, Difference] | None = None
-    wrong: set[int] = set()
+    found: list[tuple[int, str, Difference]] = []
     numbers = list(range(len(golden.lines))) * _copies(golden, largest_batch)
     for number, replies in zip(numbers, ask([golden.questions[number] for number in numbers]), strict=True):
         told = replies
@@ -173,12 +210,37 @@ def check_golden(ask: Ask, golden: GoldenOutputs, tolerance: Tolerance, *, large
             (told,) = ask([golden.questions[number]])
             if error := _refusal(told, number, length):
                 raise failed("a request failed that the config as it is answers", error)
-        for where, difference in golden.differences(number, _read(told, number), tolerance):
-            wrong.add(number)
-            if worst is None or difference.excess > worst[1].excess:
-                worst = where, difference
-    if worst:
-        raise OutputsDifferError(_told(*worst, wrong=len(wrong), golden=golden))
+        found += [(number, *each) for each in golden.differences(number, _read(told, number), tolerance)]
+    unsteady = {each.output: each for each in _unsteady_alone(ask, golden, found, tolerance)}
+    wrong = [each for each in found if each[2].output not in unsteady or not each[2].of_values]
+    if wrong:
+        _, where, worst = max(wrong, key=lambda each: each[2].excess)
+        raise OutputsDifferError(_told(where, worst, wrong=len({number for number, _, _ in wrong}), golden=golden))
+    return tuple(unsteady.values())
+
+
+def _unsteady_alone(
+    ask: Ask, golden: GoldenOutputs, found: Sequence[tuple[int, str, Difference]], tolerance: Tolerance
+) -> Iterator[Unsteady]:
+    """The outputs, of those in which differences were found, that vary when a line is asked alone; none of floats."""
+    first: dict[str, tuple[int, str]] = {}
+    for number, where, difference in found:
+        if difference.output is not None and difference.of_values and not golden.is_float(difference.output):
+            first.setdefault(difference.output, (number, where))
+    for output, (number, where) in first.items():
+        known: GoldenOutputs | None = None
+        for _ in range(_ASKED_ALONE):
+            (replies,) = ask([golden.questions[number]])
+            if _refusal(replies, number, len(golden.lines[number])):
+                break
+            responses = _read(replies, number)
+            if known is None:
+                answers = tuple(map(GoldenAnswer, golden.questions[number], responses))
+                known = GoldenOutputs((*golden.lines[:number], answers))
+            now = [each for _, each in known.differences(number, responses, tolerance) if each.output == output]
+            if now:
+                yield Unsteady(output, f"{now[0].was} for {where} alone, and {now[0].now} another time")
+                break
 
 
 def _copies(golden: GoldenOutputs, largest_batch: int) -> int:

@@ -37,7 +37,7 @@ def write_golden(path: Path, golden: GoldenOutputs, study: str) -> None:
     arrays: _Arrays = {}
     contents = {
         "study": study,
-        "unsteady": [[each.output, each.words] for each in golden.unsteady],
+        "unsteady": [[each.output, each.words, each.outline_varies] for each in golden.unsteady],
         "refused": golden.refused,
         "answer_s": golden.answer_s,
         "lines": [[_told(answer, arrays) for answer in line] for line in golden.lines],

@@ -177,6 +177,7 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     else:
         when = when_missed(outcome.study.trials[0], slo)
         console.print(f"baseline: {what_is_missed(slo)} {when}", highlight=False, soft_wrap=True)
+    _print_remarks(console, outcome.study)
     if not found.best:
         console.print(f"[red]no candidate {what_is_asked(slo)}[/]", highlight=False)
         return
@@ -198,6 +199,11 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
         console.print("No candidate beats the config as it is.")
     deploy = outcome.folder.model(outcome.model) / BEST_CONFIG
     console.print(f"deploy:   {deploy}", highlight=False, soft_wrap=True)
+
+
+def _print_remarks(console: Console, study: Study) -> None:
+    for remark in study.remarks:
+        console.print(f"note:     {remark}", highlight=False, markup=False, soft_wrap=True, style="yellow")
 
 
 def _print_not_chosen(console: Console, study: Study) -> None:

@@ -38,6 +38,7 @@ _VERIFYING_S = "verifying_s"
 _HYPERVOLUME = "hypervolume"
 _RUNS = "runs"
 _ENDED = "ended"
+_REMARKS = "remarks"
 
 
 class Identity(Record):
@@ -184,6 +185,18 @@ class Study:
     def end(self, why: str) -> None:
         """Record that the run is over, and why."""
         self._study.set_user_attr(_ENDED, why)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What else is to be known of its results, a line each."""
+        return tuple(self._study.user_attrs.get(_REMARKS, ()))
+
+    def remark(self, text: str) -> bool:
+        """Record what else is to be known of the results. Returns whether it is new."""
+        if text in self.remarks:
+            return False
+        self._study.set_user_attr(_REMARKS, [*self.remarks, text])
+        return True
 
     @property
     def own_trials(self) -> int:

@@ -122,6 +122,8 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
         yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
     elif best:
         yield Fact("Rate", "not certified: nobody tried", tone="unsure")
+    for remark in study.remarks:
+        yield Fact("Note", in_symbols(remark), tone="unsure")
     trials, points = len(study.trials), sum(len(trial.curve) for trial in study.trials)
     took = format_duration(max(study.took_s, 1e-3))
     told = f"{trials:,} trials, {points:,} operating points, {study.launches:,} launches in {took}"
