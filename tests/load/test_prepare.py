@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +74,48 @@ def test_what_goes_with_each_request_is_in_it() -> None:
     assert (made.workload.batch_size, made.connections, made.request_timeout_s) == (2, 3, 5)
 
 
+def sequences(made: Plan) -> Sequences:
+    """How the requests of a plan go together, but for the ids."""
+    assert made.workload.sequences
+    return replace(made.workload.sequences, first_id=1)
+
+
+def test_two_load_generators_send_no_requests_of_the_same_sequences() -> None:
+    first_ids = {made.first_id for made in (plan("sequence_batching { }").workload.sequences for _ in range(4)) if made}
+    assert len(first_ids) == 4
+    # As many fit behind it into 32 bits with a sign.
+    assert all(1 <= first <= 2**30 for first in first_ids)
+
+
+@pytest.mark.parametrize(
+    ("control", "text_ids"),
+    [
+        ("kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING", True),
+        ("kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_INT32", False),
+        ("kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ]", False),
+    ],
+)
+def test_ids_are_strings_where_the_model_wants_them_so(control: str, *, text_ids: bool) -> None:
+    other = '{ name: "END" control [ { kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] } ] }'
+    more = f'sequence_batching {{ control_input [ {other}, {{ name: "C" control [ {{ {control} }} ] }} ] }}'
+    assert sequences(plan(more)).text_ids is text_ids
+
+
+def test_requests_of_an_iterative_model_are_whole_sequences() -> None:
+    assert sequences(plan("sequence_batching { iterative_sequence: true }")).iterative
+    with pytest.raises(JobError, match="--sequence-length has no use: each request to model 'm' is a whole sequence"):
+        plan("sequence_batching { iterative_sequence: true }", sequence_length=4)
+
+
 def test_sequences_are_of_the_pool_or_are_the_streams_of_a_file(tmp_path: Path) -> None:
     stateful = "sequence_batching { }"
-    assert plan(stateful).workload.sequences == Sequences(length=20)
+    assert sequences(plan(stateful)) == Sequences(length=20)
     file = tmp_path / "data.json"
     file.write_text(json.dumps({"data": [[{"IN": [1, 2, 3, 4]}] * 3, [{"IN": [4, 3, 2, 1]}] * 2]}))
     made = plan(stateful, input_data=str(file))
-    assert made.workload.sequences == Sequences(length=None)
+    assert sequences(made) == Sequences(length=None)
     assert [len(stream) for stream in made.workload.streams] == [3, 2]
-    assert plan(stateful, input_data=str(file), sequence_length=5).workload.sequences == Sequences(length=5)
+    assert sequences(plan(stateful, input_data=str(file), sequence_length=5)) == Sequences(length=5)
 
 
 def test_what_does_not_go_together_is_said() -> None:

@@ -235,6 +235,15 @@ def test_the_server_and_the_client_count_alike(load: Load, share: float, why: st
     assert reason.startswith(f"the server counts {round(own * share):,} requests, and this client {own:,}: {why}")
 
 
+def test_the_count_of_a_model_that_answers_in_steps_says_nothing() -> None:
+    load = Concurrency(8)
+    samples = run(Batcher(5.0), 8, 2.0, np.random.default_rng(0))
+    window, reads = steady_window(samples, load), reads_of(samples, 3 * len(samples))
+    assert Gate.REQUEST_COUNT in {doubt.gate for doubt in doubts_about(samples, window, load, reads)}
+    steps = doubts_about(samples, window, load, reads, in_steps=True)
+    assert Gate.REQUEST_COUNT not in {doubt.gate for doubt in steps}
+
+
 def test_a_model_that_was_loaded_anew_counts_from_0() -> None:
     samples = run(Batcher(5.0), 8, 2.0, np.random.default_rng(0))
     assert Gate.REQUEST_COUNT not in about(samples, Concurrency(8), reads_of(samples, -900))

@@ -37,15 +37,15 @@ sequence_batching {{
     {{ name: "START" control [ {{ kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] }} ] }},
     {{ name: "END" control [ {{ kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] }} ] }},
     {{ name: "READY" control [ {{ kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] }} ] }},
-    {{ name: "CORRID" control [ {{ kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 }} ] }}
+    {{ name: "CORRID" control [ {{ kind: CONTROL_SEQUENCE_CORRID data_type: {ids} }} ] }}
   ]
 }}
 """
 
 
-def stateful_config(strategy: str = "") -> str:
-    """What the config of the model `stateful` has more, with the sequence batcher's strategy."""
-    return _SEQUENCES.format(strategy=strategy)
+def stateful_config(strategy: str = "", ids: str = "TYPE_UINT64") -> str:
+    """What the config of the model `stateful` has more, with the sequence batcher's strategy, and the type of ids."""
+    return _SEQUENCES.format(strategy=strategy, ids=ids)
 
 
 @dataclass(frozen=True)

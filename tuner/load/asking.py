@@ -32,7 +32,7 @@ def some_of(workload: Workload, *, made_up: bool) -> Lines:
         Lines of one request each, from all over the workload. Of a stateful model, sequences: of a file the first
         streams, and of what is made up each another part of it, so that no two live ones are alike.
     """
-    if workload.sequences is None:
+    if workload.sequences is None or workload.sequences.iterative:
         requests = workload.requests
         return tuple((request,) for request in requests[:: max(1, len(requests) // _MOST_REQUESTS)][:_MOST_REQUESTS])
     length = workload.sequences.length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from tuner.servers.endpoint import Endpoint
 
 # Different requests, so that a response cache does not look miraculous.
 _REQUEST_POOL = 16
+# The id of a sequence may have to fit into 32 bits with a sign; so there are as many more after the first.
+_MOST_FIRST_ID = 1 << 30
 # Of a sequence that is made of a pool, and not of recorded steps.
 _SEQUENCE_LENGTH = 20
 _OF_SEQUENCES = {"sequence_length", "sequence_length_variation", "sequences"}
@@ -57,7 +60,7 @@ def prepared(
         priority=options.priority,
         timeout_us=round((options.queue_timeout or 0) * 1e6),
         batch_size=options.batch_size,
-        sequences=_sequences(options) if stateful else None,
+        sequences=_sequences(effective.sequence_batching, options) if stateful else None,
         decoupled=effective.model_transaction_policy.decoupled,
     )
     interface = ModelInterface.of(effective)
@@ -83,6 +86,8 @@ def _check_use(effective: model_config_pb2.ModelConfig, interface: ModelInterfac
 
     if not effective.HasField("sequence_batching"):
         refuse(_OF_SEQUENCES, f"model {effective.name!r} does not batch sequences")
+    elif effective.sequence_batching.iterative_sequence:
+        refuse(_OF_SEQUENCES, f"each request to model {effective.name!r} is a whole sequence (iterative_sequence)")
     if options.input_data not in MADE_UP:
         refuse(_OF_STRINGS, "what is sent is in --input-data")
     if all(tensor.datatype != "BYTES" for tensor in interface.inputs):
@@ -103,11 +108,26 @@ def _can_time_out(effective: model_config_pb2.ModelConfig, timeout_s: float) -> 
     )
 
 
-def _sequences(options: LoadOptions) -> Sequences:
+def _sequences(batching: model_config_pb2.ModelSequenceBatching, options: LoadOptions) -> Sequences:
     length = options.sequence_length
     if length is None and options.input_data in MADE_UP:
         length = _SEQUENCE_LENGTH
-    return Sequences(length, options.sequence_length_variation, options.sequences)
+    return Sequences(
+        length,
+        options.sequence_length_variation,
+        options.sequences,
+        # Another load generator, maybe one of our own, must not send requests of the same sequences.
+        first_id=1 + secrets.randbelow(_MOST_FIRST_ID),
+        text_ids=_wants_text_ids(batching),
+        iterative=batching.iterative_sequence,
+    )
+
+
+def _wants_text_ids(batching: model_config_pb2.ModelSequenceBatching) -> bool:
+    """Whether the control input that gives the model a sequence's id is one of strings; else ids are numbers."""
+    kind = model_config_pb2.ModelSequenceBatching.Control.CONTROL_SEQUENCE_CORRID
+    controls = (control for each in batching.control_input for control in each.control)
+    return any(each.kind == kind and each.data_type == model_config_pb2.TYPE_STRING for each in controls)
 
 
 def _streams(interface: ModelInterface, options: LoadOptions) -> Sequence[Stream]:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from tuner.servers.endpoint import Endpoint
 
+_LONGEST_TEXT_ID = 128
+
 DriverName = Literal["wire", "grpcio", "http"]
 Compression = Literal["gzip", "deflate"]
 
@@ -36,12 +38,24 @@ class Sequences:
         variation: Lengths lie evenly within this share around the mean.
         live: Sequences under way at once in an open loop; in a closed loop, it is the concurrency.
         first_id: The id of the first sequence; others follow.
+        text_ids: Whether ids are sent as strings, for a model whose control input wants them so.
+        iterative: Whether each request is a sequence of its own that the model ends (`iterative_sequence`): it is sent
+            as a start, without an end, and nothing follows it.
     """
 
     length: int | None = 20
     variation: float = 0.2
     live: int = 4
     first_id: int = 1
+    text_ids: bool = False
+    iterative: bool = False
+
+    def id_of(self, number: int) -> int | str:
+        """The id of a sequence, counted from 0."""
+        whole = self.first_id + number
+        # Triton 2.51 hands a model a buffer of the longest id that there can be, and the rest of it, all zeros, makes a
+        # second string, which it then refuses; so ids are as long as they can be.
+        return str(whole).zfill(_LONGEST_TEXT_ID) if self.text_ids else whole
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ def doubts_in(point: OperatingPoint) -> tuple[Doubt, ...]:
     return tuple(_doubts_in(point))
 
 
-def doubts_about(samples: Samples, window: Window, load: Load, reads: Reads | None) -> tuple[Doubt, ...]:
+def doubts_about(
+    samples: Samples, window: Window, load: Load, reads: Reads | None, *, in_steps: bool = False
+) -> tuple[Doubt, ...]:
     """The doubts that follow from the samples of a steady load: Little's law, the server's count, and a trend.
 
     Little's law (1961): the requests under way are the rate at which they end times the mean time that they take.
@@ -65,10 +67,12 @@ def doubts_about(samples: Samples, window: Window, load: Load, reads: Reads | No
         window: The part of it that counts; not empty.
         load: What was offered.
         reads: The server's own counts at two moments; None: it has none.
+        in_steps: Whether the model answers a request in any number of steps, each of which the server counts
+            (`iterative_sequence`), so that its count says nothing.
     """
     found = [
         _littles_law(samples, window, load) if isinstance(load, Concurrency) else None,
-        _request_count(samples, load, reads) if reads else None,
+        _request_count(samples, load, reads) if reads and not in_steps else None,
         _drift(window, load),
     ]
     return tuple(doubt for doubt in found if doubt)

@@ -36,6 +36,7 @@ def measure_level(
     health: Callable[[], None],
     rules: LevelRules,
     batch_size: int = 1,
+    in_steps: bool = False,
     meter: Meter | None = None,
 ) -> OperatingPoint:
     """Offer one load until it is known well enough what comes of it.
@@ -47,6 +48,7 @@ def measure_level(
         health: Raises `ServerDiedError` when the server is gone; called at every look, twice a second or more.
         rules: When it is enough.
         batch_size: Inferences in each request.
+        in_steps: See `doubts_about`.
         meter: Tells what the server and its GPUs take; None: nobody does.
 
     Raises:
@@ -68,7 +70,9 @@ def measure_level(
         meter=meter,
         slo=rules.slo,
     )
-    return point.model_copy(update={"doubts": doubts_about(samples, window, load, reads) + point.doubts})
+    return point.model_copy(
+        update={"doubts": doubts_about(samples, window, load, reads, in_steps=in_steps) + point.doubts}
+    )
 
 
 def measure_ramp(

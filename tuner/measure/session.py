@@ -81,6 +81,7 @@ class Session:
                 health=self._health,
                 rules=self._rules,
                 batch_size=self._plan.workload.batch_size,
+                in_steps=self.effective.sequence_batching.iterative_sequence,
                 meter=self._meter,
             )
             wider = min(2 * self._engine.processes, self._most_processes)

@@ -20,7 +20,7 @@ from support.tritons import grpcs_triton
 from tritonclient.grpc import service_pb2
 
 from tuner.errors import ServerError
-from tuner.load.asking import asking
+from tuner.load.asking import asking, some_of
 from tuner.load.engine import WorkerEngine
 from tuner.load.inputs.tensors import InputTensor, Step
 from tuner.load.loads import Concurrency, Load, Replay, RequestRate
@@ -115,12 +115,14 @@ def test_responses_are_told_apart_in_time(decoupled: ProcessServer, together: in
     assert samples.ok.all()
     assert responses
     assert set(responses.count.tolist()) == {3}
-    first_ms = (responses.first_ns - samples.sent_ns) / 1e6
-    assert (first_ms >= 39).all()
-    assert np.median(first_ms) < 60
     assert len(responses.gap_us) == 2 * len(samples)
-    assert np.median(responses.gap_us) == pytest.approx(40_000, rel=0.2)
-    assert ((samples.done_ns - responses.first_ns) / 1e6 >= 60).all()
+    # Each was noted when it was there, however late a busy machine brings it: none before the model can have sent it,
+    first_ms = (responses.first_ns - samples.sent_ns) / 1e6
+    arrived_ms = np.cumsum(np.column_stack([first_ms, responses.gap_us.reshape(-1, 2) / 1e3]), axis=1)
+    assert (arrived_ms >= [[39, 79, 119]]).all()
+    assert ((samples.done_ns - samples.sent_ns) / 1e6 >= arrived_ms[:, -1] - 0.01).all()
+    # and not all of them when the last one was.
+    assert responses.gap_us.max() >= 20_000
 
 
 def test_a_request_can_have_any_number_of_responses(decoupled: ProcessServer) -> None:
@@ -261,10 +263,12 @@ def test_a_server_that_dies_ends_streams_in_errors(start: Start) -> None:
 def stateful(start: Start, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., tuple[Plan, Path]]:
     """A stateful model, and where it keeps its diary."""
 
-    def make(**options: float | None) -> tuple[Plan, Path]:
+    def make(ids: str = "TYPE_UINT64", **options: float | None) -> tuple[Plan, Path]:
         diary = tmp_path / "diary"
         diary.touch()
-        config = config_text(more=stateful_config() + DECOUPLED * request.param, diary=diary)
+        # Triton 2.51 cannot hand strings to a model for the places without a sequence that `direct` has.
+        strategy = "oldest { max_candidate_sequences: 16 }" if ids == "TYPE_STRING" else ""
+        config = config_text(more=stateful_config(strategy, ids) + DECOUPLED * request.param, diary=diary)
         server = start("stateful", config)
         sequences = Sequences(**options)  # type: ignore[arg-type]  # some are whole numbers
         stream = [[place, STREAM, 0, 0] for place in range(STREAM)]
@@ -318,6 +322,38 @@ def test_a_sequence_is_a_stream_of_the_input_data(stateful: Callable[..., tuple[
     assert samples.errors == {}
     lengths = [length for _, length, _ in entries(diary, 20)]
     assert sum(length != STREAM for length in lengths) <= 3
+
+
+def test_ids_of_text_reach_the_model(stateful: Callable[..., tuple[Plan, Path]]) -> None:
+    plan, diary = stateful("TYPE_STRING", length=3, variation=0, first_id=500, text_ids=True)
+    samples = offer(plan, Concurrency(3), requests=30)
+    assert samples.errors == {}
+    ended = entries(diary, 10)
+    assert len({number for number, _, _ in ended}) == len(ended)
+    assert min(number for number, _, _ in ended) == 500
+    assert {length for _, length, _ in ended[:-3]} == {3}
+
+
+@pytest.mark.parametrize("load", [Concurrency(3), RequestRate(200)])
+def test_each_request_to_an_iterative_model_is_answered_in_all_its_steps(steps: ProcessServer, load: Load) -> None:
+    options = RequestOptions(sequences=Sequences(iterative=True), decoupled=True)
+    plan = Plan("grpcio", steps.endpoint, workload("steps", [[[4, 0, 0, 0], [2, 0, 0, 0]]], options), 10)
+    samples = offer(plan, load, requests=40)
+    assert samples.errors == {}
+    assert samples.responses
+    assert set(samples.responses.count.tolist()) == {2, 4}
+    with WorkerEngine(plan) as engine:
+        assert read_outputs(engine.ask(plan.workload.requests[0]))[0].values[0, 0] == 3
+    with asking(plan) as ask:
+        ((four,), (two,)) = ask(some_of(plan.workload, made_up=False))
+    assert [read_outputs(each)[0].values[0, 0] for each in four.responses] == [3, 2, 1, 0]
+    assert len(two.responses) == 2
+
+
+@pytest.fixture(scope="module")
+def steps(start: Start) -> ProcessServer:
+    batching = stateful_config("iterative_sequence: true oldest { max_candidate_sequences: 16 }")
+    return start("steps", config_text(more=batching + DECOUPLED))
 
 
 def test_one_request_of_its_own_is_a_sequence(stateful: Callable[..., tuple[Plan, Path]]) -> None:

@@ -127,15 +127,18 @@ def test_headers_go_with_every_request(triton_installation: TritonInstallation, 
     assert said == "PERMISSION_DENIED: This API is restricted, expecting header 'who'"
 
 
-@pytest.mark.parametrize("load", [Concurrency(3), RequestRate(200)])
-def test_sequences_are_in_order(triton_installation: TritonInstallation, tmp_path: Path, load: Load) -> None:
+@pytest.mark.parametrize(("load", "text_ids"), [(Concurrency(3), True), (RequestRate(200), False)])
+def test_sequences_are_in_order(
+    triton_installation: TritonInstallation, tmp_path: Path, load: Load, *, text_ids: bool
+) -> None:
     factory = ModelRepositoryFactory(tmp_path / "repository")
-    config = config_text(more=stateful_config("oldest { max_candidate_sequences: 16 }"), diary=tmp_path / "diary")
+    batching = stateful_config("oldest { max_candidate_sequences: 16 }", "TYPE_STRING" if text_ids else "TYPE_UINT64")
+    config = config_text(more=batching, diary=tmp_path / "diary")
     launch = Launch(factory.path, factory.add("stateful", config=config), tmp_path / "log", 30)
     interface = ModelInterface("stateful", 8, (Tensor("IN", "FP32", (4,)),), ())
     values = [np.array([[place, 3, 0, 0]], np.float32) for place in range(3)]
     stream = tuple(Step((InputTensor("IN", "FP32", value),)) for value in values)
-    options = RequestOptions(sequences=Sequences(length=4, variation=0, live=3, first_id=50))
+    options = RequestOptions(sequences=Sequences(length=4, variation=0, live=3, first_id=50, text_ids=text_ids))
     ports = start_with_http(triton_installation, launch)
     with (
         ports.server,
@@ -145,7 +148,7 @@ def test_sequences_are_in_order(triton_installation: TritonInstallation, tmp_pat
         samples = engine.offer(load, until_requests(60), first_look_s=0.05)
     assert samples.errors == {}
     ended = [line.split() for line in (tmp_path / "diary").read_text().splitlines()]
-    assert ended[0] == ["50", "1", "1"]
+    assert (int(ended[0][0]), *ended[0][1:]) == (50, "1", "1")
     assert {length for _, length, _ in ended[1:-3]} == {"4"}
     assert len(ended) >= 15
     assert max(int(alive) for _, _, alive in ended) == 3

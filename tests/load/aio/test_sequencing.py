@@ -150,3 +150,24 @@ def test_the_seed_decides_on_lengths() -> None:
 
     assert starts(1, 0) == starts(1, 0)
     assert len({tuple(starts(seed, worker)) for seed in (1, 2) for worker in (0, 1)}) == 4
+
+
+def test_requests_of_an_iterative_model_are_starts_of_sequences_of_their_own() -> None:
+    marks = Marks()
+    starts = supply(Sequences(iterative=True, first_id=10), marks, worker=1, workers=2)
+    assert starts.live is None
+    first, second = starts.line(), starts.line()
+    places = [marks.place for line in (first, second, first) if line.next()]
+    assert places == [Place(number, start=True, end=False) for number in (11, 13, 15)]
+    first.failed()
+    assert first.closing() is None
+    bodies = [request.body for request in (second.next() for _ in range(9))]
+    assert set(bodies) == {request.body for stream in STREAMS for request in stream}
+
+
+def test_ids_of_text_are_as_long_as_they_can_be() -> None:
+    marks = Marks()
+    line = supply(Sequences(1, first_id=41, text_ids=True), marks).line()
+    names = [name for name, _ in sent(line, marks, 2)]
+    assert [(len(str(name)), int(name)) for name in names] == [(128, 41), (128, 42)]
+    assert all(isinstance(name, str) for name in names)

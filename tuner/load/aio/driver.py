@@ -59,7 +59,7 @@ class AsyncioDriver:
         """See `Driver.ask`. To a stateful model, it is a sequence of one."""
         sequences, timeout_s = self._plan.workload.sequences, self._plan.request_timeout_s
         if sequences and self._mark:
-            place = Place(sequences.first_id + next(self._serials), start=True, end=True)
+            place = Place(sequences.id_of(next(self._serials)), start=True, end=not sequences.iterative)
             request = self._mark(request, place)
         try:
             return self._run(asyncio.wait_for(self._caller.ask(request), timeout_s))
@@ -79,12 +79,13 @@ class AsyncioDriver:
 
     async def _ask_line(self, slot: int, line: Sequence[Request]) -> list[Reply]:
         sequences, timeout_s = self._plan.workload.sequences, self._plan.request_timeout_s
-        number = sequences.first_id + next(self._serials) if sequences else 0
+        name = sequences.id_of(next(self._serials)) if sequences else 0
         replies: list[Reply] = []
         for at, request in enumerate(line):
             marked = request
             if sequences and self._mark:
-                marked = self._mark(request, Place(number, start=at == 0, end=at == len(line) - 1))
+                end = at == len(line) - 1 and not sequences.iterative
+                marked = self._mark(request, Place(name, start=at == 0, end=end))
             try:
                 reply = await asyncio.wait_for(self._caller.ask_whole(slot, marked), timeout_s)
             except asyncio.TimeoutError:

@@ -26,7 +26,10 @@ def with_id(number: int) -> bytes:
 @lru_cache(maxsize=4_096)
 def _parameters_of(place: Place) -> bytes:
     request = service_pb2.ModelInferRequest()
-    request.parameters["sequence_id"].int64_param = place.sequence
+    if isinstance(place.sequence, str):
+        request.parameters["sequence_id"].string_param = place.sequence
+    else:
+        request.parameters["sequence_id"].int64_param = place.sequence
     request.parameters["sequence_start"].bool_param = place.start
     request.parameters["sequence_end"].bool_param = place.end
     serialised: bytes = request.SerializeToString()

@@ -21,7 +21,7 @@ class Place:
         end: Whether it is the last.
     """
 
-    sequence: int
+    sequence: int | str
     start: bool
     end: bool
 
@@ -70,6 +70,8 @@ def make_supply(workload: Workload, offer: Offer, serials: Iterator[int], mark: 
         return _Turns(offer.rotation(workload.requests))
     if mark is None:
         raise ValueError("this driver sends no sequences")
+    if workload.sequences.iterative:
+        return _Starts(workload, offer, serials, mark)
     return _SequenceSupply(workload.streams, workload.sequences, offer, serials, mark)
 
 
@@ -103,9 +105,40 @@ class _Turns:
         pass
 
 
+class _Starts:
+    """All requests in turn, each the start of a sequence that the model itself ends."""
+
+    live = None
+
+    def __init__(self, workload: Workload, offer: Offer, serials: Iterator[int], mark: Mark) -> None:
+        self._rotation = offer.rotation(workload.requests)
+        self._sequences = workload.sequences or Sequences()
+        self._offer = offer
+        self._serials = serials
+        self._mark = mark
+
+    def line(self) -> _Starts:
+        return self
+
+    def next(self) -> Request:
+        number = _number(self._offer, self._serials)
+        return self._mark(next(self._rotation), Place(self._sequences.id_of(number), start=True, end=False))
+
+    def failed(self) -> None:
+        pass
+
+    def closing(self) -> None:
+        pass
+
+
+def _number(offer: Offer, serials: Iterator[int]) -> int:
+    """Of the next sequence. Workers take turns with the numbers, which stay small: some models have 32 bits for ids."""
+    return offer.worker + offer.workers * next(serials)
+
+
 @dataclass(frozen=True)
 class _Sequence:
-    number: int
+    name: int | str
     stream: tuple[Request, ...]
     length: int
 
@@ -138,10 +171,9 @@ class _SequenceSupply:
         return _SequenceLine(self._begin, self._mark)
 
     def _begin(self) -> _Sequence:
-        # Workers take turns with the ids, which stay small: some models have 32 bits for them.
-        place = self._offer.worker + self._offer.workers * next(self._serials)
-        stream = self._streams[place % len(self._streams)]
-        return _Sequence(self._sequences.first_id + place, stream, draw_length(self._sequences, stream, self._chance))
+        number = _number(self._offer, self._serials)
+        stream = self._streams[number % len(self._streams)]
+        return _Sequence(self._sequences.id_of(number), stream, draw_length(self._sequences, stream, self._chance))
 
 
 class _SequenceLine:
@@ -172,6 +204,6 @@ class _SequenceLine:
 
     def _send(self, sequence: _Sequence, *, end: bool) -> Request:
         request = sequence.stream[self._sent % len(sequence.stream)]
-        place = Place(sequence.number, start=self._sent == 0, end=end)
+        place = Place(sequence.name, start=self._sent == 0, end=end)
         self._sent += 1
         return self._mark(request, place)
