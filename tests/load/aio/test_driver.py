@@ -76,7 +76,7 @@ def stateful(**sequences: float | None) -> Plan:
 
 
 def mark(request: Request, place: Place) -> Request:
-    return replace(request, body=b"%d %d %d %s" % (place.sequence, place.start, place.end, request.body))
+    return replace(request, body=b"%d %d %d %s" % (int(place.sequence), place.start, place.end, request.body))
 
 
 @contextmanager

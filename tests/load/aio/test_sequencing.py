@@ -32,7 +32,7 @@ def supply(sequences: Sequences | None, marks: Marks, *, worker: int = 0, worker
     return make_supply(Workload("m", STREAMS, sequences=sequences), offer, itertools.count(), marks)
 
 
-def sent(line: Line, marks: Marks, count: int) -> list[tuple[int, bytes]]:
+def sent(line: Line, marks: Marks, count: int) -> list[tuple[int | str, bytes]]:
     """Sequence and body of each of the next requests."""
     return [(marks.place.sequence, request.body) for request in (line.next() for _ in range(count))]
 
