@@ -182,7 +182,7 @@ def within(trial: TrialResult, slo: SLO) -> float:
         return 0.0
     measured = np.log([[point.throughput.value, point.latency_ms[PERCENTILE].value] for point in trial.curve]).T
     loads, sure = np.array([point.load.level for point in trial.curve]), np.zeros((1, len(trial.curve)))
-    curve = Curves(loads, measured[:1], sure, measured[1:], sure)
+    curve = Curves(loads, measured[:1], sure, measured[1:], sure, np.array([math.inf]))
     return float(within_limit(curve, dict(slo.limits)[PERCENTILE], seed=0)[0, 0])
 
 

@@ -24,7 +24,7 @@ def test_what_a_run_notes_of_itself() -> None:
     assert before <= began <= datetime.now(timezone.utc)
     assert told.command == "tritontune run models --budget 90s"
     assert told.budget_s == 90
-    assert told.gpus == ("NVIDIA H100",)
+    assert (told.gpus, told.cpus) == (("NVIDIA H100",), 2)
     assert told.packages["optuna"] == version("optuna")
     assert told.tritontune == version("tritontune")
     assert "Linux" in told.system

@@ -37,6 +37,7 @@ def provenance(job: TuneJob, server: Machine) -> Provenance:
         processor=_processor(),
         memory_bytes=psutil.virtual_memory().total,
         gpus=tuple(gpu.name for gpu in server.gpus),
+        cpus=server.cpus,
     )
 
 

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 from support.builders import MLP, SMALL_SPACE, identity, space, trial
-from support.known_truth import Truth
+from support.known_truth import LOADS, Truth
 
 from tuner.errors import JobError
+from tuner.job import TuneJob
+from tuner.machine import Machine
 from tuner.measure.record import Interval
+from tuner.provenance import provenance
 from tuner.search.calibration import calibrations
 from tuner.search.capacity import capacities
+from tuner.search.schedulings import Schedulings
 from tuner.search.study import Study
 from tuner.slo import SLO
 from tuner.space.spec import parse_space
@@ -112,3 +116,44 @@ def test_a_study_that_tells_too_little(tmp_path: Path) -> None:
     other.add(trial(0, TRUTH.trial(built, 0, built.baseline).curve[0], config=sequences), built)
     with pytest.raises(JobError, match="the twin does not know its scheduling, .*: it batches sequences"):
         capacities(other, 10.0, P99_40)
+
+
+WIDE = SMALL_SPACE.replace("[1, 2]", "[1, 2, 4, 8, 16]")
+
+
+def measured_on(machine: Machine, truth: Truth, database: Path) -> Study:
+    """The baseline and the calibrations of a model, measured on a machine."""
+    built = space(WIDE, cpus=machine.cpus)
+    study = Study.create_or_resume(database, identity(space=parse_space(WIDE, "t.yaml").model_dump_json(by_alias=True)))
+    study.begin(provenance(TuneJob.make({"repository": "/models"}), machine))
+    for number, assignment in enumerate([built.baseline, *calibrations(built)]):
+        study.add(truth.trial(built, number, assignment), built)
+    return study
+
+
+@pytest.mark.parametrize("threads", [1.0, 1.8], ids=["two instances fill the cores", "one fills the cores"])
+def test_a_host_has_no_more_cores_than_the_one_that_was_measured(threads: float, tmp_path: Path) -> None:
+    truth = Truth(5.0, 0.2, cores=2, threads=threads)
+    study = measured_on(Machine(cpus=2, gpus=(), processor="x86_64"), truth, tmp_path / "study.db")
+    most = truth.most_per_s(64)
+    wanted = 3.4 * most
+    found = capacities(study, wanted, SLO({"p99": 100.0}))
+    assert found[0].hosts in {4, 5}
+    assert {each.instances for each in found} >= {4, 16}
+    for each in found:
+        assert each.rate.value <= 1.05 * most
+        assert each.rate.high <= 1.25 * most
+        assert each.hosts >= 4
+
+
+def test_instances_that_were_not_launched_may_hold_far_less(tmp_path: Path) -> None:
+    truth = Truth(5.0, 0.2, cores=2, threads=1.8)
+    study = measured_on(Machine(cpus=2, gpus=(), processor="x86_64"), truth, tmp_path / "study.db")
+    slo = SLO({"p99": 200.0})
+    beyond = [each for each in capacities(study, 3_000.0, slo) if "instances where" in each.beyond]
+    assert beyond
+    for each in beyond:
+        scheduling, _ = Schedulings(study.space).of(each.parameters)
+        reached = max(p.throughput.value for load in LOADS if (p := truth.point(scheduling, load)).holds(slo))
+        # At random arrivals a server holds some less than in a closed loop.
+        assert each.rate.low <= reached <= 1.25 * each.rate.high

@@ -13,7 +13,7 @@ NAN = float("nan")
 def curves(throughput: list[list[float]], latency_ms: list[list[float]], deviation: float = 0.0) -> Curves:
     x, y = np.log(np.array(throughput)), np.log(np.array(latency_ms))
     unsure = np.where(np.isnan(x), NAN, deviation)
-    return Curves(2.0 ** np.arange(x.shape[1]), x, unsure, y, unsure)
+    return Curves(2.0 ** np.arange(x.shape[1]), x, unsure, y, unsure, np.full(len(x), np.inf))
 
 
 def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -155,7 +155,11 @@ def test_it_knows_its_space_but_for_the_ladders_that_the_machine_bounds(database
     changed: Assignment = {"dynamic_batching": "on", "max_batch_size": 64, "instance_group.count": 2}
     assert study.space.settle(changed) == built.settle(changed)
     assert ladders(built)["instance_group.count"] == (1, 2)
+    # An older version noted no machine.
     assert ladders(study.space)["instance_group.count"][-1] == 16
+    study.begin(provenance(TuneJob.make({"repository": "/models"}), Machine(cpus=1, gpus=(), processor="x86_64")))
+    assert ladders(study.space) == ladders(built)
+    assert study.space.machine.cpus == 1
 
 
 def test_the_space_of_a_model_without_a_config_is_that_of_what_the_server_made_of_it(database: Path) -> None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from support.builders import point, trial
 
+from tuner.measure.gpu_view import GpuUsage, GpuView
+from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.server_resources import ServerResources
 from tuner.search.schedulings import Schedulings
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
@@ -25,6 +28,9 @@ class Truth:
     Attributes:
         spread: Of an execution's time, as the standard deviation of its logarithm.
         noise: Of what is measured, likewise.
+        cores: Of the machine, which limit how many executions there are a second; None: they do not.
+        threads: Cores that an execution keeps busy when it has enough of them.
+        gpu: Share of its time in which an execution keeps the machine's only GPU busy; 0: there is none.
     """
 
     fixed_ms: float
@@ -32,6 +38,9 @@ class Truth:
     neighbour: float = 0.0
     spread: float = 0.05
     noise: float = 0.0
+    cores: int | None = None
+    threads: float = 1.0
+    gpu: float = 0.0
 
     def trial(self, space: SearchSpace, number: int, assignment: Assignment) -> TrialResult:
         """What a launch tells of a candidate."""
@@ -45,7 +54,10 @@ class Truth:
         """What is measured under a load, as many times slower as it should be."""
         largest = scheduling.max_batch_size if scheduling.dynamic_batching else 1
         sizes, busy = np.arange(largest + 1)[:, None], np.arange(1, scheduling.instances + 1)[None]
-        service_ms = factor * (self.fixed_ms + self.item_ms * sizes) * (1 + self.neighbour * (busy - 1))
+        alone_ms = factor * (self.fixed_ms + self.item_ms * sizes)
+        # Instances get what there is of the devices in equal parts.
+        shared = np.maximum(self.threads * busy / (self.cores or np.inf), self.gpu * busy)
+        service_ms = alone_ms * np.maximum(1 + self.neighbour * (busy - 1), shared)
         preferred = np.zeros(largest + 1, bool)
         preferred[[size for size in scheduling.preferred if size <= largest] or [largest]] = True
         latency_ms = np.empty(max(400, 10 * concurrency))
@@ -82,7 +94,26 @@ class Truth:
             requests=round(throughput),
         )
         measured = point(concurrency, throughput, float(np.quantile(latency_ms, 0.99)))
-        return measured.model_copy(update={"server": server})
+        at_work = executions / 1e3 * factor * (self.fixed_ms + self.item_ms * batch)
+        return measured.model_copy(update={"server": server, **self._devices(at_work)})
+
+    def _devices(self, at_work: float) -> dict[str, object]:
+        """What is measured of the devices while executions, were each alone, would keep so many instances at work."""
+        told: dict[str, object] = {}
+        if self.cores:
+            busy = self.threads * at_work
+            told["server_resources"] = ServerResources(cpu_cores=busy, memory_bytes=1 << 30)
+            idle = max(0.0, self.cores - busy)
+            told["machine"] = MachineLoad(cores=self.cores, idle_cores=idle, elsewhere_cores=0.0, stolen_cores=0.0)
+        if self.gpu:
+            view = GpuView(gpu="GPU 0", uuid="GPU-0", utilization_percent=100 * self.gpu * at_work)
+            told["gpu"] = GpuUsage(gpus=(view,))
+        return told
+
+    def most_per_s(self, batch: int) -> float:
+        """Inferences a second that the devices allow in such batches."""
+        demand = max(self.threads / (self.cores or np.inf), self.gpu)
+        return batch / (self.fixed_ms + self.item_ms * batch) / demand * 1e3 if demand else np.inf
 
 
 def number_of(scheduling: Scheduling) -> int:

@@ -100,3 +100,53 @@ def test_an_open_loop_that_is_too_quick_has_no_latency(forecast: Forecast) -> No
     assert 4 < latency_ms < 15
     assert deviation > 0
     assert forecast.latency_ms(Scheduling(1, 32), 0, quick, keeps_up=0.97)[0] == np.inf
+
+
+WIDE = """
+schema: 1
+parameters:
+  dynamic_batching: {ladder: [off, on]}
+  max_batch_size: {ladder: [4, 16, 64]}
+  instance_group.count: {field: "instance_group[*].count", ladder: [1, 2, 4, 8, 16]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("truth", "launches"),
+    [
+        (Truth(5.0, 0.2, cores=2, threads=1.8), 2),
+        (Truth(5.0, 0.2, cores=2, threads=1.8), 3),
+        (Truth(5.0, 0.2, cores=2, threads=1.0), 3),
+        (Truth(5.0, 0.2, gpu=0.8), 2),
+    ],
+    ids=["one instance fills the cores", "so do two", "two instances fill the cores", "one fills the GPU"],
+)
+def test_instances_beyond_those_launched_get_no_more_than_the_machine_has(truth: Truth, launches: int) -> None:
+    built = space(WIDE)
+    first = [built.baseline, *calibrations(built)][:launches]
+    told = [known(truth.trial(built, number, each), "p99") for number, each in enumerate(first)]
+    forecast = Forecast([each for each in told if each], "p99", 1, Surprises(), truth.cores)
+    schedulings = [Scheduling(instances, 64, dynamic_batching=True) for instances in (4, 16)]
+    curves = forecast.curves([(each, 0) for each in schedulings], 256)
+    bound = truth.most_per_s(64)
+    assert np.nanmax(np.exp(curves.throughput)) <= 1.05 * bound
+    assert np.exp(curves.most) == pytest.approx([bound, bound], rel=0.2)
+    for row, scheduling in enumerate(schedulings):
+        measured = np.log([truth.point(scheduling, int(load)).throughput.value for load in curves.concurrency])
+        off = np.abs(measured - curves.throughput[row])
+        assert (off <= 1.96 * curves.throughput_deviation[row]).mean() >= 0.9
+
+
+def test_the_further_beyond_what_was_launched_the_less_is_known(forecast: Forecast) -> None:
+    counts = (2, 4, 8, 16)
+    curves = forecast.curves([(Scheduling(count, 32, dynamic_batching=True), 0) for count in counts], 128)
+    deviations = curves.throughput_deviation[:, -1]
+    # Two were launched; each doubling may gain everything or nothing.
+    assert np.diff(deviations).min() > 0.1
+    assert deviations[-1] > 0.4 * np.log(16 / 2)
+    # One request keeps one instance busy, however many there are.
+    assert curves.throughput_deviation[-1, 0] < 0.3
+
+
+def test_of_devices_that_nobody_watched_nothing_is_known(forecast: Forecast) -> None:
+    assert np.isinf(forecast.curves([(Scheduling(2, 32), 0)], 16).most).all()

@@ -5,10 +5,15 @@ from support.builders import MLP, point, served_point, trial
 
 from tuner.errors import Cause
 from tuner.load.loads import RequestRate
+from tuner.measure.client_view import ClientView
+from tuner.measure.gpu_view import GpuUsage, GpuView
+from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import ServerBreakdown
+from tuner.measure.server_resources import ServerResources
 from tuner.twin.known import Known, known
 from tuner.twin.scheduling import Scheduling
 
+GPUS = {"GPU-0": 90.0, "GPU-1": 30.0, "GPU-2": None}
 TWO = MLP.replace("count: 1", "count: 2")
 
 
@@ -79,3 +84,28 @@ def test_how_well_it_was_measured_is_known() -> None:
 def test_the_scheduling_is_that_of_the_effective_config() -> None:
     result = trial(0, point(1)).model_copy(update={"effective_config": TWO + "dynamic_batching {}"})
     assert told(known(result, "p99")).scheduling == Scheduling(2, 32, dynamic_batching=True)
+
+
+def test_what_executions_take_of_the_devices() -> None:
+    machine = MachineLoad(cores=8, idle_cores=6.0, elsewhere_cores=0.0, stolen_cores=0.0)
+    gpus = tuple(GpuView(gpu="a GPU", uuid=uuid, utilization_percent=percent) for uuid, percent in GPUS.items())
+    watched = served_point(4, batch=2, executions=40).model_copy(
+        update={
+            "server_resources": ServerResources(cpu_cores=1.4, memory_bytes=1),
+            "machine": machine,
+            "client": ClientView(cpu=0.1, processes=2),
+            "gpu": GpuUsage(gpus=gpus),
+        }
+    )
+    level = told(known(trial(0, watched, config=TWO), "p99", 3)).levels[0]
+    # The load generator, on the same machine, takes 0.2 of a core; a GPU that says nothing does not count.
+    for work, devices in ((level.cores_work, 1.6), (level.gpus_work, 1.2)):
+        assert work
+        assert (work.setting, work.batch_size, work.instances) == (3, 2.0, 2)
+        assert (work.device_ms, work.devices) == pytest.approx((devices / 40 * 1e3, devices))
+    assert (level.cores, level.gpus) == (8, 2)
+
+
+def test_devices_of_which_nobody_says_anything() -> None:
+    level = told(known(trial(0, served_point(4)), "p99")).levels[0]
+    assert (level.cores_work, level.cores, level.gpus_work, level.gpus) == (None, None, None, 0)

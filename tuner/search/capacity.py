@@ -105,7 +105,7 @@ class _Foresight:
         self._unit = study.trials[0].curve[0].batch_size
         gpus = [point.gpu for trial in study.trials for point in trial.curve if point.gpu]
         self._gpus = max((len(usage.gpus) for usage in gpus), default=0)
-        self._forecast = Forecast(told, self._percentile, self._unit, self._surprises(told))
+        self._forecast = self._forecast_from(told, self._surprises(told))
 
     def candidates(self) -> Sequence[Assignment]:
         """Those that were launched and worked, and of the others those that look best."""
@@ -133,6 +133,9 @@ class _Foresight:
             return None
         spread = self._forecast.throughput_deviation(scheduling, setting, likely, self._limit_ms)
         held = _interval(likely, surely, perhaps or likely, Z95 * spread)
+        # The cores and the GPUs do no more than they can, however little is known of the rest.
+        most = self._forecast.twin.most_per_s(scheduling, setting) / self._unit
+        held = held.model_copy(update={"high": min(held.high, max(most, held.value))})
         hosts, fewest = math.ceil(rate / held.value), math.ceil(rate / held.high)
         # Less load can take longer, where batches then wait to be full.
         while (expected := latency_ms(rate / hosts))[0] > self._limit_ms and hosts < _NO_MORE * rate / likely:
@@ -183,8 +186,11 @@ class _Foresight:
     def _surprises(self, told: Sequence[Known]) -> Surprises:
         """How wrong the twin would have been about each trial, had it known only those before."""
         surprises = Surprises()
-        surprises.learn(told, _TAUGHT, lambda number: Forecast(told[:number], self._percentile, self._unit, surprises))
+        surprises.learn(told, _TAUGHT, lambda number: self._forecast_from(told[:number], surprises))
         return surprises
+
+    def _forecast_from(self, told: Sequence[Known], surprises: Surprises) -> Forecast:
+        return Forecast(told, self._percentile, self._unit, surprises, self._space.machine.cpus)
 
 
 def _interval(likely: float, surely: float | None, perhaps: float, half_width: float) -> Interval:

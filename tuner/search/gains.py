@@ -93,5 +93,8 @@ def _drawn(curves: Curves, seed: int) -> tuple[NDArray[np.float64], NDArray[np.f
     one, other = normal.T
     both = _TOGETHER * one + math.sqrt(1 - _TOGETHER**2) * other
     throughput = curves.throughput[:, :, None] + curves.throughput_deviation[:, :, None] * one
+    # Luck makes no cores; what is expected anyway counts as it is.
+    most = np.maximum(curves.most[:, None], curves.throughput)[:, :, None]
+    throughput = np.minimum(throughput, most)
     latency = curves.latency[:, :, None] + curves.latency_deviation[:, :, None] * both
     return np.nan_to_num(throughput, nan=-np.inf, neginf=-np.inf), np.nan_to_num(latency, nan=np.inf, posinf=np.inf)

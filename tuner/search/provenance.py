@@ -21,6 +21,7 @@ class Provenance(Record):
         processor: The processor there, in its maker's words; empty: nobody says.
         memory_bytes: Of that machine; None: nobody says.
         gpus: Names of the GPUs that the server might use, in order.
+        cpus: Processor cores that the server might use; None: nobody says.
     """
 
     began: str
@@ -33,3 +34,4 @@ class Provenance(Record):
     processor: str
     memory_bytes: int | None
     gpus: tuple[str, ...]
+    cpus: int | None = None

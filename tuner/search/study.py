@@ -16,6 +16,7 @@ from tuner.errors import JobError
 from tuner.machine import Machine
 from tuner.measure.record import Record
 from tuner.models.config import ModelConfig
+from tuner.nvml import Gpu
 from tuner.search.certified import CertifiedRate
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
 from tuner.search.not_chosen import NotChosen, not_chosen
@@ -226,7 +227,7 @@ class Study:
 
     @property
     def space(self) -> SearchSpace:
-        """The search space, fitted to the model by what is stored; where this machine bounds a ladder, it goes on.
+        """The search space, fitted to the model and the machine by what is stored.
 
         Raises:
             IndexError: there is no baseline yet.
@@ -235,7 +236,15 @@ class Study:
         own = self.identity.config
         base = ModelConfig.parse(own, f"{self.identity.model}/config.pbtxt") if own else effective
         spec = SpaceSpec.model_validate_json(self.identity.space)
-        return SearchSpace.build(spec, base, effective, Machine(cpus=None, gpus=(), processor=""))
+        return SearchSpace.build(spec, base, effective, self._machine)
+
+    @property
+    def _machine(self) -> Machine:
+        """What the servers ran on, as far as it is noted."""
+        if not (runs := self.runs):
+            return Machine(cpus=None, gpus=(), processor="")
+        gpus = tuple(Gpu(index, "", name, None) for index, name in enumerate(runs[-1].gpus))
+        return Machine(cpus=runs[-1].cpus, gpus=gpus, processor="")
 
     @property
     def spent_s(self) -> float:

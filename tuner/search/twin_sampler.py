@@ -107,7 +107,8 @@ class TwinSampler:
         # What the next trial is held against is what it was proposed by.
         if self._fitted is None or self._fitted[0] != len(trials):
             told = [each for each in map(self._known, trials) if each]
-            forecast = Forecast(told, self._goal.slo.percentile, self._goal.batch_size, self._surprises)
+            goal, cores = self._goal, self._space.machine.cpus
+            forecast = Forecast(told, goal.slo.percentile, goal.batch_size, self._surprises, cores)
             self._fitted = len(trials), forecast
         return self._fitted[1]
 

@@ -27,12 +27,14 @@ class SearchSpace:
         left_out: Why each other parameter of the file may not, by name.
         base: The user's config, which candidates edit.
         effective: The user's config as the server completed it.
+        machine: What the server runs on.
     """
 
     parameters: tuple[Parameter, ...]
     left_out: Mapping[str, str]
     base: ModelConfig
     effective: ModelConfig
+    machine: Machine
 
     @classmethod
     def build(cls, spec: SpaceSpec, base: ModelConfig, effective: ModelConfig, machine: Machine) -> SearchSpace:
@@ -42,7 +44,7 @@ class SearchSpace:
             SpaceError: a parameter names a field that a config.pbtxt does not have.
         """
         bounded = bound(spec, effective, machine)
-        return cls(bounded.parameters, bounded.left_out, base, effective)
+        return cls(bounded.parameters, bounded.left_out, base, effective, machine)
 
     @property
     def baseline(self) -> Assignment:

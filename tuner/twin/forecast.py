@@ -18,6 +18,9 @@ from tuner.twin.twin import Twin
 # With batches, throughput grows until there are requests for all instances, those that are prepared included.
 _FULL = 4
 _FEWEST_LEVELS = 4
+# Instances or batches beyond those that were launched may gain in proportion, or nothing: the standard deviation of the
+# logarithm of the error, for each unit of the logarithm by which they go beyond.
+_MORE_INSTANCES, _LARGER_BATCHES = 0.4, 0.25
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Curves:
         throughput_deviation: Their standard deviations.
         latency: Logarithms of the latency in ms at the percentile that counts.
         latency_deviation: Their standard deviations.
+        most: Logarithms of the inferences a second that the cores and the GPUs allow, by candidate; infinite: unknown.
     """
 
     concurrency: NDArray[np.float64]
@@ -37,6 +41,7 @@ class Curves:
     throughput_deviation: NDArray[np.float64]
     latency: NDArray[np.float64]
     latency_deviation: NDArray[np.float64]
+    most: NDArray[np.float64]
 
 
 @dataclass
@@ -78,11 +83,21 @@ class Forecast:
         percentile: The latency percentile that counts.
         batch_size: Inferences in each request.
         surprises: What the past forecasts of the same model got wrong.
+        cores: Processors that the server may use; see `Twin`.
     """
 
-    def __init__(self, trials: Sequence[Known], percentile: Percentile, batch_size: int, surprises: Surprises) -> None:
+    def __init__(
+        self,
+        trials: Sequence[Known],
+        percentile: Percentile,
+        batch_size: int,
+        surprises: Surprises,
+        cores: int | None = None,
+    ) -> None:
         self._unit = batch_size
-        self.twin = Twin(trials, percentile, batch_size)
+        self.twin = Twin(trials, percentile, batch_size, cores)
+        self._most_instances = max(trial.scheduling.instances for trial in trials)
+        self._largest_batch = max(_batch(trial.scheduling) for trial in trials)
         places, owners, throughput, latency, unsure = [], [], [], [], []
         for number, trial in enumerate(trials):
             for level in trial.levels:
@@ -101,10 +116,9 @@ class Forecast:
         loads = [2**power for power in range(int(math.log2(highest)) + 1)]
         shape = len(candidates), len(loads)
         throughput, latency = np.full(shape, np.nan), np.full(shape, np.nan)
-        places, rows, columns = [], [], []
+        places, rows, columns, beyond = [], [], [], []
         for row, (scheduling, setting) in enumerate(candidates):
-            batch = scheduling.max_batch_size if scheduling.dynamic_batching else 1
-            enough = max(_FULL * scheduling.instances * batch, 2**_FEWEST_LEVELS)
+            enough = max(_FULL * scheduling.instances * _batch(scheduling), 2**_FEWEST_LEVELS)
             for column, concurrency in enumerate(loads):
                 if concurrency > enough:
                     break
@@ -114,6 +128,7 @@ class Forecast:
                 places.append(place(scheduling, setting, concurrency))
                 rows.append(row)
                 columns.append(column)
+                beyond.append(self._beyond(scheduling, concurrency))
         deviations = np.full(shape, np.nan), np.full(shape, np.nan)
         at = np.array(places)
         for errors, told, deviation in (
@@ -122,8 +137,9 @@ class Forecast:
         ):
             correction = errors.at(at)
             told[rows, columns] += correction.mean
-            deviation[rows, columns] = correction.deviation
-        return Curves(np.array(loads, float), throughput, deviations[0], latency, deviations[1])
+            deviation[rows, columns] = np.hypot(correction.deviation, beyond)
+        allowed = np.log([self.twin.most_per_s(*candidate) for candidate in candidates])
+        return Curves(np.array(loads, float), throughput, deviations[0], latency, deviations[1], allowed)
 
     def latency_ms(
         self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64], *, keeps_up: float
@@ -138,12 +154,24 @@ class Forecast:
             return math.inf, self._latency.amplitude
         under_way = max(1, round(rate * foreseen.latency_ms / 1e3))
         correction = self._latency.at(np.array([place(scheduling, setting, under_way)]))
-        return foreseen.latency_ms * math.exp(correction.mean[0]), float(correction.deviation[0])
+        deviation = math.hypot(correction.deviation[0], self._beyond(scheduling, under_way))
+        return foreseen.latency_ms * math.exp(correction.mean[0]), deviation
 
     def throughput_deviation(self, scheduling: Scheduling, setting: int, rate: float, latency_ms: float) -> float:
         """The standard deviation of throughput's logarithm where requests come at a rate and take so long."""
         under_way = max(1, round(rate * latency_ms / 1e3))
-        return float(self._throughput.at(np.array([place(scheduling, setting, under_way)])).deviation[0])
+        correction = self._throughput.at(np.array([place(scheduling, setting, under_way)]))
+        return math.hypot(correction.deviation[0], self._beyond(scheduling, under_way))
+
+    def _beyond(self, scheduling: Scheduling, under_way: int) -> float:
+        """What nobody knows of instances and batches that no launch had, as a deviation of a logarithm.
+
+        No more of them are at work than there are requests.
+        """
+        requests = max(1, under_way)
+        instances = min(scheduling.instances, requests) / self._most_instances
+        batch = min(_batch(scheduling), requests * self._unit) / self._largest_batch
+        return _MORE_INSTANCES * math.log(max(1.0, instances)) + _LARGER_BATCHES * math.log(max(1.0, batch))
 
     def hold_against(self, trial: Known, surprises: Surprises) -> None:
         """Note by how much a trial that was not known differs from what was expected of it."""
@@ -155,3 +183,7 @@ class Forecast:
         off = np.sqrt(np.mean(np.square(measured - told), axis=0))
         surprises.throughput.append(float(off[0]))
         surprises.latency.append(float(off[1]))
+
+
+def _batch(scheduling: Scheduling) -> int:
+    return scheduling.max_batch_size if scheduling.dynamic_batching else 1

@@ -9,6 +9,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
 from tuner.slo import Percentile
 from tuner.trial import TrialResult
+from tuner.twin.demand import Work
 from tuner.twin.scheduling import Scheduling
 from tuner.twin.service import Execution, pooled
 
@@ -27,6 +28,10 @@ class Level:
         overhead_ms: What a request takes outside of the server's queue and instances, in the mean; None likewise.
         idle_ms: That instances wait between two executions, in the mean, while requests wait, too; None: they do not.
         executions: What the server said of them.
+        cores_work: What executions took of the processors, the load generator's part included; None: nobody says.
+        cores: Processors of the machine; None: nobody says.
+        gpus_work: What executions took of the GPUs; None: there are none, or nobody says.
+        gpus: GPUs in use that say how busy they are.
     """
 
     concurrency: int
@@ -38,6 +43,10 @@ class Level:
     overhead_ms: float | None = None
     idle_ms: float | None = None
     executions: tuple[Execution, ...] = ()
+    cores_work: Work | None = None
+    cores: int | None = None
+    gpus_work: Work | None = None
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,16 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
     # Not only for the delay, in which instances are idle because they are to be.
     waits = server.queue_ms > max(2 * in_server_ms / 3, 1.5 * scheduling.delay_us / 1e3)
     idle_ms = max(0.0, instances * server.wall_s - busy_s) / server.executions * 1e3
+    executions_per_s = server.executions / server.wall_s
+
+    def work(devices: float | None) -> Work | None:
+        if not devices:
+            return None
+        each_ms = devices / executions_per_s * 1e3
+        return Work(setting, server.average_batch_size, instances, each_ms, devices)
+
+    gpus = [gpu.utilization_percent for gpu in point.gpu.gpus] if point.gpu else []
+    gpus_busy = [percent / 100 for percent in gpus if percent is not None]
     return replace(
         told,
         batch=server.average_batch_size,
@@ -98,4 +117,16 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
                 ]
             )
         ),
+        cores_work=work(_busy_cores(point)),
+        cores=point.machine.cores if point.machine else None,
+        gpus_work=work(sum(gpus_busy)),
+        gpus=len(gpus_busy),
     )
+
+
+def _busy_cores(point: OperatingPoint) -> float | None:
+    """Cores that the server and, where it runs on the same machine, the load generator keep busy."""
+    if point.server_resources is None:
+        return None
+    beside = point.client.cpu * point.client.processes if point.machine else 0.0
+    return point.server_resources.cpu_cores + beside

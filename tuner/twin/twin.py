@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from tuner.measure.blocks import Z95
 from tuner.slo import Percentile, share_of
 from tuner.twin.batcher import serve
+from tuner.twin.demand import Demand
 from tuner.twin.known import Known, Level
 from tuner.twin.scheduling import Scheduling
 from tuner.twin.service import ServiceTimes
@@ -54,13 +56,17 @@ class Twin:
         trials: What was measured; at least one level of one trial with the server's statistics.
         percentile: The latency percentile that counts.
         batch_size: Inferences in each request.
+        cores: Processors that the server may use; None: as many as the machine has, where that is known.
     """
 
-    def __init__(self, trials: Sequence[Known], percentile: Percentile, batch_size: int = 1) -> None:
+    def __init__(
+        self, trials: Sequence[Known], percentile: Percentile, batch_size: int = 1, cores: int | None = None
+    ) -> None:
         levels = [level for trial in trials for level in trial.levels]
         self._share = share_of(percentile)
         self._unit = batch_size
         self._service = ServiceTimes(execution for level in levels for execution in level.executions)
+        self._demands = _demands(levels, cores)
         self._answer_ms, self._away_ms = _transport(levels)
         self._idle_ms = min((level.idle_ms for level in levels if level.idle_ms is not None), default=0.0)
         self._tables: dict[tuple[int, int, int], NDArray[np.float64]] = {}
@@ -75,10 +81,19 @@ class Twin:
         """What a scheduling does with requests that come when they are due, in ms and in order."""
         return self._serve(scheduling, setting, 0, due_ms)
 
+    def most_per_s(self, scheduling: Scheduling, setting: int) -> float:
+        """The most inferences a second that the cores and the GPUs allow (97.5 %); infinite: not known."""
+        most = self._largest(scheduling)
+        allowed = (each.most_per_s(setting, most) * math.exp(Z95 * each.spread) for each in self._demands)
+        return min(allowed, default=math.inf)
+
+    def _largest(self, scheduling: Scheduling) -> int:
+        return max(self._unit, scheduling.max_batch_size if scheduling.dynamic_batching else 1)
+
     def _serve(self, scheduling: Scheduling, setting: int, concurrency: int, due_ms: NDArray[np.float64]) -> Foreseen:
         warm_up = int(_WARM_UP + _WARM_UP_ROUNDS * concurrency)
         requests = max(_REQUESTS, _ROUNDS * concurrency) if concurrency else len(due_ms) - warm_up
-        largest = max(self._unit, scheduling.max_batch_size if scheduling.dynamic_batching else 1)
+        largest = self._largest(scheduling)
         sizes = [size for size in scheduling.preferred if size <= largest] or [largest]
         preferred = np.zeros(largest + 1, bool)
         preferred[sizes] = True
@@ -112,7 +127,10 @@ class Twin:
     def _table_ms(self, setting: int, largest: int, instances: int) -> NDArray[np.float64]:
         key = setting, largest, instances
         if key not in self._tables:
-            self._tables[key] = self._service.table_ms(setting, largest, instances) + self._idle_ms
+            table_ms = self._service.table_ms(setting, largest, instances) + self._idle_ms
+            for demand in self._demands:
+                table_ms = np.maximum(table_ms, demand.least_ms(setting, largest, instances))
+            self._tables[key] = table_ms
         return self._tables[key]
 
     def _most_alike(self, trials: Sequence[Known]) -> tuple[float, tuple[float, float]]:
@@ -137,6 +155,17 @@ def _quantile(values: NDArray[np.float64], share: float) -> float:
     values.partition(places)
     below, above = values[list(places)]
     return float(below + beyond * (above - below))
+
+
+def _demands(levels: Sequence[Level], cores: int | None) -> list[Demand]:
+    """What executions take of each kind of device of which it is known."""
+    on_cores = [level.cores_work for level in levels if level.cores_work]
+    capacity = cores or max((level.cores for level in levels if level.cores), default=None)
+    found = [Demand(on_cores, capacity)] if on_cores and capacity else []
+    on_gpus = [level.gpus_work for level in levels if level.gpus_work]
+    if on_gpus:
+        found.append(Demand(on_gpus, max(level.gpus for level in levels)))
+    return found
 
 
 def _transport(levels: Sequence[Level]) -> tuple[float, float]:
