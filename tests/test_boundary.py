@@ -145,6 +145,10 @@ def test_the_root_of_an_error_is_told() -> None:
         (["run", "--request-parameter", f"k:{SECRET}:string"], "tritontune run --request-parameter '***'"),
         (["run", "--url", f"http://me:{SECRET}@host:8000"], "tritontune run --url 'http://***@host:8000'"),
         (["run", "--header"], "tritontune run --header"),
+        (
+            ["run", f"--triton-arg=--http-restricted-api=inference:k={SECRET}"],
+            "tritontune run '--triton-arg=--http-restricted-api=inference:k=***'",
+        ),
     ],
 )
 def test_a_command_line_without_secrets(words: list[str], told: str) -> None:

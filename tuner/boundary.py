@@ -102,7 +102,7 @@ def _text(error: BaseException) -> str:
 
 def command_without_secrets(words: Sequence[str]) -> str:
     """A command line of tritontune in which what may be secret is starred out."""
-    from tuner.redaction import HIDDEN, without_secrets  # noqa: PLC0415 (only what fails needs it)
+    from tuner.redaction import HIDDEN, argument_without_secrets  # noqa: PLC0415 (only what fails needs it)
 
     told, hide = ["tritontune"], False
     for word in words:
@@ -114,6 +114,6 @@ def command_without_secrets(words: Sequence[str]) -> str:
         elif word.startswith("-H") and word != "-H":
             told.append(f"-H{HIDDEN}")
         else:
-            told.append(without_secrets(word))
+            told.append(argument_without_secrets(word))
         hide = not hide and word in _SECRET
     return shlex.join(told)

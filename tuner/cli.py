@@ -374,8 +374,9 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    line = f"tritontune: {shortened(message)}".encode(errors="backslashreplace").decode()
     with suppress(OSError):  # nobody reads it any more
-        click.echo(f"tritontune: {shortened(message)}", err=True)
+        click.echo(line, err=True)
     _give_up_stdout_if_broken()
     sys.exit(code)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from reprlib import Repr
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -26,11 +28,21 @@ _WORDS = {
     "dict_type": _MAPPING,
     "model_type": _MAPPING,
     "string_type": "is no text",
-    "greater_than_equal": "is too little; the least is {ge:g}",
-    "greater_than": "is too little; it must be more than {gt:g}",
-    "less_than_equal": "is too much; the most is {le:g}",
-    "less_than": "is too much; it must be less than {lt:g}",
+    "greater_than_equal": "is too little; the least is {ge}",
+    "greater_than": "is too little; it must be more than {gt}",
+    "less_than_equal": "is too much; the most is {le}",
+    "less_than": "is too much; it must be less than {lt}",
 }
+
+
+_SHOWN = Repr()
+_SHOWN.maxlevel, _SHOWN.maxlist, _SHOWN.maxtuple, _SHOWN.maxdict, _SHOWN.maxset = 3, 6, 6, 6, 6
+_SHOWN.maxstring = _SHOWN.maxother = 200
+
+
+def shown(value: Any) -> str:
+    """A value in an error: as Python writes it, but of one that is large only a part."""
+    return _SHOWN.repr(value)
 
 
 def most_telling(error: ValidationError) -> ErrorDetails:
@@ -41,14 +53,19 @@ def most_telling(error: ValidationError) -> ErrorDetails:
 
 def in_words(fault: ErrorDetails) -> str:
     """What is wrong, and what would be right; not where."""
-    kind, given, limits = fault["type"], fault["input"], fault.get("ctx", {})
+    kind, given = fault["type"], shown(fault["input"])
+    limits = {name: _limit(value) for name, value in fault.get("ctx", {}).items()}
     if kind in {"literal_error", "enum"}:
-        return f"{given!r} is not known{nearest(str(given), _known(str(limits.get('expected', ''))))}"
+        return f"{given} is not known{nearest(str(fault['input']), _known(str(limits.get('expected', ''))))}"
     if kind in _WORDS:
-        return f"{given!r} {_WORDS[kind].format(**limits)}"
+        return f"{given} {_WORDS[kind].format(**limits)}"
     if kind == "value_error":
         return fault["msg"].removeprefix("Value error, ")
-    return f"{fault['msg']} (it is {given!r})"
+    return f"{fault['msg']} (it is {given})"
+
+
+def _limit(value: Any) -> Any:
+    return f"{value:.15g}" if isinstance(value, float) else value
 
 
 def _known(expected: str) -> list[str]:

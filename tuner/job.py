@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
@@ -15,6 +14,7 @@ from tuner.errors import JobError
 from tuner.options import Bytes, LoadOptions, Name, Precise, RemoteOptions, Seconds, ServerOptions
 from tuner.precision import Precision
 from tuner.slo import SLO
+from tuner.yaml_files import read_yaml
 
 SamplerName = Literal["twin", "tpe", "gp", "random", "grid"]
 
@@ -128,39 +128,3 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise JobError(f"{path}: a job file is a mapping, such as `repository: models` and `slo: {{p99: 25ms}}`")
         return content
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file says.
-
-    Raises:
-        JobError: the file cannot be read, or is no YAML.
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Unambiguous)  # noqa: S506 (it is the safe loader)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise JobError(f"{path}: cannot be read: {reason}") from None
-    except yaml.YAMLError as error:
-        raise JobError(f"{path}{yaml_fault(error)}") from None
-
-
-class _Unambiguous(yaml.SafeLoader):
-    """Takes a key that is there twice for the mistake that it is."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (as PyYAML has it)
-        keys: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in keys and key.value != "<<":
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
-                keys.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def yaml_fault(error: yaml.YAMLError) -> str:
-    """Where and what is wrong in a YAML file, as `:LINE:COLUMN: problem`, to stand behind its path."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f":{mark.line + 1}:{mark.column + 1}: {error.problem or 'not valid YAML'}"
-    return ": not valid YAML"

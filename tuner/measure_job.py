@@ -49,9 +49,10 @@ def _range(numbers: Sequence[float], part: str) -> list[float]:
     end, step = rest[0], rest[1] if len(rest) == 2 else 1.0
     if len(rest) > 2 or not step > 0 or end < start:
         raise ValueError(f"{part!r} is no range; write START:END:STEP with START <= END and STEP > 0")
-    count = int((end - start) / step + 1e-9) + 1
-    if count > _MOST_LEVELS:
-        raise ValueError(f"{part!r} has {count:,} levels; {_MOST_LEVELS:,} are too many to wait for")
+    steps = (end - start) / step  # which may be infinite
+    if steps >= _MOST_LEVELS:
+        raise ValueError(f"{part!r} has more than {_MOST_LEVELS:,} levels, which are too many to wait for")
+    count = int(steps + 1e-9) + 1
     return [start + place * step for place in range(count)]
 
 

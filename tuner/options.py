@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -22,10 +23,10 @@ from pydantic import (
 from typing_extensions import Self
 
 from tuner.errors import JobError, nearest
-from tuner.faults import in_words, most_telling
-from tuner.load.requests.parameters import Parameter, parse_parameter
+from tuner.faults import in_words, most_telling, shown
+from tuner.load.requests.parameters import MOST_UINT64, Parameter, parse_parameter
 from tuner.precision import Precision
-from tuner.quantities import parse_duration, parse_size
+from tuner.quantities import LARGEST_BYTES, LONGEST_S, parse_duration, parse_size
 from tuner.redaction import HIDDEN, is_secret_name
 from tuner.servers.docker_arguments import parse_docker_args
 from tuner.servers.endpoint import Endpoint, Header, Tls, parse_header
@@ -44,8 +45,7 @@ def _bytes(value: Any) -> Any:
 
 
 def _mounts(value: Any) -> Any:
-    texts = [value] if isinstance(value, str) else value
-    return tuple(parse_mount(text) if isinstance(text, str) else text for text in texts)
+    return tuple(parse_mount(text) if isinstance(text, str) else text for text in _listed(value, "SRC:DST"))
 
 
 def _precision(value: Any) -> Any:
@@ -67,10 +67,7 @@ def _network(value: str) -> str:
 def _shapes(value: Any) -> Any:
     if isinstance(value, Mapping):
         return value
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, Sequence):
-        raise ValueError("shapes are written as {NAME: [D1, D2]} or NAME:D1,D2")  # noqa: TRY004 (pydantic wants ValueError)
-    pairs = [parse_shape(text) for text in texts]
+    pairs = [parse_shape(text) for text in _listed(value, "{NAME: [D1, D2]} or NAME:D1,D2")]
     if twice := {name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1}:
         raise ValueError(f"the shape of {min(twice)!r} is given twice")
     return dict(pairs)
@@ -79,17 +76,31 @@ def _shapes(value: Any) -> Any:
 def _parameters(value: Any) -> Any:
     if isinstance(value, Mapping):
         return value
-    return dict(parse_parameter(text) for text in ([value] if isinstance(value, str) else value))
+    return dict(parse_parameter(str(text)) for text in _listed(value, "{NAME: VALUE} or NAME:VALUE:TYPE"))
 
 
 def _headers(value: Any) -> Any:
     if isinstance(value, Mapping):
         value = [f"{name}:{content}" for name, content in value.items()]
     try:
-        texts = [value] if isinstance(value, str) else value
-        return tuple(parse_header(text) if isinstance(text, str) else tuple(text) for text in texts)
+        return tuple(map(_header, _listed(value, "{NAME: VALUE} or NAME:VALUE")))
     except JobError as error:
         raise ValueError(str(error).removeprefix("--header: ")) from None
+
+
+def _header(value: Any) -> Header:
+    """Of `NAME:VALUE`, or of the two apart."""
+    is_pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(part, str) for part in value)
+    return parse_header(":".join(value) if is_pair else str(value))
+
+
+def _listed(value: Any, form: str) -> Sequence[Any]:
+    """What may be given once, or several times as a list."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{shown(value)} cannot be read; write it as {form}, or a list")  # noqa: TRY004 (pydantic wants ValueError)
+    return value
 
 
 def _file_or_word(value: str) -> str:
@@ -101,15 +112,18 @@ def _file_or_word(value: str) -> str:
 Seconds = Annotated[
     float,
     BeforeValidator(_seconds, json_schema_input_type=float | str),
-    Field(gt=0, allow_inf_nan=False),
+    Field(gt=0, le=LONGEST_S, allow_inf_nan=False),
     PlainSerializer(lambda seconds: f"{seconds:g}s", return_type=str),
 ]
 Precise = Annotated[Precision, BeforeValidator(_precision), PlainSerializer(str, return_type=str)]
-Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(gt=0, le=LARGEST_BYTES)]
 MADE_UP = frozenset({"random", "zero"})
 """What `input_data` is where it is no file."""
 ServerKind = Literal["auto", "process", "docker", "remote"]
-Positive = Annotated[int, Field(ge=1)]
+MOST_INT32 = 2**31 - 1
+# As numpy's generators, which Optuna's samplers have, take it.
+MOST_UINT32 = 2**32 - 1
+Positive = Annotated[int, Field(ge=1, le=MOST_INT32)]
 Name = Annotated[str, AfterValidator(_not_empty)]
 
 
@@ -134,6 +148,8 @@ class Options(BaseModel):
             # An empty path would be the current folder.
             if isinstance(value, str) and not value.strip() and name in cls.model_fields:
                 raise JobError(f"{_where(name, source)}: is empty; give a value, or leave it out")
+            if _is_unsayable(value, set()):
+                raise JobError(f"{_where(name, source)}: has a character in it that no path and no server takes")
         try:
             return cls.model_validate(options)
         except ValidationError as error:
@@ -284,10 +300,10 @@ class LoadOptions(Options):
     input_data: Annotated[str, AfterValidator(_file_or_word)] = "random"
     shape: Annotated[Mapping[str, tuple[Positive, ...]], BeforeValidator(_shapes)] = {}
     batch_size: Positive = 1
-    string_length: Annotated[int, Field(ge=0)] = 8
+    string_length: Annotated[int, Field(ge=0, le=MOST_INT32)] = 8
     string_data: str | None = None
     request_parameter: Annotated[Mapping[str, Parameter], BeforeValidator(_parameters)] = {}
-    priority: Annotated[int, Field(ge=0)] = 0
+    priority: Annotated[int, Field(ge=0, le=MOST_UINT64)] = 0
     queue_timeout: Seconds | None = None
     header: Annotated[tuple[Header, ...], BeforeValidator(_headers)] = ()
     compression: Literal["gzip", "deflate"] | None = None
@@ -298,7 +314,7 @@ class LoadOptions(Options):
     sequences: Positive = 4
     connections: Annotated[int, Field(ge=1, le=256)] = 1
     processes: Annotated[int, Field(ge=1, le=64)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=MOST_UINT32)] = 0
 
     @model_validator(mode="after")
     def _check_load(self) -> Self:
@@ -339,6 +355,18 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     if not colon or not name or not shape or min(shape) < 1:
         raise ValueError(f"{text!r} is no shape; write it as NAME:D1,D2 with dimensions of 1 and more")
     return name, shape
+
+
+def _is_unsayable(value: Any, seen: set[int]) -> bool:
+    """Whether a NUL, or half of a surrogate pair, is in it anywhere: YAML's escapes can say both."""
+    if isinstance(value, str):
+        # A lone byte of a file's name is such a half, too, and means that byte.
+        return "\0" in value or re.search("[\ud800-\udc7f\udd00-\udfff]", value) is not None
+    if id(value) in seen or not isinstance(value, Mapping | list | tuple):
+        return False
+    seen.add(id(value))
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value
+    return any(_is_unsayable(part, seen) for part in parts)
 
 
 def as_option(name: str) -> str:

@@ -6,6 +6,10 @@ import math
 import re
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+LONGEST_S = 365 * 24 * 3600.0
+"""Timers of the operating system take no durations without a bound, and nobody waits longer."""
+LARGEST_BYTES = 1 << 60
+"""More than any machine has."""
 _PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(us|ms|s|m|h)")
 _BYTES = {
     "B": 1,
@@ -39,6 +43,8 @@ def parse_duration(text: str) -> float:
     seconds = math.fsum(float(p[1]) * _SECONDS[p[2]] for p in parts)
     if seconds <= 0:
         raise ValueError(f"{text!r} is not above 0")
+    if seconds > LONGEST_S:
+        raise ValueError(f"{text!r} is too long; the most is {LONGEST_S / 3600:,.0f}h")
     return seconds
 
 
@@ -78,9 +84,11 @@ def parse_size(text: str) -> int:
     factor = _BYTES.get(match[2].upper() or "B") if match else None
     if match is None or factor is None:
         raise ValueError(f"{text!r} is no size; write a number with its unit, such as 8GiB, 800MB, or plain bytes")
-    size = round(float(match[1]) * factor)
+    size = round(min(float(match[1]) * factor, 2.0 * LARGEST_BYTES))
     if size < 1:
         raise ValueError(f"{text!r} is not above 0")
+    if size > LARGEST_BYTES:
+        raise ValueError(f"{text!r} is too much; the most is {LARGEST_BYTES >> 40:,}TiB")
     return size
 
 

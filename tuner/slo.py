@@ -9,7 +9,7 @@ from pydantic import RootModel, field_validator
 from pydantic.config import ConfigDict
 
 from tuner.errors import nearest
-from tuner.quantities import parse_duration
+from tuner.quantities import LONGEST_S, parse_duration
 
 Percentile = Literal["p50", "p90", "p95", "p99"]
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
@@ -47,7 +47,7 @@ class SLO(RootModel[dict[Percentile, float]]):
         """
         limits: dict[Any, Any] = {}
         for text in texts:
-            name, equals, limit = text.partition("=")
+            name, equals, limit = str(text).partition("=")
             if not equals:
                 raise ValueError(f"{text!r} is no SLO; write it as p99=25ms")
             if name.strip() in limits:
@@ -89,6 +89,6 @@ def _percentile(name: Any) -> Percentile:
 def _limit_ms(limit: Any) -> float:
     if isinstance(limit, str):
         return parse_duration(limit) * 1e3
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < float("inf"):
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= LONGEST_S * 1e3:
         raise ValueError(f"{limit!r} is no latency limit; write it as 25ms")
     return float(limit)

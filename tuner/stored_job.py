@@ -14,6 +14,7 @@ from tuner.job import TuneJob
 from tuner.options import MADE_UP, LoadOptions, as_option
 from tuner.redaction import without_secrets
 from tuner.space.spec import shipped_spaces
+from tuner.yaml_files import load_yaml
 
 _HEAD = "# What this run was asked for; `tritontune run --resume --out` with this folder goes on with it.\n"
 # What may be secret is not written down. Of variables the names are, where our own environment has the values.
@@ -70,9 +71,9 @@ def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
     if not file.exists():
         return TuneJob.make(given)
     try:
-        stored = yaml.safe_load(file.read_text(encoding="utf-8"))
+        stored = load_yaml(file.read_text(encoding="utf-8"))
         options, left_out = dict(stored["options"]), list(stored["left_out"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError):
         raise JobError(f"{file}: is not the job of a run; give all options again, after removing it") from None
     again = {name: name.partition(" ")[0].replace("-", "_") for name in left_out}
     for name, option in again.items():

@@ -13,10 +13,11 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 from typing_extensions import Self
 
 from tuner.errors import JobError
-from tuner.job import TuneJob, read_yaml
+from tuner.job import TuneJob
 from tuner.nightly.secrets import expanded
 from tuner.options import Options, Positive, Seconds
 from tuner.redaction import keep_secret
+from tuner.yaml_files import read_yaml
 
 Action = Literal["propose", "apply", "command"]
 

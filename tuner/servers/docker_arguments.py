@@ -7,9 +7,8 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from tuner.errors import nearest
+from tuner.yaml_files import YamlError, load_yaml
 
 # By keyword: the option of `docker run`.
 _FLAGS = {
@@ -187,8 +186,8 @@ def _pair(text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise ValueError(f"{text!r} is no argument; write it as NAME=VALUE, such as cpuset_cpus=0-3")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
+        return name, load_yaml(value)
+    except YamlError:
         raise ValueError(f"{name}: {value!r} is no YAML; write a value as 2, text, [A, B] or {{NAME: 1}}") from None
 
 

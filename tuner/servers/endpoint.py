@@ -119,10 +119,11 @@ def parse_header(text: str, *, option: str = "--header") -> Header:
 
 
 def _is_host(text: str) -> bool:
-    if not text.startswith("["):
-        return True
     try:
-        ipaddress.IPv6Address(text[1:-1])
+        if text.startswith("["):
+            ipaddress.IPv6Address(text[1:-1])
+        else:
+            text.encode("idna")  # as whoever looks it up does
     except ValueError:
         return False
     return True

@@ -8,12 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tuner.errors import SpaceError, nearest
 from tuner.faults import in_words, most_telling
-from tuner.job import yaml_fault
+from tuner.yaml_files import Loader, YamlError, load_yaml
 
 OFF = "off"
 ON = "on"
@@ -74,13 +73,13 @@ class SpaceSpec(BaseModel):
         return self
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """YAML 1.2's booleans: only `true` and `false`, so that `off` and `on` stay the words they are."""
 
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for first, resolvers in Loader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
 
@@ -119,9 +118,9 @@ def parse_space(text: str, source: str) -> SpaceSpec:
         SpaceError: it is wrong; the message begins with `source`.
     """
     try:
-        content = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise SpaceError(f"{source}{yaml_fault(error)}") from None
+        content = load_yaml(text, _Loader)
+    except YamlError as error:
+        raise SpaceError(f"{source}{error}") from None
     if not isinstance(content, dict):
         raise SpaceError(f"{source}: a search space is a mapping with `schema: 1` and `parameters:`")
     try:
