@@ -26,6 +26,28 @@ def launch_s(baseline_launch_s: float) -> float:
     return _LAUNCH_PATIENCE_S + _LAUNCH_FACTOR * baseline_launch_s
 
 
+# How many times as long as is expected a request may wait for those before it, and a backlog may take to be answered;
+_QUEUE_FACTOR = 2.0
+# the latter no longer than this: what is not waited for is told apart from the next load.
+_LONGEST_BACKLOG_S = 60.0
+
+
 def answer_s(first_answer_s: float) -> float:
     """For a request, by what the model's first answer took."""
     return _ANSWER_PATIENCE_S + _ANSWER_FACTOR * first_answer_s
+
+
+def queued_s(alone_s: float, *, queue: float, service_s: float) -> float:
+    """For a request behind others.
+
+    Args:
+        alone_s: Its deadline where it is alone.
+        queue: How many requests are before it.
+        service_s: Seconds that the server takes for each, all of its instances together.
+    """
+    return alone_s + _QUEUE_FACTOR * queue * service_s
+
+
+def backlog_s(alone_s: float, *, queue: float, service_s: float) -> float:
+    """For an answer after a load that has left a backlog; see `queued_s`."""
+    return min(queued_s(alone_s, queue=queue, service_s=service_s), max(alone_s, _LONGEST_BACKLOG_S))

@@ -235,6 +235,14 @@ def test_the_server_and_the_client_count_alike(load: Load, share: float, why: st
     assert reason.startswith(f"the server counts {round(own * share):,} requests, and this client {own:,}: {why}")
 
 
+def test_requests_of_the_load_before_are_not_blamed_on_another_client() -> None:
+    samples, load = run_open(Batcher(5.0), RequestRate(500), 2.0, np.random.default_rng(0)), RequestRate(500)
+    window, reads = steady_window(samples, load), reads_of(samples, 2 * len(samples))
+    (doubt,) = doubts_about(samples, window, load, reads, behind=True)
+    assert doubt.gate is Gate.REQUEST_COUNT
+    assert doubt.reason.endswith(": requests of the load before are still answered")
+
+
 def test_the_count_of_a_model_that_answers_in_steps_says_nothing() -> None:
     load = Concurrency(8)
     samples = run(Batcher(5.0), 8, 2.0, np.random.default_rng(0))

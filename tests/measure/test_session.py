@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from support.inference_peer import InferencePeer, request_for
 from support.repositories import ModelRepositoryFactory, config_text
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from tuner.errors import ServerDiedError, ServerError
+from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency, Load, Ramp, RequestRate
 from tuner.load.outputs import read_outputs
@@ -23,6 +24,7 @@ from tuner.load.workload import Plan, Request, Workload
 from tuner.measure.differences import Tolerance
 from tuner.measure.doubts import Gate
 from tuner.measure.golden import record_golden
+from tuner.measure.pace import Pace
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
 from tuner.options import LoadOptions
@@ -213,3 +215,24 @@ def test_what_lasts_is_measured_again_at_one_level_alone() -> None:
     assert Gate.CLIENT_BOUND in {doubt.gate for doubt in second.doubts}
     # Unless something else is doubtful, too, as a trend on a machine that others use.
     assert (engine.offers == 3) is (second.discarded == ())
+
+
+def test_an_overload_is_waited_for_by_its_backlog_and_what_is_left_of_it_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float | None] = []
+
+    def ask(request: Request, *, timeout_s: float | None = None) -> bytes:
+        asked.append(timeout_s)
+        raise ServerHungError(f"{len(request.body)} bytes: no answer", cause=Cause.HUNG)
+
+    once = np.zeros(1, np.int64)
+    with busy_session(1) as (made, engine):
+        pace = Pace(5.0, 0.02)
+        session = replace(made, _pace=pace)
+        monkeypatch.setattr(engine, "ask", ask)
+        # 100 requests a second were due for 5 s, and one was answered.
+        pace.saw(RequestRate(100), Samples(once, once, np.ones(1, bool), {}, cpu_s=0.0, wall_s=5.0))
+        session._let_settle()
+    assert pace.behind
+    assert asked == [pytest.approx(5 + 2 * 499 * 0.02)]

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import pytest
 
-from tuner.errors import ServerError
+from tuner.errors import ServerError, ServerHungError
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.protocols import Samples, Watch
@@ -120,7 +120,21 @@ class LoadEngineContract:
         assert all(message.startswith("DEADLINE_EXCEEDED: ") for message in samples.errors)
         latency_s = (samples.done_ns - samples.sent_ns) / 1e9
         assert (latency_s >= 0.28).all()
-        assert (latency_s < 1.5).all()
+
+    def test_a_load_and_a_request_of_its_own_may_have_deadlines_of_their_own(self, serve: Serve) -> None:
+        service, loads = serve("sleep"), list[Load]()
+
+        def patience(load: Load) -> float:
+            loads.append(load)
+            return 20.0
+
+        with WorkerEngine(service.plan(self.driver, 0.001), patience=patience) as engine:
+            assert engine.offer(Concurrency(4), until_requests(8), first_look_s=0.05).ok.all()
+            assert loads == [Concurrency(4)]
+            request = service.plan(self.driver, 10).workload.requests[0]
+            assert engine.ask(request, timeout_s=20.0)
+            with pytest.raises(ServerHungError):
+                engine.ask(request)
 
     def test_it_ends_when_told_though_nothing_is_answered(self, serve: Serve) -> None:
         began = time.monotonic()

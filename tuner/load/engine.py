@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -36,6 +36,9 @@ _START_S = 60.0
 _HEAD_START_NS = 2_000_000
 _MAIN = "import sys; sys.path[:] = {path!r}; from tuner.load.worker import main; main()"
 
+Patience = Callable[[Load], float]
+"""How long to wait for a request under a load, in seconds."""
+
 
 class WorkerEngine:
     """A `LoadEngine` whose load comes from processes of its own, with their connections.
@@ -47,16 +50,18 @@ class WorkerEngine:
         plan: What to send where.
         seed: Of the arrivals of open loops.
         processes: How many workers.
+        patience: The deadline of each request under a load, in seconds; None: the plan's.
 
     Raises:
         TuningError: a worker cannot be started.
     """
 
-    def __init__(self, plan: Plan, *, seed: int = 0, processes: int = 1) -> None:
+    def __init__(self, plan: Plan, *, seed: int = 0, processes: int = 1, patience: Patience | None = None) -> None:
         if not plan.workload.requests:
             raise ValueError("there is no request to send")
         self._plan = plan
         self._seed = seed
+        self._patience = patience
         self._workers: list[_Worker] = []
         self.widen(processes)
 
@@ -77,14 +82,18 @@ class WorkerEngine:
             self.close()
             raise
 
-    def ask(self, request: Request) -> bytes:
+    def ask(self, request: Request, *, timeout_s: float | None = None) -> bytes:
         """Send one request and return its answer as it came; of several responses, the first.
+
+        Args:
+            request: What to send.
+            timeout_s: Its deadline; None: the plan's.
 
         Raises:
             ServerError: the request failed; the message has its code and reason.
         """
         self._mend()
-        answer = self._workers[0].ask(request, self._plan.request_timeout_s)
+        answer = self._workers[0].ask(request, timeout_s or self._plan.request_timeout_s)
         if answer.error:
             raise failed("a request failed", answer.error)
         return answer.body
@@ -93,12 +102,13 @@ class WorkerEngine:
         """See `LoadEngine.offer`."""
         self._mend()
         workers = self._workers[: load.requests] if isinstance(load, Concurrency) else self._workers
+        timeout_s = self._patience(load) if self._patience else None
         with _ledgers(workers) as (readers, descriptors):
             start_ns = time.monotonic_ns() + _HEAD_START_NS
             drain_s, over = _HURRIED_DRAIN_S, False
             try:
                 for number, (worker, descriptor) in enumerate(zip(workers, descriptors, strict=True)):
-                    worker.begin(Offer(load, self._seed, number, len(workers), start_ns), descriptor)
+                    worker.begin(Offer(load, self._seed, number, len(workers), start_ns, timeout_s), descriptor)
                 pause_s: float | None = first_look_s + _HEAD_START_NS / 1e9
                 while pause_s is not None:
                     over = _await_all(workers, pause_s)
@@ -199,7 +209,7 @@ class _Worker:
 
     def ask(self, request: Request, timeout_s: float) -> Answer:
         self.busy = True
-        self._send(Ask(request))
+        self._send(Ask(request, timeout_s))
         answer: Answer = self.await_reply(timeout_s + _PATIENCE_S)
         return answer
 

@@ -33,6 +33,7 @@ class Offer:
         worker: Which of the workers this is, from 0.
         workers: How many there are.
         start_ns: When it begins, on the machine's monotonic clock.
+        request_timeout_s: Deadline of each request; None: the plan's.
     """
 
     load: Load
@@ -40,6 +41,7 @@ class Offer:
     worker: int
     workers: int
     start_ns: int
+    request_timeout_s: float | None = None
 
     @property
     def concurrency(self) -> int | None:
@@ -70,9 +72,14 @@ class Offer:
 
 @dataclass(frozen=True)
 class Ask:
-    """One request of its own, whose answer comes back whole."""
+    """One request of its own, whose answer comes back whole.
+
+    Attributes:
+        timeout_s: Its deadline; None: the plan's.
+    """
 
     request: Request
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +112,8 @@ class Driver(Protocol):
         After `ledger.end` it notes nothing. It calls `ledger.tick` 20 times a second or more.
         """
 
-    def ask(self, request: Request) -> Answer:
-        """Send one request and return its answer, within the request deadline."""
+    def ask(self, request: Request, timeout_s: float | None = None) -> Answer:
+        """Send one request and return its answer, within a deadline; None: the plan's."""
 
     def rest(self, descriptor: int) -> None:
         """Keep connections alive until there is something to read from a descriptor."""
@@ -141,7 +148,7 @@ def work(channel: Channel) -> None:
             driver.rest(channel.fileno())
             command, descriptors = channel.receive()
             if isinstance(command, Ask):
-                channel.send(driver.ask(command.request))
+                channel.send(driver.ask(command.request, command.timeout_s))
                 continue
             with ledger(descriptors[0], owner) as book:
                 _offer(driver, command, book)

@@ -52,7 +52,7 @@ def doubts_in(point: OperatingPoint) -> tuple[Doubt, ...]:
 
 
 def doubts_about(
-    samples: Samples, window: Window, load: Load, reads: Reads | None, *, in_steps: bool = False
+    samples: Samples, window: Window, load: Load, reads: Reads | None, *, in_steps: bool = False, behind: bool = False
 ) -> tuple[Doubt, ...]:
     """The doubts that follow from the samples of a steady load: Little's law, the server's count, and a trend.
 
@@ -69,10 +69,11 @@ def doubts_about(
         reads: The server's own counts at two moments; None: it has none.
         in_steps: Whether the model answers a request in any number of steps, each of which the server counts
             (`iterative_sequence`), so that its count says nothing.
+        behind: Whether the server may still have answered requests of the load before.
     """
     found = [
         _littles_law(samples, window, load) if isinstance(load, Concurrency) else None,
-        _request_count(samples, load, reads) if reads and not in_steps else None,
+        _request_count(samples, load, reads, behind=behind) if reads and not in_steps else None,
         _drift(window, load),
     ]
     return tuple(doubt for doubt in found if doubt)
@@ -142,7 +143,7 @@ def _tolerated_under_way(latency_s: np.ndarray[tuple[int], np.dtype[np.float64]]
     return _LITTLE + float(latency_s @ latency_s) / max(float(latency_s.sum()), 1e-12) / length_s
 
 
-def _request_count(samples: Samples, load: Load, reads: Reads) -> Doubt | None:
+def _request_count(samples: Samples, load: Load, reads: Reads, *, behind: bool) -> Doubt | None:
     """The successes between the server's two statements, by its count and by ours.
 
     They are the same but for the requests that are under way at either moment, which one of the two may have counted
@@ -158,7 +159,9 @@ def _request_count(samples: Samples, load: Load, reads: Reads) -> Doubt | None:
     unsure = _COUNT * (last_told - first_asked) + _under_way(samples, load)
     if last_asked - first_told - unsure <= counted <= last_told - first_asked + unsure + given_up:
         return None
-    why = "another client uses the model" if counted > last_told - first_asked else "another server has answered some"
+    why = "another server has answered some"
+    if counted > last_told - first_asked:
+        why = "requests of the load before are still answered" if behind else "another client uses the model"
     reason = f"the server counts {counted:,} requests, and this client {last_told - first_asked:,}: {why}"
     return Doubt(gate=Gate.REQUEST_COUNT, reason=reason)
 

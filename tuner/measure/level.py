@@ -37,6 +37,7 @@ def measure_level(
     rules: LevelRules,
     batch_size: int = 1,
     in_steps: bool = False,
+    behind: bool = False,
     meter: Meter | None = None,
 ) -> OperatingPoint:
     """Offer one load until it is known well enough what comes of it.
@@ -49,6 +50,7 @@ def measure_level(
         rules: When it is enough.
         batch_size: Inferences in each request.
         in_steps: See `doubts_about`.
+        behind: See there, too.
         meter: Tells what the server and its GPUs take; None: nobody does.
 
     Raises:
@@ -70,9 +72,8 @@ def measure_level(
         meter=meter,
         slo=rules.slo,
     )
-    return point.model_copy(
-        update={"doubts": doubts_about(samples, window, load, reads, in_steps=in_steps) + point.doubts}
-    )
+    doubts = doubts_about(samples, window, load, reads, in_steps=in_steps, behind=behind)
+    return point.model_copy(update={"doubts": doubts + point.doubts})
 
 
 def measure_ramp(

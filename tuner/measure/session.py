@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from tritonclient.grpc import model_config_pb2
 
 from tuner import deadlines
-from tuner.errors import ServerError
+from tuner.errors import ServerError, ServerHungError
 from tuner.load.agreement import check_agreement
 from tuner.load.asking import Ask, Lines, asking, some_of
 from tuner.load.engine import WorkerEngine
@@ -25,9 +25,11 @@ from tuner.measure.gpu_watch import GpuWatch
 from tuner.measure.level import measure_level, measure_ramp
 from tuner.measure.machine_load import is_of_this_machine
 from tuner.measure.meter import Meter, ReadUsage, metering
+from tuner.measure.pace import Pace
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import ReadStatistics
+from tuner.models.instances import instance_count
 from tuner.options import MADE_UP, LoadOptions
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
@@ -58,6 +60,7 @@ class Session:
     _meter: Meter | None = None
     _options: LoadOptions = LoadOptions()  # noqa: RUF009 (frozen)
     _again: Again = field(default_factory=Again)
+    _pace: Pace | None = None
 
     def measure(self, load: Load) -> OperatingPoint:
         """Measure one load level, and once more when there are doubts about it that may go; see `Again`.
@@ -74,30 +77,41 @@ class Session:
     def _measure(self, load: Load) -> OperatingPoint:
         """Measure a level; again with more processes, where the client was the limit and there are cores."""
         while True:
+            rules, behind = self._rules, False
+            if self._pace:
+                rules = replace(rules, request_timeout_s=self._pace.patience_s(load))
+                behind, self._pace.behind = self._pace.behind, False
             point = measure_level(
                 self._engine,
                 load,
                 statistics=self._statistics,
                 health=self._health,
-                rules=self._rules,
+                rules=rules,
                 batch_size=self._plan.workload.batch_size,
+                behind=behind,
                 in_steps=self.effective.sequence_batching.iterative_sequence,
                 meter=self._meter,
             )
             wider = min(2 * self._engine.processes, self._most_processes)
             if not point.client_bound or wider == self._engine.processes:
-                self._let_settle(point)
+                if point.kept_up is False or point.doubts:
+                    self._let_settle()
                 return point
             self._engine.widen(wider)
 
-    def _let_settle(self, point: OperatingPoint) -> None:
+    def _let_settle(self) -> None:
         """Wait until an overloaded server is done with the requests that it still has, though nobody waits for them.
 
-        It takes them in order, so when one more is answered they are gone; if it is not, the next load will tell.
+        It takes them in order, so when one more is answered they are gone; if it is not in time, it is behind.
         """
-        if point.kept_up is False or point.doubts:
-            with suppress(ServerError):
-                self._engine.ask(self._plan.workload.requests[0])
+        within_s = self._pace.drained_within_s() if self._pace else None
+        try:
+            self._engine.ask(self._plan.workload.requests[0], timeout_s=within_s)
+        except ServerHungError:
+            if self._pace:
+                self._pace.behind = True
+        except ServerError:
+            pass  # The next load will tell.
 
     def measure_ramp(self, ramp: Ramp) -> tuple[OperatingPoint, ...]:
         """Measure a rising rate, slice by slice.
@@ -106,9 +120,12 @@ class Session:
             TritontuneError: as `measure` does.
         """
         batch_size = self._plan.workload.batch_size
-        return measure_ramp(
+        points = measure_ramp(
             self._engine, ramp, health=self._health, rules=self._rules, batch_size=batch_size, meter=self._meter
         )
+        if any(point.kept_up is False for point in points):
+            self._let_settle()
+        return points
 
     @property
     def batch_size(self) -> int:
@@ -150,11 +167,12 @@ class Session:
 
 
 class _SeenEngine(WorkerEngine):
-    """Shows somebody its samples, too."""
+    """Shows somebody its samples, too, and waits as long as the server's pace asks for."""
 
-    def __init__(self, plan: Plan, see: See, *, seed: int, processes: int) -> None:
-        super().__init__(plan, seed=seed, processes=processes)
+    def __init__(self, plan: Plan, see: See, pace: Pace, *, seed: int, processes: int) -> None:
+        super().__init__(plan, seed=seed, processes=processes, patience=pace.patience_s)
         self._see = see
+        self._pace = pace
 
     def offer(self, load: Load, watch: Watch, *, first_look_s: float) -> Samples:
         """See `LoadEngine.offer`."""
@@ -163,7 +181,9 @@ class _SeenEngine(WorkerEngine):
             self._see(load, samples)
             return watch(samples)
 
-        return super().offer(load, shown, first_look_s=first_look_s)
+        samples = super().offer(load, shown, first_look_s=first_look_s)
+        self._pace.saw(load, samples)
+        return samples
 
 
 @contextmanager
@@ -205,14 +225,15 @@ def open_session(
             gpus.use(effective)
         with prepared(effective, options, endpoint, version=version, request_timeout_s=first_answer_within_s) as first:
             first_answer_s, answer = _first_answer(first)
-            rules = replace(rules, request_timeout_s=deadlines.answer_s(first_answer_s))
-            plan = replace(first, request_timeout_s=rules.request_timeout_s)
+            alone_s = deadlines.answer_s(first_answer_s)
+            rules = replace(rules, request_timeout_s=alone_s)
+            plan = replace(first, request_timeout_s=alone_s)
+            pace = Pace(alone_s, first_answer_s, instances=instance_count(effective))
             with (
                 metering(gpus, usage, server_elsewhere=not is_of_this_machine(endpoint.host)) as meter,
-                _SeenEngine(plan, see, seed=options.seed, processes=options.processes or 1) as engine,
+                _SeenEngine(plan, see, pace, seed=options.seed, processes=options.processes or 1) as engine,
             ):
-                if answer is not None:
-                    _check(plan, engine, answer)
+                _second_answer(plan, engine, answer, pace)
                 yield Session(
                     effective,
                     first_answer_s,
@@ -224,6 +245,7 @@ def open_session(
                     rules,
                     meter,
                     options,
+                    _pace=pace,
                 )
 
 
@@ -239,13 +261,24 @@ def _first_answer(plan: Plan) -> tuple[float, bytes | None]:
         return time.monotonic() - began, None
 
 
-def _check(plan: Plan, engine: WorkerEngine, answer: bytes) -> None:
+def _second_answer(plan: Plan, engine: WorkerEngine, first: bytes | None, pace: Pace) -> None:
+    """Ask once more, over the way of the load: how long that takes says more of the model than the first answer does.
+
+    Raises:
+        TuningError: it is another answer than the first one, where that came by another way.
+        ServerError: there is none.
+    """
     request = plan.workload.requests[0]
+    began = time.monotonic()
+    answer = engine.ask(request)
+    pace.took(time.monotonic() - began)
+    if first is None:
+        return
 
     def ask_again() -> bytes:
         return ask_once(plan.endpoint, request.body, timeout_s=plan.request_timeout_s)[0]
 
-    check_agreement(engine.ask(request), answer, ask_again)
+    check_agreement(answer, first, ask_again)
 
 
 def _spare_processes() -> int:

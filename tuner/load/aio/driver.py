@@ -55,9 +55,9 @@ class AsyncioDriver:
 
         self._run(hold())
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request, timeout_s: float | None = None) -> Answer:
         """See `Driver.ask`. To a stateful model, it is a sequence of one."""
-        sequences, timeout_s = self._plan.workload.sequences, self._plan.request_timeout_s
+        sequences, timeout_s = self._plan.workload.sequences, timeout_s or self._plan.request_timeout_s
         if sequences and self._mark:
             place = Place(sequences.id_of(next(self._serials)), start=True, end=not sequences.iterative)
             request = self._mark(request, place)

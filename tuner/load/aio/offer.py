@@ -54,8 +54,9 @@ class AsyncioOffer:
         self._supply = supply
         self._caller = caller
         self._decoupled = plan.workload.decoupled
-        self._timeout_ns = round(plan.request_timeout_s * 1e9)
-        self._too_late = Outcome(too_late(plan.request_timeout_s))
+        timeout_s = offer.request_timeout_s or plan.request_timeout_s
+        self._timeout_ns = round(timeout_s * 1e9)
+        self._too_late = Outcome(too_late(timeout_s))
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop)
         self._open = True

@@ -30,11 +30,13 @@ class WireDriver:
 
     def offer(self, offer: Offer, ledger: LedgerWriter) -> None:
         """See `Driver.offer`."""
+        self._lines.timeout_s = offer.request_timeout_s or self._timeout_s
         kind = OpenLoop if offer.concurrency is None else ClosedLoop
         kind(self._lines, self._framed, offer, ledger).run()
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request, timeout_s: float | None = None) -> Answer:
         """See `Driver.ask`."""
+        self._lines.timeout_s = timeout_s = timeout_s or self._timeout_s
         stream = Stream(Framed(request, self._block), 0, time.monotonic_ns())
         stream.answer = bytearray()
         has_room = self._lines.submit(stream)
@@ -42,10 +44,8 @@ class WireDriver:
             self._lines.wait(TICK_S)
             now_ns = time.monotonic_ns()
             self._lines.expire(now_ns)
-            if not has_room and now_ns > stream.sent_ns + self._timeout_s * 1e9:
-                return Answer(
-                    b"", describe("DEADLINE_EXCEEDED", f"the server took no request in {self._timeout_s:g} s")
-                )
+            if not has_room and now_ns > stream.sent_ns + timeout_s * 1e9:
+                return Answer(b"", describe("DEADLINE_EXCEEDED", f"the server took no request in {timeout_s:g} s"))
             has_room = has_room or self._lines.submit(stream)
         self._lines.ended.clear()
         return Answer(bytes(stream.answer[PREFIX_BYTES:]), stream.error)

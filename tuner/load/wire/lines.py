@@ -25,11 +25,12 @@ class Lines:
 
     Attributes:
         ended: Requests that have ended; the caller's to take.
+        timeout_s: Each request's deadline, which may be set anew while none is under way.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._timeout_ns = round(plan.request_timeout_s * 1e9)
+        self.timeout_s = plan.request_timeout_s
         tls = plan.endpoint.tls
         self._context: ssl.SSLContext | None = tls.context("h2") if tls else None
         self._lines: list[Line] = []
@@ -124,14 +125,15 @@ class Lines:
 
     def expire(self, now_ns: int) -> None:
         """End the requests whose deadline has passed."""
+        timeout_ns = round(self.timeout_s * 1e9)
         for line in self._lines[:]:
             late = []
             for stream in line.connection.streams.values():
-                if stream.sent_ns + stream.lag_us * 1_000 + self._timeout_ns > now_ns:
+                if stream.sent_ns + stream.lag_us * 1_000 + timeout_ns > now_ns:
                     break
                 late.append(stream)
             for stream in late:
-                error = describe("DEADLINE_EXCEEDED", f"no answer in {self._plan.request_timeout_s:g} s")
+                error = describe("DEADLINE_EXCEEDED", f"no answer in {self.timeout_s:g} s")
                 line.connection.cancel(stream, error)
             if late:
                 self._collect(line)
