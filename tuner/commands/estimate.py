@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from tuner.commands.stored import one_model, parsed_slo
 from tuner.errors import JobError, SLOError
+from tuner.json_text import json_text
 from tuner.measure.record import Interval
 from tuner.measure_job import HIGHEST_RATE
 from tuner.quantities import format_number
@@ -44,7 +44,7 @@ def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], 
     if not found:
         raise SLOError(f"no candidate of {study.identity.model} is expected to hold {limit} at any rate")
     if as_json:
-        click.echo(json.dumps(_as_json(study, wanted, limit, found), indent=2))
+        click.echo(json_text(_as_json(study, wanted, limit, found), indent=2))
     else:
         _show(study, wanted, limit, found[:_SHOWN])
 

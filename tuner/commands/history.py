@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tuner.errors import JobError, nearest
+from tuner.json_text import json_text
 from tuner.nightly.history import History, Night
 from tuner.nightly.plot import plotted
 from tuner.quantities import format_duration, format_ms, format_number
@@ -31,7 +31,7 @@ def history(place: str, models: tuple[str, ...], last: int, *, as_json: bool) ->
             raise JobError(f"--model: {place} knows no {unknown[0]!r}{nearest(unknown[0], known)}")
         nights = stored.nights(models=models, last=last)
     if as_json:
-        print(json.dumps({"schema": 1, "nights": [night.model_dump(mode="json") for night in nights]}, indent=1))  # noqa: T201 (it is what was asked for)
+        print(json_text({"schema": 1, "nights": [night.model_dump(mode="json") for night in nights]}, indent=1))  # noqa: T201 (it is what was asked for)
         return
     console = results_console()
     if not nights:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -14,7 +13,8 @@ from rich.console import Console
 from tritonclient.grpc import model_config_pb2
 
 from tuner import deadlines
-from tuner.errors import JobError, ServerError, SLOError, nearest
+from tuner.errors import JobError, ServerError, SLOError, TritontuneError, nearest
+from tuner.json_text import json_text
 from tuner.load.inputs.input_data import check_input_data
 from tuner.load.loads import Load, Ramp, RequestRate
 from tuner.measure.gpu import Gpus
@@ -70,10 +70,14 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
                 points.append(point)
                 words = point_in_words(point, job.slo.percentile)
                 console.print(words, highlight=False, markup=False, soft_wrap=True)
-    finally:
-        # What was measured before an error or Ctrl-C is not lost.
-        if points:
+    except BaseException:
+        # What was measured before an error or Ctrl-C is not lost; what goes wrong with telling it hides neither.
+        try:
             _tell(model, points, job, as_json=as_json, csv=csv)
+        except (TritontuneError, OSError) as error:
+            _noting(console)(f"not told: {error}")
+        raise
+    _tell(model, points, job, as_json=as_json, csv=csv)
     if job.rate == "max":
         _tell_highest(points, job, console if as_json else results_console())
 
@@ -86,12 +90,14 @@ def _check_writable(file: Path) -> None:
 
 
 def _tell(model: str, points: list[OperatingPoint], job: MeasureJob, *, as_json: bool, csv: Path | None) -> None:
+    if not points:
+        return
     if as_json:
         told = {"schema": 1, "model": model, "points": [measured_point_json(point) for point in points]}
         if job.rate == "max":
             highest = highest_sustained(points, job.slo)
             told["highest_rate"] = highest.load.level if highest else None
-        click.echo(json.dumps(told))
+        click.echo(json_text(told))
     else:
         results_console(USUAL_WIDTH).print(points_table(points))
     if csv is not None:

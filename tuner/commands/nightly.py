@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 
 from tuner.boundary import boundary
 from tuner.errors import JobError
+from tuner.json_text import json_text
 from tuner.nightly.history import History
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.tasks import Task, tasks_of
@@ -22,7 +22,7 @@ def print_schema() -> None:
     """Print the JSON schema of job files."""
     from tuner.nightly.schema import jobs_schema  # noqa: PLC0415 (only needed here)
 
-    click.echo(json.dumps(jobs_schema(), indent=1))
+    click.echo(json_text(jobs_schema(), indent=1))
 
 
 def check(path: Path, *, as_json: bool) -> None:
@@ -50,7 +50,7 @@ def check(path: Path, *, as_json: bool) -> None:
         raise JobError(f"{path}: {error}") from None
     if as_json:
         told = [{"repository": str(task.repository.path), "model": task.model.name} for task in tasks]
-        click.echo(json.dumps({"schema": 1, "ok": True, "jobs": told}))
+        click.echo(json_text({"schema": 1, "ok": True, "jobs": told}))
         return
     for task in tasks:
         click.echo(_in_words(task))
@@ -78,7 +78,7 @@ def nightly(path: Path, *, as_json: bool) -> None:
     with boundary(file.work):
         report = run_night(file, tasks, _say)
     if as_json:
-        click.echo(json.dumps(report_json(report), indent=1))
+        click.echo(json_text(report_json(report), indent=1))
     sys.exit(report.exit_code)
 
 

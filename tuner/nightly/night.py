@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -12,6 +11,7 @@ from tuner.atomic_file import write_atomically
 from tuner.boundary import in_one_line, write_log
 from tuner.errors import InterruptedRunError, JobError, TritontuneError
 from tuner.interrupts import put_off, undisturbed
+from tuner.json_text import json_text
 from tuner.lock import locked
 from tuner.nightly.folders import REPORT, WorkFolder
 from tuner.nightly.history import History, Night
@@ -165,7 +165,7 @@ class _Night:
     def _write(self, report: NightReport) -> None:
         path = self._folder / REPORT
         try:
-            write_atomically(path, json.dumps(report_json(report), indent=1) + "\n")
+            write_atomically(path, json_text(report_json(report), indent=1) + "\n")
         except OSError as error:
             self._note(f"{path}: cannot be written: {error.strerror}")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tuner.json_text import json_text
 from tuner.nightly.jobs import Notify
 from tuner.nightly.outcome import NightReport
 from tuner.nightly.web import WebError, post
@@ -31,7 +31,7 @@ def _tell(report: NightReport, whom: Notify) -> None:
     elif whom.file:
         whom.file.parent.mkdir(parents=True, exist_ok=True)
         with whom.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(report_json(report)) + "\n")
+            file.write(json_text(report_json(report)) + "\n")
 
 
 def report_json(report: NightReport) -> dict[str, Any]:

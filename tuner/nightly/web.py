@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import aiohttp
 
+from tuner.json_text import json_text
 from tuner.nightly.secrets import shown
 
 _WITHIN_S = 10.0
@@ -31,7 +31,7 @@ def post(url: str, body: Any, *, pause_s: float = _PAUSE_S) -> None:
     Raises:
         WebError: it was not taken.
     """
-    asyncio.run(_post(url, json.dumps(body), pause_s))
+    asyncio.run(_post(url, json_text(body), pause_s))
 
 
 def check_reachable(url: str) -> None:

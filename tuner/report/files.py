@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.atomic_file import write_atomically
+from tuner.json_text import json_text
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
@@ -48,7 +48,7 @@ def write_results(run: RunFolder, study: Study) -> Recommendation:
     recommendation = study.recommendation
     best = _best_files(study, recommendation)
     remove_outdated(folder / BEST, best)
-    write_atomically(folder / "front.json", json.dumps(front_json(study, recommendation), indent=1) + "\n")
+    write_atomically(folder / "front.json", json_text(front_json(study, recommendation), indent=1) + "\n")
     write_atomically(folder / "trials.csv", trials_csv(study))
     for name, text in best.items():
         write_atomically(folder / BEST / name, text)

@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from tuner.atomic_file import write_atomically
 from tuner.errors import JobError
+from tuner.json_text import finite
 from tuner.report.html.model_view import ModelView, model_view
 from tuner.run_folder import RunFolder
 from tuner.search.snapshot import snapshot
@@ -81,7 +82,7 @@ def _page(run: RunFolder, views: Sequence[ModelView]) -> str:
 
 def json_script(data: Any) -> Markup:
     """Data as JSON that can stand in a script element: no text in it can end that, or begin a comment."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704 (escaped)
 
 
