@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import docker
 import pytest
 from support.certificates import Certificates
+from support.docker_image import docker_engine
 from support.repositories import ModelRepositoryFactory
 
 from tuner.servers.installation import TritonInstallation, find_triton
@@ -44,6 +46,20 @@ def triton_installation() -> TritonInstallation:
 def triton_launcher(triton_installation: TritonInstallation) -> ProcessLauncher:
     """Starts it as a process."""
     return ProcessLauncher(triton_installation)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[docker.DockerClient]:
+    """A client of the Docker engine, which has the image of the tests; skips where there is no engine or no image."""
+    with docker_engine() as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _engine_where_marked(request: pytest.FixtureRequest) -> None:
+    """No test marked `docker` runs without the engine, whether it talks to it or has tritontune do so."""
+    if request.node.get_closest_marker("docker"):
+        request.getfixturevalue("engine")
 
 
 @pytest.fixture

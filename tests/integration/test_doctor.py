@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import tritontune
-from support.docker_image import IMAGE, docker_engine
+from support.docker_image import IMAGE
 from support.repositories import ModelRepositoryFactory
 
 
@@ -54,8 +54,7 @@ def test_no_triton_at_the_path_that_was_named(tmp_path: Path) -> None:
 
 @pytest.mark.docker
 def test_a_wrong_path_is_wrong_beside_an_image_too(tmp_path: Path) -> None:
-    with docker_engine():
-        done = tritontune("doctor", "--image", IMAGE, "--triton-path", tmp_path)
+    done = tritontune("doctor", "--image", IMAGE, "--triton-path", tmp_path)
     assert done.returncode == 1
     assert "fix triton" in done.stdout
     assert "ok  docker" in done.stdout

@@ -15,7 +15,7 @@ from subprocess import Popen
 import docker
 import pytest
 from support.command_line import await_that, start_tritontune, tritontune
-from support.docker_image import IMAGE, containers_of, docker_engine
+from support.docker_image import IMAGE, containers_of
 from support.own_engine import own_engine
 from support.registry import registry
 from support.repositories import ModelRepositoryFactory, config_text
@@ -27,12 +27,6 @@ pytestmark = pytest.mark.docker
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "model_repository"
 IN_DOCKER = ("--server", "docker", "--image", IMAGE, "--gpus", "none")
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    with docker_engine() as client:
-        yield client
 
 
 def _space(folder: Path, *counts: int) -> Path:

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
-from support.docker_image import IMAGE, docker_engine
+from support.docker_image import IMAGE
 
 from tuner.errors import JobError, TuningError
 from tuner.job import TuneJob
@@ -28,12 +27,6 @@ def _refusal(**options: object) -> str:
         _choose(**options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[object]:
-    with docker_engine() as client:
-        yield client
 
 
 @pytest.fixture
@@ -69,7 +62,6 @@ def test_auto_says_why_it_does_not_take_docker(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.docker
-@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("server", ["auto", "docker"])
 def test_with_an_image_docker(server: str) -> None:
     launcher, notes = _choose(server=server, image=IMAGE)
@@ -80,7 +72,6 @@ def test_with_an_image_docker(server: str) -> None:
 
 
 @pytest.mark.docker
-@pytest.mark.usefixtures("engine")
 @pytest.mark.usefixtures("no_triton_here")
 def test_auto_falls_back_to_docker_where_there_is_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     # The default itself cannot be pulled everywhere.
@@ -100,7 +91,6 @@ def test_neither_a_triton_nor_an_engine(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.docker
-@pytest.mark.usefixtures("engine")
 @pytest.mark.usefixtures("a_gpu_here")
 def test_gpus_are_left_out_where_the_engine_cannot_give_them_and_nobody_asked() -> None:
     launcher, (note,) = _choose(image=IMAGE)
@@ -136,7 +126,6 @@ def test_docker_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.docker
-@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -162,7 +151,6 @@ def test_what_the_engine_refuses_is_one_line(options: dict[str, object], complai
 
 
 @pytest.mark.docker
-@pytest.mark.usefixtures("engine")
 def test_an_image_that_cannot_be_got_is_no_reason_to_take_another_triton() -> None:
     assert _refusal(image="Tritontune").startswith("--image: Tritontune cannot be pulled: ")
     with pytest.raises(TuningError, match="connection refused"):

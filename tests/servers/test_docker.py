@@ -5,12 +5,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import docker
 import pytest
-from support.docker_image import IMAGE, container_of, containers_of, docker_engine, image_with
+from support.docker_image import IMAGE, container_of, containers_of, image_with
 from support.launcher_contract import LauncherContract, Traces
 from support.repositories import ModelRepositoryFactory
 
@@ -20,13 +20,7 @@ from tuner.servers.docker import DockerLauncher
 from tuner.servers.mark import Mark
 from tuner.servers.protocols import Launch, Server
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    with docker_engine() as client:
-        yield client
+pytestmark = pytest.mark.docker
 
 
 @pytest.fixture(autouse=True)

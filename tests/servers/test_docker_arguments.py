@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import docker
 import pytest
 import yaml
 from docker.models import containers as docker_py
-from support.docker_image import IMAGE, docker_engine
+from support.docker_image import IMAGE
 
 from tuner.servers.container_options import ContainerOptions
 from tuner.servers.docker_arguments import _ELSEWHERE, _FLAGS, docker_run_options, parse_docker_args
@@ -23,7 +24,7 @@ from tuner.servers.docker_container import ContainerSpec
 from tuner.servers.docker_identity import our_identity
 from tuner.servers.mounts import parse_mount
 
-pytestmark = pytest.mark.docker
+with_the_command = pytest.mark.skipif(shutil.which("docker") is None, reason="the docker command is not installed")
 
 # What the command line says on its own, and means the same by.
 _OF_THE_CLIENT = {"AttachStdout", "AttachStderr", "StdinOnce", "Labels", "LogConfig", "ConsoleSize", "RestartPolicy"}
@@ -70,12 +71,6 @@ ulimits: [{name: nofile, soft: 1024, hard: 4096}, {name: stack, soft: 1048576, h
 uts_mode: ""
 working_dir: /tmp
 """
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    with docker_engine() as client:
-        yield client
 
 
 def _spec(options: ContainerOptions, folder: Path) -> ContainerSpec:
@@ -127,11 +122,15 @@ def _telling(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value or None for name, value in told.items() if name not in _OF_THE_CLIENT}
 
 
+@pytest.mark.docker
+@with_the_command
 def test_with_nothing_asked(engine: docker.DockerClient, tmp_path: Path) -> None:
     ours, repeated = _as_it_is(engine, _spec(ContainerOptions(), tmp_path))
     assert ours == repeated
 
 
+@pytest.mark.docker
+@with_the_command
 def test_with_every_option(engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "a secret")
     volume = engine.volumes.create()
@@ -156,6 +155,8 @@ def test_with_every_option(engine: docker.DockerClient, tmp_path: Path, monkeypa
     assert [mount["Source"] for mount in ours["Mounts"]] == [str(tmp_path), str(tmp_path), volume.name]
 
 
+@pytest.mark.docker
+@with_the_command
 @pytest.mark.parametrize("gpus", ["all", "none"])
 def test_gpus_in_words(gpus: str, engine: docker.DockerClient, tmp_path: Path) -> None:
     ours, repeated = _as_it_is(engine, _spec(ContainerOptions(gpus=gpus), tmp_path))
@@ -165,12 +166,16 @@ def test_gpus_in_words(gpus: str, engine: docker.DockerClient, tmp_path: Path) -
     assert ("NVIDIA_VISIBLE_DEVICES=void" in ours["Env"]) == (gpus == "none")
 
 
+@pytest.mark.docker
+@with_the_command
 def test_on_the_machines_own_network(engine: docker.DockerClient, tmp_path: Path) -> None:
     ours, repeated = _as_it_is(engine, _spec(ContainerOptions(network="host"), tmp_path))
     assert ours == repeated
     assert (ours["NetworkMode"], ours["PortBindings"]) == ("host", None)
 
 
+@pytest.mark.docker
+@with_the_command
 def test_with_everything_that_is_passed_through(engine: docker.DockerClient, tmp_path: Path) -> None:
     more = parse_docker_args(yaml.safe_load(EVERYTHING))
     ours, repeated = _as_it_is(engine, _spec(ContainerOptions(more=more), tmp_path))

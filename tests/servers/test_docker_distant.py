@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 import tritonclient.grpc as triton
-from support.docker_image import IMAGE, container_of, docker_engine
+from support.docker_image import IMAGE, container_of
 from support.engine_cable import Cable
 from support.launcher_contract import await_death, infer
 from support.repositories import ModelRepositoryFactory, config_text
@@ -24,12 +24,6 @@ from tuner.servers.protocols import Launch, Server
 pytestmark = pytest.mark.docker
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    with docker_engine() as client:
-        yield client
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@ from __future__ import annotations
 import gc
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
 from docker.errors import DockerException
 from support.certificates import Certificates
-from support.docker_image import IMAGE, docker_engine
+from support.docker_image import IMAGE
 from support.engine_cable import Cable
 from support.launcher_contract import await_death
 from support.repositories import ModelRepositoryFactory
@@ -22,12 +21,6 @@ from tuner.servers.docker import DockerLauncher, engine_problem
 from tuner.servers.docker_engine import connect, explain
 from tuner.servers.docker_server import DockerServer
 from tuner.servers.protocols import Launch
-
-
-@pytest.fixture
-def engine() -> Iterator[docker.DockerClient]:
-    with docker_engine() as client:
-        yield client
 
 
 @pytest.fixture

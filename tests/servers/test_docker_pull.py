@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import docker
 import pytest
-from support.docker_image import docker_engine
 from support.registry import Registry, registry
 
 from tuner.errors import TuningError
@@ -14,12 +13,6 @@ from tuner.servers.docker_pull import ImageNameError, Pull, ensure_image
 pytestmark = pytest.mark.docker
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    with docker_engine() as client:
-        yield client
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import docker
 import pytest
 import tritonclient.grpc as triton
 from support.command_line import await_that
-from support.docker_image import IMAGE, container_of, containers_of, docker_engine
+from support.docker_image import IMAGE, container_of, containers_of
 from support.launcher_contract import await_death, infer
 from support.repositories import ModelRepositoryFactory, config_text
 
@@ -25,15 +25,9 @@ from tuner.servers.mounts import parse_mount
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.server import End
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
+pytestmark = pytest.mark.docker
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    with docker_engine() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.models.containers import Container
-from support.docker_image import IMAGE, container_of, containers_of, docker_engine, volumes_of
+from support.docker_image import IMAGE, container_of, containers_of, volumes_of
 from support.launcher_contract import LauncherContract, Traces, infer
 from support.repositories import ModelRepositoryFactory
 
@@ -22,13 +22,7 @@ from tuner.servers.docker import DockerLauncher
 from tuner.servers.docker_binds import Bind, binds_of
 from tuner.servers.protocols import Launch, Server
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    with docker_engine() as client:
-        yield client
+pytestmark = pytest.mark.docker
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import docker
 import pytest
-from support.docker_image import IMAGE, container_of, docker_engine
+from support.docker_image import IMAGE, container_of
 from support.launcher_contract import infer
 from support.repositories import ModelRepositoryFactory
 
@@ -16,12 +16,6 @@ from tuner.servers.protocols import Launch, Server
 from tuner.servers.usage import ProcessUsage
 
 pytestmark = pytest.mark.docker
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    with docker_engine() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

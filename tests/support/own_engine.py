@@ -66,6 +66,8 @@ def own_engine() -> Iterator[OwnEngine]:
     """Start one that has the image of the tests. For root alone."""
     if os.geteuid() != 0:
         pytest.skip("only root can start an engine")
+    if missing := [program for program in ("docker", "dockerd", "ip") if not shutil.which(program)]:
+        pytest.skip(f"not installed, so that no engine can be started: {', '.join(missing)}")
     number = os.getpid() % 200
     engine = OwnEngine(Path(tempfile.mkdtemp(prefix="tt-")), f"tritontune{number}")
     try:
