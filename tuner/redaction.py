@@ -10,6 +10,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from tuner.atomic_file import write_atomically
+
 HIDDEN = "***"
 
 # Not `max_tokens` and `tokenizer`, which are no secrets; nor an author.
@@ -99,4 +101,4 @@ def clean_file(path: Path) -> None:
         for value in sorted(map(str.encode, _known), key=len, reverse=True):
             clean = clean.replace(value, HIDDEN.encode())
         if clean != content:
-            path.write_bytes(clean)
+            write_atomically(path, clean)

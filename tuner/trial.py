@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tritonclient.grpc import model_config_pb2
 
+from tuner.atomic_file import write_atomically
 from tuner.errors import Cause, ServerError, TuningError
 from tuner.load.loads import Concurrency, Load
 from tuner.measure.gpu import NO_GPUS, Gpus
@@ -165,7 +166,7 @@ def run_trial(
         TuningError: the model is of a kind that cannot be tuned.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.pbtxt").write_text(candidate.config.text, encoding="utf-8")
+    write_atomically(folder / "config.pbtxt", candidate.config.text)
     bench.repository.write_config(bench.model, candidate.config.text or None)
     attempt = _Attempt()
     failure = None
@@ -174,7 +175,7 @@ def run_trial(
         launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
         with gpus, bench.launcher.launch(launch) as server:
             attempt.launched()
-            (folder / "command.txt").write_text(server.command + "\n", encoding="utf-8")
+            write_atomically(folder / "command.txt", server.command + "\n")
             _measure(bench, server, gpus, attempt, limits, progress, also, examine)
     except ServerError as error:
         failure = Failure(cause=error.cause, message=str(error), last_words=error.last_words)

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
 
@@ -101,7 +102,7 @@ def test_tunes_the_example_after_a_run_that_was_killed_and_leaves_nothing(
 
 def test_doctor_removes_what_a_killed_run_left_and_says_so(engine: docker.DockerClient) -> None:
     mark = Mark.new()
-    gone = str(Mark(mark.namespace, 999_999_999, mark.started, 1))
+    gone = str(replace(mark, pid=999_999_999, number=1))
     labels = {"tritontune.mark": gone, "tritontune.host": socket.gethostname()}
     engine.containers.create(IMAGE, "true", name=gone, labels=labels)
     done = tritontune("doctor")

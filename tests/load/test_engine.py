@@ -27,8 +27,8 @@ from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.load.protocols import Samples
 from tuner.load.workload import Plan, Request, Workload
+from tuner.proc import read_state
 from tuner.servers.endpoint import Tls
-from tuner.servers.proc import read_state
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import ConfigError
-from tuner.models.deploy import replace_config, sha256_of, write_whole
+from tuner.models.deploy import replace_config, sha256_of
 
 OLD, NEW = "# é\r\nmax_batch_size: 1\n", "# ü\nmax_batch_size: 2\n"
 
@@ -154,29 +154,3 @@ def test_links_in_a_circle_and_folders_are_errors(tmp_path: Path) -> None:
         replace_config(tmp_path, NEW, expected_sha256=None)
     with pytest.raises(ConfigError, match=r"cannot be written: No such file or directory$"):
         replace_config(tmp_path / "missing/config.pbtxt", NEW, expected_sha256=None)
-
-
-def test_a_file_is_written_whole(tmp_path: Path) -> None:
-    path = tmp_path / "new/mlp.pbtxt"
-    write_whole(path, NEW)
-    path.chmod(0o600)
-    write_whole(path, OLD)
-    assert path.read_bytes() == OLD.encode()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    (tmp_path / "link").symlink_to(path)
-    write_whole(tmp_path / "link", NEW)
-    assert path.read_bytes() == NEW.encode()
-    assert names(path.parent) == ["mlp.pbtxt"]
-    with pytest.raises(IsADirectoryError):
-        write_whole(path.parent, NEW)
-
-
-def test_a_file_that_cannot_be_written_stays_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(path, NEW)
-    assert path.read_bytes() == OLD.encode()
-    assert names(path.parent) == ["config.pbtxt"]

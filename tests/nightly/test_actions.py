@@ -15,9 +15,9 @@ from support.builders import interval
 from support.nights import jobs_file, measured
 from support.repositories import ModelRepositoryFactory, config_text
 
+from tuner.atomic_file import remove_unfinished
 from tuner.errors import ConfigError, TuningError
 from tuner.models.config import ModelConfig
-from tuner.models.deploy import remove_unfinished
 from tuner.models.diff import unified_diff
 from tuner.nightly.actions import Improvement, act, withdraw
 from tuner.nightly.jobs import JobsFile
@@ -195,13 +195,3 @@ def test_a_kill_at_any_moment_leaves_a_whole_config(tmp_path: Path) -> None:
         unfinished += remove_unfinished(path)
         assert [each.name for each in path.parent.iterdir()] == ["config.pbtxt"]
     assert unfinished, "no kill came while anything was being written"
-
-
-def test_what_another_is_writing_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "config.pbtxt"
-    alive = tmp_path / f".config.pbtxt.20260101-000000-{os.getppid()}"
-    mine = tmp_path / f".config.pbtxt.20260101-000000-{os.getpid()}"
-    for each in (path, alive, mine):
-        each.touch()
-    assert remove_unfinished(path) == 1
-    assert sorted(tmp_path.iterdir()) == [alive, path]

@@ -6,6 +6,7 @@ import random
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from support.nights import jobs_file, launch_at
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, ServerDiedError, TuningError
+from tuner.lease import own_lease
 from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
@@ -278,7 +280,7 @@ def test_a_slowdown_that_passes_is_none(machine: Machine) -> None:
 
 
 def test_what_a_killed_night_left_beside_the_config_is_removed(machine: Machine) -> None:
-    left = machine.config.with_name(".config.pbtxt.20260101-000000-999999999")
+    left = machine.config.with_name(f".config.pbtxt.new-0123abcd-{replace(own_lease(), pid=999_999_999)}")
     left.touch()
     machine.night()
     assert not left.exists()

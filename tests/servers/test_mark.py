@@ -1,27 +1,42 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.servers.mark import Mark, marks_on_files
+from tuner.servers.process import remove_process_leftovers
 
-numbers = st.integers(min_value=0)
+_parts = st.text("0123456789abcdef", min_size=8, max_size=8)
+_numbers = st.integers(min_value=0)
 
 
-@given(numbers, numbers, numbers, numbers)
-def test_reads_what_it_writes(namespace: int, pid: int, started: int, number: int) -> None:
-    mark = Mark(namespace, pid, started, number)
+@given(_parts, _parts, _numbers, _numbers, _numbers, _numbers)
+def test_reads_what_it_writes(host: str, boot: str, namespace: int, pid: int, started: int, number: int) -> None:  # noqa: PLR0917
+    mark = Mark(host, boot, namespace, pid, started, number)
     assert Mark.of(str(mark)) == mark
     assert Mark.of(f"{mark.shared_memory_prefix}4ddff82c-ceeb-4776-87c8-18e08acdd258") == mark
 
 
-@pytest.mark.parametrize("text", ["", "tritontune", "tritontune-1-2-3", "tritontune-1-2-3-x", "x-tritontune-1-2-3-4"])
+_LEASE = "0123456789abcdef-f0000000-5-99"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tritontune",
+        f"tritontune-{_LEASE}",
+        f"tritontune-{_LEASE}-x",
+        f"x-tritontune-{_LEASE}-1",
+        "tritontune-4026531836-5-99-1",
+    ],
+)
 def test_reads_nothing_else(text: str) -> None:
     assert Mark.of(text) is None
 
@@ -37,23 +52,16 @@ def test_the_mark_of_a_living_owner_is_not_abandoned() -> None:
     assert not Mark.new().abandoned
 
 
-def test_the_mark_of_a_dead_owner_is_abandoned() -> None:
-    script = "from tuner.servers.mark import Mark; print(Mark.new())"
-    mark = Mark.of(
-        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.strip()
-    )
-    assert mark is not None
-    assert mark.abandoned
-
-
-def test_a_pid_that_was_given_again_does_not_protect() -> None:
-    own = Mark.new()
-    assert replace(own, started=own.started - 1).abandoned
-
-
-def test_another_containers_servers_are_not_ours_to_judge() -> None:
-    own = Mark.new()
-    assert not replace(own, namespace=own.namespace + 1, started=own.started - 1).abandoned
+def test_live_folders_of_another_host_stay_in_a_shared_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes are not seen here, whatever their pids, and the first namespaces of all hosts have one number."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = replace(Mark.new(), pid=999_999_999)
+    elsewhere = replace(ended, host="0123abcd", boot="0123abcd")
+    of_older_version = tmp_path / "tritontune-4026531836-999999999-99-1"
+    for folder in (ended.folder, elsewhere.folder, of_older_version):
+        folder.mkdir()
+    remove_process_leftovers()
+    assert set(tmp_path.iterdir()) == {elsewhere.folder, of_older_version}
 
 
 def test_finds_and_removes_its_own_files_alone() -> None:

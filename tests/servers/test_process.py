@@ -20,12 +20,12 @@ from support.launcher_contract import LauncherContract, Traces, abandoned, await
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, LaunchError
+from tuner.proc import lives, read_state
 from tuner.servers import arguments, process
 from tuner.servers.client import TritonClient
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import marks_on_files
 from tuner.servers.ports import free_port
-from tuner.servers.proc import lives, read_state
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.processes import marked_processes

@@ -52,6 +52,34 @@ def test_empty_ones_go_and_others_stay(place: Path, monkeypatch: pytest.MonkeyPa
     assert len(list(place.iterdir())) == 4
 
 
+@pytest.mark.parametrize(
+    ("kind", "at", "namespace", "removed"),
+    [
+        ("ext4", "/", 4026531836, 1),
+        ("nfs4", "/", 4026531836, 0),
+        ("fuse.glusterfs", "PLACE", 4026531836, 0),
+        ("ext4", "PLACE", 4026531836, 1),
+        ("overlay", "/", 4026532000, 1),
+        ("tmpfs", "PLACE", 4026532000, 1),
+        ("ext4", "PLACE", 4026532000, 0),
+    ],
+)
+def test_where_others_may_be_at_work_unseen_all_stays(  # noqa: PLR0917
+    kind: str, at: str, namespace: int, removed: int, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network file system another host, and in a folder that is mounted into containers another container."""
+    mounts = place.parent / "mountinfo"
+    mounts.write_text(
+        "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
+        f"28 27 0:25 / {str(place) if at == 'PLACE' else at} rw,relatime shared:1 - {kind} somewhere rw\n"
+    )
+    monkeypatch.setattr(python_envs, "_MOUNTS", mounts)
+    monkeypatch.setattr(python_envs, "_backends", lambda _: iter(()))
+    monkeypatch.setattr(python_envs, "pid_namespace", lambda: namespace)
+    (place / "python_env_abc123").mkdir()
+    assert remove_python_envs() == removed
+
+
 def test_what_a_live_triton_may_have_made_stays(place: Path, fake_triton: Callable[[], psutil.Process]) -> None:
     fake_triton()
     (place / "python_env_abc123").mkdir()

@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tuner.servers.mark import Mark
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
 
 _KILLED = """
@@ -47,3 +49,12 @@ def test_another_users_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run([sys.executable, "-c", _KILLED], stdout=subprocess.DEVNULL, check=False)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert remove_abandoned_work() == 0
+
+
+def test_another_hosts_is_not_ours() -> None:
+    ended = replace(Mark.new(), pid=999_999_999)
+    elsewhere = replace(ended, host="0123abcd", boot="0123abcd")
+    for mark in (ended, elsewhere):
+        (Path(tempfile.gettempdir()) / f"work-of-{mark}").mkdir()
+    assert remove_abandoned_work() == 1
+    assert [folder.name for folder in Path(tempfile.gettempdir()).iterdir()] == [f"work-of-{elsewhere}"]

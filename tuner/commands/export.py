@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
+from tuner.atomic_file import write_atomically
 from tuner.commands.export_target import Target
 from tuner.commands.stored import check_models, parsed_slo
 from tuner.errors import ConfigError, JobError, SLOError
 from tuner.models.config import ModelConfig
-from tuner.models.deploy import replace_config, sha256_of, write_whole
+from tuner.models.deploy import replace_config, sha256_of
 from tuner.models.formats import config_json, config_map
 from tuner.models.model_copy import copy_model
 from tuner.models.repository import CONFIG, ModelFolder, ModelRepository
@@ -166,7 +167,7 @@ def _write(each: _Export, target: Target) -> str:
         click.echo(text, nl=False)
         return ""
     try:
-        write_whole(target.file, text)
+        write_atomically(target.file, text)
     except OSError as error:
         raise JobError(f"--to: {target.file}: cannot be written: {error.strerror or error}") from None
     return f"{target.file}: written"

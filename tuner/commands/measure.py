@@ -13,6 +13,7 @@ from rich.console import Console
 from tritonclient.grpc import model_config_pb2
 
 from tuner import deadlines
+from tuner.atomic_file import write_atomically
 from tuner.errors import JobError, ServerError, SLOError, TritontuneError, nearest
 from tuner.json_text import json_text
 from tuner.load.inputs.input_data import check_input_data
@@ -102,7 +103,7 @@ def _tell(model: str, points: list[OperatingPoint], job: MeasureJob, *, as_json:
         results_console(USUAL_WIDTH).print(points_table(points))
     if csv is not None:
         try:
-            csv.write_text(points_csv(points), encoding="utf-8")
+            write_atomically(csv, points_csv(points))
         except OSError as error:
             raise JobError(f"--csv: {csv} cannot be written: {error.strerror}") from None
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner.atomic_file import write_atomically
 from tuner.load.inputs.tensors import DTYPES, InputTensor
 from tuner.load.outputs import tensor_of
 from tuner.load.workload import Request
@@ -45,10 +46,7 @@ def write_golden(path: Path, golden: GoldenOutputs, study: str) -> None:
     arrays[_CONTENTS] = np.frombuffer(json.dumps(contents).encode(), np.uint8)
     whole = io.BytesIO()
     np.savez(whole, **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_bytes(whole.getbuffer())
-    fresh.replace(path)
+    write_atomically(path, whole.getvalue())
 
 
 def read_golden(path: Path, study: str) -> GoldenOutputs:

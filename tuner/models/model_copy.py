@@ -10,6 +10,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+from tuner.atomic_file import sync_folder, write_atomically
 from tuner.models.deploy import is_beside
 from tuner.models.folders import walk
 from tuner.models.repository import CONFIG, ModelFolder
@@ -44,11 +45,12 @@ def copy_model(model: ModelFolder, to: Path, config: str) -> None:
                 (made / entry.relative).mkdir()
             elif (name := str(entry.relative)) != CONFIG and not is_beside(name, CONFIG):
                 _copy_file(entry.path, made / entry.relative)
-        (made / CONFIG).write_bytes(config.encode())
+        write_atomically(made / CONFIG, config.encode())
         # To rename is to take the place of an empty folder, too.
         if os.path.lexists(to):
             raise FileExistsError(errno.EEXIST, "is there already", str(to))
         made.rename(to)
+        sync_folder(to.parent)
         undo.pop_all()
 
 

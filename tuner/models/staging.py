@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.atomic_file import replace_atomically
 from tuner.errors import RepositoryError, nearest
 from tuner.models.folders import walk
 from tuner.models.repository import CONFIG, ModelRepository
@@ -36,9 +37,7 @@ class StagedRepository:
             if text is None:
                 config.unlink(missing_ok=True)
             else:
-                new = config.with_name(f".{CONFIG}.new")
-                new.write_bytes(text.encode())
-                new.replace(config)
+                replace_atomically(config, text.encode(), None)
         except OSError as error:
             raise RepositoryError(f"{config}: cannot be written: {error.strerror}") from error
 

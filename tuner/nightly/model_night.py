@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.atomic_file import remove_unfinished
 from tuner.errors import TritontuneError
 from tuner.interrupts import put_off
 from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
-from tuner.models.deploy import remove_unfinished
 from tuner.models.diff import unified_diff
 from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
 from tuner.nightly.compare import Terms, compare, launched

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 
 from docker import DockerClient
 from docker.errors import NotFound
 
+from tuner.lease import boot_id
+from tuner.proc import pid_namespace
 from tuner.servers.docker_container import remove_container
 from tuner.servers.docker_engine import engine_trouble
 from tuner.servers.docker_site import Site, site_of
 from tuner.servers.docker_volume import remove_volume
 from tuner.servers.mark import Mark
-from tuner.servers.proc import pid_namespace
 
 _MARK_LABEL = "tritontune.mark"
-_HOST_LABEL = "tritontune.host"
 _CONTAINER_LABEL = "tritontune.container"
 """The container that the owner is in, when it is one of the same engine."""
 
 
 def labels_of(mark: Mark, site: Site) -> dict[str, str]:
     """What a container or volume of ours carries."""
-    labels = {_MARK_LABEL: str(mark), _HOST_LABEL: socket.gethostname()}
+    labels = {_MARK_LABEL: str(mark)}
     return {**labels, _CONTAINER_LABEL: site.container} if site.container else labels
 
 
@@ -66,10 +65,10 @@ class _Judge:
         if mark is None:
             return False
         if container is None:
-            return labels.get(_HOST_LABEL) == socket.gethostname() and mark.abandoned
+            return mark.abandoned
         if container == self._site.container:
             # What was in it before it was started anew is gone.
-            return mark.namespace != pid_namespace() or mark.abandoned
+            return (mark.boot, mark.namespace) != (boot_id(), pid_namespace()) or mark.abandoned
         return not self._runs(container)
 
     def _runs(self, container: str) -> bool:

@@ -17,53 +17,42 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from tuner.servers.proc import lives, pid_namespace, read_state
+from tuner.lease import FORM, Lease, own_lease, parts_of
 
 VARIABLE = "TRITONTUNE_SERVER"
 """The environment variable that holds the mark."""
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it, not a place for temporary files)
-_FORM = re.compile(r"tritontune-(\d+)-(\d+)-(\d+)-(\d+)(?:-.*)?")
+_FORM = re.compile(rf"tritontune-{FORM}-(\d+)(?:-.*)?", re.ASCII)
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
-class Mark:
-    """The name of one server.
+class Mark(Lease):
+    """The name of one server: the lease of its owner, and a number.
+
+    Marks of before there were leases do not say of which host they are, so what carries one is left alone.
 
     Attributes:
-        namespace: In which the owner's pid means something; servers of other containers are not ours to judge.
-        pid: The owner.
-        started: When the owner started, in ticks since boot; another process may get its pid later.
         number: Which of the owner's servers.
     """
 
-    namespace: int
-    pid: int
-    started: int
     number: int
 
     @classmethod
     def new(cls) -> Self:
         """For the next server of this process."""
-        own = read_state(os.getpid())
-        if own is None:
-            raise RuntimeError("/proc shows other processes than ours")
-        return cls(pid_namespace(), os.getpid(), own.started, next(_numbers))
+        own = own_lease()
+        return cls(own.host, own.boot, own.namespace, own.pid, own.started, next(_numbers))
 
     @classmethod
     def of(cls, text: str) -> Self | None:
         """Read it from the variable, or from the name of a file or folder; None when that is not ours."""
         match = _FORM.fullmatch(text)
-        return cls(*map(int, match.groups())) if match else None
+        return cls(*parts_of(match), int(match[6])) if match else None
 
     def __str__(self) -> str:
-        return f"tritontune-{self.namespace}-{self.pid}-{self.started}-{self.number}"
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether its owner is gone."""
-        return self.namespace == pid_namespace() and not lives(self.pid, self.started)
+        return f"tritontune-{super().__str__()}-{self.number}"
 
     @property
     def folder(self) -> Path:

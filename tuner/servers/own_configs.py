@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from tuner.atomic_file import write_atomically
 from tuner.errors import JobError
 
 
@@ -41,6 +42,4 @@ class OwnConfigs:
         if not models:
             self._file.unlink(missing_ok=True)
             return
-        new = self._file.with_suffix(".new")
-        new.write_text(json.dumps({"address": self._address, "models": models}), encoding="utf-8")
-        new.replace(self._file)
+        write_atomically(self._file, json.dumps({"address": self._address, "models": models}))

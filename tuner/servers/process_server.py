@@ -6,8 +6,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+from tuner.proc import describe_exit
 from tuner.servers.mark import Mark
-from tuner.servers.proc import describe_exit
 from tuner.servers.processes import end_processes
 from tuner.servers.python_envs import remove_python_envs
 from tuner.servers.server import End, TritonServer

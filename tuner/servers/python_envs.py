@@ -3,6 +3,7 @@
 Each server makes `/tmp/python_env_XXXXXX` at its start, whatever TMPDIR says, for execution environments that it may
 have to unpack, and removes it when it has the time to end in its own way, which a killed one has not. The name does
 not say whose it is, so what goes is empty, this user's, and older than every live process that could have made it.
+Where processes that are not seen here may have made it, on another host or in another container, all of it stays.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ from pathlib import Path
 
 import psutil
 
+from tuner.proc import pid_namespace
+
 _PLACE, _PATTERN = Path("/tmp"), "python_env_??????"  # noqa: S108 (where the backend has them)
 _BACKEND = "libtriton_python.so"
 _SERVER = "tritonserver"
 # The start of a process is known to a second (that of the machine itself), and the clock of files ticks in ms.
 _SLACK_S = 1.5
+_MOUNTS = Path("/proc/self/mountinfo")
+# Of one kernel, in part or in whole; others may be of many hosts.
+_LOCAL = frozenset({"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
+# linux/proc_ns.h: of the first namespace, in which all processes of a host are seen.
+_FIRST_NAMESPACE = 0xEFFFFFFC
 
 
 def remove_python_envs() -> int:
     """Remove those that no live Triton can have made. Returns how many."""
     made = dict(_empty_ones())
-    if not made:
+    if not made or _is_shared(_PLACE):
         return 0
     oldest = min((started for started in _backends(max(made.values()) + _SLACK_S)), default=float("inf"))
     count = 0
@@ -34,6 +42,19 @@ def remove_python_envs() -> int:
                 folder.rmdir()
                 count += 1
     return count
+
+
+def _is_shared(folder: Path) -> bool:
+    """Whether processes that are not seen here may use it, too."""
+    # Fields 5 and 9 and on; see proc(5). Of mounts at one place the last one counts.
+    mounts = [line.split(" - ") for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
+    where = {Path(mount.split()[4]): kind.split()[0] for mount, kind in mounts}
+    resolved = folder.resolve()
+    mount = next(each for each in (resolved, *resolved.parents) if each in where or each == each.parent)
+    if where.get(mount) not in _LOCAL:
+        return True
+    # A container sees its own processes only, and what is mounted into it may be in others, too.
+    return pid_namespace() != _FIRST_NAMESPACE and mount != mount.parent and where[mount] != "tmpfs"
 
 
 def _empty_ones() -> Iterator[tuple[Path, float]]:

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing_extensions import Self
 
 from tuner.errors import Cause, ServerDiedError, ServerError
+from tuner.proc import describe_exit, oom_kills
 from tuner.redaction import clean_file
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.mark import Mark
-from tuner.servers.proc import describe_exit, oom_kills
 from tuner.servers.stubs import AnyStub, await_end, stubs_of, want_to_finalize
 from tuner.servers.triton_log import last_words, read_log, tells_of_memory
 from tuner.servers.usage import ProcessUsage, ServerUsage

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tuner.servers.proc import ProcessState, describe_exit, lives, oom_kills, read_state
+from tuner.proc import ProcessState, describe_exit, lives, oom_kills, read_state
 
 
 @contextmanager
