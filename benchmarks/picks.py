@@ -9,7 +9,13 @@ recommend is then measured again, in many launches of 60 s. Prints, over all run
 what was measured again, how many picks then break the SLO, what they give of the best possible, and the launches spent.
 With `--slower`, all of the machine is so much slower from the end of the search on, as one that others use may be.
 
-    python benchmarks/picks.py [--runs 40] [--noise 0.08] [--budget 600] [--slower 1.0]
+With `--at-limit`, nothing is picked. Servers whose p99 is just the limit, at all rates and loads, are given to
+`tuner.finals.certify` and to the nightly comparison: each that is said to hold the SLO is one too many. For certifying,
+the limit is that of the one server that is launched; for the nightly gate, that of all launches together, which differ
+by `--noise`. Servers with some room to the limit tell what that costs: how many are said to hold the SLO, and after how
+many seconds (of certifying a rate) or pairs of launches.
+
+    python benchmarks/picks.py [--runs 40] [--noise 0.08] [--budget 600] [--slower 1.0] [--at-limit]
 """
 
 from __future__ import annotations
@@ -24,7 +30,9 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from scipy import special
 
+from tuner.finals.certify import certify
 from tuner.finals.verify import Terms, verify
 from tuner.load.loads import Concurrency, Load
 from tuner.measure.client_view import ClientView
@@ -32,6 +40,10 @@ from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.measure.sweep import in_order_of_load, sweep
+from tuner.nightly.compare import Terms as NightTerms
+from tuner.nightly.compare import compare
+from tuner.nightly.comparison import Side
+from tuner.nightly.gate import decide
 from tuner.search.front import TrialPoint
 from tuner.search.recommend import Recommendation, recommend
 from tuner.slo import PERCENTILES, SLO, share_of
@@ -44,6 +56,8 @@ SWEEP_S, ROUND_S, LAUNCH_S = 1.0, 2.0, 2.0
 # The share of the budget that is left when the search is over.
 FINALS_SHARE = 0.25
 AGAIN, AGAIN_S = 25, 60.0
+# Seconds that certifying offers a rate, and how far under the limit p99 is.
+CERTIFY_S, ROOMS = 3.0, (0.0, 0.1, 0.2, 0.3)
 # Standard deviations of a normal distribution from its median to its p99.
 Z99 = 2.326
 # Batch-mates end together: so many requests tell as much as one would.
@@ -109,33 +123,40 @@ class Machine:
         return measure
 
     def _point(self, batcher: Batcher, concurrency: int, speed: float, seconds: float) -> OperatingPoint:
-        true = batcher.throughput(concurrency) * speed
-        requests = max(20, round(true * seconds))
-        independent = max(5, round(requests / DESIGN_EFFECT))
-        per_s = true * (1 + self._rng.standard_normal() / math.sqrt(independent) / 2)
-        half = per_s / math.sqrt(independent)
-        spread = batcher.tail / Z99
-        latency_ms = batcher.median_ms(concurrency) / speed * np.exp(spread * self._rng.standard_normal(independent))
-        values = {name: float(np.quantile(latency_ms, share_of(name))) for name in PERCENTILES}
-        return OperatingPoint(
-            load=Concurrency(concurrency),
-            throughput=Interval(value=per_s, low=per_s - half, high=per_s + half),
-            latency_ms={name: Interval(value=v, low=0.95 * v, high=1.05 * v) for name, v in values.items()},
-            requests=requests,
-            errors=0,
-            window_s=seconds,
-            client=ClientView(cpu=0.1),
-            limits=tuple(
-                LimitTest(
-                    percentile=name,
-                    limit_ms=limit_ms,
-                    requests=requests,
-                    over=round(float(np.mean(latency_ms > limit_ms)) * requests),
-                    design_effect=DESIGN_EFFECT,
-                )
-                for name, limit_ms in LIMIT.limits
-            ),
-        )
+        true, median_ms = batcher.throughput(concurrency) * speed, batcher.median_ms(concurrency) / speed
+        return measured(Concurrency(concurrency), true, median_ms, tail=batcher.tail, seconds=seconds, rng=self._rng)
+
+
+def measured(
+    load: Load, per_s: float, median_ms: float, *, tail: float, seconds: float, rng: np.random.Generator
+) -> OperatingPoint:
+    """What so many seconds show of a server that gives so much, by log-normal latencies."""
+    requests = max(20, round(per_s * seconds))
+    independent = max(5, round(requests / DESIGN_EFFECT))
+    rate = per_s * (1 + rng.standard_normal() / math.sqrt(independent) / 2)
+    half = rate / math.sqrt(independent)
+    latency_ms = median_ms * np.exp(tail / Z99 * rng.standard_normal(independent))
+    values = {name: float(np.quantile(latency_ms, share_of(name))) for name in PERCENTILES}
+    return OperatingPoint(
+        load=load,
+        throughput=Interval(value=rate, low=rate - half, high=rate + half),
+        latency_ms={name: Interval(value=v, low=0.95 * v, high=1.05 * v) for name, v in values.items()},
+        requests=requests,
+        errors=0,
+        window_s=seconds,
+        client=ClientView(cpu=0.1),
+        kept_up=None if isinstance(load, Concurrency) else True,
+        limits=tuple(
+            LimitTest(
+                percentile=name,
+                limit_ms=limit_ms,
+                requests=requests,
+                over=round(float(np.mean(latency_ms > limit_ms)) * requests),
+                design_effect=DESIGN_EFFECT,
+            )
+            for name, limit_ms in LIMIT.limits
+        ),
+    )
 
 
 def family(rng: np.random.Generator) -> list[Batcher]:
@@ -257,6 +278,79 @@ def simulate(
     return single, verified
 
 
+@dataclass(frozen=True)
+class Held:
+    """How often something was said to hold the SLO.
+
+    Attributes:
+        runs: Of so many.
+        efforts: Of each that was said to, seconds of measuring or pairs of launches.
+    """
+
+    runs: int
+    efforts: tuple[float, ...]
+
+    @property
+    def share(self) -> float:
+        """Of all."""
+        return len(self.efforts) / self.runs
+
+    @property
+    def at_most(self) -> float:
+        """The upper end of the share's 95 % interval (Clopper and Pearson 1934), one-sided."""
+        count = len(self.efforts)
+        return 1.0 if count == self.runs else float(special.betaincinv(count + 1, self.runs - count, 0.95))
+
+
+def certified(runs: int, room: float = 0.0, seed: int = 0) -> Held:
+    """Of servers whose p99 is so far under the limit at every rate, how many have a rate certified."""
+    efforts = (_certified(room, np.random.default_rng([seed, run])) for run in range(runs))
+    return Held(runs, tuple(effort for effort in efforts if effort is not None))
+
+
+def _certified(room: float, rng: np.random.Generator) -> float | None:
+    """The seconds that the first rate took, if any was certified."""
+    median_ms, tail = _near_limit(rng, room, 0.0)
+    rates: list[float] = []
+
+    def measure(load: Load) -> OperatingPoint:
+        rates.append(load.level)
+        return measured(load, load.level, median_ms, tail=tail, seconds=CERTIFY_S, rng=rng)
+
+    found = certify(measure, rng.uniform(200, 2_000), slo=LIMIT, until=math.inf)
+    return CERTIFY_S * rates.count(rates[0]) if found else None
+
+
+def let_through(runs: int, noise: float, room: float = 0.0, seed: int = 0) -> Held:
+    """Of candidates of a night that give half as much again, with p99 so far under the limit, how many it acts on."""
+    efforts = (_let_through(noise, room, np.random.default_rng([seed, run])) for run in range(runs))
+    return Held(runs, tuple(effort for effort in efforts if effort is not None))
+
+
+def _let_through(noise: float, room: float, rng: np.random.Generator) -> float | None:
+    """How many pairs of launches it took, if it acts."""
+    (median_ms, tail), per_s = _near_limit(rng, room, noise), rng.uniform(200, 2_000)
+    loads = (Concurrency(64), Concurrency(32))
+
+    def launched(rate: float, typical_ms: float, loads: Sequence[Concurrency]) -> Side:
+        speed = math.exp(noise * rng.standard_normal())
+        given = (
+            measured(load, rate * speed, typical_ms / speed, tail=tail, seconds=ROUND_S, rng=rng) for load in loads
+        )
+        return Side(points=tuple(given))
+
+    terms = NightTerms(slo=LIMIT, loads=loads, min_gain=0.03, seed=0, until=1.0, at_last=1.0, now=lambda: 0.0)
+    told = compare(lambda _: launched(per_s, 1.0, loads[:1]), lambda _: launched(1.5 * per_s, median_ms, loads), terms)
+    return float(told.pairs) if decide(told, min_gain=terms.min_gain).act else None
+
+
+def _near_limit(rng: np.random.Generator, room: float, noise: float) -> tuple[float, float]:
+    """The median of the latency in ms, and its tail, of a server whose p99 is so far under the limit, as a share."""
+    (limit_ms,) = LIMIT.root.values()
+    tail = rng.uniform(0.15, 0.5)
+    return limit_ms * (1 - room) * math.exp(-Z99 * math.hypot(tail / Z99, noise)), tail
+
+
 def overstatement(picks: Sequence[Pick]) -> float:
     """The median share by which throughput is overstated."""
     return median(pick.overstated for pick in picks) - 1
@@ -267,6 +361,22 @@ def broken(picks: Sequence[Pick]) -> int:
     return sum(pick.over > 1 - share_of(LIMIT.percentile) for pick in picks)
 
 
+def at_limit(runs: int, noise: float, seed: int) -> Table:
+    """How many servers are said to hold the SLO, at the limit and with room to it."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("", "p99 under the limit by", "runs", "said to hold", "at most (95 %)", "after (median)"):
+        table.add_column(column, justify="right")
+    for room in ROOMS:
+        some = runs if not room else max(1, runs // 20)
+        for name, unit, held in (
+            ("certify", " s", certified(some, room, seed)),
+            ("nightly gate", " pairs", let_through(some, noise, room, seed)),
+        ):
+            after = f"{median(held.efforts):g}{unit}" if held.efforts else ""
+            table.add_row(name, f"{room:.0%}", str(some), f"{held.share:.2%}", f"{held.at_most:.2%}", after)
+    return table
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -275,7 +385,12 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=600.0, help="seconds")
     parser.add_argument("--slower", type=float, default=1.0, help="a factor")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-limit", action="store_true", help="count what is wrongly said to hold the SLO")
     asked = parser.parse_args()
+    console = Console(width=120)
+    if asked.at_limit:
+        console.print(at_limit(asked.runs, asked.noise, asked.seed))
+        return
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("", "runs", "overstated", "break the SLO", "of the best", "gain covered", "launches"):
         table.add_column(column, justify="right")
@@ -290,7 +405,7 @@ def main() -> None:
             f"{fmean(pick.gain_covers for pick in picks):.0%}",
             f"{median(pick.launches for pick in picks):g}",
         )
-    Console(width=120).print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":

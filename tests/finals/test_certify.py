@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import picks
 import pytest
 from support.builders import point
 from support.closed_loop import Batcher
 from support.simulated_engine import SimulatedEngine
 
-from tuner.finals.certify import certify, is_certified
+from tuner.finals.certify import LEVELS, certify, is_certified
 from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.measure.level import measure_level
 from tuner.measure.limit_test import LimitTest, Verdict
@@ -82,12 +83,56 @@ def test_no_level_is_begun_that_would_not_end_in_time(within_s: float) -> None:
 
 def test_a_rate_is_offered_again_until_a_test_can_tell() -> None:
     server = Server(keeps_up=2_000, holds=905, requests=200)
+    found = server.certify(within_s=8.0)
+    assert found is not None
+    # One of six rates needs 749 requests, and each level gives 200.
+    assert server.rates == [900, 900, 900, 900]
+    assert found.limits[0].requests == 800
+    assert found.verdict(LIMIT, among=LEVELS) is Verdict.HOLDS
+
+
+def test_what_one_test_alone_would_be_sure_of_is_not_enough_for_one_of_six() -> None:
+    server = Server(keeps_up=2_000, holds=2_000, requests=600)
+    assert server.measure(RequestRate(900)).verdict(LIMIT) is Verdict.HOLDS
     found = server.certify(within_s=6.0)
     assert found is not None
-    # 459 requests are needed, and each level gives 200.
     assert server.rates == [900, 900, 900]
-    assert found.limits[0].requests == 600
-    assert found.verdict(LIMIT) is Verdict.HOLDS
+    assert found.limits[0].requests == 1_200
+
+
+class Repeats:
+    """Has these points told, one a second, each with 200 requests in time."""
+
+    def __init__(self, told: list[OperatingPoint]) -> None:
+        self._told = told
+        self._count = 0
+
+    def measure(self, load: Load) -> OperatingPoint:
+        test = LimitTest(percentile="p99", limit_ms=20.0, requests=200, over=0, design_effect=1)
+        self._count += 1
+        return self._told[self._count - 1].model_copy(update={"load": load, "limits": (test,)})
+
+    def certify(self) -> OperatingPoint | None:
+        return certify(self.measure, 1_000, slo=LIMIT, until=float(len(self._told)), now=lambda: float(self._count))
+
+
+def test_all_repeats_of_a_rate_count() -> None:
+    found = Repeats([point(5, 900.0 + n, 10.0 + n, kept_up=True) for n in (-3, -1, 1, 3)]).certify()
+    assert found is not None
+    assert (found.load.level, found.requests, found.window_s) == (900, 2_000, 4.0)
+    assert found.throughput.value == pytest.approx(900)
+    assert found.latency_ms["p99"].value == pytest.approx(10)
+    assert found.limits[0].requests == 800
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_request_that_fails_in_any_repeat_certifies_nothing(place: int) -> None:
+    assert Repeats([point(5, kept_up=True, errors=7 * (n == place)) for n in range(4)]).certify() is None
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_repeat_that_is_not_kept_up_with_certifies_nothing(place: int) -> None:
+    assert Repeats([point(5, kept_up=n != place) for n in range(4)]).certify() is None
 
 
 def test_what_is_not_sure_is_not_certified() -> None:
@@ -115,3 +160,13 @@ def test_of_a_server_whose_queue_is_real_the_rate_is_below_its_capacity() -> Non
     assert 0.7 * capacity < found.load.level < capacity
     assert found.verdict(slo) is Verdict.HOLDS
     assert found.latency_ms["p99"].value <= 30
+
+
+def test_of_servers_just_at_the_limit_hardly_any_is_certified_and_of_others_nearly_all() -> None:
+    assert picks.certified(25).share == 0
+    assert picks.certified(10, room=0.2).share >= 0.9
+
+
+@pytest.mark.statistics
+def test_of_many_servers_just_at_the_limit_one_in_a_hundred_is_certified_at_most() -> None:
+    assert picks.certified(2_000).share <= 0.01

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import re
 
+import picks
 import pytest
 from support.builders import interval
 from support.nights import comparison, launch_at
@@ -56,7 +57,7 @@ def test_it_says_of_each_load_why_no_test_shows_that_the_slo_is_held() -> None:
     )
     reason = decide(found, min_gain=0.03).reason
     assert re.search(r"p99 of [\d.]+ to [\d.]+ ms at concurrency 64; p99 of ", reason)
-    assert re.search(r"at concurrency 32, worth 400 independent requests, where 459 is the least; 1.", reason)
+    assert re.search(r"at concurrency 32, worth 400 independent requests, where 632 is the least; 1.", reason)
 
 
 def test_without_an_slo_the_gain_decides() -> None:
@@ -139,3 +140,45 @@ def test_who_looks_at_each_look_acts_wrongly_in_few_cases() -> None:
             for look in (4, 6, 8, 10)
         )
     assert acted / 400 <= 0.025 + 0.015
+
+
+def test_a_test_of_one_of_two_loads_asks_for_more() -> None:
+    """600 requests in time are enough for one load, and too few for one of two that would do."""
+    one = comparison(FOUR).model_copy(update={"candidate": (launch_at((8, 130.0), (4, 120.0), requests=150),) * 4})
+    two = one.model_copy(update={"loads": (Concurrency(8), Concurrency(4))})
+    assert (one.verdict, two.verdict) == (Verdict.HOLDS, Verdict.OPEN)
+
+
+def slowed(side: Side, factor: float) -> Side:
+    """A launch whose latencies are so many times as high, none of them over the limit."""
+    (told,) = side.points
+    latency_ms = {name: each.times(factor) for name, each in told.latency_ms.items()}
+    return Side(points=(told.model_copy(update={"latency_ms": latency_ms}),))
+
+
+@pytest.mark.parametrize(
+    ("factors", "verdict"),
+    [
+        ([1.5, 1.5, 1.5, 1.5], Verdict.HOLDS),  # 15 ms, and the limit is 25 ms
+        ([2.4, 2.4, 2.4, 2.4], Verdict.OPEN),  # 24 ms each: of others one may be slower by as much
+        ([1.2, 1.7, 1.4, 2.1], Verdict.OPEN),  # no request was over, but launches differ
+    ],
+)
+def test_launches_that_differ_leave_open_what_others_do(factors: list[float], verdict: Verdict) -> None:
+    found = comparison(FOUR)
+    sides = tuple(slowed(side, factor) for side, factor in zip(found.candidate, factors, strict=True))
+    found = found.model_copy(update={"candidate": sides})
+    assert found.verdict is verdict
+    if verdict is Verdict.OPEN:
+        assert ", where launches differ by too much to be sure of others; 1.3" in decide(found, min_gain=0.03).reason
+
+
+def test_of_candidates_just_at_the_limit_hardly_any_is_deployed_and_of_others_most() -> None:
+    assert picks.let_through(25, noise=0.08).share == 0
+    assert picks.let_through(10, noise=0.04, room=0.3).share >= 0.9
+
+
+@pytest.mark.statistics
+@pytest.mark.parametrize("noise", [0.0, 0.04, 0.08])
+def test_of_many_candidates_just_at_the_limit_one_in_a_hundred_is_deployed_at_most(noise: float) -> None:
+    assert picks.let_through(1_000, noise).share <= 0.01

@@ -4,6 +4,10 @@ A closed loop finds capacity, but its clients wait when the server is slow, and 
 launched once more, and offered requests at times of their own, at rates around its throughput: near to what a server
 can do, arrivals that clump wait for each other, and latency grows without bound. Where it can do more than the closed
 loop asked for, a rate may be higher than that got.
+
+Each rate is offered until a test can tell, and several rates are tried. The test may be asked at any time
+(`tuner.measure.limit_test`), and allows for all rates: in 1 % of cases at most a rate is certified at which this server
+does not hold the SLO.
 """
 
 from __future__ import annotations
@@ -16,11 +20,14 @@ from tuner.load.loads import Load, RequestRate
 from tuner.measure.highest_rate import rounded
 from tuner.measure.limit_test import LimitTest, Verdict
 from tuner.measure.points import OperatingPoint
+from tuner.search.verification import rounds_together
 from tuner.slo import SLO
+
+LEVELS = 6
+"""So many rates are tried at most."""
 
 # Of the closed loop's throughput: the first rate, one that none reaches, and the next one below a rate that breaks.
 _START, _HIGHEST, _STEP_DOWN = 0.9, 1.1, 0.8
-_LEVELS = 6
 # Where the highest rate that holds and the lowest that does not are this close, noise decides.
 _CLOSE = 1.03
 # So often a rate is offered at most until a test can say whether it holds.
@@ -52,7 +59,7 @@ def certify(
     levels = _Levels(measure, until, now)
     best: OperatingPoint | None = None
     holding, breaking, per_s = 0.0, _HIGHEST, _START
-    for level in range(_LEVELS):
+    for level in range(LEVELS):
         if level and not levels.has_time:
             break
         point = levels.measured(RequestRate(rounded(per_s * requests_per_s)), slo)
@@ -67,8 +74,11 @@ def certify(
 
 
 def is_certified(point: OperatingPoint, slo: SLO) -> bool:
-    """Whether the server kept up, answered all, and surely holds the SLO."""
-    sure = not slo.root or point.verdict(slo) is Verdict.HOLDS
+    """Whether the server kept up, answered all, and surely holds the SLO.
+
+    A rate is one of `LEVELS` that are tried until one is certified, so each test is stricter than one alone.
+    """
+    sure = not slo.root or point.verdict(slo, among=LEVELS) is Verdict.HOLDS
     return bool(point.kept_up) and not point.errors and point.holds(slo) and sure
 
 
@@ -85,21 +95,12 @@ class _Levels:
         return self._now() + self._longest_s <= self._until
 
     def measured(self, load: Load, slo: SLO) -> OperatingPoint:
-        """The point at a rate, which is offered again while its tests cannot tell; all of them count together."""
-        point = self._once(load)
-        tests = [point.limits]
-        while (
-            len(tests) < _REPEATS
-            and point.kept_up
-            and point.holds(slo)
-            and slo.root
-            and point.verdict(slo) is Verdict.OPEN
-            and self.has_time
-        ):
-            again = self._once(load)
-            tests.append(again.limits)
-            added = tuple(LimitTest.added(each) for each in zip(*tests, strict=True))
-            point = again.model_copy(update={"limits": added, "requests": point.requests + again.requests})
+        """The point at a rate, which is offered again while its tests cannot tell; all repeats count together."""
+        repeats = [point := self._once(load)]
+        while len(repeats) < _REPEATS and _may_be_certified(point, slo) and self.has_time:
+            repeats.append(self._once(load))
+            limits = tuple(LimitTest.added(tests) for tests in zip(*(each.limits for each in repeats), strict=True))
+            point = rounds_together(repeats).model_copy(update={"limits": limits})
         return point
 
     def _once(self, load: Load) -> OperatingPoint:
@@ -107,3 +108,9 @@ class _Levels:
         point = self._measure(load)
         self._longest_s = max(self._longest_s, self._now() - began)
         return point
+
+
+def _may_be_certified(point: OperatingPoint, slo: SLO) -> bool:
+    """Whether only the test cannot tell yet."""
+    fine = point.kept_up and not point.errors and point.holds(slo)
+    return bool(fine and slo.root and point.verdict(slo, among=LEVELS) is Verdict.OPEN)

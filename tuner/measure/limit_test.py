@@ -1,8 +1,11 @@
-"""Whether a latency limit holds, by a binomial test on how many requests were over it.
+"""Whether a latency limit holds, by a sequential binomial test on how many requests were over it.
 
-The rule of MLPerf LoadGen's early stopping: of n requests, k over the limit, the percentile p is within it when so few
-would be over by chance in 1 % of cases at most, were it just at the limit: P(Binomial(n, 1 - p) <= k) <= 0.01. So p99
-holds from 459 requests on with none over, from 662 with one. The mirror rule says early that it does not hold.
+The question is that of MLPerf LoadGen's early stopping: is the share of requests over the limit less than the allowed
+one? But whoever measures until a test says yes asks it often. So the test is always valid: the likelihood ratio of all
+smaller shares, mixed by a beta distribution, to the allowed one is a supermartingale where the limit does not hold, and
+exceeds 100 in 1 % of cases at most, at whatever look (Ville 1939; Robbins 1970, "Statistical methods related to the law
+of the iterated logarithm"). So p99 holds from 556 independent requests on with none over. The mirror rule says early
+that it does not hold.
 
 Requests of several launches are no more independent than those of one: a machine is quicker in one minute than in the
 next. So launches are taken as clusters, and what differs between them makes their requests count for less (Kish 1965),
@@ -12,6 +15,7 @@ all the more so as few launches tell of it (Korn and Graubard 1998).
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
@@ -22,7 +26,11 @@ from tuner.measure.blocks import student
 from tuner.measure.record import Record
 from tuner.slo import Percentile, share_of
 
-_CHANCE = 0.01
+CHANCE = 0.01
+"""How often a test may err, at all of its looks together."""
+
+# A limit is held long before so many times as many requests as a test with one look needs.
+_MOST_FEWEST = 4
 
 
 class Verdict(Enum):
@@ -58,8 +66,16 @@ class LimitTest(Record):
 
     @property
     def verdict(self) -> Verdict:
-        """By the binomial test, of as many requests as are independent."""
-        return judge(self.independent, self.over / self.design_effect, self.allowed)
+        """By this test alone."""
+        return self.verdict_among(1)
+
+    def verdict_among(self, tests: int) -> Verdict:
+        """By the binomial test, of as many requests as are independent.
+
+        Args:
+            tests: Of how many, each tried until one of them holds, this is one; see `judge`.
+        """
+        return judge(self.independent, self.over / self.design_effect, self.allowed, tests)
 
     @property
     def allowed(self) -> float:
@@ -71,10 +87,10 @@ class LimitTest(Record):
         """As many independent requests would tell as much."""
         return self.requests / self.design_effect
 
-    @property
-    def fewest(self) -> int:
+    def fewest(self, tests: int = 1) -> int:
         """From so many independent requests on, none of them over, the limit is held."""
-        return math.ceil(math.log(_CHANCE) / math.log(1 - self.allowed))
+        most = math.ceil(_MOST_FEWEST * math.log(tests / CHANCE) / self.allowed)
+        return bisect_left(range(most), 1, key=lambda count: judge(count, 0, self.allowed, tests) is Verdict.HOLDS)
 
     @classmethod
     def added(cls, tests: Sequence[LimitTest]) -> LimitTest:
@@ -103,22 +119,39 @@ def _between(launches: Sequence[LimitTest], requests: int, over: int) -> float:
     return variance * (few / many) ** 2
 
 
-def judge(requests: float, over: float, allowed: float) -> Verdict:
+def judge(requests: float, over: float, allowed: float, tests: int = 1) -> Verdict:
     """Whether a share of requests over a limit is within the allowed one.
+
+    It may be asked after each request.
 
     Args:
         requests: Independent ones; need not be whole.
         over: Of those.
         allowed: The share that may be over: 0.01 for p99.
+        tests: How many such tests must not err together; each may err in so much fewer cases (Bonferroni).
     """
     if requests <= 0:
         return Verdict.OPEN
-    # P(Binomial(n, q) <= k) is the regularised incomplete beta function I of 1 - q with n - k and k + 1.
-    if over < requests and special.betainc(requests - over, over + 1, 1 - allowed) <= _CHANCE:
-        return Verdict.HOLDS
-    if over > 0 and special.betainc(over, requests - over + 1, allowed) <= _CHANCE:
-        return Verdict.BREAKS
-    return Verdict.OPEN
+    if _log_evidence(requests, over, allowed) < math.log(tests / CHANCE):
+        return Verdict.OPEN
+    return Verdict.HOLDS if over < allowed * requests else Verdict.BREAKS
+
+
+def _log_evidence(requests: float, over: float, allowed: float) -> float:
+    """The logarithm of the likelihood of smaller, or larger, shares than the allowed one, over that of this.
+
+    Those on the side of the share that was seen, mixed by Jeffreys' prior, which is a beta distribution.
+
+    Args:
+        requests: Independent ones.
+        over: Of those.
+        allowed: The share that may be over.
+    """
+    within = requests - over
+    mass = special.betainc if over < allowed * requests else special.betaincc
+    after = special.betaln(0.5 + over, 0.5 + within) + math.log(mass(0.5 + over, 0.5 + within, allowed))
+    before = math.log(math.pi * mass(0.5, 0.5, allowed))
+    return float(after - before - over * math.log(allowed) - within * math.log1p(-allowed))
 
 
 def together(verdicts: Iterable[Verdict]) -> Verdict:

@@ -108,9 +108,14 @@ class OperatingPoint(Record):
         """The mean batch that the server formed, or None when it does not say."""
         return self.server.average_batch_size if self.server else None
 
-    def verdict(self, slo: SLO) -> Verdict:
-        """Whether it keeps every limit, as far as tests tell; open where it was not measured for one."""
-        tested = {test.limit: test.verdict for test in self.limits}
+    def verdict(self, slo: SLO, among: int = 1) -> Verdict:
+        """Whether it keeps every limit, as far as tests tell; open where it was not measured for one.
+
+        Args:
+            slo: The limits.
+            among: Of how many points, each tried until one of them holds, this is one.
+        """
+        tested = {test.limit: test.verdict_among(among) for test in self.limits}
         return together(tested.get(limit, Verdict.OPEN) for limit in slo.limits)
 
     def holds(self, slo: SLO, slower: float = 1.0) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from tuner.load.loads import Concurrency
-from tuner.measure.limit_test import Verdict, together
+from tuner.measure.limit_test import CHANCE, Verdict, together
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval, Record
 from tuner.search.gain import paired_ratio
+from tuner.search.launches import launches_hold
 from tuner.search.verification import limits_together
 from tuner.slo import SLO
 
@@ -120,7 +121,7 @@ class Comparison(Record):
         rounds = self.candidate_rounds_at(load)
         if any(point.errors for point in rounds):
             return Verdict.BREAKS
-        return _verdict(rounds, self.slo) if self.slo.root else Verdict.HOLDS
+        return _verdict(rounds, self.slo, among=len(self.loads)) if self.slo.root else Verdict.HOLDS
 
     @property
     def _deployed_loads(self) -> list[Concurrency]:
@@ -142,9 +143,19 @@ def _rounds(sides: Sequence[Side], load: Concurrency) -> list[OperatingPoint]:
     return [point for side in sides if (point := side.at(load))]
 
 
-def _verdict(rounds: Sequence[OperatingPoint], slo: SLO) -> Verdict:
-    """Of the tests of all launches together; a limit that was not tested is open."""
+def _verdict(rounds: Sequence[OperatingPoint], slo: SLO, among: int = 1) -> Verdict:
+    """Of the tests of all launches together; a limit that was not tested is open.
+
+    Args:
+        rounds: A point a launch.
+        slo: The limits.
+        among: Of how many loads, of which one that holds will do, this is one.
+    """
     if not rounds:
         return Verdict.OPEN
-    told = {test.limit: test.verdict for test in limits_together(rounds)}
-    return together(told.get(limit, Verdict.OPEN) for limit in slo.limits)
+    told = {test.limit: test.verdict_among(among) for test in limits_together(rounds)}
+    verdict = together(told.get(limit, Verdict.OPEN) for limit in slo.limits)
+    chance = CHANCE / among / len(LOOKS)
+    if verdict is Verdict.HOLDS and not all(launches_hold(rounds, *limit, chance) for limit in slo.limits):
+        return Verdict.OPEN
+    return verdict

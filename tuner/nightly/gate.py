@@ -55,16 +55,18 @@ def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
 
 def _undecided(comparison: Comparison) -> str:
     """What was measured at each load, and how many requests a test there lacks: `p99 of 61 to 118 ms at ...`."""
-    percentile = comparison.slo.percentile
+    percentile, among = comparison.slo.percentile, len(comparison.loads)
     told = []
     for load in comparison.loads:
         rounds = comparison.candidate_rounds_at(load)
         latencies = [point.latency_ms[percentile].value for point in rounds]
         words = f"{percentile} of {format_number(min(latencies))} to {format_ms(max(latencies))} at {load}"
-        tests = [test for test in limits_together(rounds) if test.verdict is Verdict.OPEN]
-        few = next((test for test in tests if test.independent < test.fewest), None)
+        tests = [test for test in limits_together(rounds) if test.verdict_among(among) is Verdict.OPEN]
+        few = next((test for test in tests if test.independent < test.fewest(among)), None)
         if few:
-            words += f", worth {few.independent:.0f} independent requests, where {few.fewest} is the least"
+            words += f", worth {few.independent:.0f} independent requests, where {few.fewest(among)} is the least"
+        elif not tests:
+            words += ", where launches differ by too much to be sure of others"
         told.append(words)
     return "; ".join(told)
 

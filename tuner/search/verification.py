@@ -77,10 +77,11 @@ class Verification(Record):
         """
         if self.failure or not self.rounds:
             return None
-        return _together(self.confirming or self.rounds).model_copy(update={"limits": self.limits})
+        return rounds_together(self.confirming or self.rounds).model_copy(update={"limits": self.limits})
 
 
-def _together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
+def rounds_together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
+    """Several measurements of one config under one load as one; whose limits were tested together, the caller knows."""
     return OperatingPoint(
         load=rounds[0].load,
         throughput=_mean([point.throughput for point in rounds]),
