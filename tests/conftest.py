@@ -16,6 +16,10 @@ from support.repositories import ModelRepositoryFactory
 
 from tuner.servers.installation import TritonInstallation, find_triton
 from tuner.servers.process import ProcessLauncher
+from tuner.testing.installations import fake_installation
+
+# Before tests import them: what they assert says what it saw when it fails, as in the tests themselves.
+pytest.register_assert_rewrite("tuner.testing.launcher_contract", "tuner.testing.engine_contract")
 
 
 def pytest_configure() -> None:
@@ -60,6 +64,18 @@ def _engine_where_marked(request: pytest.FixtureRequest) -> None:
     """No test marked `docker` runs without the engine, whether it talks to it or has tritontune do so."""
     if request.node.get_closest_marker("docker"):
         request.getfixturevalue("engine")
+
+
+@pytest.fixture(scope="session")
+def fake_triton(tmp_path_factory: pytest.TempPathFactory) -> TritonInstallation:
+    """A fake Triton; on the command line, `--triton-path` takes the folder of its `binary`."""
+    return fake_installation(tmp_path_factory.mktemp("fake") / "bin")
+
+
+@pytest.fixture(scope="session")
+def fake_launcher(fake_triton: TritonInstallation) -> ProcessLauncher:
+    """Starts it as a process."""
+    return ProcessLauncher(fake_triton)
 
 
 @pytest.fixture

@@ -3,14 +3,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from support.inference_peer import InferencePeer
+from support.services import triton_services
 
-pytest.register_assert_rewrite("support.load_engine_contract")
-
-from support.inference_peer import InferencePeer  # noqa: E402 (after the line above)
-from support.load_engine_contract import Serve  # noqa: E402 (the same)
-from support.services import triton_services  # noqa: E402 (the same)
-
-from tuner.servers.installation import TritonInstallation  # noqa: E402 (the same)
+from tuner.servers.installation import TritonInstallation
+from tuner.testing.engine_contract import Serve
 
 
 @pytest.fixture
@@ -25,4 +22,11 @@ def server() -> Iterator[InferencePeer]:
 def triton_serve(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """A real Triton with all models but `doomed`, for which there is a new one each time."""
     with triton_services(triton_installation, tmp_path_factory.mktemp("services")) as serve:
+        yield serve
+
+
+@pytest.fixture(scope="session")
+def fake_serve(fake_triton: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """The same models on a fake one."""
+    with triton_services(fake_triton, tmp_path_factory.mktemp("fake_services")) as serve:
         yield serve

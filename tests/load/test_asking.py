@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from support.load_engine_contract import Serve
 
 from tuner.load.asking import Lines, asking, some_of
 from tuner.load.outputs import read_outputs
 from tuner.load.workload import DriverName, Request, Sequences, Workload
+from tuner.testing.engine_contract import Serve
 
 
 def requests(count: int, first: int = 0) -> tuple[Request, ...]:

@@ -18,7 +18,6 @@ from pathlib import Path
 import psutil
 import pytest
 from support.inference_peer import InferencePeer, request_for
-from support.load_engine_contract import for_seconds, until_requests
 from support.services import InProcess
 
 from tuner.errors import TuningError
@@ -29,6 +28,7 @@ from tuner.load.protocols import Samples
 from tuner.load.workload import Plan, Request, Workload
 from tuner.proc import read_state
 from tuner.servers.endpoint import Tls
+from tuner.testing.engine_contract import for_seconds, until_requests
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from support.load_engine_contract import Serve
 from support.services import TritonService
 
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Samples
 from tuner.servers.process_server import ProcessServer
+from tuner.testing.engine_contract import Serve
 
 pytestmark = pytest.mark.triton
 

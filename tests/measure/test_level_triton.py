@@ -31,7 +31,7 @@ Measure = Callable[[Load], OperatingPoint]
 def bench(
     triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> Iterator[Callable[..., Measure]]:
-    """Launches a model of `tests/support/models`, and hands out what measures it."""
+    """Launches a model of `tuner/testing/models`, and hands out what measures it."""
     with ExitStack() as stack:
 
         def start(source: str, **config: object) -> Measure:

@@ -11,7 +11,6 @@ from pathlib import Path
 import docker
 import pytest
 from support.docker_image import IMAGE, container_of, containers_of, image_with
-from support.launcher_contract import LauncherContract, Traces
 from support.repositories import ModelRepositoryFactory
 
 from tuner.errors import LaunchError, TuningError
@@ -19,6 +18,7 @@ from tuner.servers import docker as docker_module
 from tuner.servers.docker import DockerLauncher
 from tuner.servers.mark import Mark
 from tuner.servers.protocols import Launch, Server
+from tuner.testing.launcher_contract import LauncherContract, Traces
 
 pytestmark = pytest.mark.docker
 

@@ -11,7 +11,6 @@ from docker.errors import DockerException
 from support.certificates import Certificates
 from support.docker_image import IMAGE
 from support.engine_cable import Cable
-from support.launcher_contract import await_death
 from support.repositories import ModelRepositoryFactory
 from support.tls_proxy import tls_proxy
 
@@ -21,6 +20,7 @@ from tuner.servers.docker import DockerLauncher, engine_problem
 from tuner.servers.docker_engine import connect, explain
 from tuner.servers.docker_server import DockerServer
 from tuner.servers.protocols import Launch
+from tuner.testing.launcher_contract import await_death
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 import tritonclient.grpc as triton
 from support.command_line import await_that
 from support.docker_image import IMAGE, container_of, containers_of
-from support.launcher_contract import await_death, infer
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError, ServerHungError
@@ -24,6 +23,7 @@ from tuner.servers.docker_watch import Watch
 from tuner.servers.mounts import parse_mount
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.server import End
+from tuner.testing.launcher_contract import await_death, infer
 
 pytestmark = pytest.mark.docker
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import psutil
 import pytest
 import tritonclient.grpc as triton
-from support.launcher_contract import LauncherContract, Traces, abandoned, await_death, infer
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, LaunchError
@@ -30,8 +29,7 @@ from tuner.servers.process import ProcessLauncher
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.processes import marked_processes
 from tuner.servers.protocols import Launch, Server
-
-pytestmark = pytest.mark.triton
+from tuner.testing.launcher_contract import LauncherContract, Traces, abandoned, await_death, infer
 
 SOURCE = """
 from tuner.servers.installation import find_triton
@@ -62,6 +60,7 @@ def traces() -> Traces:
     return lambda pid: find(pid) - others
 
 
+@pytest.mark.triton
 class TestProcessLauncher(LauncherContract):
     @pytest.fixture
     def launcher(self, triton_launcher: ProcessLauncher) -> ProcessLauncher:
@@ -70,6 +69,28 @@ class TestProcessLauncher(LauncherContract):
     @pytest.fixture
     def launcher_source(self) -> str:
         return SOURCE
+
+    @pytest.fixture
+    def kill(self) -> Callable[[Server], None]:
+        return lambda server: os.kill(server_of(server).pid, signal.SIGKILL)
+
+
+FAKE_SOURCE = """
+from pathlib import Path
+from tuner.servers.process import ProcessLauncher
+from tuner.testing.installations import fake_installation
+launcher = ProcessLauncher(fake_installation(Path({folder!r})))
+"""
+
+
+class TestFakeProcess(LauncherContract):
+    @pytest.fixture
+    def launcher(self, fake_launcher: ProcessLauncher) -> ProcessLauncher:
+        return fake_launcher
+
+    @pytest.fixture
+    def launcher_source(self, tmp_path: Path) -> str:
+        return FAKE_SOURCE.format(folder=str(tmp_path / "triton"))
 
     @pytest.fixture
     def kill(self) -> Callable[[Server], None]:

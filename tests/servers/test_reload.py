@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.launcher_contract import await_death, infer
 from support.repositories import ModelRepositoryFactory, config_text
 from tritonclient.grpc import model_config_pb2
 
@@ -17,6 +16,7 @@ from tuner.servers.process import ProcessLauncher
 from tuner.servers.processes import marked_processes
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.reload import ReloadLauncher
+from tuner.testing.launcher_contract import await_death, infer
 
 pytestmark = pytest.mark.triton
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.inference_peer import InferencePeer, request_for
-from support.load_engine_contract import Serve, Service
 from support.repositories import ModelRepositoryFactory, config_text
 from support.tritons import TwoPorts, start_with_http
 
@@ -23,6 +22,7 @@ from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.protocols import Launch
+from tuner.testing.engine_contract import Serve, Service
 
 _SHARED = {
     "echo": ("identity", config_text()),

@@ -1,7 +1,7 @@
 """The seam behind which every way of getting a Triton lives.
 
 A `Launcher` starts servers; a `Server` is one that runs and has the model ready. Every implementation passes the
-contract tests in `tests/support/launcher_contract.py`.
+contract tests in `tuner/testing/launcher_contract.py`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from typing import ClassVar
 import psutil
 import pytest
 from support.inference_peer import InferencePeer
-from support.load_engine_contract import LoadEngineContract, Serve, until_requests
 from support.relay import Relay
 from support.services import InProcess
 from tritonclient.grpc import service_pb2
@@ -23,6 +22,7 @@ from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency
 from tuner.load.protocols import Samples
 from tuner.load.workload import DriverName, Plan, Request
+from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests
 
 
 class TestContract(LoadEngineContract):

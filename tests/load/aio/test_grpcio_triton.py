@@ -13,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 from support.certificates import Certificates
-from support.load_engine_contract import LoadEngineContract, Serve, until_requests
 from support.relay import Relay
 from support.repositories import ModelRepositoryFactory, config_text, stateful_config
 from support.tritons import grpcs_triton
@@ -34,6 +33,7 @@ from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.protocols import Launch
+from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests
 
 pytestmark = pytest.mark.triton
 
@@ -54,7 +54,7 @@ class TestContract(LoadEngineContract):
 
 @pytest.fixture(scope="module")
 def start(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts a Triton with one model of `tests/support/models`; all are stopped in the end."""
+    """Starts a Triton with one model of `tuner/testing/models`; all are stopped in the end."""
     with ExitStack() as stack:
 
         def launch(source: str, config: str, *arguments: str) -> ProcessServer:

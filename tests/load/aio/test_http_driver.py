@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.load_engine_contract import until_requests
 from support.web_peer import Asked, Reply, WebPeer
 from tritonclient.grpc import service_pb2
 
@@ -19,6 +18,7 @@ from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Samples
 from tuner.load.workload import Plan, Request, Sequences, Workload
 from tuner.servers.endpoint import Endpoint
+from tuner.testing.engine_contract import until_requests
 
 HEAD = b'{"parameters":{"binary_data_output":true}}'
 REQUEST = Request(HEAD + b"\1\2\3", len(HEAD))

@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from support.certificates import Certificates
-from support.load_engine_contract import LoadEngineContract, Serve, until_requests
 from support.repositories import ModelRepositoryFactory, config_text, stateful_config
 from support.tritons import TwoPorts, https_triton, start_with_http
 from tritonclient.grpc import service_pb2
@@ -26,6 +25,7 @@ from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
+from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests
 
 pytestmark = pytest.mark.triton
 

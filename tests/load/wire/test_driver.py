@@ -8,12 +8,12 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from support.http2_peer import Http2Peer, Talk, keep_silent
 from support.inference_peer import InferencePeer
-from support.load_engine_contract import LoadEngineContract, Serve
 from support.offers import driving
 from support.services import InProcess
 
 from tuner.load.worker import Answer
 from tuner.load.workload import DriverName, Request
+from tuner.testing.engine_contract import LoadEngineContract, Serve
 
 
 class TestContract(LoadEngineContract):

@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from support.certificates import Certificates
-from support.load_engine_contract import LoadEngineContract, Serve, until_requests
 from support.repositories import ModelRepositoryFactory, config_text
 from support.services import TritonService
 from support.tritons import grpcs_triton
@@ -26,6 +25,7 @@ from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.protocols import Launch
+from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests
 
 pytestmark = pytest.mark.triton
 

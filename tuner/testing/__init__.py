@@ -1,0 +1,1 @@
+"""What tests of tritontune and of its plug-ins stand on."""

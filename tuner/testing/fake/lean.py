@@ -1,0 +1,20 @@
+"""Spares a process the client library around the protocol's messages, which takes longer to import than all else."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+_PACKAGE = "tritonclient.grpc"
+
+
+def spare_client() -> None:
+    """Let `tritonclient.grpc.service_pb2` be imported without its package; only for a process of the fake's own."""
+    spec = importlib.util.find_spec("tritonclient")
+    if spec is None or spec.origin is None or _PACKAGE in sys.modules:
+        return
+    package = ModuleType(_PACKAGE)
+    package.__path__ = [str(Path(spec.origin).parent / "grpc")]
+    sys.modules[_PACKAGE] = package

@@ -1,0 +1,37 @@
+"""The program: `tritonserver` as our launchers start it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuner.testing.fake.lean import spare_client
+
+
+def main(program: str, arguments: Sequence[str]) -> None:
+    """Be the server until it is told to end.
+
+    Args:
+        program: The path of the executable; its control file lies beside it.
+        arguments: Of the command line.
+    """
+    spare_client()
+    from tuner.testing.fake.options import parse_options  # noqa: PLC0415 (what follows imports the protocol)
+    from tuner.testing.fake.server import FakeTriton  # noqa: PLC0415 (the same)
+
+    options = parse_options(program, arguments)
+
+    async def serve() -> int:
+        return await FakeTriton(Path(program), options).run()
+
+    # `select` takes time-outs in us, where others round them up to ms.
+    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    asyncio.set_event_loop(loop)
+    code = loop.run_until_complete(serve())
+    sys.stdout.flush()
+    # Whatever still hangs goes down with it.
+    os._exit(code)

@@ -1,0 +1,59 @@
+"""Messages between the server and the process of a Python instance: pickled, each after its length."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+import threading
+from typing import Any
+
+_LENGTH = struct.Struct("<Q")
+
+
+def packed(message: Any) -> bytes:
+    """A message as it is sent."""
+    content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(content)) + content
+
+
+class Unpacker:
+    """Finds messages in what has been received."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The messages that are whole with this piece."""
+        self._buffer += data
+        found = []
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            found.append(pickle.loads(bytes(self._buffer[_LENGTH.size : end])))  # noqa: S301 (from our own child)
+            del self._buffer[:end]
+        return found
+
+
+class ChildEnd:
+    """The process's end, which blocks; several threads may send."""
+
+    def __init__(self, plug: socket.socket) -> None:
+        self._plug = plug
+        self._unpacker = Unpacker()
+        self._lock = threading.Lock()
+
+    def send(self, message: Any) -> None:
+        """Send a message."""
+        with self._lock:
+            self._plug.sendall(packed(message))
+
+    def receive(self) -> list[Any] | None:
+        """Wait for messages; None: the server is gone."""
+        try:
+            data = self._plug.recv(1 << 18)
+        except OSError:
+            return None
+        return self._unpacker.feed(data) if data else None

@@ -1,0 +1,272 @@
+"""The Python backend: the server's side of the processes in which `model.py` runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from tuner.testing.fake.log import raw, say
+from tuner.testing.fake.messages import Code, RefusedError, Request, Response, Tensor
+from tuner.testing.fake.pipe import Unpacker, packed
+
+# Triton needs 1 s for each request to find that the process of an instance is gone.
+_UNHEALTHY_S = 0.1
+
+
+class Stub(asyncio.Protocol):
+    """One process of a model.
+
+    Args:
+        on_message: Takes what it says.
+        on_end: Is called when it has ended.
+    """
+
+    def __init__(self, on_message: Callable[[Any], None], on_end: Callable[[], None]) -> None:
+        self._on_message = on_message
+        self._on_end = on_end
+        self._unpacker = Unpacker()
+        self._transport: asyncio.WriteTransport | None = None
+        self.pid = 0
+        self.ended = asyncio.Event()
+
+    async def start(self, model_file: Path, work: Callable[[Any], None]) -> None:
+        """Fork it."""
+        from tuner.testing.fake.stub import fork_stub  # noqa: PLC0415 (brings numpy, which most servers never need)
+
+        ours, theirs = socket.socketpair()
+        self.pid = fork_stub(theirs, model_file, work)
+        theirs.close()
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        for message in self._unpacker.feed(data):
+            self._on_message(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's)
+        """See `asyncio.Protocol`."""
+        self.ended.set()
+        self._on_end()
+
+    def send(self, message: Any) -> None:
+        """Send it a message, which is lost where it has ended."""
+        if self._transport:
+            self._transport.write(packed(message))
+
+    def collect(self) -> None:
+        """Let go of a process that has ended as it should; what has crashed stays for all to see."""
+        if self._transport:
+            self._transport.close()
+        os.waitpid(self.pid, 0)
+
+
+async def completed_by_model(model_file: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What a model's `auto_complete_config` makes of its config.
+
+    Raises:
+        RefusedError: it raises.
+    """
+    answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+
+    def take(message: tuple[str, str]) -> None:
+        answer.set_result(message)
+
+    def ended() -> None:
+        if not answer.done():
+            answer.set_result(("failed", "Stub process is not healthy."))
+
+    stub = Stub(take, ended)
+
+    def work(end: Any) -> None:
+        from tuner.testing.fake.stub import complete_config  # noqa: PLC0415 (see above)
+
+        complete_config(end, model_file, config)
+
+    await stub.start(model_file, work)
+    kind, text = await answer
+    await stub.ended.wait()
+    stub.collect()
+    if kind == "failed":
+        raise RefusedError(Code.INTERNAL, text)
+    completed: dict[str, Any] = json.loads(text)
+    return completed
+
+
+class PythonInstance:
+    """One instance; it is a `batcher.Instance`.
+
+    Args:
+        name: Such as `identity_0_0`.
+        model: The model's name.
+        version: Of the model.
+        model_file: Its code.
+        config: Its config, as JSON.
+        decoupled: Whether it answers by response senders.
+        clock: The time.
+        finished: See `native.NativeModel.instances`; a decoupled model has no responses then.
+        answered: Takes a response of a decoupled model: the request and the response.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        model: str,
+        version: int,
+        model_file: Path,
+        config: dict[str, Any],
+        decoupled: bool,
+        clock: Callable[[], float],
+        finished: Callable[..., None],
+        answered: Callable[[Request, Response], None],
+    ) -> None:
+        self._name = name
+        self._model = model
+        self._model_file = model_file
+        self._arguments = {
+            "model_config": json.dumps(config),
+            "model_instance_kind": "CPU",
+            "model_instance_name": name,
+            "model_instance_device_id": "0",
+            "model_repository": str(model_file.parent.parent),
+            "model_version": str(version),
+            "model_name": model,
+        }
+        self._decoupled = decoupled
+        self._clock = clock
+        self._finished = finished
+        self._answered = answered
+        self._stub = Stub(self._take, self._on_end)
+        self._loaded: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._batch: Sequence[Request] = ()
+        self._began = 0.0
+        self._done: Callable[[float], None] | None = None
+        self._open: dict[int, Request] = {}
+        self._number = 0
+
+    @property
+    def unhealthy(self) -> str:
+        """What Triton says when its process is gone."""
+        return f"Stub process '{self._name}' is not healthy."
+
+    async def start(self) -> None:
+        """Start its process, and return when its model is initialized.
+
+        Raises:
+            RefusedError: it raises, or ends.
+        """
+        say("I", "python_be.cc:2249", f"TRITONBACKEND_ModelInstanceInitialize: {self._name} (CPU device 0)")
+        if not self._model_file.is_file():
+            text = f"Failed to preinitialize Python stub: Python model file not found in '{self._model_file}'"
+            raw(f"I0000 00:00:00.000000 {os.getpid()} pb_stub.cc:2105]  {text}")
+            # Triton waits for a process that is not there, for ever.
+            await asyncio.Event().wait()
+        await self._stub.start(self._model_file, self._work)
+        if (error := await self._loaded) is not None:
+            if error != self.unhealthy:
+                say("I", "pb_stub.cc:366", f"Failed to initialize Python stub: {error}")
+                await self._stub.ended.wait()
+                self._stub.collect()
+            say("E", "backend_model.cc:692", f"ERROR: Failed to create instance: {error}")
+            raise RefusedError(Code.INTERNAL, error)
+
+    async def stop(self) -> None:
+        """Let it finalize, and wait until it is gone; one that hangs holds this up."""
+        if self._stub.ended.is_set():
+            return
+        self._stub.send(("finalize",))
+        await self._stub.ended.wait()
+        self._stub.collect()
+
+    def execute(self, batch: Sequence[Any], at: float, done: Callable[[float], None]) -> None:
+        """See `batcher.Instance`."""
+        self._batch, self._began, self._done = batch, at, done
+        if self._stub.ended.is_set():
+            asyncio.get_running_loop().call_later(_UNHEALTHY_S, self._fail, self.unhealthy)
+            return
+        self._stub.send(("execute", [self._packed(request) for request in batch]))
+
+    def _work(self, end: Any) -> None:
+        from tuner.testing.fake.stub import StubLoop  # noqa: PLC0415 (see above)
+
+        StubLoop(end, self._model_file, self._arguments, decoupled=self._decoupled).run()
+
+    def _packed(self, request: Request) -> dict[str, Any]:
+        self._number += 1
+        number = self._number
+        if self._decoupled:
+            self._open[number] = request
+        request.on_cancel.append(lambda: self._stub.send(("cancel", number)))
+        return {
+            "number": number,
+            "id": request.id,
+            "sequence": request.sequence,
+            "flags": request.start + 2 * request.end,
+            "wanted": list(request.wanted),
+            "inputs": {name: (each.datatype, each.shape, each.data) for name, each in request.inputs.items()},
+        }
+
+    def _take(self, message: Any) -> None:
+        if message[0] == "ready":
+            self._loaded.set_result(None)
+        elif message[0] == "failed":
+            self._loaded.set_result(message[1])
+        elif message[0] == "done":
+            self._on_done(message[1], message[2])
+        elif message[0] == "response":
+            self._on_response(message[1], message[2], final=message[3])
+
+    def _on_done(self, packed_responses: Sequence[Any] | None, error: str | None) -> None:
+        if error is not None:
+            self._fail(f"Failed to process the request(s) for model '{self._name}', message: {error}")
+        elif packed_responses is None:
+            self._finish(None)
+        else:
+            self._finish([_response(each) for each in packed_responses])
+
+    def _on_response(self, number: int, packed_response: Any, *, final: bool) -> None:
+        request = self._open[number]
+        if final:
+            del self._open[number]
+        if packed_response is None:
+            self._answered(request, Response(final=final, empty=True))
+        else:
+            self._answered(request, _response(packed_response, final=final))
+
+    def _on_end(self) -> None:
+        if not self._loaded.done():
+            self._loaded.set_result(self.unhealthy)
+        for request in self._open.values():
+            self._answered(request, Response(error=RefusedError(Code.INTERNAL, self.unhealthy)))
+        self._open.clear()
+        if self._done:
+            self._fail(self.unhealthy)
+
+    def _fail(self, text: str) -> None:
+        for number in [number for number, request in self._open.items() if request in self._batch]:
+            del self._open[number]
+        self._finish([Response(error=RefusedError(Code.INTERNAL, text)) for _ in self._batch])
+
+    def _finish(self, responses: Sequence[Response] | None) -> None:
+        batch, done, self._batch, self._done = self._batch, self._done, (), None
+        if done is None:
+            return
+        now = self._clock()
+        self._finished(batch, responses, self._began, now)
+        done(now)
+
+
+def _response(packed_response: tuple[dict[str, Any], str | None], *, final: bool = True) -> Response:
+    outputs, error = packed_response
+    if error is not None:
+        return Response(error=RefusedError(Code.INTERNAL, error), final=final)
+    return Response({name: Tensor(*parts) for name, parts in outputs.items()}, final=final)

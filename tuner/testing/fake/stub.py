@@ -1,0 +1,180 @@
+"""The process of a Python instance: a fork of the server that looks like Triton's stub."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib.util
+import json
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tuner.testing.fake import triton_python_backend_utils as pb_utils
+from tuner.testing.fake.pipe import ChildEnd
+
+NAME = "triton_python_backend_stub"
+_MODULE = "triton_python_backend_utils"
+
+
+def fork_stub(plug: socket.socket, model_file: Path, work: Callable[[ChildEnd], None]) -> int:
+    """Fork a process that does some work for a model and ends. Returns its pid."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        _become_stub(plug, model_file)
+        work(ChildEnd(plug))
+        code = 0
+    except BaseException:  # noqa: BLE001 (nothing of it may reach the server's own code)
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
+
+
+def _become_stub(plug: socket.socket, model_file: Path) -> None:
+    gc.freeze()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Nothing of the server's stays open here: its ports are free as soon as it is gone.
+    os.closerange(3, plug.fileno())
+    os.closerange(plug.fileno() + 1, 4096)
+    Path("/proc/self/comm").write_text(NAME, encoding="ascii")
+    _rename([NAME, str(model_file)])
+
+
+def _rename(arguments: list[str]) -> None:
+    """Write another command line over that of the server, as far as there is room."""
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    begin, end = int(fields[45]), int(fields[46])
+    text = b"\0".join(map(os.fsencode, arguments))[: end - begin - 1]
+    ctypes.memmove(begin, text.ljust(end - begin, b"\0"), end - begin)
+
+
+def load_class(model_file: Path) -> Any:
+    """The class `TritonPythonModel` of a model's code."""
+    sys.modules[_MODULE] = pb_utils
+    sys.path[:0] = [str(model_file.parent), str(model_file.parent.parent)]
+    spec = importlib.util.spec_from_file_location("model", model_file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no code in {model_file}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["model"] = module
+    spec.loader.exec_module(module)
+    return module.TritonPythonModel
+
+
+def as_stub_says(error: BaseException) -> str:
+    """An exception as the Python backend tells of it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}testing{os.sep}fake{os.sep}" not in frame.filename]
+    places = "".join(f"  {frame.filename}({frame.lineno}): {frame.name}\n" for frame in reversed(own))
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return f"{name}: {error}\n\nAt:\n{places}"
+
+
+def complete_config(end: ChildEnd, model_file: Path, config: dict[str, Any]) -> None:
+    """Have a model complete its config, and send that."""
+    try:
+        model = load_class(model_file)
+        if complete := getattr(model, "auto_complete_config", None):
+            config = complete(pb_utils.ModelConfig(config)).as_dict()
+    except Exception as error:  # noqa: BLE001 (it is somebody's code)
+        end.send(("failed", as_stub_says(error)))
+    else:
+        end.send(("completed", json.dumps(config)))
+
+
+class StubLoop:
+    """Runs an instance for as long as the server wants it.
+
+    Args:
+        end: Of the pipe.
+        model_file: Its code.
+        arguments: Of `initialize`.
+        decoupled: Whether it answers by response senders.
+    """
+
+    def __init__(self, end: ChildEnd, model_file: Path, arguments: dict[str, str], *, decoupled: bool) -> None:
+        self._end = end
+        self._model_file = model_file
+        self._arguments = arguments
+        self._decoupled = decoupled
+        self._asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()
+
+    def run(self) -> None:
+        """Initialize, execute, finalize."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        try:
+            model = load_class(self._model_file)()
+            if hasattr(model, "initialize"):
+                model.initialize(self._arguments)
+        except Exception as error:  # noqa: BLE001 (it is somebody's code)
+            self._end.send(("failed", as_stub_says(error)))
+            return
+        self._end.send(("ready",))
+        while (message := self._asked.get())[0] == "execute":
+            self._execute(model, message[1])
+        if hasattr(model, "finalize"):
+            model.finalize()
+        sys.stdout.flush()
+        self._end.send(("finalized",))
+
+    def _listen(self) -> None:
+        while (messages := self._end.receive()) is not None:
+            for message in messages:
+                if message[0] == "cancel":
+                    self._cancelled.add(message[1])
+                else:
+                    self._asked.put(message)
+        # A server that is gone needs no instances.
+        os._exit(0)
+
+    def _execute(self, model: Any, asked: list[dict[str, Any]]) -> None:
+        try:
+            responses = model.execute([self._request(each) for each in asked])
+        except Exception as error:  # noqa: BLE001 (it is somebody's code)
+            self._end.send(("done", None, as_stub_says(error)))
+            return
+        if self._decoupled:
+            self._end.send(("done", None, None))
+            return
+        try:
+            packed = [_packed(response) for response in responses]
+        except Exception as error:  # noqa: BLE001 (so are its answers)
+            self._end.send(("done", None, as_stub_says(error)))
+            return
+        self._end.send(("done", packed, None))
+
+    def _request(self, asked: dict[str, Any]) -> pb_utils.InferenceRequest:
+        number = asked["number"]
+
+        def send(response: pb_utils.InferenceResponse | None, flags: int) -> None:
+            packed = None if response is None else _packed(response)
+            self._end.send(("response", number, packed, bool(flags & pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)))
+
+        inputs = [pb_utils.tensor_of(name, *tensor) for name, tensor in asked["inputs"].items()]
+        sender = pb_utils.ResponseSender(send, lambda: number in self._cancelled)
+        return pb_utils.InferenceRequest(inputs, asked, sender)
+
+
+def _packed(response: pb_utils.InferenceResponse) -> tuple[dict[str, Any], str | None]:
+    error = response.error()
+    if error is not None:
+        return {}, error.message()
+    return {tensor.name(): pb_utils.as_protocol(tensor) for tensor in response.output_tensors()}, None

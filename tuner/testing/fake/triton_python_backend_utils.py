@@ -1,0 +1,272 @@
+"""Stands in for the module of Triton's Python backend, as far as models of tests use it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.testing.fake.messages import BYTES, joined, texts_of
+
+TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
+TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
+
+_TYPES: dict[str, Any] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+    BYTES: np.object_,
+}
+_NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
+
+
+class TritonModelException(Exception):  # noqa: N818 (its name)
+    """What a model may raise."""
+
+
+class TritonError:
+    """Why a request fails.
+
+    Args:
+        message: In words.
+        code: Of no use here.
+    """
+
+    UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS, CANCELLED = range(8)
+
+    def __init__(self, message: str, code: int = INTERNAL) -> None:
+        self._message = message
+        self._code = code
+
+    def message(self) -> str:
+        """In words."""
+        return self._message
+
+    def code(self) -> int:
+        """Its kind."""
+        return self._code
+
+
+class Tensor:
+    """A tensor by its name.
+
+    Args:
+        name: Its name.
+        values: Its elements.
+    """
+
+    def __init__(self, name: str, values: NDArray[Any]) -> None:
+        if not isinstance(values, np.ndarray):
+            raise TypeError("Tensor() takes a numpy array")
+        self._name = name
+        self._values = values
+
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    def as_numpy(self) -> NDArray[Any]:
+        """Its elements."""
+        return self._values
+
+    def shape(self) -> Sequence[int]:
+        """Its shape."""
+        return self._values.shape
+
+    def is_cpu(self) -> bool:
+        """Whether it is in the memory of the host."""
+        return True
+
+
+class InferenceResponse:
+    """What a model answers.
+
+    Args:
+        output_tensors: The outputs.
+        error: In their place.
+    """
+
+    def __init__(self, output_tensors: Sequence[Tensor] = (), error: TritonError | None = None) -> None:
+        self._tensors = list(output_tensors)
+        self._error = error
+
+    def output_tensors(self) -> list[Tensor]:
+        """The outputs."""
+        return self._tensors
+
+    def has_error(self) -> bool:
+        """Whether it is an error."""
+        return self._error is not None
+
+    def error(self) -> TritonError | None:
+        """Which one."""
+        return self._error
+
+
+class ResponseSender:
+    """Sends the responses of one request, at any time and from any thread."""
+
+    def __init__(self, send: Callable[[InferenceResponse | None, int], None], cancelled: Callable[[], bool]) -> None:
+        self._send = send
+        self._cancelled = cancelled
+
+    def send(self, response: InferenceResponse | None = None, flags: int = 0) -> None:
+        """Send one; with the flag, it is the last."""
+        self._send(response, flags)
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._cancelled()
+
+
+class InferenceRequest:
+    """What a model is asked."""
+
+    def __init__(self, inputs: Sequence[Tensor], asked: Mapping[str, Any], sender: ResponseSender) -> None:
+        self._inputs = list(inputs)
+        self._asked = asked
+        self._sender = sender
+
+    def inputs(self) -> list[Tensor]:
+        """The inputs."""
+        return self._inputs
+
+    def request_id(self) -> str:
+        """The client's own name of it."""
+        return str(self._asked["id"])
+
+    def correlation_id(self) -> Any:
+        """Of its sequence."""
+        return self._asked["sequence"]
+
+    def flags(self) -> int:
+        """Whether it begins or ends its sequence."""
+        return int(self._asked["flags"])
+
+    def requested_output_names(self) -> list[str]:
+        """Which outputs are asked for."""
+        return list(self._asked["wanted"])
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._sender.is_cancelled()
+
+    def get_response_sender(self) -> ResponseSender:
+        """To answer with."""
+        return self._sender
+
+
+class ModelConfig:
+    """A config that a model completes.
+
+    Args:
+        config: As JSON.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return self._config
+
+    def set_max_batch_size(self, value: int) -> None:
+        """Set it."""
+        self._config["max_batch_size"] = value
+
+    def set_dynamic_batching(self) -> None:
+        """Switch it on."""
+        self._config.setdefault("dynamic_batching", {})
+
+    def set_model_transaction_policy(self, policy: Mapping[str, Any]) -> None:
+        """Set it."""
+        self._config["model_transaction_policy"] = dict(policy)
+
+    def add_input(self, tensor: Mapping[str, Any]) -> None:
+        """Add one, or what the config leaves out of it."""
+        self._add("input", tensor)
+
+    def add_output(self, tensor: Mapping[str, Any]) -> None:
+        """Add one, or what the config leaves out of it."""
+        self._add("output", tensor)
+
+    def _add(self, kind: str, tensor: Mapping[str, Any]) -> None:
+        for present in self._config[kind]:
+            if present["name"] == tensor["name"]:
+                present.update({"data_type": tensor["data_type"], "dims": list(tensor["dims"])})
+                return
+        self._config[kind].append({**tensor, "dims": list(tensor["dims"])})
+
+
+class Logger:
+    """Writes to the server's log."""
+
+    @staticmethod
+    def log_info(text: str) -> None:
+        """Of no concern."""
+        sys.stdout.write(f"I {text}\n")
+
+    @staticmethod
+    def log_warn(text: str) -> None:
+        """Of some."""
+        sys.stdout.write(f"W {text}\n")
+
+    @staticmethod
+    def log_error(text: str) -> None:
+        """Of much."""
+        sys.stdout.write(f"E {text}\n")
+
+
+def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | None:
+    """An input; None: there is none of that name."""
+    return next((tensor for tensor in request.inputs() if tensor.name() == name), None)
+
+
+def get_output_tensor_by_name(response: InferenceResponse, name: str) -> Tensor | None:
+    """An output; None: there is none of that name."""
+    return next((tensor for tensor in response.output_tensors() if tensor.name() == name), None)
+
+
+def get_input_config_by_name(config: Mapping[str, Any], name: str) -> Any:
+    """What a config says of an input."""
+    return next((each for each in config.get("input", ()) if each["name"] == name), None)
+
+
+def get_output_config_by_name(config: Mapping[str, Any], name: str) -> Any:
+    """What a config says of an output."""
+    return next((each for each in config.get("output", ()) if each["name"] == name), None)
+
+
+def triton_string_to_numpy(name: str) -> Any:
+    """Numpy's type for `TYPE_FP32`."""
+    name = name.removeprefix("TYPE_")
+    return _TYPES[BYTES if name == "STRING" else name]
+
+
+def tensor_of(name: str, datatype: str, shape: Sequence[int], data: bytes) -> Tensor:
+    """A tensor as the protocol has it."""
+    if datatype == BYTES:
+        return Tensor(name, np.array(texts_of(data), np.object_).reshape(shape))
+    return Tensor(name, np.frombuffer(data, _TYPES[datatype]).reshape(shape))
+
+
+def as_protocol(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
+    """Type, shape and elements as the protocol has them."""
+    values = tensor.as_numpy()
+    if values.dtype.kind in "OSU":
+        texts = [each if isinstance(each, bytes) else str(each).encode() for each in values.ravel()]
+        return BYTES, values.shape, joined(texts)
+    return _NAMES[values.dtype], values.shape, np.ascontiguousarray(values).tobytes()

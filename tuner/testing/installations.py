@@ -1,0 +1,41 @@
+"""A fake Triton on this machine, for launchers, `--triton-path` and `doctor` alike."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tuner.atomic_file import write_atomically
+from tuner.servers.installation import TritonInstallation
+from tuner.testing.fake.runtime import FILE, VERSION
+
+_NAME = "tritonserver"
+_PROGRAM = """\
+#!{python}
+import sys
+from tuner.testing.fake.main import main
+main(__file__, sys.argv[1:])
+"""
+
+
+def fake_installation(folder: Path, **control: Any) -> TritonInstallation:
+    """Make a `tritonserver` in a folder; for the command line that folder is `--triton-path`.
+
+    Args:
+        folder: Is made if need be.
+        control: What the server does on demand (`tuner.testing.fake.runtime.Control`).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / _NAME
+    program.write_text(_PROGRAM.format(python=sys.executable), encoding="utf-8")
+    program.chmod(0o755)
+    control_fake(folder, **control)
+    version = str(control.get("version", VERSION))
+    return TritonInstallation(program.absolute(), version, str(program.absolute()))
+
+
+def control_fake(folder: Path, **control: Any) -> None:
+    """Change what the servers of a folder's `tritonserver` do, those that run and those to come."""
+    write_atomically(folder / FILE, json.dumps(control))

@@ -1,0 +1,78 @@
+"""Makes model repositories of the Python-backend models in `tuner/testing/models`, each told of in its docstring.
+
+All take `IN` and give `OUT`, FP32 of shape [4], in batches.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+_SOURCES = Path(__file__).parent / "models"
+
+CONFIG = """\
+backend: "python"
+max_batch_size: {max_batch_size}
+input [ {{ name: "IN" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+output [ {{ name: "OUT" data_type: TYPE_FP32 dims: [ 4 ] }} ]
+instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
+{more}
+"""
+
+
+def config_text(*, instances: int = 1, max_batch_size: int = 8, more: str = "", **parameters: object) -> str:
+    """A config for the models; `parameters` are those that the model's docstring names."""
+    text = CONFIG.format(instances=instances, max_batch_size=max_batch_size, more=more)
+    return text + "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in parameters.items()
+    )
+
+
+_SEQUENCES = """\
+sequence_batching {{
+  {strategy}
+  max_sequence_idle_microseconds: 20000000
+  control_input [
+    {{ name: "START" control [ {{ kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] }} ] }},
+    {{ name: "END" control [ {{ kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] }} ] }},
+    {{ name: "READY" control [ {{ kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] }} ] }},
+    {{ name: "CORRID" control [ {{ kind: CONTROL_SEQUENCE_CORRID data_type: {ids} }} ] }}
+  ]
+}}
+"""
+
+
+def stateful_config(strategy: str = "", ids: str = "TYPE_UINT64") -> str:
+    """What the config of the model `stateful` has more, with the sequence batcher's strategy, and the type of ids."""
+    return _SEQUENCES.format(strategy=strategy, ids=ids)
+
+
+@dataclass(frozen=True)
+class ModelRepositoryFactory:
+    """Writes models into a repository.
+
+    Attributes:
+        path: The repository.
+    """
+
+    path: Path
+
+    def add(self, source: str = "identity", *, name: str | None = None, config: str | None = None) -> str:
+        """Add a model with the code of `tuner/testing/models/SOURCE.py`.
+
+        Args:
+            source: Which code.
+            name: Of the model; the source's by default.
+            config: The text of its config.pbtxt: `config_text()` by default; none is written when it is empty.
+
+        Returns:
+            The name.
+        """
+        name = name or source
+        version = self.path / name / "1"
+        version.mkdir(parents=True)
+        shutil.copyfile(_SOURCES / f"{source}.py", version / "model.py")
+        if config != "":
+            (self.path / name / "config.pbtxt").write_text(config or config_text(), encoding="utf-8")
+        return name
