@@ -31,7 +31,7 @@ from tuner.redaction import HIDDEN, is_secret_name
 from tuner.servers.docker_arguments import parse_docker_args
 from tuner.servers.endpoint import Endpoint, Header, Tls, parse_header
 from tuner.servers.environment import parse_environment
-from tuner.servers.gpus import VISIBLE_DEVICES, parse_gpus
+from tuner.servers.gpus import CONTAINER_DEVICES, VISIBLE_DEVICES, parse_gpus
 from tuner.servers.mounts import UserMount, parse_mount
 from tuner.servers.triton_args import parse_triton_args
 
@@ -218,8 +218,9 @@ class ServerOptions(Options):
     @field_validator("env")
     @classmethod
     def _names_devices_once(cls, env: Mapping[str, str | None], info: ValidationInfo) -> Mapping[str, str | None]:
-        if VISIBLE_DEVICES in env and info.data.get("gpus"):
-            raise ValueError(f"{VISIBLE_DEVICES!r} says what --gpus says; leave one of them out")
+        for name in (VISIBLE_DEVICES, CONTAINER_DEVICES):
+            if name in env and info.data.get("gpus"):
+                raise ValueError(f"{name!r} says what --gpus says; leave one of them out")
         return env
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.boundary import in_one_line
 from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError, UsageError
 from tuner.job import TuneJob
 from tuner.load.inputs.input_data import check_input_data
+from tuner.machine import Machine
 from tuner.measure.gpu import Gpus
 from tuner.model_tuning import ModelTuning, Workshop
 from tuner.models.repository import ModelFolder, ModelRepository
@@ -108,7 +109,13 @@ def workshop(
                 progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
             store_job(job, out.job)
             staged = stage(repository, out.work / "repository")
-            yield Workshop(job, out, spec, launcher.machine, launcher, gpus, staged, progress), models
+            yield Workshop(job, out, spec, _machine(launcher, gpus), launcher, gpus, staged, progress), models
+
+
+def _machine(launcher: Launcher, gpus: Gpus) -> Machine:
+    """What servers run on; of this machine's GPUs, those that they see."""
+    machine = launcher.machine
+    return machine if launcher.gpus is None else replace(machine, gpus=gpus.visible)
 
 
 @contextmanager
@@ -218,7 +225,7 @@ def tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
         TritontuneError: it cannot be tuned; see `tune`.
     """
     study = Study.create_or_resume(shop.out.database, identity_of(shop, model))
-    study.begin(provenance(shop.job, shop.launcher.machine))
+    study.begin(provenance(shop.job, shop.machine))
     shop.progress.model_began(model.name, study=study, budget_s=shop.job.budget)
     try:
         ended = ModelTuning(shop, model, study).run()

@@ -6,7 +6,14 @@ import pytest
 
 from tuner.errors import JobError
 from tuner.nvml import Gpu
-from tuner.servers.gpus import device_requests, gpus_flag, parse_gpus, process_environment
+from tuner.servers.gpus import (
+    device_requests,
+    gpus_flag,
+    gpus_of_runtime,
+    parse_gpus,
+    process_environment,
+    shown_by_cuda,
+)
 
 HERE = [Gpu(0, "GPU-aa11", "first GPU", 1), Gpu(1, "GPU-bb22", "second GPU", 1)]
 
@@ -62,3 +69,48 @@ def test_names_those_that_there_are(gpus: str) -> None:
     assert str(caught.value) == (
         f"--gpus: this machine has no GPU {gpus}; it has 0 (first GPU, GPU-aa11), 1 (second GPU, GPU-bb22)"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "cuda", "seen"),
+    [
+        ("all", None, "all"),
+        ("all", "1", "1"),
+        ("all", "1,0", "1,0"),
+        ("all", "GPU-bb22", "GPU-bb22"),
+        ("all", "", "none"),
+        ("all", "-1", "-1"),
+        # To CUDA, `all` is no name.
+        ("all", "all", "none"),
+        ("none", "0", "none"),
+        ("2,5", None, "2,5"),
+        # It counts from 0 among what the container has, in the order of the bus.
+        ("5,2", "0", "2"),
+        ("2,5", "1,0", "5,2"),
+        ("2,5", "0,7,1", "2"),
+        ("2,5", "-1", "none"),
+        ("GPU-aa11", "GPU-aa", "GPU-aa11"),
+    ],
+)
+def test_what_a_server_sees_of_what_it_is_given(given: str, cuda: str | None, seen: str) -> None:
+    assert shown_by_cuda(given, {} if cuda is None else {"CUDA_VISIBLE_DEVICES": cuda}) == seen
+
+
+@pytest.mark.parametrize(
+    ("variables", "asked"),
+    [
+        ({}, None),
+        ({"NVIDIA_VISIBLE_DEVICES": "1"}, "1"),
+        ({"NVIDIA_VISIBLE_DEVICES": "GPU-aa11"}, "GPU-aa11"),
+        ({"NVIDIA_VISIBLE_DEVICES": "all"}, "all"),
+        ({"NVIDIA_VISIBLE_DEVICES": "void"}, "none"),
+        ({"NVIDIA_VISIBLE_DEVICES": ""}, "none"),
+    ],
+)
+def test_what_a_container_asks_nvidias_runtime_for(variables: dict[str, str], asked: str | None) -> None:
+    assert gpus_of_runtime(variables) == asked
+
+
+def test_a_container_cannot_ask_for_what_is_no_gpu() -> None:
+    with pytest.raises(JobError, match=r"^--env NVIDIA_VISIBLE_DEVICES: 'nvidia.com/gpu=0' is no GPU"):
+        gpus_of_runtime({"NVIDIA_VISIBLE_DEVICES": "nvidia.com/gpu=0"})

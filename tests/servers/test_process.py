@@ -356,6 +356,16 @@ def test_its_servers_see_the_gpus_that_the_environment_shows(
     assert triton_launcher.gpus == gpus
 
 
+def test_what_is_set_for_a_server_counts_before_our_own_environment(
+    triton_installation: TritonInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert ProcessLauncher(triton_installation, environment={"CUDA_VISIBLE_DEVICES": "1"}).gpus == "1"
+    assert ProcessLauncher(triton_installation, environment={"CUDA_VISIBLE_DEVICES": ""}).gpus == "none"
+    # Handed on.
+    assert ProcessLauncher(triton_installation, environment={"CUDA_VISIBLE_DEVICES": None}).gpus == "0"
+
+
 def test_variables_and_gpus_reach_the_model(
     triton_installation: TritonInstallation,
     model_repository: ModelRepositoryFactory,

@@ -15,7 +15,8 @@ from tuner.servers.docker import DockerLauncher, engine_problem
 from tuner.servers.docker_engine import connect, engine_trouble
 from tuner.servers.docker_pull import ImageNameError, SeePull, ensure_image
 from tuner.servers.docker_refusals import NoGpuRuntimeError
-from tuner.servers.gpus import ALL
+from tuner.servers.environment import resolved
+from tuner.servers.gpus import ALL, gpus_of_runtime
 from tuner.servers.installation import NoTritonError, find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launcher
@@ -87,8 +88,9 @@ def _get_image(job: ServerOptions, image: str, see_pull: SeePull) -> None:
 
 
 def _in_docker(job: ServerOptions, image: str, note: Callable[[str], None]) -> DockerLauncher:
+    gpus = job.gpus or gpus_of_runtime(resolved(job.env))
     options = ContainerOptions(
-        gpus=job.gpus or _usual_gpus(),
+        gpus=gpus or _usual_gpus(),
         shm_bytes=job.shm_size or ContainerOptions.shm_bytes,
         memory_bytes=job.memory,
         mounts=job.mount,
@@ -101,7 +103,7 @@ def _in_docker(job: ServerOptions, image: str, note: Callable[[str], None]) -> D
     try:
         launcher.look()
     except NoGpuRuntimeError as error:
-        if job.gpus:
+        if gpus:
             raise
         note(f"containers get no GPU: {error}")
         launcher = DockerLauncher(image, replace(options, gpus=None), job.triton_arg)

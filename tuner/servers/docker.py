@@ -28,7 +28,8 @@ from tuner.servers.docker_site import Site, site_of
 from tuner.servers.docker_supply import Supplier, Supply
 from tuner.servers.docker_volume import remove_volume
 from tuner.servers.docker_watch import Watch
-from tuner.servers.gpus import NONE
+from tuner.servers.environment import resolved
+from tuner.servers.gpus import NONE, shown_by_cuda
 from tuner.servers.mark import Mark
 from tuner.servers.ports import free_port
 from tuner.servers.protocols import Launch, Server
@@ -102,7 +103,9 @@ class DockerLauncher:
             TuningError: the engine does not say where it is.
         """
         with closing(connect()) as client, engine_trouble():
-            return None if site_of(client).is_distant else self._options.gpus or NONE
+            if site_of(client).is_distant:
+                return None
+        return shown_by_cuda(self._options.gpus or NONE, resolved(self._options.environment))
 
     def look(self) -> None:
         """Start the image once, as each launch will but without a model, to see that it can be, and which Triton it is.

@@ -16,10 +16,12 @@ ALL = "all"
 NONE = "none"
 
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+CONTAINER_DEVICES = "NVIDIA_VISIBLE_DEVICES"
+"""By which NVIDIA's container runtime gives GPUs, where no device request does."""
 # Without it, CUDA counts the fastest GPU first, and nvidia-smi and Docker in the order of the bus.
 _IN_ORDER_OF_THE_BUS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 # NVIDIA's images ask for all GPUs by this variable, which a default runtime of NVIDIA's heeds without a device request.
-_NO_DEVICE_IN_CONTAINER = {"NVIDIA_VISIBLE_DEVICES": "void"}
+_NO_DEVICE_IN_CONTAINER = {CONTAINER_DEVICES: "void"}
 
 _NAME = re.compile(r"\d+|GPU-[0-9A-Fa-f-]+|MIG-[0-9A-Za-z/-]+")
 
@@ -39,6 +41,49 @@ def parse_gpus(value: Any) -> str:
         if names.count(name) > 1:
             raise ValueError(f"{name!r} is named twice")
     return ",".join(names)
+
+
+def gpus_of_runtime(variables: Mapping[str, str]) -> str | None:
+    """What a container's own variables ask NVIDIA's runtime for; None: nothing.
+
+    A device request would override it, so that it has to be made one.
+
+    Raises:
+        JobError: it is none of what `parse_gpus` reads.
+    """
+    asked = variables.get(CONTAINER_DEVICES)
+    if asked is None:
+        return None
+    if asked.strip() in {"", "void", NONE}:
+        return NONE
+    try:
+        return parse_gpus(asked)
+    except ValueError as error:
+        raise JobError(f"--env {CONTAINER_DEVICES}: {error}") from None
+
+
+def shown_by_cuda(given: str, variables: Mapping[str, str]) -> str:
+    """Which GPUs of this machine the programs of a server see.
+
+    Args:
+        given: To its process or container: `all`, `none`, or names. A container counts them in the order of the bus.
+        variables: Of its programs: CUDA counts among what is given, and ends at the first name that means nothing.
+    """
+    wanted = variables.get(VISIBLE_DEVICES)
+    if wanted is None or given == NONE:
+        return given
+    names = [name.strip() for name in wanted.split(",")]
+    if given == ALL:
+        # To CUDA, `all` is no name.
+        return NONE if names[0] in {"", ALL} else wanted
+    devices = sorted(given.split(","), key=lambda name: int(name) if name.isdecimal() else -1)
+    seen: list[str] = []
+    for name in names:
+        found = devices[int(name) :][:1] if name.isdecimal() else [each for each in devices if each.startswith(name)]
+        if not name or not found:
+            break
+        seen += found
+    return ",".join(seen) or NONE
 
 
 def device_requests(gpus: str | None) -> list[DeviceRequest]:

@@ -14,7 +14,7 @@ from tuner.machine import Machine
 from tuner.redaction import argument_without_secrets
 from tuner.servers.arguments import triton_arguments
 from tuner.servers.environment import assignments, in_words, resolved
-from tuner.servers.gpus import ALL, NONE, VISIBLE_DEVICES, process_environment
+from tuner.servers.gpus import ALL, process_environment, shown_by_cuda
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import VARIABLE, Mark, marks_on_files
 from tuner.servers.ports import free_port
@@ -66,8 +66,8 @@ class ProcessLauncher:
 
     @property
     def gpus(self) -> str:
-        """Those that a server sees: as asked, else what the environment lets it see."""
-        return self._gpus or os.environ.get(VISIBLE_DEVICES, ALL) or NONE
+        """Those that a server sees: as asked, else what its environment lets it see."""
+        return self._gpus or shown_by_cuda(ALL, {**os.environ, **resolved(self._variables)})
 
     @property
     def machine(self) -> Machine:
