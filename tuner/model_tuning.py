@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tuner import deadlines
@@ -89,13 +90,19 @@ class ModelTuning:
         shop: What it works with.
         model: The model.
         study: Where its trials are, and go.
+        now: The clock, in seconds.
     """
 
-    def __init__(self, shop: Workshop, model: ModelFolder, study: Study) -> None:
+    def __init__(
+        self, shop: Workshop, model: ModelFolder, study: Study, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._shop = shop
         self._model = model
         self._study = study
-        self._began = time.monotonic() - study.spent_s
+        self._now = now
+        # What was spent before, on trials and on measuring again, is not granted again.
+        self._began = now() - study.took_s
+        self._counted = now()
         job = shop.job
         self._stopping = Stopping(budget_s=(_SEARCH_SHARE if job.verify else 1.0) * job.budget, trials=job.trials)
         if job.sampler == "grid":
@@ -107,7 +114,7 @@ class ModelTuning:
             self._bench,
             shop.out.model(model.name) / "verified",
             lambda until: self._limits(until=until),
-            self._write,
+            self._verified_more,
             shop.progress.note,
         )
         self._outputs = OutputCheck(shop.out.model(model.name), study.identity, shop.progress.note, self._remark)
@@ -144,17 +151,28 @@ class ModelTuning:
     def _verify_anew(self) -> None:
         """Verify what looks best since the explanation has launched more."""
         if self._shop.job.verify:
-            until = time.monotonic() + (1 - _SEARCH_SHARE) * self._shop.job.budget
+            until = self._now() + (1 - _SEARCH_SHARE) * self._shop.job.budget
             self._end_well(verified_by=until, certified_by=until)
 
     def _end_well(self, *, verified_by: float, certified_by: float) -> None:
         """Measure again what looks best, and find its rate; by when each should be over, by `time.monotonic`."""
-        began = time.monotonic()
+        self._counted = self._now()
         try:
             self._finals.verify(until=verified_by)
             self._finals.certify(until=certified_by)
         finally:
-            self._study.add_verifying_s(time.monotonic() - began)
+            self._count()
+
+    def _verified_more(self) -> None:
+        """Count the time first: the files tell it."""
+        self._count()
+        self._write()
+
+    def _count(self) -> None:
+        """Store how long measuring again has taken so far, so that a kill makes none of it free."""
+        now = self._now()
+        self._study.add_verifying_s(now - self._counted)
+        self._counted = now
 
     def _leave_out(self, wanted: Assignment, load: Concurrency | None) -> None:
         """Launch one more candidate, for the explanation."""
@@ -163,7 +181,7 @@ class ModelTuning:
         if refusal := self._memory(space).refusal(assignment):
             self._shop.progress.note(f"skipped: {in_words(assignment)}: {refusal}")
             return
-        until = time.monotonic() + self._stopping.budget_s
+        until = self._now() + self._stopping.budget_s
         self._store(self._trial(space.candidate(assignment), until=until, also=load), space)
 
     def _search(self) -> str:
@@ -307,7 +325,7 @@ class ModelTuning:
         """Why to launch no further candidate, if so."""
         return self._stopping.reason(
             launched=self._study.own_trials,
-            spent_s=time.monotonic() - self._began,
+            spent_s=self._now() - self._began,
             next_trial_s=(self._study.trials[0].launch_s or 0) + _FIRST_LEVELS_S,
             hypervolumes=self._study.hypervolumes,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import picks
 import pytest
-from support.builders import point, trial
+from support.builders import interval, point, trial
 from support.nvml import GIB
 from support.repositories import ModelRepositoryFactory, config_text
 
@@ -155,6 +155,22 @@ def test_of_rivals_that_are_alike_the_quicker_one_is_chosen() -> None:
     found = machine.verify([trial(0, point(1, 100, 10)), trial(1, point(8, 300, 20)), trial(2, point(8, 299, 12))])
     assert found.best is not None
     assert found.best.trial.number == 2
+
+
+@pytest.mark.parametrize(("slo", "expected"), [({"p50": 50.0}, 1), ({"p99": 50.0}, 2), ({}, 2)])
+def test_it_is_the_percentile_of_the_slo_that_says_which_rival_is_quicker(
+    slo: dict[Percentile, float], expected: int
+) -> None:
+    def again(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
+        told = machine(trial, load, number)
+        p50 = (8.0, 5.0, 9.0)[trial.number]
+        return told.model_copy(update={"latency_ms": {**told.latency_ms, "p50": interval(p50)}})
+
+    machine = Machine(always(100, 10), always(300, 20), always(299, 12), slo=SLO(slo))
+    trials = [trial(0, point(1, 100, 10)), trial(1, point(8, 300, 20)), trial(2, point(8, 299, 12))]
+    terms = Terms(slo=SLO(slo), until=1e6, launch_s=4.0, now=lambda: machine.wall_s)
+    chosen = max((each for each in verify(trials, again, terms) if each.trial), key=lambda each: len(each.confirming))
+    assert chosen.trial == expected
 
 
 def test_one_that_breaks_the_slo_makes_way_for_less_load() -> None:

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import point, trial
+from support.builders import interval, point, trial
 from support.nvml import GIB
 
 from tuner.errors import Cause
 from tuner.load.loads import Concurrency
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.limit_test import LimitTest
+from tuner.measure.points import OperatingPoint
 from tuner.search.recommend import is_certain, recommend
 from tuner.search.verification import Verification
-from tuner.slo import SLO
+from tuner.slo import SLO, Percentile
 from tuner.trial import TrialResult
 
 LIMIT = SLO.parse(["p99=25ms"])
@@ -238,3 +239,28 @@ def test_what_breaks_the_slo_when_measured_again_breaks_it_under_more_load_too()
     best = recommend(trials, LIMIT, verified).best
     assert best is not None
     assert (best.trial.number, best.point.load) == (0, Concurrency(2))
+
+
+def _with_p50(made: OperatingPoint, p50: float) -> OperatingPoint:
+    return made.model_copy(update={"latency_ms": {**made.latency_ms, "p50": interval(p50)}})
+
+
+@pytest.mark.parametrize(("slo", "expected"), [({"p50": 50.0}, 8), ({"p99": 90.0}, 16), ({}, 16)])
+def test_of_what_gives_the_same_it_is_the_percentile_of_the_slo_that_says_what_is_quickest(
+    slo: dict[Percentile, float], expected: int
+) -> None:
+    """The one is quicker in the middle, the other at the end."""
+    found = recommend([trial(0, _with_p50(point(8, 900, 40), 8), _with_p50(point(16, 905, 30), 12))], SLO(slo))
+    assert found.best is not None
+    assert found.best.point.load == Concurrency(expected)
+
+
+@pytest.mark.parametrize(("slo", "expected"), [({"p50": 50.0}, 1), ({"p99": 90.0}, 0), ({}, 0)])
+def test_what_gives_a_little_less_must_be_quicker_at_the_percentile_of_the_slo(
+    slo: dict[Percentile, float], expected: int
+) -> None:
+    baseline, other = point(16, 100, 20, share=0.05), point(8, 99, 30, share=0.05)
+    trials = [trial(0, _with_p50(baseline, 10)), trial(1, _with_p50(other, 5))]
+    found = recommend(trials, SLO(slo))
+    assert found.best is not None
+    assert found.best.trial.number == expected

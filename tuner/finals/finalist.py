@@ -79,10 +79,10 @@ class Finalist:
         return self.verification.throughput
 
     @property
-    def p99_ms(self) -> float:
-        """Mean p99 latency over its rounds; infinite without any."""
+    def mean_latency_ms(self) -> float:
+        """At the percentile that counts, over its rounds; infinite without any."""
         rounds = self.verification.rounds
-        return fmean(point.latency_ms["p99"].value for point in rounds) if rounds else math.inf
+        return fmean(point.latency_ms[self._slo.percentile].value for point in rounds) if rounds else math.inf
 
     def add(self, number: int, point: OperatingPoint, *, choosing: bool) -> None:
         """Another round, by its number among all, and whether it has a say in the choice."""

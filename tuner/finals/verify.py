@@ -182,7 +182,7 @@ class _Finals:
         if chosen in standing and chosen and chosen.throughput * _BETTER >= most:
             return chosen
         alike = [each for each in standing if each.throughput >= _ALIKE * most]
-        return min(alike, key=lambda each: (each.p99_ms, -each.throughput), default=None)
+        return min(alike, key=lambda each: (each.mean_latency_ms, -each.throughput), default=None)
 
     def _switch(self, before: Finalist | None, chosen: Finalist) -> None:
         """What was measured so far led to this choice, so it does not confirm it."""

@@ -96,9 +96,10 @@ def _found_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     yield _Column("inferences/s", [rate(point.throughput.value) for point in points], 0)
     widths = [f"{point.throughput.relative_half_width:.1%}" if point.throughput.value else "" for point in points]
     yield _Column("±", widths, 1)
+    limited = {test.percentile for point in points for test in point.limits}
     for percentile, rank in zip(PERCENTILES, (1, 4, 3, 0), strict=True):
         cells = [format_number(point.latency_ms[percentile].value) for point in points]
-        yield _Column(f"{percentile} ms", cells, rank)
+        yield _Column(f"{percentile} ms", cells, 0 if percentile in limited else rank)
     yield _Column("errors", [str(point.errors) for point in points], 0 if any(point.errors for point in points) else 3)
 
 

@@ -11,7 +11,7 @@ from tuner.search.front import TrialPoint, pareto_front, points_of, usable_point
 from tuner.search.gain import compared
 from tuner.search.shift import Shift
 from tuner.search.verification import Verification
-from tuner.slo import SLO
+from tuner.slo import SLO, Percentile
 from tuner.trial import TrialResult
 
 # The shares of the highest throughput that are nearly as much, and as much, if intervals overlap.
@@ -64,13 +64,13 @@ def recommend(
     if best is None or baseline is None:
         return Recommendation(slo, baseline, best, None, front)
     gain = compared(best, baseline, verified)
-    if baseline in points and _gives_way(best, gain.ratio, baseline):
+    if baseline in points and _gives_way(best, gain.ratio, baseline, slo.percentile):
         best, gain = baseline, compared(baseline, baseline, verified)
     return Recommendation(slo, baseline, best, gain.ratio, front, gain.pairs)
 
 
-def _gives_way(best: TrialPoint, gain: Interval, baseline: TrialPoint) -> bool:
-    quicker = best.point.latency_ms["p99"].high < baseline.point.latency_ms["p99"].low
+def _gives_way(best: TrialPoint, gain: Interval, baseline: TrialPoint, percentile: Percentile) -> bool:
+    quicker = best.point.latency_ms[percentile].high < baseline.point.latency_ms[percentile].low
     return gain.high < 1 or (gain.value < 1 and not quicker)
 
 
@@ -130,7 +130,7 @@ def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     holding = [p for p in points if holds(p, slo)]
     rivals = _rivals(holding, _NEARLY)
     with_room = [p for p in rivals if p.point.holds(slo, slower=NEAR)]
-    return min(_rivals(with_room, _ALIKE) or rivals, key=lambda p: p.latency_ms("p99"), default=None)
+    return min(_rivals(with_room, _ALIKE) or rivals, key=lambda p: p.latency_ms(slo.percentile), default=None)
 
 
 def _rivals(points: Sequence[TrialPoint], share: float) -> list[TrialPoint]:
