@@ -10,13 +10,16 @@ from pathlib import Path
 
 from tuner.errors import JobError
 
+LOCK = ".lock"
+"""The name of the file by which a folder is held."""
+
 
 @contextmanager
 def locked(folder: Path, *, option: str, holder: str) -> Iterator[None]:
     """Hold a folder, which is made where there is none.
 
     Args:
-        folder: Where the lock file `.lock` lies.
+        folder: Where the lock file lies.
         option: What named the folder, to begin an error with.
         holder: Who else may have it, in the words of the error.
 
@@ -25,7 +28,7 @@ def locked(folder: Path, *, option: str, holder: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise JobError(f"{option}: {folder}: cannot be used: {error.strerror}") from None
     with os.fdopen(lock):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tuner.boundary import LOG
 from tuner.errors import JobError, UsageError
-from tuner.lock import locked
+from tuner.lock import LOCK, locked
+from tuner.names import why_no_folder
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,20 @@ class RunFolder:
         return self.path / ".own_configs.json"
 
     def model(self, name: str) -> Path:
-        """What there is of one model."""
+        """What there is of one model.
+
+        Raises:
+            JobError: the folder of a run can have none of that name.
+        """
+        reason = "is a file of the run itself" if name in self._own_names else why_no_folder(name)
+        if reason:
+            raise JobError(f"{self.path}: there can be no model {name!r} in it: the name {reason}")
         return self.path / name
+
+    @property
+    def _own_names(self) -> set[str]:
+        own = (self.database, self.job, self.report, self.log, self.work, self.own_configs)
+        return {*(path.name for path in own), LOCK}
 
     def trial(self, model: str, number: int) -> Path:
         """What there is of one trial."""

@@ -14,6 +14,7 @@ from tuner.errors import RepositoryError, nearest
 from tuner.models.config import ModelConfig
 from tuner.models.deploy import is_beside
 from tuner.models.folders import Entry, walk
+from tuner.names import why_no_folder
 
 CONFIG = "config.pbtxt"
 
@@ -122,6 +123,8 @@ class ModelRepository:
         for model in self.models:
             if model.name == name:
                 return model
+        if reason := why_no_folder(name):
+            raise RepositoryError(f"{self.path}: there is no model {name!r}: the name {reason}")
         try:
             list((self.path / name).iterdir())
         except PermissionError as error:

@@ -109,7 +109,8 @@ def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], No
             where,
             repository,
             model,
-            f"{repository.path.resolve().name}/{model.name}",
+            # The root of all folders has no name.
+            f"{repository.path.resolve().name or 'root'}/{model.name}",
             *shares,
         )
         for model in models

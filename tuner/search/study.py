@@ -16,6 +16,7 @@ from tuner.errors import JobError
 from tuner.machine import Machine
 from tuner.measure.record import Record
 from tuner.models.config import ModelConfig
+from tuner.names import why_no_folder
 from tuner.nvml import Gpu
 from tuner.search.certified import CertifiedRate
 from tuner.search.front import hypervolume, reference_latency_ms, usable_points
@@ -130,7 +131,11 @@ class Study:
         except (SQLAlchemyError, RuntimeError) as error:  # as Optuna has it of a schema that is not its own
             what = str(getattr(error, "orig", None) or error)
             raise JobError(f"{database}: cannot be read as the study of a run: {' '.join(what.split())}") from None
-        return tuple(sorted(each.study_name for each in studies if _IDENTITY in each.user_attrs))
+        names = tuple(sorted(each.study_name for each in studies if _IDENTITY in each.user_attrs))
+        for name in names:
+            if reason := why_no_folder(name):
+                raise JobError(f"{database}: it has a study of a model {name!r}, which {reason}")
+        return names
 
     @classmethod
     def load(cls, database: Path, model: str) -> Study:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tuner.errors import JobError, ServerError, nearest
 from tuner.models.config import ModelConfig
 from tuner.models.repository import CONFIG, ModelRepository
+from tuner.names import why_no_folder
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
 
@@ -32,6 +33,10 @@ def served_repository(endpoint: Endpoint, models: Sequence[str], into: Path) -> 
             if not loaded:
                 raise JobError(f"--url: {endpoint.address} has no model loaded; name MODEL_REPO, or load one")
             for name in models or loaded:
+                if reason := why_no_folder(name):
+                    raise JobError(
+                        f"--url: {endpoint.address} has a model {name!r}, which {reason}; name others by --model"
+                    )
                 config = ModelConfig.from_proto(client.model_config(name))
                 (into / name / "1").mkdir(parents=True)
                 (into / name / CONFIG).write_text(config.text, encoding="utf-8")

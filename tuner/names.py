@@ -1,0 +1,25 @@
+"""Names that others chose, before one becomes part of a path."""
+
+from __future__ import annotations
+
+import re
+
+_MOST_BYTES = 255
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def why_no_folder(name: str) -> str | None:
+    """Why a folder cannot have this name, as the end of a sentence; None: it can.
+
+    To be asked of every name that comes from elsewhere, from a server, a stored study or a job, and names a folder of
+    ours: one such as `../../x` would name a folder of somebody else's.
+    """
+    if not name or name in {".", ".."}:
+        return "names no folder of its own"
+    if "/" in name:
+        return "has a slash in it"
+    if _UNPRINTABLE.search(name):
+        return "has a control character in it"
+    if len(name.encode(errors="surrogateescape")) > _MOST_BYTES:
+        return f"has more than {_MOST_BYTES} bytes"
+    return None
