@@ -154,10 +154,27 @@ def test_a_job_file_that_is_wrong(run: InProcess, repository: Path, tmp_path: Pa
         (["--concurrency", "1:1e308:1"], "has more than 1,000 levels"),
         (["--seed", "4294967296"], "--seed: '4294967296' is too much; the most is 4294967295"),
         (["--time", "99999999h"], "--time: '99999999h' is too long"),
+        (["--input-data", "/tmp"], "--input-data: '/tmp' is a folder; name a file"),  # noqa: S108 (any folder)
     ],
 )
 def test_an_option_that_is_wrong(run: InProcess, options: list[str], words: str) -> None:
     assert words in _refused(run, "measure", "models", *options)
+
+
+@pytest.mark.parametrize("command", ["run", "measure", "doctor"])
+@pytest.mark.parametrize(
+    ("repository", "words"),
+    [
+        ("s3://bucket/models", "copy them to this machine first: aws s3 sync s3://bucket/models models"),
+        ("gs://bucket/models", "gcloud storage rsync --recursive gs://bucket/models models"),
+        ("as://account/models", "azcopy copy as://account/models models"),
+        ("http://host:8000", "is no path of this machine; name the Triton that runs there with --url"),
+    ],
+)
+def test_a_repository_that_is_elsewhere(run: InProcess, command: str, repository: str, words: str) -> None:
+    told = _refused(run, command, repository)
+    assert told.startswith(f"tritontune: MODEL_REPO: {repository} ")
+    assert words in told
 
 
 @FUZZED

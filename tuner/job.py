@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from tuner.errors import JobError
-from tuner.options import Bytes, LoadOptions, Name, Precise, RemoteOptions, Seconds, ServerOptions
+from tuner.options import Bytes, LoadOptions, Name, Precise, RemoteOptions, Repository, Seconds, ServerOptions
 from tuner.precision import Precision
 from tuner.slo import SLO
 from tuner.yaml_files import read_yaml
@@ -76,7 +76,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
             (see `Tolerance`); what is no float must be equal. None, or `off`: outputs are not compared.
     """
 
-    repository: Path | None = None
+    repository: Repository | None = None
     model: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     slo: SLO = SLO()
     budget: Seconds = 600.0

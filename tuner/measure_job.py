@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from tuner.load.loads import Concurrency, Distribution, Load, Ramp, RequestRate
 from tuner.load.recordings import read_intervals, read_timestamps
-from tuner.options import LoadOptions, Name, Precise, RemoteOptions, Seconds, ServerOptions
+from tuner.options import LoadOptions, Name, Precise, RemoteOptions, Repository, Seconds, ServerOptions
 from tuner.precision import Precision
 from tuner.quantities import parse_duration
 from tuner.slo import SLO
@@ -113,7 +113,7 @@ class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
             10 s, and more where they give less than 20 answers.
     """
 
-    repository: Path | None = None
+    repository: Repository | None = None
     model: Name | None = None
     model_version: Annotated[str, BeforeValidator(_version)] = ""
     concurrency: Annotated[

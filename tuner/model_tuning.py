@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tuner import deadlines
-from tuner.errors import JobError, ServerError, TuningError
+from tuner.errors import JobError, ServerError, TuningError, shortened
 from tuner.explain import explain
 from tuner.job import TuneJob
 from tuner.load.loads import Concurrency
@@ -39,7 +39,7 @@ from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Assignment, Candidate, in_words
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
-from tuner.trial import Bench, Limits, TrialResult, launch_again, run_trial
+from tuner.trial import FAILURE, Bench, Limits, TrialResult, launch_again, run_trial
 
 # A search is better off with twice the candidates than with intervals half as wide.
 _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5, narrow_looks=1)
@@ -250,7 +250,10 @@ class ModelTuning:
             result = self._baseline_again(result)
         if not result.curve:
             reason = result.failure.message if result.failure else "no load level could be measured"
-            raise TuningError(f"model {self._model.name!r} does not work as it is: {reason}")
+            told = shortened(reason)
+            if told != reason:
+                told = f"{told}; all of it is in {self._shop.out.trial(self._model.name, result.number) / FAILURE}"
+            raise TuningError(f"model {self._model.name!r} does not work as it is: {told}")
         self._check_limit(result)
         space = self._space(result)
         self._store(result.model_copy(update={"parameters": space.baseline}), space)
@@ -258,7 +261,7 @@ class ModelTuning:
 
     def _baseline_again(self, failed: TrialResult) -> TrialResult:
         """Measure the baseline once more after a failure midway: all is compared with it, so no accident may decide."""
-        why = f" ({failed.failure.cause.value}: {failed.failure.message})" if failed.failure else ""
+        why = f" ({failed.failure.cause.value}: {shortened(failed.failure.message)})" if failed.failure else ""
         self._shop.progress.note(f"the config as it is failed midway{why}; it is measured once more")
         # The next attempt takes its folder; what the server said goes on lying beside it.
         folder = self._shop.out.trial(self._model.name, failed.number)

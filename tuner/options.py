@@ -104,11 +104,43 @@ def _listed(value: Any, form: str) -> Sequence[Any]:
 
 
 def _file_or_word(value: str) -> str:
+    if value not in MADE_UP and Path(value).is_dir():
+        raise ValueError(f"{value!r} is a folder; name a file: JSON as perf_analyzer reads it, or .npz")
     if value not in MADE_UP and not Path(value).is_file():
         raise ValueError(f"{value!r} is neither random nor zero, and there is no such file")
     return value
 
 
+# How a repository where only Triton itself can read it is copied to here.
+_COPIED_BY = {
+    "s3": "aws s3 sync {} models",
+    "gs": "gcloud storage rsync --recursive {} models",
+    "as": "azcopy copy {} models --recursive, with the https:// address of the container",
+}
+
+
+def check_is_local(repository: str) -> None:
+    """See that a repository is a path of this machine.
+
+    Raises:
+        ValueError: it is in a cloud's storage, or a server's address; the message says what to do.
+    """
+    scheme, separator, _ = repository.partition("://")
+    if not separator:
+        return
+    if command := _COPIED_BY.get(scheme.lower()):
+        told = f"candidates are made in a copy of the models; copy them to this machine first: {command}"
+        raise ValueError(f"{repository} cannot be tuned where it is: {told.format(repository)}")
+    raise ValueError(f"{repository} is no path of this machine; name the Triton that runs there with --url")
+
+
+def _local(value: Any) -> Any:
+    if isinstance(value, str):
+        check_is_local(value)
+    return value
+
+
+Repository = Annotated[Path, BeforeValidator(_local)]
 Seconds = Annotated[
     float,
     BeforeValidator(_seconds, json_schema_input_type=float | str),
@@ -376,4 +408,6 @@ def as_option(name: str) -> str:
 
 
 def _where(name: str, source: str) -> str:
-    return f"{source}: {name}" if source else as_option(name)
+    if source:
+        return f"{source}: {name}"
+    return "MODEL_REPO" if name == "repository" else as_option(name)

@@ -33,6 +33,9 @@ from tuner.slo import SLO
 from tuner.space.candidate import Candidate
 from tuner.space.spec import LadderValue
 
+FAILURE = "failure.txt"
+"""Why a trial failed, in its folder: all of what a terminal shows the ends of."""
+
 
 class Failure(Record):
     """Why a trial has no result, or only the first part of one.
@@ -179,6 +182,7 @@ def run_trial(
             _measure(bench, server, gpus, attempt, limits, progress, also, examine)
     except ServerError as error:
         failure = Failure(cause=error.cause, message=str(error), last_words=error.last_words)
+        write_atomically(folder / FAILURE, f"{failure.cause.value}: {failure.message}\n\n{failure.last_words}")
     return TrialResult(
         number=number,
         parameters=candidate.parameters,

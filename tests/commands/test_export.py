@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from google.protobuf import json_format
-from support.builders import identity, point, space, trial
+from support.builders import MLP, identity, point, space, trial
 from tritonclient.grpc import model_config_pb2
 
 from tuner.commands.export import export
@@ -40,6 +41,49 @@ def test_without_options_it_prints_the_best_and_says_what_that_is(
     assert told.err == (
         "mlp: trial 1: 391 inferences/s, p99 20 ms at concurrency 8; verified, and surely within p99 <= 25 ms\n"
     )
+
+
+def test_a_model_without_a_trial_leaves_the_others_their_turn(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Study.create_or_resume(RunFolder(run).database, identity(model="untried"))
+    with pytest.raises(JobError, match="^not exported: .*: the study of 'untried' has no finished trial$") as ended:
+        export(run, (), (), Target(folder=tmp_path / "out"))
+    assert ended.value.exit_code == 2
+    assert (tmp_path / "out/mlp/config.pbtxt").read_text() == _best(run)
+    assert f"{tmp_path / 'out/mlp'}: written" in capsys.readouterr().err
+    with pytest.raises(JobError, match="^[^:]*: the study of 'untried' has no finished trial$"):
+        export(run, ("mlp", "untried"), (), Target(folder=tmp_path / "named"))
+    assert not (tmp_path / "named").exists()
+
+
+def test_a_model_that_breaks_the_limit_leaves_the_others_their_turn(
+    run: Path, repository: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(repository / "mlp", repository / "slow")
+    built = space(config=MLP)
+    slow = Study.create_or_resume(
+        RunFolder(run).database, identity(model="slow", repository=str(repository), config=MLP)
+    )
+    slow.add(trial(0, point(1, 100, 900), parameters=built.baseline, config=MLP), built)
+    with pytest.raises(SLOError, match="not exported: no measured candidate of slow holds p99 <= 25 ms") as ended:
+        export(run, (), (), Target(folder=tmp_path / "out"))
+    assert ended.value.exit_code == 3
+    assert [folder.name for folder in (tmp_path / "out").iterdir()] == ["mlp"]
+
+
+def test_in_place_where_there_was_no_file_it_is_written(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = repository / "mlp/config.pbtxt"
+    path.unlink()
+    run, built = RunFolder(tmp_path / "other"), space(config=MLP)
+    run.path.mkdir()
+    study = Study.create_or_resume(run.database, identity(repository=str(repository), config=""))
+    study.add(trial(0, point(1, 100, 2), parameters=built.baseline, config=MLP), built)
+    export(run.path, (), (), Target(in_place=True))
+    assert capsys.readouterr().err.endswith(f"{path}: written; there was none before\n")
+    assert path.exists()
 
 
 def test_comments_survive_where_the_field_under_them_is_untouched(

@@ -104,6 +104,14 @@ def test_it_is_put_in_place(model_repository: ModelRepositoryFactory, tmp_path: 
     assert (tmp_path / "night/improved/config.pbtxt").read_text() == NEW
 
 
+def test_where_there_was_no_config_one_is_written(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    task = _task(tmp_path, model_repository, action="apply")
+    task.config_path.unlink()
+    told = act(task, replace(FOUND, before=""), work=tmp_path / "work", night=tmp_path / "night")
+    assert told == f"{task.config_path} written; there was none before"
+    assert task.config_path.read_text() == NEW
+
+
 def test_backups_are_no_part_of_the_model(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
     task = _task(tmp_path, model_repository, action="apply")
     before = task.model.fingerprint()

@@ -14,6 +14,7 @@ from tuner.measure.server_resources import ServerResources
 from tuner.report.why import effect_in_words, why_in_words
 from tuner.search.effects import FieldEffect
 from tuner.search.front import TrialPoint
+from tuner.slo import SLO
 
 BATCHING = MLP + "dynamic_batching { }\n"
 
@@ -108,6 +109,7 @@ def effect(**changes: Any) -> FieldEffect:
     return FieldEffect(**{**known, **changes})
 
 
+LIMIT = SLO({"p99": 25.0})
 NOTHING = {"point": None, "throughput": None}
 WITHOUT = "200 inferences/s, p99 18 ms at concurrency 4 (trial 4, launched once)"
 NOISE = "no effect on throughput that can be told from noise (0.98 to 1.04)"
@@ -133,7 +135,7 @@ NOISE = "no effect on throughput that can be told from noise (0.98 to 1.04)"
             {"throughput": interval(1.01, 0.03), "latency": interval(1, 0.1)},
             NOISE,
         ),
-        (NOTHING, "without it the SLO is broken (trial 4)"),
+        (NOTHING, "without it the config breaks p99 <= 25 ms at every load that was measured (trial 4)"),
         (
             {**NOTHING, "trial": trial(4, failure=Cause.OUT_OF_MEMORY)},
             "without it: out_of_memory: it did not work (trial 4)",
@@ -143,7 +145,12 @@ NOISE = "no effect on throughput that can be told from noise (0.98 to 1.04)"
     ],
 )
 def test_what_a_change_does(changes: dict[str, Any], words: str) -> None:
-    assert effect_in_words(effect(**changes), "p99") == f"instance_group.count 2 (was 1): {words}"
+    assert effect_in_words(effect(**changes), LIMIT) == f"instance_group.count 2 (was 1): {words}"
+
+
+def test_without_a_limit_none_is_broken() -> None:
+    told = effect_in_words(effect(**NOTHING), SLO())
+    assert told.endswith(": without it the config fails some requests at every load that was measured (trial 4)")
 
 
 @pytest.mark.parametrize(
@@ -157,4 +164,4 @@ def test_what_a_change_does(changes: dict[str, Any], words: str) -> None:
     ],
 )
 def test_how_a_change_is_named(changes: dict[str, Any], head: str) -> None:
-    assert effect_in_words(effect(**changes), "p99").startswith(head)
+    assert effect_in_words(effect(**changes), LIMIT).startswith(head)

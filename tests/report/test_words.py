@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from support.builders import interval, point, trial
 
-from tuner.load.loads import Ramp, RequestRate
+from tuner.load.loads import Concurrency, Ramp, RequestRate
 from tuner.report.words import (
     gain_in_words,
     how_sure,
@@ -15,6 +15,7 @@ from tuner.report.words import (
     when_missed,
 )
 from tuner.search.front import TrialPoint
+from tuner.search.verification import Verification
 from tuner.slo import SLO
 
 
@@ -72,5 +73,13 @@ def test_a_column_of_loads() -> None:
 
 def test_a_config_as_it_is_may_hold_a_limit_once_and_miss_it_again() -> None:
     baseline = trial(0, point(8, 300, 20))
-    assert when_missed(baseline, SLO({"p99": 25.0})) == "when it was measured again"
-    assert when_missed(baseline, SLO({"p99": 15.0})) == "at every load that was measured"
+    again = [Verification(trial=0, load=Concurrency(8), rounds=(point(8, 300, 30),), numbers=(1,))]
+    assert when_missed(baseline, SLO({"p99": 25.0}), again) == "when it was measured again"
+    assert when_missed(baseline, SLO({"p99": 15.0}), again) == "at every load that was measured"
+
+
+def test_nothing_is_said_of_what_was_not_measured_again() -> None:
+    fails = trial(0, point(8, 300, 20, errors=3))
+    other = [Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 30),), numbers=(1,))]
+    assert when_missed(fails, SLO(), ()) == "at every load that was measured"
+    assert when_missed(fails, SLO(), other) == "at every load that was measured"

@@ -18,6 +18,7 @@ from tuner.machine import Machine
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.tunable import why_not_tunable
 from tuner.nvml import Gpu
+from tuner.options import check_is_local
 from tuner.servers.choose import DEFAULT_IMAGE
 from tuner.servers.docker import engine_problem, remove_docker_leftovers
 from tuner.servers.installation import NoTritonError, find_triton
@@ -58,6 +59,10 @@ def doctor(repository: str | None, triton_path: str | None, image: str | None) -
     for option, value in {"image": image, "triton-path": triton_path}.items():
         if value == "":
             raise JobError(f"--{option}: is empty; give a value, or leave it out")
+    try:
+        check_is_local(repository or "")
+    except ValueError as error:
+        raise JobError(f"MODEL_REPO: {error}") from None
     console = Console()
     missing = []
     for check in checks(Path(repository) if repository else None, Path(triton_path) if triton_path else None, image):

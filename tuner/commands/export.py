@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import click
 from tuner.atomic_file import write_atomically
 from tuner.commands.export_target import Target
 from tuner.commands.stored import check_models, parsed_slo
-from tuner.errors import ConfigError, JobError, SLOError
+from tuner.errors import ConfigError, JobError, SLOError, TritontuneError
 from tuner.models.config import ModelConfig
 from tuner.models.deploy import replace_config, sha256_of
 from tuner.models.formats import config_json, config_map
@@ -80,6 +81,7 @@ def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target:
     """Export the best config of each model.
 
     Nothing is measured. What it picks is what the run itself would recommend for this limit from what is stored.
+    Without names, models that have nothing to export are left out, and told of in the end.
 
     Raises:
         JobError: there is no such run or model, or it cannot be written there.
@@ -94,7 +96,7 @@ def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target:
     chosen = tuple(dict.fromkeys(models)) or known
     if not target.for_many and len(chosen) > 1:
         raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(chosen)}")
-    exports = [_best(run, name, slo) for name in chosen]
+    exports, left_out = _exports(run, chosen, slo, all_or_none=bool(models))
     deployed: dict[str, _Deployed] = {}
     if target.in_place:
         # Of several models, all or none.
@@ -108,6 +110,29 @@ def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target:
         for line in (f"{each.model}: {each.words}", done):
             if line:
                 click.echo(line, err=True)
+    if left_out:
+        raise type(left_out[0])(f"not exported: {'; '.join(map(str, left_out))}")
+
+
+def _exports(
+    run: RunFolder, models: Sequence[str], slo: tuple[str, ...], *, all_or_none: bool
+) -> tuple[list[_Export], list[TritontuneError]]:
+    """The models that have something to export, and why others have not.
+
+    Raises:
+        TritontuneError: none has, or, if `all_or_none`, one has not.
+    """
+    exports, left_out = [], list[TritontuneError]()
+    for name in models:
+        try:
+            exports.append(_best(run, name, slo))
+        except (JobError, SLOError) as error:
+            if all_or_none:
+                raise
+            left_out.append(error)
+    if not exports:
+        raise left_out[0]
+    return exports, left_out
 
 
 def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
@@ -150,7 +175,7 @@ def _in_place(each: _Export, deployed: _Deployed) -> str:
     if deployed.is_same:
         return f"{path}: says the same already; nothing was changed"
     backup = replace_config(path, each.text, expected_sha256=deployed.sha256)
-    return f"{path}: replaced" + (f"; the one before is {backup.name}" if backup else "")
+    return f"{path}: replaced; the one before is {backup.name}" if backup else f"{path}: written; there was none before"
 
 
 def _write(each: _Export, target: Target) -> str:

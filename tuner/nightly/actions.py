@@ -66,7 +66,8 @@ def act(task: Task, found: Improvement, *, work: Path, night: Path) -> str:
     if task.job.action == "apply":
         expected = hashlib.sha256(found.before.encode()).hexdigest() if found.before else None
         backup = replace_config(task.config_path, found.text, expected_sha256=expected)
-        return f"{task.config_path} replaced" + (f"; the one before is {backup.name}" if backup else "")
+        before = f"replaced; the one before is {backup.name}" if backup else "written; there was none before"
+        return f"{task.config_path} {before}"
     run_hook(
         task.job.command,
         stdin=found.diff,

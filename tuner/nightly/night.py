@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from tuner.atomic_file import write_atomically
 from tuner.boundary import in_one_line, write_log
-from tuner.errors import InterruptedRunError, JobError, TritontuneError
+from tuner.errors import InterruptedRunError, JobError, TritontuneError, shortened
 from tuner.interrupts import put_off, undisturbed
 from tuner.json_text import json_text
 from tuner.lock import locked
@@ -127,7 +127,7 @@ class _Night:
             model=task.model.name,
             slo=str(task.job.slo),
             outcome="failed",
-            reason=" ".join(reason.split()),
+            reason=shortened(reason),
             duration_s=round(took_s, 1),
             folder=str(self._folder / task.folder),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tuner.errors import shortened
 from tuner.progress import ModelOutcome, Progress
 from tuner.quantities import format_duration
 from tuner.report.words import gain_in_words, point_in_words, what_is_missed
@@ -25,7 +26,7 @@ class NightProgress(Progress):
 
     def note(self, text: str) -> None:
         """See `Progress`."""
-        self._say(text)
+        self._say(shortened(text))
 
     def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
         """See `Progress`."""
@@ -40,7 +41,7 @@ class NightProgress(Progress):
         """See `Progress`."""
         best = recommend((result,), standing.slo).best
         if result.failure:
-            told = f"{result.failure.cause.value}: {result.failure.message}"
+            told = f"{result.failure.cause.value}: {shortened(result.failure.message)}"
         elif best:
             told = point_in_words(best.point, standing.slo.percentile)
         else:

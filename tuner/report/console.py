@@ -14,6 +14,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 from typing_extensions import Self
 
+from tuner.errors import shortened
 from tuner.load.loads import Load
 from tuner.measure.points import OperatingPoint
 from tuner.progress import ModelOutcome, Progress
@@ -77,7 +78,7 @@ class ConsoleProgress(Progress):
 
     def note(self, text: str) -> None:
         """See `Progress`."""
-        self._line(f"[dim]{escape(text)}[/]")
+        self._line(f"[dim]{escape(shortened(text))}[/]")
         self._doing, self._last_point = text, ""
 
     def pulling(self, pull: Pull) -> None:
@@ -114,13 +115,13 @@ class ConsoleProgress(Progress):
         """See `Progress`."""
         own = recommend((result,), self._slo).best
         if result.failure:
-            told = f"[red]{result.failure.cause.value}[/]: {escape(result.failure.message)}"
+            told = f"[red]{result.failure.cause.value}[/]: {escape(shortened(result.failure.message))}"
         elif result.gpu_memory and excess_memory(result, self._max_gpu_memory) > 0:
             told = f"[red]took {format_size(result.gpu_memory.peak_bytes)} of GPU memory[/], above the limit"
         elif own:
             told = point_in_words(own.point, self._slo.percentile)
         elif result.curve and all(point.errors for point in result.curve):
-            told = f"[red]some requests fail at every load[/]: {escape(result.curve[0].error or '')}"
+            told = f"[red]some requests fail at every load[/]: {escape(shortened(result.curve[0].error or ''))}"
         else:
             told = f"{what_is_missed(self._slo)} at every load"
         self._line(f"{escape(self._trial)}: {told} [dim]({format_duration(result.wall_s)})[/]")
@@ -175,7 +176,7 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
                 f"          not recommended: it failed at another load ({failure.cause.value})", highlight=False
             )
     else:
-        when = when_missed(outcome.study.trials[0], slo)
+        when = when_missed(outcome.study.trials[0], slo, outcome.study.verified)
         console.print(f"baseline: {what_is_missed(slo)} {when}", highlight=False, soft_wrap=True)
     _print_remarks(console, outcome.study)
     if not found.best:
@@ -189,7 +190,7 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
         console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]{rests_on}", highlight=False)
     _print_not_chosen(console, outcome.study)
     if effects := field_effects(outcome.study, found.best):
-        lines = [f"  {effect_in_words(effect, slo.percentile)}" for effect in effects]
+        lines = [f"  {effect_in_words(effect, slo)}" for effect in effects]
         console.print("changes:", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
     if certified := outcome.study.certified:
         console.print(f"rate:     {escape(certified_in_words(certified, slo))}", highlight=False, soft_wrap=True)

@@ -196,7 +196,7 @@ def _effect_json(effect: FieldEffect, slo: SLO) -> dict[str, Any]:
         "together": list(effect.together),
         "effect": effect.throughput and interval_json(effect.throughput),
         "trial": effect.trial and effect.trial.number,
-        "why": effect_in_words(effect, slo.percentile),
+        "why": effect_in_words(effect, slo),
     }
 
 

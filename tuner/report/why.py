@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tuner.errors import shortened
 from tuner.measure.record import Interval
-from tuner.report.words import latency, point_in_words
+from tuner.report.words import latency, point_in_words, what_is_missed
 from tuner.search.effects import FieldEffect
 from tuner.search.front import TrialPoint
 from tuner.search.utilisation import Limit, Utilisation, utilisation
-from tuner.slo import Percentile
+from tuner.slo import SLO, Percentile
 from tuner.space.parameter import AS_IS
 from tuner.space.spec import LadderValue
 
@@ -69,7 +70,7 @@ _LIMITS = {
 }
 
 
-def effect_in_words(effect: FieldEffect, percentile: Percentile) -> str:
+def effect_in_words(effect: FieldEffect, slo: SLO) -> str:
     """One line on a changed field.
 
     `dynamic_batching on (was off): 2.90 x the throughput (2.70 to 3.10); without it 640 inferences/s, p99 12.3 ms at
@@ -77,10 +78,10 @@ def effect_in_words(effect: FieldEffect, percentile: Percentile) -> str:
     """
     with_it = f", and with it {_list(effect.together)}" if effect.together else ""
     head = f"{effect.name} {_shown(effect.value)} (was {_shown(effect.was)}){with_it}"
-    return f"{head}: {_effect(effect, percentile)}"
+    return f"{head}: {_effect(effect, slo)}"
 
 
-def _effect(effect: FieldEffect, percentile: Percentile) -> str:
+def _effect(effect: FieldEffect, slo: SLO) -> str:
     if effect.without is None:
         return "follows from the other changes"
     if effect.trial is None:
@@ -88,15 +89,15 @@ def _effect(effect: FieldEffect, percentile: Percentile) -> str:
     trial = f"(trial {effect.trial.number})"
     if effect.point is None or effect.throughput is None:
         if effect.trial.failure and effect.trial.number:
-            return f"without it: {effect.trial.failure.cause.value}: {effect.trial.failure.message} {trial}"
-        return f"without it the SLO is broken {trial}"
+            return f"without it: {effect.trial.failure.cause.value}: {shortened(effect.trial.failure.message)} {trial}"
+        return f"without it the config {what_is_missed(slo)} at every load that was measured {trial}"
     if _is_noise(effect.throughput):
         noise = f"no effect on throughput that can be told from noise {_range(effect.throughput)}"
-        return noise + _on_latency(effect, percentile)
+        return noise + _on_latency(effect, slo.percentile)
     without = "better without it:" if effect.throughput.high < 1 else "without it"
     ratio = f"{effect.throughput.value:.2f} x the throughput {_range(effect.throughput)}"
     trial = f"(trial {effect.trial.number}, {_known_by(effect)})"
-    return f"{ratio}; {without} {point_in_words(effect.point.point, percentile)} {trial}"
+    return f"{ratio}; {without} {point_in_words(effect.point.point, slo.percentile)} {trial}"
 
 
 def _known_by(effect: FieldEffect) -> str:

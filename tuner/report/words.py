@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.points import OperatingPoint
@@ -11,6 +11,7 @@ from tuner.quantities import format_ms, format_number
 from tuner.search.certified import CertifiedRate
 from tuner.search.front import TrialPoint
 from tuner.search.recommend import NEAR, is_certain
+from tuner.search.verification import Verification
 from tuner.slo import SLO, Percentile
 from tuner.trial import TrialResult
 
@@ -75,9 +76,10 @@ def how_sure(best: TrialPoint, slo: SLO) -> str:
     return f"verified; whether {slo} holds is not sure: {near}requests were few, or launches differ"
 
 
-def when_missed(baseline: TrialResult, slo: SLO) -> str:
+def when_missed(baseline: TrialResult, slo: SLO, verified: Iterable[Verification]) -> str:
     """Where a config as it is that is not recommended misses what is asked: `at every load that was measured`."""
-    if any(point.holds(slo) for point in baseline.curve):
+    again = any(each.trial == baseline.number for each in verified)
+    if again and any(point.holds(slo) for point in baseline.curve):
         return "when it was measured again"
     return "at every load that was measured"
 

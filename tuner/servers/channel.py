@@ -7,9 +7,13 @@ import grpc
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.tls import Tls
 
+MOST_METADATA_BYTES = 4 << 20
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
+    # A failure's reason comes as metadata, of which gRPC takes 16 KiB: too little for a traceback of a model's.
+    ("grpc.max_metadata_size", MOST_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MOST_METADATA_BYTES),
     # A server that died on the same port leaves its connection's long back-off behind in the shared pool.
     ("grpc.use_local_subchannel_pool", 1),
     # A proxy of the environment would be measured, too, or know nothing of a loopback address.

@@ -83,4 +83,6 @@ class GrpcConnection:
             return explain_failure(self._endpoint)
         if code is grpc.StatusCode.UNIMPLEMENTED:
             text = f"{self._endpoint.address} does not know what a Triton is asked; it says {text!r}"
+        if "metadata size exceeds" in text:
+            text = "the server fails, with a reason that is too long for gRPC; its log has it"
         return ServerError(text or code.name, cause=Cause.REQUESTS_FAILED)

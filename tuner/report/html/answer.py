@@ -82,7 +82,7 @@ def answer(run: RunFolder, study: Study, found: Recommendation) -> Answer:
         told = in_symbols(f"none of {len(study.trials)} trials {what_is_asked(found.slo)}")
         return Answer("bad", "No config", told, tuple(_facts(study, found)))
     best, facts = found.best, tuple(_facts(study, found))
-    effects = tuple(effect_in_words(effect, found.slo.percentile) for effect in field_effects(study, best))
+    effects = tuple(effect_in_words(effect, found.slo) for effect in field_effects(study, best))
     diff = diff_lines(config_diff(study, best))
     if not diff:
         return Answer("good", "As it is", "No candidate beats the config as it is.", facts)
@@ -94,7 +94,7 @@ def _gain(study: Study, found: Recommendation, best: TrialPoint) -> tuple[Tone, 
     gain = found.gain
     tone: Tone = "good" if best.verified else "unsure"
     if gain is None:
-        missed = f"{what_is_missed(found.slo)} {when_missed(study.trials[0], found.slo)}"
+        missed = f"{what_is_missed(found.slo)} {when_missed(study.trials[0], found.slo, study.verified)}"
         told = in_symbols(f"inferences/s, where the baseline {missed}")
         return tone, rate(best.point.throughput.value), told
     within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}"
@@ -110,7 +110,7 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
     if best:
         yield Fact(f"Best, trial {best.trial.number}", point_in_words(best.point, slo.percentile), why_in_words(best))
     if baseline is None:
-        yield Fact("Baseline", in_symbols(f"{what_is_missed(slo)} {when_missed(study.trials[0], slo)}"))
+        yield Fact("Baseline", in_symbols(f"{what_is_missed(slo)} {when_missed(study.trials[0], slo, study.verified)}"))
     elif best is None or baseline.trial.number != best.trial.number:
         failure = baseline.trial.failure
         note = f"failed at another load: {failure.cause.value}" if failure else why_in_words(baseline)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.errors import shortened
 from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
@@ -58,7 +59,7 @@ class Candidate:
             "words": self.words,
             "outcome": self.outcome,
             "fared": self.fared,
-            "failure": self.trial.failure.message if self.trial.failure else None,
+            "failure": shortened(self.trial.failure.message) if self.trial.failure else None,
             "diff": [[line.kind, line.text] for line in self.diff],
             "points": [_point_data(each) for each in self.points],
         }

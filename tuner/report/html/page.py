@@ -17,7 +17,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from tuner.atomic_file import write_atomically
-from tuner.errors import JobError
+from tuner.errors import JobError, shortened
 from tuner.json_text import finite
 from tuner.report.html.model_view import ModelView, model_view
 from tuner.run_folder import RunFolder
@@ -68,6 +68,7 @@ def _page(run: RunFolder, views: Sequence[ModelView]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["json_script"] = json_script
+    environment.filters["shortened"] = shortened
     environment.filters["breakable"] = _breakable
     return environment.get_template("report.html.j2").render(
         run=run,
