@@ -331,7 +331,7 @@ def nightly(jobs: Path | None, *, check: bool, schema: bool, as_json: bool) -> N
 @click.option("--nights", metavar="N", type=click.IntRange(min=1), default=30, show_default=True, help="The last N.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def history(place: str, model: tuple[str, ...], nights: int, *, as_json: bool) -> None:
-    """Print and plot what the nights have measured: throughput, p99 and gain of each model."""
+    """Print and plot what the nights have measured: throughput, latency and gain of each model."""
     from tuner.commands.history import history as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     command(place, model, nights, as_json=as_json)

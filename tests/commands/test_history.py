@@ -31,7 +31,7 @@ def test_a_table_and_bars(place: str, capsys: pytest.CaptureFixture[str]) -> Non
     history(place, ("mlp",), 30, as_json=False)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == "mlp of /models"
-    assert lines[2].split() == ["night", "outcome", "inferences/s", "p99", "concurrency", "gain", "took", "why"]
+    assert lines[2].split() == ["night", "outcome", "inferences/s", "latency", "concurrency", "gain", "took", "why"]
     assert "2.00 (1.96 to 2.04)" in lines[3]
     assert lines[3].startswith("2026-01-01 03:00  improved")
     assert "model [bold] does not work" in lines[4]
@@ -68,3 +68,14 @@ def test_bars() -> None:
     assert plotted([None], format_number) == ""
     assert plotted([1.0, None, 2.0, 3.0], format_number) == "▁ ▅█  1 to 3"
     assert plotted([2.0, 2.0], format_number) == "▅▅  2"
+
+
+def test_latency_is_at_the_percentile_of_the_slo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with History.opened(str(tmp_path / "history.db")) as stored:
+        stored.add(night(1))
+        stored.add(night(2, deployed=measured(percentile="p95", latency_ms={"p95": interval(8.0)})))
+    history(str(tmp_path / "history.db"), (), 30, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert "p99 10 ms" in lines[3]
+    assert "p95 8 ms" in lines[4]
+    assert lines[6].split() == ["p95", "▅", "8", "ms"]

@@ -148,6 +148,8 @@ def test_a_command_gets_all_that_it_needs(model_repository: ModelRepositoryFacto
         "GAIN_HIGH": "1.3260",
         "THROUGHPUT": "130.00",
         "P99_MS": "20.000",
+        "PERCENTILE": "p99",
+        "LATENCY_MS": "20.000",
         "CONCURRENCY": "8",
         "SLO": "p99 <= 40 ms",
     }

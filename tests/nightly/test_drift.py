@@ -3,11 +3,12 @@ from __future__ import annotations
 import random
 
 import pytest
+from support.builders import interval
 from support.nights import measured, past
 
 from tuner.measure.record import Interval
-from tuner.nightly.drift import NO_HISTORY, judge_drift, normal_nights
-from tuner.nightly.measured import config_fingerprint
+from tuner.nightly.drift import NO_HISTORY, Past, judge_drift, normal_nights
+from tuner.nightly.measured import Measured, config_fingerprint
 
 
 def test_the_first_night_has_nothing_to_compare_with() -> None:
@@ -20,8 +21,8 @@ def test_a_night_that_knows_next_to_nothing_is_no_regression() -> None:
     vague = measured().model_copy(update={"p99_ms": Interval(value=10, low=0, high=1e9)})
     drift = judge_drift(vague, past(100.0), files="abc", min_regression=0.1)
     assert not drift.regression
-    assert drift.p99 is not None
-    assert drift.p99.high > 1e5
+    assert drift.latency is not None
+    assert drift.latency.high > 1e5
 
 
 @pytest.mark.parametrize("nights", [1, 2, 3, 10])
@@ -106,3 +107,22 @@ def test_nights_beside_others_count_only_where_there_are_no_better_ones() -> Non
 def test_comments_and_white_space_are_no_other_config() -> None:
     assert config_fingerprint('# a\nname:  "x"\n') == config_fingerprint('name: "x" # b')
     assert config_fingerprint('name: "x"') != config_fingerprint('name: "y"')
+
+
+def test_it_is_the_percentile_of_the_slo_that_got_slower() -> None:
+    """p95 takes twice as long, and p99 as long as before."""
+
+    def of(p95: float) -> Measured:
+        return measured(percentile="p95", latency_ms={"p95": interval(p95, 0.05), "p99": interval(10.0, 0.05)})
+
+    then = [Past(f"2026-01-{number:02d}T03:00:00+00:00", of(4.0), "abc", False) for number in range(1, 5)]
+    drift = judge_drift(of(8.0), then, files="abc", min_regression=0.1)
+    assert drift.regression
+    assert "p95 8 ms, +100%" in drift.reason
+    assert not judge_drift(of(4.0), then, files="abc", min_regression=0.1).regression
+
+
+def test_nights_of_older_versions_know_p99_alone() -> None:
+    now = measured(p99=10.0, percentile="p95", latency_ms={"p95": interval(8.0), "p99": interval(10.0)})
+    drift = judge_drift(now, past(100, 100, 100), files="abc", min_regression=0.1)
+    assert "p99 10 ms, +0%" in drift.reason

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,34 @@ def test_what_is_recorded_comes_back(place: str) -> None:
         assert history.models == ("mlp", "other")
         assert history.nights(models=["other"]) == nights[3:]
         assert history.nights(last=1) == nights[2:]
+
+
+def test_latencies_are_kept_at_all_percentiles(place: str) -> None:
+    latencies = {"p95": interval(8.0), "p99": interval(10.0).model_copy(update={"high": math.inf})}
+    kept = night(1, deployed=measured(percentile="p95", latency_ms=latencies))
+    with History.opened(place) as history:
+        history.add(kept)
+        assert history.nights() == [kept]
+        (told,) = history.past(kept.conditions or conditions())
+        assert told.measured.latency == interval(8.0)
+
+
+def test_a_history_of_an_older_version_is_added_to(place: str) -> None:
+    """One without the columns that were not there in the beginning, which that version still writes to."""
+    old = night(1)
+    with History.opened(place) as history:
+        history.add(old)
+        with history._engine.begin() as connection:
+            for column in ("percentile", "latency_ms"):
+                connection.exec_driver_sql(f"ALTER TABLE tritontune_measurements DROP COLUMN {column}")
+    new = night(2, deployed=measured(percentile="p50", latency_ms={"p50": interval(5.0)}))
+    for _ in range(2):
+        with History.opened(place) as history:
+            assert history.nights() == [old]
+    with History.opened(place) as history:
+        history.add(new)
+        assert history.nights() == [old, new]
+        assert [each.measured.percentile for each in history.past(conditions())] == ["p99", "p50"]
 
 
 def test_only_the_same_conditions_are_compared(place: str) -> None:

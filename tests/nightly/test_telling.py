@@ -110,7 +110,8 @@ def test_what_prometheus_reads(tmp_path: Path) -> None:
     assert told["gain_low_ratio", "mlp"] == pytest.approx(1.274)
     assert ("gain_ratio", "slow") not in told
     assert told["throughput_inferences_per_second", "mlp"] == 130.0
-    assert told["p99_seconds", "mlp"] == 0.02
+    assert told["p99_seconds", "mlp"] == told["latency_seconds", "mlp"] == 0.02
+    assert 'percentile="p99"' in path.read_text()
     assert [told["regression", name] for name in ("mlp", "slow", "bad")] == [0, 1, 0]
     assert [told["failed", name] for name in ("mlp", "slow", "bad")] == [0, 0, 1]
     assert [told["improved", name] for name in ("mlp", "slow", "bad")] == [1, 0, 0]

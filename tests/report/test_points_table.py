@@ -8,6 +8,7 @@ from support.builders import judged, point
 from tuner.load.loads import Replay, RequestRate
 from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.gpu_view import GpuUsage, GpuView
+from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
 from tuner.report.points_table import points_table
 
@@ -131,3 +132,10 @@ def test_what_a_point_cost_the_machine_has_columns_where_anybody_knows(gpu_point
     only_server = gpu_point.model_copy(update={"gpu": None})
     assert "GPU" not in shown(only_server)
     assert " ".join(rows(shown(only_server))[0]).endswith(" 20% 150% 300 MiB")
+
+
+def test_the_percentile_that_is_limited_is_never_left_out() -> None:
+    limit = LimitTest(percentile="p95", limit_ms=25.0, requests=500, over=0, design_effect=1.0)
+    narrow, limited = (shown(judged(point(1, 100, 10), limits=limits), width=50) for limits in ((), (limit,)))
+    assert "p95 ms" not in narrow.split("no room here")[0]
+    assert "p95 ms" in limited.split("no room here")[0]

@@ -15,6 +15,7 @@ from tuner.nightly.history import History, Night
 from tuner.nightly.plot import plotted
 from tuner.quantities import format_duration, format_ms, format_number
 from tuner.report.results_console import results_console
+from tuner.slo import Percentile
 
 _COLOURS = {"improved": "green", "regression": "red", "failed": "red", "kept": "default"}
 
@@ -47,7 +48,7 @@ def _print(console: Console, repository: str, model: str, nights: Sequence[Night
     table = Table(box=None, pad_edge=False)
     for column in ("night", "outcome"):
         table.add_column(column)
-    for column in ("inferences/s", "p99", "concurrency", "gain", "took"):
+    for column in ("inferences/s", "latency", "concurrency", "gain", "took"):
         table.add_column(column, justify="right")
     table.add_column("why", overflow="fold")
     for night in nights:
@@ -56,7 +57,7 @@ def _print(console: Console, repository: str, model: str, nights: Sequence[Night
             night.night[:16].replace("T", " "),
             f"[{_COLOURS.get(night.outcome, 'default')}]{night.outcome}[/]",
             format_number(serving.throughput.value) if serving else "",
-            format_ms(serving.p99_ms.value) if serving else "",
+            f"{serving.percentile} {format_ms(serving.latency.value)}" if serving else "",
             str(serving.concurrency) if serving else "",
             f"{gain.value:.2f} ({gain.low:.2f} to {gain.high:.2f})" if gain else "",
             format_duration(night.duration_s),
@@ -64,9 +65,11 @@ def _print(console: Console, repository: str, model: str, nights: Sequence[Night
         )
     console.print(table)
     served = [night.serving for night in nights]
+    percentile: Percentile = next((each.percentile for each in reversed(served) if each), "p99")
+    latencies = [each.latency_at(percentile) if each else None for each in served]
     rows: tuple[tuple[str, list[float | None], Callable[[float], str]], ...] = (
         ("inferences/s", [each.throughput.value if each else None for each in served], format_number),
-        ("p99", [each.p99_ms.value if each else None for each in served], format_ms),
+        (percentile, [each.value if each else None for each in latencies], format_ms),
         ("gain", [night.gain.value if night.gain else None for night in nights], lambda value: f"{value:.2f}"),
     )
     for name, values, words in rows:

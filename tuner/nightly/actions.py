@@ -140,6 +140,8 @@ def _variables(task: Task, found: Improvement, kept: Path) -> dict[str, str]:
         "GAIN_HIGH": f"{gain.high:.4f}",
         "THROUGHPUT": f"{measured.throughput.value:.2f}",
         "P99_MS": f"{measured.p99_ms.value:.3f}",
+        "PERCENTILE": measured.percentile,
+        "LATENCY_MS": f"{measured.latency.value:.3f}",
         "CONCURRENCY": str(measured.concurrency),
         "SLO": str(task.job.slo),
     }

@@ -12,9 +12,10 @@ from scipy import stats
 from tuner.measure.record import Interval, Record
 from tuner.nightly.measured import Measured
 from tuner.quantities import format_ms, format_number
+from tuner.slo import Percentile
 
 # What nights differ by as long as few of them tell: the standard deviation of the logarithm, worth so many nights.
-_THROUGHPUT_SPREAD, _P99_SPREAD, _PRIOR_NIGHTS = 0.03, 0.12, 4
+_THROUGHPUT_SPREAD, _LATENCY_SPREAD, _PRIOR_NIGHTS = 0.03, 0.12, 4
 # So many nights in a row a slowdown of the same files is told; from then on that is how fast they are.
 _TOLD_SO_OFTEN = 3
 _MOST_NIGHTS = 30
@@ -44,7 +45,7 @@ class Drift(Record):
         reason: In a sentence.
         nights: How many earlier ones it was compared with.
         throughput: Over that of those nights, with the interval of the prediction; None without any.
-        p99: The same of latency.
+        latency: The same of latency, at the percentile that counts.
         machine: The machine's own speed over that of those nights; None where nobody says.
         files_changed: Whether the model's files are others than in the last of those nights.
         suspected: Whether it looks slower by more than the least that is worth telling, sure or not.
@@ -54,7 +55,7 @@ class Drift(Record):
     reason: str
     nights: int
     throughput: Interval | None = None
-    p99: Interval | None = None
+    latency: Interval | None = None
     machine: float | None = None
     files_changed: bool = False
     suspected: bool = False
@@ -85,9 +86,10 @@ def normal_nights(past: Sequence[Past], files: str) -> list[Past]:
 def judge_drift(now: Measured, past: Sequence[Past], *, files: str, min_regression: float) -> Drift:
     """Compare tonight's measurement with earlier ones under the same load.
 
-    Throughput, and p99, of tonight are held against the interval in which those of another night are to be expected:
-    by the spread of the nights so far, or what nights typically differ by while they are few, and by how sure each
-    measurement is of itself. It is a regression when tonight lies outside, and more than `min_regression` off.
+    Throughput, and latency at the percentile that counts, of tonight are held against the interval in which those of
+    another night are to be expected: by the spread of the nights so far, or what nights typically differ by while they
+    are few, and by how sure each measurement is of itself. It is a regression when tonight lies outside, and more than
+    `min_regression` off.
 
     A server that computes is no faster than its machine: where tonight's machine is slower, throughput is compared as
     it would be on a machine as fast as before, for the part of the time in which the server keeps a core busy.
@@ -103,18 +105,20 @@ def judge_drift(now: Measured, past: Sequence[Past], *, files: str, min_regressi
         return NO_HISTORY
     then = [each.measured for each in same]
     throughput = _against(now.throughput, [each.throughput for each in then], _THROUGHPUT_SPREAD)
-    p99 = _against(now.p99_ms, [each.p99_ms for each in then], _P99_SPREAD)
+    percentile, known = _latencies(now.percentile, then)
+    tonight = now.latency_at(percentile) or now.p99_ms
+    latency = _against(tonight, known, _LATENCY_SPREAD)
     machine = _machine(now, then)
     slower = _is_less(throughput, min_regression)
-    later = _is_less(_inverse(p99), min_regression)
+    later = _is_less(_inverse(latency), min_regression)
     by_machine = _of_machine(machine, now.cpu_cores)
     changed = same[-1].files != files
-    words = _in_words(now, throughput, p99, len(same))
+    words = _in_words(now, throughput, f"{percentile} {format_ms(tonight.value)}, {latency.value - 1:+.0%}", len(same))
     if changed:
         words += "; the model's files are others than then, its config is the same"
-    fair, fair_p99 = throughput.times(1 / by_machine), p99.times(by_machine)
-    regression = _is_less(fair, min_regression) or _is_less(_inverse(fair_p99), min_regression)
-    suspected = min(fair.value, 1 / fair_p99.value) < 1 - min_regression
+    fair, fair_latency = throughput.times(1 / by_machine), latency.times(by_machine)
+    regression = _is_less(fair, min_regression) or _is_less(_inverse(fair_latency), min_regression)
+    suspected = min(fair.value, 1 / fair_latency.value) < 1 - min_regression
     if machine is not None and (slower or later) and not regression:
         words += f"; the machine itself is {1 - machine:.0%} slower than then, which accounts for it"
     return Drift(
@@ -122,7 +126,7 @@ def judge_drift(now: Measured, past: Sequence[Past], *, files: str, min_regressi
         reason=("it got slower: " if regression else "") + words,
         nights=len(same),
         throughput=throughput,
-        p99=p99,
+        latency=latency,
         machine=machine,
         files_changed=changed,
         suspected=suspected,
@@ -162,11 +166,17 @@ def _of_machine(machine: float | None, cores: float | None) -> float:
     return 1 - busy * (1 - machine)
 
 
-def _in_words(now: Measured, throughput: Interval, p99: Interval, nights: int) -> str:
+def _latencies(percentile: Percentile, then: Sequence[Measured]) -> tuple[Percentile, list[Interval]]:
+    """The latencies of the nights that stored the percentile, or else p99, which all have."""
+    known = [latency for each in then if (latency := each.latency_at(percentile))]
+    return (percentile, known) if known else ("p99", [each.p99_ms for each in then])
+
+
+def _in_words(now: Measured, throughput: Interval, latency: str, nights: int) -> str:
     against = f"{nights} earlier night{'s' * (nights > 1)}"
     doubts = f" (doubtful: {', '.join(now.doubts)})" if now.doubts else ""
     return (
         f"{format_number(now.throughput.value)} inferences/s at concurrency {now.concurrency}, "
-        f"{throughput.value - 1:+.0%} ({throughput.low - 1:+.0%} to {throughput.high - 1:+.0%}), p99 "
-        f"{format_ms(now.p99_ms.value)}, {p99.value - 1:+.0%}, against {against}{doubts}"
+        f"{throughput.value - 1:+.0%} ({throughput.low - 1:+.0%} to {throughput.high - 1:+.0%}), "
+        f"{latency}, against {against}{doubts}"
     )

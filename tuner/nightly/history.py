@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sql
+from pydantic import TypeAdapter
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 from typing_extensions import Self
@@ -18,6 +19,7 @@ from tuner.errors import JobError
 from tuner.measure.record import Interval, Record
 from tuner.nightly.drift import Past
 from tuner.nightly.measured import Conditions, Measured
+from tuner.slo import Percentile
 
 SCHEMA = 1
 """Of the tables. A database of another one is refused, and left as it is."""
@@ -26,6 +28,7 @@ Role = Literal["deployed", "candidate"]
 
 _WAIT_S = 10
 _SEPARATOR = ", "
+_LATENCIES: TypeAdapter[Mapping[Percentile, Interval]] = TypeAdapter(Mapping[Percentile, Interval])
 _tables = sql.MetaData()
 _about = sql.Table("tritontune_history", _tables, sql.Column("schema", sql.Integer, nullable=False))
 _nights = sql.Table(
@@ -68,6 +71,9 @@ _measurements = sql.Table(
     sql.Column("turns_per_us", sql.Float),
     sql.Column("cpu_cores", sql.Float),
     sql.Column("doubts", sql.Text, nullable=False),
+    # Databases of earlier versions lack these until they are opened.
+    sql.Column("percentile", sql.String(8)),
+    sql.Column("latency_ms", sql.Text),
 )
 
 
@@ -260,6 +266,7 @@ class History:
                         f"history: {self.place}: its tables are of version {found}, and {SCHEMA} is what "
                         "this tritontune knows; choose another place"
                     )
+                _add_columns(connection)
                 return
             _tables.create_all(connection)
             connection.execute(_about.insert().values(schema=SCHEMA))
@@ -271,6 +278,15 @@ class History:
         except SQLAlchemyError as error:
             what = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
             raise JobError(f"history: {self.place}: {what[0].strip()}") from None
+
+
+def _add_columns(connection: sql.Connection) -> None:
+    """Add what a database of an earlier version lacks; that version goes on working with it."""
+    there = {column["name"] for column in sql.inspect(connection).get_columns(_measurements.name)}
+    for column in _measurements.columns:
+        if column.name not in there:
+            kind = column.type.compile(connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {_measurements.name} ADD COLUMN {column.name} {kind}")
 
 
 def _url(place: str, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
@@ -314,6 +330,8 @@ def _row(measured: Measured) -> dict[str, Any]:
         "doubts": _SEPARATOR.join(measured.doubts),
         **_columns("throughput", measured.throughput),
         **_columns("p99_ms", measured.p99_ms),
+        "percentile": measured.percentile,
+        "latency_ms": _LATENCIES.dump_json(measured.latency_ms).decode(),
     }
 
 
@@ -330,6 +348,8 @@ def _measured(row: Any) -> Measured:
         concurrency=row["concurrency"],
         throughput=_interval(row, "throughput"),
         p99_ms=_interval(row, "p99_ms"),
+        percentile=row["percentile"] or "p99",
+        latency_ms=_LATENCIES.validate_json(row["latency_ms"] or "{}"),
         launches=row["launches"],
         turns_per_us=row["turns_per_us"],
         cpu_cores=row["cpu_cores"],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tuner.load.loads import Concurrency
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval, Record
 from tuner.models.tokens import tokens
 from tuner.search.verification import Verification
+from tuner.slo import Percentile
 
 
 class Measured(Record):
@@ -19,6 +20,8 @@ class Measured(Record):
         concurrency: The load.
         throughput: Inferences/s.
         p99_ms: Latency.
+        percentile: The one that counts: the highest that the SLO limits.
+        latency_ms: Of all percentiles; empty: an older version of tritontune stored p99 alone.
         launches: Of how many servers.
         turns_per_us: How fast a core of the machine was meanwhile (see `MachineSpeed`); None: nobody says.
         cpu_cores: CPU seconds a second that the server took; None: nobody says.
@@ -28,21 +31,32 @@ class Measured(Record):
     concurrency: int
     throughput: Interval
     p99_ms: Interval
+    percentile: Percentile = "p99"
+    latency_ms: Mapping[Percentile, Interval] = {}
     launches: int
     turns_per_us: float | None = None
     cpu_cores: float | None = None
     doubts: tuple[str, ...] = ()
 
+    def latency_at(self, percentile: Percentile) -> Interval | None:
+        """Latency in ms; None: it was not stored."""
+        return self.latency_ms.get(percentile, self.p99_ms if percentile == "p99" else None)
+
+    @property
+    def latency(self) -> Interval:
+        """Latency in ms at the percentile that counts."""
+        return self.latency_at(self.percentile) or self.p99_ms
+
     @classmethod
-    def of(cls, rounds: Sequence[OperatingPoint]) -> Measured | None:
+    def of(cls, rounds: Sequence[OperatingPoint], percentile: Percentile) -> Measured | None:
         """Several launches under the same load as one; None without any, or under a load that is no concurrency."""
         if not rounds:
             return None
         point = Verification(trial=0, load=rounds[0].load, rounds=tuple(rounds)).point
-        return cls.of_point(point, launches=len(rounds)) if point else None
+        return cls.of_point(point, percentile, launches=len(rounds)) if point else None
 
     @classmethod
-    def of_point(cls, point: OperatingPoint, *, launches: int) -> Measured | None:
+    def of_point(cls, point: OperatingPoint, percentile: Percentile, *, launches: int) -> Measured | None:
         """A point that stands for so many launches."""
         if not isinstance(point.load, Concurrency):
             return None
@@ -50,6 +64,8 @@ class Measured(Record):
             concurrency=point.load.requests,
             throughput=point.throughput,
             p99_ms=point.latency_ms["p99"],
+            percentile=percentile,
+            latency_ms=point.latency_ms,
             launches=launches,
             turns_per_us=point.machine_speed.turns_per_us if point.machine_speed else None,
             cpu_cores=point.server_resources.cpu_cores if point.server_resources else None,

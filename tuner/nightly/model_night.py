@@ -198,7 +198,7 @@ class _Deployed:
     @property
     def measured(self) -> Measured | None:
         """All launches so far under the load of its history as one."""
-        return Measured.of(self._rounds)
+        return Measured.of(self._rounds, self._identity.slo.percentile)
 
     def drift(self, min_regression: float) -> Drift:
         """Tonight against its history."""
@@ -256,14 +256,14 @@ def _of_study(outcome: ModelOutcome) -> Measured | None:
     rounds = next(
         (len(v.rounds) for v in outcome.study.verified if (v.trial, v.load) == (0, own.point.load) and v.rounds), 1
     )
-    return Measured.of_point(own.point, launches=rounds)
+    return Measured.of_point(own.point, outcome.study.identity.slo.percentile, launches=rounds)
 
 
 def _improvement(outcome: ModelOutcome, best: TrialPoint, compared: Comparison) -> Improvement:
     study, path = outcome.study, f"{outcome.model}/config.pbtxt"
     text = config_with_provenance(study, best, compared.gain, study.identity.slo)
     before = ModelConfig.parse(study.identity.config, path)
-    gain, measured = compared.gain, Measured.of(compared.candidate_rounds)
+    gain, measured = compared.gain, Measured.of(compared.candidate_rounds, compared.slo.percentile)
     if gain is None or measured is None:
         raise AssertionError("the gate lets nothing through that was not measured")
     return Improvement(before.text, text, unified_diff(before, ModelConfig.parse(text, path)), gain, measured)

@@ -20,13 +20,14 @@ def write_metrics(report: NightReport, path: Path) -> None:
     """
     registry = CollectorRegistry()
 
-    def gauge(name: str, what: str) -> Gauge:
-        return Gauge(f"tritontune_nightly_{name}", what, _LABELS, registry=registry)
+    def gauge(name: str, what: str, *more: str) -> Gauge:
+        return Gauge(f"tritontune_nightly_{name}", what, (*_LABELS, *more), registry=registry)
 
     gain = gauge("gain_ratio", "Throughput of the candidate over that of the deployed config, in pairs of launches")
     low = gauge("gain_low_ratio", "Lower bound of the 95 % interval of the gain")
     throughput = gauge("throughput_inferences_per_second", "Of the config that is deployed after the night")
     p99 = gauge("p99_seconds", "Latency of the config that is deployed after the night")
+    limited = gauge("latency_seconds", "The same at the highest percentile that the SLO limits", "percentile")
     regression = gauge("regression", "1 where the deployed config got slower than its own history")
     failed = gauge("failed", "1 where the model could not be looked after")
     improved = gauge("improved", "1 where an improvement was proposed, applied, or handed on")
@@ -39,6 +40,7 @@ def write_metrics(report: NightReport, path: Path) -> None:
         if serving := job.serving:
             throughput.labels(**labels).set(serving.throughput.value)
             p99.labels(**labels).set(serving.p99_ms.value / 1e3)
+            limited.labels(**labels, percentile=serving.percentile).set(serving.latency.value / 1e3)
         regression.labels(**labels).set(job.regression)
         failed.labels(**labels).set(job.outcome == "failed")
         improved.labels(**labels).set(bool(job.action))
