@@ -139,13 +139,14 @@ def _give_back(job: TuneJob, out: RunFolder, progress: Progress) -> None:
 def _launcher(job: TuneJob, out: RunFolder, progress: Progress) -> Launcher:
     if job.url is not None:
         return _remote(job, out, progress)
-    launcher = choose_launcher(job, progress.note, progress.pulling)
+    launcher = choose_launcher(job, progress.note, progress.pulling, headers=job.header)
     return ReloadLauncher(launcher) if job.isolation == "reload" else launcher
 
 
 def _remote(job: TuneJob, out: RunFolder, progress: Progress) -> RemoteLauncher:
     endpoint = job.endpoint(job.header)
-    remote = RemoteLauncher(endpoint, job.metrics_url, progress.note, OwnConfigs(out.own_configs, endpoint.address))
+    own = OwnConfigs(out.own_configs, f"{endpoint.address}{endpoint.path}")
+    remote = RemoteLauncher(endpoint, job.metrics_url, progress.note, own)
     remote.look()
     return remote
 

@@ -70,3 +70,14 @@ def test_a_silent_one_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None
 def test_whatever_is_said_somebody_is_there(peer: WebPeer) -> None:
     REPLIES.append(Reply(405))
     check_reachable(f"http://{peer.address}/hook")
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(status: int, peer: WebPeer) -> None:
+    """What is told would go to whom nobody named."""
+    REPLIES.append(Reply(status, headers={"Location": f"http://{peer.address}/elsewhere"}))
+    with pytest.raises(
+        WebError, match=rf"/\.\.\. answers with status {status}, a redirect; name the address it leads to$"
+    ):
+        post(f"http://{peer.address}/s3cret", {}, pause_s=0.01)
+    assert [asked.line for asked in peer.asked] == ["POST /s3cret"]

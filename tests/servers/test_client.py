@@ -254,3 +254,12 @@ class TestEveryCall:
             self.ask(Endpoint(peer.address, "http"))
         assert len(asked) == 3
         assert all(set(self.HEADERS) <= headers.items() for headers in asked)
+
+    def test_below_a_path(self) -> None:
+        with WebPeer(lambda _: Reply(body=b'{"name": "triton", "model_stats": [{"version": "1"}]}')) as peer:
+            self.ask(Endpoint(peer.address, "http", path="/some/prefix"))
+        assert [asked.line for asked in peer.asked] == [
+            "GET /some/prefix/v2",
+            "GET /some/prefix/v2/models/m/stats",
+            "GET /some/prefix/v2/models/m/ready",
+        ]

@@ -34,6 +34,9 @@ class TestParse:
             ("https://h", "https://h:443"),
             ("[::1]:8001", "grpc://[::1]:8001"),
             ("http://[2001:db8::7]", "http://[2001:db8::7]:8000"),
+            ("http://h/prefix", "http://h:8000/prefix"),
+            ("https://h:5/a/b-c%20d/", "https://h:5/a/b-c%20d"),
+            ("http://[::1]:5/a", "http://[::1]:5/a"),
         ],
     )
     def test_forms(self, text: str, url: str) -> None:
@@ -57,15 +60,32 @@ class TestParse:
             "::1:8001",
             "[::1",
             "[h]:8001",
-            "http://h:8000/v2",
+            "http://h//a",
+            "http://h/a b",
             "http://h:8000?a=b",
             "http://me:secret@h:8000",
             "http:/h:8000",
         ],
     )
     def test_what_is_no_address(self, text: str) -> None:
-        with pytest.raises(JobError, match="^--url: .* is no address; write it as HOST:PORT, .*https://HOST:PORT$"):
+        with pytest.raises(
+            JobError, match=r"^--url: .* is no address; write it as HOST:PORT, .*https://HOST:PORT\[/PREFIX\]$"
+        ):
             Endpoint.parse(text)
+
+    @pytest.mark.parametrize("text", ["h/prefix", "grpcs://h:8001/prefix"])
+    def test_only_http_has_paths(self, text: str) -> None:
+        with pytest.raises(JobError, match="has the path /prefix, and gRPC has none; leave it out, or write http://$"):
+            Endpoint.parse(text)
+
+    @pytest.mark.parametrize("text", ["http://h/v2", "http://h/prefix/v2/"])
+    def test_a_path_ends_before_what_requests_add(self, text: str) -> None:
+        with pytest.raises(JobError, match="ends with /v2, which each request adds; leave it out$"):
+            Endpoint.parse(text)
+
+    def test_what_is_secret_in_an_address_is_not_repeated(self) -> None:
+        with pytest.raises(JobError, match=r"^--url: 'http://\*\*\*@h:8000' is no address"):
+            Endpoint.parse("http://me:hunter2@h:8000")
 
     def test_unknown_scheme(self) -> None:
         with pytest.raises(JobError, match=r"^--server: 'htp://h:1' has the scheme 'htp'; did you mean 'http'\?$"):

@@ -399,3 +399,16 @@ def test_variables_and_gpus_reach_the_model(
     assert launcher.description.endswith(
         "as a process, GPUs none, variables GREETING=*** PYTHONPATH=/of/the/user TOKEN=***, --log-verbose=1"
     )
+
+
+def test_a_server_that_answers_only_with_a_header_gets_it(
+    triton_installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    model = model_repository.add("identity")
+    arguments = ["--grpc-restricted-protocol=health,metadata,inference,model-config:admin-key=s3cret-1"]
+    launch = Launch(model_repository.path, model, tmp_path / "log", 60)
+    headers = (("triton-grpc-protocol-admin-key", "s3cret-1"),)
+    with ProcessLauncher(triton_installation, arguments, headers=headers).launch(launch) as server:
+        assert server.endpoint.headers == headers
+    with pytest.raises(LaunchError, match="is restricted, expecting header 'triton-grpc-protocol-admin-key'; give"):
+        ProcessLauncher(triton_installation, arguments).launch(launch)

@@ -165,7 +165,8 @@ def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> It
         staged = stage(repository, folder / "repository")
         within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
         launch = Launch(staged.path, model.name, folder / "server.log", within_s)
-        with closing(choose_launcher(job, note, line.pulling)) as launcher, Gpus(launcher.gpus, note) as gpus:
+        chosen = choose_launcher(job, note, line.pulling, headers=job.header)
+        with closing(chosen) as launcher, Gpus(launcher.gpus, note) as gpus:
             launcher.remove_leftovers()
             gpus.warn_if_busy(model.config.proto if model.config else model_config_pb2.ModelConfig())
             with gpus.watch() as watch, launcher.launch(launch) as server:

@@ -52,8 +52,11 @@ async def _post(url: str, body: str, pause_s: float) -> None:
             if last:
                 raise
         else:
-            if status < 400:
+            if status < 300:
                 return
+            if status < 400:
+                # The report would go to whom nobody named.
+                raise WebError(f"{shown(url)} answers with status {status}, a redirect; name the address it leads to")
             if last or status not in _PASSING:
                 raise WebError(f"{shown(url)} answers with status {status}")
         await asyncio.sleep(pause_s * 2**attempt)
@@ -65,7 +68,7 @@ async def _ask(url: str, verb: str, body: str | None) -> int:
     try:
         async with (
             aiohttp.ClientSession(timeout=deadline, trust_env=True) as session,
-            session.request(verb, url, data=body, headers=headers, allow_redirects=True) as answer,
+            session.request(verb, url, data=body, headers=headers, allow_redirects=False) as answer,
         ):
             return answer.status
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:

@@ -15,6 +15,7 @@ from tuner.servers.docker import DockerLauncher, engine_problem
 from tuner.servers.docker_engine import connect, engine_trouble
 from tuner.servers.docker_pull import ImageNameError, SeePull, ensure_image
 from tuner.servers.docker_refusals import NoGpuRuntimeError
+from tuner.servers.endpoint import Header
 from tuner.servers.environment import resolved
 from tuner.servers.gpus import ALL, gpus_of_runtime
 from tuner.servers.installation import NoTritonError, find_triton
@@ -28,7 +29,11 @@ https://docs.nvidia.com/deeplearning/triton-inference-server/release-notes/rel-2
 
 
 def choose_launcher(
-    job: ServerOptions, note: Callable[[str], None], see_pull: SeePull = lambda _pull: None
+    job: ServerOptions,
+    note: Callable[[str], None],
+    see_pull: SeePull = lambda _pull: None,
+    *,
+    headers: tuple[Header, ...] = (),
 ) -> Launcher:
     """The launcher that the job asks for, which has started its Triton once.
 
@@ -39,6 +44,7 @@ def choose_launcher(
         job: What was asked.
         note: Is told what was chosen where that is not what was asked for.
         see_pull: Is told how far the image is, if it must be pulled.
+        headers: Sent to its servers with every request.
 
     Raises:
         JobError: what was asked for cannot be used; one line says why.
@@ -49,7 +55,7 @@ def choose_launcher(
     image = job.image or DEFAULT_IMAGE
     if job.server == "docker":
         _get_image(job, image, see_pull)
-        return _in_docker(job, image, note)
+        return _in_docker(job, image, note, headers)
     if for_docker:
         try:
             _get_image(job, image, see_pull)
@@ -59,10 +65,10 @@ def choose_launcher(
             if for_docker != ["image"]:
                 raise JobError(f"{as_option(for_docker[-1])} is for Docker: {problem}") from problem
             note(f"a local process instead of --image {image}: {problem}")
-            return _as_process(job)
-        return _in_docker(job, image, note)
+            return _as_process(job, headers)
+        return _in_docker(job, image, note, headers)
     try:
-        return _as_process(job)
+        return _as_process(job, headers)
     except NoTritonError as nothing_here:
         if job.server == "process":
             raise
@@ -71,14 +77,14 @@ def choose_launcher(
         except TritontuneError as problem:
             raise JobError(f"{nothing_here}; and in its place: {problem}") from problem
     note(f"{image} in Docker, as there is no Triton on this machine")
-    return _in_docker(job, image, note)
+    return _in_docker(job, image, note, headers)
 
 
-def _as_process(job: ServerOptions) -> ProcessLauncher:
+def _as_process(job: ServerOptions, headers: tuple[Header, ...]) -> ProcessLauncher:
     installation = find_triton(job.triton_path, job.triton_arg)
     if "TMPDIR" in job.env:
         raise JobError("--env TMPDIR: each server has a folder of its own, below the TMPDIR of tritontune itself")
-    return ProcessLauncher(installation, job.triton_arg, gpus=job.gpus, environment=job.env)
+    return ProcessLauncher(installation, job.triton_arg, gpus=job.gpus, environment=job.env, headers=headers)
 
 
 def _get_image(job: ServerOptions, image: str, see_pull: SeePull) -> None:
@@ -87,7 +93,9 @@ def _get_image(job: ServerOptions, image: str, see_pull: SeePull) -> None:
     ensure_image(image, see_pull)
 
 
-def _in_docker(job: ServerOptions, image: str, note: Callable[[str], None]) -> DockerLauncher:
+def _in_docker(
+    job: ServerOptions, image: str, note: Callable[[str], None], headers: tuple[Header, ...]
+) -> DockerLauncher:
     gpus = job.gpus or gpus_of_runtime(resolved(job.env))
     options = ContainerOptions(
         gpus=gpus or _usual_gpus(),
@@ -99,14 +107,14 @@ def _in_docker(job: ServerOptions, image: str, note: Callable[[str], None]) -> D
         user=job.user,
         more=job.docker_arg,
     )
-    launcher = DockerLauncher(image, options, job.triton_arg)
+    launcher = DockerLauncher(image, options, job.triton_arg, headers=headers)
     try:
         launcher.look()
     except NoGpuRuntimeError as error:
         if gpus:
             raise
         note(f"containers get no GPU: {error}")
-        launcher = DockerLauncher(image, replace(options, gpus=None), job.triton_arg)
+        launcher = DockerLauncher(image, replace(options, gpus=None), job.triton_arg, headers=headers)
         launcher.look()
     return launcher
 

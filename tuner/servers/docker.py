@@ -28,6 +28,7 @@ from tuner.servers.docker_site import Site, site_of
 from tuner.servers.docker_supply import Supplier, Supply
 from tuner.servers.docker_volume import remove_volume
 from tuner.servers.docker_watch import Watch
+from tuner.servers.endpoint import Header
 from tuner.servers.environment import resolved
 from tuner.servers.gpus import NONE, shown_by_cuda
 from tuner.servers.mark import Mark
@@ -49,6 +50,7 @@ class DockerLauncher:
         image: With `tritonserver` on its PATH; the engine must have it (see `docker_pull.ensure_image`).
         options: What is asked of each container.
         triton_args: More arguments for the server, after all others.
+        headers: Sent with every request.
         always_copy: Copy repositories into containers even where the engine could mount them.
     """
 
@@ -58,11 +60,13 @@ class DockerLauncher:
         options: ContainerOptions | None = None,
         triton_args: Sequence[str] = (),
         *,
+        headers: tuple[Header, ...] = (),
         always_copy: bool = False,
     ) -> None:
         self._image = image
         self._options = options or ContainerOptions()
         self._triton_args = tuple(triton_args)
+        self._headers = headers
         self._raises_limits = True
         self._has_address = True
         self._version: str | None = None
@@ -196,6 +200,7 @@ class DockerLauncher:
                     port=port,
                     site=site,
                     supply=supply,
+                    headers=self._headers,
                 )
         except BaseException:
             with closing(client):

@@ -21,6 +21,7 @@ from tuner.servers.docker_supply import Supply
 from tuner.servers.docker_usage import container_usage
 from tuner.servers.docker_volume import remove_volume
 from tuner.servers.docker_watch import Watch
+from tuner.servers.endpoint import Header
 from tuner.servers.mark import Mark
 from tuner.servers.server import End, TritonServer
 from tuner.servers.stubs import AnyStub, stubs_of
@@ -43,6 +44,7 @@ class DockerServer(TritonServer):
         port: Of its gRPC endpoint, as it sees it; any but `GRPC_PORT` is one of its machine's own.
         site: Where the engine is.
         supply: How the repository got into it.
+        headers: Sent with every request.
     """
 
     def __init__(
@@ -57,11 +59,12 @@ class DockerServer(TritonServer):
         port: int = GRPC_PORT,
         site: Site,
         supply: Supply,
+        headers: tuple[Header, ...] = (),
     ) -> None:
         container.reload()
         of_machine = f"{site.publish_on}:{port}"
         address = of_machine if port != GRPC_PORT else address_of(container.attrs, GRPC_PORT, site)
-        super().__init__(mark=mark, model=model, log=log, grpc_address=address, command=command)
+        super().__init__(mark=mark, model=model, log=log, grpc_address=address, command=command, headers=headers)
         self._client = client
         self._container = container
         self._site = site

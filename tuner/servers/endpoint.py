@@ -24,8 +24,10 @@ _SCHEMES: dict[str, tuple[Protocol, bool, int]] = {
     "http": ("http", False, 8000),
     "https": ("http", True, 443),
 }
-_FORM = "write it as HOST:PORT, grpcs://HOST:PORT, http://HOST:PORT or https://HOST:PORT"
-_ADDRESS = re.compile(r"(?P<host>\[[^\[\]\s]+\]|[^\[\]\s/:@?#]+)(:(?P<port>\d{1,5}))?/?", re.ASCII)
+_FORM = "write it as HOST:PORT, grpcs://HOST:PORT, http://HOST:PORT[/PREFIX] or https://HOST:PORT[/PREFIX]"
+_ADDRESS = re.compile(
+    r"(?P<host>\[[^\[\]\s]+\]|[^\[\]\s/:@?#]+)(:(?P<port>\d{1,5}))?(?P<path>(/[\w.~!$&'()*+,;=:@%-]+)*)/?", re.ASCII
+)
 _HEADER = re.compile(r"(?P<name>[\w.-]+)\s*:\s*(?P<value>[ -~]*?)\s*", re.ASCII)
 _OURS = {"connection", "content-encoding", "content-length", "content-type", "te", "transfer-encoding"}
 _OUR_PREFIXES = ("grpc-", "inference-header-")
@@ -40,12 +42,14 @@ class Endpoint:
         protocol: What is spoken there.
         tls: None: in the clear.
         headers: Sent with every request.
+        path: Over HTTP, with which the paths of all requests begin, as behind a proxy; empty, or `/prefix`.
     """
 
     address: str
     protocol: Protocol = "grpc"
     tls: Tls | None = None
     headers: tuple[Header, ...] = ()
+    path: str = ""
 
     @property
     def host(self) -> str:
@@ -59,14 +63,14 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """Scheme and address, such as `grpcs://localhost:8001`."""
-        return f"{self.protocol}{'s' if self.tls else ''}://{self.address}"
+        """Scheme, address and path, such as `grpcs://localhost:8001`."""
+        return f"{self.protocol}{'s' if self.tls else ''}://{self.address}{self.path}"
 
     @classmethod
     def parse(
         cls, url: str, *, tls: Tls | None = None, headers: tuple[Header, ...] = (), option: str = "--url"
     ) -> Endpoint:
-        """Read `HOST[:PORT]` (gRPC) or a URL with the scheme `grpc`, `grpcs`, `http` or `https`.
+        """Read `HOST[:PORT]` (gRPC) or a URL with the scheme `grpc`, `grpcs`, `http` or `https`, which may have a path.
 
         Without a port it is Triton's: 8001 for gRPC, 8000 for HTTP; and 443 for `https`, which only a proxy speaks.
 
@@ -93,7 +97,12 @@ class Endpoint:
             port = int(parts["port"] or port)
         if not parts or not 0 < port < 65536 or not _is_host(parts["host"]):
             raise JobError(f"{option}: {without_secrets(url)!r} is no address; {_FORM}")
-        return cls(f"{parts['host']}:{port}", protocol, (tls or Tls()) if secure else None, headers)
+        path = parts["path"]
+        if path and protocol == "grpc":
+            raise JobError(f"{option}: {url!r} has the path {path}, and gRPC has none; leave it out, or write http://")
+        if path.endswith("/v2"):
+            raise JobError(f"{option}: {url!r} ends with /v2, which each request adds; leave it out")
+        return cls(f"{parts['host']}:{port}", protocol, (tls or Tls()) if secure else None, headers, path)
 
 
 def parse_header(text: str, *, option: str = "--header") -> Header:

@@ -99,7 +99,7 @@ class HttpConnection:
         try:
             response = self._pool.request(
                 verb,
-                path,
+                f"{self._endpoint.path}{path}",
                 body=content,
                 headers=self._headers,
                 timeout=urllib3.Timeout(total=self._timeout_s),
@@ -146,7 +146,8 @@ class HttpConnection:
     def _strange(self, reply: _Reply) -> ServerError:
         what = f"{reply.status} {reply.reason}" + (f", see {reply.location}" if reply.location else "")
         address = self._endpoint.address
-        return ServerError(f"{address} answers {reply.path} as no Triton does: {what}", cause=Cause.REQUESTS_FAILED)
+        path = f"{self._endpoint.path}{reply.path}"
+        return ServerError(f"{address} answers {path} as no Triton does: {what}", cause=Cause.REQUESTS_FAILED)
 
 
 def _pool(endpoint: Endpoint) -> urllib3.HTTPConnectionPool:

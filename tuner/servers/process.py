@@ -13,6 +13,7 @@ from tuner.errors import Cause, LaunchError
 from tuner.machine import Machine
 from tuner.redaction import argument_without_secrets
 from tuner.servers.arguments import triton_arguments
+from tuner.servers.endpoint import Header
 from tuner.servers.environment import assignments, in_words, resolved
 from tuner.servers.gpus import ALL, process_environment, shown_by_cuda
 from tuner.servers.installation import TritonInstallation
@@ -37,6 +38,7 @@ class ProcessLauncher:
         extra_args: More arguments for it, after all others.
         gpus: Those that it may use: `all`, `none`, or a list of indices and UUIDs; None: as our own environment says.
         environment: More variables; None as a value hands on our own.
+        headers: Sent with every request.
 
     Raises:
         JobError: this machine has not got those GPUs.
@@ -49,12 +51,14 @@ class ProcessLauncher:
         *,
         gpus: str | None = None,
         environment: Mapping[str, str | None] | None = None,
+        headers: tuple[Header, ...] = (),
     ) -> None:
         self._installation = installation
         self._extra_args = tuple(extra_args)
         self._gpus = gpus
         self._devices = process_environment(gpus, Machine.here().gpus if gpus else ())
         self._variables = environment or {}
+        self._headers = headers
 
     @property
     def description(self) -> str:
@@ -135,6 +139,7 @@ class ProcessLauncher:
             model=request.model,
             log=request.log,
             grpc_address=f"127.0.0.1:{port}",
+            headers=self._headers,
             command=shlex.join(
                 ["env", *assignments({**told, **preparation.environment}), *map(argument_without_secrets, command)]
             ),

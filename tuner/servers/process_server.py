@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tuner.proc import describe_exit
+from tuner.servers.endpoint import Header
 from tuner.servers.mark import Mark
 from tuner.servers.processes import end_processes
 from tuner.servers.python_envs import remove_python_envs
@@ -26,12 +27,21 @@ class ProcessServer(TritonServer):
         log: The file to which it writes.
         grpc_address: `host:port`.
         command: The command line, with the environment that it needs.
+        headers: Sent with every request.
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], *, mark: Mark, model: str, log: Path, grpc_address: str, command: str
+        self,
+        process: subprocess.Popen[bytes],
+        *,
+        mark: Mark,
+        model: str,
+        log: Path,
+        grpc_address: str,
+        command: str,
+        headers: tuple[Header, ...] = (),
     ) -> None:
-        super().__init__(mark=mark, model=model, log=log, grpc_address=grpc_address, command=command)
+        super().__init__(mark=mark, model=model, log=log, grpc_address=grpc_address, command=command, headers=headers)
         self._process = process
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from contextlib import suppress
 
 from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError
 from tuner.quantities import format_duration
@@ -19,6 +18,8 @@ _STUBS_EVERY_S = 0.5
 _STUB_DEAD_FOR_S = 3.0
 # All that Triton says of a stub that ended in `initialize`, whether it crashed or was killed.
 _ENDED_UNSEEN = "is not healthy"
+# With --grpc-restricted-protocol, of a request without the header: "This protocol is restricted, expecting header 'x'".
+_RESTRICTED = "is restricted, expecting header"
 
 
 class PortTakenError(Exception):
@@ -53,14 +54,18 @@ def await_ready(server: TritonServer, *, deadline: float, allowed_s: float) -> N
 
 def _is_ready(server: TritonServer) -> bool:
     try:
-        host, port = server.endpoint.address.split(":")
-        socket.create_connection((host, int(port)), timeout=_ASK_S).close()
+        socket.create_connection((server.endpoint.host, server.endpoint.port), timeout=_ASK_S).close()
     except OSError:
         return False
-    with TritonClient(server.endpoint, timeout_s=_ASK_S) as client, suppress(ServerError):
-        # The name, as who listens there may be the server of another run.
-        return client.server().name == str(server.mark) and client.is_model_ready(server.model)
-    return False
+    with TritonClient(server.endpoint, timeout_s=_ASK_S) as client:
+        try:
+            # The name, as who listens there may be the server of another run.
+            return client.server().name == str(server.mark) and client.is_model_ready(server.model)
+        except ServerError as error:
+            if _RESTRICTED in str(error):
+                what = f"{error}; give it by --header NAME:VALUE"
+                raise LaunchError(f"model {server.model!r} cannot be asked: {what}", cause=error.cause) from error
+            return False
 
 
 def _check(server: TritonServer) -> None:

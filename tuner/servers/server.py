@@ -14,7 +14,7 @@ from typing_extensions import Self
 from tuner.errors import Cause, ServerDiedError, ServerError
 from tuner.proc import describe_exit, oom_kills
 from tuner.redaction import clean_file
-from tuner.servers.endpoint import Endpoint
+from tuner.servers.endpoint import Endpoint, Header
 from tuner.servers.mark import Mark
 from tuner.servers.stubs import AnyStub, await_end, stubs_of, want_to_finalize
 from tuner.servers.triton_log import last_words, read_log, tells_of_memory
@@ -58,13 +58,16 @@ class TritonServer(ABC):
         log: The file in which its output is.
         grpc_address: `host:port`.
         command: The command line, for people.
+        headers: Sent with every request: the server may answer nobody without.
     """
 
-    def __init__(self, *, mark: Mark, model: str, log: Path, grpc_address: str, command: str) -> None:
+    def __init__(
+        self, *, mark: Mark, model: str, log: Path, grpc_address: str, command: str, headers: tuple[Header, ...] = ()
+    ) -> None:
         self.mark = mark
         self.model = model
         self.log = log
-        self._grpc_address = grpc_address
+        self._endpoint = Endpoint(grpc_address, headers=headers)
         self._command = command
         self._stubs: tuple[AnyStub, ...] = ()
         self._oom_kills = oom_kills()
@@ -91,7 +94,7 @@ class TritonServer(ABC):
     @property
     def endpoint(self) -> Endpoint:
         """Where it is reached."""
-        return Endpoint(self._grpc_address)
+        return self._endpoint
 
     @property
     def command(self) -> str:

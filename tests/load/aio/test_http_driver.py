@@ -274,3 +274,9 @@ class TestConnections:
                 time.sleep(0.1)
                 samples = engine.offer(Concurrency(3), until_requests(10), first_look_s=0.02)
         assert samples.errors == {}
+
+
+def test_requests_begin_with_the_path_of_the_endpoint() -> None:
+    with WebPeer(lambda _: GOOD) as peer:
+        offer(Endpoint(peer.address, "http", path="/prefix"), count=3)
+    assert {asked.line for asked in peer.asked} == {"POST /prefix/v2/models/m/infer"}

@@ -162,7 +162,7 @@ class HttpRegistry:
         self._pool.close()
 
     def _ask(self, region: Region, what: str, body: dict[str, Any]) -> None:
-        path = f"/v2/{_kind(region)}sharedmemory/region/{region.name}/{what}"
+        path = f"{self._endpoint.path}/v2/{_kind(region)}sharedmemory/region/{region.name}/{what}"
         try:
             reply = self._pool.request(
                 "POST",
