@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from support.builders import identity, point, space, trial
 
 from tuner import model_finals
+from tuner.errors import Cause, ServerError
 from tuner.job import TuneJob
-from tuner.load.loads import Load
+from tuner.load.loads import Concurrency, Load
+from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.model_finals import ModelFinals
 from tuner.report.files import write_results
 from tuner.run_folder import RunFolder
+from tuner.search.certified import CertifiedRate
 from tuner.search.study import Study
+from tuner.search.verification import Verification
 from tuner.trial import Bench
 
 
@@ -75,3 +83,105 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
 
 def _write(run: RunFolder, study: Study) -> None:
     write_results(run, study)
+
+
+class Certifying:
+    """Certifies the config as it is; what that truly does is known.
+
+    Args:
+        holds: Requests/s up to which it holds the SLO; it keeps up with any rate.
+        fails: Whether the launch fails.
+        verified: Whether it was measured again before.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        holds: float = 80.0,
+        fails: bool = False,
+        verified: bool = True,
+    ) -> None:
+        self._run, self._holds, self._fails = RunFolder(folder), holds, fails
+        self.study = Study.create_or_resume(self._run.database, identity())
+        built = space()
+        self.study.add(trial(0, point(8, 100, 10), parameters=built.baseline), built)
+        if verified:
+            test = LimitTest(percentile="p99", limit_ms=25.0, requests=5_000, over=0, design_effect=1.0)
+            rounds = tuple(point(8, 100, 10).model_copy(update={"limits": (test,)}) for _ in range(3))
+            self.study.add_verified([Verification(trial=0, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
+        self.launches = 0
+        monkeypatch.setattr(model_finals, "launch_again", self._launched)
+
+    def certify(self, *, until: float = 1e12) -> CertifiedRate | None:
+        anything = cast("Any", None)
+        job = TuneJob.make({"repository": "/models", "slo": {"p99": "25ms"}})
+        bench = Bench(
+            launcher=anything,
+            repository=anything,
+            model="mlp",
+            options=anything,
+            slo=self.study.identity.slo,
+            rules=LevelRules(),
+            max_concurrency=8,
+        )
+        finals = ModelFinals(
+            job, self.study, bench, Path(), lambda _: anything, lambda: _write(self._run, self.study), lambda _: None
+        )
+        finals.certify(until=until)
+        return Study.load(self._run.database, "mlp").certified
+
+    @contextmanager
+    def _launched(self, *_: object, **__: object) -> Iterator[SimpleNamespace]:
+        self.launches += 1
+        if self._fails:
+            raise ServerError("it died", cause=Cause.CRASHED)
+        yield SimpleNamespace(measure=self._measure)
+
+    def _measure(self, load: Load) -> OperatingPoint:
+        over = 0 if load.level <= self._holds else 500
+        test = LimitTest(percentile="p99", limit_ms=25.0, requests=5_000, over=over, design_effect=1.0)
+        told = point(load, load.level, 50 if over else 10, kept_up=True)
+        return told.model_copy(update={"limits": (test,)})
+
+    @property
+    def front(self) -> dict[str, Any]:
+        best: dict[str, Any] = json.loads((self._run.model("mlp") / "front.json").read_text())["best"]
+        return best
+
+
+def test_the_rate_that_holds_is_certified_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certifying = Certifying(tmp_path, monkeypatch)
+    told = certifying.certify()
+    assert told is not None
+    assert told.point is not None
+    assert (told.trial, told.load, told.launched, told.reason) == (0, Concurrency(8), True, None)
+    assert 72 < told.point.load.level <= 80
+    assert certifying.front["certified_rate"]["request_rate"] == told.point.load.level
+    assert certifying.front["not_certified"] is None
+    certifying.certify()
+    assert certifying.launches == 1
+
+
+@pytest.mark.parametrize(
+    ("about", "until", "reason"),
+    [
+        ({"holds": 1.0}, 1e12, r"no rate that was tried \(\d+(\.\d+)? to 90 requests/s\) surely holds p99 <= 25 ms"),
+        ({"fails": True}, 1e12, "crashed: it died"),
+        ({"verified": False}, 1e12, "there was no time left to verify it"),
+        ({}, 0.0, "there was no time left"),
+    ],
+)
+def test_why_no_rate_is_certified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, about: dict[str, Any], until: float, reason: str
+) -> None:
+    certifying = Certifying(tmp_path, monkeypatch, **about)
+    told = certifying.certify(until=until)
+    assert told is not None
+    assert told.point is None
+    assert re.fullmatch(reason, told.reason or "")
+    assert told.launched is ("no time" not in reason)
+    assert certifying.launches == told.launched
+    assert certifying.front["not_certified"] == told.reason
+    assert certifying.front["certified_rate"] is None

@@ -45,6 +45,8 @@ def request_(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Launch
 
 
 class TestDockerLauncher(LauncherContract):
+    gpus = "none"  # a container sees those that it is given
+
     @pytest.fixture
     def launcher_source(self) -> str:
         return f"from tuner.servers.docker import DockerLauncher\nlauncher = DockerLauncher({IMAGE!r})"

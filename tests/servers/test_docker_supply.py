@@ -47,6 +47,8 @@ def staged(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Launch:
 
 
 class TestDockerLauncherThatCopies(LauncherContract):
+    gpus = "none"  # a container sees those that it is given
+
     @pytest.fixture
     def launcher_source(self) -> str:
         source = "from tuner.servers.docker import DockerLauncher"

@@ -96,6 +96,7 @@ def request_for(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Cal
 
 class TestRemoteLauncher(CandidateContract):
     tells_last_words = False
+    gpus = None
 
     @pytest.fixture
     def request_for(self, request_for: Callable[..., Launch]) -> Callable[..., Launch]:
