@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
@@ -197,9 +197,10 @@ def finals(
 ) -> Recommendation:
     """What the finalists say, in so many seconds."""
 
-    def again(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
+    def again(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
         del number  # Every launch is another.
-        return machine.launch(candidates[trial.number])(load, ROUND_S)
+        measure = machine.launch(candidates[trial.number])
+        return (measure(load, ROUND_S) for load in loads)
 
     until = machine.wall_s + seconds
     terms = Terms(slo=LIMIT, until=until, launch_s=LAUNCH_S + ROUND_S, seed=seed, now=lambda: machine.wall_s)

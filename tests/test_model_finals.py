@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,11 +47,11 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
     write_results(run, study)
     launches = itertools.count(1)
 
-    def again(_bench: Bench, _config: str, load: Load, *_: object, **__: object) -> OperatingPoint:
+    def again(_bench: Bench, _config: str, loads: Sequence[Load], *_: object, **__: object) -> Iterator[OperatingPoint]:
         if (number := next(launches)) > rounds:
             raise KilledError
         # What looked best is no better than the config as it is.
-        return point(int(load.level), 90.0 + number, 20)
+        return (point(int(load.level), 90.0 + number, 20) for load in loads)
 
     monkeypatch.setattr(model_finals, "measure_again", again)
     anything = cast("Any", None)

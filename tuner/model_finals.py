@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,9 +70,9 @@ class ModelFinals:
             max_gpu_memory=job.max_gpu_memory,
         )
 
-        def measure(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
-            folder = self._folder / f"{trial.number:03d}-{load.level:g}-{number}"
-            return measure_again(bench, trial.config, load, folder, limits=self._limits(until))
+        def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
+            folder = self._folder / f"{trial.number:03d}-{loads[0].level:g}-{number}"
+            return measure_again(bench, trial.config, loads, folder, limits=self._limits(until))
 
         def keep(verified: Sequence[Verification]) -> None:
             study.add_verified(verified)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -197,10 +197,13 @@ def run_trial(
     )
 
 
-def measure_again(bench: Bench, config: str, load: Load, folder: Path, *, limits: Limits) -> OperatingPoint:
-    """Launch a config anew, and measure it under one load; see `launch_again`."""
+def measure_again(
+    bench: Bench, config: str, loads: Iterable[Load], folder: Path, *, limits: Limits
+) -> Iterator[OperatingPoint]:
+    """Launch a config anew, and measure it under some loads, one after the other; see `launch_again`."""
     with launch_again(bench, config, folder, limits=limits) as session:
-        return session.measure(load)
+        for load in loads:
+            yield session.measure(load)
 
 
 @contextmanager

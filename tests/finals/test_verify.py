@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,14 +51,18 @@ class Machine:
         self._rng = np.random.default_rng(0)
         self.wall_s = 0.0
         self.rounds: list[tuple[int, int, int]] = []
-        """Trial, concurrency and number of each launch."""
+        """Trial, concurrency and number of the round, of each point."""
         self.notes: list[str] = []
         self.kept: tuple[Verification, ...] = ()
 
-    def __call__(self, trial: TrialResult, load: Load, number: int) -> OperatingPoint:
+    def __call__(self, trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
         self.wall_s += 4.0
-        self.rounds.append((trial.number, int(load.level), number))
         speed = float(np.exp(self._noise * self._rng.standard_normal()))
+        for load in loads:
+            self.rounds.append((trial.number, int(load.level), number))
+            yield self._point(trial, load, speed)
+
+    def _point(self, trial: TrialResult, load: Load, speed: float) -> OperatingPoint:
         throughput, p99 = self._truths[trial.number](int(load.level))
         limits = tuple(self._test(p99 / speed, name, limit_ms) for name, limit_ms in self.slo.limits)
         return point(load, throughput * speed, p99 / speed).model_copy(update={"limits": limits})
@@ -79,7 +83,7 @@ class Machine:
         self.kept = tuple(all_of_them)
 
     def launches_of(self, number: int) -> int:
-        return sum(trial == number for trial, _, _ in self.rounds)
+        return len({n for trial, _, n in self.rounds if trial == number})
 
 
 def always(throughput: float, p99_ms: float) -> Truth:
@@ -94,8 +98,10 @@ def growing(inferences_a_ms: float) -> Truth:
 def test_the_best_and_the_baseline_are_measured_side_by_side() -> None:
     machine = Machine(always(100, 10), always(300, 12))
     found = machine.verify([trial(0, point(1, 100, 10)), trial(1, point(8, 320, 12))])
-    assert [sorted(t for t, _, n in machine.rounds if n == number) for number in (1, 2, 3)] == [[0, 1]] * 3
-    assert len(machine.rounds) == 2 * LEAST_ROUNDS
+    # The baseline is launched once a round, for its own load and for that of the candidate.
+    side_by_side = [(0, 1), (0, 8), (1, 8)]
+    assert [sorted((t, c) for t, c, n in machine.rounds if n == number) for number in (1, 2, 3)] == [side_by_side] * 3
+    assert (machine.launches_of(0), machine.launches_of(1)) == (LEAST_ROUNDS, LEAST_ROUNDS)
     assert found.best is not None
     assert found.baseline is not None
     assert (found.best.trial.number, found.best.verified, found.baseline.verified) == (1, True, True)
@@ -176,7 +182,7 @@ def test_it_is_the_percentile_of_the_slo_that_says_which_rival_is_quicker(
 def test_one_that_breaks_the_slo_makes_way_for_less_load() -> None:
     machine = Machine(always(100, 5), growing(3.0), slo=LIMIT)
     # It truly holds 25 ms up to concurrency 67.
-    curve = [point(load, growing(3.0)(load)[0], 24.0 if load == 128 else 12.0) for load in (32, 64, 128)]
+    curve = [point(load, growing(3.0)(load)[0], 24.0 if load == 128 else 12.0) for load in (16, 128)]
     found = machine.verify([trial(0, point(1, 100, 5)), trial(1, *curve)])
     assert next(load for number, load, _ in machine.rounds if number == 1) == 128
     assert machine.launches_of(1) <= 3 + MOST_ROUNDS
@@ -271,10 +277,11 @@ def test_an_interruption_loses_no_round(after: int) -> None:
     trials = [trial(0, point(1, 100, 10)), trial(1, point(8, 300, 12)), trial(2, point(8, 305, 12))]
     machine = Machine(always(100, 10), always(300, 12), always(305, 12), noise=0.01)
 
-    def interrupted(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
-        if len(machine.rounds) == after:
-            raise KeyboardInterrupt
-        return machine(trial, load, number)
+    def interrupted(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
+        for measured in machine(trial, loads, number):
+            if len(machine.rounds) > after:
+                raise KeyboardInterrupt
+            yield measured
 
     with pytest.raises(KeyboardInterrupt):
         verify(trials, interrupted, Terms(slo=NO_LIMIT, until=1e6, launch_s=4.0, now=lambda: 0.0), keep=machine._keep)
@@ -284,17 +291,17 @@ def test_an_interruption_loses_no_round(after: int) -> None:
     assert found.best.confirmed
     whole = Machine(always(100, 10), always(300, 12), always(305, 12), noise=0.01)
     whole.verify(trials)
-    assert len(machine.rounds) <= len(whole.rounds) + 2
+    assert len(machine.rounds) <= len(whole.rounds) + 3
 
 
 def test_one_that_takes_too_much_memory_of_a_gpu_this_time_is_struck_off() -> None:
     machine = Machine(always(100, 10), always(300, 12))
 
-    def measure(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
+    def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
         view = GpuView(
             gpu="GPU 0", uuid="GPU-a", run_memory_bytes=(2 if trial.number else 9) * GIB, idle_memory_bytes=0
         )
-        return machine(trial, load, number).model_copy(update={"gpu": GpuUsage(gpus=(view,))})
+        return (each.model_copy(update={"gpu": GpuUsage(gpus=(view,))}) for each in machine(trial, loads, number))
 
     trials = [trial(0, point(1, 100, 10)), trial(1, point(8, 300, 12))]
     terms = Terms(slo=NO_LIMIT, until=1e6, launch_s=4.0, max_gpu_memory=3 * GIB // 2, now=lambda: machine.wall_s)
@@ -307,8 +314,9 @@ def test_one_that_takes_too_much_memory_of_a_gpu_this_time_is_struck_off() -> No
 def test_one_whose_requests_fail_is_struck_off() -> None:
     machine = Machine(always(100, 10), always(200, 12))
 
-    def measure(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
-        return machine(trial, load, number).model_copy(update={"errors": 3 if trial.number else 0})
+    def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
+        errors = 3 if trial.number else 0
+        return (each.model_copy(update={"errors": errors}) for each in machine(trial, loads, number))
 
     trials = [trial(0, point(1, 100, 10)), trial(1, point(8, 200, 12))]
     terms = Terms(slo=NO_LIMIT, until=1e6, launch_s=4.0, now=lambda: 0.0)
@@ -356,9 +364,9 @@ def test_one_that_does_not_launch_again_is_struck_off(
         max_concurrency=4,
     )
 
-    def measure(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
+    def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
         limits = Limits(launch_s=30.0, first_answer_s=10.0, until=time.monotonic() + 60)
-        return measure_again(bench, trial.config, load, tmp_path / f"{trial.number}-{number}", limits=limits)
+        return measure_again(bench, trial.config, loads, tmp_path / f"{trial.number}-{number}", limits=limits)
 
     trials = [
         trial(0, point(1, 95, 12), config=config_text()),
@@ -378,8 +386,8 @@ def test_one_that_does_not_launch_again_is_struck_off(
 
 
 def test_a_failure_of_the_last_finalist_leaves_what_the_search_knows() -> None:
-    def fails(trial: TrialResult, load: Load, number: int) -> OperatingPoint:
-        raise ServerError(f"trial {trial.number} at {load} is gone in round {number}", cause=Cause.CRASHED)
+    def fails(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
+        raise ServerError(f"trial {trial.number} at {loads[0]} is gone in round {number}", cause=Cause.CRASHED)
 
     trials = [trial(0, point(1, 100, 10), point(2, 90, 12))]
     terms = Terms(slo=NO_LIMIT, until=1e6, launch_s=4.0, now=lambda: 0.0)

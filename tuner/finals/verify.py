@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol
 
@@ -42,14 +42,14 @@ _PRECISE = 0.05
 
 
 class MeasureAgain(Protocol):
-    """Launches a trial's config anew, and measures it under one load."""
+    """Launches a trial's config anew, and measures it under some loads."""
 
-    def __call__(self, trial: TrialResult, load: Load, number: int) -> OperatingPoint:
-        """Measure.
+    def __call__(self, trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
+        """Measure; each point comes as soon as it is known, so that a later failure loses none.
 
         Args:
             trial: Whose config.
-            load: What to offer.
+            loads: What to offer, one after the other.
             number: Of the round.
 
         Raises:
@@ -122,15 +122,14 @@ class _Finals:
         note: Callable[[str], None],
     ) -> None:
         self._measure, self._terms, self._keep, self._note = measure, terms, keep, note
+        self._beside: list[Finalist] = []
         self._order = random.Random(terms.seed)  # noqa: S311 (no secret)
         self._trials = trials
         self._before = {(each.trial, each.load): each for each in verified}
         self._finalists = [self._first(each) for each in contenders(trials, terms.slo, terms.max_gpu_memory)]
-        # The gain is against the config as it is, whatever memory that takes.
-        self._baselines = [
-            next((f for f in self._finalists if f.contender.trial.number == 0), None) or self._first(each)
-            for each in contenders(trials[:1], terms.slo)
-        ]
+        # The gain is against the config as it is, whatever memory that takes, at the load at which it gives most.
+        own = Contender.at_most(trials[0], terms.slo) if trials else None
+        self._baselines = [self._shared(self._first(own))] if own else []
         for each in self._all():
             self._replace(each)
         self._learn()
@@ -140,7 +139,8 @@ class _Finals:
     @property
     def verifications(self) -> tuple[Verification, ...]:
         """Of all that were launched, now or before."""
-        known = {**self._before, **{(v.trial, v.load): v for v in (f.verification for f in self._began())}}
+        began = (f.verification for f in (*self._beside, *self._all()) if f.began)
+        known = {**self._before, **{(v.trial, v.load): v for v in began}}
         return tuple(known.values())
 
     def choose(self) -> None:
@@ -161,11 +161,23 @@ class _Finals:
             if chosen is not before:
                 self._switch(before, chosen)
             baseline = next((each for each in self._baselines if self._stands(each)), chosen)
-            due = list(dict.fromkeys([chosen, baseline]))
-            late = chosen.verification.confirms and not self._has_time_for(len(due))
-            if late or _is_known(chosen, beside=baseline):
+            late = chosen.verification.confirms and not self._has_time_for(len({chosen, baseline}))
+            at_equal_load = self._at_load_of(chosen, baseline)
+            if late or _is_known(chosen, beside=at_equal_load or baseline):
                 return
-            self._play(due, choosing=False)
+            due = [each for each in (chosen, baseline, at_equal_load) if each]
+            self._play(list(dict.fromkeys(due)), choosing=False)
+
+    def _at_load_of(self, chosen: Finalist, baseline: Finalist) -> Finalist | None:
+        """The baseline under the load of the chosen one, as long as it does not surely break the SLO there."""
+        load = chosen.contender.load
+        if chosen.contender.trial.number == baseline.contender.trial.number or load == baseline.contender.load:
+            return None
+        known = next((f for f in (*self._baselines, *self._beside) if f.contender.load == load), None)
+        if known is None:
+            known = self._finalist(replace(baseline.contender, load=load))
+            self._beside.append(known)
+        return None if known.standing(self._spread()) in {Standing.FAILED, Standing.BREAKS} else known
 
     def _has_time_for(self, launches: int) -> bool:
         return self._terms.now() + launches * self._took_s / self._launches <= self._terms.until
@@ -173,7 +185,7 @@ class _Finals:
     def _chosen_before(self) -> Finalist | None:
         """What an earlier run was confirming, which is never the baseline where there is another."""
         confirmed = [each for each in self._standing() if each.verification.confirms and each.began]
-        return min(confirmed, key=lambda each: each in self._baselines, default=None)
+        return min(confirmed, key=lambda each: each.contender.trial.number == 0, default=None)
 
     def _choice(self, chosen: Finalist | None) -> Finalist | None:
         """The most promising one, which is the one before unless another is clearly more so."""
@@ -195,38 +207,47 @@ class _Finals:
     def _play(self, finalists: Sequence[Finalist], *, choosing: bool) -> None:
         """One round, in random order, so that none always comes first after a pause."""
         self._round += 1
-        for each in self._order.sample(finalists, len(finalists)):
-            if not each.began and (choosing or each in self._baselines):
-                self._note(f"verifying {each}")
-            began = self._terms.now()
-            try:
-                point = self._measure(each.contender.trial, each.contender.load, self._round)
-            except ServerError as error:
-                each.fail(f"{error.cause.value}: {error}")
-            else:
-                each.add(self._round, point, choosing=choosing)
-            self._launches += 1
-            self._took_s += self._terms.now() - began
+        launches: dict[int, list[Finalist]] = {}
+        for each in sorted(finalists, key=lambda each: each.contender.load.requests):
+            launches.setdefault(each.contender.trial.number, []).append(each)
+        for group in self._order.sample(list(launches.values()), len(launches)):
+            self._launch(group, choosing=choosing)
         for each in finalists:
-            if not self._stands(each):
+            if each not in self._beside and not self._stands(each):
                 reason = each.verification.failure or each.standing(self._spread()).value
                 self._note(f"{each} is struck off: {reason}")
             self._replace(each)
         self._learn()
         self._keep(self.verifications)
 
+    def _launch(self, finalists: Sequence[Finalist], *, choosing: bool) -> None:
+        """Launch a trial once, and measure it under the load of each of some finalists, the lowest first."""
+        for each in finalists:
+            if not each.began and (choosing or each in self._baselines):
+                self._note(f"verifying {each}")
+        began, open_ = self._terms.now(), list(finalists)
+        try:
+            loads = [each.contender.load for each in finalists]
+            for point in self._measure(finalists[0].contender.trial, loads, self._round):
+                open_.pop(0).add(self._round, point, choosing=choosing)
+        except ServerError as error:
+            for each in open_:
+                each.fail(f"{error.cause.value}: {error}")
+        self._launches += 1
+        self._took_s += self._terms.now() - began
+
     def _replace(self, finalist: Finalist) -> None:
         """One that is struck off makes way for the same config under less load, if that is what it takes."""
         standing, spread = finalist.standing(self._spread()), self._spread()
         if standing in {Standing.STANDS, Standing.FAILED} or not (contender := finalist.lower(spread)):
             return
-        if any((f.contender.trial, f.contender.load) == (contender.trial, contender.load) for f in self._all()):
-            return
-        lower = self._finalist(contender)
+        known = (f for f in (*self._all(), *self._beside) if f.contender.trial.number == contender.trial.number)
+        lower = next((f for f in known if f.contender.load == contender.load), None) or self._finalist(contender)
         for group in (self._finalists, self._baselines):
-            if finalist in group:
+            if finalist in group and lower not in group:
                 group.append(lower)
-        self._replace(lower)
+                self._beside = [each for each in self._beside if each is not lower]
+                self._replace(lower)
 
     def _learn(self) -> None:
         """Expect of those that were not launched again what those that were tell."""
@@ -243,10 +264,20 @@ class _Finals:
         return median(deviations) / _MAD if deviations else 0.0
 
     def _first(self, contender: Contender) -> Finalist:
-        """A trial's first finalist: as the search saw it, or under the load that an earlier run began with."""
-        began = [load.level for trial, load in self._before if trial == contender.trial.number]
-        first = Concurrency(int(max(began, default=contender.load.level)))
+        """A trial's first finalist: as the search saw it, or under the load that an earlier run began with.
+
+        The baseline may have been measured under more, which was the load of another.
+        """
+        most = contender.load.level
+        began = [load.level for trial, load in self._before if trial == contender.trial.number and load.level <= most]
+        first = Concurrency(int(max(began, default=most)))
         return self._finalist(contender if first == contender.load else contender.under(first))
+
+    def _shared(self, finalist: Finalist) -> Finalist:
+        """The finalist that is the same config under the same load, if there is one."""
+        told = finalist.verification
+        same = (f for f in self._finalists if (f.verification.trial, f.verification.load) == (told.trial, told.load))
+        return next(same, finalist)
 
     def _finalist(self, contender: Contender) -> Finalist:
         before = self._before.get((contender.trial.number, contender.load))

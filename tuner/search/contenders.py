@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from tuner.load.loads import Concurrency
 from tuner.search.curve import throughput_at
-from tuner.search.front import TrialPoint, usable_points
-from tuner.search.recommend import best_point
+from tuner.search.front import TrialPoint, points_of, smoothed_points, usable_points
+from tuner.search.recommend import best_point, holds
 from tuner.slo import PERCENTILES, SLO, Percentile
 from tuner.trial import TrialResult
 
@@ -37,6 +37,16 @@ class Contender:
         latency_ms = {name: point.point.latency_ms[name].value for name in PERCENTILES}
         return cls(point.trial, load, point.point.throughput.value, latency_ms)
 
+    @classmethod
+    def at_most(cls, trial: TrialResult, slo: SLO) -> Contender | None:
+        """A trial under the load at which its curve gives most within the SLO; None where it holds that at none.
+
+        Near a limit it may break it, which more launches tell; without that it is what others are compared with.
+        """
+        within = [p for p in smoothed_points(points_of(trial)) if holds(p, slo)]
+        most = max(within, key=lambda p: p.point.throughput.value, default=None)
+        return None if most is None else cls.of(replace(most, trial=trial))
+
     def lower(self, share: float) -> Contender | None:
         """The same config under a share of the load, which is below 1; None when there is no lower one."""
         requests = max(1, min(math.floor(self.load.requests * share), self.load.requests - 1))
@@ -54,6 +64,9 @@ class Contender:
 
 
 def contenders(trials: Iterable[TrialResult], slo: SLO, max_gpu_memory: int | None = None) -> tuple[Contender, ...]:
-    """The best point of each trial that could be deployed and has one, in order of throughput, the highest first."""
-    points = (best_point(usable_points([trial], (), max_gpu_memory), slo) for trial in trials)
+    """The best point of each trial that could be deployed and has one, in order of throughput, the highest first.
+
+    Of the curve through all points of the trial, so that it is not the load at which one of them was lucky.
+    """
+    points = (best_point(smoothed_points(usable_points([trial], (), max_gpu_memory)), slo) for trial in trials)
     return tuple(sorted((Contender.of(p) for p in points if p), key=lambda c: c.throughput, reverse=True))

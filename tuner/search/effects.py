@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tuner.load.loads import Concurrency
 from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint, points_of
-from tuner.search.gain import compared, unpaired_ratio
-from tuner.search.recommend import best_of, holds
+from tuner.search.gain import unpaired_ratio
+from tuner.search.recommend import best_of, versus
 from tuner.search.shift import Shift
 from tuner.search.study import Study
-from tuner.slo import SLO
 from tuner.space.candidate import Assignment
 from tuner.space.spec import LadderValue
 from tuner.trial import TrialResult
@@ -77,20 +74,7 @@ def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: S
     point = best_of(points, slo, shift)
     if point is None:
         return replace(effect, trial=trial)
+    point, found = versus(best, point, points, slo, verified)
     same_load = point.point.load == best.point.load
-    # Against the baseline, this is the gain.
-    edge = 0.0 if same_load or trial.number == 0 else _edge(point, points, slo)
-    found = compared(best, point, verified, edge)
     latency = unpaired_ratio(best, point, verified, lambda p: p.latency_ms[slo.percentile]) if same_load else None
     return replace(effect, trial=trial, point=point, throughput=found.ratio, latency=latency, pairs=found.pairs)
-
-
-def _edge(point: TrialPoint, points: Sequence[TrialPoint], slo: SLO) -> float:
-    """By what share its throughput may grow until it breaks the SLO: somewhere below the next load that does."""
-    if not isinstance(point.point.load, Concurrency):
-        return 0.0
-    above = [p for p in points if isinstance(p.point.load, Concurrency) and p.point.load.level > point.point.load.level]
-    upper = min(above, key=lambda p: p.point.load.level, default=None)
-    if upper is None or holds(upper, slo):
-        return 0.0
-    return max(0.0, upper.point.throughput.value / point.point.throughput.value - 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rivals import Rivals
+from tuner.search.curve import smoothed
 from tuner.search.verification import Verification
 from tuner.slo import Percentile
 from tuner.trial import TrialResult
@@ -48,6 +49,13 @@ def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tupl
         if told and told.errors == 0
     ]
     return tuple(sorted(points, key=lambda each: each.point.load.level))
+
+
+def smoothed_points(points: Iterable[TrialPoint]) -> tuple[TrialPoint, ...]:
+    """Points of one trial: those of its sweep as the curve through them says, those that were verified as they are."""
+    points = tuple(points)
+    told = dict(zip((p.point.load for p in points), smoothed(p.point for p in points), strict=True))
+    return tuple(p if p.verified else replace(p, point=told[p.point.load]) for p in points)
 
 
 def usable_points(

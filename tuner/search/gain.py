@@ -33,9 +33,7 @@ class Comparison:
     pairs: int = 0
 
 
-def compared(
-    above: TrialPoint, below: TrialPoint, verified: Sequence[Verification], at_least: float = 0.0
-) -> Comparison:
+def compared(above: TrialPoint, below: TrialPoint, verified: Sequence[Verification]) -> Comparison:
     """Compare two points: the one way to do so, whoever asks.
 
     By the rounds that had both, where there are two and more; else by what is known of each, and what was launched once
@@ -45,7 +43,6 @@ def compared(
         above: The one.
         below: The other.
         verified: What was measured again.
-        at_least: By what share the other's throughput may be off in any case.
     """
     if above == below:
         return Comparison(Interval(value=1.0, low=1.0, high=1.0))
@@ -54,16 +51,14 @@ def compared(
     pairs = pairs_of(one, other) if one and other else ()
     if len(pairs) > 1:
         return Comparison(paired_ratio(pairs), len(pairs))
-    return Comparison(unpaired_ratio(above, below, verified, lambda point: point.throughput, at_least))
+    return Comparison(unpaired_ratio(above, below, verified, lambda point: point.throughput))
 
 
-def unpaired_ratio(
-    above: TrialPoint, below: TrialPoint, verified: Sequence[Verification], pick: Pick, at_least: float = 0.0
-) -> Interval:
+def unpaired_ratio(above: TrialPoint, below: TrialPoint, verified: Sequence[Verification], pick: Pick) -> Interval:
     """The ratio of a number of two points, each as well as it is known; see `compared`."""
     launch = launch_spread(verified, pick)
     one, other = (0.0 if each.verified else launch for each in (above, below))
-    return ratio(_known_to(one, pick(above.point)), _known_to(max(other, at_least), pick(below.point)))
+    return ratio(_known_to(one, pick(above.point)), _known_to(other, pick(below.point)))
 
 
 def pairs_of(above: Verification, below: Verification) -> tuple[Pair, ...]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.measure.limit_test import Verdict
 from tuner.measure.record import Interval
+from tuner.search.curve import headroom
 from tuner.search.front import TrialPoint, pareto_front, points_of, usable_points
-from tuner.search.gain import compared
+from tuner.search.gain import Comparison, compared
 from tuner.search.shift import Shift
 from tuner.search.verification import Verification
 from tuner.slo import SLO, Percentile
@@ -63,10 +65,65 @@ def recommend(
     front = pareto_front(points, slo.percentile)
     if best is None or baseline is None:
         return Recommendation(slo, baseline, best, None, front)
-    gain = compared(best, baseline, verified)
+    if best.trial.number == 0:
+        return Recommendation(slo, best, best, compared(best, best, verified).ratio, front)
+    baseline, gain = versus(best, baseline, own, slo, verified)
     if baseline in points and _gives_way(best, gain.ratio, baseline, slo.percentile):
         best, gain = baseline, compared(baseline, baseline, verified)
     return Recommendation(slo, baseline, best, gain.ratio, front, gain.pairs)
+
+
+def versus(
+    best: TrialPoint, other: TrialPoint, points: Iterable[TrialPoint], slo: SLO, verified: Sequence[Verification]
+) -> tuple[TrialPoint, Comparison]:
+    """By how much a point beats another config, which is taken at its best load, too.
+
+    That is the one that was chosen for it, or that of `best` itself where it was measured there and may hold the SLO: a
+    load that was chosen too low must not make a gain. Where it is not sure whether it holds the SLO there, both count,
+    and the value is that of the load between at which its latency reaches the limit.
+
+    Args:
+        best: The one.
+        other: The other config at the load that was chosen for it.
+        points: All of the other config.
+        slo: The limits.
+        verified: What was measured again.
+
+    Returns:
+        The other's point that counts, and the comparison with it.
+    """
+    to_other = _widened(compared(best, other, verified), best, other, slo)
+    equal = next((p for p in points if p.verified and p.point.load == best.point.load), None)
+    if equal is None or equal.point.load == other.point.load or equal.point.verdict(slo) is Verdict.BREAKS:
+        return other, to_other
+    to_equal = compared(best, equal, verified)
+    if holds(equal, slo):
+        if to_equal.pairs and not to_other.pairs:
+            return equal, to_equal
+        return min((other, to_other), (equal, to_equal), key=lambda each: each[1].ratio.value)
+    share = min(_share_within(other, equal, name, limit_ms) for name, limit_ms in slo.limits)
+    between = to_other.ratio.value ** (1 - share) * to_equal.ratio.value**share
+    both = (to_other.ratio, to_equal.ratio)
+    ratio = Interval(value=between, low=min(each.low for each in both), high=max(each.high for each in both))
+    return other, Comparison(ratio, min(to_other.pairs, to_equal.pairs))
+
+
+def _widened(found: Comparison, best: TrialPoint, other: TrialPoint, slo: SLO) -> Comparison:
+    """Under loads of their own, each may give more than was measured, until it breaks the SLO."""
+    if best.point.load == other.point.load:
+        return found
+    more, others = (headroom(each.trial.curve, each.point, slo) for each in (best, other))
+    ratio = found.ratio
+    widened = Interval(value=ratio.value, low=ratio.low / others, high=ratio.high * more)
+    return replace(found, ratio=widened)
+
+
+def _share_within(lower: TrialPoint, upper: TrialPoint, name: Percentile, limit_ms: float) -> float:
+    """How much of the way from one load to a higher one a latency is within its limit, by logarithms; 0 to 1."""
+    below, above = lower.latency_ms(name), upper.latency_ms(name)
+    if above <= max(below, limit_ms):
+        return 1.0 if above <= limit_ms else 0.0
+    return min(1.0, max(0.0, math.log(limit_ms / below) / math.log(above / below)))
 
 
 def _gives_way(best: TrialPoint, gain: Interval, baseline: TrialPoint, percentile: Percentile) -> bool:
