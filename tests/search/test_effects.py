@@ -126,7 +126,7 @@ class TestHowWellItIsKnown:
         trials.add({**BEST, "instance_group.count": 1}, point(8, 380, 20))
         before = trials.effects["instance_group.count"].throughput
         assert before is not None
-        assert before.low > 1
+        assert before.low < 1 < before.high
         # Three launches of one config that lie 10 % apart: so much may a single one be off, too.
         trials.verify(0, point(1, 90, 10), point(1, 100, 10), point(1, 110, 10))
         after = trials.effects["instance_group.count"].throughput
@@ -148,8 +148,8 @@ class TestHowWellItIsKnown:
         trials.add({**BEST, "instance_group.count": 1}, point(4, 380, 20), point(6, 480, 30))
         effect = trials.effects["instance_group.count"].throughput
         assert effect is not None
-        # It may be as much as with the field, and more: 480 at most.
-        assert effect.low < 400 / 480
+        # At 5 it reaches 25 ms, and gives 430.
+        assert effect.low < 400 / 430
         assert effect.high > 1.2
 
     def test_latencies_are_compared_under_the_same_load(self, tmp_path: Path) -> None:

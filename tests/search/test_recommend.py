@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from support.builders import interval, point, trial
 from support.nvml import GIB
@@ -9,7 +11,7 @@ from tuner.load.loads import Concurrency
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
-from tuner.search.recommend import is_certain, recommend
+from tuner.search.recommend import Recommendation, is_certain, recommend
 from tuner.search.verification import Verification
 from tuner.slo import SLO, Percentile
 from tuner.trial import TrialResult
@@ -24,7 +26,51 @@ def test_the_best_has_the_highest_throughput_that_holds_the_slo() -> None:
     assert found.best is not None
     assert (found.best.trial.number, found.best.point.load) == (1, Concurrency(8))
     assert found.gain is not None
-    assert found.gain.value == pytest.approx(3.0)
+    # By the curve through all three points, not by one of them alone.
+    assert found.gain.value == pytest.approx(3.0, rel=0.01)
+
+
+class TestEqualLoad:
+    """The baseline's own load, of a noisy sweep, was 2; the candidate's is 16, and both were launched side by side."""
+
+    @staticmethod
+    def found(p99: float, over: int) -> Recommendation:
+        """With what the baseline does at 16: its latency, and how many of 2,000 requests are over the limit."""
+
+        def rounds(number: int, load: int, rate: float, latency: float, over: int) -> Verification:
+            test = LimitTest(percentile="p99", limit_ms=25.0, requests=2000, over=over, design_effect=1.0)
+            measured = point(load, rate, latency).model_copy(update={"limits": (test,)})
+            return Verification(trial=number, load=Concurrency(load), rounds=(measured,) * 3, numbers=(1, 2, 3))
+
+        verified = [
+            rounds(0, 2, 200, 10, 0),
+            rounds(0, 16, 400, p99, over),
+            rounds(1, 16, 400, 20, 0),
+        ]
+        return recommend([trial(0, point(2, 200, 10)), trial(1, point(16, 400, 20))], LIMIT, verified)
+
+    def test_a_load_that_was_chosen_too_low_makes_no_gain(self) -> None:
+        found = self.found(20, 0)
+        assert found.gain is not None
+        assert found.gain.value == pytest.approx(1.0)
+        assert found.baseline is not None
+        assert found.baseline.point.load == Concurrency(16)
+
+    def test_where_it_surely_breaks_the_slo_its_own_load_counts(self) -> None:
+        found = self.found(50, 1000)
+        assert found.gain is not None
+        assert found.gain.value == pytest.approx(2.0)
+        assert found.gain.low > 1.8
+
+    def test_where_that_is_not_sure_the_interval_holds_both(self) -> None:
+        found = self.found(30, 20)
+        assert found.gain is not None
+        assert found.gain.low < 1.0
+        assert found.gain.high > 2.0
+        # Its latency reaches 25 ms at so much of the way from 10 to 30.
+        share = math.log(2.5) / math.log(3.0)
+        assert found.gain.value == pytest.approx(2.0 ** (1 - share))
+        assert found.pairs == 3
 
 
 def test_wide_intervals_are_no_reason_to_give_up_a_third() -> None:

@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-from tuner.measure.blocks import TAIL
+from tuner.measure.blocks import TAIL, Z95
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
-from tuner.search.front import TrialPoint
+from tuner.search.front import TrialPoint, points_of, smoothed_points
 from tuner.search.launches import reach
 from tuner.search.verification import Verification
 
 Pair = tuple[Interval, Interval]
 """Two throughputs of the same round."""
+APART = 0.08
+"""What launches of one config differ by while nothing was launched again: the standard deviation of the logarithm."""
 Pick = Callable[[OperatingPoint], Interval]
 """A number of a point."""
 
@@ -57,8 +59,7 @@ def compared(above: TrialPoint, below: TrialPoint, verified: Sequence[Verificati
 def unpaired_ratio(above: TrialPoint, below: TrialPoint, verified: Sequence[Verification], pick: Pick) -> Interval:
     """The ratio of a number of two points, each as well as it is known; see `compared`."""
     launch = launch_spread(verified, pick)
-    one, other = (0.0 if each.verified else launch for each in (above, below))
-    return ratio(_known_to(one, pick(above.point)), _known_to(other, pick(below.point)))
+    return ratio(_known(above, pick, launch), _known(below, pick, launch))
 
 
 def pairs_of(above: Verification, below: Verification) -> tuple[Pair, ...]:
@@ -90,7 +91,7 @@ def ratio(above: Interval, below: Interval) -> Interval:
 
 
 def launch_spread(verified: Sequence[Verification], pick: Pick) -> float:
-    """How well one launch knows a number: the half width of a 95 % interval, as a share; 0 when nobody knows.
+    """How well one launch knows a number: the half width of a 95 % interval, as a share.
 
     The variance of its logarithm is pooled over the rounds of all that was verified, with as many degrees of freedom
     as there are rounds less verifications.
@@ -102,15 +103,19 @@ def launch_spread(verified: Sequence[Verification], pick: Pick) -> float:
             squares += sum((value - fmean(logs)) ** 2 for value in logs)
             freedom += len(logs) - 1
     if not freedom:
-        return 0.0
+        return Z95 * APART
     return reach(squares / freedom, freedom)
 
 
-def _known_to(share: float, interval: Interval) -> Interval:
-    """The interval, if it is at least so wide: `share` of the value on either side."""
-    if interval.relative_half_width >= share:
-        return interval
-    return Interval(value=interval.value, low=interval.value * (1 - share), high=interval.value * (1 + share))
+def _known(each: TrialPoint, pick: Pick, launch: float) -> Interval:
+    """What is known of a point; of one launch, what its whole curve says, and no better than launches agree."""
+    if each.verified:
+        return pick(each.point)
+    curve = smoothed_points(points_of(each.trial))
+    told = next((pick(p.point) for p in curve if p.point.load == each.point.load), pick(each.point))
+    if told.relative_half_width >= launch:
+        return told
+    return Interval(value=told.value, low=told.value * (1 - launch), high=told.value * (1 + launch))
 
 
 def _spread(above: Interval, below: Interval) -> float:
