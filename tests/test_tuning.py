@@ -266,9 +266,21 @@ def test_one_models_error_is_not_the_others(model_repository: ModelRepositoryFac
     model_repository.add("identity", name="a", config="max_batch_size: :")
     model_repository.add("identity", name="b", config=config_text().replace("dims: [ 4 ]", "dims: [ -1 ]"))
     model_repository.add("slow", name="c")
-    result = tune(_job(model_repository, trials=1), out=RunFolder(tmp_path / "run"))
+    # A shape that is for one model is not for the others.
+    job = _job(model_repository, trials=1, shape=["c/IN:4"])
+    result = tune(job, out=RunFolder(tmp_path / "run"))
     assert [outcome.model for outcome in result.outcomes] == ["c"]
     assert {name: type(error) for name, error in result.failures.items()} == {"a": ConfigError, "b": InputError}
+
+
+def test_a_shape_that_is_for_none_of_the_models_is_said_before_anything_is_launched(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        model_repository.add("identity", name=name)
+    with pytest.raises(JobError, match="--shape: no model of a, b has an input 'IM'; did you mean 'IN'"):
+        tune(_job(model_repository, shape=["IM:4"]), out=RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_repository_in_which_nothing_can_be_tuned(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:

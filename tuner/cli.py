@@ -105,7 +105,10 @@ _load_options = _with(
         "--input-data", metavar="KIND|FILE", help="random, zero, or a file: perf_analyzer's JSON, or .npz.  [random]"
     ),
     click.option(
-        "--shape", metavar="NAME:D1,D2", multiple=True, help="Dimensions of an input of variable shape; repeatable."
+        "--shape",
+        metavar="[MODEL/]NAME:D1,D2",
+        multiple=True,
+        help="Dimensions of an input of variable shape, of every model that has it, or of one; repeatable.",
     ),
     click.option("--batch-size", "-b", metavar="N", help="Inferences in each request.  [default: 1]"),
     click.option("--string-length", metavar="N", help="Letters in each random string.  [default: 8]"),

@@ -55,6 +55,7 @@ class Workshop:
 
     Attributes:
         repository: Our own copy of the user's.
+        models: Those that are tuned.
     """
 
     job: TuneJob
@@ -65,6 +66,7 @@ class Workshop:
     gpus: Gpus
     repository: StagedRepository
     progress: Progress
+    models: tuple[str, ...] = ()
 
 
 def bench_of(shop: Workshop, model: str, rules: LevelRules) -> Bench:
@@ -80,6 +82,7 @@ def bench_of(shop: Workshop, model: str, rules: LevelRules) -> Bench:
         max_concurrency=job.max_concurrency,
         gpus=shop.gpus,
         max_gpu_memory=job.max_gpu_memory,
+        shapes_elsewhere=len(shop.models) > 1,
     )
 
 

@@ -310,7 +310,8 @@ class LoadOptions(Options):
     Attributes:
         input_data: `random` (another for each of a pool of requests), `zero`, or a file: JSON as perf_analyzer reads
             it, or `.npz`.
-        shape: Dimensions for inputs of variable shape, by input, without the batch dimension.
+        shape: Dimensions for inputs of variable shape, without the batch dimension: by input, for every model that has
+            it, or by `MODEL/INPUT`, for one.
         batch_size: Inferences in each request.
         string_length: Letters in each random element of BYTES.
         string_data: One text for all elements of BYTES.

@@ -95,6 +95,7 @@ class Bench:
         rules: When a load level has been measured well enough.
         gpus: Those that the launcher's servers see.
         max_gpu_memory: Bytes that a server may take of each; None: all that there is.
+        shapes_elsewhere: Whether shapes of inputs that the model has not are for other models.
     """
 
     launcher: Launcher
@@ -106,6 +107,7 @@ class Bench:
     max_concurrency: int
     gpus: Gpus = NO_GPUS
     max_gpu_memory: int | None = None
+    shapes_elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -300,6 +302,7 @@ def _session(bench: Bench, server: Server, gpus: GpuWatch, limits: Limits) -> Ab
         first_answer_within_s=limits.first_answer_s,
         usage=server.usage,
         gpus=gpus,
+        shapes_elsewhere=bench.shapes_elsewhere,
     )
 
 

@@ -12,6 +12,7 @@ from tuner.boundary import in_one_line
 from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError, UsageError
 from tuner.job import TuneJob
 from tuner.load.inputs.input_data import check_input_data
+from tuner.load.inputs.shapes import check_somewhere
 from tuner.machine import Machine
 from tuner.measure.gpu import Gpus
 from tuner.model_tuning import ModelTuning, Workshop
@@ -99,6 +100,8 @@ def workshop(
         _give_back(job, out, progress)
     with _repository(job) as repository:
         models = chosen_models(repository, job.model, progress.note)
+        if len(models) > 1:
+            check_somewhere({model.name: told_inputs(model) for model in models}, job.shape)
         if out.path.resolve().is_relative_to(repository.path.resolve()):
             raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
         launcher = _launcher(job, out, progress)
@@ -109,7 +112,8 @@ def workshop(
                 progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
             store_job(job, out.job)
             staged = stage(repository, out.work / "repository")
-            yield Workshop(job, out, spec, _machine(launcher, gpus), launcher, gpus, staged, progress), models
+            names = tuple(model.name for model in models)
+            yield Workshop(job, out, spec, _machine(launcher, gpus), launcher, gpus, staged, progress, names), models
 
 
 def _machine(launcher: Launcher, gpus: Gpus) -> Machine:
@@ -210,6 +214,15 @@ def chosen_models(
     if not chosen:
         raise TuningError(f"{repository.path}: none of its models can be tuned")
     return tuple(chosen)
+
+
+def told_inputs(model: ModelFolder) -> tuple[str, ...] | None:
+    """The names of a model's inputs; None: its files do not tell, as where Triton completes the config."""
+    try:
+        names = tuple(each.name for each in model.config.proto.input) if model.config else ()
+    except ConfigError:
+        return None
+    return names or None
 
 
 def _refusal(model: ModelFolder) -> str | None:

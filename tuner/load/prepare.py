@@ -12,6 +12,7 @@ from tritonclient.grpc import model_config_pb2
 from tuner.errors import JobError
 from tuner.load.inputs.input_data import read_input_data
 from tuner.load.inputs.made_up import make_inputs
+from tuner.load.inputs.shapes import own_shapes
 from tuner.load.inputs.tensors import Stream
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.requests.registries import open_registry
@@ -64,6 +65,7 @@ def prepared(
         decoupled=effective.model_transaction_policy.decoupled,
     )
     interface = ModelInterface.of(effective)
+    options = options.model_copy(update={"shape": own_shapes(interface, options.shape)})
     _check_use(effective, interface, options)
     streams = _streams(interface, options)
     with _workload(interface, streams, request_options, options, endpoint) as workload:

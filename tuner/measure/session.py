@@ -16,6 +16,7 @@ from tuner.load.agreement import check_agreement
 from tuner.load.asking import Ask, Lines, asking, some_of
 from tuner.load.engine import WorkerEngine
 from tuner.load.first_request import ask_once
+from tuner.load.inputs.shapes import own_shapes
 from tuner.load.loads import Load, Ramp
 from tuner.load.prepare import prepared
 from tuner.load.protocols import Samples, Watch
@@ -30,6 +31,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import ReadStatistics
 from tuner.models.instances import instance_count
+from tuner.models.interface import ModelInterface
 from tuner.options import MADE_UP, LoadOptions
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
@@ -199,6 +201,7 @@ def open_session(
     see: See = lambda _load, _samples: None,
     usage: ReadUsage | None = None,
     gpus: GpuWatch | None = None,
+    shapes_elsewhere: bool = False,
 ) -> Iterator[Session]:
     """Make requests for a model that is ready, and see that it answers one, and well.
 
@@ -213,6 +216,7 @@ def open_session(
         see: Is shown the samples as they come.
         usage: Asks what the server takes of processors and memory; None: nobody can tell.
         gpus: Watches the GPUs that it sees since before the launch; None: nobody does.
+        shapes_elsewhere: Whether shapes of inputs that the model has not are for other models.
 
     Raises:
         UsageError: requests cannot be made for the model, or an option does not go with it.
@@ -223,6 +227,8 @@ def open_session(
         effective = client.model_config(model, version)
         if gpus:
             gpus.use(effective)
+        own = own_shapes(ModelInterface.of(effective), options.shape, elsewhere=shapes_elsewhere)
+        options = options.model_copy(update={"shape": own})
         with prepared(effective, options, endpoint, version=version, request_timeout_s=first_answer_within_s) as first:
             first_answer_s, answer = _first_answer(first)
             alone_s = deadlines.answer_s(first_answer_s)

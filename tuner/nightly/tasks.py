@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tuner.errors import JobError, UsageError
 from tuner.load.inputs.input_data import check_input_data
+from tuner.load.inputs.shapes import check_somewhere, shapes_for
 from tuner.models.repository import CONFIG, ModelFolder, ModelRepository
 from tuner.models.tunable import why_not_tunable
 from tuner.nightly.jobs import JobsFile, NightlyJob
@@ -18,7 +19,7 @@ from tuner.quantities import format_duration
 from tuner.servers.contradictions import refuse_contradictions
 from tuner.servers.installation import binary_of
 from tuner.space.spec import load_space
-from tuner.tuning import chosen_models
+from tuner.tuning import chosen_models, told_inputs
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], No
         load_space(job.space)
         if job.input_data not in MADE_UP:
             check_input_data(Path(job.input_data))
+        if len(models) > 1:
+            check_somewhere({model.name: told_inputs(model) for model in models}, job.shape)
         for model in models:
             _check_model(model, job, where)
     except UsageError as error:
@@ -105,7 +108,12 @@ def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], No
     shares = file.min_gain_of(job), file.min_regression_of(job)
     return [
         Task(
-            job.model_copy(update={"model": (model.name,)}),
+            job.model_copy(
+                update={
+                    "model": (model.name,),
+                    "shape": shapes_for(model.name, told_inputs(model), job.shape) if len(models) > 1 else job.shape,
+                }
+            ),
             where,
             repository,
             model,

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tuner.errors import InputError
-from tuner.load.inputs.shapes import asked, batch_dims, check_shapes, fits
+from tuner.errors import InputError, JobError
+from tuner.load.inputs.shapes import asked, batch_dims, check_shapes, check_somewhere, fits, own_shapes, shapes_for
 from tuner.models.interface import ModelInterface, Tensor
 
 
@@ -90,3 +92,61 @@ def test_a_shape_that_does_not_fit_is_refused(name: str, given: tuple[int, ...],
 
 def test_what_is_asked_for_leaves_the_variable_dimensions_to_fill_in() -> None:
     assert asked(Tensor("X", "FP32", (-1, 3, -1))) == "--shape X:D1,3,D3"
+
+
+def taking(name: str, *inputs: str) -> ModelInterface:
+    return ModelInterface(name, 8, tuple(Tensor(each, "FP32", (-1,)) for each in inputs), ())
+
+
+def test_a_shape_is_for_every_model_that_has_the_input_or_for_the_one_that_it_names() -> None:
+    shapes = {"det/x": (32,), "x": (16,), "y": (4,)}
+    assert own_shapes(taking("det", "x"), shapes, elsewhere=True) == {"x": (32,)}
+    assert own_shapes(taking("rec", "x", "y"), shapes, elsewhere=True) == {"x": (16,), "y": (4,)}
+    assert own_shapes(taking("cls", "z"), shapes, elsewhere=True) == {}
+
+
+def test_the_order_of_shapes_does_not_matter() -> None:
+    assert own_shapes(taking("det", "x"), {"x": (16,), "det/x": (32,)}) == {"x": (32,)}
+
+
+def test_an_input_may_have_a_slash_in_its_name() -> None:
+    assert own_shapes(taking("det", "det/x"), {"det/x": (32,)}) == {"det/x": (32,)}
+
+
+@pytest.mark.parametrize(("name", "elsewhere"), [("y", False), ("rec/x", False), ("det/xx", True)])
+def test_a_shape_for_no_input_is_an_error(name: str, *, elsewhere: bool) -> None:
+    plain = name.removeprefix("det/")
+    with pytest.raises(InputError, match=f"model 'det' has no input '{plain}'"):
+        own_shapes(taking("det", "x"), {name: (1,)}, elsewhere=elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("x", None),
+        ("rec/y", None),
+        ("own/anything", None),
+        ("rec/z", "--shape: model 'rec' has no input 'z'"),
+        ("z", None),
+    ],
+)
+def test_a_shape_must_be_for_one_of_several_models(name: str, told: str | None) -> None:
+    """Of model `own` nobody knows before it is loaded."""
+    inputs = {"det": ("x",), "rec": ("x", "y"), "own": None}
+    if told is None:
+        check_somewhere(inputs, {name: (1,)})
+    else:
+        with pytest.raises(JobError, match=re.escape(told)):
+            check_somewhere(inputs, {name: (1,)})
+
+
+def test_a_shape_that_no_model_has_an_input_for_is_said_with_the_nearest() -> None:
+    with pytest.raises(JobError, match=r"--shape: no model of det, rec has an input 'imge'.*'image'"):
+        check_somewhere({"det": ("image",), "rec": ("x",)}, {"imge": (1,)})
+
+
+def test_of_several_models_each_gets_what_may_be_for_it() -> None:
+    shapes = {"x": (16,), "det/x": (32,), "y": (4,)}
+    assert shapes_for("det", ("x",), shapes) == {"x": (16,), "det/x": (32,)}
+    assert shapes_for("rec", ("y",), shapes) == {"y": (4,)}
+    assert shapes_for("own", None, shapes) == shapes

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from tuner.errors import InputError, nearest
+from tuner.errors import InputError, JobError, nearest
 from tuner.models.interface import ModelInterface, Tensor
 
 
@@ -30,6 +30,71 @@ def fits(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
     return len(shape) == len(given) and all(
         dim in (-1, asked) and asked >= 0 for dim, asked in zip(shape, given, strict=True)
     )
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Dimensions by input, without the batch dimension."""
+
+
+def own_shapes(interface: ModelInterface, asked_for: Shapes, *, elsewhere: bool = False) -> Shapes:
+    """Of the shapes that were asked for, those of a model's inputs; `MODEL/INPUT` goes before `INPUT`.
+
+    Args:
+        interface: What the model takes.
+        asked_for: By `INPUT`, for each model that has it, or `MODEL/INPUT`, for that model alone.
+        elsewhere: Whether others are for other models.
+
+    Raises:
+        InputError: a shape is for no input of this model, though it names the model, or there is no other one.
+    """
+    own: dict[str, tuple[int, ...]] = {}
+    tensors, prefix = {tensor.name for tensor in interface.inputs}, f"{interface.name}/"
+    for name, shape in asked_for.items():
+        if name in tensors:
+            own.setdefault(name, shape)
+        elif name.startswith(prefix) and name.removeprefix(prefix) in tensors:
+            own[name.removeprefix(prefix)] = shape
+        elif name.startswith(prefix) or not elsewhere:
+            plain = name.removeprefix(prefix)
+            raise InputError(f"model {interface.name!r} has no input {plain!r}{nearest(plain, tensors)}")
+    return own
+
+
+def shapes_for(model: str, inputs: Collection[str] | None, asked_for: Shapes) -> Shapes:
+    """The shapes that may be for one of several models, as far as its files tell.
+
+    Args:
+        model: Its name.
+        inputs: Of the model; None: its files do not tell.
+        asked_for: See `own_shapes`.
+    """
+    if inputs is None:
+        return asked_for
+    return {name: shape for name, shape in asked_for.items() if name in inputs or name.startswith(f"{model}/")}
+
+
+def check_somewhere(inputs: Mapping[str, Collection[str] | None], asked_for: Shapes) -> None:
+    """See that each shape is for an input of at least one of several models.
+
+    Args:
+        inputs: Of each model; None: its files do not tell.
+        asked_for: See `own_shapes`.
+
+    Raises:
+        JobError: it is not.
+    """
+    for name in asked_for:
+        known = [each for each in inputs.values() if each is not None]
+        if any(name in each for each in known):
+            continue
+        model = next((model for model in inputs if name.startswith(f"{model}/")), None)
+        if model is not None:
+            own, plain = inputs[model], name.removeprefix(f"{model}/")
+            if own is not None and plain not in own:
+                raise JobError(f"--shape: model {model!r} has no input {plain!r}{nearest(plain, own)}")
+        elif len(known) == len(inputs):
+            every = {each for names in known for each in names}
+            raise JobError(f"--shape: no model of {', '.join(inputs)} has an input {name!r}{nearest(name, every)}")
 
 
 def check_shapes(interface: ModelInterface, shapes: Mapping[str, tuple[int, ...]]) -> None:
