@@ -262,6 +262,27 @@ def test_the_only_models_error_is_the_runs(model_repository: ModelRepositoryFact
     assert not RunFolder(tmp_path / "run").database.exists()
 
 
+def test_what_a_model_calls_is_loaded_with_each_launch(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    """The first launch does not know of it yet."""
+    common = model_repository.path.parent / "common"
+    common.mkdir()
+    (common / "callee.py").write_text('NAME = "identity"\n')
+    model_repository.add("identity")
+    model_repository.add("calls", config=config_text(more="dynamic_batching { }"))
+    told = Told()
+    job = _job(model_repository, model="calls", trials=2, verify=False)
+    result = tune(job, out=RunFolder(tmp_path / "run"), progress=told)
+    assert all(trial.failure is None for trial in result.outcomes[0].study.trials)
+    commands = [(tmp_path / f"run/calls/trials/{number:03}/command.txt").read_text() for number in range(2)]
+    assert ["--load-model=identity" in command for command in commands] == [False, True]
+    assert (
+        told.events.count("calls calls identity, which is loaded, too; --load-model identity loads it from the start")
+        == 1
+    )
+
+
 def test_one_models_error_is_not_the_others(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
     model_repository.add("identity", name="a", config="max_batch_size: :")
     model_repository.add("identity", name="b", config=config_text().replace("dims: [ 4 ]", "dims: [ -1 ]"))

@@ -80,6 +80,9 @@ _server_options = _with(
     click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in."),
     click.option("--launch-timeout", metavar="TIME", help="How long a model may take to be ready."),
     click.option(
+        "--load-model", metavar="NAME", multiple=True, help="Another model to load, which the model calls; repeatable."
+    ),
+    click.option(
         "--triton-arg",
         metavar="--FLAG=VALUE",
         multiple=True,

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from tuner.errors import JobError
-from tuner.options import Bytes, LoadOptions, Name, Precise, RemoteOptions, Repository, Seconds, ServerOptions
+from tuner.options import Bytes, LoadOptions, Name, Precise, RemoteOptions, Repository, Seconds, ServerOptions, names
 from tuner.precision import Precision
 from tuner.slo import SLO
 from tuner.yaml_files import read_yaml
@@ -20,10 +20,6 @@ SamplerName = Literal["twin", "tpe", "gp", "random", "grid"]
 
 # What says how a job is run, and not what is asked.
 _ON_THE_COMMAND_LINE = {"job", "out", "resume"}
-
-
-def _names(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
 
 
 def _share(text: str) -> float:
@@ -77,7 +73,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     """
 
     repository: Repository | None = None
-    model: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    model: Annotated[tuple[str, ...], BeforeValidator(names)] = ()
     slo: SLO = SLO()
     budget: Seconds = 600.0
     trials: Annotated[int, Field(ge=1)] | None = None

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tuner import deadlines
 from tuner.errors import JobError, ServerError, TuningError, shortened
@@ -18,6 +18,7 @@ from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import surely_uses_gpus
 from tuner.measure.rules import LevelRules
 from tuner.model_finals import ModelFinals
+from tuner.models.beside import copy_hint
 from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelFolder
 from tuner.models.staging import StagedRepository
@@ -35,6 +36,7 @@ from tuner.search.samplers import FirstThen, NoMore, Sampler
 from tuner.search.stopping import Stopping
 from tuner.search.study import Study
 from tuner.search.warm_start import WarmStart
+from tuner.servers.callees import Callees
 from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Assignment, Candidate, in_words
 from tuner.space.space import SearchSpace
@@ -56,6 +58,7 @@ class Workshop:
     Attributes:
         repository: Our own copy of the user's.
         models: Those that are tuned.
+        placed: What lies beside the copy; see `tuner.models.beside`.
     """
 
     job: TuneJob
@@ -67,6 +70,16 @@ class Workshop:
     repository: StagedRepository
     progress: Progress
     models: tuple[str, ...] = ()
+    placed: tuple[str, ...] = ()
+    _callees: dict[str, Callees] = field(default_factory=dict)
+
+    def callees_of(self, model: str) -> Callees:
+        """What a model calls; all of its launches know the same."""
+        own = self.job.url is None
+        return self._callees.setdefault(
+            model,
+            Callees(model, self.repository.path if own else None, self.job.load_model, self.progress.note),
+        )
 
 
 def bench_of(shop: Workshop, model: str, rules: LevelRules) -> Bench:
@@ -83,6 +96,7 @@ def bench_of(shop: Workshop, model: str, rules: LevelRules) -> Bench:
         gpus=shop.gpus,
         max_gpu_memory=job.max_gpu_memory,
         shapes_elsewhere=len(shop.models) > 1,
+        callees=shop.callees_of(model),
     )
 
 
@@ -256,7 +270,8 @@ class ModelTuning:
             told = shortened(reason)
             if told != reason:
                 told = f"{told}; all of it is in {self._shop.out.trial(self._model.name, result.number) / FAILURE}"
-            raise TuningError(f"model {self._model.name!r} does not work as it is: {told}")
+            hint = copy_hint(reason, self._shop.placed) if self._shop.job.url is None else ""
+            raise TuningError(f"model {self._model.name!r} does not work as it is: {told}{hint}")
         self._check_limit(result)
         space = self._space(result)
         self._store(result.model_copy(update={"parameters": space.baseline}), space)

@@ -48,6 +48,11 @@ def _mounts(value: Any) -> Any:
     return tuple(parse_mount(text) if isinstance(text, str) else text for text in _listed(value, "SRC:DST"))
 
 
+def names(value: Any) -> Any:
+    """One name, or several."""
+    return (value,) if isinstance(value, str) else value
+
+
 def _precision(value: Any) -> Any:
     return Precision.parse(value) if isinstance(value, str) else value
 
@@ -221,6 +226,8 @@ class ServerOptions(Options):
         image: The Triton image for Docker; None: the one that `tuner.servers.choose` names.
         triton_path: A `tritonserver`, or the folder of an installation that has one in `bin/`.
         launch_timeout: Seconds within which a model must be ready; None: by its size, and by what it took at first.
+        load_model: More models of the repository to load, which the tuned one calls (BLS); those that Triton says are
+            missing are found without.
         triton_arg: More arguments for `tritonserver`, each as `--flag=value`.
         gpus: `all`, `none`, or indices and UUIDs, as `0,1`; None: in Docker all that there are, and for a process as
             our own environment says.
@@ -237,6 +244,7 @@ class ServerOptions(Options):
     image: Name | None = None
     triton_path: Path | None = None
     launch_timeout: Seconds | None = None
+    load_model: Annotated[tuple[Name, ...], BeforeValidator(names)] = ()
     triton_arg: Annotated[tuple[str, ...], BeforeValidator(parse_triton_args)] = ()
     gpus: Annotated[str, BeforeValidator(parse_gpus)] | None = None
     env: Annotated[Mapping[str, str | None], BeforeValidator(parse_environment)] = {}

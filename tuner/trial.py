@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,7 @@ from tuner.models.instances import instance_count
 from tuner.models.staging import StagedRepository
 from tuner.models.tunable import why_not_tunable
 from tuner.options import LoadOptions
+from tuner.servers.callees import Callees
 from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.slo import SLO
 from tuner.space.candidate import Candidate
@@ -96,6 +97,7 @@ class Bench:
         gpus: Those that the launcher's servers see.
         max_gpu_memory: Bytes that a server may take of each; None: all that there is.
         shapes_elsewhere: Whether shapes of inputs that the model has not are for other models.
+        callees: The models that are loaded beside it.
     """
 
     launcher: Launcher
@@ -108,6 +110,7 @@ class Bench:
     gpus: Gpus = NO_GPUS
     max_gpu_memory: int | None = None
     shapes_elsewhere: bool = False
+    callees: Callees = field(default_factory=lambda: Callees(""))
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def run_trial(
     failure = None
     gpus = bench.gpus.watch()
     try:
-        launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
+        launch = _launch(bench, folder, limits)
         with gpus, bench.launcher.launch(launch) as server:
             attempt.launched()
             write_atomically(folder / "command.txt", server.command + "\n")
@@ -222,7 +225,7 @@ def launch_again(bench: Bench, config: str, folder: Path, *, limits: Limits) -> 
         ServerError: it failed this time.
     """
     bench.repository.write_config(bench.model, config or None)
-    launch = Launch(bench.repository.path, bench.model, folder / "server.log", limits.launch_s)
+    launch = _launch(bench, folder, limits)
     with (
         bench.gpus.watch() as gpus,
         bench.launcher.launch(launch) as server,
@@ -292,7 +295,15 @@ def _one_more(
         yield measure(load)
 
 
+def _launch(bench: Bench, folder: Path, limits: Limits) -> Launch:
+    log = folder / "server.log"
+    return Launch(bench.repository.path, bench.model, log, limits.launch_s, bench.callees.names)
+
+
 def _session(bench: Bench, server: Server, gpus: GpuWatch, limits: Limits) -> AbstractContextManager[Session]:
+    def supply(error: ServerError) -> None:
+        bench.callees.supply(error, server, within_s=limits.launch_s)
+
     return open_session(
         replace(server.endpoint, headers=bench.options.header),
         bench.model,
@@ -303,6 +314,7 @@ def _session(bench: Bench, server: Server, gpus: GpuWatch, limits: Limits) -> Ab
         usage=server.usage,
         gpus=gpus,
         shapes_elsewhere=bench.shapes_elsewhere,
+        supply=supply,
     )
 
 

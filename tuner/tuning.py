@@ -16,6 +16,7 @@ from tuner.load.inputs.shapes import check_somewhere
 from tuner.machine import Machine
 from tuner.measure.gpu import Gpus
 from tuner.model_tuning import ModelTuning, Workshop
+from tuner.models.beside import place_beside
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
 from tuner.models.tunable import why_not_tunable
@@ -100,6 +101,8 @@ def workshop(
         _give_back(job, out, progress)
     with _repository(job) as repository:
         models = chosen_models(repository, job.model, progress.note)
+        for name in job.load_model:
+            repository.model(name)
         if len(models) > 1:
             check_somewhere({model.name: told_inputs(model) for model in models}, job.shape)
         if out.path.resolve().is_relative_to(repository.path.resolve()):
@@ -111,9 +114,10 @@ def workshop(
             if count := launcher.remove_leftovers():
                 progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
             store_job(job, out.job)
-            staged = stage(repository, out.work / "repository")
+            staged = stage(repository, out.work / "served" / "repository")
+            placed = place_beside(repository, staged) if job.url is None else ()
             names = tuple(model.name for model in models)
-            yield Workshop(job, out, spec, _machine(launcher, gpus), launcher, gpus, staged, progress, names), models
+            yield Workshop(job, out, spec, _machine(launcher, gpus), launcher, gpus, staged, progress, names, placed), models
 
 
 def _machine(launcher: Launcher, gpus: Gpus) -> Machine:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from support.command_line import servers_of, start_tritontune, tritontune
 from support.repositories import ModelRepositoryFactory, config_text
 
+from tuner.cli import cli
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
 from tuner.servers.installation import TritonInstallation
@@ -65,6 +67,36 @@ def points_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 def rows_of(file: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file.read_text().splitlines()))
+
+
+def calling(folder: Path) -> Path:
+    """A repository whose model `calls` has `identity` answer, and finds its name beside the repository."""
+    (folder / "common").mkdir()
+    (folder / "common/callee.py").write_text('NAME = "identity"\n')
+    (folder / "models").mkdir()
+    factory = ModelRepositoryFactory(folder / "models")
+    factory.add("calls")
+    factory.add("identity")
+    return factory.path
+
+
+def test_a_model_that_calls_another_and_code_beside_the_repository(tmp_path: Path) -> None:
+    repository = calling(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    done = CliRunner().invoke(cli, ["measure", str(repository), "--model", "calls", "--json", "--time", "0.3s"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["points"][0]["errors"] == 0
+    assert "calls calls identity, which is loaded, too; --load-model identity loads it from the start" in done.stderr
+    # Python's compiled code lies in the copies.
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_nowhere_beside_the_copy_is_told_with_a_hint(tmp_path: Path) -> None:
+    repository = calling(tmp_path)
+    (tmp_path / "common/callee.py").unlink()
+    done = CliRunner().invoke(cli, ["measure", str(repository), "--model", "calls"])
+    told = str(done.exception)
+    assert "No module named 'callee'; what is served is a copy of the repository, which has only common beside" in told
 
 
 def test_ones_own_time_holds_at_a_low_rate_too(server: Running) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner import deadlines
 from tuner.atomic_file import write_atomically
-from tuner.errors import JobError, ServerError, SLOError, TritontuneError, nearest
+from tuner.errors import JobError, LaunchError, ServerError, SLOError, TritontuneError, nearest
 from tuner.json_text import json_text
 from tuner.load.inputs.input_data import check_input_data
 from tuner.load.loads import Load, Ramp, RequestRate
@@ -25,6 +25,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import See, Session, open_session
 from tuner.measure_job import MeasureJob
+from tuner.models.beside import copy_hint, place_beside
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
 from tuner.options import MADE_UP
@@ -34,10 +35,11 @@ from tuner.report.points_json import measured_point_json
 from tuner.report.points_table import points_table
 from tuner.report.results_console import USUAL_WIDTH, results_console
 from tuner.report.words import point_in_words, rate
+from tuner.servers.callees import Callees
 from tuner.servers.choose import choose_launcher
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
-from tuner.servers.protocols import Launch, Server
+from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
 
 _MOST_CONCURRENCY = 1024
@@ -134,17 +136,19 @@ def _tell_highest(points: list[OperatingPoint], job: MeasureJob, console: Consol
 def _opened(job: MeasureJob, console: Console, line: LiveLine) -> Iterator[tuple[str, Session]]:
     if job.repository is not None:
         with (
-            _served(job, job.repository, console, line) as (server, gpus, model),
-            _session(job, replace(server.endpoint, headers=job.header), model, line.see, server, gpus) as session,
+            _served(job, job.repository, console, line) as served,
+            _session(
+                job, replace(served.server.endpoint, headers=job.header), served.model, line.see, served
+            ) as session,
         ):
-            yield model, session
+            yield served.model, session
     else:
         endpoint = job.endpoint(job.header)
         model = _loaded_model(job, endpoint)
         with (
             Gpus(None, _noting(console)) as unknown,
             unknown.watch() as gpus,
-            _session(job, endpoint, model, line.see, gpus=gpus) as session,
+            _session(job, endpoint, model, line.see, watch=gpus) as session,
         ):
             yield model, session
 
@@ -154,23 +158,56 @@ def _noting(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+@dataclass(frozen=True)
+class _Served:
+    """A server of our own, with the model.
+
+    Attributes:
+        gpus: Those that it sees, watched since before the launch.
+        callees: What the model calls.
+        within_s: How long a model may take to load.
+    """
+
+    server: Server
+    gpus: GpuWatch
+    model: str
+    callees: Callees
+    within_s: float
+
+    def supply(self, error: ServerError) -> None:
+        """See `Callees.supply`."""
+        self.callees.supply(error, self.server, within_s=self.within_s)
+
+
 @contextmanager
-def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> Iterator[tuple[Server, GpuWatch, str]]:
-    """Start a server of our own with the model as it is."""
+def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> Iterator[_Served]:
+    """Start a server of our own with the model as it is, in a copy, as Python leaves compiled code beside models."""
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
+    for name in job.load_model:
+        repository.model(name)
     note = _noting(console)
     remove_abandoned_work()
     with work_folder() as folder:
-        staged = stage(repository, folder / "repository")
         within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
-        launch = Launch(staged.path, model.name, folder / "server.log", within_s)
+        staged = stage(repository, folder / "served" / "repository")
+        placed = place_beside(repository, staged)
         chosen = choose_launcher(job, note, line.pulling, headers=job.header)
         with closing(chosen) as launcher, Gpus(launcher.gpus, note) as gpus:
             launcher.remove_leftovers()
             gpus.warn_if_busy(model.config.proto if model.config else model_config_pb2.ModelConfig())
-            with gpus.watch() as watch, launcher.launch(launch) as server:
-                yield server, watch, model.name
+            callees = Callees(model.name, staged.path, job.load_model, note)
+            launch = Launch(staged.path, model.name, folder / "server.log", within_s, callees.names)
+            with gpus.watch() as watch, _launched(launcher, launch, placed) as server:
+                yield _Served(server, watch, model.name, callees, within_s)
+
+
+def _launched(launcher: Launcher, launch: Launch, placed: tuple[str, ...]) -> Server:
+    try:
+        return launcher.launch(launch)
+    except LaunchError as error:
+        hinted = f"{error}{copy_hint(str(error), placed)}"
+        raise LaunchError(hinted, cause=error.cause, last_words=error.last_words) from error
 
 
 def _loaded_model(job: MeasureJob, endpoint: Endpoint) -> str:
@@ -213,13 +250,19 @@ def _session(  # noqa: PLR0917 (it is called at two places, just above)
     endpoint: Endpoint,
     model: str,
     see: See,
-    server: Server | None = None,
-    gpus: GpuWatch | None = None,
+    served: _Served | None = None,
+    watch: GpuWatch | None = None,
 ) -> Iterator[Session]:
     rules = LevelRules(percentile=job.slo.percentile, slo=job.slo).to(job.precision)
     if job.time is not None:
         longest_s = max(job.time, rules.slow_max_s)
         rules = replace(rules, max_s=job.time, slow_max_s=longest_s, slow_requests=_FEWEST)
+    server, gpus = (served.server, served.gpus) if served else (None, watch)
+    callees = Callees(model)  # of a server that is not ours
+
+    def supply(error: ServerError) -> None:
+        raise callees.hinted(error)
+
     with open_session(
         endpoint,
         model,
@@ -230,5 +273,6 @@ def _session(  # noqa: PLR0917 (it is called at two places, just above)
         see=see,
         usage=server.usage if server else None,
         gpus=gpus,
+        supply=served.supply if served else supply,
     ) as session:
         yield session

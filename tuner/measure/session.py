@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from tritonclient.grpc import model_config_pb2
@@ -40,6 +40,14 @@ _MOST_PROCESSES = 8
 
 See = Callable[[Load, Samples], None]
 """Is shown what has been sampled so far, at every look at a load."""
+
+
+Supply = Callable[[ServerError], None]
+"""Does what a failed request asks for, so that it may be sent again; or raises the error."""
+
+
+def _give_up(error: ServerError) -> None:
+    raise error
 
 
 @dataclass(frozen=True)
@@ -202,6 +210,7 @@ def open_session(
     usage: ReadUsage | None = None,
     gpus: GpuWatch | None = None,
     shapes_elsewhere: bool = False,
+    supply: Supply = _give_up,
 ) -> Iterator[Session]:
     """Make requests for a model that is ready, and see that it answers one, and well.
 
@@ -217,6 +226,7 @@ def open_session(
         usage: Asks what the server takes of processors and memory; None: nobody can tell.
         gpus: Watches the GPUs that it sees since before the launch; None: nobody does.
         shapes_elsewhere: Whether shapes of inputs that the model has not are for other models.
+        supply: Gives the server what the first request fails for, so that it is sent again; or raises.
 
     Raises:
         UsageError: requests cannot be made for the model, or an option does not go with it.
@@ -230,7 +240,7 @@ def open_session(
         own = own_shapes(ModelInterface.of(effective), options.shape, elsewhere=shapes_elsewhere)
         options = options.model_copy(update={"shape": own})
         with prepared(effective, options, endpoint, version=version, request_timeout_s=first_answer_within_s) as first:
-            first_answer_s, answer = _first_answer(first)
+            first_answer_s, answer = _first_answer(first, supply)
             alone_s = deadlines.answer_s(first_answer_s)
             rules = replace(rules, request_timeout_s=alone_s)
             plan = replace(first, request_timeout_s=alone_s)
@@ -255,8 +265,16 @@ def open_session(
                 )
 
 
-def _first_answer(plan: Plan) -> tuple[float, bytes | None]:
+def _first_answer(plan: Plan, supply: Supply) -> tuple[float, bytes | None]:
     """How long the first answer takes; and what it is, where it came by another way than that of the load."""
+    while True:
+        try:
+            return _ask_first(plan)
+        except ServerError as error:
+            supply(error)
+
+
+def _ask_first(plan: Plan) -> tuple[float, bytes | None]:
     request = plan.workload.requests[0]
     if plan.driver == "wire":
         answer, seconds = ask_once(plan.endpoint, request.body, timeout_s=plan.request_timeout_s)
@@ -272,12 +290,13 @@ def _second_answer(plan: Plan, engine: WorkerEngine, first: bytes | None, pace: 
 
     Raises:
         TuningError: it is another answer than the first one, where that came by another way.
-        ServerError: there is none.
+        ServerError: there is none, where the first one came by another way.
     """
     request = plan.workload.requests[0]
     began = time.monotonic()
-    answer = engine.ask(request)
-    pace.took(time.monotonic() - began)
+    with suppress(*[ServerError] if first is None else []):
+        answer = engine.ask(request)
+        pace.took(time.monotonic() - began)
     if first is None:
         return
 

@@ -27,6 +27,7 @@ WRITTEN: Mapping[str, Mapping[str, Any]] = {
         "additionalProperties": False,
         "properties": {name: {"type": "string", "pattern": _DURATION} for name in PERCENTILES},
     },
+    "load_model": _TEXTS,
     "triton_arg": _TEXTS,
     "gpus": {"anyOf": [_TEXT, {"type": "integer"}]},
     "env": _TEXTS_OR_MAPPING,

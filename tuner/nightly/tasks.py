@@ -97,6 +97,8 @@ def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], No
         load_space(job.space)
         if job.input_data not in MADE_UP:
             check_input_data(Path(job.input_data))
+        for name in job.load_model:
+            repository.model(name)
         if len(models) > 1:
             check_somewhere({model.name: told_inputs(model) for model in models}, job.shape)
         for model in models:

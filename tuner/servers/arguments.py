@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from tuner.servers.mark import Mark
 from tuner.servers.protocols import Launch
-from tuner.servers.python_models import is_complete
+from tuner.servers.python_models import is_complete, may_call
 
 BARE = ("--model-control-mode=explicit", "--allow-http=false", "--allow-grpc=false", "--allow-metrics=false")
 """For a server that is to say which version it is, and no more."""
@@ -27,9 +27,19 @@ def triton_arguments(request: Launch, *, mark: Mark, repository: PurePath, grpc_
         f"--id={mark}",
         f"--model-repository={repository}",
         "--model-control-mode=explicit",
-        f"--load-model={request.model}",
+        *(f"--load-model={name}" for name in (request.model, *request.also)),
         f"--grpc-port={grpc_port}",
         "--allow-http=false",
         "--allow-metrics=false",
-        *(["--disable-auto-complete-config"] if is_complete(request.repository / request.model) else []),
+        *(["--disable-auto-complete-config"] if _are_complete(request) else []),
     )
+
+
+def _are_complete(request: Launch) -> bool:
+    """Whether no model that may be loaded leaves anything for Triton to complete."""
+    model = request.repository / request.model
+    if not is_complete(model):
+        return False
+    if may_call(model):
+        return all(is_complete(other) for other in request.repository.iterdir() if other.is_dir())
+    return all(is_complete(request.repository / name) for name in request.also)

@@ -26,15 +26,17 @@ class Launch:
     Attributes:
         repository: A staged model repository of our own (`tuner.models.staging`): real folders, files that may be
             links into the user's repository.
-        model: The one model to load; others of the repository load only when it needs them (ensembles).
+        model: The model to load; others of the repository load only when it needs them (ensembles).
         log: The file to which the server's output goes; who has any makes its folder, too.
         deadline_s: Seconds within which the model must be ready.
+        also: More models to load, which that one calls.
     """
 
     repository: Path
     model: str
     log: Path
     deadline_s: float
+    also: tuple[str, ...] = ()
 
     @property
     def config(self) -> str:

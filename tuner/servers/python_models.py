@@ -53,6 +53,14 @@ def is_complete(model: Path) -> bool:
     )
 
 
+def may_call(model: Path) -> bool:
+    """Whether a model of the Python backend might have others answer for it (BLS)."""
+    try:
+        return any("InferenceRequest" in file.read_text(encoding="utf-8") for file in model.rglob("*.py"))
+    except (OSError, ValueError):
+        return True
+
+
 def _described(config: model_config_pb2.ModelConfig) -> bool:
     tensors = [*config.input, *config.output]
     complete = all(tensor.name and tensor.data_type and tensor.dims for tensor in tensors)

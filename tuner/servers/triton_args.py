@@ -15,13 +15,13 @@ _OURS = {
     "grpc-use-ssl": "tritontune speaks to its own servers without TLS",
     "grpc-use-ssl-mutual": "tritontune speaks to its own servers without TLS",
     "id": "tritontune knows its servers by it",
-    "load-model": "tritontune loads the model that it tunes",
+    "load-model": "tritontune loads the model that it tunes; name others that this one calls with --load-model",
     "log-file": "tritontune reads why a model does not load from what the server writes to its standard output",
     "model-config-name": (
         "Triton would serve configs/NAME.pbtxt, and not the config.pbtxt that tritontune writes for each candidate; "
         "tune a copy of the repository with that file as config.pbtxt"
     ),
-    "model-control-mode": "tritontune loads the model that it tunes, and no other",
+    "model-control-mode": "tritontune loads the model that it tunes, and those that this one calls",
     "model-repository": "tritontune serves a copy of the repository that it tunes",
     "model-store": "tritontune serves a copy of the repository that it tunes",
 }
