@@ -117,7 +117,8 @@ def workshop(
             staged = stage(repository, out.work / "served" / "repository")
             placed = place_beside(repository, staged) if job.url is None else ()
             names = tuple(model.name for model in models)
-            yield Workshop(job, out, spec, _machine(launcher, gpus), launcher, gpus, staged, progress, names, placed), models
+            machine = _machine(launcher, gpus)
+            yield Workshop(job, out, spec, machine, launcher, gpus, staged, progress, names, placed), models
 
 
 def _machine(launcher: Launcher, gpus: Gpus) -> Machine:
