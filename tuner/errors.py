@@ -80,6 +80,8 @@ class Cause(str, Enum):
     HUNG = "hung"
     REQUESTS_FAILED = "requests_failed"
     OUTPUTS_DIFFER = "outputs_differ"
+    CONFIG_DIFFERS = "config_differs"
+    DUPLICATE = "duplicate"
 
 
 class ServerError(TritontuneError):

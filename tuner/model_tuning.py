@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from tuner import deadlines
-from tuner.errors import JobError, ServerError, TuningError, shortened
+from tuner.errors import Cause, JobError, ServerError, TuningError, shortened
 from tuner.explain import explain
 from tuner.job import TuneJob
 from tuner.load.loads import Concurrency
@@ -17,6 +18,7 @@ from tuner.machine import Machine
 from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import surely_uses_gpus
 from tuner.measure.rules import LevelRules
+from tuner.measure.session import Session
 from tuner.model_finals import ModelFinals
 from tuner.models.beside import copy_hint
 from tuner.models.config import ModelConfig
@@ -32,13 +34,16 @@ from tuner.search.front import rivals
 from tuner.search.goal import Goal
 from tuner.search.gpu_memory import MemoryEstimate
 from tuner.search.proposals import Proposals
+from tuner.search.refusals import Refusals
 from tuner.search.samplers import FirstThen, NoMore, Sampler
+from tuner.search.served import ServedConfigs
 from tuner.search.stopping import Stopping
 from tuner.search.study import Study
 from tuner.search.warm_start import WarmStart
 from tuner.servers.callees import Callees
 from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Assignment, Candidate, in_words
+from tuner.space.observed import served_otherwise
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
 from tuner.trial import FAILURE, Bench, Limits, TrialResult, launch_again, run_trial
@@ -134,6 +139,7 @@ class ModelTuning:
             self._verified_more,
             shop.progress.note,
         )
+        self._served = ServedConfigs()
         self._outputs = OutputCheck(shop.out.model(model.name), study.identity, shop.progress.note, self._remark)
 
     def _remark(self, text: str) -> None:
@@ -195,11 +201,12 @@ class ModelTuning:
         """Launch one more candidate, for the explanation."""
         space = self._space(self._study.trials[0])
         assignment = space.settle(wanted)
-        if refusal := self._memory(space).refusal(assignment):
-            self._shop.progress.note(f"skipped: {in_words(assignment)}: {refusal}")
+        candidate = space.candidate(assignment)
+        if refusal := self._refusal(candidate, space):
+            self._shop.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
             return
         until = self._now() + self._stopping.budget_s
-        self._store(self._trial(space.candidate(assignment), until=until, also=load), space)
+        self._store(self._trial(candidate, space, until=until, also=load), space)
 
     def _search(self) -> str:
         """Measure the baseline and candidate after candidate."""
@@ -207,18 +214,33 @@ class ModelTuning:
         space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
         for name, reason in space.left_out.items():
             self._shop.progress.note(f"{name} does not vary: {reason}")
+        for note in space.notes:
+            self._shop.progress.note(note)
         known = self._warm_start(space)
         proposals = Proposals(space, self._study, FirstThen(known.first, self._sampler(space)))
+        told: set[str] = set()
         while not (ended := self._end()):
             assignment = proposals.next()
             if isinstance(assignment, NoMore):
                 return assignment.reason
-            if refusal := self._memory(space).refusal(assignment):
-                self._shop.progress.note(f"skipped: {in_words(assignment)}: {refusal}")
+            candidate = space.candidate(assignment)
+            if refusal := self._refusal(candidate, space):
+                if refusal not in told:
+                    # Of those that are skipped for the same reason, one stands for all.
+                    self._shop.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
+                    told.add(refusal)
                 proposals.skip(assignment)
             else:
-                self._store(self._trial(space.candidate(assignment)), space)
+                self._store(self._trial(candidate, space), space)
         return ended
+
+    def _refusal(self, candidate: Candidate, space: SearchSpace) -> str | None:
+        """Why to launch a candidate is of no use, in words; None when it may be."""
+        self._served.read(self._study.trials)
+        if (same := self._served.same_as(candidate)) is not None:
+            return f"Triton makes of it the config of trial {same}"
+        by_trials = Refusals(space, self._study.trials).refusal(candidate.parameters)
+        return by_trials or self._memory(space).refusal(candidate.parameters)
 
     def _warm_start(self, space: SearchSpace) -> WarmStart:
         """Take up what an earlier run knows."""
@@ -226,7 +248,7 @@ class ModelTuning:
         if run_dir is None:
             return WarmStart()
         known = WarmStart.of(run_dir, study.identity, space)
-        seen = [space.settle(trial.parameters) for trial in study.trials]
+        seen = [space.recall(trial.parameters) for trial in study.trials]
         new = [trial for trial in known.trials if trial.parameters not in seen]
         for trial in new:
             study.add(trial.model_copy(update={"number": len(study.trials)}), space)
@@ -302,15 +324,23 @@ class ModelTuning:
         """The search space, fitted to what the server made of the user's config."""
         effective = ModelConfig.parse(baseline.effective_config or "", f"{self._model.name} as the server completed it")
         # A model that leaves all to the server is tuned from what the server makes of it.
-        return SearchSpace.build(self._shop.spec, self._model.config or effective, effective, self._shop.machine)
+        shop = self._shop
+        return SearchSpace.build(shop.spec, self._model.config, effective, shop.machine, batch_size=shop.job.batch_size)
 
     def _trial(
-        self, candidate: Candidate, *, until: float | None = None, also: Concurrency | None = None
+        self,
+        candidate: Candidate,
+        space: SearchSpace | None = None,
+        *,
+        until: float | None = None,
+        also: Concurrency | None = None,
     ) -> TrialResult:
+        """Launch a candidate; without a space, which is made from what it tells, the config as it is."""
         number = len(self._study.trials)
         if number and not self._outputs.recall():
             self._record_outputs_again()
-        self._shop.progress.trial_began(number, str(candidate))
+        words = in_words(candidate.parameters, space.baseline if space else candidate.parameters)
+        self._shop.progress.trial_began(number, words)
         bench = self._bench
         if also is None:
             # Who is measured to be compared is not to be given up.
@@ -324,15 +354,33 @@ class ModelTuning:
             limits=self._limits(until=self._began + self._stopping.budget_s if until is None else until),
             progress=self._shop.progress,
             also=also,
-            examine=self._outputs.check if number else self._outputs.record,
+            examine=self._outputs.record if space is None else partial(self._examine, candidate, space),
         )
+
+    def _examine(self, candidate: Candidate, space: SearchSpace, session: Session) -> None:
+        """See that a server has the config that a candidate asks for, no other trial had it, and outputs stay the same.
+
+        Raises:
+            ServerError: one of these is not so.
+        """
+        effective = ModelConfig.from_proto(session.effective)
+        if otherwise := served_otherwise(space, candidate, effective):
+            told = " and ".join(map(str, otherwise))
+            reason = f"{told}: the model or its backend completes the config so"
+            raise ServerError(reason, cause=Cause.CONFIG_DIFFERS)
+        self._served.read(self._study.trials)
+        if (same := self._served.same_as(candidate, effective)) is not None:
+            raise ServerError(f"Triton makes of it the config of trial {same}", cause=Cause.DUPLICATE)
+        self._outputs.check(session)
 
     def _record_outputs_again(self) -> None:
         """For a resumed run that has lost them."""
         limits = self._limits(until=self._began + self._shop.job.budget)
         folder = self._shop.out.model(self._model.name) / "recorded"
         try:
-            with launch_again(self._bench, self._study.trials[0].config, folder, limits=limits) as session:
+            with launch_again(
+                self._bench, self._study.trials[0].config, folder, limits=limits, candidate=False
+            ) as session:
                 self._outputs.record(session)
         except ServerError as error:
             raise TuningError(f"model {self._model.name!r} does not work as it is any more: {error}") from error
@@ -344,11 +392,14 @@ class ModelTuning:
 
     def _end(self) -> str | None:
         """Why to launch no further candidate, if so."""
+        launched = self._study.own_trials
+        recent = list(zip(self._study.trials, self._study.hypervolumes, strict=True))[-launched:]
         return self._stopping.reason(
-            launched=self._study.own_trials,
+            launched=launched,
             spent_s=self._now() - self._began,
             next_trial_s=(self._study.trials[0].launch_s or 0) + _FIRST_LEVELS_S,
-            hypervolumes=self._study.hypervolumes,
+            # A launch at which nothing was measured does not say that there is nothing to gain.
+            hypervolumes=[volume for trial, volume in recent if trial.curve],
         )
 
     def _limits(self, *, until: float) -> Limits:

@@ -13,7 +13,7 @@ from typing import Protocol
 from tritonclient.grpc import model_config_pb2
 
 from tuner.atomic_file import write_atomically
-from tuner.errors import Cause, ServerError, TuningError
+from tuner.errors import Cause, ServerError, TuningError, UsageError
 from tuner.load.loads import Concurrency, Load
 from tuner.measure.gpu import NO_GPUS, Gpus
 from tuner.measure.gpu_view import GpuMemory
@@ -170,8 +170,8 @@ def run_trial(
         examine: Comes before the first load level.
 
     Raises:
-        InputError: requests cannot be made for the model.
-        TuningError: the model is of a kind that cannot be tuned.
+        InputError: requests cannot be made for the baseline.
+        TuningError: the baseline is of a kind that cannot be tuned; or the launcher itself does not work.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.pbtxt", candidate.config.text)
@@ -184,7 +184,8 @@ def run_trial(
         with gpus, bench.launcher.launch(launch) as server:
             attempt.launched()
             write_atomically(folder / "command.txt", server.command + "\n")
-            _measure(bench, server, gpus, attempt, limits, progress, also, examine)
+            with _faults_are_its_own(candidate=number > 0):
+                _measure(bench, server, gpus, attempt, limits, progress, also, examine)
     except ServerError as error:
         failure = Failure(cause=error.cause, message=str(error), last_words=error.last_words)
         write_atomically(folder / FAILURE, f"{failure.cause.value}: {failure.message}\n\n{failure.last_words}")
@@ -212,7 +213,9 @@ def measure_again(
 
 
 @contextmanager
-def launch_again(bench: Bench, config: str, folder: Path, *, limits: Limits) -> Iterator[Session]:
+def launch_again(
+    bench: Bench, config: str, folder: Path, *, limits: Limits, candidate: bool = True
+) -> Iterator[Session]:
     """Launch a config anew, ready to be measured or asked.
 
     Args:
@@ -220,6 +223,7 @@ def launch_again(bench: Bench, config: str, folder: Path, *, limits: Limits) -> 
         config: Its text.
         folder: Where the server's log goes, if it has one.
         limits: On the launch and the first answer.
+        candidate: Whether it is one of ours, and not the config as it is, whose faults are the user's to mend.
 
     Raises:
         ServerError: it failed this time.
@@ -229,9 +233,21 @@ def launch_again(bench: Bench, config: str, folder: Path, *, limits: Limits) -> 
     with (
         bench.gpus.watch() as gpus,
         bench.launcher.launch(launch) as server,
+        _faults_are_its_own(candidate=candidate),
         _session(bench, server, gpus, limits) as session,
     ):
         yield session
+
+
+@contextmanager
+def _faults_are_its_own(*, candidate: bool) -> Iterator[None]:
+    """What goes wrong with a candidate's server, be it that it takes no such requests, is the candidate's failure."""
+    try:
+        yield
+    except (UsageError, TuningError) as error:
+        if not candidate:
+            raise
+        raise ServerError(str(error), cause=Cause.REQUESTS_FAILED) from error
 
 
 class _Attempt:

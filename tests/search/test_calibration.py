@@ -3,11 +3,12 @@ from __future__ import annotations
 from support.builders import MLP, space
 
 from tuner.search.calibration import calibrations
+from tuner.space.candidate import in_words
 from tuner.space.space import SearchSpace
 
 
 def words(built: SearchSpace) -> list[str]:
-    return [str(built.candidate(assignment)) for assignment in calibrations(built)]
+    return [in_words(assignment, built.baseline) for assignment in calibrations(built)]
 
 
 def test_the_largest_batches_with_the_fewest_instances_and_twice_as_many() -> None:

@@ -10,6 +10,7 @@ from support.builders import MLP, ladders, space
 from tritonclient.grpc import model_config_pb2
 
 from tuner.errors import SpaceError
+from tuner.space.candidate import Assignment
 from tuner.space.parameter import AS_IS
 from tuner.space.spec import OFF, ON, LadderValue
 
@@ -80,6 +81,56 @@ class TestBounds:
     def test_own_preferred_sizes_that_do_not_vary_bound_the_batch(self) -> None:
         built = space("schema: 1\nparameters: {max_batch_size: {ladder: [2, 8, 16]}}", config=TUNED)
         assert ladders(built)["max_batch_size"] == (8, 16, 32)
+
+    def test_what_triton_derives_is_no_value_of_the_models(self) -> None:
+        config = MLP + "dynamic_batching { }\n"
+        effective = MLP + "dynamic_batching { preferred_batch_size: [ 32 ] }\n"
+        built = space(config=config, effective=effective)
+        assert ladders(built) == ladders(space(config=config))
+        assert built.baseline["dynamic_batching.preferred_batch_size"] == OFF
+        fixed = space("schema: 1\nparameters: {max_batch_size: {ladder: [2, 8, 64]}}", config, effective)
+        assert ladders(fixed)["max_batch_size"] == (2, 8, 32, 64)
+
+    def test_a_model_without_a_file_may_have_larger_batches_than_the_server_chose(self) -> None:
+        effective = MLP.replace("32", "4") + "dynamic_batching { preferred_batch_size: [ 4 ] }\n"
+        built = space(config=None, effective=effective)
+        changed = _proto(built.candidate(built.settle({"max_batch_size": 128})).config.text)
+        assert (changed.max_batch_size, list(changed.dynamic_batching.preferred_batch_size)) == (128, [])
+        assert [each.name for each in changed.input] == ["X"]
+
+    def test_requests_and_warm_ups_bound_the_batch(self) -> None:
+        spec = (
+            "schema: 1\nparameters: {dynamic_batching: {ladder: [off, on]}, max_batch_size: {ladder: [8, 16, 32, 64]}}"
+        )
+        built = space(spec, batch_size=32)
+        assert ladders(built)["max_batch_size"] == (32, 64)
+        assert built.notes == ("max_batch_size: 8, 16 left out: requests hold 32 inferences (-b)",)
+        warmed = space(spec, MLP + "model_warmup { name: 'w' batch_size: 16 }\n", batch_size=2)
+        assert ladders(warmed)["max_batch_size"] == (16, 32, 64)
+        assert warmed.notes == ("max_batch_size: 8 left out: the model's warm-up sends batches of 16",)
+        assert space(spec).notes == ()
+
+    def test_the_limit_alone_changes_nothing_without_dynamic_batching(self) -> None:
+        spec = "schema: 1\nparameters: {max_batch_size: {ladder: [8, 64]}}"
+        assert space(spec).left_out["max_batch_size"] == (
+            "without dynamic batching each request is executed alone, whatever the limit; "
+            "add dynamic_batching to the search space"
+        )
+        assert ladders(space(spec, MLP + "dynamic_batching { }"))["max_batch_size"] == (8, 32, 64)
+
+    def test_completed_batching_is_switched_off_only_where_that_works(self) -> None:
+        own = 'backend: "onnxruntime"\nmax_batch_size: 32\n'
+        completed = MLP.replace("python", "onnxruntime") + "dynamic_batching { preferred_batch_size: [ 32 ] }\n"
+        built = space(config=own, effective=completed)
+        off = built.candidate(built.settle({"dynamic_batching": OFF}))
+        # A backend that finds inputs and outputs described completes nothing.
+        assert off.config.text.startswith(own)
+        assert [each.name for each in (*off.config.proto.input, *off.config.proto.output)] == ["X", "Y"]
+        assert not off.config.proto.HasField("dynamic_batching")
+        assert built.candidate(built.baseline).config.text == own
+        python = space(config=MLP, effective=MLP + "dynamic_batching { preferred_batch_size: [ 32 ] }\n")
+        reason = "it can only be on: the model's auto_complete_config switches it on"
+        assert python.left_out["dynamic_batching"] == reason
 
     def test_a_field_that_config_pbtxt_does_not_have(self) -> None:
         with pytest.raises(SpaceError, match="max_batchsize.*did you mean 'max_batch_size'"):
@@ -177,6 +228,16 @@ class TestEdits:
         assert changed.dynamic_batching.preserve_ordering
         assert changed.dynamic_batching.max_queue_delay_microseconds == 100
         assert list(changed.dynamic_batching.preferred_batch_size) == [8]
+
+    def test_what_another_version_stored_is_taken_for_the_models_own(self) -> None:
+        built = space(config=MLP + "dynamic_batching { }\n")
+        stored: Assignment = {
+            "dynamic_batching": ON,
+            "max_batch_size": 64,
+            "dynamic_batching.preferred_batch_size": 31,
+            "gone": 1,
+        }
+        assert built.recall(stored) == built.settle({"dynamic_batching": ON, "max_batch_size": 64})
 
     def test_equal_candidates_have_one_fingerprint(self) -> None:
         built = space()

@@ -137,17 +137,24 @@ def trial(
 
 
 def space(
-    text: str = "", config: str = MLP, effective: str = "", *, cpus: int | None = 2, gpus: int = 0
+    text: str = "",
+    config: str | None = MLP,
+    effective: str = "",
+    *,
+    cpus: int | None = 2,
+    gpus: int = 0,
+    batch_size: int = 1,
 ) -> SearchSpace:
-    """A search space: of the text of a space file, or the default one."""
+    """A search space: of the text of a space file, or the default one; of a model with that config, or none."""
     spec: SpaceSpec = parse_space(text, "test.yaml") if text else load_space("default")
-    base = ModelConfig.parse(config, "config.pbtxt")
-    completed = ModelConfig.parse(effective or config, "effective")
+    base = None if config is None else ModelConfig.parse(config, "config.pbtxt")
+    completed = ModelConfig.parse(effective or config or "", "effective")
     return SearchSpace.build(
         spec,
         base,
         completed,
         Machine(cpus, tuple(Gpu(index, f"GPU-{index}", "GPU", 1 << 30) for index in range(gpus)), "x86_64"),
+        batch_size=batch_size,
     )
 
 

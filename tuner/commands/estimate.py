@@ -60,13 +60,13 @@ def _rate(text: str) -> float:
 
 
 def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> None:
-    best = found[0]
+    best, baseline = found[0], study.space.baseline
     console = results_console(USUAL_WIDTH)
     hosts = _hosts(best, f" host{'s' * (best.hosts > 1)}")
-    _say(console, f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters)}")
+    _say(console, f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters, baseline)}")
     console.print(_table(slo, found))
     for number, each in enumerate(found, start=1):
-        _say(console, f"  {number}: {in_words(each.parameters)} ({_known_from(each)})")
+        _say(console, f"  {number}: {in_words(each.parameters, baseline)} ({_known_from(each)})")
     trials = len(study.trials)
     _say(
         console,

@@ -48,5 +48,5 @@ class Launches:
         """
         limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, until=time.monotonic())
         bench = self._candidate if candidate else self._deployed
-        with launch_again(bench, config, self._folder / name, limits=limits) as session:
+        with launch_again(bench, config, self._folder / name, limits=limits, candidate=candidate) as session:
             return Side(points=tuple(session.measure(load) for load in loads))

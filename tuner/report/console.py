@@ -164,7 +164,7 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
     front = f"front of {slo.percentile} latency against throughput"
     console.print(f"\n[bold]{escape(outcome.model)}[/]: {front}", highlight=False)
     console.print(front_table(found))
-    for block in (front_legend(found), front_reasons(found)):
+    for block in (front_legend(found, outcome.study.trials[0].parameters), front_reasons(found)):
         if block:
             console.print(block, end="\n\n", highlight=False, markup=False, soft_wrap=True)
     if found.baseline:

@@ -9,7 +9,7 @@ from tuner.report.why import why_in_words
 from tuner.report.words import doubts_in_words, latency, loads_in_words, rate
 from tuner.search.front import TrialPoint
 from tuner.search.recommend import Recommendation, holds
-from tuner.space.candidate import in_words
+from tuner.space.candidate import Assignment, in_words
 
 _DOUBTFUL = "?"
 
@@ -40,10 +40,13 @@ def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tup
     )
 
 
-def front_legend(recommendation: Recommendation) -> str:
-    """What the trials of the front are, and why a point is doubtful, one line each."""
+def front_legend(recommendation: Recommendation, baseline: Assignment) -> str:
+    """What the trials of the front are, beside the config as it is, and why a point is doubtful, one line each."""
     trials = {each.trial.number: each.trial.parameters for each in recommendation.front}
-    words = {number: in_words(parameters) if number else "the config as it is" for number, parameters in trials.items()}
+    words = {
+        number: in_words(parameters, baseline) if number else "the config as it is"
+        for number, parameters in trials.items()
+    }
     lines = [f"  trial {number}: {words[number]}" for number in sorted(words)]
     for each in recommendation.front:
         if each.point.doubts:

@@ -12,6 +12,7 @@ import numpy as np
 from tuner.errors import JobError
 from tuner.measure.blocks import Z95
 from tuner.measure.record import Interval
+from tuner.search.refusals import Refusals
 from tuner.search.schedulings import Schedulings
 from tuner.search.study import Study
 from tuner.slo import SLO
@@ -96,7 +97,7 @@ class _Foresight:
         if reason := why_not_foreseeable(self._space.effective.proto):
             raise JobError(f"{model}: the twin does not know its scheduling, so that it foresees nothing: {reason}")
         self._schedulings = Schedulings(self._space)
-        self._trials = {key_of(self._space.settle(trial.parameters)): trial for trial in study.trials}
+        self._trials = {key_of(self._space.recall(trial.parameters)): trial for trial in study.trials}
         worked = [(trial, each) for trial in study.trials if (each := self._known(trial))]
         told = [each for _, each in worked]
         if not any(level.executions for each in told for level in each.levels):
@@ -109,8 +110,10 @@ class _Foresight:
 
     def candidates(self) -> Sequence[Assignment]:
         """Those that were launched and worked, and of the others those that look best."""
-        launched = [self._space.settle(trial.parameters) for trial in self._trials.values() if self._known(trial)]
-        others = [each for each in self._space.assignments() if key_of(each) not in self._trials]
+        launched = [self._space.recall(trial.parameters) for trial in self._trials.values() if self._known(trial)]
+        refusals = Refusals(self._space, tuple(self._trials.values()))
+        untried = (each for each in self._space.assignments() if key_of(each) not in self._trials)
+        others = [each for each in untried if refusals.refusal(each) is None]
         if not others:
             return launched
         curves = self._forecast.curves([self._schedulings.of(each) for each in others], _HIGHEST_LOAD)
@@ -181,7 +184,7 @@ class _Foresight:
         return ", ".join(told)
 
     def _known(self, trial: TrialResult) -> Known | None:
-        return known(trial, self._percentile, self._schedulings.of(self._space.settle(trial.parameters))[1])
+        return known(trial, self._percentile, self._schedulings.of(self._space.recall(trial.parameters))[1])
 
     def _surprises(self, told: Sequence[Known]) -> Surprises:
         """How wrong the twin would have been about each trial, had it known only those before."""

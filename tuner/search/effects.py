@@ -49,7 +49,7 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
     """The effects of all fields that the best config changes, in the order of the space."""
     space = study.space
     was = {p.name: p.base for p in space.parameters}
-    chosen = space.settle(best.trial.parameters)
+    chosen = space.recall(best.trial.parameters)
     changed = [name for name, value in chosen.items() if value != was[name]]
     trials = study.trials
     shift = Shift.of(trials, study.verified, study.identity.slo.percentile)
@@ -61,7 +61,7 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
             continue
         together = tuple(other for other in changed if other != name and without.get(other) != chosen[other])
         effect = FieldEffect(name, chosen[name], was[name], without, together)
-        trial = next((each for each in trials if space.settle(each.parameters) == without), None)
+        trial = next((each for each in trials if space.recall(each.parameters) == without), None)
         effects.append(_against(effect, trial, best, study, shift) if trial else effect)
     return tuple(effects)
 

@@ -98,7 +98,7 @@ class MemoryEstimate:
         limits = [] if limit is None else [limit]
         for trial in trials:
             if trial.failure is None and trial.gpu_memory is not None:
-                of = demand(space, space.settle(trial.parameters), batch_size=batch_size)
+                of = demand(space, space.recall(trial.parameters), batch_size=batch_size)
                 self._known.append((of, float(trial.gpu_memory.peak_bytes)))
                 if trial.gpu_memory.capacity_bytes is not None:
                     limits.append(trial.gpu_memory.capacity_bytes)

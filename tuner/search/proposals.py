@@ -25,7 +25,7 @@ class Proposals:
 
     def next(self) -> Assignment | NoMore:
         """The next candidate's assignment, or why there is none."""
-        launched = (self._space.settle(trial.parameters) for trial in self._study.trials)
+        launched = (self._space.recall(trial.parameters) for trial in self._study.trials)
         proposed = self._sampler.propose(self._study, [*launched, *self.skipped])
         return ALL_SEEN_OR_SKIPPED if proposed == ALL_SEEN and self.skipped else proposed
 

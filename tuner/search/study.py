@@ -239,9 +239,10 @@ class Study:
         """
         effective = ModelConfig.parse(self._trials[0].effective_config or "", "the effective config")
         own = self.identity.config
-        base = ModelConfig.parse(own, f"{self.identity.model}/config.pbtxt") if own else effective
+        base = ModelConfig.parse(own, f"{self.identity.model}/config.pbtxt") if own else None
         spec = SpaceSpec.model_validate_json(self.identity.space)
-        return SearchSpace.build(spec, base, effective, self._machine)
+        batch_size = self.identity.requests.get("batch_size", 1)
+        return SearchSpace.build(spec, base, effective, self._machine, batch_size=batch_size)
 
     @property
     def _machine(self) -> Machine:
@@ -280,7 +281,7 @@ class Study:
         trials = [*self._trials, result]
         reference = reference_latency_ms(trials[0], slo.percentile, dict(slo.limits).get(slo.percentile))
         attributes: dict[str, Any] = {
-            "candidate": in_words(result.parameters),
+            "candidate": in_words(result.parameters, trials[0].parameters),
             _HYPERVOLUME: hypervolume(usable_points(trials, (), max_gpu_memory), slo.percentile, reference),
             _RESULT: result.model_dump_json(),
         }

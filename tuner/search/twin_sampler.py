@@ -122,7 +122,7 @@ class TwinSampler:
     def _most_promising(
         self, trials: Sequence[TrialResult], seen: Collection[Assignment], explored: Assignment | None
     ) -> Assignment | NoMore:
-        tried = {key_of(self._space.settle(trial.parameters)) for trial in trials if self._known(trial)}
+        tried = {key_of(self._space.recall(trial.parameters)) for trial in trials if self._known(trial)}
         refused = {key_of(each) for each in seen} - tried
         candidates = [a for a in self._candidates if (key := key_of(a)) in tried or key not in refused]
         candidates = [a for a in candidates if key_of(a) in tried or not self._as_bad(a, trials)]

@@ -1,7 +1,8 @@
-"""Fits a search space to a model and a machine: what Triton would refuse is not offered.
+"""Fits a search space to a model, a machine and a job: what Triton would refuse is not offered.
 
 The laws are Triton's own: a model with `max_batch_size: 0` takes no batches; a model has one scheduler, so dynamic
-batching excludes sequence batching; an instance on the CPU competes for the cores, and one on a GPU needs it there.
+batching excludes sequence batching; no request, warm-up or preferred batch may be larger than `max_batch_size`; an
+instance on the CPU competes for the cores, and one on a GPU needs it there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from tuner.errors import ConfigError, SpaceError
 from tuner.machine import Machine
+from tuner.models.completion import batching_is_completed, why_batching_stays
 from tuner.models.config import EMPTY, ModelConfig, Value
 from tuner.space.parameter import AS_IS, Parameter, is_number, ladder_with
 from tuner.space.spec import OFF, ON, LadderValue, ParameterSpec, SpaceSpec
@@ -28,49 +30,85 @@ class Bounded:
     """A space file's parameters, as far as they can vary here.
 
     Attributes:
+        parameters: Those that can.
         left_out: Why each of the others cannot, by name.
+        notes: Which values of the parameters are left out that the user may miss, and why; one line each.
     """
 
     parameters: tuple[Parameter, ...]
     left_out: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
-def bound(spec: SpaceSpec, effective: ModelConfig, machine: Machine) -> Bounded:
-    """Fit the parameters of `spec` to a model whose config, completed by the server, is `effective`.
+@dataclass(frozen=True)
+class Surroundings:
+    """What a space is fitted to.
+
+    Attributes:
+        own: The user's config; None: the model has no file.
+        effective: What the server made of it, less what follows from other fields; see `stated`.
+        machine: That the server runs on.
+        batch_size: Inferences in each request of the job.
+    """
+
+    own: ModelConfig | None
+    effective: ModelConfig
+    machine: Machine
+    batch_size: int = 1
+
+
+def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
+    """Fit the parameters of `spec` to a model, a machine and a job.
 
     Raises:
         SpaceError: a parameter names a field that a config.pbtxt does not have, or a value that it does not take.
     """
     parameters: list[Parameter] = []
     left_out: dict[str, str] = {}
+    notes: list[str] = []
     for name, item in spec.parameters.items():
         field = item.field or name
         try:
-            base = _base_value(field, item, effective)
-            if reason := _refused(field, effective):
+            base = value_at(field, to.effective, may_be_on=ON in item.ladder)
+            if reason := _refused(field, to.effective):
                 left_out[name] = reason
                 continue
-            _try_values(field, item, effective)
+            _try_values(field, item, to.effective)
         except ConfigError as error:
             raise SpaceError(f"search space: {name}: {error}") from None
-        allowed = tuple(v for v in item.values if _allowed(v, field, item, spec, effective, machine))
+        without = {value: reason for value in item.values if (reason := _too_small(value, field, spec, to))}
+        allowed = tuple(v for v in item.values if v not in without and _allowed(v, field, item, to))
+        if without:
+            values = ", ".join(map(str, without))
+            notes.append(f"{name}: {values} left out: {' and '.join(dict.fromkeys(without.values()))}")
         ladder = ladder_with(allowed, base)
         if len(ladder) == 1:
-            left_out[name] = f"it can only be {base}"
+            left_out[name] = f"it can only be {base}{_why_only(field, to)}"
             continue
         when = {other: tuple(values) for other, values in item.when.items()}
         parameters.append(Parameter(name, field, ladder, base, when))
-    return Bounded(tuple(parameters), left_out)
+    for limit in [p for p in parameters if p.field == MAX_BATCH_SIZE and not _can_batch(parameters, to.effective)]:
+        parameters.remove(limit)
+        left_out[limit.name] = (
+            "without dynamic batching each request is executed alone, whatever the limit; "
+            "add dynamic_batching to the search space"
+        )
+    return Bounded(tuple(parameters), left_out, tuple(notes))
 
 
-def _base_value(field: str, item: ParameterSpec, effective: ModelConfig) -> LadderValue:
-    """The model's own value of a field.
+def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue:
+    """What a config has at a field, as a ladder's value.
+
+    Args:
+        field: The field's path.
+        config: Which says it.
+        may_be_on: Whether the field is a message that is either there or not.
 
     Raises:
         ConfigError: there is no such field, or it is a message with a ladder of other values than off and on.
     """
-    found = effective.values(field)
-    if ON in item.ladder:
+    found = config.values(field)
+    if may_be_on:
         return ON if found else OFF
     values = tuple(value for value in found if value is not EMPTY)
     if len(values) < len(found):
@@ -110,24 +148,52 @@ def _refused(field: str, effective: ModelConfig) -> str:
     return ""
 
 
-def _allowed(  # noqa: PLR0917 (it is called at one place, just above)
-    value: LadderValue, field: str, item: ParameterSpec, spec: SpaceSpec, effective: ModelConfig, machine: Machine
-) -> bool:
-    config = effective.proto
+def _too_small(value: LadderValue, field: str, spec: SpaceSpec, to: Surroundings) -> str:
+    """What is larger than a value of max_batch_size, which it could then not be; empty when nothing is."""
+    if field != MAX_BATCH_SIZE or not is_number(value):
+        return ""
+    config = to.effective.proto
+    preferred_varies = any((p.field or n) == PREFERRED_BATCH_SIZE for n, p in spec.parameters.items())
+    preferred = 0 if preferred_varies else max(config.dynamic_batching.preferred_batch_size, default=0)
+    largest = {
+        f"requests hold {to.batch_size} inferences (-b)": to.batch_size,
+        "the model's warm-up sends batches of {}": max((each.batch_size for each in config.model_warmup), default=0),
+        "the model prefers batches of {}": preferred,
+    }
+    return next((reason.format(size) for reason, size in largest.items() if value < size), "")
+
+
+def _allowed(value: LadderValue, field: str, item: ParameterSpec, to: Surroundings) -> bool:
+    config, machine = to.effective.proto, to.machine
     if field == DYNAMIC_BATCHING and value == OFF:
         # Priorities, queue policies and order are promises to clients, which the user made.
-        return {field.name for field, _ in config.dynamic_batching.ListFields()} <= _PLAIN_BATCHING
+        plain = {field.name for field, _ in config.dynamic_batching.ListFields()} <= _PLAIN_BATCHING
+        return plain and not _stays_on(to)
     if field.endswith(".gpus") and machine.gpus:
         # By their places; where nobody tells of any, Triton will.
         places = value if isinstance(value, tuple) else (value,)
         return all(not is_number(place) or place < len(machine.gpus) for place in places)
-    if not is_number(value):
+    if not is_number(value) or field == MAX_BATCH_SIZE:
         return True
-    if field == MAX_BATCH_SIZE:
-        preferred_varies = any((p.field or n) == PREFERRED_BATCH_SIZE for n, p in spec.parameters.items())
-        preferred = config.dynamic_batching.preferred_batch_size
-        return preferred_varies or value >= max(preferred, default=1)
     on_gpu = any(group.kind == group.KIND_GPU for group in config.instance_group)
     if on_gpu:
         return item.max_per_gpu is None or value <= item.max_per_gpu
     return item.max_per_cpu is None or machine.cpus is None or value <= item.max_per_cpu * machine.cpus
+
+
+def _stays_on(to: Surroundings) -> str:
+    """Why dynamic batching that the server completes cannot be switched off; empty: it can, or is the user's own."""
+    own = to.own or ModelConfig.parse("", "no config.pbtxt")
+    return why_batching_stays(to.effective, own) if batching_is_completed(to.effective, own) else ""
+
+
+def _why_only(field: str, to: Surroundings) -> str:
+    reason = _stays_on(to) if field == DYNAMIC_BATCHING else ""
+    return f": {reason}" if reason else ""
+
+
+def _can_batch(parameters: list[Parameter], effective: ModelConfig) -> bool:
+    """Whether any candidate, or the model as it is, batches dynamically."""
+    return effective.holds(DYNAMIC_BATCHING) or any(
+        (p.field + ".").startswith(DYNAMIC_BATCHING + ".") for p in parameters
+    )

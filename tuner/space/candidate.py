@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tuner.models.completion import fingerprint
 from tuner.models.config import ModelConfig
 from tuner.space.spec import OFF, ON, LadderValue
 
@@ -27,11 +27,8 @@ class Candidate:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for candidates that would launch the same server."""
-        return hashlib.sha256(self.config.text.encode()).hexdigest()
-
-    def __str__(self) -> str:
-        return in_words(self.parameters)
+        """Equal for candidates of which Triton's core makes the same; see `tuner.models.completion`."""
+        return fingerprint(self.config)
 
 
 def key_of(assignment: Assignment) -> tuple[tuple[str, LadderValue], ...]:
@@ -39,17 +36,22 @@ def key_of(assignment: Assignment) -> tuple[tuple[str, LadderValue], ...]:
     return tuple(sorted(assignment.items()))
 
 
-def in_words(parameters: Assignment) -> str:
-    """An assignment for people to read: `dynamic_batching, max_batch_size 64, instance_group.count 2`."""
-    words = [_words(name, value) for name, value in parameters.items()]
+def in_words(parameters: Assignment, baseline: Assignment) -> str:
+    """An assignment for people to read: `dynamic_batching, max_batch_size 64, instance_group.count 2`.
+
+    Args:
+        parameters: The assignment.
+        baseline: That of the config as it is; what that does not have either is worth no word.
+    """
+    words = [_words(name, value, baseline.get(name, OFF)) for name, value in parameters.items()]
     return ", ".join(word for word in words if word) or "the config as it is"
 
 
-def _words(name: str, value: LadderValue) -> str:
+def _words(name: str, value: LadderValue, was: LadderValue) -> str:
+    short = name.removeprefix("dynamic_batching.")
     if value == ON:
-        return name
+        return short
     if value == OFF:
-        # A setting that is left out is worth no word; a whole block is.
-        return "" if "." in name else f"no {name}"
+        return "" if was == OFF else f"no {short}"
     shown = f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else value
-    return f"{name.removeprefix('dynamic_batching.')} {shown}"
+    return f"{short} {shown}"

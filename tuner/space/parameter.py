@@ -41,6 +41,10 @@ class Parameter:
                 return index
         raise ValueError(f"{self.name}: {value!r} is not one of {', '.join(map(str, self.ladder))}")
 
+    def has(self, value: LadderValue) -> bool:
+        """Whether a value is in the ladder."""
+        return any(type(known) is type(value) and known == value for known in self.ladder)
+
     def nearest(self, value: float) -> LadderValue | None:
         """The largest number of the ladder that is no larger than `value`, or the smallest; None without numbers."""
         numbers = [v for v in self.ladder if is_number(v)]

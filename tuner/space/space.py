@@ -8,8 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tuner.machine import Machine
+from tuner.models.completion import batching_is_completed, described, stated
 from tuner.models.config import ModelConfig, Value
-from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE, PREFERRED_BATCH_SIZE, as_edit, bound
+from tuner.space.bounds import (
+    DYNAMIC_BATCHING,
+    INSTANCE_COUNT,
+    MAX_BATCH_SIZE,
+    PREFERRED_BATCH_SIZE,
+    Surroundings,
+    as_edit,
+    bound,
+)
 from tuner.space.candidate import Assignment, Candidate
 from tuner.space.parameter import AS_IS, Parameter, is_number
 from tuner.space.spec import OFF, LadderValue, SpaceSpec
@@ -25,9 +34,10 @@ class SearchSpace:
     Attributes:
         parameters: What may vary, in the order of the space file.
         left_out: Why each other parameter of the file may not, by name.
-        base: The user's config, which candidates edit.
-        effective: The user's config as the server completed it.
+        base: The user's config, which candidates edit; where there is none, what the server made of the model.
+        effective: The user's config as the server completed it, less what follows from other fields; see `stated`.
         machine: What the server runs on.
+        notes: Which values of the ladders are left out that the user may miss, and why.
     """
 
     parameters: tuple[Parameter, ...]
@@ -35,16 +45,34 @@ class SearchSpace:
     base: ModelConfig
     effective: ModelConfig
     machine: Machine
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def build(cls, spec: SpaceSpec, base: ModelConfig, effective: ModelConfig, machine: Machine) -> SearchSpace:
-        """Fit a space file to a model and a machine.
+    def build(
+        cls,
+        spec: SpaceSpec,
+        own: ModelConfig | None,
+        effective: ModelConfig,
+        machine: Machine,
+        *,
+        batch_size: int = 1,
+    ) -> SearchSpace:
+        """Fit a space file to a model, a machine and a job.
+
+        Args:
+            spec: The space file.
+            own: The user's config; None: the model has no file.
+            effective: What the server made of it.
+            machine: That it runs on.
+            batch_size: Inferences in each request.
 
         Raises:
             SpaceError: a parameter names a field that a config.pbtxt does not have.
         """
-        bounded = bound(spec, effective, machine)
-        return cls(bounded.parameters, bounded.left_out, base, effective, machine)
+        told = stated(effective, own)
+        base = own or told
+        bounded = bound(spec, Surroundings(own, told, machine, batch_size))
+        return cls(bounded.parameters, bounded.left_out, base, told, machine, bounded.notes)
 
     @property
     def baseline(self) -> Assignment:
@@ -65,13 +93,25 @@ class SearchSpace:
         counting = {p.name: chosen[p.name] for p in self.parameters if self._counts(p, chosen)}
         return self._within_max_batch_size(counting)
 
+    def recall(self, stored: Assignment) -> Assignment:
+        """The candidate of a stored trial; as `settle`, where another version of tritontune had other ladders, too.
+
+        A value that is in no ladder is then taken for the model's own.
+        """
+        known = {p.name: stored[p.name] for p in self.parameters if p.name in stored and p.has(stored[p.name])}
+        return self.settle(known)
+
     def indices(self, assignment: Assignment) -> dict[str, int]:
         """Ladder indices of an assignment, one for every parameter."""
         return {p.name: p.index(assignment.get(p.name, p.base)) for p in self.parameters}
 
     def candidate(self, assignment: Assignment) -> Candidate:
         """The candidate of a settled assignment, such as `assignment` returns."""
-        return Candidate(assignment, self.base.edited(self._edits(assignment)))
+        base = self.base
+        off = any(p.field == DYNAMIC_BATCHING and assignment.get(p.name) == OFF for p in self.parameters)
+        if off and batching_is_completed(self.effective, base):
+            base = described(base, self.effective)
+        return Candidate(assignment, base.edited(self._edits(assignment)))
 
     def size(self) -> int:
         """How many index combinations there are; several may mean the same candidate."""

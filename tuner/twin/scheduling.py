@@ -36,11 +36,13 @@ class Scheduling:
     def of(cls, config: model_config_pb2.ModelConfig) -> Scheduling:
         """That of a config; see `why_not_foreseeable` for which it can be told."""
         batching = config.dynamic_batching
+        preferred = tuple(sorted(batching.preferred_batch_size))
         return cls(
             instances=instance_count(config),
             max_batch_size=max(1, config.max_batch_size),
             dynamic_batching=config.HasField("dynamic_batching") and config.max_batch_size > 0,
-            preferred=tuple(sorted(batching.preferred_batch_size)),
+            # The limit alone is what Triton prefers where nothing is named.
+            preferred=() if preferred == (config.max_batch_size,) else preferred,
             delay_us=batching.max_queue_delay_microseconds,
         )
 

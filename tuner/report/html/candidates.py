@@ -81,7 +81,7 @@ def _candidate(
     text = trial.deployable_config
     return Candidate(
         trial=trial,
-        words=in_words(trial.parameters) if trial.number else AS_IT_IS,
+        words=in_words(trial.parameters, study.trials[0].parameters) if trial.number else AS_IT_IS,
         fared=fared,
         outcome=outcome,
         points=points,

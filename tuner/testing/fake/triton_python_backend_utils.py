@@ -184,7 +184,12 @@ class ModelConfig:
         return self._config
 
     def set_max_batch_size(self, value: int) -> None:
-        """Set it."""
+        """Set it, unless the config says that it is larger."""
+        if self._config["max_batch_size"] > value:
+            raise ValueError(
+                f"configuration specified max_batch_size {self._config['max_batch_size']}, but in auto-complete-config"
+                f" function for model '{self._config['name']}' specified max_batch_size {value}"
+            )
         self._config["max_batch_size"] = value
 
     def set_dynamic_batching(self) -> None:

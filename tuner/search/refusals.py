@@ -1,0 +1,138 @@
+"""What refused trials say of other candidates: nothing as large again is tried along the parameter that was refused.
+
+A load that is refused does not name the parameter. It is one of those in which the candidate differs from the config as
+it is, less those of which a trial with a value as far off did load. Refusals with the same kind of reason have the
+same culprit, so it is among those that all of them share. Until one is left, a candidate is refused that goes as far
+in all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import shorten
+
+from tuner.errors import Cause
+from tuner.models.config import ModelConfig
+from tuner.space.candidate import Assignment, Candidate
+from tuner.space.observed import served_otherwise
+from tuner.space.parameter import is_number
+from tuner.space.space import SearchSpace
+from tuner.space.spec import LadderValue
+from tuner.trial import TrialResult
+
+# Of a reason, in a line about another candidate.
+_WIDTH = 200
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """Values of a parameter: `value` and those beyond it on one side of it, or, where that is 0, it alone."""
+
+    name: str
+    value: LadderValue
+    side: int
+
+    def holds(self, assignment: Assignment) -> bool:
+        """Whether an assignment has such a value."""
+        value = assignment.get(self.name)
+        if value is None:
+            return False
+        if is_number(value) and is_number(self.value) and self.side:
+            return self.side * value >= self.side * self.value
+        return type(value) is type(self.value) and value == self.value
+
+    def __str__(self) -> str:
+        beyond = {1: " or more", 0: "", -1: " or less"}[self.side]
+        return f"{self.name} {self.value}{beyond}"
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Candidates that hold all of `bounds` are refused, as the trial was."""
+
+    bounds: tuple[_Bound, ...]
+    reason: str
+
+
+class Refusals:
+    """What the trials so far say of candidates that would be refused as they were.
+
+    Args:
+        space: Of all of them.
+        trials: Finished ones, the baseline first.
+    """
+
+    def __init__(self, space: SearchSpace, trials: Sequence[TrialResult]) -> None:
+        self._space = space
+        self._rules = [*self._of_loads(trials), *self._of_configs(trials)]
+
+    def refusal(self, assignment: Assignment) -> str | None:
+        """Why a candidate would be refused, in words; None when it might not be."""
+        # The latest first: of bounds along one parameter it is the tightest, as looser ones were not tried again.
+        for rule in reversed(self._rules):
+            if all(bound.holds(assignment) for bound in rule.bounds):
+                return rule.reason
+        return None
+
+    def _of_loads(self, trials: Sequence[TrialResult]) -> list[_Rule]:
+        """Of configs that did not load."""
+        loaded = [self._space.recall(trial.parameters) for trial in trials if trial.launch_s is not None]
+        kinds: defaultdict[str, list[tuple[TrialResult, tuple[_Bound, ...]]]] = defaultdict(list)
+        for trial in trials:
+            if (
+                trial.number
+                and trial.launch_s is None
+                and trial.failure
+                and trial.failure.cause is Cause.INVALID_CONFIG
+            ):
+                bounds = self._deviations(self._space.recall(trial.parameters))
+                suspects = tuple(b for b in bounds if not any(b.holds(assignment) for assignment in loaded))
+                kinds[_NUMBER.sub("#", trial.failure.message)].append((trial, suspects or bounds))
+        rules = []
+        for refused in kinds.values():
+            common = set.intersection(*({bound.name for bound in bounds} for _, bounds in refused))
+            for trial, bounds in refused:
+                blamed = tuple(bound for bound in bounds if bound.name in common) or bounds
+                if blamed:
+                    message = trial.failure.message if trial.failure else ""
+                    words = f"trial {trial.number} did not load with {_and(blamed)}: {shorten(message, _WIDTH)}"
+                    rules.append(_Rule(blamed, words))
+        return rules
+
+    def _of_configs(self, trials: Sequence[TrialResult]) -> list[_Rule]:
+        """Of configs that were served otherwise than they ask for."""
+        rules = []
+        for trial in trials:
+            if not (trial.failure and trial.failure.cause is Cause.CONFIG_DIFFERS and trial.effective_config):
+                continue
+            launched = ModelConfig.parse(trial.config, "a trial's config")
+            effective = ModelConfig.parse(trial.effective_config, "the effective config")
+            candidate = Candidate(self._space.recall(trial.parameters), launched)
+            for each in served_otherwise(self._space, candidate, effective):
+                side = _side(each.asked, each.served) if is_number(each.served) else 0
+                bound = _Bound(each.name, each.asked, side)
+                rules.append(_Rule((bound,), f"with {bound}, trial {trial.number} was not served as asked: {each}"))
+        return rules
+
+    def _deviations(self, assignment: Assignment) -> tuple[_Bound, ...]:
+        """In what a candidate differs from the config as it is."""
+        return tuple(
+            _Bound(p.name, assignment[p.name], _side(assignment[p.name], p.base))
+            for p in self._space.parameters
+            if p.name in assignment and (type(assignment[p.name]), assignment[p.name]) != (type(p.base), p.base)
+        )
+
+
+def _side(value: LadderValue, other: LadderValue) -> int:
+    """On which side of another a value lies; a number is beyond what is none."""
+    if not is_number(value):
+        return 0
+    return -1 if is_number(other) and value < other else 1
+
+
+def _and(bounds: Sequence[_Bound]) -> str:
+    return " and ".join(map(str, bounds))
