@@ -29,6 +29,30 @@ def config_text(*, instances: int = 1, max_batch_size: int = 8, more: str = "", 
     )
 
 
+def known_config(
+    *,
+    service_us: float = 1000,
+    service_us_per_item: float = 0,
+    instances: int = 1,
+    max_batch_size: int = 8,
+    more: str = "",
+    **parameters: object,
+) -> str:
+    """A config for the backend `fake`, which only a fake Triton has: a model of known service times.
+
+    Args:
+        service_us: What an execution takes.
+        service_us_per_item: What each item of its batch adds.
+        instances: How many.
+        max_batch_size: The largest batch.
+        more: Text that follows, such as `dynamic_batching { }`.
+        parameters: Others that `tuner.testing.fake.native` tells of.
+    """
+    known = {"service_us": service_us, "service_us_per_item": service_us_per_item, **parameters}
+    text = config_text(instances=instances, max_batch_size=max_batch_size, more=more, **known)
+    return text.replace('backend: "python"', 'backend: "fake"')
+
+
 _SEQUENCES = """\
 sequence_batching {{
   {strategy}
@@ -75,4 +99,18 @@ class ModelRepositoryFactory:
         shutil.copyfile(_SOURCES / f"{source}.py", version / "model.py")
         if config != "":
             (self.path / name / "config.pbtxt").write_text(config or config_text(), encoding="utf-8")
+        return name
+
+    def add_known(self, name: str = "known", config: str | None = None) -> str:
+        """Add a model of known service times, for a fake Triton.
+
+        Args:
+            name: Of the model.
+            config: The text of its config.pbtxt: `known_config()` by default.
+
+        Returns:
+            The name.
+        """
+        (self.path / name / "1").mkdir(parents=True)
+        (self.path / name / "config.pbtxt").write_text(config or known_config(), encoding="utf-8")
         return name

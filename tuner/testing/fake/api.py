@@ -55,6 +55,7 @@ _TYPES = {
     "fp64_contents": "FP64",
     "bytes_contents": BYTES,
 }
+NO_CUDA_MEMORY = "failed to register CUDA shared memory region '{}': failed to open CUDA IPC handle: no GPU is there"
 _NOT_ALLOWED = "explicit model load / unload is not allowed if polling is enabled"
 
 Answer = Callable[[pb.ModelInferResponse, Response], None]

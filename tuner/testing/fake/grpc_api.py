@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
 
-from tuner.testing.fake.api import Api
+from tuner.testing.fake.api import NO_CUDA_MEMORY, Api
 from tuner.testing.fake.http2 import Call
 from tuner.testing.fake.messages import Code, RefusedError, Request, Response
 
@@ -31,6 +32,9 @@ _GROUPS = {
     "SystemSharedMemoryStatus": "shared-memory",
     "SystemSharedMemoryRegister": "shared-memory",
     "SystemSharedMemoryUnregister": "shared-memory",
+    "CudaSharedMemoryStatus": "shared-memory",
+    "CudaSharedMemoryRegister": "shared-memory",
+    "CudaSharedMemoryUnregister": "shared-memory",
 }
 
 
@@ -40,11 +44,13 @@ class GrpcService:
     Args:
         api: That answers.
         restricted: The header and its value, without which a group of calls is refused.
+        compresses: Whether answers are compressed for a client that takes that.
     """
 
-    def __init__(self, api: Api, restricted: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(self, api: Api, restricted: Mapping[str, tuple[str, str]], *, compresses: bool) -> None:
         self._api = api
         self._restricted = restricted
+        self._compresses = compresses
         self._loads: set[asyncio.Task[None]] = set()
         self._unary: Mapping[str, tuple[Any, Callable[[Any], Any]]] = {
             "ServerLive": (pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True)),
@@ -65,6 +71,15 @@ class GrpcService:
             ),
             "SystemSharedMemoryRegister": (pb.SystemSharedMemoryRegisterRequest, self._register),
             "SystemSharedMemoryUnregister": (pb.SystemSharedMemoryUnregisterRequest, self._unregister),
+            "CudaSharedMemoryStatus": (
+                pb.CudaSharedMemoryStatusRequest,
+                lambda _: pb.CudaSharedMemoryStatusResponse(),
+            ),
+            "CudaSharedMemoryRegister": (pb.CudaSharedMemoryRegisterRequest, _refuse_cuda),
+            "CudaSharedMemoryUnregister": (
+                pb.CudaSharedMemoryUnregisterRequest,
+                lambda _: pb.CudaSharedMemoryUnregisterResponse(),
+            ),
         }
 
     def begin(self, call: Call) -> None:
@@ -74,6 +89,9 @@ class GrpcService:
             if call.headers.get(name) != value:
                 text = f"This protocol is restricted, expecting header '{name}'"
                 raise RefusedError(Code.UNAVAILABLE, text)
+        if self._compresses:
+            taken = call.headers.get("grpc-accept-encoding", "").replace(" ", "").split(",")
+            call.encoding = next((each for each in ("gzip", "deflate") if each in taken), "")
         if call.method == "ModelInfer":
             call.on_message = lambda message: self._infer(call, message)
         elif call.method == "ModelStreamInfer":
@@ -85,6 +103,9 @@ class GrpcService:
             call.on_message = lambda message: self._answer(call, message)
         else:
             raise RefusedError(Code.UNIMPLEMENTED, "")
+
+        take = call.on_message
+        call.on_message = lambda message: _read(call, message, take)
 
     def _answer(self, call: Call, message: bytes) -> None:
         kind, answer = self._unary[call.method]
@@ -139,6 +160,17 @@ class GrpcService:
     def _unregister(self, asked: Any) -> Any:
         self._api.unregister(asked.name)
         return pb.SystemSharedMemoryUnregisterResponse()
+
+
+def _read(call: Call, message: bytes, take: Callable[[bytes], None]) -> None:
+    try:
+        take(message)
+    except DecodeError:
+        call.finish(RefusedError(Code.INTERNAL, "Error in parsing the request"))
+
+
+def _refuse_cuda(asked: Any) -> Any:
+    raise RefusedError(Code.INVALID_ARGUMENT, NO_CUDA_MEMORY.format(asked.name))
 
 
 class _Stream:

@@ -14,13 +14,14 @@ from urllib.parse import unquote
 
 from tritonclient.grpc import service_pb2 as pb
 
-from tuner.testing.fake.api import Api, config_json
+from tuner.testing.fake.api import NO_CUDA_MEMORY, Api, config_json
 from tuner.testing.fake.configs import as_json
 from tuner.testing.fake.messages import BYTES, FORMATS, Code, RefusedError, Response, joined, texts_of
 
 _STATUS = {
     Code.INVALID_ARGUMENT: 400,
     Code.NOT_FOUND: 404,
+    Code.PERMISSION_DENIED: 403,
     Code.ALREADY_EXISTS: 409,
     Code.UNIMPLEMENTED: 501,
     Code.UNAVAILABLE: 503,
@@ -82,8 +83,12 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         self._in += data
-        if self._task is None:
-            self._next()
+        if self._in[:1].isalpha():
+            if self._task is None:
+                self._next()
+        else:
+            # What speaks TLS to it, most likely.
+            self.close()
 
     def close(self) -> None:
         """Hang up."""
@@ -169,13 +174,16 @@ class HttpService:
             return await self._repository(parts[2:], asked)
         if parts[1] == "systemsharedmemory":
             return self._memory(parts[2:], asked)
+        if parts[1] == "cudasharedmemory":
+            return _cuda(parts[2:])
         return _not_found()
 
     def _guard(self, parts: list[str], asked: Asked) -> None:
         if restriction := self._restricted.get(_group(parts)):
             name, value = restriction
             if asked.headers.get(name) != value:
-                raise RefusedError(Code.UNAVAILABLE, f"This API is restricted, expecting header '{name}'")
+                text = f"This API is restricted, expecting header '{name}'"
+                raise RefusedError(Code.PERMISSION_DENIED, text)
 
     async def _model(self, parts: list[str], asked: Asked) -> Reply:
         name, version, rest = parts[0], "", parts[1:]
@@ -256,6 +264,15 @@ def _group(parts: list[str]) -> str:
     return {"infer": "inference", "config": "model-config", "stats": "statistics"}.get(last, "metadata")
 
 
+def _cuda(parts: list[str]) -> Reply:
+    """Of a server that sees no GPU."""
+    if parts[-1:] == ["status"]:
+        return Reply(body=b"[]")
+    if parts[-1:] == ["unregister"]:
+        return Reply()
+    raise RefusedError(Code.INVALID_ARGUMENT, NO_CUDA_MEMORY.format(parts[1] if len(parts) > 1 else ""))
+
+
 def _not_found() -> Reply:
     return Reply(404, _error("Not Found"), "text/plain")
 
@@ -291,6 +308,9 @@ def read_inference(name: str, version: str, asked: Asked) -> tuple[pb.ModelInfer
     elif encoding == "deflate":
         body = zlib.decompress(body)
     length = int(asked.headers.get(_HEADER_LENGTH.lower(), len(body)))
+    if length > len(body):
+        text = f"inference header size should be in range (0, {len(body)}), got: {length}"
+        raise RefusedError(Code.INVALID_ARGUMENT, text)
     try:
         content = json.loads(body[:length])
     except ValueError as error:

@@ -22,6 +22,7 @@ _DEFAULT_WINDOW = 65_535
 _OUR_WINDOW = 1 << 24
 _GIVE_BACK = 1 << 20
 _KEEP_BLOCKS = 256
+_WBITS = {"gzip": 31, "deflate": 15}
 
 
 def _literal(name: str, value: str) -> bytes:
@@ -62,6 +63,7 @@ class Call:
     Attributes:
         method: Its name, without the service's.
         headers: All of them.
+        encoding: Of its answers: `gzip`, `deflate`, or empty.
         on_end: Is called when the client sends no more messages.
         on_cancel: Is called when the client takes the call back, or is gone.
     """
@@ -73,6 +75,7 @@ class Call:
     on_message: Callable[[bytes], None] = lambda _: None
     on_end: Callable[[], None] = lambda: None
     on_cancel: Callable[[], None] = lambda: None
+    encoding: str = ""
     body: bytearray = field(default_factory=bytearray)
     window: int = _DEFAULT_WINDOW
     consumed: int = 0
@@ -84,7 +87,14 @@ class Call:
     def send(self, message: bytes) -> None:
         """Send a message."""
         if not self.over:
-            self.connection.send(self, b"\0" + len(message).to_bytes(4, "big") + message)
+            self.connection.send(self, self._packed(message))
+
+    def _packed(self, message: bytes) -> bytes:
+        if not self.encoding:
+            return b"\0" + len(message).to_bytes(4, "big") + message
+        packer = zlib.compressobj(wbits=_WBITS[self.encoding])
+        content = packer.compress(message) + packer.flush()
+        return b"\1" + len(content).to_bytes(4, "big") + content
 
     def finish(self, error: RefusedError | None = None) -> None:
         """End the call."""
@@ -184,7 +194,8 @@ class Connection(asyncio.Protocol):
         """Send a part of an answer, as far as the client's windows allow; the rest follows."""
         if not call.headed:
             call.headed = True
-            self._write(_frame(_HEADERS, _END_HEADERS, call.stream, _HEAD))
+            encoding = _literal("grpc-encoding", call.encoding) if call.encoding else b""
+            self._write(_frame(_HEADERS, _END_HEADERS, call.stream, _HEAD + encoding))
         if not call.waiting and len(data) <= min(self._window, call.window, self._frame_size):
             self._window -= len(data)
             call.window -= len(data)
@@ -331,9 +342,8 @@ def _next_message(call: Call) -> bytes | None:
     del call.body[: 5 + length]
     if not compressed:
         return message
-    wbits = 31 if call.headers.get("grpc-encoding") == "gzip" else 15
     try:
-        return zlib.decompress(message, wbits)
-    except zlib.error:
+        return zlib.decompress(message, _WBITS[call.headers.get("grpc-encoding", "")])
+    except (zlib.error, KeyError):
         call.finish(RefusedError(Code.INTERNAL, "Decompression failed"))
         return None

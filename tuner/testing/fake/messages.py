@@ -50,6 +50,7 @@ class Code(IntEnum):
     INVALID_ARGUMENT = 3
     NOT_FOUND = 5
     ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
@@ -60,6 +61,7 @@ WORDS: Mapping[Code, str] = {
     Code.INVALID_ARGUMENT: "Invalid argument",
     Code.NOT_FOUND: "Not found",
     Code.ALREADY_EXISTS: "Already exists",
+    Code.PERMISSION_DENIED: "Permission denied",
     Code.UNIMPLEMENTED: "Unsupported",
     Code.INTERNAL: "Internal",
     Code.UNAVAILABLE: "Unavailable",
@@ -133,6 +135,7 @@ class Request:
         cancelled: Whether nobody waits for the answer any more.
         on_cancel: Is called when that comes true.
         ready: Whether it is one at all; else it fills the place of a sequence that has sent nothing.
+        rescheduled: Whether its model wants to execute it once more.
     """
 
     model: str
@@ -150,6 +153,7 @@ class Request:
     cancelled: bool = False
     on_cancel: list[Callable[[], None]] = field(default_factory=list)
     ready: bool = True
+    rescheduled: bool = False
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""

@@ -257,9 +257,9 @@ class NativeModel:
         """Begin an execution; `ended` is never called where it hangs."""
         self._executions += 1
         limits = self.parameters
-        if limits.beyond("crash_when_batch_exceeds", size) or limits.beyond("crash_after", self._executions - 1):
+        if limits.beyond("crash_when_batch_exceeds", size) or limits.beyond("crash_after", self._executions):
             crash(limits.text("crash_with", "SIGABRT"))
-        hangs = limits.beyond("hang_when_batch_exceeds", size) or limits.beyond("hang_after", self._executions - 1)
+        hangs = limits.beyond("hang_when_batch_exceeds", size) or limits.beyond("hang_after", self._executions)
         if hangs and self._hangs:
             return
         seconds = self._service.seconds(size) / self._speed()

@@ -165,6 +165,10 @@ class PythonInstance:
             RefusedError: it raises, or ends.
         """
         say("I", "python_be.cc:2249", f"TRITONBACKEND_ModelInstanceInitialize: {self._name} (CPU device 0)")
+        if " " in str(self._model_file):
+            # The process gets a command line that it does not understand, and Triton waits for it for ever.
+            await self._stub.start(self._model_file, lambda _: os._exit(1))
+            await asyncio.Event().wait()
         if not self._model_file.is_file():
             text = f"Failed to preinitialize Python stub: Python model file not found in '{self._model_file}'"
             raw(f"I0000 00:00:00.000000 {os.getpid()} pb_stub.cc:2105]  {text}")
@@ -228,7 +232,11 @@ class PythonInstance:
     def _on_done(self, packed_responses: Sequence[Any] | None, error: str | None) -> None:
         if error is not None:
             self._fail(f"Failed to process the request(s) for model '{self._name}', message: {error}")
-        elif packed_responses is None:
+        elif self._decoupled:
+            for request, again in zip(self._batch, packed_responses or (), strict=False):
+                request.rescheduled = again
+                if again:
+                    self._open = {number: other for number, other in self._open.items() if other is not request}
             self._finish(None)
         else:
             self._finish([_response(each) for each in packed_responses])

@@ -62,12 +62,14 @@ class Repository:
         paths: Of the repositories.
         runtime: The server's.
         completes: Whether configs are completed by backends.
+        verbose: Whether the log says more.
     """
 
-    def __init__(self, paths: Sequence[Path], runtime: Runtime, *, completes: bool) -> None:
+    def __init__(self, paths: Sequence[Path], runtime: Runtime, *, completes: bool, verbose: bool = False) -> None:
         self._paths = paths
         self._runtime = runtime
         self._completes = completes
+        self._verbose = verbose
         self._models: dict[str, _Model] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -333,6 +335,8 @@ class Repository:
             await _complete_by_backend(own, version)
             validate(own, name)
         complete(own, name)
+        if self._verbose:
+            say("I", "model_config_utils.cc:1902", f"Server side auto-completed config: {own}")
         served = Served(name, number, own, folder=version, runtime=self._runtime, infer=self.infer)
         await served.load()
         return served

@@ -96,6 +96,8 @@ class Sequences:
         self._controls = Controls(config, largest > 0)
         self._timeline = timeline
         self._model = model
+        self._iterative = config.iterative_sequence
+        self._made_up = 0
         self._idle_s = config.max_sequence_idle_microseconds / 1e6
         self._alive: dict[int | str, _Sequence] = {}
         self._backlog: deque[_Sequence] = deque()
@@ -116,6 +118,10 @@ class Sequences:
         Raises:
             RefusedError: it belongs to no sequence that lives.
         """
+        if self._iterative:
+            # Each request is a sequence of its own.
+            self._made_up += 1
+            request.sequence, request.start, request.end = self._made_up, True, True
         if not request.sequence:
             text = f"inference request to model '{self._model}' must specify a non-zero or non-empty correlation ID"
             raise RefusedError(Code.INVALID_ARGUMENT, text)
@@ -189,8 +195,12 @@ class _Slots:
         self.slots[self.slots.index(sequence)] = None
 
     def over(self, sequence: _Sequence, request: Request, at: float) -> None:
-        """One of a sequence's requests is done."""
+        """One of a sequence's requests is done, or one of its steps."""
         sequence.under_way = False
+        if request.rescheduled:
+            request.rescheduled = request.start = False
+            sequence.waiting.appendleft(request)
+            return
         if request.end and not sequence.waiting:
             if sequence.idle:
                 sequence.idle.dropped = True

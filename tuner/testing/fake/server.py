@@ -43,7 +43,10 @@ class FakeTriton:
         self._runtime = Runtime(self._control)
         self._explicit = options.last("model-control-mode", "none") == "explicit"
         self._repository = Repository(
-            options.repositories, self._runtime, completes=not options.on("disable-auto-complete-config", default=False)
+            options.repositories,
+            self._runtime,
+            completes=not options.on("disable-auto-complete-config", default=False),
+            verbose=options.last("log-verbose", "0") != "0",
         )
         self._api = Api(
             options.last("id", "triton"),
@@ -142,7 +145,11 @@ class FakeTriton:
     async def _listen(self) -> None:
         options = self._options
         if options.on("allow-grpc", default=True):
-            service = GrpcService(self._api, options.restrictions("grpc-restricted-protocol", "triton-grpc-protocol-"))
+            service = GrpcService(
+                self._api,
+                options.restrictions("grpc-restricted-protocol", "triton-grpc-protocol-"),
+                compresses=options.last("grpc-infer-response-compression-level", "none") != "none",
+            )
             address = options.last("grpc-address", "0.0.0.0"), int(options.last("grpc-port", "8001"))  # noqa: S104 (Triton's default)
             await self._open("GRPC", lambda: Connection(service, self._connections), *address, tls=_tls(options))
             say("I", "grpc_server.cc:2558", f"Started GRPCInferenceService at {address[0]}:{address[1]}")

@@ -146,13 +146,15 @@ class StubLoop:
         os._exit(0)
 
     def _execute(self, model: Any, asked: list[dict[str, Any]]) -> None:
+        requests = [self._request(each) for each in asked]
         try:
-            responses = model.execute([self._request(each) for each in asked])
+            responses = model.execute(requests)
         except Exception as error:  # noqa: BLE001 (it is somebody's code)
             self._end.send(("done", None, as_stub_says(error)))
             return
         if self._decoupled:
-            self._end.send(("done", None, None))
+            again = [request.release_flags == pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE for request in requests]
+            self._end.send(("done", again, None))
             return
         try:
             packed = [_packed(response) for response in responses]

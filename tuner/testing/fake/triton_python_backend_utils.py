@@ -14,6 +14,8 @@ from tuner.testing.fake.messages import BYTES, joined, texts_of
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
+TRITONSERVER_REQUEST_RELEASE_ALL = 1
+TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = 2
 
 _TYPES: dict[str, Any] = {
     "BOOL": np.bool_,
@@ -139,6 +141,11 @@ class InferenceRequest:
         self._inputs = list(inputs)
         self._asked = asked
         self._sender = sender
+        self.release_flags = TRITONSERVER_REQUEST_RELEASE_ALL
+
+    def set_release_flags(self, flags: int) -> None:
+        """Say whether it is to be executed once more."""
+        self.release_flags = flags
 
     def inputs(self) -> list[Tensor]:
         """The inputs."""
