@@ -19,7 +19,7 @@ from tuner.servers.process import ProcessLauncher
 from tuner.testing.installations import fake_installation
 
 # Before tests import them: what they assert says what it saw when it fails, as in the tests themselves.
-pytest.register_assert_rewrite("tuner.testing.launcher_contract", "tuner.testing.engine_contract")
+pytest.register_assert_rewrite(*(f"tuner.testing.{part}_contract" for part in ("launcher", "server", "engine")))
 
 
 def pytest_configure() -> None:

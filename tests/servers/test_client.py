@@ -5,16 +5,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import grpc
-import numpy as np
 import pytest
-import tritonclient.grpc as triton
-from support.repositories import ModelRepositoryFactory, config_text
+from support.repositories import ModelRepositoryFactory
 from support.tritons import start_with_http
 from support.web_peer import Asked, Reply, WebPeer
 
@@ -24,118 +21,75 @@ from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.ports import free_port
 from tuner.servers.protocols import Launch
-
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+from tuner.testing.server_contract import LOADED, PROTOCOLS, AskedContract, InferenceContract, write_models
 
 
 @pytest.fixture(scope="module")
-def endpoints(
-    triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[Protocol, Endpoint]]:
-    """Of a server with two versions of `identity`, and `slow`, which is not loaded."""
-    folder = tmp_path_factory.mktemp("client")
-    repository = ModelRepositoryFactory(folder / "model_repository")
-    repository.add("identity", config=config_text(max_batch_size=4, more="version_policy { all {} }"))
-    model = repository.path / "identity"
-    (model / "12").mkdir()
-    (model / "12" / "model.py").write_bytes((model / "1" / "model.py").read_bytes())
-    repository.add("slow")
-    ports = start_with_http(triton_installation, Launch(repository.path, "identity", folder / "log", 30))
-    with ports.server:
-        yield {"grpc": ports.grpc, "http": ports.http}
+def endpoints_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., dict[Protocol, Endpoint]]]:
+    """Starts a Triton with the models of the contract; all are stopped in the end."""
+    with ExitStack() as servers:
+
+        def start(installation: TritonInstallation) -> dict[Protocol, Endpoint]:
+            folder = tmp_path_factory.mktemp("client")
+            repository = ModelRepositoryFactory(folder / "model_repository")
+            write_models(repository)
+            launch = Launch(repository.path, LOADED[0], folder / "log", 60)
+            ports = start_with_http(installation, launch, *(f"--load-model={name}" for name in LOADED[1:]))
+            servers.callback(ports.server.stop)
+            return {"grpc": ports.grpc, "http": ports.http}
+
+        yield start
 
 
-def infer(endpoint: Endpoint, *, version: str, items: int) -> None:
-    tensor = triton.InferInput("IN", (items, 4), "FP32")
-    tensor.set_data_from_numpy(np.zeros((items, 4), np.float32))
-    with triton.InferenceServerClient(endpoint.address) as client:
-        client.infer("identity", [tensor], model_version=version, client_timeout=10)
+@pytest.fixture(scope="module")
+def of_triton(
+    endpoints_of: Callable[..., dict[Protocol, Endpoint]], triton_installation: TritonInstallation
+) -> dict[Protocol, Endpoint]:
+    return endpoints_of(triton_installation)
+
+
+@pytest.fixture(scope="module")
+def of_fake(
+    endpoints_of: Callable[..., dict[Protocol, Endpoint]], fake_triton: TritonInstallation
+) -> dict[Protocol, Endpoint]:
+    return endpoints_of(fake_triton)
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-class TestWithAServer:
+class TestTritonAsked(AskedContract):
     @pytest.fixture
-    def client(self, endpoints: dict[Protocol, Endpoint], protocol: Protocol) -> Iterator[TritonClient]:
-        with TritonClient(endpoints[protocol]) as client:
-            yield client
-
-    def test_server(self, client: TritonClient) -> None:
-        info = client.server()
-        assert info.name.startswith("tritontune-")
-        assert info.version.count(".") == 2
-        assert "statistics" in info.extensions
-
-    def test_models(self, client: TritonClient) -> None:
-        assert client.models() == {"identity": "READY", "slow": ""}
-
-    def test_readiness(self, client: TritonClient) -> None:
-        assert client.is_model_ready("identity")
-        assert client.is_model_ready("identity", "12")
-        assert not client.is_model_ready("identity", "2")
-        assert not client.is_model_ready("slow")
-        assert not client.is_model_ready("unheard-of")
-
-    def test_effective_config(self, client: TritonClient) -> None:
-        config = client.model_config("identity")
-        assert (config.name, config.backend, config.max_batch_size) == ("identity", "python", 4)
-        assert config.instance_group[0].name == "identity_0"  # filled in by the server
-        assert client.model_config("identity", "1") == config
-
-    def test_statistics_are_of_the_version_that_is_asked_for(
-        self, client: TritonClient, endpoints: dict[Protocol, Endpoint]
-    ) -> None:
-        before = {version: client.statistics("identity", version) for version in ("1", "12")}
-        infer(endpoints["grpc"], version="1", items=3)
-        deadline = time.monotonic() + 5
-        while client.statistics("identity", "1").inference_count == before["1"].inference_count:
-            assert time.monotonic() < deadline  # it answers before it counts
-            time.sleep(0.001)
-        after = client.statistics("identity", "1")
-        assert after.inference_count - before["1"].inference_count == 3
-        assert after.execution_count - before["1"].execution_count == 1
-        assert after.inference_stats.success.ns > before["1"].inference_stats.success.ns
-        assert [batch.batch_size for batch in after.batch_stats] == [3]
-        assert client.statistics("identity", "12") == before["12"]
-
-    def test_statistics_without_a_version_are_of_the_latest(self, client: TritonClient) -> None:
-        assert client.statistics("identity").version == "12"
-
-    @pytest.mark.parametrize(
-        "ask",
-        [
-            lambda client: client.model_config("unheard-of"),
-            lambda client: client.statistics("unheard-of"),
-            lambda client: client.statistics("identity", "7"),
-        ],
-    )
-    def test_what_is_not_there_is_the_servers_own_error(
-        self, client: TritonClient, ask: Callable[[TritonClient], object]
-    ) -> None:
-        with pytest.raises(ServerError, match="'unheard-of' is not|not available for model 'identity'") as caught:
-            ask(client)
-        assert type(caught.value) is ServerError
-        assert caught.value.cause is Cause.REQUESTS_FAILED
+    def endpoints(self, of_triton: dict[Protocol, Endpoint]) -> dict[Protocol, Endpoint]:
+        return of_triton
 
 
 @pytest.mark.triton
-def test_both_protocols_say_the_same(endpoints: dict[Protocol, Endpoint]) -> None:
-    with TritonClient(endpoints["grpc"]) as one, TritonClient(endpoints["http"]) as other:
-        assert one.server() == other.server()
-        assert one.model_config("identity") == other.model_config("identity")
-        assert one.statistics("identity") == other.statistics("identity")
+class TestTritonInfers(InferenceContract):
+    @pytest.fixture
+    def endpoints(self, of_triton: dict[Protocol, Endpoint]) -> dict[Protocol, Endpoint]:
+        return of_triton
 
 
-@pytest.mark.triton
+class TestFakeAsked(AskedContract):
+    @pytest.fixture
+    def endpoints(self, of_fake: dict[Protocol, Endpoint]) -> dict[Protocol, Endpoint]:
+        return of_fake
+
+
+class TestFakeInfers(InferenceContract):
+    @pytest.fixture
+    def endpoints(self, of_fake: dict[Protocol, Endpoint]) -> dict[Protocol, Endpoint]:
+        return of_fake
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_server_that_died(
-    triton_installation: TritonInstallation,
+    fake_triton: TritonInstallation,
     model_repository: ModelRepositoryFactory,
     tmp_path: Path,
     protocol: Protocol,
 ) -> None:
     launch = Launch(model_repository.path, model_repository.add("identity"), tmp_path / "log", 30)
-    ports = start_with_http(triton_installation, launch)
+    ports = start_with_http(fake_triton, launch)
     with ports.server, TritonClient(ports.grpc if protocol == "grpc" else ports.http) as client:
         assert client.is_model_ready("identity")
         ports.server.stop()

@@ -48,8 +48,14 @@ class Served:
         self._executions.begin(self._service_s[sum(item.size for item in batch)], at, end)
 
     def serve(self, items: Sequence[Item]) -> None:
+        def arrival(item: Item) -> Callable[[float], None]:
+            def arrive(at: float) -> None:
+                self._batcher.arrive(item, at)
+
+            return arrive
+
         for item in items:
-            self.timeline.at(item.arrived, lambda at, item=item: self._batcher.arrive(item, at))  # type: ignore[misc]
+            self.timeline.at(item.arrived, arrival(item))
         self.timeline.run(float("inf"))
 
     @property

@@ -229,17 +229,18 @@ class PythonInstance:
         elif message[0] == "response":
             self._on_response(message[1], message[2], final=message[3])
 
-    def _on_done(self, packed_responses: Sequence[Any] | None, error: str | None) -> None:
+    def _on_done(self, told: Sequence[Any], error: str | None) -> None:
+        """An execution has ended: with its responses, or whether each request of a decoupled model is to come again."""
         if error is not None:
             self._fail(f"Failed to process the request(s) for model '{self._name}', message: {error}")
         elif self._decoupled:
-            for request, again in zip(self._batch, packed_responses or (), strict=False):
+            for request, again in zip(self._batch, told, strict=True):
                 request.rescheduled = again
                 if again:
                     self._open = {number: other for number, other in self._open.items() if other is not request}
             self._finish(None)
         else:
-            self._finish([_response(each) for each in packed_responses])
+            self._finish([_response(each) for each in told])
 
     def _on_response(self, number: int, packed_response: Any, *, final: bool) -> None:
         request = self._open[number]

@@ -256,6 +256,8 @@ class Repository:
             say("E", "model_repository_manager.cc:1415", text)
             raise refuse(text)
         try:
+            if override is None and not self._completes and not (folder / CONFIG).exists():
+                raise refuse(f"failed to open text file for read {folder / CONFIG}: No such file or directory")
             config = parse_override(override) if override is not None else read_config(folder / CONFIG)
             if not config.backend and config.platform != "ensemble":
                 config.backend = _backend_of(folder)

@@ -150,7 +150,7 @@ class StubLoop:
         try:
             responses = model.execute(requests)
         except Exception as error:  # noqa: BLE001 (it is somebody's code)
-            self._end.send(("done", None, as_stub_says(error)))
+            self._end.send(("done", [], as_stub_says(error)))
             return
         if self._decoupled:
             again = [request.release_flags == pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE for request in requests]
@@ -159,7 +159,7 @@ class StubLoop:
         try:
             packed = [_packed(response) for response in responses]
         except Exception as error:  # noqa: BLE001 (so are its answers)
-            self._end.send(("done", None, as_stub_says(error)))
+            self._end.send(("done", [], as_stub_says(error)))
             return
         self._end.send(("done", packed, None))
 
