@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from tuner.errors import InputError, JobError
+from tuner.load.inputs import made_up
 from tuner.load.prepare import prepared
 from tuner.load.workload import Plan, Sequences
 from tuner.options import LoadOptions
@@ -157,3 +158,33 @@ def test_nothing_is_ignored_in_silence(options: dict[str, Any], complaint: str) 
     with pytest.raises(JobError) as raised:
         plan(**options)
     assert str(raised.value) == complaint
+
+
+_VARIABLE = _CONFIG.replace("dims: 4", "dims: -1", 1)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "options"), [(_HTTP, {}), (_GRPC, {"shared_memory": "system"})], ids=["http", "shared memory"]
+)
+def test_the_limit_of_grpc_comes_before_requests_are_made(
+    endpoint: Endpoint, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class MadeError(Exception):
+        pass
+
+    def make(*_: object) -> None:
+        raise MadeError
+
+    monkeypatch.setattr(made_up, "_values", make)
+    monkeypatch.setattr(made_up, "_COPIES", 0)  # whatever memory there is
+    effective = text_format.Parse(_VARIABLE, model_config_pb2.ModelConfig())
+
+    def prepare(where: Endpoint, **more: Any) -> None:
+        asked = LoadOptions.make({"shape": ["IN:600000000"], **more})
+        with prepared(effective, asked, where, request_timeout_s=5):
+            pass
+
+    with pytest.raises(InputError, match=r"^a request to model 'm' has 2\.2 GiB, and gRPC takes 2 GiB at most$"):
+        prepare(_GRPC)
+    with pytest.raises(MadeError):
+        prepare(endpoint, **options)

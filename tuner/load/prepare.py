@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2
@@ -15,6 +16,7 @@ from tuner.load.inputs.made_up import make_inputs
 from tuner.load.inputs.shapes import own_shapes
 from tuner.load.inputs.tensors import Stream
 from tuner.load.requests.build import RequestOptions, build_workload
+from tuner.load.requests.grpc_body import check_size
 from tuner.load.requests.registries import open_registry
 from tuner.load.requests.shared_memory import shared_workload
 from tuner.load.workload import DriverName, Plan, Sequences, Workload
@@ -67,7 +69,8 @@ def prepared(
     interface = ModelInterface.of(effective)
     options = options.model_copy(update={"shape": own_shapes(interface, options.shape)})
     _check_use(effective, interface, options)
-    streams = _streams(interface, options)
+    over_grpc = endpoint.protocol == "grpc" and options.shared_memory == "none"
+    streams = _streams(interface, options, partial(check_size, interface.name) if over_grpc else lambda _size: None)
     with _workload(interface, streams, request_options, options, endpoint) as workload:
         yield Plan(
             driver=_driver(workload, options, endpoint),
@@ -132,7 +135,7 @@ def _wants_text_ids(batching: model_config_pb2.ModelSequenceBatching) -> bool:
     return any(each.kind == kind and each.data_type == model_config_pb2.TYPE_STRING for each in controls)
 
 
-def _streams(interface: ModelInterface, options: LoadOptions) -> Sequence[Stream]:
+def _streams(interface: ModelInterface, options: LoadOptions, check: Callable[[int], None]) -> Sequence[Stream]:
     if options.input_data not in MADE_UP:
         path = Path(options.input_data)
         return read_input_data(path, interface, shapes=options.shape, batch_size=options.batch_size)
@@ -146,6 +149,7 @@ def _streams(interface: ModelInterface, options: LoadOptions) -> Sequence[Stream
             zero=options.input_data == "zero",
             string_length=options.string_length,
             string_data=options.string_data,
+            check_size=check,
         ),
     )
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.errors import InputError
-from tuner.load.inputs.made_up import make_inputs
+from tuner.load.inputs import made_up
+from tuner.load.inputs.made_up import make_inputs, pool_of
 from tuner.load.inputs.tensors import InputTensor
 from tuner.models.interface import ModelInterface, Tensor
 
@@ -209,3 +210,43 @@ def test_whatever_fits_the_config_is_made_as_asked(shape: tuple[int, ...], fill:
     model = interface(Tensor("X", "UINT8", shape), max_batch_size=4 if batch else 0)
     tensor = made(model, {"X": asked}, batch_size=math.prod(batch))
     assert tensor.shape == batch + asked
+
+
+@pytest.mark.parametrize(
+    ("size", "pool"), [(16, 16), (16 << 20, 16), (17 << 20, 15), (200 << 20, 1), (5 << 30, 1), (0, 16)]
+)
+def test_of_large_requests_there_are_fewer(size: int, pool: int) -> None:
+    assert pool_of(size, 16) == pool
+
+
+def test_the_pool_is_bound_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made_up, "_POOL_BYTES", 100)
+    model = interface(Tensor("X", "FP32", (5,)), Tensor("T", "BYTES", (1,)))
+    # 20 bytes of floats, and 4 and 8 of a text; or 4 and none.
+    assert len(make_inputs(model, shapes={}, pool=16, seed=0)) == 100 // 32
+    assert len(make_inputs(model, shapes={}, pool=16, seed=0, zero=True)) == 100 // 24
+    assert len(make_inputs(model, shapes={}, pool=16, seed=0, string_data="abc")) == 100 // 27
+
+
+def test_the_size_is_that_of_the_request() -> None:
+    sizes: list[int] = []
+    model = interface(Tensor("X", "FP64", (5,)), Tensor("B", "BF16", (3,)), Tensor("T", "BYTES", (2,)))
+    stream = make_inputs(model, shapes={}, pool=1, seed=0, batch_size=4, check_size=sizes.append)
+    assert sizes == [sum(len(tensor.raw()) for tensor in stream[0].inputs)]
+
+
+def test_a_request_that_is_too_large_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(size: int) -> None:
+        raise InputError(f"{size} bytes")
+
+    monkeypatch.setattr(made_up, "_values", lambda *_: pytest.fail("values were made"))
+    with pytest.raises(InputError, match="^2400000000 bytes$"):
+        make_inputs(
+            interface(Tensor("X", "FP32", (-1,))), shapes={"X": (600_000_000,)}, pool=16, seed=0, check_size=refuse
+        )
+
+
+def test_what_memory_cannot_hold_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made_up, "_values", lambda *_: pytest.fail("values were made"))
+    said = refusal(interface(Tensor("X", "FP32", (-1,))), X=(10**12,))
+    assert said == "memory does not hold requests to model 'bert' with X [1, 1000000000000]"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from tuner.errors import InputError
 from tuner.load.inputs.shapes import asked, batch_dims, check_shapes
@@ -17,6 +18,11 @@ from tuner.models.interface import ModelInterface, Tensor
 
 _LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
 _FLOATS = ("FP16", "FP32", "FP64")
+# Before each element of BYTES is its length.
+_LENGTH_BYTES = 4
+_POOL_BYTES = 256 << 20
+# Of a request there are the values, and what they are made of; later the message, and that of the worker that sends it.
+_COPIES = 2
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,9 @@ def make_inputs(
     zero: bool = False,
     string_length: int = 8,
     string_data: str | None = None,
+    check_size: Callable[[int], None] = lambda _size: None,
 ) -> Stream:
-    """Make up the inputs of `pool` different requests.
+    """Make up the inputs of up to `pool` different requests; of large ones fewer, down to one (see `pool_of`).
 
     Floats lie in [0, 1); integers are 0 or 1, which are valid as token, type and mask alike; BYTES are letters.
     Optional inputs are left out unless a shape is given for them.
@@ -46,12 +53,13 @@ def make_inputs(
     Args:
         interface: What the model takes.
         shapes: Dimensions by input, without the batch dimension; needed where the config leaves one variable.
-        pool: How many requests to make.
+        pool: How many requests to make at most.
         seed: The same seed makes the same inputs.
         batch_size: Inferences in each request.
         zero: Make all requests of zeros, and of empty texts, instead.
         string_length: Letters in each element of BYTES.
         string_data: The one text that all elements of BYTES are.
+        check_size: Raises `InputError` for a request of so many bytes, before any is made.
 
     Raises:
         InputError: a shape is missing, contradicts the config, or names no input; the model takes no such batch; a
@@ -64,6 +72,9 @@ def make_inputs(
     for tensor in tensors:
         dtype_of(f"input {tensor.name!r} of model {interface.name!r}", tensor.datatype)
     texts = _Texts(string_length, None if string_data is None else string_data.encode(errors="surrogateescape"))
+    size = sum(_size(tensor.datatype, shape, texts, zero=zero) for tensor, shape in zip(tensors, dims, strict=True))
+    check_size(size)
+    pool = pool_of(size, pool)
     rng = None if zero else np.random.default_rng(seed)
 
     def step() -> Step:
@@ -74,11 +85,27 @@ def make_inputs(
             )
         )
 
+    sizes = ", ".join(f"{tensor.name} {list(shape)}" for tensor, shape in zip(tensors, dims, strict=True))
+    beyond = InputError(f"memory does not hold requests to model {interface.name!r} with {sizes}")
+    if _COPIES * size > psutil.virtual_memory().available:
+        raise beyond
     try:
         return (step(),) * pool if zero else tuple(step() for _ in range(pool))
     except (MemoryError, OverflowError, ValueError):  # the others for what is larger than any memory
-        sizes = ", ".join(f"{tensor.name} {list(shape)}" for tensor, shape in zip(tensors, dims, strict=True))
-        raise InputError(f"memory does not hold requests to model {interface.name!r} with {sizes}") from None
+        raise beyond from None
+
+
+def pool_of(size: int, most: int) -> int:
+    """How many requests of so many bytes to hold: what fits into 256 MiB, at least one, and not more than `most`."""
+    return max(1, min(most, _POOL_BYTES // max(size, 1)))
+
+
+def _size(datatype: str, dims: tuple[int, ...], texts: _Texts, *, zero: bool) -> int:
+    """Bytes of a tensor in a request."""
+    if datatype != "BYTES":
+        return DTYPES[datatype].itemsize * math.prod(dims)
+    length = len(texts.fixed) if texts.fixed is not None else texts.length * (not zero)
+    return (_LENGTH_BYTES + length) * math.prod(dims)
 
 
 def _dims(interface: ModelInterface, tensor: Tensor, given: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -11,8 +11,22 @@ from tuner.errors import InputError
 from tuner.load.requests.message import Message, Slice
 from tuner.load.requests.parameters import Parameter
 
-# Protobuf counts in 31 bits.
-_MOST_BYTES = 2**31 - 1
+MOST_BYTES = 2**31 - 1
+"""Of a request: protobuf counts in 31 bits."""
+
+
+def check_size(model: str, size: int) -> None:
+    """See that a request is not too large.
+
+    Args:
+        model: To which it goes.
+        size: Bytes of its tensors.
+
+    Raises:
+        InputError: it is larger than 2 GiB.
+    """
+    if size > MOST_BYTES:
+        raise InputError(f"a request to model {model!r} has {size / 2**30:.1f} GiB, and gRPC takes 2 GiB at most")
 
 
 def grpc_body(message: Message) -> bytes:
@@ -22,9 +36,7 @@ def grpc_body(message: Message) -> bytes:
         InputError: it is larger than 2 GiB.
     """
     raw = [tensor.content for tensor in message.inputs if isinstance(tensor.content, bytes)]
-    if sum(map(len, raw)) > _MOST_BYTES:
-        size = sum(map(len, raw)) / 2**30
-        raise InputError(f"a request to model {message.model!r} has {size:.1f} GiB, and gRPC takes 2 GiB at most")
+    check_size(message.model, sum(map(len, raw)))
     request = service_pb2.ModelInferRequest(
         model_name=message.model, model_version=message.version, raw_input_contents=raw
     )
