@@ -28,6 +28,11 @@ def test_the_latest_requests_are_told() -> None:
     assert told == "concurrency 2, 2.0 s: 1,000 inferences/s, p50 2 ms, p99 2 ms"
 
 
+def test_the_percentile_of_the_slo_is_told() -> None:
+    assert live_words(Concurrency(2), samples(10_000), 1, "p90").endswith("p50 2 ms, p90 2 ms")
+    assert live_words(Concurrency(2), samples(10_000), 1, "p50").endswith(" inferences/s, p50 2 ms")
+
+
 def test_inferences_are_counted_and_failures_are_not() -> None:
     told = live_words(Concurrency(2), samples(4_000, failed=1), 4)
     assert told == "concurrency 2, 2.0 s: 3,999 inferences/s, p50 2 ms, p99 2 ms, 1 error"

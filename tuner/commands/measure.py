@@ -68,7 +68,10 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
     points: list[OperatingPoint] = []
     model = ""
     try:
-        with LiveLine(console, job.batch_size) as line, _opened(job, console, line) as (model, session):
+        with (
+            LiveLine(console, job.batch_size, job.slo.percentile) as line,
+            _opened(job, console, line) as (model, session),
+        ):
             for point in _measured(job, loads, session):
                 points.append(point)
                 words = point_in_words(point, job.slo.percentile)

@@ -14,8 +14,9 @@ from tuner.load.protocols import Samples
 from tuner.report.pull_bar import PullBar
 from tuner.report.words import latency, rate
 from tuner.servers.docker_pull import Pull
+from tuner.slo import Percentile, share_of
 
-# Enough of the latest requests to tell a p99 of, and quickly counted.
+# Enough of the latest requests to tell any percentile of, and quickly counted.
 _LATEST = 5_000
 
 
@@ -25,11 +26,13 @@ class LiveLine:
     Args:
         console: Where.
         batch_size: Inferences in each request.
+        percentile: Of latency, to show beside the median.
     """
 
-    def __init__(self, console: Console, batch_size: int) -> None:
+    def __init__(self, console: Console, batch_size: int, percentile: Percentile = "p99") -> None:
         self._status = console.status("preparing")
         self._batch_size = batch_size
+        self._percentile = percentile
         self._pull_bar = PullBar(console)
 
     def pulling(self, pull: Pull) -> None:
@@ -41,7 +44,7 @@ class LiveLine:
 
     def see(self, load: Load, samples: Samples) -> None:
         """Show what has been sampled so far."""
-        self._status.update(escape(live_words(load, samples, self._batch_size)))
+        self._status.update(escape(live_words(load, samples, self._batch_size, self._percentile)))
 
     def __enter__(self) -> Self:
         self._status.start()
@@ -54,7 +57,7 @@ class LiveLine:
         self._status.stop()
 
 
-def live_words(load: Load, samples: Samples, batch_size: int) -> str:
+def live_words(load: Load, samples: Samples, batch_size: int, percentile: Percentile = "p99") -> str:
     """The latest requests in words: `concurrency 8, 2.1 s: 12,345 inferences/s, p50 0.61 ms, p99 2.3 ms, 3 errors`."""
     begin = f"{load}, {samples.wall_s:.1f} s"
     latest = slice(max(0, len(samples) - _LATEST), None)
@@ -63,9 +66,11 @@ def live_words(load: Load, samples: Samples, batch_size: int) -> str:
         return f"{begin}: nothing answered yet{_errors(samples)}"
     done_ns, sent_ns = samples.done_ns[latest][ok], samples.sent_ns[latest][ok]
     span_s = max(1, int(done_ns[-1] - sent_ns.min())) / 1e9
-    p50_ms, p99_ms = np.quantile(done_ns - sent_ns, [0.5, 0.99]) / 1e6
-    told = f"{rate(len(done_ns) / span_s * batch_size)} inferences/s, p50 {latency(p50_ms)}, p99 {latency(p99_ms)}"
-    return f"{begin}: {told}{_errors(samples)}"
+    names = dict.fromkeys(("p50", percentile))
+    latencies_ms = np.quantile(done_ns - sent_ns, [share_of(name) for name in names]) / 1e6
+    told = [f"{name} {latency(each_ms)}" for name, each_ms in zip(names, latencies_ms, strict=True)]
+    per_s = rate(len(done_ns) / span_s * batch_size)
+    return f"{begin}: {per_s} inferences/s, {', '.join(told)}{_errors(samples)}"
 
 
 def _errors(samples: Samples) -> str:
