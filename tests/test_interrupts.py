@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from tuner.interrupts import ignore_what_ends, put_off, undisturbed
+from tuner.interrupts import ForcedError, ignore_what_ends, put_off, undisturbed, until_forced
 
 Context = Callable[[], AbstractContextManager[None]]
 
@@ -115,3 +115,69 @@ def test_what_is_ending_is_not_interrupted(ending: list[int]) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
     assert not ending
+
+
+@pytest.fixture
+def as_it_was() -> Iterator[None]:
+    before = [(number, signal.getsignal(number)) for number in ENDING]
+    yield
+    for number, known in before:
+        signal.signal(number, known)
+
+
+@pytest.mark.usefixtures("as_it_was")
+class TestUntilForced:
+    @staticmethod
+    def _goes_on_until(*numbers: int) -> tuple[int, list[str]]:
+        """How many of these signals are let pass, and what is told of it."""
+        passed, told = 0, []
+        with contextlib.suppress(ForcedError), until_forced(lambda: told.append("again")):
+            for number in numbers:
+                signal.raise_signal(number)
+                passed += 1
+        return passed, told
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_the_second_time_ends_it(self, number: signal.Signals) -> None:
+        assert self._goes_on_until(number, number, number) == (1, ["again"])
+        # What is left to say is said in peace.
+        signal.raise_signal(number)
+
+    def test_after_an_interruption_the_first_time_does(self) -> None:
+        ignore_what_ends()
+        assert self._goes_on_until() == (0, ["again"])
+        assert self._goes_on_until(signal.SIGINT) == (0, ["again"])
+
+    def test_what_was_ignored_is_again_at_the_end(self) -> None:
+        ignore_what_ends()
+        with until_forced(lambda: None):
+            pass
+        for number in ENDING:
+            signal.raise_signal(number)
+
+    def test_once_it_goes_on_and_all_is_as_before(self, ending: list[int]) -> None:
+        before = [signal.getsignal(number) for number in ENDING]
+        with until_forced(lambda: None):
+            signal.raise_signal(signal.SIGTERM)
+        assert ending == []
+        assert [signal.getsignal(number) for number in ENDING] == before
+
+    def test_an_alarm_waits(self) -> None:
+        rung: list[int] = []
+        signal.signal(signal.SIGALRM, lambda number, _: rung.append(number))
+        with until_forced(pytest.fail):
+            signal.raise_signal(signal.SIGALRM)
+            assert rung == []
+        assert rung == [signal.SIGALRM]
+
+    def test_other_threads_are_left_alone(self) -> None:
+        reached: list[bool] = []
+
+        def within() -> None:
+            with until_forced(pytest.fail):
+                reached.append(True)
+
+        thread = threading.Thread(target=within)
+        thread.start()
+        thread.join()
+        assert reached == [True]

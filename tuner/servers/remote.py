@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import TracebackType
 
 from typing_extensions import Self
 
-from tuner.errors import Cause, JobError, LaunchError, ServerDiedError, ServerError, ServerHungError, TuningError
+from tuner.errors import (
+    Cause,
+    InterruptedRunError,
+    JobError,
+    LaunchError,
+    ServerDiedError,
+    ServerError,
+    ServerHungError,
+    TuningError,
+)
+from tuner.interrupts import ForcedError, until_forced
 from tuner.machine import Machine
 from tuner.models.config import ModelConfig
 from tuner.servers.client import TritonClient
@@ -113,20 +124,43 @@ class RemoteLauncher:
         return 0
 
     def close(self) -> None:
-        """Give each model that was touched its own config back, or unload it if it was not loaded."""
-        before, self._before = self._before, {}
+        """Give each model that was touched its own config back, or unload it if it was not loaded.
+
+        Raises:
+            InterruptedRunError: Ctrl-C came once more; the message names the models that have not got it back.
+        """
+        left, self._before = self._before, {}
+        if not left and self._own is None:
+            return
         missed: dict[str, str | None] = {}
-        for model, config in before.items():
-            try:
-                self._restore(model, config)
-            except ServerError as error:
-                missed[model] = config
-                self._note(
-                    f"{model} at {self._endpoint.address} may still have a candidate's config: {error}; "
-                    "unload it there, and load it again"
-                )
-        if self._own:
-            self._own.keep(missed)
+        try:
+            with until_forced(self._tell_of_force) if left else nullcontext():
+                for model, config in list(left.items()):
+                    try:
+                        self._restore(model, config)
+                    except ServerError as error:
+                        missed[model] = config
+                        self._note(
+                            f"{model} at {self._endpoint.address} may still have a candidate's config: {error}; "
+                            "unload it there, and load it again"
+                        )
+                    del left[model]
+        except ForcedError:
+            missed |= left
+            names = ", ".join(missed)
+            way_out = "tritontune run --resume gives them back" if self._own else "unload and load them there"
+            raise InterruptedRunError(
+                f"ended by force: not restored at {self._endpoint.address}: {names}; {way_out}"
+            ) from None
+        finally:
+            if self._own:
+                self._own.keep({**missed, **left})
+
+    def _tell_of_force(self) -> None:
+        self._note(
+            f"the models at {self._endpoint.address} get their own configs back; "
+            "Ctrl-C once more ends without that, and says which have not got it"
+        )
 
     def _restore(self, model: str, config: str | None) -> None:
         # A load by itself would keep to an override.
