@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
+from support import builders
 from support.in_process import InProcess
 
 from tuner import boundary as module
+from tuner import tuning
 from tuner.boundary import LOG, boundary, command_without_secrets, in_one_line, write_log
 from tuner.commands import doctor
 from tuner.errors import JobError, UnexpectedError, shortened
+from tuner.run_folder import RunFolder
+from tuner.search import study as study_module
+from tuner.search.study import Study
 
 SECRET = "hunter2-swordfish"  # noqa: S105 (it is to be looked for)
 
@@ -190,3 +198,55 @@ def test_output_to_who_reads_no_more(temporary: Path) -> None:
     with os.fdopen(write, "wb") as pipe:
         assert _written_to(pipe.fileno(), temporary) == (1, "")
     assert not list(temporary.iterdir())
+
+
+class _FailingTuning:
+    """Measures one candidate, and comes to grief."""
+
+    def __init__(self, _shop: object, _model: object, study: Study) -> None:
+        self._study = study
+
+    def run(self) -> NoReturn:
+        built = builders.space()
+        self._study.add(builders.trial(0, builders.point(), parameters=built.baseline), built)
+        _full()
+
+
+def test_what_was_measured_is_written_when_a_run_comes_to_grief(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, noted = RunFolder(tmp_path), list[str]()
+    shop = SimpleNamespace(
+        out=out,
+        job=SimpleNamespace(budget=60.0),
+        launcher=SimpleNamespace(machine=None),
+        machine=None,
+        name="mlp",
+        progress=SimpleNamespace(
+            model_began=lambda *_, **__: None, model_ended=lambda _: None, note=noted.append, reported=lambda _: None
+        ),
+    )
+    monkeypatch.setattr(tuning, "ModelTuning", _FailingTuning)
+    monkeypatch.setattr(tuning, "identity_of", lambda *_: builders.identity())
+    monkeypatch.setattr(tuning, "provenance", lambda *_: None)
+    monkeypatch.setattr(Study, "begin", lambda *_: None)
+    monkeypatch.setattr(tuning, "write_report", _full)
+    whole: Any = shop
+    full = pytest.raises(UnexpectedError, match="No space left on device")
+    with full, boundary(tmp_path), tuning.reported(whole):
+        tuning.tune_model(whole, whole)
+    assert json.loads((tmp_path / "mlp/front.json").read_text())["best"]["trial"] == 0
+    assert (tmp_path / "mlp/best/config.pbtxt").exists()
+    words = "OSError: No space left on device: 'run/front.json'"
+    assert Study.load(out.database, "mlp").ended == f"cut short: {words}"
+    assert noted == [f"no report: {words}; write it with: tritontune report {tmp_path}"]
+    assert "in run\n" in (tmp_path / LOG).read_text()
+
+
+def test_a_locked_study_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "_PATIENCE_S", 0.05)
+    study = Study.create_or_resume(tmp_path / "study.db", builders.identity())
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UnexpectedError, match="database is locked; the log is"), boundary(tmp_path):
+            study.end("done")

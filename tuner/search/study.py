@@ -32,6 +32,8 @@ from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
 from tuner.trial import TrialResult
 
+# Whoever else has the database, such as a backup or optuna-dashboard, is to be waited for: a trial took longer.
+_PATIENCE_S = 20.0
 _IDENTITY = "identity"
 _RESULT = "result"
 _VERIFIED = "verified"
@@ -295,4 +297,6 @@ class Study:
 def _storage(database: Path) -> optuna.storages.RDBStorage:
     url = URL.create("sqlite", database=str(database)).render_as_string()
     # No connection is kept: nobody would close it.
-    return optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+    return optuna.storages.RDBStorage(
+        url, engine_kwargs={"poolclass": NullPool, "connect_args": {"timeout": _PATIENCE_S}}
+    )
