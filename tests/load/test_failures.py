@@ -22,6 +22,16 @@ def test_a_long_failure_is_cut() -> None:
     assert line.endswith("...")
 
 
+def test_outputs_that_do_not_fit_are_told_with_the_option_that_gives_them_room() -> None:
+    said = (
+        "shared memory size specified with the request for output 'OUT' (64 bytes) should be at least 400 bytes to hold "
+        "the results"
+    )
+    advice = "--output-shared-memory-size gives outputs of unknown size more room"
+    assert describe("INTERNAL", said) == f"INTERNAL: {said}; {advice}"
+    assert describe("INTERNAL", said + "x" * 500).endswith(f"...; {advice}")
+
+
 @pytest.mark.parametrize(
     ("line", "cause"),
     [

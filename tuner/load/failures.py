@@ -40,11 +40,20 @@ _CAUSES = (
     ),
 )
 
+# Which of our own options mends what Triton complains of.
+_ADVICE = (
+    (
+        re.compile("shared memory size specified with the request for output .* should be at least"),
+        "--output-shared-memory-size gives outputs of unknown size more room",
+    ),
+)
+
 
 def describe(code: str, details: str | None) -> str:
-    """`CODE: message`, in one line of at most some hundred characters."""
+    """`CODE: message`, in one line of at most some hundred characters; and the option that helps, where one does."""
     line = " ".join(f"{code}: {details or 'no details'}".split())
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
+    advice = [f"; {text}" for pattern, text in _ADVICE if pattern.search(line)]
+    return "".join([line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "...", *advice])
 
 
 def cause_of(description: str) -> Cause:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
@@ -140,6 +141,18 @@ def test_a_model_without_batches_has_room_for_one() -> None:
     with shared_workload(model, [stream], RequestOptions(), "grpc", Noted()) as workload:
         (output,) = message(workload.requests[0]).outputs
         assert place(output)[2] == 40
+
+
+def test_a_tensor_without_elements_goes_over_the_network() -> None:
+    variable = ModelInterface("m", 0, (Tensor("X", "FP32", (-1,)), Tensor("Y", "FP32", (-1,))), ())
+    empty, full = (InputTensor(name, "FP32", np.ones(size, np.float32)) for name, size in (("X", 0), ("Y", 3)))
+    for inputs in ((empty, full), (full, empty)):
+        with shared_workload(variable, [(Step(inputs),)], RequestOptions(), "grpc", Noted()) as workload:
+            sent = message(workload.requests[0])
+            assert list(sent.raw_input_contents) == [b""]
+            told = {each.name: dict(each.parameters) for each in sent.inputs}
+            assert not told["X"]
+            assert told["Y"]["shared_memory_byte_size"].int64_param == 12
 
 
 def test_requests_without_inputs_have_a_region_too() -> None:

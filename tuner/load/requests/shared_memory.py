@@ -74,6 +74,8 @@ def shared_workload(
         placed = {}
         for tensor in step.inputs:
             raw = tensor.raw()
+            if not raw:
+                continue  # Triton takes no slice of 0 bytes; a tensor without elements goes over the network.
             placed[tensor.name] = inputs.take(len(raw))
             contents.extend((raw, bytes(-len(raw) % _ALIGNMENT)))
         return Places(placed, {name: outputs.take(size) for name, size in sizes.items()})
