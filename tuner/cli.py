@@ -74,6 +74,15 @@ def _with(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Com
     return decorate
 
 
+_triton_arg = click.option(
+    "--triton-arg",
+    metavar="--FLAG=VALUE",
+    multiple=True,
+    help="Passed to tritonserver, as --triton-arg=--FLAG=V.",
+)
+_env = click.option("--env", metavar="NAME[=VALUE]", multiple=True, help="A variable for the server; repeatable.")
+_started_with = _with(_triton_arg, _env)
+
 _server_options = _with(
     click.option("--server", metavar="KIND", help="auto, process, docker or remote.  [default: auto]"),
     click.option("--image", metavar="IMAGE", help="Triton image for Docker.  [default: NVIDIA's]"),
@@ -82,14 +91,9 @@ _server_options = _with(
     click.option(
         "--load-model", metavar="NAME", multiple=True, help="Another model to load, which the model calls; repeatable."
     ),
-    click.option(
-        "--triton-arg",
-        metavar="--FLAG=VALUE",
-        multiple=True,
-        help="Passed to tritonserver, as --triton-arg=--FLAG=V.",
-    ),
+    _triton_arg,
     click.option("--gpus", metavar="GPUS", help="all, none, 0,1, GPU-UUID or MIG-UUID.  [default: what there is]"),
-    click.option("--env", metavar="NAME[=VALUE]", multiple=True, help="A variable for the server; repeatable."),
+    _env,
     click.option("--shm-size", metavar="SIZE", help="Of a container's /dev/shm.  [default: 1GiB]"),
     click.option("--memory", metavar="SIZE", help="Limit on a container's memory."),
     click.option("--mount", metavar="SRC:DST[:ro]", multiple=True, help="What a container sees, too; repeatable."),
@@ -347,11 +351,12 @@ def history(place: str, model: tuple[str, ...], nights: int, *, as_json: bool) -
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
 @click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in.")
 @click.option("--image", metavar="IMAGE", help="Triton image for Docker.")
-def doctor(repository: str | None, triton_path: str | None, image: str | None) -> None:
+@_started_with
+def doctor(repository: str | None, **options: Any) -> None:
     """Check what tuning needs on this machine, and say what to do about what is missing."""
     from tuner.commands.doctor import doctor as command  # noqa: PLC0415 (keeps --help and errors quick)
 
-    command(repository, triton_path, image)
+    command(repository, _given(options))
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.boundary import in_one_line
-from tuner.errors import ConfigError, InterruptedRunError, JobError, TritontuneError, TuningError, UsageError
+from tuner.errors import (
+    ConfigError,
+    InterruptedRunError,
+    JobError,
+    RepositoryError,
+    TritontuneError,
+    TuningError,
+    UsageError,
+)
 from tuner.job import TuneJob
 from tuner.load.inputs.input_data import check_input_data
 from tuner.load.inputs.shapes import check_somewhere
@@ -19,7 +27,7 @@ from tuner.model_tuning import ModelTuning, Workshop
 from tuner.models.beside import place_beside
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
-from tuner.models.tunable import why_not_tunable
+from tuner.models.tunable import why_not_loadable, why_not_tunable
 from tuner.nvml import driver_version
 from tuner.options import MADE_UP
 from tuner.progress import ModelOutcome, Progress
@@ -100,14 +108,14 @@ def workshop(
     if resume and job.url is not None:
         _give_back(job, out, progress)
     with _repository(job) as repository:
-        models = chosen_models(repository, job.model, progress.note)
+        models = chosen_models(repository, job.model, progress.note, on_disk=job.url is None)
         for name in job.load_model:
             repository.model(name)
         if len(models) > 1:
             check_somewhere({model.name: told_inputs(model) for model in models}, job.shape)
         if out.path.resolve().is_relative_to(repository.path.resolve()):
             raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
-        launcher = _launcher(job, out, progress)
+        launcher = _launcher(job, out, progress, models)
         with out.opened(resume=resume), closing(launcher), Gpus(launcher.gpus, progress.note) as gpus:
             if job.max_gpu_memory is not None and gpus.problem:
                 raise JobError(f"--max-gpu-memory: memory of GPUs cannot be measured here: {gpus.problem}")
@@ -145,10 +153,10 @@ def _give_back(job: TuneJob, out: RunFolder, progress: Progress) -> None:
             _remote(job, out, progress).close()
 
 
-def _launcher(job: TuneJob, out: RunFolder, progress: Progress) -> Launcher:
+def _launcher(job: TuneJob, out: RunFolder, progress: Progress, models: Sequence[ModelFolder]) -> Launcher:
     if job.url is not None:
         return _remote(job, out, progress)
-    launcher = choose_launcher(job, progress.note, progress.pulling, headers=job.header)
+    launcher = choose_launcher(job, progress.note, progress.pulling, headers=job.header, models=models)
     return ReloadLauncher(launcher) if job.isolation == "reload" else launcher
 
 
@@ -196,23 +204,31 @@ def reported(shop: Workshop) -> Iterator[None]:
 
 
 def chosen_models(
-    repository: ModelRepository, names: Sequence[str], note: Callable[[str], None]
+    repository: ModelRepository, names: Sequence[str], note: Callable[[str], None], *, on_disk: bool = True
 ) -> tuple[ModelFolder, ...]:
     """The models that were named, else all that can be tuned as far as their files tell.
 
+    Args:
+        repository: Where they are.
+        names: Those that were named; none: all.
+        note: Is told which are left out, and why.
+        on_disk: Whether it is the repository itself, and not what a server that runs tells of its own.
+
     Raises:
-        RepositoryError: there is no such model.
+        RepositoryError: there is no such model, or Triton would not load the only one.
         ConfigError: the only one has a config that cannot be read.
         TuningError: none of them can be tuned.
     """
     named = [repository.model(name) for name in dict.fromkeys(names)] or repository.models
     if len(named) == 1:
         _ = named[0].config  # If that cannot be read, there is no need to begin.
+        if on_disk and (reason := why_not_loadable(named[0])):
+            raise RepositoryError(reason)
     if names or len(named) == 1:
         return tuple(named)
     chosen = []
     for model in repository.models:
-        if reason := _refusal(model):
+        if reason := _refusal(model, on_disk=on_disk):
             note(f"{model.name} is left out: {reason}")
         else:
             chosen.append(model)
@@ -230,9 +246,10 @@ def told_inputs(model: ModelFolder) -> tuple[str, ...] | None:
     return names or None
 
 
-def _refusal(model: ModelFolder) -> str | None:
+def _refusal(model: ModelFolder, *, on_disk: bool) -> str | None:
     try:
-        return why_not_tunable(model.config.proto) if model.config else None
+        reason = why_not_tunable(model.config.proto) if model.config else None
+        return reason or (why_not_loadable(model) if on_disk else None)
     except ConfigError:
         return None  # It has its turn, and fails in it: the others need not.
 

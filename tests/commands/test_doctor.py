@@ -9,13 +9,14 @@ import pytest
 from tuner.commands import doctor
 from tuner.commands.doctor import Check, State, checks
 from tuner.errors import JobError
+from tuner.options import ServerOptions
 from tuner.servers.choose import DEFAULT_IMAGE
 from tuner.servers.installation import NoTritonError, TritonInstallation
 
 
 @pytest.fixture
 def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(path: Path | None) -> TritonInstallation:
+    def find(path: Path | None, *_: object) -> TritonInstallation:
         raise JobError(f"--triton-path {path}: is none") if path else NoTritonError("there is no Triton here: pip")
 
     monkeypatch.setattr(doctor, "find_triton", find)
@@ -23,8 +24,8 @@ def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _told(monkeypatch: pytest.MonkeyPatch, problems: dict[str | None, str], **options: object) -> dict[str, Check]:
     monkeypatch.setattr(doctor, "engine_problem", problems.get)
-    asked = {"repository": None, "triton_path": None, "image": None, **options}
-    return {check.name: check for check in checks(**asked) if check.name in {"triton", "docker"}}  # type: ignore[arg-type]
+    asked = ServerOptions.make(options)
+    return {check.name: check for check in checks(None, asked) if check.name in {"triton", "docker", "backends"}}
 
 
 @pytest.mark.usefixtures("no_triton")
@@ -58,7 +59,53 @@ def test_what_was_named_should_be_there(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_an_engine_beside_a_triton_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     here = TritonInstallation(Path("/opt/tritonserver"), "2.51.0", "here")
-    monkeypatch.setattr(doctor, "find_triton", lambda _: here)
+    monkeypatch.setattr(doctor, "find_triton", lambda *_: here)
     told = _told(monkeypatch, {})
     assert told["triton"].detail == "Triton 2.51.0 (here): /opt/tritonserver"
     assert told["docker"].detail == "the engine answers, and is not needed; name an image to use it, with --image"
+
+
+def _models(monkeypatch: pytest.MonkeyPatch, folder: Path, **options: object) -> list[Check]:
+    (folder / "triton/backends/python").mkdir(parents=True)
+    here = TritonInstallation(folder / "triton/tritonserver", "2.51.0", "here")
+    monkeypatch.setattr(doctor, "find_triton", lambda *_: here)
+    monkeypatch.setattr(doctor, "engine_problem", lambda _: None)
+    monkeypatch.setattr(doctor, "_leftovers", lambda: Check("leftovers", State.OK, ""))
+    return [each for each in checks(folder / "models", ServerOptions.make(options)) if each.name == "model"]
+
+
+def test_it_refuses_what_run_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    configs = {
+        "a": 'backend: "python"',
+        "b": 'backend: "onnxruntime"',
+        "c": 'backend: "python" max_batch_size: 2 dynamic_batching { preferred_batch_size: 4 }',
+        "d": 'platform: "ensemble" ensemble_scheduling { }',
+    }
+    for name, config in configs.items():
+        (tmp_path / "models" / name / "1").mkdir(parents=True)
+        (tmp_path / "models" / name / "config.pbtxt").write_text(config, encoding="utf-8")
+    (tmp_path / "models/a/2_old").mkdir()
+    told = _models(monkeypatch, tmp_path)
+    assert [each.state for each in told] == [State.FIX, State.FIX, State.FIX, State.NOT_NEEDED]
+    for each, word in zip(told, ("2_old", "onnxruntime", "preferred_batch_size", "it is an ensemble"), strict=True):
+        assert word in each.detail
+
+
+def test_backends_may_lie_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "models/m/1").mkdir(parents=True)
+    (tmp_path / "models/m/config.pbtxt").write_text('backend: "onnxruntime"', encoding="utf-8")
+    (tmp_path / "more/onnxruntime").mkdir(parents=True)
+    (told,) = _models(monkeypatch, tmp_path, triton_arg=[f"--backend-directory={tmp_path / 'more'}"])
+    assert told == Check("model", State.OK, "m: versions 1")
+
+
+def test_how_triton_is_to_be_started_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, ...]] = []
+
+    def find(*asked: object) -> TritonInstallation:
+        seen.append(asked)
+        return TritonInstallation(Path("/opt/tritonserver/bin/tritonserver"), "2.51.0", "here")
+
+    monkeypatch.setattr(doctor, "find_triton", find)
+    _told(monkeypatch, {}, triton_arg=["--exit-timeout-secs=5"], env=["LICENSE=abc"], triton_path="/opt/tritonserver")
+    assert seen == [(Path("/opt/tritonserver"), ("--exit-timeout-secs=5",), {"LICENSE": "abc"})]

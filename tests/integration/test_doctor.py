@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ def test_all_is_well(slow_model: Path) -> None:
     assert list(lines) == [
         "python",
         "triton",
+        "backends",
         "libpython",
         "docker",
         "cpu",
@@ -28,6 +30,7 @@ def test_all_is_well(slow_model: Path) -> None:
         "model",
     ]
     assert "Triton 2." in lines["triton"]
+    assert re.fullmatch(r"ok  backends   python in /\S+/backends", lines["backends"])
     assert lines["model"].startswith("ok")
 
 

@@ -24,8 +24,8 @@ def test_a_long_failure_is_cut() -> None:
 
 def test_outputs_that_do_not_fit_are_told_with_the_option_that_gives_them_room() -> None:
     said = (
-        "shared memory size specified with the request for output 'OUT' (64 bytes) should be at least 400 bytes to hold "
-        "the results"
+        "shared memory size specified with the request for output 'OUT' (64 bytes) should be at least 400 bytes "
+        "to hold the results"
     )
     advice = "--output-shared-memory-size gives outputs of unknown size more room"
     assert describe("INTERNAL", said) == f"INTERNAL: {said}; {advice}"

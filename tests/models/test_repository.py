@@ -43,10 +43,28 @@ def test_models_are_folders_with_a_config_or_a_version(repository: Path) -> None
 
 
 def test_only_what_triton_takes_for_a_version_is_one(repository: Path) -> None:
-    for name in ("0", "01", "v1", "-1", "\u0661"):
+    for name in ("0", "01", "00", "v1", ".8", "configs", "latest", "\u0661", "2_old"):
         (repository / "mlp" / name).mkdir()
     write(repository / "mlp" / "4")
-    assert ModelRepository.open(repository).model("mlp").versions == (1, 2, 10)
+    model = ModelRepository.open(repository).model("mlp")
+    assert model.versions == (0, 1, 2, 10)
+    # Version 2 is there beside its backup.
+    assert not model.misnamed
+
+
+def test_folders_that_triton_takes_for_versions_that_are_not_there(repository: Path) -> None:
+    for name in ("11_old", "+12", " 13", "1e3", "-4", "14"):
+        (repository / "mlp" / name).mkdir()
+    model = ModelRepository.open(repository).model("mlp")
+    assert model.versions == (1, 2, 10, 14)
+    assert model.misnamed == {"11_old": 11, "+12": 12, " 13": 13, "-4": -4}
+
+
+def test_a_folder_of_backups_of_versions_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "m" / "1_old").mkdir(parents=True)
+    (tmp_path / "lost+found").mkdir()
+    with pytest.raises(RepositoryError, match="it holds no models"):
+        ModelRepository.open(tmp_path)
 
 
 def test_a_model_needs_no_versions_and_they_may_be_empty(repository: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tuner.errors import JobError
 from tuner.servers import installation, wheel
-from tuner.servers.installation import TritonInstallation, find_triton
+from tuner.servers.installation import Preparation, TritonInstallation, find_triton
 from tuner.servers.wheel import Wheel
 
 
@@ -65,6 +65,50 @@ def test_a_triton_of_ones_own_is_started_as_it_is(tmp_path: Path) -> None:
     preparation = find_triton(triton_like(tmp_path / "tritonserver")).prepare(tmp_path)
     assert preparation.arguments == ()
     assert not preparation.environment
+
+
+def test_the_parts_of_a_triton_elsewhere_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "triton"
+    found = find_triton(triton_like(root / "bin" / "tritonserver"))
+    for name in ("backends", "caches", "lib"):
+        (root / name).mkdir()
+    preparation = found.prepare(tmp_path, {"LD_LIBRARY_PATH": "/other"})
+    assert preparation.arguments == (f"--backend-directory={root / 'backends'}", f"--cache-directory={root / 'caches'}")
+    assert preparation.environment == {"LD_LIBRARY_PATH": f"{root / 'lib'}:/other"}
+    assert found.prepare(tmp_path, {}).environment == {"LD_LIBRARY_PATH": str(root / "lib")}
+    assert found.backend_folder() == root / "backends"
+    assert found.backend_folder(["--id=x", "--backend-directory=/mine"]) == Path("/mine")
+
+
+def test_the_folders_around_a_program_that_is_no_installation_stay_out(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "caches").mkdir()
+    found = find_triton(triton_like(tmp_path / "bin" / "tritonserver"))
+    assert found.prepare(tmp_path) == Preparation()
+    assert found.backend_folder() is None
+
+
+def test_a_link_to_the_program_leads_to_its_installation(tmp_path: Path) -> None:
+    binary = triton_like(tmp_path / "triton/bin/tritonserver")
+    (tmp_path / "triton/backends").mkdir()
+    link = tmp_path / "tritonserver"
+    link.symlink_to(binary)
+    assert find_triton(link).backend_folder() == tmp_path / "triton/backends"
+
+
+def test_it_is_tried_as_it_will_be_launched(tmp_path: Path) -> None:
+    """With the user's variables and arguments, and with its own parts."""
+    binary = program(
+        tmp_path / "bin" / "tritonserver",
+        f'echo "$LICENSE|$LD_LIBRARY_PATH|$*" > {tmp_path / "told"}',
+        "echo '| server_version                   | 2.99.0   |'",
+    )
+    (tmp_path / "backends").mkdir()
+    (tmp_path / "lib").mkdir()
+    find_triton(binary, ["--id=mine"], {"LICENSE": "abc", "LD_LIBRARY_PATH": "/cuda"})
+    variable, libraries, arguments = (tmp_path / "told").read_text(encoding="utf-8").strip().split("|")
+    assert (variable, libraries) == ("abc", f"{tmp_path / 'lib'}:/cuda")
+    assert arguments.endswith(f" --backend-directory={tmp_path / 'backends'} --id=mine")
 
 
 def test_the_path_comes_before_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

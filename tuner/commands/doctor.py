@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,12 +17,14 @@ from rich.markup import escape
 from tuner.errors import JobError, TritontuneError, TuningError
 from tuner.machine import Machine
 from tuner.models.repository import ModelFolder, ModelRepository
-from tuner.models.tunable import why_not_tunable
+from tuner.models.tunable import why_not_loadable, why_not_tunable
 from tuner.nvml import Gpu
-from tuner.options import check_is_local
+from tuner.options import ServerOptions, check_is_local
+from tuner.servers.backends import backends_in_words, why_no_backend
 from tuner.servers.choose import DEFAULT_IMAGE
 from tuner.servers.docker import engine_problem, remove_docker_leftovers
-from tuner.servers.installation import NoTritonError, find_triton
+from tuner.servers.environment import resolved
+from tuner.servers.installation import NoTritonError, TritonInstallation, find_triton
 from tuner.servers.process import remove_process_leftovers
 from tuner.servers.work_folder import remove_abandoned_work
 
@@ -49,34 +52,37 @@ class Check:
     detail: str
 
 
-def doctor(repository: str | None, triton_path: str | None, image: str | None) -> None:
+def doctor(repository: str | None, options: Mapping[str, Any]) -> None:
     """Print a line for each check.
 
+    Args:
+        repository: The models to look at, too.
+        options: How a server would be started, as fields of `ServerOptions`.
+
     Raises:
-        JobError: an option is empty.
+        JobError: an option is wrong.
         TuningError: something is missing without which nothing can be tuned.
     """
-    for option, value in {"image": image, "triton-path": triton_path}.items():
-        if value == "":
-            raise JobError(f"--{option}: is empty; give a value, or leave it out")
+    asked = ServerOptions.make(options)
     try:
         check_is_local(repository or "")
     except ValueError as error:
         raise JobError(f"MODEL_REPO: {error}") from None
     console = Console()
     missing = []
-    for check in checks(Path(repository) if repository else None, Path(triton_path) if triton_path else None, image):
+    for check in checks(Path(repository) if repository else None, asked):
         console.print(f"{check.state.value}{check.name:<11}{escape(check.detail)}", soft_wrap=True, highlight=False)
         if check.state is State.FIX:
             missing.append(check.name)
     if missing:
-        raise TuningError(f"to mend first: {', '.join(missing)}")
+        raise TuningError(f"to mend first: {', '.join(dict.fromkeys(missing))}")
 
 
-def checks(repository: Path | None, triton_path: Path | None, image: str | None) -> Iterator[Check]:
+def checks(repository: Path | None, asked: ServerOptions) -> Iterator[Check]:
     """Look at everything in turn."""
     yield Check("python", State.OK, f"{platform.python_version()} ({sys.executable})")
-    yield from _ways_to_a_server(image, triton_path)
+    found = _triton_here(asked)
+    yield from _ways_to_a_server(asked, found)
     machine = Machine.here()
     yield Check("cpu", State.OK, f"{machine.cpus} cores")
     gpus = ", ".join(_gpu(gpu) for gpu in machine.gpus)
@@ -84,23 +90,34 @@ def checks(repository: Path | None, triton_path: Path | None, image: str | None)
     yield _ports()
     yield _leftovers()
     if repository is not None:
-        yield from _repository(repository)
+        # An image is asked for its backends when it is started.
+        here = found if isinstance(found, TritonInstallation) and not asked.image else None
+        yield from _repository(repository, here, asked)
 
 
-def _ways_to_a_server(image: str | None, path: Path | None) -> Iterator[Check]:
-    """One is enough, but what was named should be there."""
-    problem = engine_problem(image)
+def _triton_here(asked: ServerOptions) -> TritonInstallation | TritontuneError:
+    """The one of this machine, or why there is none."""
     try:
-        found = find_triton(path)
+        return find_triton(asked.triton_path, asked.triton_arg, resolved(asked.env))
     except TritontuneError as error:
-        missing = str(error)
-        in_docker = problem is None and path is None and (image is not None or isinstance(error, NoTritonError))
-        if in_docker and isinstance(error, NoTritonError):
+        return error
+
+
+def _ways_to_a_server(asked: ServerOptions, found: TritonInstallation | TritontuneError) -> Iterator[Check]:
+    """One is enough, but what was named should be there."""
+    image = asked.image
+    problem = engine_problem(image)
+    if isinstance(found, TritontuneError):
+        missing = str(found)
+        none_here = isinstance(found, NoTritonError)
+        in_docker = problem is None and asked.triton_path is None and (image is not None or none_here)
+        if in_docker and none_here:
             missing = "none on this machine, and none is needed: Docker has one"
         yield Check("triton", State.NOT_NEEDED if in_docker else State.FIX, missing)
         taken = image or DEFAULT_IMAGE if in_docker else None
     else:
         yield Check("triton", State.OK, f"{found.description}: {found.binary}")
+        yield Check("backends", State.OK, backends_in_words(found, asked.triton_arg))
         if found.wheel:
             yield Check("libpython", State.OK, str(found.wheel.libpython))
         taken = None
@@ -148,7 +165,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number > 1)}" if number else ""
 
 
-def _repository(path: Path) -> Iterator[Check]:
+def _repository(path: Path, found: TritonInstallation | None, asked: ServerOptions) -> Iterator[Check]:
     try:
         models = ModelRepository.open(path).models
     except TritontuneError as error:
@@ -156,16 +173,19 @@ def _repository(path: Path) -> Iterator[Check]:
         return
     yield Check("repository", State.OK, f"{path}: {len(models)} model{'s' * (len(models) > 1)}")
     for model in models:
-        yield _model(model)
+        yield _model(model, found, asked)
 
 
-def _model(model: ModelFolder) -> Check:
+def _model(model: ModelFolder, found: TritonInstallation | None, asked: ServerOptions) -> Check:
+    """By what `run` and `measure` go before they start a server."""
     try:
-        if model.config is None:
-            return Check("model", State.OK, f"{model.name}: no config.pbtxt; the server will be asked for it")
-        reason = why_not_tunable(model.config.proto)
+        not_loadable = why_not_loadable(model)
+        not_tunable = why_not_tunable(model.config.proto) if model.config else None
     except TritontuneError as error:
         return Check("model", State.FIX, str(error))
-    if reason:
-        return Check("model", State.NOT_NEEDED, f"{model.name}: cannot be tuned: {reason}")
-    return Check("model", State.OK, f"{model.name}: versions {', '.join(map(str, model.versions)) or 'none'}")
+    if reason := not_loadable or (found and why_no_backend(model, found, asked.triton_arg)):
+        return Check("model", State.FIX, reason)
+    if not_tunable:
+        return Check("model", State.NOT_NEEDED, f"{model.name}: cannot be tuned: {not_tunable}")
+    without = "" if model.config else "no config.pbtxt; the server will be asked for it; "
+    return Check("model", State.OK, f"{model.name}: {without}versions {', '.join(map(str, model.versions))}")

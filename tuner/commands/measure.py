@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner import deadlines
 from tuner.atomic_file import write_atomically
-from tuner.errors import JobError, LaunchError, ServerError, SLOError, TritontuneError, nearest
+from tuner.errors import JobError, LaunchError, RepositoryError, ServerError, SLOError, TritontuneError, nearest
 from tuner.json_text import json_text
 from tuner.load.inputs.input_data import check_input_data
 from tuner.load.loads import Load, Ramp, RequestRate
@@ -28,6 +28,7 @@ from tuner.measure_job import MeasureJob
 from tuner.models.beside import copy_hint, place_beside
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
+from tuner.models.tunable import why_not_loadable
 from tuner.options import MADE_UP
 from tuner.report.live_line import LiveLine
 from tuner.report.points_csv import points_csv
@@ -189,13 +190,15 @@ def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> It
     model = _only_model(repository, job)
     for name in job.load_model:
         repository.model(name)
+    if reason := why_not_loadable(model):
+        raise RepositoryError(reason)
     note = _noting(console)
     remove_abandoned_work()
     with work_folder() as folder:
         within_s = job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
         staged = stage(repository, folder / "served" / "repository")
         placed = place_beside(repository, staged)
-        chosen = choose_launcher(job, note, line.pulling, headers=job.header)
+        chosen = choose_launcher(job, note, line.pulling, headers=job.header, models=[model])
         with closing(chosen) as launcher, Gpus(launcher.gpus, note) as gpus:
             launcher.remove_leftovers()
             gpus.warn_if_busy(model.config.proto if model.config else model_config_pb2.ModelConfig())

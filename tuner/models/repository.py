@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 
@@ -18,8 +19,12 @@ from tuner.names import why_no_folder
 
 CONFIG = "config.pbtxt"
 
-# Triton's own rule: other folders, and those that begin with a zero, are no versions.
-_VERSION = re.compile(r"[1-9][0-9]*")
+LARGEST_VERSION = 2**63 - 1
+"""Triton crashes at a folder of a higher one."""
+
+# Triton's own rule (`model_lifecycle.cc`): a folder is the version that its name begins with, as C++'s `std::stoll`
+# reads it; a name of several characters that begins with a zero is none.
+_VERSION = re.compile(r"[ \t\n\v\f\r]*(?P<number>[+-]?[0-9]+)")
 
 _WHOLE_BYTES = 64 * 2**20
 _END_BYTES = 2**20
@@ -33,11 +38,14 @@ class ModelFolder:
         name: The folder's name, by which Triton knows the model.
         path: The folder.
         versions: The numbers of its version folders, ascending; an ensemble's may be empty folders.
+        misnamed: Folders that Triton takes for a version whose folder it then looks for in vain, with that version: it
+            takes `2_old` for version 2, and looks for `2`.
     """
 
     name: str
     path: Path
     versions: tuple[int, ...]
+    misnamed: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def config(self) -> ModelConfig | None:
@@ -138,14 +146,26 @@ class ModelRepository:
 def _model(path: Path) -> ModelFolder | None:
     try:
         within = list(path.iterdir())
-        versions = tuple(sorted(int(folder.name) for folder in within if _is_version(folder)))
+        taken = {folder.name: version for folder in within if (version := _version(folder)) is not None}
     except OSError:  # a file, or such as a volume's lost+found: no folder that Triton could load a model from
         return None
-    return ModelFolder(path.name, path, versions) if versions or path / CONFIG in within else None
+    versions = tuple(
+        sorted(version for name, version in taken.items() if name == str(version) and 0 <= version <= LARGEST_VERSION)
+    )
+    misnamed = {name: version for name, version in sorted(taken.items()) if version not in versions}
+    return ModelFolder(path.name, path, versions, misnamed) if versions or path / CONFIG in within else None
+
+
+def _version(path: Path) -> int | None:
+    """The version that Triton takes a folder for; None: it ignores it."""
+    match = _VERSION.match(path.name)
+    if match is None or (len(path.name) > 1 and path.name.startswith("0")) or not path.is_dir():
+        return None
+    return int(match["number"])
 
 
 def _is_version(path: Path) -> bool:
-    return _VERSION.fullmatch(path.name) is not None and path.is_dir()
+    return path.name == str(_version(path))
 
 
 def _why_not_listed(path: Path, error: OSError) -> str:

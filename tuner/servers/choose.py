@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
 from tuner.errors import JobError, TritontuneError
 from tuner.machine import Machine
+from tuner.models.repository import ModelFolder
 from tuner.options import ServerOptions, as_option
+from tuner.servers.backends import check_backends
 from tuner.servers.container_options import ContainerOptions
 from tuner.servers.contradictions import asking_for_docker, refuse_contradictions
 from tuner.servers.docker import DockerLauncher, engine_problem
@@ -34,6 +36,7 @@ def choose_launcher(
     see_pull: SeePull = lambda _pull: None,
     *,
     headers: tuple[Header, ...] = (),
+    models: Sequence[ModelFolder] = (),
 ) -> Launcher:
     """The launcher that the job asks for, which has started its Triton once.
 
@@ -45,6 +48,7 @@ def choose_launcher(
         note: Is told what was chosen where that is not what was asked for.
         see_pull: Is told how far the image is, if it must be pulled.
         headers: Sent to its servers with every request.
+        models: What it is to serve, for whose backends a Triton of this machine is looked through.
 
     Raises:
         JobError: what was asked for cannot be used; one line says why.
@@ -65,10 +69,10 @@ def choose_launcher(
             if for_docker != ["image"]:
                 raise JobError(f"{as_option(for_docker[-1])} is for Docker: {problem}") from problem
             note(f"a local process instead of --image {image}: {problem}")
-            return _as_process(job, headers)
+            return _as_process(job, headers, models)
         return _in_docker(job, image, note, headers)
     try:
-        return _as_process(job, headers)
+        return _as_process(job, headers, models)
     except NoTritonError as nothing_here:
         if job.server == "process":
             raise
@@ -80,8 +84,9 @@ def choose_launcher(
     return _in_docker(job, image, note, headers)
 
 
-def _as_process(job: ServerOptions, headers: tuple[Header, ...]) -> ProcessLauncher:
-    installation = find_triton(job.triton_path, job.triton_arg)
+def _as_process(job: ServerOptions, headers: tuple[Header, ...], models: Sequence[ModelFolder]) -> ProcessLauncher:
+    installation = find_triton(job.triton_path, job.triton_arg, resolved(job.env))
+    check_backends(models, installation, job.triton_arg)
     if "TMPDIR" in job.env:
         raise JobError("--env TMPDIR: each server has a folder of its own, below the TMPDIR of tritontune itself")
     return ProcessLauncher(installation, job.triton_arg, gpus=job.gpus, environment=job.env, headers=headers)

