@@ -151,3 +151,13 @@ def test_a_huge_log_is_read_from_its_end(tmp_path: Path) -> None:
 
 def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert read_log(tmp_path / "log") == ""
+
+
+def test_a_backend_that_is_missing_is_told_with_the_argument_that_names_it() -> None:
+    words = "unable to find backend library for backend 'mine', try specifying runtime on the model configuration."
+    reason = find_reason(load_failed(words))
+    assert reason
+    assert reason.text == (
+        "unable to find backend library for backend 'mine'; "
+        "--triton-arg=--backend-directory=DIR names the folder of the server's backends"
+    )

@@ -40,6 +40,8 @@ _STATUS = re.compile(
     r"^(?:Internal|Invalid argument|Not found|Unavailable|Unsupported|Unknown|Already exists)(?: - |: )"
 )
 
+_NO_BACKEND = re.compile(r"unable to find backend library for backend '[^']*'")
+
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|outofmemory|out_of_memory|bad_alloc|memoryerror|cudaerrormemoryallocation"
     r"|cannot allocate memory|failed to allocate memory|no space left on device",
@@ -93,6 +95,8 @@ def find_reason(text: str) -> Reason | None:
             words = _plain(match["text"])
             if "failed to read text proto" in words and (syntax := _SYNTAX.search(text)):
                 words = f"config.pbtxt:{syntax['text'].strip()}"
+            if missing := _NO_BACKEND.search(words):
+                words = f"{missing[0]}; --triton-arg=--backend-directory=DIR names the folder of the server's backends"
             return Reason(words, _cause(words))
     return None
 
