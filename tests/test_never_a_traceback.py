@@ -102,7 +102,7 @@ def repository(model_repository: ModelRepositoryFactory, monkeypatch: pytest.Mon
     """A repository that can be tuned, on a machine on which everything ends where a server would be started."""
     model_repository.add("identity")
 
-    def understood(*_: object) -> NoReturn:
+    def understood(*_: object, **__: object) -> NoReturn:
         raise UsageError("understood")
 
     for name in ("choose_launcher", "served_repository", "_remote"):
