@@ -3,12 +3,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from support.builders import point
 from support.nights import LIMIT, launch_at
 
 from tuner.errors import Cause, ServerDiedError, TuningError
 from tuner.load.loads import Concurrency
-from tuner.nightly.compare import Terms, compare
+from tuner.measure.points import OperatingPoint
+from tuner.nightly.compare import Terms, compare, load_within
 from tuner.nightly.comparison import Side
+from tuner.slo import SLO
 
 
 class Clock:
@@ -102,3 +105,32 @@ def test_what_is_deployed_may_fail_once() -> None:
 
     with pytest.raises(TuningError, match="the deployed config does not work: crashed: it died"):
         compare(dies, deployed, terms(Clock()))
+
+
+@pytest.mark.parametrize(
+    ("limit", "found", "tried"),
+    [
+        (64, 64, [64]),
+        (32, 32, [64, 32, 45]),
+        (50, 45, [64, 32, 45]),
+        (5, 4, [64, 32, 16, 8, 4, 6]),
+        (0, 1, [64, 32, 16, 8, 4, 2, 1]),
+    ],
+)
+def test_the_candidates_load_is_found_downwards(limit: int, found: int, tried: list[int]) -> None:
+    asked: list[int] = []
+
+    def measure(load: Concurrency) -> OperatingPoint:
+        asked.append(load.requests)
+        return point(load.requests, 100.0, 24.0 if load.requests > limit else 12.0)
+
+    assert load_within(measure, Concurrency(64), SLO({"p99": 25.0}), at_last=1e12) == Concurrency(found)
+    assert asked == tried
+
+
+def test_without_a_limit_or_time_no_load_is_looked_for() -> None:
+    def measure(load: Concurrency) -> OperatingPoint:
+        raise AssertionError(load)
+
+    assert load_within(measure, Concurrency(64), SLO(), at_last=1e12) == Concurrency(64)
+    assert load_within(measure, Concurrency(64), SLO({"p99": 25.0}), at_last=5.0, now=lambda: 6.0) == Concurrency(64)

@@ -72,6 +72,27 @@ def test_a_slower_machine_accounts_only_for_what_is_computed() -> None:
     assert judge_drift(now, nights, files="abc", min_regression=0.1).regression
 
 
+def test_what_others_did_to_the_machine_is_not_blamed_on_the_config() -> None:
+    nights = past(*[100.0] * 5)
+    now = measured(50.0, 20.0, doubts=("load from elsewhere",))
+    drift = judge_drift(now, nights, files="abc", min_regression=0.1)
+    assert (drift.regression, drift.inconclusive, drift.suspected) == (False, True, True)
+    assert drift.reason.startswith("inconclusive: machine busy with the load of others: 50 inferences/s")
+    quiet = judge_drift(measured(50.0, 20.0, doubts=("drift",)), nights, files="abc", min_regression=0.1)
+    assert (quiet.regression, quiet.inconclusive) == (True, False)
+    fine = judge_drift(measured(100.0, 10.0, doubts=("load from elsewhere",)), nights, files="abc", min_regression=0.1)
+    assert (fine.regression, fine.inconclusive) == (False, False)
+
+
+def test_a_much_slower_machine_leaves_open_what_it_does_not_account_for() -> None:
+    nights = past(*[100.0] * 5)
+    drift = judge_drift(measured(50.0, 20.0, turns_per_us=60.0), nights, files="abc", min_regression=0.1)
+    assert (drift.regression, drift.inconclusive) == (False, True)
+    assert drift.reason.startswith("inconclusive: machine busy: it is 25% slower than then: 50 inferences/s")
+    nearly = judge_drift(measured(50.0, 20.0, turns_per_us=76.0), nights, files="abc", min_regression=0.1)
+    assert nearly.regression
+
+
 def test_a_faster_machine_accuses_nobody() -> None:
     nights = past(*[100.0] * 5)
     drift = judge_drift(measured(100.0, 10.0, turns_per_us=160.0), nights, files="abc", min_regression=0.1)

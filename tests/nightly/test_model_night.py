@@ -7,18 +7,20 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.builders import identity, point, space, trial
+from support.builders import identity, interval, point, space, trial
 from support.nights import jobs_file, launch_at
 from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, ServerDiedError, TuningError
 from tuner.lease import own_lease
 from tuner.load.loads import Concurrency
+from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
 from tuner.nightly import model_night
@@ -167,7 +169,66 @@ def test_it_improves_then_keeps_then_tells_a_slowdown(machine: Machine) -> None:
 def test_both_configs_are_measured_at_the_load_of_the_candidate(machine: Machine) -> None:
     machine.night()
     assert {loads for kind, loads in machine.launches if kind == "own"} == {(Concurrency(8),)}
-    assert {loads for kind, loads in machine.launches if kind == "better"} == {(Concurrency(8), Concurrency(4))}
+    # It is tried once under the load that the search found.
+    tried, *compared = [loads for kind, loads in machine.launches if kind == "better"]
+    assert tried == (Concurrency(8),)
+    assert set(compared) == {(Concurrency(8), Concurrency(4))}
+
+
+def test_a_candidate_is_compared_at_the_highest_load_at_which_it_holds_the_slo(machine: Machine) -> None:
+    """Under the load that the search found it is far over the limit tonight; under less it is far inside."""
+
+    def launch(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
+        side = machine_launch(config, loads, name, candidate=candidate)
+        late = [point.load.level > 4 and machine.kind(config) == "better" for point in side.points]
+        slow = {"latency_ms": dict.fromkeys(side.points[0].latency_ms, interval(61.0))}
+        broken = launch_at((8, 1.0), over=1000).points[0].limits
+        return Side(
+            points=tuple(
+                each.model_copy(update={**slow, "limits": broken}) if is_late else each
+                for each, is_late in zip(side.points, late, strict=True)
+            )
+        )
+
+    machine_launch = machine.launch
+    machine.launch = launch  # type: ignore[method-assign]
+    found = machine.night()
+    assert found.outcome == "improved"
+    assert found.candidate
+    assert found.candidate.concurrency == 4
+    assert any("the candidate is too near to p99 <= 25 ms at concurrency 8: p99 61 ms" in said for said in machine.said)
+    # 6 lies between 4 and 8, and is over the limit, too.
+    tried = [loads for kind, loads in machine.launches if kind == "better"]
+    assert tried[:3] == [(Concurrency(8),), (Concurrency(4),), (Concurrency(6),)]
+    assert set(tried[3:]) == {(Concurrency(4), Concurrency(2))}
+
+
+def test_beside_a_busy_neighbour_a_config_that_is_unchanged_is_no_regression(machine: Machine) -> None:
+    machine.night()
+    machine.night()
+    machine_launch = machine.launch
+
+    def beside(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
+        doubt = Doubt(gate=Gate.MACHINE_LOAD, reason="load from elsewhere: others took 1.2 of this machine's 2 cores")
+        side = machine_launch(config, loads, name, candidate=candidate)
+        return Side(points=tuple(each.model_copy(update={"doubts": (doubt,)}) for each in side.points))
+
+    machine.rates["better"] /= 2
+    machine.launch = beside  # type: ignore[method-assign]
+    found = machine.night()
+    assert (found.outcome, found.regression) == ("kept", False)
+    assert found.drift.startswith("inconclusive: machine busy with the load of others: 7")
+    assert any("inconclusive" in said for said in machine.said)
+
+    # Where enough launches had the machine to themselves, it is for these to say.
+    calls = count()
+
+    def at_first(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
+        launch = beside if next(calls) < 2 else machine_launch
+        return launch(config, loads, name, candidate=candidate)
+
+    machine.launch = at_first  # type: ignore[method-assign]
+    assert machine.night().outcome == "regression"
 
 
 def test_what_only_seemed_better_is_not_applied(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -10,8 +11,11 @@ from dataclasses import dataclass
 from tuner.errors import ServerError, TuningError
 from tuner.load.loads import Concurrency
 from tuner.measure.limit_test import Verdict
+from tuner.measure.points import OperatingPoint
 from tuner.nightly.comparison import LEAST_PAIRS, LOOKS, MOST_PAIRS, Comparison, Side
 from tuner.nightly.gate import is_settled
+from tuner.quantities import format_ms
+from tuner.search.recommend import NEAR
 from tuner.slo import SLO
 
 Launch = Callable[[int], Side]
@@ -81,6 +85,53 @@ def compare(
         if told.verdict is Verdict.BREAKS or (told.pairs in LOOKS and is_settled(told, min_gain=terms.min_gain)):
             break
     return told
+
+
+def load_within(
+    measure: Callable[[Concurrency], OperatingPoint],
+    highest: Concurrency,
+    slo: SLO,
+    *,
+    at_last: float,
+    note: Callable[[str], None] = lambda _: None,
+    now: Callable[[], float] = time.monotonic,
+) -> Concurrency:
+    """The highest load at which a candidate seems to hold the SLO tonight with some room: halved, then between.
+
+    What the search found may be too much on another night. The launches that tell have no part in the comparison.
+
+    Args:
+        measure: Launches the candidate, and measures it.
+        highest: What the search found.
+        slo: The limits; without any, it is the highest.
+        at_last: When to launch nothing more.
+        note: Is told what happens.
+        now: The clock, in seconds.
+
+    Returns:
+        The lowest load that was tried, where it holds the SLO at none.
+
+    Raises:
+        ServerError: the candidate failed.
+    """
+    if not slo.root:
+        return highest
+
+    def holds(requests: int) -> bool:
+        point = measure(Concurrency(requests))
+        told = point.latency_ms[slo.percentile]
+        held = not point.errors and point.holds(slo, slower=NEAR) and point.verdict(slo) is not Verdict.BREAKS
+        if not held:
+            note(f"the candidate is too near to {slo} at {point.load}: {slo.percentile} {format_ms(told.value)}")
+        return held
+
+    load, breaks = highest.requests, 0
+    while now() < at_last and not holds(load) and load > 1:
+        load, breaks = load // 2, load
+    between = round(math.sqrt(load * breaks))
+    if load < between < breaks and now() < at_last and holds(between):
+        return Concurrency(between)
+    return Concurrency(load)
 
 
 def launched(deployed: Launch, number: int, note: Callable[[str], None]) -> Side:

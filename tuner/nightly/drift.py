@@ -19,6 +19,8 @@ _THROUGHPUT_SPREAD, _LATENCY_SPREAD, _PRIOR_NIGHTS = 0.03, 0.12, 4
 # So many nights in a row a slowdown of the same files is told; from then on that is how fast they are.
 _TOLD_SO_OFTEN = 3
 _MOST_NIGHTS = 30
+# What a machine that is slower by so much does to a server beyond that is not known well enough to blame the config.
+_SLOWER = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Drift(Record):
         machine: The machine's own speed over that of those nights; None where nobody says.
         files_changed: Whether the model's files are others than in the last of those nights.
         suspected: Whether it looks slower by more than the least that is worth telling, sure or not.
+        inconclusive: Whether it would be a regression, had not others kept the machine busy, or slowed it down.
     """
 
     regression: bool
@@ -59,6 +62,7 @@ class Drift(Record):
     machine: float | None = None
     files_changed: bool = False
     suspected: bool = False
+    inconclusive: bool = False
 
 
 NO_HISTORY = Drift(
@@ -94,6 +98,9 @@ def judge_drift(now: Measured, past: Sequence[Past], *, files: str, min_regressi
     A server that computes is no faster than its machine: where tonight's machine is slower, throughput is compared as
     it would be on a machine as fast as before, for the part of the time in which the server keeps a core busy.
 
+    What remains is a regression only where nothing but the config can be the cause: where others took the CPU in the
+    same launches, or the machine was slower by more than can be reckoned with, it is inconclusive.
+
     Args:
         now: Tonight's.
         past: The normal nights, the oldest first; those under another load do not count.
@@ -117,19 +124,22 @@ def judge_drift(now: Measured, past: Sequence[Past], *, files: str, min_regressi
     if changed:
         words += "; the model's files are others than then, its config is the same"
     fair, fair_latency = throughput.times(1 / by_machine), latency.times(by_machine)
-    regression = _is_less(fair, min_regression) or _is_less(_inverse(fair_latency), min_regression)
+    busy = _busy(now, machine, by_machine)
+    seems = _is_less(fair, min_regression) or _is_less(_inverse(fair_latency), min_regression)
+    regression, inconclusive = seems and not busy, bool(seems and busy)
     suspected = min(fair.value, 1 / fair_latency.value) < 1 - min_regression
-    if machine is not None and (slower or later) and not regression:
+    if machine is not None and (slower or later) and not seems:
         words += f"; the machine itself is {1 - machine:.0%} slower than then, which accounts for it"
     return Drift(
         regression=regression,
-        reason=("it got slower: " if regression else "") + words,
+        reason=("it got slower: " if regression else f"inconclusive: {busy}: " if inconclusive else "") + words,
         nights=len(same),
         throughput=throughput,
         latency=latency,
         machine=machine,
         files_changed=changed,
         suspected=suspected,
+        inconclusive=inconclusive,
     )
 
 
@@ -156,6 +166,15 @@ def _is_less(ratio: Interval, share: float) -> bool:
 def _machine(now: Measured, then: Sequence[Measured]) -> float | None:
     speeds = [each.turns_per_us for each in then if each.turns_per_us]
     return now.turns_per_us / fmean(speeds) if now.turns_per_us and speeds else None
+
+
+def _busy(now: Measured, machine: float | None, by_machine: float) -> str:
+    """What kept the machine from its usual speed, in words; empty where nothing did."""
+    if now.is_busy:
+        return "machine busy with the load of others"
+    if machine is not None and by_machine < 1 - _SLOWER:
+        return f"machine busy: it is {1 - machine:.0%} slower than then"
+    return ""
 
 
 def _of_machine(machine: float | None, cores: float | None) -> float:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from tuner.load.loads import Concurrency
+from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval, Record
 from tuner.models.tokens import tokens
@@ -37,6 +38,11 @@ class Measured(Record):
     turns_per_us: float | None = None
     cpu_cores: float | None = None
     doubts: tuple[str, ...] = ()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether others were at work on the machine meanwhile."""
+        return Gate.MACHINE_LOAD.words in self.doubts
 
     def latency_at(self, percentile: Percentile) -> Interval | None:
         """Latency in ms; None: it was not stored."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from tuner.atomic_file import remove_unfinished
-from tuner.errors import TritontuneError
+from tuner.errors import ServerError, TritontuneError
 from tuner.interrupts import put_off
 from tuner.load.loads import Concurrency
+from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
 from tuner.models.config import ModelConfig
 from tuner.models.diff import unified_diff
 from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
-from tuner.nightly.compare import Terms, compare, launched
+from tuner.nightly.compare import Terms, compare, launched, load_within
 from tuner.nightly.comparison import Comparison, Side
 from tuner.nightly.drift import NO_HISTORY, Drift, Past, judge_drift, normal_nights
 from tuner.nightly.gate import Decision, decide
@@ -99,7 +101,7 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
             deployed.measure()
             drift = deployed.drift(task.min_regression)
     decision = decide(compared, min_gain=task.min_gain)
-    if drift.regression:
+    if drift.regression or drift.inconclusive:
         setting.say(f"{task.name}: {drift.reason}")
     action, failed, candidate, text = "", "", None, ""
     best = outcome.recommendation.best
@@ -197,8 +199,13 @@ class _Deployed:
 
     @property
     def measured(self) -> Measured | None:
-        """All launches so far under the load of its history as one."""
-        return Measured.of(self._rounds, self._identity.slo.percentile)
+        """All launches so far under the load of its history as one.
+
+        Those beside which others were at work on the machine do not count where there are enough others.
+        """
+        quiet = [each for each in self._rounds if all(doubt.gate is not Gate.MACHINE_LOAD for doubt in each.doubts)]
+        rounds = quiet if len(quiet) >= _LAUNCHES else self._rounds
+        return Measured.of(rounds, self._identity.slo.percentile)
 
     def drift(self, min_regression: float) -> Drift:
         """Tonight against its history."""
@@ -213,7 +220,19 @@ def _compare(task: Task, setting: Setting, outcome: ModelOutcome, deployed: _Dep
     best = outcome.recommendation.best
     if best is None or best.trial.number == 0 or not isinstance(best.point.load, Concurrency):
         return None
-    load = best.point.load
+
+    def launch(loads: Sequence[Concurrency], name: str) -> Side:
+        return deployed.launches.launch(best.trial.config, loads, name, candidate=True)
+
+    numbers = count(1)
+
+    def tried(load: Concurrency) -> OperatingPoint:
+        return launch((load,), f"candidate-try-{next(numbers):02d}").points[0]
+
+    try:
+        load = load_within(tried, best.point.load, task.job.slo, at_last=setting.at_last, note=setting.say)
+    except ServerError as error:
+        return Comparison(slo=task.job.slo, loads=(best.point.load,), failure=f"{error.cause.value}: {error}")
     # Near its limit, launches of the candidate may differ by too much for a test; at half of the load they rarely do.
     halved = (Concurrency(load.requests // 2),) if task.job.slo.root and load.requests > 1 else ()
     candidates = (load, *halved)
@@ -223,9 +242,7 @@ def _compare(task: Task, setting: Setting, outcome: ModelOutcome, deployed: _Dep
     now = time.monotonic()
     compared = compare(
         lambda _: deployed.launch(loads),
-        lambda number: deployed.launches.launch(
-            best.trial.config, candidates, f"candidate-{number:02d}", candidate=True
-        ),
+        lambda number: launch(candidates, f"candidate-{number:02d}"),
         Terms(
             slo=task.job.slo,
             loads=candidates,
