@@ -11,6 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 from support.certificates import Certificates
+from support.command_line import end_running
 from support.docker_image import docker_engine
 from support.repositories import ModelRepositoryFactory
 
@@ -36,6 +37,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped on CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _no_command_outlives_its_test() -> Iterator[None]:
+    """What a test has started and not ended, as where it failed midway, is ended."""
+    yield
+    end_running()
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.in_process import InProcess
 from support.nights import jobs_file
-from support.repositories import ModelRepositoryFactory
+from support.repositories import ModelRepositoryFactory, config_text
 from support.web_peer import Reply, WebPeer
 
 from tuner.commands.nightly import check, print_schema
 from tuner.errors import JobError
+from tuner.lock import locked
 from tuner.nightly.schema import jobs_schema
 
 
@@ -66,3 +68,16 @@ def test_a_history_that_cannot_be(job: dict[str, Any], tmp_path: Path) -> None:
 def test_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     print_schema()
     assert json.loads(capsys.readouterr().out) == jobs_schema()
+
+
+def test_two_nights_at_once(
+    model_repository: ModelRepositoryFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_repository.add("slow", config=config_text())
+    jobs = jobs_file(
+        tmp_path / "jobs.yaml", {"repository": str(model_repository.path)}, work=str(tmp_path / "work"), window="60s"
+    )
+    with locked(tmp_path / "work", option="work", holder="another night"):
+        told = InProcess(capsys).refused("nightly", jobs)
+    assert told.endswith("another night is at work in it")
+    assert not (tmp_path / "work/nights").exists()

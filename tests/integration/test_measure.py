@@ -281,6 +281,6 @@ def test_what_was_measured_before_ctrl_c_is_not_lost(server: Running, tmp_path: 
         assert running.stderr is not None
         assert "at concurrency 1" in running.stderr.readline()
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=10)
+        running.communicate(timeout=120)
     assert running.returncode == 130
     assert rows_of(file)

@@ -47,7 +47,7 @@ def underway(slow_model: Path, tmp_path: Path) -> Iterator[tuple[Any, Path]]:
         yield run, out
     finally:
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=20)
+        run.communicate(timeout=120)
 
 
 def test_while_a_run_is_on(underway: tuple[Any, Path]) -> None:

@@ -276,7 +276,7 @@ class TestInterruption:
         out = tmp_path / "run"
         run = self._underway(slow_model, out)
         run.send_signal(number)
-        stdout, stderr = run.communicate(timeout=30)
+        stdout, stderr = run.communicate(timeout=120)
         assert run.returncode == 130
         assert "baseline: " in stdout
         assert stderr.splitlines()[-1] == f"tritontune: interrupted; go on with: tritontune run --resume --out {out}"
@@ -290,7 +290,7 @@ class TestInterruption:
         killed = self._underway(slow_model, out)
         finished = Study.load(out / "study.db", "slow").trials
         killed.kill()
-        killed.communicate(timeout=10)
+        killed.communicate(timeout=120)
         options = ("--trials", 3, "--max-concurrency", 2, "--no-verify")
         done = tritontune("run", *options, "--out", out, "--resume")
         assert done.returncode == 0, done.stderr
@@ -305,7 +305,7 @@ class TestInterruption:
         out = tmp_path / "run"
         killed = self._underway(slow_model, out)
         killed.kill()
-        killed.communicate(timeout=10)
+        killed.communicate(timeout=120)
         # Its stubs may stay until somebody collects it; the next run ends them, as the test above shows.
         await_that(lambda: not [process for process in servers_of(out) if process.name() == "tritonserver"])
 
@@ -320,7 +320,7 @@ def test_two_runs_do_not_share_a_folder(slow_model: Path, tmp_path: Path) -> Non
         assert "another run is at work in it" in second.stderr
     finally:
         first.send_signal(signal.SIGINT)
-        first.communicate(timeout=10)
+        first.communicate(timeout=120)
 
 
 def test_resume_refuses_another_job(finished_run: Path) -> None:

@@ -52,7 +52,7 @@ def _started(*arguments: object) -> Iterator[Popen[str]]:
     finally:
         if run.poll() is None:
             run.send_signal(signal.SIGINT)
-            run.communicate(timeout=30)
+            run.communicate(timeout=120)
 
 
 def _pause(engine: docker.DockerClient, name: str) -> None:
@@ -84,7 +84,7 @@ def test_tunes_the_example_after_a_run_that_was_killed_and_leaves_nothing(
     killed = start_tritontune("run", EXAMPLE, *IN_DOCKER, "--out", tmp_path / "killed")
     await_that(lambda: _command(tmp_path / "killed", "mlp", 0).exists() or killed.poll() is not None, within_s=60)
     killed.kill()
-    killed.communicate(timeout=10)
+    killed.communicate(timeout=120)
     assert len(containers_of(killed.pid, engine)) == 1
 
     out = tmp_path / "run"

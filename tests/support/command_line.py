@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 import psutil
 
@@ -22,15 +26,49 @@ def tritontune(
     )
 
 
-def start_tritontune(*arguments: object) -> subprocess.Popen[str]:
-    """Start a command, in a process group of its own."""
-    return subprocess.Popen(
-        [_TRITONTUNE, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+class Running(subprocess.Popen[str]):
+    """A command that runs, in a process group of its own, and no longer than the test that started it."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(
+            [_TRITONTUNE, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        _running.append(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.end()
+        super().__exit__(kind, error, trace)
+
+    def end(self) -> None:
+        """Kill it and all that it started, if it still runs, and leave nothing open that would warn of it later."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        for stream in (self.stdout, self.stderr):
+            if stream:
+                stream.close()
+        self.wait()
+
+
+_running: list[Running] = []
+
+
+def start_tritontune(*arguments: object) -> Running:
+    """Start a command, which ends with the test at the latest."""
+    return Running(*arguments)
+
+
+def end_running() -> None:
+    """End all that was started and still runs."""
+    while _running:
+        _running.pop().end()
 
 
 def servers_of(repository: Path) -> list[psutil.Process]:
@@ -38,8 +76,8 @@ def servers_of(repository: Path) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if str(repository) in _command_line(process)]
 
 
-def await_that(condition: Callable[[], bool], *, within_s: float = 30.0) -> None:
-    """Wait for a condition, which must come true in time."""
+def await_that(condition: Callable[[], bool], *, within_s: float = 120.0) -> None:
+    """Wait for a condition, which must come true in time: on a machine that others keep busy, too."""
     end = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < end, "waited in vain"
