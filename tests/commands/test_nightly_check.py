@@ -75,7 +75,7 @@ def test_two_nights_at_once(
 ) -> None:
     model_repository.add("slow", config=config_text())
     jobs = jobs_file(
-        tmp_path / "jobs.yaml", {"repository": str(model_repository.path)}, work=str(tmp_path / "work"), window="60s"
+        tmp_path / "jobs.yaml", {"repository": str(model_repository.path), "budget": "30s"}, work=str(tmp_path / "work")
     )
     with locked(tmp_path / "work", option="work", holder="another night"):
         told = InProcess(capsys).refused("nightly", jobs)
