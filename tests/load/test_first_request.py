@@ -37,7 +37,7 @@ def test_the_answer_comes_with_the_seconds_it_took(server: InferencePeer) -> Non
     request = request_for("sleep", b"x")
     answer, took_s = ask_once(Endpoint(server.address), request, timeout_s=5)
     assert answer == request
-    assert 0.01 <= took_s < 2
+    assert took_s >= 0.01
 
 
 def test_a_request_that_fails_says_why(server: InferencePeer) -> None:
@@ -65,9 +65,10 @@ def test_a_decoupled_model_is_asked_for_its_first_response(
     model = model_repository.add("decoupled", config=config)
     with triton_launcher.launch(Launch(model_repository.path, model, tmp_path / "log", 30)) as server:
         endpoint = server.endpoint
-        answer, took_s = ask_once(endpoint, request_to(model, 3, 300, -1, 0), timeout_s=5)
-        assert contents(answer) == [[3, 300, -1, 0]]
-        assert 0.3 <= took_s < 0.6
+        answer, took_s = ask_once(endpoint, request_to(model, 3, 1_000, -1, 0), timeout_s=60)
+        assert contents(answer) == [[3, 1_000, -1, 0]]
+        # The last one comes after 3 s.
+        assert 1.0 <= took_s < 2.9
         answer, _ = ask_once(endpoint, request_to(model, 0, 0, -1, 0), timeout_s=5)
         assert contents(answer) == []
         with pytest.raises(ServerError, match="UNKNOWN: the model says no"):

@@ -52,10 +52,26 @@ def bench(
         yield start
 
 
-def test_the_servers_view_and_ours_are_of_the_same_load(bench: Callable[..., Measure]) -> None:
+def test_the_servers_view_is_of_the_same_load_as_ours(bench: Callable[..., Measure]) -> None:
     point = bench("slow", sleep_ms=10)(Concurrency(4))
     assert point.server is not None
     assert point.server.average_batch_size == 1
+    ((size, (executions, service_ms)),) = point.server.batches.items()
+    assert (size, executions) == (1, point.server.executions)
+    assert service_ms >= point.server.compute_infer_ms >= 10
+    # Three others are before each.
+    assert point.server.queue_ms > point.server.compute_infer_ms
+    assert point.latency_ms["p50"].value > point.server.compute_infer_ms
+    # The one instance does nothing at the same time, whatever the machine does beside it.
+    assert point.server.wall_s is not None
+    assert executions * service_ms / 1e3 <= point.server.wall_s + 2 * service_ms / 1e3
+    assert point.throughput.value <= 100
+
+
+@pytest.mark.statistics
+def test_the_servers_numbers_and_ours_agree(bench: Callable[..., Measure]) -> None:
+    point = bench("slow", sleep_ms=10)(Concurrency(4))
+    assert point.server is not None
     assert point.server.compute_infer_ms == pytest.approx(11, rel=0.25)
     assert point.server.queue_ms == pytest.approx(3 * 11, rel=0.3)
     ((size, (executions, service_ms)),) = point.server.batches.items()
@@ -73,11 +89,10 @@ def test_an_open_loop_is_kept_up_with_or_not(bench: Callable[..., Measure]) -> N
     measure = bench("slow", sleep_ms=10)
     easy, hard = measure(RequestRate(30, "constant")), measure(RequestRate(300))
     assert easy.kept_up is True
-    assert easy.throughput.low <= 30 <= easy.throughput.high or easy.throughput.value == pytest.approx(30, rel=0.1)
     assert hard.kept_up is False
     assert hard.throughput.value < 110
     # Each request that is due has to wait for all those before it.
-    assert hard.latency_ms["p99"].value > 5 * easy.latency_ms["p99"].value
+    assert hard.latency_ms["p50"].value > easy.latency_ms["p50"].value
 
 
 def test_batches_that_are_formed_are_seen(bench: Callable[..., Measure]) -> None:
@@ -88,9 +103,9 @@ def test_batches_that_are_formed_are_seen(bench: Callable[..., Measure]) -> None
     assert max(point.server.batches) > 1
     inferences = sum(size * executions for size, (executions, _) in point.server.batches.items())
     assert inferences == pytest.approx(point.server.inferences, abs=16)
-    assert point.throughput.value > 150
 
 
+@pytest.mark.statistics
 def test_a_batcher_is_swept_to_where_it_is_full(bench: Callable[..., Measure]) -> None:
     measure = bench("slow", sleep_ms=10, more="dynamic_batching {}")
     curve = in_order_of_load(sweep(measure, slo=SLO(), max_concurrency=64, flat_from=REQUESTS_AN_INSTANCE))
@@ -101,6 +116,7 @@ def test_a_batcher_is_swept_to_where_it_is_full(bench: Callable[..., Measure]) -
     assert curve[0].throughput.value < 100
 
 
+@pytest.mark.statistics
 def test_two_measurements_of_a_level_agree(bench: Callable[..., Measure]) -> None:
     measure = bench("slow", sleep_ms=20)
     first, second = measure(Concurrency(2)).throughput, measure(Concurrency(2)).throughput
