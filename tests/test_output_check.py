@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,3 +82,14 @@ def test_what_is_lost_is_recorded_anew(tmp_path: Path) -> None:
 
 def test_nothing_is_needed_where_outputs_are_not_compared(tmp_path: Path) -> None:
     assert recalled(tmp_path, None, output_tolerance=None) == (True, [])
+
+
+def test_requests_with_a_secret_in_them_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = GoldenOutputs(((ANSWER,),))
+    monkeypatch.setattr("tuner.output_check.record_golden", lambda *_: golden)
+    session = SimpleNamespace(questions=tuple, asking=nullcontext)
+    for parameters, kept in (({"temperature": 0.5}, True), ({"api_key": "***"}, False)):
+        folder = tmp_path / next(iter(parameters))
+        about = identity(requests={"request_parameter": parameters})
+        OutputCheck(folder, about, pytest.fail, pytest.fail).record(session)  # type: ignore[arg-type]
+        assert (folder / GOLDEN_FILE).exists() == kept

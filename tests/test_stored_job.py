@@ -132,6 +132,10 @@ def test_secrets_are_not_stored(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(JobError, match=r"^--request-parameter was given when the run began"):
         resumed_job(file, {})
     assert resumed_job(file, {"request_parameter": keyed}).request_parameter == {"api_key": "hush"}
+    metrics = "http://me:hush@host:8002/metrics"
+    _stored(file, url="host:8001", metrics_url=metrics)
+    assert "hush" not in file.read_text()
+    assert resumed_job(file, {"metrics_url": metrics}).metrics_url == metrics
     _stored(file, server="process", env=["HANDED_ON"])
     assert resumed_job(file, {}).env == {"HANDED_ON": None}
 

@@ -85,3 +85,28 @@ def test_a_port_and_a_network_for_who_is_elsewhere() -> None:
     options = shlex.split(str(replace(SPEC, publish_on="192.0.2.1", network="tuners")))
     assert "--publish=192.0.2.1::8001" in options
     assert "--network=tuners" in options
+
+
+def test_neither_the_command_nor_the_record_of_it_has_secrets_and_both_have_all_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HANDED_ON", "hunter2")
+    options = ContainerOptions(
+        environment={"TOKEN": "hunter2", "PLAIN": "hunter2", "HANDED_ON": None, "OMP_NUM_THREADS": "4"},
+        more={
+            "labels": {"password": "hunter2", "team": "vision"},
+            "entrypoint": ["tini", "--api-key=hunter2"],
+            "cpuset_cpus": "0-3",
+        },
+    )
+    arguments = ("tritonserver", "--http-restricted-api=health:admin-key=hunter2")
+    command = str(
+        replace(SPEC, identity=Identity(environment={"HOME": "/tmp/of-ours"}), options=options, arguments=arguments)
+    )
+    record = ", ".join(options.words())
+    assert "hunter2" not in command + record
+    for word in ("--env=HOME=/of/ours", "--env=OMP_NUM_THREADS=4", "--env=HANDED_ON", "--label=team=vision"):
+        assert word in shlex.split(command)
+    assert "--http-restricted-api=health:admin-key=***" in shlex.split(command)
+    assert "variables HANDED_ON=*** OMP_NUM_THREADS=4 PLAIN=*** TOKEN=***" in record
+    assert "cpuset_cpus 0-3" in record

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.web_peer import Reply, WebPeer
 
 from tuner.errors import JobError
 from tuner.load.requests.regions import cuda_region, system_region
-from tuner.load.requests.registries import CudaRegion, SystemRegion
+from tuner.load.requests.registries import CudaRegion, HttpRegistry, SystemRegion
+from tuner.servers.endpoint import Endpoint
 from tuner.servers.mark import Mark
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it)
@@ -141,3 +143,11 @@ class TestCuda:
         monkeypatch.setitem(sys.modules, "tritonclient.utils.cuda_shared_memory", cuda)
         monkeypatch.setattr(tritonclient.utils, "cuda_shared_memory", cuda, raising=False)
         return cuda
+
+
+def test_over_http_a_region_is_registered_below_the_path_of_the_endpoint() -> None:
+    with WebPeer(lambda _: Reply()) as peer:
+        registry = HttpRegistry(Endpoint(peer.address, "http", path="/prefix"))
+        registry.unregister(SystemRegion("region", 4, "/key"))
+        registry.close()
+    assert [asked.line for asked in peer.asked] == ["POST /prefix/v2/systemsharedmemory/region/region/unregister"]
