@@ -101,7 +101,7 @@ def test_neither_the_command_nor_the_record_of_it_has_secrets_and_both_have_all_
     )
     arguments = ("tritonserver", "--http-restricted-api=health:admin-key=hunter2")
     command = str(
-        replace(SPEC, identity=Identity(environment={"HOME": "/tmp/of-ours"}), options=options, arguments=arguments)
+        replace(SPEC, identity=Identity(environment={"HOME": "/of/ours"}), options=options, arguments=arguments)
     )
     record = ", ".join(options.words())
     assert "hunter2" not in command + record
