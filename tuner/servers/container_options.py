@@ -12,6 +12,8 @@ from tuner.servers.environment import in_words
 from tuner.servers.mounts import UserMount
 
 _SHM_BYTES = 1 << 30
+# Docker's default.
+_CPU_PERIOD_US = 100_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,18 @@ class ContainerOptions:
         """Whether its ports are this machine's own."""
         return self.network == "host"
 
+    def cores(self, there: int) -> int:
+        """Of so many processors, those that a container may use by the user's limits, rounded."""
+        allowed = [float(there)]
+        if isinstance(nano := self.more.get("nano_cpus"), int) and nano > 0:
+            allowed.append(nano / 1e9)
+        if isinstance(quota := self.more.get("cpu_quota"), int) and quota > 0:
+            period = self.more.get("cpu_period")
+            allowed.append(quota / (period if isinstance(period, int) and period > 0 else _CPU_PERIOD_US))
+        if cpus := _cpus_of(str(self.more.get("cpuset_cpus", ""))):
+            allowed.append(cpus)
+        return max(1, round(min(allowed)))
+
     def words(self) -> Iterator[str]:
         """What differs from the default, for the record of a study, without what may be secret."""
         if self.gpus:
@@ -58,3 +72,12 @@ class ContainerOptions:
         if self.user:
             yield f"user {self.user}"
         yield from (f"{name} {without_secrets(str(value))}" for name, value in sorted(self.more.items()))
+
+
+def _cpus_of(text: str) -> int:
+    """How many processors a list as `0-3,6` names; 0: none, or it is no such list, which the engine will refuse."""
+    try:
+        ranges = [(int(first), int(last or first)) for first, _, last in (r.partition("-") for r in text.split(","))]
+    except ValueError:
+        return 0
+    return sum(max(0, last - first + 1) for first, last in ranges)

@@ -88,16 +88,16 @@ class DockerLauncher:
 
     @cached_property
     def machine(self) -> Machine:
-        """The engine's: this one, or another, of which the engine tells the cores alone.
+        """The engine's, with the cores that a container may use: this one, or another, of which it tells no GPUs.
 
         Raises:
             TuningError: the engine does not say.
         """
         with closing(connect()) as client, engine_trouble():
-            if not site_of(client).is_distant:
-                return Machine.here()
-            told = client.info()
-        return Machine(cpus=told["NCPU"], gpus=(), processor=told["Architecture"])
+            distant = site_of(client).is_distant
+            told = client.info() if distant else {}
+        machine = Machine(cpus=told["NCPU"], gpus=(), processor=told["Architecture"]) if distant else Machine.here()
+        return replace(machine, cpus=None if machine.cpus is None else self._options.cores(machine.cpus))
 
     @cached_property
     def gpus(self) -> str | None:
