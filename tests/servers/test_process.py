@@ -31,11 +31,17 @@ from tuner.servers.processes import marked_processes
 from tuner.servers.protocols import Launch, Server
 from tuner.testing.launcher_contract import LauncherContract, Traces, abandoned, await_death, infer
 
-SOURCE = """
+_SOURCE = """
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
-launcher = ProcessLauncher(find_triton())
+launcher = ProcessLauncher(find_triton({path}))
 """
+_GOES_DOWN = "Signal (15) received"
+
+
+def source_of(installation: TritonInstallation) -> str:
+    """Lines that make its launcher, for `abandoned`."""
+    return _SOURCE.format(path=None if installation.wheel else f"Path({str(installation.binary)!r})")
 
 
 @pytest.fixture(autouse=True)
@@ -67,20 +73,12 @@ class TestProcessLauncher(LauncherContract):
         return triton_launcher
 
     @pytest.fixture
-    def launcher_source(self) -> str:
-        return SOURCE
+    def launcher_source(self, triton_installation: TritonInstallation) -> str:
+        return source_of(triton_installation)
 
     @pytest.fixture
     def kill(self) -> Callable[[Server], None]:
         return lambda server: os.kill(server_of(server).pid, signal.SIGKILL)
-
-
-FAKE_SOURCE = """
-from pathlib import Path
-from tuner.servers.process import ProcessLauncher
-from tuner.testing.installations import fake_installation
-launcher = ProcessLauncher(fake_installation(Path({folder!r})))
-"""
 
 
 class TestFakeProcess(LauncherContract):
@@ -89,21 +87,37 @@ class TestFakeProcess(LauncherContract):
         return fake_launcher
 
     @pytest.fixture
-    def launcher_source(self, tmp_path: Path) -> str:
-        return FAKE_SOURCE.format(folder=str(tmp_path / "triton"))
+    def launcher_source(self, fake_triton: TritonInstallation) -> str:
+        return source_of(fake_triton)
 
     @pytest.fixture
     def kill(self) -> Callable[[Server], None]:
         return lambda server: os.kill(server_of(server).pid, signal.SIGKILL)
 
 
+BOTH = pytest.mark.parametrize(
+    "installation", ["fake_triton", pytest.param("triton_installation", marks=pytest.mark.triton)], indirect=True
+)
+
+
+@pytest.fixture(params=["fake_triton"])
+def installation(request: pytest.FixtureRequest) -> TritonInstallation:
+    found: TritonInstallation = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def process_launcher(installation: TritonInstallation) -> ProcessLauncher:
+    return ProcessLauncher(installation)
+
+
 @pytest.fixture
 def launch(
-    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+    process_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> Callable[..., ProcessServer]:
     def start(source: str, config: str | None = None) -> ProcessServer:
         request = Launch(model_repository.path, model_repository.add(source, config=config), tmp_path / "log", 30)
-        return server_of(triton_launcher.launch(request))
+        return server_of(process_launcher.launch(request))
 
     return start
 
@@ -112,9 +126,9 @@ def children(server: ProcessServer) -> list[psutil.Process]:
     return psutil.Process(server.pid).children()
 
 
-def test_says_what_it_is(triton_launcher: ProcessLauncher, triton_installation: TritonInstallation) -> None:
-    assert triton_installation.version in triton_launcher.description
-    assert "process" in triton_launcher.description
+def test_says_what_it_is(process_launcher: ProcessLauncher, installation: TritonInstallation) -> None:
+    assert installation.version in process_launcher.description
+    assert "process" in process_launcher.description
 
 
 def test_command_names_all_that_was_started(launch: Callable[..., ProcessServer]) -> None:
@@ -124,6 +138,7 @@ def test_command_names_all_that_was_started(launch: Callable[..., ProcessServer]
         assert server.endpoint.address.rpartition(":")[2] in server.command
 
 
+@BOTH
 def test_listens_on_the_loopback_interface_alone(launch: Callable[..., ProcessServer]) -> None:
     with launch("identity") as server:
         listening = [c for c in psutil.Process(server.pid).net_connections() if c.status == psutil.CONN_LISTEN]
@@ -131,6 +146,7 @@ def test_listens_on_the_loopback_interface_alone(launch: Callable[..., ProcessSe
     assert [f"{c.laddr.ip}:{c.laddr.port}".removeprefix("::ffff:") for c in listening] == [server.endpoint.address]
 
 
+@BOTH
 def test_a_crashed_instance_is_a_death_though_triton_goes_on(launch: Callable[..., ProcessServer]) -> None:
     config = config_text(instances=2, crash_when_batch_exceeds=3, crash_with=7)
     with launch("crashes", config) as server:
@@ -156,9 +172,9 @@ def test_stopping_after_a_crash_does_not_wait(launch: Callable[..., ProcessServe
     server = launch("finalizes", config_text(instances=2))
     children(server)[0].kill()
     await_death(server)
-    began = time.monotonic()
     server.stop()
-    assert time.monotonic() - began < 1
+    # Triton's own way down would hang.
+    assert _GOES_DOWN not in server.log.read_text()
     assert not traces(os.getpid())
 
 
@@ -185,9 +201,9 @@ def test_the_kernels_want_of_memory_is_named_while_loading(
 
 def test_a_model_with_nothing_to_finalize_stops_at_once(launch: Callable[..., ProcessServer]) -> None:
     server = launch("identity", config_text(instances=4))
-    began = time.monotonic()
     server.stop()
-    assert time.monotonic() - began < 1
+    # Triton's own way down takes a second for each.
+    assert _GOES_DOWN not in server.log.read_text()
 
 
 def test_stop_ends_processes_that_left_the_session(launch: Callable[..., ProcessServer]) -> None:
@@ -213,9 +229,9 @@ def _crashing(installation: TritonInstallation, script: Path, times: int) -> Pro
 
 
 def test_a_server_that_crashes_at_its_start_gets_a_second_try(
-    triton_installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
+    installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
-    launcher = _crashing(triton_installation, tmp_path / "triton.sh", times=1)
+    launcher = _crashing(installation, tmp_path / "triton.sh", times=1)
     log = tmp_path / "server.log"
     with launcher.launch(Launch(model_repository.path, model_repository.add("identity"), log, 30)) as server:
         assert infer(server, "identity").size
@@ -227,9 +243,9 @@ def test_a_server_that_crashes_at_its_start_gets_a_second_try(
 
 
 def test_a_server_that_crashes_twice_has_failed(
-    triton_installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path, traces: Traces
+    installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path, traces: Traces
 ) -> None:
-    launcher = _crashing(triton_installation, tmp_path / "triton.sh", times=3)
+    launcher = _crashing(installation, tmp_path / "triton.sh", times=3)
     with pytest.raises(LaunchError, match="Triton was ended by SIGABRT before it was ready") as caught:
         launcher.launch(Launch(model_repository.path, model_repository.add("identity"), tmp_path / "log", 30))
     assert caught.value.cause is Cause.CRASHED
@@ -247,6 +263,7 @@ def test_a_server_outlives_the_thread_that_launched_it(launch: Callable[..., Pro
         server.check()
 
 
+@BOTH
 def test_takes_another_port_when_one_is_lost(
     launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,40 +286,43 @@ def test_gives_up_when_every_port_is_lost(
     assert not traces(os.getpid())
 
 
+@BOTH
 def test_a_model_without_code_fails_at_once(
-    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+    process_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
     name = model_repository.add("identity")
     (model_repository.path / name / "1" / "model.py").unlink()
     began = time.monotonic()
     with pytest.raises(LaunchError, match="'identity' does not load: Python model file not found"):
-        triton_launcher.launch(Launch(model_repository.path, name, tmp_path / "log", 60))
-    assert time.monotonic() - began < 5
+        process_launcher.launch(Launch(model_repository.path, name, tmp_path / "log", 60))
+    assert time.monotonic() - began < 50  # of the 60 s that it has
 
 
+@BOTH
 def test_an_instance_that_dies_unseen_by_triton_is_noticed(
-    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+    process_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
     name = model_repository.add("identity", name="two words")  # more than the way to the Python backend lets pass
     with pytest.raises(LaunchError, match="'two words' does not load") as caught:
-        triton_launcher.launch(Launch(model_repository.path, name, tmp_path / "log", 60))
+        process_launcher.launch(Launch(model_repository.path, name, tmp_path / "log", 60))
     assert caught.value.cause is Cause.CRASHED
 
 
 def test_more_arguments_reach_triton(
-    triton_installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
+    installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
-    launcher = ProcessLauncher(triton_installation, ["--log-verbose=1"])
+    launcher = ProcessLauncher(installation, ["--log-verbose=1"])
     request = Launch(model_repository.path, model_repository.add("identity"), tmp_path / "log", 30)
     with launcher.launch(request) as server:
         assert "--log-verbose=1" in server.command
     assert "Server side auto-completed config" in request.log.read_text(encoding="utf-8")
 
 
+@BOTH
 def test_an_argument_that_triton_does_not_know(
-    triton_installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
+    installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
-    launcher = ProcessLauncher(triton_installation, ["--no-such-flag"])
+    launcher = ProcessLauncher(installation, ["--no-such-flag"])
     with pytest.raises(LaunchError, match="unrecognized option '--no-such-flag'"):
         launcher.launch(Launch(model_repository.path, model_repository.add("identity"), tmp_path / "log", 30))
 
@@ -320,6 +340,7 @@ def test_an_interrupted_launch_leaves_nothing(
     assert not traces(os.getpid())
 
 
+@BOTH
 def test_the_config_is_the_same_with_and_without_completion(
     launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch, model_repository: ModelRepositoryFactory
 ) -> None:
@@ -334,40 +355,45 @@ def test_the_config_is_the_same_with_and_without_completion(
 
 
 def test_a_server_does_not_outlive_its_owner(
-    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path, traces: Traces
+    process_launcher: ProcessLauncher,
+    installation: TritonInstallation,
+    model_repository: ModelRepositoryFactory,
+    tmp_path: Path,
+    traces: Traces,
 ) -> None:
     request = Launch(model_repository.path, model_repository.add("identity"), tmp_path / "log", 30)
-    with abandoned(SOURCE, request) as owner:
-        deadline = time.monotonic() + 5
+    with abandoned(source_of(installation), request) as owner:
+        deadline = time.monotonic() + 30
         while any(mark.pid == owner and p.name() == "tritonserver" for mark, p in marked_processes()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert triton_launcher.remove_leftovers() >= 1
+        assert process_launcher.remove_leftovers() >= 1
         assert not traces(owner)
 
 
 @pytest.mark.parametrize(("variable", "gpus"), [(None, "all"), ("", "none"), ("1,0", "1,0"), ("GPU-abc", "GPU-abc")])
 def test_its_servers_see_the_gpus_that_the_environment_shows(
-    triton_launcher: ProcessLauncher, monkeypatch: pytest.MonkeyPatch, variable: str | None, gpus: str
+    process_launcher: ProcessLauncher, monkeypatch: pytest.MonkeyPatch, variable: str | None, gpus: str
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
-    assert triton_launcher.gpus == gpus
+    assert process_launcher.gpus == gpus
 
 
 def test_what_is_set_for_a_server_counts_before_our_own_environment(
-    triton_installation: TritonInstallation, monkeypatch: pytest.MonkeyPatch
+    installation: TritonInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert ProcessLauncher(triton_installation, environment={"CUDA_VISIBLE_DEVICES": "1"}).gpus == "1"
-    assert ProcessLauncher(triton_installation, environment={"CUDA_VISIBLE_DEVICES": ""}).gpus == "none"
+    assert ProcessLauncher(installation, environment={"CUDA_VISIBLE_DEVICES": "1"}).gpus == "1"
+    assert ProcessLauncher(installation, environment={"CUDA_VISIBLE_DEVICES": ""}).gpus == "none"
     # Handed on.
-    assert ProcessLauncher(triton_installation, environment={"CUDA_VISIBLE_DEVICES": None}).gpus == "0"
+    assert ProcessLauncher(installation, environment={"CUDA_VISIBLE_DEVICES": None}).gpus == "0"
 
 
+@BOTH
 def test_variables_and_gpus_reach_the_model(
-    triton_installation: TritonInstallation,
+    installation: TritonInstallation,
     model_repository: ModelRepositoryFactory,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -381,7 +407,7 @@ def test_variables_and_gpus_reach_the_model(
             f"        open({str(seen)!r}, 'w').write(json.dumps(dict(os.environ)))\n"
         )
     launcher = ProcessLauncher(
-        triton_installation,
+        installation,
         ["--log-verbose=1"],
         gpus="none",
         environment={"TOKEN": None, "GREETING": "hello there", "PYTHONPATH": "/of/the/user"},
@@ -394,7 +420,7 @@ def test_variables_and_gpus_reach_the_model(
     assert environment["TOKEN"] == "a secret"  # noqa: S105 (none)
     assert environment["GREETING"] == "hello there"
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
-    assert environment["PYTHONPATH"].endswith(":/of/the/user")
+    assert environment["PYTHONPATH"].split(":")[-1] == "/of/the/user"
     assert launcher.gpus == "none"
     assert launcher.description.endswith(
         "as a process, GPUs none, variables GREETING=*** PYTHONPATH=/of/the/user TOKEN=***, --log-verbose=1"
@@ -402,13 +428,13 @@ def test_variables_and_gpus_reach_the_model(
 
 
 def test_a_server_that_answers_only_with_a_header_gets_it(
-    triton_installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
+    installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
     model = model_repository.add("identity")
     arguments = ["--grpc-restricted-protocol=health,metadata,inference,model-config:admin-key=s3cret-1"]
     launch = Launch(model_repository.path, model, tmp_path / "log", 60)
     headers = (("triton-grpc-protocol-admin-key", "s3cret-1"),)
-    with ProcessLauncher(triton_installation, arguments, headers=headers).launch(launch) as server:
+    with ProcessLauncher(installation, arguments, headers=headers).launch(launch) as server:
         assert server.endpoint.headers == headers
     with pytest.raises(LaunchError, match="is restricted, expecting header 'triton-grpc-protocol-admin-key'; give"):
-        ProcessLauncher(triton_installation, arguments).launch(launch)
+        ProcessLauncher(installation, arguments).launch(launch)

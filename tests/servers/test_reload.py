@@ -16,9 +16,11 @@ from tuner.servers.process import ProcessLauncher
 from tuner.servers.processes import marked_processes
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.reload import ReloadLauncher
-from tuner.testing.launcher_contract import await_death, infer
+from tuner.testing.launcher_contract import CandidateContract, Traces, await_death, infer
 
-pytestmark = pytest.mark.triton
+BOTH = pytest.mark.parametrize(
+    "below", ["fake_launcher", pytest.param("triton_launcher", marks=pytest.mark.triton)], indirect=True
+)
 
 Request = Callable[..., Launch]
 
@@ -34,9 +36,16 @@ def ours() -> Callable[[], set[int]]:
     return lambda: find() - others
 
 
+@pytest.fixture(params=["fake_launcher"])
+def below(request: pytest.FixtureRequest) -> ProcessLauncher:
+    """What starts the server."""
+    launcher: ProcessLauncher = request.getfixturevalue(request.param)
+    return launcher
+
+
 @pytest.fixture
-def launcher(triton_launcher: ProcessLauncher, ours: Callable[[], set[int]]) -> Iterator[ReloadLauncher]:
-    launcher = ReloadLauncher(triton_launcher)
+def launcher(below: ProcessLauncher, ours: Callable[[], set[int]]) -> Iterator[ReloadLauncher]:
+    launcher = ReloadLauncher(below)
     yield launcher
     launcher.close()
     assert not ours()
@@ -57,11 +66,18 @@ def request_for(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Req
     return make
 
 
+class TestContract(CandidateContract):
+    @pytest.fixture
+    def traces(self) -> Traces:
+        return lambda _: set()  # of a candidate; the server stays
+
+
 def config_of(server: Server, model: str = "identity") -> model_config_pb2.ModelConfig:
     with TritonClient(server.endpoint) as client:
         return client.model_config(model)
 
 
+@BOTH
 def test_one_server_serves_candidate_after_candidate(launcher: ReloadLauncher, request_for: Request) -> None:
     requests = [request_for(instances=1)]
     with launcher.launch(requests[0]) as server:
@@ -80,6 +96,7 @@ def test_one_server_serves_candidate_after_candidate(launcher: ReloadLauncher, r
         assert "# then load 'identity'" in server.command
 
 
+@BOTH
 def test_a_candidate_that_is_refused_leaves_the_server_to_the_next(
     launcher: ReloadLauncher, request_for: Request
 ) -> None:

@@ -26,8 +26,9 @@ from tuner.servers.protocols import Launch
 from tuner.servers.remote import RemoteLauncher
 from tuner.testing.launcher_contract import CandidateContract, Traces, await_death, infer
 
-pytestmark = pytest.mark.triton
-
+BOTH = pytest.mark.parametrize(
+    "elsewhere", ["fake_triton", pytest.param("triton_installation", marks=pytest.mark.triton)], indirect=True
+)
 RESIDENT = "resident"
 
 
@@ -39,23 +40,25 @@ class Elsewhere:
         repository: Of the server.
     """
 
+    installation: TritonInstallation
     repository: ModelRepositoryFactory
     grpc: Endpoint
     http: Endpoint
     metrics: str
 
 
-@pytest.fixture(scope="module")
-def elsewhere(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
+@pytest.fixture(scope="module", params=["fake_triton"])
+def elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
+    installation: TritonInstallation = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("elsewhere")
     repository = ModelRepositoryFactory(folder / "model_repository")
     # It needs completing, so that the server does so with others, too.
     repository.add("identity", name=RESIDENT, config=config_text().replace('backend: "python"', ""))
     metrics = f"127.0.0.1:{free_port()}"
     options = ("--allow-metrics=true", f"--metrics-port={metrics.rpartition(':')[2]}", "--metrics-address=127.0.0.1")
-    ports = start_with_http(triton_installation, Launch(repository.path, RESIDENT, folder / "log", 30), *options)
+    ports = start_with_http(installation, Launch(repository.path, RESIDENT, folder / "log", 30), *options)
     with ports.server:
-        yield Elsewhere(repository, ports.grpc, ports.http, f"http://{metrics}/metrics")
+        yield Elsewhere(installation, repository, ports.grpc, ports.http, f"http://{metrics}/metrics")
 
 
 @pytest.fixture
@@ -94,6 +97,7 @@ def request_for(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Cal
     return make
 
 
+@BOTH
 class TestRemoteLauncher(CandidateContract):
     tells_last_words = False
     gpus = None
@@ -119,6 +123,7 @@ def candidate_of(folder: Path, model: str, config: str) -> Launch:
     return Launch(folder, model, folder / "log", 30)
 
 
+@BOTH
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_model_is_given_its_own_config_back(
     elsewhere: Elsewhere, tmp_path: Path, notes: list[str], protocol: Protocol
@@ -137,6 +142,7 @@ def test_a_model_is_given_its_own_config_back(
     assert not notes
 
 
+@BOTH
 def test_so_is_one_that_was_loaded_with_an_override(
     elsewhere: Elsewhere, launcher: RemoteLauncher, tmp_path: Path
 ) -> None:
@@ -220,13 +226,13 @@ def test_it_serves_one_candidate_at_a_time(launcher: RemoteLauncher, request_for
 
 
 def test_a_server_that_is_gone(
-    triton_launcher: ProcessLauncher, tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch
+    fake_launcher: ProcessLauncher, tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "_COMES_BACK_S", 1.0)
     monkeypatch.setattr(remote, "_CHECK_EVERY_S", 0.1)
     repository = ModelRepositoryFactory(tmp_path / "repository")
     request = Launch(repository.path, repository.add("identity"), tmp_path / "log", 30)
-    with triton_launcher.launch(request) as started:
+    with fake_launcher.launch(request) as started:
         launcher = RemoteLauncher(started.endpoint, None, notes.append)
         with launcher.launch(request) as server:
             started.stop()
@@ -251,8 +257,9 @@ def all_at_once(request: Launch, *, mark: Mark, repository: Path, grpc_port: int
     return tuple(argument for argument in arguments if not argument.startswith(explicit))
 
 
+@BOTH
 def test_only_a_server_that_can_be_told_what_to_load_is_tuned(
-    elsewhere: Elsewhere, triton_installation: TritonInstallation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     RemoteLauncher(elsewhere.grpc, None, print).look()
     RemoteLauncher(elsewhere.http, None, print).look()
@@ -260,7 +267,7 @@ def test_only_a_server_that_can_be_told_what_to_load_is_tuned(
     request = Launch(repository.path, repository.add("identity"), tmp_path / "log", 30)
     monkeypatch.setattr(process, "triton_arguments", all_at_once)
     with (
-        ProcessLauncher(triton_installation).launch(request) as server,
+        ProcessLauncher(elsewhere.installation).launch(request) as server,
         pytest.raises(JobError, match="is not in explicit model control; start it with"),
     ):
         RemoteLauncher(server.endpoint, None, print).look()
