@@ -28,6 +28,13 @@ def test_what_the_model_batches_by_itself_stays() -> None:
     assert told == Scheduling(1, 16, dynamic_batching=True, preferred=(4, 8), delay_us=300)
 
 
+def test_what_triton_prefers_follows_the_limit() -> None:
+    own, served = MLP + "dynamic_batching { }", MLP + "dynamic_batching { preferred_batch_size: 32 }"
+    built = space("schema: 1\nparameters: {max_batch_size: {ladder: [128]}}", own, served)
+    told, _ = Schedulings(built).of(built.settle({"max_batch_size": 128}))
+    assert told == Scheduling(1, 128, dynamic_batching=True)
+
+
 def test_a_count_is_of_each_gpu() -> None:
     config = MLP.replace("KIND_CPU count: 1", "KIND_GPU count: 2 gpus: [ 0, 1 ]")
     built = space("schema: 1\nparameters: {'instance_group[*].count': {ladder: [1, 3]}}", config, gpus=2)

@@ -17,6 +17,10 @@ def test_a_config_is_read() -> None:
     assert of(batching) == Scheduling(1, 32, dynamic_batching=True, preferred=(4, 8), delay_us=500)
 
 
+def test_what_triton_prefers_by_itself_is_no_preference() -> None:
+    assert of("dynamic_batching { preferred_batch_size: 32 }") == of("dynamic_batching { }")
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
