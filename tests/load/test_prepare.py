@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from tuner.errors import InputError, JobError
 from tuner.load.inputs import made_up
-from tuner.load.prepare import prepared
+from tuner.load.prepare import apart, prepared
 from tuner.load.workload import Plan, Sequences
 from tuner.options import LoadOptions
 from tuner.servers.endpoint import Endpoint
@@ -86,6 +86,15 @@ def test_two_load_generators_send_no_requests_of_the_same_sequences() -> None:
     assert len(first_ids) == 4
     # As many fit behind it into 32 bits with a sign.
     assert all(1 <= first <= 2**30 for first in first_ids)
+
+
+def test_another_connection_sends_the_same_in_other_sequences() -> None:
+    stateful = plan("sequence_batching { }")
+    other = apart(stateful)
+    assert sequences(other) == sequences(stateful)
+    assert other.workload.sequences != stateful.workload.sequences
+    assert other.workload.streams == stateful.workload.streams
+    assert apart(plan()) == plan()
 
 
 @pytest.mark.parametrize(

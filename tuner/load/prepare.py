@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -121,11 +122,23 @@ def _sequences(batching: model_config_pb2.ModelSequenceBatching, options: LoadOp
         length,
         options.sequence_length_variation,
         options.sequences,
-        # Another load generator, maybe one of our own, must not send requests of the same sequences.
-        first_id=1 + secrets.randbelow(_MOST_FIRST_ID),
+        first_id=_draw_first_id(),
         text_ids=_wants_text_ids(batching),
         iterative=batching.iterative_sequence,
     )
+
+
+def apart(plan: Plan) -> Plan:
+    """The same plan for another connection, whose sequences have other ids."""
+    workload = plan.workload
+    if workload.sequences is None:
+        return plan
+    return replace(plan, workload=replace(workload, sequences=replace(workload.sequences, first_id=_draw_first_id())))
+
+
+def _draw_first_id() -> int:
+    """At random: another load generator, maybe one of our own, must not send requests of the same sequences."""
+    return 1 + secrets.randbelow(_MOST_FIRST_ID)
 
 
 def _wants_text_ids(batching: model_config_pb2.ModelSequenceBatching) -> bool:

@@ -18,7 +18,7 @@ from tuner.load.engine import WorkerEngine
 from tuner.load.first_request import ask_once
 from tuner.load.inputs.shapes import own_shapes
 from tuner.load.loads import Load, Ramp
-from tuner.load.prepare import prepared
+from tuner.load.prepare import apart, prepared
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan
 from tuner.measure.again import Again
@@ -169,7 +169,7 @@ class Session:
             ServerError: what is raised inside, or why the server is gone, which explains it.
         """
         try:
-            with asking(self._plan) as ask:
+            with asking(apart(self._plan)) as ask:
                 yield ask
         except ServerError:
             self._health()
@@ -279,7 +279,8 @@ def _ask_first(plan: Plan) -> tuple[float, bytes | None]:
     if plan.driver == "wire":
         answer, seconds = ask_once(plan.endpoint, request.body, timeout_s=plan.request_timeout_s)
         return seconds, answer
-    with WorkerEngine(plan) as engine:
+    # An iterative model may go on with its answer when the load begins.
+    with WorkerEngine(apart(plan)) as engine:
         began = time.monotonic()
         engine.ask(request)
         return time.monotonic() - began, None
