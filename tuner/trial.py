@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from tuner.load.loads import Concurrency, Load
 from tuner.measure.gpu import NO_GPUS, Gpus
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.gpu_watch import GpuWatch
+from tuner.measure.level import Deadline, LevelCutError
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Record
 from tuner.measure.rules import LevelRules
@@ -120,7 +121,8 @@ class Limits:
     Attributes:
         launch_s: Seconds until the model must be ready.
         first_answer_s: Seconds that its first answer may take.
-        until: When to begin no further load level (`time.monotonic`); what was measured by then counts.
+        until: When to end the load level under way, unless it is the first (`time.monotonic`); what was measured by
+            then counts.
     """
 
     launch_s: float
@@ -286,7 +288,8 @@ def _measure(  # noqa: PLR0917 (it is called at one place, just above)
 
         def measure(load: Concurrency) -> OperatingPoint:
             progress.level_began(load)
-            return session.measure(load)
+            # Without the first, a trial would tell nothing.
+            return session.measure(load, Deadline(limits.until) if attempt.points else None)
 
         flat_from = _flat_from(session.effective)
         swept = sweep(
@@ -296,11 +299,12 @@ def _measure(  # noqa: PLR0917 (it is called at one place, just above)
             flat_from=flat_from,
             rivals=bench.rules.rivals,
         )
-        for point in chain(swept, _one_more(measure, also, attempt.points, bench.slo)):
-            attempt.points.append(point)
-            progress.point_measured(point)
-            if time.monotonic() >= limits.until:
-                return
+        with suppress(LevelCutError):
+            for point in chain(swept, _one_more(measure, also, attempt.points, bench.slo)):
+                attempt.points.append(point)
+                progress.point_measured(point)
+                if time.monotonic() >= limits.until:
+                    return
 
 
 def _one_more(

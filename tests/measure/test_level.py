@@ -14,7 +14,7 @@ from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency
 from tuner.load.workload import Plan, Request, Workload
-from tuner.measure.level import measure_level
+from tuner.measure.level import Deadline, LevelCutError, measure_level
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.servers.endpoint import Endpoint
@@ -49,6 +49,27 @@ def test_a_point_says_what_was_measured() -> None:
     assert point.histogram.count == point.requests
     assert (point.kept_up, point.client.send_lag_ms, point.client_bound, point.responses) == (None, None, False, None)
     assert (point.errors, point.error, point.server) == (0, None, None)
+
+
+@pytest.mark.parametrize("at_s", [1.0, 2.0])
+def test_a_deadline_ends_a_level_that_has_told_enough(at_s: float) -> None:
+    unsteady, engine = Batcher(10.0, spread=0.8), SimulatedEngine(Batcher(10.0, spread=0.8), np.random.default_rng(0))
+    _, alone_s = simulated(unsteady)
+    deadline = Deadline(at_s, now=lambda: engine.wall_s)
+    point = measure_level(engine, Concurrency(1), statistics=None, health=nothing, rules=RULES, deadline=deadline)
+    assert alone_s > 2.5
+    # It is looked at twice a second or more.
+    assert at_s <= engine.wall_s <= at_s + 0.5
+    assert point.requests >= RULES.min_requests
+    assert point.window_s < at_s + 0.5
+
+
+def test_what_a_deadline_leaves_of_a_slow_level_is_no_point() -> None:
+    engine = SimulatedEngine(Batcher(900.0), np.random.default_rng(0))
+    deadline = Deadline(4.0, now=lambda: engine.wall_s)
+    with pytest.raises(LevelCutError):
+        measure_level(engine, Concurrency(1), statistics=None, health=nothing, rules=RULES, deadline=deadline)
+    assert engine.wall_s <= 4.5
 
 
 def test_a_steady_server_is_known_soon() -> None:

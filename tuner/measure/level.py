@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,6 +41,7 @@ def measure_level(
     in_steps: bool = False,
     behind: bool = False,
     meter: Meter | None = None,
+    deadline: Deadline | None = None,
 ) -> OperatingPoint:
     """Offer one load until it is known well enough what comes of it.
 
@@ -52,14 +55,16 @@ def measure_level(
         in_steps: See `doubts_about`.
         behind: See there, too.
         meter: Tells what the server and its GPUs take; None: nobody does.
+        deadline: When to end it at the next look, within half a second; None: when it is enough.
 
     Raises:
+        LevelCutError: it had too few answers at its deadline, or none any more.
         ServerDiedError: from `health`.
         ServerHungError: no request was answered within the deadline.
         ServerError: more than half of the requests failed, or all since some moment; with the most frequent error.
         TuningError: the load has no request.
     """
-    level = _Level(load, statistics, health, rules, batch_size)
+    level = _Level(load, statistics, health, rules, batch_size, deadline=deadline)
     samples = level.offer(engine)
     window, reads = steady_window(samples, load), level.reads
     point = operating_point(
@@ -104,6 +109,28 @@ def measure_ramp(
     return timeline(samples, ramp, slices=slices, batch_size=batch_size, meter=meter)
 
 
+@dataclass(frozen=True)
+class Deadline:
+    """By when a level has to be over, whatever it has told.
+
+    Attributes:
+        at: By `now`.
+        now: The clock, in seconds.
+    """
+
+    at: float
+    now: Callable[[], float] = time.monotonic
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether it is over."""
+        return self.now() >= self.at
+
+
+class LevelCutError(Exception):
+    """A level was ended at its deadline before it told enough to be a point."""
+
+
 class _Level:
     """The looks at one level, and what the server said at the first and the last of them."""
 
@@ -114,6 +141,8 @@ class _Level:
         health: Callable[[], None],
         rules: LevelRules,
         batch_size: int,
+        *,
+        deadline: Deadline | None = None,
     ) -> None:
         self._load = load
         self._statistics = statistics
@@ -130,10 +159,14 @@ class _Level:
         self._evidence = Evidence(load, rules, batch_size=batch_size)
         self._first: Read | None = None
         self._last: Read | None = None
+        self._deadline = deadline
+        self._cut = False
 
     def offer(self, engine: LoadEngine) -> Samples:
         """Offer the load, and return samples that numbers can be made of."""
         samples = engine.offer(self._load, self._watch, first_look_s=self._rules.first_look_s)
+        if self._cut and (np.count_nonzero(samples.ok) < self._needed or is_still(samples, self._load)):
+            raise LevelCutError
         raise_if_failing(samples, self._load, timeout_s=self._rules.request_timeout_s)
         raise_if_unanswered(samples, self._load)
         return samples
@@ -146,6 +179,10 @@ class _Level:
     def _watch(self, samples: Samples) -> float | None:
         """See `tuner.load.protocols.Watch`."""
         self._health()
+        if self._deadline and self._deadline.has_passed:
+            self._cut = True
+            self._read_again()
+            return None
         if self._statistics and self._first is None:
             self._first = Read.now(self._statistics)
         elif ends_by_itself(self._load):

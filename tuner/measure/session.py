@@ -23,7 +23,7 @@ from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan
 from tuner.measure.again import Again
 from tuner.measure.gpu_watch import GpuWatch
-from tuner.measure.level import measure_level, measure_ramp
+from tuner.measure.level import Deadline, LevelCutError, measure_level, measure_ramp
 from tuner.measure.machine_load import is_of_this_machine
 from tuner.measure.meter import Meter, ReadUsage, metering
 from tuner.measure.pace import Pace
@@ -72,19 +72,27 @@ class Session:
     _again: Again = field(default_factory=Again)
     _pace: Pace | None = None
 
-    def measure(self, load: Load) -> OperatingPoint:
+    def measure(self, load: Load, deadline: Deadline | None = None) -> OperatingPoint:
         """Measure one load level, and once more when there are doubts about it that may go; see `Again`.
 
+        Args:
+            load: What to offer.
+            deadline: When it is ended, with what was measured by then.
+
         Raises:
+            LevelCutError: that was too little.
             ServerError: the server died, hangs, or fails most of the requests.
             TuningError: the load has no request, or the engine broke.
         """
-        point = self._measure(load)
+        point = self._measure(load, deadline)
         if not self._again.pays(point):
             return point
-        return self._again.better(point, self._measure(load))
+        try:
+            return self._again.better(point, self._measure(load, deadline))
+        except LevelCutError:
+            return point
 
-    def _measure(self, load: Load) -> OperatingPoint:
+    def _measure(self, load: Load, deadline: Deadline | None) -> OperatingPoint:
         """Measure a level; again with more processes, where the client was the limit and there are cores."""
         while True:
             rules, behind = self._rules, False
@@ -101,7 +109,10 @@ class Session:
                 behind=behind,
                 in_steps=self.effective.sequence_batching.iterative_sequence,
                 meter=self._meter,
+                deadline=deadline,
             )
+            if deadline and deadline.has_passed:
+                return point
             wider = min(2 * self._engine.processes, self._most_processes)
             if not point.client_bound or wider == self._engine.processes:
                 if point.kept_up is False or point.doubts:

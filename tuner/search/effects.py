@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from tuner.measure.record import Interval
 from tuner.search.front import TrialPoint, points_of
 from tuner.search.gain import unpaired_ratio
-from tuner.search.recommend import best_of, versus
+from tuner.search.recommend import best_of_one, versus
 from tuner.search.shift import Shift
 from tuner.search.study import Study
 from tuner.space.candidate import Assignment
@@ -71,7 +71,7 @@ def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: S
     slo, verified = study.identity.slo, study.verified
     # The config as it is counts whatever became of it, as it does for the gain.
     points = points_of(trial, verified) if trial.failure is None or trial.number == 0 else ()
-    point = best_of(points, slo, shift)
+    point = best_of_one(points, slo, shift)
     if point is None:
         return replace(effect, trial=trial)
     point, found = versus(best, point, points, slo, verified)

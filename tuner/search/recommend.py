@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tuner.measure.limit_test import Verdict
 from tuner.measure.record import Interval
 from tuner.search.curve import headroom
-from tuner.search.front import TrialPoint, pareto_front, points_of, usable_points
+from tuner.search.front import TrialPoint, pareto_front, points_of, smoothed_points, usable_points
 from tuner.search.gain import Comparison, compared
 from tuner.search.shift import Shift
 from tuner.search.verification import Verification
@@ -61,7 +61,7 @@ def recommend(
     own = [point for trial in trials[:1] for point in points_of(trial, verified)]
     points = usable_points(trials, verified, max_gpu_memory)
     shift = Shift.of(trials, verified, slo.percentile)
-    baseline, best = (best_of(some, slo, shift) for some in (own, points))
+    baseline, best = best_of_one(own, slo, shift), best_of(points, slo, shift)
     front = pareto_front(points, slo.percentile)
     if best is None or baseline is None:
         return Recommendation(slo, baseline, best, None, front)
@@ -155,6 +155,19 @@ def best_of(points: Iterable[TrialPoint], slo: SLO, shift: Shift) -> TrialPoint 
     if verified and likely and likely.point.throughput.value * shift.throughput * _ONCE > _worth(verified, slo):
         return likely
     return verified or likely or best_point(once, slo)
+
+
+def best_of_one(points: Iterable[TrialPoint], slo: SLO, shift: Shift) -> TrialPoint | None:
+    """The best point of one trial, by the curve through all of its points: one of them may have been lucky.
+
+    Args:
+        points: Of the trial.
+        slo: The limits.
+        shift: See `best_of`.
+    """
+    points = tuple(points)
+    chosen = best_of(smoothed_points(points), slo, shift)
+    return next((each for each in points if chosen and each.point.load == chosen.point.load), None)
 
 
 def _is_likely(each: TrialPoint, slo: SLO, shift: Shift) -> bool:
