@@ -22,11 +22,32 @@ from tuner.testing.installations import fake_installation
 # Before tests import them: what they assert says what it saw when it fails, as in the tests themselves.
 pytest.register_assert_rewrite(*(f"tuner.testing.{part}_contract" for part in ("launcher", "server", "engine")))
 
+# Fixtures of the whole session that take seconds: a launch, a run, a browser.
+_SHARED = {"finished_run", "browser", "long_run", "triton_serve"}
+
 
 def pytest_configure() -> None:
     """Tests send Ctrl-C, which shells ignore in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a real Triton, and keep tests that share a costly fixture in one process."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "triton_installation" in fixtures:
+            item.add_marker(pytest.mark.triton)
+        if shared := _SHARED.intersection(fixtures):
+            item.add_marker(pytest.mark.xdist_group(min(shared)))
+        elif _has_a_fixture_of_its_module(item):
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
+def _has_a_fixture_of_its_module(item: pytest.Item) -> bool:
+    definitions = getattr(item, "_fixtureinfo").name2fixturedefs if hasattr(item, "_fixtureinfo") else {}
+    return any(each.scope in {"module", "class"} for several in definitions.values() for each in several)
 
 
 @pytest.hookimpl(wrapper=True)

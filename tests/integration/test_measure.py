@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ import pytest
 from click.testing import CliRunner
 from support.command_line import servers_of, start_tritontune, tritontune
 from support.repositories import ModelRepositoryFactory, config_text
+from support.tritons import start_with_http
 
 from tuner.cli import cli
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import marks_on_files
-from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch, Server
 
 pytestmark = pytest.mark.triton
@@ -49,13 +48,9 @@ def server(triton_installation: TritonInstallation, tmp_path_factory: pytest.Tem
     (folder / "models").mkdir()
     ModelRepositoryFactory(folder / "models").add("slow", config=config_text(max_batch_size=16))
     staged = stage(ModelRepository.open(folder / "models"), folder / "staged")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    launcher = ProcessLauncher(
-        triton_installation, ("--allow-http=true", "--http-address=127.0.0.1", f"--http-port={port}")
-    )
-    with launcher.launch(Launch(staged.path, "slow", folder / "log", 60.0)) as running:
-        yield Running(running, f"http://127.0.0.1:{port}")
+    ports = start_with_http(triton_installation, Launch(staged.path, "slow", folder / "log", 60.0))
+    with ports.server:
+        yield Running(ports.server, f"http://{ports.http.address}")
 
 
 def points_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ class Nights:
         return self.folder / "jobs.yaml"
 
     def run(self) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-        done = tritontune("nightly", self.jobs, "--json", timeout_s=200)
+        done = tritontune("nightly", self.jobs, "--json")
         assert done.stdout, done.stderr
         return done, json.loads(done.stdout)
 

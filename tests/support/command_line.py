@@ -1,26 +1,64 @@
-"""Runs `tritontune` as a person would: as a process of its own."""
+"""Runs `tritontune` as a person would: in this process, which is quick, or in one of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from unittest import mock
 
 import psutil
+
+from tuner.cli import main
 
 _TRITONTUNE = str(Path(sys.executable).with_name("tritontune"))
 
 
-def tritontune(
+def tritontune(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in this process. What it prints is not that of a terminal."""
+    words = ["tritontune", *map(str, arguments)]
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", words),
+        _this_process_restored(),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        if cwd:
+            os.chdir(cwd)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    assert isinstance(code, int), code
+    return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
+
+
+@contextmanager
+def _this_process_restored() -> Iterator[None]:
+    """The current folder, and the signal handlers, which `main` sets for the rest of its process's life."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    folder = Path.cwd()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def tritontune_process(
     *arguments: object, timeout_s: float = 110.0, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command to its end, in a process of its own."""
     return subprocess.run(
         [_TRITONTUNE, *map(str, arguments)], capture_output=True, text=True, timeout=timeout_s, check=False, cwd=cwd
     )
