@@ -46,8 +46,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _has_a_fixture_of_its_module(item: pytest.Item) -> bool:
-    definitions = getattr(item, "_fixtureinfo").name2fixturedefs if hasattr(item, "_fixtureinfo") else {}
-    return any(each.scope in {"module", "class"} for several in definitions.values() for each in several)
+    if not isinstance(item, pytest.Function):
+        return False
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    return any(each.scope in {"module", "class"} for several in definitions for each in several)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -99,6 +101,24 @@ def _engine_where_marked(request: pytest.FixtureRequest) -> None:
 def fake_triton(tmp_path_factory: pytest.TempPathFactory) -> TritonInstallation:
     """A fake Triton; on the command line, `--triton-path` takes the folder of its `binary`."""
     return fake_installation(tmp_path_factory.mktemp("fake") / "bin")
+
+
+@pytest.fixture(scope="session")
+def fake_path(fake_triton: TritonInstallation) -> str:
+    """A `PATH` on which the fake Triton is found before all others."""
+    return f"{fake_triton.binary.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture
+def fake_on_path(fake_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands and jobs that name no Triton find the fake one."""
+    monkeypatch.setenv("PATH", fake_path)
+
+
+@pytest.fixture(params=["fake", pytest.param("wheel", marks=pytest.mark.triton)])
+def each_triton(request: pytest.FixtureRequest) -> None:
+    """Commands and jobs that name no Triton find the fake one in one test, and the real one in another."""
+    request.getfixturevalue("fake_on_path" if request.param == "fake" else "triton_installation")
 
 
 @pytest.fixture(scope="session")

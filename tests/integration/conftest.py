@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from support.command_line import tritontune
@@ -15,15 +17,16 @@ def slow_model(model_repository: ModelRepositoryFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(fake_path: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of the model `slow`, with p99 <= 60 ms; the repository lies beside it."""
     folder = tmp_path_factory.mktemp("finished")
     repository = folder / "model_repository"
     repository.mkdir()
     ModelRepositoryFactory(repository).add("slow", config=config_text(max_batch_size=16))
     out = folder / "run"
-    options = ("--slo", "p99=60ms", "--trials", 3, "--seed", 7, "--max-concurrency", 8, "--budget", "55s")
-    done = tritontune("run", repository, *options, "--out", out)
+    options = ("--slo", "p99=60ms", "--trials", 3, "--seed", 7, "--max-concurrency", 8, "--budget", "40s")
+    with mock.patch.dict(os.environ, PATH=fake_path):
+        done = tritontune("run", repository, *options, "--out", out)
     assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
     (folder / "stderr.txt").write_text(done.stderr)

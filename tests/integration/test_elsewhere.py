@@ -16,15 +16,15 @@ from tuner.servers.client import TritonClient
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch, Server
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.usefixtures("fake_on_path")
 
 
 @pytest.fixture(scope="module")
-def elsewhere(triton_launcher: ProcessLauncher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def elsewhere(fake_launcher: ProcessLauncher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "repository").mkdir()
     ModelRepositoryFactory(folder / "repository").add("slow", config=config_text(max_batch_size=16))
-    with triton_launcher.launch(Launch(folder / "repository", "slow", folder / "log", 60)) as server:
+    with fake_launcher.launch(Launch(folder / "repository", "slow", folder / "log", 60)) as server:
         yield server
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.command_line import tritontune
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.usefixtures("fake_on_path")
 
 
 def test_it_says_what_holds_a_load(finished_run: Path) -> None:

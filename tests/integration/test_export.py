@@ -11,7 +11,7 @@ from support.command_line import tritontune
 
 from tuner.models.config import ModelConfig
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.usefixtures("fake_on_path")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tuner.run_folder import RunFolder
 from tuner.space.space import SearchSpace
 from tuner.space.spec import load_space
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.usefixtures("fake_on_path")
 
 _ON_GPU = config_text(max_batch_size=16).replace("KIND_CPU", "KIND_MODEL")
 

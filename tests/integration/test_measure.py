@@ -24,7 +24,7 @@ from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import marks_on_files
 from tuner.servers.protocols import Launch, Server
 
-pytestmark = pytest.mark.triton
+pytestmark = pytest.mark.usefixtures("fake_on_path")
 
 # For what does not depend on how precise the numbers are.
 QUICK = ("--time", "1s")
@@ -43,12 +43,12 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def server(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(fake_triton: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server")
     (folder / "models").mkdir()
     ModelRepositoryFactory(folder / "models").add("slow", config=config_text(max_batch_size=16))
     staged = stage(ModelRepository.open(folder / "models"), folder / "staged")
-    ports = start_with_http(triton_installation, Launch(staged.path, "slow", folder / "log", 60.0))
+    ports = start_with_http(fake_triton, Launch(staged.path, "slow", folder / "log", 60.0))
     with ports.server:
         yield Running(ports.server, f"http://{ports.http.address}")
 
