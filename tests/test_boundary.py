@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 from support import builders
-from support.in_process import InProcess
+from support.command_line import tritontune
 
 from tuner import boundary as module
 from tuner import tuning
@@ -28,11 +28,6 @@ from tuner.search import study as study_module
 from tuner.search.study import Study
 
 SECRET = "hunter2-swordfish"  # noqa: S105 (it is to be looked for)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
 
 
 @pytest.fixture(autouse=True)
@@ -61,13 +56,13 @@ def _full(*_: object, **__: object) -> NoReturn:
     ],
 )
 def test_a_command_ends_in_one_line(
-    run: InProcess, monkeypatch: pytest.MonkeyPatch, temporary: Path, error: Exception, words: str
+    monkeypatch: pytest.MonkeyPatch, temporary: Path, error: Exception, words: str
 ) -> None:
     def fail(*_: object) -> NoReturn:
         raise error
 
     monkeypatch.setattr(doctor, "doctor", fail)
-    done = run("doctor", "--image", f"user:{SECRET}@registry/image")
+    done = tritontune("doctor", "--image", f"user:{SECRET}@registry/image")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     (log,) = temporary.iterdir()

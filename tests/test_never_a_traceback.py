@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.builders import space
-from support.in_process import InProcess
+from support.command_line import tritontune
 from support.repositories import ModelRepositoryFactory
 
 from tuner import tuning
@@ -93,11 +93,6 @@ def _yaml(content: Any) -> str:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> InProcess:
-    return InProcess(capsys)
-
-
-@pytest.fixture
 def repository(model_repository: ModelRepositoryFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository that can be tuned, on a machine on which everything ends where a server would be started."""
     model_repository.add("identity")
@@ -110,9 +105,9 @@ def repository(model_repository: ModelRepositoryFactory, monkeypatch: pytest.Mon
     return model_repository.path
 
 
-def _refused(run: InProcess, *arguments: object) -> str:
+def _refused(*arguments: object) -> str:
     """A command's one line. Nothing else is written, and it ends with 2."""
-    done = run(*arguments)
+    done = tritontune(*arguments)
     assert (done.returncode, len(done.stderr.splitlines()), done.stdout) == (2, 1, ""), (arguments, done)
     assert len(done.stderr) < 700
     return done.stderr
@@ -141,10 +136,10 @@ def _refused(run: InProcess, *arguments: object) -> str:
         ("docker_arg: ['labels=" + "[" * 3_000 + "']", "docker_arg: "),
     ],
 )
-def test_a_job_file_that_is_wrong(run: InProcess, repository: Path, tmp_path: Path, text: str, words: str) -> None:
+def test_a_job_file_that_is_wrong(repository: Path, tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(text)
-    assert words in _refused(run, "run", repository, "--job", file)
+    assert words in _refused("run", repository, "--job", file)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +152,8 @@ def test_a_job_file_that_is_wrong(run: InProcess, repository: Path, tmp_path: Pa
         (["--input-data", "/tmp"], "--input-data: '/tmp' is a folder; name a file"),  # noqa: S108 (any folder)
     ],
 )
-def test_an_option_that_is_wrong(run: InProcess, options: list[str], words: str) -> None:
-    assert words in _refused(run, "measure", "models", *options)
+def test_an_option_that_is_wrong(options: list[str], words: str) -> None:
+    assert words in _refused("measure", "models", *options)
 
 
 @pytest.mark.parametrize("command", ["run", "measure", "doctor"])
@@ -171,28 +166,28 @@ def test_an_option_that_is_wrong(run: InProcess, options: list[str], words: str)
         ("http://host:8000", "is no path of this machine; name the Triton that runs there with --url"),
     ],
 )
-def test_a_repository_that_is_elsewhere(run: InProcess, command: str, repository: str, words: str) -> None:
-    told = _refused(run, command, repository)
+def test_a_repository_that_is_elsewhere(command: str, repository: str, words: str) -> None:
+    told = _refused(command, repository)
     assert told.startswith(f"tritontune: MODEL_REPO: {repository} ")
     assert words in told
 
 
 @FUZZED
 @given(content=_mapping(sorted(TuneJob.model_fields), JUNK))
-def test_job_files(run: InProcess, repository: Path, tmp_path: Path, content: dict[str, Any]) -> None:
+def test_job_files(repository: Path, tmp_path: Path, content: dict[str, Any]) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(_yaml(content))
-    _refused(run, "run", repository, "--job", file)
+    _refused("run", repository, "--job", file)
 
 
 @FUZZED
 @given(
     text=st.text(max_size=40) | st.sampled_from([DEEP, "&a [*a]", "a: &a {<<: *a}", "!!python/name:os.system", "? [1]"])
 )
-def test_files_that_are_no_yaml(run: InProcess, repository: Path, tmp_path: Path, text: str) -> None:
+def test_files_that_are_no_yaml(repository: Path, tmp_path: Path, text: str) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(text, errors="surrogatepass")
-    _refused(run, "run", repository, "--job", file)
+    _refused("run", repository, "--job", file)
 
 
 _NIGHTLY = st.fixed_dictionaries(
@@ -207,19 +202,19 @@ _NIGHTLY = st.fixed_dictionaries(
 
 @FUZZED
 @given(content=_NIGHTLY | _mapping([*JobsFile.model_fields], JUNK))
-def test_nightly_job_files(run: InProcess, tmp_path: Path, content: dict[str, Any]) -> None:
+def test_nightly_job_files(tmp_path: Path, content: dict[str, Any]) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text(_yaml(content))
-    _refused(run, "nightly", file, "--check")
+    _refused("nightly", file, "--check")
 
 
 @FUZZED
 @given(content=_mapping([*NightlyJob.model_fields], JUNK))
-def test_a_job_of_a_night(run: InProcess, repository: Path, tmp_path: Path, content: dict[str, Any]) -> None:
+def test_a_job_of_a_night(repository: Path, tmp_path: Path, content: dict[str, Any]) -> None:
     file = tmp_path / "jobs.yaml"
     whole = {"repository": str(repository), "slo": {"p99": "40ms"}, **content}
     file.write_text(_yaml({"jobs": [whole], "work": str(tmp_path / "work")}))
-    done = run("nightly", file, "--check")
+    done = tritontune("nightly", file, "--check")
     if done.returncode:
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done
 
@@ -243,10 +238,10 @@ def test_space_files(parameters: Any, schema: Any) -> None:
 
 @FUZZED
 @given(content=JUNK | _mapping(["schema", "parameters"], JUNK))
-def test_files_that_are_no_space(run: InProcess, repository: Path, tmp_path: Path, content: Any) -> None:
+def test_files_that_are_no_space(repository: Path, tmp_path: Path, content: Any) -> None:
     file = tmp_path / "space.yaml"
     file.write_text(_yaml(content))
-    _refused(run, "run", repository, "--space", file)
+    _refused("run", repository, "--space", file)
 
 
 def _options(command: str, *without: str) -> list[tuple[str, bool]]:
@@ -267,17 +262,17 @@ def _arguments(command: str, *without: str) -> st.SearchStrategy[list[str]]:
 
 @FUZZED
 @given(options=_arguments("run", "out"))
-def test_options_of_run(run: InProcess, repository: Path, options: list[str]) -> None:
-    _refused(run, "run", repository, *options)
+def test_options_of_run(repository: Path, options: list[str]) -> None:
+    _refused("run", repository, *options)
 
 
 @FUZZED
 @given(options=_arguments("measure", "csv"))
-def test_options_of_measure(run: InProcess, tmp_path: Path, options: list[str]) -> None:
-    _refused(run, "measure", tmp_path / "nowhere", *options)
+def test_options_of_measure(tmp_path: Path, options: list[str]) -> None:
+    _refused("measure", tmp_path / "nowhere", *options)
 
 
 @FUZZED
 @given(command=st.sampled_from(["export", "estimate", "report"]), data=st.data())
-def test_options_of_commands_that_read_a_run(run: InProcess, tmp_path: Path, command: str, data: st.DataObject) -> None:
-    _refused(run, command, tmp_path / "nowhere", *data.draw(_arguments(command)))
+def test_options_of_commands_that_read_a_run(tmp_path: Path, command: str, data: st.DataObject) -> None:
+    _refused(command, tmp_path / "nowhere", *data.draw(_arguments(command)))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.in_process import InProcess
+from support.command_line import tritontune
 from support.nights import jobs_file
 from support.repositories import ModelRepositoryFactory, config_text
 from support.web_peer import Reply, WebPeer
@@ -70,14 +70,13 @@ def test_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == jobs_schema()
 
 
-def test_two_nights_at_once(
-    model_repository: ModelRepositoryFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_nights_at_once(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
     model_repository.add("slow", config=config_text())
     jobs = jobs_file(
         tmp_path / "jobs.yaml", {"repository": str(model_repository.path), "budget": "30s"}, work=str(tmp_path / "work")
     )
     with locked(tmp_path / "work", option="work", holder="another night"):
-        told = InProcess(capsys).refused("nightly", jobs)
-    assert told.endswith("another night is at work in it")
+        done = tritontune("nightly", jobs)
+    assert (done.returncode, len(done.stderr.splitlines()), done.stdout) == (2, 1, "")
+    assert done.stderr.endswith("another night is at work in it\n")
     assert not (tmp_path / "work/nights").exists()
