@@ -99,8 +99,8 @@ def _engine_where_marked(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def fake_triton(tmp_path_factory: pytest.TempPathFactory) -> TritonInstallation:
-    """A fake Triton; on the command line, `--triton-path` takes the folder of its `binary`."""
-    return fake_installation(tmp_path_factory.mktemp("fake") / "bin")
+    """A fake Triton; on the command line, `--triton-path` takes its `root`."""
+    return fake_installation(tmp_path_factory.mktemp("fake"))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from tuner.atomic_file import write_atomically
 from tuner.servers.installation import TritonInstallation
 from tuner.testing.fake.runtime import FILE, VERSION
 
-_NAME = "tritonserver"
+_PROGRAM_AT = Path("bin", "tritonserver")
+_BACKENDS = ("python", "fake")
 _PROGRAM = """\
 #!{python}
 import sys
@@ -21,14 +22,16 @@ main(__file__, sys.argv[1:])
 
 
 def fake_installation(folder: Path, **control: Any) -> TritonInstallation:
-    """Make a `tritonserver` in a folder; for the command line that folder is `--triton-path`.
+    """Make a Triton in a folder, which for the command line is `--triton-path`.
 
     Args:
         folder: Is made if need be.
         control: What the server does on demand (`tuner.testing.fake.runtime.Control`).
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    program = folder / _NAME
+    for backend in _BACKENDS:
+        (folder / "backends" / backend).mkdir(parents=True, exist_ok=True)
+    program = folder / _PROGRAM_AT
+    program.parent.mkdir(exist_ok=True)
     program.write_text(_PROGRAM.format(python=sys.executable), encoding="utf-8")
     program.chmod(0o755)
     control_fake(folder, **control)
@@ -37,5 +40,5 @@ def fake_installation(folder: Path, **control: Any) -> TritonInstallation:
 
 
 def control_fake(folder: Path, **control: Any) -> None:
-    """Change what the servers of a folder's `tritonserver` do, those that run and those to come."""
-    write_atomically(folder / FILE, json.dumps(control))
+    """Change what the servers of a folder's Triton do, those that run and those to come."""
+    write_atomically((folder / _PROGRAM_AT).with_name(FILE), json.dumps(control))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
@@ -221,7 +221,6 @@ class Api:
         """
         request = self._request(message)
         served = self._repository.served(message.model_name, message.model_version)
-        names = [entry.name for entry in served.config.output]
         places = _places(message.outputs)
         for region, offset, byte_size in places.values():
             self._memory.check(region, offset, byte_size)
@@ -234,7 +233,7 @@ class Api:
             if not response.empty and response.error is None:
                 made.model_version = str(served.version)
                 try:
-                    self._fill(made, response, [name for name in names if name in response.outputs], places)
+                    self._fill(made, response, places)
                 except RefusedError as error:
                     response = Response(error=error, final=response.final)
             if served.config.platform == "ensemble":
@@ -281,15 +280,8 @@ class Api:
             return _from_contents(model, entry)
         return raw.pop(0) if raw else b""
 
-    def _fill(
-        self,
-        made: pb.ModelInferResponse,
-        response: Response,
-        names: Sequence[str],
-        places: dict[str, tuple[str, int, int]],
-    ) -> None:
-        for name in names:
-            tensor = response.outputs[name]
+    def _fill(self, made: pb.ModelInferResponse, response: Response, places: dict[str, tuple[str, int, int]]) -> None:
+        for name, tensor in response.outputs.items():
             output = made.outputs.add()
             output.name, output.datatype = name, tensor.datatype
             output.shape.extend(tensor.shape)

@@ -83,7 +83,7 @@ class RefusedError(Exception):
         self.text = text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Tensor:
     """A tensor.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +131,17 @@ class Options:
     def models(self) -> Sequence[str]:
         """That are loaded at the start."""
         return list(self.values.get("load-model", ()))
+
+    @property
+    def backends(self) -> Collection[str] | None:
+        """That are in the folder for them; None: none is named."""
+        folder = self.last("backend-directory")
+        if not folder:
+            return None
+        try:
+            return [entry.name for entry in Path(folder).iterdir()]
+        except OSError:
+            return []
 
     def restrictions(self, name: str, prefix: str) -> dict[str, tuple[str, str]]:
         """For each group of an API the header and its value (`--grpc-restricted-protocol`)."""

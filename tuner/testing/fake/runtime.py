@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,14 @@ class Runtime:
 
     Args:
         control: What it does on demand.
+        backends: That there are; None: all that are known.
+        caches: Whether it has a response cache.
     """
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, *, backends: Collection[str] | None = None, caches: bool = False) -> None:
         self.control = control
+        self.backends = backends
+        self.caches = caches
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0

@@ -64,6 +64,8 @@ class Served:
         self._optional = {entry.name for entry in config.input if entry.optional} | own
         self._ragged = {entry.name for entry in config.input if entry.allow_ragged_batch}
         self._outputs = {entry.name for entry in config.output}
+        self._caches = runtime.caches and config.response_cache.enable
+        self._cache: dict[object, Response] = {}
 
     def _shape(self, dims: Sequence[int]) -> tuple[int, ...]:
         return (-1, *dims) if self._batches else tuple(dims)
@@ -78,9 +80,11 @@ class Served:
             self._ensemble = Ensemble(self.config, self._infer)
             return
         validate_instances(self.config, self.name)
-        if self.config.backend == NATIVE:
+        backends = self._runtime.backends
+        there = backends is None or self.config.backend in backends
+        if there and self.config.backend == NATIVE:
             instances = await self._native()
-        elif self.config.backend == "python":
+        elif there and self.config.backend == "python":
             instances = await self._with_python()
         else:
             raise refuse(
@@ -153,9 +157,14 @@ class Served:
         """
         self._check(request)
         now = request.arrived = self._runtime.now()
+        key = tuple(sorted(request.inputs.items())) if self._caches else None
+        if key is not None and (known := self._cache.get(key)):
+            self.statistics.found()
+            request.answer(known)
+            return
         self._under_way += 1
         self._idle.clear()
-        answer, request.answer = request.answer, self._counting(request.answer)
+        answer, request.answer = request.answer, self._counting(request.answer, key)
         try:
             if self._ensemble:
                 self._ensemble.infer(request, self._composed)
@@ -171,10 +180,13 @@ class Served:
             self._ended()
             raise
 
-    def _counting(self, answer: Callable[[Response], None]) -> Callable[[Response], None]:
+    def _counting(self, answer: Callable[[Response], None], key: object) -> Callable[[Response], None]:
         def take(response: Response) -> None:
             if response.final:
                 self._ended()
+            if key is not None and not response.error:
+                self._cache[key] = response
+                self.statistics.missed()
             answer(response)
 
         return take

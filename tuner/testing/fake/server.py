@@ -40,7 +40,7 @@ class FakeTriton:
         self._options = options
         self._control = Control(program.with_name(FILE))
         self._version = str(self._control.get("version", VERSION))
-        self._runtime = Runtime(self._control)
+        self._runtime = Runtime(self._control, backends=options.backends, caches="cache-config" in options.values)
         self._explicit = options.last("model-control-mode", "none") == "explicit"
         self._repository = Repository(
             options.repositories,

@@ -12,6 +12,7 @@ from tuner.testing.fake.messages import Request
 
 # Of an execution, what goes into copying inputs and outputs.
 _COPYING = 0.02
+_CACHE_NS = 1_000
 
 
 @dataclass
@@ -46,6 +47,8 @@ class Statistics:
     queue: _Sum = field(default_factory=_Sum)
     parts: _Batches = field(default_factory=_Batches)
     by_size: dict[int, _Batches] = field(default_factory=dict)
+    hits: _Sum = field(default_factory=_Sum)
+    misses: _Sum = field(default_factory=_Sum)
 
     def executed(self, batch: Sequence[Request], began: float, ended: float) -> None:
         """Count an execution and its requests; an answer that is an error counts like any other."""
@@ -70,6 +73,15 @@ class Statistics:
         """Count a request that was refused before it was executed."""
         self.fail.add(round((now - arrived) * 1e9))
 
+    def found(self) -> None:
+        """Count a request that the cache has answered."""
+        self.success.add(_CACHE_NS)
+        self.hits.add(_CACHE_NS)
+
+    def missed(self) -> None:
+        """Count an answer that the cache has taken."""
+        self.misses.add(_CACHE_NS)
+
     def proto(self, model: str, version: int) -> pb.ModelStatistics:
         """As it is told of."""
         return pb.ModelStatistics(
@@ -85,8 +97,8 @@ class Statistics:
                 compute_input=self.parts.input.proto(),
                 compute_infer=self.parts.infer.proto(),
                 compute_output=self.parts.output.proto(),
-                cache_hit=pb.StatisticDuration(),
-                cache_miss=pb.StatisticDuration(),
+                cache_hit=self.hits.proto(),
+                cache_miss=self.misses.proto(),
             ),
             batch_stats=[
                 pb.InferBatchStatistics(
