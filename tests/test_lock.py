@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -26,4 +28,14 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
         pytest.raises(JobError, match="work: .*: cannot be used: "),
         locked(tmp_path / "file", option="work", holder="x"),
     ):
+        pass
+
+
+def test_a_file_system_without_locks_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    told = f"^--out: {tmp_path}: cannot be locked: No locks available; choose another folder$"
+    with pytest.raises(JobError, match=told), locked(tmp_path, option="--out", holder="another run"):
         pass

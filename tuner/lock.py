@@ -36,4 +36,6 @@ def locked(folder: Path, *, option: str, holder: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise JobError(f"{folder}: {holder} is at work in it") from None
+        except OSError as error:  # as of some network file systems
+            raise JobError(f"{option}: {folder}: cannot be locked: {error.strerror}; choose another folder") from None
         yield

@@ -65,8 +65,8 @@ class Notify(Options):
     """One place to tell how a night went; exactly one of these.
 
     Attributes:
-        webhook: An address that gets the report of the night as JSON, by POST. `${NAME}` in it is an environment
-            variable.
+        webhook: An address that gets the report of the night as JSON, by POST; redirects are not followed. `${NAME}` in
+            it is an environment variable.
         slack: An address of Slack's incoming webhooks, or one that takes their format: a message with a line for each
             model. `${NAME}` in it is an environment variable.
         file: A file to which the report is appended, as one line of JSON a night.
