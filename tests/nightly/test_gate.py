@@ -179,6 +179,7 @@ def test_of_candidates_just_at_the_limit_hardly_any_is_deployed_and_of_others_mo
 
 
 @pytest.mark.statistics
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("noise", [0.0, 0.04, 0.08])
 def test_of_many_candidates_just_at_the_limit_one_in_a_hundred_is_deployed_at_most(noise: float) -> None:
-    assert picks.let_through(1_000, noise).share <= 0.01
+    assert picks.let_through(300, noise).share <= 0.01
