@@ -257,3 +257,17 @@ def test_batches_are_formed_as_the_config_says(start: Start) -> None:
     assert statistics.inference_count == 9
     assert statistics.execution_count < 9
     assert max(each.batch_size for each in statistics.batch_stats) == 4
+
+
+def test_a_model_asks_another_one(fake_launcher: ProcessLauncher, tmp_path: Path) -> None:
+    repository = ModelRepositoryFactory(tmp_path / "repository")
+    repository.add("calls")
+    repository.add_known(config=known_config(wrong_from_batch=1, wrong_by=1))
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "callee.py").write_text("NAME = 'known'\n")
+    with fake_launcher.launch(Launch(repository.path, "calls", tmp_path / "log", 30)) as server:
+        with pytest.raises(triton.InferenceServerException, match="Model 'known' is not ready"):
+            infer(server, "calls")
+        with TritonClient(server.endpoint) as client:
+            client.load_model("known")
+        assert infer(server, "calls").tolist() == [[1, 3, 5, 7]]

@@ -15,7 +15,7 @@ A fake Triton
     server does on demand is in its control file: `installations.control_fake(folder, speed=0.5)`; `fake.runtime` has
     the keys.
 
-    It has no GPU, rate limiter, model warm-up, priorities, queue time-outs, CUDA shared memory or BLS.
+    It has no GPU, rate limiter, model warm-up, priorities, queue time-outs or CUDA shared memory; of BLS, `exec` alone.
 
 Contract suites
     Classes to derive from; what a subclass brings is said at the top of each file.

@@ -114,6 +114,7 @@ class PythonInstance:
         clock: The time.
         finished: See `native.NativeModel.instances`; a decoupled model has no responses then.
         answered: Takes a response of a decoupled model: the request and the response.
+        infer: Has another model of the server infer.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class PythonInstance:
         clock: Callable[[], float],
         finished: Callable[..., None],
         answered: Callable[[Request, Response], None],
+        infer: Callable[[Request], None],
     ) -> None:
         self._name = name
         self._model = model
@@ -145,6 +147,7 @@ class PythonInstance:
         self._clock = clock
         self._finished = finished
         self._answered = answered
+        self._infer = infer
         self._stub = Stub(self._take, self._on_end)
         self._loaded: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._batch: Sequence[Request] = ()
@@ -228,6 +231,8 @@ class PythonInstance:
             self._on_done(message[1], message[2])
         elif message[0] == "response":
             self._on_response(message[1], message[2], final=message[3])
+        elif message[0] == "call":
+            self._on_call(message[1])
 
     def _on_done(self, told: Sequence[Any], error: str | None) -> None:
         """An execution has ended: with its responses, or whether each request of a decoupled model is to come again."""
@@ -250,6 +255,33 @@ class PythonInstance:
             self._answered(request, Response(final=final, empty=True))
         else:
             self._answered(request, _response(packed_response, final=final))
+
+    def _on_call(self, told: dict[str, Any]) -> None:
+        """The model asks another one."""
+
+        def answer(response: Response) -> None:
+            outputs = {name: (each.datatype, each.shape, each.data) for name, each in response.outputs.items()}
+            error = response.error.text if response.error else None
+            self._stub.send(("called", told["number"], (outputs, error)))
+
+        request = Request(
+            told["model"],
+            {name: Tensor(*parts) for name, parts in told["inputs"].items()},
+            answer,
+            version="" if told["version"] < 0 else str(told["version"]),
+            id=told["id"],
+            wanted=told["wanted"],
+            sequence=told["sequence"],
+            start=bool(told["flags"] & 1),
+            end=bool(told["flags"] & 2),
+        )
+        try:
+            self._infer(request)
+        except RefusedError as error:
+            text = error.text
+            if error.code == Code.NOT_FOUND:
+                text = f"Failed for execute the inference request. Model '{told['model']}' is not ready."
+            answer(Response(error=RefusedError(Code.INTERNAL, text)))
 
     def _on_end(self) -> None:
         if not self._loaded.done():

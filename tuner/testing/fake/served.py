@@ -134,6 +134,7 @@ class Served:
                 clock=self._runtime.now,
                 finished=self._finished,
                 answered=self._answered,
+                infer=self._infer,
             )
             for name in instance_names(self.config)
         ]

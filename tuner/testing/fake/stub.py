@@ -116,6 +116,10 @@ class StubLoop:
         self._decoupled = decoupled
         self._asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
+        self._calls: dict[int, queue.SimpleQueue[Any]] = {}
+        self._lock = threading.Lock()
+        self._last = 0
+        pb_utils.InferenceRequest.caller = self._call
 
     def run(self) -> None:
         """Initialize, execute, finalize."""
@@ -138,7 +142,9 @@ class StubLoop:
     def _listen(self) -> None:
         while (messages := self._end.receive()) is not None:
             for message in messages:
-                if message[0] == "cancel":
+                if message[0] == "called":
+                    self._calls.pop(message[1]).put(message[2])
+                elif message[0] == "cancel":
                     self._cancelled.add(message[1])
                 else:
                     self._asked.put(message)
@@ -172,7 +178,30 @@ class StubLoop:
 
         inputs = [pb_utils.tensor_of(name, *tensor) for name, tensor in asked["inputs"].items()]
         sender = pb_utils.ResponseSender(send, lambda: number in self._cancelled)
-        return pb_utils.InferenceRequest(inputs, asked, sender)
+        return pb_utils.InferenceRequest.received(inputs, asked, sender)
+
+    def _call(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
+        """Ask another model of the server; several threads may."""
+        with self._lock:
+            self._last += 1
+            number = self._last
+            answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            self._calls[number] = answer
+        told = {
+            "number": number,
+            "model": request.model_name(),
+            "version": request.model_version(),
+            "id": request.request_id(),
+            "sequence": request.correlation_id(),
+            "flags": request.flags(),
+            "wanted": request.requested_output_names(),
+            "inputs": {tensor.name(): pb_utils.as_protocol(tensor) for tensor in request.inputs()},
+        }
+        self._end.send(("call", told))
+        outputs, error = answer.get()
+        if error is not None:
+            return pb_utils.InferenceResponse([], pb_utils.TritonError(error))
+        return pb_utils.InferenceResponse([pb_utils.tensor_of(name, *parts) for name, parts in outputs.items()])
 
 
 def _packed(response: pb_utils.InferenceResponse) -> tuple[dict[str, Any], str | None]:

@@ -135,13 +135,66 @@ class ResponseSender:
 
 
 class InferenceRequest:
-    """What a model is asked."""
+    """What a model is asked, or asks another one.
 
-    def __init__(self, inputs: Sequence[Tensor], asked: Mapping[str, Any], sender: ResponseSender) -> None:
+    Args:
+        model_name: Which one.
+        requested_output_names: Of it; empty: all.
+        inputs: For it.
+        model_version: Of it; -1: the server's choice.
+        request_id: Of one's own.
+        correlation_id: Of a sequence.
+        flags: Whether the request begins or ends that.
+    """
+
+    caller: Callable[[InferenceRequest], InferenceResponse] | None = None
+    """Asks another model; set by the process."""
+
+    def __init__(
+        self,
+        *,
+        model_name: str = "",
+        requested_output_names: Sequence[str] = (),
+        inputs: Sequence[Tensor] = (),
+        model_version: int = -1,
+        request_id: str = "",
+        correlation_id: int | str = 0,
+        flags: int = 0,
+        **others: Any,  # noqa: ARG002 (of no use here)
+    ) -> None:
         self._inputs = list(inputs)
-        self._asked = asked
-        self._sender = sender
+        self._model = model_name
+        self._version = model_version
+        self._asked: Mapping[str, Any] = {
+            "id": request_id,
+            "sequence": correlation_id,
+            "flags": flags,
+            "wanted": list(requested_output_names),
+        }
+        self._sender: ResponseSender | None = None
         self.release_flags = TRITONSERVER_REQUEST_RELEASE_ALL
+
+    @classmethod
+    def received(cls, inputs: Sequence[Tensor], asked: Mapping[str, Any], sender: ResponseSender) -> InferenceRequest:
+        """One that has come from the server."""
+        request = cls(inputs=inputs)
+        request._asked = asked
+        request._sender = sender
+        return request
+
+    def exec(self) -> InferenceResponse:
+        """Ask the other model, and wait for its answer."""
+        if InferenceRequest.caller is None:
+            raise TritonModelException("no other model can be asked here")
+        return InferenceRequest.caller(self)
+
+    def model_name(self) -> str:
+        """Of the model that is asked."""
+        return self._model
+
+    def model_version(self) -> int:
+        """Of it."""
+        return self._version
 
     def set_release_flags(self, flags: int) -> None:
         """Say whether it is to be executed once more."""
@@ -169,10 +222,10 @@ class InferenceRequest:
 
     def is_cancelled(self) -> bool:
         """Whether nobody waits for it any more."""
-        return self._sender.is_cancelled()
+        return self._sender is not None and self._sender.is_cancelled()
 
-    def get_response_sender(self) -> ResponseSender:
-        """To answer with."""
+    def get_response_sender(self) -> ResponseSender | None:
+        """To answer with; None: it is one's own."""
         return self._sender
 
 
