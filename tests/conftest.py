@@ -14,6 +14,7 @@ from support.certificates import Certificates
 from support.command_line import end_running
 from support.docker_image import docker_engine
 from support.repositories import ModelRepositoryFactory
+from support.services import Services, triton_services
 
 from tuner.servers.installation import TritonInstallation, find_triton
 from tuner.servers.process import ProcessLauncher
@@ -125,6 +126,37 @@ def each_triton(request: pytest.FixtureRequest) -> None:
 def fake_launcher(fake_triton: TritonInstallation) -> ProcessLauncher:
     """Starts it as a process."""
     return ProcessLauncher(fake_triton)
+
+
+@pytest.fixture(params=["fake_triton"])
+def installation(request: pytest.FixtureRequest) -> TritonInstallation:
+    """The fake one, or that which `support.tritons.on_real_server` says."""
+    found: TritonInstallation = request.getfixturevalue(request.param)
+    return found
+
+
+# They outlive the tests idly.
+@pytest.fixture(scope="session")
+def triton_serve(
+    triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Services]:
+    """Models of a real Triton."""
+    with triton_services(triton_installation, tmp_path_factory.mktemp("services")) as serve:
+        yield serve
+
+
+@pytest.fixture(scope="session")
+def fake_serve(fake_triton: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """The same on a fake one."""
+    with triton_services(fake_triton, tmp_path_factory.mktemp("fake_services")) as serve:
+        yield serve
+
+
+@pytest.fixture(params=["fake_serve"])
+def services(request: pytest.FixtureRequest) -> Services:
+    """Those of the fake one, or of that which `support.services.ON_BOTH` says."""
+    found: Services = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture

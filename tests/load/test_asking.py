@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from support.services import ON_BOTH, Services
 
 from tuner.load.asking import Lines, asking, some_of
 from tuner.load.outputs import read_outputs
 from tuner.load.workload import DriverName, Request, Sequences, Workload
-from tuner.testing.engine_contract import Serve
 
 
 def requests(count: int, first: int = 0) -> tuple[Request, ...]:
@@ -46,11 +46,11 @@ def test_a_sequence_is_cut_where_it_is_very_long() -> None:
     assert numbers(some_of(workload, made_up=False)) == [list(range(64))]
 
 
-@pytest.mark.triton
 @pytest.mark.parametrize("driver", ["wire", "grpcio", "http"])
 class TestOnTriton:
-    def test_each_line_gets_its_own_answers_in_order(self, triton_serve: Serve, driver: DriverName) -> None:
-        plan = triton_serve("echo").plan(driver, 10)
+    @ON_BOTH
+    def test_each_line_gets_its_own_answers_in_order(self, services: Services, driver: DriverName) -> None:
+        plan = services("echo").plan(driver, 10)
         first, second, third = plan.workload.requests
         with asking(plan) as ask:
             replies = ask([[first, second], [third], [second]])
@@ -62,16 +62,16 @@ class TestOnTriton:
             assert all(out in request.body for out, request in zip(line, sent, strict=True))
         assert outputs[0][1] == outputs[2][0] != outputs[1][0]
 
-    def test_a_line_ends_with_its_failure(self, triton_serve: Serve, driver: DriverName) -> None:
-        plan = triton_serve("fail").plan(driver, 10)
+    def test_a_line_ends_with_its_failure(self, services: Services, driver: DriverName) -> None:
+        plan = services("fail").plan(driver, 10)
         with asking(plan) as ask:
             ((reply,),) = ask([plan.workload.requests])
         assert reply.responses == ()
         assert reply.error
         assert "the model says no" in reply.error
 
-    def test_each_request_has_its_deadline(self, triton_serve: Serve, driver: DriverName) -> None:
-        plan = triton_serve("hang").plan(driver, 0.3)
+    def test_each_request_has_its_deadline(self, services: Services, driver: DriverName) -> None:
+        plan = services("hang").plan(driver, 0.3)
         with asking(plan) as ask:
             replies = ask([[request] for request in plan.workload.requests])
         assert {reply.error for (reply,) in replies} == {"DEADLINE_EXCEEDED: no answer in 0.3 s"}

@@ -8,6 +8,7 @@ import pytest
 from support.certificates import Certificates
 from support.inference_peer import InferencePeer, request_for
 from support.repositories import ModelRepositoryFactory, config_text
+from support.services import ON_BOTH, Services
 from support.tritons import grpcs_triton
 from tritonclient.grpc import service_pb2
 
@@ -23,7 +24,7 @@ def request_to(model: str, *values: float) -> bytes:
     message = service_pb2.ModelInferRequest(model_name=model)
     message.inputs.add(name="IN", datatype="FP32", shape=[1, 4])
     message.raw_input_contents.append(np.array(values, np.float32).tobytes())
-    message.parameters["triton_enable_empty_final_response"].bool_param = model == "decoupled"
+    message.parameters["triton_enable_empty_final_response"].bool_param = model.startswith("decoupled")
     serialised: bytes = message.SerializeToString()
     return serialised
 
@@ -57,39 +58,34 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
     assert raised.value.cause is Cause.CRASHED
 
 
-@pytest.mark.triton
-def test_a_decoupled_model_is_asked_for_its_first_response(
-    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
-) -> None:
-    config = config_text(more="model_transaction_policy { decoupled: true }")
-    model = model_repository.add("decoupled", config=config)
-    with triton_launcher.launch(Launch(model_repository.path, model, tmp_path / "log", 30)) as server:
-        endpoint = server.endpoint
-        answer, took_s = ask_once(endpoint, request_to(model, 3, 1_000, -1, 0), timeout_s=60)
-        assert contents(answer) == [[3, 1_000, -1, 0]]
-        # The last one comes after 3 s.
-        assert 1.0 <= took_s < 2.9
-        answer, _ = ask_once(endpoint, request_to(model, 0, 0, -1, 0), timeout_s=5)
-        assert contents(answer) == []
-        with pytest.raises(ServerError, match="UNKNOWN: the model says no"):
-            ask_once(endpoint, request_to(model, 1, 0, 0, 0), timeout_s=5)
-        with pytest.raises(ServerHungError):
-            ask_once(endpoint, request_to(model, 1, 2_000, -1, 0), timeout_s=0.3)
+@ON_BOTH
+def test_a_decoupled_model_is_asked_for_its_first_response(services: Services) -> None:
+    service = services.load("decoupled", config_text(more="model_transaction_policy { decoupled: true }"))
+    endpoint, model = service.grpc, service.model
+    answer, took_s = ask_once(endpoint, request_to(model, 60, 500, -1, 0), timeout_s=60)
+    assert contents(answer) == [[60, 500, -1, 0]]
+    # The last one comes after 30 s.
+    assert 0.5 <= took_s < 20
+    answer, _ = ask_once(endpoint, request_to(model, 0, 0, -1, 0), timeout_s=20)
+    assert contents(answer) == []
+    with pytest.raises(ServerError, match="UNKNOWN: the model says no"):
+        ask_once(endpoint, request_to(model, 1, 0, 0, 0), timeout_s=20)
+    with pytest.raises(ServerHungError):
+        ask_once(endpoint, request_to(model, 1, 2_000, -1, 0), timeout_s=0.3)
 
 
-@pytest.mark.triton
 def test_it_knows_tls_and_headers(
-    triton_installation: TritonInstallation,
+    fake_triton: TritonInstallation,
     model_repository: ModelRepositoryFactory,
     tmp_path: Path,
     certificates: Certificates,
 ) -> None:
     launch = Launch(model_repository.path, model_repository.add(), tmp_path / "log", 30)
     request = request_to("identity", 1, 2, 3, 4)
-    with grpcs_triton(triton_installation, launch, certificates, mutual=True) as endpoint:
+    with grpcs_triton(fake_triton, launch, certificates, mutual=True) as endpoint:
         answer, _ = ask_once(endpoint, request, timeout_s=5)
         assert contents(answer) == [[1, 2, 3, 4]]
-    restricted = ProcessLauncher(triton_installation, ("--grpc-restricted-protocol=inference:key=secret",))
+    restricted = ProcessLauncher(fake_triton, ("--grpc-restricted-protocol=inference:key=secret",))
     with restricted.launch(launch) as server:
         endpoint = replace(server.endpoint, headers=(("triton-grpc-protocol-key", "secret"),))
         assert ask_once(endpoint, request, timeout_s=5)[0] == answer

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
+import pytest
+from _pytest.mark import ParameterSet
 from support.certificates import Certificates
 from support.tls_proxy import tls_proxy
 
@@ -17,6 +19,16 @@ from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch, Server
+
+
+def on_fake_server(*values: object) -> ParameterSet:
+    """The parameters of a test whose first one is the fixture `installation`: there, that of the fake Triton."""
+    return pytest.param("fake_triton", *values)
+
+
+def on_real_server(*values: object) -> ParameterSet:
+    """The same with that of a real one."""
+    return pytest.param("triton_installation", *values, marks=pytest.mark.triton)
 
 
 @dataclass(frozen=True)

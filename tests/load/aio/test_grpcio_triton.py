@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +12,7 @@ import pytest
 from support.certificates import Certificates
 from support.relay import Relay
 from support.repositories import ModelRepositoryFactory, config_text, stateful_config
+from support.services import ON_BOTH, Services, TritonService, on_fake, on_triton
 from support.tritons import grpcs_triton
 from tritonclient.grpc import service_pb2
 
@@ -30,18 +28,12 @@ from tuner.load.workload import Compression, DriverName, Plan, Sequences, Worklo
 from tuner.models.interface import ModelInterface, Tensor
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
-from tuner.servers.process import ProcessLauncher
-from tuner.servers.process_server import ProcessServer
 from tuner.servers.protocols import Launch
 from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests
-
-pytestmark = pytest.mark.triton
 
 DECOUPLED = "model_transaction_policy { decoupled: true }\n"
 # Of streams of requests to the stateful model; sequences are longer and shorter.
 STREAM = 5
-
-Start = Callable[..., ProcessServer]
 
 
 class TestContract(LoadEngineContract):
@@ -52,28 +44,9 @@ class TestContract(LoadEngineContract):
         return triton_serve
 
 
-@pytest.fixture(scope="module")
-def start(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts a Triton with one model of `tuner/testing/models`; all are stopped in the end."""
-    with ExitStack() as stack:
-
-        def launch(source: str, config: str, *arguments: str) -> ProcessServer:
-            folder = tmp_path_factory.mktemp(source)
-            factory = ModelRepositoryFactory(folder / "repository")
-            model = factory.add(source, config=config)
-            server = ProcessLauncher(triton_installation, arguments).launch(
-                Launch(factory.path, model, folder / "log", 30)
-            )
-            assert isinstance(server, ProcessServer)
-            stack.callback(server.stop, grace_s=2)
-            return server
-
-        yield launch
-
-
-@pytest.fixture(scope="module")
-def decoupled(start: Start) -> ProcessServer:
-    return start("decoupled", config_text(more=DECOUPLED))
+@pytest.fixture
+def decoupled(services: Services) -> TritonService:
+    return services.load("decoupled", config_text(more=DECOUPLED))
 
 
 def workload(model: str, streams: Sequence[Sequence[Sequence[float]]], options: RequestOptions) -> Workload:
@@ -87,15 +60,14 @@ def workload(model: str, streams: Sequence[Sequence[Sequence[float]]], options: 
     return build_workload(interface, steps, options, "grpc")
 
 
-def answering(
-    server: ProcessServer, *requests: tuple[int, int, int, int], request_timeout_s: float = 10, model: str = "decoupled"
-) -> Plan:
+def answering(service: TritonService, *requests: tuple[int, int, int, int], request_timeout_s: float = 10) -> Plan:
     """Requests to the decoupled model; see its docstring."""
-    load = workload(model, [requests], RequestOptions(decoupled=True))
-    return Plan("grpcio", server.endpoint, load, request_timeout_s)
+    load = workload(service.model, [requests], RequestOptions(decoupled=True))
+    return Plan("grpcio", service.grpc, load, request_timeout_s)
 
 
-ZEROS = workload("identity", [[[0] * 4]], RequestOptions())
+def four_zeros(model: str) -> Workload:
+    return workload(model, [[[0] * 4]], RequestOptions())
 
 
 def process_of(engine: WorkerEngine) -> psutil.Process:
@@ -109,7 +81,7 @@ def offer(plan: Plan, load: Load, *, requests: int = 40, processes: int = 1) -> 
 
 
 @pytest.mark.parametrize("together", [0, 1])
-def test_responses_are_told_apart_in_time(decoupled: ProcessServer, together: int) -> None:
+def test_responses_are_told_apart_in_time(decoupled: TritonService, together: int) -> None:
     samples = offer(answering(decoupled, (3, 40, -1, together)), Concurrency(4))
     responses = samples.responses
     assert samples.ok.all()
@@ -125,7 +97,8 @@ def test_responses_are_told_apart_in_time(decoupled: ProcessServer, together: in
     assert responses.gap_us.max() >= 20_000
 
 
-def test_a_request_can_have_any_number_of_responses(decoupled: ProcessServer) -> None:
+@ON_BOTH
+def test_a_request_can_have_any_number_of_responses(decoupled: TritonService) -> None:
     plan = answering(decoupled, *((count, 1, -1, count % 2) for count in range(5)))
     samples = offer(plan, Concurrency(3), requests=100)
     assert samples.responses
@@ -139,7 +112,8 @@ def test_a_request_can_have_any_number_of_responses(decoupled: ProcessServer) ->
     assert 0 <= len(samples.responses.gap_us) - np.maximum(samples.responses.count - 1, 0).sum() <= 12
 
 
-def test_an_error_in_the_middle_fails_the_request_and_no_other(decoupled: ProcessServer) -> None:
+@ON_BOTH
+def test_an_error_in_the_middle_fails_the_request_and_no_other(decoupled: TritonService) -> None:
     samples = offer(answering(decoupled, (5, 2, 2, 0), (1, 0, -1, 1)), Concurrency(1), requests=20)
     assert samples.responses
     assert samples.errors == {"UNKNOWN: the model says no": np.count_nonzero(~samples.ok)}
@@ -148,7 +122,7 @@ def test_an_error_in_the_middle_fails_the_request_and_no_other(decoupled: Proces
     assert samples.responses.count.tolist() == [1 if ok else 2 for ok in samples.ok]
 
 
-def test_an_open_loop_over_streams_keeps_its_schedule(decoupled: ProcessServer) -> None:
+def test_an_open_loop_over_streams_keeps_its_schedule(decoupled: TritonService) -> None:
     samples = offer(answering(decoupled, (2, 50, -1, 0)), Replay("test", tuple(range(0, 400_000_000, 10_000_000))))
     sent_ns = np.sort(samples.sent_ns)
     assert samples.ok.all()
@@ -156,7 +130,7 @@ def test_an_open_loop_over_streams_keeps_its_schedule(decoupled: ProcessServer) 
     assert len(samples) == 40
 
 
-def test_a_request_over_a_stream_has_a_deadline(decoupled: ProcessServer) -> None:
+def test_a_request_over_a_stream_has_a_deadline(decoupled: TritonService) -> None:
     plan = answering(decoupled, (2, 400, -1, 0), (1, 0, -1, 1), request_timeout_s=0.5)
     samples = offer(plan, Concurrency(1), requests=4)
     assert samples.ok.tolist()[:4] == [False, True] * 2
@@ -165,7 +139,7 @@ def test_a_request_over_a_stream_has_a_deadline(decoupled: ProcessServer) -> Non
     assert samples.responses.count[samples.ok].tolist() == [1, 1]
 
 
-def test_streams_stay_open_from_level_to_level(decoupled: ProcessServer) -> None:
+def test_streams_stay_open_from_level_to_level(decoupled: TritonService) -> None:
     plan = answering(decoupled, (2, 1, -1, 0))
     with WorkerEngine(replace(plan, connections=2)) as engine:
         worker = process_of(engine)
@@ -181,7 +155,7 @@ def test_streams_stay_open_from_level_to_level(decoupled: ProcessServer) -> None
         assert worker.num_threads() < 30
 
 
-def test_one_request_of_its_own_brings_its_first_response(decoupled: ProcessServer) -> None:
+def test_one_request_of_its_own_brings_its_first_response(decoupled: TritonService) -> None:
     plan = answering(decoupled, (3, 1, -1, 0), (3, 1, 0, 0))
     with WorkerEngine(plan) as engine:
         good, bad = plan.workload.requests
@@ -191,10 +165,11 @@ def test_one_request_of_its_own_brings_its_first_response(decoupled: ProcessServ
             engine.ask(bad)
 
 
-def test_nothing_is_cancelled_that_is_still_to_be_answered(start: Start, tmp_path: Path) -> None:
+@ON_BOTH
+def test_nothing_is_cancelled_that_is_still_to_be_answered(services: Services, tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     diary.touch()
-    server = start("decoupled", config_text(more=DECOUPLED, diary=diary))
+    server = services.load("decoupled", config_text(more=DECOUPLED, diary=diary))
     # Only the first response is waited for; the deadline passes; an error comes in the middle.
     plan = answering(server, (4, 50, -1, 0))
     with WorkerEngine(plan) as engine:
@@ -208,7 +183,7 @@ def test_nothing_is_cancelled_that_is_still_to_be_answered(start: Start, tmp_pat
     assert set(answered) == {"whole"}
 
 
-def test_asked_for_whole_a_request_brings_all_of_its_responses(decoupled: ProcessServer) -> None:
+def test_asked_for_whole_a_request_brings_all_of_its_responses(decoupled: TritonService) -> None:
     plan = answering(decoupled, (3, 1, -1, 0), (0, 1, -1, 0), (2, 1, -1, 1), (3, 1, 1, 0))
     with asking(plan) as ask:
         replies = ask([[request] for request in plan.workload.requests])
@@ -218,18 +193,18 @@ def test_asked_for_whole_a_request_brings_all_of_its_responses(decoupled: Proces
     assert last.values.tolist() == [[2, 1, -1, 1]]
 
 
-def test_an_answer_must_be_as_expected(zeros: tuple[ProcessServer, Workload]) -> None:
+def test_an_answer_must_be_as_expected(zeros: tuple[TritonService, Workload]) -> None:
     server, load = zeros
     (right,) = load.requests
     requests = (replace(right, expected={"OUT": bytes(400_000)}), replace(right, expected={"OUT": b"else"}))
-    plan = Plan("grpcio", server.endpoint, replace(load, streams=(requests,)), 10)
+    plan = Plan("grpcio", server.grpc, replace(load, streams=(requests,)), 10)
     samples = offer(plan, Concurrency(1), requests=10)
     assert samples.ok.tolist() == [number % 2 == 0 for number in range(len(samples))]
     assert set(samples.errors) == {"DATA_LOSS: output OUT differs from what --input-data expects"}
     assert (samples.received > 400_000).all()
 
 
-def test_every_response_must_be_as_expected(decoupled: ProcessServer) -> None:
+def test_every_response_must_be_as_expected(decoupled: TritonService) -> None:
     plan = answering(decoupled, (2, 1, -1, 0), (0, 1, -1, 0))
     twice, never = plan.workload.requests
     same = np.array([2, 1, -1, 0], np.float32).tobytes()
@@ -242,13 +217,13 @@ def test_every_response_must_be_as_expected(decoupled: ProcessServer) -> None:
     assert [message.partition(":")[0] for message in samples.errors] == ["DATA_LOSS"]
 
 
-def test_a_server_that_dies_ends_streams_in_errors(start: Start) -> None:
-    server = start("decoupled", config_text(more=DECOUPLED))
+def test_a_server_that_dies_ends_streams_in_errors(services: Services) -> None:
+    server = services.start("decoupled", config_text(more=DECOUPLED))
     killed: list[float] = []
 
     def watch(samples: Samples) -> float | None:
         if not killed and len(samples) >= 20:
-            os.kill(server.pid, signal.SIGKILL)
+            server.kill()
             killed.append(samples.wall_s)
         return None if killed and samples.wall_s > killed[0] + 0.5 else 0.02
 
@@ -260,7 +235,7 @@ def test_a_server_that_dies_ends_streams_in_errors(start: Start) -> None:
 
 
 @pytest.fixture(params=[False, True], ids=["unary", "streams"])
-def stateful(start: Start, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., tuple[Plan, Path]]:
+def stateful(services: Services, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., tuple[Plan, Path]]:
     """A stateful model, and where it keeps its diary."""
 
     def make(ids: str = "TYPE_UINT64", **options: float | None) -> tuple[Plan, Path]:
@@ -269,11 +244,11 @@ def stateful(start: Start, tmp_path: Path, request: pytest.FixtureRequest) -> Ca
         # Triton 2.51 cannot hand strings to a model for the places without a sequence that `direct` has.
         strategy = "oldest { max_candidate_sequences: 16 }" if ids == "TYPE_STRING" else ""
         config = config_text(more=stateful_config(strategy, ids) + DECOUPLED * request.param, diary=diary)
-        server = start("stateful", config)
+        server = services.load("stateful", config)
         sequences = Sequences(**options)  # type: ignore[arg-type]  # some are whole numbers
         stream = [[place, STREAM, 0, 0] for place in range(STREAM)]
-        load = workload("stateful", [stream] * 2, RequestOptions(sequences=sequences, decoupled=request.param))
-        return Plan("grpcio", server.endpoint, load, 10), diary
+        load = workload(server.model, [stream] * 2, RequestOptions(sequences=sequences, decoupled=request.param))
+        return Plan("grpcio", server.grpc, load, 10), diary
 
     return make
 
@@ -324,6 +299,7 @@ def test_a_sequence_is_a_stream_of_the_input_data(stateful: Callable[..., tuple[
     assert sum(length != STREAM for length in lengths) <= 3
 
 
+@ON_BOTH
 def test_ids_of_text_reach_the_model(stateful: Callable[..., tuple[Plan, Path]]) -> None:
     plan, diary = stateful("TYPE_STRING", length=3, variation=0, first_id=500, text_ids=True)
     samples = offer(plan, Concurrency(3), requests=30)
@@ -334,10 +310,14 @@ def test_ids_of_text_reach_the_model(stateful: Callable[..., tuple[Plan, Path]])
     assert {length for _, length, _ in ended[:-3]} == {3}
 
 
-@pytest.mark.parametrize("load", [Concurrency(3), RequestRate(200)])
-def test_each_request_to_an_iterative_model_is_answered_in_all_its_steps(steps: ProcessServer, load: Load) -> None:
+@pytest.mark.parametrize(
+    ("services", "load"),
+    [on_fake(Concurrency(3)), on_fake(RequestRate(200)), on_triton(Concurrency(3))],
+    indirect=["services"],
+)
+def test_each_request_to_an_iterative_model_is_answered_in_all_its_steps(steps: TritonService, load: Load) -> None:
     options = RequestOptions(sequences=Sequences(iterative=True), decoupled=True)
-    plan = Plan("grpcio", steps.endpoint, workload("steps", [[[4, 0, 0, 0], [2, 0, 0, 0]]], options), 10)
+    plan = Plan("grpcio", steps.grpc, workload(steps.model, [[[4, 0, 0, 0], [2, 0, 0, 0]]], options), 10)
     samples = offer(plan, load, requests=40)
     assert samples.errors == {}
     assert samples.responses
@@ -350,10 +330,10 @@ def test_each_request_to_an_iterative_model_is_answered_in_all_its_steps(steps: 
     assert len(two.responses) == 2
 
 
-@pytest.fixture(scope="module")
-def steps(start: Start) -> ProcessServer:
+@pytest.fixture
+def steps(services: Services) -> TritonService:
     batching = stateful_config("iterative_sequence: true oldest { max_candidate_sequences: 16 }")
-    return start("steps", config_text(more=batching + DECOUPLED))
+    return services.load("steps", config_text(more=batching + DECOUPLED))
 
 
 def test_one_request_of_its_own_is_a_sequence(stateful: Callable[..., tuple[Plan, Path]]) -> None:
@@ -363,6 +343,7 @@ def test_one_request_of_its_own_is_a_sequence(stateful: Callable[..., tuple[Plan
     assert entries(diary, 1) == [(7, 1, 1)]
 
 
+@ON_BOTH
 def test_asked_for_whole_a_line_is_a_sequence(stateful: Callable[..., tuple[Plan, Path]]) -> None:
     plan, diary = stateful(first_id=7)
     with asking(plan) as ask:
@@ -372,18 +353,23 @@ def test_asked_for_whole_a_line_is_a_sequence(stateful: Callable[..., tuple[Plan
     assert sorted((number, length) for number, length, _ in entries(diary, 2)) == [(7, STREAM), (8, STREAM)]
 
 
-@pytest.fixture(scope="module")
-def zeros(start: Start) -> tuple[ProcessServer, Workload]:
+@pytest.fixture
+def zeros(services: Services) -> Iterator[tuple[TritonService, Workload]]:
     """A model that hands back 400 kB of zeros, on a server that compresses its answers."""
     config = config_text().replace("dims: [ 4 ]", "dims: [ 100000 ]")
-    server = start("identity", config, "--grpc-infer-response-compression-level=high")
-    return server, workload("identity", [[[0] * 100_000]], RequestOptions())
+    server = services.start("identity", config, "--grpc-infer-response-compression-level=high")
+    yield server, workload(server.model, [[[0] * 100_000]], RequestOptions())
+    server.ports.server.stop(grace_s=0.5)
 
 
-@pytest.mark.parametrize("compression", ["gzip", "deflate", None])
-def test_compression_both_ways(zeros: tuple[ProcessServer, Workload], compression: Compression | None) -> None:
+@pytest.mark.parametrize(
+    ("services", "compression"),
+    [on_fake("gzip"), on_fake("deflate"), on_fake(None), on_triton("gzip")],
+    indirect=["services"],
+)
+def test_compression_both_ways(zeros: tuple[TritonService, Workload], compression: Compression | None) -> None:
     server, load = zeros
-    with Relay(server.endpoint.address) as relay:
+    with Relay(server.grpc.address) as relay:
         plan = Plan("grpcio", Endpoint(relay.address), load, 10, compression=compression)
         samples = offer(plan, Concurrency(2), requests=10)
     assert samples.ok.all()
@@ -397,9 +383,9 @@ def test_compression_both_ways(zeros: tuple[ProcessServer, Workload], compressio
 
 
 @pytest.mark.parametrize("connections", [1, 3])
-def test_several_connections_share_the_load(zeros: tuple[ProcessServer, Workload], connections: int) -> None:
+def test_several_connections_share_the_load(zeros: tuple[TritonService, Workload], connections: int) -> None:
     server, load = zeros
-    plan = Plan("grpcio", server.endpoint, load, 10, connections=connections)
+    plan = Plan("grpcio", server.grpc, load, 10, connections=connections)
     with WorkerEngine(plan) as engine:
         worker = process_of(engine)
         assert engine.offer(Concurrency(6), until_requests(20), first_look_s=0.05).ok.all()
@@ -407,14 +393,14 @@ def test_several_connections_share_the_load(zeros: tuple[ProcessServer, Workload
 
 
 def test_tls_with_certificates_of_both(
-    triton_installation: TritonInstallation,
+    fake_triton: TritonInstallation,
     model_repository: ModelRepositoryFactory,
     tmp_path: Path,
     certificates: Certificates,
 ) -> None:
     launch = Launch(model_repository.path, model_repository.add(), tmp_path / "log", 30)
-    with grpcs_triton(triton_installation, launch, certificates, mutual=True) as endpoint:
-        plan = Plan("grpcio", endpoint, ZEROS, 10)
+    with grpcs_triton(fake_triton, launch, certificates, mutual=True) as endpoint:
+        plan = Plan("grpcio", endpoint, four_zeros(launch.model), 10)
         assert offer(plan, Concurrency(2)).ok.all()
         elsewhere = replace(certificates.mutual, server_name="triton.example")
         assert offer(replace(plan, endpoint=replace(endpoint, tls=elsewhere)), Concurrency(2)).ok.all()
@@ -427,10 +413,10 @@ def test_tls_with_certificates_of_both(
             assert [message.partition(":")[0] for message in samples.errors] == ["UNAVAILABLE"]
 
 
-def test_headers_go_with_every_request(start: Start) -> None:
-    server = start("identity", config_text(), "--grpc-restricted-protocol=inference:key=secret")
-    endpoint = replace(server.endpoint, headers=(("triton-grpc-protocol-key", "secret"),))
-    plan = Plan("grpcio", endpoint, ZEROS, 10)
+def test_headers_go_with_every_request(services: Services) -> None:
+    server = services.start("identity", config_text(), "--grpc-restricted-protocol=inference:key=secret")
+    endpoint = replace(server.grpc, headers=(("triton-grpc-protocol-key", "secret"),))
+    plan = Plan("grpcio", endpoint, four_zeros(server.model), 10)
     assert offer(plan, Concurrency(2)).ok.all()
     samples = offer(replace(plan, endpoint=replace(endpoint, headers=())), Concurrency(1), requests=2)
     assert "expecting header 'triton-grpc-protocol-key'" in next(iter(samples.errors))

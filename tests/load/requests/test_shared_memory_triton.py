@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import urllib3
-from support.repositories import ModelRepositoryFactory, config_text
+from support.services import ON_BOTH, Services, TritonService
 
 from tuner.errors import JobError, ServerDiedError
 from tuner.load.inputs.made_up import make_inputs
@@ -26,40 +24,32 @@ from tuner.load.workload import Request
 from tuner.models.interface import ModelInterface
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint, Protocol
-from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import Mark
-from tuner.servers.process import ProcessLauncher
-from tuner.servers.process_server import ProcessServer
-from tuner.servers.protocols import Launch
-
-pytestmark = pytest.mark.triton
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it)
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
 
 
 class Service:
-    """A Triton with the model `identity`, over gRPC and HTTP."""
+    """A Triton with a model that hands back what it gets, over gRPC and HTTP."""
 
-    def __init__(self, server: ProcessServer, http_address: str) -> None:
-        self.server = server
-        self.endpoints: dict[Protocol, Endpoint] = {
-            "grpc": server.endpoint,
-            "http": Endpoint(http_address, "http"),
-        }
-        with TritonClient(self.endpoints["grpc"]) as client:
-            self.interface = ModelInterface.of(client.model_config("identity"))
+    def __init__(self, service: TritonService) -> None:
+        self.model = service.model
+        self.kill = service.kill
+        self.endpoints: dict[Protocol, Endpoint] = {"grpc": service.grpc, "http": service.http}
+        with TritonClient(service.grpc) as client:
+            self.interface = ModelInterface.of(client.model_config(service.model))
 
     def infer(self, protocol: Protocol, request: Request) -> list[dict[str, Any]]:
         """The outputs as they are described in the answer."""
         if protocol == "http":
-            url = f"http://{self.endpoints['http'].address}/v2/models/identity/infer"
+            url = f"http://{self.endpoints['http'].address}/v2/models/{self.model}/infer"
             headers = {"Inference-Header-Content-Length": str(request.json_length)}
             reply = urllib3.request("POST", url, body=request.body, headers=headers)
             assert reply.status == 200, reply.data
             outputs: list[dict[str, Any]] = json.loads(reply.data)["outputs"]
             return outputs
-        with grpc.insecure_channel(self.server.endpoint.address) as channel:
+        with grpc.insecure_channel(self.endpoints["grpc"].address) as channel:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
                 "/inference.GRPCInferenceService/ModelInfer"
             )
@@ -69,41 +59,13 @@ class Service:
 
     def regions(self) -> set[str]:
         """The names of the system shared memory that it knows."""
-        with closing(triton.InferenceServerClient(self.server.endpoint.address)) as client:
+        with closing(triton.InferenceServerClient(self.endpoints["grpc"].address)) as client:
             return set(client.get_system_shared_memory_status().regions)
 
 
-@pytest.fixture(scope="module")
-def start(
-    triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], Service]]:
-    """Starts a service; all that still run are stopped in the end."""
-    servers: list[ProcessServer] = []
-
-    def launch() -> Service:
-        folder = tmp_path_factory.mktemp("service")
-        (folder / "repository").mkdir()
-        ModelRepositoryFactory(folder / "repository").add("identity", config=config_text(max_batch_size=8))
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        http = ("--allow-http=true", "--http-address=127.0.0.1", f"--http-port={port}")
-        launcher = ProcessLauncher(triton_installation, http)
-        server = launcher.launch(Launch(folder / "repository", "identity", folder / "log", 30))
-        assert isinstance(server, ProcessServer)
-        servers.append(server)
-        # Ready over gRPC comes first.
-        ready, patience = f"http://127.0.0.1:{port}/v2/health/ready", urllib3.Retry(20, backoff_factor=0.05)
-        assert urllib3.request("GET", ready, retries=patience).status == 200
-        return Service(server, f"127.0.0.1:{port}")
-
-    yield launch
-    for server in servers:
-        server.stop(grace_s=0.5)
-
-
-@pytest.fixture(scope="module")
-def service(start: Callable[[], Service]) -> Service:
-    return start()
+@pytest.fixture
+def service(services: Services) -> Service:
+    return Service(services("echo"))
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +80,7 @@ def steps(service: Service, pool: int, batch_size: int = 1) -> Stream:
     return make_inputs(service.interface, shapes={}, pool=pool, seed=0, batch_size=batch_size)
 
 
+@ON_BOTH
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_inputs_are_read_and_outputs_written_where_the_request_says(
@@ -164,6 +127,7 @@ def test_nothing_is_left_after_an_error(service: Service, protocol: Protocol) ->
         raise KeyboardInterrupt
 
 
+@ON_BOTH
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_region_that_the_server_cannot_open_is_refused_in_one_line(service: Service, protocol: Protocol) -> None:
     endpoint = service.endpoints[protocol]
@@ -176,6 +140,7 @@ def test_a_region_that_the_server_cannot_open_is_refused_in_one_line(service: Se
     assert "\n" not in message
 
 
+@ON_BOTH
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_memory_of_a_gpu_that_is_not_there_is_refused_in_one_line(service: Service, protocol: Protocol) -> None:
     endpoint = service.endpoints[protocol]
@@ -194,13 +159,13 @@ def test_a_region_that_the_server_does_not_know_is_forgotten_at_once(service: Se
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_server_that_is_killed_meanwhile_leaves_nothing(start: Callable[[], Service], protocol: Protocol) -> None:
-    doomed = start()
+def test_a_server_that_is_killed_meanwhile_leaves_nothing(services: Services, protocol: Protocol) -> None:
+    doomed = Service(services("doomed"))
     with (
         closing(open_registry(doomed.endpoints[protocol])) as registry,
         shared_workload(doomed.interface, [steps(doomed, 1)], RequestOptions(), protocol, registry),
     ):
-        os.kill(doomed.server.pid, signal.SIGKILL)
+        doomed.kill()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
