@@ -70,7 +70,7 @@ def test_one_line_a_trial_and_then_the_outcome(run: RunFolder, study: Study, *, 
         assert line in screen.happening
     for line in (
         "best:     400 inferences/s, p99 20 ms at concurrency 8",
-        "gain:     3.64 x the baseline's throughput (3.53 to 3.74)",
+        "gain:     3.63 x the baseline's throughput (2.91 to 4.81)",
         "trial 1: dynamic_batching, max_batch_size 64, instance_group.count 2",
         "trial 1 at concurrency 8: batches of 2.0 on average; 9% of a request's time in the queue: ",
         "instance_group.count 2 (was 1): not known: no trial differs in this alone; --explain measures it",
