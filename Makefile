@@ -20,6 +20,7 @@ test-quick: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL) -m 'not triton and not docker and not statistics'
 
 # Everything: the default suite, and then what compares measurements. One of those that fails is tried once more, and reported.
+test-all: export HYPOTHESIS_PROFILE = thorough
 test-all: test
 	$(BIN)/pytest -m statistics --reruns 1
 

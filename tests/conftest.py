@@ -10,6 +10,9 @@ from pathlib import Path
 
 import docker
 import pytest
+from alembic.script import ScriptDirectory
+from hypothesis import settings
+from optuna.storages._rdb.storage import _VersionManager
 from support.certificates import Certificates
 from support.command_line import end_running
 from support.docker_image import docker_engine
@@ -22,6 +25,11 @@ from tuner.testing.installations import fake_installation
 
 # Before tests import them: what they assert says what it saw when it fails, as in the tests themselves.
 pytest.register_assert_rewrite(*(f"tuner.testing.{part}_contract" for part in ("launcher", "server", "engine")))
+
+# How many examples a property is tried with, where a test does not say so itself: `HYPOTHESIS_PROFILE=thorough`.
+for _profile, _examples in (("quick", 20), ("thorough", 100)):
+    settings.register_profile(_profile, settings(), max_examples=_examples, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # Fixtures of the whole session that take seconds: a launch, a run, a browser.
 _SHARED = {"finished_run", "browser", "long_run", "triton_serve"}
@@ -68,6 +76,20 @@ def _no_command_outlives_its_test() -> Iterator[None]:
     """What a test has started and not ended, as where it failed midway, is ended."""
     yield
     end_running()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Optuna reads its ten migrations, the same each time, for each database it opens: 100 ms of CPU time a study."""
+    read, known = _VersionManager._create_alembic_script, list[ScriptDirectory]()
+
+    def once(manager: _VersionManager) -> ScriptDirectory:
+        known[:] = known or [read(manager)]
+        return known[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "_create_alembic_script", once)
+        yield
 
 
 @pytest.fixture(scope="session")

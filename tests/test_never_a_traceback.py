@@ -24,7 +24,6 @@ from tuner.nightly.jobs import JobsFile, NightlyJob, Notify
 FUZZED = settings(
     derandomize="FUZZ_EXAMPLES" not in os.environ,
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "50")),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.load.ledger import LedgerWriter, ledger
@@ -46,7 +46,6 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(steps, st.integers(1, 3))
 def test_a_look_never_changes_what_was_seen_before(taken: list[tuple[str, int, int]], count: int) -> None:
     with books(count) as (writers, readers):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
@@ -18,7 +18,6 @@ def test_p99_holds_from_so_many_requests_on(over: int, needed: int) -> None:
     assert judge(needed - 1, over, 0.01) is Verdict.OPEN
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3_000), st.integers(0, 60), st.sampled_from([0.5, 0.1, 0.05, 0.01]))
 def test_whoever_looks_once_is_asked_for_less(requests: int, over: int, allowed: float) -> None:
     """The evidence that suffices at any look suffices at one, by the binomial distribution."""

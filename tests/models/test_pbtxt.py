@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.random_configs import Handwriting, random_config
 
@@ -130,7 +130,6 @@ def test_messages_nest_deeply_but_not_without_end() -> None:
 
 
 @given(st.randoms(use_true_random=True))
-@settings(max_examples=50, deadline=None)
 def test_the_spans_tile_the_text(rng: random.Random) -> None:
     text = Handwriting(rng).written(random_config(rng))
     root = read(text)

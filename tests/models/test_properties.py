@@ -21,7 +21,7 @@ _MARK = re.compile(r"#c\d+;|stranger_\d+")
 _PLACED = re.compile(r"f:[1-9][0-9]*:[1-9][0-9]*: \S[^\n]*|f: Value out of range: \d+")
 
 randomly = st.randoms(use_true_random=True)
-some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+some = settings(suppress_health_check=[HealthCheck.filter_too_much])
 
 
 def written(rng: random.Random, *, strangers: bool = True) -> tuple[model_config_pb2.ModelConfig, ModelConfig]:
@@ -120,7 +120,7 @@ def test_a_set_field_changes_only_its_value_and_a_new_one_only_adds(rng: random.
 
 
 @given(randomly, st.text("{}<>[]:;,\"'\\#\n a0-.x", min_size=1, max_size=3))
-@settings(some, max_examples=200)
+@settings(some, max_examples=3 * settings().max_examples)
 def test_a_damaged_text_is_read_as_protobuf_does_or_has_an_error_with_its_place(
     rng: random.Random, damage: str
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 from google.protobuf import text_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.builders import MLP, ladders, space
 from tritonclient.grpc import model_config_pb2
@@ -194,7 +194,6 @@ class TestAssignments:
             {"dynamic_batching": ON, "max_batch_size": 32},
         ]
 
-    @settings(max_examples=60, deadline=None)
     @given(st.data())
     def test_any_candidate_is_one_that_triton_takes(self, data: st.DataObject) -> None:
         built = space(config=data.draw(st.sampled_from([MLP, TUNED])))

@@ -3,8 +3,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import numpy as np
-
 from tuner.load.aio.alarm import Alarm
 
 
@@ -12,18 +10,18 @@ def test_it_rings_on_time() -> None:
     async def lateness_us() -> list[float]:
         alarm = Alarm(asyncio.get_running_loop())
         late = []
-        for number in range(20):
-            # Nothing that a clock of milliseconds would hit.
-            due_ns = time.monotonic_ns() + 1_000_000 + number * 37_000
+        for _ in range(200):
+            # A clock of milliseconds would be 0.7 ms late.
+            due_ns = time.monotonic_ns() + 1_300_000
             await alarm.until(due_ns)
             late.append((time.monotonic_ns() - due_ns) / 1e3)
         alarm.close()
         return late
 
-    rounds = [asyncio.run(lateness_us()) for _ in range(10)]
-    assert min(map(min, rounds)) >= 0
-    # A busy machine wakes nobody on time, but seldom for that long.
-    assert min(float(np.median(late)) for late in rounds) < 250
+    late = sorted(asyncio.run(lateness_us()))
+    assert late[0] >= 0
+    # However busy the machine is, now and then it wakes somebody on time.
+    assert late[4] < 500
 
 
 def test_a_moment_that_has_passed_is_not_waited_for() -> None:

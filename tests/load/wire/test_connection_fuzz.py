@@ -134,7 +134,6 @@ def in_pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:stop] for start, stop in pairwise(places)]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.integers(0, 1 << 20), max_size=5))
 def test_arbitrary_bytes(data: bytes, cuts: list[int]) -> None:
     checked = Checked()
@@ -146,7 +145,6 @@ def test_arbitrary_bytes(data: bytes, cuts: list[int]) -> None:
     checked.lose()
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_arbitrary_first_words(data: bytes) -> None:
     connection = Connection()
@@ -156,7 +154,7 @@ def test_arbitrary_first_words(data: bytes) -> None:
         assert not connection.peer_is_known
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     st.lists(
         st.one_of(
@@ -185,7 +183,6 @@ def test_arbitrary_frames_while_requests_come_and_go(steps: list[bytes | Framed 
     checked.lose()
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(frame, good), min_size=1, max_size=12), st.lists(st.integers(0, 1 << 20), max_size=8))
 def test_how_it_is_cut_changes_nothing(steps: list[bytes], cuts: list[int]) -> None:
     told = []

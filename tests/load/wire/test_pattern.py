@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.connections import block_of, known, outcomes, raw_answer, send_requests
 from support.http2_server_side import GOOD_HEADERS, GOOD_TRAILERS
@@ -77,7 +77,6 @@ def nearly_good(draw: st.DrawFn) -> list[bytes]:
     return [bytes(whole[:cut]), bytes(whole[cut:])]
 
 
-@settings(deadline=None)
 @given(nearly_good())
 def test_it_makes_nothing_of_what_the_parser_would_not(pieces: list[bytes]) -> None:
     quick, slow = Connection(), Forgetful()
@@ -107,7 +106,6 @@ def test_large_answers_have_none() -> None:
     assert connection._pattern is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=2), min_size=1, max_size=12))
 def test_it_changes_with_the_answers(contents: list[bytes]) -> None:
     connection = Connection()

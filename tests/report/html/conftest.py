@@ -20,9 +20,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def long_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """500 trials that succeeded, and 20 that did not."""
+    """150 trials that succeeded, and 20 that did not."""
     run = RunFolder(tmp_path_factory.mktemp("long"))
-    long_study(run, 500, failing=20)
+    long_study(run, 150, failing=20)
     return run
 
 

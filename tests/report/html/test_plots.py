@@ -45,14 +45,14 @@ def test_plotly_takes_every_figure(view: ModelView) -> None:
 
 def test_a_gap_ends_each_curve(view: ModelView) -> None:
     others = next(trace for trace in view.front.traces if trace["name"] == "candidates")
-    assert others["x"].count(None) == others["y"].count(None) == 499
+    assert others["x"].count(None) == others["y"].count(None) == 149
     assert len(others["x"]) == len(others["text"]) == len(others["customdata"])
 
 
 def test_the_importance_of_parameters_adds_up(view: ModelView) -> None:
     _, importance = view.search
     assert sum(importance.traces[0]["x"]) == pytest.approx(1)
-    assert "over 500 trials" in importance.note
+    assert "over 150 trials" in importance.note
 
 
 def test_finalists_are_the_baseline_the_best_and_the_front(study: Study) -> None:
