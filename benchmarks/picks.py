@@ -136,7 +136,8 @@ def measured(
     rate = per_s * (1 + rng.standard_normal() / math.sqrt(independent) / 2)
     half = rate / math.sqrt(independent)
     latency_ms = median_ms * np.exp(tail / Z99 * rng.standard_normal(independent))
-    values = {name: float(np.quantile(latency_ms, share_of(name))) for name in PERCENTILES}
+    quantiles = np.quantile(latency_ms, [share_of(name) for name in PERCENTILES])
+    values = dict(zip(PERCENTILES, map(float, quantiles), strict=True))
     return OperatingPoint(
         load=load,
         throughput=Interval(value=rate, low=rate - half, high=rate + half),

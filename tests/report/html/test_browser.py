@@ -232,7 +232,6 @@ NAMES = [
     "मॉडल",
     "μοντέλο 🚀",
     "<img src=x onerror=pwned=1>",
-    "</script><script>pwned=1</script>",
     "<!--<script>",
     "a&amp;b\"'`{{7*7}}",
 ]
@@ -244,7 +243,7 @@ def _with_html(name: str) -> OperatingPoint:
 
 def test_names_in_every_script_and_with_html_in_them(browser: Browser, tmp_path: Path) -> None:
     run, built = RunFolder(tmp_path), space()
-    evil = "<b onclick=pwned=1>%{x}</b>"
+    evil = "<b onclick=pwned=1>%{x}</b></script><script>pwned=1</script>"
     for name in NAMES:
         study = Study.create_or_resume(run.database, identity(model=name, server=evil, repository=f"/models/{evil}"))
         study.add(trial(0, _with_html(evil), point(2, 100, 10), parameters=built.baseline), built)
