@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.builders import point
 from support.repositories import ModelRepositoryFactory, config_text
+from support.tritons import on_fake_server, on_real_server
 
 from tuner import deadlines
 from tuner.errors import Cause, InputError, TuningError
@@ -17,13 +18,11 @@ from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelRepository
 from tuner.models.staging import stage
 from tuner.options import LoadOptions
+from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.slo import SLO
 from tuner.space.candidate import Candidate
 from tuner.trial import Bench, Limits, TrialResult, _one_more, run_trial
-
-pytestmark = pytest.mark.triton
-
 
 _ENSEMBLE = """
 platform: "ensemble"
@@ -93,10 +92,14 @@ class Trials:
 
 
 @pytest.fixture
-def trials(triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path) -> Trials:
-    return Trials(triton_launcher, model_repository, tmp_path)
+def trials(installation: TritonInstallation, model_repository: ModelRepositoryFactory, tmp_path: Path) -> Trials:
+    return Trials(ProcessLauncher(installation), model_repository, tmp_path)
 
 
+ON_BOTH = pytest.mark.parametrize("installation", [on_fake_server(), on_real_server()], indirect=True)
+
+
+@ON_BOTH
 def test_one_launch_is_one_curve(trials: Trials, tmp_path: Path) -> None:
     result = trials.run("slow", config_text())
     assert result.number == 3
@@ -108,6 +111,7 @@ def test_one_launch_is_one_curve(trials: Trials, tmp_path: Path) -> None:
     assert (tmp_path / "trial/config.pbtxt").read_text() == result.config == config_text()
 
 
+@ON_BOTH
 def test_the_effective_config_is_the_servers(trials: Trials) -> None:
     result = trials.run("auto_complete", "max_batch_size: 4\n", max_concurrency=1)
     effective = ModelConfig.parse(result.effective_config or "", "effective").proto

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.repositories import ModelRepositoryFactory, config_text, stateful_config
-from support.tritons import TwoPorts, start_with_http
+from support.repositories import config_text, stateful_config
+from support.services import ON_BOTH, Services
 from tritonclient.grpc import service_pb2
 
 from tuner.errors import Cause, OutputsDifferError, ServerError, ServerHungError
@@ -23,10 +23,6 @@ from tuner.measure.differences import Tolerance
 from tuner.measure.golden import GoldenAnswer, GoldenOutputs, check_golden, record_golden
 from tuner.options import LoadOptions
 from tuner.servers.client import TritonClient
-from tuner.servers.installation import TritonInstallation
-from tuner.servers.protocols import Launch
-
-pytestmark = pytest.mark.triton
 
 TOLERANCE = Tolerance(1e-3)
 BATCHING = "dynamic_batching { max_queue_delay_microseconds: 2000 }"
@@ -47,50 +43,40 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module")
-def triton(triton_installation: TritonInstallation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoPorts]:
-    folder = tmp_path_factory.mktemp("golden")
-    factory = ModelRepositoryFactory(folder / "repository")
-    for name, (source, config) in MODELS.items():
-        factory.add(source, name=name, config=config)
-    launch = Launch(factory.path, "identity", folder / "log", 60)
-    ports = start_with_http(triton_installation, launch, *(f"--load-model={name}" for name in MODELS))
-    try:
-        yield ports
-    finally:
-        ports.server.stop(grace_s=0.5)
-
-
 @contextmanager
 def conversation(
-    triton: TwoPorts, model: str, protocol: str = "grpc", *, timeout_s: float = 10, **options: Any
+    services: Services, model: str, protocol: str = "grpc", *, timeout_s: float = 10, **options: Any
 ) -> Iterator[tuple[Ask, Lines]]:
     """A way to ask a model, and what."""
-    endpoint = triton.grpc if protocol == "grpc" else triton.http
+    service = services.load(*MODELS[model])
+    endpoint = service.grpc if protocol == "grpc" else service.http
     with (
         TritonClient(endpoint) as client,
-        prepared(client.model_config(model), LoadOptions.make(options), endpoint, request_timeout_s=timeout_s) as plan,
+        prepared(
+            client.model_config(service.model), LoadOptions.make(options), endpoint, request_timeout_s=timeout_s
+        ) as plan,
         asking(plan) as ask,
     ):
         yield ask, some_of(plan.workload, made_up="input_data" not in options)
 
 
-def record(triton: TwoPorts, model: str, protocol: str = "grpc", **options: Any) -> GoldenOutputs:
-    with conversation(triton, model, protocol, **options) as (ask, questions):
+def record(services: Services, model: str, protocol: str = "grpc", **options: Any) -> GoldenOutputs:
+    with conversation(services, model, protocol, **options) as (ask, questions):
         return record_golden(ask, questions, TOLERANCE)
 
 
-def check(triton: TwoPorts, model: str, golden: GoldenOutputs, tolerance: Tolerance = TOLERANCE) -> None:
-    with conversation(triton, model) as (ask, _):
+def check(services: Services, model: str, golden: GoldenOutputs, tolerance: Tolerance = TOLERANCE) -> None:
+    with conversation(services, model) as (ask, _):
         check_golden(ask, golden, tolerance, largest_batch=8)
 
 
-def asked_of(golden: GoldenOutputs, model: str) -> GoldenOutputs:
+def asked_of(services: Services, golden: GoldenOutputs, model: str) -> GoldenOutputs:
     """The same for a model of another name, as one repository has no two configs of one."""
+    name = services.load(*MODELS[model]).model
 
     def renamed(request: Request) -> Request:
         message = service_pb2.ModelInferRequest.FromString(request.body)
-        message.model_name = model
+        message.model_name = name
         return replace(request, body=message.SerializeToString())
 
     lines = tuple(tuple(replace(each, request=renamed(each.request)) for each in line) for line in golden.lines)
@@ -108,8 +94,8 @@ def spoilt(golden: GoldenOutputs, number: int, off: float) -> GoldenOutputs:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_the_outputs_of_a_pool_of_requests_are_recorded(triton: TwoPorts, protocol: str) -> None:
-    golden = record(triton, "identity", protocol, batch_size=2)
+def test_the_outputs_of_a_pool_of_requests_are_recorded(services: Services, protocol: str) -> None:
+    golden = record(services, "identity", protocol, batch_size=2)
     assert len(golden.lines) == 16
     assert not golden.unsteady
     assert not golden.refused
@@ -121,15 +107,16 @@ def test_the_outputs_of_a_pool_of_requests_are_recorded(triton: TwoPorts, protoc
     assert 0 < golden.answer_s < 1
 
 
-def test_who_answers_the_same_passes(triton: TwoPorts) -> None:
-    check(triton, "identity", record(triton, "identity"), Tolerance(0))
+def test_who_answers_the_same_passes(services: Services) -> None:
+    check(services, "identity", record(services, "identity"), Tolerance(0))
 
 
-def test_what_differs_in_a_batch_is_found_and_the_worst_named(triton: TwoPorts) -> None:
-    golden = record(triton, "alone")
+@ON_BOTH
+def test_what_differs_in_a_batch_is_found_and_the_worst_named(services: Services) -> None:
+    golden = record(services, "alone")
     assert golden.unsteady == ()
     with pytest.raises(OutputsDifferError) as raised:
-        check(triton, "mixed", asked_of(golden, "mixed"))
+        check(services, "mixed", asked_of(services, golden, "mixed"))
     assert raised.value.cause is Cause.OUTPUTS_DIFFER
     message = str(raised.value)
     assert message.startswith("output 'OUT' of request ")
@@ -138,37 +125,37 @@ def test_what_differs_in_a_batch_is_found_and_the_worst_named(triton: TwoPorts) 
     assert "\n" not in message
 
 
-def test_one_wrong_element_is_enough(triton: TwoPorts) -> None:
-    golden = record(triton, "identity")
+def test_one_wrong_element_is_enough(services: Services) -> None:
+    golden = record(services, "identity")
     ((output,),) = golden.lines[4][0].responses
     right = float(output.values[0, 2])
     with pytest.raises(OutputsDifferError) as raised:
-        check(triton, "identity", spoilt(golden, 4, 1.0))
+        check(services, "identity", spoilt(golden, 4, 1.0))
     words = f"output 'OUT' of request 5 differs: {right:.4g} where the config as it is gives {right + 1:.4g} (element"
     assert str(raised.value).startswith(f"{words} [0, 2]; ")
     assert str(raised.value).endswith(" allowed)")
-    check(triton, "identity", spoilt(golden, 4, 1e-4 * right))
+    check(services, "identity", spoilt(golden, 4, 1e-4 * right))
 
 
-def test_what_the_config_as_it_is_does_not_say_twice_is_not_compared(triton: TwoPorts) -> None:
-    golden = record(triton, "counting")
+def test_what_the_config_as_it_is_does_not_say_twice_is_not_compared(services: Services) -> None:
+    golden = record(services, "counting")
     (unsteady,) = golden.unsteady
     assert unsteady.output == "COUNT"
     assert " alone, and " in unsteady.words
-    check(triton, "counting", golden)
+    check(services, "counting", golden)
     ((output, _),) = golden.lines[0][0].responses
     assert output.name == "OUT"
     without = tuple((replace(answer, responses=(answer.responses[0][1:],)),) for (answer,) in golden.lines)
     with pytest.raises(
         OutputsDifferError, match="output 'OUT' of request 1 differs: FP32 of shape .* gives nothing; 16"
     ):
-        check(triton, "counting", replace(golden, lines=without))
+        check(services, "counting", replace(golden, lines=without))
 
 
-def test_a_config_that_mixes_answers_itself_is_held_to_nothing(triton: TwoPorts) -> None:
-    golden = record(triton, "mixed")
+def test_a_config_that_mixes_answers_itself_is_held_to_nothing(services: Services) -> None:
+    golden = record(services, "mixed")
     assert [each.output for each in golden.unsteady] == ["OUT"]
-    check(triton, "mixed", golden)
+    check(services, "mixed", golden)
 
 
 def written(folder: Path, *steps: tuple[int, int, int, int]) -> str:
@@ -177,22 +164,22 @@ def written(folder: Path, *steps: tuple[int, int, int, int]) -> str:
     return str(folder / "inputs.npz")
 
 
-def test_of_a_decoupled_model_all_responses_are_compared(triton: TwoPorts, tmp_path: Path) -> None:
-    golden = record(triton, "decoupled", input_data=written(tmp_path, (3, 0, -1, 0), (0, 0, -1, 0), (2, 0, -1, 1)))
+def test_of_a_decoupled_model_all_responses_are_compared(services: Services, tmp_path: Path) -> None:
+    golden = record(services, "decoupled", input_data=written(tmp_path, (3, 0, -1, 0), (0, 0, -1, 0), (2, 0, -1, 1)))
     assert [len(answer.responses) for (answer,) in golden.lines] == [3, 0, 2]
     assert not golden.unsteady
-    check(triton, "decoupled", golden)
+    check(services, "decoupled", golden)
     (answer,) = golden.lines[2]
     fewer = replace(golden, lines=(*golden.lines[:2], (replace(answer, responses=answer.responses[:1]),)))
     with pytest.raises(OutputsDifferError, match="^request 3 differs: 2 responses where .* gives 1 response$"):
-        check(triton, "decoupled", fewer)
+        check(services, "decoupled", fewer)
 
 
-def test_of_a_stateful_model_whole_sequences_are_compared(triton: TwoPorts, tmp_path: Path) -> None:
+def test_of_a_stateful_model_whole_sequences_are_compared(services: Services, tmp_path: Path) -> None:
     inputs = written(tmp_path, *((place, 3, 0, 0) for place in range(3)))
-    golden = record(triton, "stateful", input_data=inputs)
+    golden = record(services, "stateful", input_data=inputs)
     assert [[answer.responses[0][0].values[0, 0] for answer in line] for line in golden.lines] == [[0, 1, 3]]
-    with conversation(triton, "stateful", input_data=inputs) as (ask, _):
+    with conversation(services, "stateful", input_data=inputs) as (ask, _):
         check_golden(ask, golden, TOLERANCE)
         ((first, second, _),) = golden.lines
         swapped = replace(second, responses=first.responses)
@@ -200,49 +187,50 @@ def test_of_a_stateful_model_whole_sequences_are_compared(triton: TwoPorts, tmp_
             check_golden(ask, replace(golden, lines=((first, swapped, golden.lines[0][2]),)), TOLERANCE)
 
 
-def test_a_queue_that_has_no_room_for_all_at_once_is_no_failure(triton: TwoPorts) -> None:
-    golden = record(triton, "narrow")
+@ON_BOTH
+def test_a_queue_that_has_no_room_for_all_at_once_is_no_failure(services: Services) -> None:
+    golden = record(services, "narrow")
     assert not golden.unsteady
     assert not golden.refused
-    with conversation(triton, "narrow") as (ask, _):
+    with conversation(services, "narrow") as (ask, _):
         assert any(reply.error for (reply,) in ask(golden.questions))
         check_golden(ask, golden, TOLERANCE, largest_batch=8)
 
 
-def test_requests_that_fail_anyway_are_left_out(triton: TwoPorts) -> None:
-    golden = record(triton, "flaky")
+def test_requests_that_fail_anyway_are_left_out(services: Services) -> None:
+    golden = record(services, "flaky")
     assert len(golden.lines) + len(golden.refused) == 16
     assert len(golden.refused) in {5, 6}
     assert all("not this one" in words for words in golden.refused)
-    none = record(triton, "failing")
+    none = record(services, "failing")
     assert none.lines == ()
-    check(triton, "failing", none)
+    check(services, "failing", none)
 
 
-def test_a_request_that_only_the_candidate_fails_is_its_failure(triton: TwoPorts) -> None:
-    golden = record(triton, "identity")
+def test_a_request_that_only_the_candidate_fails_is_its_failure(services: Services) -> None:
+    golden = record(services, "identity")
     with pytest.raises(ServerError, match="a request failed that .* answers: .*the model says no") as raised:
-        check(triton, "failing", asked_of(golden, "failing"))
+        check(services, "failing", asked_of(services, golden, "failing"))
     assert raised.value.cause is Cause.REQUESTS_FAILED
 
 
-def test_a_server_that_hangs_is_not_waited_for_twice(triton: TwoPorts) -> None:
+def test_a_server_that_hangs_is_not_waited_for_twice(services: Services) -> None:
     with (
-        conversation(triton, "hanging", timeout_s=0.3) as (ask, questions),
+        conversation(services, "hanging", timeout_s=0.3) as (ask, questions),
         pytest.raises(ServerHungError, match=r"request 1 failed: DEADLINE_EXCEEDED: no answer in 0\.3 s"),
     ):
         record_golden(ask, questions, TOLERANCE)
 
 
-def test_a_slow_model_is_asked_fewer(triton: TwoPorts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_model_is_asked_fewer(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(goldens, "_PATIENCE_S", 0.0)
-    assert len(record(triton, "identity").lines) == 2
+    assert len(record(services, "identity").lines) == 2
 
 
-def test_large_tensors_are_kept_of_fewer(triton: TwoPorts, monkeypatch: pytest.MonkeyPatch) -> None:
-    golden = record(triton, "identity")
+def test_large_tensors_are_kept_of_fewer(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = record(services, "identity")
     monkeypatch.setattr(goldens, "_MOST_BYTES", 4 * golden.lines[0][0].byte_size)
-    assert len(record(triton, "identity").lines) == 5
+    assert len(record(services, "identity").lines) == 5
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from support.inference_peer import InferencePeer, request_for
-from support.repositories import ModelRepositoryFactory, config_text
+from support.repositories import config_text
+from support.services import ON_BOTH, Services, TritonService
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
@@ -29,59 +27,51 @@ from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
 from tuner.options import LoadOptions
 from tuner.servers.endpoint import Endpoint
-from tuner.servers.process import ProcessLauncher
-from tuner.servers.process_server import ProcessServer
-from tuner.servers.protocols import Launch, Server
+from tuner.servers.protocols import Server
 
 QUICK = LevelRules(min_s=0.1, max_s=0.2, first_look_s=0.05)
 
 
 @pytest.fixture
-def server(
-    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
-) -> Iterator[Server]:
-    model_repository.add("identity")
-    with triton_launcher.launch(Launch(model_repository.path, "identity", tmp_path / "log", 30)) as running:
-        yield running
+def service(services: Services) -> TritonService:
+    return services("echo")
 
 
-@pytest.mark.triton
-def test_a_model_that_answers_is_measured_and_its_samples_are_shown(server: Server) -> None:
+@pytest.fixture
+def server(service: TritonService) -> Server:
+    return service.ports.server
+
+
+def test_a_model_that_answers_is_measured_and_its_samples_are_shown(service: TritonService, server: Server) -> None:
     seen: list[tuple[Load, int]] = []
     with open_session(
         server.endpoint,
-        "identity",
+        service.model,
         LoadOptions(batch_size=2),
         rules=QUICK,
         health=server.check,
         see=lambda load, samples: seen.append((load, len(samples))),
     ) as session:
         point = session.measure(Concurrency(2))
-    assert session.effective.name == "identity"
+    assert session.effective.name == service.model
     assert 0 < session.first_answer_s < 30
     assert (point.load, point.errors, point.batch_size) == (Concurrency(2), 0, 2)
     assert {load for load, _ in seen} == {Concurrency(2)}
     assert seen[-1][1] > 0.5 * point.requests
 
 
-@pytest.mark.triton
-def test_what_the_server_takes_is_measured_with_each_point(
-    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
-) -> None:
-    model = model_repository.add("slow", config=config_text(sleep_ms=20))
-    launch = Launch(model_repository.path, model, tmp_path / "slow.log", 30)
+def test_what_the_server_takes_is_measured_with_each_point(services: Services) -> None:
+    service = services.load("slow", config_text(sleep_ms=20))
+    server = service.ports.server
     long = LevelRules(min_s=1.0, max_s=1.2)
-    with (
-        triton_launcher.launch(launch) as server,
-        open_session(
-            server.endpoint,
-            model,
-            LoadOptions(),
-            rules=long,
-            health=server.check,
-            usage=server.usage,
-        ) as session,
-    ):
+    with open_session(
+        service.grpc,
+        service.model,
+        LoadOptions(),
+        rules=long,
+        health=server.check,
+        usage=server.usage,
+    ) as session:
         before, began = server.usage(), time.monotonic()
         point = session.measure(Concurrency(1))
         after, took_s = server.usage(), time.monotonic() - began
@@ -94,11 +84,10 @@ def test_what_the_server_takes_is_measured_with_each_point(
     assert point.gpu is None
 
 
-@pytest.mark.triton
-def test_a_ramp_says_it_of_each_slice(server: Server) -> None:
+def test_a_ramp_says_it_of_each_slice(service: TritonService, server: Server) -> None:
     with open_session(
         server.endpoint,
-        "identity",
+        service.model,
         LoadOptions(),
         rules=QUICK,
         health=server.check,
@@ -109,11 +98,12 @@ def test_a_ramp_says_it_of_each_slice(server: Server) -> None:
     assert all(point.server_resources and point.server_resources.memory_bytes > 10 << 20 for point in points)
 
 
-@pytest.mark.triton
-def test_questions_are_answered_with_outputs_where_the_load_uses_shared_memory(server: Server) -> None:
+def test_questions_are_answered_with_outputs_where_the_load_uses_shared_memory(
+    service: TritonService, server: Server
+) -> None:
     options = LoadOptions(shared_memory="system", batch_size=3)
     with (
-        open_session(server.endpoint, "identity", options, rules=QUICK, health=server.check) as session,
+        open_session(server.endpoint, service.model, options, rules=QUICK, health=server.check) as session,
         session.asking() as ask,
     ):
         replies = ask(session.questions())
@@ -122,40 +112,38 @@ def test_questions_are_answered_with_outputs_where_the_load_uses_shared_memory(s
     assert {output.shape for (output,) in outputs} == {(3, 4)}
 
 
-@pytest.mark.triton
-def test_a_server_that_is_gone_explains_what_fails_meanwhile(server: Server) -> None:
-    assert isinstance(server, ProcessServer)
-    with open_session(server.endpoint, "identity", LoadOptions(), rules=QUICK, health=server.check) as session:
+def test_a_server_that_is_gone_explains_what_fails_meanwhile(services: Services) -> None:
+    service = services("doomed")
+    with open_session(
+        service.grpc, service.model, LoadOptions(), rules=QUICK, health=service.ports.server.check
+    ) as session:
 
         def ask() -> None:
             with session.asking() as ask:
-                os.kill(server.pid, signal.SIGKILL)
-                psutil.Process(server.pid).wait(10)
+                service.kill()
+                psutil.Process(service.pid).wait(10)
                 record_golden(ask, session.questions(), Tolerance(1e-3))
 
         with pytest.raises(ServerDiedError):
             ask()
 
 
-@pytest.mark.triton
-def test_a_version_that_is_not_there(server: Server) -> None:
+@ON_BOTH
+def test_a_version_that_is_not_there(service: TritonService, server: Server) -> None:
     with (
         pytest.raises(ServerError, match="version 7"),
-        open_session(server.endpoint, "identity", LoadOptions(), version="7", rules=QUICK, health=server.check),
+        open_session(server.endpoint, service.model, LoadOptions(), version="7", rules=QUICK, health=server.check),
     ):
         pass
 
 
-@pytest.mark.triton
-def test_what_an_overload_leaves_in_the_queue_is_not_left_to_the_next_load(
-    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
-) -> None:
+@ON_BOTH
+def test_what_an_overload_leaves_in_the_queue_is_not_left_to_the_next_load(services: Services) -> None:
     """Triton goes on with requests that were cancelled: here for 10 ms each, one after the other."""
-    model = model_repository.add("slow")
-    with (
-        triton_launcher.launch(Launch(model_repository.path, model, tmp_path / "log", 30)) as server,
-        open_session(server.endpoint, model, LoadOptions(), rules=QUICK, health=server.check) as session,
-    ):
+    service = services.load("slow", config_text())
+    with open_session(
+        service.grpc, service.model, LoadOptions(), rules=QUICK, health=service.ports.server.check
+    ) as session:
         point = session.measure(RequestRate(2_000))
         assert point.kept_up is False
         before = session._statistics().inference_stats.success.count

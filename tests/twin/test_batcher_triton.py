@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from support.builders import trial
-from support.repositories import ModelRepositoryFactory, config_text
+from support.repositories import config_text
+from support.services import ON_TRITON, Services
 
 from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import open_session
 from tuner.options import LoadOptions
-from tuner.servers.process import ProcessLauncher
-from tuner.servers.protocols import Launch
 from tuner.twin.known import known
 from tuner.twin.twin import Foreseen, Twin
 
@@ -56,16 +54,22 @@ CASES = {
 }
 
 
-@pytest.mark.triton
+# Where each request waits for another one, a busy machine changes when batches go, not how large they are.
+CLOSED_LOOPS = {name: (config, load) for name, (config, load) in CASES.items() if isinstance(load, Concurrency)}
+
+
+@ON_TRITON
+@pytest.mark.parametrize(("config", "load"), CLOSED_LOOPS.values(), ids=CLOSED_LOOPS)
+def test_the_twin_forms_the_batches_that_triton_forms(config: str, load: Load, services: Services) -> None:
+    measured = measure(config, load, services)
+    assert measured.average_batch_size == pytest.approx(foresee(measured, config, load).batch, rel=0.1)
+
+
+@pytest.mark.statistics
+@ON_TRITON
 @pytest.mark.parametrize(("config", "load"), CASES.values(), ids=CASES)
-def test_the_twin_does_as_triton_does(
-    config: str,
-    load: Load,
-    triton_launcher: ProcessLauncher,
-    model_repository: ModelRepositoryFactory,
-    tmp_path: Path,
-) -> None:
-    measured = measure(config, load, triton_launcher, model_repository, tmp_path)
+def test_the_twin_does_as_triton_does(config: str, load: Load, services: Services) -> None:
+    measured = measure(config, load, services)
     foreseen = foresee(measured, config, load)
     assert measured.average_batch_size == pytest.approx(foreseen.batch, rel=0.1)
     if isinstance(load, Concurrency):
@@ -87,17 +91,12 @@ def foresee(measured: OperatingPoint, config: str, load: Load) -> Foreseen:
     return twin.foresee_rate(scheduling, 0, np.cumsum(gaps_ms))
 
 
-def measure(
-    config: str, load: Load, launcher: ProcessLauncher, repository: ModelRepositoryFactory, folder: Path
-) -> OperatingPoint:
+def measure(config: str, load: Load, services: Services) -> OperatingPoint:
     slow = config + "".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
         for key, value in (("sleep_ms", FIXED_MS), ("sleep_ms_per_item", ITEM_MS))
     )
-    model = repository.add("slow", config=slow)
-    launch = Launch(repository.path, model, folder / "log", 30)
-    with (
-        launcher.launch(launch) as server,
-        open_session(server.endpoint, model, LoadOptions(), rules=RULES, health=server.check) as session,
-    ):
+    service = services.load("slow", slow)
+    health = service.ports.server.check
+    with open_session(service.grpc, service.model, LoadOptions(), rules=RULES, health=health) as session:
         return session.measure(load)
