@@ -138,10 +138,18 @@ def fake_on_path(fake_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", fake_path)
 
 
-@pytest.fixture(params=["fake", pytest.param("wheel", marks=pytest.mark.triton)])
+@pytest.fixture
+def real_triton(triton_installation: TritonInstallation, fake_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands and jobs that name no Triton find the real one, in a file whose other tests take the fake one."""
+    fake, _, path = fake_path.partition(os.pathsep)
+    assert Path(fake) != triton_installation.binary.parent
+    monkeypatch.setenv("PATH", path)
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.triton)])
 def each_triton(request: pytest.FixtureRequest) -> None:
     """Commands and jobs that name no Triton find the fake one in one test, and the real one in another."""
-    request.getfixturevalue("fake_on_path" if request.param == "fake" else "triton_installation")
+    request.getfixturevalue("fake_on_path" if request.param == "fake" else "real_triton")
 
 
 @pytest.fixture(scope="session")

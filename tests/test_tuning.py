@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.command_line import servers_of
 from support.repositories import ModelRepositoryFactory, config_text
+from support.rough import rough_measurements
 
-from tuner import TuneJob, model_finals, model_tuning, tune
+from tuner import TuneJob, tune
 from tuner.errors import Cause, ConfigError, InputError, JobError, TuningError
 from tuner.measure.points import OperatingPoint
-from tuner.measure.rules import LevelRules
 from tuner.output_check import GOLDEN_FILE
 from tuner.progress import ModelOutcome, Progress
 from tuner.run_folder import RunFolder
@@ -32,11 +33,10 @@ pytestmark = pytest.mark.usefixtures("rough", "fake_on_path")
 
 
 @pytest.fixture
-def rough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How precise the numbers are is not for these tests: a level or a round of verifying takes less than a second."""
-    monkeypatch.setattr(model_tuning, "_SWEEP_RULES", LevelRules(min_s=0.3, max_s=0.4))
-    monkeypatch.setattr(model_finals, "_VERIFY_RULES", LevelRules(min_s=0.3, max_s=0.4))
-    monkeypatch.setattr(model_finals, "_CERTIFY_RULES", LevelRules(min_s=0.3, max_s=0.4))
+def rough() -> Iterator[None]:
+    """How precise the numbers are is not for these tests."""
+    with rough_measurements():
+        yield
 
 
 class Told(Progress):

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from support.command_line import tritontune
 from support.repositories import ModelRepositoryFactory, config_text
+from support.rough import rough_measurements
+
+
+@pytest.fixture(autouse=True)
+def rough(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Measurements in this process are short, but where it is them that are tested."""
+    with nullcontext() if request.node.get_closest_marker("statistics") else rough_measurements():
+        yield
 
 
 @pytest.fixture
@@ -24,8 +34,9 @@ def finished_run(fake_path: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     repository.mkdir()
     ModelRepositoryFactory(repository).add("slow", config=config_text(max_batch_size=16))
     out = folder / "run"
-    options = ("--slo", "p99=60ms", "--trials", 3, "--seed", 7, "--max-concurrency", 8, "--budget", "40s")
-    with mock.patch.dict(os.environ, PATH=fake_path):
+    # It ends by its trials and its rounds: the budget is more than a busy machine needs.
+    options = ("--slo", "p99=60ms", "--trials", 3, "--seed", 7, "--max-concurrency", 8, "--budget", "10m")
+    with mock.patch.dict(os.environ, PATH=fake_path), rough_measurements():
         done = tritontune("run", repository, *options, "--out", out)
     assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)

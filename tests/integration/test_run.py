@@ -137,7 +137,7 @@ class TestAFinishedRun:
     def test_what_it_prints(self, finished_run: Path) -> None:
         stderr = (finished_run.parent / "stderr.txt").read_text()
         stdout = (finished_run.parent / "stdout.txt").read_text()
-        assert "tuning slow: SLO p99 <= 60 ms, budget 40s" in stderr
+        assert "tuning slow: SLO p99 <= 60 ms, budget 10m00s" in stderr
         assert "trial 0: the config as it is: " in stderr
         assert "slow: all 3 trials are done; " in stderr
         assert "new study" not in stderr
@@ -161,15 +161,42 @@ class TestAFinishedRun:
         assert again.returncode == 2
         assert "holds a study already; go on by --resume" in again.stderr
 
-    def test_the_exported_config_measures_as_reported(self, finished_run: Path, tmp_path: Path) -> None:
-        exported = tritontune("export", finished_run, "--to", tmp_path / "deploy")
-        assert exported.returncode == 0, exported.stderr
-        best = _front(finished_run)["best"]
-        concurrency = best["load"]["concurrency"]
-        measured = tritontune("measure", tmp_path / "deploy", "--concurrency", concurrency, "--time", "3s", "--json")
-        assert measured.returncode == 0, measured.stderr
-        (point,) = json.loads(measured.stdout)["points"]
-        assert point["throughput"]["value"] == pytest.approx(best["throughput"]["value"], rel=0.15)
+
+@pytest.mark.triton
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("real_triton")
+def test_a_real_triton_is_tuned(slow_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--slo", "p99=2s", "--trials", 2, "--max-concurrency", 8, "--seed", 7, "--budget", "5m")
+    done = tritontune("run", slow_model, *options, "--out", out)
+    assert done.returncode == 0, done.stderr
+    front = _front(out)
+    # One instance of 10 ms without batching answers 100 a second; batches and instances multiply that.
+    assert front["baseline"][0]["throughput"]["value"] < 101
+    assert front["best"]["gain"]["throughput"]["value"] > 1
+    assert front["best"]["verified"] is True
+    assert "dynamic_batching" in (out / "slow" / "best" / "config.pbtxt").read_text()
+    assert "Triton 2." in Study.load(out / "study.db", "slow").identity.server
+    assert servers_of(out) == []
+
+
+@pytest.mark.triton
+@pytest.mark.statistics
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("real_triton")
+def test_the_exported_config_measures_as_reported(slow_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--slo", "p99=60ms", "--trials", 3, "--seed", 7, "--max-concurrency", 8, "--budget", "55s")
+    done = tritontune("run", slow_model, *options, "--out", out)
+    assert done.returncode == 0, done.stderr
+    exported = tritontune("export", out, "--to", tmp_path / "deploy")
+    assert exported.returncode == 0, exported.stderr
+    best = _front(out)["best"]
+    concurrency = best["load"]["concurrency"]
+    measured = tritontune("measure", tmp_path / "deploy", "--concurrency", concurrency, "--time", "3s", "--json")
+    assert measured.returncode == 0, measured.stderr
+    (point,) = json.loads(measured.stdout)["points"]
+    assert point["throughput"]["value"] == pytest.approx(best["throughput"]["value"], rel=0.15)
 
 
 def test_every_model_is_tuned_in_turn(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
@@ -285,6 +312,7 @@ class TestInterruption:
         assert f"report:   {out / 'report.html'}" in stdout
         assert "Ended: interrupted." in (out / "report.html").read_text()
 
+    @pytest.mark.usefixtures("each_triton")
     def test_a_killed_run_can_be_resumed(self, slow_model: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"
         killed = self._underway(slow_model, out)

@@ -1,0 +1,28 @@
+"""Measurements that take little time, for tests to which it does not matter how precise the numbers are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest import mock
+
+from tuner import model_finals, model_tuning
+from tuner.measure.rules import LevelRules
+from tuner.nightly import launches
+
+_RULES = (
+    (model_tuning, "_SWEEP_RULES"),
+    (model_finals, "_VERIFY_RULES"),
+    (model_finals, "_CERTIFY_RULES"),
+    (launches, "_RULES"),
+    (launches, "_CANDIDATE_RULES"),
+)
+
+
+@contextmanager
+def rough_measurements(*, min_s: float = 0.3, max_s: float = 0.4) -> Iterator[None]:
+    """A level, or a round of verifying, takes less than a second in commands and jobs of this process."""
+    with ExitStack() as patches:
+        for module, name in _RULES:
+            patches.enter_context(mock.patch.object(module, name, LevelRules(min_s=min_s, max_s=max_s)))
+        yield
