@@ -133,23 +133,17 @@ def fake_path(fake_triton: TritonInstallation) -> str:
 
 
 @pytest.fixture
-def fake_on_path(fake_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands and jobs that name no Triton find the fake one."""
-    monkeypatch.setenv("PATH", fake_path)
-
-
-@pytest.fixture
-def real_triton(triton_installation: TritonInstallation, fake_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands and jobs that name no Triton find the real one, in a file whose other tests take the fake one."""
-    fake, _, path = fake_path.partition(os.pathsep)
-    assert Path(fake) != triton_installation.binary.parent
-    monkeypatch.setenv("PATH", path)
+def fake_on_path(request: pytest.FixtureRequest, fake_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands and jobs that name no Triton find the fake one; in a test marked `triton`, the real one."""
+    if request.node.get_closest_marker("triton"):
+        request.getfixturevalue("triton_installation")
+    else:
+        monkeypatch.setenv("PATH", fake_path)
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.triton)])
-def each_triton(request: pytest.FixtureRequest) -> None:
-    """Commands and jobs that name no Triton find the fake one in one test, and the real one in another."""
-    request.getfixturevalue("fake_on_path" if request.param == "fake" else "real_triton")
+def each_triton(fake_on_path: None) -> None:
+    """A test with the fake Triton, and another with the real one."""
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def finished_run(fake_path: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     ModelRepositoryFactory(repository).add("slow", config=config_text(max_batch_size=16))
     out = folder / "run"
     # It ends by its trials and its rounds: the budget is more than a busy machine needs.
-    options = ("--slo", "p99=60ms", "--trials", 3, "--seed", 7, "--max-concurrency", 8, "--budget", "10m")
+    options = ("--slo", "p99=60ms", "--trials", 3, "--seed", 7, "--max-concurrency", 8, "--budget", "9m")
     with mock.patch.dict(os.environ, PATH=fake_path), rough_measurements():
         done = tritontune("run", repository, *options, "--out", out)
     assert done.returncode == 0, done.stderr

@@ -47,15 +47,15 @@ def test_it_is_tuned_without_its_repository_and_left_as_it_was(elsewhere: Server
         "--trials",
         2,
         "--budget",
-        "30s",
+        "5m",
         "--no-verify",
         "--out",
         out,
     )
     assert done.returncode == 0, done.stderr
     best = json.loads((out / "slow" / "front.json").read_text())["best"]
-    # One instance of 10 ms without batching answers 100 a second.
-    assert best["throughput"]["value"] > 110
+    # Batches of eight take as long as one request.
+    assert best["gain"]["throughput"]["value"] > 1.1
     assert "dynamic_batching" in (out / "slow" / "best" / "config.pbtxt").read_text()
     assert config_at(elsewhere) == before
     # Of a server that is not ours there is no log.
@@ -88,8 +88,10 @@ def test_all_candidates_on_one_server(slow_model: Path, tmp_path: Path) -> None:
         8,
         "--slo",
         "p99=60ms",
+        "--trials",
+        3,
         "--budget",
-        "20s",
+        "5m",
         "--out",
         out,
     )

@@ -75,6 +75,7 @@ def calling(folder: Path) -> Path:
     return factory.path
 
 
+@pytest.mark.triton
 def test_a_model_that_calls_another_and_code_beside_the_repository(tmp_path: Path) -> None:
     repository = calling(tmp_path)
     before = sorted(tmp_path.rglob("*"))
