@@ -8,14 +8,11 @@ from unittest import mock
 
 from tuner import model_finals, model_tuning
 from tuner.measure.rules import LevelRules
-from tuner.nightly import launches
 
 _RULES = (
     (model_tuning, "_SWEEP_RULES"),
     (model_finals, "_VERIFY_RULES"),
     (model_finals, "_CERTIFY_RULES"),
-    (launches, "_RULES"),
-    (launches, "_CANDIDATE_RULES"),
 )
 
 
