@@ -134,6 +134,7 @@ def _refused(*arguments: object) -> str:
         ("env: &a [*a, *a]", "env: "),
         ("docker_arg: ['labels=" + "[" * 3_000 + "']", "docker_arg: "),
     ],
+    ids=lambda each: each[:40],
 )
 def test_a_job_file_that_is_wrong(repository: Path, tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "job.yaml"

@@ -1,10 +1,11 @@
-"""A hundred nights beside a simulated neighbour: what takes the place of a deployed config is better."""
+"""Nights beside a simulated neighbour: what takes the place of a deployed config is better."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 
+import pytest
 from support.nights import LIMIT, launch_at
 
 from tuner.load.loads import Concurrency
@@ -48,11 +49,12 @@ def _nights(ratio: float, count: int) -> int:
     return acted
 
 
-def test_no_worse_config_takes_the_place_of_a_better_one() -> None:
-    assert _nights(0.95, 100) == 0
+@pytest.mark.parametrize(("count", "most"), [(30, 1), pytest.param(100, 2, marks=pytest.mark.statistics)])
+def test_no_worse_config_takes_the_place_of_a_better_one(count: int, most: int) -> None:
+    assert _nights(0.95, count) == 0
     # As good is not better by the least that is asked for.
-    assert _nights(1.0, 100) <= 2
+    assert _nights(1.0, count) <= most
 
 
 def test_what_is_much_better_does() -> None:
-    assert _nights(2.0, 50) >= 45
+    assert _nights(2.0, 20) >= 18

@@ -22,11 +22,12 @@ TRUTH = Truth(fixed_ms=5.0, item_ms=0.2, neighbour=0.3)
 P99_40 = SLO({"p99": 40.0})
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """For all tests, which only read it."""
     built = space(SMALL_SPACE)
     spec = parse_space(SMALL_SPACE, "test.yaml").model_dump_json(by_alias=True)
-    study = Study.create_or_resume(tmp_path / "study.db", identity(space=spec))
+    study = Study.create_or_resume(tmp_path_factory.mktemp("capacity") / "study.db", identity(space=spec))
     for number, assignment in enumerate([built.baseline, *calibrations(built)]):
         study.add(TRUTH.trial(built, number, assignment), built)
     return study
