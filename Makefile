@@ -22,7 +22,7 @@ test-quick: $(INSTALLED)
 # Everything: the default suite, and then what compares measurements. One of those that fails is tried once more, and reported.
 test-all: export HYPOTHESIS_PROFILE = thorough
 test-all: test
-	$(BIN)/pytest -m statistics --reruns 1
+	$(BIN)/pytest -raR -m statistics --reruns 1
 
 # What must be clean before a commit.
 check: $(INSTALLED)
