@@ -7,12 +7,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 import pytest
+from support import offers
 from support.web_peer import Asked, Reply, WebPeer
 from tritonclient.grpc import service_pb2
 
+from tuner.load.aio.http_driver import HttpDriver
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Samples
@@ -53,8 +56,9 @@ def offer(
     sequences: Sequences | None = None,
 ) -> Samples:
     workload = Workload(model, (requests or (REQUEST,),), version, sequences=sequences)
-    with WorkerEngine(Plan("http", endpoint, workload, 5)) as engine:
-        return engine.offer(load, until_requests(count), first_look_s=0.02)
+    # In this process, which saves the start of another.
+    with closing(HttpDriver(Plan("http", endpoint, workload, 5))) as driver:
+        return offers.offer(driver, load, offers.count(count))
 
 
 def offer_to(answer: Callable[[Asked], Reply], *requests: Request, **options: object) -> tuple[Samples, list[Asked]]:
@@ -129,6 +133,7 @@ class TestWhatIsSent:
 
 
 class TestAnswers:
+    @pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
     def test_large_bodies_both_ways(self) -> None:
         large = Request(HEAD + np.random.default_rng(0).bytes(5 << 20), len(HEAD))
         samples, asked = offer_to(lambda asks: Reply(body=asks.body), large, load=Concurrency(2), count=8)
