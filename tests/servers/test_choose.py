@@ -45,7 +45,7 @@ def test_the_default_image_is_a_pinned_release_of_nvidias() -> None:
     assert re.fullmatch(r"nvcr\.io/nvidia/tritonserver:\d\d\.\d\d-py3", DEFAULT_IMAGE)
 
 
-@pytest.mark.triton
+@pytest.mark.usefixtures("each_triton")
 @pytest.mark.parametrize("server", ["auto", "process"])
 def test_without_an_image_a_process(server: str) -> None:
     launcher, notes = _choose(server=server)
@@ -53,7 +53,7 @@ def test_without_an_image_a_process(server: str) -> None:
     assert notes == []
 
 
-@pytest.mark.triton
+@pytest.mark.usefixtures("fake_on_path")
 def test_auto_says_why_it_does_not_take_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", NOBODY)
     launcher, (note,) = _choose(server="auto", image="tritontune-cpu:test")
@@ -157,7 +157,7 @@ def test_an_image_that_cannot_be_got_is_no_reason_to_take_another_triton() -> No
         _choose(server="docker", image="127.0.0.1:9/absent:1")
 
 
-@pytest.mark.triton
+@pytest.mark.usefixtures("each_triton")
 def test_what_a_process_refuses() -> None:
     assert _refusal(gpus="0").startswith("--gpus 0: this machine has no GPU (NVML finds none)")
     assert _refusal(triton_arg=["--absent=1"]).endswith("unrecognized option '--absent=1'")

@@ -16,8 +16,6 @@ from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
 from tuner.servers.tls import Tls
 
-pytestmark = pytest.mark.triton
-
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
@@ -31,19 +29,27 @@ SERVERS = {"grpcs": grpcs_triton, "https": https_triton}
 
 @pytest.fixture(scope="module", params=SERVERS)
 def endpoint(
-    request: pytest.FixtureRequest, triton_installation: TritonInstallation, launch: Launch, certificates: Certificates
+    request: pytest.FixtureRequest, fake_triton: TritonInstallation, launch: Launch, certificates: Certificates
 ) -> Iterator[Endpoint]:
     """Asks nobody for a certificate."""
-    with SERVERS[request.param](triton_installation, launch, certificates, mutual=False) as endpoint:
+    with SERVERS[request.param](fake_triton, launch, certificates, mutual=False) as endpoint:
         yield endpoint
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def mutual_endpoint(
-    request: pytest.FixtureRequest, triton_installation: TritonInstallation, launch: Launch, certificates: Certificates
-) -> Iterator[Endpoint]:
+# How a server refuses a client is its own; over HTTP, with any Triton, that is the proxy.
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("fake_triton", "grpcs"),
+        ("fake_triton", "https"),
+        pytest.param(("triton_installation", "grpcs"), marks=pytest.mark.triton),
+    ],
+    ids=["grpcs", "https", "grpcs of the real one"],
+)
+def mutual_endpoint(request: pytest.FixtureRequest, launch: Launch, certificates: Certificates) -> Iterator[Endpoint]:
     """Asks for a certificate."""
-    with SERVERS[request.param](triton_installation, launch, certificates, mutual=True) as endpoint:
+    installation, server = request.param
+    with SERVERS[server](request.getfixturevalue(installation), launch, certificates, mutual=True) as endpoint:
         yield endpoint
 
 

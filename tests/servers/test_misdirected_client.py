@@ -10,7 +10,7 @@ import pytest
 from support.certificates import Certificates
 from support.repositories import ModelRepositoryFactory
 from support.tls_proxy import tls_proxy
-from support.tritons import start_with_http
+from support.tritons import on_fake_server, on_real_server, start_with_http
 from support.web_peer import Reply, WebPeer
 
 from tuner.errors import Cause, ServerError
@@ -32,31 +32,35 @@ def refusal(endpoint: Endpoint) -> str:
 
 @pytest.fixture(scope="module")
 def addresses(
-    triton_installation: TritonInstallation, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
     """Of one Triton, by scheme; a proxy speaks TLS for its HTTP port."""
+    installation: TritonInstallation = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("misdirected")
     repository = ModelRepositoryFactory(folder / "model_repository")
     launch = Launch(repository.path, repository.add("identity"), folder / "log", 30)
-    ports = start_with_http(triton_installation, launch)
+    ports = start_with_http(installation, launch)
     with ports.server, tls_proxy(ports.http.address, certificates.serving()) as https:
         yield {"grpc": ports.grpc.address, "http": ports.http.address, "https": https}
 
 
-@pytest.mark.triton
 @pytest.mark.parametrize(
-    ("asked", "found", "words"),
+    ("addresses", "asked", "found", "words"),
     [
-        ("grpc", "http", "speaks HTTP, not gRPC"),
-        ("grpcs", "http", "speaks HTTP, not gRPC over TLS"),
-        ("https", "http", "speaks HTTP, not HTTP over TLS"),
-        ("http", "grpc", "speaks gRPC, not HTTP"),
-        ("grpcs", "grpc", "speaks gRPC, not gRPC over TLS"),
-        ("https", "grpc", "speaks gRPC, not HTTP over TLS"),
-        ("grpc", "https", "speaks HTTP over TLS, not gRPC"),
-        ("http", "https", "speaks HTTP over TLS, not HTTP"),
-        ("grpcs", "https", "speaks HTTP over TLS, not gRPC over TLS"),
+        on_fake_server("grpc", "http", "speaks HTTP, not gRPC"),
+        on_fake_server("grpcs", "http", "speaks HTTP, not gRPC over TLS"),
+        on_fake_server("https", "http", "speaks HTTP, not HTTP over TLS"),
+        on_fake_server("http", "grpc", "speaks gRPC, not HTTP"),
+        on_fake_server("grpcs", "grpc", "speaks gRPC, not gRPC over TLS"),
+        on_fake_server("https", "grpc", "speaks gRPC, not HTTP over TLS"),
+        on_fake_server("grpc", "https", "speaks HTTP over TLS, not gRPC"),
+        on_fake_server("http", "https", "speaks HTTP over TLS, not HTTP"),
+        on_fake_server("grpcs", "https", "speaks HTTP over TLS, not gRPC over TLS"),
+        on_real_server("grpc", "http", "speaks HTTP, not gRPC"),
+        on_real_server("http", "grpc", "speaks gRPC, not HTTP"),
+        on_real_server("grpcs", "grpc", "speaks gRPC, not gRPC over TLS"),
     ],
+    indirect=["addresses"],
 )
 def test_the_other_port(
     addresses: dict[str, str], certificates: Certificates, asked: str, found: str, words: str

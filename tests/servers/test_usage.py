@@ -4,15 +4,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
-from support.repositories import ModelRepositoryFactory, config_text
+from support.command_line import await_that
+from support.repositories import config_text
+from support.services import ON_TRITON, Services
 
 from tuner.servers import usage as module
-from tuner.servers.process import ProcessLauncher
-from tuner.servers.protocols import Launch
 from tuner.servers.usage import ProcessUsage, ServerUsage
 
 # A parent that works and holds memory, and a child that does the same; both tell when they have begun.
@@ -89,20 +88,27 @@ def test_children_that_come_and_go_are_noticed(family: int, monkeypatch: pytest.
         time.sleep(0.01)
 
 
-@pytest.mark.triton
-def test_a_triton_with_its_stubs(
-    triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
-) -> None:
-    def started(instances: int) -> ServerUsage:
-        name = model_repository.add(name=f"with{instances}", config=config_text(instances=instances))
-        with triton_launcher.launch(Launch(model_repository.path, name, tmp_path / f"{name}.log", 30)) as server:
-            read = server.usage()
-            assert read is not None
-        assert server.usage() is None
-        return read
+@ON_TRITON
+def test_a_triton_with_its_stubs(services: Services) -> None:
+    server = services("echo").ports.server
 
-    one, four = started(1), started(4)
+    def read() -> ServerUsage:
+        usage = server.usage()
+        assert usage is not None
+        return usage
+
+    before = read()
+    services.load("identity", config_text(instances=3))
+    await_that(lambda: read().memory_bytes - before.memory_bytes > 3 * (5 << 20))
+    after = read()
     # A stub is an interpreter with numpy.
-    assert 3 * (5 << 20) < four.memory_bytes - one.memory_bytes < 3 * (80 << 20)
-    assert 0.1 < one.cpu_s < four.cpu_s < 60
-    assert one.memory_bytes > 30 << 20
+    assert after.memory_bytes - before.memory_bytes < 3 * (80 << 20)
+    assert 0.1 < before.cpu_s < after.cpu_s
+    assert before.memory_bytes > 30 << 20
+
+
+def test_a_server_that_is_stopped_takes_nothing(services: Services) -> None:
+    server = services("doomed").ports.server
+    assert server.usage() is not None
+    server.stop(grace_s=0.5)
+    assert server.usage() is None

@@ -161,7 +161,7 @@ def parse_options(program: str, arguments: Sequence[str]) -> Options:
         argument = left.pop(0)
         name, has_value, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or name not in _KNOWN:
-            _give_up(f"{program}: unrecognized option '{argument.partition('=')[0]}'")
+            _give_up(f"{program}: unrecognized option '{argument}'")
         if name in _BARE:
             value = "true"
         elif not has_value:
