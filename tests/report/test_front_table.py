@@ -5,11 +5,12 @@ import io
 from rich.console import Console
 from support.builders import point, space, trial
 
-from tuner.load.loads import RequestRate
+from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint
 from tuner.report.front_table import front_legend, front_reasons, front_table
 from tuner.search.recommend import Recommendation, recommend
+from tuner.search.verification import Verification
 from tuner.slo import SLO
 
 LIMIT = SLO({"p99": 15})
@@ -38,6 +39,17 @@ def test_one_row_a_point_and_the_best_is_marked() -> None:
         "best 1 4 200 5 ms 10 ms 2.0",
         "1 8 300 10 ms 20 ms 2.0",
     ]
+
+
+def test_the_best_is_shown_where_one_that_was_measured_once_beats_it() -> None:
+    again = Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 12),) * 3, choosing=1)
+    better = space().settle({"instance_group.count": 2})
+    trials = [trial(0, point(1, 50, 4)), trial(1, point(8, 330, 10), parameters=better), trial(2, point(4, 310, 11))]
+    recommendation = recommend(trials, SLO(), [again])
+    assert recommendation.best is not None
+    assert recommendation.best not in recommendation.front
+    assert "best 1 8 300 6 ms 12 ms 2.0" in rows(shown(recommendation))
+    assert "trial 1: instance_group.count 2" in front_legend(recommendation, space().baseline)
 
 
 def test_rates_are_named_as_such() -> None:

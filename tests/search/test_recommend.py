@@ -104,6 +104,14 @@ def test_points_whose_intervals_overlap_go_by_latency() -> None:
     assert wide.best.point.load == Concurrency(16)
 
 
+def test_what_another_beats_in_both_is_not_the_best_for_its_wider_interval() -> None:
+    """The interval of the first does not reach that of the highest; that of the second, which gives less, does."""
+    narrow, wide = point(6, 978, 22, share=0.005), point(8, 974, 26, share=0.03)
+    found = recommend([trial(0, narrow, wide, point(32, 1000, 78, share=0.005))], SLO())
+    assert found.best is not None
+    assert found.best in found.front
+
+
 def test_a_baseline_that_holds_the_slo_at_no_load_gives_no_gain() -> None:
     found = recommend([trial(0, point(1, 100, 50)), trial(1, point(1, 90, 5))], LIMIT)
     assert found.baseline is None

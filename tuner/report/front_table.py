@@ -15,15 +15,23 @@ _DOUBTFUL = "?"
 
 
 def front_table(recommendation: Recommendation) -> Table:
-    """The front, one row a point; the best one is marked, and so are doubtful ones."""
-    percentile = recommendation.slo.percentile
+    """The front and the best point, one row a point; the best one is marked, and so are doubtful ones."""
+    percentile, points = recommendation.slo.percentile, _points(recommendation)
     table = Table(box=box.SIMPLE_HEAD)
-    load, offered = loads_in_words([each.point for each in recommendation.front])
+    load, offered = loads_in_words([each.point for each in points])
     for column in ("", "trial", load, "inferences/s", "p50", percentile, "mean batch"):
         table.add_column(column, justify="right")
-    for each, at in zip(recommendation.front, offered, strict=True):
+    for each, at in zip(points, offered, strict=True):
         table.add_row(*_front_row(each, at, recommendation), style=None if holds(each, recommendation.slo) else "dim")
     return table
+
+
+def _points(recommendation: Recommendation) -> tuple[TrialPoint, ...]:
+    """Those of the front, and the best one, which what was measured once and by luck may beat."""
+    front, best, percentile = recommendation.front, recommendation.best, recommendation.slo.percentile
+    if best is None or best in front:
+        return front
+    return tuple(sorted((*front, best), key=lambda each: each.latency_ms(percentile)))
 
 
 def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tuple[str, ...]:
@@ -42,19 +50,19 @@ def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tup
 
 def front_legend(recommendation: Recommendation, baseline: Assignment) -> str:
     """What the trials of the front are, beside the config as it is, and why a point is doubtful, one line each."""
-    trials = {each.trial.number: each.trial.parameters for each in recommendation.front}
+    trials = {each.trial.number: each.trial.parameters for each in _points(recommendation)}
     words = {
         number: in_words(parameters, baseline) if number else "the config as it is"
         for number, parameters in trials.items()
     }
     lines = [f"  trial {number}: {words[number]}" for number in sorted(words)]
-    for each in recommendation.front:
+    for each in _points(recommendation):
         if each.point.doubts:
             lines += [f"  {_DOUBTFUL} trial {each.trial.number} {line}" for line in doubts_in_words(each.point)]
     return "\n".join(lines)
 
 
 def front_reasons(recommendation: Recommendation) -> str:
-    """Why each point of the front is good, one line each; without those of which the server says nothing."""
-    told = [(each, why_in_words(each)) for each in recommendation.front]
+    """Why each point of the table is good, one line each; without those of which the server says nothing."""
+    told = [(each, why_in_words(each)) for each in _points(recommendation)]
     return "\n".join(f"  trial {each.trial.number} at {each.point.load}: {why}" for each, why in told if why)

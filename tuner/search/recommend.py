@@ -195,9 +195,10 @@ def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
 
     What is near a limit may keep it by luck, and gives way to what is not and may give nearly as much. Of those the
     best is the quickest that gives as much as any: no throughput is given away for a latency that nobody asked for.
-    Where all are near a limit, it is the quickest that may give nearly as much.
+    Where all are near a limit, it is the quickest that may give nearly as much. None of them is one that another beats
+    in both: only a wider interval would make it a rival where that one is none.
     """
-    holding = [p for p in points if holds(p, slo)]
+    holding = pareto_front((p for p in points if holds(p, slo)), slo.percentile)
     rivals = _rivals(holding, _NEARLY)
     with_room = [p for p in rivals if p.point.holds(slo, slower=NEAR)]
     return min(_rivals(with_room, _ALIKE) or rivals, key=lambda p: p.latency_ms(slo.percentile), default=None)
