@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from typing import ClassVar
 
 import psutil
 import pytest
@@ -21,16 +20,8 @@ from tuner.load.aio.sequencing import Place
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency
 from tuner.load.protocols import Samples
-from tuner.load.workload import DriverName, Plan, Request
-from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests
-
-
-class TestContract(LoadEngineContract):
-    driver: ClassVar[DriverName] = "grpcio"
-
-    @pytest.fixture
-    def serve(self, server: InferencePeer) -> Serve:
-        return lambda model: InProcess(server, model)
+from tuner.load.workload import Plan, Request
+from tuner.testing.engine_contract import until_requests
 
 
 def plan(server: InferencePeer, model: str = "echo") -> Plan:

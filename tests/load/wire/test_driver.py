@@ -1,27 +1,15 @@
 from __future__ import annotations
 
 import time
-from typing import ClassVar
 
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from support.http2_peer import Http2Peer, Talk, keep_silent
-from support.inference_peer import InferencePeer
 from support.offers import driving
-from support.services import InProcess
 
 from tuner.load.worker import Answer
-from tuner.load.workload import DriverName, Request
-from tuner.testing.engine_contract import LoadEngineContract, Serve
-
-
-class TestContract(LoadEngineContract):
-    driver: ClassVar[DriverName] = "wire"
-
-    @pytest.fixture
-    def serve(self, server: InferencePeer) -> Serve:
-        return lambda model: InProcess(server, model)
+from tuner.load.workload import Request
 
 
 @pytest.mark.parametrize("size", [0, 5, 4_000_000])
