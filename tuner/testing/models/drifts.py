@@ -1,7 +1,7 @@
 """Hands back what it gets, and is ever slower at it.
 
-Parameters: `from_ms` and `to_ms`: how long an execution takes at the first of them (but for the very first one, which
-is as at the end), and `over_s` later and from then on.
+Parameters: `from_ms` and `to_ms`: how long an execution takes at the second of them and after `over` more; in between,
+each takes longer than the one before by the same. The very first one takes as long as the last.
 """
 
 import json
@@ -13,16 +13,14 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
     def initialize(self, args):
         parameters = json.loads(args["model_config"])["parameters"]
-        self.from_ms, self.to_ms, self.over_s = (
-            float(parameters[name]["string_value"]) for name in ("from_ms", "to_ms", "over_s")
+        self.from_ms, self.to_ms, self.over = (
+            float(parameters[name]["string_value"]) for name in ("from_ms", "to_ms", "over")
         )
         self.executions = 0
 
     def execute(self, requests):
         self.executions += 1
-        if self.executions == 2:
-            self.began = time.monotonic()
-        share = 1 if self.executions == 1 else min(1, (time.monotonic() - self.began) / self.over_s)
+        share = 1 if self.executions == 1 else min(1, (self.executions - 2) / self.over)
         time.sleep((self.from_ms + (self.to_ms - self.from_ms) * share) / 1e3)
         inputs = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
         return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)]) for values in inputs]
