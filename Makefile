@@ -12,6 +12,8 @@ demo: $(INSTALLED)
 
 # The default test suite: several tests at once; those that share a group, one after the other.
 PARALLEL = -n 4 --dist loadgroup
+# Matrices are small here: the threads of a library would only wait for each other, and take the cores of other tests.
+test test-quick test-all: export OPENBLAS_NUM_THREADS = 1
 test: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL)
 
