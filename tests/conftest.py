@@ -48,7 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         if "triton_installation" in fixtures:
             item.add_marker(pytest.mark.triton)
-        if shared := _SHARED.intersection(fixtures):
+        if item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.xdist_group("docker"))  # what a killed owner has left, any other removes
+        elif shared := _SHARED.intersection(fixtures):
             item.add_marker(pytest.mark.xdist_group(min(shared)))
         elif _has_a_fixture_of_its_module(item):
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
@@ -106,18 +108,26 @@ def triton_launcher(triton_installation: TritonInstallation) -> ProcessLauncher:
     return ProcessLauncher(triton_installation)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def engine() -> Iterator[docker.DockerClient]:
-    """A client of the Docker engine, which has the image of the tests; skips where there is no engine or no image."""
+    """A client of the Docker engine, which has the images of the tests; skips where there is no engine or no image."""
     with docker_engine() as client:
         yield client
 
 
 @pytest.fixture(autouse=True)
-def _engine_where_marked(request: pytest.FixtureRequest) -> None:
-    """No test marked `docker` runs without the engine, whether it talks to it or has tritontune do so."""
+def _engine_where_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test marked `docker` runs without the engine, and no other with it."""
     if request.node.get_closest_marker("docker"):
         request.getfixturevalue("engine")
+    else:
+        monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_else_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts for the whole machine, where other tests are at work."""
+    monkeypatch.setattr("tuner.servers.server.oom_kills", lambda: 0)
 
 
 @pytest.fixture(scope="session")

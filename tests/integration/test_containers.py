@@ -15,7 +15,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 from support.command_line import await_that, tritontune
-from support.docker_image import IMAGE, TUNER_IMAGE, docker_engine
+from support.docker_image import IMAGE, TUNER_IMAGE
 from support.engine_cable import Cable
 
 pytestmark = pytest.mark.docker
@@ -23,12 +23,6 @@ pytestmark = pytest.mark.docker
 SOCKET = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
 ROOT = Path(__file__).parents[2]
 HASTY = ("--max-concurrency", "2", "--no-verify")
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    with docker_engine(TUNER_IMAGE) as client:
-        yield client
 
 
 def traces_of(owner: str, engine: docker.DockerClient) -> set[str]:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import docker
@@ -16,17 +16,12 @@ from support.repositories import ModelRepositoryFactory
 from tuner.errors import LaunchError, TuningError
 from tuner.servers import docker as docker_module
 from tuner.servers.docker import DockerLauncher
+from tuner.servers.docker_container import remove_container
 from tuner.servers.mark import Mark
 from tuner.servers.protocols import Launch, Server
 from tuner.testing.launcher_contract import LauncherContract, Traces
 
 pytestmark = pytest.mark.docker
-
-
-@pytest.fixture(autouse=True)
-def nothing_else_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel counts for the whole machine, where other tests may be at work."""
-    monkeypatch.setattr("tuner.servers.server.oom_kills", lambda: 0)
 
 
 @pytest.fixture
@@ -110,18 +105,17 @@ def test_an_interrupted_launch_leaves_nothing(
 
 
 def test_leaves_alone_what_is_not_surely_abandoned(launcher: DockerLauncher, engine: docker.DockerClient) -> None:
-    gone = str(Mark.new()).replace(f"-{os.getpid()}-", "-999999999-")
-    here, mark = {"tritontune.host": socket.gethostname()}, {"tritontune.mark": gone}
-    labels = {
-        gone: {**mark, **here},
-        "tritontune-elsewhere": {**mark, "tritontune.host": "another-machine"},
-        "tritontune-stranger": here,
-    }
-    made = [engine.containers.create(IMAGE, "true", name=name, labels=labels[name]) for name in labels]
+    gone = replace(Mark.new(), pid=999_999_999)
+    other = replace(gone, host="0" * 8, boot="1" * 8)  # on another machine, which uses this engine, too
+    old = "tritontune-4026531836-999999999-1-1"  # which does not say on which machine
+    labels = {str(mark): {"tritontune.mark": str(mark)} for mark in (gone, other, old)}
+    labels[stranger := f"tritontune-stranger-{os.getpid()}"] = {}
     try:
+        for name, each in labels.items():
+            engine.containers.create(IMAGE, "true", name=name, labels=each)
         assert launcher.remove_leftovers() == 1
         left = {container.name for container in engine.containers.list(all=True)}
-        assert left & labels.keys() == {"tritontune-elsewhere", "tritontune-stranger"}
+        assert left & labels.keys() == {str(other), old, stranger}
     finally:
-        for container in made[1:]:
-            container.remove(force=True)
+        for name in labels:
+            remove_container(engine, name)

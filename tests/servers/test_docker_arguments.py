@@ -139,7 +139,7 @@ def test_with_every_option(engine: docker.DockerClient, tmp_path: Path, monkeypa
         shm_bytes=64 << 20,
         memory_bytes=512 << 20,
         mounts=(parse_mount(f"{tmp_path}:/weights:ro"), parse_mount(f"{volume.name}:/cache")),
-        environment={"TOKEN": None, "A": "b c"},
+        environment={"TOKEN": None, "OMP_PLACES": "{0}, {1}"},
         network="bridge",
         user="1000:1000",
     )
@@ -149,7 +149,7 @@ def test_with_every_option(engine: docker.DockerClient, tmp_path: Path, monkeypa
     finally:
         volume.remove()
     assert ours == repeated
-    assert "TOKEN=a secret" in ours["Env"]
+    assert {"TOKEN=a secret", "OMP_PLACES={0}, {1}"} <= set(ours["Env"])
     assert "a secret" not in str(spec)
     assert ours["DeviceRequests"][0]["DeviceIDs"] == ["0", "GPU-12ab"]
     assert [mount["Source"] for mount in ours["Mounts"]] == [str(tmp_path), str(tmp_path), volume.name]

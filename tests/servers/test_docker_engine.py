@@ -119,12 +119,9 @@ def test_an_image_that_is_not_there(engine: docker.DockerClient) -> None:
 def test_an_engine_that_goes_away_under_a_server(
     engine: docker.DockerClient, path: Path, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
-    cable = Cable.at_file(path)
     request = Launch(model_repository.path, model_repository.add("identity"), tmp_path / "server.log", 60)
-    try:
+    with Cable.at_file(path):
         server = DockerLauncher(IMAGE).launch(request)
-    finally:
-        cable.cut()
     assert isinstance(server, DockerServer)
     death = await_death(server)
     assert str(death) == "Triton is out of sight: the Docker engine does not answer"
@@ -135,11 +132,8 @@ def test_an_engine_that_goes_away_under_a_server(
         DockerLauncher(IMAGE).launch(request)
 
     path.unlink()
-    cable = Cable.at_file(path)
-    try:
+    with Cable.at_file(path):
         server.stop()
-    finally:
-        cable.cut()
     with pytest.raises(docker.errors.NotFound):
         engine.containers.get(str(server.mark))
     gc.collect()  # of those sockets, while they may be complained about

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -25,12 +25,6 @@ from tuner.testing.launcher_contract import LauncherContract, Traces, infer
 pytestmark = pytest.mark.docker
 
 
-@pytest.fixture(autouse=True)
-def nothing_else_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel counts for the whole machine, where other tests may be at work."""
-    monkeypatch.setattr("tuner.servers.server.oom_kills", lambda: 0)
-
-
 @pytest.fixture
 def launcher() -> Iterator[DockerLauncher]:
     launcher = DockerLauncher(IMAGE, always_copy=True)
@@ -46,8 +40,19 @@ def staged(model_repository: ModelRepositoryFactory, tmp_path: Path) -> Launch:
     return Launch(copy.path, "identity", tmp_path / "server.log", 60)
 
 
-class TestDockerLauncherThatCopies(LauncherContract):
-    gpus = "none"  # a container sees those that it is given
+class TestDockerLauncherThatCopies:
+    """What of the contract files that are copied may change; the rest is the same code as where they are mounted."""
+
+    request_for = LauncherContract.request_for
+    test_completes_a_model_without_config = LauncherContract.test_completes_a_model_without_config
+    test_loads_links_into_another_folder = LauncherContract.test_loads_links_into_another_folder
+    test_two_at_a_time = LauncherContract.test_two_at_a_time
+    test_takes_paths_with_spaces = LauncherContract.test_takes_paths_with_spaces
+    test_never_ready = LauncherContract.test_never_ready
+    test_stop_twice_leaves_nothing = LauncherContract.test_stop_twice_leaves_nothing
+    test_removes_what_a_killed_owner_left_behind = (
+        LauncherContract.test_removes_what_a_killed_owner_left_behind_and_nothing_else
+    )
 
     @pytest.fixture
     def launcher_source(self) -> str:
@@ -63,10 +68,6 @@ class TestDockerLauncherThatCopies(LauncherContract):
             return containers_of(pid, engine) | volumes
 
         return of
-
-    @pytest.fixture
-    def kill(self, engine: docker.DockerClient) -> Callable[[Server], None]:
-        return lambda server: container_of(server, engine).kill()
 
 
 def test_no_file_is_mounted_where_files_are_copied(

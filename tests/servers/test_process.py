@@ -44,12 +44,6 @@ def source_of(installation: TritonInstallation) -> str:
     return _SOURCE.format(path=None if installation.wheel else f"Path({str(installation.binary)!r})")
 
 
-@pytest.fixture(autouse=True)
-def nothing_else_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel counts for the whole machine, where other tests may be at work."""
-    monkeypatch.setattr("tuner.servers.server.oom_kills", lambda: 0)
-
-
 def server_of(server: Server) -> ProcessServer:
     assert isinstance(server, ProcessServer)
     return server

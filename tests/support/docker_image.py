@@ -6,7 +6,7 @@ import gc
 import io
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import docker
 import pytest
@@ -23,12 +23,12 @@ TUNER_IMAGE = "tritontune:test"
 
 
 @contextmanager
-def docker_engine(*more_images: str) -> Iterator[docker.DockerClient]:
+def docker_engine() -> Iterator[docker.DockerClient]:
     """A client of the engine, and at the end a look at what the tests of this process left there.
 
-    Without engine or image the tests are skipped, but fail where CI=true says that both must be there.
+    Without the engine or one of the images the tests are skipped, but fail where CI=true says that both must be there.
     """
-    if problem := next(filter(None, map(engine_problem, (IMAGE, *more_images))), None):
+    if problem := next(filter(None, map(engine_problem, (IMAGE, TUNER_IMAGE))), None):
         if os.environ.get("CI") == "true":
             pytest.fail(problem)
         pytest.skip(problem)
@@ -62,6 +62,15 @@ def container_of(server: Server, engine: docker.DockerClient) -> Container:
     """The container in which the server runs."""
     assert isinstance(server, DockerServer)
     return engine.containers.get(str(server.mark))
+
+
+def pause(container: Container) -> None:
+    """On a busy machine, the kernel does not always freeze all of a container in the time that it is given."""
+    for _ in range(9):
+        with suppress(docker.errors.APIError):
+            container.pause()
+            return
+    container.pause()
 
 
 @contextmanager

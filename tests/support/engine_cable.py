@@ -40,11 +40,14 @@ class Cable:
     def over_tcp(cls) -> Iterator[str]:
         """One that begins at a port of 127.0.0.1, for as long as the context lasts. Yields its DOCKER_HOST."""
         listener = socket.create_server(("127.0.0.1", 0))
-        cable = cls(listener)
-        try:
+        with cls(listener):
             yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            cable.cut()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
 
     def cut(self) -> None:
         """Leave nobody at the other end."""
