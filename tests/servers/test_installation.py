@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import await_that
 
 from tuner.errors import JobError
 from tuner.servers import installation, wheel
 from tuner.servers.installation import Preparation, TritonInstallation, find_triton
+from tuner.servers.mark import Mark
+from tuner.servers.process import remove_process_leftovers
+from tuner.servers.processes import marked_processes
 from tuner.servers.wheel import Wheel
+from tuner.testing.installations import fake_installation
 
 
 def program(path: Path, *lines: str) -> Path:
@@ -169,3 +175,23 @@ def test_a_python_that_the_wheel_does_not_know(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(wheel, "_PYTHON", "3.99")
     with pytest.raises(JobError, match=r"runs models with Python 3\.8, 3\.9, 3\.10.*this is 3\.99"):
         Wheel.find()
+
+
+def test_a_probe_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    slow = fake_installation(tmp_path / "fake", start_s=600)
+    call = f"find_triton(Path({str(slow.root)!r}))"
+    code = f"from pathlib import Path; from tuner.servers.installation import find_triton; {call}"
+
+    def probes() -> list[Mark]:
+        return [mark for mark, _ in marked_processes() if mark.pid == owner.pid]
+
+    with subprocess.Popen([sys.executable, "-c", code]) as owner:
+        try:
+            await_that(lambda: bool(probes()))
+            (mark,) = probes()
+            assert mark.folder.is_dir()
+        finally:
+            owner.kill()
+    await_that(lambda: not probes())
+    remove_process_leftovers()
+    assert not mark.folder.exists()

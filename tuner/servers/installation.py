@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,9 @@ from pathlib import Path
 
 from tuner.errors import JobError
 from tuner.servers.arguments import BARE
+from tuner.servers.mark import VARIABLE, Mark
+from tuner.servers.processes import end_processes
+from tuner.servers.starter import start_process
 from tuner.servers.triton_log import find_version, why_it_ended
 from tuner.servers.wheel import Wheel
 
@@ -151,30 +153,28 @@ def _probed(
     binary: Path, wheel: Wheel | None, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> TritonInstallation:
     found = TritonInstallation(binary, "", wheel.description if wheel else str(binary), wheel)
-    with tempfile.TemporaryDirectory(prefix="tritontune-probe-") as folder:
-        version = _probe_version(found, Path(folder), arguments, environment)
+    mark = Mark.new()
+    mark.folder.mkdir(mode=0o700)
+    try:
+        version = _probe_version(found, mark, arguments, environment)
+    finally:
+        mark.remove_files()
     return replace(found, version=version)
 
 
 def _probe_version(
-    found: TritonInstallation, folder: Path, arguments: Sequence[str], environment: Mapping[str, str]
+    found: TritonInstallation, mark: Mark, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> str:
     """Start the server as a launch would, but on an empty repository and in silence, until it has said its version."""
-    repository, parts, log = folder / "repository", folder / "parts", folder / "log"
+    repository, parts, log = mark.folder / "repository", mark.folder / "parts", mark.folder / "log"
     repository.mkdir()
     parts.mkdir()
     variables = {**os.environ, **environment}
     prepared = found.prepare(parts, variables)
     command = [str(found.binary), f"--model-repository={repository}", *BARE, *prepared.arguments, *arguments]
     try:
-        with log.open("wb") as output:
-            server = subprocess.Popen(  # noqa: S603 (a program that the user named or installed)
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**variables, **prepared.environment},
-            )
+        own = {VARIABLE: str(mark), "TMPDIR": str(mark.folder)}
+        server = start_process(command, {**environment, **prepared.environment, **own}, log)
     except OSError as error:
         raise JobError(f"{found.binary} does not start: {error.strerror}") from error
     try:
@@ -182,6 +182,7 @@ def _probe_version(
     finally:
         server.kill()
         server.wait()
+        end_processes(lambda other: other == mark)
 
 
 def _await_version(server: subprocess.Popen[bytes], log: Path, binary: Path) -> str:
