@@ -10,6 +10,7 @@ from tuner.redaction import (
     argument_without_secrets,
     clean_file,
     keep_secret,
+    keep_secret_of_argument,
     value_of_variable,
     without_known_secrets,
     without_secrets,
@@ -35,6 +36,8 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
         "grpcs://user:hunter2@host:8001",
         "postgresql://user:hunter2@host/nights",
         "http://host:8002/metrics?token=hunter2",
+        "https://account.blob.core.windows.net/models?sp=r&sig=hunter2",
+        "https://bucket.s3.amazonaws.com/models?X-Amz-Signature=hunter2",
         "aws_access_key=hunter2, region=x",
     ],
 )
@@ -64,6 +67,8 @@ def test_all_else_stays(text: str) -> None:
         ("--http-restricted-api=health,metadata:admin=a b,c", "--http-restricted-api=health,metadata:admin=***"),
         ("--backend-config=vllm,hf-token=hunter2", "--backend-config=vllm,hf-token=***"),
         ("--license-key=a b c", "--license-key=***"),
+        ("--cache-config=redis,password=a,b c;d", "--cache-config=redis,password=***"),
+        ("--cache-config=redis,url=http://u:p@h,password=a", "--cache-config=redis,url=http://***@h,password=***"),
         ("--trace-config=opentelemetry,url=http://u:hunter2@host", "--trace-config=opentelemetry,url=http://***@host"),
         ("--cache-config=local,size=1048576", "--cache-config=local,size=1048576"),
         ("--exit-on-error", "--exit-on-error"),
@@ -101,6 +106,27 @@ def test_what_is_known_to_be_secret_is_left_out_wherever_others_repeat_it(tmp_pa
     clean_file(log)
     assert log.read_bytes() == b"\xff *** \xfe"
     clean_file(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--cache-config=redis,password=hunter2,more",
+        "--cache-config=redis,url=http://user:pass@host,password=hunter2,more",
+        "--trace-config=opentelemetry,url=http://user:hunter2,more@host",
+        "--http-restricted-api=health:admin=hunter2,more",
+    ],
+)
+def test_the_secret_of_an_argument_is_left_out_of_what_servers_say(argument: str) -> None:
+    keep_secret_of_argument(argument)
+    assert without_known_secrets("it said: hunter2,more.") == "it said: ***."
+
+
+def test_the_password_of_a_url_is_left_out_of_what_servers_say() -> None:
+    keep_secret("DATABASE", "postgres://user:hunter2@host/name")
+    assert without_known_secrets("'DATABASE': 'postgres://user:hunter2@host/name'") == (
+        "'DATABASE': 'postgres://user:***@host/name'"
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), [("mode", "performance"), ("token", "short"), ("path", "/opt/v2/lib")])

@@ -19,7 +19,7 @@ _NAMES = (
     r"pass(?:word|wd|phrase)?|secret|token(?!s|iz)|credential|api[-_]?key|access[-_]?key|private[-_]?key"
     r"|auth(?!ors?(?![a-z]))|bearer|cookie"
 )
-_NAME = rf"[\w.-]*(?:{_NAMES})[\w.-]*|(?:[\w.-]*[-_.])?key"
+_NAME = rf"[\w.-]*(?:{_NAMES})[\w.-]*|(?:[\w.-]*[-_.])?(?:key|sig|signature)"
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
 # `password=SECRET`, `"token": "SECRET"`.
 _NAMED = re.compile(
@@ -45,12 +45,30 @@ _known: set[str] = set()
 def keep_secret(name: str, value: str) -> None:
     """From now on, leave a value out of errors and of servers' logs, if it is one.
 
-    It is where its name says so, or where it looks like a key: letters and digits, without blanks or slashes.
+    It is where its name says so, or where it looks like a key: letters and digits, without blanks or slashes. Of a URL,
+    its password is.
     """
+    _keep_passwords(value)
     # `Bearer SECRET` is answered by servers without its first word, too.
     for each in (value, value.rpartition(" ")[2]):
-        if len(each) >= _SHORTEST and (is_secret_name(name) or _LIKE_A_KEY.fullmatch(each)):
-            _known.add(each)
+        _keep(name, each)
+
+
+def _keep(name: str, value: str) -> None:
+    if len(value) >= _SHORTEST and (is_secret_name(name) or _LIKE_A_KEY.fullmatch(value)):
+        _known.add(value)
+
+
+def keep_secret_of_argument(argument: str) -> None:
+    """The same of an argument of a program."""
+    _keep_passwords(argument)
+    if secret := _secret_of(argument):
+        _keep("secret", argument[secret.start("value") :])
+
+
+def _keep_passwords(text: str) -> None:
+    for user in _USER.findall(text):
+        _keep("password", user.rpartition(":")[2])
 
 
 def is_secret_name(name: str) -> bool:
@@ -70,13 +88,15 @@ def value_of_variable(name: str, value: str) -> str:
 
 
 def argument_without_secrets(argument: str) -> str:
-    """An argument of a program; its secret may have blanks in it."""
-    if found := _RESTRICTED.search(argument):
-        return f"{argument[: found.start('value')]}{HIDDEN}"
-    name, equals, value = argument.partition("=")
-    if equals and is_secret_name(name.lstrip("-")):
-        return f"{name}={HIDDEN}"
-    return without_secrets(f"{name}{equals}{value}")
+    """An argument of a program; all that follows a secret's name is taken for it, which may have any letters in it."""
+    if secret := _secret_of(argument):
+        argument = f"{argument[: secret.start('value')]}{HIDDEN}"
+    return without_secrets(argument)
+
+
+def _secret_of(argument: str) -> re.Match[str] | None:
+    """Where the secret of an argument begins, if there is one."""
+    return _RESTRICTED.search(argument) or _NAMED.search(argument)
 
 
 def without_secrets(text: str) -> str:

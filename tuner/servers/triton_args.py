@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tuner.redaction import HIDDEN, argument_without_secrets, keep_secret
+from tuner.redaction import keep_secret_of_argument
 
 # What tritontune sets itself, and could not do its work with otherwise.
 _OURS = {
@@ -60,7 +60,5 @@ def parse_triton_args(value: Any) -> tuple[str, ...]:
             raise ValueError(f"{text}: tritontune knows the shared memory of its servers by it")
     arguments = tuple(map(str, texts))
     for argument in arguments:
-        told = argument_without_secrets(argument)
-        if told != argument and told.endswith(HIDDEN):
-            keep_secret("secret", argument[len(told) - len(HIDDEN) :])
+        keep_secret_of_argument(argument)
     return arguments
