@@ -19,6 +19,7 @@ from support.docker_image import docker_engine
 from support.repositories import ModelRepositoryFactory
 from support.services import Services, triton_services
 
+from tuner import redaction
 from tuner.servers.installation import TritonInstallation, find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.testing.installations import fake_installation
@@ -78,6 +79,12 @@ def _no_command_outlives_its_test() -> Iterator[None]:
     """What a test has started and not ended, as where it failed midway, is ended."""
     yield
     end_running()
+
+
+@pytest.fixture(autouse=True)
+def _secrets_are_known_to_their_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test gave as a secret, such as the word `secret`, is no secret in what later ones say."""
+    monkeypatch.setattr(redaction, "_known", set())
 
 
 @pytest.fixture(scope="session", autouse=True)

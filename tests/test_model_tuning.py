@@ -44,7 +44,8 @@ class Runs:
         self._killed_after_s = killed_after_s
         study = Study.create_or_resume(self._out.database, identity())
         job = TuneJob.make({"repository": "/models", "slo": {"p99": "25ms"}, "budget": budget_s})
-        shop = Workshop(job, self._out, anything, anything, anything, anything, anything, Progress())
+        staged = cast("Any", SimpleNamespace(path=self._out.path))
+        shop = Workshop(job, self._out, anything, anything, anything, anything, staged, Progress())
         tuning = ModelTuning(shop, cast("Any", SimpleNamespace(name="mlp")), study, now=lambda: self._now_s)
         try:
             tuning.run()

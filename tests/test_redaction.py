@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tuner import redaction
 from tuner.errors import Cause, LaunchError
 from tuner.redaction import (
     argument_without_secrets,
@@ -15,11 +14,6 @@ from tuner.redaction import (
     without_known_secrets,
     without_secrets,
 )
-
-
-@pytest.fixture(autouse=True)
-def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_known", set())
 
 
 @pytest.mark.parametrize(
