@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import picks
 import pytest
@@ -98,6 +100,12 @@ def test_what_one_test_alone_would_be_sure_of_is_not_enough_for_one_of_six() -> 
     assert found is not None
     assert server.rates == [900, 900, 900]
     assert found.limits[0].requests == 1_200
+
+
+def test_a_rate_of_which_no_test_can_tell_is_given_up_after_ten_repeats() -> None:
+    server = Server(keeps_up=2_000, holds=2_000, requests=10)
+    assert server.certify(within_s=1e6) is None
+    assert [len(list(same)) for _, same in itertools.groupby(server.rates)] == [10] * LEVELS
 
 
 class Repeats:

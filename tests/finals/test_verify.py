@@ -108,6 +108,13 @@ def test_the_best_and_the_baseline_are_measured_side_by_side() -> None:
     assert (found.best.trial.number, found.best.verified, found.baseline.verified) == (1, True, True)
     assert found.gain is not None
     assert found.gain.value == pytest.approx(3.0)
+    assert not [note for note in machine.notes if "struck off" in note]
+
+
+def test_what_is_never_known_well_is_measured_eight_times() -> None:
+    machine = Machine(always(100, 10), always(300, 12), noise=0.3)
+    machine.verify([trial(0, point(1, 100, 10)), trial(1, point(8, 320, 12))])
+    assert max(len(each.confirming) for each in machine.kept) == MOST_ROUNDS
 
 
 @pytest.mark.parametrize(
@@ -271,6 +278,27 @@ def test_what_was_verified_is_not_repeated() -> None:
     again = Machine(*truths, noise=0.01)
     assert again.verify(trials, verified=whole.kept) == expected
     assert again.rounds == []
+
+
+def test_a_later_run_goes_on_under_the_load_that_an_earlier_one_began_with() -> None:
+    machine = Machine(always(100, 10), always(300, 12))
+    began = [
+        Verification(trial=1, load=Concurrency(load), rounds=(point(load, 300, 12),), numbers=(1,), choosing=1)
+        for load in (4, 8)
+    ]
+    machine.verify([trial(0, point(1, 100, 10)), trial(1, point(8, 150, 10), point(16, 320, 12))], verified=began)
+    assert {load for number, load, _ in machine.rounds if number == 1} == {8}
+
+
+def test_the_rounds_of_one_that_is_struck_off_had_no_say_in_the_choice() -> None:
+    """It was not chosen by its throughput; that of one that another overtakes was."""
+    struck = Machine(always(100, 5), always(300, 26), slo=LIMIT)
+    struck.verify([trial(0, point(1, 100, 5)), trial(1, point(1, 300, 12))])
+    assert [each.choosing for each in struck.kept if each.trial == 1] == [0]
+    overtaken = Machine(always(100, 5), always(90, 5), always(200, 5))
+    overtaken.verify([trial(0, point(1, 100, 5)), trial(1, point(1, 300, 5)), trial(2, point(1, 150, 5))])
+    (chosen,) = [each for each in overtaken.kept if each.trial == 1]
+    assert chosen.choosing == len(chosen.rounds)
 
 
 @pytest.mark.parametrize("after", [1, 3, 5, 7, 9])

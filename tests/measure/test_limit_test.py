@@ -111,6 +111,16 @@ def test_launches_that_differ_count_for_less() -> None:
     assert LimitTest.pooled(unlike).verdict is Verdict.OPEN
 
 
+def test_how_much_less_they_count_for() -> None:
+    # The variance of 10 and 30 of 2,000 over that of independent requests; 12.71 is Student's quantile of two launches.
+    variance = 2 * 10**2 / (2_000 * 0.01 * 0.99)
+    of_two, of_many = stats.t.ppf(0.975, [1, 3_999])
+    assert LimitTest.pooled([launch(10), launch(30)]).design_effect == pytest.approx(variance * (of_two / of_many) ** 2)
+    # One launch, or one of which no request is over, tells nothing of how they differ.
+    assert LimitTest.pooled([launch(30, effect=3)]).design_effect == 3
+    assert LimitTest.pooled([launch(0), launch(0)]).design_effect == 1
+
+
 def test_of_launches_at_the_limit_few_are_judged_to_hold() -> None:
     rng = np.random.default_rng(0)
     held = as_if_alike = 0

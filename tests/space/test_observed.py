@@ -38,6 +38,10 @@ BATCHING = {"dynamic_batching": "on", "max_batch_size": 8}
             {**BATCHING, "max_batch_size": 16, "dynamic_batching.preferred_batch_size": (4, 8)},
             MLP.replace("32", "16") + "dynamic_batching { preferred_batch_size: [ 4, 8 ] }",
         ),
+        (
+            {**BATCHING, "max_batch_size": 16, "dynamic_batching.preferred_batch_size": 4},
+            MLP.replace("32", "16") + "dynamic_batching { preferred_batch_size: [ 4 ] }",
+        ),
         # What is left out has the value that Triton gives it.
         ({}, MLP + 'parameters { key: "threads" value { string_value: "0" } }'),
         # Without dynamic batching the limit is nobody's wish.
@@ -64,6 +68,16 @@ def test_what_was_asked_for(wanted: Assignment, served: str) -> None:
 )
 def test_what_was_not(wanted: Assignment, served: str, told: list[str]) -> None:
     assert otherwise(wanted, served) == told
+
+
+def test_a_list_of_one_is_that_one() -> None:
+    built = space(SPACE.replace("[off, 4, [4, 8]]", "[off, [4], [4, 8]]"))
+    preferred = "dynamic_batching.preferred_batch_size"
+    candidate = built.candidate(built.settle({**BATCHING, "max_batch_size": 16, preferred: (4,)}))
+    assert candidate.parameters[preferred] == (4,)
+    config = MLP.replace("32", "16") + "dynamic_batching { preferred_batch_size: [ SIZE ] }"
+    assert served_otherwise(built, candidate, ModelConfig.parse(config.replace("SIZE", "4"), "effective")) == ()
+    assert served_otherwise(built, candidate, ModelConfig.parse(config.replace("SIZE", "8"), "effective")) != ()
 
 
 def test_a_field_that_the_schema_here_does_not_know_cannot_be_seen() -> None:

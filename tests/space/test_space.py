@@ -172,6 +172,8 @@ class TestAssignments:
         built = space(config=TUNED)
         settled = built.settle({"max_batch_size": 4})
         assert settled["dynamic_batching.preferred_batch_size"] == OFF
+        # The limit itself may be one of several.
+        assert built.settle({"max_batch_size": 8})["dynamic_batching.preferred_batch_size"] == (4, 8)
         assert _proto(built.candidate(settled).config.text).dynamic_batching.preferred_batch_size == []
 
     def test_conditions_of_the_file(self) -> None:
