@@ -280,6 +280,14 @@ def test_what_was_verified_is_not_repeated() -> None:
     assert again.rounds == []
 
 
+def test_a_baseline_that_is_best_under_a_lower_load_is_measured_once_a_round() -> None:
+    """At 16 it gives most, too near the limit to be chosen at once; at 8 nearly as much."""
+    machine = Machine(lambda load: (300, 12) if load == 8 else (310, 23), slo=LIMIT)
+    machine.verify([trial(0, point(8, 300, 12), point(16, 310, 23))])
+    assert {(number, load) for number, load, _ in machine.rounds} == {(0, 8), (0, 16)}
+    assert len(set(machine.rounds)) == len(machine.rounds)
+
+
 def test_a_later_run_goes_on_under_the_load_that_an_earlier_one_began_with() -> None:
     machine = Machine(always(100, 10), always(300, 12))
     began = [

@@ -34,16 +34,20 @@ class TestEqualLoad:
     """The baseline's own load, of a noisy sweep, was 2; the candidate's is 16, and both were launched side by side."""
 
     @staticmethod
-    def found(p99: float, over: int) -> Recommendation:
-        """With what the baseline does at 16: its latency, and how many of 2,000 requests are over the limit."""
+    def found(p99: float, over: int, own: int = 3) -> Recommendation:
+        """With what the baseline does at 16: its latency, and how many of 2,000 requests are over the limit.
+
+        Of its own load there are so many rounds.
+        """
 
         def rounds(number: int, load: int, rate: float, latency: float, over: int) -> Verification:
             test = LimitTest(percentile="p99", limit_ms=25.0, requests=2000, over=over, design_effect=1.0)
             measured = point(load, rate, latency).model_copy(update={"limits": (test,)})
             return Verification(trial=number, load=Concurrency(load), rounds=(measured,) * 3, numbers=(1, 2, 3))
 
+        few = rounds(0, 2, 200, 10, 0)
         verified = [
-            rounds(0, 2, 200, 10, 0),
+            few.model_copy(update={"rounds": few.rounds[:own], "numbers": few.numbers[:own]}),
             rounds(0, 16, 400, p99, over),
             rounds(1, 16, 400, 20, 0),
         ]
@@ -70,7 +74,7 @@ class TestEqualLoad:
         # Its latency reaches 25 ms at so much of the way from 10 to 30.
         share = math.log(2.5) / math.log(3.0)
         assert found.gain.value == pytest.approx(2.0 ** (1 - share))
-        assert found.pairs == 3
+        assert (found.pairs, self.found(30, 20, own=2).pairs) == (3, 2)
 
 
 def test_wide_intervals_are_no_reason_to_give_up_a_third() -> None:
