@@ -12,7 +12,7 @@ from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
 from tuner.search.contenders import Contender
-from tuner.search.shift import LUCK
+from tuner.search.shift import LUCK, Shift
 from tuner.slo import NO_LIMIT, PERCENTILES, SLO, Percentile
 
 LIMIT = SLO({"p99": 25.0})
@@ -44,6 +44,21 @@ def after(*rounds: OperatingPoint, slo: SLO = LIMIT) -> Finalist:
 @pytest.mark.parametrize(("searched", "expected"), [(True, 300 * LUCK), (False, 300.0)])
 def test_luck_is_expected_of_what_only_the_search_tells(*, searched: bool, expected: float) -> None:
     assert Finalist(contender(searched=searched), NO_LIMIT).throughput == pytest.approx(expected)
+
+
+def test_the_same_of_its_latency() -> None:
+    again = Finalist(contender(20.0, searched=False), LIMIT)
+    again.expect(Shift(latency=1.5), 0.0)
+    assert again.contender.load == Concurrency(8)
+    searched = Finalist(contender(20.0), LIMIT)
+    searched.expect(Shift(latency=1.5), 0.0)
+    assert searched.contender.load.requests < 8
+
+
+def test_one_whose_requests_fail_has_failed() -> None:
+    failed = after(point(8, errors=3))
+    assert failed.verification.failure == "3 of its requests failed: UNAVAILABLE: gone"
+    assert failed.standing(0.0) is Standing.FAILED
 
 
 @pytest.mark.parametrize(

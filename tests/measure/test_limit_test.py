@@ -114,7 +114,7 @@ def test_launches_that_differ_count_for_less() -> None:
 def test_how_much_less_they_count_for() -> None:
     # The variance of 10 and 30 of 2,000 over that of independent requests; 12.71 is Student's quantile of two launches.
     variance = 2 * 10**2 / (2_000 * 0.01 * 0.99)
-    of_two, of_many = stats.t.ppf(0.975, [1, 3_999])
+    of_two, of_many = stats.t(1).ppf(0.975), stats.t(3_999).ppf(0.975)
     assert LimitTest.pooled([launch(10), launch(30)]).design_effect == pytest.approx(variance * (of_two / of_many) ** 2)
     # One launch, or one of which no request is over, tells nothing of how they differ.
     assert LimitTest.pooled([launch(30, effect=3)]).design_effect == 3

@@ -66,6 +66,12 @@ class TestEqualLoad:
         assert found.gain.value == pytest.approx(2.0)
         assert found.gain.low > 1.8
 
+    def test_where_too_many_are_over_by_chance_its_latency_within_the_limit_counts(self) -> None:
+        found = self.found(20, 22)
+        assert found.gain is not None
+        assert found.gain.value == pytest.approx(1.0)
+        assert found.gain.high > 2.0
+
     def test_where_that_is_not_sure_the_interval_holds_both(self) -> None:
         found = self.found(30, 20)
         assert found.gain is not None

@@ -25,7 +25,7 @@ def otherwise(wanted: Assignment, served: str, config: str = MLP) -> list[str]:
     return list(map(str, served_otherwise(built, candidate, ModelConfig.parse(served, "effective"))))
 
 
-BATCHING = {"dynamic_batching": "on", "max_batch_size": 8}
+BATCHING: Assignment = {"dynamic_batching": "on", "max_batch_size": 8}
 
 
 @pytest.mark.parametrize(
