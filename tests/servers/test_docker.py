@@ -110,6 +110,7 @@ def test_leaves_alone_what_is_not_surely_abandoned(launcher: DockerLauncher, eng
     old = "tritontune-4026531836-999999999-1-1"  # which does not say on which machine
     labels = {str(mark): {"tritontune.mark": str(mark)} for mark in (gone, other, old)}
     labels[stranger := f"tritontune-stranger-{os.getpid()}"] = {}
+    launcher.remove_leftovers()  # of tests that were killed
     try:
         for name, each in labels.items():
             engine.containers.create(IMAGE, "true", name=name, labels=each)
