@@ -87,6 +87,18 @@ def test_each_of_several_limits_must_be_shown() -> None:
     assert after(measured(12, 500, {"p90": 0, "p99": 0}), slo=slo).decidable
 
 
+@pytest.mark.parametrize(
+    ("rounds", "requests", "expected"),
+    [
+        (2, 60, False),  # eight rounds are 480 requests, of which 556 are needed
+        (2, 75, True),
+        (3, 65, True),
+    ],
+)
+def test_no_more_rounds_are_counted_on_than_there_may_be(*, rounds: int, requests: int, expected: bool) -> None:
+    assert after(*[measured(12.0, requests, {"p99": 0})] * rounds).decidable is expected
+
+
 def test_deviations_are_as_large_as_from_the_true_mean() -> None:
     assert after(point(8, 300, 10)).deviations == ()
     two = after(point(8, 300, 10), point(8, 300, 10 * math.exp(0.2))).deviations

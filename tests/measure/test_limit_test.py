@@ -119,6 +119,7 @@ def test_how_much_less_they_count_for() -> None:
     # One launch, or one of which no request is over, tells nothing of how they differ.
     assert LimitTest.pooled([launch(30, effect=3)]).design_effect == 3
     assert LimitTest.pooled([launch(0), launch(0)]).design_effect == 1
+    assert LimitTest.pooled([launch(2_000), launch(2_000)]).design_effect == 1
 
 
 def test_of_launches_at_the_limit_few_are_judged_to_hold() -> None:

@@ -11,7 +11,8 @@ from tuner.load.loads import Concurrency
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
-from tuner.search.recommend import Recommendation, is_certain, recommend
+from tuner.search.front import points_of
+from tuner.search.recommend import Recommendation, is_certain, recommend, versus
 from tuner.search.verification import Verification
 from tuner.slo import SLO, Percentile
 from tuner.trial import TrialResult
@@ -59,6 +60,17 @@ class TestEqualLoad:
         assert found.gain.value == pytest.approx(1.0)
         assert found.baseline is not None
         assert found.baseline.point.load == Concurrency(16)
+
+    def test_what_ran_side_by_side_counts_before_what_only_the_search_saw(self) -> None:
+        own, candidate = trial(0, point(2, 500, 10)), trial(1, point(16, 400, 20))
+        verified = [
+            Verification(trial=each.number, load=Concurrency(16), rounds=(point(16, 400, 20),) * 3, numbers=(1, 2, 3))
+            for each in (own, candidate)
+        ]
+        (other, equal), (best,) = points_of(own, verified), points_of(candidate, verified)
+        found, gain = versus(best, other, (other, equal), LIMIT, verified)
+        assert found is equal
+        assert (gain.ratio.value, gain.pairs) == (pytest.approx(1.0), 3)
 
     def test_where_it_surely_breaks_the_slo_its_own_load_counts(self) -> None:
         found = self.found(50, 1000)
