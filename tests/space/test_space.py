@@ -73,6 +73,14 @@ class TestBounds:
         built = space(config=MLP + "dynamic_batching { priority_levels: 2 default_priority_level: 1 }")
         assert built.left_out["dynamic_batching"] == "it can only be on"
 
+    def test_batching_of_which_clients_notice_no_more_than_speed_may_be_switched_off(self) -> None:
+        assert ladders(space(config=TUNED))["dynamic_batching"] == (OFF, ON)
+
+    def test_gpus_vary_where_any_instance_is_on_one(self) -> None:
+        text = "schema: 1\nparameters: {gpus: {field: 'instance_group[0].gpus', ladder: [[0], [1]]}}"
+        assert "gpus" in ladders(space(text, GROUPS, gpus=2))
+        assert space(text, MLP, gpus=2).left_out == {"gpus": "none of its instances is on a GPU"}
+
     def test_unlike_groups_keep_their_counts_unless_changed(self) -> None:
         built = space(config=GROUPS)
         assert built.baseline["instance_group.count"] == AS_IS
