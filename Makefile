@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo test test-quick test-all check clean
+.PHONY: demo test test-quick test-statistics test-all check clean
 
 # A tuning run of the example repository on the Triton from PyPI: about three minutes, after the install.
 demo: $(INSTALLED)
@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 # The default test suite: several tests at once; those that share a group, one after the other.
 PARALLEL = -n 4 --dist loadgroup
 # Matrices are small here: the threads of a library would only wait for each other, and take the cores of other tests.
-test test-quick test-all: export OPENBLAS_NUM_THREADS = 1
+test test-quick test-statistics: export OPENBLAS_NUM_THREADS = 1
 test: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL)
 
@@ -21,10 +21,15 @@ test: $(INSTALLED)
 test-quick: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL) -m 'not triton and not docker and not statistics'
 
-# Everything: the default suite, and then what compares measurements. One of those that fails is tried once more, and reported.
-test-all: export HYPOTHESIS_PROFILE = thorough
-test-all: test
-	$(BIN)/pytest -raR -m statistics --reruns 1
+# What counts over many seeds, and then what compares measurements of real launches: one of those that fails is tried
+# once more, and the retry is reported.
+test-statistics: export HYPOTHESIS_PROFILE = thorough
+test-statistics: $(INSTALLED)
+	$(BIN)/pytest $(PARALLEL) -m 'statistics and not triton'
+	$(BIN)/pytest -raR -m 'statistics and triton' --reruns 1
+
+# Everything.
+test-all: test test-statistics
 
 # What must be clean before a commit.
 check: $(INSTALLED)
