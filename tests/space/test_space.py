@@ -38,6 +38,10 @@ class TestBounds:
     def test_instances_on_the_cpu_follow_the_cores(self) -> None:
         assert ladders(space(cpus=4))["instance_group.count"] == (1, 2, 3, 4, 6, 8)
 
+    def test_what_is_no_number_of_instances_is_not_bounded_by_the_cores(self) -> None:
+        count = "{field: 'instance_group[*].count', ladder: [off, 1, 2], max_per_cpu: 1}"
+        assert ladders(space(f"schema: 1\nparameters: {{count: {count}}}", cpus=1))["count"] == (OFF, 1)
+
     def test_instances_on_a_gpu_do_not(self) -> None:
         built = space(config="max_batch_size: 8 instance_group [ { kind: KIND_GPU count: 1 } ]")
         assert ladders(built)["instance_group.count"] == (1, 2, 3, 4, 6, 8)
