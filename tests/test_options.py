@@ -82,6 +82,7 @@ def test_what_is_sent_tells_a_file_by_what_it_holds_and_no_secret(tmp_path: Path
         ({"batch_size": 0}, "--batch-size: 0 is too little; the least is 1"),
         ({"shape": ["A:0"]}, "--shape: 'A:0' is no shape"),
         ({"request_parameter": ["a:b"]}, "--request-parameter: 'a:b' is no parameter"),
+        ({"header": {"a": [1]}}, "--header: a: [1] is no text"),
         ({"header": ["nope"]}, "--header: 'nope' is no header; write it as NAME:VALUE"),
         ({"compression": "zip"}, "--compression: 'zip' is not known; did you mean 'gzip'?"),
         ({"shared_memory": "gpu"}, "--shared-memory: 'gpu' is not known; there is cuda, none, system"),

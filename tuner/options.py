@@ -86,6 +86,8 @@ def _parameters(value: Any) -> Any:
 
 def _headers(value: Any) -> Any:
     if isinstance(value, Mapping):
+        if several := next((name for name, content in value.items() if isinstance(content, list | dict)), None):
+            raise ValueError(f"{several}: {shown(value[several])} is no text")
         value = [f"{name}:{content}" for name, content in value.items()]
     try:
         return tuple(map(_header, _listed(value, "{NAME: VALUE} or NAME:VALUE")))

@@ -116,6 +116,14 @@ def test_another_job_is_not_mixed_in(database: Path, changes: dict[str, object],
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kept", [3_000, 0])
+def test_a_broken_database_is_told_in_one_line_to_who_resumes_it(database: Path, kept: int) -> None:
+    Study.create_or_resume(database, identity())
+    database.write_bytes(database.read_bytes()[:kept] + b"no more" * 200)
+    with pytest.raises(JobError, match="cannot be read as the study of a run: (database disk image|file is not)"):
+        Study.create_or_resume(database, identity())
+
+
 def test_what_another_version_stored_is_told_in_one_line(database: Path, storage: optuna.storages.RDBStorage) -> None:
     Study.create_or_resume(database, identity())
     stored = optuna.load_study(storage=storage, study_name="mlp")

@@ -30,6 +30,7 @@ def test_numbers_and_truth_of_a_job_file_are_texts() -> None:
         ("ABSENT", "'ABSENT' is not set here, so there is nothing to hand on; write ABSENT=VALUE"),
         ("=x", "'' is no name of a variable; write NAME=VALUE"),
         (["A=1", "A=2"], "'A' is set twice"),
+        ({"A": [1]}, r"\[1\] is no text; variables are written as"),
         ("TRITONTUNE_SERVER=x", "'TRITONTUNE_SERVER' is how tritontune knows its servers"),
     ],
 )

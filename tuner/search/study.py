@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from pydantic import ValidationError
 from sqlalchemy import URL, NullPool
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from tuner.errors import JobError
 from tuner.machine import Machine
@@ -102,9 +103,9 @@ class Study:
         """Open the model's study in the database, or begin it.
 
         Raises:
-            JobError: the one that is there is about something else; the message says what differs.
+            JobError: the one that is there is about something else, and the message says what differs; or it is broken.
         """
-        with quiet_optuna():
+        with quiet_optuna(), _only_studies(database):
             study = optuna.create_study(
                 storage=_storage(database), study_name=identity.model, directions=DIRECTIONS, load_if_exists=True
             )
@@ -128,12 +129,8 @@ class Study:
         Raises:
             JobError: it is no database of studies, or of another version.
         """
-        try:
-            with quiet_optuna():
-                studies = _storage(database).get_all_studies()
-        except (SQLAlchemyError, RuntimeError) as error:  # as Optuna has it of a schema that is not its own
-            what = str(getattr(error, "orig", None) or error)
-            raise JobError(f"{database}: cannot be read as the study of a run: {' '.join(what.split())}") from None
+        with quiet_optuna(), _only_studies(database, to_read=True):
+            studies = _storage(database).get_all_studies()
         names = tuple(sorted(each.study_name for each in studies if _IDENTITY in each.user_attrs))
         for name in names:
             if reason := why_no_folder(name):
@@ -302,6 +299,26 @@ def _space(spec: str, model: str, own: str, effective: str, machine: Machine, *,
         machine,
         batch_size=batch_size,
     )
+
+
+@contextmanager
+def _only_studies(database: Path, *, to_read: bool = False) -> Iterator[None]:
+    """Tell a file that is broken, or no database of studies, in one line.
+
+    Args:
+        database: The file.
+        to_read: Whether it is to be read alone; where it is written to, a disk may be full, which is no fault of its.
+
+    Raises:
+        JobError: it is no such database.
+    """
+    try:
+        yield
+    except (DatabaseError, RuntimeError) as error:  # the latter as Optuna has it of a schema that is not its own
+        if isinstance(error, OperationalError) and not to_read:
+            raise
+        what = str(getattr(error, "orig", None) or error)
+        raise JobError(f"{database}: cannot be read as the study of a run: {' '.join(what.split())}") from None
 
 
 def _storage(database: Path) -> optuna.storages.RDBStorage:

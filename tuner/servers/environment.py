@@ -64,4 +64,6 @@ def _pair(text: str) -> tuple[str, str | None]:
 
 def _text(value: Any) -> str:
     """As a person writes it in YAML: `true`, not Python's `True`."""
+    if isinstance(value, list | dict):
+        raise ValueError(f"{value} is no text; variables are written as {{NAME: VALUE}} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -156,7 +156,7 @@ def _too_small(value: LadderValue, field: str, spec: SpaceSpec, to: Surroundings
     preferred_varies = any((p.field or n) == PREFERRED_BATCH_SIZE for n, p in spec.parameters.items())
     preferred = 0 if preferred_varies else max(config.dynamic_batching.preferred_batch_size, default=0)
     largest = {
-        f"requests hold {to.batch_size} inferences (-b)": to.batch_size,
+        f"requests hold {to.batch_size} {'inference' if to.batch_size == 1 else 'inferences'} (-b)": to.batch_size,
         "the model's warm-up sends batches of {}": max((each.batch_size for each in config.model_warmup), default=0),
         "the model prefers batches of {}": preferred,
     }
