@@ -11,6 +11,7 @@ from tuner.load.loads import Concurrency
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
+from tuner.measure.record import Interval
 from tuner.search.front import points_of
 from tuner.search.recommend import Recommendation, is_certain, recommend, versus
 from tuner.search.verification import Verification
@@ -341,3 +342,23 @@ def test_what_gives_a_little_less_must_be_quicker_at_the_percentile_of_the_slo(
     found = recommend(trials, SLO(slo))
     assert found.best is not None
     assert found.best.trial.number == expected
+
+
+def test_a_throughput_that_may_be_none_is_not_the_baselines() -> None:
+    """Its curve says otherwise, so that what is shown of the baseline would not be what the gain is from."""
+    unknown = point(4, 280, 10).model_copy(update={"throughput": Interval(value=280, low=0, high=640)})
+    own = trial(0, point(1, 90, 10), point(2, 94, 10), unknown)
+    found = recommend([own, trial(1, point(1, 290, 6))], LIMIT)
+    assert found.baseline is not None
+    assert found.baseline.point.load == Concurrency(2)
+    assert found.best is not None
+    assert found.gain is not None
+    shown = found.best.point.throughput.value / found.baseline.point.throughput.value
+    assert found.gain.value == pytest.approx(shown, rel=0.1)
+
+
+def test_a_throughput_that_may_be_none_counts_where_there_is_no_other() -> None:
+    unknown = point(1, 280, 10).model_copy(update={"throughput": Interval(value=280, low=0, high=640)})
+    found = recommend([trial(0, unknown)], LIMIT)
+    assert found.baseline is not None
+    assert found.baseline.point.load == Concurrency(1)

@@ -166,7 +166,9 @@ def best_of_one(points: Iterable[TrialPoint], slo: SLO, shift: Shift) -> TrialPo
         shift: See `best_of`.
     """
     points = tuple(points)
-    chosen = best_of(smoothed_points(points), slo, shift)
+    # What is shown of a throughput that may be 0 would not be what the curve says of it, and what a gain is from.
+    known = tuple(each for each in points if each.point.throughput.low > 0)
+    chosen = best_of(smoothed_points(known or points), slo, shift)
     return next((each for each in points if chosen and each.point.load == chosen.point.load), None)
 
 
