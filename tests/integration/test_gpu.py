@@ -45,7 +45,8 @@ class Noting(Progress):
 
 @pytest.fixture
 def gpu() -> StandInGpu:
-    return StandInGpu(used=lambda: 3 * GIB + memory_of_instances())
+    taken = memory_of_instances()
+    return StandInGpu(used=lambda: 3 * GIB + taken())
 
 
 @pytest.fixture

@@ -60,9 +60,17 @@ def mig_instance(number: int, **more: Any) -> StandInGpu:
     return StandInGpu(f"MIG-{number}aaaaaaa-0000", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", total=10 * GIB, **more)
 
 
-def memory_of_instances() -> int:
-    """A GiB for each instance of a Python model in the servers of this process, as if it had its weights there."""
-    return GIB * sum(_is_stub(each) for each in psutil.Process().children(recursive=True))
+def memory_of_instances() -> Callable[[], int]:
+    """A GiB for each instance of a Python model in the servers that this process starts from here on.
+
+    As if it had its weights there. A server that other tests share may run already, in this process, too.
+    """
+    before = _stubs()
+    return lambda: GIB * len(_stubs() - before)
+
+
+def _stubs() -> set[psutil.Process]:
+    return {each for each in psutil.Process().children(recursive=True) if _is_stub(each)}
 
 
 def _is_stub(process: psutil.Process) -> bool:

@@ -34,6 +34,9 @@ def tls_proxy(target: str, context: ssl.SSLContext) -> Iterator[str]:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        # Sockets are closed by the loop, in its next rounds, of which TLS takes one more.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
@@ -49,7 +52,11 @@ def tls_proxy(target: str, context: ssl.SSLContext) -> Iterator[str]:
 async def _forward(target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     host, port = target.split(":")
     inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
-    await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+    try:
+        await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+    finally:
+        for end in (writer, inner_writer):
+            end.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
