@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,6 +23,7 @@ from support.services import InProcess
 
 from tuner.errors import TuningError
 from tuner.load import engine as engines
+from tuner.load.channel import Channel
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.load.protocols import Samples
@@ -228,6 +230,27 @@ def threads() -> set[str]:
 
 def children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+@pytest.mark.parametrize("moment", ["send", "receive"])
+def test_an_interruption_within_a_message_waits_for_its_end(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    talk = getattr(Channel, moment)
+
+    def interrupted(*arguments: Any) -> Any:
+        monkeypatch.setattr(Channel, moment, talk)
+        signal.raise_signal(signal.SIGINT)
+        return talk(*arguments)
+
+    with WorkerEngine(plan) as engine:
+        engine.offer(Concurrency(1), until_requests(3), first_look_s=0.05)
+        (worker,) = engine._workers
+        monkeypatch.setattr(Channel, moment, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.offer(Concurrency(1), until_requests(3), first_look_s=0.05)
+        assert engine.offer(Concurrency(1), until_requests(3), first_look_s=0.05).ok.all()
+        assert engine._workers == [worker]
 
 
 def test_closing_leaves_nothing_behind(plan: Plan) -> None:

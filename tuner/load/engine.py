@@ -17,6 +17,7 @@ from typing import Any
 from typing_extensions import Self
 
 from tuner.errors import TuningError
+from tuner.interrupts import put_off
 from tuner.load.channel import Channel
 from tuner.load.failures import failed
 from tuner.load.loads import Concurrency, Load
@@ -105,7 +106,7 @@ class WorkerEngine:
         timeout_s = self._patience(load) if self._patience else None
         with _ledgers(workers) as (readers, descriptors):
             start_ns = time.monotonic_ns() + _HEAD_START_NS
-            drain_s, over = _HURRIED_DRAIN_S, False
+            over = False
             try:
                 for number, (worker, descriptor) in enumerate(zip(workers, descriptors, strict=True)):
                     worker.begin(Offer(load, self._seed, number, len(workers), start_ns, timeout_s), descriptor)
@@ -115,9 +116,12 @@ class WorkerEngine:
                     pause_s = None if over else watch(self._read(readers))
                 if over:
                     watch(self._read(readers))
-                drain_s = _DRAIN_S
-            finally:
-                self._end(workers, readers, drain_s)
+            except BaseException:
+                # An interruption may have come within a message, to which there is no answer then.
+                with contextlib.suppress(TuningError):
+                    self._end(workers, readers, _HURRIED_DRAIN_S)
+                raise
+            self._end(workers, readers, _DRAIN_S)
             return self._read(readers)
 
     def close(self) -> None:
@@ -188,8 +192,7 @@ class _Worker:
             raise TuningError(f"the load generator cannot be started: {error.strerror}") from None
         finally:
             theirs.close()
-        self.closed = False
-        self.busy = True
+        self.closed = self.busy = False
         try:
             self._send(plan)
         except BaseException:
@@ -204,11 +207,9 @@ class _Worker:
         return self._process.poll() is None
 
     def begin(self, offer: Offer, descriptor: int) -> None:
-        self.busy = True
         self._send(offer, (descriptor,))
 
     def ask(self, request: Request, timeout_s: float) -> Answer:
-        self.busy = True
         self._send(Ask(request, timeout_s))
         answer: Answer = self.await_reply(timeout_s + _PATIENCE_S)
         return answer
@@ -223,10 +224,12 @@ class _Worker:
             self.close()
             raise TuningError(f"the load generator did not answer in {within_s:g} s")
         try:
-            reply, _ = self._channel.receive()
+            # A message that an interruption cut off would be lost, and the next answer be taken for another's.
+            with put_off():
+                reply, _ = self._channel.receive()
+                self.busy = False
         except (EOFError, OSError):
             raise self._broken() from None
-        self.busy = False
         return reply
 
     def close(self) -> None:
@@ -246,8 +249,11 @@ class _Worker:
             self._words.close()
 
     def _send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
+        self.busy = True
         try:
-            self._channel.send(message, descriptors)
+            # Of half a message, nobody would ever make anything.
+            with put_off():
+                self._channel.send(message, descriptors)
         except OSError:
             raise self._broken() from None
 
