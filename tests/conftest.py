@@ -16,13 +16,13 @@ from optuna.storages._rdb.storage import _VersionManager
 from support.certificates import Certificates
 from support.command_line import end_running
 from support.docker_image import docker_engine
-from support.repositories import ModelRepositoryFactory
 from support.services import Services, triton_services
 
 from tuner import redaction
 from tuner.servers.installation import TritonInstallation, find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.testing.installations import fake_installation
+from tuner.testing.repositories import ModelRepositoryFactory
 
 # Before tests import them: what they assert says what it saw when it fails, as in the tests themselves.
 pytest.register_assert_rewrite(*(f"tuner.testing.{part}_contract" for part in ("launcher", "server", "engine")))

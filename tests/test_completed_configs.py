@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner import TuneJob, model_tuning, tune
 from tuner.errors import Cause
@@ -13,6 +12,7 @@ from tuner.measure.rules import LevelRules
 from tuner.progress import ModelOutcome, Progress
 from tuner.run_folder import RunFolder
 from tuner.servers.installation import TritonInstallation
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 SPACE = """\
 schema: 1

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.builders import space
 from support.command_line import tritontune
-from support.repositories import ModelRepositoryFactory
 
 from tuner import tuning
 from tuner.cli import cli
 from tuner.errors import UsageError
 from tuner.job import TuneJob
 from tuner.nightly.jobs import JobsFile, NightlyJob, Notify
+from tuner.testing.repositories import ModelRepositoryFactory
 
 FUZZED = settings(
     derandomize="FUZZ_EXAMPLES" not in os.environ,

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from support.builders import point
-from support.repositories import ModelRepositoryFactory, config_text
 from support.tritons import on_fake_server, on_real_server
 
 from tuner import deadlines
@@ -22,6 +21,7 @@ from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.slo import SLO
 from tuner.space.candidate import Candidate
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 from tuner.trial import Bench, Limits, TrialResult, _one_more, run_trial
 
 _ENSEMBLE = """

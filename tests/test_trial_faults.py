@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner import trial
 from tuner.errors import Cause, InputError, InterruptedRunError, ServerError, TritontuneError, TuningError
@@ -22,6 +21,7 @@ from tuner.options import LoadOptions
 from tuner.progress import Progress
 from tuner.slo import SLO
 from tuner.space.candidate import Candidate
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 from tuner.trial import Bench, Limits, TrialResult, launch_again, run_trial
 
 CONFIG = config_text()

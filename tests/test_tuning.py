@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from support.command_line import servers_of
-from support.repositories import ModelRepositoryFactory, config_text
 from support.rough import rough_measurements
 
 from tuner import TuneJob, tune
@@ -19,6 +18,7 @@ from tuner.run_folder import RunFolder
 from tuner.search.effects import field_effects
 from tuner.search.recommend import Recommendation
 from tuner.search.study import Study
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 from tuner.trial import TrialResult
 
 # One change and the other multiply, and no rule of thumb tries either alone.

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from support.command_line import tritontune
 from support.nights import jobs_file
-from support.repositories import ModelRepositoryFactory, config_text
 from support.web_peer import Reply, WebPeer
 
 from tuner.commands.nightly import check, print_schema
 from tuner.errors import JobError
 from tuner.lock import locked
 from tuner.nightly.schema import jobs_schema
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 
 @pytest.fixture

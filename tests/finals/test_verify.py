@@ -11,7 +11,6 @@ import picks
 import pytest
 from support.builders import interval, point, trial
 from support.nvml import GIB
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, ServerError
 from tuner.finals.finalist import LEAST_ROUNDS, MOST_ROUNDS
@@ -28,6 +27,7 @@ from tuner.search.recommend import Recommendation, recommend
 from tuner.search.verification import Verification
 from tuner.servers.process import ProcessLauncher
 from tuner.slo import NO_LIMIT, SLO, Percentile
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 from tuner.trial import Bench, Limits, TrialResult, measure_again
 
 LIMIT = SLO.parse(["p99=25ms"])

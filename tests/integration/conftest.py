@@ -8,8 +8,9 @@ from unittest import mock
 
 import pytest
 from support.command_line import tritontune
-from support.repositories import ModelRepositoryFactory, config_text
 from support.rough import rough_measurements
+
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from support.command_line import tritontune
-from support.repositories import ModelRepositoryFactory, config_text
+
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 SYNTAX = 'backend: "python"\nmax_batch_size: : 8\n'
 VARIABLE = config_text().replace("dims: [ 4 ]", "dims: [ -1, 4 ]", 1)

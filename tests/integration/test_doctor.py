@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support.command_line import tritontune
 from support.docker_image import IMAGE
-from support.repositories import ModelRepositoryFactory
+
+from tuner.testing.repositories import ModelRepositoryFactory
 
 
 @pytest.mark.triton

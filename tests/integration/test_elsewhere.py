@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from support.command_line import await_that, start_tritontune, tritontune
-from support.repositories import ModelRepositoryFactory, config_text
 from tritonclient.grpc import model_config_pb2
 
 from tuner.servers.client import TritonClient
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch, Server
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = pytest.mark.usefixtures("fake_on_path")
 

@@ -15,7 +15,6 @@ from typing import Any
 import pynvml
 import pytest
 from support.nvml import GIB, StandInGpu, StandInLibrary, installed, memory_of_instances
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner import TuneJob, tune
 from tuner.cli import cli
@@ -27,6 +26,7 @@ from tuner.progress import Progress
 from tuner.run_folder import RunFolder
 from tuner.space.space import SearchSpace
 from tuner.space.spec import load_space
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = pytest.mark.usefixtures("fake_on_path")
 

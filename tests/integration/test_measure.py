@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support.command_line import servers_of, start_tritontune, tritontune
-from support.repositories import ModelRepositoryFactory, config_text
 from support.tritons import start_with_http
 
 from tuner.cli import cli
@@ -23,6 +22,7 @@ from tuner.models.staging import stage
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.mark import marks_on_files
 from tuner.servers.protocols import Launch, Server
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = pytest.mark.usefixtures("fake_on_path")
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 from support.command_line import await_that, servers_of, start_tritontune, tritontune
-from support.repositories import ModelRepositoryFactory, config_text
 from tritonclient.grpc import model_config_pb2
 
 from tuner.finals.certify import is_certified
 from tuner.search.study import Study
 from tuner.slo import SLO
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = pytest.mark.usefixtures("fake_on_path")
 

@@ -15,10 +15,10 @@ from support.command_line import await_that, start_tritontune, tritontune
 from support.docker_image import IMAGE, containers_of, volumes_of
 from support.engine_cable import Cable
 from support.registry import registry
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.search.study import Study
 from tuner.servers.mark import Mark
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 # Each awaits what it waits for, however busy the machine is.
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]

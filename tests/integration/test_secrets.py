@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from support.nights import jobs_file
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner import model_tuning
 from tuner.cli import cli
 from tuner.measure.rules import LevelRules
 from tuner.nightly import launches
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(200)]
 

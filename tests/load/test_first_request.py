@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from support.certificates import Certificates
 from support.inference_peer import InferencePeer, request_for
-from support.repositories import ModelRepositoryFactory, config_text
 from support.services import ON_BOTH, Services
 from support.tritons import grpcs_triton
 from tritonclient.grpc import service_pb2
@@ -18,6 +17,7 @@ from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 
 def request_to(model: str, *values: float) -> bytes:

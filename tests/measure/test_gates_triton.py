@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-from support.repositories import ModelRepositoryFactory, config_text
 from support.tritons import on_fake_server, on_real_server
 
 from tuner.load.loads import Concurrency
@@ -21,6 +20,7 @@ from tuner.options import LoadOptions
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 RULES = LevelRules(min_s=0.5, max_s=0.6)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.repositories import config_text, stateful_config
 from support.services import ON_BOTH, Services
 from tritonclient.grpc import service_pb2
 
@@ -23,6 +22,7 @@ from tuner.measure.differences import Tolerance
 from tuner.measure.golden import GoldenAnswer, GoldenOutputs, check_golden, record_golden
 from tuner.options import LoadOptions
 from tuner.servers.client import TritonClient
+from tuner.testing.repositories import config_text, stateful_config
 
 TOLERANCE = Tolerance(1e-3)
 BATCHING = "dynamic_batching { max_queue_delay_microseconds: 2000 }"

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from support.repositories import config_text
 from support.services import ON_BOTH, ON_TRITON, Services
 
 from tuner import deadlines
@@ -16,6 +15,7 @@ from tuner.measure.session import open_session
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.options import LoadOptions
 from tuner.slo import SLO
+from tuner.testing.repositories import config_text
 
 RULES = LevelRules(min_s=0.3, max_s=0.6)
 REQUESTS_AN_INSTANCE = 4

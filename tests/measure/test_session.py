@@ -9,7 +9,6 @@ import numpy as np
 import psutil
 import pytest
 from support.inference_peer import InferencePeer, request_for
-from support.repositories import config_text
 from support.services import ON_BOTH, Services, TritonService
 from tritonclient.grpc import model_config_pb2, service_pb2
 
@@ -28,6 +27,7 @@ from tuner.measure.session import Session, open_session
 from tuner.options import LoadOptions
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.protocols import Server
+from tuner.testing.repositories import config_text
 
 QUICK = LevelRules(min_s=0.1, max_s=0.2, first_look_s=0.05)
 

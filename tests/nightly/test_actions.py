@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from support.builders import interval
 from support.nights import jobs_file, measured
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.atomic_file import remove_unfinished
 from tuner.errors import ConfigError, TuningError
@@ -22,6 +21,7 @@ from tuner.models.diff import unified_diff
 from tuner.nightly.actions import Improvement, act, withdraw
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.tasks import Task, tasks_of
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 OLD, NEW = config_text(), config_text(instances=2)
 FOUND = Improvement(OLD, NEW, "-old\n+new\n", interval(1.3), measured(130.0, 20.0))

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from support.nights import jobs_file
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import JobError, TritontuneError
 from tuner.job import TuneJob
@@ -13,6 +12,7 @@ from tuner.nightly.jobs import JobsFile
 from tuner.nightly.secrets import expanded, shown
 from tuner.nightly.tasks import tasks_of
 from tuner.stored_job import store_job
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 
 @pytest.fixture

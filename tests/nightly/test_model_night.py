@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from support.builders import identity, interval, point, space, trial
 from support.nights import jobs_file, launch_at
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, ServerDiedError, TuningError
 from tuner.lease import own_lease
@@ -33,6 +32,7 @@ from tuner.nightly.tasks import tasks_of
 from tuner.progress import ModelOutcome
 from tuner.run_folder import RunFolder
 from tuner.search.study import Study
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 OWN = config_text(max_batch_size=32)
 BETTER = ModelConfig.parse(OWN, "own").edited({"dynamic_batching.max_queue_delay_microseconds": 100}).text

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from support.nights import jobs_file, night
-from support.repositories import ModelRepositoryFactory
 
 from tuner.errors import InterruptedRunError, JobError, TuningError
 from tuner.interrupts import ignore_what_ends, put_off
@@ -23,6 +22,7 @@ from tuner.nightly.model_night import Setting
 from tuner.nightly.night import run_night
 from tuner.nightly.outcome import NightReport
 from tuner.nightly.tasks import Task, tasks_of
+from tuner.testing.repositories import ModelRepositoryFactory
 
 Part = Callable[[Task, Setting], Night]
 

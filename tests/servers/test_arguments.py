@@ -3,11 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.servers.arguments import triton_arguments
 from tuner.servers.mark import Mark
 from tuner.servers.protocols import Launch
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 INCOMPLETE = "--disable-auto-complete-config"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from support.repositories import ModelRepositoryFactory
 from support.tritons import start_with_http
 from support.web_peer import Asked, Reply, WebPeer
 
@@ -21,6 +20,7 @@ from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.ports import free_port
 from tuner.servers.protocols import Launch
+from tuner.testing.repositories import ModelRepositoryFactory
 from tuner.testing.server_contract import LOADED, PROTOCOLS, AskedContract, InferenceContract, write_models
 
 

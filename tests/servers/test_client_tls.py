@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from support.certificates import Certificates
-from support.repositories import ModelRepositoryFactory
 from support.tritons import grpcs_triton, https_triton
 
 from tuner.errors import JobError, ServerError
@@ -15,6 +14,7 @@ from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
 from tuner.servers.tls import Tls
+from tuner.testing.repositories import ModelRepositoryFactory
 
 
 @pytest.fixture(scope="module")

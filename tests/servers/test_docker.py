@@ -11,7 +11,6 @@ from pathlib import Path
 import docker
 import pytest
 from support.docker_image import IMAGE, container_of, containers_of, image_with
-from support.repositories import ModelRepositoryFactory
 
 from tuner.errors import LaunchError, TuningError
 from tuner.servers import docker as docker_module
@@ -20,6 +19,7 @@ from tuner.servers.docker_container import remove_container
 from tuner.servers.mark import Mark
 from tuner.servers.protocols import Launch, Server
 from tuner.testing.launcher_contract import LauncherContract, Traces
+from tuner.testing.repositories import ModelRepositoryFactory
 
 pytestmark = pytest.mark.docker
 

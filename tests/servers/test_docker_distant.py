@@ -11,7 +11,6 @@ import pytest
 import tritonclient.grpc as triton
 from support.docker_image import IMAGE, container_of
 from support.engine_cable import Cable
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause
 from tuner.servers import docker_site
@@ -20,6 +19,7 @@ from tuner.servers.docker import DockerLauncher
 from tuner.servers.docker_server import DockerServer
 from tuner.servers.protocols import Launch, Server
 from tuner.testing.launcher_contract import await_death, infer
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = pytest.mark.docker
 

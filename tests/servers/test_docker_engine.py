@@ -11,7 +11,6 @@ from docker.errors import DockerException
 from support.certificates import Certificates
 from support.docker_image import IMAGE
 from support.engine_cable import Cable
-from support.repositories import ModelRepositoryFactory
 from support.tls_proxy import tls_proxy
 
 from tuner.errors import TuningError
@@ -21,6 +20,7 @@ from tuner.servers.docker_engine import connect, explain
 from tuner.servers.docker_server import DockerServer
 from tuner.servers.protocols import Launch
 from tuner.testing.launcher_contract import await_death
+from tuner.testing.repositories import ModelRepositoryFactory
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 import tritonclient.grpc as triton
 from support.command_line import await_that
 from support.docker_image import IMAGE, container_of, containers_of, pause
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError, ServerHungError
 from tuner.models.repository import ModelRepository
@@ -24,6 +23,7 @@ from tuner.servers.mounts import parse_mount
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.server import End
 from tuner.testing.launcher_contract import await_death, infer
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = pytest.mark.docker
 

@@ -11,7 +11,6 @@ import docker
 import pytest
 from docker.models.containers import Container
 from support.docker_image import IMAGE, container_of, containers_of, volumes_of
-from support.repositories import ModelRepositoryFactory
 
 from tuner.errors import TuningError
 from tuner.models.repository import ModelRepository
@@ -21,6 +20,7 @@ from tuner.servers.docker import DockerLauncher
 from tuner.servers.docker_binds import Bind, binds_of
 from tuner.servers.protocols import Launch, Server
 from tuner.testing.launcher_contract import LauncherContract, Traces, infer
+from tuner.testing.repositories import ModelRepositoryFactory
 
 pytestmark = pytest.mark.docker
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import docker
 import pytest
 from support.docker_image import IMAGE, container_of
-from support.repositories import ModelRepositoryFactory
 
 from tuner.servers.docker import DockerLauncher
 from tuner.servers.docker_usage import container_usage
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.usage import ProcessUsage
 from tuner.testing.launcher_contract import infer
+from tuner.testing.repositories import ModelRepositoryFactory
 
 pytestmark = pytest.mark.docker
 

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 from support.certificates import Certificates
-from support.repositories import ModelRepositoryFactory
 from support.tls_proxy import tls_proxy
 from support.tritons import on_fake_server, on_real_server, start_with_http
 from support.web_peer import Reply, WebPeer
@@ -18,6 +17,7 @@ from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
+from tuner.testing.repositories import ModelRepositoryFactory
 
 
 def refusal(endpoint: Endpoint) -> str:

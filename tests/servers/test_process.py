@@ -16,7 +16,6 @@ from pathlib import Path
 import psutil
 import pytest
 import tritonclient.grpc as triton
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.errors import Cause, LaunchError
 from tuner.proc import lives, read_state
@@ -30,6 +29,7 @@ from tuner.servers.process_server import ProcessServer
 from tuner.servers.processes import marked_processes
 from tuner.servers.protocols import Launch, Server
 from tuner.testing.launcher_contract import LauncherContract, Traces, abandoned, await_death, infer
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 _SOURCE = """
 from tuner.servers.installation import find_triton

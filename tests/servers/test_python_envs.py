@@ -8,12 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 from support.command_line import await_that
-from support.repositories import ModelRepositoryFactory
 
 from tuner.servers import python_envs
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
 from tuner.servers.python_envs import remove_python_envs
+from tuner.testing.repositories import ModelRepositoryFactory
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.repositories import ModelRepositoryFactory, config_text
 
 from tuner.servers.python_models import is_complete, may_define
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 PLAIN = """
 import triton_python_backend_utils as pb_utils

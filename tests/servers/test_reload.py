@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.repositories import ModelRepositoryFactory, config_text
 from tritonclient.grpc import model_config_pb2
 
 from tuner.errors import Cause, LaunchError, ServerDiedError, ServerHungError
@@ -17,6 +16,7 @@ from tuner.servers.processes import marked_processes
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.reload import ReloadLauncher
 from tuner.testing.launcher_contract import CandidateContract, Traces, await_death, infer
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 BOTH = pytest.mark.parametrize(
     "below", ["fake_launcher", pytest.param("triton_launcher", marks=pytest.mark.triton)], indirect=True

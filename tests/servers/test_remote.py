@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.repositories import ModelRepositoryFactory, config_text
 from support.tritons import start_with_http
 from tritonclient.grpc import model_config_pb2
 
@@ -25,6 +24,7 @@ from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
 from tuner.servers.remote import RemoteLauncher
 from tuner.testing.launcher_contract import CandidateContract, Traces, await_death, infer
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 BOTH = pytest.mark.parametrize(
     "elsewhere", ["fake_triton", pytest.param("triton_installation", marks=pytest.mark.triton)], indirect=True

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import psutil
 import pytest
 from support.command_line import await_that
-from support.repositories import config_text
 from support.services import ON_TRITON, Services
 
 from tuner.servers import usage as module
 from tuner.servers.usage import ProcessUsage, ServerUsage
+from tuner.testing.repositories import config_text
 
 # A parent that works and holds memory, and a child that does the same; both tell when they have begun.
 _FAMILY = """

@@ -55,15 +55,6 @@ def _this_process_restored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def tritontune_process(
-    *arguments: object, timeout_s: float = 110.0, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, in a process of its own."""
-    return subprocess.run(
-        [_TRITONTUNE, *map(str, arguments)], capture_output=True, text=True, timeout=timeout_s, check=False, cwd=cwd
-    )
-
-
 class Running(subprocess.Popen[str]):
     """A command that runs, in a process group of its own, and no longer than the test that started it."""
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 from support.inference_peer import InferencePeer, request_for
-from support.repositories import ModelRepositoryFactory, config_text
 from support.tritons import TwoPorts, start_with_http
 
 from tuner.load.inputs.made_up import make_inputs
@@ -24,6 +23,7 @@ from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.protocols import Launch
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 _MARKS = (pytest.mark.triton, pytest.mark.xdist_group("triton_serve"))
 

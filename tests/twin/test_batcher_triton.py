@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.builders import trial
-from support.repositories import config_text
 from support.services import ON_TRITON, Services
 
 from tuner.load.loads import Concurrency, Load, RequestRate
@@ -15,6 +14,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import open_session
 from tuner.options import LoadOptions
+from tuner.testing.repositories import config_text
 from tuner.twin.known import known
 from tuner.twin.twin import Foreseen, Twin
 

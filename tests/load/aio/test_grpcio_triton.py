@@ -11,7 +11,6 @@ import psutil
 import pytest
 from support.certificates import Certificates
 from support.relay import Relay
-from support.repositories import ModelRepositoryFactory, config_text, stateful_config
 from support.services import ON_BOTH, Services, TritonService, on_fake, on_triton
 from support.tritons import grpcs_triton
 from tritonclient.grpc import service_pb2
@@ -30,6 +29,7 @@ from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
 from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests
+from tuner.testing.repositories import ModelRepositoryFactory, config_text, stateful_config
 
 DECOUPLED = "model_transaction_policy { decoupled: true }\n"
 # Of streams of requests to the stateful model; sequences are longer and shorter.

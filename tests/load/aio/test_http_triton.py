@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from support.certificates import Certificates
-from support.repositories import ModelRepositoryFactory, config_text, stateful_config
 from support.services import ON_BOTH, Services, TritonService, on_fake, on_triton
 from support.tritons import https_triton
 from tritonclient.grpc import service_pb2
@@ -27,6 +26,7 @@ from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
 from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests
+from tuner.testing.repositories import ModelRepositoryFactory, config_text, stateful_config
 
 LARGE_BYTES = 5 << 20
 

@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from support.certificates import Certificates
-from support.repositories import ModelRepositoryFactory, config_text
 from support.services import ON_BOTH, Services, TritonService, on_fake, on_triton
 from support.tritons import grpcs_triton, on_fake_server, on_real_server
 from tritonclient.grpc import service_pb2
@@ -23,6 +22,7 @@ from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
 from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 # In FP32: 64 bytes, what fills a frame and a bit, and 5 MB.
 LENGTHS = [16, 4_100, 1_250_000]
