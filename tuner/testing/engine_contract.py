@@ -41,9 +41,17 @@ def for_seconds(seconds: float) -> Watch:
     return lambda samples: None if samples.wall_s >= seconds else seconds - samples.wall_s
 
 
-def until_requests(count: int, *, at_most_s: float = 20.0) -> Watch:
+_AT_MOST_S = 20.0
+"""When a load ends though what it waits for has not come."""
+
+
+def until_requests(count: int, *, at_most_s: float = _AT_MOST_S) -> Watch:
     """Ends the load as soon as so many have ended, well or not, or after a while."""
     return lambda samples: None if len(samples) >= count or samples.wall_s > at_most_s else 0.02
+
+
+def _grew(lengths: list[int], by: int) -> bool:
+    return any(later > earlier + by for earlier, later in pairwise(lengths))
 
 
 class LoadEngineContract:
@@ -149,7 +157,8 @@ class LoadEngineContract:
             if not killed_s and len(samples) >= 20:
                 service.kill()
                 killed_s.append(samples.wall_s)
-            return None if killed_s and samples.wall_s > killed_s[0] + 0.7 else 0.02
+            told = killed_s and samples.wall_s > killed_s[0] + 0.2 and np.count_nonzero(~samples.ok) > 3
+            return None if told or samples.wall_s > _AT_MOST_S else 0.02
 
         samples = self.offer(service, watch, request_timeout_s=5)
         assert samples.ok[:20].all()
@@ -171,14 +180,16 @@ class LoadEngineContract:
         def watch(samples: Samples) -> float | None:
             looked_s.append(time.monotonic())
             looks.append(samples)
-            return None if len(looks) == 4 else 0.1
+            # A busy machine may answer nothing between two looks.
+            return None if len({len(look) for look in looks}) == 4 or samples.wall_s > _AT_MOST_S else 0.1
 
         began_s = time.monotonic()
         final = self.offer(serve("sleep"), watch, first_look_s=0.2)
         assert looked_s[0] - began_s >= 0.2
         assert all(later - earlier >= 0.1 for earlier, later in pairwise(looked_s))
         assert all(later.wall_s > earlier.wall_s > 0 for earlier, later in pairwise(looks))
-        assert all(len(later) > len(earlier) for earlier, later in pairwise(looks))
+        assert all(len(later) >= len(earlier) for earlier, later in pairwise(looks))
+        assert len({len(look) for look in looks}) == 4
         for look in looks:
             assert look.done_ns.tolist() == final.done_ns[: len(look)].tolist()
             assert look.sent_ns.tolist() == final.sent_ns[: len(look)].tolist()
@@ -187,14 +198,15 @@ class LoadEngineContract:
         lengths: list[int] = []
 
         def watch(samples: Samples) -> float | None:
-            if not lengths:
-                time.sleep(0.5)
             lengths.append(len(samples))
-            return None if len(lengths) == 2 else 0.0
+            if _grew(lengths, 4) or samples.wall_s > _AT_MOST_S:
+                return None
+            time.sleep(0.3)
+            return 0.0
 
         self.offer(serve("sleep"), watch, load=Concurrency(4))
-        # More have ended than were under way when it began to look, so others were sent meanwhile.
-        assert lengths[1] > lengths[0] + 4
+        # More ended during one look than were under way when it began, so others were sent meanwhile.
+        assert _grew(lengths, 4)
 
     def test_it_can_offer_again_another_load(self, serve: Serve) -> None:
         with self.engine(serve("echo")) as engine:
@@ -280,7 +292,7 @@ class LoadEngineContract:
 
         def watch(samples: Samples) -> float | None:
             looks.append(samples)
-            return None if len(samples) >= 100 or samples.wall_s > 20 else 0.1
+            return None if len(samples) >= 100 or samples.wall_s > _AT_MOST_S else 0.1
 
         service = serve("sleep")
         before = service.successes()
