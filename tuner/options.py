@@ -224,7 +224,7 @@ class ServerOptions(Options):
 
     Attributes:
         server: `docker`, `process`, `remote` (one that runs already), or `auto`: remote where there is a `url`, Docker
-            where it can be used with `image`, or where there is no Triton.
+            with `image` or another option of containers, or where there is no Triton.
         image: The Triton image for Docker; None: the one that `tuner.servers.choose` names.
         triton_path: A `tritonserver`, or the folder of an installation that has one in `bin/`.
         launch_timeout: Seconds within which a model must be ready; None: by its size, and by what it took at first.

@@ -12,7 +12,7 @@ from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.limit_test import LimitTest
 from tuner.progress import ModelOutcome
 from tuner.report.console import ConsoleProgress
-from tuner.report.files import write_results
+from tuner.report.files import front_json, write_results
 from tuner.report.html.page import write_report
 from tuner.run_folder import RunFolder
 from tuner.search.certified import CertifiedRate
@@ -179,3 +179,43 @@ def test_what_else_is_to_be_known_is_said_at_the_end(run: RunFolder, study: Stud
     _play(screen, run, study)
     assert f"note:     {remark}\n" in screen.found
     assert remark in write_report(run).read_text(encoding="utf-8").replace("&#39;", "'")
+
+
+def test_the_figures_of_a_gain_are_told_where_they_are_not_those_of_the_two_points(
+    run: RunFolder, study: Study
+) -> None:
+    built = space()
+    better = built.settle({"instance_group.count": 3})
+    study.add(trial(3, point(1, 300, 4), point(2, 420, 6), point(4, 950, 9), parameters=better), built)
+    screen = Screen(terminal=False)
+    _play(screen, run, study)
+    (gain,) = (line for line in screen.found.splitlines() if line.startswith("gain:"))
+    assert gain.endswith(" inferences/s, by the curves through all points")
+    above, below = gain.split("), ")[1].split(" inferences/s")[0].split(" over ")
+    assert float(above) / float(below) == pytest.approx(float(gain.split()[1]), abs=0.02)
+    of = front_json(study, study.recommendation)["best"]["gain"]["of"]
+    assert (f"{of['best']:.0f}", f"{of['baseline']:.0f}") == (above, below)
+
+
+def test_the_gain_of_pairs_is_of_the_rounds_side_by_side(run: RunFolder, verified: Study) -> None:
+    screen = Screen(terminal=False)
+    _play(screen, run, verified)
+    assert ", 3 rounds side by side" in screen.found
+    found = verified.recommendation
+    assert found.gain is not None
+    assert found.rates is not None
+    assert found.gain.value == pytest.approx(found.rates[0] / found.rates[1])
+
+
+def test_where_only_the_config_as_it_is_was_measured_no_gain_is_told(run: RunFolder) -> None:
+    study, built = Study.create_or_resume(run.database, identity()), space()
+    study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)
+    study.end("the budget is spent")
+    screen = Screen(terminal=False)
+    _play(screen, run, study)
+    why = "only the config as it is was measured (the budget is spent)"
+    assert f"gain:     none: {why}; a longer --budget, with --resume, tries candidates\n" in screen.found
+    assert "best of many" not in screen.found
+    assert "1.00 x" not in screen.found
+    assert "No candidate beats" not in screen.found
+    assert "1.00 x" not in (run.model("mlp") / "best/config.pbtxt").read_text()

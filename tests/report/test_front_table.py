@@ -7,6 +7,7 @@ from support.builders import point, space, trial
 
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.measure.doubts import Doubt, Gate
+from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint
 from tuner.report.front_table import front_legend, front_reasons, front_table
 from tuner.search.recommend import Recommendation, recommend
@@ -68,6 +69,19 @@ def test_doubtful_points_are_marked_and_the_legend_says_why() -> None:
     assert front_legend(recommendation, space().baseline).splitlines()[2:] == [
         "  ? trial 1 at concurrency 4: drifts: it did",
         "  ? trial 1 at concurrency 8: drifts: it did",
+    ]
+
+
+def test_load_from_elsewhere_is_one_line_with_the_most_of_it() -> None:
+    def busy(each: OperatingPoint, cores: float) -> OperatingPoint:
+        doubt = Doubt(gate=Gate.MACHINE_LOAD, reason=f"load from elsewhere: others took {cores}")
+        load = MachineLoad(cores=4, idle_cores=1.0, elsewhere_cores=cores, stolen_cores=0.0)
+        return each.model_copy(update={"doubts": (doubt,), "machine": load})
+
+    recommendation = found(busy(point(4, 200, 10), 0.9), busy(point(8, 300, 20), 2.5), busy(point(16, 400, 30), 1.2))
+    most = "load from elsewhere: others took 2.5"
+    assert front_legend(recommendation, space().baseline).splitlines()[2:] == [
+        f"  ? trial 1 at concurrency 8: {most} (the most of 3 points with load from elsewhere)"
     ]
 
 

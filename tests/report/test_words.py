@@ -36,7 +36,7 @@ def test_a_point() -> None:
 @pytest.mark.parametrize(("p99", "near"), [(24, "it is near, "), (12, "")])
 def test_what_is_not_sure_is_near_only_where_it_is(p99: float, near: str) -> None:
     best = TrialPoint(trial(1, point(8, 100, p99)), point(8, 100, p99), verified=True)
-    assert how_sure(best, SLO.parse(["p99=25ms"])) == (
+    assert how_sure(best, of=3, slo=SLO.parse(["p99=25ms"])) == (
         f"verified; whether p99 <= 25 ms holds is not sure: {near}requests were few, or launches differ"
     )
 

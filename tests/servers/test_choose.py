@@ -54,11 +54,15 @@ def test_without_an_image_a_process(server: str) -> None:
 
 
 @pytest.mark.usefixtures("fake_on_path")
-def test_auto_says_why_it_does_not_take_docker(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "option", [{"image": "foo:1"}, {"network": "host"}, {"user": "me"}, {"mount": ["/x:/y"]}, {"memory": "1GiB"}]
+)
+def test_auto_takes_no_process_in_place_of_the_docker_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, option: dict[str, object]
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", NOBODY)
-    launcher, (note,) = _choose(server="auto", image="tritontune-cpu:test")
-    assert isinstance(launcher, ProcessLauncher)
-    assert note.startswith("a local process instead of --image tritontune-cpu:test: there is no Docker engine")
+    told = _refusal(server="auto", **option)
+    assert told.startswith(f"--{next(iter(option))} is for Docker: there is no Docker engine")
 
 
 @pytest.mark.docker
@@ -122,7 +126,7 @@ def test_docker_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", NOBODY)
     assert _refusal(server="docker", image=IMAGE).startswith("--server docker: there is no Docker engine")
     # What only Docker can do is not left out in silence.
-    assert _refusal(memory="1GiB", image=IMAGE).startswith("--memory is for Docker: there is no Docker engine")
+    assert _refusal(memory="1GiB", image=IMAGE).startswith("--image is for Docker: there is no Docker engine")
 
 
 @pytest.mark.docker

@@ -142,7 +142,8 @@ def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
     found = study.recommendation_for(parsed_slo(slo)) if slo else study.recommendation
     if found.best is None:
         raise SLOError(f"no measured candidate of {model} {what_is_asked(found.slo)}")
-    return _Export(study, config_with_provenance(study, found.best, found.gain, found.slo), picked_in_words(found))
+    text = config_with_provenance(study, found.best, found.gain, found.slo)
+    return _Export(study, text, picked_in_words(found, of=len(study.trials)))
 
 
 def _deployed(each: _Export) -> _Deployed:

@@ -27,8 +27,10 @@ from tuner.report.why import effect_in_words
 from tuner.report.words import (
     certified_in_words,
     gain_in_words,
+    gain_rests_on,
     how_sure,
     latency,
+    no_candidate_in_words,
     point_in_words,
     rate,
     what_is_asked,
@@ -183,11 +185,8 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
         console.print(f"[red]no candidate {what_is_asked(slo)}[/]", highlight=False)
         return
     best = f"best:     {point_in_words(found.best.point, slo.percentile)}"
-    console.print(f"{best}{_caveat(found.best, slo)}", highlight=False, soft_wrap=True)
-    if found.gain:
-        beside = f", {found.pairs} rounds side by side" if found.pairs else ", [yellow]not side by side[/]"
-        rests_on = beside if outcome.study.verified and found.best != found.baseline else ""
-        console.print(f"gain:     [bold green]{gain_in_words(found.gain)}[/]{rests_on}", highlight=False)
+    console.print(f"{best}{_caveat(found.best, slo, outcome.study)}", highlight=False, soft_wrap=True)
+    _print_gain(console, outcome.study, found)
     _print_not_chosen(console, outcome.study)
     if effects := field_effects(outcome.study, found.best):
         lines = [f"  {effect_in_words(effect, slo)}" for effect in effects]
@@ -196,10 +195,19 @@ def print_outcome(console: Console, outcome: ModelOutcome) -> None:
         console.print(f"rate:     {escape(certified_in_words(certified, slo))}", highlight=False, soft_wrap=True)
     if diff := config_diff(outcome.study, found.best):
         console.print(Syntax(diff, "diff", theme="ansi_dark", background_color="default"))
-    else:
+    elif not no_candidate_in_words(outcome.study):
         console.print("No candidate beats the config as it is.")
     deploy = outcome.folder.model(outcome.model) / BEST_CONFIG
     console.print(f"deploy:   {deploy}", highlight=False, soft_wrap=True)
+
+
+def _print_gain(console: Console, study: Study, found: Recommendation) -> None:
+    if alone := no_candidate_in_words(study):
+        console.print(f"gain:     {escape(alone)}", highlight=False, soft_wrap=True, style="yellow")
+    elif found.gain and found.best != found.baseline:
+        rests_on = gain_rests_on(found, verified=bool(study.verified))
+        told = f"gain:     [bold green]{gain_in_words(found.gain)}[/]{rests_on}"
+        console.print(told, highlight=False, soft_wrap=True)
 
 
 def _print_remarks(console: Console, study: Study) -> None:
@@ -213,11 +221,11 @@ def _print_not_chosen(console: Console, study: Study) -> None:
         console.print(told, highlight=False, markup=False, soft_wrap=True, style="yellow")
 
 
-def _caveat(best: TrialPoint, slo: SLO) -> str:
+def _caveat(best: TrialPoint, slo: SLO, study: Study) -> str:
     """What is to be known of a number that is not as sure as it could be."""
     if best.verified and (not slo.root or is_certain(best, slo)):
         return ""
-    return f" [yellow]({how_sure(best, slo)})[/]"
+    return f" [yellow]({how_sure(best, slo, of=len(study.trials))})[/]"
 
 
 def _count(number: int, one: str, more: str = "") -> str:

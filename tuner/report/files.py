@@ -101,7 +101,11 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
         and {
             **_front_point(best),
             "config": BEST_CONFIG,
-            "gain": {"throughput": gain and interval_json(gain), "pairs": recommendation.pairs},
+            "gain": {
+                "throughput": gain and interval_json(gain),
+                "pairs": recommendation.pairs,
+                "of": recommendation.rates and dict(zip(("best", "baseline"), recommendation.rates, strict=True)),
+            },
             "fields": [_effect_json(effect, study.identity.slo) for effect in field_effects(study, best)],
             "slo_certain": None if not recommendation.slo.root else is_certain(best, recommendation.slo),
             **_certified_json(study.certified),
@@ -147,7 +151,7 @@ def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None
     lines = [
         f"trial {best.trial.number} of {len(study.trials)} for model {study.identity.model}",
         f"{'verified' if best.verified else 'measured'} {point_in_words(best.point, slo.percentile)}; SLO: {slo}",
-        f"gain {gain_in_words(gain)}" if gain else "",
+        f"gain {gain_in_words(gain)}" if gain and best.trial.number else "",
         certified_in_words(certified, slo) if certified and certified.point and slo == study.identity.slo else "",
         f"on {study.identity.machine}, {study.identity.server}",
     ]

@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from tuner.report.why import why_in_words
-from tuner.report.words import doubts_in_words, latency, loads_in_words, rate
+from tuner.report.words import all_doubts_in_words, latency, loads_in_words, rate
 from tuner.search.front import TrialPoint
 from tuner.search.recommend import Recommendation, holds
 from tuner.space.candidate import Assignment, in_words
@@ -56,9 +56,12 @@ def front_legend(recommendation: Recommendation, baseline: Assignment) -> str:
         for number, parameters in trials.items()
     }
     lines = [f"  trial {number}: {words[number]}" for number in sorted(words)]
-    for each in _points(recommendation):
-        if each.point.doubts:
-            lines += [f"  {_DOUBTFUL} trial {each.trial.number} {line}" for line in doubts_in_words(each.point)]
+    doubtful = [
+        (f"  {_DOUBTFUL} trial {each.trial.number} ", each.point)
+        for each in _points(recommendation)
+        if each.point.doubts
+    ]
+    lines += all_doubts_in_words(doubtful)
     return "\n".join(lines)
 
 

@@ -8,15 +8,21 @@ from tuner.search.recommend import Recommendation
 from tuner.slo import Percentile
 
 
-def picked_in_words(found: Recommendation) -> str:
+def picked_in_words(found: Recommendation, *, of: int) -> str:
     """Which trial and load were picked, what was measured there, and how sure that is.
 
     `trial 4 at concurrency 128: 3,177 inferences/s, p99 66.7 ms; verified, and surely within p99 <= 100 ms`
+
+    Args:
+        found: With a best point.
+        of: How many trials it is the best of.
     """
     if found.best is None:
         raise ValueError("nothing was picked")
     best, slo = found.best, found.slo
-    told = f"trial {best.trial.number}: {point_in_words(best.point, slo.percentile)}; {how_sure(best, slo)}"
+    told = f"trial {best.trial.number}: {point_in_words(best.point, slo.percentile)}; {how_sure(best, slo, of=of)}"
+    if best.trial.number == 0 and of == 1:
+        return f"{told}; this is the config as it is, and no candidate was measured"
     if best.trial.number == 0:
         return f"{told}; this is the config as it is, which no other that was measured beats within this limit"
     return told

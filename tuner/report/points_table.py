@@ -13,7 +13,7 @@ from rich.text import Text
 from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
 from tuner.quantities import format_number, format_size
-from tuner.report.words import doubts_in_words, loads_in_words, rate
+from tuner.report.words import all_doubts_in_words, loads_in_words, rate
 from tuner.slo import PERCENTILES, Percentile
 
 _FIRSTS: tuple[Percentile, ...] = ("p50", "p99")
@@ -40,8 +40,8 @@ def points_table(points: Sequence[OperatingPoint]) -> RenderableType:
 
 def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
     """What speaks against a point, where the server did not keep up, and what held a GPU's clocks; a line each."""
+    yield from all_doubts_in_words([("", point) for point in points])
     for point in points:
-        yield from doubts_in_words(point)
         if point.kept_up is False:
             yield f"at {point.load}: the server did not keep up"
         doubted = any(doubt.gate is Gate.GPU_THROTTLED for doubt in point.doubts)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from tuner.load.loads import Concurrency, RequestRate
+from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.record import Interval
 from tuner.quantities import format_ms, format_number
 from tuner.search.certified import CertifiedRate
 from tuner.search.front import TrialPoint
-from tuner.search.recommend import NEAR, is_certain
+from tuner.search.recommend import NEAR, Recommendation, is_certain
+from tuner.search.stopping import BUDGET_SPENT
+from tuner.search.study import Study
 from tuner.search.verification import Verification
 from tuner.slo import SLO, Percentile
 from tuner.trial import TrialResult
@@ -47,6 +50,25 @@ def doubts_in_words(point: OperatingPoint) -> Iterator[str]:
             yield f"at {point.load}: measured twice, since once: {doubt.reason}"
 
 
+def all_doubts_in_words(points: Sequence[tuple[str, OperatingPoint]]) -> Iterator[str]:
+    """Why operating points are doubtful, a line each; of load from elsewhere, which is the machine's, one line for all.
+
+    Args:
+        points: With what to write before each one's lines.
+    """
+    busy: list[tuple[float, str]] = []
+    for name, point in points:
+        of_machine = [each.reason for each in point.doubts if each.gate is Gate.MACHINE_LOAD]
+        taken = (point.machine.elsewhere_cores or 0.0) + point.machine.stolen_cores if point.machine else 0.0
+        busy += [(taken, f"{name}at {point.load}: {reason}") for reason in of_machine]
+        others = [each for each in point.doubts if each.gate is not Gate.MACHINE_LOAD]
+        for line in doubts_in_words(point.model_copy(update={"doubts": tuple(others)})):
+            yield f"{name}{line}"
+    if busy:
+        most = max(busy, key=lambda each: each[0])[1]
+        yield f"{most} (the most of {len(busy)} points with load from elsewhere)" if len(busy) > 1 else most
+
+
 def what_is_asked(slo: SLO) -> str:
     """What a best config does: `holds p99 <= 25 ms`, or, without a limit, `answers every request`."""
     return f"holds {slo}" if slo.root else "answers every request"
@@ -60,8 +82,27 @@ def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
     return f"certified {rate(certified.point.load.level)} requests/s of Poisson arrivals{within}"
 
 
-def how_sure(best: TrialPoint, slo: SLO) -> str:
-    """How sure a recommendation is: `verified, and surely within p99 <= 25 ms`, or what speaks against that."""
+def no_candidate_in_words(study: Study) -> str:
+    """Why there is nothing to compare the config as it is with, and how to get more; empty where there is."""
+    if len(study.trials) != 1 or study.trials[0].number:
+        return ""
+    only = "only the config as it is was measured"
+    if study.ended is None:
+        return f"none yet: {only}"
+    more = "; a longer --budget, with --resume, tries candidates" if study.ended == BUDGET_SPENT else ""
+    return f"none: {only} ({study.ended}){more}"
+
+
+def how_sure(best: TrialPoint, slo: SLO, *, of: int) -> str:
+    """How sure a recommendation is: `verified, and surely within p99 <= 25 ms`, or what speaks against that.
+
+    Args:
+        best: What is recommended.
+        slo: The limits.
+        of: How many trials it is the best of.
+    """
+    if not best.verified and of == 1:
+        return "not verified: launched once"
     if not best.verified:
         return "not verified: the best of many single measurements, likely too good"
     if not slo.root:
@@ -70,8 +111,8 @@ def how_sure(best: TrialPoint, slo: SLO) -> str:
         return f"verified, and surely within {slo}"
     tested = {test.limit for test in best.point.limits}
     if tested and tested != set(slo.limits):
-        of = SLO({test.percentile: test.limit_ms for test in best.point.limits})
-        return f"verified, but for {of}: that {slo} holds is what was measured, and was not tested"
+        other = SLO({test.percentile: test.limit_ms for test in best.point.limits})
+        return f"verified, but for {other}: that {slo} holds is what was measured, and was not tested"
     near = "" if best.point.holds(slo, slower=NEAR) else "it is near, "
     return f"verified; whether {slo} holds is not sure: {near}requests were few, or launches differ"
 
@@ -97,6 +138,28 @@ def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:
     if all(isinstance(load, RequestRate) for load in loads):
         return "requests/s", [f"{load.level:,g}" for load in loads]
     return "load", [str(load) for load in loads]
+
+
+def gain_rests_on(found: Recommendation, *, verified: bool) -> str:
+    """What a gain is of: the rounds side by side, and the throughputs, where they are not those of the two points.
+
+    `, 3 rounds side by side`, `, not side by side: 400 over 112 inferences/s, by the curves through all points`.
+
+    Args:
+        found: With a gain; of the baseline over itself there is nothing to say.
+        verified: Whether anything was measured again.
+    """
+    if found.rates is None or found.best is None or found.baseline is None or found.best == found.baseline:
+        return ""
+    beside = f", {found.pairs} rounds side by side" if found.pairs else ", not side by side" if verified else ""
+    of, shown = (
+        " over ".join(map(rate, rates))
+        for rates in (found.rates, (found.best.point.throughput.value, found.baseline.point.throughput.value))
+    )
+    if of == shown:
+        return beside
+    how = "" if found.pairs else ", by the curves through all points"
+    return f"{beside}{':' if beside else ','} {of} inferences/s{how}"
 
 
 def gain_in_words(gain: Interval) -> str:

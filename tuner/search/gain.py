@@ -28,10 +28,12 @@ class Comparison:
 
     Attributes:
         ratio: The one over the other.
+        rates: The throughputs of which `ratio` is the quotient, in inferences/s.
         pairs: So many rounds, in which both ran side by side, it is from; 0: from each one's own measurements.
     """
 
     ratio: Interval
+    rates: tuple[float, float]
     pairs: int = 0
 
 
@@ -47,13 +49,23 @@ def compared(above: TrialPoint, below: TrialPoint, verified: Sequence[Verificati
         verified: What was measured again.
     """
     if above == below:
-        return Comparison(Interval(value=1.0, low=1.0, high=1.0))
+        same = above.point.throughput.value
+        return Comparison(Interval(value=1.0, low=1.0, high=1.0), (same, same))
     rounds = {(each.trial, each.load): each for each in verified}
     one, other = (rounds.get((each.trial.number, each.point.load)) for each in (above, below))
     pairs = pairs_of(one, other) if one and other else ()
     if len(pairs) > 1:
-        return Comparison(paired_ratio(pairs), len(pairs))
-    return Comparison(unpaired_ratio(above, below, verified, lambda point: point.throughput))
+        one_rate, other_rate = (
+            math.exp(fmean(math.log(each.value) for each in side)) for side in zip(*pairs, strict=True)
+        )
+        return Comparison(paired_ratio(pairs), (one_rate, other_rate), len(pairs))
+    launch = launch_spread(verified, _throughput)
+    told, other_told = (_known(each, _throughput, launch) for each in (above, below))
+    return Comparison(ratio(told, other_told), (told.value, other_told.value))
+
+
+def _throughput(point: OperatingPoint) -> Interval:
+    return point.throughput
 
 
 def unpaired_ratio(above: TrialPoint, below: TrialPoint, verified: Sequence[Verification], pick: Pick) -> Interval:

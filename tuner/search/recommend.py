@@ -34,6 +34,8 @@ class Recommendation:
         best: The point of highest throughput that holds the SLO; None when none does.
         gain: Throughput of `best` over that of `baseline`; None when either is missing.
         pairs: How many rounds, in which both ran side by side, the gain is from; 0: from each one's own launches.
+        rates: The throughputs of both whose quotient the gain is, in inferences/s. They may differ from those of the
+            two points: pairs are a part of the rounds, and what was launched once counts by its whole curve.
         front: The points that no other beats in both latency and throughput.
     """
 
@@ -43,6 +45,7 @@ class Recommendation:
     gain: Interval | None
     front: tuple[TrialPoint, ...]
     pairs: int = 0
+    rates: tuple[float, float] | None = None
 
 
 def recommend(
@@ -66,11 +69,12 @@ def recommend(
     if best is None or baseline is None:
         return Recommendation(slo, baseline, best, None, front)
     if best.trial.number == 0:
-        return Recommendation(slo, best, best, compared(best, best, verified).ratio, front)
+        baseline, gain = best, compared(best, best, verified)
+        return Recommendation(slo, baseline, best, gain.ratio, front, rates=gain.rates)
     baseline, gain = versus(best, baseline, own, slo, verified)
     if baseline in points and _gives_way(best, gain.ratio, baseline, slo.percentile):
         best, gain = baseline, compared(baseline, baseline, verified)
-    return Recommendation(slo, baseline, best, gain.ratio, front, gain.pairs)
+    return Recommendation(slo, baseline, best, gain.ratio, front, gain.pairs, gain.rates)
 
 
 def versus(
@@ -105,7 +109,8 @@ def versus(
     between = to_other.ratio.value ** (1 - share) * to_equal.ratio.value**share
     both = (to_other.ratio, to_equal.ratio)
     ratio = Interval(value=between, low=min(each.low for each in both), high=max(each.high for each in both))
-    return other, Comparison(ratio, min(to_other.pairs, to_equal.pairs))
+    best_rate = to_other.rates[0] ** (1 - share) * to_equal.rates[0] ** share
+    return other, Comparison(ratio, (best_rate, best_rate / between), min(to_other.pairs, to_equal.pairs))
 
 
 def _widened(found: Comparison, best: TrialPoint, other: TrialPoint, slo: SLO) -> Comparison:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+BUDGET_SPENT = "the budget is spent"
+"""Why a search ends that had no time for more."""
+
 
 @dataclass(frozen=True)
 class Stopping:
@@ -36,7 +39,7 @@ class Stopping:
         if self.trials is not None and launched >= self.trials:
             return f"all {self.trials} trials are done" if self.trials > 1 else "the one trial is done"
         if spent_s + next_trial_s > self.budget_s:
-            return "the budget is spent"
+            return BUDGET_SPENT
         if self._idle(hypervolumes[-launched:]):
             return f"the last {self.patience} launches gained less than {self.worthwhile:.0%}"
         return None

@@ -40,8 +40,8 @@ def choose_launcher(
 ) -> Launcher:
     """The launcher that the job asks for, which has started its Triton once.
 
-    `auto` takes Docker where an option says so and it can be used; else a Triton of this machine; and where there is
-    none, Docker again.
+    `auto` takes Docker where an option asks for it; else a Triton of this machine; and where there is none, Docker
+    again.
 
     Args:
         job: What was asked.
@@ -66,10 +66,7 @@ def choose_launcher(
         except ImageNameError:
             raise
         except TritontuneError as problem:
-            if for_docker != ["image"]:
-                raise JobError(f"{as_option(for_docker[-1])} is for Docker: {problem}") from problem
-            note(f"a local process instead of --image {image}: {problem}")
-            return _as_process(job, headers, models)
+            raise JobError(f"{as_option(for_docker[0])} is for Docker: {problem}") from problem
         return _in_docker(job, image, note, headers)
     try:
         return _as_process(job, headers, models)

@@ -16,7 +16,9 @@ from tuner.report.picked import not_chosen_in_words
 from tuner.report.why import effect_in_words, why_in_words
 from tuner.report.words import (
     certified_in_words,
+    gain_rests_on,
     how_sure,
+    no_candidate_in_words,
     point_in_words,
     rate,
     what_is_asked,
@@ -85,6 +87,8 @@ def answer(run: RunFolder, study: Study, found: Recommendation) -> Answer:
     effects = tuple(effect_in_words(effect, found.slo) for effect in field_effects(study, best))
     diff = diff_lines(config_diff(study, best))
     if not diff:
+        if alone := no_candidate_in_words(study):
+            return Answer("unsure", "As it is", f"gain: {alone}", facts)
         return Answer("good", "As it is", "No candidate beats the config as it is.", facts)
     tone, headline, told = _gain(study, found, best)
     return Answer(tone, headline, told, facts, diff, effects, _deploy(run, study))
@@ -97,7 +101,8 @@ def _gain(study: Study, found: Recommendation, best: TrialPoint) -> tuple[Tone, 
         missed = f"{what_is_missed(found.slo)} {when_missed(study.trials[0], found.slo, study.verified)}"
         told = in_symbols(f"inferences/s, where the baseline {missed}")
         return tone, rate(best.point.throughput.value), told
-    within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}"
+    rests_on = gain_rests_on(found, verified=bool(study.verified))
+    within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}{rests_on}"
     if gain.low <= 1 <= gain.high:
         told = f"the baseline's throughput, but that may be noise: {within}"
         return "unsure", f"{gain.value:.2f}{TIMES}", told
@@ -140,7 +145,7 @@ def _doubts(study: Study) -> str:
 
 def _slo_fact(study: Study, found: Recommendation) -> Fact:
     slo, best = found.slo, found.best
-    how = in_symbols(how_sure(best, slo)) + _launches(study, best) if best else ""
+    how = in_symbols(how_sure(best, slo, of=len(study.trials))) + _launches(study, best) if best else ""
     if not slo.root:
         return Fact("SLO", "none was asked for", how)
     asked = in_symbols(str(slo))
