@@ -30,7 +30,7 @@ from tuner.testing.repositories import ModelRepositoryFactory, config_text, stat
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
-LOADED = ("decoupled", "identity", "pipeline", "stateful", "fails_requests")
+LOADED = ("decoupled", "identity", "pipeline", "stateful", "fails_requests", "instances")
 """The first one needs completing, so that a launcher lets the server do so."""
 
 _STEPS = """\
@@ -59,6 +59,7 @@ def write_models(repository: ModelRepositoryFactory) -> None:
     diary = repository.path.parent / "diary"
     repository.add("stateful", config=config_text(more=stateful_config("direct { }"), diary=diary))
     repository.add("fails_requests", config=config_text(message="the model says no"))
+    repository.add("instances", config=config_text(instances=3, max_batch_size=4, more=batching))
     repository.add("auto_complete", config="")
     repository.add("slow")
 
@@ -300,6 +301,11 @@ class InferenceContract:
         assert [output.name for output in answer.outputs] == ["OUT"]
         assert list(answer.outputs[0].shape) == [2, 4]
         assert answer.raw_output_contents == request.raw_input_contents
+
+    def test_instances_answer_in_turn(self, stub: service_pb2_grpc.GRPCInferenceServiceStub) -> None:
+        answers = [stub.ModelInfer(request_of("instances"), timeout=30) for _ in range(12)]
+        numbers = [np.frombuffer(answer.raw_output_contents[0], np.float32)[0] for answer in answers]
+        assert set(numbers) == {0, 1, 2}
 
     def test_metadata(self, stub: service_pb2_grpc.GRPCInferenceServiceStub) -> None:
         told = stub.ModelMetadata(service_pb2.ModelMetadataRequest(name="identity"), timeout=30)

@@ -73,7 +73,7 @@ class Batcher:
 
     Args:
         rules: How.
-        instances: That execute them; the first free one does.
+        instances: That execute them; the one that has been free for the longest does, as in Triton.
         timeline: Of which the times are.
     """
 
@@ -81,7 +81,7 @@ class Batcher:
         self._rules = rules
         self._preferred = frozenset(rules.preferred)
         self._last_preferred = max(rules.preferred, default=0)
-        self._idle = list(enumerate(instances))
+        self._idle = deque(instances)
         self._timeline = timeline
         self._slots = 2 * len(instances)
         self._queue: deque[Item] = deque()
@@ -129,9 +129,8 @@ class Batcher:
         self._wake = None
         self._settle(at, wake=True)
 
-    def _on_done(self, place: int, instance: Instance, at: float) -> None:
-        self._idle.append((place, instance))
-        self._idle.sort(key=lambda each: each[0])
+    def _on_done(self, instance: Instance, at: float) -> None:
+        self._idle.append(instance)
         self._settle(at, wake=True)
 
     def _settle(self, at: float, *, wake: bool) -> None:
@@ -156,8 +155,8 @@ class Batcher:
             self._forget(behind)
             for item in behind.items:
                 batch.take(item)
-        place, instance = self._idle.pop(0)
-        instance.execute(batch.items, at, lambda ended: self._on_done(place, instance, ended))
+        instance = self._idle.popleft()
+        instance.execute(batch.items, at, lambda ended: self._on_done(instance, ended))
 
     def _forget(self, payload: _Payload) -> None:
         if self._growing is payload:
