@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.quantities import format_duration, format_size, parse_duration, parse_size
+from tuner.quantities import counted, format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,8 @@ def test_refuses_a_size_of_nothing() -> None:
 )
 def test_writes_sizes(size: float, text: str) -> None:
     assert format_size(size) == text
+
+
+def test_what_is_counted_is_named_but_for_many() -> None:
+    assert counted(["a"], "server") == "1 server (a)"
+    assert counted(["a", "b", "c", "d", "e"], "server") == "5 servers (a, b, c and 2 more)"

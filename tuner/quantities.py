@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST_S = 365 * 24 * 3600.0
@@ -98,3 +99,16 @@ def format_size(size: float) -> str:
     while size >= 1023.5 and len(units) > 1:
         size, units = size / 1024, units[1:]
     return f"{size:.3g} {units[0]}" if size < 999.5 else f"{size:.0f} {units[0]}"
+
+
+def counted(names: Sequence[str], what: str, *, shown: int = 3) -> str:
+    """How many there are, and the names of some: `5 servers (a, b, c and 2 more)`.
+
+    Args:
+        names: Of all.
+        what: One of them is.
+        shown: How many are named.
+    """
+    some, more = ", ".join(names[:shown]), len(names) - shown
+    named = f"{some} and {more} more" if more > 0 else some
+    return f"{len(names)} {what}{'s' * (len(names) != 1)} ({named})"

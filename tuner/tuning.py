@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from tuner.machine import Machine
 from tuner.measure.gpu import Gpus
 from tuner.model_tuning import ModelTuning, Workshop
 from tuner.models.beside import place_beside
+from tuner.models.config import ModelConfig
 from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
 from tuner.models.tunable import why_not_loadable, why_not_tunable
@@ -32,11 +33,13 @@ from tuner.nvml import driver_version
 from tuner.options import MADE_UP
 from tuner.progress import ModelOutcome, Progress
 from tuner.provenance import provenance
+from tuner.quantities import counted
 from tuner.report.files import write_results
 from tuner.report.html.page import write_report
 from tuner.run_folder import RunFolder
 from tuner.search.choose import check_installed
 from tuner.search.study import Identity, Study
+from tuner.servers.callees import check_load_model
 from tuner.servers.choose import choose_launcher
 from tuner.servers.own_configs import OwnConfigs
 from tuner.servers.protocols import Launcher
@@ -44,6 +47,7 @@ from tuner.servers.reload import ReloadLauncher
 from tuner.servers.remote import RemoteLauncher
 from tuner.servers.served import served_repository
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
+from tuner.space.bounds import check_fields
 from tuner.space.spec import load_space
 from tuner.stored_job import store_job
 
@@ -109,8 +113,8 @@ def workshop(
         _give_back(job, out, progress)
     with _repository(job) as repository:
         models = chosen_models(repository, job.model, progress.note, on_disk=job.url is None)
-        for name in job.load_model:
-            repository.model(name)
+        check_load_model(job.load_model, repository, models)
+        check_fields(spec, own_configs(models), job.space)
         if len(models) > 1:
             check_somewhere({model.name: told_inputs(model) for model in models}, job.shape)
         if out.path.resolve().is_relative_to(repository.path.resolve()):
@@ -119,8 +123,8 @@ def workshop(
         with out.opened(resume=resume), closing(launcher), Gpus(launcher.gpus, progress.note) as gpus:
             if job.max_gpu_memory is not None and gpus.problem:
                 raise JobError(f"--max-gpu-memory: memory of GPUs cannot be measured here: {gpus.problem}")
-            if count := launcher.remove_leftovers():
-                progress.note(f"removed {count} server{'s' * (count > 1)} that a killed run had left behind")
+            if left := launcher.remove_leftovers():
+                progress.note(f"removed what killed runs had left behind: {counted(left, 'server')}")
             store_job(job, out.job)
             staged = stage(repository, out.work / "served" / "repository")
             placed = place_beside(repository, staged) if job.url is None else ()
@@ -235,6 +239,15 @@ def chosen_models(
     if not chosen:
         raise TuningError(f"{repository.path}: none of its models can be tuned")
     return tuple(chosen)
+
+
+def own_configs(models: Iterable[ModelFolder]) -> list[ModelConfig]:
+    """The configs of the models that have one that can be read."""
+    configs = []
+    for model in models:
+        with suppress(ConfigError):
+            configs += [model.config] if model.config else []
+    return configs
 
 
 def told_inputs(model: ModelFolder) -> tuple[str, ...] | None:

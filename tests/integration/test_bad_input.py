@@ -75,6 +75,7 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
         (_repository, ["--input-data", __file__], "test_bad_input.py:1:3: is not JSON"),
         (_repository, ["--image", ""], "--image: is empty; give a value, or leave it out"),
         (_repository, ["--output-shared-memory-size", "5"], "has no use without --shared-memory"),
+        (_repository, ["--load-model", "identity"], "--load-model identity: that is the model itself"),
     ],
 )
 def test_run(
@@ -104,6 +105,18 @@ def test_results_do_not_go_into_the_repository(model_repository: ModelRepository
     [
         ("schema: 1\nparameters: {max_batch_size: {lader: [8]}}", "parameters: max_batch_size: lader is no option"),
         ("schema: 1\nparameters: [", "space.yaml:2:"),
+        (
+            "schema: 1\nparameters: {max_batchsize: {ladder: [8]}}",
+            "space.yaml: max_batchsize: ModelConfig has no field 'max_batchsize'; did you mean 'max_batch_size'?",
+        ),
+        (
+            "schema: 1\nparameters: {max_batch_size: {ladder: [8, x]}}",
+            "space.yaml: max_batch_size: it takes a whole number",
+        ),
+        (
+            "schema: 1\nparameters: {n: {field: 'instance_group[0].cont', ladder: [8]}}",
+            "space.yaml: n: instance_group[*].cont: ModelInstanceGroup has no field 'cont'",
+        ),
     ],
 )
 def test_a_wrong_space_file(
@@ -114,17 +127,6 @@ def test_a_wrong_space_file(
     done = tritontune("run", _repository(model_repository), "--space", space, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert complaint in done.stderr
-
-
-@pytest.mark.triton
-def test_a_field_that_no_config_has(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
-    space = tmp_path / "space.yaml"
-    space.write_text("schema: 1\nparameters: {max_batchsize: {ladder: [8]}}")
-    options = ("--space", space, "--max-concurrency", 1)
-    done = tritontune("run", _repository(model_repository), *options, "--out", tmp_path / "run")
-    assert done.returncode == 2
-    assert "max_batchsize" in done.stderr.splitlines()[-1]
-    assert "did you mean 'max_batch_size'?" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.triton

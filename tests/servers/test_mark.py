@@ -60,7 +60,7 @@ def test_live_folders_of_another_host_stay_in_a_shared_folder(tmp_path: Path, mo
     of_older_version = tmp_path / "tritontune-4026531836-999999999-99-1"
     for folder in (ended.folder, elsewhere.folder, of_older_version):
         folder.mkdir()
-    remove_process_leftovers()
+    assert str(ended) in remove_process_leftovers()
     assert set(tmp_path.iterdir()) == {elsewhere.folder, of_older_version}
 
 

@@ -170,5 +170,5 @@ def test_another_model_has_another_server(launcher: ReloadLauncher, request_for:
     with launcher.launch(request_for("slow")) as server:
         assert infer(server, "slow").size
     assert launcher.description.endswith("as a process, reloaded")
-    assert launcher.remove_leftovers() == 0
+    assert launcher.remove_leftovers() == ()
     assert launcher.machine.cpus

@@ -277,6 +277,6 @@ def test_only_a_server_that_can_be_told_what_to_load_is_tuned(
 
 def test_it_says_which_triton_it_is(launcher: RemoteLauncher, elsewhere: Elsewhere) -> None:
     assert launcher.description == f"Triton 2.51.0 at {elsewhere.grpc.url}"
-    assert launcher.remove_leftovers() == 0
+    assert launcher.remove_leftovers() == ()
     # It tells of its GPUs, and it has none.
     assert RemoteLauncher(elsewhere.grpc, elsewhere.metrics, print).machine == Machine(None, (), "")

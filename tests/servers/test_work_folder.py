@@ -40,7 +40,7 @@ def test_what_a_killed_run_left_is_removed_and_a_living_ones_stays() -> None:
     left = Path(told.strip())
     assert left.is_dir()
     with work_folder() as ours:
-        assert remove_abandoned_work() == 1
+        assert len(remove_abandoned_work()) == 1
         assert not left.exists()
         assert ours.is_dir()
 
@@ -48,7 +48,7 @@ def test_what_a_killed_run_left_is_removed_and_a_living_ones_stays() -> None:
 def test_another_users_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run([sys.executable, "-c", _KILLED], stdout=subprocess.DEVNULL, check=False)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    assert remove_abandoned_work() == 0
+    assert remove_abandoned_work() == ()
 
 
 def test_another_hosts_is_not_ours() -> None:
@@ -56,5 +56,5 @@ def test_another_hosts_is_not_ours() -> None:
     elsewhere = replace(ended, host="0123abcd", boot="0123abcd")
     for mark in (ended, elsewhere):
         (Path(tempfile.gettempdir()) / f"work-of-{mark}").mkdir()
-    assert remove_abandoned_work() == 1
+    assert len(remove_abandoned_work()) == 1
     assert [folder.name for folder in Path(tempfile.gettempdir()).iterdir()] == [f"work-of-{elsewhere}"]

@@ -20,6 +20,7 @@ from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.tunable import why_not_loadable, why_not_tunable
 from tuner.nvml import Gpu
 from tuner.options import ServerOptions, check_is_local
+from tuner.quantities import counted
 from tuner.servers.backends import backends_in_words, why_no_backend
 from tuner.servers.choose import DEFAULT_IMAGE
 from tuner.servers.docker import engine_problem, remove_docker_leftovers
@@ -153,16 +154,12 @@ def _leftovers() -> Check:
     try:
         folders = remove_abandoned_work()
         servers = remove_process_leftovers()
-        containers = 0 if engine_problem(None) else remove_docker_leftovers()
+        containers = () if engine_problem(None) else remove_docker_leftovers()
     except TritontuneError as error:
         return Check("leftovers", State.FIX, f"of killed runs, which cannot be removed: {error}")
-    found = [_count(servers, "server"), _count(containers, "container"), _count(folders, "folder")]
-    told = " and ".join(text for text in found if text)
-    return Check("leftovers", State.OK, f"removed {told} of killed runs" if told else "none of killed runs")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number > 1)}" if number else ""
+    found = {"server": servers, "container": containers, "folder": folders}
+    told = "; ".join(counted(names, what) for what, names in found.items() if names)
+    return Check("leftovers", State.OK, f"removed of killed runs: {told}" if told else "none of killed runs")
 
 
 def _repository(path: Path, found: TritonInstallation | None, asked: ServerOptions) -> Iterator[Check]:

@@ -30,13 +30,14 @@ from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
 from tuner.models.tunable import why_not_loadable
 from tuner.options import MADE_UP
+from tuner.quantities import counted
 from tuner.report.live_line import LiveLine
 from tuner.report.points_csv import points_csv
 from tuner.report.points_json import measured_point_json
 from tuner.report.points_table import points_table
 from tuner.report.results_console import USUAL_WIDTH, results_console
 from tuner.report.words import point_in_words, rate
-from tuner.servers.callees import Callees
+from tuner.servers.callees import Callees, check_load_model
 from tuner.servers.choose import choose_launcher
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
@@ -188,8 +189,7 @@ def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> It
     """Start a server of our own with the model as it is, in a copy, as Python leaves compiled code beside models."""
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
-    for name in job.load_model:
-        repository.model(name)
+    check_load_model(job.load_model, repository, [model])
     if reason := why_not_loadable(model):
         raise RepositoryError(reason)
     note = _noting(console)
@@ -200,7 +200,8 @@ def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> It
         placed = place_beside(repository, staged)
         chosen = choose_launcher(job, note, line.pulling, headers=job.header, models=[model])
         with closing(chosen) as launcher, Gpus(launcher.gpus, note) as gpus:
-            launcher.remove_leftovers()
+            if left := launcher.remove_leftovers():
+                note(f"removed what killed runs had left behind: {counted(left, 'server')}")
             gpus.warn_if_busy(model.config.proto if model.config else model_config_pb2.ModelConfig())
             callees = Callees(model.name, staged.path, job.load_model, note)
             launch = Launch(staged.path, model.name, folder / "server.log", within_s, callees.names)

@@ -16,10 +16,12 @@ from tuner.models.tunable import why_not_tunable
 from tuner.nightly.jobs import JobsFile, NightlyJob
 from tuner.options import MADE_UP
 from tuner.quantities import format_duration
+from tuner.servers.callees import check_load_model
 from tuner.servers.contradictions import refuse_contradictions
 from tuner.servers.installation import binary_of
+from tuner.space.bounds import check_fields
 from tuner.space.spec import load_space
-from tuner.tuning import chosen_models, told_inputs
+from tuner.tuning import chosen_models, own_configs, told_inputs
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,10 @@ def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], No
         refuse_contradictions(job)
         if job.triton_path is not None:
             binary_of(job.triton_path)
-        load_space(job.space)
+        check_fields(load_space(job.space), own_configs(models), job.space)
         if job.input_data not in MADE_UP:
             check_input_data(Path(job.input_data))
-        for name in job.load_model:
-            repository.model(name)
+        check_load_model(job.load_model, repository, models)
         if len(models) > 1:
             check_somewhere({model.name: told_inputs(model) for model in models}, job.shape)
         for model in models:

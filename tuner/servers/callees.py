@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tuner.errors import ServerError, nearest
+from tuner.errors import JobError, ServerError, nearest
+from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.servers.model_control import ModelControl
 from tuner.servers.protocols import Server
 
@@ -78,3 +79,16 @@ class Callees:
     def _others(self) -> list[str]:
         """The models of the repository."""
         return sorted(path.name for path in self._repository.iterdir() if path.is_dir()) if self._repository else []
+
+
+def check_load_model(names: Sequence[str], repository: ModelRepository, models: Sequence[ModelFolder]) -> None:
+    """See that the models of `--load-model` are there, and others than the only one that is tuned or measured.
+
+    Raises:
+        RepositoryError: there is no such model.
+        JobError: it is loaded anyway.
+    """
+    for name in names:
+        repository.model(name)
+        if [model.name for model in models] == [name]:
+            raise JobError(f"--load-model {name}: that is the model itself; name one that it calls, or leave it out")

@@ -162,8 +162,8 @@ class DockerLauncher:
                 return server
         raise LaunchError(f"other programs took {_PORT_TRIES} free ports before Triton could", cause=Cause.CRASHED)
 
-    def remove_leftovers(self) -> int:
-        """Remove the containers and volumes whose owner is gone. Returns of how many servers they were.
+    def remove_leftovers(self) -> tuple[str, ...]:
+        """Remove the containers and volumes whose owner is gone. Returns the names of their servers.
 
         Raises:
             TuningError: the engine does not do it.
@@ -240,7 +240,7 @@ class DockerLauncher:
         )
 
 
-def remove_docker_leftovers() -> int:
+def remove_docker_leftovers() -> tuple[str, ...]:
     """See `DockerLauncher.remove_leftovers`."""
     with closing(connect()) as client:
         return remove_leftovers(client)

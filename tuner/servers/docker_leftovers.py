@@ -26,8 +26,8 @@ def labels_of(mark: Mark, site: Site) -> dict[str, str]:
     return {**labels, _CONTAINER_LABEL: site.container} if site.container else labels
 
 
-def remove_leftovers(client: DockerClient) -> int:
-    """Remove the containers and volumes whose owner is surely gone. Returns of how many servers they were.
+def remove_leftovers(client: DockerClient) -> tuple[str, ...]:
+    """Remove the containers and volumes whose owner is surely gone. Returns the names of their servers.
 
     That is a process of this machine, or of a container of this engine that has ended.
 
@@ -49,7 +49,7 @@ def remove_leftovers(client: DockerClient) -> int:
             remove_container(client, name)
         for name in left:
             remove_volume(client, name)
-    return len({Mark.of(name) for name in (*names, *left)})
+    return tuple(sorted({str(Mark.of(name) or name) for name in (*names, *left)}))
 
 
 class _Judge:

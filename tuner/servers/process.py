@@ -104,8 +104,8 @@ class ProcessLauncher:
                 return server
         raise LaunchError(f"other programs took {_PORT_TRIES} free ports before Triton could", cause=Cause.CRASHED)
 
-    def remove_leftovers(self) -> int:
-        """End the servers whose owner is gone, and remove their files. Returns how many servers that was."""
+    def remove_leftovers(self) -> tuple[str, ...]:
+        """End the servers whose owner is gone, and remove their files. Returns the servers' names."""
         return remove_process_leftovers()
 
     def close(self) -> None:
@@ -146,14 +146,17 @@ class ProcessLauncher:
         )
 
 
-def remove_process_leftovers() -> int:
-    """End the servers whose owner is gone, whichever Triton they are, and remove their files. Returns how many."""
+def remove_process_leftovers() -> tuple[str, ...]:
+    """End the servers whose owner is gone, whichever Triton they are, and remove their files. Returns their names.
+
+    A server's name is that of its folder, and in the environment of its processes.
+    """
     abandoned = end_processes(lambda mark: mark.abandoned)
     abandoned |= {mark for mark in marks_on_files() if mark.abandoned}
     for mark in abandoned:
         mark.remove_files()
     remove_python_envs()
-    return len(abandoned)
+    return tuple(sorted(map(str, abandoned)))
 
 
 def _set_aside(log: Path, crash: str) -> str:

@@ -108,8 +108,8 @@ class Launcher(Protocol):
             TuningError: nothing can be launched any more, whatever the candidate.
         """
 
-    def remove_leftovers(self) -> int:
-        """Remove what earlier runs, now dead, left behind. Returns how many servers that was."""
+    def remove_leftovers(self) -> tuple[str, ...]:
+        """Remove what earlier runs, now dead, left behind. Returns the names of the servers that it was of."""
 
     def close(self) -> None:
         """Give back what it holds beyond its servers; again is harmless."""

@@ -73,7 +73,7 @@ class ReloadLauncher:
         self._running = running = _Running(server, request)
         return running.lease(request, 0)
 
-    def remove_leftovers(self) -> int:
+    def remove_leftovers(self) -> tuple[str, ...]:
         """See `Launcher`."""
         return self._launcher.remove_leftovers()
 

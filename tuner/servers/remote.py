@@ -119,9 +119,9 @@ class RemoteLauncher:
         self._in_use = True
         return _RemoteServer(self._endpoint, model, self._give_back)
 
-    def remove_leftovers(self) -> int:
+    def remove_leftovers(self) -> tuple[str, ...]:
         """None are known: a server that is not ours has no mark."""
-        return 0
+        return ()
 
     def close(self) -> None:
         """Give each model that was touched its own config back, or unload it if it was not loaded.

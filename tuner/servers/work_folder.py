@@ -25,12 +25,12 @@ def work_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_abandoned_work() -> int:
-    """Remove this user's folders whose owner is gone. Returns how many."""
+def remove_abandoned_work() -> tuple[str, ...]:
+    """Remove this user's folders whose owner is gone. Returns their paths."""
     abandoned = [folder for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*") if _is_abandoned(folder)]
     for folder in abandoned:
         shutil.rmtree(folder, ignore_errors=True)
-    return len(abandoned)
+    return tuple(sorted(map(str, abandoned)))
 
 
 def _is_abandoned(folder: Path) -> bool:

@@ -7,6 +7,8 @@ instance on the CPU competes for the cores, and one on a GPU needs it there.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tuner.errors import ConfigError, SpaceError
@@ -23,6 +25,7 @@ INSTANCE_COUNT = "instance_group[*].count"
 
 # What dynamic_batching may hold and still be switched off without a client noticing more than speed.
 _PLAIN_BATCHING = {"preferred_batch_size", "max_queue_delay_microseconds"}
+_INDEX = re.compile(r"\[\d+\]")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
                 continue
             _try_values(field, item, to.effective)
         except ConfigError as error:
-            raise SpaceError(f"search space: {name}: {error}") from None
+            raise SpaceError(_fault("search space", name, field, error)) from None
         without = {value: reason for value in item.values if (reason := _too_small(value, field, spec, to))}
         allowed = tuple(v for v in item.values if v not in without and _allowed(v, field, item, to))
         if without:
@@ -94,6 +97,43 @@ def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
             "add dynamic_batching to the search space"
         )
     return Bounded(tuple(parameters), left_out, tuple(notes))
+
+
+def check_fields(spec: SpaceSpec, configs: Iterable[ModelConfig], source: str) -> None:
+    """See that each parameter names a field that a config.pbtxt has, and values that it takes, before any launch.
+
+    What a field's index means only a model's completed config tells, so an index stands here for all of them.
+
+    Args:
+        spec: The space file.
+        configs: Of the models, whose text may hold fields that we do not know.
+        source: With which the message begins.
+
+    Raises:
+        SpaceError: one does not, in any of the configs.
+    """
+    known = (ModelConfig.parse("max_batch_size: 1\n", source), *configs)
+    for name, item in spec.parameters.items():
+        field = item.field or name
+        anywhere = _INDEX.sub("[*]", field)
+        faults = [_field_fault(anywhere, item, config) for config in known]
+        if fault := faults[0] if all(faults) else None:
+            raise SpaceError(_fault(source, name, anywhere, fault))
+
+
+def _field_fault(field: str, item: ParameterSpec, config: ModelConfig) -> ConfigError | None:
+    try:
+        value_at(field, config, may_be_on=ON in item.ladder)
+        _try_values(field, item, config)
+    except ConfigError as error:
+        return error
+    return None
+
+
+def _fault(source: str, name: str, field: str, error: ConfigError) -> str:
+    """What is wrong with a parameter, which is named once."""
+    told = str(error)
+    return f"{source}: {told}" if name == field and told.startswith(name) else f"{source}: {name}: {told}"
 
 
 def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue:
