@@ -70,7 +70,7 @@ def test_front_json(tmp_path: Path, vague: OperatingPoint) -> None:
 
 
 def test_measure(vague: OperatingPoint, capsys: pytest.CaptureFixture[str]) -> None:
-    command._tell("m", [vague], MeasureJob.make({"url": "h:1"}), as_json=True, csv=None)
+    command._tell("m", [vague], MeasureJob.make({"url": "h:1"}), as_json=True, csv=None, complete=True)
     (told,) = _strictly(capsys.readouterr().out)["points"]
     assert told["latency_ms"]["p99"]["high"] is None
 

@@ -34,6 +34,8 @@ class RunFolder:
             JobError: it is none.
         """
         folder = cls(path)
+        if not path.exists():
+            raise JobError(f"{path}: there is no such folder; name the RUN_DIR of a run")
         if not folder.database.is_file():
             raise JobError(f"{path}: is not the folder of a run (it has no {folder.database.name})")
         return folder

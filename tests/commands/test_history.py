@@ -58,7 +58,7 @@ def test_for_machines(place: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_input(place: str, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="knows no 'mpl'; did you mean 'mlp'"):
         history(place, ("mpl",), 30, as_json=False)
-    with pytest.raises(JobError, match="there is no file .*nothing.db; name the history with --history"):
+    with pytest.raises(JobError, match="there is no file .*nothing.db: no night has been recorded there yet; "):
         history(str(tmp_path / "nothing.db"), (), 30, as_json=False)
     assert not (tmp_path / "nothing.db").exists()
 

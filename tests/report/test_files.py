@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.points import OperatingPoint
 from tuner.report import files
 from tuner.report.files import front_json, trials_csv, write_results
-from tuner.report.points_csv import MACHINE_COLUMNS
+from tuner.report.points_csv import MACHINE_COLUMNS, points_csv
 from tuner.run_folder import RunFolder
 from tuner.search.certified import CertifiedRate
 from tuner.search.study import Study
@@ -161,6 +162,16 @@ def test_trials_csv_has_a_row_for_each_point_and_each_failure(run: RunFolder, st
     assert rows[3]["throughput"] == "400.00"
     assert rows[3]["instance_group.count"] == "2"
     assert (rows[5]["failure"], rows[5]["message"]) == ("crashed", "it did not work")
+
+
+def test_what_has_no_bound_is_an_empty_cell(run: RunFolder) -> None:
+    built, study = space(), Study.create_or_resume(run.database, identity())
+    failing = point(1, 100, math.inf, errors=5)
+    study.add(trial(0, failing, point(2, 100, 10), parameters=built.baseline), built)
+    row = next(csv.DictReader(trials_csv(study).splitlines()))
+    assert (row["p99_ms"], row["throughput"]) == ("", "100.00")
+    assert ",inf," not in trials_csv(study)
+    assert next(csv.DictReader(points_csv([failing]).splitlines()))["p99_ms"] == ""
 
 
 def test_open_loops_are_in_trials_csv_by_their_rate(run: RunFolder, study: Study) -> None:

@@ -81,13 +81,15 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
     except BaseException:
         # What was measured before an error or Ctrl-C is not lost; what goes wrong with telling it hides neither.
         try:
-            _tell(model, points, job, as_json=as_json, csv=csv)
+            _tell(model, points, job, as_json=as_json, csv=csv, complete=False)
+            if job.rate == "max" and points:
+                _tell_highest(points, job, console if as_json else results_console(), complete=False)
         except (TritontuneError, OSError) as error:
             _noting(console)(f"not told: {error}")
         raise
-    _tell(model, points, job, as_json=as_json, csv=csv)
+    _tell(model, points, job, as_json=as_json, csv=csv, complete=True)
     if job.rate == "max":
-        _tell_highest(points, job, console if as_json else results_console())
+        _tell_highest(points, job, console if as_json else results_console(), complete=True)
 
 
 def _check_writable(file: Path) -> None:
@@ -97,11 +99,18 @@ def _check_writable(file: Path) -> None:
         raise JobError(f"--csv: there is no folder {file.parent} to write {file.name} into")
 
 
-def _tell(model: str, points: list[OperatingPoint], job: MeasureJob, *, as_json: bool, csv: Path | None) -> None:
+def _tell(
+    model: str, points: list[OperatingPoint], job: MeasureJob, *, as_json: bool, csv: Path | None, complete: bool
+) -> None:
     if not points:
         return
     if as_json:
-        told = {"schema": 1, "model": model, "points": [measured_point_json(point) for point in points]}
+        told = {
+            "schema": 1,
+            "model": model,
+            "complete": complete,
+            "points": [measured_point_json(point) for point in points],
+        }
         if job.rate == "max":
             highest = highest_sustained(points, job.slo)
             told["highest_rate"] = highest.load.level if highest else None
@@ -129,8 +138,14 @@ def _measured(job: MeasureJob, loads: tuple[Load, ...], session: Session) -> Ite
         yield from highest_rate(measure, slo=job.slo, max_concurrency=_MOST_CONCURRENCY)
 
 
-def _tell_highest(points: list[OperatingPoint], job: MeasureJob, console: Console) -> None:
+def _tell_highest(points: list[OperatingPoint], job: MeasureJob, console: Console, *, complete: bool) -> None:
     highest = highest_sustained(points, job.slo)
+    if not complete:
+        found = f"{rate(highest.load.level)} requests/s are kept up with" if highest else "no rate was kept up with"
+        console.print(
+            f"the highest rate is not known: the search for it was cut short; so far {found}", highlight=False
+        )
+        return
     if highest is None:
         raise SLOError(f"no rate that was tried holds {job.slo}" if job.slo.root else "the server kept up with no rate")
     words = f"the highest rate that the server keeps up with: {rate(highest.load.level)} requests/s"

@@ -313,7 +313,10 @@ def _url(place: str, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
 
 def _file_url(path: Path, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
     if not make and not path.is_file():
-        raise JobError(f"history: there is no file {path}; name the history with --history")
+        raise JobError(
+            f"history: there is no file {path}: no night has been recorded there yet; "
+            "tritontune nightly JOBS.yaml makes it, and --history names another"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

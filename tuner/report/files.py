@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -133,8 +134,8 @@ def trials_csv(study: Study) -> str:
         shared = {
             "trial": trial.number,
             **{name: _cell(value) for name, value in trial.parameters.items()},
-            "hypervolume": f"{hypervolume:.6g}",
-            "launch_s": None if trial.launch_s is None else f"{trial.launch_s:.2f}",
+            "hypervolume": _number(hypervolume, ".6g"),
+            "launch_s": _number(trial.launch_s, ".2f"),
             "failure": trial.failure and trial.failure.cause.value,
             "message": trial.failure and trial.failure.message,
             "gpu_memory_taken_bytes": trial.gpu_memory and trial.gpu_memory.peak_bytes,
@@ -212,20 +213,24 @@ def _certified_json(certified: CertifiedRate | None) -> dict[str, Any]:
 
 
 def _row(point: OperatingPoint) -> Mapping[str, Any]:
-    average = point.average_batch_size
     return {
         "concurrency": point.load.requests if isinstance(point.load, Concurrency) else None,
         "request_rate": point.load.per_s if isinstance(point.load, RequestRate) else None,
-        "throughput": f"{point.throughput.value:.2f}",
-        "throughput_low": f"{point.throughput.low:.2f}",
-        "throughput_high": f"{point.throughput.high:.2f}",
-        **{f"{percentile}_ms": f"{point.latency_ms[percentile].value:.3f}" for percentile in PERCENTILES},
-        "average_batch_size": average and f"{average:.2f}",
+        "throughput": _number(point.throughput.value, ".2f"),
+        "throughput_low": _number(point.throughput.low, ".2f"),
+        "throughput_high": _number(point.throughput.high, ".2f"),
+        **{f"{percentile}_ms": _number(point.latency_ms[percentile].value, ".3f") for percentile in PERCENTILES},
+        "average_batch_size": _number(point.average_batch_size, ".2f"),
         "requests": point.requests,
         "errors": point.errors,
         **machine_cells(point),
         "doubts": doubts_cell(point),
     }
+
+
+def _number(value: float | None, form: str) -> str | None:
+    """A cell; empty where the number is not known or has no bound, as it is null in JSON."""
+    return None if value is None or not math.isfinite(value) else format(value, form)
 
 
 def _cell(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from tuner.load.loads import Concurrency, RequestRate
@@ -39,8 +40,14 @@ def points_csv(points: Iterable[OperatingPoint]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(_columns()), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_row(point) for point in points)
+    for point in points:
+        writer.writerow({name: None if _is_unbounded(cell) else cell for name, cell in _row(point).items()})
     return text.getvalue()
+
+
+def _is_unbounded(cell: _Cell) -> bool:
+    """Whether it is no finite number, which JSON has as null and a table leaves empty."""
+    return isinstance(cell, float) and not math.isfinite(cell)
 
 
 def _columns() -> Iterator[str]:

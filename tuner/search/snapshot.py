@@ -17,6 +17,8 @@ _PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.5
 # SQLite's codes for a database that somebody writes to: Python has names for them from 3.11 on.
 _BUSY, _LOCKED = 5, 6
+HELD_TOO_LONG = "another process has held it for too long"
+"""Why a database cannot be read that somebody writes to all the time."""
 _HELD = {_BUSY, _LOCKED}
 
 
@@ -57,7 +59,7 @@ def _back_up(database: Path, copy: Path, mode: str = "ro") -> None:
 
     def look(status: int, _remaining: int, _total: int) -> None:
         if status in _HELD and time.monotonic() > gives_up:
-            raise TimeoutError("another process has held it for too long")
+            raise TimeoutError(HELD_TOO_LONG)
 
     with (
         closing(sqlite3.connect(uri, uri=True, timeout=_LOOK_EVERY_S)) as source,

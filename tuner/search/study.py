@@ -27,6 +27,7 @@ from tuner.search.objectives import DIRECTIONS, as_optuna_trial
 from tuner.search.provenance import Provenance
 from tuner.search.quiet import quiet_optuna
 from tuner.search.recommend import Recommendation, recommend
+from tuner.search.snapshot import HELD_TOO_LONG
 from tuner.search.verification import Verification
 from tuner.slo import SLO
 from tuner.space.candidate import in_words
@@ -139,8 +140,12 @@ class Study:
 
     @classmethod
     def load(cls, database: Path, model: str) -> Study:
-        """Read a study that is there."""
-        with quiet_optuna():
+        """Read a study that is there.
+
+        Raises:
+            JobError: the database cannot be read.
+        """
+        with quiet_optuna(), _only_studies(database, to_read=True):
             return cls(optuna.load_study(storage=_storage(database), study_name=model))
 
     @property
@@ -318,6 +323,8 @@ def _only_studies(database: Path, *, to_read: bool = False) -> Iterator[None]:
         if isinstance(error, OperationalError) and not to_read:
             raise
         what = str(getattr(error, "orig", None) or error)
+        if what == "database is locked":
+            what = HELD_TOO_LONG
         raise JobError(f"{database}: cannot be read as the study of a run: {' '.join(what.split())}") from None
 
 
