@@ -100,7 +100,7 @@ def test_what_goes_wrong_with_telling_hides_no_error(
     monkeypatch.setattr(command, "_measured", measured)
     monkeypatch.setattr(command, "_opened", opened)
     csv = tmp_path / "points.csv"
-    monkeypatch.setattr(command, "_check_writable", lambda file: file.mkdir())
+    monkeypatch.setattr(command, "check_output", lambda file, **_: file.mkdir())
     with pytest.raises(JobError, match="^the error$"):
         command.measure({"url": "h:1"}, as_json=True, csv=csv)
     told = capsys.readouterr()

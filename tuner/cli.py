@@ -81,6 +81,7 @@ _triton_arg = click.option(
     help="Passed to tritonserver, as --triton-arg=--FLAG=V.",
 )
 _env = click.option("--env", metavar="NAME[=VALUE]", multiple=True, help="A variable for the server; repeatable.")
+_force = click.option("--force", is_flag=True, help="Replace the file that is to be written, where one is there.")
 _started_with = _with(_triton_arg, _env)
 
 _server_options = _with(
@@ -222,22 +223,24 @@ def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> 
 @_server_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 @click.option("--csv", metavar="FILE", type=_PATH, help="Write a row a load to a file, too.")
-def measure(*, as_json: bool, csv: Path | None, **options: Any) -> None:
+@_force
+def measure(*, as_json: bool, csv: Path | None, force: bool, **options: Any) -> None:
     """Measure a model as it is, of a MODEL_REPO or on a server that runs."""
     from tuner.commands.measure import measure as command  # noqa: PLC0415 (keeps --help and errors quick)
 
-    command(_given(options), as_json=as_json, csv=csv)
+    command(_given(options), as_json=as_json, csv=csv, force=force)
 
 
 @cli.command()
 @click.argument("run_dir", metavar="RUN_DIR", type=_PATH)
 @click.option("--out", metavar="FILE", type=_PATH, help="Where to.  [default: report.html in RUN_DIR]")
-def report(run_dir: Path, out: Path | None) -> None:
+@_force
+def report(run_dir: Path, out: Path | None, *, force: bool) -> None:
     """Write the report of RUN_DIR anew, from what it has stored; a run may be at work in it."""
     from tuner.commands.report import report as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     with boundary(run_dir):
-        command(run_dir, out)
+        command(run_dir, out, force=force)
 
 
 @cli.command()
@@ -254,6 +257,7 @@ def report(run_dir: Path, out: Path | None) -> None:
 @click.option(
     "--format", "format_name", metavar="FORMAT", help="pbtxt, json, or configmap (of Kubernetes).  [default: pbtxt]"
 )
+@_force
 def export(
     run_dir: Path,
     model: tuple[str, ...],
@@ -262,13 +266,14 @@ def export(
     format_name: str | None,
     *,
     in_place: bool,
+    force: bool,
 ) -> None:
     """Export the best config.pbtxt of RUN_DIR: to stdout, --to a place, or --in-place."""
     from tuner.commands.export import export as command  # noqa: PLC0415 (keeps --help and errors quick)
     from tuner.commands.export_target import Target  # noqa: PLC0415 (the same)
 
     with boundary(run_dir):
-        command(run_dir, model, slo, Target.of(to, format_name, in_place=in_place))
+        command(run_dir, model, slo, Target.of(to, format_name, in_place=in_place, force=force))
 
 
 @cli.command()

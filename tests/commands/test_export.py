@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tuner.errors import ConfigError, JobError, SLOError
 from tuner.models.config import ModelConfig
 from tuner.report.files import without_provenance, write_results
 from tuner.run_folder import RunFolder
+from tuner.search import study as study_module
 from tuner.search.study import Study
 
 
@@ -130,8 +133,8 @@ def test_the_studys_own_slo_gives_what_front_json_has(run: Path, study: Study) -
 
 
 def test_as_json(run: Path, tmp_path: Path) -> None:
-    export(run, (), (), Target.of(tmp_path / "deep/mlp.json", None, in_place=False))
-    text = (tmp_path / "deep/mlp.json").read_text()
+    export(run, (), (), Target.of(tmp_path / "mlp.json", None, in_place=False))
+    text = (tmp_path / "mlp.json").read_text()
     assert json.loads(text)["max_batch_size"] == 32
     parsed = json_format.Parse(text, model_config_pb2.ModelConfig())
     assert parsed == ModelConfig.parse(_best(run), "best").proto
@@ -260,3 +263,13 @@ def test_a_file_that_is_no_study_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_text("junk\n")
     with pytest.raises(JobError, match=r"study.db: cannot be read as the study of a run: file is not a database$"):
         export(tmp_path, (), (), Target())
+
+
+def test_a_study_that_another_process_holds_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "_PATIENCE_S", 0.05)
+    database = RunFolder(run).database
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for read in (lambda: export(run, (), (), Target()), lambda: Study.load(database, "mlp")):
+            with pytest.raises(JobError, match="study of a run: another process has held it for too long$"):
+                read()

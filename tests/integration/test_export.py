@@ -35,9 +35,9 @@ def test_to_stdout(finished_run: Path) -> None:
 
 
 def test_to_a_file(finished_run: Path, tmp_path: Path) -> None:
-    done = tritontune("export", finished_run, "--to", tmp_path / "new/slow.pbtxt")
+    done = tritontune("export", finished_run, "--to", tmp_path / "slow.pbtxt")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "new/slow.pbtxt").read_text() == _best(finished_run)
+    assert (tmp_path / "slow.pbtxt").read_text() == _best(finished_run)
 
 
 def test_to_a_folder(finished_run: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_slo_that_nothing_holds(finished_run: Path) -> None:
         (["--model", "slwo"], "did you mean 'slow'?"),
         (["--to", "x", "--in-place"], "--to and --in-place exclude each other"),
         (["--slo", "p99=x"], "--slo: 'x' is no duration"),
-        (["--to", "/proc/nowhere/x.pbtxt"], "--to: /proc/nowhere/x.pbtxt: cannot be written"),
+        (["--to", "/proc/nowhere/x.pbtxt"], "--to: there is no folder /proc/nowhere to write x.pbtxt into"),
     ],
 )
 def test_bad_input(finished_run: Path, options: list[str], complaint: str) -> None:

@@ -31,7 +31,7 @@ def test_a_run_ends_with_its_report(finished_run: Path) -> None:
 
 
 def test_it_is_written_anew_from_the_stored_study_alone(finished_run: Path, tmp_path: Path) -> None:
-    page = tmp_path / "there/page.html"
+    page = tmp_path / "page.html"
     done = tritontune("report", finished_run, "--out", page)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{page}: written\n")
     assert _text(page) == _text(finished_run / "report.html")

@@ -12,6 +12,7 @@ import click
 
 from tuner.atomic_file import write_atomically
 from tuner.commands.export_target import Target
+from tuner.commands.output_file import check_output
 from tuner.commands.stored import check_models, parsed_slo
 from tuner.errors import ConfigError, JobError, SLOError, TritontuneError
 from tuner.models.config import ModelConfig
@@ -88,6 +89,7 @@ def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target:
         SLOError: no candidate holds the SLO.
         ConfigError: the repository's config.pbtxt is no longer the one that was tuned.
     """
+    check_output(target.file, option="--to", force=target.force)
     run = RunFolder.existing(run_dir)
     known = Study.models(run.database)
     if not known:

@@ -14,6 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner import deadlines
 from tuner.atomic_file import write_atomically
+from tuner.commands.output_file import check_output
 from tuner.errors import JobError, LaunchError, RepositoryError, ServerError, SLOError, TritontuneError, nearest
 from tuner.json_text import json_text
 from tuner.load.inputs.input_data import check_input_data
@@ -49,13 +50,14 @@ _MOST_CONCURRENCY = 1024
 _FEWEST = 2
 
 
-def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> None:
+def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None, force: bool = False) -> None:
     """Measure a model under each load, and print a table or JSON.
 
     Args:
         options: By the names of `MeasureJob`.
         as_json: Print JSON and nothing else on stdout.
         csv: A file to write, a row a point.
+        force: Whether that may replace one.
 
     Raises:
         TritontuneError: with the exit code that says what went wrong.
@@ -64,8 +66,7 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
     loads = job.loads
     if job.input_data not in MADE_UP:
         check_input_data(Path(job.input_data))
-    if csv is not None:
-        _check_writable(csv)
+    check_output(csv, option="--csv", force=force)
     console = Console(stderr=True)
     points: list[OperatingPoint] = []
     model = ""
@@ -90,13 +91,6 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None) -> N
     _tell(model, points, job, as_json=as_json, csv=csv, complete=True)
     if job.rate == "max":
         _tell_highest(points, job, console if as_json else results_console(), complete=True)
-
-
-def _check_writable(file: Path) -> None:
-    if file.is_dir():
-        raise JobError(f"--csv: {file} is a folder; name a file in it")
-    if not file.absolute().parent.is_dir():
-        raise JobError(f"--csv: there is no folder {file.parent} to write {file.name} into")
 
 
 def _tell(
