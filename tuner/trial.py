@@ -35,6 +35,10 @@ from tuner.slo import SLO
 from tuner.space.candidate import Candidate
 from tuner.space.spec import LadderValue
 
+_TEMPORARY = (
+    "# The model repository and the folders tritontune-... named below went with this server. To start it again, name "
+    "a repository of your own with this trial's config.pbtxt, as `tritontune export --to DIR` makes it for the best one."
+)
 FAILURE = "failure.txt"
 """Why a trial failed, in its folder: all of what a terminal shows the ends of."""
 
@@ -185,7 +189,7 @@ def run_trial(
         launch = _launch(bench, folder, limits)
         with gpus, bench.launcher.launch(launch) as server:
             attempt.launched()
-            write_atomically(folder / "command.txt", server.command + "\n")
+            write_atomically(folder / "command.txt", f"{_TEMPORARY}\n{server.command}\n")
             with _faults_are_its_own(candidate=number > 0):
                 _measure(bench, server, gpus, attempt, limits, progress, also, examine)
     except ServerError as error:

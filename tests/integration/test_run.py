@@ -122,7 +122,9 @@ class TestAFinishedRun:
         for number in range(3):
             folder = finished_run / "slow" / "trials" / f"{number:03d}"
             assert {path.name for path in folder.iterdir()} == {"config.pbtxt", "command.txt", "server.log"}
-            assert "tritonserver" in (folder / "command.txt").read_text()
+            what_is_gone, command = (folder / "command.txt").read_text().splitlines()
+            assert what_is_gone.startswith("# The model repository and the folders tritontune-... named below went")
+            assert "tritonserver" in command
             assert "successfully loaded 'slow'" in (folder / "server.log").read_text()
 
     def test_the_baseline_is_the_config_as_it_is(self, finished_run: Path) -> None:

@@ -59,10 +59,10 @@ def test_tunes_the_example_after_a_run_that_was_killed_and_leaves_nothing(
     run = start_tritontune("run", EXAMPLE, *IN_DOCKER, *limits, "--out", out)
     _, stderr = run.communicate()
     assert run.returncode == 0, stderr
-    assert re.search(r"removed \d+ servers? that a killed run had left behind", stderr)
+    assert re.search(r"removed what killed runs had left behind: \d+ servers? \(tritontune-", stderr)
     assert _left(killed, engine) == _left(run, engine) == set()
     assert json.loads((out / "mlp/front.json").read_text())["best"]
-    assert _command(out, "mlp", 0).read_text().startswith("docker run --rm --name=tritontune-")
+    assert _command(out, "mlp", 0).read_text().splitlines()[1].startswith("docker run --rm --name=tritontune-")
     server = Study.load(out / "study.db", "mlp").identity.server
     assert server == f"Triton 2.51.0, image {IMAGE} ({engine.images.get(IMAGE).id}) in Docker, GPUs none"
 
