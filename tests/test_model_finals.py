@@ -45,7 +45,7 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
         parameters = built.settle({"instance_group.count": count})
         study.add(trial(number, point(8, throughput, 20), parameters=parameters), built)
     write_results(run, study)
-    launches = itertools.count(1)
+    launches, counted = itertools.count(1), list[None]()
 
     def again(_bench: Bench, _config: str, loads: Sequence[Load], *_: object, **__: object) -> Iterator[OperatingPoint]:
         if (number := next(launches)) > rounds:
@@ -66,10 +66,18 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
     )
     job = TuneJob.make({"repository": str(tmp_path), "slo": {"p99": "25ms"}})
     finals = ModelFinals(
-        job, study, bench, tmp_path, lambda _: anything, lambda: _write(run, study), note=lambda _: None
+        job,
+        study,
+        bench,
+        tmp_path,
+        lambda _: anything,
+        lambda: _write(run, study),
+        lambda _: None,
+        lambda: counted.append(None),
     )
     with pytest.raises(KilledError):
         finals.verify(until=1e12)
+    assert len(counted) == rounds + 1  # the time before each launch, of the one that was killed, too
     stored = Study.load(run.database, "mlp")
     front = json.loads((run.model("mlp") / "front.json").read_text())
     best, gain = stored.recommendation.best, stored.recommendation.gain
@@ -111,7 +119,8 @@ class Certifying:
             test = LimitTest(percentile="p99", limit_ms=25.0, requests=5_000, over=0, design_effect=1.0)
             rounds = tuple(point(8, 100, 10).model_copy(update={"limits": (test,)}) for _ in range(3))
             self.study.add_verified([Verification(trial=0, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
-        self.launches = 0
+        self.launches = self.measured = 0
+        self.counted: list[int] = []
         monkeypatch.setattr(model_finals, "launch_again", self._launched)
 
     def certify(self, *, until: float = 1e12) -> CertifiedRate | None:
@@ -127,7 +136,14 @@ class Certifying:
             max_concurrency=8,
         )
         finals = ModelFinals(
-            job, self.study, bench, Path(), lambda _: anything, lambda: _write(self._run, self.study), lambda _: None
+            job,
+            self.study,
+            bench,
+            Path(),
+            lambda _: anything,
+            lambda: _write(self._run, self.study),
+            lambda _: None,
+            lambda: self.counted.append(self.measured),
         )
         finals.certify(until=until)
         return Study.load(self._run.database, "mlp").certified
@@ -140,6 +156,7 @@ class Certifying:
         yield SimpleNamespace(measure=self._measure)
 
     def _measure(self, load: Load) -> OperatingPoint:
+        self.measured += 1
         over = 0 if load.level <= self._holds else 500
         test = LimitTest(percentile="p99", limit_ms=25.0, requests=5_000, over=over, design_effect=1.0)
         told = point(load, load.level, 50 if over else 10, kept_up=True)
@@ -162,6 +179,15 @@ def test_the_rate_that_holds_is_certified_once(tmp_path: Path, monkeypatch: pyte
     assert certifying.front["not_certified"] is None
     certifying.certify()
     assert certifying.launches == 1
+
+
+def test_the_time_of_certifying_is_counted_before_its_launch_and_each_level(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certifying = Certifying(tmp_path, monkeypatch)
+    certifying.certify()
+    assert certifying.measured > 1
+    assert certifying.counted == [0, *range(certifying.measured)]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class Runs:
         self.verified_s = self.certified_s = 0.0
         self._killed_after_s = 0.0
         self._stored: Callable[[], None] = lambda: None
+        self._spent: Callable[[], None] = lambda: None
         monkeypatch.setattr("tuner.model_tuning.ModelFinals", self._finals)
         monkeypatch.setattr("tuner.model_tuning.write_results", lambda *_: None)
         monkeypatch.setattr(ModelTuning, "_search", lambda tuning: self._search(tuning._study))
@@ -60,7 +61,7 @@ class Runs:
         return "it is over"
 
     def _finals(self, *about: Any) -> Any:
-        self._stored = about[5]
+        self._stored, self._spent = about[5], about[7]
         return SimpleNamespace(verify=self._verify, certify=self._certify)
 
     def _verify(self, *, until: float) -> None:
@@ -72,8 +73,12 @@ class Runs:
             self._stored()
 
     def _certify(self, *, until: float) -> None:
-        self.certified_s = max(0.0, until - self._now_s)
-        self._now_s += self.certified_s
+        while self._now_s + 2 <= until:
+            self._spent()
+            self._now_s += 2
+            self.certified_s += 2
+            if self.verified_s + self.certified_s > self._killed_after_s:
+                raise KilledError
 
 
 def test_the_shares_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,4 +113,15 @@ def test_a_kill_while_verifying_makes_none_of_it_free_but_the_last_round(
     assert study.took_s == pytest.approx(70 + killed_after_s, abs=2.1)
     study = runs.run()
     assert runs.verified_s == pytest.approx(22 - killed_after_s, abs=2.1)
+    assert study.took_s == pytest.approx(100, abs=2.1)
+
+
+def test_a_kill_while_certifying_makes_none_of_it_free_but_the_last_level(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs(tmp_path, monkeypatch)
+    study = runs.run(killed_after_s=22 + 4)
+    assert study.took_s == pytest.approx(70 + 22 + 4, abs=2.1)
+    study = runs.run()
+    assert runs.certified_s == pytest.approx(8 - 4, abs=2.1)
     assert study.took_s == pytest.approx(100, abs=2.1)

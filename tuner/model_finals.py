@@ -39,6 +39,7 @@ class ModelFinals:
         limits: On a launch, given until when (`time.monotonic`) all of it may take.
         stored: Is called when more has gone into the study.
         note: Is told what happens.
+        spent: Is called before each launch and each level of certifying: a kill makes no more of it free.
     """
 
     def __init__(  # noqa: PLR0917 (it is made at one place)
@@ -50,6 +51,7 @@ class ModelFinals:
         limits: Callable[[float], Limits],
         stored: Callable[[], None],
         note: Callable[[str], None],
+        spent: Callable[[], None],
     ) -> None:
         self._job = job
         self._study = study
@@ -58,6 +60,7 @@ class ModelFinals:
         self._limits = limits
         self._stored = stored
         self._note = note
+        self._spent = spent
 
     def verify(self, *, until: float) -> None:
         """Launch the finalists again, in rounds, the last of which begins before `until` (`time.monotonic`)."""
@@ -71,6 +74,7 @@ class ModelFinals:
         )
 
         def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
+            self._spent()
             folder = self._folder / f"{trial.number:03d}-{loads[0].level:g}-{number}"
             return measure_again(bench, trial.config, loads, folder, limits=self._limits(until))
 
@@ -98,6 +102,7 @@ class ModelFinals:
         self._note(f"certifying trial {best.trial.number} under Poisson arrivals")
         slo, bench = self._job.slo, self._with_rules(_CERTIFY_RULES)
         point, failed, rates = None, "", list[float]()
+        self._spent()
         try:
             with launch_again(
                 bench, best.trial.config, self._folder / "certified", limits=self._limits(until)
@@ -105,6 +110,7 @@ class ModelFinals:
                 per_s = best.point.throughput.value / best.point.batch_size
 
                 def measure(load: Load) -> OperatingPoint:
+                    self._spent()
                     rates.append(load.level)
                     return session.measure(load)
 

@@ -138,6 +138,7 @@ class ModelTuning:
             lambda until: self._limits(until=until),
             self._verified_more,
             shop.progress.note,
+            self._count,
         )
         self._served = ServedConfigs()
         self._outputs = OutputCheck(shop.out.model(model.name), study.identity, shop.progress.note, self._remark)

@@ -37,7 +37,7 @@ from tuner.space.spec import LadderValue
 
 _TEMPORARY = (
     "# The model repository and the folders tritontune-... named below went with this server. To start it again, name "
-    "a repository of your own with this trial's config.pbtxt, as `tritontune export --to DIR` makes it for the best one."
+    "a repository of your own with this trial's config.pbtxt; `tritontune export --to DIR` makes one of the best."
 )
 FAILURE = "failure.txt"
 """Why a trial failed, in its folder: all of what a terminal shows the ends of."""
