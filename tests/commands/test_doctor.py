@@ -109,3 +109,11 @@ def test_how_triton_is_to_be_started_is_handed_on(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(doctor, "find_triton", find)
     _told(monkeypatch, {}, triton_arg=["--exit-timeout-secs=5"], env=["LICENSE=abc"], triton_path="/opt/tritonserver")
     assert seen == [(Path("/opt/tritonserver"), ("--exit-timeout-secs=5",), {"LICENSE": "abc"})]
+
+
+def test_what_killed_runs_left_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "remove_abandoned_work", lambda: ("/tmp/work-of-x",))  # noqa: S108 (no file)
+    monkeypatch.setattr(doctor, "remove_process_leftovers", lambda: ("a", "b", "c", "d"))
+    monkeypatch.setattr(doctor, "engine_problem", lambda _: "there is none")
+    told = doctor._leftovers()
+    assert told.detail == "removed of killed runs: 4 servers (a, b, c and 1 more); 1 folder (/tmp/work-of-x)"

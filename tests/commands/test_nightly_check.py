@@ -65,6 +65,26 @@ def test_a_history_that_cannot_be(job: dict[str, Any], tmp_path: Path) -> None:
         check(path, as_json=False)
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"load_model": ["slow"]}, "--load-model slow: that is the model itself"),
+        ({"space": "space.yaml"}, "space.yaml: max_batch_size: it takes a whole number .*, not 'many'$"),
+    ],
+)
+def test_what_a_run_refuses_before_a_launch(
+    job: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, object],
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("space.yaml").write_text("schema: 1\nparameters: {max_batch_size: {ladder: [8, many]}}")
+    with pytest.raises(JobError, match=rf"jobs\[0\]: {complaint}"):
+        check(jobs_file(tmp_path / "jobs.yaml", {**job, **options}, work=str(tmp_path / "work")), as_json=False)
+
+
 def test_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     print_schema()
     assert json.loads(capsys.readouterr().out) == jobs_schema()

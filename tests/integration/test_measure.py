@@ -160,6 +160,13 @@ def test_several_models_and_none_named(model_repository: ModelRepositoryFactory)
     assert "holds a, b; choose one with --model" in done.stderr
 
 
+def test_a_model_is_not_its_own_callee(model_repository: ModelRepositoryFactory) -> None:
+    model_repository.add("slow")
+    done = tritontune("measure", model_repository.path, "--load-model", "slow")
+    assert done.returncode == 2
+    assert done.stderr.startswith("tritontune: --load-model slow: that is the model itself")
+
+
 def test_a_model_that_fails_every_request(model_repository: ModelRepositoryFactory) -> None:
     model_repository.add("fails_requests")
     done = tritontune("measure", model_repository.path)
