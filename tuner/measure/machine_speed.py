@@ -14,8 +14,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import numpy as np
-from scipy import stats
-from scipy.stats import mstats
+from numpy.typing import NDArray
 
 from tuner.measure.blocks import Z95
 from tuner.measure.record import Interval, Record
@@ -92,11 +91,18 @@ def machine_speed(samples: Sequence[Sample[float]]) -> MachineSpeed | None:
     groups = [group for group in np.split(cost, edges) if len(group) >= _FEWEST]
     if len(groups) < _MOMENTS:
         return None
-    between = float(np.var([stats.trim_mean(group, _TRIMMED) for group in groups], ddof=1))
-    within = fmean(float(mstats.trimmed_stde(group, (_TRIMMED, _TRIMMED))) ** 2 for group in groups)
-    return MachineSpeed(
-        turns_per_us=math.exp(-float(stats.trim_mean(cost, _TRIMMED))), wander=math.sqrt(max(0.0, between - within))
-    )
+    means, squares = zip(*map(_trimmed, groups), strict=True)
+    between, within = float(np.var(means, ddof=1)), fmean(squares)
+    return MachineSpeed(turns_per_us=math.exp(-_trimmed(cost)[0]), wander=math.sqrt(max(0.0, between - within)))
+
+
+def _trimmed(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The trimmed mean, and the square of its standard error; of at least two values."""
+    count = len(values)
+    ordered, cut = np.sort(values), int(_TRIMMED * count)
+    kept = ordered[cut : count - cut]
+    winsorized = ordered.clip(kept[0], kept[-1])
+    return float(kept.mean()), float(winsorized.var(ddof=1)) / ((1 - 2 * _TRIMMED) ** 2 * count)
 
 
 def speeds_together(rounds: Iterable[MachineSpeed | None]) -> MachineSpeed | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 from tuner.twin.forecast import Curves
 
@@ -89,6 +88,8 @@ def dominated(curves: Curves, reference_ms: float, front: NDArray[np.float64], s
 
 def _drawn(curves: Curves, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Logarithms of throughput and latency by candidate, load, and draw; the worst where nothing is expected."""
+    from scipy.stats import qmc  # noqa: PLC0415 (it takes longer to import than all else that a command does)
+
     normal = ndtri(qmc.Sobol(2, seed=seed).random(_DRAWS).clip(1e-6, 1 - 1e-6))
     one, other = normal.T
     both = _TOGETHER * one + math.sqrt(1 - _TOGETHER**2) * other

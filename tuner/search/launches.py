@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, variance
 
-from scipy import special, stats
+from scipy import special
 
 from tuner.measure.blocks import TAIL, student
 from tuner.measure.points import OperatingPoint
@@ -59,7 +59,7 @@ def launches_hold(rounds: Sequence[OperatingPoint], name: Percentile, limit_ms: 
     spread = math.sqrt(((count - 1) * variance(logs) + _TYPICAL_WORTH * _TYPICAL**2) / freedom)
     z = float(special.ndtri(share_of(name)))
     of_mean = student(freedom + 1, chance) / math.sqrt(count)
-    of_launch = float(stats.nct.isf(chance, freedom, z * math.sqrt(count))) / math.sqrt(count)
+    of_launch = float(special.nctdtrit(freedom, z * math.sqrt(count), 1 - chance)) / math.sqrt(count)
     bodies = (math.log(point.latency_ms["p99"].value / point.latency_ms["p50"].value) for point in rounds)
     within = z * fmean(bodies) / float(special.ndtri(share_of("p99")))
     beyond = math.hypot(within, (of_launch - of_mean) * spread) - within
