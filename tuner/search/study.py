@@ -29,7 +29,7 @@ from tuner.search.quiet import quiet_optuna
 from tuner.search.recommend import Recommendation, recommend
 from tuner.search.snapshot import HELD_TOO_LONG
 from tuner.search.verification import Verification
-from tuner.slo import SLO
+from tuner.slo import SLO, Percentile
 from tuner.space.candidate import in_words
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
@@ -86,14 +86,19 @@ class Identity(Record):
 class Study:
     """The trials of one model, in order. The first is the baseline.
 
+    It is the only one that writes there while it is open, so that it reads what is stored once, when it is made.
+
     Raises:
         JobError: it was stored in another form than today's.
     """
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
+        self._attributes = study.user_attrs
+        self._recommendations = dict[tuple[tuple[Percentile, float], ...], Recommendation]()
         try:
-            self.identity = Identity.model_validate_json(study.user_attrs[_IDENTITY])
+            self.identity = Identity.model_validate_json(self._attributes[_IDENTITY])
+            self._verified = self._read_verified()
             self._trials = [TrialResult.model_validate_json(t.user_attrs[_RESULT]) for t in self._optuna_trials()]
         except ValidationError:
             reason = "was stored by another version of tritontune"
@@ -156,18 +161,26 @@ class Study:
     @property
     def verified(self) -> tuple[Verification, ...]:
         """What was measured again after the search."""
-        stored = self._study.user_attrs.get(_VERIFIED, [])
-        return tuple(Verification.model_validate_json(text) for text in stored)
+        return self._verified
 
     def add_verified(self, new: Sequence[Verification]) -> None:
         """Record what was measured again, in one write; it takes the place of what was known of the same point."""
         told = {(each.trial, each.load): each for each in (*self.verified, *new)}
-        self._study.set_user_attr(_VERIFIED, [each.model_dump_json() for each in told.values()])
+        self._set(_VERIFIED, [each.model_dump_json() for each in told.values()])
+        self._verified = self._read_verified()
+        self._recommendations.clear()
+
+    def _read_verified(self) -> tuple[Verification, ...]:
+        return tuple(Verification.model_validate_json(text) for text in self._attributes.get(_VERIFIED, []))
+
+    def _set(self, name: str, value: Any) -> None:
+        self._study.set_user_attr(name, value)
+        self._attributes[name] = value
 
     @property
     def certified(self) -> CertifiedRate | None:
         """The rate that was certified for what is best, or why none was; None when nobody tried."""
-        stored, best = self._study.user_attrs.get(_CERTIFIED), self.recommendation.best
+        stored, best = self._attributes.get(_CERTIFIED), self.recommendation.best
         told = CertifiedRate.model_validate_json(stored) if stored else None
         # What was certified before a resumed search found better is of another config.
         same = told and best and (told.trial, told.load) == (best.trial.number, best.point.load)
@@ -175,38 +188,38 @@ class Study:
 
     def certify(self, rate: CertifiedRate) -> None:
         """Record the rate that was certified, or that none was."""
-        self._study.set_user_attr(_CERTIFIED, rate.model_dump_json())
+        self._set(_CERTIFIED, rate.model_dump_json())
 
     @property
     def runs(self) -> tuple[Provenance, ...]:
         """How it was measured, in order of time; nothing of what an older version of tritontune measured."""
-        return tuple(Provenance.model_validate_json(text) for text in self._study.user_attrs.get(_RUNS, []))
+        return tuple(Provenance.model_validate_json(text) for text in self._attributes.get(_RUNS, []))
 
     def begin(self, run: Provenance) -> None:
         """Record that a run begins to measure."""
-        self._study.set_user_attr(_ENDED, None)
-        self._study.set_user_attr(_RUNS, [each.model_dump_json() for each in (*self.runs, run)])
+        self._set(_ENDED, None)
+        self._set(_RUNS, [each.model_dump_json() for each in (*self.runs, run)])
 
     @property
     def ended(self) -> str | None:
         """Why the last run ended, in words; None: it goes on, or was killed, or nobody says."""
-        told: str | None = self._study.user_attrs.get(_ENDED)
+        told: str | None = self._attributes.get(_ENDED)
         return told
 
     def end(self, why: str) -> None:
         """Record that the run is over, and why."""
-        self._study.set_user_attr(_ENDED, why)
+        self._set(_ENDED, why)
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What else is to be known of its results, a line each."""
-        return tuple(self._study.user_attrs.get(_REMARKS, ()))
+        return tuple(self._attributes.get(_REMARKS, ()))
 
     def remark(self, text: str) -> bool:
         """Record what else is to be known of the results. Returns whether it is new."""
         if text in self.remarks:
             return False
-        self._study.set_user_attr(_REMARKS, [*self.remarks, text])
+        self._set(_REMARKS, [*self.remarks, text])
         return True
 
     @property
@@ -228,7 +241,10 @@ class Study:
 
     def recommendation_for(self, slo: SLO) -> Recommendation:
         """What the study says now, for any SLO: the one place where stored trials become a recommendation."""
-        return recommend(self.trials, slo, self.verified, self.identity.max_gpu_memory)
+        if slo.limits not in self._recommendations:
+            new = recommend(self.trials, slo, self.verified, self.identity.max_gpu_memory)
+            self._recommendations[slo.limits] = new
+        return self._recommendations[slo.limits]
 
     @property
     def not_chosen(self) -> tuple[NotChosen, ...]:
@@ -262,11 +278,11 @@ class Study:
     @property
     def took_s(self) -> float:
         """Seconds that the finished trials and the verification took."""
-        return self.spent_s + float(self._study.user_attrs.get(_VERIFYING_S, 0.0))
+        return self.spent_s + float(self._attributes.get(_VERIFYING_S, 0.0))
 
     def add_verifying_s(self, seconds: float) -> None:
         """Record that measuring again took so long."""
-        self._study.set_user_attr(_VERIFYING_S, self.took_s - self.spent_s + seconds)
+        self._set(_VERIFYING_S, self.took_s - self.spent_s + seconds)
 
     @property
     def hypervolumes(self) -> tuple[float, ...]:
@@ -289,6 +305,7 @@ class Study:
         }
         self._study.add_trial(as_optuna_trial(result, space, slo, attributes, max_gpu_memory))
         self._trials = trials
+        self._recommendations.clear()
 
     def _optuna_trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
