@@ -14,6 +14,8 @@ demo: $(INSTALLED)
 PARALLEL = -n 4 --dist loadgroup
 # Matrices are small here: the threads of a library would only wait for each other, and take the cores of other tests.
 test test-quick test-statistics: export OPENBLAS_NUM_THREADS = 1
+# Each of many processes would compile all sources anew.
+test test-quick test-statistics: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL)
 

@@ -43,7 +43,7 @@ class TestAFinishedRun:
         # One instance of 10 ms without batching answers 100 a second; batches and instances multiply that.
         assert 10 < front["baseline"][0]["throughput"]["value"] < 101
         assert front["best"]["gain"]["throughput"]["value"] > 2
-        assert front["best"]["latency_ms"]["p99"]["value"] <= 60
+        assert front["best"]["latency_ms"]["p90"]["value"] <= 60
         assert front["budget"]["launches"] >= 3
 
     def test_what_it_reports_comes_from_launches_after_the_choice(self, finished_run: Path) -> None:
@@ -71,11 +71,11 @@ class TestAFinishedRun:
         assert told.launched is (finished_run / "slow/verified/certified/server.log").is_file()
         assert best["not_certified"] == told.reason
         if told.point:
-            assert is_certified(told.point, SLO({"p99": 60.0}))
+            assert is_certified(told.point, SLO({"p90": 60.0}))
             assert best["certified_rate"]["request_rate"] == told.point.load.level
             # The first rate is nine tenths of the closed loop's, and none is higher than 1.1 times that.
             assert 0 < told.point.load.level <= 1.1 * best["throughput"]["value"]
-            assert "requests/s of Poisson arrivals within p99 <= 60 ms" in stdout
+            assert "requests/s of Poisson arrivals within p90 <= 60 ms" in stdout
         else:
             why = "there was no time left" if not told.launched else r"no rate that was tried \("
             assert re.match(why, told.reason or "")
@@ -83,7 +83,7 @@ class TestAFinishedRun:
             assert f"not certified: {told.reason}" in stdout
 
     def test_the_front_holds_no_point_that_another_beats(self, finished_run: Path) -> None:
-        points = [(p["latency_ms"]["p99"]["value"], p["throughput"]["value"]) for p in _front(finished_run)["front"]]
+        points = [(p["latency_ms"]["p90"]["value"], p["throughput"]["value"]) for p in _front(finished_run)["front"]]
         assert len(points) >= 2
         assert points == sorted(points)
         assert [throughput for _, throughput in points] == sorted({throughput for _, throughput in points})
@@ -139,7 +139,7 @@ class TestAFinishedRun:
     def test_what_it_prints(self, finished_run: Path) -> None:
         stderr = (finished_run.parent / "stderr.txt").read_text()
         stdout = (finished_run.parent / "stdout.txt").read_text()
-        assert "tuning slow: SLO p99 <= 60 ms, budget 9m00s" in stderr
+        assert "tuning slow: SLO p90 <= 60 ms, budget 9m00s" in stderr
         assert "trial 0: the config as it is: " in stderr
         assert "slow: all 3 trials are done; " in stderr
         assert "new study" not in stderr
@@ -353,10 +353,10 @@ def test_two_runs_do_not_share_a_folder(slow_model: Path, tmp_path: Path) -> Non
 
 def test_resume_refuses_another_job(finished_run: Path) -> None:
     repository = finished_run.parent / "model_repository"
-    options = ("--slo", "p99=61ms", "--seed", 7, "--max-concurrency", 8)
+    options = ("--slo", "p90=61ms", "--seed", 7, "--max-concurrency", 8)
     done = tritontune("run", repository, *options, "--out", finished_run, "--resume")
     assert done.returncode == 2
     assert done.stderr == (
-        "tritontune: --slo: this run was begun with p99 <= 60 ms, not p99 <= 61 ms; "
+        "tritontune: --slo: this run was begun with p90 <= 60 ms, not p90 <= 61 ms; "
         "leave it out, or choose another --out\n"
     )

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 from tuner import model_finals, model_tuning
+from tuner.finals import certify, verify
 from tuner.measure.rules import LevelRules
 
 _RULES = (
@@ -18,8 +19,13 @@ _RULES = (
 
 @contextmanager
 def rough_measurements(*, min_s: float = 0.3, max_s: float = 0.4) -> Iterator[None]:
-    """A level, or a round of verifying, takes less than a second in commands and jobs of this process."""
+    """A level, or a round of verifying, takes less than a second in commands and jobs of this process.
+
+    Few rounds are enough, and a rate of which a test cannot tell in a few repeats is given up.
+    """
     with ExitStack() as patches:
         for module, name in _RULES:
             patches.enter_context(mock.patch.object(module, name, LevelRules(min_s=min_s, max_s=max_s)))
+        patches.enter_context(mock.patch.object(verify, "_PRECISE", 0.5))
+        patches.enter_context(mock.patch.object(certify, "_REPEATS", 3))
         yield
