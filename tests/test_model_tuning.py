@@ -10,11 +10,13 @@ from typing import Any, cast
 import pytest
 from support.builders import identity, point, space, trial
 
+from tuner.errors import Cause
 from tuner.job import TuneJob
 from tuner.model_tuning import ModelTuning, Workshop
 from tuner.progress import Progress
 from tuner.run_folder import RunFolder
 from tuner.search.study import Study
+from tuner.trial import Limits, TrialResult
 
 
 class KilledError(BaseException):
@@ -125,3 +127,50 @@ def test_a_kill_while_certifying_makes_none_of_it_free_but_the_last_level(
     study = runs.run()
     assert runs.certified_s == pytest.approx(8 - 4, abs=2.1)
     assert study.took_s == pytest.approx(100, abs=2.1)
+
+
+class Searches:
+    """A search whose baseline took 6 s of 20 s, and whose first candidate then launches for as long as it may."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Cause) -> None:
+        self.out, self.notes, self._now_s, self._failure = RunFolder(folder), list[str](), 1_000.0, failure
+        self.study = Study.create_or_resume(self.out.database, identity())
+        self.study.add(trial(0, point(1, 100, 10)), space())
+        monkeypatch.setattr("tuner.model_tuning.run_trial", self._trial)
+        monkeypatch.setattr("tuner.model_tuning.write_results", lambda *_: self.study.recommendation)
+        monkeypatch.setattr(ModelTuning, "_space", lambda *_: space())
+        monkeypatch.setattr(ModelTuning, "_refusal", lambda *_: None)
+        monkeypatch.setattr("tuner.model_tuning.OutputCheck", lambda *_: SimpleNamespace(recall=lambda: True))
+        anything = cast("Any", SimpleNamespace(warn_if_busy=lambda _: None))
+        options = {"repository": "/m", "slo": {"p99": "25ms"}, "budget": "20s", "verify": False, "sampler": "random"}
+        job = TuneJob.make(options)
+        progress = Progress()
+        monkeypatch.setattr(progress, "note", self.notes.append)
+        staged = cast("Any", SimpleNamespace(path=self.out.path))
+        shop = Workshop(job, self.out, anything, anything, anything, anything, staged, progress)
+        model = cast("Any", SimpleNamespace(name="mlp", config=None))
+        self.tuning = ModelTuning(shop, model, self.study, now=lambda: self._now_s)
+
+    def _trial(self, *about: Any, limits: Limits, **_: Any) -> TrialResult:
+        number, folder = about[2], about[3]
+        folder.mkdir(parents=True)
+        self._now_s += limits.launch_s
+        return trial(number, failure=self._failure, parameters=about[1].parameters)
+
+
+@pytest.mark.parametrize("cause", [Cause.TIMED_OUT, Cause.HUNG])
+def test_a_launch_ends_with_the_budget_and_is_no_trial_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Cause
+) -> None:
+    searches = Searches(tmp_path, monkeypatch, cause)
+    assert searches.tuning._search() == "the budget is spent"
+    assert searches._now_s == pytest.approx(1_000 + 20 - 6)
+    assert len(Study.load(searches.out.database, "mlp").trials) == 1
+    assert searches.notes[-1] == "trial 1 does not count: the budget ended before its first answer"
+    assert not searches.out.trial("mlp", 1).exists()
+
+
+def test_what_crashes_at_the_end_of_the_budget_is_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = Searches(tmp_path, monkeypatch, Cause.CRASHED)
+    assert searches.tuning._search() == "the budget is spent"
+    assert len(searches.study.trials) == 2

@@ -37,7 +37,7 @@ from tuner.search.proposals import Proposals
 from tuner.search.refusals import Refusals
 from tuner.search.samplers import FirstThen, NoMore, Sampler
 from tuner.search.served import ServedConfigs
-from tuner.search.stopping import Stopping
+from tuner.search.stopping import BUDGET_SPENT, Stopping
 from tuner.search.study import Study
 from tuner.search.warm_start import WarmStart
 from tuner.servers.callees import Callees
@@ -54,6 +54,8 @@ _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max
 _SEARCH_SHARE, _VERIFY_SHARE = 0.7, 0.92
 # What a trial needs besides its launch to tell anything: the first load levels.
 _FIRST_LEVELS_S = 2.0
+# Nobody waits for no time at all.
+_LEAST_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -232,8 +234,25 @@ class ModelTuning:
                     told.add(refusal)
                 proposals.skip(assignment)
             else:
-                self._store(self._trial(candidate, space), space)
+                result = self._trial(candidate, space)
+                if self._ended_with_budget(result):
+                    return BUDGET_SPENT
+                self._store(result, space)
         return ended
+
+    def _ended_with_budget(self, result: TrialResult) -> bool:
+        """Whether a candidate was given up as the budget had ended, which says nothing of it: it is no trial then."""
+        failure = result.failure
+        if result.curve or not failure or failure.cause not in {Cause.TIMED_OUT, Cause.HUNG} or self._left_s > 0:
+            return False
+        self._shop.progress.note(f"trial {result.number} does not count: the budget ended before its first answer")
+        shutil.rmtree(self._shop.out.trial(self._model.name, result.number), ignore_errors=True)
+        return True
+
+    @property
+    def _left_s(self) -> float:
+        """Seconds until the budget ends, of which finalists are to have some."""
+        return self._began + self._shop.job.budget - self._now()
 
     def _refusal(self, candidate: Candidate, space: SearchSpace) -> str | None:
         """Why to launch a candidate is of no use, in words; None when it may be."""
@@ -352,7 +371,7 @@ class ModelTuning:
             candidate,
             number,
             self._shop.out.trial(self._model.name, number),
-            limits=self._limits(until=self._began + self._stopping.budget_s if until is None else until),
+            limits=self._limits_of_search() if until is None else self._limits(until=until),
             progress=self._shop.progress,
             also=also,
             examine=self._outputs.record if space is None else partial(self._examine, candidate, space),
@@ -402,6 +421,14 @@ class ModelTuning:
             # A launch at which nothing was measured does not say that there is nothing to gain.
             hypervolumes=[volume for trial, volume in recent if trial.curve],
         )
+
+    def _limits_of_search(self) -> Limits:
+        """On the next trial; a candidate's launch and first answer are waited for no longer than the budget lasts."""
+        limits = self._limits(until=self._began + self._stopping.budget_s)
+        if not self._study.trials:
+            return limits
+        left_s = max(_LEAST_S, self._left_s)
+        return replace(limits, launch_s=min(limits.launch_s, left_s), first_answer_s=min(limits.first_answer_s, left_s))
 
     def _limits(self, *, until: float) -> Limits:
         """On the next trial: by what the baseline took; for the baseline itself, by the size of the model's files."""
