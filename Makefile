@@ -19,9 +19,9 @@ test test-quick test-statistics: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL)
 
-# Only what needs no real Triton and no container: unit tests, and the fake Triton.
+# Only what needs no real Triton, container or browser: unit tests, and the fake Triton.
 test-quick: $(INSTALLED)
-	$(BIN)/pytest $(PARALLEL) -m 'not triton and not docker and not statistics'
+	$(BIN)/pytest $(PARALLEL) -m 'not triton and not docker and not browser and not statistics'
 
 # What counts over many seeds, and then what compares measurements of real launches: one of those that fails is tried
 # once more, and the retry is reported.

@@ -19,6 +19,8 @@ from tuner.report.html.page import write_report
 from tuner.run_folder import RunFolder
 from tuner.search.study import Study
 
+pytestmark = pytest.mark.browser
+
 PLOTS = ("front", "load-throughput", "load-latency", "time", "progress", "importance")
 
 
