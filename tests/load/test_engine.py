@@ -27,7 +27,7 @@ from tuner.load.channel import Channel
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency, RequestRate
 from tuner.load.protocols import Samples
-from tuner.load.workload import Plan, Request, Workload
+from tuner.load.workload import DriverName, Plan, Request, Workload
 from tuner.proc import read_state
 from tuner.servers.endpoint import Tls
 from tuner.testing.engine_contract import for_seconds, until_requests
@@ -283,7 +283,7 @@ _OWNER = """
 import os, signal, sys
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency, RequestRate
-from tuner.load.workload import Plan, Request, Workload
+from tuner.load.workload import DriverName, Plan, Request, Workload
 from tuner.servers.endpoint import Endpoint
 
 address, model, moment = sys.argv[1:]
@@ -331,7 +331,7 @@ _INTERRUPTED = """
 import os, signal, sys, threading
 from tuner.load.engine import WorkerEngine
 from tuner.load.loads import Concurrency
-from tuner.load.workload import Plan, Request, Workload
+from tuner.load.workload import DriverName, Plan, Request, Workload
 from tuner.servers.endpoint import Endpoint
 
 address, model = sys.argv[1:]
@@ -366,3 +366,12 @@ def test_the_first_look_sees_an_open_loop_too(plan: Plan) -> None:
         samples = engine.offer(RequestRate(200), for_seconds(0.5), first_look_s=0.2)
     assert samples.errors == {}
     assert samples.processes == 2
+
+
+@pytest.mark.parametrize("driver", ["wire", "grpcio", "http"])
+def test_a_worker_is_light_to_start(plan: Plan, driver: DriverName) -> None:
+    with WorkerEngine(replace(plan, driver=driver)) as engine:
+        (worker,) = workers_of(engine)
+        libraries = Path(f"/proc/{worker.pid}/maps").read_text(encoding="utf-8")
+    assert "numpy" not in libraries
+    assert ("cygrpc" in libraries) is (driver == "grpcio")

@@ -42,7 +42,7 @@ def start(fake_launcher: ProcessLauncher, model_repository: ModelRepositoryFacto
 
 def test_it_starts_without_what_takes_long_to_import() -> None:
     script = (
-        "import sys; from tuner.testing.fake.lean import spare_client; spare_client()\n"
+        "import sys; from tuner.lean import spare_client; spare_client()\n"
         "from tuner.testing.fake import options, server\n"
         "print(sorted({'numpy', 'grpc', 'numba', 'pydantic', 'tuner.servers', 'tuner.twin'} & set(sys.modules)))"
     )

@@ -1,6 +1,6 @@
 """A worker: a process of its own that offers load, so that nothing else of the client's ever holds it up.
 
-It is light to start: neither it nor the wire driver imports numpy or gRPC.
+It is light to start: no driver imports numpy, and the wire driver not gRPC.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
+from tuner.lean import spare_client
 from tuner.load.arrivals import arrivals
 from tuner.load.channel import Channel
 from tuner.load.ledger import Full, LedgerWriter, OwnerGoneError, ledger
@@ -179,6 +180,7 @@ def main() -> None:
     # Ctrl-C at the terminal is for the owner, whose end is seen at the channel.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _be_punctual()
+    spare_client()
     with Channel(socket.socket(fileno=int(sys.argv[1]))) as channel:
         work(channel)
     # What libraries would tidy up now is gone with the process.

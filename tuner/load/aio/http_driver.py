@@ -53,7 +53,7 @@ class _HttpCaller:
         )
         if any(request.expected for request in plan.workload.requests):
             # It takes a while, and no request shall wait for it.
-            import tritonclient.grpc  # noqa: F401, PLC0415
+            from tritonclient.grpc import service_pb2  # noqa: F401, PLC0415
 
     async def call(self, slot: int, request: Request) -> Outcome:  # noqa: ARG002 (a connection is as good as another)
         try:
