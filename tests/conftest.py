@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import docker
 import pytest
@@ -16,9 +18,11 @@ from optuna.storages._rdb.storage import _VersionManager
 from support.certificates import Certificates
 from support.command_line import end_running
 from support.docker_image import docker_engine
+from support.nursery import Nursery
 from support.services import Services, triton_services
 
 from tuner import redaction
+from tuner.load import engine as load_engine
 from tuner.servers.installation import TritonInstallation, find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.testing.installations import fake_installation
@@ -99,6 +103,22 @@ def _migrations_are_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_VersionManager, "_create_alembic_script", once)
         yield
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where load workers start in a few ms."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture(autouse=True)
+def _workers_start_fast(request: pytest.FixtureRequest, nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But beside a real Triton, and where a test is about their start (`pytest.mark.real_workers`)."""
+    if not {"triton", "docker", "real_workers"} & {mark.name for mark in request.node.iter_markers()}:
+        names = SimpleNamespace(**{**vars(subprocess), "Popen": nursery.popen})
+        monkeypatch.setattr(load_engine, "subprocess", names)
 
 
 @pytest.fixture(scope="session")

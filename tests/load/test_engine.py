@@ -32,6 +32,8 @@ from tuner.proc import read_state
 from tuner.servers.endpoint import Tls
 from tuner.testing.engine_contract import for_seconds, until_requests
 
+pytestmark = pytest.mark.real_workers
+
 
 @pytest.fixture
 def plan(server: InferencePeer) -> Plan:
