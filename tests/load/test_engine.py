@@ -62,15 +62,27 @@ def offer(engine: WorkerEngine, requests: int = 20, concurrency: int = 4) -> Sam
     return samples
 
 
+class Arrival:
+    """Ends a load when the server has had so many requests under way at once, or after a while."""
+
+    def __init__(self, server: InferencePeer, requests: int) -> None:
+        self._server = server
+        self._requests = requests
+
+    def __call__(self, samples: Samples) -> float | None:
+        return None if self._server.most_under_way >= self._requests or samples.wall_s > 20 else 0.02
+
+
 def test_the_server_sees_exactly_the_concurrency(server: InferencePeer) -> None:
     with WorkerEngine(plan_of(server, "sleep"), processes=2) as engine:
+        engine.offer(Concurrency(9), Arrival(server, 9), first_look_s=0.02)
         offer(engine, 60, 9)
     assert server.most_under_way == 9
 
 
 def test_nothing_is_under_way_when_it_returns(server: InferencePeer) -> None:
     with WorkerEngine(plan_of(server, "hang")) as engine:
-        engine.offer(Concurrency(5), until_requests(1, at_most_s=0.2), first_look_s=0.2)
+        engine.offer(Concurrency(5), Arrival(server, 5), first_look_s=0.02)
         # The peer polls for what was cancelled.
         assert server.wait_until_idle(20)
         assert server.most_under_way == 5
@@ -205,13 +217,18 @@ def test_ctrl_c_at_the_terminal_does_not_disturb_a_worker(server: InferencePeer)
 
 
 def test_a_signal_ends_the_offer_at_once(server: InferencePeer) -> None:
-    interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    def interrupt() -> None:
+        await_that(lambda: server.under_way == 4)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
     with WorkerEngine(plan_of(server, "hang")) as engine:
-        interrupt.start()
+        interrupting.start()
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             engine.offer(Concurrency(4), lambda _: None, first_look_s=60)
         assert time.monotonic() - began < 30
+        interrupting.join()
         assert server.wait_until_idle(20)
 
 

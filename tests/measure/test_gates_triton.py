@@ -104,7 +104,7 @@ def test_another_client_of_the_model(opened: Open) -> None:
         )
         offer.start()
         try:
-            assert begun.wait(10)
+            assert begun.wait(60)
             point = session.measure(Concurrency(4))
         finally:
             over.set()

@@ -24,7 +24,7 @@ SECOND = groups("instance_group { kind: KIND_GPU gpus: [ 1 ] }")
 
 
 def await_that(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

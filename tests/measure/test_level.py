@@ -201,12 +201,12 @@ def server() -> Iterator[InferencePeer]:
         yield server
 
 
-def measured(server: InferencePeer, model: str, concurrency: int = 4) -> OperatingPoint:
+def measured(server: InferencePeer, model: str, concurrency: int = 4, *, rules: LevelRules = QUICK) -> OperatingPoint:
     """A level of real requests."""
     workload = Workload(model, ((Request(request_for(model)),),))
-    plan = Plan("wire", Endpoint(server.address), workload, QUICK.request_timeout_s)
+    plan = Plan("wire", Endpoint(server.address), workload, rules.request_timeout_s)
     with WorkerEngine(plan) as engine:
-        return measure_level(engine, Concurrency(concurrency), statistics=None, health=nothing, rules=QUICK)
+        return measure_level(engine, Concurrency(concurrency), statistics=None, health=nothing, rules=rules)
 
 
 def test_real_requests_are_measured(server: InferencePeer) -> None:
@@ -219,14 +219,14 @@ def test_real_requests_are_measured(server: InferencePeer) -> None:
 
 
 def test_failures_beside_successes_are_counted_in_the_point(server: InferencePeer) -> None:
-    point = measured(server, "flaky")
+    point = measured(server, "flaky", rules=replace(QUICK, request_timeout_s=60))
     assert point.error == "INTERNAL: the model says no"
     assert 0.2 < point.errors / (point.errors + point.requests) < 0.45
 
 
 def test_a_model_that_fails_is_an_error_with_its_own_words(server: InferencePeer) -> None:
     with pytest.raises(ServerError, match="at concurrency 4: INTERNAL: the model says no") as raised:
-        measured(server, "fail")
+        measured(server, "fail", rules=replace(QUICK, request_timeout_s=60))
     assert raised.value.cause is Cause.REQUESTS_FAILED
 
 

@@ -131,7 +131,7 @@ def test_no_answer_in_time(scheme: str) -> None:
         ):
             client.is_model_ready("identity")
     assert caught.value.cause is Cause.HUNG
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 def test_an_answer_that_comes_in_drops_is_none_in_time() -> None:

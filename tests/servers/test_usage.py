@@ -57,12 +57,17 @@ def test_a_process_and_its_children_count(family: int) -> None:
     first, began = _read(usage), time.monotonic()
     # Each holds 64 MiB of its own, and what an interpreter takes.
     assert 128 << 20 < first.memory_bytes < 200 << 20
-    while (spent_s := _read(usage).cpu_s - first.cpu_s) < 0.3:
-        assert time.monotonic() - began < 20
+    while _read(usage).cpu_s - first.cpu_s < 0.3:
+        assert time.monotonic() - began < 60
         time.sleep(0.02)
     everyone = [psutil.Process(family), *psutil.Process(family).children()]
-    known_s = sum(each.cpu_times().user + each.cpu_times().system for each in everyone)
-    assert first.cpu_s + spent_s == pytest.approx(known_s, abs=0.1)
+
+    def known_s() -> float:
+        return sum(each.cpu_times().user + each.cpu_times().system for each in everyone)
+
+    # They work on meanwhile.
+    before_s, read_s, after_s = known_s(), _read(usage).cpu_s, known_s()
+    assert before_s - 0.001 <= read_s <= after_s + 0.001
 
 
 def test_shared_memory_counts_once(family: int) -> None:
@@ -82,7 +87,7 @@ def test_children_that_come_and_go_are_noticed(family: int, monkeypatch: pytest.
     usage = ProcessUsage(family, "mark-7")
     before = _read(usage)
     psutil.Process(family).children()[0].kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _read(usage).memory_bytes > before.memory_bytes - (50 << 20):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -6,9 +6,12 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from typing_extensions import Self
+
+from tuner.load.engine import WorkerEngine
 
 
 class Relay:
@@ -81,3 +84,13 @@ class Relay:
         self.cut()
         for thread in self._threads:
             thread.join(5)
+
+
+def sockets_of(engine: WorkerEngine) -> set[str]:
+    """The sockets of its one worker, which closes those of whose end it has heard."""
+    (worker,) = engine._workers
+    found = set[str]()
+    for entry in Path(f"/proc/{worker._process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.add(str(entry.readlink()))
+    return {name for name in found if name.startswith("socket:")}

@@ -255,7 +255,7 @@ def stateful(services: Services, tmp_path: Path, request: pytest.FixtureRequest)
 
 def lines_of(diary: Path, least: int) -> list[str]:
     """The lines of a model's diary; waits until there are so many, or for a while."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while len(lines := diary.read_text().splitlines()) < least and time.monotonic() < until:
         time.sleep(0.05)
     return lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +11,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 from support import offers
+from support.command_line import await_that
+from support.relay import sockets_of
 from support.web_peer import Asked, Reply, WebPeer
 from tritonclient.grpc import service_pb2
 
@@ -275,8 +276,9 @@ class TestConnections:
             plan = Plan("http", Endpoint(peer.address, "http"), Workload("m", ((REQUEST,),)), 5)
             with WorkerEngine(plan) as engine:
                 assert engine.offer(Concurrency(3), until_requests(10), first_look_s=0.02).ok.all()
+                with_them = sockets_of(engine)
                 peer.hang_up()
-                time.sleep(0.1)
+                await_that(lambda: len(with_them - sockets_of(engine)) >= 3)
                 samples = engine.offer(Concurrency(3), until_requests(10), first_look_s=0.02)
         assert samples.errors == {}
 

@@ -110,7 +110,9 @@ def test_a_server_that_stops_reading_costs_its_requests_only(load: Load) -> None
         Http2Peer(serve, settings=settings) as peer,
         driving(peer.plan(bytes(1_000_000), request_timeout_s=0.3)) as driver,
     ):
-        samples = offer(driver, load, lambda samples: np.count_nonzero(~samples.ok) >= 12, drain_s=0.1)
+        samples = offer(
+            driver, load, lambda samples: stalled.is_set() and np.count_nonzero(~samples.ok) >= 12, drain_s=0.1
+        )
         assert stalled.is_set()
         assert set(samples.errors) == {"DEADLINE_EXCEEDED: no answer in 0.3 s"}
         reading.set()
@@ -136,16 +138,16 @@ def break_off(plug: socket.socket) -> None:
 
 @pytest.mark.parametrize("load", [Concurrency(3), RequestRate(100)])
 @pytest.mark.parametrize(
-    ("serve", "reason"),
+    ("serve", "timeout_s", "reason"),
     [
-        (listen, "no HTTP/2 was spoken within 0.2 s"),
-        (answer_in_http_1, "the server does not keep to HTTP/2: it begins with b'HTTP/1.1 505 "),
-        (break_off, "connection closed by the server"),
+        (listen, 0.2, "no HTTP/2 was spoken within 0.2 s"),
+        (answer_in_http_1, 20, "the server does not keep to HTTP/2: it begins with b'HTTP/1.1 505 "),
+        (break_off, 20, "connection closed by the server"),
     ],
 )
-def test_who_does_not_speak_http_2_ends_in_errors(load: Load, serve: object, reason: str) -> None:
+def test_who_does_not_speak_http_2_ends_in_errors(load: Load, serve: object, timeout_s: float, reason: str) -> None:
     assert callable(serve)
-    with SocketPeer(serve) as peer, driving(plan_for(peer.address, request_timeout_s=0.2)) as driver:
+    with SocketPeer(serve) as peer, driving(plan_for(peer.address, request_timeout_s=timeout_s)) as driver:
         samples = offer(driver, load, count(10))
     assert not samples.ok.any()
     for message in samples.errors:
@@ -186,7 +188,8 @@ def test_a_certificate_that_is_not_trusted_fails_every_request(certificates: Cer
 def test_windows_of_one_byte_are_slow_and_no_more(load: Load) -> None:
     settings = {SettingCodes.INITIAL_WINDOW_SIZE: 1}
     with Http2Peer(settings=settings, step=1) as peer, driving(peer.plan(b"", b"twenty bytes or more")) as driver:
-        samples = offer(driver, load, count(50))
+        # Of an open loop, small ones may pass many large ones.
+        samples = offer(driver, load, lambda samples: len(samples) >= 50 and set(samples.received) == {5, 25})
         assert samples.errors == {}
         assert set(samples.received.tolist()) == {5, 25}
 

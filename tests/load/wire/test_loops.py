@@ -188,7 +188,7 @@ def test_an_open_loop_counts_what_waits_for_a_server_that_takes_nothing() -> Non
     waiting: list[int] = []
 
     def release(samples: Samples) -> bool:
-        if samples.waiting > 20 and not waiting:
+        if peer.talks and samples.waiting > 20 and not waiting:
             waiting.append(samples.waiting)
             peer.talks[0].side.h2.update_settings({MOST_STREAMS: 100})
             peer.talks[0].flush()
@@ -273,12 +273,16 @@ def test_one_failure_is_retried_at_once_and_a_row_of_them_waits() -> None:
         talk.side.asked.clear()
         talk.side.fail(stream, 13, "no")
 
+    at_once_ms: list[float] = []
     with Peer(serve) as peer, driving(peer.plan()) as driver:
-        samples = offer(driver, Concurrency(1), count(6))
-    assert samples.errors == {"INTERNAL: no": len(samples)}
-    pauses_ms = (samples.sent_ns[1:6] - samples.done_ns[:5]) / 1e6
-    assert pauses_ms[0] < pauses_ms[1]
-    assert (pauses_ms[1:] >= [10, 20, 40, 80]).all()
+        while not at_once_ms or (min(at_once_ms) >= 10 and len(at_once_ms) < 20):
+            samples = offer(driver, Concurrency(1), count(6))
+            assert samples.errors == {"INTERNAL: no": len(samples)}
+            pauses_ms = (samples.sent_ns[1:6] - samples.done_ns[:5]) / 1e6
+            assert (pauses_ms[1:] >= [10, 20, 40, 80]).all()
+            at_once_ms.append(pauses_ms[0])
+    # A busy machine may stand still for a while, but not each time.
+    assert min(at_once_ms) < 10
 
 
 def test_a_slot_that_has_recovered_is_as_good_as_before() -> None:
