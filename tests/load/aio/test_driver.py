@@ -281,7 +281,7 @@ def test_a_request_without_responses_has_its_first_when_it_ends() -> None:
 def test_a_full_ledger_ends_the_offer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledgers, "CAPACITY", 64)
     peer = Peer()
-    with driving(peer) as driver, book() as writer:
+    with driving(peer) as driver, book(60) as writer:
         with pytest.raises(Full):
             driver.offer(share(Concurrency(4)), writer)
         # Others may end in the same turn.
@@ -403,21 +403,21 @@ def test_requests_that_are_due_wait_for_a_sequence_with_nothing_under_way() -> N
 
 def test_the_sequence_that_has_been_idle_for_longest_comes_next() -> None:
     peer = Peer(after_s=0)
-    offer(peer, RequestRate(100, "constant"), plan=stateful(live=3))
+    offer(peer, RequestRate(100, "constant"), for_s=20, requests=12, plan=stateful(live=3))
     numbers = [int(body.split()[0]) for body in peer.bodies[:12]]
     assert numbers == [1, 2, 3] * 4
 
 
 def test_a_sequence_can_be_a_whole_stream() -> None:
     peer = Peer(after_s=0)
-    offer(peer, Concurrency(1), plan=stateful(length=None))
+    offer(peer, Concurrency(1), for_s=20, requests=50, plan=stateful(length=None))
     seen = Sequenced(peer.bodies)
     assert {seen.lengths[number] for number in seen.ended[:-1]} == {len(REQUESTS)}
 
 
 def test_a_failed_request_ends_its_sequence() -> None:
     peer = Peer(lambda request: Outcome("INTERNAL: no" if request.body.split()[3] == b"1" else None), after_s=0)
-    samples, _ = offer(peer, Concurrency(1), plan=stateful(length=10, first_id=50))
+    samples, _ = offer(peer, Concurrency(1), for_s=20, requests=8, plan=stateful(length=10, first_id=50))
     assert len(samples) > 6
     assert [tuple(map(int, body.split())) for body in peer.bodies[:4]] == [
         (50, 1, 0, 0),
