@@ -41,7 +41,7 @@ def test_it_is_written_anew_from_the_stored_study_alone(finished_run: Path, tmp_
 def underway(slow_model: Path, tmp_path: Path) -> Iterator[tuple[Any, Path]]:
     """A run that has measured its baseline and goes on."""
     out = tmp_path / "run"
-    run = start_tritontune("run", slow_model, "--max-concurrency", 2, "--out", out)
+    run = start_tritontune("run", slow_model, "--max-concurrency", 2, "--precision", "20%,50%", "--out", out)
     try:
         await_that(lambda: (out / "slow/trials/001/command.txt").exists() or run.poll() is not None, within_s=60)
         yield run, out

@@ -291,7 +291,8 @@ def test_no_candidate_holds_the_slo(slow_model: Path, tmp_path: Path) -> None:
 class TestInterruption:
     def _underway(self, repository: Path, out: Path, *more: object) -> Any:
         """A run that has finished its baseline and measures its first candidate."""
-        run = start_tritontune("run", repository, "--trials", 3, "--max-concurrency", 2, "--out", out, *more)
+        rough = ("--max-concurrency", 2, "--precision", "20%,50%")
+        run = start_tritontune("run", repository, "--trials", 3, *rough, "--out", out, *more)
         await_that(lambda: (out / "slow/trials/001/command.txt").exists() or run.poll() is not None, within_s=60)
         assert run.poll() is None, run.communicate()
         return run
@@ -319,7 +320,7 @@ class TestInterruption:
         finished = Study.load(out / "study.db", "slow").trials
         killed.kill()
         killed.communicate(timeout=120)
-        options = ("--trials", 3, "--max-concurrency", 2, "--no-verify")
+        options = ("--trials", 3, "--max-concurrency", 2, "--precision", "20%,50%", "--no-verify")
         done = tritontune("run", *options, "--out", out, "--resume")
         assert done.returncode == 0, done.stderr
         assert "1 trial done already" in done.stderr
