@@ -184,7 +184,7 @@ def _tune_models(shop: Workshop, models: Sequence[ModelFolder]) -> RunResult:
             failures[model.name] = error
             if len(models) > 1:
                 progress.note(f"{model.name}: {error}")
-    if out.database.exists() and not any(Study.load(out.database, m).trials for m in Study.models(out.database)):
+    if not outcomes and out.database.exists() and not any(each.trials for each in Study.load_all(out.database)):
         out.database.unlink()  # Nothing was measured, so the folder is free for another try.
     if not outcomes:
         raise next(iter(failures.values()))

@@ -298,11 +298,14 @@ class TestInterruption:
         return run
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_ctrl_c_and_sigterm_leave_a_report_and_no_process(
+    def test_its_folder_is_its_own_and_ctrl_c_and_sigterm_leave_a_report_and_no_process(
         self, slow_model: Path, tmp_path: Path, number: signal.Signals
     ) -> None:
         out = tmp_path / "run"
         run = self._underway(slow_model, out)
+        second = tritontune("run", slow_model, "--out", out)
+        assert second.returncode == 2
+        assert "another run is at work in it" in second.stderr
         run.send_signal(number)
         stdout, stderr = run.communicate(timeout=120)
         assert run.returncode == 130
@@ -314,12 +317,14 @@ class TestInterruption:
         assert "Ended: interrupted." in (out / "report.html").read_text()
 
     @pytest.mark.usefixtures("each_triton")
-    def test_a_killed_run_can_be_resumed(self, slow_model: Path, tmp_path: Path) -> None:
+    def test_a_killed_run_takes_its_server_along_and_can_be_resumed(self, slow_model: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"
         killed = self._underway(slow_model, out)
         finished = Study.load(out / "study.db", "slow").trials
         killed.kill()
         killed.communicate(timeout=120)
+        # Its stubs may stay until somebody collects it; the next run ends them.
+        await_that(lambda: not [process for process in servers_of(out) if process.name() == "tritonserver"])
         options = ("--trials", 3, "--max-concurrency", 2, "--precision", "20%,50%", "--no-verify")
         done = tritontune("run", *options, "--out", out, "--resume")
         assert done.returncode == 0, done.stderr
@@ -329,27 +334,6 @@ class TestInterruption:
         assert [trial.number for trial in trials] == [0, 1, 2]
         assert servers_of(out) == []
         assert not (out / ".work").exists()
-
-    def test_a_killed_runs_server_goes_with_it(self, slow_model: Path, tmp_path: Path) -> None:
-        out = tmp_path / "run"
-        killed = self._underway(slow_model, out)
-        killed.kill()
-        killed.communicate(timeout=120)
-        # Its stubs may stay until somebody collects it; the next run ends them, as the test above shows.
-        await_that(lambda: not [process for process in servers_of(out) if process.name() == "tritonserver"])
-
-
-def test_two_runs_do_not_share_a_folder(slow_model: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    first = start_tritontune("run", slow_model, "--out", out)
-    try:
-        await_that((out / ".work").exists)
-        second = tritontune("run", slow_model, "--out", out)
-        assert second.returncode == 2
-        assert "another run is at work in it" in second.stderr
-    finally:
-        first.send_signal(signal.SIGINT)
-        first.communicate(timeout=120)
 
 
 def test_resume_refuses_another_job(finished_run: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from tuner.errors import ConfigError
@@ -138,6 +139,7 @@ def descendants(message: Message) -> Iterator[Slot]:
             yield from descendants(slot.node)
 
 
+@lru_cache(maxsize=64)  # an edit looks at the same text several times
 def parse(text: str, source: str) -> Message:
     """Read a text; the message that comes back is the whole of it.
 

@@ -136,12 +136,7 @@ class Study:
             JobError: it is no database of studies, or of another version.
         """
         with quiet_optuna(), _only_studies(database, to_read=True):
-            studies = _storage(database).get_all_studies()
-        names = tuple(sorted(each.study_name for each in studies if _IDENTITY in each.user_attrs))
-        for name in names:
-            if reason := why_no_folder(name):
-                raise JobError(f"{database}: it has a study of a model {name!r}, which {reason}")
-        return names
+            return _models(_storage(database), database)
 
     @classmethod
     def load(cls, database: Path, model: str) -> Study:
@@ -152,6 +147,18 @@ class Study:
         """
         with quiet_optuna(), _only_studies(database, to_read=True):
             return cls(optuna.load_study(storage=_storage(database), study_name=model))
+
+    @classmethod
+    def load_all(cls, database: Path) -> tuple[Study, ...]:
+        """Read the studies of all models, in order of the names; the database is opened once.
+
+        Raises:
+            JobError: the database cannot be read.
+        """
+        with quiet_optuna(), _only_studies(database, to_read=True):
+            storage = _storage(database)
+            names = _models(storage, database)
+            return tuple(cls(optuna.load_study(storage=storage, study_name=name)) for name in names)
 
     @property
     def trials(self) -> tuple[TrialResult, ...]:
@@ -321,6 +328,15 @@ def _space(spec: str, model: str, own: str, effective: str, machine: Machine, *,
         machine,
         batch_size=batch_size,
     )
+
+
+def _models(storage: optuna.storages.RDBStorage, database: Path) -> tuple[str, ...]:
+    studies = storage.get_all_studies()
+    names = tuple(sorted(each.study_name for each in studies if _IDENTITY in each.user_attrs))
+    for name in names:
+        if reason := why_no_folder(name):
+            raise JobError(f"{database}: it has a study of a model {name!r}, which {reason}")
+    return names
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def write_report(run: RunFolder, out: Path | None = None) -> Path:
 def report_html(run: RunFolder) -> str:
     """The page, as text."""
     with snapshot(run.database) as database:
-        views = tuple(model_view(run, Study.load(database, name)) for name in Study.models(database))
+        views = tuple(model_view(run, study) for study in Study.load_all(database))
     if not views:
         raise JobError(f"{run.path}: there is no study in it yet")
     return _page(run, views)
