@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,10 +41,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 _SHARED = {"finished_run", "browser", "long_run", "triton_serve"}
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Tests send Ctrl-C, which shells ignore in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        # Who tests in parallel collects first: meanwhile one process compiles what each of them would.
+        script = Path(__file__).parent / "support/compile_simulation.py"
+        compiling = subprocess.Popen([sys.executable, script])
+        config.add_cleanup(compiling.wait)
 
 
 @pytest.hookimpl(tryfirst=True)
