@@ -49,7 +49,11 @@ def pytest_configure(config: pytest.Config) -> None:
         # Who tests in parallel collects first: meanwhile one process compiles what each of them would.
         script = Path(__file__).parent / "support/compile_simulation.py"
         compiling = subprocess.Popen([sys.executable, script])
-        config.add_cleanup(compiling.wait)
+
+        def await_its_end() -> None:
+            compiling.wait()
+
+        config.add_cleanup(await_its_end)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -176,7 +176,7 @@ def test_a_model_that_fails_every_request(model_repository: ModelRepositoryFacto
 
 def test_failed_requests_are_counted(model_repository: ModelRepositoryFactory) -> None:
     model_repository.add("fails_requests", config=config_text(fail_every=10))
-    done = tritontune("measure", model_repository.path, "--json", "--time", "3s")
+    done = tritontune("measure", model_repository.path, "--json", "--time", "1s")
     assert done.returncode == 0, done.stderr
     (point,) = json.loads(done.stdout)["points"]
     assert point["errors"] / (point["errors"] + point["requests"]) == pytest.approx(0.1, abs=0.03)
