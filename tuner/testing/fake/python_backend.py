@@ -36,7 +36,7 @@ class Stub(asyncio.Protocol):
 
     async def start(self, model_file: Path, work: Callable[[Any], None]) -> None:
         """Fork it."""
-        from tuner.testing.fake.stub import fork_stub  # noqa: PLC0415 (brings numpy, which most servers never need)
+        from tuner.testing.fake.stub import fork_stub  # noqa: PLC0415 (most servers have no such model)
 
         ours, theirs = socket.socketpair()
         self.pid = fork_stub(theirs, model_file, work)

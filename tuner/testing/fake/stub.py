@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import importlib.util
+import itertools
 import json
 import os
 import queue
@@ -23,10 +24,13 @@ from tuner.testing.fake.pipe import ChildEnd
 
 NAME = "triton_python_backend_stub"
 _MODULE = "triton_python_backend_utils"
+_forks = itertools.count()
 
 
 def fork_stub(plug: socket.socket, model_file: Path, work: Callable[[ChildEnd], None]) -> int:
     """Fork a process that does some work for a model and ends. Returns its pid."""
+    if next(_forks):
+        import numpy  # noqa: F401, ICN001, PLC0415 (of many, each would import it for itself)
     sys.stdout.flush()
     pid = os.fork()
     if pid:

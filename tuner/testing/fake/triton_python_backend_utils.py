@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from tuner.testing.fake.messages import BYTES, joined, texts_of
+
+# numpy takes longer to import than all else, and most servers of tests get no request.
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
@@ -17,22 +19,33 @@ TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
 TRITONSERVER_REQUEST_RELEASE_ALL = 1
 TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = 2
 
-_TYPES: dict[str, Any] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-    BYTES: np.object_,
-}
-_NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
+
+@cache
+def _types() -> dict[str, Any]:
+    import numpy as np  # noqa: PLC0415 (see above)
+
+    return {
+        "BOOL": np.bool_,
+        "UINT8": np.uint8,
+        "UINT16": np.uint16,
+        "UINT32": np.uint32,
+        "UINT64": np.uint64,
+        "INT8": np.int8,
+        "INT16": np.int16,
+        "INT32": np.int32,
+        "INT64": np.int64,
+        "FP16": np.float16,
+        "FP32": np.float32,
+        "FP64": np.float64,
+        BYTES: np.object_,
+    }
+
+
+@cache
+def _names() -> dict[Any, str]:
+    import numpy as np  # noqa: PLC0415 (see above)
+
+    return {np.dtype(kind): name for name, kind in _types().items()}
 
 
 class TritonModelException(Exception):  # noqa: N818 (its name)
@@ -71,6 +84,8 @@ class Tensor:
     """
 
     def __init__(self, name: str, values: NDArray[Any]) -> None:
+        import numpy as np  # noqa: PLC0415 (see above)
+
         if not isinstance(values, np.ndarray):
             raise TypeError("Tensor() takes a numpy array")
         self._name = name
@@ -318,20 +333,24 @@ def get_output_config_by_name(config: Mapping[str, Any], name: str) -> Any:
 def triton_string_to_numpy(name: str) -> Any:
     """Numpy's type for `TYPE_FP32`."""
     name = name.removeprefix("TYPE_")
-    return _TYPES[BYTES if name == "STRING" else name]
+    return _types()[BYTES if name == "STRING" else name]
 
 
 def tensor_of(name: str, datatype: str, shape: Sequence[int], data: bytes) -> Tensor:
     """A tensor as the protocol has it."""
+    import numpy as np  # noqa: PLC0415 (see above)
+
     if datatype == BYTES:
         return Tensor(name, np.array(texts_of(data), np.object_).reshape(shape))
-    return Tensor(name, np.frombuffer(data, _TYPES[datatype]).reshape(shape))
+    return Tensor(name, np.frombuffer(data, _types()[datatype]).reshape(shape))
 
 
 def as_protocol(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
     """Type, shape and elements as the protocol has them."""
+    import numpy as np  # noqa: PLC0415 (see above)
+
     values = tensor.as_numpy()
     if values.dtype.kind in "OSU":
         texts = [each if isinstance(each, bytes) else str(each).encode() for each in values.ravel()]
         return BYTES, values.shape, joined(texts)
-    return _NAMES[values.dtype], values.shape, np.ascontiguousarray(values).tobytes()
+    return _names()[values.dtype], values.shape, np.ascontiguousarray(values).tobytes()
