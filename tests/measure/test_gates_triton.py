@@ -134,7 +134,7 @@ def test_a_request_that_is_held_back(opened: Open) -> None:
 def test_programs_that_run_beside_it(opened: Open) -> None:
     burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
-        with opened("slow") as session:
+        with opened("slow", LevelRules(min_s=0.3, max_s=0.4)) as session:
             point = session.measure(Concurrency(1))
     finally:
         for burner in burners:

@@ -168,7 +168,7 @@ def test_over_tls_as_in_the_clear(certificates: Certificates, load: Load) -> Non
         Http2Peer(context=certificates.serving(mutual=True)) as peer,
         driving(peer.plan(b"small", bytes(300_000), tls=certificates.mutual)) as driver,
     ):
-        samples = offer(driver, load, count(200))
+        samples = offer(driver, load, count(60))
         assert samples.errors == {}
         assert set(samples.received.tolist()) == {10, 300_005}
         assert peer.accepted == 1
