@@ -290,10 +290,11 @@ def test_no_candidate_holds_the_slo(slow_model: Path, tmp_path: Path) -> None:
 
 class TestInterruption:
     def _underway(self, repository: Path, out: Path, *more: object) -> Any:
-        """A run that has finished its baseline and measures its first candidate."""
+        """A run that has finished its baseline and measures candidates; it stands still, so that it does not end."""
         rough = ("--max-concurrency", 2, "--precision", "20%,50%")
-        run = start_tritontune("run", repository, "--trials", 3, *rough, "--out", out, *more)
-        await_that(lambda: (out / "slow/trials/001/command.txt").exists() or run.poll() is not None, within_s=60)
+        run = start_tritontune("run", repository, "--trials", 99, *rough, "--out", out, *more)
+        await_that(lambda: (out / "slow/trials/001/command.txt").exists() or run.poll() is not None, within_s=200)
+        run.send_signal(signal.SIGSTOP)
         assert run.poll() is None, run.communicate()
         return run
 
@@ -307,12 +308,13 @@ class TestInterruption:
         assert second.returncode == 2
         assert "another run is at work in it" in second.stderr
         run.send_signal(number)
+        run.send_signal(signal.SIGCONT)
         stdout, stderr = run.communicate(timeout=120)
         assert run.returncode == 130
         assert "baseline: " in stdout
         assert stderr.splitlines()[-1] == f"tritontune: interrupted; go on with: tritontune run --resume --out {out}"
         assert servers_of(out) == []
-        assert _front(out)["budget"]["launches"] == 1
+        assert _front(out)["budget"]["launches"] == len(Study.load(out / "study.db", "slow").trials) >= 1
         assert f"report:   {out / 'report.html'}" in stdout
         assert "Ended: interrupted." in (out / "report.html").read_text()
 
@@ -320,18 +322,20 @@ class TestInterruption:
     def test_a_killed_run_takes_its_server_along_and_can_be_resumed(self, slow_model: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"
         killed = self._underway(slow_model, out)
-        finished = Study.load(out / "study.db", "slow").trials
         killed.kill()
         killed.communicate(timeout=120)
+        finished = Study.load(out / "study.db", "slow").trials
+        assert finished
         # Its stubs may stay until somebody collects it; the next run ends them.
         await_that(lambda: not [process for process in servers_of(out) if process.name() == "tritonserver"])
-        options = ("--trials", 3, "--max-concurrency", 2, "--precision", "20%,50%", "--no-verify")
+        count = len(finished)
+        options = ("--trials", count + 2, "--max-concurrency", 2, "--precision", "20%,50%", "--no-verify")
         done = tritontune("run", *options, "--out", out, "--resume")
         assert done.returncode == 0, done.stderr
-        assert "1 trial done already" in done.stderr
+        assert f"{count} trial{'s' * (count > 1)} done already" in done.stderr
         trials = Study.load(out / "study.db", "slow").trials
-        assert trials[:1] == finished
-        assert [trial.number for trial in trials] == [0, 1, 2]
+        assert trials[:count] == finished
+        assert [trial.number for trial in trials] == list(range(count + 2))
         assert servers_of(out) == []
         assert not (out / ".work").exists()
 

@@ -30,6 +30,8 @@ class TritonPythonModel:
         (PLAIN + PLAIN, True),
         ("class TritonPythonModel:\n  this is no Python\n", True),
         ("\0", True),
+        pytest.param("-" * 100_000 + "1", True, id="nested too deeply"),
+        pytest.param("x" + ".a" * 100_000, True, id="chained too deeply"),
         (PLAIN + "# not finalized\n", False),
     ],
 )

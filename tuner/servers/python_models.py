@@ -26,8 +26,8 @@ def may_define(model_file: Path, method: str) -> bool:
     try:
         text = model_file.read_text(encoding="utf-8")
         tree = ast.parse(text)
-    except (OSError, ValueError, SyntaxError):
-        return True
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError, SystemError):
+        return True  # the last three: of text that is nested too deeply for Python's parser
     if re.search(rf"\b{method}\b", text):
         return True
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _CLASS]
