@@ -37,7 +37,8 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     models.add("slow", config=config_text(instances=2, sleep_ms=10))
     models.add("fails_requests", config=config_text(fail_every=100))
     models.add("identity", name="cached", config=config_text(more="response_cache { enable: true }"))
-    models.add("drifts", config=config_text(from_ms=10, to_ms=210, over=60))
+    # It goes on for longer than a busy machine warms up.
+    models.add("drifts", config=config_text(from_ms=10, to_ms=2010, over=600))
     models.add("hangs", name="holds", config=config_text(instances=2, hang_after=40))
     others = ("fails_requests", "cached", "drifts", "holds")
     arguments = ("--cache-config=local,size=1048576", *(f"--load-model={name}" for name in others))
