@@ -38,6 +38,7 @@ import psutil
 
 from tuner.search.study import Study
 from tuner.testing.installations import fake_installation
+from tuner.testing.repositories import ModelRepositoryFactory, config_text
 from tuner.trial import TrialResult
 
 MODEL = "mlp"
@@ -48,30 +49,6 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it)
 RESUME_WITHIN_S = 180.0
 # The kernel and the servers' guardians need a moment to end what a killed run has started.
 GONE_WITHIN_S = 30.0
-
-CONFIG = """\
-backend: "python"
-max_batch_size: 8
-input [ { name: "IN" data_type: TYPE_FP32 dims: [ 4 ] } ]
-output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 4 ] } ]
-instance_group [ { kind: KIND_CPU count: 1 } ]
-"""
-CODE = """\
-import time
-
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        time.sleep(0.005)
-        return [
-            pb_utils.InferenceResponse(
-                [pb_utils.Tensor("OUT", pb_utils.get_input_tensor_by_name(request, "IN").as_numpy())]
-            )
-            for request in requests
-        ]
-"""
 
 
 @dataclass
@@ -106,10 +83,9 @@ class Round:
 
     def prepare(self) -> None:
         """Write the model repository and an empty TMPDIR."""
-        version = self.folder / "repository" / MODEL / "1"
-        version.mkdir(parents=True)
-        (version / "model.py").write_text(CODE, encoding="utf-8")
-        (version.parent / "config.pbtxt").write_text(CONFIG, encoding="utf-8")
+        repository = self.folder / "repository"
+        repository.mkdir(parents=True)
+        ModelRepositoryFactory(repository).add("slow", name=MODEL, config=config_text(sleep_ms=5))
         (self.folder / "tmp").mkdir()
 
     def start(self, *, resume: bool) -> subprocess.Popen[str]:

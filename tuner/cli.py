@@ -273,7 +273,7 @@ def export(
     from tuner.commands.export_target import Target  # noqa: PLC0415 (the same)
 
     with boundary(run_dir):
-        command(run_dir, model, slo, Target.of(to, format_name, in_place=in_place, force=force))
+        command(run_dir, model, slo, Target.of(to, format_name, in_place=in_place), force=force)
 
 
 @cli.command()

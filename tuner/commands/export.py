@@ -78,18 +78,27 @@ class _Deployed:
     is_same: bool
 
 
-def export(run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target: Target) -> None:
+def export(
+    run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target: Target, *, force: bool = False
+) -> None:
     """Export the best config of each model.
 
     Nothing is measured. What it picks is what the run itself would recommend for this limit from what is stored.
     Without names, models that have nothing to export are left out, and told of in the end.
+
+    Args:
+        run_dir: Of the run.
+        models: Their names; none: all.
+        slo: The limits, as `--slo` has them; none: the run's own.
+        target: Where to.
+        force: Whether the target's file may be there already.
 
     Raises:
         JobError: there is no such run or model, or it cannot be written there.
         SLOError: no candidate holds the SLO.
         ConfigError: the repository's config.pbtxt is no longer the one that was tuned.
     """
-    check_output(target.file, option="--to", force=target.force)
+    check_output(target.file, option="--to", force=force)
     run = RunFolder.existing(run_dir)
     known = Study.models(run.database)
     if not known:

@@ -22,17 +22,15 @@ class Target:
         file: The file to write.
         folder: The folder in which each model's own folder is made.
         in_place: Whether the repository's own file is replaced.
-        force: Whether `file` may be there already.
     """
 
     format: ConfigFormat = "pbtxt"
     file: Path | None = None
     folder: Path | None = None
     in_place: bool = False
-    force: bool = False
 
     @classmethod
-    def of(cls, to: Path | None, format_name: str | None, *, in_place: bool, force: bool = False) -> Target:
+    def of(cls, to: Path | None, format_name: str | None, *, in_place: bool) -> Target:
         """Read the options.
 
         A path that ends as one of the formats does is a file, unless a folder of that name is there. One that ends
@@ -49,9 +47,9 @@ class Target:
         if in_place:
             if asked not in {None, "pbtxt"}:
                 raise JobError(f"--format {asked}: a model repository holds a config.pbtxt; leave out --in-place")
-            return cls(in_place=True, force=force)
+            return cls(in_place=True)
         if to is None:
-            return cls(asked or "pbtxt", force=force)
+            return cls(asked or "pbtxt")
         ending = None if to.is_dir() else _ENDINGS.get(to.suffix.lower())
         if ending is None:
             if asked not in {None, "pbtxt"}:
@@ -59,10 +57,10 @@ class Target:
                 raise JobError(f"--format {asked}: a model folder holds a config.pbtxt; name a file, as {to}{usual}")
             if not to.is_dir() and get_close_matches(to.suffix, _ENDINGS, 1):
                 raise JobError(f"--to {to}: a file's name ends in one of {', '.join(_ENDINGS)}")
-            return cls(folder=to, force=force)
+            return cls(folder=to)
         if asked not in {None, ending}:
             raise JobError(f"--to {to}: that is the name of a {ending} file, and --format is {asked}")
-        return cls(ending, file=to, force=force)
+        return cls(ending, file=to)
 
     @property
     def for_many(self) -> bool:

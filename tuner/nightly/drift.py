@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from scipy import special
-
+from tuner.measure.blocks import student
 from tuner.measure.record import Interval, Record
 from tuner.nightly.measured import Measured
 from tuner.quantities import format_ms, format_number
@@ -149,7 +148,7 @@ def _against(now: Interval, then: Sequence[Interval], typical: float) -> Interva
     count, mean = len(logs), fmean(logs)
     freedom = count - 1 + _PRIOR_NIGHTS
     square = (sum((log - mean) ** 2 for log in logs) + _PRIOR_NIGHTS * typical**2) / freedom
-    nights = float(special.stdtrit(freedom, 0.975)) * math.sqrt(square * (1 + 1 / count))
+    nights = student(freedom + 1) * math.sqrt(square * (1 + 1 / count))
     own = math.hypot(now.log_half_width, fmean(each.log_half_width for each in then) / math.sqrt(count))
     half, log = math.hypot(nights, own), math.log(max(now.value, 1e-12)) - mean
     return Interval.within_logs(math.exp(log), half)
