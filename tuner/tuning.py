@@ -33,14 +33,13 @@ from tuner.nvml import driver_version
 from tuner.options import MADE_UP
 from tuner.progress import ModelOutcome, Progress
 from tuner.provenance import provenance
-from tuner.quantities import counted
 from tuner.report.files import write_results
 from tuner.report.html.page import write_report
 from tuner.run_folder import RunFolder
 from tuner.search.choose import check_installed
 from tuner.search.study import Identity, Study
 from tuner.servers.callees import check_load_model
-from tuner.servers.choose import choose_launcher
+from tuner.servers.choose import choose_launcher, clear_leftovers
 from tuner.servers.own_configs import OwnConfigs
 from tuner.servers.protocols import Launcher
 from tuner.servers.reload import ReloadLauncher
@@ -123,8 +122,7 @@ def workshop(
         with out.opened(resume=resume), closing(launcher), Gpus(launcher.gpus, progress.note) as gpus:
             if job.max_gpu_memory is not None and gpus.problem:
                 raise JobError(f"--max-gpu-memory: memory of GPUs cannot be measured here: {gpus.problem}")
-            if left := launcher.remove_leftovers():
-                progress.note(f"removed what killed runs had left behind: {counted(left, 'server')}")
+            clear_leftovers(launcher, progress.note)
             store_job(job, out.job)
             staged = stage(repository, out.work / "served" / "repository")
             placed = place_beside(repository, staged) if job.url is None else ()

@@ -31,7 +31,6 @@ from tuner.models.repository import ModelFolder, ModelRepository
 from tuner.models.staging import stage
 from tuner.models.tunable import why_not_loadable
 from tuner.options import MADE_UP
-from tuner.quantities import counted
 from tuner.report.live_line import LiveLine
 from tuner.report.points_csv import points_csv
 from tuner.report.points_json import measured_point_json
@@ -39,7 +38,7 @@ from tuner.report.points_table import points_table
 from tuner.report.results_console import USUAL_WIDTH, results_console
 from tuner.report.words import point_in_words, rate
 from tuner.servers.callees import Callees, check_load_model
-from tuner.servers.choose import choose_launcher
+from tuner.servers.choose import choose_launcher, clear_leftovers
 from tuner.servers.client import TritonClient
 from tuner.servers.endpoint import Endpoint
 from tuner.servers.protocols import Launch, Launcher, Server
@@ -209,8 +208,7 @@ def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> It
         placed = place_beside(repository, staged)
         chosen = choose_launcher(job, note, line.pulling, headers=job.header, models=[model])
         with closing(chosen) as launcher, Gpus(launcher.gpus, note) as gpus:
-            if left := launcher.remove_leftovers():
-                note(f"removed what killed runs had left behind: {counted(left, 'server')}")
+            clear_leftovers(launcher, note)
             gpus.warn_if_busy(model.config.proto if model.config else model_config_pb2.ModelConfig())
             callees = Callees(model.name, staged.path, job.load_model, note)
             launch = Launch(staged.path, model.name, folder / "server.log", within_s, callees.names)

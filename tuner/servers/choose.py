@@ -10,6 +10,7 @@ from tuner.errors import JobError, TritontuneError
 from tuner.machine import Machine
 from tuner.models.repository import ModelFolder
 from tuner.options import ServerOptions, as_option
+from tuner.quantities import counted
 from tuner.servers.backends import check_backends
 from tuner.servers.container_options import ContainerOptions
 from tuner.servers.contradictions import asking_for_docker, refuse_contradictions
@@ -79,6 +80,12 @@ def choose_launcher(
             raise JobError(f"{nothing_here}; and in its place: {problem}") from problem
     note(f"{image} in Docker, as there is no Triton on this machine")
     return _in_docker(job, image, note, headers)
+
+
+def clear_leftovers(launcher: Launcher, note: Callable[[str], None]) -> None:
+    """Remove what killed runs have left behind, and say of which servers that was."""
+    if left := launcher.remove_leftovers():
+        note(f"removed what killed runs had left behind: {counted(left, 'server')}")
 
 
 def _as_process(job: ServerOptions, headers: tuple[Header, ...], models: Sequence[ModelFolder]) -> ProcessLauncher:
