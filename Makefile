@@ -19,9 +19,10 @@ test test-quick test-statistics: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL)
 
-# Only what needs no real Triton, container or browser: unit tests, and the fake Triton.
+# Unit tests, and those on the fake Triton but for whole runs and others that take seconds: for use after every change.
 test-quick: $(INSTALLED)
-	$(BIN)/pytest $(PARALLEL) -m 'not triton and not docker and not browser and not statistics'
+	$(BIN)/pytest $(PARALLEL) --ignore=tests/integration \
+		-m 'not triton and not docker and not browser and not statistics and not slow'
 
 # What counts over many seeds, and then what compares measurements of real launches: one of those that fails is tried
 # once more, and the retry is reported.

@@ -180,6 +180,7 @@ def _written_to(output: int, temporary: Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_output_to_a_full_disk(temporary: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         code, told = _written_to(full.fileno(), temporary)
@@ -187,6 +188,7 @@ def test_output_to_a_full_disk(temporary: Path) -> None:
     assert (code, told) == (1, f"tritontune: unexpected OSError: No space left on device; the log is {log}\n")
 
 
+@pytest.mark.slow
 def test_output_to_who_reads_no_more(temporary: Path) -> None:
     read, write = os.pipe()
     os.close(read)

@@ -14,6 +14,8 @@ from tuner.run_folder import RunFolder
 from tuner.servers.installation import TritonInstallation
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
+pytestmark = pytest.mark.slow
+
 SPACE = """\
 schema: 1
 parameters:

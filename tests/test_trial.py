@@ -99,6 +99,7 @@ def trials(installation: TritonInstallation, model_repository: ModelRepositoryFa
 ON_BOTH = pytest.mark.parametrize("installation", [on_fake_server(), on_real_server()], indirect=True)
 
 
+@pytest.mark.slow
 @ON_BOTH
 def test_one_launch_is_one_curve(trials: Trials, tmp_path: Path) -> None:
     result = trials.run("slow", config_text())
@@ -132,7 +133,7 @@ def test_time_that_is_up_ends_the_curve_after_the_level_under_way(trials: Trials
     [
         ("refuses", config_text(message="no weights"), Cause.INVALID_CONFIG),
         ("crashes", config_text(), Cause.CRASHED),
-        ("hangs", config_text(), Cause.HUNG),
+        pytest.param("hangs", config_text(), Cause.HUNG, marks=pytest.mark.slow),
         ("fails_requests", config_text(message="never"), Cause.REQUESTS_FAILED),
     ],
 )
@@ -144,6 +145,7 @@ def test_a_failure_is_a_result(trials: Trials, source: str, config: str, cause: 
     assert result.curve == ()
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_answering_leaves_the_points_before(
     trials: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:

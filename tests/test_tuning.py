@@ -29,7 +29,7 @@ parameters:
   instances: {field: "instance_group[0].count", ladder: [1, 2, 3, 4], max_per_cpu: 4}
 """
 
-pytestmark = pytest.mark.usefixtures("rough", "fake_on_path")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rough", "fake_on_path")]
 
 
 @pytest.fixture

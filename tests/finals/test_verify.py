@@ -369,6 +369,7 @@ def test_it_ends_however_much_time_there_is() -> None:
     assert len({(number, load) for number, load, _ in machine.rounds}) <= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [8, pytest.param(24, marks=pytest.mark.statistics)])
 def test_picks_of_a_noisy_machine_are_not_overstated_and_keep_the_slo(runs: int) -> None:
     single, verified = picks.simulate(runs, 0.08, 600.0)
@@ -379,6 +380,7 @@ def test_picks_of_a_noisy_machine_are_not_overstated_and_keep_the_slo(runs: int)
     assert np.median([pick.of_best for pick in verified]) > 0.93
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [6, pytest.param(12, marks=pytest.mark.statistics)])
 def test_picks_keep_the_slo_on_a_machine_that_gets_slower_after_the_search(runs: int) -> None:
     single, verified = picks.simulate(runs, 0.08, 600.0, slower=1.6)

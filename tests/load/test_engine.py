@@ -272,6 +272,7 @@ def test_an_interruption_within_a_message_waits_for_its_end(
         assert engine._workers == [worker]
 
 
+@pytest.mark.slow
 def test_closing_leaves_nothing_behind(plan: Plan) -> None:
     with WorkerEngine(plan) as engine:
         offer(engine)

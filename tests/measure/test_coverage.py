@@ -22,6 +22,8 @@ from tuner.measure.rules import LevelRules
 from tuner.measure.window import steady_window
 from tuner.slo import Percentile
 
+pytestmark = pytest.mark.slow
+
 RUNS = pytest.mark.parametrize("runs", [40, pytest.param(120, marks=pytest.mark.statistics)])
 SERVERS: dict[str, tuple[Batcher, Load]] = {
     "one at a time": (Batcher(3.0, spread=0.2, largest=1), Concurrency(1)),

@@ -22,6 +22,8 @@ from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
+pytestmark = pytest.mark.slow
+
 RULES = LevelRules(min_s=0.5, max_s=0.6)
 
 Open = Callable[..., AbstractContextManager[Session]]

@@ -86,6 +86,7 @@ def share_of_capacity(name: str) -> Callable[[float], float]:
     return lambda share: verdicts(batcher, share * capacity)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CAPACITIES)
 def test_servers_with_room_are_found_to_keep_up_and_those_without_are_not(name: str) -> None:
     kept = share_of_capacity(name)

@@ -137,6 +137,7 @@ def test_a_version_that_is_not_there(service: TritonService, server: Server) -> 
         pass
 
 
+@pytest.mark.slow
 @ON_BOTH
 def test_what_an_overload_leaves_in_the_queue_is_not_left_to_the_next_load(services: Services) -> None:
     """Triton goes on with requests that were cancelled: here for 10 ms each, one after the other."""

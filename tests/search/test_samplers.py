@@ -41,6 +41,7 @@ class TestAnySampler:
         seen = _walk(kind(built, seed=1), built, 10)
         assert sorted(map(str, seen)) == sorted(map(str, built.assignments()))
 
+    @pytest.mark.slow
     def test_the_seed_decides(self, kind: type[RandomSampler | TpeSampler]) -> None:
         built = space()
         one, same, other = (_walk(kind(built, seed=seed), built, 12) for seed in (1, 1, 2))

@@ -270,6 +270,7 @@ def test_takes_another_port_when_one_is_lost(
             assert infer(server, "identity").size
 
 
+@pytest.mark.slow
 def test_gives_up_when_every_port_is_lost(
     launch: Callable[..., ProcessServer], monkeypatch: pytest.MonkeyPatch, traces: Traces
 ) -> None:
@@ -292,6 +293,7 @@ def test_a_model_without_code_fails_at_once(
     assert time.monotonic() - began < 50  # of the 60 s that it has
 
 
+@pytest.mark.slow
 @BOTH
 def test_an_instance_that_dies_unseen_by_triton_is_noticed(
     process_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path

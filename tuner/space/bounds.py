@@ -116,9 +116,13 @@ def check_fields(spec: SpaceSpec, configs: Iterable[ModelConfig], source: str) -
     for name, item in spec.parameters.items():
         field = item.field or name
         anywhere = _INDEX.sub("[*]", field)
-        faults = [_field_fault(anywhere, item, config) for config in known]
-        if fault := faults[0] if all(faults) else None:
-            raise SpaceError(_fault(source, name, anywhere, fault))
+        faults = []
+        for config in known:
+            if (fault := _field_fault(anywhere, item, config)) is None:
+                break
+            faults.append(fault)
+        else:
+            raise SpaceError(_fault(source, name, anywhere, faults[0]))
 
 
 def _field_fault(field: str, item: ParameterSpec, config: ModelConfig) -> ConfigError | None:
