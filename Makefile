@@ -20,6 +20,7 @@ test: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL)
 
 # Unit tests, and those on the fake Triton but for whole runs and others that take seconds: for use after every change.
+test-quick: export HYPOTHESIS_PROFILE = brief
 test-quick: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL) --ignore=tests/integration \
 		-m 'not triton and not docker and not browser and not statistics and not slow'

@@ -37,10 +37,10 @@ from tuner.testing.repositories import ModelRepositoryFactory
 # Before tests import them: what they assert says what it saw when it fails, as in the tests themselves.
 pytest.register_assert_rewrite(*(f"tuner.testing.{part}_contract" for part in ("launcher", "server", "engine")))
 
-# How many examples a property is tried with, where a test does not say so itself: `HYPOTHESIS_PROFILE=thorough`.
-for _profile, _examples in (("quick", 20), ("thorough", 100)):
+# How many examples a property is tried with, where a test does not say so itself: `HYPOTHESIS_PROFILE`.
+for _profile, _examples in (("brief", 5), ("usual", 20), ("thorough", 100)):
     settings.register_profile(_profile, settings(), max_examples=_examples, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 
 # Fixtures of the whole session that take seconds: a launch, a run, a browser.
 _SHARED = {"finished_run", "browser", "long_run", "triton_serve"}
