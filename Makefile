@@ -39,6 +39,7 @@ test-all: test test-statistics
 check: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 $(INSTALLED): pyproject.toml

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tuner.config.interface import ModelInterface
 from tuner.load.inputs.made_up import make_inputs
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.workload import Plan
-from tuner.models.interface import ModelInterface
+from tuner.options.endpoint import Endpoint
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch

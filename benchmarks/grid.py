@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.machine import Machine
+from tuner.config.config import ModelConfig
+from tuner.core.machine import Machine
+from tuner.core.record import Interval
 from tuner.measure.machine_speed import FOLLOWS
 from tuner.measure.points import OperatingPoint
-from tuner.measure.record import Interval
-from tuner.models.config import ModelConfig
+from tuner.measure.trial import TrialResult
 from tuner.space.candidate import key_of
 from tuner.space.space import SearchSpace
 from tuner.space.spec import LadderValue, SpaceSpec
-from tuner.trial import TrialResult
 
 GRIDS = Path(__file__).parent / "grids"
 MODELS = {

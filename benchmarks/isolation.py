@@ -23,13 +23,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tuner.load.loads import Concurrency
+from tuner.config.config import ModelConfig, Value
+from tuner.config.repository import ModelRepository
+from tuner.config.staging import StagedRepository, stage
+from tuner.core.loads import Concurrency
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import open_session
-from tuner.models.config import ModelConfig, Value
-from tuner.models.repository import ModelRepository
-from tuner.models.staging import StagedRepository, stage
-from tuner.options import LoadOptions
+from tuner.options.groups import LoadOptions
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch, Launcher

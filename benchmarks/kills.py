@@ -36,10 +36,10 @@ from pathlib import Path
 
 import psutil
 
-from tuner.search.study import Study
+from tuner.measure.trial import TrialResult
+from tuner.study.study import Study
 from tuner.testing.installations import fake_installation
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
-from tuner.trial import TrialResult
 
 MODEL = "mlp"
 TRIALS = 3

@@ -28,11 +28,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tuner.core.loads import Concurrency
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency
 from tuner.load.protocols import Samples
+from tuner.options.endpoint import Endpoint
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 
 SIZES = {"small": 16, "large": 150_000}
 """Models by their inputs' length, in FP32: 64 bytes and 600 kB."""

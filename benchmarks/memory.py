@@ -19,8 +19,8 @@ import psutil
 from cached_server import cached_server, plan_for
 from typing_extensions import Self
 
+from tuner.core.loads import RequestRate
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import RequestRate
 from tuner.load.protocols import Samples
 
 _GOAL_MB = 600

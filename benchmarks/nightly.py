@@ -30,8 +30,8 @@ from typing import Any
 
 import yaml
 
-from tuner.models.config import ModelConfig
-from tuner.quantities import parse_duration
+from tuner.config.config import ModelConfig
+from tuner.core.quantities import parse_duration
 
 _EXAMPLE = Path(__file__).parent.parent / "examples/model_repository"
 _TRITONTUNE = str(Path(sys.executable).with_name("tritontune"))

@@ -4,16 +4,17 @@ Each run has a family of candidates, drawn at random: closed loops on a batcher 
 some more for each request in them, so that throughput and latency rise with the load; the best of them lie within some
 percent of each other, and near the SLO. Each launch is quicker or slower than the next by `--noise` (log-normal, on
 throughput and latency alike), and within a launch, requests differ, too. The search launches each candidate once; a
-single-shot pick takes the best of its numbers, and the finalists are what `tuner.finals` makes of them. What both
-recommend is then measured again, in many launches of 60 s. Prints, over all runs, the median of what was reported over
-what was measured again, how many picks then break the SLO, what they give of the best possible, and the launches spent.
+single-shot pick takes the best of its numbers, and the finalists are what `tuner.recommend.verify` makes of them. What
+both recommend is then measured again, in many launches of 60 s. Prints, over all runs, the median of what was reported
+over what was measured again, how many picks then break the SLO, what they give of the best possible, and the launches
+spent.
 With `--slower`, all of the machine is so much slower from the end of the search on, as one that others use may be.
 
 With `--at-limit`, nothing is picked. Servers whose p99 is just the limit, at all rates and loads, are given to
-`tuner.finals.certify` and to the nightly comparison: each that is said to hold the SLO is one too many. For certifying,
-the limit is that of the one server that is launched; for the nightly gate, that of all launches together, which differ
-by `--noise`. Servers with some room to the limit tell what that costs: how many are said to hold the SLO, and after how
-many seconds (of certifying a rate) or pairs of launches.
+`tuner.recommend.certify` and to the nightly comparison: each that is said to hold the SLO is one too many. For
+certifying, the limit is that of the one server that is launched; for the nightly gate, that of all launches together,
+which differ by `--noise`. Servers with some room to the limit tell what that costs: how many are said to hold the SLO,
+and after how many seconds (of certifying a rate) or pairs of launches.
 
     python benchmarks/picks.py [--runs 40] [--noise 0.08] [--budget 600] [--slower 1.0] [--at-limit]
 """
@@ -32,22 +33,22 @@ from rich.console import Console
 from rich.table import Table
 from scipy import special
 
-from tuner.finals.certify import certify
-from tuner.finals.verify import Terms, verify
-from tuner.load.loads import Concurrency, Load
+from tuner.core.loads import Concurrency, Load
+from tuner.core.record import Interval
+from tuner.core.slo import PERCENTILES, SLO, share_of
 from tuner.measure.client_view import ClientView
-from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
-from tuner.measure.record import Interval
 from tuner.measure.sweep import in_order_of_load, sweep
+from tuner.measure.trial import TrialResult
 from tuner.nightly.compare import Terms as NightTerms
 from tuner.nightly.compare import compare
 from tuner.nightly.comparison import Side
 from tuner.nightly.gate import decide
-from tuner.search.front import TrialPoint
-from tuner.search.recommend import Recommendation, recommend
-from tuner.slo import PERCENTILES, SLO, share_of
-from tuner.trial import TrialResult
+from tuner.recommend.certify import certify
+from tuner.recommend.front import TrialPoint
+from tuner.recommend.recommend import Recommendation, recommend
+from tuner.recommend.verify import Terms, verify
+from tuner.stats.limit_test import LimitTest
 
 LIMIT = SLO({"p99": 25.0})
 CANDIDATES = 24

@@ -34,19 +34,19 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.closed_loop import Batcher, run
 from support.simulated_engine import SimulatedEngine
 
-from tuner.load.loads import Concurrency
+from tuner.config.repository import ModelRepository
+from tuner.config.staging import stage
+from tuner.core.loads import Concurrency
+from tuner.core.record import Interval
 from tuner.measure.level import measure_level
 from tuner.measure.points import OperatingPoint
-from tuner.measure.record import Interval
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
-from tuner.measure.window import steady_window
-from tuner.models.repository import ModelRepository
-from tuner.models.staging import stage
-from tuner.options import LoadOptions
+from tuner.options.groups import LoadOptions
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch
+from tuner.stats.window import steady_window
 
 REPOSITORY = Path(__file__).parents[1] / "examples" / "model_repository"
 MODEL = "mlp"

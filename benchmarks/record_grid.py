@@ -22,20 +22,20 @@ from pathlib import Path
 from grid import GRIDS, MODELS, SPACE, Grid, recorded
 from rich.progress import track
 
-from tuner.load.loads import Concurrency
-from tuner.machine import Machine
+from tuner.config.config import ModelConfig
+from tuner.config.repository import ModelRepository
+from tuner.config.staging import stage
+from tuner.core.loads import Concurrency
+from tuner.core.machine import Machine
+from tuner.core.slo import SLO
+from tuner.jobs.progress import Progress
 from tuner.measure.rules import LevelRules
-from tuner.models.config import ModelConfig
-from tuner.models.repository import ModelRepository
-from tuner.models.staging import stage
-from tuner.options import LoadOptions
-from tuner.progress import Progress
+from tuner.measure.trial import Bench, Limits, TrialResult, launch_again, run_trial
+from tuner.options.groups import LoadOptions
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
-from tuner.slo import SLO
 from tuner.space.candidate import Candidate
 from tuner.space.space import SearchSpace
-from tuner.trial import Bench, Limits, TrialResult, launch_again, run_trial
 
 LIMITS = Limits(launch_s=60.0, first_answer_s=10.0, until=math.inf)
 ATTEMPTS = 3

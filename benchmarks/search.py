@@ -32,19 +32,19 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from tuner.job import SamplerName
+from tuner.core.slo import SLO, Percentile
+from tuner.measure.trial import TrialResult
+from tuner.options.tune_job import SamplerName
+from tuner.recommend.front import hypervolume, reference_latency_ms, usable_points
 from tuner.search.choose import choose_sampler
-from tuner.search.front import hypervolume, reference_latency_ms, usable_points
 from tuner.search.gains import within_limit
 from tuner.search.goal import Goal
-from tuner.search.objectives import as_optuna_trial
 from tuner.search.samplers import NoMore
 from tuner.search.schedulings import Schedulings
-from tuner.slo import SLO, Percentile
+from tuner.search.twin.forecast import Curves, Forecast, Surprises
+from tuner.search.twin.known import known
 from tuner.space.candidate import key_of
-from tuner.trial import TrialResult
-from tuner.twin.forecast import Curves, Forecast, Surprises
-from tuner.twin.known import known
+from tuner.study.objectives import as_optuna_trial
 
 PERCENTILE: Percentile = "p99"
 LIMITS = (3, 10, 30)

@@ -16,12 +16,12 @@ import time
 
 from grid import Grid
 
-from tuner.machine import Machine
+from tuner.core.machine import Machine
 from tuner.search.schedulings import Schedulings
+from tuner.search.twin.forecast import Forecast, Surprises
+from tuner.search.twin.known import known
 from tuner.space.space import SearchSpace
 from tuner.space.spec import load_space
-from tuner.twin.forecast import Forecast, Surprises
-from tuner.twin.known import known
 
 HIGHEST = 256
 FITTED_TO = 4

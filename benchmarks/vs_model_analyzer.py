@@ -34,14 +34,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tuner.load.loads import Concurrency
-from tuner.machine import Machine
+from tuner.config.config import ModelConfig
+from tuner.config.repository import ModelRepository
+from tuner.config.staging import StagedRepository, stage
+from tuner.core.loads import Concurrency
+from tuner.core.machine import Machine
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import open_session
-from tuner.models.config import ModelConfig
-from tuner.models.repository import ModelRepository
-from tuner.models.staging import StagedRepository, stage
-from tuner.options import LoadOptions
+from tuner.options.groups import LoadOptions
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch

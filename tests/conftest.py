@@ -26,11 +26,11 @@ from support.docker_image import docker_engine
 from support.nursery import Nursery
 from support.services import Services, triton_services
 
-from tuner import redaction
+from tuner.core import redaction
 from tuner.load import engine as load_engine
-from tuner.search import study
 from tuner.servers.installation import TritonInstallation, find_triton
 from tuner.servers.process import ProcessLauncher
+from tuner.study import study
 from tuner.testing.installations import fake_installation
 from tuner.testing.repositories import ModelRepositoryFactory
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tuner import TuneJob, model_tuning, tune
-from tuner.errors import Cause
+from tuner import TuneJob, tune
+from tuner.core.errors import Cause
+from tuner.jobs import model_tuning
+from tuner.jobs.progress import ModelOutcome, Progress
 from tuner.measure.rules import LevelRules
-from tuner.progress import ModelOutcome, Progress
-from tuner.run_folder import RunFolder
 from tuner.servers.installation import TritonInstallation
+from tuner.study.run_folder import RunFolder
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = pytest.mark.slow

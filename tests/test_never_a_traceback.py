@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from support.builders import space
 from support.command_line import tritontune
 
-from tuner import tuning
-from tuner.cli import cli
-from tuner.errors import UsageError
-from tuner.job import TuneJob
+from tuner.cli.main import cli
+from tuner.core.errors import UsageError
+from tuner.jobs import tuning
 from tuner.nightly.jobs import JobsFile, NightlyJob, Notify
+from tuner.options.tune_job import TuneJob
 from tuner.testing.repositories import ModelRepositoryFactory
 
 FUZZED = settings(

@@ -14,16 +14,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuner.job import TuneJob
+    from tuner.api import tune
+    from tuner.jobs.tuning import RunResult
+    from tuner.options.tune_job import TuneJob
     from tuner.report.html.page import write_report
-    from tuner.tuning import RunResult, tune
 
 __all__ = ["RunResult", "TuneJob", "tune", "write_report"]
 
 _HOMES = {
-    "TuneJob": "tuner.job",
-    "RunResult": "tuner.tuning",
-    "tune": "tuner.tuning",
+    "TuneJob": "tuner.options.tune_job",
+    "RunResult": "tuner.jobs.tuning",
+    "tune": "tuner.api",
     "write_report": "tuner.report.html.page",
 }
 

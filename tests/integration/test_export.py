@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.command_line import tritontune
 
-from tuner.models.config import ModelConfig
+from tuner.config.config import ModelConfig
 
 pytestmark = pytest.mark.usefixtures("fake_on_path")
 

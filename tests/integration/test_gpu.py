@@ -17,15 +17,15 @@ import pytest
 from support.nvml import GIB, StandInGpu, StandInLibrary, installed, memory_of_instances
 
 from tuner import TuneJob, tune
-from tuner.cli import cli
-from tuner.errors import JobError
-from tuner.machine import Machine
+from tuner.cli.main import cli
+from tuner.config.config import ModelConfig
+from tuner.core.errors import JobError
+from tuner.core.machine import Machine
+from tuner.jobs.progress import Progress
 from tuner.measure.gpu_view import GpuMemory
-from tuner.models.config import ModelConfig
-from tuner.progress import Progress
-from tuner.run_folder import RunFolder
 from tuner.space.space import SearchSpace
 from tuner.space.spec import load_space
+from tuner.study.run_folder import RunFolder
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = pytest.mark.usefixtures("fake_on_path")

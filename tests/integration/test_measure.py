@@ -17,11 +17,11 @@ from click.testing import CliRunner
 from support.command_line import servers_of, start_tritontune, tritontune
 from support.tritons import start_with_http
 
-from tuner.cli import cli
-from tuner.models.repository import ModelRepository
-from tuner.models.staging import stage
+from tuner.cli.main import cli
+from tuner.config.repository import ModelRepository
+from tuner.config.staging import stage
+from tuner.core.mark import Mark, marks_on_files
 from tuner.servers.installation import TritonInstallation
-from tuner.servers.mark import Mark, marks_on_files
 from tuner.servers.protocols import Launch, Server
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 

@@ -15,10 +15,10 @@ import pytest
 from support.command_line import Running, await_that, servers_of, start_tritontune, tritontune
 from support.nights import jobs_file
 
-from tuner import model_tuning
+from tuner.config.config import ModelConfig
+from tuner.jobs import model_tuning
 from tuner.measure import meter
 from tuner.measure.rules import LevelRules
-from tuner.models.config import ModelConfig
 from tuner.nightly import launches, model_night
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 

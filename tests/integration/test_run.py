@@ -14,9 +14,9 @@ from google.protobuf import text_format
 from support.command_line import await_that, servers_of, start_tritontune, tritontune
 from tritonclient.grpc import model_config_pb2
 
-from tuner.finals.certify import is_certified
-from tuner.search.study import Study
-from tuner.slo import SLO
+from tuner.core.slo import SLO
+from tuner.recommend.certify import is_certified
+from tuner.study.study import Study
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = pytest.mark.usefixtures("fake_on_path")

@@ -16,8 +16,8 @@ from support.docker_image import IMAGE, containers_of, volumes_of
 from support.engine_cable import Cable
 from support.registry import registry
 
-from tuner.search.study import Study
-from tuner.servers.mark import Mark
+from tuner.core.mark import Mark
+from tuner.study.study import Study
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 # Each awaits what it waits for, however busy the machine is.

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 from support.nights import jobs_file
 
-from tuner import model_tuning
-from tuner.cli import cli
+from tuner.cli.main import cli
+from tuner.jobs import model_tuning
 from tuner.measure.rules import LevelRules
 from tuner.nightly import launches
 from tuner.testing.repositories import ModelRepositoryFactory, config_text

@@ -6,7 +6,7 @@ from typing import NoReturn
 import pytest
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import TuningError
+from tuner.core.errors import TuningError
 from tuner.load.agreement import check_agreement
 
 

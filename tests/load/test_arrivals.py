@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
+from tuner.core.loads import Concurrency, OpenLoop, Ramp, Replay, RequestRate
 from tuner.load.arrivals import arrivals
-from tuner.load.loads import Concurrency, OpenLoop, Ramp, Replay, RequestRate
-from tuner.load.worker import Offer
+from tuner.load.drivers import Offer
 
 
 def due_s(load: OpenLoop, count: int | None = None, seed: int = 0) -> npt.NDArray[np.float64]:

@@ -21,15 +21,15 @@ import pytest
 from support.inference_peer import InferencePeer, request_for
 from support.services import InProcess
 
-from tuner.errors import TuningError
+from tuner.core.errors import TuningError
+from tuner.core.loads import Concurrency, RequestRate
+from tuner.core.proc import read_state
 from tuner.load import engine as engines
 from tuner.load.channel import Channel
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency, RequestRate
 from tuner.load.protocols import Samples
 from tuner.load.workload import DriverName, Plan, Request, Workload
-from tuner.proc import read_state
-from tuner.servers.endpoint import Tls
+from tuner.options.endpoint import Tls
 from tuner.testing.engine_contract import for_seconds, until_requests
 
 pytestmark = pytest.mark.real_workers
@@ -302,9 +302,9 @@ def test_samples_outlive_their_engine(plan: Plan) -> None:
 _OWNER = """
 import os, signal, sys
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency, RequestRate
+from tuner.core.loads import Concurrency, RequestRate
 from tuner.load.workload import DriverName, Plan, Request, Workload
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 address, model, moment = sys.argv[1:]
 request = Request(b"\\x0a" + bytes([len(model)]) + model.encode())
@@ -350,9 +350,9 @@ def test_workers_end_with_their_owner(server: InferencePeer, model: str, moment:
 _INTERRUPTED = """
 import os, signal, sys, threading
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency
+from tuner.core.loads import Concurrency
 from tuner.load.workload import DriverName, Plan, Request, Workload
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 address, model = sys.argv[1:]
 request = Request(b"\\x0a" + bytes([len(model)]) + model.encode())

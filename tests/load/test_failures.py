@@ -3,7 +3,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from tuner.errors import Cause, ServerError, ServerHungError
+from tuner.core.errors import Cause, ServerError, ServerHungError
 from tuner.load.failures import CODES, cause_of, describe, failed
 
 

@@ -11,9 +11,9 @@ from support.services import ON_BOTH, Services
 from support.tritons import grpcs_triton
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import Cause, ServerError, ServerHungError
+from tuner.core.errors import Cause, ServerError, ServerHungError
 from tuner.load.first_request import ask_once
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch

@@ -9,12 +9,12 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from tuner.errors import InputError, JobError
+from tuner.core.errors import InputError, JobError
 from tuner.load.inputs import made_up
 from tuner.load.prepare import apart, prepared
 from tuner.load.workload import Plan, Sequences
-from tuner.options import LoadOptions
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
+from tuner.options.groups import LoadOptions
 
 _GRPC, _HTTP = Endpoint("127.0.0.1:9"), Endpoint("127.0.0.1:9", "http")
 _CONFIG = """

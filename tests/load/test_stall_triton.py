@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from support.services import Services, TritonService
 
+from tuner.core.loads import Concurrency, Load, RequestRate
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Samples
 
 _STALL_NS = 1_000_000_000

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from support.builders import point
 
-from tuner.load.loads import Load, Ramp, Replay, RequestRate
+from tuner.core.loads import Load, Ramp, Replay, RequestRate
 from tuner.measure.again import Again
 from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from support.closed_loop import samples_of
 
-from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.core.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Samples
 from tuner.measure.client_view import ClientView, client_view
-from tuner.measure.window import whole_window
+from tuner.stats.window import whole_window
 
 RATE = RequestRate(100)
 

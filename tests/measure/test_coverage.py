@@ -12,15 +12,15 @@ from support.closed_loop import Batcher, run
 from support.open_loop import run_open
 from support.simulated_engine import SimulatedEngine
 
-from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.core.loads import Concurrency, Load, RequestRate
+from tuner.core.record import Interval
+from tuner.core.slo import Percentile
 from tuner.load.protocols import Samples
-from tuner.measure.latencies import percentiles
 from tuner.measure.level import measure_level
-from tuner.measure.rates import throughput
-from tuner.measure.record import Interval
 from tuner.measure.rules import LevelRules
-from tuner.measure.window import steady_window
-from tuner.slo import Percentile
+from tuner.stats.latencies import percentiles
+from tuner.stats.rates import throughput
+from tuner.stats.window import steady_window
 
 pytestmark = pytest.mark.slow
 

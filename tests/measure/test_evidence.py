@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from support.windows import exponential, window
 
-from tuner.load.loads import Concurrency, RequestRate
+from tuner.core.loads import Concurrency, RequestRate
+from tuner.core.slo import SLO
 from tuner.measure.evidence import Evidence
-from tuner.measure.rates import throughput
 from tuner.measure.rivals import Rivals
 from tuner.measure.rules import LevelRules
-from tuner.measure.window import Window
-from tuner.slo import SLO
+from tuner.stats.rates import throughput
+from tuner.stats.window import Window
 
 CLOSED = Concurrency(1)
 RULES = LevelRules(narrow_looks=1)

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tuner.errors import Cause, ServerError, ServerHungError, TuningError
-from tuner.load.loads import Concurrency, Load, Ramp, Replay, RequestRate
+from tuner.core.errors import Cause, ServerError, ServerHungError, TuningError
+from tuner.core.loads import Concurrency, Load, Ramp, Replay, RequestRate
 from tuner.load.protocols import Samples
 from tuner.measure.failing import most_frequent_error, raise_if_failing, raise_if_unanswered, silence_s
 

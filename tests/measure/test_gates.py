@@ -12,8 +12,8 @@ from support.open_loop import run_open
 from support.simulated_engine import SimulatedEngine
 from tritonclient.grpc import service_pb2
 
-from tuner import nvml
-from tuner.load.loads import Concurrency, Load, Replay, RequestRate
+from tuner.core import nvml
+from tuner.core.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.protocols import Samples
 from tuner.measure.client_view import ClientView
 from tuner.measure.doubts import Gate
@@ -26,7 +26,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_resources import ServerResources
 from tuner.measure.server_statistics import Read, Reads
-from tuner.measure.window import steady_window
+from tuner.stats.window import steady_window
 
 SEEN = ServerResources(cpu_cores=1.0, memory_bytes=1)
 

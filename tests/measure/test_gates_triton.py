@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from support.tritons import on_fake_server, on_real_server
 
-from tuner.load.loads import Concurrency
+from tuner.core.loads import Concurrency
 from tuner.load.protocols import Samples
 from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
-from tuner.options import LoadOptions
+from tuner.options.groups import LoadOptions
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch

@@ -7,9 +7,9 @@ from google.protobuf import text_format
 from support.nvml import StandInGpu, StandInLibrary, installed, mig_instance
 from tritonclient.grpc import model_config_pb2
 
-from tuner import nvml
+from tuner.core import nvml
+from tuner.core.nvml import Gpu
 from tuner.measure.gpu_selection import gpus_in_use, may_use_gpus, surely_uses_gpus, visible_gpus
-from tuner.nvml import Gpu
 
 
 @pytest.fixture

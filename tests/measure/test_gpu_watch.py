@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from support.nvml import GIB, StandInGpu, StandInLibrary, installed, mig_instance
 from tritonclient.grpc import model_config_pb2
 
-from tuner import nvml
+from tuner.core import nvml
 from tuner.measure.gpu_selection import visible_gpus
 from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.gpu_watch import GpuWatch

@@ -8,13 +8,13 @@ from support.builders import point
 from support.closed_loop import Batcher
 from support.simulated_engine import SimulatedEngine
 
-from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.core.loads import Concurrency, Load, RequestRate
+from tuner.core.slo import SLO
 from tuner.measure.client_view import ClientView
 from tuner.measure.highest_rate import highest_rate, highest_sustained, is_sustained
 from tuner.measure.level import measure_level
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.slo import SLO
 
 NONE = SLO()
 

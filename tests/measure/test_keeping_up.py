@@ -9,12 +9,12 @@ from support.builders import interval
 from support.closed_loop import Batcher, samples_of
 from support.open_loop import run_open
 
-from tuner.load.loads import Concurrency, Load, Ramp, Replay, RequestRate
+from tuner.core.loads import Concurrency, Load, Ramp, Replay, RequestRate
+from tuner.core.record import Interval
 from tuner.load.protocols import Samples
 from tuner.measure.keeping_up import kept_up
-from tuner.measure.rates import throughput
-from tuner.measure.record import Interval
-from tuner.measure.window import steady_window, whole_window
+from tuner.stats.rates import throughput
+from tuner.stats.window import steady_window, whole_window
 
 RUNS = 40
 CAPACITIES = {

@@ -10,14 +10,14 @@ from support.inference_peer import InferencePeer, request_for
 from support.simulated_engine import SimulatedEngine
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
+from tuner.core.errors import Cause, ServerDiedError, ServerError, ServerHungError
+from tuner.core.loads import Concurrency
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency
 from tuner.load.workload import Plan, Request, Workload
 from tuner.measure.level import Deadline, LevelCutError, measure_level
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 RULES = LevelRules(max_s=3.0)
 QUICK = LevelRules(min_s=0.2, max_s=0.5, first_look_s=0.05, request_timeout_s=0.5)

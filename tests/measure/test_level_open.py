@@ -10,8 +10,8 @@ from support.closed_loop import Batcher
 from support.simulated_engine import SimulatedEngine
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import TuningError
-from tuner.load.loads import Load, Ramp, Replay, RequestRate
+from tuner.core.errors import TuningError
+from tuner.core.loads import Load, Ramp, Replay, RequestRate
 from tuner.measure.level import measure_level, measure_ramp
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules

@@ -6,15 +6,15 @@ from contextlib import ExitStack
 import pytest
 from support.services import ON_BOTH, ON_TRITON, Services
 
-from tuner import deadlines
-from tuner.errors import Cause, ServerError, ServerHungError
-from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.core import deadlines
+from tuner.core.errors import Cause, ServerError, ServerHungError
+from tuner.core.loads import Concurrency, Load, RequestRate
+from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import open_session
 from tuner.measure.sweep import in_order_of_load, sweep
-from tuner.options import LoadOptions
-from tuner.slo import SLO
+from tuner.options.groups import LoadOptions
 from tuner.testing.repositories import config_text
 
 RULES = LevelRules(min_s=0.3, max_s=0.6)

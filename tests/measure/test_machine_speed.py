@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
+from tuner.core.record import Interval
 from tuner.measure.machine_speed import MachineSpeed, machine_speed, speeds_together, us_per_turn
-from tuner.measure.record import Interval
 from tuner.measure.sampling import Sample
 
 SECOND = 10**9

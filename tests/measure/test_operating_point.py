@@ -7,15 +7,15 @@ import pytest
 from support.builders import interval, point
 from support.closed_loop import samples_of
 
-from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.core.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Responses, Samples
-from tuner.measure.histogram import Histogram
-from tuner.measure.latencies import percentiles
 from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint
 from tuner.measure.sampling import Sample, Sampling
-from tuner.measure.window import Window
+from tuner.stats.histogram import Histogram
+from tuner.stats.latencies import percentiles
+from tuner.stats.window import Window
 
 CLOSED = Concurrency(1)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tuner.load.loads import Concurrency, RequestRate
+from tuner.core.loads import Concurrency, RequestRate
 from tuner.load.protocols import Samples
 from tuner.measure.pace import Pace
 

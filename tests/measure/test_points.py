@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from support.builders import point
 
-from tuner.load.loads import Concurrency, Load, Ramp, Replay, RequestRate
+from tuner.core.loads import Concurrency, Load, Ramp, Replay, RequestRate
+from tuner.core.slo import SLO
 from tuner.measure.client_view import ClientView
 from tuner.measure.points import OperatingPoint
-from tuner.slo import SLO
 
 LOADS: tuple[Load, ...] = (
     Concurrency(16),

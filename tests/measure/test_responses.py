@@ -8,7 +8,7 @@ from support.closed_loop import samples_of
 
 from tuner.load.protocols import Responses, Samples
 from tuner.measure.responses import response_times
-from tuner.measure.window import Window, whole_window
+from tuner.stats.window import Window, whole_window
 
 
 def streamed(counts: list[int], gaps_ms: list[float]) -> Samples:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from tuner.core.precision import DEFAULT, Precision
 from tuner.measure.rules import LevelRules
-from tuner.precision import DEFAULT, Precision
 
 RULES = LevelRules(throughput_precision=0.06, latency_precision=0.2, max_s=2.0)
 

@@ -11,20 +11,20 @@ from support.inference_peer import InferencePeer, request_for
 from support.services import ON_BOTH, Services, TritonService
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
+from tuner.core.errors import Cause, ServerDiedError, ServerError, ServerHungError
+from tuner.core.loads import Concurrency, Load, Ramp, RequestRate
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency, Load, Ramp, RequestRate
 from tuner.load.outputs import read_outputs
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan, Request, Workload
-from tuner.measure.differences import Tolerance
 from tuner.measure.doubts import Gate
-from tuner.measure.golden import record_golden
 from tuner.measure.pace import Pace
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
-from tuner.options import LoadOptions
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
+from tuner.options.groups import LoadOptions
+from tuner.outputs.differences import Tolerance
+from tuner.outputs.golden import record_golden
 from tuner.servers.protocols import Server
 from tuner.testing.repositories import config_text
 

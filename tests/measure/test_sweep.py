@@ -5,14 +5,14 @@ from collections.abc import Callable
 import pytest
 from support.builders import interval, served_point
 
-from tuner.errors import Cause, ServerDiedError
-from tuner.load.loads import Concurrency
+from tuner.core.errors import Cause, ServerDiedError
+from tuner.core.loads import Concurrency
+from tuner.core.slo import PERCENTILES, SLO
 from tuner.measure.client_view import ClientView
 from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rivals import NOBODY, Rivals
 from tuner.measure.sweep import in_order_of_load, sweep
-from tuner.slo import PERCENTILES, SLO
 
 NONE = SLO()
 P99_25 = SLO({"p99": 25.0})

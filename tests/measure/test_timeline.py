@@ -7,7 +7,7 @@ import pytest
 from support.closed_loop import Batcher, samples_of
 from support.open_loop import run_open
 
-from tuner.load.loads import Ramp, RequestRate
+from tuner.core.loads import Ramp, RequestRate
 from tuner.load.protocols import Responses, Samples
 from tuner.measure.points import OperatingPoint
 from tuner.measure.timeline import timeline

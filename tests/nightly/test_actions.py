@@ -14,10 +14,10 @@ import pytest
 from support.builders import interval
 from support.nights import jobs_file, measured
 
-from tuner.atomic_file import remove_unfinished
-from tuner.errors import ConfigError, TuningError
-from tuner.models.config import ModelConfig
-from tuner.models.diff import unified_diff
+from tuner.config.config import ModelConfig
+from tuner.config.diff import unified_diff
+from tuner.core.atomic_file import remove_unfinished
+from tuner.core.errors import ConfigError, TuningError
 from tuner.nightly.actions import Improvement, act, withdraw
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.tasks import Task, tasks_of
@@ -166,7 +166,7 @@ def test_a_command_that_fails_loses_nothing(model_repository: ModelRepositoryFac
 _APPLIES = """\
 import hashlib, itertools, sys
 from pathlib import Path
-from tuner.models.deploy import replace_config
+from tuner.config.deploy import replace_config
 path, texts = Path(sys.argv[1]), [Path(each).read_text() for each in sys.argv[2:]]
 print("begun", flush=True)
 for old, new in itertools.cycle([texts, texts[::-1]]):

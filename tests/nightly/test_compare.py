@@ -6,12 +6,12 @@ import pytest
 from support.builders import point
 from support.nights import LIMIT, launch_at
 
-from tuner.errors import Cause, ServerDiedError, TuningError
-from tuner.load.loads import Concurrency
+from tuner.core.errors import Cause, ServerDiedError, TuningError
+from tuner.core.loads import Concurrency
+from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.nightly.compare import Terms, compare, load_within
 from tuner.nightly.comparison import Side
-from tuner.slo import SLO
 
 
 class Clock:

@@ -6,7 +6,7 @@ import pytest
 from support.builders import interval
 from support.nights import measured, past
 
-from tuner.measure.record import Interval
+from tuner.core.record import Interval
 from tuner.nightly.drift import NO_HISTORY, Past, judge_drift, normal_nights
 from tuner.nightly.measured import Measured, config_fingerprint
 

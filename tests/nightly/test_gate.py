@@ -8,12 +8,12 @@ import pytest
 from support.builders import interval
 from support.nights import comparison, launch_at
 
-from tuner.load.loads import Concurrency
-from tuner.measure.limit_test import Verdict
+from tuner.core.loads import Concurrency
+from tuner.core.slo import PERCENTILES, SLO
 from tuner.nightly.comparison import Comparison, Side, sequential_ratio
 from tuner.nightly.gate import decide, is_settled
-from tuner.search.gain import paired_ratio
-from tuner.slo import PERCENTILES, SLO
+from tuner.recommend.gain import paired_ratio
+from tuner.stats.limit_test import Verdict
 
 FOUR = [1.30, 1.32, 1.31, 1.29]
 

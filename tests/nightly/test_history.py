@@ -10,7 +10,7 @@ from support.builders import interval
 from support.nights import conditions, measured, night
 from support.postgres import postgres
 
-from tuner.errors import JobError
+from tuner.core.errors import JobError
 from tuner.nightly.history import History
 
 

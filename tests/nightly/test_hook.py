@@ -6,7 +6,7 @@ import psutil
 import pytest
 from support.command_line import await_that
 
-from tuner.errors import TuningError
+from tuner.core.errors import TuningError
 from tuner.nightly.hook import run_hook
 
 

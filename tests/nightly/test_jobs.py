@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from support.nights import jobs_file
 
-from tuner.errors import JobError, TritontuneError
-from tuner.job import TuneJob
+from tuner.core.errors import JobError, TritontuneError
+from tuner.jobs.stored_job import store_job
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.secrets import expanded, shown
 from tuner.nightly.tasks import tasks_of
-from tuner.stored_job import store_job
+from tuner.options.tune_job import TuneJob
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 

@@ -16,12 +16,13 @@ import pytest
 from support.builders import identity, interval, point, space, trial
 from support.nights import jobs_file, launch_at
 
-from tuner.errors import Cause, ServerDiedError, TuningError
-from tuner.lease import own_lease
-from tuner.load.loads import Concurrency
+from tuner.config.config import ModelConfig
+from tuner.core.errors import Cause, ServerDiedError, TuningError
+from tuner.core.lease import own_lease
+from tuner.core.loads import Concurrency
+from tuner.jobs.progress import ModelOutcome
 from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint
-from tuner.models.config import ModelConfig
 from tuner.nightly import model_night
 from tuner.nightly.actions import act
 from tuner.nightly.comparison import Side
@@ -29,9 +30,8 @@ from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.model_night import Setting, look_after
 from tuner.nightly.tasks import tasks_of
-from tuner.progress import ModelOutcome
-from tuner.run_folder import RunFolder
-from tuner.search.study import Study
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 OWN = config_text(max_batch_size=32)
@@ -136,7 +136,7 @@ def machine(model_repository: ModelRepositoryFactory, tmp_path: Path, monkeypatc
     monkeypatch.setattr(model_night, "workshop", workshop)
     monkeypatch.setattr(model_night, "tune_model", made.tuned)
     monkeypatch.setattr(model_night, "identity_of", made.identity)
-    monkeypatch.setattr(model_night, "reported", lambda _shop: nullcontext())
+    monkeypatch.setattr(model_night, "reported", lambda *_: nullcontext())
     monkeypatch.setattr(model_night, "Launches", lambda *_: SimpleNamespace(launch=made.launch))
     return made
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from support.nights import LIMIT, launch_at
 
-from tuner.load.loads import Concurrency
+from tuner.core.loads import Concurrency
 from tuner.nightly.compare import Terms, compare
 from tuner.nightly.comparison import Side
 from tuner.nightly.gate import decide

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from support.nights import jobs_file, night
 
-from tuner.errors import InterruptedRunError, JobError, TuningError
-from tuner.interrupts import ignore_what_ends, put_off
-from tuner.lock import locked
+from tuner.core.errors import InterruptedRunError, JobError, TuningError
+from tuner.core.interrupts import ignore_what_ends, put_off
+from tuner.core.lock import locked
 from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.model_night import Setting

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from tuner.core.quantities import parse_duration
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.schema import jobs_schema
 from tuner.nightly.tasks import tasks_of
-from tuner.quantities import parse_duration
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "docker/nightly"

@@ -6,19 +6,19 @@ import pytest
 from rich.console import Console
 from support.builders import identity, point, space, trial
 
-from tuner.errors import Cause
-from tuner.load.loads import Concurrency, RequestRate
+from tuner.core.errors import Cause
+from tuner.core.loads import Concurrency, RequestRate
+from tuner.jobs.progress import ModelOutcome
 from tuner.measure.gpu_view import GpuMemory
-from tuner.measure.limit_test import LimitTest
-from tuner.progress import ModelOutcome
+from tuner.recommend.certified import CertifiedRate
+from tuner.recommend.recommend import recommend
+from tuner.recommend.verification import Verification
 from tuner.report.console import ConsoleProgress
-from tuner.report.files import front_json, write_results
 from tuner.report.html.page import write_report
-from tuner.run_folder import RunFolder
-from tuner.search.certified import CertifiedRate
-from tuner.search.recommend import recommend
-from tuner.search.study import Study
-from tuner.search.verification import Verification
+from tuner.results.files import front_json, write_results
+from tuner.stats.limit_test import LimitTest
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
 
 
 class Screen:

@@ -5,14 +5,14 @@ import io
 from rich.console import Console
 from support.builders import point, space, trial
 
-from tuner.load.loads import Concurrency, RequestRate
+from tuner.core.loads import Concurrency, RequestRate
+from tuner.core.slo import SLO
 from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint
+from tuner.recommend.recommend import Recommendation, recommend
+from tuner.recommend.verification import Verification
 from tuner.report.front_table import front_legend, front_reasons, front_table
-from tuner.search.recommend import Recommendation, recommend
-from tuner.search.verification import Verification
-from tuner.slo import SLO
 
 LIMIT = SLO({"p99": 15})
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from rich.console import Console
 
-from tuner.load.loads import Concurrency
+from tuner.core.loads import Concurrency
 from tuner.load.protocols import Samples
 from tuner.report.live_line import LiveLine, live_words
 

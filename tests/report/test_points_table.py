@@ -5,12 +5,12 @@ import io
 from rich.console import Console
 from support.builders import judged, point
 
-from tuner.load.loads import Replay, RequestRate
+from tuner.core.loads import Replay, RequestRate
 from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.gpu_view import GpuUsage, GpuView
-from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
 from tuner.report.points_table import points_table
+from tuner.stats.limit_test import LimitTest
 
 
 def shown(*points: OperatingPoint, width: int = 300) -> str:

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from tuner.report.pull_bar import PullBar
-from tuner.servers.docker_pull import Pull
+from tuner.servers.docker.pull import Pull
 
 MIB = 1 << 20
 

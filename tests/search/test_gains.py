@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tuner.search.gains import dominated, gains, within_limit
-from tuner.twin.forecast import Curves
+from tuner.search.twin.forecast import Curves
 
 NAN = float("nan")
 

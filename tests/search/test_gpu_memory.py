@@ -8,11 +8,11 @@ import pytest
 from support.builders import MLP, point, space, trial
 from support.nvml import GIB
 
-from tuner.errors import Cause
+from tuner.core.errors import Cause
 from tuner.measure.gpu_view import GpuMemory
+from tuner.measure.trial import TrialResult
 from tuner.search.gpu_memory import Demand, MemoryEstimate, demand
 from tuner.space.space import SearchSpace
-from tuner.trial import TrialResult
 
 SPACE = space(
     """

@@ -6,8 +6,8 @@ from support.builders import identity, point, space, trial
 
 from tuner.search.proposals import Proposals
 from tuner.search.samplers import FirstThen, NoMore, RandomSampler
-from tuner.search.study import Study
 from tuner.search.walk import first_candidates
+from tuner.study.study import Study
 
 
 def test_each_is_proposed_once_until_none_is_left(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from support.builders import MLP, point, space, trial
 
-from tuner.errors import Cause
+from tuner.core.errors import Cause
+from tuner.measure.trial import Failure, TrialResult
 from tuner.search.refusals import Refusals
 from tuner.space.candidate import Assignment
 from tuner.space.spec import LadderValue
-from tuner.trial import Failure, TrialResult
 
 SPACE = """\
 schema: 1

@@ -7,14 +7,14 @@ import pytest
 from support.builders import point, space, trial
 from support.histories import Past, walk
 
-from tuner.errors import Cause, JobError
-from tuner.job import SamplerName
+from tuner.core.errors import Cause, JobError
+from tuner.measure.trial import TrialResult
+from tuner.options.tune_job import SamplerName
 from tuner.search.choose import check_installed
 from tuner.search.samplers import ALL_SEEN, GridSampler, RandomSampler, Sampler, TpeSampler
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
 from tuner.space.spec import ON
-from tuner.trial import TrialResult
 
 SMALL = "schema: 1\nparameters: {dynamic_batching: {ladder: [off, on]}, max_batch_size: {ladder: [8, 16]}}"
 

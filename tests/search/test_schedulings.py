@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from support.builders import MLP, space
 
-from tuner.models.config import ModelConfig
+from tuner.config.config import ModelConfig
 from tuner.search.schedulings import Schedulings
-from tuner.twin.scheduling import Scheduling
+from tuner.search.twin.scheduling import Scheduling
 
 
 def test_an_assignment_means_what_its_config_does() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from support.builders import MLP, point, space, trial
 
-from tuner.errors import Cause
-from tuner.models.config import ModelConfig
+from tuner.config.config import ModelConfig
+from tuner.core.errors import Cause
 from tuner.search.served import ServedConfigs
 from tuner.space.candidate import Candidate
 

@@ -7,16 +7,16 @@ from support.builders import MLP, point, space, trial
 from support.histories import Past, walk
 from support.known_truth import Truth
 
-from tuner.errors import Cause
+from tuner.core.errors import Cause
+from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
+from tuner.measure.trial import TrialResult
 from tuner.search.calibration import calibrations
 from tuner.search.goal import Goal
 from tuner.search.samplers import NoMore, TpeSampler
 from tuner.search.twin_sampler import TwinSampler
-from tuner.slo import SLO
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
-from tuner.trial import TrialResult
 
 P99_40 = SLO({"p99": 40.0})
 

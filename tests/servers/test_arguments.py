@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tuner.core.mark import Mark
 from tuner.servers.arguments import triton_arguments
-from tuner.servers.mark import Mark
 from tuner.servers.protocols import Launch
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tuner.errors import JobError
-from tuner.models.repository import ModelFolder, ModelRepository
+from tuner.config.repository import ModelFolder, ModelRepository
+from tuner.core.errors import JobError
 from tuner.servers.backends import backends_in_words, check_backends, why_no_backend
 from tuner.servers.installation import TritonInstallation
 

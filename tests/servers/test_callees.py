@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tuner.errors import Cause, ServerError
+from tuner.core.errors import Cause, ServerError
+from tuner.options.endpoint import Endpoint
 from tuner.servers import callees as module
 from tuner.servers.callees import Callees, missing_model
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.protocols import Server
 
 NOT_READY = (

@@ -5,13 +5,13 @@ import re
 import pytest
 from support.docker_image import IMAGE
 
-from tuner.errors import JobError, TuningError
-from tuner.job import TuneJob
-from tuner.machine import Machine
-from tuner.nvml import Gpu
+from tuner.core.errors import JobError, TuningError
+from tuner.core.machine import Machine
+from tuner.core.nvml import Gpu
+from tuner.options.tune_job import TuneJob
 from tuner.servers import choose
 from tuner.servers.choose import DEFAULT_IMAGE, choose_launcher
-from tuner.servers.docker import DockerLauncher
+from tuner.servers.docker.launcher import DockerLauncher
 from tuner.servers.process import ProcessLauncher
 
 NOBODY = "unix:///nowhere/docker.sock"

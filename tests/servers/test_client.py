@@ -14,9 +14,9 @@ import pytest
 from support.tritons import start_with_http
 from support.web_peer import Asked, Reply, WebPeer
 
-from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
+from tuner.core.errors import Cause, ServerDiedError, ServerError, ServerHungError
+from tuner.options.endpoint import Endpoint, Protocol
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.ports import free_port
 from tuner.servers.protocols import Launch

@@ -8,12 +8,12 @@ import pytest
 from support.certificates import Certificates
 from support.tritons import grpcs_triton, https_triton
 
-from tuner.errors import JobError, ServerError
+from tuner.core.errors import JobError, ServerError
+from tuner.options.endpoint import Endpoint
+from tuner.options.tls import Tls
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
-from tuner.servers.tls import Tls
 from tuner.testing.repositories import ModelRepositoryFactory
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from support.command_line import await_that
 
-from tuner.errors import JobError
+from tuner.core.errors import JobError
+from tuner.core.mark import Mark
 from tuner.servers import installation, wheel
 from tuner.servers.installation import Preparation, TritonInstallation, find_triton
-from tuner.servers.mark import Mark
 from tuner.servers.process import remove_process_leftovers
 from tuner.servers.processes import marked_processes
 from tuner.servers.wheel import Wheel

@@ -9,11 +9,11 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tuner.errors import ServerError
+from tuner.core.errors import ServerError
 from tuner.load.first_request import ask_once
+from tuner.options.endpoint import Endpoint
 from tuner.servers import channel
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 
 REASON = "no such backend; " * 6_000
 

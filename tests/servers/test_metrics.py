@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from support.web_peer import Reply, WebPeer
 
-from tuner.errors import JobError
-from tuner.nvml import Gpu
-from tuner.servers.endpoint import Endpoint
+from tuner.core.errors import JobError
+from tuner.core.nvml import Gpu
+from tuner.options.endpoint import Endpoint
 from tuner.servers.metrics import machine_of
 
 # As a Triton with two GPUs writes it.

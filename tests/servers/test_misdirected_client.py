@@ -12,9 +12,9 @@ from support.tls_proxy import tls_proxy
 from support.tritons import on_fake_server, on_real_server, start_with_http
 from support.web_peer import Reply, WebPeer
 
-from tuner.errors import Cause, ServerError
+from tuner.core.errors import Cause, ServerError
+from tuner.options.endpoint import Endpoint
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
 from tuner.testing.repositories import ModelRepositoryFactory

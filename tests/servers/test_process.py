@@ -17,12 +17,12 @@ import psutil
 import pytest
 import tritonclient.grpc as triton
 
-from tuner.errors import Cause, LaunchError
-from tuner.proc import lives, read_state
+from tuner.core.errors import Cause, LaunchError
+from tuner.core.mark import marks_on_files
+from tuner.core.proc import lives, read_state
 from tuner.servers import arguments, process
 from tuner.servers.client import TritonClient
 from tuner.servers.installation import TritonInstallation
-from tuner.servers.mark import marks_on_files
 from tuner.servers.ports import free_port
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.process_server import ProcessServer

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tuner.errors import Cause, LaunchError, ServerError
+from tuner.core.errors import Cause, LaunchError, ServerError
+from tuner.options.endpoint import Endpoint
 from tuner.servers import readiness
 from tuner.servers.client import ServerInfo
-from tuner.servers.endpoint import Endpoint
 
 Serve = Callable[..., Any]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import model_config_pb2
 
-from tuner.errors import Cause, LaunchError, ServerDiedError, ServerHungError
+from tuner.core.errors import Cause, LaunchError, ServerDiedError, ServerHungError
 from tuner.servers.client import TritonClient
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.processes import marked_processes

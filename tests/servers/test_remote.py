@@ -10,14 +10,14 @@ import pytest
 from support.tritons import start_with_http
 from tritonclient.grpc import model_config_pb2
 
-from tuner.errors import Cause, JobError, LaunchError, TuningError
-from tuner.machine import Machine
+from tuner.core.errors import Cause, JobError, LaunchError, TuningError
+from tuner.core.machine import Machine
+from tuner.core.mark import Mark
+from tuner.options.endpoint import Endpoint, Protocol
 from tuner.servers import process, remote
 from tuner.servers.arguments import triton_arguments
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
-from tuner.servers.mark import Mark
 from tuner.servers.own_configs import OwnConfigs
 from tuner.servers.ports import free_port
 from tuner.servers.process import ProcessLauncher

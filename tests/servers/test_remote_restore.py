@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tuner.errors import Cause, InterruptedRunError, ServerHungError
-from tuner.interrupts import ignore_what_ends
-from tuner.servers.endpoint import Endpoint
+from tuner.core.errors import Cause, InterruptedRunError, ServerHungError
+from tuner.core.interrupts import ignore_what_ends
+from tuner.options.endpoint import Endpoint
 from tuner.servers.own_configs import OwnConfigs
 from tuner.servers.remote import RemoteLauncher
 

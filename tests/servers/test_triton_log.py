@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.errors import Cause
+from tuner.core.errors import Cause
 from tuner.servers.triton_log import Reason, find_reason, gave_up, last_words, port_taken, read_log, tells_of_memory
 
 LOADED = """\

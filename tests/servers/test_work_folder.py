@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.servers.mark import Mark
+from tuner.core.mark import Mark
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
 
 _KILLED = """

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from support.builders import MLP, space
 
-from tuner.models.config import ModelConfig
+from tuner.config.config import ModelConfig
 from tuner.space.candidate import Assignment
 from tuner.space.observed import served_otherwise
 

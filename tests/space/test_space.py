@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.builders import MLP, ladders, space
 from tritonclient.grpc import model_config_pb2
 
-from tuner.errors import SpaceError
+from tuner.core.errors import SpaceError
 from tuner.space.candidate import Assignment
 from tuner.space.parameter import AS_IS
 from tuner.space.spec import OFF, ON, LadderValue

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.errors import SpaceError
+from tuner.core.errors import SpaceError
 from tuner.space.spec import OFF, ON, load_space, parse_space, shipped_spaces
 
 

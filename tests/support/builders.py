@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from tuner.errors import Cause
-from tuner.load.loads import Concurrency, Load
-from tuner.machine import Machine
+from tuner.config.config import ModelConfig
+from tuner.core.errors import Cause
+from tuner.core.loads import Concurrency, Load
+from tuner.core.machine import Machine
+from tuner.core.nvml import Gpu
+from tuner.core.record import Interval
+from tuner.core.slo import PERCENTILES
 from tuner.measure.client_view import ClientView
 from tuner.measure.gates import doubts_in
-from tuner.measure.histogram import Histogram
 from tuner.measure.points import OperatingPoint, ServerBreakdown
-from tuner.measure.record import Interval
-from tuner.models.config import ModelConfig
-from tuner.nvml import Gpu
-from tuner.search.study import Identity
-from tuner.slo import PERCENTILES
+from tuner.measure.trial import Failure, TrialResult
 from tuner.space.space import SearchSpace
 from tuner.space.spec import LadderValue, SpaceSpec, load_space, parse_space
-from tuner.trial import Failure, TrialResult
+from tuner.stats.histogram import Histogram
+from tuner.study.study import Identity
 
 MLP = """\
 backend: "python"

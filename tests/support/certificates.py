@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trustme
 
-from tuner.servers.tls import Tls
+from tuner.options.tls import Tls
 
 
 @dataclass(frozen=True)

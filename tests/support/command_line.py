@@ -17,7 +17,7 @@ from unittest import mock
 
 import psutil
 
-from tuner.cli import main
+from tuner.cli.main import main
 
 _TRITONTUNE = str(Path(sys.executable).with_name("tritontune"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.twin.batcher import serve
+from tuner.search.twin.batcher import serve
 
 if __name__ == "__main__":
     one = np.ones((2, 1))

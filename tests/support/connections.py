@@ -15,7 +15,7 @@ from tuner.load.wire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from tuner.load.wire.header_blocks import request_block
 from tuner.load.wire.stream import Framed, Stream
 from tuner.load.workload import Request
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 REQUEST_BLOCK = request_block(Endpoint("127.0.0.1:8001"))
 SETTINGS = frames.settings({})

@@ -12,9 +12,9 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from tuner.servers.docker import engine_problem
-from tuner.servers.docker_server import DockerServer
-from tuner.servers.mark import Mark
+from tuner.core.mark import Mark
+from tuner.servers.docker.launcher import engine_problem
+from tuner.servers.docker.server import DockerServer
 from tuner.servers.protocols import Server
 
 IMAGE = "tritontune-cpu:test"

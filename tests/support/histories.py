@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
-from tuner.search.objectives import as_optuna_trial
+from tuner.core.slo import SLO
+from tuner.measure.trial import TrialResult
 from tuner.search.samplers import NoMore, Sampler
-from tuner.slo import SLO
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
-from tuner.trial import TrialResult
+from tuner.study.objectives import as_optuna_trial
 
 Measure = Callable[[int, Assignment], TrialResult]
 """What the trial of a number tells of a candidate."""

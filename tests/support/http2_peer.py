@@ -11,7 +11,7 @@ from support.http2_server_side import Asked, ServerSide
 from support.socket_peer import SocketPeer
 
 from tuner.load.workload import Plan, Request, Workload
-from tuner.servers.endpoint import Endpoint, Tls
+from tuner.options.endpoint import Endpoint, Tls
 
 _READ_BYTES = 1 << 18
 

@@ -11,12 +11,12 @@ from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.server_resources import ServerResources
+from tuner.measure.trial import TrialResult
 from tuner.search.schedulings import Schedulings
+from tuner.search.twin.batcher import serve
+from tuner.search.twin.scheduling import Scheduling
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
-from tuner.trial import TrialResult
-from tuner.twin.batcher import serve
-from tuner.twin.scheduling import Scheduling
 
 LOADS = (1, 2, 4, 8, 16, 32, 64, 128)
 

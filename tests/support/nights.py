@@ -8,15 +8,15 @@ from typing import Any
 import yaml
 from support.builders import MLP, interval, point
 
-from tuner.load.loads import Concurrency
-from tuner.measure.limit_test import LimitTest
+from tuner.core.loads import Concurrency
+from tuner.core.slo import SLO
 from tuner.measure.machine_speed import MachineSpeed
 from tuner.measure.points import OperatingPoint
 from tuner.nightly.comparison import Comparison, Side
 from tuner.nightly.drift import Past
 from tuner.nightly.history import Night
 from tuner.nightly.measured import Conditions, Measured, config_fingerprint
-from tuner.slo import SLO
+from tuner.stats.limit_test import LimitTest
 
 LIMIT = SLO({"p99": 25.0})
 

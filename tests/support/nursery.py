@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
-from tuner.lean import spare_client
+from tuner.core.lean import spare_client
 from tuner.load import worker
 from tuner.load.channel import Channel
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tuner.core.loads import Load
+from tuner.load.drivers import Driver, Offer
 from tuner.load.ledger import ledger
-from tuner.load.loads import Load
 from tuner.load.protocols import Samples
 from tuner.load.reading import LedgerReader, read_samples
 from tuner.load.wire.driver import WireDriver
-from tuner.load.worker import Driver, Offer
 from tuner.load.workload import Plan
 
 _AT_MOST_S = 30.0

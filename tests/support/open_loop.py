@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from support.closed_loop import BETWEEN_MATES_MS, Batcher, until
 
+from tuner.core.loads import OpenLoop
 from tuner.load.arrivals import arrivals
-from tuner.load.loads import OpenLoop
 from tuner.load.protocols import Samples
 
 

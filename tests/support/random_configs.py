@@ -11,9 +11,9 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from tritonclient.grpc import model_config_pb2
 
-from tuner.models.literals import spelled
-from tuner.models.schema import is_map, is_message, is_repeated
-from tuner.models.values import EMPTY, Value
+from tuner.config.literals import spelled
+from tuner.config.schema import is_map, is_message, is_repeated
+from tuner.config.values import EMPTY, Value
 
 _WORDS = ["", "a", "KEY", 'say "x"', "it's", "back\\slash", "tab\tline\n", "é€😀", "\x01\x7f", "{[<,;", "\\?", "??"]
 _INTEGERS = {

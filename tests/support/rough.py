@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
-from tuner import model_finals, model_tuning
-from tuner.finals import certify, verify
+from tuner.jobs import model_finals, model_tuning
 from tuner.measure.rules import LevelRules
+from tuner.recommend import certify, verify
 
 _RULES = (
     (model_tuning, "_SWEEP_RULES"),

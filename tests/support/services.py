@@ -14,12 +14,12 @@ from _pytest.mark import ParameterSet
 from support.inference_peer import InferencePeer, request_for
 from support.tritons import TwoPorts, start_with_http
 
+from tuner.config.interface import ModelInterface
 from tuner.load.inputs.made_up import make_inputs
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.workload import DriverName, Plan, Request, Workload
-from tuner.models.interface import ModelInterface
+from tuner.options.endpoint import Endpoint
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.protocols import Launch

@@ -9,7 +9,7 @@ from support.closed_loop import Batcher, completions, samples_of
 from support.open_loop import requests_of
 from typing_extensions import Self
 
-from tuner.load.loads import Concurrency, Load
+from tuner.core.loads import Concurrency, Load
 from tuner.load.protocols import Samples, Watch
 
 

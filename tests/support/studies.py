@@ -13,13 +13,13 @@ import optuna
 from sqlalchemy import StaticPool
 from support.builders import identity, point, space, trial
 
-from tuner.errors import Cause
-from tuner.run_folder import RunFolder
-from tuner.search.objectives import DIRECTIONS, as_optuna_trial
-from tuner.search.quiet import quiet_optuna
-from tuner.search.study import Identity, Study
+from tuner.core.errors import Cause
+from tuner.measure.trial import TrialResult
 from tuner.space.space import SearchSpace
-from tuner.trial import TrialResult
+from tuner.study.objectives import DIRECTIONS, as_optuna_trial
+from tuner.study.quiet import quiet_optuna
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Identity, Study
 
 
 def long_study(run: RunFolder, count: int, *, failing: int = 0, **changes: Any) -> Study:

@@ -13,9 +13,9 @@ from _pytest.mark import ParameterSet
 from support.certificates import Certificates
 from support.tls_proxy import tls_proxy
 
-from tuner.errors import ServerError
+from tuner.core.errors import ServerError
+from tuner.options.endpoint import Endpoint
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launch, Server

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from tuner.measure.record import Interval
-from tuner.measure.window import Window
+from tuner.core.record import Interval
+from tuner.stats.window import Window
 
 
 def window(gaps_ms: np.ndarray[tuple[int], np.dtype[np.float64]], latency_ms: float | None = None) -> Window:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tuner.search.twin.batcher import serve
 from tuner.testing.fake.batcher import Batcher, Rules
 from tuner.testing.fake.native import Executions
 from tuner.testing.fake.timeline import Timeline
-from tuner.twin.batcher import serve
 
 ROUNDING = 1e-7
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from tuner.errors import Cause, JobError, LaunchError
+from tuner.core.errors import Cause, JobError, LaunchError
 from tuner.servers.client import TritonClient
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
@@ -42,9 +42,9 @@ def start(fake_launcher: ProcessLauncher, model_repository: ModelRepositoryFacto
 
 def test_it_starts_without_what_takes_long_to_import() -> None:
     script = (
-        "import sys; from tuner.lean import spare_client; spare_client()\n"
+        "import sys; from tuner.core.lean import spare_client; spare_client()\n"
         "from tuner.testing.fake import options, server\n"
-        "print(sorted({'numpy', 'grpc', 'numba', 'pydantic', 'tuner.servers', 'tuner.twin'} & set(sys.modules)))"
+        "print(sorted({'numpy', 'grpc', 'numba', 'pydantic', 'tuner.servers', 'tuner.search'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import TuningError
+from tuner.core.errors import TuningError
 
 # Of a model that gives two answers equally often, all of these are alike once in 32,768 times.
 _MOST_REPEATS = 15

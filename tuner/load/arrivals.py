@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Iterator
 
-from tuner.load.loads import Distribution, OpenLoop, Ramp, Replay, RequestRate
+from tuner.core.loads import Distribution, OpenLoop, Ramp, Replay, RequestRate
 
 
 def arrivals(load: OpenLoop, seed: int) -> Iterator[int]:

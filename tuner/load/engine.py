@@ -16,14 +16,14 @@ from typing import Any
 
 from typing_extensions import Self
 
-from tuner.errors import TuningError
-from tuner.interrupts import put_off
+from tuner.core.errors import TuningError
+from tuner.core.interrupts import put_off
+from tuner.core.loads import Concurrency, Load
 from tuner.load.channel import Channel
+from tuner.load.drivers import Answer, Ask, Offer
 from tuner.load.failures import failed
-from tuner.load.loads import Concurrency, Load
 from tuner.load.protocols import Samples, Watch
 from tuner.load.reading import LedgerReader, read_samples
-from tuner.load.worker import Answer, Ask, Offer
 from tuner.load.workload import Plan, Request
 
 # Long enough for most requests under way to end, so that they do not weigh on what is measured next.

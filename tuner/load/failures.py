@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tuner.errors import Cause, ServerError, ServerHungError
+from tuner.core.errors import Cause, ServerError, ServerHungError
 
 CODES = (
     "OK",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2
 
-from tuner.errors import JobError
+from tuner.config.interface import ModelInterface
+from tuner.core.errors import JobError
 from tuner.load.inputs.input_data import read_input_data
 from tuner.load.inputs.made_up import make_inputs
 from tuner.load.inputs.shapes import own_shapes
@@ -21,9 +22,8 @@ from tuner.load.requests.grpc_body import check_size
 from tuner.load.requests.registries import open_registry
 from tuner.load.requests.shared_memory import shared_workload
 from tuner.load.workload import DriverName, Plan, Sequences, Workload
-from tuner.models.interface import ModelInterface
-from tuner.options import MADE_UP, LoadOptions, as_option
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
+from tuner.options.groups import MADE_UP, LoadOptions, as_option
 
 # Different requests, so that a response cache does not look miraculous.
 _REQUEST_POOL = 16

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
-from tuner.load.loads import Load
+from tuner.core.loads import Load
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 _LONGEST_TEXT_ID = 128
 

@@ -1,1 +1,1 @@
-"""Makes numbers with intervals of samples, and curves of loads."""
+"""Measures a server: one load level, the sweep over levels, one trial; quality checks and resource sampling."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
-from tuner.measure.window import ends_by_itself
+from tuner.stats.window import ends_by_itself
 
 # What took longer is not done twice unasked.
 _LONGEST_S = 60.0

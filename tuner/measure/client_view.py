@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tuner.load.loads import Concurrency, Load
+from tuner.core.loads import Concurrency, Load
+from tuner.core.quantities import format_ms
+from tuner.core.record import Record
+from tuner.core.slo import Percentile, share_of
 from tuner.load.protocols import Samples
-from tuner.measure.record import Record
-from tuner.measure.window import Window
-from tuner.quantities import format_ms
-from tuner.slo import Percentile, share_of
+from tuner.stats.window import Window
 
 # Above this share of a core, answers wait for the client to read them.
 _BUSY = 0.70

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
-from tuner.measure.record import Record
+from tuner.core.record import Record
 
 
 class Gate(str, Enum):

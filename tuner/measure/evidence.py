@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tuner.load.loads import Concurrency, Load
-from tuner.measure.latencies import limit_tests, percentiles
-from tuner.measure.limit_test import Verdict, together
-from tuner.measure.rates import throughput
+from tuner.core.loads import Concurrency, Load
 from tuner.measure.rules import LevelRules
-from tuner.measure.window import Window
+from tuner.stats.latencies import limit_tests, percentiles
+from tuner.stats.limit_test import Verdict, together
+from tuner.stats.rates import throughput
+from tuner.stats.window import Window
 
 # Whoever looks often and ends when an interval is narrow picks those that are narrow by chance, short ones above all: a
 # machine that is not alone wanders for tenths of a second, and in a few of those may seem to stand still. So much

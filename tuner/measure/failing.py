@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.errors import Cause, ServerError, ServerHungError, TuningError
+from tuner.core.errors import Cause, ServerError, ServerHungError, TuningError
+from tuner.core.loads import Concurrency, Load
 from tuner.load.failures import cause_of, failed
-from tuner.load.loads import Concurrency, Load
 from tuner.load.protocols import Samples
-from tuner.measure.window import ends_by_itself
+from tuner.stats.window import ends_by_itself
 
 # Fewer failures may be the server's first stumble.
 _FEWEST_FAILURES = 5

@@ -10,16 +10,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tuner.load.loads import Concurrency, Load, RequestRate
+from tuner.core.loads import Concurrency, Load, RequestRate
+from tuner.core.quantities import format_ms, format_number
 from tuner.load.protocols import Samples
 from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint
 from tuner.measure.server_statistics import Reads
-from tuner.measure.trend import Trend, gap_trend, latency_trend
-from tuner.measure.window import Window
-from tuner.quantities import format_ms, format_number
+from tuner.stats.trend import Trend, gap_trend, latency_trend
+from tuner.stats.window import Window
 
 # The requests under way, and those counted, may differ by so much from what they should be.
 _LITTLE = 0.05

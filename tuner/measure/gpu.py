@@ -9,11 +9,11 @@ from types import TracebackType
 from tritonclient.grpc import model_config_pb2
 from typing_extensions import Self
 
-from tuner import nvml
+from tuner.core import nvml
+from tuner.core.nvml import Gpu, GpuProcess, NoNvmlError
+from tuner.core.quantities import format_size
 from tuner.measure.gpu_selection import gpus_in_use, may_use_gpus, surely_uses_gpus, visible_gpus
 from tuner.measure.gpu_watch import GpuWatch
-from tuner.nvml import Gpu, GpuProcess, NoNvmlError
-from tuner.quantities import format_size
 
 _ELSEWHERE = "the server was not started here, so which GPUs it uses is not known"
 _MOST_NAMED = 3

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tritonclient.grpc import model_config_pb2
 
-from tuner.nvml import Gpu
+from tuner.core.nvml import Gpu
 
 
 def visible_gpus(selection: str, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import fmean
 
-from tuner.measure.record import Record
+from tuner.core.record import Record
 
 
 class GpuView(Record):

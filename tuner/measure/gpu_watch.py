@@ -13,10 +13,10 @@ import numpy as np
 from tritonclient.grpc import model_config_pb2
 from typing_extensions import Self
 
+from tuner.core.nvml import Gpu, GpuReading
 from tuner.measure.gpu_selection import gpus_in_use
 from tuner.measure.gpu_view import GpuMemory, GpuUsage, GpuView
 from tuner.measure.sampling import Sample, Sampling
-from tuner.nvml import Gpu, GpuReading
 
 _Readings = Mapping[Gpu, GpuReading]
 

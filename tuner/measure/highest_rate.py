@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 
-from tuner.load.loads import Load, RequestRate
+from tuner.core.loads import Load, RequestRate
+from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.measure.sweep import rise
-from tuner.slo import SLO
 
 # Of what a closed loop gets at most; an open loop, whose requests come in clumps, gets next to that.
 _START = 0.9

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from tuner.load.loads import Concurrency, Load, OpenLoop, Ramp, RequestRate
+from tuner.core.loads import Concurrency, Load, OpenLoop, Ramp, RequestRate
+from tuner.core.record import Interval
 from tuner.load.protocols import Samples
-from tuner.measure.rates import growth
-from tuner.measure.record import Interval
-from tuner.measure.window import Window
+from tuner.stats.rates import growth
+from tuner.stats.window import Window
 
 # The rate over a short window is off by what was under way at either end of it.
 _FEW = 0.05

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.load.loads import Concurrency, Load, Ramp, Replay
+from tuner.core.loads import Concurrency, Load, Ramp, Replay
 from tuner.load.protocols import LoadEngine, Samples
 from tuner.measure.evidence import Evidence
 from tuner.measure.failing import raise_if_failing, raise_if_unanswered
@@ -16,12 +16,12 @@ from tuner.measure.gates import doubts_about
 from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint
-from tuner.measure.rates import throughput
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import Read, Reads, ReadStatistics
 from tuner.measure.stops import is_catching_up, is_still
 from tuner.measure.timeline import timeline
-from tuner.measure.window import ends_by_itself, steady_window
+from tuner.stats.rates import throughput
+from tuner.stats.window import ends_by_itself, steady_window
 
 # Each look comes so much later than the one before: few looks, each upon news.
 _LOOK_GROWTH = 1.4

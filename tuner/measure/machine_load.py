@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from tuner.measure.record import Record
+from tuner.core.record import Record
 from tuner.measure.sampling import Sample
 from tuner.servers.usage import ServerUsage
 

@@ -16,9 +16,9 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measure.blocks import Z95
-from tuner.measure.record import Interval, Record
+from tuner.core.record import Interval, Record
 from tuner.measure.sampling import Sample
+from tuner.stats.blocks import Z95
 
 # Some 0.2 ms of work, ten times a second.
 _TURNS = 20_000

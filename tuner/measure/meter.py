@@ -12,8 +12,8 @@ from tuner.measure.machine_load import MachineLoad, ProcessorTimes, machine_load
 from tuner.measure.machine_speed import MachineSpeed, machine_speed, us_per_turn
 from tuner.measure.sampling import Sampling
 from tuner.measure.server_resources import ServerResources, resources
-from tuner.measure.window import Window
 from tuner.servers.usage import ServerUsage
+from tuner.stats.window import Window
 
 # Its processes are many, and each costs a look; processors are told by a difference, and memory does not jump.
 _PERIOD_S = 0.2

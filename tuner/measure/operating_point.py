@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.load.loads import Concurrency, Load
+from tuner.core.loads import Concurrency, Load
+from tuner.core.record import Interval
+from tuner.core.slo import NO_LIMIT, SLO
 from tuner.load.protocols import Samples
 from tuner.measure.client_view import client_view
 from tuner.measure.failing import most_frequent_error
 from tuner.measure.gates import doubts_in
-from tuner.measure.histogram import Histogram
 from tuner.measure.keeping_up import kept_up
-from tuner.measure.latencies import limit_tests, percentiles
 from tuner.measure.meter import Meter
 from tuner.measure.points import OperatingPoint, ServerBreakdown
-from tuner.measure.record import Interval
 from tuner.measure.responses import response_times
-from tuner.measure.window import Window
-from tuner.slo import NO_LIMIT, SLO
+from tuner.stats.histogram import Histogram
+from tuner.stats.latencies import limit_tests, percentiles
+from tuner.stats.window import Window
 
 
 def operating_point(

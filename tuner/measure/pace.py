@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner import deadlines
-from tuner.load.loads import Concurrency, Load
+from tuner.core import deadlines
+from tuner.core.loads import Concurrency, Load
 from tuner.load.protocols import Samples
 
 

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from tuner.load.loads import Load
+from tuner.core.loads import Load
+from tuner.core.record import Interval, Record
+from tuner.core.slo import SLO, Percentile
 from tuner.measure.client_view import ClientView
 from tuner.measure.doubts import Doubt
 from tuner.measure.gpu_view import GpuUsage
-from tuner.measure.histogram import Histogram
-from tuner.measure.limit_test import LimitTest, Verdict, together
 from tuner.measure.machine_load import MachineLoad
 from tuner.measure.machine_speed import MachineSpeed
-from tuner.measure.record import Interval, Record
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
-from tuner.slo import SLO, Percentile
+from tuner.stats.histogram import Histogram
+from tuner.stats.limit_test import LimitTest, Verdict, together
 
 
 class ServerBreakdown(Record):

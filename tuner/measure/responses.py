@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tuner.core.record import Interval, Record
+from tuner.core.slo import PERCENTILES, Percentile, share_of
 from tuner.load.protocols import Samples
-from tuner.measure.latencies import percentiles
-from tuner.measure.record import Interval, Record
-from tuner.measure.window import Window
-from tuner.slo import PERCENTILES, Percentile, share_of
+from tuner.stats.latencies import percentiles
+from tuner.stats.window import Window
 
 
 class ResponseTimes(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuner.measure.record import Interval
+from tuner.core.record import Interval
 
 # So much better in both, that what differs from launch to launch, 8 % and more of a machine that is not alone, is not
 # taken for a victory.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tuner.core.precision import DEFAULT, Precision
+from tuner.core.slo import NO_LIMIT, SLO, Percentile
 from tuner.measure.rivals import NOBODY, Rivals
-from tuner.precision import DEFAULT, Precision
-from tuner.slo import NO_LIMIT, SLO, Percentile
 
 # Nobody waits longer than this many times for a number.
 _LONGEST = 36.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from tuner.measure.record import Record
+from tuner.core.record import Record
 from tuner.measure.sampling import Sample
 from tuner.servers.usage import ServerUsage
 

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field, replace
 
 from tritonclient.grpc import model_config_pb2
 
-from tuner import deadlines
-from tuner.errors import ServerError, ServerHungError
+from tuner.config.instances import instance_count
+from tuner.config.interface import ModelInterface
+from tuner.core import deadlines
+from tuner.core.errors import ServerError, ServerHungError
+from tuner.core.loads import Load, Ramp
 from tuner.load.agreement import check_agreement
 from tuner.load.asking import Ask, Lines, asking, some_of
 from tuner.load.engine import WorkerEngine
 from tuner.load.first_request import ask_once
 from tuner.load.inputs.shapes import own_shapes
-from tuner.load.loads import Load, Ramp
 from tuner.load.prepare import apart, prepared
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan
@@ -30,11 +32,9 @@ from tuner.measure.pace import Pace
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import ReadStatistics
-from tuner.models.instances import instance_count
-from tuner.models.interface import ModelInterface
-from tuner.options import MADE_UP, LoadOptions
+from tuner.options.endpoint import Endpoint
+from tuner.options.groups import MADE_UP, LoadOptions
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 
 _MOST_PROCESSES = 8
 

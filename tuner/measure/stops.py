@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.load.loads import Concurrency, Load
+from tuner.core.loads import Concurrency, Load
 from tuner.load.protocols import Samples
 from tuner.measure.failing import silence_s
 

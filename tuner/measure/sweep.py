@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
-from tuner.load.loads import Concurrency
-from tuner.measure.limit_test import Verdict
+from tuner.core.loads import Concurrency
+from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rivals import NOBODY, Rivals
-from tuner.slo import SLO
+from tuner.stats.limit_test import Verdict
 
 Measure = Callable[[Concurrency], OperatingPoint]
 

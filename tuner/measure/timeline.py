@@ -8,14 +8,14 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from tuner.load.loads import Ramp, RequestRate
+from tuner.core.loads import Ramp, RequestRate
+from tuner.core.record import Interval
 from tuner.load.protocols import Responses, Samples
 from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint
-from tuner.measure.rates import poisson_rate, throughput
-from tuner.measure.record import Interval
-from tuner.measure.window import Window, whole_window
+from tuner.stats.rates import poisson_rate, throughput
+from tuner.stats.window import Window, whole_window
 
 # Fewer completions lie too far apart to count from one to another.
 _FEW = 50

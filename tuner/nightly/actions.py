@@ -7,16 +7,16 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.atomic_file import write_atomically
-from tuner.errors import ConfigError
-from tuner.measure.record import Interval
-from tuner.models.config import ModelConfig
-from tuner.models.deploy import replace_config
-from tuner.models.diff import unified_diff
+from tuner.config.config import ModelConfig
+from tuner.config.deploy import replace_config
+from tuner.config.diff import unified_diff
+from tuner.core.atomic_file import write_atomically
+from tuner.core.errors import ConfigError
+from tuner.core.record import Interval
 from tuner.nightly.hook import run_hook
 from tuner.nightly.measured import Measured, config_fingerprint
 from tuner.nightly.tasks import Task
-from tuner.report.files import remove_outdated
+from tuner.results.files import remove_outdated
 
 PROPOSED = "proposed"
 """The folder of proposals, in the work folder."""

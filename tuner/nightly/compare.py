@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tuner.errors import ServerError, TuningError
-from tuner.load.loads import Concurrency
-from tuner.measure.limit_test import Verdict
+from tuner.core.errors import ServerError, TuningError
+from tuner.core.loads import Concurrency
+from tuner.core.quantities import format_ms
+from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.nightly.comparison import LEAST_PAIRS, LOOKS, MOST_PAIRS, Comparison, Side
 from tuner.nightly.gate import is_settled
-from tuner.quantities import format_ms
-from tuner.search.recommend import NEAR
-from tuner.slo import SLO
+from tuner.recommend.recommend import NEAR
+from tuner.stats.limit_test import Verdict
 
 Launch = Callable[[int], Side]
 """Launches a config once, for the pair of this number, from 1, and measures it; it may raise a `ServerError`."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from tuner.load.loads import Concurrency
-from tuner.measure.limit_test import CHANCE, Verdict, together
+from tuner.core.loads import Concurrency
+from tuner.core.record import Interval, Record
+from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
-from tuner.measure.record import Interval, Record
-from tuner.search.gain import paired_ratio
-from tuner.search.launches import launches_hold
-from tuner.search.verification import limits_together
-from tuner.slo import SLO
+from tuner.recommend.gain import paired_ratio
+from tuner.recommend.launches import launches_hold
+from tuner.recommend.verification import limits_together
+from tuner.stats.limit_test import CHANCE, Verdict, together
 
 LEAST_PAIRS, MOST_PAIRS = 4, 10
 """Pairs before the first look, and in all."""

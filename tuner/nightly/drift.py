@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from tuner.measure.blocks import student
-from tuner.measure.record import Interval, Record
+from tuner.core.quantities import format_ms, format_number
+from tuner.core.record import Interval, Record
+from tuner.core.slo import Percentile
 from tuner.nightly.measured import Measured
-from tuner.quantities import format_ms, format_number
-from tuner.slo import Percentile
+from tuner.stats.blocks import student
 
 # What nights differ by as long as few of them tell: the standard deviation of the logarithm, worth so many nights.
 _THROUGHPUT_SPREAD, _LATENCY_SPREAD, _PRIOR_NIGHTS = 0.03, 0.12, 4

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tuner.errors import TritontuneError
-from tuner.run_folder import RunFolder
-from tuner.search.study import Study
+from tuner.core.errors import TritontuneError
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
 
 REPORT = "report.json"
 

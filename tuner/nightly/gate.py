@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tuner.measure.limit_test import Verdict
-from tuner.measure.record import Record
+from tuner.core.quantities import format_ms, format_number
+from tuner.core.record import Record
 from tuner.nightly.comparison import LEAST_PAIRS, Comparison
-from tuner.quantities import format_ms, format_number
-from tuner.search.verification import limits_together
+from tuner.recommend.verification import limits_together
+from tuner.stats.limit_test import Verdict
 
 
 class Decision(Record):

@@ -15,11 +15,11 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 from typing_extensions import Self
 
-from tuner.errors import JobError
-from tuner.measure.record import Interval, Record
+from tuner.core.errors import JobError
+from tuner.core.record import Interval, Record
+from tuner.core.slo import Percentile
 from tuner.nightly.drift import Past
 from tuner.nightly.measured import Conditions, Measured
-from tuner.slo import Percentile
 
 SCHEMA = 1
 """Of the tables. A database of another one is refused, and left as it is."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tuner.errors import TuningError
-from tuner.quantities import format_duration
+from tuner.core.errors import TuningError
+from tuner.core.quantities import format_duration
 
 
 def run_hook(command: Sequence[str], *, stdin: str, variables: Mapping[str, str], within_s: float, log: Path) -> None:

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from typing_extensions import Self
 
-from tuner.errors import JobError
-from tuner.job import TuneJob
+from tuner.core.errors import JobError
+from tuner.core.redaction import keep_secret
+from tuner.core.yaml_files import read_yaml
 from tuner.nightly.secrets import expanded
-from tuner.options import Options, Positive, Seconds
-from tuner.redaction import keep_secret
-from tuner.yaml_files import read_yaml
+from tuner.options.groups import Options, Positive, Seconds
+from tuner.options.tune_job import TuneJob
 
 Action = Literal["propose", "apply", "command"]
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner import deadlines
-from tuner.load.loads import Concurrency
+from tuner.config.repository import ModelFolder
+from tuner.core import deadlines
+from tuner.core.loads import Concurrency
+from tuner.jobs.model_tuning import Workshop, bench_of
 from tuner.measure.rules import LevelRules
-from tuner.model_tuning import Workshop, bench_of
-from tuner.models.repository import ModelFolder
+from tuner.measure.trial import Limits, launch_again
 from tuner.nightly.comparison import Side
-from tuner.trial import Limits, launch_again
 
 # As long as the finalists of a run are measured: what decides over a deployment deserves some seconds of the machine.
 _RULES = LevelRules(min_s=1.5, max_s=3.0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from tuner.load.loads import Concurrency
+from tuner.config.tokens import tokens
+from tuner.core.loads import Concurrency
+from tuner.core.record import Interval, Record
+from tuner.core.slo import Percentile
 from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
-from tuner.measure.record import Interval, Record
-from tuner.models.tokens import tokens
-from tuner.search.verification import Verification
-from tuner.slo import Percentile
+from tuner.recommend.verification import Verification
 
 
 class Measured(Record):

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from tuner.atomic_file import remove_unfinished
-from tuner.errors import ServerError, TritontuneError
-from tuner.interrupts import put_off
-from tuner.load.loads import Concurrency
+from tuner.config.config import ModelConfig
+from tuner.config.diff import unified_diff
+from tuner.core.atomic_file import remove_unfinished
+from tuner.core.errors import ServerError, TritontuneError
+from tuner.core.interrupts import put_off
+from tuner.core.loads import Concurrency
+from tuner.jobs.progress import ModelOutcome
+from tuner.jobs.tuning import identity_of, reported, tune_model, workshop
 from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
-from tuner.models.config import ModelConfig
-from tuner.models.diff import unified_diff
 from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
 from tuner.nightly.compare import Terms, compare, launched, load_within
 from tuner.nightly.comparison import Comparison, Side
@@ -29,12 +31,11 @@ from tuner.nightly.measured import Conditions, Measured, config_fingerprint
 from tuner.nightly.outcome import Outcome
 from tuner.nightly.progress import NightProgress
 from tuner.nightly.tasks import Task
-from tuner.progress import ModelOutcome
-from tuner.report.files import config_with_provenance
-from tuner.run_folder import RunFolder
-from tuner.search.front import TrialPoint
-from tuner.search.study import Identity
-from tuner.tuning import identity_of, reported, tune_model, workshop
+from tuner.recommend.front import TrialPoint
+from tuner.report.html.page import write_report
+from tuner.results.files import config_with_provenance
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Identity
 
 # So many launches say how fast the deployed config is tonight: more while its throughput is not known to 5 %; and so
 # many more whether it is really slower, where it seems so.
@@ -92,7 +93,7 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         past = normal_nights(history.past(conditions), identity.files)
         deployed = _Deployed(Launches(shop, model, setting.folder / "nightly"), identity, past, setting.say)
         deployed.measure()
-        with reported(shop):
+        with reported(shop, write_report):
             outcome = tune_model(shop, model)
         compared = _compare(task, setting, outcome, deployed)
         drift = deployed.drift(task.min_regression)

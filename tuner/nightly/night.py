@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 
-from tuner.atomic_file import write_atomically
-from tuner.boundary import in_one_line, write_log
-from tuner.errors import InterruptedRunError, JobError, TritontuneError, shortened
-from tuner.interrupts import put_off, undisturbed
-from tuner.json_text import json_text
-from tuner.lock import locked
+from tuner.core.atomic_file import write_atomically
+from tuner.core.boundary import in_one_line, write_log
+from tuner.core.errors import InterruptedRunError, JobError, TritontuneError, shortened
+from tuner.core.interrupts import put_off, undisturbed
+from tuner.core.json_text import json_text
+from tuner.core.lock import locked
+from tuner.core.quantities import format_duration
 from tuner.nightly.folders import REPORT, WorkFolder
 from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
@@ -22,7 +23,6 @@ from tuner.nightly.outcome import NightReport, in_words
 from tuner.nightly.prometheus import write_metrics
 from tuner.nightly.tasks import Task
 from tuner.nightly.window import Window
-from tuner.quantities import format_duration
 
 # A budget that would be shortened to less than this share is not worth beginning.
 _LEAST_SHARE = 0.25

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tuner.json_text import json_text
+from tuner.core.json_text import json_text
 from tuner.nightly.jobs import Notify
 from tuner.nightly.outcome import NightReport
 from tuner.nightly.web import WebError, post

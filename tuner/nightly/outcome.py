@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tuner.measure.record import Record
+from tuner.core.record import Record
 from tuner.nightly.history import Night
 
 Outcome = Literal["kept", "improved", "regression", "failed"]

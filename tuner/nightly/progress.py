@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tuner.errors import shortened
-from tuner.progress import ModelOutcome, Progress
-from tuner.quantities import format_duration
-from tuner.report.words import gain_in_words, point_in_words, what_is_missed
-from tuner.search.recommend import Recommendation, recommend
-from tuner.search.study import Study
-from tuner.trial import TrialResult
+from tuner.core.errors import shortened
+from tuner.core.quantities import format_duration
+from tuner.jobs.progress import ModelOutcome, Progress
+from tuner.measure.trial import TrialResult
+from tuner.recommend.recommend import Recommendation, recommend
+from tuner.results.words import gain_in_words, point_in_words, what_is_missed
+from tuner.study.study import Study
 
 
 class NightProgress(Progress):

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tuner.core.slo import PERCENTILES
 from tuner.nightly.jobs import JobsFile, NightlyJob, Notify
-from tuner.slo import PERCENTILES
 
 SCHEMA_FILE = "jobs.schema.json"
 """Where it ships, beside this file."""

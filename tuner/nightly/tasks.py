@@ -8,20 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.errors import JobError, UsageError
+from tuner.config.repository import CONFIG, ModelFolder, ModelRepository
+from tuner.config.tunable import why_not_tunable
+from tuner.core.errors import JobError, UsageError
+from tuner.core.quantities import format_duration
+from tuner.jobs.tuning import chosen_models, own_configs, told_inputs
 from tuner.load.inputs.input_data import check_input_data
 from tuner.load.inputs.shapes import check_somewhere, shapes_for
-from tuner.models.repository import CONFIG, ModelFolder, ModelRepository
-from tuner.models.tunable import why_not_tunable
 from tuner.nightly.jobs import JobsFile, NightlyJob
-from tuner.options import MADE_UP
-from tuner.quantities import format_duration
+from tuner.options.groups import MADE_UP
 from tuner.servers.callees import check_load_model
 from tuner.servers.contradictions import refuse_contradictions
 from tuner.servers.installation import binary_of
 from tuner.space.bounds import check_fields
 from tuner.space.spec import load_space
-from tuner.tuning import chosen_models, own_configs, told_inputs
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from tuner.json_text import json_text
+from tuner.core.json_text import json_text
 from tuner.nightly.secrets import shown
 
 _WITHIN_S = 10.0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tuner.interrupts import undisturbed
+from tuner.core.interrupts import undisturbed
 
 
 class Window:

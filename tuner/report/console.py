@@ -14,17 +14,22 @@ from rich.syntax import Syntax
 from rich.text import Text
 from typing_extensions import Self
 
-from tuner.errors import shortened
-from tuner.load.loads import Load
+from tuner.analysis.effects import field_effects
+from tuner.core.errors import shortened
+from tuner.core.loads import Load
+from tuner.core.quantities import format_duration, format_size
+from tuner.core.slo import SLO
+from tuner.jobs.progress import ModelOutcome, Progress
 from tuner.measure.points import OperatingPoint
-from tuner.progress import ModelOutcome, Progress
-from tuner.quantities import format_duration, format_size
-from tuner.report.files import BEST_CONFIG, config_diff
+from tuner.measure.trial import TrialResult
+from tuner.recommend.front import TrialPoint, excess_memory
+from tuner.recommend.recommend import Recommendation, is_certain, recommend
 from tuner.report.front_table import front_legend, front_reasons, front_table
-from tuner.report.picked import not_chosen_in_words
 from tuner.report.pull_bar import PullBar
-from tuner.report.why import effect_in_words
-from tuner.report.words import (
+from tuner.results.files import BEST_CONFIG, config_diff
+from tuner.results.picked import not_chosen_in_words
+from tuner.results.why import effect_in_words
+from tuner.results.words import (
     certified_in_words,
     gain_in_words,
     gain_rests_on,
@@ -37,13 +42,8 @@ from tuner.report.words import (
     what_is_missed,
     when_missed,
 )
-from tuner.search.effects import field_effects
-from tuner.search.front import TrialPoint, excess_memory
-from tuner.search.recommend import Recommendation, is_certain, recommend
-from tuner.search.study import Study
-from tuner.servers.docker_pull import Pull
-from tuner.slo import SLO
-from tuner.trial import TrialResult
+from tuner.servers.docker.pull import Pull
+from tuner.study.study import Study
 
 
 class ConsoleProgress(Progress):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from tuner.report.why import why_in_words
-from tuner.report.words import all_doubts_in_words, latency, loads_in_words, rate
-from tuner.search.front import TrialPoint
-from tuner.search.recommend import Recommendation, holds
+from tuner.recommend.front import TrialPoint
+from tuner.recommend.recommend import Recommendation, holds
+from tuner.results.why import why_in_words
+from tuner.results.words import all_doubts_in_words, latency, loads_in_words, rate
 from tuner.space.candidate import Assignment, in_words
 
 _DOUBTFUL = "?"

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from typing_extensions import Self
 
-from tuner.load.loads import Load
+from tuner.core.loads import Load
+from tuner.core.slo import Percentile, share_of
 from tuner.load.protocols import Samples
 from tuner.report.pull_bar import PullBar
-from tuner.report.words import latency, rate
-from tuner.servers.docker_pull import Pull
-from tuner.slo import Percentile, share_of
+from tuner.results.words import latency, rate
+from tuner.servers.docker.pull import Pull
 
 # Enough of the latest requests to tell any percentile of, and quickly counted.
 _LATEST = 5_000

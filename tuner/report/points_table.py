@@ -10,11 +10,11 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from tuner.core.quantities import format_number, format_size
+from tuner.core.slo import PERCENTILES, Percentile
 from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
-from tuner.quantities import format_number, format_size
-from tuner.report.words import all_doubts_in_words, loads_in_words, rate
-from tuner.slo import PERCENTILES, Percentile
+from tuner.results.words import all_doubts_in_words, loads_in_words, rate
 
 _FIRSTS: tuple[Percentile, ...] = ("p50", "p99")
 # More than any table needs.

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from tuner.quantities import format_duration, format_size
-from tuner.servers.docker_pull import Pull
+from tuner.core.quantities import format_duration, format_size
+from tuner.servers.docker.pull import Pull
 
 
 class PullBar:

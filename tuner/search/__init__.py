@@ -1,1 +1,1 @@
-"""Which candidate next, what the study knows, and what is best."""
+"""Proposes the next candidate: samplers, the simulator behind one of them, and when to stop."""

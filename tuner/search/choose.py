@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 
-from tuner.errors import JobError
-from tuner.job import SamplerName
+from tuner.core.errors import JobError
+from tuner.options.tune_job import SamplerName
 from tuner.search.goal import Goal
 from tuner.search.samplers import FirstThen, GpSampler, GridSampler, RandomSampler, Sampler, TpeSampler
 from tuner.search.walk import first_candidates

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from tuner.twin.forecast import Curves
+from tuner.search.twin.forecast import Curves
 
 _DRAWS = 32
 # By Little's law who does more answers sooner, so that errors of both are mostly of one cause.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuner.slo import SLO
+from tuner.core.slo import SLO
 
 
 @dataclass(frozen=True)

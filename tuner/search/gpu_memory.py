@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from tuner.quantities import format_size
+from tuner.core.quantities import format_size
+from tuner.measure.trial import TrialResult
 from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE
 from tuner.space.candidate import Assignment
 from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
 from tuner.space.spec import OFF, LadderValue
-from tuner.trial import TrialResult
 
 _Numbers = npt.NDArray[np.float64]
 

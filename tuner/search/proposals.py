@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tuner.search.samplers import ALL_SEEN, NoMore, Sampler
-from tuner.search.study import Study
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
+from tuner.study.study import Study
 
 ALL_SEEN_OR_SKIPPED = NoMore("every candidate has been measured or skipped")
 

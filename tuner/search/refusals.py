@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 
-from tuner.errors import Cause
-from tuner.models.config import ModelConfig
+from tuner.config.config import ModelConfig
+from tuner.core.errors import Cause
+from tuner.measure.trial import TrialResult
 from tuner.space.candidate import Assignment, Candidate
 from tuner.space.observed import served_otherwise
 from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
 from tuner.space.spec import LadderValue
-from tuner.trial import TrialResult
 
 # Of a reason, in a line about another candidate.
 _WIDTH = 200

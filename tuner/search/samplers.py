@@ -11,11 +11,11 @@ from typing import Protocol
 import optuna
 from optuna.trial import FrozenTrial
 
-from tuner.search.objectives import DIRECTIONS, distributions
-from tuner.search.quiet import quiet_optuna
+from tuner.measure.trial import TrialResult
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
-from tuner.trial import TrialResult
+from tuner.study.objectives import DIRECTIONS, distributions
+from tuner.study.quiet import quiet_optuna
 
 # Sizes up to which all assignments are listed to find one that is new.
 LISTABLE = 20_000

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tuner.models.instances import instance_count
+from tuner.config.instances import instance_count
+from tuner.search.twin.scheduling import FIELDS, QUEUE_DELAY, Scheduling
 from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE, PREFERRED_BATCH_SIZE
 from tuner.space.candidate import Assignment
 from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
 from tuner.space.spec import OFF, LadderValue
-from tuner.twin.scheduling import FIELDS, QUEUE_DELAY, Scheduling
 
 
 class Schedulings:

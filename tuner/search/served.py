@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.errors import Cause
-from tuner.models.completion import fingerprint, served_fingerprint
-from tuner.models.config import ModelConfig
+from tuner.config.completion import fingerprint, served_fingerprint
+from tuner.config.config import ModelConfig
+from tuner.core.errors import Cause
+from tuner.measure.trial import TrialResult
 from tuner.space.candidate import Candidate
-from tuner.trial import TrialResult
 
 # Trials that ended before their config was looked at say nothing of it.
 _UNMEASURED = {Cause.CONFIG_DIFFERS, Cause.DUPLICATE}

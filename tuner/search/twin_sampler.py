@@ -8,19 +8,19 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.errors import Cause
+from tuner.core.errors import Cause
+from tuner.measure.trial import TrialResult
+from tuner.recommend.front import pareto_front, reference_latency_ms, usable_points
 from tuner.search.calibration import calibrations
-from tuner.search.front import pareto_front, reference_latency_ms, usable_points
 from tuner.search.gains import Gains, dominated, gains, within_limit
 from tuner.search.goal import Goal
 from tuner.search.samplers import ALL_SEEN, LISTABLE, History, NoMore, RandomSampler, Sampler
 from tuner.search.schedulings import Schedulings
+from tuner.search.twin.forecast import Forecast, Surprises
+from tuner.search.twin.known import Known, known
+from tuner.search.twin.scheduling import Scheduling, why_not_foreseeable
 from tuner.space.candidate import Assignment, key_of
 from tuner.space.space import SearchSpace
-from tuner.trial import TrialResult
-from tuner.twin.forecast import Forecast, Surprises
-from tuner.twin.known import Known, known
-from tuner.twin.scheduling import Scheduling, why_not_foreseeable
 
 WORTHWHILE = 0.01
 """What a candidate must gain to be worth a launch, as a share."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from tuner.servers.mark import Mark
+from tuner.core.mark import Mark
 from tuner.servers.protocols import Launch
 from tuner.servers.python_models import is_complete, may_call
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tuner.errors import ConfigError, JobError
-from tuner.models.repository import ModelFolder
+from tuner.config.repository import ModelFolder
+from tuner.core.errors import ConfigError, JobError
 from tuner.servers.installation import TritonInstallation
 
 # What Triton takes in place of the name of a backend, and in place of both (`backend_config.cc`).

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tuner.errors import JobError, ServerError, nearest
-from tuner.models.repository import ModelFolder, ModelRepository
+from tuner.config.repository import ModelFolder, ModelRepository
+from tuner.core.errors import JobError, ServerError, nearest
 from tuner.servers.model_control import ModelControl
 from tuner.servers.protocols import Server
 

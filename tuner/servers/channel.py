@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import grpc
 
-from tuner.servers.endpoint import Endpoint
-from tuner.servers.tls import Tls
+from tuner.options.endpoint import Endpoint
+from tuner.options.tls import Tls
 
 MOST_METADATA_BYTES = 4 << 20
 CHANNEL_OPTIONS = (

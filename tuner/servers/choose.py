@@ -6,21 +6,21 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from tuner.errors import JobError, TritontuneError
-from tuner.machine import Machine
-from tuner.models.repository import ModelFolder
-from tuner.options import ServerOptions, as_option
-from tuner.quantities import counted
+from tuner.config.repository import ModelFolder
+from tuner.core.errors import JobError, TritontuneError
+from tuner.core.machine import Machine
+from tuner.core.quantities import counted
+from tuner.options.endpoint import Header
+from tuner.options.environment import resolved
+from tuner.options.gpus import ALL, gpus_of_runtime
+from tuner.options.groups import ServerOptions, as_option
 from tuner.servers.backends import check_backends
-from tuner.servers.container_options import ContainerOptions
 from tuner.servers.contradictions import asking_for_docker, refuse_contradictions
-from tuner.servers.docker import DockerLauncher, engine_problem
-from tuner.servers.docker_engine import connect, engine_trouble
-from tuner.servers.docker_pull import ImageNameError, SeePull, ensure_image
-from tuner.servers.docker_refusals import NoGpuRuntimeError
-from tuner.servers.endpoint import Header
-from tuner.servers.environment import resolved
-from tuner.servers.gpus import ALL, gpus_of_runtime
+from tuner.servers.docker.container_options import ContainerOptions
+from tuner.servers.docker.engine import connect, engine_trouble
+from tuner.servers.docker.launcher import DockerLauncher, engine_problem
+from tuner.servers.docker.pull import ImageNameError, SeePull, ensure_image
+from tuner.servers.docker.refusals import NoGpuRuntimeError
 from tuner.servers.installation import NoTritonError, find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launcher

@@ -10,8 +10,8 @@ from typing import Protocol
 from tritonclient.grpc import model_config_pb2, service_pb2
 from typing_extensions import Self
 
-from tuner.errors import Cause, ServerError
-from tuner.servers.endpoint import Endpoint
+from tuner.core.errors import Cause, ServerError
+from tuner.options.endpoint import Endpoint
 from tuner.servers.grpc_connection import GrpcConnection
 from tuner.servers.http_connection import HttpConnection
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tuner.errors import JobError
-from tuner.options import ServerOptions, as_option
+from tuner.core.errors import JobError
+from tuner.options.groups import ServerOptions, as_option
 
 # Each says Docker, as no other launcher can do it.
 _FOR_DOCKER = ("image", "shm_size", "memory", "mount", "network", "user", "docker_arg")

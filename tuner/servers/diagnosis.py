@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 
-from tuner.errors import Cause, ServerDiedError, ServerError, ServerHungError
-from tuner.servers.endpoint import Endpoint
-from tuner.servers.tls import Tls
+from tuner.core.errors import Cause, ServerDiedError, ServerError, ServerHungError
+from tuner.options.endpoint import Endpoint
+from tuner.options.tls import Tls
 
 # Each try; there are some five, and only after something has gone wrong.
 _PATIENCE_S = 0.5

@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tuner.errors import Cause, ServerError
+from tuner.core.errors import Cause, ServerError
+from tuner.options.endpoint import Endpoint
 from tuner.servers.channel import open_channel
 from tuner.servers.diagnosis import explain_failure, hung
-from tuner.servers.endpoint import Endpoint
 
 # Triton itself answers UNAVAILABLE too, for a model that is not ready; only gRPC's own texts mean that nobody is there.
 _NOBODY_THERE = (

@@ -16,9 +16,9 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import Cause, ServerError
+from tuner.core.errors import Cause, ServerError
+from tuner.options.endpoint import Endpoint
 from tuner.servers.diagnosis import explain_failure, hung, misdirected
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.http_answers import own_words
 
 # What web servers say of a request in the clear.

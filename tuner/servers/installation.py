@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tuner.errors import JobError
+from tuner.core.errors import JobError
+from tuner.core.mark import VARIABLE, Mark
 from tuner.servers.arguments import BARE
-from tuner.servers.mark import VARIABLE, Mark
 from tuner.servers.processes import end_processes
 from tuner.servers.starter import start_process
 from tuner.servers.triton_log import find_version, why_it_ended

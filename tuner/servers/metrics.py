@@ -5,11 +5,11 @@ from __future__ import annotations
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
-from tuner.errors import JobError
-from tuner.machine import Machine
-from tuner.nvml import Gpu
-from tuner.redaction import without_secrets
-from tuner.servers.endpoint import Endpoint
+from tuner.core.errors import JobError
+from tuner.core.machine import Machine
+from tuner.core.nvml import Gpu
+from tuner.core.redaction import without_secrets
+from tuner.options.endpoint import Endpoint
 
 _PORT = 8002
 _ASK_S = 2.0

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError, ServerHungError
-from tuner.quantities import format_duration
+from tuner.core.errors import Cause, LaunchError, ServerDiedError, ServerError, ServerHungError
+from tuner.core.quantities import format_duration
+from tuner.options.endpoint import Endpoint
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.triton_log import find_reason
 
 _LOOK_S = 0.01

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tuner.atomic_file import write_atomically
-from tuner.errors import JobError
+from tuner.core.atomic_file import write_atomically
+from tuner.core.errors import JobError
 
 
 class OwnConfigs:

@@ -9,15 +9,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tuner.errors import Cause, LaunchError
-from tuner.machine import Machine
-from tuner.redaction import argument_without_secrets
+from tuner.core.errors import Cause, LaunchError
+from tuner.core.machine import Machine
+from tuner.core.mark import VARIABLE, Mark, marks_on_files
+from tuner.core.redaction import argument_without_secrets
+from tuner.options.endpoint import Header
+from tuner.options.environment import assignments, in_words, resolved
+from tuner.options.gpus import ALL, process_environment, shown_by_cuda
 from tuner.servers.arguments import triton_arguments
-from tuner.servers.endpoint import Header
-from tuner.servers.environment import assignments, in_words, resolved
-from tuner.servers.gpus import ALL, process_environment, shown_by_cuda
 from tuner.servers.installation import TritonInstallation
-from tuner.servers.mark import VARIABLE, Mark, marks_on_files
 from tuner.servers.ports import free_port
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.processes import end_processes

@@ -6,9 +6,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tuner.proc import describe_exit
-from tuner.servers.endpoint import Header
-from tuner.servers.mark import Mark
+from tuner.core.mark import Mark
+from tuner.core.proc import describe_exit
+from tuner.options.endpoint import Header
 from tuner.servers.processes import end_processes
 from tuner.servers.python_envs import remove_python_envs
 from tuner.servers.server import End, TritonServer

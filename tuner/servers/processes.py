@@ -9,9 +9,9 @@ from contextlib import suppress
 
 import psutil
 
-from tuner.errors import Cause, ServerHungError
-from tuner.proc import read_state
-from tuner.servers.mark import VARIABLE, Mark
+from tuner.core.errors import Cause, ServerHungError
+from tuner.core.mark import VARIABLE, Mark
+from tuner.core.proc import read_state
 
 # A killed process is gone in ms, but one that holds much GPU memory takes its time.
 _DEADLINE_S = 10.0

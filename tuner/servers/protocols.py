@@ -13,9 +13,9 @@ from typing import Protocol
 
 from typing_extensions import Self
 
-from tuner.machine import Machine
-from tuner.models.repository import CONFIG
-from tuner.servers.endpoint import Endpoint
+from tuner.config.repository import CONFIG
+from tuner.core.machine import Machine
+from tuner.options.endpoint import Endpoint
 from tuner.servers.usage import ServerUsage
 
 
@@ -24,7 +24,7 @@ class Launch:
     """What to start.
 
     Attributes:
-        repository: A staged model repository of our own (`tuner.models.staging`): real folders, files that may be
+        repository: A staged model repository of our own (`tuner.config.staging`): real folders, files that may be
             links into the user's repository.
         model: The model to load; others of the repository load only when it needs them (ensembles).
         log: The file to which the server's output goes; who has any makes its folder, too.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tuner.proc import pid_namespace
+from tuner.core.proc import pid_namespace
 
 _PLACE, _PATTERN = Path("/tmp"), "python_env_??????"  # noqa: S108 (where the backend has them)
 _BACKEND = "libtriton_python.so"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import time
 
-from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError
-from tuner.quantities import format_duration
+from tuner.core.errors import Cause, LaunchError, ServerDiedError, ServerError
+from tuner.core.quantities import format_duration
 from tuner.servers.client import TritonClient
 from tuner.servers.server import End, TritonServer
 from tuner.servers.triton_log import find_reason, gave_up, last_words, port_taken, read_log

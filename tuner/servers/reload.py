@@ -8,10 +8,10 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from tuner.errors import Cause, LaunchError, ServerDiedError, ServerError
-from tuner.machine import Machine
-from tuner.redaction import clean_file
-from tuner.servers.endpoint import Endpoint
+from tuner.core.errors import Cause, LaunchError, ServerDiedError, ServerError
+from tuner.core.machine import Machine
+from tuner.core.redaction import clean_file
+from tuner.options.endpoint import Endpoint
 from tuner.servers.model_control import ModelControl
 from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.servers.triton_log import find_reason, last_words, read_log

@@ -9,7 +9,8 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from tuner.errors import (
+from tuner.config.config import ModelConfig
+from tuner.core.errors import (
     Cause,
     InterruptedRunError,
     JobError,
@@ -19,11 +20,10 @@ from tuner.errors import (
     ServerHungError,
     TuningError,
 )
-from tuner.interrupts import ForcedError, until_forced
-from tuner.machine import Machine
-from tuner.models.config import ModelConfig
+from tuner.core.interrupts import ForcedError, until_forced
+from tuner.core.machine import Machine
+from tuner.options.endpoint import Endpoint
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.metrics import machine_of
 from tuner.servers.model_control import ModelControl
 from tuner.servers.own_configs import OwnConfigs

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.errors import JobError, ServerError, nearest
-from tuner.models.config import ModelConfig
-from tuner.models.repository import CONFIG, ModelRepository
-from tuner.names import why_no_folder
+from tuner.config.config import ModelConfig
+from tuner.config.repository import CONFIG, ModelRepository
+from tuner.core.errors import JobError, ServerError, nearest
+from tuner.core.names import why_no_folder
+from tuner.options.endpoint import Endpoint
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint
 
 
 def served_repository(endpoint: Endpoint, models: Sequence[str], into: Path) -> ModelRepository:

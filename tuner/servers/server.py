@@ -11,11 +11,11 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from tuner.errors import Cause, ServerDiedError, ServerError
-from tuner.proc import describe_exit, oom_kills
-from tuner.redaction import clean_file
-from tuner.servers.endpoint import Endpoint, Header
-from tuner.servers.mark import Mark
+from tuner.core.errors import Cause, ServerDiedError, ServerError
+from tuner.core.mark import Mark
+from tuner.core.proc import describe_exit, oom_kills
+from tuner.core.redaction import clean_file
+from tuner.options.endpoint import Endpoint, Header
 from tuner.servers.stubs import AnyStub, await_end, stubs_of, want_to_finalize
 from tuner.servers.triton_log import last_words, read_log, tells_of_memory
 from tuner.servers.usage import ProcessUsage, ServerUsage

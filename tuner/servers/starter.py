@@ -11,8 +11,8 @@ from concurrent.futures import TimeoutError as NotInTimeError
 from functools import cache
 from pathlib import Path
 
-from tuner.errors import Cause, LaunchError
-from tuner.interrupts import put_off
+from tuner.core.errors import Cause, LaunchError
+from tuner.core.interrupts import put_off
 from tuner.servers import shim
 
 # To become another program takes ms; more, where its disk or the machine is very busy.

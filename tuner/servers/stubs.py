@@ -10,7 +10,7 @@ from typing import Protocol
 
 import psutil
 
-from tuner.proc import lives, read_state
+from tuner.core.proc import lives, read_state
 from tuner.servers.python_models import may_define
 
 _PROGRAM = "triton_python_backend_stub"

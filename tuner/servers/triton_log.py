@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.errors import Cause
+from tuner.core.errors import Cause
 
 _LAST_LINES = 30
 _MOST_BYTES = 1 << 20

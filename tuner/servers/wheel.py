@@ -13,7 +13,7 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from tuner.errors import JobError
+from tuner.core.errors import JobError
 
 DISTRIBUTION = "nvidia-pytriton"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tuner.servers.mark import Mark
+from tuner.core.mark import Mark
 
 _PREFIX = "work-of-"
 

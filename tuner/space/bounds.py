@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tuner.errors import ConfigError, SpaceError
-from tuner.machine import Machine
-from tuner.models.completion import batching_is_completed, why_batching_stays
-from tuner.models.config import EMPTY, ModelConfig, Value
+from tuner.config.completion import batching_is_completed, why_batching_stays
+from tuner.config.config import EMPTY, ModelConfig, Value
+from tuner.core.errors import ConfigError, SpaceError
+from tuner.core.machine import Machine
 from tuner.space.parameter import AS_IS, Parameter, is_number, ladder_with
 from tuner.space.spec import OFF, ON, LadderValue, ParameterSpec, SpaceSpec
 

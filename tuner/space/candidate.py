@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.models.completion import fingerprint
-from tuner.models.config import ModelConfig
+from tuner.config.completion import fingerprint
+from tuner.config.config import ModelConfig
 from tuner.space.spec import OFF, ON, LadderValue
 
 Assignment = Mapping[str, LadderValue]
@@ -27,7 +27,7 @@ class Candidate:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for candidates of which Triton's core makes the same; see `tuner.models.completion`."""
+        """Equal for candidates of which Triton's core makes the same; see `tuner.config.completion`."""
         return fingerprint(self.config)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuner.errors import ConfigError
-from tuner.models.completion import stated
-from tuner.models.config import ModelConfig
+from tuner.config.completion import stated
+from tuner.config.config import ModelConfig
+from tuner.core.errors import ConfigError
 from tuner.space.bounds import value_at
 from tuner.space.candidate import Candidate
 from tuner.space.parameter import AS_IS

@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tuner.machine import Machine
-from tuner.models.completion import batching_is_completed, described, stated
-from tuner.models.config import ModelConfig, Value
+from tuner.config.completion import batching_is_completed, described, stated
+from tuner.config.config import ModelConfig, Value
+from tuner.core.machine import Machine
 from tuner.space.bounds import (
     DYNAMIC_BATCHING,
     INSTANCE_COUNT,

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tuner.errors import SpaceError, nearest
-from tuner.faults import in_words, most_telling
-from tuner.yaml_files import Loader, YamlError, load_yaml
+from tuner.core.errors import SpaceError, nearest
+from tuner.core.yaml_files import Loader, YamlError, load_yaml
+from tuner.options.faults import in_words, most_telling
 
 OFF = "off"
 ON = "on"

@@ -11,9 +11,9 @@ from typing import ClassVar, Protocol
 import numpy as np
 import pytest
 
-from tuner.errors import ServerError, ServerHungError
+from tuner.core.errors import ServerError, ServerHungError
+from tuner.core.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import DriverName, Plan
 

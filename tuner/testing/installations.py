@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tuner.atomic_file import write_atomically
+from tuner.core.atomic_file import write_atomically
 from tuner.servers.installation import TritonInstallation
 from tuner.testing.fake.runtime import FILE, VERSION
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pytest
 import tritonclient.grpc as triton
 
-from tuner.errors import Cause, LaunchError, ServerDiedError
+from tuner.core.errors import Cause, LaunchError, ServerDiedError
 from tuner.servers.client import TritonClient
 from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.testing.repositories import ModelRepositoryFactory, config_text

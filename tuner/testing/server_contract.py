@@ -22,9 +22,9 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tuner.errors import Cause, LaunchError, ServerError
+from tuner.core.errors import Cause, LaunchError, ServerError
+from tuner.options.endpoint import Endpoint, Protocol
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.model_control import ModelControl
 from tuner.testing.repositories import ModelRepositoryFactory, config_text, stateful_config
 

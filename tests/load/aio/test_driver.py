@@ -11,19 +11,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tuner.core.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load import ledger as ledgers
 from tuner.load.aio import offer as offers
 from tuner.load.aio.caller import Outcome, Reply
 from tuner.load.aio.driver import AsyncioDriver
 from tuner.load.aio.sequencing import Place
+from tuner.load.drivers import Answer, Offer
 from tuner.load.ledger import Full, LedgerWriter, OwnerGoneError
-from tuner.load.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.pauses import pause_ns
 from tuner.load.protocols import Samples
 from tuner.load.reading import LedgerReader, read_samples
-from tuner.load.worker import Answer, Offer
 from tuner.load.workload import Plan, Request, Sequences, Workload
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 REQUESTS = tuple(Request(str(number).encode()) for number in range(3))
 PLAN = Plan("grpcio", Endpoint("127.0.0.1:9"), Workload("m", (REQUESTS,)), 5)

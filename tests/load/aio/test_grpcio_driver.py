@@ -15,11 +15,11 @@ from support.relay import Relay, sockets_of
 from support.services import InProcess
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import TuningError
+from tuner.core.errors import TuningError
+from tuner.core.loads import Concurrency
 from tuner.load.aio.grpc_requests import in_sequence, with_id
 from tuner.load.aio.sequencing import Place
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency
 from tuner.load.protocols import Samples
 from tuner.load.workload import Plan, Request
 from tuner.testing.engine_contract import until_requests
@@ -56,9 +56,9 @@ def test_a_worker_that_is_killed_breaks_the_offer_and_leaves_nothing(server: Inf
 
 OWNER = """
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency
+from tuner.core.loads import Concurrency
 from tuner.load.workload import Plan, Request, Workload
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 plan = Plan("grpcio", Endpoint({address!r}), Workload("hang", ((Request({body!r}),),)), 60)
 with WorkerEngine(plan) as engine:

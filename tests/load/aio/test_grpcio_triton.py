@@ -15,17 +15,17 @@ from support.services import ON_BOTH, Services, TritonService, on_fake, on_trito
 from support.tritons import grpcs_triton
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import ServerError
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import ServerError
+from tuner.core.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.asking import asking, some_of
 from tuner.load.engine import WorkerEngine
 from tuner.load.inputs.tensors import InputTensor, Step
-from tuner.load.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.outputs import read_outputs
 from tuner.load.protocols import Samples
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.workload import Compression, DriverName, Plan, Sequences, Workload
-from tuner.models.interface import ModelInterface, Tensor
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
 from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests

@@ -16,12 +16,12 @@ from support.relay import sockets_of
 from support.web_peer import Asked, Reply, WebPeer
 from tritonclient.grpc import service_pb2
 
+from tuner.core.loads import Concurrency, Load, RequestRate
 from tuner.load.aio.http_driver import HttpDriver
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Samples
 from tuner.load.workload import Plan, Request, Sequences, Workload
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 from tuner.testing.engine_contract import until_requests
 
 HEAD = b'{"parameters":{"binary_data_output":true}}'

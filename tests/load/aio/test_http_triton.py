@@ -13,16 +13,16 @@ from support.services import ON_BOTH, Services, TritonService, on_fake, on_trito
 from support.tritons import https_triton
 from tritonclient.grpc import service_pb2
 
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.loads import Concurrency, Load, RequestRate
 from tuner.load.engine import WorkerEngine
 from tuner.load.first_request import ask_once
 from tuner.load.inputs.tensors import InputTensor, Step
-from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Samples
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.workload import DriverName, Plan, Request, Sequences, Workload
-from tuner.models.interface import ModelInterface, Tensor
+from tuner.options.endpoint import Endpoint, Protocol
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint, Protocol
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
 from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.core.loads import Concurrency
 from tuner.load.aio.sequencing import Line, Place, Supply, draw_length, make_supply
-from tuner.load.loads import Concurrency
-from tuner.load.worker import Offer
+from tuner.load.drivers import Offer
 from tuner.load.workload import Request, Sequences, Workload
 
 STREAMS = tuple(tuple(Request(b"%d%d" % (stream, place)) for place in range(stream + 2)) for stream in range(3))

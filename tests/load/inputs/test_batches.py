@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.errors import InputError
+from tuner.config.interface import ModelInterface
+from tuner.core.errors import InputError
 from tuner.load.inputs.batches import PlacedStep, join_batches
 from tuner.load.inputs.tensors import InputTensor, Step, text_array
-from tuner.models.interface import ModelInterface
 
 
 def interface(max_batch_size: int = 100) -> ModelInterface:

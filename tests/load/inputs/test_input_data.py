@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuner.errors import InputError
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import InputError
 from tuner.load.inputs.input_data import read_input_data
 from tuner.load.inputs.tensors import Stream
-from tuner.models.interface import ModelInterface, Tensor
 
 
 def interface(max_batch_size: int = 8, shape: tuple[int, ...] = (2,)) -> ModelInterface:

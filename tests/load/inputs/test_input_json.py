@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.errors import InputError
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import InputError
 from tuner.load.inputs.batches import PlacedStep
 from tuner.load.inputs.input_json import read_json
-from tuner.models.interface import ModelInterface, Tensor
 
 MODEL = ModelInterface("m", 8, (Tensor("X", "INT32", (2,)),), (Tensor("Y", "INT32", (2,)), Tensor("Z", "FP32", (1,))))
 

@@ -8,10 +8,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tuner.errors import InputError
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import InputError
 from tuner.load.inputs.batches import PlacedStep
 from tuner.load.inputs.input_npz import read_npz
-from tuner.models.interface import ModelInterface, Tensor
 
 MODEL = ModelInterface(
     "m",

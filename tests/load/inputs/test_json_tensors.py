@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tuner.errors import InputError
+from tuner.config.interface import Tensor
+from tuner.core.errors import InputError
 from tuner.load.inputs.json_tensors import Entry, Side
 from tuner.load.inputs.tensors import DTYPES, InputTensor, text_array
-from tuner.models.interface import Tensor
 
 
 def read(tensor: Tensor, value: object, *, kind: str = "input", shape: tuple[int, ...] | None = None) -> InputTensor:

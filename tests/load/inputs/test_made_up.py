@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.errors import InputError
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import InputError
 from tuner.load.inputs import made_up
 from tuner.load.inputs.made_up import make_inputs, pool_of
 from tuner.load.inputs.tensors import InputTensor
-from tuner.models.interface import ModelInterface, Tensor
 
 INTEGERS = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from tuner.errors import InputError, JobError
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import InputError, JobError
 from tuner.load.inputs.shapes import asked, batch_dims, check_shapes, check_somewhere, fits, own_shapes, shapes_for
-from tuner.models.interface import ModelInterface, Tensor
 
 
 def interface(max_batch_size: int) -> ModelInterface:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tritonclient.grpc import InferInput
 
-from tuner.errors import InputError
+from tuner.core.errors import InputError
 from tuner.load.inputs.tensors import DTYPES, InputTensor, dtype_of, fixed_bytes, split_texts, text_array
 
 NUMBERS = [name for name in DTYPES if name not in ("BYTES", "BF16")]

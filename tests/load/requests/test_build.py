@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import InputError, JobError
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import InputError, JobError
 from tuner.load.inputs.made_up import make_inputs
 from tuner.load.inputs.tensors import InputTensor, Step, Stream, text_array
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.requests.message import Places, Slice
-from tuner.load.requests.parameters import Parameter
 from tuner.load.workload import Request, Sequences, Workload
-from tuner.models.interface import ModelInterface, Tensor
-from tuner.servers.endpoint import Protocol
+from tuner.options.endpoint import Protocol
+from tuner.options.parameters import Parameter
 
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
 MODEL = ModelInterface(

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from support.web_peer import Reply, WebPeer
 
-from tuner.errors import JobError
+from tuner.core.errors import JobError
+from tuner.core.mark import Mark
 from tuner.load.requests.regions import cuda_region, system_region
 from tuner.load.requests.registries import CudaRegion, HttpRegistry, SystemRegion
-from tuner.servers.endpoint import Endpoint
-from tuner.servers.mark import Mark
+from tuner.options.endpoint import Endpoint
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it)
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import Cause, InputError, JobError, ServerDiedError
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import Cause, InputError, JobError, ServerDiedError
+from tuner.core.mark import Mark, marks_on_files
 from tuner.load.inputs.made_up import make_inputs
 from tuner.load.inputs.tensors import InputTensor, Step, Stream, text_array
 from tuner.load.requests.build import RequestOptions
 from tuner.load.requests.registries import Region, SystemRegion
 from tuner.load.requests.shared_memory import shared_workload
 from tuner.load.workload import Request
-from tuner.models.interface import ModelInterface, Tensor
-from tuner.servers.mark import Mark, marks_on_files
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it)
 MODEL = ModelInterface(

@@ -14,17 +14,17 @@ import tritonclient.grpc as triton
 import urllib3
 from support.services import ON_BOTH, Services, TritonService
 
-from tuner.errors import JobError, ServerDiedError
+from tuner.config.interface import ModelInterface
+from tuner.core.errors import JobError, ServerDiedError
+from tuner.core.mark import Mark
 from tuner.load.inputs.made_up import make_inputs
 from tuner.load.inputs.tensors import Stream
 from tuner.load.requests.build import RequestOptions
 from tuner.load.requests.registries import CudaRegion, SystemRegion, open_registry
 from tuner.load.requests.shared_memory import shared_workload
 from tuner.load.workload import Request
-from tuner.models.interface import ModelInterface
+from tuner.options.endpoint import Endpoint, Protocol
 from tuner.servers.client import TritonClient
-from tuner.servers.endpoint import Endpoint, Protocol
-from tuner.servers.mark import Mark
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it)
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")

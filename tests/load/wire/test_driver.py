@@ -8,7 +8,7 @@ from h2.settings import SettingCodes
 from support.http2_peer import Http2Peer, Talk, keep_silent
 from support.offers import driving
 
-from tuner.load.worker import Answer
+from tuner.load.drivers import Answer
 from tuner.load.workload import Request
 
 

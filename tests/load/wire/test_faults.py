@@ -15,9 +15,9 @@ from support.http2_peer import Http2Peer, Talk, echo, keep_silent, plan_for
 from support.offers import count, driving, never, offer
 from support.socket_peer import SocketPeer, reset
 
-from tuner.load.loads import Concurrency, Load, Replay, RequestRate
+from tuner.core.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.wire import frames
-from tuner.servers.endpoint import Tls
+from tuner.options.endpoint import Tls
 
 LOST = "UNAVAILABLE: the connection is lost: "
 

@@ -7,7 +7,7 @@ from support.http2_server_side import GOOD_HEADERS, GOOD_TRAILERS
 
 from tuner.load.wire.frames import ProtocolError
 from tuner.load.wire.header_blocks import OK, HeaderBlocks, Meaning, request_block
-from tuner.servers.endpoint import Endpoint, Tls
+from tuner.options.endpoint import Endpoint, Tls
 
 
 def status(*headers: tuple[str, str]) -> str | None:

@@ -17,7 +17,7 @@ from support.socket_peer import SocketPeer
 
 from tuner.load.wire.line import Line, UnreachableError
 from tuner.load.wire.stream import Stream
-from tuner.servers.endpoint import Endpoint, Tls
+from tuner.options.endpoint import Endpoint, Tls
 
 
 def dial(address: str, *, tls: Tls | None = None, patience_s: float = 5.0) -> Line:

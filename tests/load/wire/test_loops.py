@@ -16,7 +16,7 @@ from support.http2_peer import Http2Peer, OnRequest, Talk, echo, keep_silent
 from support.offers import count, driving, never, offer
 from tritonclient.grpc import service_pb2
 
-from tuner.load.loads import Concurrency, Load, Replay, RequestRate
+from tuner.core.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.protocols import Samples
 from tuner.load.wire import frames
 from tuner.load.workload import Request

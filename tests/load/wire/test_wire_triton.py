@@ -13,12 +13,12 @@ from support.services import ON_BOTH, Services, TritonService, on_fake, on_trito
 from support.tritons import grpcs_triton, on_fake_server, on_real_server
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import ServerError
+from tuner.core.errors import ServerError
+from tuner.core.loads import Concurrency, Load, RequestRate
 from tuner.load.engine import WorkerEngine
-from tuner.load.loads import Concurrency, Load, RequestRate
 from tuner.load.protocols import Samples
 from tuner.load.workload import DriverName, Plan, Request, Workload
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.protocols import Launch
 from tuner.testing.engine_contract import LoadEngineContract, Serve, until_requests

@@ -8,7 +8,7 @@ from support.browser import Browser, chromium
 from support.studies import long_study
 
 from tuner.report.html.page import write_report
-from tuner.run_folder import RunFolder
+from tuner.study.run_folder import RunFolder
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,10 @@ from support.browser import Browser
 from support.builders import identity, point, space, trial
 
 from tuner.measure.points import OperatingPoint
-from tuner.report.files import write_results
 from tuner.report.html.page import write_report
-from tuner.run_folder import RunFolder
-from tuner.search.study import Study
+from tuner.results.files import write_results
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
 
 pytestmark = pytest.mark.browser
 

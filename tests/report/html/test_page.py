@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 from support.builders import identity, point, space, trial
 
-from tuner.errors import Cause, JobError
-from tuner.load.loads import Concurrency, RequestRate
+from tuner.core.errors import Cause, JobError
+from tuner.core.loads import Concurrency, RequestRate
 from tuner.measure.gpu_view import GpuUsage
-from tuner.measure.limit_test import LimitTest
 from tuner.measure.points import OperatingPoint
+from tuner.recommend.certified import CertifiedRate
+from tuner.recommend.verification import Verification
 from tuner.report.html import page as page_module
 from tuner.report.html.model_view import ModelView, model_view
 from tuner.report.html.page import json_script, report_html, write_report
-from tuner.run_folder import RunFolder
-from tuner.search.certified import CertifiedRate
-from tuner.search.provenance import Provenance
-from tuner.search.study import Study
-from tuner.search.verification import Verification
+from tuner.stats.limit_test import LimitTest
+from tuner.study.provenance import Provenance
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
 
 HOW = Provenance(
     began="2026-05-17T02:00:00Z",

@@ -8,15 +8,15 @@ import plotly.graph_objects
 import pytest
 from support.builders import identity, point, space, trial
 
-from tuner.load.loads import RequestRate
+from tuner.core.loads import RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.report.html.candidates import candidates
 from tuner.report.html.front_plot import front_plot
 from tuner.report.html.load_plots import finalists, load_plots
 from tuner.report.html.model_view import ModelView, model_view
 from tuner.report.html.plots import axis, doubling_axis, hover
-from tuner.run_folder import RunFolder
-from tuner.search.study import Study
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tuner.load.drivers import Answer
 from tuner.load.failures import describe
-from tuner.load.worker import Answer
 from tuner.load.workload import Request
 
 

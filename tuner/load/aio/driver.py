@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from tuner.load.aio.caller import Caller, Reply, too_late
 from tuner.load.aio.offer import AsyncioOffer
 from tuner.load.aio.sequencing import Mark, Place, make_supply
+from tuner.load.drivers import Answer, Offer
 from tuner.load.ledger import LedgerWriter
-from tuner.load.worker import Answer, Offer
 from tuner.load.workload import Plan, Request
 
 # What closing and cancelling may take before it is given up on.

@@ -12,9 +12,9 @@ from tuner.load.aio.caller import Caller, Outcome, Reply
 from tuner.load.aio.driver import AsyncioDriver
 from tuner.load.aio.grpc_requests import in_sequence
 from tuner.load.aio.grpcio_streams import StreamCaller
+from tuner.load.drivers import Answer
 from tuner.load.failures import describe
 from tuner.load.validation import mismatch
-from tuner.load.worker import Answer
 from tuner.load.workload import Plan, Request
 from tuner.servers.channel import channel_credentials, channel_options
 

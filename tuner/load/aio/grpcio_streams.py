@@ -13,9 +13,9 @@ from tritonclient.grpc import service_pb2
 
 from tuner.load.aio.caller import Outcome, Reply
 from tuner.load.aio.grpc_requests import with_id
+from tuner.load.drivers import Answer
 from tuner.load.failures import describe
 from tuner.load.validation import mismatch
-from tuner.load.worker import Answer
 from tuner.load.workload import Plan, Request
 
 _METHOD: Final = "/inference.GRPCInferenceService/ModelStreamInfer"

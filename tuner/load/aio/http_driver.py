@@ -11,11 +11,11 @@ from tuner.load.aio.caller import Outcome, Reply
 from tuner.load.aio.driver import AsyncioDriver
 from tuner.load.aio.http_failures import FAILURES, explain
 from tuner.load.aio.http_messages import JSON_LENGTH, HttpAnswer, headers_of, in_sequence
+from tuner.load.drivers import Answer
 from tuner.load.failures import describe
 from tuner.load.validation import mismatch
-from tuner.load.worker import Answer
 from tuner.load.workload import Plan, Request
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 # So that the server cannot outrun us by much, and large answers still come in large pieces.
 _BUFFER_BYTES: Final = 1 << 20

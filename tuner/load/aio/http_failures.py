@@ -9,7 +9,7 @@ from typing import Final
 import aiohttp
 
 from tuner.load.failures import describe
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 FAILURES: Final = (aiohttp.ClientError, OSError)
 """All that aiohttp raises then."""

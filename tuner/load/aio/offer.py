@@ -14,9 +14,9 @@ from typing import Any
 from tuner.load.aio.alarm import Alarm
 from tuner.load.aio.caller import Caller, Outcome, too_late
 from tuner.load.aio.sequencing import Line, Supply
+from tuner.load.drivers import Offer
 from tuner.load.ledger import LedgerWriter
 from tuner.load.pauses import pause_ns
-from tuner.load.worker import Offer
 from tuner.load.workload import Plan, Request
 
 # How often to look whether it is time to end, and whether a deadline has passed.

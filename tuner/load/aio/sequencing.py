@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from tuner.load.worker import Offer
+from tuner.load.drivers import Offer
 from tuner.load.workload import Request, Sequences, Workload
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.errors import InputError
+from tuner.config.interface import ModelInterface
+from tuner.core.errors import InputError
 from tuner.load.inputs.shapes import batch_dims
 from tuner.load.inputs.tensors import InputTensor, Step, Stream
-from tuner.models.interface import ModelInterface
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tuner.errors import InputError
+from tuner.config.interface import ModelInterface
+from tuner.core.errors import InputError
 from tuner.load.inputs.batches import join_batches
 from tuner.load.inputs.input_json import load_json, read_json
 from tuner.load.inputs.input_npz import check_npz, read_npz
 from tuner.load.inputs.shapes import batch_dims, check_shapes
 from tuner.load.inputs.tensors import Stream, dtype_of
-from tuner.models.interface import ModelInterface
 
 
 def check_input_data(path: Path) -> None:

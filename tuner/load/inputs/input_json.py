@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import InputError, nearest
+from tuner.config.interface import ModelInterface
+from tuner.core.errors import InputError, nearest
 from tuner.load.inputs.batches import PlacedStep
 from tuner.load.inputs.json_tensors import Entry, Side
 from tuner.load.inputs.tensors import Step
-from tuner.models.interface import ModelInterface
 
 _TOP = ("data", "validation_data")
 

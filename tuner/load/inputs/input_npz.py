@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.errors import InputError, nearest
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import InputError, nearest
 from tuner.load.inputs.batches import PlacedStep
 from tuner.load.inputs.shapes import fits
 from tuner.load.inputs.tensors import InputTensor, Step
 from tuner.load.inputs.values import from_array
-from tuner.models.interface import ModelInterface, Tensor
 
 
 def read_npz(

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tuner.errors import InputError, nearest
+from tuner.config.interface import Tensor
+from tuner.core.errors import InputError, nearest
 from tuner.load.inputs.shapes import asked, fits
 from tuner.load.inputs.tensors import InputTensor
 from tuner.load.inputs.values import ElementError, flatten, from_base64, from_list
-from tuner.models.interface import Tensor
 
 _KEYS = ("content", "shape", "b64")
 _FORMS = '[...], {"content": [...], "shape": [...]} or {"b64": "...", "shape": [...]}'

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from tuner.errors import InputError
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import InputError
 from tuner.load.inputs.shapes import asked, batch_dims, check_shapes
 from tuner.load.inputs.tensors import DTYPES, InputTensor, Step, Stream, dtype_of, text_array
-from tuner.models.interface import ModelInterface, Tensor
 
 _LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
 _FLOATS = ("FP16", "FP32", "FP64")

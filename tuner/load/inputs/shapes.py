@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from tuner.errors import InputError, JobError, nearest
-from tuner.models.interface import ModelInterface, Tensor
+from tuner.config.interface import ModelInterface, Tensor
+from tuner.core.errors import InputError, JobError, nearest
 
 
 def batch_dims(interface: ModelInterface, batch_size: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.errors import InputError
+from tuner.core.errors import InputError
 
 _LENGTH_BYTES = 4
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tuner.errors import InputError, JobError, nearest
+from tuner.config.interface import ModelInterface
+from tuner.core.errors import InputError, JobError, nearest
 from tuner.load.inputs.tensors import Step, Stream
 from tuner.load.requests.grpc_body import grpc_body
 from tuner.load.requests.http_body import http_body
 from tuner.load.requests.message import Message, MessageInput, Places
-from tuner.load.requests.parameters import MOST_INT64, MOST_UINT64, Parameter, check_parameter
 from tuner.load.workload import Request, Sequences, Workload
-from tuner.models.interface import ModelInterface
-from tuner.servers.endpoint import Protocol
+from tuner.options.endpoint import Protocol
+from tuner.options.parameters import MOST_INT64, MOST_UINT64, Parameter, check_parameter
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from tuner.errors import InputError
+from tuner.core.errors import InputError
 from tuner.load.requests.message import Message, Slice
-from tuner.load.requests.parameters import Parameter
+from tuner.options.parameters import Parameter
 
 MOST_BYTES = 2**31 - 1
 """Of a request: protobuf counts in 31 bits."""

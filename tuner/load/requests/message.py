@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuner.load.requests.parameters import Parameter
+from tuner.options.parameters import Parameter
 
 
 @dataclass(frozen=True)

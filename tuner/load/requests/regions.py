@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tuner.errors import JobError
+from tuner.core.errors import JobError
 from tuner.load.requests.registries import CudaRegion, SystemRegion
 
 _DIRECTORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it, not a place for temporary files)

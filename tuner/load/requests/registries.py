@@ -14,10 +14,10 @@ import urllib3
 from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tuner.errors import JobError, TritontuneError
+from tuner.core.errors import JobError, TritontuneError
+from tuner.options.endpoint import Endpoint
 from tuner.servers.channel import open_channel
 from tuner.servers.diagnosis import explain_failure, hung
-from tuner.servers.endpoint import Endpoint
 from tuner.servers.http_answers import own_words
 
 _TIMEOUT_S = 10.0

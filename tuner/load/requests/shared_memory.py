@@ -9,7 +9,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from functools import partial
 from typing import Literal
 
-from tuner.errors import JobError, TritontuneError
+from tuner.config.interface import ModelInterface
+from tuner.core.errors import JobError, TritontuneError
+from tuner.core.mark import Mark
 from tuner.load.inputs.shapes import batch_dims
 from tuner.load.inputs.tensors import Step, Stream, fixed_bytes
 from tuner.load.requests.build import RequestOptions, build_workload
@@ -17,9 +19,7 @@ from tuner.load.requests.message import Places, Slice
 from tuner.load.requests.regions import cuda_region, system_region
 from tuner.load.requests.registries import Region, Registry
 from tuner.load.workload import Workload
-from tuner.models.interface import ModelInterface
-from tuner.servers.endpoint import Protocol
-from tuner.servers.mark import Mark
+from tuner.options.endpoint import Protocol
 
 MemoryKind = Literal["system", "cuda"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from tuner.load.drivers import Answer, Offer
 from tuner.load.failures import describe
 from tuner.load.ledger import LedgerWriter
 from tuner.load.wire.header_blocks import request_block
@@ -11,7 +12,6 @@ from tuner.load.wire.line import TICK_S
 from tuner.load.wire.lines import Lines
 from tuner.load.wire.loops import ClosedLoop, OpenLoop
 from tuner.load.wire.stream import PREFIX_BYTES, Framed, Stream
-from tuner.load.worker import Answer, Offer
 from tuner.load.workload import Plan, Request
 
 

@@ -14,7 +14,7 @@ import hpack
 
 from tuner.load.failures import CODES, describe
 from tuner.load.wire.frames import ProtocolError
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # As many as a server plausibly has; error messages may carry an id each.

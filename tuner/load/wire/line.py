@@ -14,7 +14,7 @@ from tuner.load.failures import describe
 from tuner.load.wire.connection import Connection
 from tuner.load.wire.frames import ProtocolError
 from tuner.load.wire.stream import Stream
-from tuner.servers.endpoint import Endpoint
+from tuner.options.endpoint import Endpoint
 
 TICK_S: Final = 0.02
 """A wait for bytes is over after this long at the latest."""

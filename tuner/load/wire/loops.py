@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from tuner.load.drivers import Offer
 from tuner.load.ledger import COUNT, STOP_NS, Full, LedgerWriter
 from tuner.load.pauses import FIRST_PAUSE_NS, pause_ns
 from tuner.load.validation import mismatch
@@ -17,7 +18,6 @@ from tuner.load.wire.line import TICK_S, Line
 from tuner.load.wire.lines import Lines
 from tuner.load.wire.pattern import Pattern
 from tuner.load.wire.stream import PREFIX_BYTES, Framed, Stream
-from tuner.load.worker import Offer
 
 # As often the clocks are told; requests that are late are given up as often.
 _TICK_NS: Final = round(TICK_S * 1e9)

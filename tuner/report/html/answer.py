@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from tuner.quantities import format_duration
-from tuner.report.files import config_diff
+from tuner.analysis.effects import field_effects
+from tuner.core.quantities import format_duration
+from tuner.recommend.front import TrialPoint
+from tuner.recommend.recommend import Recommendation, is_certain
 from tuner.report.html.diff_lines import DiffLine, diff_lines
 from tuner.report.html.symbols import TIMES, in_symbols
-from tuner.report.picked import not_chosen_in_words
-from tuner.report.why import effect_in_words, why_in_words
-from tuner.report.words import (
+from tuner.results.files import config_diff
+from tuner.results.picked import not_chosen_in_words
+from tuner.results.why import effect_in_words, why_in_words
+from tuner.results.words import (
     certified_in_words,
     gain_rests_on,
     how_sure,
@@ -25,11 +28,8 @@ from tuner.report.words import (
     what_is_missed,
     when_missed,
 )
-from tuner.run_folder import RunFolder
-from tuner.search.effects import field_effects
-from tuner.search.front import TrialPoint
-from tuner.search.recommend import Recommendation, is_certain
-from tuner.search.study import Study
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
 
 Tone = Literal["good", "unsure", "bad"]
 

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.errors import shortened
-from tuner.load.loads import Concurrency
+from tuner.config.config import ModelConfig
+from tuner.config.diff import unified_diff
+from tuner.core.errors import shortened
+from tuner.core.loads import Concurrency
+from tuner.core.quantities import format_size
 from tuner.measure.points import OperatingPoint
-from tuner.models.config import ModelConfig
-from tuner.models.diff import unified_diff
-from tuner.quantities import format_size
+from tuner.measure.trial import TrialResult
+from tuner.recommend.front import TrialPoint, excess_memory, points_of
+from tuner.recommend.recommend import Recommendation, best_point
+from tuner.recommend.verification import Verification
 from tuner.report.html.diff_lines import DiffLine, diff_lines
-from tuner.report.points_json import short
-from tuner.search.front import TrialPoint, excess_memory, points_of
-from tuner.search.recommend import Recommendation, best_point
-from tuner.search.study import Study
-from tuner.search.verification import Verification
+from tuner.results.points_json import short
 from tuner.space.candidate import in_words
-from tuner.trial import TrialResult
+from tuner.study.study import Study
 
 AS_IT_IS = "the config as it is"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.quantities import format_size
+from tuner.core.quantities import format_size
+from tuner.recommend.front import TrialPoint
+from tuner.recommend.recommend import Recommendation
 from tuner.report.html.candidates import Candidate
 from tuner.report.html.front_plot import point_hover
 from tuner.report.html.plots import BASELINE, BEST, FRONT, Plot, Trace, axis
-from tuner.report.words import latency
-from tuner.search.front import TrialPoint
-from tuner.search.recommend import Recommendation
+from tuner.results.words import latency
 
 _PARTS = (
     ("queue", "@part-1"),

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuner.measure.points import OperatingPoint
+from tuner.recommend.front import TrialPoint
+from tuner.recommend.recommend import Recommendation
 from tuner.report.html.candidates import Candidate, doubts_of
 from tuner.report.html.plots import BASELINE, BEST, FRONT, LIMIT, OTHERS, Plot, Trace, axis, hover, range_in_words
-from tuner.report.points_json import short
-from tuner.report.words import latency, point_in_words, rate
-from tuner.search.front import TrialPoint
-from tuner.search.recommend import Recommendation
+from tuner.results.points_json import short
+from tuner.results.words import latency, point_in_words, rate
 
 FRONT_TRACE, SELECTED_TRACE = "front", "selected candidate"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tuner.load.loads import Concurrency
+from tuner.core.loads import Concurrency
+from tuner.recommend.front import TrialPoint
+from tuner.recommend.recommend import Recommendation
 from tuner.report.html.candidates import Candidate
 from tuner.report.html.front_plot import point_hover
 from tuner.report.html.plots import BASELINE, LIMIT, Plot, Trace, axis, doubling_axis, series
-from tuner.search.front import TrialPoint
-from tuner.search.recommend import Recommendation
 
 # As many as can be told apart.
 _MOST = 5

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tuner.quantities import format_duration, format_size
-from tuner.redaction import HIDDEN, without_secrets
+from tuner.core.quantities import format_duration, format_size
+from tuner.core.redaction import HIDDEN, without_secrets
 from tuner.report.html.symbols import in_symbols
-from tuner.search.provenance import Provenance
-from tuner.search.study import Study
 from tuner.space.spec import SpaceSpec
+from tuner.study.provenance import Provenance
+from tuner.study.study import Study
 
 NOT_KNOWN = "not known"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.recommend.recommend import recommend
 from tuner.report.html.answer import Answer, answer
 from tuner.report.html.candidates import Candidate, candidates
 from tuner.report.html.cost_plots import memory_plot, time_plot
@@ -14,9 +15,8 @@ from tuner.report.html.measured import Detail, how_it_was_measured
 from tuner.report.html.plots import Plot
 from tuner.report.html.search_plots import importance_plot, progress_plot
 from tuner.report.html.trials_table import TrialsTable, trials_table
-from tuner.run_folder import RunFolder
-from tuner.search.recommend import recommend
-from tuner.search.study import Study
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tuner.atomic_file import write_atomically
-from tuner.errors import JobError, shortened
-from tuner.json_text import finite
+from tuner.core.atomic_file import write_atomically
+from tuner.core.errors import JobError, shortened
+from tuner.core.json_text import finite
 from tuner.report.html.model_view import ModelView, model_view
-from tuner.run_folder import RunFolder
-from tuner.search.snapshot import snapshot
-from tuner.search.study import Study
+from tuner.study.run_folder import RunFolder
+from tuner.study.snapshot import snapshot
+from tuner.study.study import Study
 
 _PACKAGE = "tuner.report.html"
 _SCRIPTS = ("plots.js", "selection.js", "table.js")

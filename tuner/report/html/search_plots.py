@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from tuner.quantities import format_duration
+from tuner.analysis.importance import importances
+from tuner.core.quantities import format_duration
 from tuner.report.html.candidates import Candidate
 from tuner.report.html.plots import FRONT, Plot, axis, escape, hover
 from tuner.report.html.symbols import TIMES, short_name
-from tuner.search.importance import importances
-from tuner.search.study import Study
+from tuner.study.study import Study
 
 
 def progress_plot(study: Study, candidates: Sequence[Candidate]) -> Plot:

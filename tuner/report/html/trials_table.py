@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tuner.core.quantities import format_duration, format_number, format_size
 from tuner.measure.points import OperatingPoint
-from tuner.quantities import format_duration, format_number, format_size
+from tuner.recommend.recommend import Recommendation
 from tuner.report.html.candidates import Candidate
 from tuner.report.html.symbols import short_name
-from tuner.report.words import rate
-from tuner.search.recommend import Recommendation
+from tuner.results.words import rate
 from tuner.space.spec import OFF, ON, LadderValue
 
 

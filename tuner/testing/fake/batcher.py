@@ -1,4 +1,4 @@
-"""Triton's dynamic batcher, live: the rules of `tuner.twin.batcher`, request by request.
+"""Triton's dynamic batcher, live: the rules of `tuner.search.twin.batcher`, request by request.
 
 That one is compiled and simulates a whole load; this one serves. A test holds one against the other.
 """

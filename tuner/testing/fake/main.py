@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.lean import spare_client
+from tuner.core.lean import spare_client
 
 
 def main(program: str, arguments: Sequence[str]) -> None:

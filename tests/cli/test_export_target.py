@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuner.cli.export_target import Target
+from tuner.core.errors import JobError
+
+
+@pytest.mark.parametrize(
+    ("to", "format_name", "expected"),
+    [
+        (None, None, Target()),
+        (None, "configmap", Target("configmap")),
+        ("a.pbtxt", None, Target("pbtxt", file=Path("a.pbtxt"))),
+        ("a.json", None, Target("json", file=Path("a.json"))),
+        ("a.yml", "configmap", Target("configmap", file=Path("a.yml"))),
+        ("a", "pbtxt", Target(folder=Path("a"))),
+        ("a.v2", None, Target(folder=Path("a.v2"))),
+    ],
+)
+def test_where_and_in_which_form(to: str | None, format_name: str | None, expected: Target) -> None:
+    assert Target.of(Path(to) if to else None, format_name, in_place=False) == expected
+
+
+def test_a_folder_is_a_folder_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").mkdir()
+    assert Target.of(tmp_path / "models.yaml", None, in_place=False).folder == tmp_path / "models.yaml"
+
+
+@pytest.mark.parametrize(
+    ("to", "format_name", "in_place", "complaint"),
+    [
+        ("x", None, True, "--to and --in-place exclude each other"),
+        (None, "json", True, "--format json: a model repository holds a config.pbtxt; leave out --in-place"),
+        ("x", "json", False, "--format json: a model folder holds a config.pbtxt; name a file, as x.json"),
+        ("x", "configmap", False, "--format configmap: a model folder holds a config.pbtxt; name a file, as x.yaml"),
+        ("x.json", "pbtxt", False, "--to x.json: that is the name of a json file, and --format is pbtxt"),
+        ("x.pbtx", None, False, "--to x.pbtx: a file's name ends in one of .pbtxt, .json, .yaml, .yml"),
+        ("x.txt", None, False, "--to x.txt: a file's name ends in one of .pbtxt, .json, .yaml, .yml"),
+        (None, "jsn", False, "--format: 'jsn' is no format; did you mean 'json'?"),
+    ],
+)
+def test_what_makes_no_sense(to: str | None, format_name: str | None, *, in_place: bool, complaint: str) -> None:
+    with pytest.raises(JobError) as raised:
+        Target.of(Path(to) if to else None, format_name, in_place=in_place)
+    assert str(raised.value) == complaint

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from tuner.core.errors import JobError
+from tuner.core.lock import locked
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "new/work"
+    with (
+        locked(folder, option="work", holder="another night"),
+        pytest.raises(JobError, match=f"{folder}: another night is at work in it"),
+        locked(folder, option="work", holder="another night"),
+    ):
+        pass
+    with locked(folder, option="work", holder="another night"):
+        assert folder.is_dir()
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(JobError, match="work: .*: cannot be used: "),
+        locked(tmp_path / "file", option="work", holder="x"),
+    ):
+        pass
+
+
+def test_a_file_system_without_locks_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    told = f"^--out: {tmp_path}: cannot be locked: No locks available; choose another folder$"
+    with pytest.raises(JobError, match=told), locked(tmp_path, option="--out", holder="another run"):
+        pass

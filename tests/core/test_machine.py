@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pynvml
+import pytest
+from support.nvml import GIB, StandInGpu, StandInLibrary, installed
+
+from tuner.core import machine
+from tuner.core.machine import Machine
+
+
+def test_this_machine() -> None:
+    here = Machine.here()
+    assert here.cpus
+    assert 1 <= here.cpus <= (os.cpu_count() or 1)
+    assert str(here).startswith(f"{here.cpus} CPU cores, ")
+
+
+@pytest.mark.parametrize(("limit", "cpus"), [("50000 100000", 1), ("max 100000", None), ("150000 100000", 2)])
+def test_a_containers_limit_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cpus: int | None
+) -> None:
+    (tmp_path / "cpu.max").write_text(limit)
+    monkeypatch.setattr(machine, "_CGROUP_V2", tmp_path / "cpu.max")
+    available = len(os.sched_getaffinity(0))
+    assert Machine.here().cpus == min(available, cpus or available)
+
+
+def test_gpus_as_nvml_names_them() -> None:
+    with installed(StandInLibrary(StandInGpu(), StandInGpu("GPU-bbbb", "NVIDIA L4", total=24 * GIB))):
+        here = Machine.here()
+    assert [(gpu.name, gpu.memory_bytes) for gpu in here.gpus] == [
+        ("NVIDIA H100 80GB HBM3", 80 * GIB),
+        ("NVIDIA L4", 24 * GIB),
+    ]
+    assert str(here).endswith(" CPU cores, NVIDIA H100 80GB HBM3, NVIDIA L4")
+
+
+def test_without_a_driver_there_are_none() -> None:
+    with installed(StandInLibrary(StandInGpu(), init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)):
+        assert Machine.here().gpus == ()

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from support.builders import identity
+
+from tuner.jobs.output_check import GOLDEN_FILE, OutputCheck
+from tuner.load.inputs.tensors import InputTensor
+from tuner.load.workload import Request
+from tuner.outputs.golden import GoldenAnswer, GoldenOutputs, Unsteady
+from tuner.outputs.golden_file import write_golden
+
+ANSWER = GoldenAnswer(Request(b"r"), ((InputTensor("y", "FP32", np.zeros(1, np.float32)),),))
+
+
+def recalled(folder: Path, golden: GoldenOutputs | None, **changes: object) -> tuple[bool, list[str]]:
+    """Whether a resumed run has what it needs, and what it says."""
+    notes: list[str] = []
+    check = OutputCheck(folder, identity(**changes), notes.append, notes.append)
+    if golden:
+        write_golden(folder / GOLDEN_FILE, golden, check._study)
+    found = check.recall()
+    assert check.recall() is found
+    return found, notes[: len(notes) // (1 if found else 2)]
+
+
+def test_what_was_recorded_is_enough(tmp_path: Path) -> None:
+    assert recalled(tmp_path, GoldenOutputs(((ANSWER,),))) == (True, [])
+
+
+def test_what_is_left_out_is_said_each_in_a_line(tmp_path: Path) -> None:
+    golden = GoldenOutputs(
+        ((ANSWER,),),
+        (Unsteady("COUNT", "1 alone, and then 2"), Unsteady(None, "3, and 4")),
+        ("INTERNAL: not this one",) * 2,
+    )
+    assert recalled(tmp_path, golden) == (
+        True,
+        [
+            "the values of output 'COUNT' are not compared: the config as it is gives 1 alone, and then 2",
+            "no output is compared: the config as it is gives 3, and 4",
+            "outputs are compared without 2 requests that the config as it is fails: INTERNAL: not this one",
+        ],
+    )
+
+
+@pytest.mark.parametrize(("inputs", "told"), [("random", True), ("zero", True), ("0123abc", False)])
+@pytest.mark.parametrize("output", ["y", "COUNT"])
+def test_of_floats_that_differ_for_made_up_inputs_real_ones_are_asked_for(
+    tmp_path: Path, output: str, inputs: str, *, told: bool
+) -> None:
+    golden = GoldenOutputs(((ANSWER,),), (Unsteady(output, "1, and 1.02"),))
+    requests = {} if inputs == "random" else {"input_data": inputs}
+    _, (note,) = recalled(tmp_path, golden, requests=requests)
+    assert note.startswith(f"the values of output {output!r} are not compared: the config as it is gives 1, and 1.02")
+    assert ("made up" in note and "--input-data" in note) is (told and output == "y")
+
+
+def test_an_output_whose_shape_varies_is_not_compared_at_all(tmp_path: Path) -> None:
+    golden = GoldenOutputs(((ANSWER,),), (Unsteady("y", "shape [1], and shape [2]", outline_varies=True),))
+    _, (note,) = recalled(tmp_path, golden)
+    assert note.startswith("output 'y' is not compared: ")
+
+
+def test_where_nothing_can_be_compared_it_is_said(tmp_path: Path) -> None:
+    found, notes = recalled(tmp_path, GoldenOutputs((), refused=("INTERNAL: no",)))
+    assert found
+    assert notes == ["no output is compared: the config as it is fails the requests: INTERNAL: no"]
+
+
+def test_what_is_lost_is_recorded_anew(tmp_path: Path) -> None:
+    found, (note,) = recalled(tmp_path, None)
+    assert not found
+    assert note == (
+        f"{tmp_path / GOLDEN_FILE} is missing; the config as it is is launched again, to record its outputs"
+    )
+
+
+def test_nothing_is_needed_where_outputs_are_not_compared(tmp_path: Path) -> None:
+    assert recalled(tmp_path, None, output_tolerance=None) == (True, [])
+
+
+def test_requests_with_a_secret_in_them_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = GoldenOutputs(((ANSWER,),))
+    monkeypatch.setattr("tuner.jobs.output_check.record_golden", lambda *_: golden)
+    session = SimpleNamespace(questions=tuple, asking=nullcontext)
+    for parameters, kept in (({"temperature": 0.5}, True), ({"api_key": "***"}, False)):
+        folder = tmp_path / next(iter(parameters))
+        about = identity(requests={"request_parameter": parameters})
+        OutputCheck(folder, about, pytest.fail, pytest.fail).record(session)  # type: ignore[arg-type]
+        assert (folder / GOLDEN_FILE).exists() == kept

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from tuner.options.triton_args import parse_triton_args
+
+
+def test_arguments_of_tritonserver() -> None:
+    assert parse_triton_args("--log-verbose=1") == ("--log-verbose=1",)
+    assert parse_triton_args(["--allow-metrics=true", "--backend-config=python,shm-default-byte-size=1"]) == (
+        "--allow-metrics=true",
+        "--backend-config=python,shm-default-byte-size=1",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["--log-info=true", "--exit-on-error=1", "--log-warning=false", "--grpc-keepalive-time=9", "--log-format=ISO8601"],
+)
+def test_what_changes_nothing_that_is_relied_on(text: str) -> None:
+    assert parse_triton_args(text) == (text,)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("log-verbose=1", "'log-verbose=1' is no argument of tritonserver; write it as --triton-arg=--flag=value"),
+        ("--log-verbose 1", "is no argument of tritonserver"),
+        ("--", "is no argument of tritonserver"),
+        ("--model-repository=/x", "--model-repository: tritontune serves a copy of the repository"),
+        ("--grpc-port=1", "--grpc-port: tritontune chooses a free port"),
+        ("--grpc-use-ssl=true", "without TLS"),
+        ("--backend-config=python,shm-region-prefix-name=x", "tritontune knows the shared memory"),
+        ("--model-config-name=cpu", "--model-config-name: Triton would serve configs/NAME.pbtxt"),
+        ("--log-file=x.log", "--log-file: tritontune reads why a model does not load"),
+        ("--log-info=false", "--log-info must stay true, got 'false': tritontune reads"),
+        ("--log-error=0", "--log-error must stay true, got '0'"),
+        ("--exit-on-error=False", "--exit-on-error must stay true, got 'False': a server that stays"),
+        ("--strict-readiness=false", "--strict-readiness must stay true"),
+        ("--model-config-n=cpu", "--model-config-n: abbreviates --model-config-name; write the whole name"),
+        ("--exit-on=false", "--exit-on: abbreviates --exit-on-error"),
+    ],
+)
+def test_refuses_what_is_tritontunes_own(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse_triton_args([text])

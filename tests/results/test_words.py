@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+from support.builders import interval, point, trial
+
+from tuner.core.loads import Concurrency, Ramp, RequestRate
+from tuner.core.slo import SLO
+from tuner.recommend.front import TrialPoint
+from tuner.recommend.verification import Verification
+from tuner.results.words import (
+    gain_in_words,
+    how_sure,
+    latency,
+    loads_in_words,
+    point_in_words,
+    rate,
+    what_is_asked,
+    when_missed,
+)
+
+
+@pytest.mark.parametrize(("value", "text"), [(3541.2, "3,541"), (100, "100"), (73.24, "73.2"), (0.5142, "0.514")])
+def test_a_rate(value: float, text: str) -> None:
+    assert rate(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.4123, "0.412 ms"), (12.34, "12.3 ms"), (1204.4, "1,204 ms")])
+def test_a_latency(value: float, text: str) -> None:
+    assert latency(value) == text
+
+
+def test_a_point() -> None:
+    assert point_in_words(point(16, 1234, 12.34), "p90") == "1,234 inferences/s, p90 9.87 ms at concurrency 16"
+
+
+@pytest.mark.parametrize(("p99", "near"), [(24, "it is near, "), (12, "")])
+def test_what_is_not_sure_is_near_only_where_it_is(p99: float, near: str) -> None:
+    best = TrialPoint(trial(1, point(8, 100, p99)), point(8, 100, p99), verified=True)
+    assert how_sure(best, of=3, slo=SLO.parse(["p99=25ms"])) == (
+        f"verified; whether p99 <= 25 ms holds is not sure: {near}requests were few, or launches differ"
+    )
+
+
+def test_a_doubtful_point_names_the_gates() -> None:
+    assert point_in_words(point(2, 100, 10, errors=3), "p99") == (
+        "100 inferences/s, p99 10 ms at concurrency 2 (doubtful: failed requests)"
+    )
+
+
+def test_a_gain() -> None:
+    assert gain_in_words(interval(3.456, 0.05)) == "3.46 x the baseline's throughput (3.28 to 3.63)"
+
+
+def test_a_point_of_an_open_loop() -> None:
+    at_a_rate = point(RequestRate(500), 498.6, 12.34)
+    assert point_in_words(at_a_rate, "p99") == "499 inferences/s, p99 12.3 ms at 500 requests/s"
+
+
+def test_what_is_asked() -> None:
+    assert what_is_asked(SLO({"p99": "25ms"})) == "holds p99 <= 25 ms"
+    assert what_is_asked(SLO()) == "answers every request"
+
+
+def test_a_column_of_loads() -> None:
+    closed, open_, other = point(1_000), point(RequestRate(1_500)), point(Ramp(1, 20, 3))
+    assert loads_in_words([closed, closed]) == ("concurrency", ["1000", "1000"])
+    assert loads_in_words([open_]) == ("requests/s", ["1,500"])
+    assert loads_in_words([closed, open_, other]) == (
+        "load",
+        ["concurrency 1000", "1500 requests/s", "1 to 20 requests/s"],
+    )
+
+
+def test_a_config_as_it_is_may_hold_a_limit_once_and_miss_it_again() -> None:
+    baseline = trial(0, point(8, 300, 20))
+    again = [Verification(trial=0, load=Concurrency(8), rounds=(point(8, 300, 30),), numbers=(1,))]
+    assert when_missed(baseline, SLO({"p99": 25.0}), again) == "when it was measured again"
+    assert when_missed(baseline, SLO({"p99": 15.0}), again) == "at every load that was measured"
+
+
+def test_nothing_is_said_of_what_was_not_measured_again() -> None:
+    fails = trial(0, point(8, 300, 20, errors=3))
+    other = [Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 30),), numbers=(1,))]
+    assert when_missed(fails, SLO(), ()) == "at every load that was measured"
+    assert when_missed(fails, SLO(), other) == "at every load that was measured"

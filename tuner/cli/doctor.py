@@ -1,0 +1,188 @@
+"""`tritontune doctor`: what tuning needs, whether it is there, and what to do when it is not."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from tuner.config.repository import ModelFolder, ModelRepository
+from tuner.config.tunable import why_not_loadable, why_not_tunable
+from tuner.core.errors import JobError, TritontuneError, TuningError
+from tuner.core.machine import Machine
+from tuner.core.nvml import Gpu
+from tuner.core.quantities import counted
+from tuner.options.environment import resolved
+from tuner.options.groups import ServerOptions, check_is_local
+from tuner.servers.backends import backends_in_words, why_no_backend
+from tuner.servers.choose import DEFAULT_IMAGE
+from tuner.servers.docker.launcher import engine_problem, remove_docker_leftovers
+from tuner.servers.installation import NoTritonError, TritonInstallation, find_triton
+from tuner.servers.process import remove_process_leftovers
+from tuner.servers.work_folder import remove_abandoned_work
+
+
+class State(Enum):
+    """How a check came out, as it is shown."""
+
+    OK = "[green]ok[/]  "
+    NOT_NEEDED = "[dim]--[/]  "
+    FIX = "[red]fix[/] "
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's.
+
+    Attributes:
+        name: What was looked at.
+        state: How it is.
+        detail: What was found, or what to do.
+    """
+
+    name: str
+    state: State
+    detail: str
+
+
+def doctor(repository: str | None, options: Mapping[str, Any]) -> None:
+    """Print a line for each check.
+
+    Args:
+        repository: The models to look at, too.
+        options: How a server would be started, as fields of `ServerOptions`.
+
+    Raises:
+        JobError: an option is wrong.
+        TuningError: something is missing without which nothing can be tuned.
+    """
+    asked = ServerOptions.make(options)
+    try:
+        check_is_local(repository or "")
+    except ValueError as error:
+        raise JobError(f"MODEL_REPO: {error}") from None
+    console = Console()
+    missing = []
+    for check in checks(Path(repository) if repository else None, asked):
+        console.print(f"{check.state.value}{check.name:<11}{escape(check.detail)}", soft_wrap=True, highlight=False)
+        if check.state is State.FIX:
+            missing.append(check.name)
+    if missing:
+        raise TuningError(f"to mend first: {', '.join(dict.fromkeys(missing))}")
+
+
+def checks(repository: Path | None, asked: ServerOptions) -> Iterator[Check]:
+    """Look at everything in turn."""
+    yield Check("python", State.OK, f"{platform.python_version()} ({sys.executable})")
+    found = _triton_here(asked)
+    yield from _ways_to_a_server(asked, found)
+    machine = Machine.here()
+    yield Check("cpu", State.OK, f"{machine.cpus} cores")
+    gpus = ", ".join(_gpu(gpu) for gpu in machine.gpus)
+    yield Check("gpu", State.OK if gpus else State.NOT_NEEDED, gpus or "NVML finds none; models run on the CPU")
+    yield _ports()
+    yield _leftovers()
+    if repository is not None:
+        # An image is asked for its backends when it is started.
+        here = found if isinstance(found, TritonInstallation) and not asked.image else None
+        yield from _repository(repository, here, asked)
+
+
+def _triton_here(asked: ServerOptions) -> TritonInstallation | TritontuneError:
+    """The one of this machine, or why there is none."""
+    try:
+        return find_triton(asked.triton_path, asked.triton_arg, resolved(asked.env))
+    except TritontuneError as error:
+        return error
+
+
+def _ways_to_a_server(asked: ServerOptions, found: TritonInstallation | TritontuneError) -> Iterator[Check]:
+    """One is enough, but what was named should be there."""
+    image = asked.image
+    problem = engine_problem(image)
+    if isinstance(found, TritontuneError):
+        missing = str(found)
+        none_here = isinstance(found, NoTritonError)
+        in_docker = problem is None and asked.triton_path is None and (image is not None or none_here)
+        if in_docker and none_here:
+            missing = "none on this machine, and none is needed: Docker has one"
+        yield Check("triton", State.NOT_NEEDED if in_docker else State.FIX, missing)
+        taken = image or DEFAULT_IMAGE if in_docker else None
+    else:
+        yield Check("triton", State.OK, f"{found.description}: {found.binary}")
+        yield Check("backends", State.OK, backends_in_words(found, asked.triton_arg))
+        if found.wheel:
+            yield Check("libpython", State.OK, str(found.wheel.libpython))
+        taken = None
+    yield _docker(image, problem, taken)
+
+
+def _docker(image: str | None, problem: str | None, taken: str | None) -> Check:
+    """The engine; `taken` is the image that a run takes, where there is no other Triton."""
+    if problem:
+        return Check("docker", State.FIX if image else State.NOT_NEEDED, problem)
+    if image:
+        return Check("docker", State.OK, f"the engine answers, and has the image {image}")
+    if taken is None:
+        return Check("docker", State.OK, "the engine answers, and is not needed; name an image to use it, with --image")
+    pulled = " (it is pulled first)" if engine_problem(taken) else ""
+    return Check("docker", State.OK, f"the engine answers; a run takes {taken}{pulled}, or what --image names")
+
+
+def _gpu(gpu: Gpu) -> str:
+    return gpu.name if gpu.memory_bytes is None else f"{gpu.name} ({gpu.memory_bytes / 2**30:.0f} GiB)"
+
+
+def _ports() -> Check:
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            return Check("ports", State.OK, f"free ones on 127.0.0.1, such as {listening.getsockname()[1]}")
+    except OSError as error:
+        return Check("ports", State.FIX, f"none can be opened on 127.0.0.1: {error.strerror}")
+
+
+def _leftovers() -> Check:
+    """Of runs that were killed; what it finds it removes."""
+    try:
+        folders = remove_abandoned_work()
+        servers = remove_process_leftovers()
+        containers = () if engine_problem(None) else remove_docker_leftovers()
+    except TritontuneError as error:
+        return Check("leftovers", State.FIX, f"of killed runs, which cannot be removed: {error}")
+    found = {"server": servers, "container": containers, "folder": folders}
+    told = "; ".join(counted(names, what) for what, names in found.items() if names)
+    return Check("leftovers", State.OK, f"removed of killed runs: {told}" if told else "none of killed runs")
+
+
+def _repository(path: Path, found: TritonInstallation | None, asked: ServerOptions) -> Iterator[Check]:
+    try:
+        models = ModelRepository.open(path).models
+    except TritontuneError as error:
+        yield Check("repository", State.FIX, str(error))
+        return
+    yield Check("repository", State.OK, f"{path}: {len(models)} model{'s' * (len(models) > 1)}")
+    for model in models:
+        yield _model(model, found, asked)
+
+
+def _model(model: ModelFolder, found: TritonInstallation | None, asked: ServerOptions) -> Check:
+    """By what `run` and `measure` go before they start a server."""
+    try:
+        not_loadable = why_not_loadable(model)
+        not_tunable = why_not_tunable(model.config.proto) if model.config else None
+    except TritontuneError as error:
+        return Check("model", State.FIX, str(error))
+    if reason := not_loadable or (found and why_no_backend(model, found, asked.triton_arg)):
+        return Check("model", State.FIX, reason)
+    if not_tunable:
+        return Check("model", State.NOT_NEEDED, f"{model.name}: cannot be tuned: {not_tunable}")
+    without = "" if model.config else "no config.pbtxt; the server will be asked for it; "
+    return Check("model", State.OK, f"{model.name}: {without}versions {', '.join(map(str, model.versions))}")

@@ -1,0 +1,138 @@
+"""`tritontune estimate`: what it would take to hold a load, from a finished run and without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tuner.analysis.capacity import Capacity, capacities
+from tuner.cli.stored import one_model, parsed_slo
+from tuner.core.errors import JobError, SLOError
+from tuner.core.json_text import json_text
+from tuner.core.quantities import format_number
+from tuner.core.record import Interval
+from tuner.core.slo import SLO
+from tuner.options.measure_job import HIGHEST_RATE
+from tuner.report.results_console import USUAL_WIDTH, results_console
+from tuner.space.candidate import in_words
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
+
+_SHOWN = 5
+
+
+def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], *, as_json: bool) -> None:
+    """Print which configs would hold a rate within a limit, and how many hosts, instances and GPUs each takes.
+
+    Raises:
+        JobError: there is no such run or model, or what is asked is wrong.
+        SLOError: no candidate would hold the limit, however many hosts there were.
+    """
+    run = RunFolder.existing(run_dir)
+    known = Study.models(run.database)
+    study = Study.load(run.database, one_model(model, known, run_dir))
+    if not study.trials:
+        raise JobError(f"{run_dir}: no trial of {study.identity.model!r} has finished yet; estimate when one has")
+    wanted = _rate(rate)
+    limit = parsed_slo(slo) if slo else study.identity.slo
+    with Console(stderr=True).status("foreseeing what was not launched"):
+        found = capacities(study, wanted, limit)
+    if not found:
+        raise SLOError(f"no candidate of {study.identity.model} is expected to hold {limit} at any rate")
+    if as_json:
+        click.echo(json_text(_as_json(study, wanted, limit, found), indent=2))
+    else:
+        _show(study, wanted, limit, found[:_SHOWN])
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= HIGHEST_RATE:
+        raise JobError(f"--rate: {text!r} is no rate; write requests/s above 0 and up to {HIGHEST_RATE:,.0f}, as 800")
+    return rate
+
+
+def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> None:
+    best, baseline = found[0], study.space.baseline
+    console = results_console(USUAL_WIDTH)
+    hosts = _hosts(best, f" host{'s' * (best.hosts > 1)}")
+    _say(console, f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters, baseline)}")
+    console.print(_table(slo, found))
+    for number, each in enumerate(found, start=1):
+        _say(console, f"  {number}: {in_words(each.parameters, baseline)} ({_known_from(each)})")
+    trials = len(study.trials)
+    _say(
+        console,
+        f"\nForeseen from {trials} trial{'s' * (trials > 1)}, on hosts like the one that was measured, with Poisson "
+        "arrivals that they share evenly; in parentheses 95 % intervals.",
+    )
+    if any(each.most is None for each in found):
+        _say(console, f"?: whether it holds {slo} at any rate at all is not sure.")
+
+
+def _known_from(each: Capacity) -> str:
+    if each.trial is not None:
+        return f"trial {each.trial}{', the config as it is' * (each.trial == 0)}"
+    return f"foreseen, {each.beyond}: surer when one is launched" if each.beyond else "foreseen"
+
+
+def _table(slo: SLO, found: tuple[Capacity, ...]) -> Table:
+    """One row a config, by the number under which the lines below it say which that is."""
+    table = Table(box=box.SIMPLE_HEAD)
+    gpus = any(each.gpus for each in found)
+    of_a_host = ("a host holds up to\nrequests/s", f"at its share\n{slo.percentile} ms")
+    for column in ("", "hosts", "instances", *(["GPUs"] if gpus else []), *of_a_host):
+        table.add_column(column, justify="right", no_wrap=True)
+    for number, each in enumerate(found, start=1):
+        table.add_row(
+            str(number),
+            _hosts(each),
+            f"{each.hosts * each.instances:,}",
+            *([f"{each.hosts * each.gpus:,}"] if gpus else []),
+            _interval(each.rate),
+            _interval(each.latency_ms),
+        )
+    return table
+
+
+def _hosts(each: Capacity, unit: str = "") -> str:
+    most = "?" if each.most is None else f"{each.most:,}"
+    return f"{each.hosts:,}{unit} ({each.fewest:,} to {most})"
+
+
+def _interval(interval: Interval) -> str:
+    value, low, high = map(format_number, (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _as_json(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> dict[str, object]:
+    return {
+        "schema": 1,
+        "model": study.identity.model,
+        "request_rate": rate,
+        "slo": {f"{percentile}_ms": limit for percentile, limit in slo.limits},
+        "configs": [
+            {
+                "parameters": dict(each.parameters),
+                "trial": each.trial,
+                "beyond": each.beyond or None,
+                "hosts": {"value": each.hosts, "low": each.fewest, "high": each.most},
+                "instances": each.hosts * each.instances,
+                "gpus": each.hosts * each.gpus,
+                "request_rate_a_host": each.rate.model_dump(),
+                "latency_ms": {slo.percentile: each.latency_ms.model_dump()},
+            }
+            for each in found
+        ],
+    }

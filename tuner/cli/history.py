@@ -1,0 +1,77 @@
+"""`tritontune history`: what the nights have measured, as a table and a plot, or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tuner.core.errors import JobError, nearest
+from tuner.core.json_text import json_text
+from tuner.core.quantities import format_duration, format_ms, format_number
+from tuner.core.slo import Percentile
+from tuner.nightly.history import History, Night
+from tuner.nightly.plot import plotted
+from tuner.report.results_console import results_console
+
+_COLOURS = {"improved": "green", "regression": "red", "failed": "red", "kept": "default"}
+
+
+def history(place: str, models: tuple[str, ...], last: int, *, as_json: bool) -> None:
+    """Print the last nights of each model.
+
+    Raises:
+        JobError: there is no such history, or it does not know a model.
+    """
+    with History.opened(place, make=False) as stored:
+        known = stored.models
+        if unknown := [name for name in models if name not in known]:
+            raise JobError(f"--model: {place} knows no {unknown[0]!r}{nearest(unknown[0], known)}")
+        nights = stored.nights(models=models, last=last)
+    if as_json:
+        print(json_text({"schema": 1, "nights": [night.model_dump(mode="json") for night in nights]}, indent=1))  # noqa: T201 (it is what was asked for)
+        return
+    console = results_console()
+    if not nights:
+        console.print("there was no night yet")
+    by_model = sorted(nights, key=lambda night: (night.repository, night.model, night.night))
+    for (repository, model), group in groupby(by_model, key=lambda night: (night.repository, night.model)):
+        _print(console, repository, model, list(group))
+
+
+def _print(console: Console, repository: str, model: str, nights: Sequence[Night]) -> None:
+    title = f"\n[bold]{escape(model)}[/] of {escape(repository)}"
+    console.print(title, highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for column in ("night", "outcome"):
+        table.add_column(column)
+    for column in ("inferences/s", "latency", "concurrency", "gain", "took"):
+        table.add_column(column, justify="right")
+    table.add_column("why", overflow="fold")
+    for night in nights:
+        serving, gain = night.serving, night.gain
+        table.add_row(
+            night.night[:16].replace("T", " "),
+            f"[{_COLOURS.get(night.outcome, 'default')}]{night.outcome}[/]",
+            format_number(serving.throughput.value) if serving else "",
+            f"{serving.percentile} {format_ms(serving.latency.value)}" if serving else "",
+            str(serving.concurrency) if serving else "",
+            f"{gain.value:.2f} ({gain.low:.2f} to {gain.high:.2f})" if gain else "",
+            format_duration(night.duration_s),
+            escape(night.drift if night.regression else night.reason),
+        )
+    console.print(table)
+    served = [night.serving for night in nights]
+    percentile: Percentile = next((each.percentile for each in reversed(served) if each), "p99")
+    latencies = [each.latency_at(percentile) if each else None for each in served]
+    rows: tuple[tuple[str, list[float | None], Callable[[float], str]], ...] = (
+        ("inferences/s", [each.throughput.value if each else None for each in served], format_number),
+        (percentile, [each.value if each else None for each in latencies], format_ms),
+        ("gain", [night.gain.value if night.gain else None for night in nights], lambda value: f"{value:.2f}"),
+    )
+    for name, values, words in rows:
+        if line := plotted(values, words):
+            console.print(f"{name:>12}  {line}", highlight=False, markup=False)

@@ -1,0 +1,87 @@
+"""`tritontune nightly`: a night of tuning, or only a look at its job file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from tuner.core.boundary import boundary
+from tuner.core.errors import JobError
+from tuner.core.json_text import json_text
+from tuner.core.quantities import format_duration
+from tuner.nightly.history import History
+from tuner.nightly.jobs import JobsFile
+from tuner.nightly.tasks import Task, tasks_of
+from tuner.nightly.web import WebError, check_reachable
+
+
+def print_schema() -> None:
+    """Print the JSON schema of job files."""
+    from tuner.nightly.schema import jobs_schema  # noqa: PLC0415 (only needed here)
+
+    click.echo(json_text(jobs_schema(), indent=1))
+
+
+def check(path: Path, *, as_json: bool) -> None:
+    """Say what a night would do, or what is wrong with its job file.
+
+    Raises:
+        JobError: it cannot be done: one line.
+    """
+    file = JobsFile.read(path)
+    tasks = tasks_of(file, path, _say)
+    for number, each in enumerate(file.notify):
+        where = f"{path}: notify[{number}]"
+        if each.url:
+            try:
+                check_reachable(each.url)
+            except WebError as error:
+                raise JobError(f"{where}: {error}") from None
+        elif each.file and not each.file.parent.is_dir():
+            raise JobError(f"{where}: file: there is no folder {each.file.parent}")
+        elif each.file and each.file.is_dir():
+            raise JobError(f"{where}: file: {each.file} is a folder; name a file in it")
+    try:
+        place = History.checked(file.history_url)
+    except JobError as error:
+        raise JobError(f"{path}: {error}") from None
+    if as_json:
+        told = [{"repository": str(task.repository.path), "model": task.model.name} for task in tasks]
+        click.echo(json_text({"schema": 1, "ok": True, "jobs": told}))
+        return
+    for task in tasks:
+        click.echo(_in_words(task))
+    click.echo(f"history in {place}; all within {format_duration(file.window)}")
+
+
+def _in_words(task: Task) -> str:
+    job = task.job
+    slo = f"SLO {job.slo}" if job.slo.root else "no SLO"
+    budget = format_duration(job.budget)
+    return f"{task.name}: {slo}, budget {budget}, {job.action} what gains surely more than {task.min_gain:.1%}"
+
+
+def nightly(path: Path, *, as_json: bool) -> None:
+    """Run a night, and end with the exit code of the worst that happened.
+
+    Raises:
+        JobError: the job file is wrong, or another night is at work.
+    """
+    from tuner.nightly.night import run_night  # noqa: PLC0415 (a second that errors in the file need not wait for)
+    from tuner.nightly.notify import report_json  # noqa: PLC0415 (the same)
+
+    file = JobsFile.read(path)
+    tasks = tasks_of(file, path, _say)
+    with boundary(file.work):
+        report = run_night(file, tasks, _say)
+    if as_json:
+        click.echo(json_text(report_json(report), indent=1))
+    sys.exit(report.exit_code)
+
+
+def _say(text: str) -> None:
+    """With the time, for whoever reads the log in the morning."""
+    click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)

@@ -1,0 +1,45 @@
+"""What the commands that read a finished run ask of it alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tuner.core.errors import JobError, nearest
+from tuner.core.slo import SLO
+
+
+def check_models(asked: Iterable[str], known: Sequence[str], run_dir: Path) -> None:
+    """See that a run knows the models that were asked for.
+
+    Raises:
+        JobError: it does not know the first of these.
+    """
+    if unknown := [name for name in asked if name not in known]:
+        raise JobError(f"--model: {run_dir} holds no study of {unknown[0]!r}{nearest(unknown[0], known)}")
+
+
+def one_model(asked: str | None, known: Sequence[str], run_dir: Path) -> str:
+    """The model that was asked for, or the only one.
+
+    Raises:
+        JobError: there is none, or not only one, or no such.
+    """
+    if not known:
+        raise JobError(f"{run_dir} holds no study of a model yet; its run has measured nothing")
+    check_models([asked] if asked else [], known, run_dir)
+    if asked is None and len(known) > 1:
+        raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(known)}")
+    return asked or known[0]
+
+
+def parsed_slo(slo: tuple[str, ...]) -> SLO:
+    """The limits of `--slo`.
+
+    Raises:
+        JobError: they are none.
+    """
+    try:
+        return SLO.parse(slo)
+    except ValueError as error:
+        raise JobError(f"--slo: {error}") from None

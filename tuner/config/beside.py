@@ -1,0 +1,97 @@
+"""What lies beside a model repository, and its models reach by relative paths, such as `../common`.
+
+A copy of the repository elsewhere has other things beside it, so what the models name is put there, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from tuner.config.folders import walk
+from tuner.config.repository import ModelRepository
+from tuner.config.staging import StagedRepository
+from tuner.core.errors import RepositoryError
+
+# Code that leaves its own folder has one of these.
+_UPWARDS = re.compile(r"\.\.|\bparents?\b|\bdirname\b")
+_WORD = re.compile(r"[\w.-]+")
+_LARGEST_SOURCE = 1 << 20
+# A folder of more is not copied file by file, but is one link.
+_MOST_ENTRIES = 10_000
+
+_MISSING = re.compile(r"No module named|No such file or directory|FileNotFoundError|cannot open shared object")
+
+
+def place_beside(repository: ModelRepository, staged: StagedRepository) -> tuple[str, ...]:
+    """Put what lies beside a repository beside its copy, where the code of models names it.
+
+    Folders are real, and files are links, as in the copy itself, so that Python's compiled code lands there.
+
+    Args:
+        repository: The user's; nothing is written there, or beside it.
+        staged: Its copy, in a folder of its own.
+
+    Returns:
+        The names of what is there now.
+
+    Raises:
+        RepositoryError: it cannot be made.
+    """
+    names = _named_in_code(repository.path)
+    placed = []
+    try:
+        for path in sorted(repository.path.absolute().parent.iterdir()) if names else ():
+            if path.name not in names or not path.exists() or path.samefile(repository.path):
+                continue
+            if not staged.path.is_relative_to(path.resolve()):
+                _place(path, staged.path.parent / path.name)
+                placed.append(path.name)
+    except OSError as error:
+        raise RepositoryError(f"{repository.path}: what lies beside it cannot be linked: {error}") from error
+    return tuple(placed)
+
+
+def copy_hint(message: str, placed: tuple[str, ...]) -> str:
+    """What else is to be known of a model that does not load; empty where that is not for want of a file.
+
+    Args:
+        message: Why it does not load.
+        placed: What lies beside the copy.
+    """
+    if not _MISSING.search(message):
+        return ""
+    beside = f"only {', '.join(placed)}" if placed else "nothing"
+    return (
+        f"; what is served is a copy of the repository, which has {beside} beside it: put what is missing into the "
+        "repository, or give its absolute path, or show it to a container with --mount"
+    )
+
+
+def _place(path: Path, into: Path) -> None:
+    if into.exists():
+        return
+    entries = list(islice(walk(path), _MOST_ENTRIES + 1)) if path.is_dir() else []
+    if not path.is_dir() or len(entries) > _MOST_ENTRIES:
+        into.symlink_to(path.resolve())
+        return
+    into.mkdir()
+    for entry in entries:
+        copy = into / entry.relative
+        if entry.is_folder:
+            copy.mkdir()
+        else:
+            copy.symlink_to(entry.path.resolve())
+
+
+def _named_in_code(repository: Path) -> set[str]:
+    """Words of the Python files that may be names of what lies beside the repository."""
+    return {word for text in _sources(repository) if _UPWARDS.search(text) for word in _WORD.findall(text)}
+
+
+def _sources(repository: Path) -> Iterator[str]:
+    for entry in walk(repository):
+        if entry.path.suffix == ".py" and not entry.is_folder and entry.status.st_size <= _LARGEST_SOURCE:
+            yield entry.path.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,123 @@
+"""One edit of a text: splices that touch nothing but the field that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tuner.config import literals
+from tuner.config.insertion import behind, instead, into_list, into_message
+from tuner.config.layout import Splice, Style, spliced
+from tuner.config.paths import EVERY, Index, Key, Step, Steps, choose, find, parents
+from tuner.config.pbtxt import ListValue, Message, Scalar, Slot, descendants, parse, slots
+from tuner.config.removal import removal
+from tuner.config.schema import is_map, spelled
+from tuner.config.values import EMPTY, Empty, Value, contents, shows
+from tuner.core.errors import ConfigError
+
+
+def put(text: str, source: str, steps: Steps, value: Value) -> str:
+    """The text with what the path names set to a value that fits; what is missing on the way is added."""
+    text = _without(text, source, _surplus(parse(text, source), steps, value))
+    root = parse(text, source)
+    return spliced(text, _Put(text, Style.of(text, root), value).within(root, None, steps))
+
+
+def taken_out(text: str, source: str, steps: Steps) -> str:
+    """The text without what the path names, however often it is there."""
+    return _without(text, source, find(parse(text, source), steps))
+
+
+def is_set(root: Message, steps: Steps, value: Value) -> bool:
+    """Whether a text has, wherever a path leads, what it names set to the value; to `()`: whether it has none.
+
+    Behind an element that was removed by its index others move up, so that of those nothing can be said.
+    """
+    last = steps[-1]
+    places = [contents(choose(parent, last), last) for parent in parents(root, steps[:-1])]
+    if value == ():
+        return isinstance(last.pick, Index) or not any(places)
+    return bool(places) and all(place if value is EMPTY else shows(place, value) for place in places)
+
+
+def _without(text: str, source: str, unwanted: Sequence[Slot]) -> str:
+    for start in sorted((slot.node.start for slot in unwanted), reverse=True):
+        # From the last to the first, so that the offsets of those to come hold.
+        slot = next(slot for slot in descendants(parse(text, source)) if slot.node.start == start)
+        text = spliced(text, removal(text, slot))
+    return text
+
+
+def _surplus(root: Message, steps: Steps, value: Value) -> list[Slot]:
+    """The values that must go so that a single field is left to be set, the last one."""
+    surplus: list[Slot] = []
+    for parent in parents(root, steps[:-1]):
+        chosen = choose(parent, steps[-1])
+        if not isinstance(value, Empty) and not shows(contents(chosen, steps[-1]), value):
+            surplus += [slot for slot in chosen if slot.field is not chosen[-1].field]
+    return surplus
+
+
+@dataclass(frozen=True)
+class _Put:
+    """Sets one value; the methods give the splices for a part of the text each."""
+
+    text: str
+    style: Style
+    value: Value
+
+    def within(self, message: Message, owner: Slot | None, steps: Steps) -> Iterator[Splice]:
+        """Follow the steps into a message, and set the value where they end."""
+        step, below = steps[0], steps[1:]
+        chosen = choose(message, step)
+        if not chosen:
+            yield from self._add(message, owner, steps)
+        elif below:
+            for slot in chosen:
+                if not isinstance(slot.node, Message):
+                    raise ConfigError(f"{step.name} holds no fields")
+                yield from self.within(slot.node, slot, below)
+        elif not self._is_there(chosen, step):
+            slot = chosen[-1]
+            value = slot.node if isinstance(step.pick, Index) else slot.field.value
+            yield Splice(value.start, value.end, self._literal(step, slot.node))
+
+    def _is_there(self, chosen: Sequence[Slot], step: Step) -> bool:
+        if isinstance(self.value, Empty) != isinstance(chosen[-1].node, Message):
+            raise ConfigError(f"{step.name} holds {'no fields' if self.value is EMPTY else 'fields; set those'}")
+        return self.value is EMPTY or shows(contents(chosen, step), self.value)
+
+    def _literal(self, step: Step, instead_of: Scalar | Message | None = None) -> str:
+        old = instead_of if isinstance(instead_of, Scalar) else None
+        if isinstance(self.value, Empty):
+            return self.value.value
+        if isinstance(self.value, tuple):
+            return self.style.list_of(spelled(item, step.field, old) for item in self.value)
+        return spelled(self.value, step.field, old)
+
+    def _add(self, message: Message, owner: Slot | None, steps: Steps) -> list[Splice]:
+        name = steps[0].name
+        there = [field for field in message.fields if field.name == name]
+        lines = self._lines(steps, len(list(slots(message, name))))
+        if not there:
+            return into_message(self.text, self.style, message, owner, lines)
+        last = there[-1]
+        if not isinstance(last.value, ListValue):
+            return behind(self.text, self.style, message, last, lines)
+        if not last.value.items:
+            return [instead(self.text, self.style, last, lines)]
+        return into_list(self.text, self.style, last.value, [lines[0].removeprefix(name).lstrip(": "), *lines[1:]])
+
+    def _lines(self, steps: Steps, present: int = 0) -> list[str]:
+        """A new field, one line or several; `present` are there already."""
+        step, below = steps[0], steps[1:]
+        if isinstance(step.pick, Index) and step.pick.number > present:
+            raise ConfigError(f"there is no {step.name}[{step.pick.number}]; the next one is {step.name}[{present}]")
+        if step.field and is_map(step.field) and step.pick is EVERY:
+            raise ConfigError(f"{step.name} has no entries; name the one to add")
+        if not below:
+            return [f"{step.name} {{ }}" if self.value is EMPTY else f"{step.name}: {self._literal(step)}"]
+        lines = self._lines(below)
+        if isinstance(step.pick, Key):
+            lines.insert(0, f"key: {literals.spelled(step.pick.value)}")
+        return [f"{step.name} {{", *(self.style.indent + line for line in lines), "}"]

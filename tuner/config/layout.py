@@ -1,0 +1,112 @@
+"""How a text is laid out: its lines, and the indentation that new ones take over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tuner.config.pbtxt import ListValue, Message, descendants
+
+_BLANK = " \t\r\v\f"
+_REST_OF_LINE = re.compile(r"[ \t\r\v\f]*(?:#[^\n]*)?(?=\n|\Z)")
+
+
+@dataclass(frozen=True)
+class Splice:
+    """The text from `start` to `end` becomes `text`."""
+
+    start: int
+    end: int
+    text: str = ""
+
+
+def spliced(text: str, splices: Iterable[Splice]) -> str:
+    """The text after all splices, which do not overlap; those at one place go in as they come."""
+    parts, position = [], 0
+    for splice in sorted(splices, key=lambda s: s.start):
+        parts += [text[position : splice.start], splice.text]
+        position = splice.end
+    return "".join([*parts, text[position:]])
+
+
+def line_start(text: str, offset: int) -> int:
+    """The offset at which the line begins."""
+    return text.rfind("\n", 0, offset) + 1
+
+
+def indentation(text: str, offset: int) -> str:
+    """The white space that the line begins with."""
+    line = text[line_start(text, offset) : offset]
+    return line[: len(line) - len(line.lstrip(_BLANK))]
+
+
+def begins_line(text: str, offset: int) -> bool:
+    """Whether there is only white space before it on its line."""
+    return not text[line_start(text, offset) : offset].strip(_BLANK)
+
+
+def rest_of_line(text: str, offset: int) -> int | None:
+    """The offset of the line's end when only white space and a comment are behind it on its line, else None.
+
+    The end is before the newline, and before a carriage return that belongs to it.
+    """
+    rest = _REST_OF_LINE.match(text, offset)
+    if not rest:
+        return None
+    end = rest.end()
+    return end - 1 if end > offset and text[end - 1 : end + 1] == "\r\n" else end
+
+
+def blank_before(text: str, offset: int) -> int:
+    """The offset from which on there is only white space of the same line."""
+    return len(text[:offset].rstrip(_BLANK))
+
+
+def blank_behind(text: str, offset: int) -> int:
+    """The offset up to which there is only white space of the same line."""
+    return len(text) - len(text[offset:].lstrip(_BLANK))
+
+
+@dataclass(frozen=True)
+class Style:
+    """The habits of a text.
+
+    Attributes:
+        newline: What ends its lines.
+        indent: What each level of messages adds.
+        padding: What stands inside the brackets of a list.
+    """
+
+    newline: str
+    indent: str
+    padding: str
+
+    @classmethod
+    def of(cls, text: str, root: Message) -> Style:
+        """Read the habits off a text; where it shows none, those of Triton's documentation."""
+        newline = "\r\n" if re.search(r"^[^\n]*\r\n", text) else "\n"
+        return cls(newline, _indent(text, root), _padding(text, root))
+
+    def list_of(self, items: Iterable[str]) -> str:
+        """`[ a, b ]` or `[a, b]`."""
+        return f"[{self.padding}{', '.join(items)}{self.padding}]"
+
+
+def _indent(text: str, root: Message) -> str:
+    for slot in descendants(root):
+        parent, start = slot.message, slot.field.start
+        if parent is root or not begins_line(text, start):
+            continue
+        outer, inner = indentation(text, parent.start), indentation(text, start)
+        if inner.startswith(outer) and len(inner) > len(outer):
+            return inner[len(outer) :]
+    return "  "
+
+
+def _padding(text: str, root: Message) -> str:
+    lists = (slot.field.value for slot in descendants(root) if not isinstance(slot.node, Message))
+    for value in lists:
+        if isinstance(value, ListValue):
+            return " " if text[value.start + 1] in _BLANK else ""
+    return " "

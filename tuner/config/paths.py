@@ -1,0 +1,203 @@
+"""Field paths such as `instance_group[*].count` or `parameters["KEY"].string_value`, and what they name in a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from tuner.config.literals import EscapeError, unquoted
+from tuner.config.pbtxt import Message, Scalar, Slot, slots
+from tuner.config.schema import Plain, checked, field_of, is_map, is_message, is_repeated, meaning
+from tuner.core.errors import ConfigError, nearest
+
+_SEGMENT = re.compile(
+    r"""(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    (?:\[(?:(?P<every>\*)|(?P<number>[0-9]{1,20})|(?P<key>"(?:[^"\\\n]|\\[^\n])*"|'(?:[^'\\\n]|\\[^\n])*'))\])?
+    (?:\.(?=.)|\Z)""",
+    re.VERBOSE,
+)
+
+
+class Every(Enum):
+    """All of the field's values."""
+
+    EVERY = "*"
+
+
+@dataclass(frozen=True)
+class Index:
+    """The value at a place, from 0."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Key:
+    """The entry of a map."""
+
+    value: Plain
+
+
+Pick = Every | Index | Key
+EVERY = Every.EVERY
+
+
+@dataclass(frozen=True)
+class Step:
+    """One segment of a path, looked up in the schema.
+
+    An entry of a map takes two: the entry itself, and its `value`.
+
+    Attributes:
+        name: Of the field.
+        pick: Which of the field's values; a field that is not repeated is picked whole.
+        field: Its descriptor; None when the schema does not know it.
+    """
+
+    name: str
+    pick: Pick
+    field: FieldDescriptor | None
+
+
+Steps = tuple[Step, ...]
+
+
+def resolve(path: str, root: Message, schema: Any) -> Steps:
+    """Look a path up in the schema, a message descriptor.
+
+    A field that the schema does not know is taken where the text of `root` has it, with whatever is below it.
+
+    Raises:
+        ConfigError: it is no path, or names a field that there is not.
+    """
+    steps: Steps = ()
+    segments = list(_segments(path))
+    for number, segment in enumerate(segments, 1):
+        name = segment["name"]
+        field = field_of(schema, name)
+        if schema and not field and not find(root, (*steps, Step(name, EVERY, None))):
+            raise ConfigError(f"{path}: {schema.name} has no field {name!r}{nearest(name, schema.fields_by_name)}")
+        try:
+            steps += _picked(segment, field, last=number == len(segments))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        last = steps[-1].field
+        if number < len(segments) and last and not is_message(last):
+            raise ConfigError(f"{path}: {name} holds no fields")
+        schema = last and last.message_type
+    return steps
+
+
+def find(root: Message, steps: Iterable[Step]) -> list[Slot]:
+    """The values in the text that a path names, in the order of the text."""
+    found: list[Slot] = []
+    messages = [root]
+    for step in steps:
+        found = [slot for message in messages for slot in choose(message, step)]
+        messages = [slot.node for slot in found if isinstance(slot.node, Message)]
+    return found
+
+
+def parents(root: Message, way: Steps) -> list[Message]:
+    """The messages to which a path leads, one without steps to the whole."""
+    return [slot.node for slot in find(root, way) if isinstance(slot.node, Message)] if way else [root]
+
+
+def to_remove(root: Message, steps: Steps) -> list[Steps]:
+    """The steps to what goes when what a path names is removed.
+
+    A map's entry goes with its value, and with the only field of its value: Triton would take the empty rest of
+    `parameters { key: "k" value { } }` for an empty text.
+    """
+    last = steps[-1].field
+    if last and last.containing_type.GetOptions().map_entry:
+        return [steps[:-1]]
+    entry = steps[-3] if len(steps) > 2 else None
+    if not (entry and entry.field and is_map(entry.field)):
+        return [steps]
+    entries = find(root, steps[:-2])
+    keys = dict.fromkeys(_key(slot.node, entry.field) for slot in entries)
+    gone: list[Steps] = []
+    for key in (key for key in keys if key is not None):
+        way = (*steps[:-3], Step(entry.name, Key(key), entry.field))
+        values = parents(root, (*way, steps[-2]))
+        emptied = bool(values) and all({field.name for field in value.fields} == {steps[-1].name} for value in values)
+        gone.append(way if emptied else (*way, *steps[-2:]))
+    return gone
+
+
+def choose(parent: Message, step: Step) -> list[Slot]:
+    """The values that one step picks within one message."""
+    found = list(slots(parent, step.name))
+    if isinstance(step.pick, Index):
+        return found[step.pick.number : step.pick.number + 1]
+    if isinstance(step.pick, Key):
+        return [slot for slot in found if _key(slot.node, step.field) == step.pick.value]
+    return found
+
+
+def _key(entry: Scalar | Message, field: FieldDescriptor | None) -> Plain | None:
+    """The key of a map's entry; an entry without one has the default."""
+    key = field_of(field.message_type, "key") if field else None
+    written = [slot.node for slot in slots(entry, "key")] if isinstance(entry, Message) else []
+    if written and isinstance(written[-1], Scalar):
+        return meaning(written[-1], key)
+    return key.default_value if key else None
+
+
+def _segments(path: str) -> Iterator[re.Match[str]]:
+    position = 0
+    while position < len(path) or not path:
+        segment = _SEGMENT.match(path, position)
+        if not segment:
+            raise ConfigError(f'{path!r} is no field path; write it as a.b, a[*].b, a[0].b or a["key"].b')
+        yield segment
+        position = segment.end()
+
+
+def _picked(segment: re.Match[str], field: FieldDescriptor | None, *, last: bool) -> Steps:
+    name = segment["name"]
+    pick = _pick(segment)
+    if field is None:
+        return (Step(name, pick or EVERY, None),)
+    if is_map(field):
+        return _into_map(name, pick, field, last=last)
+    if isinstance(pick, Key):
+        raise ConfigError(f"{name} is no map")
+    if pick and not (is_repeated(field) and is_message(field)):
+        raise ConfigError(f"{name} is {'set as a whole' if is_repeated(field) else 'no list'}")
+    if is_repeated(field) and is_message(field) and not pick and not last:
+        raise ConfigError(f"{name} is a list; write {name}[*] or {name}[0]")
+    return (Step(name, pick or EVERY, field),)
+
+
+def _into_map(name: str, pick: Pick | None, field: FieldDescriptor, *, last: bool) -> Steps:
+    key, value = (field.message_type.fields_by_name[part] for part in ("key", "value"))
+    if pick is None and last:
+        return (Step(name, EVERY, field),)
+    if isinstance(pick, Index) and isinstance(key.default_value, int):
+        pick = Key(pick.number)
+    if pick is not EVERY and not (isinstance(pick, Key) and type(pick.value) is type(key.default_value)):
+        form = "1" if isinstance(key.default_value, int) else '"KEY"'
+        raise ConfigError(f"{name} is a map; write {name}[{form}]")
+    if isinstance(pick, Key):
+        checked(pick.value, key)
+    return (Step(name, pick, field), Step("value", EVERY, value))
+
+
+def _pick(segment: re.Match[str]) -> Pick | None:
+    if segment["every"]:
+        return EVERY
+    if segment["number"]:
+        return Index(int(segment["number"]))
+    if not segment["key"]:
+        return None
+    try:
+        return Key(unquoted(segment["key"]).decode())
+    except (EscapeError, UnicodeError) as error:
+        raise ConfigError(f"{segment['key']} is no string: {error}") from None

@@ -1,0 +1,124 @@
+"""What Triton's schema says of a field: which values it takes, how they are spelled, and what a spelling means.
+
+A field that the schema does not know is `None` everywhere here: it takes anything.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from tuner.config import literals
+from tuner.config.pbtxt import Scalar
+from tuner.core.errors import ConfigError, nearest
+
+Plain = bool | int | float | str
+"""A value that is neither a message nor a list; an enum value is its name."""
+
+_INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: range(-(2**31), 2**31),
+    FieldDescriptor.CPPTYPE_INT64: range(-(2**63), 2**63),
+    FieldDescriptor.CPPTYPE_UINT32: range(2**32),
+    FieldDescriptor.CPPTYPE_UINT64: range(2**64),
+}
+_FLOATS = {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}
+_TRUE = {"true", "True", "t", 1}
+_ENUM_VALUE = re.compile(r"[A-Z][A-Z0-9_]*")
+
+
+def is_message(field: FieldDescriptor) -> bool:
+    """Whether a field holds messages."""
+    return field.message_type is not None
+
+
+def is_repeated(field: FieldDescriptor) -> bool:
+    """Whether a field may stand several times."""
+    # `label` is deprecated and `is_repeated` is new; that the default is a list holds in every protobuf.
+    return bool(field.default_value == [])
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Whether a field's messages are the entries of a map."""
+    return is_message(field) and bool(field.message_type.GetOptions().map_entry)
+
+
+def field_of(message: Any, name: str) -> FieldDescriptor | None:
+    """The field of a message descriptor that has this name; None where the descriptor is None or has none."""
+    return message.fields_by_name.get(name) if message else None
+
+
+def is_unknown_word(node: Scalar, field: FieldDescriptor) -> bool:
+    """Whether a bare word stands for an enum value that this schema does not know; a newer Triton may."""
+    return field.enum_type is not None and node.kind == "name" and node.value not in field.enum_type.values_by_name
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text has no lone surrogates, so that UTF-8 can write it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def meaning(node: Scalar, field: FieldDescriptor | None) -> Plain:
+    """The value that a scalar of the text is to its field."""
+    if field is None:
+        return node.value == "true" if node.kind == "name" and node.value in {"true", "false"} else node.value
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return node.value in _TRUE
+    if field.cpp_type in _FLOATS:
+        return float(node.value)
+    if field.enum_type is not None and node.value in field.enum_type.values_by_number:
+        return str(field.enum_type.values_by_number[node.value].name)
+    return node.value
+
+
+def checked(value: Plain, field: FieldDescriptor | None) -> Plain:
+    """The value as its field takes it.
+
+    Raises:
+        ConfigError: the field takes no such value.
+    """
+    if isinstance(value, str) and not is_utf8(value):
+        raise ConfigError(f"{value!r} is no text that can be written as UTF-8")
+    if field is None:
+        return value
+    if field.enum_type is not None:
+        names = field.enum_type.values_by_name
+        if value not in names:
+            raise ConfigError(f"{value!r} is no {field.enum_type.name}{nearest(str(value), names)}")
+    elif field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        _demand(isinstance(value, bool), "true or false", value)
+    elif field.cpp_type in _FLOATS:
+        _demand(isinstance(value, int | float) and not isinstance(value, bool), "a number", value)
+        return float(value)
+    elif allowed := _INTEGERS.get(field.cpp_type):
+        _demand(type(value) is int and value in allowed, f"a whole number from {allowed[0]} to {allowed[-1]}", value)
+    else:
+        _demand(isinstance(value, str), "a string", value)
+    return value
+
+
+def spelled(value: Plain, field: FieldDescriptor | None, instead_of: Scalar | None = None) -> str:
+    """How a value is written for its field.
+
+    Enum values are bare words. Where no schema tells, a string stays what it is `instead_of`, quoted or bare, and a
+    new one is bare when it looks like an enum value.
+    """
+    if isinstance(value, str) and _is_bare(value, field, instead_of):
+        return value
+    return literals.spelled(value)
+
+
+def _is_bare(value: str, field: FieldDescriptor | None, instead_of: Scalar | None) -> bool:
+    if field is not None:
+        return field.enum_type is not None
+    return _ENUM_VALUE.fullmatch(value) is not None and (instead_of is None or instead_of.kind != "string")
+
+
+def _demand(holds: bool, what: str, value: Plain) -> None:  # noqa: FBT001 (it is the demand)
+    if not holds:
+        raise ConfigError(f"it takes {what}, not {value!r}")

@@ -1,0 +1,102 @@
+"""What the text of a config.pbtxt means to Triton's schema, as far as the schema here knows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
+from tritonclient.grpc import model_config_pb2
+
+from tuner.config.layout import Splice, spliced
+from tuner.config.literals import in_python_spelling
+from tuner.config.pbtxt import ListValue, Message, Scalar
+from tuner.config.schema import field_of, is_unknown_word, is_utf8
+from tuner.config.tokens import error_at
+from tuner.core.errors import ConfigError
+
+SCHEMA = model_config_pb2.ModelConfig.DESCRIPTOR
+"""The message that a config.pbtxt is."""
+
+
+def to_proto(text: str, source: str, root: Message) -> model_config_pb2.ModelConfig:
+    """Read a text whose tree is `root` into a protobuf.
+
+    Raises:
+        ConfigError: a field does not take its value, stands twice, or excludes another one: `SOURCE:LINE:COLUMN: ...`.
+    """
+    readable = spliced(text, _Readable(text, source).within(root, SCHEMA))
+    proto = model_config_pb2.ModelConfig()
+    try:
+        text_format.Parse(readable, proto)
+    except text_format.ParseError as error:
+        raise _located(error, readable, source) from None
+    except ValueError as error:  # an enum's number beyond 32 bits, for which the parser names no place
+        raise ConfigError(f"{source}: {error}") from None
+    return proto
+
+
+def unknown_fields(message: Message, schema: Any = SCHEMA) -> Iterator[str]:
+    """The fields of a text that our schema does not know, or whose value it does not, as dotted names."""
+    for field in message.fields:
+        known = field_of(schema, field.name)
+        values = field.value.items if isinstance(field.value, ListValue) else (field.value,)
+        if known is None or any(isinstance(value, Scalar) and is_unknown_word(value, known) for value in values):
+            yield field.name
+            continue
+        for value in values:
+            if isinstance(value, Message):
+                yield from (f"{field.name}.{name}" for name in unknown_fields(value, known.message_type))
+
+
+def _located(error: text_format.ParseError, text: str, source: str) -> ConfigError:
+    line, column = error.GetLine() or 1, error.GetColumn() or 1
+    lines = text.split("\n")
+    what = str(error).removeprefix(f"{line}:{column} : ").removeprefix(f"'{lines[line - 1]}': ").rstrip(".")
+    return error_at(text, source, sum(len(before) + 1 for before in lines[: line - 1]) + column - 1, what)
+
+
+@dataclass(frozen=True)
+class _Readable:
+    """Makes a text readable for Python's parser, by splices of equal length, so that its lines and columns hold.
+
+    What our schema does not know becomes white space. What only the C++ parser takes is spelled as Python's does.
+    """
+
+    text: str
+    source: str
+
+    def within(self, message: Message, schema: Any) -> Iterator[Splice]:
+        for field in message.fields:
+            known = field_of(schema, field.name)
+            values = field.value.items if isinstance(field.value, ListValue) else (field.value,)
+            scalars = [value for value in values if isinstance(value, Scalar)]
+            if known is None or any(is_unknown_word(value, known) for value in scalars):
+                yield Splice(field.start, field.end, _blank(self.text[field.start : field.end]))
+                continue
+            for scalar in scalars:
+                spelling = self._spelling(scalar, known)
+                yield Splice(scalar.start, scalar.end, spelling.rjust(scalar.end - scalar.start))
+            for value in values:
+                if isinstance(value, Message):
+                    yield from self.within(value, known.message_type)
+
+    def _spelling(self, scalar: Scalar, field: FieldDescriptor) -> str:
+        piece = self.text[scalar.start : scalar.end]
+        if scalar.kind == "string":
+            if field.type == FieldDescriptor.TYPE_STRING and not is_utf8(str(scalar.value)):
+                raise error_at(self.text, self.source, scalar.start, "the string is not UTF-8")
+            return in_python_spelling(piece)
+        if field.type == FieldDescriptor.TYPE_BOOL and scalar.value in {0, 1}:
+            return str(scalar.value)
+        if piece.startswith("-"):
+            digits = piece[1:].rsplit(maxsplit=1)[-1]
+            return f"{_blank(piece[1 : len(piece) - len(digits)])}-{digits}"
+        return piece
+
+
+def _blank(piece: str) -> str:
+    return re.sub(r"[^\n]", " ", piece)

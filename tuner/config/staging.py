@@ -1,0 +1,80 @@
+"""Our own copy of a model repository, in which candidates' configs are put to the test."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.config.folders import walk
+from tuner.config.repository import CONFIG, ModelRepository
+from tuner.core.atomic_file import replace_atomically
+from tuner.core.errors import RepositoryError, nearest
+
+
+@dataclass(frozen=True)
+class StagedRepository:
+    """A copy of a repository that is ours to change.
+
+    Attributes:
+        path: The folder that Triton takes as its model repository; absolute.
+        models: The names of the models in it.
+    """
+
+    path: Path
+    models: tuple[str, ...]
+
+    def write_config(self, model: str, text: str | None) -> None:
+        """Put a config.pbtxt in place, whole or not at all; None: the model has none.
+
+        Raises:
+            RepositoryError: there is no such model, or its config cannot be written.
+        """
+        if model not in self.models:
+            raise RepositoryError(f"{self.path}: there is no model {model!r}{nearest(model, self.models)}")
+        config = self.path / model / CONFIG
+        try:
+            if text is None:
+                config.unlink(missing_ok=True)
+            else:
+                replace_atomically(config, text.encode(), None)
+        except OSError as error:
+            raise RepositoryError(f"{config}: cannot be written: {error.strerror}") from error
+
+
+def stage(repository: ModelRepository, into: Path) -> StagedRepository:
+    """Copy a repository without its bytes.
+
+    Folders are real, so that what Triton and its backends write beside a model (`__pycache__`) lands in the copy and
+    never in the user's repository. Each file is a link to the user's own, absolute and resolved; only the models'
+    config.pbtxt are files. What `tuner.config.folders.walk` leaves out is left out.
+
+    Args:
+        repository: The user's; it is only read.
+        into: The folder to make; when it is there already it must be empty.
+
+    Raises:
+        RepositoryError: `into` lies in the repository or is not empty, or the copy cannot be made.
+    """
+    path = into.resolve()
+    for users in (repository.path, *(model.path for model in repository.models)):
+        if path.is_relative_to(users.resolve()):
+            raise RepositoryError(f"{into}: lies in the model repository {users}, which is never written to")
+    names = tuple(model.name for model in repository.models)
+    configs = {Path(name) / CONFIG for name in names}
+    try:
+        entries = list(walk(repository.path))
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise RepositoryError(f"{into}: is not empty; the copy of a model repository needs a folder of its own")
+        for entry in entries:
+            copy = path / entry.relative
+            if entry.is_folder:
+                copy.mkdir()
+            elif entry.relative in configs:
+                shutil.copyfile(entry.path, copy)
+            else:
+                copy.symlink_to(entry.path.resolve())
+    except OSError as error:
+        raise RepositoryError(f"{repository.path}: cannot be staged in {into}: {error}") from error
+    return StagedRepository(path, names)

@@ -1,0 +1,77 @@
+"""The tokens of protobuf's text format, and where in the text an error is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tuner.core.errors import ConfigError
+
+_TOKEN = re.compile(
+    r"""(?P<space>[ \t\r\n\v\f]+)
+      | (?P<comment>\#[^\n]*)
+      | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+      | (?P<number>(?:[0-9]|\.[0-9])(?:[eE][+-](?=[0-9])|[A-Za-z0-9_.])*)
+      | (?P<string>"(?:[^"\\\n]|\\[^\n])*"|'(?:[^'\\\n]|\\[^\n])*')
+      | (?P<symbol>[{}<>\[\]:;,./-])""",
+    re.VERBOSE,
+)
+
+_SURROGATE = re.compile("[\\ud800-\\udfff]")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word of the text, and where it stands.
+
+    Attributes:
+        kind: `name`, `number`, `string`, `symbol`, or `end` for the empty one behind the last.
+    """
+
+    kind: str
+    start: int
+    end: int
+    text: str
+
+    def __str__(self) -> str:
+        return (
+            repr(self.text if len(self.text) <= 40 else f"{self.text[:37]}...") if self.text else "the end of the file"
+        )
+
+
+def tokens(text: str, source: str) -> Iterator[Token]:
+    """The tokens of a text without white space and comments, and the one of kind `end`.
+
+    Raises:
+        ConfigError: a character begins no token.
+    """
+    if lone := _SURROGATE.search(text):
+        raise error_at(text, source, lone.start(), f"{lone[0]!r} cannot be written as UTF-8")
+    position = 0
+    while position < len(text):
+        found = _TOKEN.match(text, position)
+        if not found:
+            raise error_at(text, source, position, _puzzle(text[position]))
+        if found.lastgroup not in {"space", "comment"}:
+            yield Token(str(found.lastgroup), position, found.end(), found[0])
+        position = found.end()
+    yield Token("end", position, position, "")
+
+
+def error_at(text: str, source: str, offset: int, what: str) -> ConfigError:
+    """An error that names the line and column (both from 1, a tab is one column) of `offset`."""
+    return ConfigError(f"{source}:{line_of(text, offset)}:{offset - text.rfind(chr(10), 0, offset)}: {what}")
+
+
+def line_of(text: str, offset: int) -> int:
+    """The line of an offset, from 1."""
+    return text.count("\n", 0, offset) + 1
+
+
+def _puzzle(char: str) -> str:
+    if char in "\"'":
+        return "the string is not closed on its line"
+    if char == "\ufeff":
+        return "there is a byte order mark; save the file as UTF-8 without one"
+    return f"{char!r} has no meaning here"

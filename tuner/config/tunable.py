@@ -1,0 +1,71 @@
+"""Which models can be tuned, and which Triton would not even load."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tritonclient.grpc import model_config_pb2
+
+from tuner.config.repository import LARGEST_VERSION, ModelFolder
+
+
+def why_not_tunable(config: model_config_pb2.ModelConfig) -> str | None:
+    """Why a model cannot be tuned, in one line; None when it can.
+
+    Args:
+        config: The user's own, or as the server completed it.
+    """
+    if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
+        models = dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step)
+        names = f": {', '.join(models)}" if models else ""
+        return f"it is an ensemble; tune the models that it is composed of by their names{names}"
+    return None
+
+
+def why_not_loadable(model: ModelFolder) -> str | None:
+    """Why Triton would not load a model, as far as its files tell, in one line; None when nothing is found.
+
+    Raises:
+        ConfigError: its config cannot be read.
+    """
+    config = model.config.proto if model.config else model_config_pb2.ModelConfig()
+    if config.name and config.name != model.name:
+        return (
+            f"{model.path}: its config has the name {config.name!r}, and Triton wants that of the folder; "
+            f"write name: {model.name!r} or leave it out"
+        )
+    if reason := _why_no_batches(config):
+        return f"{model.name}: {reason}"
+    served = _served(config, {*model.versions, *model.misnamed.values()})
+    for folder, version in model.misnamed.items():
+        if version > LARGEST_VERSION:
+            return f"{model.path / folder}: Triton crashes at a version as high as that; rename the folder"
+        if version in served:
+            return (
+                f"{model.path / folder}: Triton takes it for version {version}, and does not find it under that name; "
+                "rename it to begin with a letter, or move it away"
+            )
+    if not served:
+        wanted = "that its version_policy asks for" if model.versions else "of a version, such as 1"
+        return f"{model.path}: there is no folder {wanted}"
+    return None
+
+
+def _why_no_batches(config: model_config_pb2.ModelConfig) -> str | None:
+    limit, preferred = config.max_batch_size, config.dynamic_batching.preferred_batch_size
+    if limit < 0:
+        return f"max_batch_size: must be >= 0, got {limit}"
+    if limit and preferred and max(preferred) > limit:
+        return f"dynamic_batching.preferred_batch_size: must be <= max_batch_size {limit}, got {max(preferred)}"
+    return None
+
+
+def _served(config: model_config_pb2.ModelConfig, versions: Collection[int]) -> set[int]:
+    """Of the versions that there are, those that Triton loads; by default the latest."""
+    policy = config.version_policy
+    if policy.HasField("all"):
+        return set(versions)
+    if policy.HasField("specific"):
+        return set(versions) & set(policy.specific.versions)
+    count = policy.latest.num_versions if policy.HasField("latest") else 1
+    return set(sorted(versions)[-max(1, count) :])

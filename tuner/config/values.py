@@ -1,0 +1,68 @@
+"""What a field can be set to, and what it is set to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from tuner.config import literals
+from tuner.config.paths import Step
+from tuner.config.pbtxt import Message, Slot
+from tuner.config.schema import Plain, checked, is_map, is_message, is_repeated, meaning
+from tuner.core.errors import ConfigError
+
+
+class Empty(Enum):
+    """The one value of its kind, `EMPTY`."""
+
+    EMPTY = "{ }"
+
+
+EMPTY = Empty.EMPTY
+"""A message that is there. As an edit: it is added without fields when it is missing, else left as it is."""
+
+Single = Plain | Empty
+"""What one place in a text can hold: a value (an enum's by its name), or a message."""
+
+Value = Single | tuple[Plain, ...]
+"""What a field can be set to; a repeated one to the list as a whole."""
+
+
+def fitting(value: Value, step: Step) -> Value:
+    """The value as the field at the end of a path takes it; one value for a repeated field is a list of one.
+
+    Raises:
+        ConfigError: it takes no such value.
+    """
+    field = step.field
+    if field and is_message(field):
+        if value is EMPTY and not is_map(field):
+            return value
+        raise ConfigError("it is a map; name the entry" if is_map(field) else "it holds fields; set those")
+    if isinstance(value, Empty):
+        if field:
+            raise ConfigError("it holds no fields")
+        return value
+    if field and is_repeated(field) and not isinstance(value, tuple):
+        return (checked(value, field),)
+    if not isinstance(value, tuple):
+        return checked(value, field)
+    if field and not is_repeated(field):
+        raise ConfigError(f"it takes one value, not {list(value)}")
+    return tuple(checked(item, field) for item in value)
+
+
+def contents(places: Sequence[Slot], step: Step) -> tuple[Single, ...]:
+    """What stands in the places that a path with this last step names."""
+    return tuple(EMPTY if isinstance(slot.node, Message) else meaning(slot.node, step.field) for slot in places)
+
+
+def shows(found: Sequence[Single], value: Value) -> bool:
+    """Whether contents are those of a field that is set to the value."""
+    wanted = value if isinstance(value, tuple) else (value,)
+    return [_comparable(item) for item in found] == [_comparable(item) for item in wanted]
+
+
+def _comparable(value: Single) -> str:
+    # As literals, so that nan is itself, and neither 1 and true nor 0.0 and -0.0 are the same.
+    return value.value if isinstance(value, Empty) else literals.spelled(value)

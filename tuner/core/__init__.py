@@ -1,0 +1,1 @@
+"""What every layer uses: quantities, intervals, SLOs, errors, files, leases. Imports no other layer."""

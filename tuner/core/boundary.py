@@ -1,0 +1,119 @@
+"""The boundary around all commands: what nobody foresaw becomes one line, and a log file for whoever mends it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from tuner.core.errors import TritontuneError, UnexpectedError, shortened
+
+LOG = "error.log"
+"""The log's name in the folder of a run."""
+
+# What these options are given may be secret, whatever it looks like.
+_SECRET = ("--header", "-H", "--env", "--request-parameter")
+
+
+@contextmanager
+def boundary(folder: Path | None = None) -> Iterator[None]:
+    """Let through what is raised on purpose; of all else make an `UnexpectedError`, whose log is written by then.
+
+    Args:
+        folder: Where the log goes, as `error.log`; a temporary file where there is no such folder, or it is full.
+
+    Raises:
+        UnexpectedError: something went wrong that nobody foresaw; its message is one line that names the log.
+    """
+    try:
+        yield
+    except (TritontuneError, click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
+        log = write_log(error, folder)
+        where = f"the log is {log}" if log else "and no log could be written"
+        raise UnexpectedError(f"unexpected {in_one_line(error)}; {where}") from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """What was at the root of it: `OSError: No space left on device: 'run/study.db'`."""
+    from tuner.core.redaction import without_secrets  # noqa: PLC0415 (only what fails needs it)
+
+    while error.__cause__ is not None:
+        error = error.__cause__
+    told = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        told = error.strerror + (f": {str(error.filename)!r}" if error.filename is not None else "")
+    return shortened(without_secrets(f"{type(error).__name__}: {told}" if told else type(error).__name__))
+
+
+def write_log(error: BaseException, folder: Path | None) -> Path | None:
+    """Write what there is to know of an error, without secrets.
+
+    Args:
+        error: With its traceback.
+        folder: Where to, if it is there and can be written to; else it is a temporary file.
+
+    Returns:
+        The log; None where nothing can be written anywhere.
+    """
+    try:
+        text = _text(error)
+        if folder is not None and folder.is_dir():
+            try:
+                (folder / LOG).write_text(text, encoding="utf-8", errors="backslashreplace")
+            except OSError:  # such as a full disk, which may be what is to be told
+                (folder / LOG).unlink(missing_ok=True)
+            else:
+                return folder / LOG
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", prefix="tritontune-error-", suffix=".log", delete=False
+        ) as file:
+            file.write(text)
+            return Path(file.name)
+    except Exception:  # noqa: BLE001 (the error itself is still to be told)
+        return None
+
+
+def _text(error: BaseException) -> str:
+    from tuner.core.redaction import without_secrets  # noqa: PLC0415 (only what fails needs it)
+    from tuner.core.versions import system, versions  # noqa: PLC0415 (the same)
+
+    lines = [
+        time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        f"command: {command_without_secrets(sys.argv[1:])}",
+        f"folder: {Path.cwd()}",
+        f"Python: {sys.version.replace(chr(10), ' ')} ({sys.executable})",
+        f"tritontune: {version('tritontune')}",
+        f"packages: {', '.join(f'{name} {number}' for name, number in versions().items())}",
+        f"system: {system()}",
+    ]
+    trace = "".join(traceback.format_exception(error))
+    return without_secrets("\n".join(lines) + "\n\n" + trace)
+
+
+def command_without_secrets(words: Sequence[str]) -> str:
+    """A command line of tritontune in which what may be secret is starred out."""
+    from tuner.core.redaction import HIDDEN, argument_without_secrets  # noqa: PLC0415 (only what fails needs it)
+
+    told, hide = ["tritontune"], False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if hide:
+            told.append(HIDDEN)
+        elif equals and name in _SECRET:
+            told.append(f"{name}={HIDDEN}")
+        elif word.startswith("-H") and word != "-H":
+            told.append(f"-H{HIDDEN}")
+        else:
+            told.append(argument_without_secrets(word))
+        hide = not hide and word in _SECRET
+    return shlex.join(told)

@@ -1,0 +1,65 @@
+"""What this machine has that bounds a search: processor cores and GPUs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.core import nvml
+from tuner.core.nvml import Gpu, NoNvmlError
+
+_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that the server runs on.
+
+    Attributes:
+        cpus: Cores that it may use: affinity and container limits counted; None: not known.
+        gpus: None are found where there is no NVIDIA driver.
+        processor: The processor's architecture.
+    """
+
+    cpus: int | None
+    gpus: tuple[Gpu, ...]
+    processor: str
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Look at this machine."""
+        return cls(cpus=_usable_cpus(), gpus=_gpus(), processor=platform.machine())
+
+    def __str__(self) -> str:
+        gpus = ", ".join(gpu.name for gpu in self.gpus) or "no GPU"
+        cpus = "an unknown number of" if self.cpus is None else self.cpus
+        return f"{cpus} CPU cores, {gpus}"
+
+
+def _usable_cpus() -> int:
+    cpus = len(os.sched_getaffinity(0))
+    quota = _quota()
+    return max(1, min(cpus, round(quota))) if quota else cpus
+
+
+def _quota() -> float | None:
+    """Cores that the container's cgroup grants, or None without a limit."""
+    try:
+        if _CGROUP_V2.exists():
+            limit, period = _CGROUP_V2.read_text().split()
+        else:
+            limit, period = (path.read_text().strip() for path in _CGROUP_V1)
+        return None if limit == "max" or int(limit) <= 0 else int(limit) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    try:
+        with nvml.opened():
+            return nvml.all_gpus()
+    except NoNvmlError:
+        return ()

@@ -1,0 +1,1 @@
+"""Runs a tuning job from request to result."""

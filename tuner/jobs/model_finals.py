@@ -1,0 +1,142 @@
+"""The end of the tuning of one model: what looks best is launched again, and a rate is certified for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tuner.core.errors import ServerError
+from tuner.core.loads import Load
+from tuner.core.quantities import format_number
+from tuner.core.slo import SLO
+from tuner.measure.points import OperatingPoint
+from tuner.measure.rules import LevelRules
+from tuner.measure.trial import Bench, Limits, TrialResult, launch_again, measure_again
+from tuner.options.tune_job import TuneJob
+from tuner.recommend.certified import CertifiedRate
+from tuner.recommend.certify import certify
+from tuner.recommend.verification import Verification
+from tuner.recommend.verify import Terms, verify
+from tuner.results.words import point_in_words
+from tuner.study.study import Study
+
+# A verified number is to hold later, too: each of its rounds sees some seconds of the machine, more near a limit.
+_VERIFY_RULES = LevelRules(min_s=1.5, max_s=3.0)
+# Arrivals by chance need longer to show their worst.
+_CERTIFY_RULES = LevelRules(min_s=2.0, max_s=4.0)
+
+
+class ModelFinals:
+    """Launches again what a search has found.
+
+    Args:
+        job: What was asked.
+        study: With the trials; what is verified and certified goes there.
+        bench: That of the trials.
+        folder: Where the logs of the servers go.
+        limits: On a launch, given until when (`time.monotonic`) all of it may take.
+        stored: Is called when more has gone into the study.
+        note: Is told what happens.
+        spent: Is called before each launch and each level of certifying: a kill makes no more of it free.
+    """
+
+    def __init__(  # noqa: PLR0917 (it is made at one place)
+        self,
+        job: TuneJob,
+        study: Study,
+        bench: Bench,
+        folder: Path,
+        limits: Callable[[float], Limits],
+        stored: Callable[[], None],
+        note: Callable[[str], None],
+        spent: Callable[[], None],
+    ) -> None:
+        self._job = job
+        self._study = study
+        self._bench = bench
+        self._folder = folder
+        self._limits = limits
+        self._stored = stored
+        self._note = note
+        self._spent = spent
+
+    def verify(self, *, until: float) -> None:
+        """Launch the finalists again, in rounds, the last of which begins before `until` (`time.monotonic`)."""
+        study, job, bench = self._study, self._job, self._with_rules(_VERIFY_RULES)
+        terms = Terms(
+            slo=job.slo,
+            until=until,
+            launch_s=self._ready_s + bench.rules.min_s,
+            seed=job.seed,
+            max_gpu_memory=job.max_gpu_memory,
+        )
+
+        def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
+            self._spent()
+            folder = self._folder / f"{trial.number:03d}-{loads[0].level:g}-{number}"
+            return measure_again(bench, trial.config, loads, folder, limits=self._limits(until))
+
+        def keep(verified: Sequence[Verification]) -> None:
+            study.add_verified(verified)
+            self._stored()
+
+        before = study.verified
+        verify(study.trials, measure, terms, verified=before, keep=keep, note=self._note)
+        for each in study.verified:
+            if each.point and each not in before:
+                told, launches = point_in_words(each.point, job.slo.percentile), len(each.rounds)
+                self._note(f"measured again: trial {each.trial}: {told}, {launches} launch{'es' * (launches > 1)}")
+
+    def certify(self, *, until: float) -> None:
+        """Find a rate of Poisson arrivals that the best config surely serves, by `until` (`time.monotonic`)."""
+        best, known = self._study.recommendation.best, self._study.certified
+        if best is None or (known and known.launched and known.trial == best.trial.number):
+            return
+        about = CertifiedRate(trial=best.trial.number, load=best.point.load)
+        if not best.verified or time.monotonic() + self._ready_s > until:
+            reason = "there was no time left" + (" to verify it" if not best.verified else "")
+            self._keep(about.model_copy(update={"reason": reason, "launched": False}))
+            return
+        self._note(f"certifying trial {best.trial.number} under Poisson arrivals")
+        slo, bench = self._job.slo, self._with_rules(_CERTIFY_RULES)
+        point, failed, rates = None, "", list[float]()
+        self._spent()
+        try:
+            with launch_again(
+                bench, best.trial.config, self._folder / "certified", limits=self._limits(until)
+            ) as session:
+                per_s = best.point.throughput.value / best.point.batch_size
+
+                def measure(load: Load) -> OperatingPoint:
+                    self._spent()
+                    rates.append(load.level)
+                    return session.measure(load)
+
+                point = certify(measure, per_s, slo=slo, until=until)
+        except ServerError as error:
+            failed = f"{error.cause.value}: {error}"
+        why = None if point else failed or _none_of(rates, slo)
+        self._keep(about.model_copy(update={"point": point, "reason": why}))
+
+    def _keep(self, rate: CertifiedRate) -> None:
+        self._study.certify(rate)
+        self._stored()
+
+    def _with_rules(self, rules: LevelRules) -> Bench:
+        """For measuring again, when limits are tested."""
+        slo = self._job.slo
+        return replace(self._bench, rules=replace(rules, percentile=slo.percentile, slo=slo).to(self._job.precision))
+
+    @property
+    def _ready_s(self) -> float:
+        """How long the baseline took from its launch to its first answer."""
+        baseline = self._study.trials[0]
+        return (baseline.launch_s or 0) + (baseline.first_answer_s or 0)
+
+
+def _none_of(rates: Sequence[float], slo: SLO) -> str:
+    """Why none of the rates that were tried is certified."""
+    tried = " to ".join(format_number(rate) for rate in sorted({min(rates), max(rates)}))
+    return f"no rate that was tried ({tried} requests/s) {f'surely holds {slo}' if slo.root else 'was kept up with'}"

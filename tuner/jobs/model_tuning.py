@@ -1,0 +1,441 @@
+"""The tuning of one model: baseline, candidate after candidate, and the end of it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from tuner.config.beside import copy_hint
+from tuner.config.config import ModelConfig
+from tuner.config.repository import ModelFolder
+from tuner.config.staging import StagedRepository
+from tuner.core import deadlines
+from tuner.core.errors import Cause, JobError, ServerError, TuningError, shortened
+from tuner.core.loads import Concurrency
+from tuner.core.machine import Machine
+from tuner.core.quantities import format_duration
+from tuner.jobs.explain import explain
+from tuner.jobs.model_finals import ModelFinals
+from tuner.jobs.output_check import OutputCheck
+from tuner.jobs.progress import Progress
+from tuner.measure.gpu import Gpus
+from tuner.measure.gpu_selection import surely_uses_gpus
+from tuner.measure.rules import LevelRules
+from tuner.measure.session import Session
+from tuner.measure.trial import FAILURE, Bench, Limits, TrialResult, launch_again, run_trial
+from tuner.options.tune_job import TuneJob
+from tuner.recommend.front import rivals
+from tuner.results.files import write_results
+from tuner.search.choose import choose_sampler
+from tuner.search.goal import Goal
+from tuner.search.gpu_memory import MemoryEstimate
+from tuner.search.proposals import Proposals
+from tuner.search.refusals import Refusals
+from tuner.search.samplers import FirstThen, NoMore, Sampler
+from tuner.search.served import ServedConfigs
+from tuner.search.stopping import BUDGET_SPENT, Stopping
+from tuner.servers.callees import Callees
+from tuner.servers.protocols import Launcher
+from tuner.space.candidate import Assignment, Candidate, in_words
+from tuner.space.observed import served_otherwise
+from tuner.space.space import SearchSpace
+from tuner.space.spec import SpaceSpec
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
+from tuner.study.warm_start import WarmStart
+
+# A search is better off with twice the candidates than with intervals half as wide.
+_SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5, narrow_looks=1)
+# The shares of the budget at which the search ends, and the rounds of the finalists; the rest is for certifying.
+_SEARCH_SHARE, _VERIFY_SHARE = 0.7, 0.92
+# What a trial needs besides its launch to tell anything: the first load levels.
+_FIRST_LEVELS_S = 2.0
+# Nobody waits for no time at all.
+_LEAST_S = 0.1
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What the models of a run share.
+
+    Attributes:
+        repository: Our own copy of the user's.
+        models: Those that are tuned.
+        placed: What lies beside the copy; see `tuner.config.beside`.
+    """
+
+    job: TuneJob
+    out: RunFolder
+    spec: SpaceSpec
+    machine: Machine
+    launcher: Launcher
+    gpus: Gpus
+    repository: StagedRepository
+    progress: Progress
+    models: tuple[str, ...] = ()
+    placed: tuple[str, ...] = ()
+    _callees: dict[str, Callees] = field(default_factory=dict)
+
+    def callees_of(self, model: str) -> Callees:
+        """What a model calls; all of its launches know the same."""
+        own = self.job.url is None
+        return self._callees.setdefault(
+            model,
+            Callees(model, self.repository.path if own else None, self.job.load_model, self.progress.note),
+        )
+
+
+def bench_of(shop: Workshop, model: str, rules: LevelRules) -> Bench:
+    """What the launches of a model of a workshop have in common, with rules for its SLO and precision."""
+    job = shop.job
+    return Bench(
+        launcher=shop.launcher,
+        repository=shop.repository,
+        model=model,
+        options=job,
+        slo=job.slo,
+        rules=replace(rules, percentile=job.slo.percentile, slo=job.slo).to(job.precision),
+        max_concurrency=job.max_concurrency,
+        gpus=shop.gpus,
+        max_gpu_memory=job.max_gpu_memory,
+        shapes_elsewhere=len(shop.models) > 1,
+        callees=shop.callees_of(model),
+    )
+
+
+class ModelTuning:
+    """The tuning of one model, from what its study holds to the end.
+
+    Args:
+        shop: What it works with.
+        model: The model.
+        study: Where its trials are, and go.
+        now: The clock, in seconds.
+    """
+
+    def __init__(
+        self, shop: Workshop, model: ModelFolder, study: Study, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._shop = shop
+        self._model = model
+        self._study = study
+        self._now = now
+        # What was spent before, on trials and on measuring again, is not granted again.
+        self._began = now() - study.took_s
+        self._counted = now()
+        job = shop.job
+        self._stopping = Stopping(budget_s=(_SEARCH_SHARE if job.verify else 1.0) * job.budget, trials=job.trials)
+        if job.sampler == "grid":
+            self._stopping = replace(self._stopping, patience=sys.maxsize)  # who wants all of them has no other end
+        self._bench = bench_of(shop, model.name, _SWEEP_RULES)
+        self._finals = ModelFinals(
+            job,
+            study,
+            self._bench,
+            shop.out.model(model.name) / "verified",
+            lambda until: self._limits(until=until),
+            self._verified_more,
+            shop.progress.note,
+            self._count,
+        )
+        self._served = ServedConfigs()
+        self._outputs = OutputCheck(shop.out.model(model.name), study.identity, shop.progress.note, self._remark)
+
+    def _remark(self, text: str) -> None:
+        """Say what is to be known of the results, once, and again at the end and in the report."""
+        if self._study.remark(text):
+            self._shop.progress.note(f"{self._model.name}: {text}")
+
+    def _write(self) -> None:
+        """Write the files of what is stored, so that a kill leaves none that say something else."""
+        write_results(self._shop.out, self._study)
+
+    def run(self) -> str:
+        """Search, verify and certify what was found, and explain it, if asked to. Returns why the search ended."""
+        self._clear_up()
+        job, ended = self._shop.job, self._search()
+        if job.verify:
+            self._end_well(verified_by=self._began + _VERIFY_SHARE * job.budget, certified_by=self._began + job.budget)
+        if job.explain:
+            explain(self._study, leave_out=self._leave_out, verify=self._verify_anew, progress=self._shop.progress)
+        return ended
+
+    def _clear_up(self) -> None:
+        """Remove what a killed run left of a trial that it never stored, and have the files say what is stored."""
+        if not self._study.trials:
+            return
+        out, model = self._shop.out, self._model.name
+        for folder in out.trial(model, 0).parent.glob("*"):
+            if folder.name.isdigit() and int(folder.name) >= len(self._study.trials):
+                shutil.rmtree(folder, ignore_errors=True)
+        self._write()
+
+    def _verify_anew(self) -> None:
+        """Verify what looks best since the explanation has launched more."""
+        if self._shop.job.verify:
+            until = self._now() + (1 - _SEARCH_SHARE) * self._shop.job.budget
+            self._end_well(verified_by=until, certified_by=until)
+
+    def _end_well(self, *, verified_by: float, certified_by: float) -> None:
+        """Measure again what looks best, and find its rate; by when each should be over, by `time.monotonic`."""
+        self._counted = self._now()
+        try:
+            self._finals.verify(until=verified_by)
+            self._finals.certify(until=certified_by)
+        finally:
+            self._count()
+
+    def _verified_more(self) -> None:
+        """Count the time first: the files tell it."""
+        self._count()
+        self._write()
+
+    def _count(self) -> None:
+        """Store how long measuring again has taken so far, so that a kill makes none of it free."""
+        now = self._now()
+        self._study.add_verifying_s(now - self._counted)
+        self._counted = now
+
+    def _leave_out(self, wanted: Assignment, load: Concurrency | None) -> None:
+        """Launch one more candidate, for the explanation."""
+        space = self._space(self._study.trials[0])
+        assignment = space.settle(wanted)
+        candidate = space.candidate(assignment)
+        if refusal := self._refusal(candidate, space):
+            self._shop.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
+            return
+        until = self._now() + self._stopping.budget_s
+        self._store(self._trial(candidate, space, until=until, also=load), space)
+
+    def _search(self) -> str:
+        """Measure the baseline and candidate after candidate."""
+        self._shop.gpus.warn_if_busy(self._folder_config.proto)
+        space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
+        for name, reason in space.left_out.items():
+            self._shop.progress.note(f"{name} does not vary: {reason}")
+        for note in space.notes:
+            self._shop.progress.note(note)
+        known = self._warm_start(space)
+        proposals = Proposals(space, self._study, FirstThen(known.first, self._sampler(space)))
+        told: set[str] = set()
+        while not (ended := self._end()):
+            assignment = proposals.next()
+            if isinstance(assignment, NoMore):
+                return assignment.reason
+            candidate = space.candidate(assignment)
+            if refusal := self._refusal(candidate, space):
+                if refusal not in told:
+                    # Of those that are skipped for the same reason, one stands for all.
+                    self._shop.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
+                    told.add(refusal)
+                proposals.skip(assignment)
+            else:
+                result = self._trial(candidate, space)
+                if self._ended_with_budget(result):
+                    return BUDGET_SPENT
+                self._store(result, space)
+        return ended
+
+    def _ended_with_budget(self, result: TrialResult) -> bool:
+        """Whether a candidate was given up as the budget had ended, which says nothing of it: it is no trial then."""
+        failure = result.failure
+        if result.curve or not failure or failure.cause not in {Cause.TIMED_OUT, Cause.HUNG} or self._left_s > 0:
+            return False
+        self._shop.progress.note(f"trial {result.number} does not count: the budget ended before its first answer")
+        shutil.rmtree(self._shop.out.trial(self._model.name, result.number), ignore_errors=True)
+        return True
+
+    @property
+    def _left_s(self) -> float:
+        """Seconds until the budget ends, of which finalists are to have some."""
+        return self._began + self._shop.job.budget - self._now()
+
+    def _refusal(self, candidate: Candidate, space: SearchSpace) -> str | None:
+        """Why to launch a candidate is of no use, in words; None when it may be."""
+        self._served.read(self._study.trials)
+        if (same := self._served.same_as(candidate)) is not None:
+            return f"Triton makes of it the config of trial {same}"
+        by_trials = Refusals(space, self._study.trials).refusal(candidate.parameters)
+        return by_trials or self._memory(space).refusal(candidate.parameters)
+
+    def _warm_start(self, space: SearchSpace) -> WarmStart:
+        """Take up what an earlier run knows."""
+        run_dir, study = self._shop.job.warm_start, self._study
+        if run_dir is None:
+            return WarmStart()
+        known = WarmStart.of(run_dir, study.identity, space)
+        seen = [space.recall(trial.parameters) for trial in study.trials]
+        new = [trial for trial in known.trials if trial.parameters not in seen]
+        for trial in new:
+            study.add(trial.model_copy(update={"number": len(study.trials)}), space)
+        note = self._shop.progress.note
+        if known.differs:
+            count = len(known.first)
+            note(f"{run_dir}: its {known.differs} is another, so that {count} of what was best there are launched anew")
+        elif not known.trials:
+            note(f"{run_dir}: it knows nothing of {study.identity.model} that is of use here")
+        elif new:
+            note(f"{run_dir}: {len(new)} of its trials were measured under the same conditions, and count here")
+        return known
+
+    def _sampler(self, space: SearchSpace) -> Sampler:
+        job = self._shop.job
+        if job.sampler == "grid":
+            count = sum(1 for _ in space.assignments())
+            took_s = self._study.trials[0].wall_s
+            self._shop.progress.note(
+                f"grid: {count} candidates to launch, which takes some {format_duration(count * took_s)}; "
+                f"{format_duration(self._stopping.budget_s)} of the budget are for the search"
+            )
+        goal = Goal(job.slo, job.batch_size, job.max_concurrency, job.max_gpu_memory)
+        return choose_sampler(job.sampler, space, job.seed, goal, self._shop.progress.note)
+
+    def _memory(self, space: SearchSpace) -> MemoryEstimate:
+        job = self._shop.job
+        return MemoryEstimate(space, self._study.trials, limit=job.max_gpu_memory, batch_size=job.batch_size)
+
+    @property
+    def _folder_config(self) -> ModelConfig:
+        """What the model's folder says, which may be nothing."""
+        return self._model.config or ModelConfig.parse("", f"{self._model.name}/config.pbtxt")
+
+    def _measure_baseline(self) -> SearchSpace:
+        result = self._trial(Candidate({}, self._folder_config))
+        if result.curve and result.failure:
+            result = self._baseline_again(result)
+        if not result.curve:
+            reason = result.failure.message if result.failure else "no load level could be measured"
+            told = shortened(reason)
+            if told != reason:
+                told = f"{told}; all of it is in {self._shop.out.trial(self._model.name, result.number) / FAILURE}"
+            hint = copy_hint(reason, self._shop.placed) if self._shop.job.url is None else ""
+            raise TuningError(f"model {self._model.name!r} does not work as it is: {told}{hint}")
+        self._check_limit(result)
+        space = self._space(result)
+        self._store(result.model_copy(update={"parameters": space.baseline}), space)
+        return space
+
+    def _baseline_again(self, failed: TrialResult) -> TrialResult:
+        """Measure the baseline once more after a failure midway: all is compared with it, so no accident may decide."""
+        why = f" ({failed.failure.cause.value}: {shortened(failed.failure.message)})" if failed.failure else ""
+        self._shop.progress.note(f"the config as it is failed midway{why}; it is measured once more")
+        # The next attempt takes its folder; what the server said goes on lying beside it.
+        folder = self._shop.out.trial(self._model.name, failed.number)
+        beside = folder.with_name(f"{folder.name}-failed")
+        shutil.rmtree(beside, ignore_errors=True)  # of a run that ended before the next attempt did
+        folder.replace(beside)
+        again = self._trial(Candidate({}, self._folder_config))
+        return again if again.curve else failed
+
+    def _check_limit(self, baseline: TrialResult) -> None:
+        """See that a limit on GPU memory can be held."""
+        if self._shop.job.max_gpu_memory is None or baseline.gpu_memory is not None:
+            return
+        effective = ModelConfig.parse(baseline.effective_config or "", "the effective config")
+        if surely_uses_gpus(effective.proto) or any(point.gpu for point in baseline.curve):
+            raise JobError("--max-gpu-memory: NVML does not tell how much memory of the GPU is in use")
+        self._shop.progress.note(f"{self._model.name} uses no GPU, so --max-gpu-memory leaves it alone")
+
+    def _space(self, baseline: TrialResult) -> SearchSpace:
+        """The search space, fitted to what the server made of the user's config."""
+        effective = ModelConfig.parse(baseline.effective_config or "", f"{self._model.name} as the server completed it")
+        # A model that leaves all to the server is tuned from what the server makes of it.
+        shop = self._shop
+        return SearchSpace.build(shop.spec, self._model.config, effective, shop.machine, batch_size=shop.job.batch_size)
+
+    def _trial(
+        self,
+        candidate: Candidate,
+        space: SearchSpace | None = None,
+        *,
+        until: float | None = None,
+        also: Concurrency | None = None,
+    ) -> TrialResult:
+        """Launch a candidate; without a space, which is made from what it tells, the config as it is."""
+        number = len(self._study.trials)
+        if number and not self._outputs.recall():
+            self._record_outputs_again()
+        words = in_words(candidate.parameters, space.baseline if space else candidate.parameters)
+        self._shop.progress.trial_began(number, words)
+        bench = self._bench
+        if also is None:
+            # Who is measured to be compared is not to be given up.
+            front = rivals(self._study.recommendation.front, bench.slo.percentile)
+            bench = replace(bench, rules=replace(bench.rules, rivals=front))
+        return run_trial(
+            bench,
+            candidate,
+            number,
+            self._shop.out.trial(self._model.name, number),
+            limits=self._limits_of_search() if until is None else self._limits(until=until),
+            progress=self._shop.progress,
+            also=also,
+            examine=self._outputs.record if space is None else partial(self._examine, candidate, space),
+        )
+
+    def _examine(self, candidate: Candidate, space: SearchSpace, session: Session) -> None:
+        """See that a server has the config that a candidate asks for, no other trial had it, and outputs stay the same.
+
+        Raises:
+            ServerError: one of these is not so.
+        """
+        effective = ModelConfig.from_proto(session.effective)
+        if otherwise := served_otherwise(space, candidate, effective):
+            told = " and ".join(map(str, otherwise))
+            reason = f"{told}: the model or its backend completes the config so"
+            raise ServerError(reason, cause=Cause.CONFIG_DIFFERS)
+        self._served.read(self._study.trials)
+        if (same := self._served.same_as(candidate, effective)) is not None:
+            raise ServerError(f"Triton makes of it the config of trial {same}", cause=Cause.DUPLICATE)
+        self._outputs.check(session)
+
+    def _record_outputs_again(self) -> None:
+        """For a resumed run that has lost them."""
+        limits = self._limits(until=self._began + self._shop.job.budget)
+        folder = self._shop.out.model(self._model.name) / "recorded"
+        try:
+            with launch_again(
+                self._bench, self._study.trials[0].config, folder, limits=limits, candidate=False
+            ) as session:
+                self._outputs.record(session)
+        except ServerError as error:
+            raise TuningError(f"model {self._model.name!r} does not work as it is any more: {error}") from error
+
+    def _store(self, result: TrialResult, space: SearchSpace) -> None:
+        self._study.add(result, space)
+        standing = write_results(self._shop.out, self._study)
+        self._shop.progress.trial_ended(result, standing)
+
+    def _end(self) -> str | None:
+        """Why to launch no further candidate, if so."""
+        launched = self._study.own_trials
+        recent = list(zip(self._study.trials, self._study.hypervolumes, strict=True))[-launched:]
+        return self._stopping.reason(
+            launched=launched,
+            spent_s=self._now() - self._began,
+            next_trial_s=(self._study.trials[0].launch_s or 0) + _FIRST_LEVELS_S,
+            # A launch at which nothing was measured does not say that there is nothing to gain.
+            hypervolumes=[volume for trial, volume in recent if trial.curve],
+        )
+
+    def _limits_of_search(self) -> Limits:
+        """On the next trial; a candidate's launch and first answer are waited for no longer than the budget lasts."""
+        limits = self._limits(until=self._began + self._stopping.budget_s)
+        if not self._study.trials:
+            return limits
+        left_s = max(_LEAST_S, self._left_s)
+        return replace(limits, launch_s=min(limits.launch_s, left_s), first_answer_s=min(limits.first_answer_s, left_s))
+
+    def _limits(self, *, until: float) -> Limits:
+        """On the next trial: by what the baseline took; for the baseline itself, by the size of the model's files."""
+        known = self._study.trials[0] if self._study.trials else None
+        own = deadlines.launch_s(known.launch_s or 0) if known else deadlines.first_launch_s(self._model.size_bytes())
+        return Limits(
+            launch_s=self._shop.job.launch_timeout or own,
+            first_answer_s=deadlines.answer_s(known.first_answer_s or 0) if known else deadlines.FIRST_ANSWER_S,
+            until=until,
+        )

@@ -1,0 +1,109 @@
+"""Outputs stay the same: what the config as it is answers is recorded, and every candidate is held to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from tuner.core.redaction import HIDDEN
+from tuner.measure.session import Session
+from tuner.options.groups import MADE_UP
+from tuner.outputs.differences import Tolerance
+from tuner.outputs.golden import GoldenOutputs, Unsteady, check_golden, record_golden
+from tuner.outputs.golden_file import GoldenFileError, read_golden, write_golden
+from tuner.study.study import Identity
+
+GOLDEN_FILE = "golden_outputs.npz"
+
+
+class OutputCheck:
+    """Looks at the server of each trial before it is measured.
+
+    Args:
+        folder: Of the model in the run's; the golden outputs are kept there, for a run that is resumed.
+        identity: Of the study; its tolerance is the one that holds.
+        note: Is told what happens.
+        remark: Is told what is not compared, and why, in a line; the same line maybe more than once.
+    """
+
+    def __init__(
+        self, folder: Path, identity: Identity, note: Callable[[str], None], remark: Callable[[str], None]
+    ) -> None:
+        self._file = folder / GOLDEN_FILE
+        self._study = sha256(identity.model_dump_json().encode()).hexdigest()
+        self._model = identity.model
+        self._tolerance = None if identity.output_tolerance is None else Tolerance(identity.output_tolerance)
+        self._made_up = identity.requests.get("input_data", "random") in MADE_UP
+        self._note = note
+        # The requests lie in the file as they are sent, and what is secret in them may not.
+        self._is_kept = HIDDEN not in identity.requests.get("request_parameter", {}).values()
+        self._remark = remark
+        self._golden: GoldenOutputs | None = None
+
+    def recall(self) -> bool:
+        """Whether candidates can be checked, or need not be; else the config as it is has to be recorded once more."""
+        if self._tolerance is None or self._golden is not None:
+            return True
+        try:
+            self._golden = read_golden(self._file, self._study)
+        except GoldenFileError as error:
+            self._note(f"{self._file} {error}; the config as it is is launched again, to record its outputs")
+            return False
+        self._say_what_is_left_out(self._golden)
+        return True
+
+    def record(self, session: Session) -> None:
+        """Record what the config as it is answers.
+
+        Raises:
+            ServerError: it does not.
+        """
+        if self._tolerance is None:
+            return
+        questions = session.questions()
+        with session.asking() as ask:
+            self._golden = record_golden(ask, questions, self._tolerance)
+        if self._is_kept:
+            write_golden(self._file, self._golden, self._study)
+        self._say_what_is_left_out(self._golden)
+
+    def check(self, session: Session) -> None:
+        """See that a candidate answers the same.
+
+        Raises:
+            OutputsDifferError: it does not.
+            ServerError: it does not answer.
+        """
+        if self._tolerance is None or self._golden is None:
+            return
+        largest_batch = max(1, session.effective.max_batch_size // session.batch_size)
+        with session.asking() as ask:
+            unsteady = check_golden(ask, self._golden, self._tolerance, largest_batch=largest_batch)
+        for each in unsteady:
+            self._remark(
+                f"output {each.output!r} is compared by type and shape only where a candidate gives more than one "
+                f"answer to the same request; one gives {each.words}"
+            )
+
+    def _say_what_is_left_out(self, golden: GoldenOutputs) -> None:
+        """Each in one line."""
+        for each in golden.unsteady:
+            what = "no output is compared" if each.output is None else f"output {each.output!r} is not compared"
+            if each.output is not None and not each.outline_varies:
+                what = f"the values of output {each.output!r} are not compared"
+            self._remark(f"{what}: the config as it is gives {each.words}{self._hint(golden, each)}")
+        if golden.refused and not golden.lines:
+            self._remark(f"no output is compared: the config as it is fails the requests: {golden.refused[0]}")
+        elif count := len(golden.refused):
+            requests = f"{count} request{'s' * (count > 1)} that the config as it is fails"
+            self._remark(f"outputs are compared without {requests}: {golden.refused[0]}")
+
+    def _hint(self, golden: GoldenOutputs, unsteady: Unsteady) -> str:
+        """Values that no real input has may be where a model's rounding shows most."""
+        if not self._made_up or unsteady.output is None or not golden.is_float(unsteady.output):
+            return ""
+        return (
+            "; the inputs are made up (floats from 0 to 1, integers 0 or 1), and outputs of real ones may be steady: "
+            "give real ones with --input-data, to have this output compared"
+        )

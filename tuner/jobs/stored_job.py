@@ -1,0 +1,112 @@
+"""What a run was asked for, kept in its folder, so that nobody needs to say it again to go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.core.atomic_file import write_atomically
+from tuner.core.errors import JobError
+from tuner.core.redaction import without_secrets
+from tuner.core.yaml_files import load_yaml
+from tuner.options.groups import MADE_UP, LoadOptions, as_option
+from tuner.options.tune_job import TuneJob
+from tuner.space.spec import shipped_spaces
+
+_HEAD = "# What this run was asked for; `tritontune run --resume --out` with this folder goes on with it.\n"
+# What may be secret is not written down. Of variables the names are, where our own environment has the values.
+_SECRET = "header"  # noqa: S105 (the name of an option)
+_ENVIRONMENT = "env"
+# These may hold any words, such as `--http-restricted-api=inference:key=SECRET`, or the user of a URL.
+_PERHAPS_SECRET = {"triton_arg", "docker_arg", "request_parameter", "metrics_url"}
+# Another one of these would be another study. All else says how long or how, and may change; whether the Triton is the
+# same, the study itself sees.
+_FIXED = {"repository", "url", "slo", "space", "max_gpu_memory", "output_tolerance"} | (
+    LoadOptions.model_fields.keys() - {"header", "connections", "processes"}
+)
+
+
+def store_job(job: TuneJob, file: Path) -> None:
+    """Write down a job in the words of a job file, without what may be secret.
+
+    Raises:
+        JobError: the file cannot be written.
+    """
+    options = job.model_dump(mode="json", exclude_defaults=True, exclude={_SECRET, _ENVIRONMENT})
+    handed_on = {name: None for name, value in job.env.items() if value is None}
+    if handed_on:
+        options[_ENVIRONMENT] = handed_on
+    left_out = [_SECRET] * bool(job.header) + [f"env {name}" for name in job.env if name not in handed_on]
+    for name in _PERHAPS_SECRET & options.keys():
+        text = yaml.safe_dump(options[name])
+        if without_secrets(text) != text:
+            left_out.append(name.replace("_", "-"))
+            del options[name]
+    for name in ("repository", "triton_path", "warm_start", "tls_ca", "tls_cert", "tls_key"):
+        if name in options:
+            options[name] = str(Path(options[name]).absolute())
+    for name in _words_or_files(options):
+        options[name] = str(Path(options[name]).absolute())
+    text = yaml.safe_dump({"schema": 1, "options": options, "left_out": left_out}, sort_keys=False, allow_unicode=True)
+    try:
+        write_atomically(file, _HEAD + text)
+    except OSError as error:
+        raise JobError(f"{file}: cannot be written: {error.strerror}") from None
+
+
+def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
+    """The job to go on with: the stored one, and what is given again.
+
+    Args:
+        file: That `store_job` wrote; a run of before there was one has none, and all must be given again.
+        given: Options by name, as a person writes them.
+
+    Raises:
+        JobError: an option is given that would make it another study, or one is not given that was not stored; or the
+            file is none of ours.
+    """
+    if not file.exists():
+        return TuneJob.make(given)
+    try:
+        stored = load_yaml(file.read_text(encoding="utf-8"))
+        options, left_out = dict(stored["options"]), list(stored["left_out"])
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+        raise JobError(f"{file}: is not the job of a run; give all options again, after removing it") from None
+    again = {name: name.partition(" ")[0].replace("-", "_") for name in left_out}
+    for name, option in again.items():
+        if option not in given:
+            raise JobError(
+                f"--{name} was given when the run began, and is not stored, as it may be secret: give it again"
+            )
+    begun = TuneJob.make(options, source=str(file))
+    asked = TuneJob.make({**options, **given})
+    for name in given.keys() - again.values():
+        if name in _FIXED and _plain(asked, name) != _plain(begun, name):
+            option = "MODEL_REPO" if name == "repository" else as_option(name)
+            was, now = _told(begun, name), _told(asked, name)
+            raise JobError(f"{option}: this run was begun with {was}, not {now}; leave it out, or choose another --out")
+    return asked
+
+
+def _words_or_files(options: Mapping[str, Any]) -> list[str]:
+    """Which of these options name a file, where they could be a word as well."""
+    words = {"space": shipped_spaces(), "input_data": MADE_UP}
+    return [name for name, known in words.items() if name in options and options[name] not in known]
+
+
+def _plain(job: TuneJob, name: str) -> Any:
+    value = getattr(job, name)
+    if isinstance(value, Path) or name in _words_or_files({name: value}):
+        return Path(value).resolve()
+    return value
+
+
+def _told(job: TuneJob, name: str) -> str:
+    """A value for people."""
+    value = getattr(job, name)
+    if value is None or value == ():
+        return "none"
+    return str(value) if isinstance(value, (str, int, float, Path)) or name == "slo" else repr(value)

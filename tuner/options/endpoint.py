@@ -1,0 +1,138 @@
+"""Where a Triton is reached, and as whom."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.core.errors import JobError, nearest
+from tuner.core.redaction import keep_secret, without_secrets
+from tuner.options.tls import Tls
+
+__all__ = ["Endpoint", "Header", "Protocol", "Tls", "parse_header"]
+
+Protocol = Literal["grpc", "http"]
+Header = tuple[str, str]
+"""Lower-case name, and value."""
+
+# Protocol, whether over TLS, and the port when none is named: Triton's own, but its HTTP has no TLS.
+_SCHEMES: dict[str, tuple[Protocol, bool, int]] = {
+    "grpc": ("grpc", False, 8001),
+    "grpcs": ("grpc", True, 8001),
+    "http": ("http", False, 8000),
+    "https": ("http", True, 443),
+}
+_FORM = "write it as HOST:PORT, grpcs://HOST:PORT, http://HOST:PORT[/PREFIX] or https://HOST:PORT[/PREFIX]"
+_ADDRESS = re.compile(
+    r"(?P<host>\[[^\[\]\s]+\]|[^\[\]\s/:@?#]+)(:(?P<port>\d{1,5}))?(?P<path>(/[\w.~!$&'()*+,;=:@%-]+)*)/?", re.ASCII
+)
+_HEADER = re.compile(r"(?P<name>[\w.-]+)\s*:\s*(?P<value>[ -~]*?)\s*", re.ASCII)
+_OURS = {"connection", "content-encoding", "content-length", "content-type", "te", "transfer-encoding"}
+_OUR_PREFIXES = ("grpc-", "inference-header-")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One port of a Triton.
+
+    Attributes:
+        address: `host:port`; an IPv6 host in brackets.
+        protocol: What is spoken there.
+        tls: None: in the clear.
+        headers: Sent with every request.
+        path: Over HTTP, with which the paths of all requests begin, as behind a proxy; empty, or `/prefix`.
+    """
+
+    address: str
+    protocol: Protocol = "grpc"
+    tls: Tls | None = None
+    headers: tuple[Header, ...] = ()
+    path: str = ""
+
+    @property
+    def host(self) -> str:
+        """Without brackets."""
+        return self.address.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The number."""
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        """Scheme, address and path, such as `grpcs://localhost:8001`."""
+        return f"{self.protocol}{'s' if self.tls else ''}://{self.address}{self.path}"
+
+    @classmethod
+    def parse(
+        cls, url: str, *, tls: Tls | None = None, headers: tuple[Header, ...] = (), option: str = "--url"
+    ) -> Endpoint:
+        """Read `HOST[:PORT]` (gRPC) or a URL with the scheme `grpc`, `grpcs`, `http` or `https`, which may have a path.
+
+        Without a port it is Triton's: 8001 for gRPC, 8000 for HTTP; and 443 for `https`, which only a proxy speaks.
+
+        Args:
+            url: The text.
+            tls: Certificates; makes a scheme without TLS an error.
+            headers: See `Endpoint`.
+            option: What to name in an error.
+
+        Raises:
+            JobError: one line that says what would be right.
+        """
+        scheme, separator, rest = url.strip().rpartition("://")
+        scheme = scheme.lower()
+        if separator and scheme not in _SCHEMES:
+            raise JobError(f"{option}: {url!r} has the scheme {scheme!r}{nearest(scheme, _SCHEMES)}")
+        protocol, secure, port = _SCHEMES[scheme or ("grpcs" if tls else "grpc")]
+        if tls and not secure:
+            raise JobError(f"{option}: {url!r} is in the clear, and certificates are for {scheme}s://")
+        if tls:
+            tls.context()
+        parts = _ADDRESS.fullmatch(rest)
+        if parts:
+            port = int(parts["port"] or port)
+        if not parts or not 0 < port < 65536 or not _is_host(parts["host"]):
+            raise JobError(f"{option}: {without_secrets(url)!r} is no address; {_FORM}")
+        path = parts["path"]
+        if path and protocol == "grpc":
+            raise JobError(f"{option}: {url!r} has the path {path}, and gRPC has none; leave it out, or write http://")
+        if path.endswith("/v2"):
+            raise JobError(f"{option}: {url!r} ends with /v2, which each request adds; leave it out")
+        return cls(f"{parts['host']}:{port}", protocol, (tls or Tls()) if secure else None, headers, path)
+
+
+def parse_header(text: str, *, option: str = "--header") -> Header:
+    """Read `NAME:VALUE`.
+
+    Args:
+        text: The text; blanks around name and value are not part of them.
+        option: What to name in an error.
+
+    Raises:
+        JobError: one line that says what would be right.
+    """
+    parts = _HEADER.fullmatch(text.strip())
+    if not parts:
+        raise JobError(
+            f"{option}: {text!r} is no header; write it as NAME:VALUE, in ASCII, as authorization:Bearer abc"
+        )
+    name = parts["name"].lower()
+    if name in _OURS or name.startswith(_OUR_PREFIXES) or name.endswith("-bin"):
+        raise JobError(f"{option}: {name} cannot be set; it belongs to the protocol")
+    keep_secret(name, parts["value"])
+    return name, parts["value"]
+
+
+def _is_host(text: str) -> bool:
+    try:
+        if text.startswith("["):
+            ipaddress.IPv6Address(text[1:-1])
+        else:
+            text.encode("idna")  # as whoever looks it up does
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,69 @@
+"""Variables that a user sets for a server."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuner.core.mark import VARIABLE
+from tuner.core.redaction import keep_secret, value_of_variable
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def parse_environment(value: Any) -> dict[str, str | None]:
+    """Read texts `NAME=VALUE`, and `NAME` for what it is here; or a mapping, as in a job file.
+
+    Raises:
+        ValueError: one line that says what would be right.
+    """
+    if isinstance(value, Mapping):
+        pairs = [(str(name), content if content is None else _text(content)) for name, content in value.items()]
+    else:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, Sequence):
+            raise ValueError("variables are written as {NAME: VALUE} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
+        pairs = [_pair(str(text)) for text in texts]
+    for name, content in pairs:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a variable; write NAME=VALUE")
+        if name == VARIABLE:
+            raise ValueError(f"{name!r} is how tritontune knows its servers; leave it out")
+        if [other for other, _ in pairs].count(name) > 1:
+            raise ValueError(f"{name!r} is set twice")
+        if content is None and name not in os.environ:
+            raise ValueError(f"{name!r} is not set here, so there is nothing to hand on; write {name}=VALUE")
+    for name, content in pairs:
+        value = os.environ.get(name, "") if content is None else content
+        if value_of_variable(name, value) != value:
+            keep_secret(name, value)
+    return dict(pairs)
+
+
+def assignments(variables: Mapping[str, str]) -> list[str]:
+    """Each as `NAME=VALUE`, for people; of a value that may be secret, `NAME=***`."""
+    return [f"{name}={value_of_variable(name, value)}" for name, value in variables.items()]
+
+
+def in_words(variables: Mapping[str, str | None]) -> list[str]:
+    """What a study records of them, as `variables A=1 B=***`; nothing of none."""
+    return [f"variables {' '.join(sorted(assignments(resolved(variables))))}"] if variables else []
+
+
+def resolved(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """With the values of those that are handed on."""
+    return {name: os.environ.get(name, "") if value is None else value for name, value in variables.items()}
+
+
+def _pair(text: str) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    return name, value if equals else None
+
+
+def _text(value: Any) -> str:
+    """As a person writes it in YAML: `true`, not Python's `True`."""
+    if isinstance(value, list | dict):
+        raise ValueError(f"{value} is no text; variables are written as {{NAME: VALUE}} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,139 @@
+"""Which GPUs a server may use: `all`, `none`, or a list of indices and UUIDs; for containers, and for processes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from docker.types import DeviceRequest
+
+from tuner.core.errors import JobError
+from tuner.core.nvml import Gpu
+
+ALL = "all"
+NONE = "none"
+
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+CONTAINER_DEVICES = "NVIDIA_VISIBLE_DEVICES"
+"""By which NVIDIA's container runtime gives GPUs, where no device request does."""
+# Without it, CUDA counts the fastest GPU first, and nvidia-smi and Docker in the order of the bus.
+_IN_ORDER_OF_THE_BUS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+# NVIDIA's images ask for all GPUs by this variable, which a default runtime of NVIDIA's heeds without a device request.
+_NO_DEVICE_IN_CONTAINER = {CONTAINER_DEVICES: "void"}
+
+_NAME = re.compile(r"\d+|GPU-[0-9A-Fa-f-]+|MIG-[0-9A-Za-z/-]+")
+
+
+def parse_gpus(value: Any) -> str:
+    """Read `all`, `none`, or a list such as `0,1`, `GPU-UUID`, `MIG-UUID`, also as a list of YAML.
+
+    Raises:
+        ValueError: it is none of them; one line that says what would be right.
+    """
+    names = [str(name).strip() for name in (value if isinstance(value, (list, tuple)) else str(value).split(","))]
+    if len(names) == 1 and names[0].lower() in {ALL, NONE}:
+        return names[0].lower()
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no GPU; write all, none, or indices and UUIDs as 0,1 or GPU-... or MIG-...")
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is named twice")
+    return ",".join(names)
+
+
+def gpus_of_runtime(variables: Mapping[str, str]) -> str | None:
+    """What a container's own variables ask NVIDIA's runtime for; None: nothing.
+
+    A device request would override it, so that it has to be made one.
+
+    Raises:
+        JobError: it is none of what `parse_gpus` reads.
+    """
+    asked = variables.get(CONTAINER_DEVICES)
+    if asked is None:
+        return None
+    if asked.strip() in {"", "void", NONE}:
+        return NONE
+    try:
+        return parse_gpus(asked)
+    except ValueError as error:
+        raise JobError(f"--env {CONTAINER_DEVICES}: {error}") from None
+
+
+def shown_by_cuda(given: str, variables: Mapping[str, str]) -> str:
+    """Which GPUs of this machine the programs of a server see.
+
+    Args:
+        given: To its process or container: `all`, `none`, or names. A container counts them in the order of the bus.
+        variables: Of its programs: CUDA counts among what is given, and ends at the first name that means nothing.
+    """
+    wanted = variables.get(VISIBLE_DEVICES)
+    if wanted is None or given == NONE:
+        return given
+    names = [name.strip() for name in wanted.split(",")]
+    if given == ALL:
+        # To CUDA, `all` is no name.
+        return NONE if names[0] in {"", ALL} else wanted
+    devices = sorted(given.split(","), key=lambda name: int(name) if name.isdecimal() else -1)
+    seen: list[str] = []
+    for name in names:
+        found = devices[int(name) :][:1] if name.isdecimal() else [each for each in devices if each.startswith(name)]
+        if not name or not found:
+            break
+        seen += found
+    return ",".join(seen) or NONE
+
+
+def device_requests(gpus: str | None) -> list[DeviceRequest]:
+    """What to ask of Docker's engine for them."""
+    if gpus in {None, NONE}:
+        return []
+    if gpus == ALL:
+        return [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+    return [DeviceRequest(device_ids=str(gpus).split(","), capabilities=[["gpu"]])]
+
+
+def gpus_flag(gpus: str | None) -> list[str]:
+    """The option of `docker run` that asks for the same. It is read as CSV, whence the quotes."""
+    if gpus in {None, NONE}:
+        return []
+    return [f"--gpus={ALL}" if gpus == ALL else f'--gpus="device={gpus}"']
+
+
+def container_environment(gpus: str | None) -> Mapping[str, str]:
+    """The variables that go with them in a container."""
+    return _NO_DEVICE_IN_CONTAINER if gpus == NONE else {}
+
+
+def process_environment(gpus: str | None, here: Sequence[Gpu]) -> Mapping[str, str]:
+    """The variables that show a process these GPUs and no other.
+
+    Args:
+        gpus: Which; None: as our own environment says.
+        here: Those of this machine, in NVML's order.
+
+    Raises:
+        JobError: this machine has not got them.
+    """
+    if gpus is None:
+        return {}
+    if gpus == NONE:
+        return {VISIBLE_DEVICES: ""}
+    if not here:
+        raise JobError(f"--gpus {gpus}: this machine has no GPU (NVML finds none); leave it out, or say --gpus none")
+    if gpus == ALL:
+        narrowed = VISIBLE_DEVICES in os.environ
+        return {VISIBLE_DEVICES: ",".join(map(str, range(len(here)))), **_IN_ORDER_OF_THE_BUS} if narrowed else {}
+    for name in gpus.split(","):
+        if not _is_here(name, here):
+            there_are = ", ".join(f"{index} ({gpu.name}, {gpu.uuid})" for index, gpu in enumerate(here))
+            raise JobError(f"--gpus: this machine has no GPU {name}; it has {there_are}")
+    return {VISIBLE_DEVICES: gpus, **_IN_ORDER_OF_THE_BUS}
+
+
+def _is_here(name: str, here: Sequence[Gpu]) -> bool:
+    if name.startswith("MIG-"):
+        return True  # CUDA itself knows the instances of a GPU.
+    return int(name) < len(here) if name.isdecimal() else any(gpu.uuid.startswith(name) for gpu in here)

@@ -1,0 +1,162 @@
+"""What to measure, and under which loads."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import Self
+
+from tuner.core.loads import Concurrency, Distribution, Load, Ramp, RequestRate
+from tuner.core.precision import Precision
+from tuner.core.quantities import parse_duration
+from tuner.core.slo import SLO
+from tuner.options.groups import LoadOptions, Name, Precise, RemoteOptions, Repository, Seconds, ServerOptions
+from tuner.options.recordings import read_intervals, read_timestamps
+
+_MOST_LEVELS = 1_000
+_MOST_CONCURRENCY = 65_536
+HIGHEST_RATE = 1e7
+_CONCURRENCY = f"is no concurrency; write whole numbers from 1 to {_MOST_CONCURRENCY:,}, as 1,8,64, or START:END:STEP"
+_RATE = f"is no rate; write requests/s above 0 and up to {HIGHEST_RATE:,.0f}, as 100,200, or START:END:STEP, or max"
+_RAMP = re.compile(r"([\d.]+):([\d.]+):(.+)")
+
+
+def _levels(value: Any, otherwise: str) -> Any:
+    """`1,8,64`, and `START:END[:STEP]` in the place of any of them; `otherwise` says what is no number."""
+    if not isinstance(value, str):
+        return value
+    levels: list[float] = []
+    for part in value.split(","):
+        try:
+            numbers = [float(text) for text in part.split(":")]
+        except ValueError:
+            numbers = [math.nan]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"{value!r} {otherwise}")
+        levels += _range(numbers, part.strip())
+    return tuple(levels)
+
+
+def _range(numbers: Sequence[float], part: str) -> list[float]:
+    start, *rest = numbers
+    if not rest:
+        return [start]
+    end, step = rest[0], rest[1] if len(rest) == 2 else 1.0
+    if len(rest) > 2 or not step > 0 or end < start:
+        raise ValueError(f"{part!r} is no range; write START:END:STEP with START <= END and STEP > 0")
+    steps = (end - start) / step  # which may be infinite
+    if steps >= _MOST_LEVELS:
+        raise ValueError(f"{part!r} has more than {_MOST_LEVELS:,} levels, which are too many to wait for")
+    count = int(steps + 1e-9) + 1
+    return [start + place * step for place in range(count)]
+
+
+def _concurrencies(value: Any) -> Any:
+    levels = _levels(value, _CONCURRENCY)
+    if isinstance(value, str) and not all(1 <= level <= _MOST_CONCURRENCY and level % 1 == 0 for level in levels):
+        raise ValueError(f"{value!r} {_CONCURRENCY}")
+    return levels
+
+
+def _rates(value: Any) -> Any:
+    if value == "max":
+        return value
+    levels = _levels(value, _RATE)
+    if isinstance(value, str) and not all(0 < level <= HIGHEST_RATE for level in levels):
+        raise ValueError(f"{value!r} {_RATE}")
+    return levels
+
+
+def _version(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"([1-9][0-9]*)?", value):
+        raise ValueError(f"{value!r} is no version; it is a number of 1 and more")
+    return value
+
+
+def _ramp(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    parts = _RAMP.fullmatch(value.strip())
+    try:
+        rates = (float(parts[1]), float(parts[2])) if parts else (0.0, 0.0)
+    except ValueError:
+        rates = (0.0, 0.0)
+    if parts is None or min(rates) < 0 or max(rates) <= 0:
+        raise ValueError(f"{value!r} is no ramp; write FROM:TO:TIME, requests/s and how long, as 100:1000:60s")
+    return (*rates, parse_duration(parts[3]))
+
+
+Rate = Annotated[float, Field(gt=0, le=HIGHEST_RATE)]
+
+
+class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
+    """What to measure, and under which loads; one after the other, in the order of the attributes.
+
+    Attributes:
+        repository: A model repository to serve, where there is no `url`.
+        model: Its name; None: the only one.
+        model_version: Its version; empty: the server's choice.
+        concurrency: Closed loops: requests under way at once, `1,8,64` or `START:END:STEP`.
+        rate: Open loops: requests a second, in the same way; or `max`, the highest at which the server keeps up.
+        ramp: A rate that rises, `FROM:TO:TIME`.
+        intervals: A file of microseconds from each request to the next, over and over.
+        timestamps: A file of the times of requests, in seconds, once.
+        arrivals: How requests are spread at a rate.
+        slo: Limits that `rate="max"` must hold.
+        precision: When a load has been measured well enough.
+        time: Seconds that a load may take, and longer only until two requests are answered; None: by the precision,
+            10 s, and more where they give less than 20 answers.
+    """
+
+    repository: Repository | None = None
+    model: Name | None = None
+    model_version: Annotated[str, BeforeValidator(_version)] = ""
+    concurrency: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=_MOST_CONCURRENCY)], ...] | None,
+        Field(min_length=1),
+        BeforeValidator(_concurrencies),
+    ] = None
+    rate: Annotated[tuple[Rate, ...] | Literal["max"] | None, BeforeValidator(_rates)] = None
+    ramp: Annotated[tuple[float, float, Seconds] | None, BeforeValidator(_ramp)] = None
+    intervals: Path | None = None
+    timestamps: Path | None = None
+    arrivals: Distribution = "poisson"
+    slo: SLO = SLO()
+    precision: Precise = Precision()
+    time: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.repository is None) == (self.url is None):
+            raise ValueError("measure needs a MODEL_REPO or the --url of a Triton that runs, and not both")
+        given = self.model_fields_set
+        if self.url is not None and "launch_timeout" in given:
+            raise ValueError("--launch-timeout says how to start a server, and --url names one that runs")
+        if self.slo.root and self.rate != "max":
+            raise ValueError("--slo is a limit for --rate max")
+        if "arrivals" in given and not (self.rate or self.ramp):
+            raise ValueError("--arrivals says how a --rate or a --ramp is spread, and there is none")
+        return self
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """What to offer, but for `rate="max"`; concurrency 1 when nothing is asked for.
+
+        Raises:
+            InputError: a recording cannot be read.
+        """
+        loads: list[Load] = [Concurrency(requests) for requests in self.concurrency or ()]
+        if self.rate and self.rate != "max":
+            loads += [RequestRate(per_s, self.arrivals) for per_s in self.rate]
+        if self.ramp:
+            loads.append(Ramp(*self.ramp, self.arrivals))
+        if self.intervals:
+            loads.append(read_intervals(self.intervals))
+        if self.timestamps:
+            loads.append(read_timestamps(self.timestamps))
+        return tuple(loads) if loads or self.rate == "max" else (Concurrency(1),)

@@ -1,0 +1,111 @@
+"""Golden outputs on disk: one `.npz`, with an array for each request and output, and JSON that says which is which."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.core.atomic_file import write_atomically
+from tuner.load.inputs.tensors import DTYPES, InputTensor
+from tuner.load.outputs import tensor_of
+from tuner.load.workload import Request
+from tuner.outputs.golden import GoldenAnswer, GoldenOutputs, Unsteady
+
+_CONTENTS = "contents"
+
+_Arrays = dict[str, npt.NDArray[Any]]
+
+
+class GoldenFileError(Exception):
+    """There are no golden outputs of this study in a file; the text says why."""
+
+
+def write_golden(path: Path, golden: GoldenOutputs, study: str) -> None:
+    """Write them in one move, so that a kill never leaves half of them.
+
+    Args:
+        path: Where to.
+        golden: What to write.
+        study: Whose they are.
+    """
+    arrays: _Arrays = {}
+    contents = {
+        "study": study,
+        "unsteady": [[each.output, each.words, each.outline_varies] for each in golden.unsteady],
+        "refused": golden.refused,
+        "answer_s": golden.answer_s,
+        "lines": [[_told(answer, arrays) for answer in line] for line in golden.lines],
+    }
+    arrays[_CONTENTS] = np.frombuffer(json.dumps(contents).encode(), np.uint8)
+    whole = io.BytesIO()
+    np.savez(whole, **arrays)
+    write_atomically(path, whole.getvalue())
+
+
+def read_golden(path: Path, study: str) -> GoldenOutputs:
+    """Read them.
+
+    Raises:
+        GoldenFileError: they are not there, cannot be read, or are those of another study.
+    """
+    try:
+        # numpy would leave open what it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            contents: Mapping[str, Any] = json.loads(arrays[_CONTENTS].tobytes())
+            if contents["study"] != study:
+                raise GoldenFileError("is of another study")
+            return GoldenOutputs(
+                tuple(tuple(_answer(told, arrays) for told in line) for line in contents["lines"]),
+                tuple(Unsteady(*each) for each in contents["unsteady"]),
+                tuple(contents["refused"]),
+                contents["answer_s"],
+            )
+    except FileNotFoundError:
+        raise GoldenFileError("is missing") from None
+    except OSError as error:
+        raise GoldenFileError(f"cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        raise GoldenFileError("is damaged") from None
+
+
+def _told(answer: GoldenAnswer, arrays: _Arrays) -> dict[str, Any]:
+    """An answer as JSON; its arrays are put with the others."""
+
+    def put(array: npt.NDArray[Any]) -> str:
+        name = f"array_{len(arrays)}"
+        arrays[name] = array
+        return name
+
+    def told(tensor: InputTensor) -> dict[str, Any]:
+        # Texts of any length would make a pickle.
+        array = np.frombuffer(tensor.raw(), np.uint8) if tensor.datatype == "BYTES" else tensor.values
+        return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape, "array": put(array)}
+
+    return {
+        "request": put(np.frombuffer(answer.request.body, np.uint8)),
+        "json_length": answer.request.json_length,
+        "responses": [[told(tensor) for tensor in response] for response in answer.responses],
+    }
+
+
+def _answer(told: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> GoldenAnswer:
+    return GoldenAnswer(
+        Request(arrays[told["request"]].tobytes(), told["json_length"]),
+        tuple(tuple(_tensor(output, arrays) for output in response) for response in told["responses"]),
+    )
+
+
+def _tensor(told: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> InputTensor:
+    datatype, array = told["datatype"], arrays[told["array"]]
+    if datatype == "BYTES":
+        return tensor_of(told["name"], datatype, tuple(told["shape"]), array.tobytes())
+    if array.dtype != DTYPES[datatype] or array.shape != tuple(told["shape"]):
+        raise ValueError("an array is not what it is said to be")
+    return InputTensor(told["name"], datatype, array)

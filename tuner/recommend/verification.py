@@ -1,0 +1,187 @@
+"""What was measured again, on launches of its own, after the search.
+
+The best of many noisy numbers is too good. What is reported of a finalist therefore comes from rounds that nobody chose
+it by, spread over time, so that their spread shows what a machine that is not alone does from one moment to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean, geometric_mean, median, variance
+
+from tuner.core.loads import Load
+from tuner.core.record import Interval, Record
+from tuner.core.slo import PERCENTILES, Percentile
+from tuner.measure.client_view import ClientView
+from tuner.measure.doubts import doubts_together
+from tuner.measure.gpu_view import usage_together
+from tuner.measure.machine_load import loads_together
+from tuner.measure.machine_speed import speeds_together
+from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.responses import ResponseTimes
+from tuner.measure.server_resources import resources_together
+from tuner.recommend.launches import reach
+from tuner.stats.histogram import Histogram
+from tuner.stats.limit_test import LimitTest
+
+
+class Verification(Record):
+    """A trial's point, measured again.
+
+    Attributes:
+        trial: Which trial's config.
+        load: Under which load.
+        rounds: One point a launch, in order of time; none when it failed.
+        numbers: In which round of all each was, so that what ran side by side can be compared.
+        choosing: How many of them, the first ones, had a say in what is best; no later one had.
+        failure: Why it failed, in one line.
+    """
+
+    trial: int
+    load: Load
+    rounds: tuple[OperatingPoint, ...] = ()
+    numbers: tuple[int, ...] = ()
+    choosing: int = 0
+    failure: str | None = None
+
+    @property
+    def confirming(self) -> tuple[OperatingPoint, ...]:
+        """The rounds after it was chosen."""
+        return self.rounds[self.choosing :]
+
+    @property
+    def throughput(self) -> float:
+        """Inferences/s, the mean of all rounds as factors; there must be one."""
+        return geometric_mean(point.throughput.value for point in self.rounds)
+
+    def latency_ms(self, percentile: Percentile) -> float:
+        """The middle of all rounds, that one disturbed launch does not move; there must be one."""
+        return math.exp(median(math.log(point.latency_ms[percentile].value) for point in self.rounds))
+
+    @property
+    def limits(self) -> tuple[LimitTest, ...]:
+        """The tests of all rounds together, each of which was for the same limits."""
+        return limits_together(self.rounds)
+
+    @property
+    def confirms(self) -> bool:
+        """Whether there are any."""
+        return bool(self.confirming)
+
+    @property
+    def point(self) -> OperatingPoint | None:
+        """What the rounds that had no say in the choice tell together, or else all of them; None when it failed.
+
+        Limits are tested with all rounds: a test that asks for more than an estimate is not fooled by a choice.
+        """
+        if self.failure or not self.rounds:
+            return None
+        return rounds_together(self.confirming or self.rounds).model_copy(update={"limits": self.limits})
+
+
+def rounds_together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
+    """Several measurements of one config under one load as one; whose limits were tested together, the caller knows."""
+    return OperatingPoint(
+        load=rounds[0].load,
+        throughput=_mean([point.throughput for point in rounds]),
+        latency_ms={p: _mean([point.latency_ms[p] for point in rounds]) for p in PERCENTILES},
+        requests=sum(point.requests for point in rounds),
+        errors=sum(point.errors for point in rounds),
+        error=next((point.error for point in rounds if point.error), None),
+        window_s=sum(point.window_s for point in rounds),
+        batch_size=rounds[0].batch_size,
+        received_bytes_per_s=fmean(point.received_bytes_per_s for point in rounds),
+        histogram=Histogram.together(point.histogram for point in rounds),
+        client=_all_clients([point.client for point in rounds]),
+        kept_up=None if rounds[0].kept_up is None else all(point.kept_up for point in rounds),
+        server=_all_servers([point.server for point in rounds if point.server]),
+        responses=_all_responses([point.responses for point in rounds if point.responses]),
+        server_resources=resources_together(point.server_resources for point in rounds),
+        gpu=usage_together(point.gpu for point in rounds),
+        machine=loads_together(point.machine for point in rounds),
+        machine_speed=speeds_together(point.machine_speed for point in rounds),
+        doubts=doubts_together([point.doubts for point in rounds]),
+        discarded=doubts_together([point.discarded for point in rounds]),
+    )
+
+
+def limits_together(rounds: Sequence[OperatingPoint]) -> tuple[LimitTest, ...]:
+    """The tests of several launches together, each of which was for the same limits."""
+    return tuple(LimitTest.pooled(tests) for tests in zip(*(point.limits for point in rounds), strict=True))
+
+
+def _mean(intervals: Sequence[Interval]) -> Interval:
+    """The mean over rounds: its t-interval, or what each round knows of itself, whichever is wider.
+
+    Rates and times differ by factors from launch to launch, so the interval is that of their logarithms: two rounds
+    that lie far apart leave much open, but not whether a latency is 0.
+    """
+    count, values = len(intervals), [interval.value for interval in intervals]
+    value = fmean(values)
+    if min(values) <= 0:
+        return Interval(value=value, low=0.0, high=max(interval.high for interval in intervals))
+    half = fmean(interval.log_half_width for interval in intervals) / math.sqrt(count)
+    if count > 1:
+        half = max(half, reach(variance(map(math.log, values)), count - 1) / math.sqrt(count))
+    return Interval.within_logs(value, half)
+
+
+def _all_clients(clients: Sequence[ClientView]) -> ClientView:
+    """The client's part in all rounds: what it was on average, and what went wrong in any of them."""
+    lags = [client.send_lag_ms for client in clients if client.send_lag_ms]
+    return ClientView(
+        cpu=fmean(client.cpu for client in clients),
+        processes=max(client.processes for client in clients),
+        send_lag_ms={name: fmean(lag[name] for lag in lags) for name in lags[0]} if lags else None,
+        bound=next((client.bound for client in clients if client.bound), None),
+    )
+
+
+def _all_responses(rounds: Sequence[ResponseTimes]) -> ResponseTimes | None:
+    """The responses of all rounds, each of which counts alike."""
+    if not rounds:
+        return None
+    firsts = [each.time_to_first_ms for each in rounds if each.time_to_first_ms]
+    gaps = [each.inter_response_ms for each in rounds if each.inter_response_ms]
+    return ResponseTimes(
+        time_to_first_ms={p: _mean([first[p] for first in firsts]) for p in PERCENTILES if firsts},
+        inter_response_ms={p: fmean(gap[p] for gap in gaps) for p in PERCENTILES if gaps},
+        per_request=fmean(each.per_request for each in rounds),
+        per_s=fmean(each.per_s for each in rounds),
+    )
+
+
+def _all_servers(servers: Sequence[ServerBreakdown]) -> ServerBreakdown | None:
+    """The server's view of all rounds: counts add up, means are weighted by them."""
+    if not servers:
+        return None
+    inferences = sum(server.inferences for server in servers)
+
+    def mean(pick: Callable[[ServerBreakdown], float]) -> float:
+        # Where the response cache answered all, there is nothing to be a mean of.
+        return sum(pick(server) * server.inferences for server in servers) / max(1, inferences)
+
+    batches: dict[int, tuple[int, float]] = {}
+    for size, (executions, service_ms) in (item for server in servers for item in server.batches.items()):
+        before, before_ms = batches.get(size, (0, 0.0))
+        total = before + executions
+        batches[size] = (total, (before * before_ms + executions * service_ms) / total)
+    return ServerBreakdown(
+        inferences=inferences,
+        executions=sum(server.executions for server in servers),
+        queue_ms=mean(lambda server: server.queue_ms),
+        compute_input_ms=mean(lambda server: server.compute_input_ms),
+        compute_infer_ms=mean(lambda server: server.compute_infer_ms),
+        compute_output_ms=mean(lambda server: server.compute_output_ms),
+        batches=dict(sorted(batches.items())),
+        wall_s=_sum(server.wall_s for server in servers),
+        requests=sum(server.requests for server in servers),
+        cache_hits=sum(server.cache_hits for server in servers),
+    )
+
+
+def _sum(seconds: Iterable[float | None]) -> float | None:
+    """Of all of them; None where one is not known."""
+    known = list(seconds)
+    return None if None in known else sum(each for each in known if each is not None)

@@ -1,0 +1,237 @@
+"""The files of a run, written from a stored study alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tuner.analysis.effects import FieldEffect, field_effects
+from tuner.config.config import ModelConfig
+from tuner.config.diff import unified_diff
+from tuner.core.atomic_file import write_atomically
+from tuner.core.json_text import json_text
+from tuner.core.loads import Concurrency, RequestRate
+from tuner.core.record import Interval
+from tuner.core.slo import PERCENTILES, SLO
+from tuner.measure.points import OperatingPoint
+from tuner.recommend.certified import CertifiedRate
+from tuner.recommend.front import TrialPoint, points_of
+from tuner.recommend.not_chosen import NotChosen
+from tuner.recommend.recommend import Recommendation, is_certain
+from tuner.results.picked import not_chosen_in_words
+from tuner.results.points_csv import MACHINE_COLUMNS, doubts_cell, machine_cells
+from tuner.results.points_json import interval_json, load_json, point_json
+from tuner.results.why import effect_in_words, why_in_words
+from tuner.results.words import certified_in_words, gain_in_words, point_in_words
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
+
+BEST = "best"
+"""The folder of a model's best config, in the model's."""
+_CONFIG, _DIFF = "config.pbtxt", "config.diff"
+BEST_CONFIG = f"{BEST}/{_CONFIG}"
+_PROVENANCE = "# tritontune: "
+
+
+def write_results(run: RunFolder, study: Study) -> Recommendation:
+    """Write `front.json`, `trials.csv` and `best/` of a model, each in one move. Returns what they say.
+
+    `best/` is removed when there is no best. A kill midway leaves some of these files missing, and none that
+    contradicts another: what is outdated goes before what takes its place comes.
+    """
+    folder = run.model(study.identity.model)
+    recommendation = study.recommendation
+    best = _best_files(study, recommendation)
+    remove_outdated(folder / BEST, best)
+    write_atomically(folder / "front.json", json_text(front_json(study, recommendation), indent=1) + "\n")
+    write_atomically(folder / "trials.csv", trials_csv(study))
+    for name, text in best.items():
+        write_atomically(folder / BEST / name, text)
+    return recommendation
+
+
+def _best_files(study: Study, recommendation: Recommendation) -> dict[str, str]:
+    """What `best/` holds, by name; empty when there is no best."""
+    best = recommendation.best
+    if best is None:
+        return {}
+    return {
+        _DIFF: config_diff(study, best),
+        _CONFIG: config_with_provenance(study, best, recommendation.gain, recommendation.slo),
+    }
+
+
+def remove_outdated(folder: Path, now: Mapping[str, str]) -> None:
+    """Remove the config and the diff of a folder, unless both are there and say what they are to say.
+
+    Args:
+        folder: The folder; it is removed as well where nothing else is in it.
+        now: The text of each by name; empty: neither is to be there.
+    """
+    if now and all(_says(folder / name, text) for name, text in now.items()):
+        return
+    for name in (_CONFIG, _DIFF):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or something else is in it
+        folder.rmdir()
+
+
+def _says(file: Path, text: str) -> bool:
+    try:
+        return file.read_bytes() == text.encode(errors="backslashreplace")
+    except OSError:
+        return False
+
+
+def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
+    """The contents of `front.json`, schema 1."""
+    best, gain = recommendation.best, recommendation.gain
+    return {
+        "schema": 1,
+        "model": study.identity.model,
+        "slo": {f"{percentile}_ms": limit for percentile, limit in recommendation.slo.limits},
+        "baseline": [_trial_point(each) for each in points_of(study.trials[0], study.verified)],
+        "front": [_front_point(each) for each in recommendation.front],
+        "best": best
+        and {
+            **_front_point(best),
+            "config": BEST_CONFIG,
+            "gain": {
+                "throughput": gain and interval_json(gain),
+                "pairs": recommendation.pairs,
+                "of": recommendation.rates and dict(zip(("best", "baseline"), recommendation.rates, strict=True)),
+            },
+            "fields": [_effect_json(effect, study.identity.slo) for effect in field_effects(study, best)],
+            "slo_certain": None if not recommendation.slo.root else is_certain(best, recommendation.slo),
+            **_certified_json(study.certified),
+        },
+        "not_chosen": [_not_chosen_json(each, recommendation.slo) for each in study.not_chosen],
+        "budget": {
+            "wall_s": round(study.took_s, 1),
+            "launches": study.launches,
+            "operating_points": sum(len(trial.curve) for trial in study.trials),
+        },
+    }
+
+
+def trials_csv(study: Study) -> str:
+    """One row an operating point; a trial without any has a row of its own with its failure."""
+    names = list(dict.fromkeys(name for trial in study.trials for name in trial.parameters))
+    columns = ["trial", *names, "concurrency", "request_rate", "throughput", "throughput_low", "throughput_high"]
+    columns += [f"{percentile}_ms" for percentile in PERCENTILES]
+    columns += ["average_batch_size", "requests", "errors", "hypervolume", "launch_s", "failure", "message"]
+    columns += [*MACHINE_COLUMNS, "gpu_memory_taken_bytes", "doubts"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for trial, hypervolume in zip(study.trials, study.hypervolumes, strict=True):
+        shared = {
+            "trial": trial.number,
+            **{name: _cell(value) for name, value in trial.parameters.items()},
+            "hypervolume": _number(hypervolume, ".6g"),
+            "launch_s": _number(trial.launch_s, ".2f"),
+            "failure": trial.failure and trial.failure.cause.value,
+            "message": trial.failure and trial.failure.message,
+            "gpu_memory_taken_bytes": trial.gpu_memory and trial.gpu_memory.peak_bytes,
+        }
+        writer.writerows({**shared, **_row(point)} for point in trial.curve)
+        if not trial.curve:
+            writer.writerow(shared)
+    return text.getvalue()
+
+
+def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None, slo: SLO) -> str:
+    """The config to deploy, with a comment on top that says what it was measured to do, and for which limit."""
+    certified = study.certified
+    lines = [
+        f"trial {best.trial.number} of {len(study.trials)} for model {study.identity.model}",
+        f"{'verified' if best.verified else 'measured'} {point_in_words(best.point, slo.percentile)}; SLO: {slo}",
+        f"gain {gain_in_words(gain)}" if gain and best.trial.number else "",
+        certified_in_words(certified, slo) if certified and certified.point and slo == study.identity.slo else "",
+        f"on {study.identity.machine}, {study.identity.server}",
+    ]
+    comment = "".join(f"{_PROVENANCE}{line}\n" for line in lines if line)
+    # A config that was exported before has such a comment already, of the measurement then.
+    return comment + without_provenance(best.trial.deployable_config)
+
+
+def without_provenance(text: str) -> str:
+    """A config without the comment that `config_with_provenance` puts on top."""
+    # Not splitlines(): to text format only \n ends a line.
+    return "".join(line for line in re.split(r"(?<=\n)", text) if not line.startswith(_PROVENANCE))
+
+
+def config_diff(study: Study, best: TrialPoint) -> str:
+    """The best config against the user's file, as a unified diff."""
+    path = f"{study.identity.model}/config.pbtxt"
+    before = ModelConfig.parse(study.identity.config, path)
+    return unified_diff(before, ModelConfig.parse(best.trial.deployable_config, path))
+
+
+def _trial_point(each: TrialPoint) -> dict[str, Any]:
+    parameters = dict(each.trial.parameters)
+    return {"trial": each.trial.number, "parameters": parameters, **point_json(each.point, verified=each.verified)}
+
+
+def _front_point(each: TrialPoint) -> dict[str, Any]:
+    return {**_trial_point(each), "why": why_in_words(each) or None}
+
+
+def _not_chosen_json(each: NotChosen, slo: SLO) -> dict[str, Any]:
+    """A point that the search found better than the best, and why it is not that."""
+    return {
+        **_trial_point(each.seemed),
+        "reason": each.why.name.lower(),
+        "why": not_chosen_in_words(each, slo.percentile),
+    }
+
+
+def _effect_json(effect: FieldEffect, slo: SLO) -> dict[str, Any]:
+    """A changed field: `effect` is throughput with it over without it; null where no trial tells."""
+    return {
+        "name": effect.name,
+        "value": effect.value,
+        "was": effect.was,
+        "together": list(effect.together),
+        "effect": effect.throughput and interval_json(effect.throughput),
+        "trial": effect.trial and effect.trial.number,
+        "why": effect_in_words(effect, slo),
+    }
+
+
+def _certified_json(certified: CertifiedRate | None) -> dict[str, Any]:
+    """The rate that was certified, or why there is none; nothing of either where nobody tried."""
+    point = certified.point if certified else None
+    rate = point and {**load_json(point.load), **point_json(point, verified=True)}
+    return {"certified_rate": rate, "not_certified": certified and certified.reason}
+
+
+def _row(point: OperatingPoint) -> Mapping[str, Any]:
+    return {
+        "concurrency": point.load.requests if isinstance(point.load, Concurrency) else None,
+        "request_rate": point.load.per_s if isinstance(point.load, RequestRate) else None,
+        "throughput": _number(point.throughput.value, ".2f"),
+        "throughput_low": _number(point.throughput.low, ".2f"),
+        "throughput_high": _number(point.throughput.high, ".2f"),
+        **{f"{percentile}_ms": _number(point.latency_ms[percentile].value, ".3f") for percentile in PERCENTILES},
+        "average_batch_size": _number(point.average_batch_size, ".2f"),
+        "requests": point.requests,
+        "errors": point.errors,
+        **machine_cells(point),
+        "doubts": doubts_cell(point),
+    }
+
+
+def _number(value: float | None, form: str) -> str | None:
+    """A cell; empty where the number is not known or has no bound, as it is null in JSON."""
+    return None if value is None or not math.isfinite(value) else format(value, form)
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else value

@@ -1,0 +1,183 @@
+"""The twin of a model's server: fitted to trials, it says what another scheduling would do under a load."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from tuner.core.slo import Percentile, share_of
+from tuner.search.twin.batcher import serve
+from tuner.search.twin.demand import Demand
+from tuner.search.twin.known import Known, Level
+from tuner.search.twin.scheduling import Scheduling
+from tuner.search.twin.service import ServiceTimes
+from tuner.stats.blocks import Z95
+
+_NOT_DUE = np.empty(0)
+# Requests that are simulated under a load, at the least and for each that is under way.
+_REQUESTS, _ROUNDS = 300, 6
+_WARM_UP, _WARM_UP_ROUNDS = 50, 1.5
+# Chances are the same for all candidates, so that they differ by what they are.
+_SEED = 1
+# What may make executions unequal: each by a factor, and some by a pause.
+_SPREADS = (0.03, 0.1, 0.2, 0.35, 0.5, 0.7)
+_PAUSES = ((0.0, 0.0), (0.02, 8.0), (0.05, 2.0), (0.05, 8.0))
+# What a request takes on its way, and an answer before the next one, as far as nothing else was measured.
+_AWAY_MS, _ANSWER_MS = 0.2, 0.03
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What is foreseen of a load.
+
+    Attributes:
+        throughput: Inferences a second.
+        latency_ms: At the percentile that counts.
+        batch: Mean batch that is formed.
+        busy: Mean number of busy instances.
+    """
+
+    throughput: float
+    latency_ms: float
+    batch: float
+    busy: float
+
+
+class Twin:
+    """A simulation of one model on one machine.
+
+    Args:
+        trials: What was measured; at least one level of one trial with the server's statistics.
+        percentile: The latency percentile that counts.
+        batch_size: Inferences in each request.
+        cores: Processors that the server may use; None: as many as the machine has, where that is known.
+    """
+
+    def __init__(
+        self, trials: Sequence[Known], percentile: Percentile, batch_size: int = 1, cores: int | None = None
+    ) -> None:
+        levels = [level for trial in trials for level in trial.levels]
+        self._share = share_of(percentile)
+        self._unit = batch_size
+        self._service = ServiceTimes(execution for level in levels for execution in level.executions)
+        self._demands = _demands(levels, cores)
+        self._answer_ms, self._away_ms = _transport(levels)
+        self._idle_ms = min((level.idle_ms for level in levels if level.idle_ms is not None), default=0.0)
+        self._tables: dict[tuple[int, int, int], NDArray[np.float64]] = {}
+        self._spread, self._pause = _SPREADS[1], _PAUSES[0]
+        self._spread, self._pause = self._most_alike(trials)
+
+    def foresee(self, scheduling: Scheduling, setting: int, concurrency: int) -> Foreseen:
+        """What a scheduling does in a closed loop."""
+        return self._serve(scheduling, setting, concurrency, _NOT_DUE)
+
+    def foresee_rate(self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64]) -> Foreseen:
+        """What a scheduling does with requests that come when they are due, in ms and in order."""
+        return self._serve(scheduling, setting, 0, due_ms)
+
+    def most_per_s(self, scheduling: Scheduling, setting: int) -> float:
+        """The most inferences a second that the cores and the GPUs allow (97.5 %); infinite: not known."""
+        most = self._largest(scheduling)
+        allowed = (each.most_per_s(setting, most) * math.exp(Z95 * each.spread) for each in self._demands)
+        return min(allowed, default=math.inf)
+
+    def _largest(self, scheduling: Scheduling) -> int:
+        return max(self._unit, scheduling.max_batch_size if scheduling.dynamic_batching else 1)
+
+    def _serve(self, scheduling: Scheduling, setting: int, concurrency: int, due_ms: NDArray[np.float64]) -> Foreseen:
+        warm_up = int(_WARM_UP + _WARM_UP_ROUNDS * concurrency)
+        requests = max(_REQUESTS, _ROUNDS * concurrency) if concurrency else len(due_ms) - warm_up
+        largest = self._largest(scheduling)
+        sizes = [size for size in scheduling.preferred if size <= largest] or [largest]
+        preferred = np.zeros(largest + 1, bool)
+        preferred[sizes] = True
+        table_ms = self._table_ms(setting, largest, scheduling.instances)
+        # Clients can be in step with each other for long, or not: it depends on how they began.
+        starts_ms = (self._answer_ms, table_ms[1, 0] / concurrency) if concurrency > 1 else (self._answer_ms,)
+        latency_ms = np.empty((len(starts_ms), requests))
+        told = [
+            serve(
+                table_ms,
+                self._spread,
+                *self._pause,
+                preferred,
+                scheduling.dynamic_batching,
+                scheduling.delay_us / 1e3,
+                self._unit,
+                concurrency,
+                due_ms,
+                self._answer_ms,
+                self._away_ms,
+                apart_ms,
+                warm_up,
+                latency_ms[place],
+                _SEED + place,
+            )
+            for place, apart_ms in enumerate(starts_ms)
+        ]
+        throughput, batch, busy = (sum(each) / len(told) for each in zip(*told, strict=True))
+        return Foreseen(throughput, _quantile(latency_ms.ravel(), self._share), batch, busy)
+
+    def _table_ms(self, setting: int, largest: int, instances: int) -> NDArray[np.float64]:
+        key = setting, largest, instances
+        if key not in self._tables:
+            table_ms = self._service.table_ms(setting, largest, instances) + self._idle_ms
+            for demand in self._demands:
+                table_ms = np.maximum(table_ms, demand.least_ms(setting, largest, instances))
+            self._tables[key] = table_ms
+        return self._tables[key]
+
+    def _most_alike(self, trials: Sequence[Known]) -> tuple[float, tuple[float, float]]:
+        """What makes executions unequal, such that the percentile comes out as it was measured."""
+        best, chosen = math.inf, (self._spread, self._pause)
+        for spread, pause in itertools.product(_SPREADS, _PAUSES):
+            self._spread, self._pause = spread, pause
+            off = [
+                math.log(self.foresee(trial.scheduling, trial.setting, level.concurrency).latency_ms / level.latency_ms)
+                for trial in trials
+                for level in trial.levels[::2]
+            ]
+            if (error := float(np.mean(np.abs(off)))) < best:
+                best, chosen = error, (spread, pause)
+        return chosen
+
+
+def _quantile(values: NDArray[np.float64], share: float) -> float:
+    """As `np.quantile`, which takes half as long as the simulation; it changes the order of the values."""
+    low, beyond = divmod(share * (len(values) - 1), 1)
+    places = int(low), min(int(low) + 1, len(values) - 1)
+    values.partition(places)
+    below, above = values[list(places)]
+    return float(below + beyond * (above - below))
+
+
+def _demands(levels: Sequence[Level], cores: int | None) -> list[Demand]:
+    """What executions take of each kind of device of which it is known."""
+    on_cores = [level.cores_work for level in levels if level.cores_work]
+    capacity = cores or max((level.cores for level in levels if level.cores), default=None)
+    found = [Demand(on_cores, capacity)] if on_cores and capacity else []
+    on_gpus = [level.gpus_work for level in levels if level.gpus_work]
+    if on_gpus:
+        found.append(Demand(on_gpus, max(level.gpus for level in levels)))
+    return found
+
+
+def _transport(levels: Sequence[Level]) -> tuple[float, float]:
+    """What each answer keeps the next one waiting, and what a request takes on its way, in ms.
+
+    Mates of a batch leave one after the other, so that in the mean half of the batch goes before.
+    """
+    rows, wanted = [(1 / _AWAY_MS, 0.0), (0.0, 1 / _ANSWER_MS)], [1.0, 1.0]
+    for level in levels:
+        if level.batch and level.overhead_ms is not None:
+            weight = 1 / (_AWAY_MS + level.overhead_ms)
+            rows.append((weight, weight * (level.batch + 1) / 2))
+            wanted.append(weight * level.overhead_ms)
+    (away_ms, answer_ms), _ = nnls(np.array(rows), np.array(wanted))
+    return float(answer_ms), float(away_ms)

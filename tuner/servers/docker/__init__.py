@@ -1,0 +1,1 @@
+"""Triton in Docker containers. `launcher.py` is the entry point."""

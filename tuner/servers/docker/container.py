@@ -1,0 +1,126 @@
+"""A container in which a Triton runs: as docker-py makes it, and as a person would with `docker run`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from docker import DockerClient
+from docker.models.containers import Container
+from docker.types import LogConfig, Ulimit
+
+from tuner.core.redaction import argument_without_secrets, value_of_variable
+from tuner.options.docker_arguments import docker_run_options, entrypoint_arguments, merged
+from tuner.options.environment import resolved
+from tuner.options.gpus import container_environment, device_requests, gpus_flag
+from tuner.servers.docker.binds import Bind
+from tuner.servers.docker.container_options import ContainerOptions
+from tuner.servers.docker.identity import Identity
+from tuner.servers.docker.removal import remove_for_certain
+from tuner.servers.docker.volume import Volume
+
+GRPC_PORT = 8001
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """What to start. Its gRPC port is published on a free port, unless it has its machine's own network.
+
+    Attributes:
+        name: Of the container; known before the container is there, so that it can be removed whatever happens.
+        image: Name or id.
+        arguments: The command line within.
+        binds: Files and folders of this machine, and volumes, that it sees.
+        labels: How its leftovers are known.
+        identity: As whom it runs.
+        options: What the user asks for.
+        publish_on: The address of the engine's machine on which its port is published.
+        network: That it joins where the user names none; None: the engine's default.
+    """
+
+    name: str
+    image: str
+    arguments: tuple[str, ...]
+    binds: tuple[Bind | Volume, ...]
+    labels: Mapping[str, str]
+    identity: Identity
+    options: ContainerOptions = field(default_factory=ContainerOptions)
+    publish_on: str = "127.0.0.1"
+    network: str | None = None
+
+    def create(self, client: DockerClient) -> Container:
+        """Make the container, without starting it.
+
+        Raises:
+            DockerException: as docker-py does.
+            TypeError: an argument that is passed through is of the wrong kind.
+            ValueError: it has a wrong value.
+        """
+        return client.containers.create(self.image, list(self.arguments), **self._keywords())
+
+    def __str__(self) -> str:
+        """The `docker run` that does the same, without what may be secret."""
+        inner = map(argument_without_secrets, (*entrypoint_arguments(self.options.more), *self.arguments))
+        return shlex.join(("docker", "run", "--rm", *self._flags(), self.image, *inner))
+
+    def _keywords(self) -> dict[str, Any]:
+        who, asked = self.identity, self.options
+        keywords = {
+            "name": self.name,
+            "labels": dict(self.labels),
+            "mounts": [*(bind.mount() for bind in self.binds), *(mount.mount() for mount in asked.mounts)],
+            "shm_size": asked.shm_bytes,
+            "mem_limit": asked.memory_bytes,
+            "memswap_limit": asked.memory_bytes,
+            "user": who.user,
+            "group_add": who.groups,
+            "userns_mode": who.user_namespace,
+            "ulimits": [Ulimit(name=name, soft=value, hard=value) for name, value in who.ulimits.items()],
+            "environment": resolved(self._environment()),
+            "device_requests": device_requests(asked.gpus),
+            # The driver whose output every engine can hand out again, whatever this one's default is.
+            "log_config": LogConfig(type=LogConfig.types.JSON),
+        }
+        if network := asked.network or self.network:
+            keywords["network"] = network
+        if not asked.on_host_network:
+            keywords["ports"] = {f"{GRPC_PORT}/tcp": (self.publish_on, 0)}
+        return merged(keywords, asked.more)
+
+    def _environment(self) -> Mapping[str, str | None]:
+        return {**self.identity.environment, **container_environment(self.options.gpus), **self.options.environment}
+
+    def _flags(self) -> Iterator[str]:
+        who, asked = self.identity, self.options
+        yield f"--name={self.name}"
+        if network := asked.network or self.network:
+            yield f"--network={network}"
+        if not asked.on_host_network:
+            yield f"--publish={self.publish_on}::{GRPC_PORT}"
+        yield from gpus_flag(asked.gpus)
+        yield f"--shm-size={asked.shm_bytes}"
+        if asked.memory_bytes is not None:
+            yield f"--memory={asked.memory_bytes}"
+            yield f"--memory-swap={asked.memory_bytes}"
+        if who.user is not None:
+            yield f"--user={who.user}"
+        yield from (f"--group-add={group}" for group in who.groups)
+        if who.user_namespace:
+            yield f"--userns={who.user_namespace}"
+        yield from (f"--ulimit={name}={value}" for name, value in who.ulimits.items())
+        for name, value in self._environment().items():
+            told = value and value_of_variable(name, value) if name in asked.environment else value
+            yield f"--env={name}" if told is None else f"--env={name}={told}"
+        yield from (f"--mount={mount}" for mount in (*self.binds, *asked.mounts))
+        yield from map(argument_without_secrets, docker_run_options(asked.more))
+
+
+def remove_container(client: DockerClient, name: str) -> None:
+    """Kill a container and remove it with its anonymous volumes; harmless when there is none.
+
+    Raises:
+        TuningError: the engine does not do it.
+    """
+    remove_for_certain(lambda: client.containers.get(name).remove(v=True, force=True))

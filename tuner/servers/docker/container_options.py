@@ -1,0 +1,83 @@
+"""What a user asks of each container, beyond what serves the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.core.quantities import format_size
+from tuner.core.redaction import without_secrets
+from tuner.options.environment import in_words
+from tuner.options.mounts import UserMount
+
+_SHM_BYTES = 1 << 30
+# Docker's default.
+_CPU_PERIOD_US = 100_000
+
+
+@dataclass(frozen=True)
+class ContainerOptions:
+    """What a user asks of each container.
+
+    Attributes:
+        gpus: `all`, `none`, or a list of indices and UUIDs; None: no GPU, and nothing is said of them.
+        shm_bytes: Size of its /dev/shm, through which the Python backend hands its tensors.
+        memory_bytes: Limit on its memory, without swap; None: no limit.
+        mounts: What it sees beside the repository.
+        environment: Variables; None as a value hands on our own.
+        network: The network that it joins; None: the engine's default.
+        user: As whom it runs; None: as us.
+        more: Keywords of docker-py's `containers.create`.
+    """
+
+    gpus: str | None = None
+    shm_bytes: int = _SHM_BYTES
+    memory_bytes: int | None = None
+    mounts: tuple[UserMount, ...] = ()
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    network: str | None = None
+    user: str | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def on_host_network(self) -> bool:
+        """Whether its ports are this machine's own."""
+        return self.network == "host"
+
+    def cores(self, there: int) -> int:
+        """Of so many processors, those that a container may use by the user's limits, rounded."""
+        allowed = [float(there)]
+        if isinstance(nano := self.more.get("nano_cpus"), int) and nano > 0:
+            allowed.append(nano / 1e9)
+        if isinstance(quota := self.more.get("cpu_quota"), int) and quota > 0:
+            period = self.more.get("cpu_period")
+            allowed.append(quota / (period if isinstance(period, int) and period > 0 else _CPU_PERIOD_US))
+        if cpus := _cpus_of(str(self.more.get("cpuset_cpus", ""))):
+            allowed.append(cpus)
+        return max(1, round(min(allowed)))
+
+    def words(self) -> Iterator[str]:
+        """What differs from the default, for the record of a study, without what may be secret."""
+        if self.gpus:
+            yield f"GPUs {self.gpus}"
+        if self.shm_bytes != _SHM_BYTES:
+            yield f"shm {format_size(self.shm_bytes)}"
+        if self.memory_bytes is not None:
+            yield f"memory {format_size(self.memory_bytes)}"
+        yield from (f"mount {mount}" for mount in self.mounts)
+        yield from in_words(self.environment)
+        if self.network:
+            yield f"network {self.network}"
+        if self.user:
+            yield f"user {self.user}"
+        yield from (f"{name} {without_secrets(str(value))}" for name, value in sorted(self.more.items()))
+
+
+def _cpus_of(text: str) -> int:
+    """How many processors a list as `0-3,6` names; 0: none, or it is no such list, which the engine will refuse."""
+    try:
+        ranges = [(int(first), int(last or first)) for first, _, last in (r.partition("-") for r in text.split(","))]
+    except ValueError:
+        return 0
+    return sum(max(0, last - first + 1) for first, last in ranges)

@@ -1,0 +1,106 @@
+"""The processes of Python instances where this machine does not see them: as the engine tells of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from docker.errors import APIError
+from docker.models.containers import Container
+
+from tuner.servers.docker.engine import ENGINE_ERRORS
+from tuner.servers.python_models import may_define
+from tuner.servers.stubs import PROGRAM_NAMES
+
+# The engine runs a `ps` for each look, on the machine that is measured.
+_LOOK_EVERY_S = 2.0
+_JOIN_S = 5.0
+_COLUMNS = "-eo pid,stat,args"
+
+
+@dataclass(frozen=True)
+class DistantStub:
+    """One such process.
+
+    Attributes:
+        pid: As the engine's machine numbers it.
+        model_file: The code that it runs, here; None when it had ended before it was found.
+    """
+
+    pid: int
+    model_file: Path | None
+    _states: Mapping[int, bool]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it ran when the engine was last asked."""
+        return self._states.get(self.pid, False)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The engine does not tell."""
+        return None
+
+    @property
+    def may_finalize(self) -> bool:
+        """Whether its model might define `finalize`."""
+        return self.model_file is not None and may_define(self.model_file, "finalize")
+
+
+class DistantStubs:
+    """Asks the engine for the stubs of a container, and then again every 2 s.
+
+    Args:
+        container: That runs.
+        here: From the path of a file in it to ours.
+    """
+
+    def __init__(self, container: Container, here: Callable[[Path], Path]) -> None:
+        self._container = container
+        self._here = here
+        self._states: dict[int, bool] = {}
+        self._files: dict[int, Path | None] = {}
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def look(self) -> tuple[DistantStub, ...]:
+        """The stubs as they are now, ended ones included; from here on their states are kept up to date."""
+        self._ask()
+        if self._thread is None:
+            name = f"stubs {self._container.name}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+        return tuple(DistantStub(pid, self._files.get(pid), self._states) for pid in sorted(self._states.copy()))
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        while not self._closing.wait(_LOOK_EVERY_S):
+            self._ask()
+
+    def _ask(self) -> None:
+        try:
+            rows = self._container.top(ps_args=_COLUMNS)["Processes"]
+        except APIError:
+            return  # The container has ended, or its machine has another kind of `ps`.
+        except ENGINE_ERRORS:
+            return  # Whoever watches the container says so.
+        found = {int(pid): (state, command.split()) for pid, state, command in rows}
+        stubs = {pid: (state, words) for pid, (state, words) in found.items() if _is_stub(words)}
+        for pid, (_, words) in stubs.items():
+            if len(words) > 1 and pid not in self._files:
+                self._files[pid] = self._here(Path(words[1]))
+        for pid in self._states.keys() - stubs.keys():
+            del self._states[pid]
+        self._states.update({pid: not state.startswith("Z") for pid, (state, _) in stubs.items()})
+
+
+def _is_stub(words: list[str]) -> bool:
+    # Of one that has ended, `ps` shows the name in brackets.
+    return bool(words) and Path(words[0]).name.strip("[]") in PROGRAM_NAMES

@@ -1,0 +1,86 @@
+"""Keeps an eye on a container: its output goes to a file, and its end is known as soon as it comes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from docker.errors import NotFound
+from docker.models.containers import Container
+
+from tuner.servers.docker.engine import ENGINE_ERRORS, explain
+from tuner.servers.server import End
+
+# The output ends a moment before the engine calls the container ended.
+_FIRST_LOOK_S = 0.01
+_SLOWEST_LOOK_S = 1.0
+
+
+class Watch:
+    """Copies what a running container writes to a file until it ends, and then says how it did.
+
+    Its thread ends by itself with the container, also with one that is removed, and with the engine.
+    """
+
+    def __init__(self, container: Container, log: Path) -> None:
+        self._container = container
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._end: End | None = None
+        self._thread = threading.Thread(
+            target=self._run, args=(log.open("wb", buffering=0),), name=f"watch {container.name}", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def end(self) -> End | None:
+        """How the container ended, or None while it runs. By then all that it wrote is in the file."""
+        return self._end
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end."""
+        self._thread.join(timeout_s)
+
+    def _run(self, log: FileIO) -> None:
+        end = End("is out of sight")
+        try:
+            with log:
+                self._copy_output(log)
+            end = self._await_end()
+        except NotFound:
+            end = End("was removed")
+        except ENGINE_ERRORS as error:
+            end = End(f"is out of sight: {explain(error)}")
+        finally:
+            self._end = self._end or end
+
+    def _copy_output(self, log: FileIO) -> None:
+        output = self._container.logs(stream=True, follow=True)
+        try:
+            for piece in output:
+                log.write(piece)
+        except OSError as error:
+            if isinstance(error, ENGINE_ERRORS):
+                raise
+            self._end = End(f"is out of sight: {log.name} cannot be written: {error.strerror}")
+            for _ in output:
+                pass  # A stream that is not read to its end keeps its socket open; the server is stopped anyway.
+
+    def _await_end(self) -> End:
+        pause_s = _FIRST_LOOK_S
+        self._container.reload()
+        while self._container.attrs["State"]["Running"]:
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _SLOWEST_LOOK_S)
+            self._container.reload()
+        return _end_of(self._container.attrs["State"])
+
+
+def _end_of(state: Mapping[str, Any]) -> End:
+    """Read the `State` of an inspected container."""
+    code = state["ExitCode"]
+    # As a shell does, the engine adds 128 to the number of a signal.
+    return End.by(128 - code if code > 128 else code, out_of_memory=state["OOMKilled"])

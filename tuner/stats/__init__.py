@@ -1,0 +1,1 @@
+"""Statistics of samples: rates and latencies with intervals, tests of limits."""

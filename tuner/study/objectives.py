@@ -1,0 +1,59 @@
+"""What Optuna is told of a trial: ladder indices, two objectives, and constraints."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.core.slo import SLO
+from tuner.measure.trial import TrialResult
+from tuner.recommend.front import excess_memory, points_of
+from tuner.recommend.recommend import best_point
+from tuner.space.space import SearchSpace
+
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
+
+# TPE learns nothing from a FAIL, so a failed launch is a COMPLETE one that breaks its constraint. Its objectives
+# only have to be finite and worse than any other's.
+_WORST_LATENCY_MS = 1e6
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """The flat space: one ladder index for each parameter."""
+    return {p.name: IntDistribution(0, len(p.ladder) - 1) for p in space.parameters}
+
+
+def as_optuna_trial(
+    result: TrialResult,
+    space: SearchSpace,
+    slo: SLO,
+    attributes: dict[str, str | float],
+    max_gpu_memory: int | None = None,
+) -> FrozenTrial:
+    """A trial for Optuna's storage.
+
+    Its values are the best throughput that holds the SLO, and the latency at the lowest load. A constraint holds at 0
+    and below: `launch` is whether it failed, `slo` by what share of the limit its best point breaks it, and
+    `gpu_memory`, where there is such a limit, the same of the memory that it took of a GPU.
+    """
+    points = points_of(result)
+    best = best_point(points, slo)
+    percentile = slo.percentile
+    trial = optuna.create_trial(
+        state=TrialState.COMPLETE,
+        params=space.indices(result.parameters),
+        distributions=distributions(space),
+        values=[
+            best.point.throughput.value if best else 0.0,
+            points[0].latency_ms(percentile) if points else _WORST_LATENCY_MS,
+        ],
+        user_attrs=dict(attributes),
+    )
+    excesses = [slo.excess({p: i.value for p, i in each.point.latency_ms.items()}) for each in points]
+    trial.set_constraint("slo", min(excesses, default=1.0))
+    trial.set_constraint("launch", -1.0 if result.failure is None else 1.0)
+    if max_gpu_memory is not None:
+        trial.set_constraint("gpu_memory", excess_memory(result, max_gpu_memory))
+    return trial

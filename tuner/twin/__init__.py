@@ -1,1 +1,0 @@
-"""The twin: a simulation of Triton's batcher, fitted to what was measured, that foresees what was not."""
