@@ -30,7 +30,7 @@ from tuner.core.machine import Machine
 from tuner.core.slo import SLO
 from tuner.jobs.progress import Progress
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Bench, Limits, TrialResult, launch_again, run_trial
+from tuner.measure.trial import Limits, TrialContext, TrialResult, launch_again, run_trial
 from tuner.options.groups import LoadOptions
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
@@ -73,19 +73,19 @@ def record(model: str, highest: int, seconds: float, seed: int) -> Grid:
         staged = stage(repository, Path(folder) / "repository")
         launcher = ProcessLauncher(find_triton())
         # The first level is the trial's, which tells what launching takes; the others come from a second launch.
-        bench = Bench(launcher, staged, model, LoadOptions(), SLO(), rules, max_concurrency=1)
+        trial_context = TrialContext(launcher, staged, model, LoadOptions(), SLO(), rules, max_concurrency=1)
         loads = [Concurrency(2**power) for power in range(1, int(math.log2(highest)) + 1)]
 
         def measure(candidate: Candidate, number: int) -> TrialResult:
             place = Path(folder) / "trial"
             for _ in range(ATTEMPTS):
                 shutil.rmtree(place, ignore_errors=True)
-                trial = run_trial(bench, candidate, number, place, limits=LIMITS, progress=Progress())
+                trial = run_trial(trial_context, candidate, number, place, limits=LIMITS, progress=Progress())
                 if trial.failure is None:
                     break
             else:
                 raise SystemExit(f"{candidate}: failed {ATTEMPTS} times")
-            with launch_again(bench, candidate.config.text, place, limits=LIMITS) as session:
+            with launch_again(trial_context, candidate.config.text, place, limits=LIMITS) as session:
                 points = [session.measure(load) for load in loads]
             return trial.model_copy(update={"curve": (*trial.curve, *points)})
 

@@ -200,7 +200,7 @@ def test_output_to_who_reads_no_more(temporary: Path) -> None:
 class _FailingTuning:
     """Measures one candidate, and comes to grief."""
 
-    def __init__(self, _shop: object, _model: object, study: Study) -> None:
+    def __init__(self, _context: object, _model: object, study: Study) -> None:
         self._study = study
 
     def run(self) -> NoReturn:
@@ -213,7 +213,7 @@ def test_what_was_measured_is_written_when_a_run_comes_to_grief(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, noted = RunFolder(tmp_path), list[str]()
-    shop = SimpleNamespace(
+    context = SimpleNamespace(
         out=out,
         job=SimpleNamespace(budget=60.0),
         launcher=SimpleNamespace(machine=None),
@@ -227,7 +227,7 @@ def test_what_was_measured_is_written_when_a_run_comes_to_grief(
     monkeypatch.setattr(tuning, "identity_of", lambda *_: builders.identity())
     monkeypatch.setattr(tuning, "provenance", lambda *_: None)
     monkeypatch.setattr(Study, "begin", lambda *_: None)
-    whole: Any = shop
+    whole: Any = context
     full = pytest.raises(UnexpectedError, match="No space left on device")
     with full, boundary(tmp_path), tuning.reported(whole, _full):
         tuning.tune_model(whole, whole)

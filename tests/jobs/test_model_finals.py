@@ -20,7 +20,7 @@ from tuner.jobs import model_finals
 from tuner.jobs.model_finals import ModelFinals
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Bench
+from tuner.measure.trial import TrialContext
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.verification import Verification
@@ -47,7 +47,9 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
     write_results(run, study)
     launches, counted = itertools.count(1), list[None]()
 
-    def again(_bench: Bench, _config: str, loads: Sequence[Load], *_: object, **__: object) -> Iterator[OperatingPoint]:
+    def again(
+        _trial_context: TrialContext, _config: str, loads: Sequence[Load], *_: object, **__: object
+    ) -> Iterator[OperatingPoint]:
         if (number := next(launches)) > rounds:
             raise KilledError
         # What looked best is no better than the config as it is.
@@ -55,7 +57,7 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
 
     monkeypatch.setattr(model_finals, "measure_again", again)
     anything = cast("Any", None)
-    bench = Bench(
+    trial_context = TrialContext(
         launcher=anything,
         repository=anything,
         model="mlp",
@@ -68,7 +70,7 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
     finals = ModelFinals(
         job,
         study,
-        bench,
+        trial_context,
         tmp_path,
         lambda _: anything,
         lambda: _write(run, study),
@@ -126,7 +128,7 @@ class Certifying:
     def certify(self, *, until: float = 1e12) -> CertifiedRate | None:
         anything = cast("Any", None)
         job = TuneJob.make({"repository": "/models", "slo": {"p99": "25ms"}})
-        bench = Bench(
+        trial_context = TrialContext(
             launcher=anything,
             repository=anything,
             model="mlp",
@@ -138,7 +140,7 @@ class Certifying:
         finals = ModelFinals(
             job,
             self.study,
-            bench,
+            trial_context,
             Path(),
             lambda _: anything,
             lambda: _write(self._run, self.study),

@@ -11,7 +11,7 @@ import pytest
 from support.builders import identity, point, space, trial
 
 from tuner.core.errors import Cause
-from tuner.jobs.model_tuning import ModelTuning, Workshop
+from tuner.jobs.model_tuning import ModelTuning, RunContext
 from tuner.jobs.progress import Progress
 from tuner.measure.trial import Limits, TrialResult
 from tuner.options.tune_job import TuneJob
@@ -48,8 +48,8 @@ class Runs:
         study = Study.create_or_resume(self._out.database, identity())
         job = TuneJob.make({"repository": "/models", "slo": {"p99": "25ms"}, "budget": budget_s})
         staged = cast("Any", SimpleNamespace(path=self._out.path))
-        shop = Workshop(job, self._out, anything, anything, anything, anything, staged, Progress())
-        tuning = ModelTuning(shop, cast("Any", SimpleNamespace(name="mlp")), study, now=lambda: self._now_s)
+        context = RunContext(job, self._out, anything, anything, anything, anything, staged, Progress())
+        tuning = ModelTuning(context, cast("Any", SimpleNamespace(name="mlp")), study, now=lambda: self._now_s)
         try:
             tuning.run()
         except KilledError:
@@ -147,9 +147,9 @@ class Searches:
         progress = Progress()
         monkeypatch.setattr(progress, "note", self.notes.append)
         staged = cast("Any", SimpleNamespace(path=self.out.path))
-        shop = Workshop(job, self.out, anything, anything, anything, anything, staged, progress)
+        context = RunContext(job, self.out, anything, anything, anything, anything, staged, progress)
         model = cast("Any", SimpleNamespace(name="mlp", config=None))
-        self.tuning = ModelTuning(shop, model, self.study, now=lambda: self._now_s)
+        self.tuning = ModelTuning(context, model, self.study, now=lambda: self._now_s)
 
     def _trial(self, *about: Any, limits: Limits, **_: Any) -> TrialResult:
         number, folder = about[2], about[3]

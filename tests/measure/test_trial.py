@@ -17,7 +17,7 @@ from tuner.core.slo import SLO
 from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Bench, Limits, TrialResult, _one_more, run_trial
+from tuner.measure.trial import Limits, TrialContext, TrialResult, _one_more, run_trial
 from tuner.options.groups import LoadOptions
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
@@ -71,7 +71,7 @@ class Trials:
 
     def run(self, source: str, config: str, *, until_s: float = 60, number: int = 3, **changes: object) -> TrialResult:
         name = self._repository.add(source, config=config)
-        bench = {
+        context = {
             "launcher": self._launcher,
             "repository": stage(ModelRepository.open(self._repository.path), self._folder / "staged"),
             "model": name,
@@ -82,7 +82,7 @@ class Trials:
             **changes,
         }
         return run_trial(
-            Bench(**bench),  # type: ignore[arg-type]  # the parts have the types that their names say
+            TrialContext(**context),  # type: ignore[arg-type]  # the parts have the types that their names say
             Candidate({"instance_group.count": 1}, ModelConfig.parse(config, "candidate")),
             number,
             self._folder / "trial",

@@ -19,7 +19,7 @@ from tuner.jobs.progress import Progress
 from tuner.measure import trial
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session
-from tuner.measure.trial import Bench, Limits, TrialResult, launch_again, run_trial
+from tuner.measure.trial import Limits, TrialContext, TrialResult, launch_again, run_trial
 from tuner.options.groups import LoadOptions
 from tuner.space.candidate import Candidate
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
@@ -37,11 +37,11 @@ class Unmeasured:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def context(tmp_path: Path) -> TrialContext:
     (tmp_path / "repository").mkdir()
     repository = ModelRepositoryFactory(tmp_path / "repository")
     name = repository.add()
-    return Bench(
+    return TrialContext(
         launcher=Unmeasured(),  # type: ignore[arg-type]  # all that is asked of it here
         repository=stage(ModelRepository.open(repository.path), tmp_path / "staged"),
         model=name,
@@ -61,43 +61,43 @@ def fail_with(error: TritontuneError, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "_session", session)
 
 
-def run(bench: Bench, number: int, folder: Path) -> TrialResult:
+def run(context: TrialContext, number: int, folder: Path) -> TrialResult:
     candidate = Candidate({}, ModelConfig.parse(CONFIG, "candidate"))
-    return run_trial(bench, candidate, number, folder / "trial", limits=LIMITS, progress=Progress())
+    return run_trial(context, candidate, number, folder / "trial", limits=LIMITS, progress=Progress())
 
 
 @pytest.mark.parametrize("error", [InputError("batches of 32 do not fit"), TuningError("another answer")])
 def test_whatever_is_wrong_with_a_candidate_is_its_own_failure(
-    error: TritontuneError, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: TritontuneError, context: TrialContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_with(error, monkeypatch)
-    failure = run(bench, 1, tmp_path).failure
+    failure = run(context, 1, tmp_path).failure
     assert failure is not None
     assert (failure.cause, failure.message) == (Cause.REQUESTS_FAILED, str(error))
     with (
         pytest.raises(ServerError, match=f"^{error}$"),
-        launch_again(bench, CONFIG, tmp_path / "again", limits=LIMITS),
+        launch_again(context, CONFIG, tmp_path / "again", limits=LIMITS),
     ):
         pass
 
 
 @pytest.mark.parametrize("error", [InputError("batches of 32 do not fit"), TuningError("another answer")])
 def test_what_is_wrong_with_the_config_as_it_is_ends_the_run(
-    error: TritontuneError, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: TritontuneError, context: TrialContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_with(error, monkeypatch)
     with pytest.raises(type(error), match=f"^{error}$"):
-        run(bench, 0, tmp_path)
+        run(context, 0, tmp_path)
     with (
         pytest.raises(type(error), match=f"^{error}$"),
-        launch_again(bench, CONFIG, tmp_path / "again", limits=LIMITS, candidate=False),
+        launch_again(context, CONFIG, tmp_path / "again", limits=LIMITS, candidate=False),
     ):
         pass
 
 
 def test_an_interruption_is_no_failure_of_a_candidate(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: TrialContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_with(InterruptedRunError("Ctrl-C"), monkeypatch)
     with pytest.raises(InterruptedRunError):
-        run(bench, 1, tmp_path)
+        run(context, 1, tmp_path)

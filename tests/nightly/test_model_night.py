@@ -69,10 +69,10 @@ class Machine:
         assert name.startswith(("deployed", "candidate"))
         return launch_at(*((load.requests, rate) for load in loads), over=self.over if kind == "better" else 0)
 
-    def tuned(self, shop: Any, model: Any) -> ModelOutcome:
+    def tuned(self, context: Any, model: Any) -> ModelOutcome:
         """A search that has measured the config as it is, and the better one where that is another."""
-        run: RunFolder = shop.out
-        study = Study.create_or_resume(run.database, self.identity(shop, model))
+        run: RunFolder = context.out
+        study = Study.create_or_resume(run.database, self.identity(context, model))
         built, own = space(config=OWN), model.config.text
 
         def measured(config: str) -> OperatingPoint:
@@ -83,7 +83,7 @@ class Machine:
             study.add(trial(1, measured(BETTER), config=BETTER, parameters=built.baseline), built)
         return ModelOutcome(run, model.name, study, study.recommendation, "done")
 
-    def identity(self, _shop: Any, model: Any) -> Any:
+    def identity(self, _context: Any, model: Any) -> Any:
         return identity(
             model=model.name,
             repository=str(self.repository.path),
@@ -126,14 +126,14 @@ def machine(model_repository: ModelRepositoryFactory, tmp_path: Path, monkeypatc
     made = Machine(tmp_path, model_repository)
 
     @contextmanager
-    def workshop(job: Any, out: RunFolder, *, progress: Any) -> Iterator[Any]:
+    def run_context(job: Any, out: RunFolder, *, progress: Any) -> Iterator[Any]:
         assert progress is not None
         path = made.folder / "jobs.yaml"
         (task,) = tasks_of(JobsFile.read(path), path, print)
         with out.opened(resume=False):
             yield SimpleNamespace(job=job, out=out), (task.model,)
 
-    monkeypatch.setattr(model_night, "workshop", workshop)
+    monkeypatch.setattr(model_night, "run_context", run_context)
     monkeypatch.setattr(model_night, "tune_model", made.tuned)
     monkeypatch.setattr(model_night, "identity_of", made.identity)
     monkeypatch.setattr(model_night, "reported", lambda *_: nullcontext())
@@ -234,9 +234,9 @@ def test_beside_a_busy_neighbour_a_config_that_is_unchanged_is_no_regression(mac
 def test_what_only_seemed_better_is_not_applied(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     tuned = machine.tuned
 
-    def lucky(shop: Any, model: Any) -> ModelOutcome:
+    def lucky(context: Any, model: Any) -> ModelOutcome:
         machine.rates["better"] = 150.0
-        found = tuned(shop, model)
+        found = tuned(context, model)
         machine.rates["better"] = 100.0
         return found
 
@@ -296,8 +296,8 @@ def test_an_interruption_while_it_is_applied_waits_until_that_is_told(
 def test_a_hand_in_between_is_not_overwritten(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     tuned = machine.tuned
 
-    def edits(shop: Any, model: Any) -> ModelOutcome:
-        found = tuned(shop, model)
+    def edits(context: Any, model: Any) -> ModelOutcome:
+        found = tuned(context, model)
         machine.config.write_text(OWN + "# a hand was here\n")
         return found
 

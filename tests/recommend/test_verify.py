@@ -20,7 +20,7 @@ from tuner.core.slo import NO_LIMIT, SLO, Percentile
 from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Bench, Limits, TrialResult, measure_again
+from tuner.measure.trial import Limits, TrialContext, TrialResult, measure_again
 from tuner.options.groups import LoadOptions
 from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS
 from tuner.recommend.recommend import Recommendation, recommend
@@ -395,7 +395,7 @@ def test_one_that_does_not_launch_again_is_struck_off(
     triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
     model_repository.add("slow", config=config_text())
-    bench = Bench(
+    trial_context = TrialContext(
         launcher=triton_launcher,
         repository=stage(ModelRepository.open(model_repository.path), tmp_path / "staged"),
         model="slow",
@@ -407,16 +407,16 @@ def test_one_that_does_not_launch_again_is_struck_off(
 
     def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
         limits = Limits(launch_s=30.0, first_answer_s=10.0, until=time.monotonic() + 60)
-        return measure_again(bench, trial.config, loads, tmp_path / f"{trial.number}-{number}", limits=limits)
+        return measure_again(trial_context, trial.config, loads, tmp_path / f"{trial.number}-{number}", limits=limits)
 
     trials = [
         trial(0, point(1, 95, 12), config=config_text()),
         trial(1, point(2, 500, 14), config='backend: "none"\n'),
     ]
     struck: list[str] = []
-    terms = Terms(slo=bench.slo, until=time.monotonic() + 60, launch_s=2.0)
+    terms = Terms(slo=trial_context.slo, until=time.monotonic() + 60, launch_s=2.0)
     verified = verify(trials, measure, terms, note=struck.append)
-    found = recommend(trials, bench.slo, verified)
+    found = recommend(trials, trial_context.slo, verified)
     assert found.best is not None
     assert (found.best.trial.number, found.best.verified) == (0, True)
     (failed,) = [each for each in verified if each.failure]

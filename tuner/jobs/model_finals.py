@@ -13,7 +13,7 @@ from tuner.core.quantities import format_number
 from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Bench, Limits, TrialResult, launch_again, measure_again
+from tuner.measure.trial import Limits, TrialContext, TrialResult, launch_again, measure_again
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.certify import certify
@@ -34,7 +34,7 @@ class ModelFinals:
     Args:
         job: What was asked.
         study: With the trials; what is verified and certified goes there.
-        bench: That of the trials.
+        trial_context: That of the trials.
         folder: Where the logs of the servers go.
         limits: On a launch, given until when (`time.monotonic`) all of it may take.
         stored: Is called when more has gone into the study.
@@ -46,7 +46,7 @@ class ModelFinals:
         self,
         job: TuneJob,
         study: Study,
-        bench: Bench,
+        trial_context: TrialContext,
         folder: Path,
         limits: Callable[[float], Limits],
         stored: Callable[[], None],
@@ -55,7 +55,7 @@ class ModelFinals:
     ) -> None:
         self._job = job
         self._study = study
-        self._bench = bench
+        self._trial_context = trial_context
         self._folder = folder
         self._limits = limits
         self._stored = stored
@@ -64,11 +64,11 @@ class ModelFinals:
 
     def verify(self, *, until: float) -> None:
         """Launch the finalists again, in rounds, the last of which begins before `until` (`time.monotonic`)."""
-        study, job, bench = self._study, self._job, self._with_rules(_VERIFY_RULES)
+        study, job, trial_context = self._study, self._job, self._with_rules(_VERIFY_RULES)
         terms = Terms(
             slo=job.slo,
             until=until,
-            launch_s=self._ready_s + bench.rules.min_s,
+            launch_s=self._ready_s + trial_context.rules.min_s,
             seed=job.seed,
             max_gpu_memory=job.max_gpu_memory,
         )
@@ -76,7 +76,7 @@ class ModelFinals:
         def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
             self._spent()
             folder = self._folder / f"{trial.number:03d}-{loads[0].level:g}-{number}"
-            return measure_again(bench, trial.config, loads, folder, limits=self._limits(until))
+            return measure_again(trial_context, trial.config, loads, folder, limits=self._limits(until))
 
         def keep(verified: Sequence[Verification]) -> None:
             study.add_verified(verified)
@@ -100,12 +100,12 @@ class ModelFinals:
             self._keep(about.model_copy(update={"reason": reason, "launched": False}))
             return
         self._note(f"certifying trial {best.trial.number} under Poisson arrivals")
-        slo, bench = self._job.slo, self._with_rules(_CERTIFY_RULES)
+        slo, trial_context = self._job.slo, self._with_rules(_CERTIFY_RULES)
         point, failed, rates = None, "", list[float]()
         self._spent()
         try:
             with launch_again(
-                bench, best.trial.config, self._folder / "certified", limits=self._limits(until)
+                trial_context, best.trial.config, self._folder / "certified", limits=self._limits(until)
             ) as session:
                 per_s = best.point.throughput.value / best.point.batch_size
 
@@ -124,10 +124,12 @@ class ModelFinals:
         self._study.certify(rate)
         self._stored()
 
-    def _with_rules(self, rules: LevelRules) -> Bench:
+    def _with_rules(self, rules: LevelRules) -> TrialContext:
         """For measuring again, when limits are tested."""
         slo = self._job.slo
-        return replace(self._bench, rules=replace(rules, percentile=slo.percentile, slo=slo).to(self._job.precision))
+        return replace(
+            self._trial_context, rules=replace(rules, percentile=slo.percentile, slo=slo).to(self._job.precision)
+        )
 
     @property
     def _ready_s(self) -> float:

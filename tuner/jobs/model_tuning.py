@@ -26,7 +26,7 @@ from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import surely_uses_gpus
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session
-from tuner.measure.trial import FAILURE, Bench, Limits, TrialResult, launch_again, run_trial
+from tuner.measure.trial import FAILURE, Limits, TrialContext, TrialResult, launch_again, run_trial
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.front import rivals
 from tuner.results.files import write_results
@@ -59,7 +59,7 @@ _LEAST_S = 0.1
 
 
 @dataclass(frozen=True)
-class Workshop:
+class RunContext:
     """What the models of a run share.
 
     Attributes:
@@ -89,21 +89,21 @@ class Workshop:
         )
 
 
-def bench_of(shop: Workshop, model: str, rules: LevelRules) -> Bench:
-    """What the launches of a model of a workshop have in common, with rules for its SLO and precision."""
-    job = shop.job
-    return Bench(
-        launcher=shop.launcher,
-        repository=shop.repository,
+def trial_context_of(context: RunContext, model: str, rules: LevelRules) -> TrialContext:
+    """The context of all trials of one model of a run, with rules for its SLO and precision."""
+    job = context.job
+    return TrialContext(
+        launcher=context.launcher,
+        repository=context.repository,
         model=model,
         options=job,
         slo=job.slo,
         rules=replace(rules, percentile=job.slo.percentile, slo=job.slo).to(job.precision),
         max_concurrency=job.max_concurrency,
-        gpus=shop.gpus,
+        gpus=context.gpus,
         max_gpu_memory=job.max_gpu_memory,
-        shapes_elsewhere=len(shop.models) > 1,
-        callees=shop.callees_of(model),
+        shapes_elsewhere=len(context.models) > 1,
+        callees=context.callees_of(model),
     )
 
 
@@ -111,64 +111,64 @@ class ModelTuning:
     """The tuning of one model, from what its study holds to the end.
 
     Args:
-        shop: What it works with.
+        context: What it works with.
         model: The model.
         study: Where its trials are, and go.
         now: The clock, in seconds.
     """
 
     def __init__(
-        self, shop: Workshop, model: ModelFolder, study: Study, *, now: Callable[[], float] = time.monotonic
+        self, context: RunContext, model: ModelFolder, study: Study, *, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self._shop = shop
+        self._context = context
         self._model = model
         self._study = study
         self._now = now
         # What was spent before, on trials and on measuring again, is not granted again.
         self._began = now() - study.took_s
         self._counted = now()
-        job = shop.job
+        job = context.job
         self._stopping = Stopping(budget_s=(_SEARCH_SHARE if job.verify else 1.0) * job.budget, trials=job.trials)
         if job.sampler == "grid":
             self._stopping = replace(self._stopping, patience=sys.maxsize)  # who wants all of them has no other end
-        self._bench = bench_of(shop, model.name, _SWEEP_RULES)
+        self._trial_context = trial_context_of(context, model.name, _SWEEP_RULES)
         self._finals = ModelFinals(
             job,
             study,
-            self._bench,
-            shop.out.model(model.name) / "verified",
+            self._trial_context,
+            context.out.model(model.name) / "verified",
             lambda until: self._limits(until=until),
             self._verified_more,
-            shop.progress.note,
+            context.progress.note,
             self._count,
         )
         self._served = ServedConfigs()
-        self._outputs = OutputCheck(shop.out.model(model.name), study.identity, shop.progress.note, self._remark)
+        self._outputs = OutputCheck(context.out.model(model.name), study.identity, context.progress.note, self._remark)
 
     def _remark(self, text: str) -> None:
         """Say what is to be known of the results, once, and again at the end and in the report."""
         if self._study.remark(text):
-            self._shop.progress.note(f"{self._model.name}: {text}")
+            self._context.progress.note(f"{self._model.name}: {text}")
 
     def _write(self) -> None:
         """Write the files of what is stored, so that a kill leaves none that say something else."""
-        write_results(self._shop.out, self._study)
+        write_results(self._context.out, self._study)
 
     def run(self) -> str:
         """Search, verify and certify what was found, and explain it, if asked to. Returns why the search ended."""
         self._clear_up()
-        job, ended = self._shop.job, self._search()
+        job, ended = self._context.job, self._search()
         if job.verify:
             self._end_well(verified_by=self._began + _VERIFY_SHARE * job.budget, certified_by=self._began + job.budget)
         if job.explain:
-            explain(self._study, leave_out=self._leave_out, verify=self._verify_anew, progress=self._shop.progress)
+            explain(self._study, leave_out=self._leave_out, verify=self._verify_anew, progress=self._context.progress)
         return ended
 
     def _clear_up(self) -> None:
         """Remove what a killed run left of a trial that it never stored, and have the files say what is stored."""
         if not self._study.trials:
             return
-        out, model = self._shop.out, self._model.name
+        out, model = self._context.out, self._model.name
         for folder in out.trial(model, 0).parent.glob("*"):
             if folder.name.isdigit() and int(folder.name) >= len(self._study.trials):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -176,8 +176,8 @@ class ModelTuning:
 
     def _verify_anew(self) -> None:
         """Verify what looks best since the explanation has launched more."""
-        if self._shop.job.verify:
-            until = self._now() + (1 - _SEARCH_SHARE) * self._shop.job.budget
+        if self._context.job.verify:
+            until = self._now() + (1 - _SEARCH_SHARE) * self._context.job.budget
             self._end_well(verified_by=until, certified_by=until)
 
     def _end_well(self, *, verified_by: float, certified_by: float) -> None:
@@ -206,19 +206,19 @@ class ModelTuning:
         assignment = space.settle(wanted)
         candidate = space.candidate(assignment)
         if refusal := self._refusal(candidate, space):
-            self._shop.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
+            self._context.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
             return
         until = self._now() + self._stopping.budget_s
         self._store(self._trial(candidate, space, until=until, also=load), space)
 
     def _search(self) -> str:
         """Measure the baseline and candidate after candidate."""
-        self._shop.gpus.warn_if_busy(self._folder_config.proto)
+        self._context.gpus.warn_if_busy(self._folder_config.proto)
         space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
         for name, reason in space.left_out.items():
-            self._shop.progress.note(f"{name} does not vary: {reason}")
+            self._context.progress.note(f"{name} does not vary: {reason}")
         for note in space.notes:
-            self._shop.progress.note(note)
+            self._context.progress.note(note)
         known = self._warm_start(space)
         proposals = Proposals(space, self._study, FirstThen(known.first, self._sampler(space)))
         told: set[str] = set()
@@ -230,7 +230,7 @@ class ModelTuning:
             if refusal := self._refusal(candidate, space):
                 if refusal not in told:
                     # Of those that are skipped for the same reason, one stands for all.
-                    self._shop.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
+                    self._context.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
                     told.add(refusal)
                 proposals.skip(assignment)
             else:
@@ -245,14 +245,14 @@ class ModelTuning:
         failure = result.failure
         if result.curve or not failure or failure.cause not in {Cause.TIMED_OUT, Cause.HUNG} or self._left_s > 0:
             return False
-        self._shop.progress.note(f"trial {result.number} does not count: the budget ended before its first answer")
-        shutil.rmtree(self._shop.out.trial(self._model.name, result.number), ignore_errors=True)
+        self._context.progress.note(f"trial {result.number} does not count: the budget ended before its first answer")
+        shutil.rmtree(self._context.out.trial(self._model.name, result.number), ignore_errors=True)
         return True
 
     @property
     def _left_s(self) -> float:
         """Seconds until the budget ends, of which finalists are to have some."""
-        return self._began + self._shop.job.budget - self._now()
+        return self._began + self._context.job.budget - self._now()
 
     def _refusal(self, candidate: Candidate, space: SearchSpace) -> str | None:
         """Why to launch a candidate is of no use, in words; None when it may be."""
@@ -264,7 +264,7 @@ class ModelTuning:
 
     def _warm_start(self, space: SearchSpace) -> WarmStart:
         """Take up what an earlier run knows."""
-        run_dir, study = self._shop.job.warm_start, self._study
+        run_dir, study = self._context.job.warm_start, self._study
         if run_dir is None:
             return WarmStart()
         known = WarmStart.of(run_dir, study.identity, space)
@@ -272,7 +272,7 @@ class ModelTuning:
         new = [trial for trial in known.trials if trial.parameters not in seen]
         for trial in new:
             study.add(trial.model_copy(update={"number": len(study.trials)}), space)
-        note = self._shop.progress.note
+        note = self._context.progress.note
         if known.differs:
             count = len(known.first)
             note(f"{run_dir}: its {known.differs} is another, so that {count} of what was best there are launched anew")
@@ -283,19 +283,19 @@ class ModelTuning:
         return known
 
     def _sampler(self, space: SearchSpace) -> Sampler:
-        job = self._shop.job
+        job = self._context.job
         if job.sampler == "grid":
             count = sum(1 for _ in space.assignments())
             took_s = self._study.trials[0].wall_s
-            self._shop.progress.note(
+            self._context.progress.note(
                 f"grid: {count} candidates to launch, which takes some {format_duration(count * took_s)}; "
                 f"{format_duration(self._stopping.budget_s)} of the budget are for the search"
             )
         goal = Goal(job.slo, job.batch_size, job.max_concurrency, job.max_gpu_memory)
-        return choose_sampler(job.sampler, space, job.seed, goal, self._shop.progress.note)
+        return choose_sampler(job.sampler, space, job.seed, goal, self._context.progress.note)
 
     def _memory(self, space: SearchSpace) -> MemoryEstimate:
-        job = self._shop.job
+        job = self._context.job
         return MemoryEstimate(space, self._study.trials, limit=job.max_gpu_memory, batch_size=job.batch_size)
 
     @property
@@ -311,8 +311,8 @@ class ModelTuning:
             reason = result.failure.message if result.failure else "no load level could be measured"
             told = shortened(reason)
             if told != reason:
-                told = f"{told}; all of it is in {self._shop.out.trial(self._model.name, result.number) / FAILURE}"
-            hint = copy_hint(reason, self._shop.placed) if self._shop.job.url is None else ""
+                told = f"{told}; all of it is in {self._context.out.trial(self._model.name, result.number) / FAILURE}"
+            hint = copy_hint(reason, self._context.placed) if self._context.job.url is None else ""
             raise TuningError(f"model {self._model.name!r} does not work as it is: {told}{hint}")
         self._check_limit(result)
         space = self._space(result)
@@ -322,9 +322,9 @@ class ModelTuning:
     def _baseline_again(self, failed: TrialResult) -> TrialResult:
         """Measure the baseline once more after a failure midway: all is compared with it, so no accident may decide."""
         why = f" ({failed.failure.cause.value}: {shortened(failed.failure.message)})" if failed.failure else ""
-        self._shop.progress.note(f"the config as it is failed midway{why}; it is measured once more")
+        self._context.progress.note(f"the config as it is failed midway{why}; it is measured once more")
         # The next attempt takes its folder; what the server said goes on lying beside it.
-        folder = self._shop.out.trial(self._model.name, failed.number)
+        folder = self._context.out.trial(self._model.name, failed.number)
         beside = folder.with_name(f"{folder.name}-failed")
         shutil.rmtree(beside, ignore_errors=True)  # of a run that ended before the next attempt did
         folder.replace(beside)
@@ -333,19 +333,21 @@ class ModelTuning:
 
     def _check_limit(self, baseline: TrialResult) -> None:
         """See that a limit on GPU memory can be held."""
-        if self._shop.job.max_gpu_memory is None or baseline.gpu_memory is not None:
+        if self._context.job.max_gpu_memory is None or baseline.gpu_memory is not None:
             return
         effective = ModelConfig.parse(baseline.effective_config or "", "the effective config")
         if surely_uses_gpus(effective.proto) or any(point.gpu for point in baseline.curve):
             raise JobError("--max-gpu-memory: NVML does not tell how much memory of the GPU is in use")
-        self._shop.progress.note(f"{self._model.name} uses no GPU, so --max-gpu-memory leaves it alone")
+        self._context.progress.note(f"{self._model.name} uses no GPU, so --max-gpu-memory leaves it alone")
 
     def _space(self, baseline: TrialResult) -> SearchSpace:
         """The search space, fitted to what the server made of the user's config."""
         effective = ModelConfig.parse(baseline.effective_config or "", f"{self._model.name} as the server completed it")
         # A model that leaves all to the server is tuned from what the server makes of it.
-        shop = self._shop
-        return SearchSpace.build(shop.spec, self._model.config, effective, shop.machine, batch_size=shop.job.batch_size)
+        context = self._context
+        return SearchSpace.build(
+            context.spec, self._model.config, effective, context.machine, batch_size=context.job.batch_size
+        )
 
     def _trial(
         self,
@@ -360,19 +362,19 @@ class ModelTuning:
         if number and not self._outputs.recall():
             self._record_outputs_again()
         words = in_words(candidate.parameters, space.baseline if space else candidate.parameters)
-        self._shop.progress.trial_began(number, words)
-        bench = self._bench
+        self._context.progress.trial_began(number, words)
+        trial_context = self._trial_context
         if also is None:
             # Who is measured to be compared is not to be given up.
-            front = rivals(self._study.recommendation.front, bench.slo.percentile)
-            bench = replace(bench, rules=replace(bench.rules, rivals=front))
+            front = rivals(self._study.recommendation.front, trial_context.slo.percentile)
+            trial_context = replace(trial_context, rules=replace(trial_context.rules, rivals=front))
         return run_trial(
-            bench,
+            trial_context,
             candidate,
             number,
-            self._shop.out.trial(self._model.name, number),
+            self._context.out.trial(self._model.name, number),
             limits=self._limits_of_search() if until is None else self._limits(until=until),
-            progress=self._shop.progress,
+            progress=self._context.progress,
             also=also,
             examine=self._outputs.record if space is None else partial(self._examine, candidate, space),
         )
@@ -395,11 +397,11 @@ class ModelTuning:
 
     def _record_outputs_again(self) -> None:
         """For a resumed run that has lost them."""
-        limits = self._limits(until=self._began + self._shop.job.budget)
-        folder = self._shop.out.model(self._model.name) / "recorded"
+        limits = self._limits(until=self._began + self._context.job.budget)
+        folder = self._context.out.model(self._model.name) / "recorded"
         try:
             with launch_again(
-                self._bench, self._study.trials[0].config, folder, limits=limits, candidate=False
+                self._trial_context, self._study.trials[0].config, folder, limits=limits, candidate=False
             ) as session:
                 self._outputs.record(session)
         except ServerError as error:
@@ -407,8 +409,8 @@ class ModelTuning:
 
     def _store(self, result: TrialResult, space: SearchSpace) -> None:
         self._study.add(result, space)
-        standing = write_results(self._shop.out, self._study)
-        self._shop.progress.trial_ended(result, standing)
+        standing = write_results(self._context.out, self._study)
+        self._context.progress.trial_ended(result, standing)
 
     def _end(self) -> str | None:
         """Why to launch no further candidate, if so."""
@@ -435,7 +437,7 @@ class ModelTuning:
         known = self._study.trials[0] if self._study.trials else None
         own = deadlines.launch_s(known.launch_s or 0) if known else deadlines.first_launch_s(self._model.size_bytes())
         return Limits(
-            launch_s=self._shop.job.launch_timeout or own,
+            launch_s=self._context.job.launch_timeout or own,
             first_answer_s=deadlines.answer_s(known.first_answer_s or 0) if known else deadlines.FIRST_ANSWER_S,
             until=until,
         )

@@ -25,7 +25,7 @@ from tuner.core.errors import (
 )
 from tuner.core.machine import Machine
 from tuner.core.nvml import driver_version
-from tuner.jobs.model_tuning import ModelTuning, Workshop
+from tuner.jobs.model_tuning import ModelTuning, RunContext
 from tuner.jobs.progress import ModelOutcome, Progress
 from tuner.jobs.provenance import provenance
 from tuner.jobs.stored_job import store_job
@@ -92,18 +92,18 @@ def tune(
         InterruptedRunError: Ctrl-C; all finished trials are stored and written.
     """
     out = out or RunFolder.default()
-    with workshop(job, out, resume=resume, progress=progress or Progress()) as (shop, models):
+    with run_context(job, out, resume=resume, progress=progress or Progress()) as (context, models):
         # A kill is to leave no report of the run before it was resumed, and success no log of what went wrong then.
         for file in (out.report, out.log):
             file.unlink(missing_ok=True)
-        with reported(shop, write_report):
-            return _tune_models(shop, models)
+        with reported(context, write_report):
+            return _tune_models(context, models)
 
 
 @contextmanager
-def workshop(
+def run_context(
     job: TuneJob, out: RunFolder, *, progress: Progress, resume: bool = False
-) -> Iterator[tuple[Workshop, tuple[ModelFolder, ...]]]:
+) -> Iterator[tuple[RunContext, tuple[ModelFolder, ...]]]:
     """All that it takes to launch the models of a job, and those models; it is cleared away in the end.
 
     Raises:
@@ -137,7 +137,7 @@ def workshop(
             placed = place_beside(repository, staged) if job.url is None else ()
             names = tuple(model.name for model in models)
             machine = _machine(launcher, gpus)
-            yield Workshop(job, out, spec, machine, launcher, gpus, staged, progress, names, placed), models
+            yield RunContext(job, out, spec, machine, launcher, gpus, staged, progress, names, placed), models
 
 
 def _machine(launcher: Launcher, gpus: Gpus) -> Machine:
@@ -179,12 +179,12 @@ def _remote(job: TuneJob, out: RunFolder, progress: Progress) -> RemoteLauncher:
     return remote
 
 
-def _tune_models(shop: Workshop, models: Sequence[ModelFolder]) -> RunResult:
-    out, progress = shop.out, shop.progress
+def _tune_models(context: RunContext, models: Sequence[ModelFolder]) -> RunResult:
+    out, progress = context.out, context.progress
     outcomes, failures = [], {}
     for model in models:
         try:
-            outcomes.append(tune_model(shop, model))
+            outcomes.append(tune_model(context, model))
         except InterruptedRunError:
             raise
         except TritontuneError as error:
@@ -199,18 +199,18 @@ def _tune_models(shop: Workshop, models: Sequence[ModelFolder]) -> RunResult:
 
 
 @contextmanager
-def reported(shop: Workshop, write_report: WriteReport) -> Iterator[None]:
+def reported(context: RunContext, write_report: WriteReport) -> Iterator[None]:
     """However a run ends, what it has measured is there to be read; a report that fails hides no other error."""
     try:
         yield
     finally:
-        if shop.out.database.exists():
+        if context.out.database.exists():
             try:
-                shop.progress.reported(write_report(shop.out))
+                context.progress.reported(write_report(context.out))
             except Exception as error:  # noqa: BLE001 (what was measured is stored, and more than any page of it)
                 told = str(error) if isinstance(error, UsageError) else in_one_line(error)
-                shop.progress.note(
-                    f"no report: {told}; write it with: tritontune report {shlex.quote(str(shop.out.path))}"
+                context.progress.note(
+                    f"no report: {told}; write it with: tritontune report {shlex.quote(str(context.out.path))}"
                 )
 
 
@@ -274,23 +274,23 @@ def _refusal(model: ModelFolder, *, on_disk: bool) -> str | None:
         return None  # It has its turn, and fails in it: the others need not.
 
 
-def tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
-    """Tune one model of a workshop.
+def tune_model(context: RunContext, model: ModelFolder) -> ModelOutcome:
+    """Tune one model of a run.
 
     Raises:
         TritontuneError: it cannot be tuned; see `tune`.
     """
-    study = Study.create_or_resume(shop.out.database, identity_of(shop, model))
-    study.begin(provenance(shop.job, shop.machine))
-    shop.progress.model_began(model.name, study=study, budget_s=shop.job.budget)
+    study = Study.create_or_resume(context.out.database, identity_of(context, model))
+    study.begin(provenance(context.job, context.machine))
+    context.progress.model_began(model.name, study=study, budget_s=context.job.budget)
     try:
-        ended = ModelTuning(shop, model, study).run()
+        ended = ModelTuning(context, model, study).run()
     except KeyboardInterrupt:
         if study.trials:
-            _outcome(shop, study, "interrupted")
+            _outcome(context, study, "interrupted")
         else:
             study.end("interrupted")
-        raise InterruptedRunError(f"interrupted; {_go_on(shop)}") from None
+        raise InterruptedRunError(f"interrupted; {_go_on(context)}") from None
     except UsageError as error:
         study.end(str(error))
         raise
@@ -298,40 +298,40 @@ def tune_model(shop: Workshop, model: ModelFolder) -> ModelOutcome:
         if not study.trials:
             study.end(str(error))
             raise
-        _outcome(shop, study, "cut short")
-        raise TuningError(f"{error}; when that is mended, {_go_on(shop)}") from error
+        _outcome(context, study, "cut short")
+        raise TuningError(f"{error}; when that is mended, {_go_on(context)}") from error
     except Exception as error:
         # What was measured is to be read, as far as what went wrong lets it.
         with suppress(Exception):
-            _outcome(shop, study, f"cut short: {in_one_line(error)}")
+            _outcome(context, study, f"cut short: {in_one_line(error)}")
         raise
-    return _outcome(shop, study, ended)
+    return _outcome(context, study, ended)
 
 
-def _go_on(shop: Workshop) -> str:
-    return f"go on with: tritontune run --resume --out {shlex.quote(str(shop.out.path))}"
+def _go_on(context: RunContext) -> str:
+    return f"go on with: tritontune run --resume --out {shlex.quote(str(context.out.path))}"
 
 
-def _outcome(shop: Workshop, study: Study, ended: str) -> ModelOutcome:
+def _outcome(context: RunContext, study: Study, ended: str) -> ModelOutcome:
     study.end(ended)
-    outcome = ModelOutcome(shop.out, study.identity.model, study, write_results(shop.out, study), ended)
-    shop.progress.model_ended(outcome)
+    outcome = ModelOutcome(context.out, study.identity.model, study, write_results(context.out, study), ended)
+    context.progress.model_ended(outcome)
     return outcome
 
 
-def identity_of(shop: Workshop, model: ModelFolder) -> Identity:
+def identity_of(context: RunContext, model: ModelFolder) -> Identity:
     """What the study of a model is about."""
-    job = shop.job
+    job = context.job
     return Identity(
         model=model.name,
         repository=str(job.repository.resolve()) if job.repository else job.endpoint(()).url,
         files=model.fingerprint(),
         config=model.config.text if model.config else "",
         slo=job.slo,
-        space=shop.spec.model_dump_json(by_alias=True),
+        space=context.spec.model_dump_json(by_alias=True),
         requests=job.what_is_sent(),
-        server=shop.launcher.description,
-        machine=str(shop.machine),
+        server=context.launcher.description,
+        machine=str(context.machine),
         driver=driver_version() if job.url is None else "",
         seed=job.seed,
         max_gpu_memory=job.max_gpu_memory,

@@ -93,7 +93,7 @@ class TrialResult(Record):
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrialContext:
     """What stays the same over the trials of a model.
 
     Attributes:
@@ -153,7 +153,7 @@ _REQUESTS_AN_INSTANCE = 4
 
 
 def run_trial(
-    bench: Bench,
+    context: TrialContext,
     candidate: Candidate,
     number: int,
     folder: Path,
@@ -166,7 +166,7 @@ def run_trial(
     """Launch a candidate, sweep the load upward, stop.
 
     Args:
-        bench: What the trials of this model share.
+        context: What the trials of this model share.
         candidate: What to launch.
         number: The trial's number in the study.
         folder: Where its config, launch command and server log are kept; made here.
@@ -181,17 +181,17 @@ def run_trial(
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.pbtxt", candidate.config.text)
-    bench.repository.write_config(bench.model, candidate.config.text or None)
+    context.repository.write_config(context.model, candidate.config.text or None)
     attempt = _Attempt()
     failure = None
-    gpus = bench.gpus.watch()
+    gpus = context.gpus.watch()
     try:
-        launch = _launch(bench, folder, limits)
-        with gpus, bench.launcher.launch(launch) as server:
+        launch = _launch(context, folder, limits)
+        with gpus, context.launcher.launch(launch) as server:
             attempt.launched()
             write_atomically(folder / "command.txt", f"{_TEMPORARY}\n{server.command}\n")
             with _faults_are_its_own(candidate=number > 0):
-                _measure(bench, server, gpus, attempt, limits, progress, also, examine)
+                _measure(context, server, gpus, attempt, limits, progress, also, examine)
     except ServerError as error:
         failure = Failure(cause=error.cause, message=str(error), last_words=error.last_words)
         write_atomically(folder / FAILURE, f"{failure.cause.value}: {failure.message}\n\n{failure.last_words}")
@@ -210,22 +210,22 @@ def run_trial(
 
 
 def measure_again(
-    bench: Bench, config: str, loads: Iterable[Load], folder: Path, *, limits: Limits
+    context: TrialContext, config: str, loads: Iterable[Load], folder: Path, *, limits: Limits
 ) -> Iterator[OperatingPoint]:
     """Launch a config anew, and measure it under some loads, one after the other; see `launch_again`."""
-    with launch_again(bench, config, folder, limits=limits) as session:
+    with launch_again(context, config, folder, limits=limits) as session:
         for load in loads:
             yield session.measure(load)
 
 
 @contextmanager
 def launch_again(
-    bench: Bench, config: str, folder: Path, *, limits: Limits, candidate: bool = True
+    context: TrialContext, config: str, folder: Path, *, limits: Limits, candidate: bool = True
 ) -> Iterator[Session]:
     """Launch a config anew, ready to be measured or asked.
 
     Args:
-        bench: As for the trials.
+        context: As for the trials.
         config: Its text.
         folder: Where the server's log goes, if it has one.
         limits: On the launch and the first answer.
@@ -234,13 +234,13 @@ def launch_again(
     Raises:
         ServerError: it failed this time.
     """
-    bench.repository.write_config(bench.model, config or None)
-    launch = _launch(bench, folder, limits)
+    context.repository.write_config(context.model, config or None)
+    launch = _launch(context, folder, limits)
     with (
-        bench.gpus.watch() as gpus,
-        bench.launcher.launch(launch) as server,
+        context.gpus.watch() as gpus,
+        context.launcher.launch(launch) as server,
         _faults_are_its_own(candidate=candidate),
-        _session(bench, server, gpus, limits) as session,
+        _session(context, server, gpus, limits) as session,
     ):
         yield session
 
@@ -274,7 +274,7 @@ class _Attempt:
 
 
 def _measure(  # noqa: PLR0917 (it is called at one place, just above)
-    bench: Bench,
+    context: TrialContext,
     server: Server,
     gpus: GpuWatch,
     attempt: _Attempt,
@@ -283,9 +283,9 @@ def _measure(  # noqa: PLR0917 (it is called at one place, just above)
     also: Concurrency | None,
     examine: Examine,
 ) -> None:
-    with _session(bench, server, gpus, limits) as session:
+    with _session(context, server, gpus, limits) as session:
         if reason := why_not_tunable(session.effective):
-            raise TuningError(f"model {bench.model!r}: {reason}")
+            raise TuningError(f"model {context.model!r}: {reason}")
         attempt.effective_config = ModelConfig.from_proto(session.effective).text
         attempt.first_answer_s = session.first_answer_s
         examine(session)
@@ -298,13 +298,13 @@ def _measure(  # noqa: PLR0917 (it is called at one place, just above)
         flat_from = _flat_from(session.effective)
         swept = sweep(
             measure,
-            slo=bench.slo,
-            max_concurrency=bench.max_concurrency,
+            slo=context.slo,
+            max_concurrency=context.max_concurrency,
             flat_from=flat_from,
-            rivals=bench.rules.rivals,
+            rivals=context.rules.rivals,
         )
         with suppress(LevelCutError):
-            for point in chain(swept, _one_more(measure, also, attempt.points, bench.slo)):
+            for point in chain(swept, _one_more(measure, also, attempt.points, context.slo)):
                 attempt.points.append(point)
                 progress.point_measured(point)
                 if time.monotonic() >= limits.until:
@@ -319,25 +319,25 @@ def _one_more(
         yield measure(load)
 
 
-def _launch(bench: Bench, folder: Path, limits: Limits) -> Launch:
+def _launch(context: TrialContext, folder: Path, limits: Limits) -> Launch:
     log = folder / "server.log"
-    return Launch(bench.repository.path, bench.model, log, limits.launch_s, bench.callees.names)
+    return Launch(context.repository.path, context.model, log, limits.launch_s, context.callees.names)
 
 
-def _session(bench: Bench, server: Server, gpus: GpuWatch, limits: Limits) -> AbstractContextManager[Session]:
+def _session(context: TrialContext, server: Server, gpus: GpuWatch, limits: Limits) -> AbstractContextManager[Session]:
     def supply(error: ServerError) -> None:
-        bench.callees.supply(error, server, within_s=limits.launch_s)
+        context.callees.supply(error, server, within_s=limits.launch_s)
 
     return open_session(
-        replace(server.endpoint, headers=bench.options.header),
-        bench.model,
-        bench.options,
-        rules=bench.rules,
+        replace(server.endpoint, headers=context.options.header),
+        context.model,
+        context.options,
+        rules=context.rules,
         health=server.check,
         first_answer_within_s=limits.first_answer_s,
         usage=server.usage,
         gpus=gpus,
-        shapes_elsewhere=bench.shapes_elsewhere,
+        shapes_elsewhere=context.shapes_elsewhere,
         supply=supply,
     )
 

@@ -1,4 +1,4 @@
-"""Launches configs of a workshop's model for a night's own measurements, apart from any study."""
+"""Launches configs of a model for a night's own measurements, apart from any study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tuner.config.repository import ModelFolder
 from tuner.core import deadlines
 from tuner.core.loads import Concurrency
-from tuner.jobs.model_tuning import Workshop, bench_of
+from tuner.jobs.model_tuning import RunContext, trial_context_of
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import Limits, launch_again
 from tuner.nightly.comparison import Side
@@ -24,15 +24,17 @@ class Launches:
     """Launches one model, time and again.
 
     Args:
-        shop: What it works with.
+        context: What it works with.
         model: The model.
         folder: Where the logs of the servers go.
     """
 
-    def __init__(self, shop: Workshop, model: ModelFolder, folder: Path) -> None:
-        self._deployed, self._candidate = (bench_of(shop, model.name, each) for each in (_RULES, _CANDIDATE_RULES))
+    def __init__(self, context: RunContext, model: ModelFolder, folder: Path) -> None:
+        self._deployed, self._candidate = (
+            trial_context_of(context, model.name, each) for each in (_RULES, _CANDIDATE_RULES)
+        )
         self._folder = folder
-        self._launch_s = shop.job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
+        self._launch_s = context.job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
 
     def launch(self, config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
         """Launch a config once, and measure it under each load.
@@ -47,6 +49,6 @@ class Launches:
             ServerError: it failed this time.
         """
         limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, until=time.monotonic())
-        bench = self._candidate if candidate else self._deployed
-        with launch_again(bench, config, self._folder / name, limits=limits, candidate=candidate) as session:
+        trial_context = self._candidate if candidate else self._deployed
+        with launch_again(trial_context, config, self._folder / name, limits=limits, candidate=candidate) as session:
             return Side(points=tuple(session.measure(load) for load in loads))

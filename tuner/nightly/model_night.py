@@ -17,7 +17,7 @@ from tuner.core.errors import ServerError, TritontuneError
 from tuner.core.interrupts import put_off
 from tuner.core.loads import Concurrency
 from tuner.jobs.progress import ModelOutcome
-from tuner.jobs.tuning import identity_of, reported, tune_model, workshop
+from tuner.jobs.tuning import identity_of, reported, run_context, tune_model
 from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
 from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
@@ -87,14 +87,14 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
     if why := withdraw(task, work=setting.work):
         setting.say(f"{task.name}: {why}")
     job = task.job.tuning(budget=setting.budget, warm_start=setting.last or task.job.warm_start)
-    with workshop(job, RunFolder(setting.folder), progress=NightProgress(setting.say)) as (shop, (model,)):
-        identity = identity_of(shop, model)
+    with run_context(job, RunFolder(setting.folder), progress=NightProgress(setting.say)) as (context, (model,)):
+        identity = identity_of(context, model)
         conditions = _conditions(identity, task)
         past = normal_nights(history.past(conditions), identity.files)
-        deployed = _Deployed(Launches(shop, model, setting.folder / "nightly"), identity, past, setting.say)
+        deployed = _Deployed(Launches(context, model, setting.folder / "nightly"), identity, past, setting.say)
         deployed.measure()
-        with reported(shop, write_report):
-            outcome = tune_model(shop, model)
+        with reported(context, write_report):
+            outcome = tune_model(context, model)
         compared = _compare(task, setting, outcome, deployed)
         drift = deployed.drift(task.min_regression)
         if drift.suspected:
