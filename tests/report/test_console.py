@@ -38,10 +38,10 @@ class Screen:
         return self._found.getvalue()
 
 
-def _play(screen: Screen, run: RunFolder, study: Study) -> None:
+def _play(screen: Screen, run: RunFolder, study: Study, *, verbose: bool = True) -> None:
     """Show a whole run again."""
     slo = study.identity.slo
-    with ConsoleProgress(screen.console, screen.results, slo) as progress:
+    with ConsoleProgress(screen.console, screen.results, slo, verbose=verbose) as progress:
         progress.note("a note [with brackets]")
         progress.model_began("mlp", study=study, budget_s=90.0)
         for result in study.trials:
@@ -69,11 +69,11 @@ def test_one_line_a_trial_and_then_the_outcome(run: RunFolder, study: Study, *, 
     ):
         assert line in screen.happening
     for line in (
-        "best:     400 inferences/s, p99 20 ms at concurrency 8",
+        "best:     400 inferences/s, p99 20 ms at concurrency 8 (trial 1)",
         "gain:     3.63 x the baseline's throughput (2.91 to 4.81)",
         "trial 1: dynamic_batching, max_batch_size 64, instance_group.count 2",
         "trial 1 at concurrency 8: batches of 2.0 on average; 9% of a request's time in the queue: ",
-        "instance_group.count 2 (was 1): not known: no trial differs in this alone; --explain measures it",
+        "instance_group.count 2 (was 1) (no trial differs in one of these alone; --explain measures it)",
         "+max_batch_size: 64",
         "deploy:   ",
     ):
@@ -93,7 +93,7 @@ def test_only_a_terminal_sees_what_is_happening_now(run: RunFolder, study: Study
 def test_what_is_less_sure_than_it_could_be_says_so(run: RunFolder, study: Study) -> None:
     screen = Screen(terminal=False)
     _play(screen, run, study)
-    assert "at concurrency 8 (not verified: the best of many single measurements, likely too good)" in screen.found
+    assert "SLO:      p99 <= 25 ms not verified: the best of 3 single measurements, likely too good\n" in screen.found
     assert "rate:" not in screen.found
     few = LimitTest(percentile="p99", limit_ms=25.0, requests=50, over=0, design_effect=1.0)
     rounds = (point(8, 390, 24).model_copy(update={"limits": (few,)}),) * 3
@@ -101,10 +101,7 @@ def test_what_is_less_sure_than_it_could_be_says_so(run: RunFolder, study: Study
     study.certify(CertifiedRate(trial=1, load=Concurrency(8), reason="there was no time left", launched=False))
     screen = Screen(terminal=False)
     _play(screen, run, study)
-    assert (
-        "(verified; whether p99 <= 25 ms holds is not sure: it is near, requests were few, or launches differ)"
-        in screen.found
-    )
+    assert "SLO:      p99 <= 25 ms inconclusive: 3 launches, p99 24 ms (22.7 to 25.4)\n" in screen.found
     assert "rate:     not certified: there was no time left" in screen.found
 
 
@@ -113,7 +110,8 @@ def test_what_is_sure_says_no_more(run: RunFolder, verified: Study) -> None:
     verified.certify(rate)
     screen = Screen(terminal=False)
     _play(screen, run, verified)
-    assert "best:     391 inferences/s, p99 20 ms at concurrency 8\n" in screen.found
+    assert "best:     391 inferences/s, p99 20 ms at concurrency 8 (trial 1)\n" in screen.found
+    assert "SLO:      p99 <= 25 ms held (99 % confidence): 3 launches, p99 20 ms (18.9 to 21.2)\n" in screen.found
     assert "rate:     certified 2,310 requests/s of Poisson arrivals within p99 <= 25 ms\n" in screen.found
 
 
@@ -132,10 +130,10 @@ def test_it_says_when_nothing_holds(run: RunFolder) -> None:
     study.add(trial(0, point(), parameters=built.baseline), built)
     screen = Screen(terminal=False)
     _play(screen, run, study)
-    assert "trial 0: candidate: breaks p99 <= 1 ms at every load" in screen.happening
+    assert "trial 0: candidate: violates p99 <= 1 ms at every load" in screen.happening
     assert ", 1 trial done already\n" in screen.happening
     assert "; 1 launch\n" in screen.happening
-    assert "baseline: breaks p99 <= 1 ms at every load that was measured" in screen.found
+    assert "baseline: violates p99 <= 1 ms at every measured load" in screen.found
     assert "no candidate holds p99 <= 1 ms" in screen.found
 
 
@@ -156,7 +154,7 @@ def test_it_says_when_the_config_as_it_is_is_best(run: RunFolder) -> None:
     study.add(trial(1, failure=Cause.HUNG, parameters=built.settle({"instance_group.count": 2})), built)
     screen = Screen(terminal=False)
     _play(screen, run, study)
-    assert "No candidate beats the config as it is." in screen.found
+    assert "gain:     none: no candidate beats the baseline\n" in screen.found
 
 
 def test_a_trial_that_takes_too_much_memory_of_a_gpu_says_so(run: RunFolder) -> None:
@@ -190,7 +188,7 @@ def test_the_figures_of_a_gain_are_told_where_they_are_not_those_of_the_two_poin
     screen = Screen(terminal=False)
     _play(screen, run, study)
     (gain,) = (line for line in screen.found.splitlines() if line.startswith("gain:"))
-    assert gain.endswith(" inferences/s, by the curves through all points")
+    assert gain.endswith(" inferences/s, from curves through all points")
     above, below = gain.split("), ")[1].split(" inferences/s")[0].split(" over ")
     assert float(above) / float(below) == pytest.approx(float(gain.split()[1]), abs=0.02)
     of = front_json(study, study.recommendation)["best"]["gain"]["of"]
@@ -213,9 +211,9 @@ def test_where_only_the_config_as_it_is_was_measured_no_gain_is_told(run: RunFol
     study.end("the budget is spent")
     screen = Screen(terminal=False)
     _play(screen, run, study)
-    why = "only the config as it is was measured (the budget is spent)"
-    assert f"gain:     none: {why}; a longer --budget, with --resume, tries candidates\n" in screen.found
-    assert "best of many" not in screen.found
+    why = "only the baseline was measured (the budget is spent)"
+    assert f"gain:     none: {why}; to try candidates, use --resume with a longer --budget\n" in screen.found
+    assert "best of" not in screen.found
     assert "1.00 x" not in screen.found
-    assert "No candidate beats" not in screen.found
+    assert "no candidate beats" not in screen.found
     assert "1.00 x" not in (run.model("mlp") / "best/config.pbtxt").read_text()

@@ -36,7 +36,7 @@ def test_one_row_a_point_and_the_best_is_marked() -> None:
     text = shown(found(point(4, 200, 10), point(8, 300, 20)))
     assert "concurrency" in text
     assert rows(text) == [
-        "0 1 50 2 ms 4 ms 2.0",
+        "baseline 0 1 50 2 ms 4 ms 2.0",
         "best 1 4 200 5 ms 10 ms 2.0",
         "1 8 300 10 ms 20 ms 2.0",
     ]
@@ -81,13 +81,13 @@ def test_load_from_elsewhere_is_one_line_with_the_most_of_it() -> None:
     recommendation = found(busy(point(4, 200, 10), 0.9), busy(point(8, 300, 20), 2.5), busy(point(16, 400, 30), 1.2))
     most = "load from elsewhere: others took 2.5"
     assert front_legend(recommendation, space().baseline).splitlines()[2:] == [
-        f"  ? trial 1 at concurrency 8: {most} (the most of 3 points with load from elsewhere)"
+        f"  ? trial 1 at concurrency 8: {most} (the highest of 3 points with load from elsewhere)"
     ]
 
 
 def test_the_legend_says_what_the_trials_are() -> None:
     assert front_legend(found(point(4, 200, 10)), space().baseline).splitlines() == [
-        "  trial 0: the config as it is",
+        "  trial 0: baseline",
         "  trial 1: instance_group.count 2",
     ]
 

@@ -69,8 +69,8 @@ def test_a_point_that_was_measured_twice_says_so_and_what_was_thrown_away() -> N
     failing, drift = point(2, errors=1), Doubt(gate=Gate.DRIFT, reason="drifts: it did")
     twice = failing.model_copy(update={"discarded": (*failing.doubts, drift)})
     assert notes(twice) == [
-        "at concurrency 2: 1 of 501 failed, most with UNAVAILABLE: gone; twice",
-        "at concurrency 2: measured twice, since once: drifts: it did",
+        "at concurrency 2: 1 of 501 failed, most with UNAVAILABLE: gone; also when re-measured",
+        "at concurrency 2: re-measured; the first time: drifts: it did",
     ]
     assert notes(point(2)) == []
 

@@ -114,7 +114,7 @@ def test_what_looked_better_is_told_with_the_reason(run: RunFolder, verified: St
     assert (told["trial"], told["load"], told["reason"]) == (3, {"concurrency": 8}, "no_time")
     assert told["why"] == (
         "trial 3 looked better (600 inferences/s, p99 21 ms at concurrency 8), but it was not verified in time; "
-        "a longer --budget, with --resume, gives it its turn"
+        "to verify it, use --resume with a longer --budget"
     )
 
 
@@ -125,7 +125,7 @@ def test_the_front_is_in_order_of_latency(front: dict[str, Any]) -> None:
 def test_front_json_says_why(front: dict[str, Any]) -> None:
     assert front["best"]["why"] == (
         "batches of 2.0 on average; 9% of a request's time in the queue: "
-        "91% of the latency is outside queue and model (network, frontend, client)"
+        "91% of latency is outside queue and model (network, frontend, client)"
     )
     assert all("why" in point for point in front["front"])
     assert [(f["name"], f["value"], f["was"], f["effect"], f["trial"]) for f in front["best"]["fields"]] == [

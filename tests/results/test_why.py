@@ -37,7 +37,7 @@ def test_full_instances() -> None:
 def test_an_idle_instance() -> None:
     assert why(served_point(1, executions=29)) == (
         "each request executed by itself; 0% of a request's time in the queue; the instance idle 71% of the time: "
-        "latency is the model's own"
+        "most of the latency is the model's own"
     )
 
 
@@ -57,19 +57,19 @@ def test_what_the_machine_had_to_do() -> None:
     assert "; 1.4 CPU cores taken: more load only makes the queue longer" in why(with_cores)
     view = GpuView(gpu="GPU 0", uuid="GPU-0", utilization_percent=97.3)
     told = why(with_cores.model_copy(update={"gpu": GpuUsage(gpus=(view,))}))
-    assert "; GPU utilisation 97%: the GPU hardly ever rests, so more load only makes the queue longer" in told
+    assert "; GPU utilisation 97%: the GPU is almost always busy, so more load only makes the queue longer" in told
     assert "cores" not in told
 
 
 def test_time_on_the_way() -> None:
     told = why(served_point(executions=29, service_ms=10, outside_ms=30))
-    assert "% of the latency is outside queue and model (network, frontend, client)" in told
+    assert "% of latency is outside queue and model (network, frontend, client)" in told
 
 
 def test_a_queue_delay() -> None:
     config = MLP + "dynamic_batching { max_queue_delay_microseconds: 5000 }\n"
     told = why(served_point(8, batch=4, executions=40, queue_ms=4), config)
-    assert told.endswith(": requests wait for others to share their batch, as the queue delay has it")
+    assert told.endswith(": requests wait up to the queue delay for others to share their batch")
 
 
 def test_the_load_generator_and_the_rate() -> None:
@@ -112,7 +112,7 @@ def effect(**changes: Any) -> FieldEffect:
 LIMIT = SLO({"p99": 25.0})
 NOTHING = {"point": None, "throughput": None}
 WITHOUT = "200 inferences/s, p99 18 ms at concurrency 4 (trial 4, launched once)"
-NOISE = "no effect on throughput that can be told from noise (0.98 to 1.04)"
+NOISE = "no effect on throughput beyond noise (0.98 to 1.04)"
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ NOISE = "no effect on throughput that can be told from noise (0.98 to 1.04)"
             {"throughput": interval(1.01, 0.03), "latency": interval(1, 0.1)},
             NOISE,
         ),
-        (NOTHING, "without it the config breaks p99 <= 25 ms at every load that was measured (trial 4)"),
+        (NOTHING, "without it the config violates p99 <= 25 ms at every measured load (trial 4)"),
         (
             {**NOTHING, "trial": trial(4, failure=Cause.OUT_OF_MEMORY)},
             "without it: out_of_memory: it did not work (trial 4)",
         ),
-        ({**NOTHING, "trial": None}, "not known: no trial differs in this alone; --explain measures it"),
+        ({**NOTHING, "trial": None}, "effect not known: no trial differs in this alone; --explain measures it"),
         ({**NOTHING, "trial": None, "without": None}, "follows from the other changes"),
     ],
 )
@@ -150,7 +150,7 @@ def test_what_a_change_does(changes: dict[str, Any], words: str) -> None:
 
 def test_without_a_limit_none_is_broken() -> None:
     told = effect_in_words(effect(**NOTHING), SLO())
-    assert told.endswith(": without it the config fails some requests at every load that was measured (trial 4)")
+    assert told.endswith(": without it the config fails some requests at every measured load (trial 4)")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from support.builders import interval, point, trial
 
 from tuner.core.loads import Concurrency, Ramp, RequestRate
-from tuner.core.slo import SLO
+from tuner.core.slo import SLO, Percentile
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.verification import Verification
 from tuner.results.words import (
@@ -17,6 +17,7 @@ from tuner.results.words import (
     what_is_asked,
     when_missed,
 )
+from tuner.stats.limit_test import LimitTest
 
 
 @pytest.mark.parametrize(("value", "text"), [(3541.2, "3,541"), (100, "100"), (73.24, "73.2"), (0.5142, "0.514")])
@@ -33,17 +34,55 @@ def test_a_point() -> None:
     assert point_in_words(point(16, 1234, 12.34), "p90") == "1,234 inferences/s, p90 9.87 ms at concurrency 16"
 
 
-@pytest.mark.parametrize(("p99", "near"), [(24, "it is near, "), (12, "")])
-def test_what_is_not_sure_is_near_only_where_it_is(p99: float, near: str) -> None:
+@pytest.mark.parametrize(("p99", "measured"), [(24, "p99 24 ms (21.6 to 26.4)"), (12, "p99 12 ms (10.8 to 13.2)")])
+def test_an_open_verdict_says_what_was_measured(p99: float, measured: str) -> None:
     best = TrialPoint(trial(1, point(8, 100, p99)), point(8, 100, p99), verified=True)
-    assert how_sure(best, of=3, slo=SLO.parse(["p99=25ms"])) == (
-        f"verified; whether p99 <= 25 ms holds is not sure: {near}requests were few, or launches differ"
+    slo = SLO.parse(["p99=25ms"])
+    assert how_sure(best, slo, of=3) == f"inconclusive: {measured}"
+    assert how_sure(best, slo, of=3, launches=3) == f"inconclusive: 3 launches, {measured}"
+
+
+def _tested(*tests: tuple[Percentile, int]) -> TrialPoint:
+    """A verified point with tests of 5,000 requests each: of which percentile against 25 ms, how many were over."""
+    limits = tuple(
+        LimitTest(percentile=percentile, limit_ms=25.0, requests=5_000, over=over, design_effect=1.0)
+        for percentile, over in tests
     )
+    tested = point(8, 100, 20).model_copy(update={"limits": limits})
+    return TrialPoint(trial(1, tested), tested, verified=True)
+
+
+def test_a_verdict_names_its_confidence() -> None:
+    told = how_sure(_tested(("p99", 1)), SLO({"p99": 25.0}), of=3, launches=1)
+    assert told == "held (99 % confidence): 1 launch, p99 20 ms (18 to 22)"
+
+
+def test_an_open_verdict_is_about_the_limits_that_are_open() -> None:
+    slo = SLO({"p90": 25.0, "p99": 25.0})
+    told = how_sure(_tested(("p90", 490), ("p99", 1)), slo, of=3)
+    assert told == "inconclusive: p90 16 ms (14.4 to 17.6)"
+
+
+def test_a_limit_that_was_not_tested() -> None:
+    assert how_sure(_tested(("p99", 1)), SLO({"p99": 22.0}), of=3) == "held as measured; tested only for p99 <= 25 ms"
+
+
+@pytest.mark.parametrize(
+    ("of", "verified", "words"),
+    [
+        (1, False, "not verified: launched once"),
+        (3, False, "not verified: the best of 3 single measurements, likely too good"),
+        (3, True, "verified on 2 launches"),
+    ],
+)
+def test_how_sure_a_best_point_without_an_slo_is(of: int, words: str, *, verified: bool) -> None:
+    best = TrialPoint(trial(1, point(8, 100, 20)), point(8, 100, 20), verified=verified)
+    assert how_sure(best, SLO(), of=of, launches=2 * verified) == words
 
 
 def test_a_doubtful_point_names_the_gates() -> None:
     assert point_in_words(point(2, 100, 10, errors=3), "p99") == (
-        "100 inferences/s, p99 10 ms at concurrency 2 (doubtful: failed requests)"
+        "100 inferences/s, p99 10 ms at concurrency 2 (quality warning: failed requests)"
     )
 
 
@@ -74,12 +113,12 @@ def test_a_column_of_loads() -> None:
 def test_a_config_as_it_is_may_hold_a_limit_once_and_miss_it_again() -> None:
     baseline = trial(0, point(8, 300, 20))
     again = [Verification(trial=0, load=Concurrency(8), rounds=(point(8, 300, 30),), numbers=(1,))]
-    assert when_missed(baseline, SLO({"p99": 25.0}), again) == "when it was measured again"
-    assert when_missed(baseline, SLO({"p99": 15.0}), again) == "at every load that was measured"
+    assert when_missed(baseline, SLO({"p99": 25.0}), again) == "when re-measured"
+    assert when_missed(baseline, SLO({"p99": 15.0}), again) == "at every measured load"
 
 
 def test_nothing_is_said_of_what_was_not_measured_again() -> None:
     fails = trial(0, point(8, 300, 20, errors=3))
     other = [Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 30),), numbers=(1,))]
-    assert when_missed(fails, SLO(), ()) == "at every load that was measured"
-    assert when_missed(fails, SLO(), other) == "at every load that was measured"
+    assert when_missed(fails, SLO(), ()) == "at every measured load"
+    assert when_missed(fails, SLO(), other) == "at every measured load"

@@ -154,7 +154,7 @@ def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
     if found.best is None:
         raise SLOError(f"no measured candidate of {model} {what_is_asked(found.slo)}")
     text = config_with_provenance(study, found.best, found.gain, found.slo)
-    return _Export(study, text, picked_in_words(found, of=len(study.trials)))
+    return _Export(study, text, picked_in_words(study, found))
 
 
 def _deployed(each: _Export) -> _Deployed:

@@ -192,11 +192,13 @@ _remote_options = _with(
 @click.option("--job", metavar="FILE.yaml", type=_PATH, help="Job file; options win over it.")
 @click.option("--out", metavar="DIR", type=_PATH, help="Where the results go.")
 @click.option("--resume", is_flag=True, help="Go on with what --out holds; what it was asked for is known there.")
-def run(job: Path | None, out: Path | None, *, resume: bool, **options: Any) -> None:
+@click.option("--verbose", "-v", is_flag=True, help="Print the whole result: all points, effects and notes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, everything else on stderr.")
+def run(job: Path | None, out: Path | None, *, resume: bool, verbose: bool, as_json: bool, **options: Any) -> None:
     """Tune the models of MODEL_REPO, or of the Triton at --url, and leave the best config.pbtxt in --out."""
     from tuner.cli.run import run as command  # noqa: PLC0415 (keeps --help and errors quick)
 
-    command(job, _given(options), out, resume=resume)
+    command(job, _given(options), out, resume=resume, verbose=verbose, as_json=as_json)
 
 
 @cli.command(cls=_WithContainers)

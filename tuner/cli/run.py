@@ -5,38 +5,89 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from tuner.core.boundary import boundary
-from tuner.core.errors import JobError, SLOError
+from tuner.core.errors import JobError, SLOError, TritontuneError
 from tuner.options.tune_job import TuneJob
 
+if TYPE_CHECKING:
+    from tuner.report.console import ConsoleProgress
+    from tuner.study.run_folder import RunFolder
 
-def run(job_file: Path | None, options: Mapping[str, Any], out: Path | None, *, resume: bool) -> None:
+
+def run(
+    job_file: Path | None,
+    options: Mapping[str, Any],
+    out: Path | None,
+    *,
+    resume: bool,
+    verbose: bool = False,
+    as_json: bool = False,
+) -> None:
     """Tune what a job file and the options ask for.
+
+    Args:
+        job_file: Path of the job file; None: options alone.
+        options: By the names of `TuneJob`; they override the job file.
+        out: Folder for the results; None: a new one, named by the time.
+        resume: Continue the run in `out`.
+        verbose: Print the whole result, not only its most important lines.
+        as_json: Print the result as JSON on stdout, and everything else on stderr.
 
     Raises:
         TritontuneError: with the exit code that says how it ended.
     """
     if resume and out is None:
-        raise JobError("--resume needs --out, the folder of the run to go on with")
+        raise JobError("--resume needs --out, the folder of the run to continue")
     job = _resumed(job_file, options, out) if resume and out else _new(job_file, options)
-    # Most of a second, which nobody should wait to be told of a slip of the hand.
+    # These imports take most of a second, and an error in the options should be reported without them.
     from rich.console import Console  # noqa: PLC0415
 
-    from tuner.api import tune  # noqa: PLC0415
     from tuner.report.console import ConsoleProgress  # noqa: PLC0415
     from tuner.report.results_console import results_console  # noqa: PLC0415
-    from tuner.results.words import what_is_asked  # noqa: PLC0415
     from tuner.study.run_folder import RunFolder  # noqa: PLC0415
 
     folder = RunFolder(out) if out else RunFolder.default()
-    with boundary(folder.path), ConsoleProgress(Console(stderr=True), results_console(), job.slo) as progress:
+    console = Console(stderr=True)
+    progress = ConsoleProgress(console, console if as_json else results_console(), job.slo, verbose=verbose)
+    try:
+        _tune(job, folder, progress, resume=resume)
+    except TritontuneError as error:
+        _print_json(folder, progress, error, as_json=as_json)
+        raise
+    _print_json(folder, progress, None, as_json=as_json)
+    if progress.failures:
+        sys.exit(next(iter(progress.failures.values())).exit_code)
+
+
+def _tune(job: TuneJob, folder: RunFolder, progress: ConsoleProgress, *, resume: bool) -> None:
+    """Tune all models.
+
+    Raises:
+        SLOError: a model has no best config, and none failed, which has an exit code of its own.
+        TritontuneError: no model could be tuned, or the run was interrupted.
+    """
+    from tuner.api import tune  # noqa: PLC0415 (see above)
+    from tuner.results.words import what_is_asked  # noqa: PLC0415 (see above)
+
+    with boundary(folder.path), progress:
         result = tune(job, out=folder, resume=resume, progress=progress)
-    if result.failures:
-        sys.exit(next(iter(result.failures.values())).exit_code)
-    if without := [o.model for o in result.outcomes if o.recommendation.best is None]:
+    without = [each.model for each in result.outcomes if each.recommendation.best is None]
+    if without and not result.failures:
         raise SLOError(f"no candidate of {', '.join(without)} {what_is_asked(job.slo)}")
+
+
+def _print_json(folder: RunFolder, progress: ConsoleProgress, error: TritontuneError | None, *, as_json: bool) -> None:
+    """Print the result, if that was asked for and the run got as far as its first model."""
+    if as_json and (progress.outcomes or progress.failures):
+        from tuner.core.json_text import json_text  # noqa: PLC0415 (see above)
+        from tuner.report.run_json import run_json  # noqa: PLC0415 (see above)
+
+        document = run_json(folder, progress.outcomes, progress.failures, progress.report, error)
+        click.echo(json_text(document, indent=1))
 
 
 def _new(job_file: Path | None, options: Mapping[str, Any]) -> TuneJob:
@@ -44,7 +95,7 @@ def _new(job_file: Path | None, options: Mapping[str, Any]) -> TuneJob:
 
 
 def _resumed(job_file: Path | None, options: Mapping[str, Any], out: Path) -> TuneJob:
-    """What the run was asked for; what is given again must say the same, or be something that may change."""
+    """The stored job of a run. Options given again must say the same, or be of those that may change."""
     from tuner.jobs.stored_job import resumed_job  # noqa: PLC0415 (as above)
     from tuner.study.run_folder import RunFolder  # noqa: PLC0415 (as above)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.core.errors import TritontuneError
 from tuner.core.loads import Load
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
@@ -56,6 +57,9 @@ class Progress:
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         """The tuning of a model is over."""
+
+    def model_failed(self, model: str, error: TritontuneError) -> None:
+        """The tuning of a model failed; `model_ended` came before when it had measured something."""
 
     def reported(self, path: Path) -> None:
         """The run is over, and its report lies there."""

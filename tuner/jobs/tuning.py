@@ -189,6 +189,7 @@ def _tune_models(context: RunContext, models: Sequence[ModelFolder]) -> RunResul
             raise
         except TritontuneError as error:
             failures[model.name] = error
+            progress.model_failed(model.name, error)
             if len(models) > 1:
                 progress.note(f"{model.name}: {error}")
     if not outcomes and out.database.exists() and not any(each.trials for each in Study.load_all(out.database)):

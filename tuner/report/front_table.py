@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.table import Table
 
 from tuner.recommend.front import TrialPoint
@@ -11,34 +10,64 @@ from tuner.results.why import why_in_words
 from tuner.results.words import all_doubts_in_words, latency, loads_in_words, rate
 from tuner.space.candidate import Assignment, in_words
 
-_DOUBTFUL = "?"
+WARNED = "?"
+"""Marks a point with quality warnings."""
 
 
-def front_table(recommendation: Recommendation) -> Table:
-    """The front and the best point, one row a point; the best one is marked, and so are doubtful ones."""
-    percentile, points = recommendation.slo.percentile, _points(recommendation)
-    table = Table(box=box.SIMPLE_HEAD)
-    load, offered = loads_in_words([each.point for each in points])
-    for column in ("", "trial", load, "inferences/s", "p50", percentile, "mean batch"):
+def front_table(recommendation: Recommendation, most: int | None = None) -> Table:
+    """The front, the best point and the baseline's, one row a point; points that violate the SLO are dim.
+
+    Args:
+        recommendation: Of the study.
+        most: Number of rows at most; None: as many as there are points.
+    """
+    percentile, points = recommendation.slo.percentile, front_points(recommendation)
+    shown = points if most is None else points_that_matter(recommendation, most)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    load, offered = loads_in_words([each.point for each in shown])
+    title = "front" if len(shown) == len(points) else f"front ({len(shown)} of {len(points)})"
+    table.add_column(title)
+    for column in ("trial", load, "inferences/s", "p50", percentile, "mean batch"):
         table.add_column(column, justify="right")
-    for each, at in zip(points, offered, strict=True):
-        table.add_row(*_front_row(each, at, recommendation), style=None if holds(each, recommendation.slo) else "dim")
+    for each, at in zip(shown, offered, strict=True):
+        style = "bold" if each == recommendation.best else "" if holds(each, recommendation.slo) else "dim"
+        table.add_row(*_front_row(each, at, recommendation), style=style)
     return table
 
 
-def _points(recommendation: Recommendation) -> tuple[TrialPoint, ...]:
-    """Those of the front, and the best one, which what was measured once and by luck may beat."""
-    front, best, percentile = recommendation.front, recommendation.best, recommendation.slo.percentile
-    if best is None or best in front:
-        return front
-    return tuple(sorted((*front, best), key=lambda each: each.latency_ms(percentile)))
+def front_points(recommendation: Recommendation) -> tuple[TrialPoint, ...]:
+    """The front, the best point and the baseline's, by latency; the last two may lie behind the front."""
+    front, percentile = recommendation.front, recommendation.slo.percentile
+    added = {id(each): each for each in (recommendation.best, recommendation.baseline) if each and each not in front}
+    return tuple(sorted((*front, *added.values()), key=lambda each: each.latency_ms(percentile)))
+
+
+def points_that_matter(recommendation: Recommendation, most: int) -> tuple[TrialPoint, ...]:
+    """The best point, the baseline's, and the points nearest to the best in order of latency.
+
+    When there is no best point, those of the lowest latency.
+
+    Args:
+        recommendation: Of the study.
+        most: Number of points at most, at least 2.
+    """
+    points, best = front_points(recommendation), recommendation.best
+    middle = points.index(best) if best else 0
+    by_distance = sorted(range(len(points)), key=lambda n: (points[n] != recommendation.baseline, abs(n - middle)))
+    first = sorted(by_distance, key=lambda n: points[n] != best)[:most]
+    return tuple(points[n] for n in sorted(first))
 
 
 def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tuple[str, ...]:
     point = each.point
     average = point.average_batch_size
+    marks = {
+        "best": each == recommendation.best,
+        "baseline": each == recommendation.baseline != recommendation.best,
+        WARNED: bool(point.doubts),
+    }
     return (
-        " ".join(["best"] * (each == recommendation.best) + [_DOUBTFUL] * bool(point.doubts)),
+        " ".join(mark for mark, holds_for_it in marks.items() if holds_for_it),
         str(each.trial.number),
         at,
         rate(point.throughput.value),
@@ -49,23 +78,17 @@ def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tup
 
 
 def front_legend(recommendation: Recommendation, baseline: Assignment) -> str:
-    """What the trials of the front are, beside the config as it is, and why a point is doubtful, one line each."""
-    trials = {each.trial.number: each.trial.parameters for each in _points(recommendation)}
-    words = {
-        number: in_words(parameters, baseline) if number else "the config as it is"
-        for number, parameters in trials.items()
-    }
+    """What the trials of the table are, compared with the baseline, and the quality warnings, one line each."""
+    points = front_points(recommendation)
+    trials = {each.trial.number: each.trial.parameters for each in points}
+    words = {number: in_words(parameters, baseline) if number else "baseline" for number, parameters in trials.items()}
     lines = [f"  trial {number}: {words[number]}" for number in sorted(words)]
-    doubtful = [
-        (f"  {_DOUBTFUL} trial {each.trial.number} ", each.point)
-        for each in _points(recommendation)
-        if each.point.doubts
-    ]
-    lines += all_doubts_in_words(doubtful)
+    warned = [(f"  {WARNED} trial {each.trial.number} ", each.point) for each in points if each.point.doubts]
+    lines += all_doubts_in_words(warned)
     return "\n".join(lines)
 
 
 def front_reasons(recommendation: Recommendation) -> str:
-    """Why each point of the table is good, one line each; without those of which the server says nothing."""
-    told = [(each, why_in_words(each)) for each in _points(recommendation)]
-    return "\n".join(f"  trial {each.trial.number} at {each.point.load}: {why}" for each, why in told if why)
+    """Why each point of the table is good, one line each; points of which the server reports nothing have none."""
+    sentences = [(each, why_in_words(each)) for each in front_points(recommendation)]
+    return "\n".join(f"  trial {each.trial.number} at {each.point.load}: {why}" for each, why in sentences if why)

@@ -34,8 +34,11 @@ from tuner.study.study import Study
 
 BEST = "best"
 """The folder of a model's best config, in the model's."""
+FRONT = "front.json"
+"""The result of a model for machines, in its folder."""
 _CONFIG, _DIFF = "config.pbtxt", "config.diff"
-BEST_CONFIG = f"{BEST}/{_CONFIG}"
+BEST_CONFIG, BEST_DIFF = f"{BEST}/{_CONFIG}", f"{BEST}/{_DIFF}"
+"""Paths in the folder of a model."""
 _PROVENANCE = "# tritontune: "
 
 
@@ -49,7 +52,7 @@ def write_results(run: RunFolder, study: Study) -> Recommendation:
     recommendation = study.recommendation
     best = _best_files(study, recommendation)
     remove_outdated(folder / BEST, best)
-    write_atomically(folder / "front.json", json_text(front_json(study, recommendation), indent=1) + "\n")
+    write_atomically(folder / FRONT, json_text(front_json(study, recommendation), indent=1) + "\n")
     write_atomically(folder / "trials.csv", trials_csv(study))
     for name, text in best.items():
         write_atomically(folder / BEST / name, text)

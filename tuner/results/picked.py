@@ -1,43 +1,50 @@
-"""What was picked, as `tritontune export` says it, and what was not, though it looked better."""
+"""Which point was chosen, in the words of `tritontune export`, and which looked better and was not."""
 
 from __future__ import annotations
 
 from tuner.core.slo import Percentile
 from tuner.recommend.not_chosen import NotChosen, WhyNot
 from tuner.recommend.recommend import Recommendation
-from tuner.results.words import how_sure, point_in_words
+from tuner.results.words import how_sure, launches_of, point_in_words
+from tuner.study.study import Study
 
 
-def picked_in_words(found: Recommendation, *, of: int) -> str:
-    """Which trial and load were picked, what was measured there, and how sure that is.
+def picked_in_words(study: Study, found: Recommendation) -> str:
+    """The chosen trial and load, what was measured there, and the verdict on the SLO.
 
-    `trial 4 at concurrency 128: 3,177 inferences/s, p99 66.7 ms; verified, and surely within p99 <= 100 ms`
+    `trial 4: 3,177 inferences/s, p99 66.7 ms at concurrency 128; SLO p99 <= 100 ms held (99 % confidence): 3 launches,
+    p99 66.7 ms (60.1 to 74)`
 
     Args:
-        found: With a best point.
-        of: How many trials it is the best of.
+        study: All trials.
+        found: Recommendation with a best point.
+
+    Raises:
+        ValueError: there is no best point.
     """
     if found.best is None:
-        raise ValueError("nothing was picked")
-    best, slo = found.best, found.slo
-    told = f"trial {best.trial.number}: {point_in_words(best.point, slo.percentile)}; {how_sure(best, slo, of=of)}"
+        raise ValueError("there is no best point")
+    best, slo, of = found.best, found.slo, len(study.trials)
+    sure = how_sure(best, slo, of=of, launches=launches_of(study, best))
+    verdict = f"SLO {slo} {sure}" if slo.root else sure
+    told = f"trial {best.trial.number}: {point_in_words(best.point, slo.percentile)}; {verdict}"
     if best.trial.number == 0 and of == 1:
-        return f"{told}; this is the config as it is, and no candidate was measured"
+        return f"{told}; this is the baseline; no candidate was measured"
     if best.trial.number == 0:
-        return f"{told}; this is the config as it is, which no other that was measured beats within this limit"
+        return f"{told}; this is the baseline; no measured candidate beats it within this limit"
     return told
 
 
 def not_chosen_in_words(each: NotChosen, percentile: Percentile) -> str:
-    """A point that looked better than the best, why it is not that, and what to do.
+    """A point that looked better than the best, why it was not chosen, and what to do.
 
-    `trial 3 looked better (3,835 inferences/s, p99 91.4 ms at concurrency 256), but it was not verified in time; a
-    longer --budget, with --resume, gives it its turn`
+    `trial 3 looked better (3,835 inferences/s, p99 91.4 ms at concurrency 256), but it was not verified in time; to
+    verify it, use --resume with a longer --budget`
     """
     looked = f"trial {each.seemed.trial.number} looked better ({point_in_words(each.seemed.point, percentile)})"
     detail = f" ({each.detail})" if each.detail else ""
     what = {
-        WhyNot.NO_TIME: "; a longer --budget, with --resume, gives it its turn",
-        WhyNot.UNSURE: "; a longer --budget, with --resume, makes that surer",
+        WhyNot.NO_TIME: "; to verify it, use --resume with a longer --budget",
+        WhyNot.UNSURE: "; to measure it longer, use --resume with a longer --budget",
     }.get(each.why, "")
     return f"{looked}, but {each.why.value}{detail}{what}"

@@ -1,8 +1,8 @@
-"""Why a point is good, and what each change did: in words, of what `tuner.search` read off the measurements."""
+"""Why a point is good, and what each change of the best config does, in plain English."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tuner.analysis.effects import FieldEffect
 from tuner.core.errors import shortened
@@ -19,16 +19,23 @@ _ALONE = 1.05
 _MORE_WAITS = "more load only makes the queue longer"
 
 
-def why_in_words(each: TrialPoint) -> str:
-    """One sentence on a point: how busy the server was, and what limits it. Empty where the server says nothing.
+def why_in_words(each: TrialPoint, most: int | None = None) -> str:
+    """One sentence on a point: how busy the server was, and what limits it. Empty when the server reports nothing.
 
     `batches of 14.0 on average; 38% of a request's time in the queue; both instances busy 96% of the time: more load
     only makes the queue longer`
+
+    Args:
+        each: The point.
+        most: Number of characters that the sentence should have at most; the last facts are left out for that.
     """
     found = utilisation(each)
-    told = "; ".join(_facts(found, each.point.batch_size))
-    limit = _limit_in_words(found, each)
-    return ": ".join(part for part in (told, limit) if part)
+    facts, limit = list(_facts(found, each.point.batch_size)), _limit_in_words(found, each)
+    while True:
+        sentence = ": ".join(part for part in ("; ".join(facts), limit) if part)
+        if most is None or len(sentence) <= most or not facts:
+            return sentence
+        facts.pop()
 
 
 def _facts(found: Utilisation, batch_size: int) -> Iterator[str]:
@@ -56,7 +63,7 @@ def _limit_in_words(found: Utilisation, each: TrialPoint) -> str:
         what = "could not send in time" if client.held_up else "was the limit, not the server"
         return f"the load generator {what} ({client.bound})"
     if found.limit is Limit.ELSEWHERE and found.elsewhere_share is not None:
-        return f"{found.elsewhere_share:.0%} of the latency is outside queue and model (network, frontend, client)"
+        return f"{found.elsewhere_share:.0%} of latency is outside queue and model (network, frontend, client)"
     return _LIMITS[found.limit] if found.limit else ""
 
 
@@ -64,9 +71,9 @@ _LIMITS = {
     Limit.RATE: "the server does not keep up with this rate",
     Limit.BATCHES: "more load makes the batches larger",
     Limit.INSTANCES: _MORE_WAITS,
-    Limit.GPU: f"the GPU hardly ever rests, so {_MORE_WAITS}",
-    Limit.QUEUE_DELAY: "requests wait for others to share their batch, as the queue delay has it",
-    Limit.MODEL: "latency is the model's own",
+    Limit.GPU: f"the GPU is almost always busy, so {_MORE_WAITS}",
+    Limit.QUEUE_DELAY: "requests wait up to the queue delay for others to share their batch",
+    Limit.MODEL: "most of the latency is the model's own",
 }
 
 
@@ -76,23 +83,65 @@ def effect_in_words(effect: FieldEffect, slo: SLO) -> str:
     `dynamic_batching on (was off): 2.90 x the throughput (2.70 to 3.10); without it 640 inferences/s, p99 12.3 ms at
     concurrency 8 (trial 4)`
     """
+    return f"{_change(effect)}: {_effect(effect, slo)}"
+
+
+def effects_in_words(effects: Iterable[FieldEffect], slo: SLO) -> Iterator[str]:
+    """One line on each change whose effect is known, and one line on all others together."""
+    unknown = []
+    for effect in effects:
+        if is_known(effect):
+            yield effect_in_words(effect, slo)
+        else:
+            unknown.append(_values(effect))
+    if unknown:
+        each = "this" if len(unknown) == 1 else "one of these"
+        yield f"effect not known: {', '.join(unknown)} (no trial differs in {each} alone; --explain measures it)"
+
+
+def effects_in_short(effects: Iterable[FieldEffect]) -> str:
+    """All effects in a few words: `dynamic_batching 2.90 x, count no effect; effect unknown without --explain: ...`."""
+    known, unknown = [], []
+    for effect in effects:
+        name = effect.name.removeprefix("dynamic_batching.")
+        if not is_known(effect):
+            unknown.append(name)
+        elif effect.throughput is None:
+            known.append(f"{name} {'follows from others' if effect.without is None else 'is needed'}")
+        elif _is_noise(effect.throughput):
+            known.append(f"{name} no effect")
+        else:
+            known.append(f"{name} {effect.throughput.value:.2f} x")
+    not_known = f"effect unknown without --explain: {', '.join(unknown)}" if unknown else ""
+    return "; ".join(part for part in (", ".join(known), not_known) if part)
+
+
+def is_known(effect: FieldEffect) -> bool:
+    """Whether anything is known of what a change does."""
+    return effect.without is None or effect.trial is not None
+
+
+def _change(effect: FieldEffect) -> str:
     with_it = f", and with it {_list(effect.together)}" if effect.together else ""
-    head = f"{effect.name} {_shown(effect.value)} (was {_shown(effect.was)}){with_it}"
-    return f"{head}: {_effect(effect, slo)}"
+    return f"{_values(effect)}{with_it}"
+
+
+def _values(effect: FieldEffect) -> str:
+    return f"{effect.name} {_shown(effect.value)} (was {_shown(effect.was)})"
 
 
 def _effect(effect: FieldEffect, slo: SLO) -> str:
     if effect.without is None:
         return "follows from the other changes"
     if effect.trial is None:
-        return "not known: no trial differs in this alone; --explain measures it"
+        return "effect not known: no trial differs in this alone; --explain measures it"
     trial = f"(trial {effect.trial.number})"
     if effect.point is None or effect.throughput is None:
         if effect.trial.failure and effect.trial.number:
             return f"without it: {effect.trial.failure.cause.value}: {shortened(effect.trial.failure.message)} {trial}"
-        return f"without it the config {what_is_missed(slo)} at every load that was measured {trial}"
+        return f"without it the config {what_is_missed(slo)} at every measured load {trial}"
     if _is_noise(effect.throughput):
-        noise = f"no effect on throughput that can be told from noise {_range(effect.throughput)}"
+        noise = f"no effect on throughput beyond noise {_range(effect.throughput)}"
         return noise + _on_latency(effect, slo.percentile)
     without = "better without it:" if effect.throughput.high < 1 else "without it"
     ratio = f"{effect.throughput.value:.2f} x the throughput {_range(effect.throughput)}"
@@ -101,14 +150,14 @@ def _effect(effect: FieldEffect, slo: SLO) -> str:
 
 
 def _known_by(effect: FieldEffect) -> str:
-    """What the comparison rests on."""
+    """What the comparison is based on."""
     if effect.pairs:
         return f"{effect.pairs} rounds side by side"
     return "verified" if effect.point and effect.point.verified else "launched once"
 
 
 def _on_latency(effect: FieldEffect, percentile: Percentile) -> str:
-    """What it does to the latency, where that can be told."""
+    """The effect on latency; empty when it is unknown or within noise."""
     if effect.latency is None or effect.point is None or _is_noise(effect.latency):
         return ""
     without = latency(effect.point.latency_ms(percentile))

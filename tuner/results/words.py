@@ -1,4 +1,4 @@
-"""Results in words, for people."""
+"""Results in plain English, for the terminal, the report and the result files."""
 
 from __future__ import annotations
 
@@ -13,48 +13,55 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.front import TrialPoint
-from tuner.recommend.recommend import NEAR, Recommendation, is_certain
+from tuner.recommend.recommend import Recommendation, is_certain
 from tuner.recommend.verification import Verification
 from tuner.search.stopping import BUDGET_SPENT
+from tuner.stats.limit_test import CHANCE, Verdict
 from tuner.study.study import Study
+
+CONFIDENCE = f"{1 - CHANCE:.0%} confidence".replace("%", " %")
+"""At which the SLO test says that a limit holds, or that it does not."""
+_ONCE = "not verified: launched once"
 
 
 def rate(value: float) -> str:
-    """Inferences a second: `3,541`, `73.2`, `0.514`."""
+    """A rate in inferences/s: `3,541`, `73.2`, `0.514`."""
     return format_number(value)
 
 
 def latency(value_ms: float) -> str:
-    """A latency: `0.412 ms`, `12.3 ms`, `1,204 ms`."""
+    """A latency with its unit: `0.412 ms`, `12.3 ms`, `1,204 ms`."""
     return format_ms(value_ms)
 
 
 def point_in_words(point: OperatingPoint, percentile: Percentile) -> str:
-    """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`, and the gates that it has not passed."""
+    """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`, and its quality warnings."""
     at = latency(point.latency_ms[percentile].value)
-    doubts = f" (doubtful: {', '.join(doubt.gate.words for doubt in point.doubts)})" if point.doubts else ""
+    doubts = f" (quality warning: {', '.join(doubt.gate.words for doubt in point.doubts)})" if point.doubts else ""
     return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at {point.load}{doubts}"
 
 
 def doubts_in_words(point: OperatingPoint) -> Iterator[str]:
-    """Why an operating point is doubtful, and why it was measured again, a line each.
+    """The quality warnings of an operating point, and why it was re-measured, a line each.
 
-    `at concurrency 16: 5 of 500 failed, most with INTERNAL: no; twice`.
+    `at concurrency 16: 5 of 500 failed, most with INTERNAL: no; also when re-measured`.
     """
     failed_before = {doubt.gate for doubt in point.discarded}
     for doubt in point.doubts:
-        yield f"at {point.load}: {doubt.reason}{'; twice' if doubt.gate in failed_before else ''}"
+        yield f"at {point.load}: {doubt.reason}{'; also when re-measured' if doubt.gate in failed_before else ''}"
     failed = {doubt.gate for doubt in point.doubts}
     for doubt in point.discarded:
         if doubt.gate not in failed:
-            yield f"at {point.load}: measured twice, since once: {doubt.reason}"
+            yield f"at {point.load}: re-measured; the first time: {doubt.reason}"
 
 
 def all_doubts_in_words(points: Sequence[tuple[str, OperatingPoint]]) -> Iterator[str]:
-    """Why operating points are doubtful, a line each; of load from elsewhere, which is the machine's, one line for all.
+    """The quality warnings of operating points, a line each.
+
+    Load from elsewhere is the machine's, not the point's: it has one line for all points, with the highest load.
 
     Args:
-        points: With what to write before each one's lines.
+        points: Each with the text that begins its lines.
     """
     busy: list[tuple[float, str]] = []
     for name, point in points:
@@ -66,16 +73,16 @@ def all_doubts_in_words(points: Sequence[tuple[str, OperatingPoint]]) -> Iterato
             yield f"{name}{line}"
     if busy:
         most = max(busy, key=lambda each: each[0])[1]
-        yield f"{most} (the most of {len(busy)} points with load from elsewhere)" if len(busy) > 1 else most
+        yield f"{most} (the highest of {len(busy)} points with load from elsewhere)" if len(busy) > 1 else most
 
 
 def what_is_asked(slo: SLO) -> str:
-    """What a best config does: `holds p99 <= 25 ms`, or, without a limit, `answers every request`."""
+    """What the best config must do: `holds p99 <= 25 ms`, or, without an SLO, `answers every request`."""
     return f"holds {slo}" if slo.root else "answers every request"
 
 
 def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
-    """What became of the certified rate: `certified 2,310 requests/s of Poisson arrivals within p99 <= 40 ms`."""
+    """The certified rate, or why there is none: `certified 310 requests/s of Poisson arrivals within p99 <= 40 ms`."""
     if certified.point is None:
         return f"not certified: {certified.reason}"
     within = f" within {slo}" if slo.root else ""
@@ -83,55 +90,71 @@ def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
 
 
 def no_candidate_in_words(study: Study) -> str:
-    """Why there is nothing to compare the config as it is with, and how to get more; empty where there is."""
+    """Why no candidate was measured, and how to get some; empty when one was."""
     if len(study.trials) != 1 or study.trials[0].number:
         return ""
-    only = "only the config as it is was measured"
+    only = "only the baseline was measured"
     if study.ended is None:
         return f"none yet: {only}"
-    more = "; a longer --budget, with --resume, tries candidates" if study.ended == BUDGET_SPENT else ""
+    more = "; to try candidates, use --resume with a longer --budget" if study.ended == BUDGET_SPENT else ""
     return f"none: {only} ({study.ended}){more}"
 
 
-def how_sure(best: TrialPoint, slo: SLO, *, of: int) -> str:
-    """How sure a recommendation is: `verified, and surely within p99 <= 25 ms`, or what speaks against that.
+def how_sure(best: TrialPoint, slo: SLO, *, of: int, launches: int = 0) -> str:
+    """The verdict on the SLO: `held (99 % confidence): 3 launches, p99 20 ms (18 to 22)`, or why there is none.
 
     Args:
-        best: What is recommended.
+        best: The recommended point.
         slo: The limits.
-        of: How many trials it is the best of.
+        of: Number of trials from which it was chosen.
+        launches: Number of launches on which it was verified; 0: do not say.
     """
-    if not best.verified and of == 1:
-        return "not verified: launched once"
     if not best.verified:
-        return "not verified: the best of many single measurements, likely too good"
+        return f"not verified: the best of {of} single measurements, likely too good" if of > 1 else _ONCE
+    counted = f"{launches} {'launch' if launches == 1 else 'launches'}" if launches else ""
     if not slo.root:
-        return "verified"
-    if is_certain(best, slo):
-        return f"verified, and surely within {slo}"
+        return f"verified on {counted}" if counted else "verified"
     tested = {test.limit for test in best.point.limits}
     if tested and tested != set(slo.limits):
         other = SLO({test.percentile: test.limit_ms for test in best.point.limits})
-        return f"verified, but for {other}: that {slo} holds is what was measured, and was not tested"
-    near = "" if best.point.holds(slo, slower=NEAR) else "it is near, "
-    return f"verified; whether {slo} holds is not sure: {near}requests were few, or launches differ"
+        return f"held as measured; tested only for {other}"
+    latencies = ", ".join(_with_interval(best.point, percentile) for percentile in _in_question(best.point, slo))
+    measured = ", ".join(part for part in (counted, latencies) if part)
+    return f"held ({CONFIDENCE}): {measured}" if is_certain(best, slo) else f"inconclusive: {measured}"
+
+
+def _in_question(point: OperatingPoint, slo: SLO) -> list[Percentile]:
+    """The percentiles whose limits the tests leave open; when there is none, the one that counts."""
+    verdicts = {test.percentile: test.verdict for test in point.limits}
+    return [name for name, _ in slo.limits if verdicts.get(name) is Verdict.OPEN] or [slo.percentile]
+
+
+def _with_interval(point: OperatingPoint, percentile: Percentile) -> str:
+    interval = point.latency_ms[percentile]
+    return f"{percentile} {latency(interval.value)} ({format_number(interval.low)} to {format_number(interval.high)})"
+
+
+def launches_of(study: Study, best: TrialPoint) -> int:
+    """Number of launches on which a point was verified; 0: it was not."""
+    at = best.trial.number, best.point.load
+    return next((len(each.rounds) for each in study.verified if (each.trial, each.load) == at), 0)
 
 
 def when_missed(baseline: TrialResult, slo: SLO, verified: Iterable[Verification]) -> str:
-    """Where a config as it is that is not recommended misses what is asked: `at every load that was measured`."""
+    """Where the baseline misses the SLO: `at every measured load`, or `when re-measured`."""
     again = any(each.trial == baseline.number for each in verified)
     if again and any(point.holds(slo) for point in baseline.curve):
-        return "when it was measured again"
-    return "at every load that was measured"
+        return "when re-measured"
+    return "at every measured load"
 
 
 def what_is_missed(slo: SLO) -> str:
-    """What a config does that is never best: `breaks p99 <= 25 ms`, or, without a limit, `fails some requests`."""
-    return f"breaks {slo}" if slo.root else "fails some requests"
+    """Why a config cannot be the best: `violates p99 <= 25 ms`, or, without an SLO, `fails some requests`."""
+    return f"violates {slo}" if slo.root else "fails some requests"
 
 
 def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:
-    """What to write above a column of loads, and in it: numbers where all are of one kind."""
+    """The title of a column of loads, and its cells: plain numbers when all loads are of one kind."""
     loads = [point.load for point in points]
     if all(isinstance(load, Concurrency) for load in loads):
         return "concurrency", [f"{load.level:g}" for load in loads]
@@ -141,13 +164,13 @@ def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:
 
 
 def gain_rests_on(found: Recommendation, *, verified: bool) -> str:
-    """What a gain is of: the rounds side by side, and the throughputs, where they are not those of the two points.
+    """What a gain rests on: its rounds, and its throughputs when they are not those of the two points.
 
-    `, 3 rounds side by side`, `, not side by side: 400 over 112 inferences/s, by the curves through all points`.
+    `, 3 rounds side by side`, `, not side by side: 400 over 112 inferences/s, from curves through all points`.
 
     Args:
-        found: With a gain; of the baseline over itself there is nothing to say.
-        verified: Whether anything was measured again.
+        found: With a gain; for the baseline itself the text is empty.
+        verified: Whether anything was verified.
     """
     if found.rates is None or found.best is None or found.baseline is None or found.best == found.baseline:
         return ""
@@ -158,10 +181,10 @@ def gain_rests_on(found: Recommendation, *, verified: bool) -> str:
     )
     if of == shown:
         return beside
-    how = "" if found.pairs else ", by the curves through all points"
+    how = "" if found.pairs else ", from curves through all points"
     return f"{beside}{':' if beside else ','} {of} inferences/s{how}"
 
 
 def gain_in_words(gain: Interval) -> str:
-    """A gain: `3.46 x the baseline's throughput (3.31 to 3.62)`."""
+    """A gain with its 95 % interval: `3.46 x the baseline's throughput (3.31 to 3.62)`."""
     return f"{gain.value:.2f} x the baseline's throughput ({gain.low:.2f} to {gain.high:.2f})"

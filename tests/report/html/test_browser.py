@@ -289,7 +289,7 @@ def test_of_one_trial(browser: Browser, run: RunFolder) -> None:
     study, built = Study.create_or_resume(run.database, identity()), space()
     study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)
     browser.open(write_report(run))
-    assert "gain: none yet: only the config as it is was measured" in browser.one(".answer").text
+    assert "gain: none yet: only the baseline was measured" in browser.one(".answer").text
     assert browser.drawn("front")["front"]["y"] == [100]
     assert "it takes 10 trials" in browser.one("main").text
     assert browser.told() == []

@@ -1,0 +1,269 @@
+"""The end of a run on the terminal: the answer first, in at most 25 lines, or, with `-v`, everything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from tuner.analysis.effects import field_effects
+from tuner.core.errors import TritontuneError, shortened
+from tuner.core.quantities import format_duration
+from tuner.core.slo import SLO
+from tuner.jobs.progress import ModelOutcome
+from tuner.recommend.front import TrialPoint
+from tuner.recommend.recommend import is_certain
+from tuner.report.front_table import WARNED, front_legend, front_points, front_reasons, front_table, points_that_matter
+from tuner.results.files import BEST_CONFIG, BEST_DIFF, config_diff
+from tuner.results.picked import not_chosen_in_words
+from tuner.results.why import effects_in_short, effects_in_words, why_in_words
+from tuner.results.words import (
+    certified_in_words,
+    gain_in_words,
+    gain_rests_on,
+    how_sure,
+    latency,
+    launches_of,
+    no_candidate_in_words,
+    point_in_words,
+    rate,
+    what_is_asked,
+    what_is_missed,
+    when_missed,
+)
+
+MOST_LINES = 25
+"""Lines on the terminal at the end of a run, from the empty line before the answer to the report's path and, after it,
+the line of an error."""
+MOST_POINTS = 8
+"""Rows of the front among them."""
+
+# When lines are scarce, at least so many are for the front and for the diff, and at most so many for notes.
+_FEWEST_POINTS, _FEWEST_CHANGES, _MOST_NOTES = 3, 4, 3
+_LABEL_WIDTH = 10
+
+
+def print_outcome(console: Console, outcome: ModelOutcome, *, verbose: bool = False) -> None:
+    """Print what the tuning of a model found.
+
+    Args:
+        console: Where to print.
+        outcome: What was found.
+        verbose: Print all points, effects and notes, and the whole diff, in as many lines as they take.
+    """
+    console.print()
+    for each in _everything(outcome) if verbose else _summary(outcome, console.width):
+        _print(console, each)
+
+
+def _print(console: Console, each: RenderableType) -> None:
+    if isinstance(each, Text) and each.no_wrap:
+        # Of a text, `print` takes the style alone.
+        console.print(each, highlight=False, no_wrap=True, overflow="ellipsis")
+    else:
+        console.print(each, highlight=False, soft_wrap=isinstance(each, Text))
+
+
+def print_models(
+    console: Console, outcomes: Sequence[ModelOutcome], failures: Mapping[str, TritontuneError], *, verbose: bool
+) -> None:
+    """Print the result of a run of several models, one line each.
+
+    Args:
+        console: Where to print.
+        outcomes: Of the models that were tuned.
+        failures: Why others were not, by name.
+        verbose: Print all of them, however many lines they take.
+    """
+    rows = [_model_row(each) for each in outcomes]
+    rows += [(name, "failed", shortened(str(error)), "") for name, error in failures.items()]
+    # Beside the rows: the empty line, the titles, how many more there are, the report in two lines, and an error.
+    most = len(rows) if verbose else MOST_LINES - 6
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("model", "gain", "best (inferences/s)", "SLO"):
+        table.add_column(title, no_wrap=True)
+    for row in rows[:most]:
+        table.add_row(*map(Text, row))
+    console.print()
+    console.print(table)
+    if len(rows) > most:
+        console.print(f"({_count(len(rows) - most, 'more model')}: see the report)", highlight=False)
+
+
+def _model_row(outcome: ModelOutcome) -> tuple[str, str, str, str]:
+    found = outcome.recommendation
+    slo, best, gain = found.slo, found.best, found.gain
+    if best is None:
+        return outcome.model, "none", f"no candidate {what_is_asked(slo)}", ""
+    told = f"{gain.value:.2f} x ({gain.low:.2f} to {gain.high:.2f})" if gain else "unknown"
+    at = f"{rate(best.point.throughput.value)}/s, {slo.percentile} {latency(best.latency_ms(slo.percentile))}"
+    return outcome.model, told if best.trial.number else "none", at, _verdict(best, slo)
+
+
+def _verdict(best: TrialPoint, slo: SLO) -> str:
+    if not best.verified:
+        return "not verified"
+    if not slo.root:
+        return "none"
+    return "held" if is_certain(best, slo) else "inconclusive"
+
+
+def _everything(outcome: ModelOutcome) -> Iterator[RenderableType]:
+    study, found = outcome.study, outcome.recommendation
+    yield from _answer(outcome)
+    yield from _notes(outcome)
+    if found.best and (effects := field_effects(study, found.best)):
+        lines = (f"  {line}" for line in effects_in_words(effects, found.slo))
+        yield Text("\n".join(("changes:", *lines)))
+    if found.best and (diff := config_diff(study, found.best)):
+        yield Syntax(diff.rstrip("\n"), "diff", theme="ansi_dark", background_color="default")
+    yield Text()
+    yield front_table(found)
+    for block in (front_legend(found, study.trials[0].parameters), front_reasons(found)):
+        if block:
+            yield Text(f"\n{block}")
+    yield Text()
+    yield from _where(outcome)
+
+
+def _summary(outcome: ModelOutcome, width: int) -> Iterator[RenderableType]:
+    """The same in at most `MOST_LINES`, less the lines that come after it.
+
+    Args:
+        outcome: What was found.
+        width: Of the terminal, in columns.
+    """
+    study, found = outcome.study, outcome.recommendation
+    answer = [*_answer(outcome), *_few_notes(list(_notes(outcome)), width)]
+    end = list(_where(outcome))
+    diff: list[str] = []
+    if found.best:
+        if effects := field_effects(study, found.best):
+            answer.append(_cropped(_line("changes", effects_in_short(effects))))
+        if why := why_in_words(found.best, width - _LABEL_WIDTH):
+            end.insert(0, _cropped(_line("why", why)))
+        diff = config_diff(study, found.best).splitlines()
+    # Beside these: the empty line before, the titles of the front, the report's path, and an error.
+    report = _line("report", str(outcome.folder.report))
+    room = MOST_LINES - 3 - sum(_height(each, width) for each in (*answer, *end, report))
+    if any(each.point.doubts for each in points_that_matter(found, MOST_POINTS)):
+        end.insert(0, Text(f"{WARNED}: with quality warnings, which the report explains", "dim"))
+        room -= 1
+    rows = min(MOST_POINTS, len(front_points(found)))
+    rows = min(rows, max(_FEWEST_POINTS, room - min(len(diff), _FEWEST_CHANGES)))
+    changed = list(_changed(diff, str(outcome.folder.model(outcome.model) / BEST_DIFF), room - rows, width))
+    spare = room - rows - sum(_height(each, width) for each in changed)
+    yield from answer
+    for block in (changed, [front_table(found, rows)], end):
+        if block and spare > 0:
+            spare -= 1
+            yield Text()
+        yield from block
+
+
+def _answer(outcome: ModelOutcome) -> Iterator[Text]:
+    """Gain, best, baseline, and the verdict on the SLO."""
+    study, found = outcome.study, outcome.recommendation
+    slo, best = found.slo, found.best
+    took = format_duration(max(study.took_s, 1e-3))
+    counts = f"{_count(len(study.trials), 'trial')}, {_count(study.launches, 'launch', 'launches')} in {took}"
+    yield _line("model", f"{outcome.model} ({counts})", "bold")
+    if best is None:
+        yield _line("result", f"no candidate {what_is_asked(slo)}", "red")
+    elif alone := no_candidate_in_words(study):
+        yield _line("gain", alone, "yellow")
+    elif best.trial.number == 0:
+        yield _line("gain", "none: no candidate beats the baseline")
+    elif found.gain:
+        told = f"{gain_in_words(found.gain)}{gain_rests_on(found, verified=bool(study.verified))}"
+        yield _line("gain", told, "bold green" if found.gain.low > 1 else "yellow")
+    if best:
+        trial = f"trial {best.trial.number}" if best.trial.number else "the baseline"
+        yield _line("best", f"{point_in_words(best.point, slo.percentile)} ({trial})")
+    yield _baseline(outcome)
+    if best:
+        sure = how_sure(best, slo, of=len(study.trials), launches=launches_of(study, best))
+        is_sure = best.verified and (not slo.root or is_certain(best, slo))
+        yield _line("SLO", f"{slo} {sure}" if slo.root else f"none; {sure}", "" if is_sure else "yellow")
+    if certified := study.certified:
+        yield _line("rate", certified_in_words(certified, slo))
+
+
+def _baseline(outcome: ModelOutcome) -> Text:
+    study, found = outcome.study, outcome.recommendation
+    if found.baseline is None:
+        when = when_missed(study.trials[0], found.slo, study.verified)
+        return _line("baseline", f"{what_is_missed(found.slo)} {when}")
+    told = point_in_words(found.baseline.point, found.slo.percentile)
+    if failure := found.baseline.trial.failure:
+        return _line("baseline", f"{told} (not recommended: {failure.cause.value} at another load)", "yellow")
+    once = study.verified and not found.baseline.verified
+    return _line("baseline", f"{told} (launched once)" if once else told)
+
+
+def _notes(outcome: ModelOutcome) -> Iterator[Text]:
+    for remark in outcome.study.remarks:
+        yield _line("note", remark, "yellow")
+    for each in outcome.study.not_chosen:
+        yield _line("but", not_chosen_in_words(each, outcome.recommendation.slo.percentile), "yellow")
+
+
+def _few_notes(notes: Sequence[Text], width: int) -> Iterator[Text]:
+    """The first notes, in at most `_MOST_NOTES` lines, and how many more there are."""
+    room = _MOST_NOTES
+    for number, note in enumerate(notes):
+        is_last = number == len(notes) - 1
+        if _height(note, width) + (0 if is_last else 1) > room:
+            yield _line("notes", f"{len(notes) - number}{' more' if number else ''}: see the report", "yellow")
+            return
+        yield note
+        room -= _height(note, width)
+
+
+def _changed(diff: Sequence[str], path: str, room: int, width: int) -> Iterator[Text]:
+    """A diff in so many lines: without its context when that saves lines enough, else its first lines."""
+    # The first two lines name the files; a change may begin with - or +, too, in a file of its own.
+    shown = [*diff] if len(diff) <= room else [line for line in diff[2:] if line[:1] in {"+", "-"}]
+    if len(shown) > room:
+        # How many digits the number has decides no line in practice.
+        more = Text(f"({_count(len(shown), 'more changed line')}: {path})", "dim")
+        fit = max(0, room - _height(more, width))
+        shown, left_out = shown[:fit], len(shown) - fit
+        more = Text(f"({_count(left_out, 'more changed line')}: {path})", "dim")
+    else:
+        more = None
+    for line in shown:
+        yield _cropped(Text(line, {"+": "green", "-": "red"}.get(line[:1], "")))
+    if more:
+        yield more
+
+
+def _where(outcome: ModelOutcome) -> Iterator[Text]:
+    if outcome.recommendation.best:
+        yield _line("deploy", str(outcome.folder.model(outcome.model) / BEST_CONFIG))
+
+
+def _line(label: str, text: str, style: str = "") -> Text:
+    return Text(f"{label + ':':<{_LABEL_WIDTH}}{text}", style)
+
+
+def _cropped(text: Text) -> Text:
+    """A text that takes one line, however long it is."""
+    text.no_wrap = True
+    return text
+
+
+def _height(text: Text, width: int) -> int:
+    """Number of lines that a text takes on the terminal."""
+    if text.no_wrap:
+        return 1
+    return sum(max(1, math.ceil(cell_len(line) / width)) for line in text.plain.split("\n"))
+
+
+def _count(number: int, one: str, more: str = "") -> str:
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
