@@ -33,11 +33,11 @@ def test_an_engine_is_enough_where_there_is_no_triton(monkeypatch: pytest.Monkey
     """As in the image of tritontune itself, with the engine's socket in it."""
     told = _told(monkeypatch, {DEFAULT_IMAGE: "not there"})
     assert told["triton"].state is State.NOT_NEEDED
-    assert told["triton"].detail == "none on this machine, and none is needed: Docker has one"
+    assert told["triton"].detail == "none on this machine: a run uses the image in Docker"
     assert told["docker"] == Check(
         "docker",
         State.OK,
-        f"the engine answers; a run takes {DEFAULT_IMAGE} (it is pulled first), or what --image names",
+        f"engine reachable; a run uses {DEFAULT_IMAGE} (pulled first), or the image of --image",
     )
 
 
@@ -54,7 +54,7 @@ def test_what_was_named_should_be_there(monkeypatch: pytest.MonkeyPatch) -> None
     assert [told[name].state for name in ("triton", "docker")] == [State.FIX, State.FIX]
     told = _told(monkeypatch, {}, triton_path=Path("/nowhere"))
     assert told["triton"] == Check("triton", State.FIX, "--triton-path /nowhere: is none")
-    assert "is not needed" in told["docker"].detail
+    assert "not used" in told["docker"].detail
 
 
 def test_an_engine_beside_a_triton_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_an_engine_beside_a_triton_is_not_needed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(doctor, "find_triton", lambda *_: here)
     told = _told(monkeypatch, {})
     assert told["triton"].detail == "Triton 2.51.0 (here): /opt/tritonserver"
-    assert told["docker"].detail == "the engine answers, and is not needed; name an image to use it, with --image"
+    assert told["docker"].detail == "engine reachable; not used, unless --image names an image"
 
 
 def _models(monkeypatch: pytest.MonkeyPatch, folder: Path, **options: object) -> list[Check]:
@@ -116,4 +116,4 @@ def test_what_killed_runs_left_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(doctor, "remove_process_leftovers", lambda: ("a", "b", "c", "d"))
     monkeypatch.setattr(doctor, "engine_problem", lambda _: "there is none")
     told = doctor._leftovers()
-    assert told.detail == "removed of killed runs: 4 servers (a, b, c and 1 more); 1 folder (/tmp/work-of-x)"
+    assert told.detail == "removed what killed runs left: 4 servers (a, b, c and 1 more); 1 folder (/tmp/work-of-x)"

@@ -56,7 +56,7 @@ def test_many_hosts_are_readable(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_config_as_it_is_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _study(tmp_path, "mlp", launches=1)
     estimate(tmp_path, None, "800", ("p99=6ms",), as_json=False)
-    assert "(trial 0, the config as it is)" in capsys.readouterr().out
+    assert "(trial 0, the baseline)" in capsys.readouterr().out
 
 
 def test_that_no_number_of_hosts_may_be_enough_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +64,7 @@ def test_that_no_number_of_hosts_may_be_enough_is_said(tmp_path: Path, capsys: p
     estimate(tmp_path, None, "800", ("p99=6ms",), as_json=False)
     told = capsys.readouterr().out
     assert re.match(r"800 requests/s within p99 <= 6 ms: [\d,]+ hosts? \([\d,]+ to \?\) with ", told)
-    assert told.endswith("?: whether it holds p99 <= 6 ms at any rate at all is not sure.\n")
+    assert told.endswith("?: it may hold p99 <= 6 ms at no rate at all.\n")
     estimate(tmp_path, None, "800", ("p99=6ms",), as_json=True)
     best = json.loads(capsys.readouterr().out)["configs"][0]
     assert (best["hosts"]["high"], best["request_rate_a_host"]["low"]) == (None, 0.0)
@@ -74,11 +74,9 @@ def test_it_says_how_far_it_goes_beyond_what_was_launched(tmp_path: Path, capsys
     _study(tmp_path, "mlp", launches=2)
     estimate(tmp_path, None, "8000", ("p99=40ms",), as_json=False)
     lines = capsys.readouterr().out.splitlines()
-    beyond = [
-        line for line in lines if "2 instances where at most 1 had been launched: surer when one is launched" in line
-    ]
+    beyond = [line for line in lines if "2 instances where at most 1 had been launched: launch one to be sure" in line]
     assert beyond
-    assert all("instance_group.count 2 (foreseen, " in line for line in beyond)
+    assert all("instance_group.count 2 (simulated, " in line for line in beyond)
 
 
 def test_what_cannot_be_estimated_from_is_one_clear_line(tmp_path: Path) -> None:
@@ -86,7 +84,7 @@ def test_what_cannot_be_estimated_from_is_one_clear_line(tmp_path: Path) -> None
     _study(tmp_path, "resnet", launches=0)
     with pytest.raises(JobError, match=r"holds several models; choose one with --model: mlp, resnet$"):
         estimate(tmp_path, None, "10", ("p99=40ms",), as_json=True)
-    with pytest.raises(JobError, match=r"holds no study of 'resmet'; did you mean 'resnet'\?$"):
+    with pytest.raises(JobError, match=r"holds no study of model 'resmet'; did you mean 'resnet'\?$"):
         estimate(tmp_path, "resmet", "10", ("p99=40ms",), as_json=True)
-    with pytest.raises(JobError, match=r"no trial of 'resnet' has finished yet; estimate when one has$"):
+    with pytest.raises(JobError, match=r"no trial of model 'resnet' has finished yet$"):
         estimate(tmp_path, "resnet", "10", ("p99=40ms",), as_json=True)

@@ -51,12 +51,14 @@ def test_a_model_without_a_trial_leaves_the_others_their_turn(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Study.create_or_resume(RunFolder(run).database, identity(model="untried"))
-    with pytest.raises(JobError, match="^not exported: .*: the study of 'untried' has no finished trial$") as ended:
+    with pytest.raises(
+        JobError, match="^not exported: .*: the study of model 'untried' has no finished trial$"
+    ) as ended:
         export(run, (), (), Target(folder=tmp_path / "out"))
     assert ended.value.exit_code == 2
     assert (tmp_path / "out/mlp/config.pbtxt").read_text() == _best(run)
     assert f"{tmp_path / 'out/mlp'}: written" in capsys.readouterr().err
-    with pytest.raises(JobError, match="^[^:]*: the study of 'untried' has no finished trial$"):
+    with pytest.raises(JobError, match="^[^:]*: the study of model 'untried' has no finished trial$"):
         export(run, ("mlp", "untried"), (), Target(folder=tmp_path / "named"))
     assert not (tmp_path / "named").exists()
 
@@ -70,7 +72,9 @@ def test_a_model_that_breaks_the_limit_leaves_the_others_their_turn(
         RunFolder(run).database, identity(model="slow", repository=str(repository), config=MLP)
     )
     slow.add(trial(0, point(1, 100, 900), parameters=built.baseline, config=MLP), built)
-    with pytest.raises(SLOError, match="not exported: no measured candidate of slow holds p99 <= 25 ms") as ended:
+    with pytest.raises(
+        SLOError, match="not exported: no measured candidate of model 'slow' holds p99 <= 25 ms"
+    ) as ended:
         export(run, (), (), Target(folder=tmp_path / "out"))
     assert ended.value.exit_code == 3
     assert [folder.name for folder in (tmp_path / "out").iterdir()] == ["mlp"]
@@ -86,7 +90,7 @@ def test_in_place_where_there_was_no_file_it_is_written(
     study = Study.create_or_resume(run.database, identity(repository=str(repository), config=""))
     study.add(trial(0, point(1, 100, 2), parameters=built.baseline, config=MLP), built)
     export(run.path, (), (), Target(in_place=True))
-    assert capsys.readouterr().err.endswith(f"{path}: written; there was none before\n")
+    assert capsys.readouterr().err.endswith(f"{path}: created\n")
     assert path.exists()
 
 
@@ -171,9 +175,9 @@ def test_a_folder_that_can_be_deployed(run: Path, repository: Path, tmp_path: Pa
     # It stands alone: the repository may go.
     assert not (folder / "1/weights.bin").is_symlink()
     assert (folder / "1/weights.bin").read_bytes() == b"weights"
-    with pytest.raises(JobError, match=r"deploy/mlp is there already; name another folder, or remove it$"):
+    with pytest.raises(JobError, match=r"deploy/mlp exists already; choose another folder, or remove it$"):
         export(run, (), (), Target(folder=tmp_path / "deploy"))
-    with pytest.raises(JobError, match=r"lies in the model repository, in which only --in-place writes$"):
+    with pytest.raises(JobError, match=r"is in the model repository; use --in-place to write there$"):
         export(run, (), (), Target(folder=repository / "mlp"))
     assert [p.name for p in (tmp_path / "deploy").iterdir()] == ["mlp"]
 
@@ -190,7 +194,7 @@ def test_in_place_a_second_time_changes_nothing(
     files, status = sorted(path.parent.iterdir()), path.stat()
     capsys.readouterr()
     export(run, (), (), Target(in_place=True))
-    assert capsys.readouterr().err.endswith(f"{path}: says the same already; nothing was changed\n")
+    assert capsys.readouterr().err.endswith(f"{path}: unchanged, it is this config already\n")
     assert sorted(path.parent.iterdir()) == files
     assert path.stat() == status
 
@@ -206,7 +210,7 @@ def test_in_place_the_config_as_it_is_stays_as_it_is(
 
 
 @pytest.mark.parametrize(
-    ("now", "how"), [("max_batch_size: 7\n", "has changed"), (None, "is gone"), ("# a comment more\n", "has changed")]
+    ("now", "how"), [("max_batch_size: 7\n", "changed"), (None, "removed"), ("# a comment more\n", "changed")]
 )
 def test_in_place_refuses_what_is_no_longer_what_was_tuned(
     run: Path, repository: Path, now: str | None, how: str
@@ -217,7 +221,7 @@ def test_in_place_refuses_what_is_no_longer_what_was_tuned(
     else:
         path.write_text(path.read_text() + now)
     files = sorted(path.parent.iterdir())
-    with pytest.raises(ConfigError, match=rf"config.pbtxt: {how} since the study; nothing was written: put back"):
+    with pytest.raises(ConfigError, match=rf"config.pbtxt: {how} since the run; nothing was written. Restore"):
         export(run, (), (), Target(in_place=True))
     assert sorted(path.parent.iterdir()) == files
 
@@ -231,7 +235,7 @@ def test_in_place_takes_back_what_was_exported_in_place(run: Path, repository: P
     export(run, (), ("p99=5ms",), Target(in_place=True))
     assert without_provenance(path.read_text()) == without_provenance(tuned)
     path.write_text(exported + "# a comment more\n")
-    with pytest.raises(ConfigError, match="config.pbtxt: has changed since the study"):
+    with pytest.raises(ConfigError, match="config.pbtxt: changed since the run"):
         export(run, (), ("p99=5ms",), Target(in_place=True))
 
 
@@ -247,7 +251,7 @@ def test_of_several_models_in_place_all_or_none(run: Path, study: Study, reposit
     with pytest.raises(JobError, match=r"holds several models; choose one with --model: mlp, other$"):
         export(run, (), (), Target())
     before = (repository / "mlp/config.pbtxt").read_text()
-    with pytest.raises(ConfigError, match="other/config.pbtxt: has changed since the study"):
+    with pytest.raises(ConfigError, match="other/config.pbtxt: changed since the run"):
         export(run, (), (), Target(in_place=True))
     assert (repository / "mlp/config.pbtxt").read_text() == before
     changed.write_text(before)
@@ -256,7 +260,7 @@ def test_of_several_models_in_place_all_or_none(run: Path, study: Study, reposit
 
 
 def test_what_nothing_holds(run: Path) -> None:
-    with pytest.raises(SLOError, match=r"^no measured candidate of mlp holds p99 <= 1 ms$"):
+    with pytest.raises(SLOError, match=r"^no measured candidate of model 'mlp' holds p99 <= 1 ms$"):
         export(run, (), ("p99=1ms",), Target())
 
 

@@ -32,14 +32,19 @@ def test_a_folder_is_a_folder_whatever_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("to", "format_name", "in_place", "complaint"),
     [
-        ("x", None, True, "--to and --in-place exclude each other"),
-        (None, "json", True, "--format json: a model repository holds a config.pbtxt; leave out --in-place"),
-        ("x", "json", False, "--format json: a model folder holds a config.pbtxt; name a file, as x.json"),
-        ("x", "configmap", False, "--format configmap: a model folder holds a config.pbtxt; name a file, as x.yaml"),
-        ("x.json", "pbtxt", False, "--to x.json: that is the name of a json file, and --format is pbtxt"),
-        ("x.pbtx", None, False, "--to x.pbtx: a file's name ends in one of .pbtxt, .json, .yaml, .yml"),
-        ("x.txt", None, False, "--to x.txt: a file's name ends in one of .pbtxt, .json, .yaml, .yml"),
-        (None, "jsn", False, "--format: 'jsn' is no format; did you mean 'json'?"),
+        ("x", None, True, "use either --to or --in-place, not both"),
+        (None, "json", True, "--format json: cannot be used with --in-place, which writes a config.pbtxt"),
+        ("x", "json", False, "--format json: needs --to a file, such as x.json; a model folder holds a config.pbtxt"),
+        (
+            "x",
+            "configmap",
+            False,
+            "--format configmap: needs --to a file, such as x.yaml; a model folder holds a config.pbtxt",
+        ),
+        ("x.json", "pbtxt", False, "--to x.json: its suffix means json, but --format is pbtxt"),
+        ("x.pbtx", None, False, "--to x.pbtx: the suffix of a file must be one of .pbtxt, .json, .yaml, .yml"),
+        ("x.txt", None, False, "--to x.txt: the suffix of a file must be one of .pbtxt, .json, .yaml, .yml"),
+        (None, "jsn", False, "--format: unknown format 'jsn'; did you mean 'json'?"),
     ],
 )
 def test_what_makes_no_sense(to: str | None, format_name: str | None, *, in_place: bool, complaint: str) -> None:

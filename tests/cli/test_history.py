@@ -56,7 +56,7 @@ def test_for_machines(place: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_bad_input(place: str, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="knows no 'mpl'; did you mean 'mlp'"):
+    with pytest.raises(JobError, match="has no model 'mpl'; did you mean 'mlp'"):
         history(place, ("mpl",), 30, as_json=False)
     with pytest.raises(JobError, match="there is no file .*nothing.db: no night has been recorded there yet; "):
         history(str(tmp_path / "nothing.db"), (), 30, as_json=False)

@@ -36,7 +36,7 @@ def _refusal(run: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(("command", "option", "name"), COMMANDS)
 def test_no_folder_is_made(run: Path, command: Sequence[str], option: str, name: str) -> None:
     line = _refusal(run, *command, option, f"nowhere/{name}")
-    assert line == f"tritontune: {option}: there is no folder nowhere to write {name} into"
+    assert line == f"tritontune: {option}: no such folder nowhere"
     assert not (run / "nowhere").exists()
 
 
@@ -44,7 +44,7 @@ def test_no_folder_is_made(run: Path, command: Sequence[str], option: str, name:
 def test_a_file_that_is_there_stays(run: Path, command: Sequence[str], option: str, name: str) -> None:
     (run / name).write_text("mine")
     line = _refusal(run, *command, option, name)
-    assert line == f"tritontune: {option}: {name} is there already; --force replaces it, or name another file"
+    assert line == f"tritontune: {option}: {name} exists already; replace it with --force, or choose another file"
     assert (run / name).read_text() == "mine"
 
 
@@ -60,4 +60,4 @@ def test_it_is_replaced_when_asked_to(run: Path, command: Sequence[str], option:
 def test_force_without_a_file_is_not_ignored(run: Path, command: Sequence[str], option: str, name: str) -> None:
     assert name
     line = _refusal(run, *command, "--force")
-    assert line == f"tritontune: --force has no use without a file to replace, which {option} names"
+    assert line == f"tritontune: --force needs {option}: there is no file to replace"

@@ -105,7 +105,7 @@ def test_what_goes_wrong_with_telling_hides_no_error(
         command.measure({"url": "h:1"}, as_json=True, csv=csv)
     told = capsys.readouterr()
     assert _strictly(told.out)["model"] == "m"
-    assert f"not told: --csv: {csv} cannot be written: Is a directory" in told.err
+    assert f"cannot write the result: --csv: cannot write {csv}: Is a directory" in told.err
 
 
 class _Opened:

@@ -70,7 +70,7 @@ def test_what_a_killed_tuner_leaves_is_removed(tuner: Container, engine: docker.
     assert traces_of(owner, engine)
     tuner.kill()
     assert traces_of(owner, engine)
-    assert re.search(r"leftovers +removed of killed runs: .*\d containers? \(", tritontune("doctor").stdout)
+    assert re.search(r"leftovers +removed what killed runs left: .*\d containers? \(", tritontune("doctor").stdout)
     assert not traces_of(owner, engine)
 
 

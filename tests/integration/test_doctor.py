@@ -45,8 +45,8 @@ def test_each_model_gets_its_line(model_repository: ModelRepositoryFactory) -> N
     assert "fix model      " in done.stdout
     assert "broken/config.pbtxt:1:17: " in done.stdout
     assert "ensemble: cannot be tuned" in done.stdout
-    assert "auto_complete: no config.pbtxt; the server will be asked for it" in done.stdout
-    assert done.stderr == "tritontune: to mend first: model\n"
+    assert "auto_complete: no config.pbtxt, Triton completes it" in done.stdout
+    assert done.stderr == "tritontune: fix first: model\n"
 
 
 def test_no_triton_at_the_path_that_was_named(tmp_path: Path) -> None:

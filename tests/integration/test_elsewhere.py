@@ -62,7 +62,7 @@ def test_it_is_tuned_without_its_repository_and_left_as_it_was(elsewhere: Server
     assert not (out / "slow" / "verified").exists()
     again = tritontune("export", out, "--in-place")
     assert again.returncode == 2
-    assert "has no repository here; export --to a FILE.pbtxt" in again.stderr
+    assert "has no repository here; use --to FILE.pbtxt" in again.stderr
 
 
 def test_ctrl_c_leaves_it_as_it_was(elsewhere: Server, slow_model: Path, tmp_path: Path) -> None:

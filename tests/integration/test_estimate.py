@@ -34,12 +34,12 @@ def test_json_for_machines(finished_run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--rate", "many"), 2, "--rate: 'many' is no rate; write requests/s above 0 and up to 10,000,000, as 800"),
-        (("--rate", "-5"), 2, "--rate: '-5' is no rate; write requests/s above 0 and up to 10,000,000, as 800"),
-        (("--rate", "1e12"), 2, "--rate: '1e12' is no rate; write requests/s above 0 and up to 10,000,000, as 800"),
+        (("--rate", "many"), 2, "--rate: must be a number > 0 and <= 10,000,000 (requests/s), got 'many'"),
+        (("--rate", "-5"), 2, "--rate: must be a number > 0 and <= 10,000,000 (requests/s), got '-5'"),
+        (("--rate", "1e12"), 2, "--rate: must be a number > 0 and <= 10,000,000 (requests/s), got '1e12'"),
         (("--rate", "10", "--slo", "p99"), 2, "--slo: "),
         (("--rate", "10", "--slo", "p99=0.1ms"), 3, "is expected to hold p99 <= 0.1 ms at any rate"),
-        (("--rate", "10", "--model", "slou"), 2, "holds no study of 'slou'; did you mean 'slow'?"),
+        (("--rate", "10", "--model", "slou"), 2, "holds no study of model 'slou'; did you mean 'slow'?"),
         ((), 2, "Missing option '--rate'"),
     ],
 )

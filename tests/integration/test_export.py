@@ -47,7 +47,7 @@ def test_to_a_folder(finished_run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "deploy/slow/1/model.py").is_file()
     again = tritontune("export", finished_run, "--to", tmp_path / "deploy")
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
 
 
 def test_in_place_keeps_a_backup(finished_run: Path, deployed: Path) -> None:
@@ -81,16 +81,16 @@ def test_another_slo_picks_another_point(finished_run: Path) -> None:
 def test_a_slo_that_nothing_holds(finished_run: Path) -> None:
     done = tritontune("export", finished_run, "--slo", "p99=1us")
     assert done.returncode == 3
-    assert done.stderr == "tritontune: no measured candidate of slow holds p99 <= 0.001 ms\n"
+    assert done.stderr == "tritontune: no measured candidate of model 'slow' holds p99 <= 0.001 ms\n"
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         (["--model", "slwo"], "did you mean 'slow'?"),
-        (["--to", "x", "--in-place"], "--to and --in-place exclude each other"),
+        (["--to", "x", "--in-place"], "use either --to or --in-place, not both"),
         (["--slo", "p99=x"], "--slo: 'x' is no duration"),
-        (["--to", "/proc/nowhere/x.pbtxt"], "--to: there is no folder /proc/nowhere to write x.pbtxt into"),
+        (["--to", "/proc/nowhere/x.pbtxt"], "--to: no such folder /proc/nowhere"),
     ],
 )
 def test_bad_input(finished_run: Path, options: list[str], complaint: str) -> None:

@@ -144,7 +144,7 @@ def test_a_proxy_of_the_environment_is_not_asked(server: Running, monkeypatch: p
 def test_a_model_that_the_server_does_not_have(server: Running) -> None:
     done = tritontune("measure", "--url", server.grpc_address, "--model", "slwo")
     assert done.returncode == 2
-    assert f"{server.grpc_address} serves no 'slwo'; did you mean 'slow'?" in done.stderr
+    assert f"{server.grpc_address} serves no model 'slwo'; did you mean 'slow'?" in done.stderr
 
 
 def test_nobody_at_the_url() -> None:
@@ -158,7 +158,7 @@ def test_several_models_and_none_named(model_repository: ModelRepositoryFactory)
     model_repository.add("slow", name="b")
     done = tritontune("measure", model_repository.path)
     assert done.returncode == 2
-    assert "holds a, b; choose one with --model" in done.stderr
+    assert "holds several models; choose one with --model: a, b" in done.stderr
 
 
 def test_a_model_is_not_its_own_callee(model_repository: ModelRepositoryFactory) -> None:
@@ -213,7 +213,7 @@ def test_the_highest_rate(server: Running) -> None:
     done = tritontune("measure", "--url", server.grpc_address, "--rate", "max", "--slo", "p50=300ms", *QUICK)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()[-1]
-    assert told.startswith("the highest rate that the server keeps up with: ")
+    assert told.startswith("highest sustained rate: ")
     assert told.endswith(" requests/s, p50 <= 300 ms")
     assert 20 < float(told.split(": ")[1].split()[0]) < 101
 

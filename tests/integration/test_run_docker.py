@@ -72,7 +72,9 @@ def test_doctor_removes_what_a_killed_run_left_and_says_so(engine: docker.Docker
     engine.containers.create(IMAGE, "true", name=gone, labels={"tritontune.mark": gone})
     done = tritontune("doctor")
     (line,) = [line for line in done.stdout.splitlines() if "leftovers" in line]
-    assert re.fullmatch(r"ok +leftovers +removed of killed runs: (\d+ servers? \(.*\); )?\d+ containers? \(.*\)", line)
+    assert re.fullmatch(
+        r"ok +leftovers +removed what killed runs left: (\d+ servers? \(.*\); )?\d+ containers? \(.*\)", line
+    )
     assert containers_of(999_999_999, engine) == set()
 
 

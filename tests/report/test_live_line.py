@@ -39,8 +39,8 @@ def test_inferences_are_counted_and_failures_are_not() -> None:
 
 
 def test_nothing_yet() -> None:
-    assert live_words(Concurrency(1), samples(0), 1) == "concurrency 1, 2.0 s: nothing answered yet"
-    assert live_words(Concurrency(1), samples(3, failed=3), 1).endswith("nothing answered yet, 3 errors")
+    assert live_words(Concurrency(1), samples(0), 1) == "concurrency 1, 2.0 s: no answers yet"
+    assert live_words(Concurrency(1), samples(3, failed=3), 1).endswith("no answers yet, 3 errors")
 
 
 def test_a_terminal_shows_it_and_a_file_does_not() -> None:

@@ -1,4 +1,4 @@
-"""`tritontune doctor`: what tuning needs, whether it is there, and what to do when it is not."""
+"""`tritontune doctor`: checks what tuning needs, and says what to do about what is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tuner.servers.work_folder import remove_abandoned_work
 
 
 class State(Enum):
-    """How a check came out, as it is shown."""
+    """The result of a check, as it is printed."""
 
     OK = "[green]ok[/]  "
     NOT_NEEDED = "[dim]--[/]  "
@@ -40,11 +40,11 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor's.
+    """One check, printed as one line.
 
     Attributes:
-        name: What was looked at.
-        state: How it is.
+        name: What was checked.
+        state: The result.
         detail: What was found, or what to do.
     """
 
@@ -57,12 +57,12 @@ def doctor(repository: str | None, options: Mapping[str, Any]) -> None:
     """Print a line for each check.
 
     Args:
-        repository: The models to look at, too.
-        options: How a server would be started, as fields of `ServerOptions`.
+        repository: Model repository to check, too; None: none.
+        options: How a server would be started, by the names of `ServerOptions`.
 
     Raises:
         JobError: an option is wrong.
-        TuningError: something is missing without which nothing can be tuned.
+        TuningError: something that tuning needs is missing.
     """
     asked = ServerOptions.make(options)
     try:
@@ -76,28 +76,30 @@ def doctor(repository: str | None, options: Mapping[str, Any]) -> None:
         if check.state is State.FIX:
             missing.append(check.name)
     if missing:
-        raise TuningError(f"to mend first: {', '.join(dict.fromkeys(missing))}")
+        raise TuningError(f"fix first: {', '.join(dict.fromkeys(missing))}")
 
 
 def checks(repository: Path | None, asked: ServerOptions) -> Iterator[Check]:
-    """Look at everything in turn."""
+    """Make all checks, in order."""
     yield Check("python", State.OK, f"{platform.python_version()} ({sys.executable})")
     found = _triton_here(asked)
     yield from _ways_to_a_server(asked, found)
     machine = Machine.here()
     yield Check("cpu", State.OK, f"{machine.cpus} cores")
     gpus = ", ".join(_gpu(gpu) for gpu in machine.gpus)
-    yield Check("gpu", State.OK if gpus else State.NOT_NEEDED, gpus or "NVML finds none; models run on the CPU")
+    yield Check(
+        "gpu", State.OK if gpus else State.NOT_NEEDED, gpus or "no NVIDIA GPU found (NVML): models run on the CPU"
+    )
     yield _ports()
     yield _leftovers()
     if repository is not None:
-        # An image is asked for its backends when it is started.
+        # The backends of an image are known only once it runs.
         here = found if isinstance(found, TritonInstallation) and not asked.image else None
         yield from _repository(repository, here, asked)
 
 
 def _triton_here(asked: ServerOptions) -> TritonInstallation | TritontuneError:
-    """The one of this machine, or why there is none."""
+    """The Triton on this machine, or why there is none."""
     try:
         return find_triton(asked.triton_path, asked.triton_arg, resolved(asked.env))
     except TritontuneError as error:
@@ -105,7 +107,7 @@ def _triton_here(asked: ServerOptions) -> TritonInstallation | TritontuneError:
 
 
 def _ways_to_a_server(asked: ServerOptions, found: TritonInstallation | TritontuneError) -> Iterator[Check]:
-    """One is enough, but what was named should be there."""
+    """One way is enough, but what the options name must work."""
     image = asked.image
     problem = engine_problem(image)
     if isinstance(found, TritontuneError):
@@ -113,7 +115,7 @@ def _ways_to_a_server(asked: ServerOptions, found: TritonInstallation | Tritontu
         none_here = isinstance(found, NoTritonError)
         in_docker = problem is None and asked.triton_path is None and (image is not None or none_here)
         if in_docker and none_here:
-            missing = "none on this machine, and none is needed: Docker has one"
+            missing = "none on this machine: a run uses the image in Docker"
         yield Check("triton", State.NOT_NEEDED if in_docker else State.FIX, missing)
         taken = image or DEFAULT_IMAGE if in_docker else None
     else:
@@ -126,15 +128,15 @@ def _ways_to_a_server(asked: ServerOptions, found: TritonInstallation | Tritontu
 
 
 def _docker(image: str | None, problem: str | None, taken: str | None) -> Check:
-    """The engine; `taken` is the image that a run takes, where there is no other Triton."""
+    """The Docker engine; `taken` is the image that a run uses when this machine has no Triton."""
     if problem:
         return Check("docker", State.FIX if image else State.NOT_NEEDED, problem)
     if image:
-        return Check("docker", State.OK, f"the engine answers, and has the image {image}")
+        return Check("docker", State.OK, f"engine reachable, image {image} present")
     if taken is None:
-        return Check("docker", State.OK, "the engine answers, and is not needed; name an image to use it, with --image")
-    pulled = " (it is pulled first)" if engine_problem(taken) else ""
-    return Check("docker", State.OK, f"the engine answers; a run takes {taken}{pulled}, or what --image names")
+        return Check("docker", State.OK, "engine reachable; not used, unless --image names an image")
+    pulled = " (pulled first)" if engine_problem(taken) else ""
+    return Check("docker", State.OK, f"engine reachable; a run uses {taken}{pulled}, or the image of --image")
 
 
 def _gpu(gpu: Gpu) -> str:
@@ -144,22 +146,22 @@ def _gpu(gpu: Gpu) -> str:
 def _ports() -> Check:
     try:
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            return Check("ports", State.OK, f"free ones on 127.0.0.1, such as {listening.getsockname()[1]}")
+            return Check("ports", State.OK, f"127.0.0.1 has free ports, such as {listening.getsockname()[1]}")
     except OSError as error:
-        return Check("ports", State.FIX, f"none can be opened on 127.0.0.1: {error.strerror}")
+        return Check("ports", State.FIX, f"cannot open a port on 127.0.0.1: {error.strerror}")
 
 
 def _leftovers() -> Check:
-    """Of runs that were killed; what it finds it removes."""
+    """Remove what killed runs left behind."""
     try:
         folders = remove_abandoned_work()
         servers = remove_process_leftovers()
         containers = () if engine_problem(None) else remove_docker_leftovers()
     except TritontuneError as error:
-        return Check("leftovers", State.FIX, f"of killed runs, which cannot be removed: {error}")
+        return Check("leftovers", State.FIX, f"cannot remove what killed runs left: {error}")
     found = {"server": servers, "container": containers, "folder": folders}
     told = "; ".join(counted(names, what) for what, names in found.items() if names)
-    return Check("leftovers", State.OK, f"removed of killed runs: {told}" if told else "none of killed runs")
+    return Check("leftovers", State.OK, f"removed what killed runs left: {told}" if told else "none")
 
 
 def _repository(path: Path, found: TritonInstallation | None, asked: ServerOptions) -> Iterator[Check]:
@@ -174,7 +176,7 @@ def _repository(path: Path, found: TritonInstallation | None, asked: ServerOptio
 
 
 def _model(model: ModelFolder, found: TritonInstallation | None, asked: ServerOptions) -> Check:
-    """By what `run` and `measure` go before they start a server."""
+    """The checks that `run` and `measure` make before they start a server."""
     try:
         not_loadable = why_not_loadable(model)
         not_tunable = why_not_tunable(model.config.proto) if model.config else None
@@ -184,5 +186,5 @@ def _model(model: ModelFolder, found: TritonInstallation | None, asked: ServerOp
         return Check("model", State.FIX, reason)
     if not_tunable:
         return Check("model", State.NOT_NEEDED, f"{model.name}: cannot be tuned: {not_tunable}")
-    without = "" if model.config else "no config.pbtxt; the server will be asked for it; "
+    without = "" if model.config else "no config.pbtxt, Triton completes it; "
     return Check("model", State.OK, f"{model.name}: {without}versions {', '.join(map(str, model.versions))}")

@@ -1,4 +1,4 @@
-"""`tritontune estimate`: what it would take to hold a load, from a finished run and without a server."""
+"""`tritontune estimate`: the configs and hosts that a load needs, estimated from a finished run."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _SHOWN = 5
 
 
 def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], *, as_json: bool) -> None:
-    """Print which configs would hold a rate within a limit, and how many hosts, instances and GPUs each takes.
+    """Print which configs hold a rate within an SLO, and how many hosts, instances and GPUs each needs.
 
     Raises:
-        JobError: there is no such run or model, or what is asked is wrong.
-        SLOError: no candidate would hold the limit, however many hosts there were.
+        JobError: the run, the model, the rate or the SLO is wrong.
+        SLOError: no candidate is expected to hold the SLO, on any number of hosts.
     """
     run = RunFolder.existing(run_dir)
     known = Study.models(run.database)
     study = Study.load(run.database, one_model(model, known, run_dir))
     if not study.trials:
-        raise JobError(f"{run_dir}: no trial of {study.identity.model!r} has finished yet; estimate when one has")
+        raise JobError(f"{run_dir}: no trial of model {study.identity.model!r} has finished yet")
     wanted = _rate(rate)
     limit = parsed_slo(slo) if slo else study.identity.slo
-    with Console(stderr=True).status("foreseeing what was not launched"):
+    with Console(stderr=True).status("simulating what was not measured"):
         found = capacities(study, wanted, limit)
     if not found:
         raise SLOError(f"no candidate of {study.identity.model} is expected to hold {limit} at any rate")
@@ -55,7 +55,7 @@ def _rate(text: str) -> float:
     except ValueError:
         rate = 0.0
     if not 0 < rate <= HIGHEST_RATE:
-        raise JobError(f"--rate: {text!r} is no rate; write requests/s above 0 and up to {HIGHEST_RATE:,.0f}, as 800")
+        raise JobError(f"--rate: must be a number > 0 and <= {HIGHEST_RATE:,.0f} (requests/s), got {text!r}")
     return rate
 
 
@@ -70,21 +70,21 @@ def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> N
     trials = len(study.trials)
     _say(
         console,
-        f"\nForeseen from {trials} trial{'s' * (trials > 1)}, on hosts like the one that was measured, with Poisson "
-        "arrivals that they share evenly; in parentheses 95 % intervals.",
+        f"\nEstimated from {trials} trial{'s' * (trials > 1)}, for hosts like the measured one that share Poisson "
+        "arrivals evenly; 95 % intervals in parentheses.",
     )
     if any(each.most is None for each in found):
-        _say(console, f"?: whether it holds {slo} at any rate at all is not sure.")
+        _say(console, f"?: it may hold {slo} at no rate at all.")
 
 
 def _known_from(each: Capacity) -> str:
     if each.trial is not None:
-        return f"trial {each.trial}{', the config as it is' * (each.trial == 0)}"
-    return f"foreseen, {each.beyond}: surer when one is launched" if each.beyond else "foreseen"
+        return f"trial {each.trial}{', the baseline' * (each.trial == 0)}"
+    return f"simulated, {each.beyond}: launch one to be sure" if each.beyond else "simulated"
 
 
 def _table(slo: SLO, found: tuple[Capacity, ...]) -> Table:
-    """One row a config, by the number under which the lines below it say which that is."""
+    """One row a config; its number refers to the lines below the table."""
     table = Table(box=box.SIMPLE_HEAD)
     gpus = any(each.gpus for each in found)
     of_a_host = ("a host holds up to\nrequests/s", f"at its share\n{slo.percentile} ms")

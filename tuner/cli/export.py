@@ -1,4 +1,4 @@
-"""`tritontune export`: the best config of a finished run, to where it is needed."""
+"""`tritontune export`: writes the best config of a run to a file, a folder, or the model repository."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tuner.study.study import Study
 
 @dataclass(frozen=True)
 class _Export:
-    """What is exported of one model.
+    """The export of one model.
 
     Attributes:
-        text: The config, with its provenance on top.
-        words: What was picked.
+        text: The config, with a comment on its provenance on top.
+        words: Which point was chosen, and how sure that is.
     """
 
     study: Study
@@ -42,12 +42,12 @@ class _Export:
 
     @property
     def model(self) -> str:
-        """Its name."""
+        """The name of the model."""
         return self.study.identity.model
 
     @property
     def folder(self) -> ModelFolder:
-        """The user's own folder of the model.
+        """The folder of the model in the user's repository.
 
         Raises:
             JobError: there is none on this machine.
@@ -55,12 +55,12 @@ class _Export:
         repository = self.study.identity.repository
         if "://" in repository:
             raise JobError(
-                f"{self.model} was tuned at {repository} and has no repository here; export --to a FILE.pbtxt"
+                f"model {self.model!r} was tuned at {repository} and has no repository here; use --to FILE.pbtxt"
             )
         return ModelRepository.open(Path(repository)).model(self.model)
 
     def expected_sha256(self) -> str | None:
-        """Of the config.pbtxt that was tuned; None: there was none."""
+        """SHA-256 of the config.pbtxt that was tuned, in hex; None: there was none."""
         tuned = self.study.identity.config
         return hashlib.sha256(tuned.encode()).hexdigest() if tuned else None
 
@@ -70,8 +70,8 @@ class _Deployed:
     """The repository's own config.pbtxt before an export.
 
     Attributes:
-        sha256: Of the file; None: there is none.
-        is_same: Whether it says what is to be exported.
+        sha256: SHA-256 of the file, in hex; None: there is no file.
+        is_same: Whether it is the config to export already, its comment on provenance aside.
     """
 
     sha256: str | None
@@ -81,20 +81,19 @@ class _Deployed:
 def export(
     run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target: Target, *, force: bool = False
 ) -> None:
-    """Export the best config of each model.
+    """Export the best config of each model, as the run recommends it for this SLO; nothing is measured.
 
-    Nothing is measured. What it picks is what the run itself would recommend for this limit from what is stored.
-    Without names, models that have nothing to export are left out, and told of in the end.
+    Without names, models that have nothing to export are skipped, and named in an error at the end.
 
     Args:
-        run_dir: Of the run.
-        models: Their names; none: all.
-        slo: The limits, as `--slo` has them; none: the run's own.
-        target: Where to.
-        force: Whether the target's file may be there already.
+        run_dir: Folder of the run.
+        models: Names of the models; empty: all.
+        slo: Limits as in `--slo`; empty: those of the run.
+        target: Where to write.
+        force: Whether a file of the target may be replaced.
 
     Raises:
-        JobError: there is no such run or model, or it cannot be written there.
+        JobError: there is no such run or model, or the target cannot be written.
         SLOError: no candidate holds the SLO.
         ConfigError: the repository's config.pbtxt is no longer the one that was tuned.
     """
@@ -102,7 +101,7 @@ def export(
     run = RunFolder.existing(run_dir)
     known = Study.models(run.database)
     if not known:
-        raise JobError(f"{run_dir} holds no study of a model yet; its run has measured nothing")
+        raise JobError(f"{run_dir} holds no study yet: its run has measured nothing")
     check_models(models, known, run_dir)
     chosen = tuple(dict.fromkeys(models)) or known
     if not target.for_many and len(chosen) > 1:
@@ -117,7 +116,7 @@ def export(
             _check_folder(each, target.folder)
     for each in exports:
         done = _in_place(each, deployed[each.model]) if target.in_place else _write(each, target)
-        # Said when it is done: an error is one line.
+        # After the writing: when that fails, the error is the only line.
         for line in (f"{each.model}: {each.words}", done):
             if line:
                 click.echo(line, err=True)
@@ -128,10 +127,10 @@ def export(
 def _exports(
     run: RunFolder, models: Sequence[str], slo: tuple[str, ...], *, all_or_none: bool
 ) -> tuple[list[_Export], list[TritontuneError]]:
-    """The models that have something to export, and why others have not.
+    """The exports, and why other models have none.
 
     Raises:
-        TritontuneError: none has, or, if `all_or_none`, one has not.
+        TritontuneError: no model has one, or, if `all_or_none`, a model has none.
     """
     exports, left_out = [], list[TritontuneError]()
     for name in models:
@@ -149,55 +148,54 @@ def _exports(
 def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
     study = Study.load(run.database, model)
     if not study.trials:
-        raise JobError(f"{run.path}: the study of {model!r} has no finished trial")
+        raise JobError(f"{run.path}: the study of model {model!r} has no finished trial")
     found = study.recommendation_for(parsed_slo(slo)) if slo else study.recommendation
     if found.best is None:
-        raise SLOError(f"no measured candidate of {model} {what_is_asked(found.slo)}")
+        raise SLOError(f"no measured candidate of model {model!r} {what_is_asked(found.slo)}")
     text = config_with_provenance(study, found.best, found.gain, found.slo)
     return _Export(study, text, picked_in_words(study, found))
 
 
 def _deployed(each: _Export) -> _Deployed:
-    """What the repository has now, if it may be replaced: what was tuned, or what was exported from the same study.
+    """The config in the repository, which must be the one that was tuned, or an export of the same study.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: it is another.
     """
     path = each.folder.path / CONFIG
     found = sha256_of(path)
-    # It need not be a config any more, so nobody parses it.
+    # It is not parsed: it may be no config any more.
     text = path.read_bytes().decode(errors="replace") if found is not None else ""
     config = without_provenance(text)
-    # Who exported it and why does not count.
+    # The comment on provenance may differ.
     if found is not None and config == without_provenance(each.text):
         return _Deployed(found, is_same=True)
     exported = config != text and config in {without_provenance(t.deployable_config) for t in each.study.trials}
     if found != each.expected_sha256() and not exported:
-        how = "is gone" if found is None else "has changed" if each.study.identity.config else "has come into being"
+        how = "removed" if found is None else "changed" if each.study.identity.config else "created"
         raise ConfigError(
-            f"{path}: {how} since the study; nothing was written: put back the one that was tuned, "
-            "export --to a file, or tune anew"
+            f"{path}: {how} since the run; nothing was written. Restore the tuned one, use --to FILE, or tune again"
         )
     return _Deployed(found, is_same=False)
 
 
 def _in_place(each: _Export, deployed: _Deployed) -> str:
-    """Replace the repository's own file, if it is to change. Returns what was done."""
+    """Replace the file in the repository, unless it is the same. Returns what was done, in words."""
     path = each.folder.path / CONFIG
     if deployed.is_same:
-        return f"{path}: says the same already; nothing was changed"
+        return f"{path}: unchanged, it is this config already"
     backup = replace_config(path, each.text, expected_sha256=deployed.sha256)
-    return f"{path}: replaced; the one before is {backup.name}" if backup else f"{path}: written; there was none before"
+    return f"{path}: replaced, backup in {backup.name}" if backup else f"{path}: created"
 
 
 def _write(each: _Export, target: Target) -> str:
-    """Write it where it is to go. Returns what was done, if that is not to be seen."""
+    """Write to the target. Returns what was done, in words; empty for stdout."""
     if target.folder is not None:
         folder = target.folder / each.model
         try:
             copy_model(each.folder, folder, each.text)
         except OSError as error:
-            raise JobError(f"--to: {folder}: cannot be written: {error.strerror or error}") from None
+            raise JobError(f"--to: cannot write {folder}: {error.strerror or error}") from None
         return f"{folder}: written"
     text = _formatted(each, target)
     if target.file is None:
@@ -206,7 +204,7 @@ def _write(each: _Export, target: Target) -> str:
     try:
         write_atomically(target.file, text)
     except OSError as error:
-        raise JobError(f"--to: {target.file}: cannot be written: {error.strerror or error}") from None
+        raise JobError(f"--to: cannot write {target.file}: {error.strerror or error}") from None
     return f"{target.file}: written"
 
 
@@ -217,10 +215,14 @@ def _formatted(each: _Export, target: Target) -> str:
 
 
 def _check_folder(each: _Export, to: Path) -> None:
-    """See that a model's folder can be made, before any is."""
+    """Check that the folder of a model can be made.
+
+    Raises:
+        JobError: it exists, or lies in the repository.
+    """
     model, folder = each.folder, to / each.model
     if os.path.lexists(folder):
-        raise JobError(f"--to: {folder} is there already; name another folder, or remove it")
+        raise JobError(f"--to: {folder} exists already; choose another folder, or remove it")
     repository = Path(each.study.identity.repository).resolve()
     if folder.resolve().is_relative_to(repository) or folder.resolve().is_relative_to(model.path.resolve()):
-        raise JobError(f"--to: {folder} lies in the model repository, in which only --in-place writes")
+        raise JobError(f"--to: {folder} is in the model repository; use --in-place to write there")

@@ -1,4 +1,4 @@
-"""Where `tritontune export` writes, and in which form: what goes together, and what does not."""
+"""Where `tritontune export` writes, and in which format."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ENDINGS: dict[str, ConfigFormat] = {".pbtxt": "pbtxt", ".json": "json", ".yaml"
 
 @dataclass(frozen=True)
 class Target:
-    """Where it goes; neither file nor folder nor in place is stdout.
+    """Where to write; stdout when there is no file, no folder, and `in_place` is false.
 
     Attributes:
-        format: How it is written.
-        file: The file to write.
-        folder: The folder in which each model's own folder is made.
-        in_place: Whether the repository's own file is replaced.
+        format: Format of the config.
+        file: File to write.
+        folder: Folder in which a folder for each model is made.
+        in_place: Whether the config.pbtxt in the repository is replaced.
     """
 
     format: ConfigFormat = "pbtxt"
@@ -31,22 +31,22 @@ class Target:
 
     @classmethod
     def of(cls, to: Path | None, format_name: str | None, *, in_place: bool) -> Target:
-        """Read the options.
+        """The target that the options ask for.
 
-        A path that ends as one of the formats does is a file, unless a folder of that name is there. One that ends
-        nearly so is a mistake, more likely than a new folder of that name.
+        A path with the suffix of a format is a file, unless it is a folder. One with nearly such a suffix is refused:
+        it is more likely a mistake than the name of a new folder.
 
         Raises:
-            JobError: they contradict each other, or there is no such format.
+            JobError: the options contradict each other, or the format is unknown.
         """
         if format_name is not None and format_name not in get_args(ConfigFormat):
-            raise JobError(f"--format: {format_name!r} is no format{nearest(format_name, get_args(ConfigFormat))}")
+            raise JobError(f"--format: unknown format {format_name!r}{nearest(format_name, get_args(ConfigFormat))}")
         asked: ConfigFormat | None = format_name  # type: ignore[assignment]  # it was just found among them
         if to and in_place:
-            raise JobError("--to and --in-place exclude each other")
+            raise JobError("use either --to or --in-place, not both")
         if in_place:
             if asked not in {None, "pbtxt"}:
-                raise JobError(f"--format {asked}: a model repository holds a config.pbtxt; leave out --in-place")
+                raise JobError(f"--format {asked}: cannot be used with --in-place, which writes a config.pbtxt")
             return cls(in_place=True)
         if to is None:
             return cls(asked or "pbtxt")
@@ -54,15 +54,17 @@ class Target:
         if ending is None:
             if asked not in {None, "pbtxt"}:
                 usual = next(suffix for suffix, each in _ENDINGS.items() if each == asked)
-                raise JobError(f"--format {asked}: a model folder holds a config.pbtxt; name a file, as {to}{usual}")
+                raise JobError(
+                    f"--format {asked}: needs --to a file, such as {to}{usual}; a model folder holds a config.pbtxt"
+                )
             if not to.is_dir() and get_close_matches(to.suffix, _ENDINGS, 1):
-                raise JobError(f"--to {to}: a file's name ends in one of {', '.join(_ENDINGS)}")
+                raise JobError(f"--to {to}: the suffix of a file must be one of {', '.join(_ENDINGS)}")
             return cls(folder=to)
         if asked not in {None, ending}:
-            raise JobError(f"--to {to}: that is the name of a {ending} file, and --format is {asked}")
+            raise JobError(f"--to {to}: its suffix means {ending}, but --format is {asked}")
         return cls(ending, file=to)
 
     @property
     def for_many(self) -> bool:
-        """Whether several models have room there."""
+        """Whether several models can be written to it."""
         return self.in_place or self.folder is not None

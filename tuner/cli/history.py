@@ -1,4 +1,4 @@
-"""`tritontune history`: what the nights have measured, as a table and a plot, or as JSON."""
+"""`tritontune history`: the results of the nights, as a table and plots, or as JSON."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def history(place: str, models: tuple[str, ...], last: int, *, as_json: bool) ->
     """Print the last nights of each model.
 
     Raises:
-        JobError: there is no such history, or it does not know a model.
+        JobError: there is no such history, or a model is not in it.
     """
     with History.opened(place, make=False) as stored:
         known = stored.models
         if unknown := [name for name in models if name not in known]:
-            raise JobError(f"--model: {place} knows no {unknown[0]!r}{nearest(unknown[0], known)}")
+            raise JobError(f"--model: {place} has no model {unknown[0]!r}{nearest(unknown[0], known)}")
         nights = stored.nights(models=models, last=last)
     if as_json:
         print(json_text({"schema": 1, "nights": [night.model_dump(mode="json") for night in nights]}, indent=1))  # noqa: T201 (it is what was asked for)
         return
     console = results_console()
     if not nights:
-        console.print("there was no night yet")
+        console.print("no nights yet")
     by_model = sorted(nights, key=lambda night: (night.repository, night.model, night.night))
     for (repository, model), group in groupby(by_model, key=lambda night: (night.repository, night.model)):
         _print(console, repository, model, list(group))

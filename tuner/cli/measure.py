@@ -1,4 +1,4 @@
-"""`tritontune measure`: throughput and latency of a model as it is."""
+"""`tritontune measure`: throughput and latency of a model with its own config."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
 
 _MOST_CONCURRENCY = 1024
-# Whoever says how long it may take gets a number all the same, of so many answers.
+# With --time, a load ends after that time, but not before so many answers.
 _FEWEST = 2
 
 
@@ -54,9 +54,9 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None, forc
 
     Args:
         options: By the names of `MeasureJob`.
-        as_json: Print JSON and nothing else on stdout.
-        csv: A file to write, a row a point.
-        force: Whether that may replace one.
+        as_json: Print JSON on stdout, and nothing else.
+        csv: File to write, one row a point; None: none.
+        force: Whether `csv` may replace a file.
 
     Raises:
         TritontuneError: with the exit code that says what went wrong.
@@ -79,13 +79,13 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None, forc
                 words = point_in_words(point, job.slo.percentile)
                 console.print(words, highlight=False, markup=False, soft_wrap=True)
     except BaseException:
-        # What was measured before an error or Ctrl-C is not lost; what goes wrong with telling it hides neither.
+        # Print what was measured before an error or Ctrl-C. If that fails, too, the first error is still raised.
         try:
             _tell(model, points, job, as_json=as_json, csv=csv, complete=False)
             if job.rate == "max" and points:
                 _tell_highest(points, job, console if as_json else results_console(), complete=False)
         except (TritontuneError, OSError) as error:
-            _noting(console)(f"not told: {error}")
+            _noting(console)(f"cannot write the result: {error}")
         raise
     _tell(model, points, job, as_json=as_json, csv=csv, complete=True)
     if job.rate == "max":
@@ -114,7 +114,7 @@ def _tell(
         try:
             write_atomically(csv, points_csv(points))
         except OSError as error:
-            raise JobError(f"--csv: {csv} cannot be written: {error.strerror}") from None
+            raise JobError(f"--csv: cannot write {csv}: {error.strerror}") from None
 
 
 def _measured(job: MeasureJob, loads: tuple[Load, ...], session: Session) -> Iterator[OperatingPoint]:
@@ -134,14 +134,12 @@ def _measured(job: MeasureJob, loads: tuple[Load, ...], session: Session) -> Ite
 def _tell_highest(points: list[OperatingPoint], job: MeasureJob, console: Console, *, complete: bool) -> None:
     highest = highest_sustained(points, job.slo)
     if not complete:
-        found = f"{rate(highest.load.level)} requests/s are kept up with" if highest else "no rate was kept up with"
-        console.print(
-            f"the highest rate is not known: the search for it was cut short; so far {found}", highlight=False
-        )
+        found = f"{rate(highest.load.level)} requests/s" if highest else "none"
+        console.print(f"highest sustained rate so far: {found} (the search was cut short)", highlight=False)
         return
     if highest is None:
-        raise SLOError(f"no rate that was tried holds {job.slo}" if job.slo.root else "the server kept up with no rate")
-    words = f"the highest rate that the server keeps up with: {rate(highest.load.level)} requests/s"
+        raise SLOError(f"no tried rate holds {job.slo}" if job.slo.root else "the server sustained no tried rate")
+    words = f"highest sustained rate: {rate(highest.load.level)} requests/s"
     console.print(f"{words}, {job.slo}" if job.slo.root else words, highlight=False)
 
 
@@ -167,18 +165,18 @@ def _opened(job: MeasureJob, console: Console, line: LiveLine) -> Iterator[tuple
 
 
 def _noting(console: Console) -> Callable[[str], None]:
-    """What prints a line for people."""
+    """A function that prints a line as it is."""
     return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
 class _Served:
-    """A server of our own, with the model.
+    """A server that we started, with the model.
 
     Attributes:
-        gpus: Those that it sees, watched since before the launch.
-        callees: What the model calls.
-        within_s: How long a model may take to load.
+        gpus: The GPUs that it sees, watched since before the launch.
+        callees: The models that the model calls.
+        within_s: Seconds that a model may take to load.
     """
 
     server: Server
@@ -194,7 +192,7 @@ class _Served:
 
 @contextmanager
 def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> Iterator[_Served]:
-    """Start a server of our own with the model as it is, in a copy, as Python leaves compiled code beside models."""
+    """Start a server with a copy of the model: Python writes compiled code beside `model.py`."""
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
     check_load_model(job.load_model, repository, [model])
@@ -225,7 +223,7 @@ def _launched(launcher: Launcher, launch: Launch, placed: tuple[str, ...]) -> Se
 
 
 def _loaded_model(job: MeasureJob, endpoint: Endpoint) -> str:
-    """The model to measure of a server that runs; how that was started is not ours to say."""
+    """The model to measure on a running server."""
     with _reached(endpoint) as client:
         if job.model and client.is_model_ready(job.model, job.model_version):
             return job.model
@@ -233,17 +231,21 @@ def _loaded_model(job: MeasureJob, endpoint: Endpoint) -> str:
     if job.model is None and len(loaded) == 1:
         return loaded[0]
     if not loaded:
-        raise JobError(f"--url: no model is loaded at {job.url}; load the one that is to be measured")
+        raise JobError(f"--url: {job.url} has no model loaded; load one first")
     if job.model is None:
-        raise JobError(f"--url: {job.url} serves {', '.join(loaded)}; choose one with --model")
+        raise JobError(f"--url: {job.url} serves several models; choose one with --model: {', '.join(loaded)}")
     if job.model in loaded:
-        raise JobError(f"--model-version: {job.url} serves no version {job.model_version} of {job.model!r}")
-    raise JobError(f"--model: {job.url} serves no {job.model!r}{nearest(job.model, loaded)}")
+        raise JobError(f"--model-version: {job.url} serves no version {job.model_version} of model {job.model!r}")
+    raise JobError(f"--model: {job.url} serves no model {job.model!r}{nearest(job.model, loaded)}")
 
 
 @contextmanager
 def _reached(endpoint: Endpoint) -> Iterator[TritonClient]:
-    """A client of a server that somebody asked for, and that should be there."""
+    """A client of the server at `--url`.
+
+    Raises:
+        JobError: it cannot be reached.
+    """
     try:
         with TritonClient(endpoint) as client:
             yield client
@@ -254,7 +256,7 @@ def _reached(endpoint: Endpoint) -> Iterator[TritonClient]:
 def _only_model(repository: ModelRepository, job: MeasureJob) -> ModelFolder:
     if job.model is None and len(repository.models) > 1:
         names = ", ".join(model.name for model in repository.models)
-        raise JobError(f"{job.repository} holds {names}; choose one with --model")
+        raise JobError(f"{job.repository} holds several models; choose one with --model: {names}")
     return repository.model(job.model) if job.model else repository.models[0]
 
 

@@ -1,4 +1,4 @@
-"""What every command asks of a file that it is to write: no folder is made for it, and no other file is lost."""
+"""The check of output files, for all commands: no folder is made, and no file is overwritten by accident."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from tuner.core.errors import JobError
 
 
 def check_output(file: Path | None, *, option: str, force: bool) -> None:
-    """See that a file can be written where an option says, before anything is done.
-
-    What is no file, such as `/dev/stdout`, and a file with nothing in it are written to.
+    """Check that the file of an option can be written; empty files and devices may be there already.
 
     Args:
         file: The file; None: the option was not given.
-        option: Which names it.
-        force: Whether a file that is there may be replaced.
+        option: Name of the option, for messages.
+        force: Whether an existing file may be replaced.
 
     Raises:
-        JobError: there is no such folder, or a file that would be lost; or `force` has no use.
+        JobError: its folder is missing, it exists and `force` is false, or `force` is true without a file.
     """
     if file is None:
         if force:
-            raise JobError(f"--force has no use without a file to replace, which {option} names")
+            raise JobError(f"--force needs {option}: there is no file to replace")
         return
     if file.is_dir():
-        raise JobError(f"{option}: {file} is a folder; name a file in it")
+        raise JobError(f"{option}: {file} is a folder, not a file")
     if not file.absolute().parent.is_dir():
-        raise JobError(f"{option}: there is no folder {file.parent} to write {file.name} into")
+        raise JobError(f"{option}: no such folder {file.parent}")
     if not force and file.is_file() and file.stat().st_size:
-        raise JobError(f"{option}: {file} is there already; --force replaces it, or name another file")
+        raise JobError(f"{option}: {file} exists already; replace it with --force, or choose another file")

@@ -1,4 +1,4 @@
-"""What the commands that read a finished run ask of it alike."""
+"""What all commands that read a finished run share."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tuner.core.slo import SLO
 
 
 def check_models(asked: Iterable[str], known: Sequence[str], run_dir: Path) -> None:
-    """See that a run knows the models that were asked for.
+    """Check that a run has studies of these models.
 
     Raises:
-        JobError: it does not know the first of these.
+        JobError: it has none of a model; the message names the first.
     """
     if unknown := [name for name in asked if name not in known]:
-        raise JobError(f"--model: {run_dir} holds no study of {unknown[0]!r}{nearest(unknown[0], known)}")
+        raise JobError(f"--model: {run_dir} holds no study of model {unknown[0]!r}{nearest(unknown[0], known)}")
 
 
 def one_model(asked: str | None, known: Sequence[str], run_dir: Path) -> str:
-    """The model that was asked for, or the only one.
+    """The model asked for, or the only one.
 
     Raises:
-        JobError: there is none, or not only one, or no such.
+        JobError: the run holds no model, several, or not the one asked for.
     """
     if not known:
-        raise JobError(f"{run_dir} holds no study of a model yet; its run has measured nothing")
+        raise JobError(f"{run_dir} holds no study yet: its run has measured nothing")
     check_models([asked] if asked else [], known, run_dir)
     if asked is None and len(known) > 1:
         raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(known)}")
@@ -37,7 +37,7 @@ def parsed_slo(slo: tuple[str, ...]) -> SLO:
     """The limits of `--slo`.
 
     Raises:
-        JobError: they are none.
+        JobError: a limit cannot be read.
     """
     try:
         return SLO.parse(slo)

@@ -1,4 +1,4 @@
-"""What a load is doing right now, in one line that changes while it goes on."""
+"""A live line on the load that is being measured."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tuner.report.pull_bar import PullBar
 from tuner.results.words import latency, rate
 from tuner.servers.docker.pull import Pull
 
-# Enough of the latest requests to tell any percentile of, and quickly counted.
+# Number of latest requests shown: enough for a p99, and quickly counted.
 _LATEST = 5_000
 
 
 class LiveLine:
-    """Shows the latest of a load on a terminal, and nothing where there is none. Use it as a context manager.
+    """Shows the latest throughput and latency on a terminal, and nothing elsewhere. Use it as a context manager.
 
     Args:
-        console: Where.
+        console: Where to show it.
         batch_size: Inferences in each request.
-        percentile: Of latency, to show beside the median.
+        percentile: Latency percentile to show beside the median.
     """
 
     def __init__(self, console: Console, batch_size: int, percentile: Percentile = "p99") -> None:
@@ -36,7 +36,7 @@ class LiveLine:
         self._pull_bar = PullBar(console)
 
     def pulling(self, pull: Pull) -> None:
-        """Show how far an image is instead."""
+        """Show the progress of an image pull instead."""
         self._status.stop()
         self._pull_bar.see(pull)
         if pull.ended:
@@ -58,12 +58,12 @@ class LiveLine:
 
 
 def live_words(load: Load, samples: Samples, batch_size: int, percentile: Percentile = "p99") -> str:
-    """The latest requests in words: `concurrency 8, 2.1 s: 12,345 inferences/s, p50 0.61 ms, p99 2.3 ms, 3 errors`."""
+    """The latest requests: `concurrency 8, 2.1 s: 12,345 inferences/s, p50 0.61 ms, p99 2.3 ms, 3 errors`."""
     begin = f"{load}, {samples.wall_s:.1f} s"
     latest = slice(max(0, len(samples) - _LATEST), None)
     ok = samples.ok[latest]
     if not ok.any():
-        return f"{begin}: nothing answered yet{_errors(samples)}"
+        return f"{begin}: no answers yet{_errors(samples)}"
     done_ns, sent_ns = samples.done_ns[latest][ok], samples.sent_ns[latest][ok]
     span_s = max(1, int(done_ns[-1] - sent_ns.min())) / 1e9
     names = dict.fromkeys(("p50", percentile))

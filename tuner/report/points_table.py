@@ -1,4 +1,4 @@
-"""What `tritontune measure` shows: a table of operating points, with the columns that these points need."""
+"""The table of operating points that `tritontune measure` prints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNBOUNDED = 10_000
 
 
 class _Column(NamedTuple):
-    """A column; where there is no room for all, those of the lowest rank stay."""
+    """A column of the table; columns of low rank are kept when there is no room for all."""
 
     title: str
     cells: list[str]
@@ -30,27 +30,26 @@ class _Column(NamedTuple):
 
 
 def points_table(points: Sequence[OperatingPoint]) -> RenderableType:
-    """One row a load level, times in ms; below it, what must be known to read the numbers right.
+    """One row a load level, times in ms, and below the table notes such as quality warnings.
 
-    Where there is no room for all columns, those that matter most are shown, and the others are named: columns that are
-    cut off say nothing.
+    When the terminal is too narrow for all columns, the most important ones are shown and the others are named.
     """
     return _Fitting(points)
 
 
 def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
-    """What speaks against a point, where the server did not keep up, and what held a GPU's clocks; a line each."""
+    """Quality warnings, rates that the server did not sustain, and reasons for GPU throttling, a line each."""
     yield from all_doubts_in_words([("", point) for point in points])
     for point in points:
         if point.kept_up is False:
-            yield f"at {point.load}: the server did not keep up"
+            yield f"at {point.load}: the server did not sustain this rate"
         doubted = any(doubt.gate is Gate.GPU_THROTTLED for doubt in point.doubts)
         if point.gpu and point.gpu.throttle_reasons and not doubted:
             yield f"at {point.load}: the GPU was throttled, {', '.join(point.gpu.throttle_reasons)}"
 
 
 class _Fitting:
-    """A table of as many columns as the width allows, and the notes."""
+    """A table with as many columns as fit, and the notes."""
 
     def __init__(self, points: Sequence[OperatingPoint]) -> None:
         self._points = points
@@ -64,7 +63,7 @@ class _Fitting:
                 shown = more
         yield self._table(shown)
         if left_out := ", ".join(column.title for column in columns if column not in shown):
-            yield Text(f"no room here for {left_out}: a wider terminal has them, and so have --csv and --json", "dim")
+            yield Text(f"columns left out: {left_out} (use a wider terminal, --csv or --json)", "dim")
         if notes := "\n".join(notes_on(self._points)):
             yield Text(notes, style="yellow")
 
@@ -104,7 +103,7 @@ def _found_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
 
 
 def _response_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
-    """Of a model with any number of responses to a request."""
+    """Columns of a decoupled model, which gives any number of responses to a request."""
     told = [point.responses for point in points]
     for percentile in _FIRSTS:
         firsts = [each.time_to_first_ms.get(percentile) if each else None for each in told]
@@ -115,7 +114,7 @@ def _response_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
 
 
 def _server_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
-    """Where the time goes, as the server says."""
+    """Columns of times in the server, from its statistics."""
     told = [point.server for point in points]
     yield _Column("queue ms", [format_number(each.queue_ms) if each else "" for each in told], 2)
     yield _Column("input ms", [format_number(each.compute_input_ms) if each else "" for each in told], 5)
@@ -132,7 +131,7 @@ def _client_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
 
 
 def _machine_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
-    """What the server and its GPUs took, as far as somebody says."""
+    """Columns of CPU, memory, GPU and energy, as far as known."""
     taken = [point.server_resources for point in points]
     if any(taken):
         yield _Column("server CPU", [f"{each.cpu_cores:.0%}" if each else "" for each in taken], 3)

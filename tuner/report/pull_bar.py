@@ -1,4 +1,4 @@
-"""An image on its way to the engine: a bar on a terminal, one line elsewhere."""
+"""The progress of an image pull: a bar on a terminal, one line elsewhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tuner.servers.docker.pull import Pull
 
 
 class PullBar:
-    """Shows pulls, one after the other. To be stopped at the end, as a pull may break off.
+    """Shows one pull after the other. Call `stop` at the end: a pull may fail halfway.
 
     Args:
-        console: Where.
+        console: Where to show it.
     """
 
     def __init__(self, console: Console) -> None:
@@ -26,11 +26,11 @@ class PullBar:
         self._began = 0.0
 
     def see(self, pull: Pull) -> None:
-        """Show how far it is."""
+        """Show the progress of a pull."""
         if not self._began:
             self._begin(pull)
         if self._bar:
-            # The total grows, as the engine learns the sizes of layers one after the other.
+            # The total grows: the engine learns the sizes of layers one after the other.
             self._bar.update(
                 self._task,
                 completed=pull.done_bytes,
@@ -44,7 +44,7 @@ class PullBar:
                 self._line(f"pulled {pull.image}: {format_size(pull.total_bytes)} in {took}")
 
     def stop(self) -> None:
-        """Take the bar away; harmless when there is none."""
+        """Remove the bar, if there is one."""
         self._began = 0.0
         if self._bar:
             self._bar.stop()

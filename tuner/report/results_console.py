@@ -1,4 +1,4 @@
-"""Where results go."""
+"""The console for results."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 
 from rich.console import Console
 
-# What most windows, mails and issues show without breaking lines.
+# Columns that most windows, mails and issues show without breaking lines.
 USUAL_WIDTH = 100
 
 
 def results_console(width: int = 240) -> Console:
-    """For what is found: stdout.
+    """A console on stdout.
 
     Args:
-        width: In columns, when nobody's terminal bounds it.
+        width: Width in columns, used when stdout is no terminal.
     """
     return Console() if sys.stdout.isatty() else Console(width=width)

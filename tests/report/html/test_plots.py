@@ -98,7 +98,7 @@ def test_doubts_are_told_where_a_pointer_is(run: RunFolder, open_point: Operatin
     doubtful = open_point.model_copy(update={"errors": 0, "error": None})
     study.add(trial(0, doubtful, parameters=built.baseline), built)
     (baseline,) = [t for t in model_view(run, study).front.traces if t["name"] == "baseline"]
-    assert "quality warning: " in baseline["text"][0]
+    assert "doubtful: " in baseline["text"][0]
 
 
 @pytest.mark.parametrize(
