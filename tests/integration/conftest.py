@@ -38,7 +38,7 @@ def finished_run(fake_path: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     # Limit and budget are far from what a busy machine makes of them: it ends by its trials and its rounds.
     options = ("--slo", "p90=400ms", "--trials", 3, "--seed", 7, "--max-concurrency", 8, "--budget", "9m")
     with mock.patch.dict(os.environ, PATH=fake_path), rough_measurements():
-        done = tritontune("run", repository, *options, "--out", out)
+        done = tritontune("run", repository, *options, "--out", out, "--verbose")
     assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
     (folder / "stderr.txt").write_text(done.stderr)

@@ -16,6 +16,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner.core.slo import SLO
 from tuner.recommend.certify import is_certified
+from tuner.report.outcome import MOST_LINES
 from tuner.study.study import Study
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
@@ -116,7 +117,8 @@ class TestAFinishedRun:
         assert (batching["value"], batching["was"]) == ("on", "off")
         stdout = (finished_run.parent / "stdout.txt").read_text()
         assert all(point["why"] in stdout for point in front["front"])
-        assert all(each["why"] in stdout for each in fields)
+        assert all(each["name"] in stdout for each in fields)
+        assert all(each["why"] in stdout for each in fields if each["trial"] is not None)
 
     def test_every_trial_leaves_its_folder(self, finished_run: Path) -> None:
         for number in range(3):
@@ -208,8 +210,13 @@ def test_every_model_is_tuned_in_turn(model_repository: ModelRepositoryFactory, 
     model_repository.add("refuses", name="r")
     out = tmp_path / "run"
     options = ("--space", space, "--trials", 2, "--max-concurrency", 1, "--no-verify")
-    done = tritontune("run", model_repository.path, *options, "--out", out)
+    done = tritontune("run", model_repository.path, *options, "--out", out, "--json")
     assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert {name: model["result"] for name, model in told["models"].items()} == {n: _front(out, n) for n in "ab"}
+    assert list(told["failures"]) == ["r"]
+    assert "no weights here" in told["failures"]["r"]["error"]
+    assert told["report"] == str(out / "report.html")
     assert "ensemble is left out" in done.stderr
     assert "r: model 'r' does not work as it is: " in done.stderr
     assert "no weights here" in done.stderr
@@ -266,6 +273,7 @@ class TestFailingCandidates:
         assert baseline.failure is None
         assert candidate.failure is not None
         assert candidate.failure.cause.value == "crashed"
+        assert len(done.stdout.splitlines()) < MOST_LINES
         # What it measured before it crashed is kept.
         assert candidate.curve
 
@@ -285,6 +293,8 @@ def test_no_candidate_holds_the_slo(slow_model: Path, tmp_path: Path) -> None:
     done = tritontune("run", slow_model, "--slo", "p99=5ms", "--trials", 2, "--out", out)
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1] == "tritontune: no candidate of slow holds p99 <= 5 ms"
+    assert "result:   no candidate holds p99 <= 5 ms" in done.stdout
+    assert len(done.stdout.splitlines()) < MOST_LINES
     assert _front(out)["best"] is None
 
 
