@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,6 +14,7 @@ from tuner.core.errors import Cause, TuningError
 from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.slo import SLO
 from tuner.jobs.progress import ModelOutcome
+from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.verification import Verification
@@ -52,7 +54,11 @@ def shown(outcome: ModelOutcome, width: int, *, verbose: bool = False) -> str:
 
 @pytest.fixture
 def long(run: RunFolder) -> ModelOutcome:
-    """A large front, a long diff, many changes, warnings, notes and a certified rate."""
+    return long_outcome(run)
+
+
+def long_outcome(run: RunFolder) -> ModelOutcome:
+    """A large front, a long diff, many changes, quality warnings, notes, and a rate that was not certified."""
     built = space(config=MANY_GROUPS)
     study = Study.create_or_resume(run.database, identity(config=MANY_GROUPS, slo={"p99": "60ms"}))
     better = {
@@ -71,7 +77,8 @@ def long(run: RunFolder) -> ModelOutcome:
         study.add(trial(number, *_rising(400 * seemed), parameters=other), built)
     test = LimitTest(percentile="p99", limit_ms=60.0, requests=50, over=0, design_effect=1.0)
     for number, load, rate in ((0, 1, 100), (1, 20, 700)):
-        rounds = tuple(point(load, rate + n, 40).model_copy(update={"limits": (test,)}) for n in range(3))
+        changes = {"limits": (test,), "doubts": (Doubt(gate=Gate.DRIFT, reason="drift: it did"),)}
+        rounds = tuple(point(load, rate + n, 40).model_copy(update=changes) for n in range(3))
         study.add_verified(
             [Verification(trial=number, load=Concurrency(load), rounds=rounds, numbers=(1, 2, 3), choosing=1)]
         )
@@ -93,6 +100,17 @@ def test_a_long_result_takes_few_lines(long: ModelOutcome, width: int) -> None:
     assert lines_of(shown(long, width, verbose=True), width) > 2 * MOST_LINES
     for label in ("gain", "best", "baseline", "SLO", "rate", "changes", "why", "deploy", "report"):
         assert sum(line.startswith(f"{label}:") for line in told.splitlines()) == 1, label
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_long_paths_take_lines_from_the_rest(tmp_path: Path, width: int) -> None:
+    run = RunFolder(tmp_path / "/".join(["of-many-folders"] * 3))
+    run.path.mkdir(parents=True)
+    told = shown(long_outcome(run), width)
+    assert max(map(len, told.splitlines())) > width
+    assert lines_of(told, width) <= MOST_LINES
+    assert "\nbest ?" in told
+    assert "more changed lines: " in told
 
 
 @pytest.mark.parametrize("width", [80, 100])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -43,8 +43,10 @@ the line of an error."""
 MOST_POINTS = 8
 """Rows of the front among them."""
 
-# When lines are scarce, at least so many are for the front and for the diff, and at most so many for notes.
-_FEWEST_POINTS, _FEWEST_CHANGES, _MOST_NOTES = 3, 4, 3
+# When lines are scarce, so many are for the front and the diff at least, and so many for notes at most.
+_FEWEST_POINTS, _FEWEST_CHANGES, _MOST_NOTES = 2, 4, 3
+# Of these the summary prints one line each.
+_CROPPED = ("baseline:", "rate:")
 _LABEL_WIDTH = 10
 
 
@@ -138,32 +140,41 @@ def _summary(outcome: ModelOutcome, width: int) -> Iterator[RenderableType]:
         outcome: What was found.
         width: Of the terminal, in columns.
     """
-    study, found = outcome.study, outcome.recommendation
-    answer = [*_answer(outcome), *_few_notes(list(_notes(outcome)), width)]
-    end = list(_where(outcome))
-    diff: list[str] = []
-    if found.best:
-        if effects := field_effects(study, found.best):
-            answer.append(_cropped(_line("changes", effects_in_short(effects))))
-        if why := why_in_words(found.best, width - _LABEL_WIDTH):
-            end.insert(0, _cropped(_line("why", why)))
-        diff = config_diff(study, found.best).splitlines()
-    # Beside these: the empty line before, the titles of the front, the report's path, and an error.
-    report = _line("report", str(outcome.folder.report))
-    room = MOST_LINES - 3 - sum(_height(each, width) for each in (*answer, *end, report))
-    if any(each.point.doubts for each in points_that_matter(found, MOST_POINTS)):
-        end.insert(0, Text(f"{WARNED}: with quality warnings, which the report explains", "dim"))
-        room -= 1
-    rows = min(MOST_POINTS, len(front_points(found)))
-    rows = min(rows, max(_FEWEST_POINTS, room - min(len(diff), _FEWEST_CHANGES)))
-    changed = list(_changed(diff, str(outcome.folder.model(outcome.model) / BEST_DIFF), room - rows, width))
-    spare = room - rows - sum(_height(each, width) for each in changed)
-    yield from answer
-    for block in (changed, [front_table(found, rows)], end):
+    found, path = outcome.recommendation, str(outcome.folder.model(outcome.model) / BEST_DIFF)
+    answer = [_cropped(each) if each.plain.startswith(_CROPPED) else each for each in _answer(outcome)]
+    changes, why, where = list(_changes_in_short(outcome)), list(_why(outcome, width)), list(_where(outcome))
+    diff = config_diff(outcome.study, found.best).splitlines() if found.best else []
+    warned = any(each.point.doubts for each in points_that_matter(found, MOST_POINTS))
+    # Beside these: the empty line before, the titles of the front, the warning below it, and an error.
+    others = [*answer, *changes, *why, *where, _line("report", str(outcome.folder.report))]
+    room = MOST_LINES - 3 - warned - _height(others, width)
+    rows, fewest_changes = len(front_points(found)), min(len(diff), _FEWEST_CHANGES)
+    notes = list(_few_notes(list(_notes(outcome)), room - min(rows, _FEWEST_POINTS) - fewest_changes, width))
+    room -= _height(notes, width)
+    rows = min(rows, MOST_POINTS, max(_FEWEST_POINTS, room - fewest_changes))
+    changed = list(_changed(diff, path, room - rows, width))
+    spare = room - rows - _height(changed, width)
+    front = [front_table(found, rows)] if rows else []
+    if any(each.point.doubts for each in points_that_matter(found, rows)):
+        why.insert(0, Text(f"{WARNED}: with quality warnings, which the report explains", "dim"))
+    yield from (*answer, *notes, *changes)
+    for block in (changed, front, [*why, *where]):
         if block and spare > 0:
             spare -= 1
             yield Text()
         yield from block
+
+
+def _changes_in_short(outcome: ModelOutcome) -> Iterator[Text]:
+    best = outcome.recommendation.best
+    if best and (effects := field_effects(outcome.study, best)):
+        yield _cropped(_line("changes", effects_in_short(effects)))
+
+
+def _why(outcome: ModelOutcome, width: int) -> Iterator[Text]:
+    best = outcome.recommendation.best
+    if best and (why := why_in_words(best, width - _LABEL_WIDTH)):
+        yield _cropped(_line("why", why))
 
 
 def _answer(outcome: ModelOutcome) -> Iterator[Text]:
@@ -213,34 +224,33 @@ def _notes(outcome: ModelOutcome) -> Iterator[Text]:
         yield _line("but", not_chosen_in_words(each, outcome.recommendation.slo.percentile), "yellow")
 
 
-def _few_notes(notes: Sequence[Text], width: int) -> Iterator[Text]:
-    """The first notes, in at most `_MOST_NOTES` lines, and how many more there are."""
-    room = _MOST_NOTES
+def _few_notes(notes: Sequence[Text], room: int, width: int) -> Iterator[Text]:
+    """The first notes, in so many lines, `_MOST_NOTES` at most, and how many more there are."""
+    room = min(room, _MOST_NOTES)
     for number, note in enumerate(notes):
-        is_last = number == len(notes) - 1
-        if _height(note, width) + (0 if is_last else 1) > room:
+        height, is_last = _height([note], width), number == len(notes) - 1
+        if height + (not is_last) > room:
             yield _line("notes", f"{len(notes) - number}{' more' if number else ''}: see the report", "yellow")
             return
         yield note
-        room -= _height(note, width)
+        room -= height
 
 
 def _changed(diff: Sequence[str], path: str, room: int, width: int) -> Iterator[Text]:
-    """A diff in so many lines: without its context when that saves lines enough, else its first lines."""
-    # The first two lines name the files; a change may begin with - or +, too, in a file of its own.
-    shown = [*diff] if len(diff) <= room else [line for line in diff[2:] if line[:1] in {"+", "-"}]
-    if len(shown) > room:
-        # How many digits the number has decides no line in practice.
-        more = Text(f"({_count(len(shown), 'more changed line')}: {path})", "dim")
-        fit = max(0, room - _height(more, width))
-        shown, left_out = shown[:fit], len(shown) - fit
-        more = Text(f"({_count(left_out, 'more changed line')}: {path})", "dim")
-    else:
-        more = None
-    for line in shown:
+    """A diff in so many lines: whole, without its context, or as many changes as fit, and how many more there are."""
+    # The first two lines name the files.
+    shown = diff if len(diff) <= room else [line for line in diff[2:] if line[:1] in {"+", "-"}]
+    fit = len(shown)
+    if fit > room:
+        fit = max(0, room - _height([_more_changes(fit, path)], width))
+    for line in shown[:fit]:
         yield _cropped(Text(line, {"+": "green", "-": "red"}.get(line[:1], "")))
-    if more:
-        yield more
+    if fit < len(shown):
+        yield _more_changes(len(shown) - fit, path)
+
+
+def _more_changes(count: int, path: str) -> Text:
+    return Text(f"({_count(count, 'more changed line')}: {path})", "dim")
 
 
 def _where(outcome: ModelOutcome) -> Iterator[Text]:
@@ -258,11 +268,9 @@ def _cropped(text: Text) -> Text:
     return text
 
 
-def _height(text: Text, width: int) -> int:
-    """Number of lines that a text takes on the terminal."""
-    if text.no_wrap:
-        return 1
-    return sum(max(1, math.ceil(cell_len(line) / width)) for line in text.plain.split("\n"))
+def _height(texts: Iterable[Text], width: int) -> int:
+    """Number of lines that texts take on the terminal."""
+    return sum(1 if text.no_wrap else max(1, math.ceil(cell_len(text.plain) / width)) for text in texts)
 
 
 def _count(number: int, one: str, more: str = "") -> str:
