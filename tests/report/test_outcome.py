@@ -21,6 +21,7 @@ from tuner.recommend.verification import Verification
 from tuner.report.console import ConsoleProgress
 from tuner.report.outcome import MOST_LINES, MOST_POINTS, print_outcome
 from tuner.results.files import write_results
+from tuner.space.spec import LadderValue
 from tuner.stats.limit_test import LimitTest
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -61,7 +62,7 @@ def long_outcome(run: RunFolder) -> ModelOutcome:
     """A large front, a long diff, many changes, quality warnings, notes, and a rate that was not certified."""
     built = space(config=MANY_GROUPS)
     study = Study.create_or_resume(run.database, identity(config=MANY_GROUPS, slo={"p99": "60ms"}))
-    better = {
+    better: dict[str, LadderValue] = {
         "dynamic_batching": "on",
         "max_batch_size": 64,
         "dynamic_batching.preferred_batch_size": 8,
