@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo test test-quick test-statistics test-all check clean
+.PHONY: demo test test-quick test-statistics test-all check docs clean
 
 # A tuning run of the example repository on the Triton from PyPI: about three minutes, after the install.
 demo: $(INSTALLED)
@@ -42,10 +42,15 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
+# The site of docs/, in build/site: a broken link is an error.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict --quiet
+
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,dev,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) tritontune-runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build tritontune-runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
