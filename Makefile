@@ -42,10 +42,11 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-# The site of docs/, in build/site: a broken link is an error.
+# The site of docs/, in build/site: a broken link is an error, and so is what a page would fetch from elsewhere.
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict --quiet
+	! grep --recursive --extended-regexp --include='*.html' '(src|<link[^>]*href)="https?:' build/site
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -141,8 +141,10 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text that Markdown takes for nothing else, in one line."""
-    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+    """A text in one line, whose characters Markdown takes for nothing else; code between backticks stays."""
+    code = text.startswith("`")
+    line = " ".join(text.split())
+    return line if code else line.replace("|", r"\|").replace("<", "&lt;")
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
