@@ -12,16 +12,22 @@ from importlib.resources import files
 from typing import Any
 
 import click
-from pydantic import BaseModel
 
 from tuner.cli.main import cli
 from tuner.core.errors import TritontuneError
-from tuner.nightly.jobs import JobsFile, NightlyJob, Notify
-from tuner.options.measure_job import MeasureJob
+from tuner.nightly.schema import jobs_schema
 from tuner.options.tune_job import TuneJob
 from tuner.results.points_csv import points_csv
 from tuner.space.spec import shipped_spaces
 
+_WORDS = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "`true` or `false`",
+    "array": "a list",
+    "object": "a mapping",
+}
 _MARK = re.compile(r"<!-- generated: ([\w-]+) -->")
 
 
@@ -40,14 +46,26 @@ def command_line() -> str:
     with click.Context(cli, info_name="tritontune") as parent:
         for name, command in cli.commands.items():
             context = click.Context(command, info_name=name, parent=parent)
-            rows = [_option(each) for each in command.get_params(context) if isinstance(each, click.Option)]
             sections += [
                 f"## {name}",
                 f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```",
                 _help(command.help or ""),
-                _table(("option", "meaning"), [row for row in rows if row]),
+                *_options(context),
             ]
     return "\n\n".join(sections)
+
+
+def _options(context: click.Context) -> Iterator[str]:
+    """The options of a command, as its help has them: a table for each of its headings."""
+    tables: dict[str, list[tuple[str, str]]] = {}
+    for parameter in context.command.get_params(context):
+        record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
+        if record and "--help" not in parameter.opts:
+            tables.setdefault(getattr(parameter, "section", ""), []).append((f"`{record[0]}`", record[1]))
+    for title, rows in tables.items():
+        if title:
+            yield f"### {title}"
+        yield _table(("option", "meaning"), rows)
 
 
 def _help(text: str) -> str:
@@ -59,47 +77,46 @@ def _help(text: str) -> str:
     )
 
 
-def _option(option: click.Option) -> tuple[str, str] | None:
-    """Its names with what it takes, and its help; None for one that help does not show."""
-    if option.hidden or "--help" in option.opts:
-        return None
-    value = "" if option.is_flag else f" {option.metavar or option.name}"
-    names = ", ".join(f"`{name}{value}`" for name in [*option.opts, *option.secondary_opts])
-    default = f" [default: {option.default}]" if option.show_default else ""
-    return names, (option.help or "") + default
+def job_keys() -> str:
+    """The keys of a job file."""
+    written = jobs_schema()["$defs"]["NightlyJob"]["properties"]
+    described = TuneJob.model_json_schema()["properties"]
+    return _keys({name: {**written[name], **_description(described[name])} for name in TuneJob.model_fields})
 
 
-def options_of(model: type[BaseModel], *, without: type[BaseModel] | None = None) -> str:
-    """The keys of a job file, each with its values, default and meaning.
+def _description(field: Mapping[str, Any]) -> dict[str, str]:
+    return {name: text for name, text in field.items() if name == "description"}
 
-    Args:
-        model: Whose fields they are.
-        without: Fields that this has, too, are left out.
-    """
-    schema = model.model_json_schema()
-    known = schema.get("$defs", {})
-    left_out = without.model_fields if without else {}
-    rows = [
-        (f"`{name}`", _values(field, known), _default(field), field.get("description", ""))
-        for name, field in schema["properties"].items()
-        if name not in left_out
-    ]
+
+def night_keys() -> str:
+    """The keys of a nightly job file."""
+    return _keys(jobs_schema()["properties"])
+
+
+def nightly_job_keys() -> str:
+    """The keys that an entry of `jobs` has, and a job file of `run` has not."""
+    keys = jobs_schema()["$defs"]["NightlyJob"]["properties"]
+    return _keys({name: field for name, field in keys.items() if name not in TuneJob.model_fields})
+
+
+def notify_keys() -> str:
+    """The keys of an entry of `notify`."""
+    return _keys(jobs_schema()["$defs"]["Notify"]["properties"])
+
+
+def _keys(fields: Mapping[str, Mapping[str, Any]]) -> str:
+    """Properties of a JSON schema, each with its values, default and meaning."""
+    rows = [(f"`{name}`", _values(field), _default(field), field["description"]) for name, field in fields.items()]
     return _table(("key", "value", "default", "meaning"), rows)
 
 
-def _values(field: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+def _values(field: Mapping[str, Any]) -> str:
     """The values that a JSON schema allows, in words."""
     if "enum" in field or "const" in field:
-        return " or ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
-    if "$ref" in field:
-        name = field["$ref"].rpartition("/")[2]
-        return "a mapping" if known.get(name, {}).get("type") == "object" else _values(known.get(name, {}), known)
-    if alternatives := field.get("anyOf", field.get("oneOf")):
-        told = [_values(each, known) for each in alternatives if each.get("type") != "null"]
-        return " or ".join(dict.fromkeys(each for each in told if each))
-    words = {"integer": "a whole number", "boolean": "`true` or `false`", "array": "a list", "object": "a mapping"}
-    kind = field.get("type", "")
-    return words.get(kind, {"number": "a number", "string": "text"}.get(kind, ""))
+        return " or ".join(f"`{value}`".lower() for value in field.get("enum", [field.get("const")]))
+    if alternatives := field.get("anyOf"):
+        return " or ".join(dict.fromkeys(_values(each) for each in alternatives if each.get("type") != "null"))
+    return _WORDS[field["type"]]
 
 
 def _default(field: Mapping[str, Any]) -> str:
@@ -149,11 +166,10 @@ def _cell(text: str) -> str:
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "cli": command_line,
-    "job-run": lambda: options_of(TuneJob),
-    "job-measure": lambda: options_of(MeasureJob),
-    "nightly-file": lambda: options_of(JobsFile),
-    "nightly-job": lambda: options_of(NightlyJob, without=TuneJob),
-    "nightly-notify": lambda: options_of(Notify),
+    "job-run": job_keys,
+    "nightly-file": night_keys,
+    "nightly-job": nightly_job_keys,
+    "nightly-notify": notify_keys,
     "shipped-spaces": spaces,
     "errors": errors,
     "measure-csv": measure_columns,
