@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from support.web_peer import Reply, WebPeer
 
 from tuner.cli.main import cli
 from tuner.nightly.jobs import JobsFile
+from tuner.options.groups import Options
 from tuner.options.measure_job import MeasureJob
 from tuner.options.tune_job import TuneJob
 from tuner.results.files import write_results
@@ -51,7 +53,8 @@ def test_a_command_line_asks_for_what_can_be_done(command: Command, monkeypatch:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HF_TOKEN", "its value")
     given = _parsed(command)
-    kind = {"run": TuneJob, "measure": MeasureJob}.get(command.words[0])
+    kinds: dict[str, type[Options]] = {"run": TuneJob, "measure": MeasureJob}
+    kind = kinds.get(command.words[0])
     # A run that is resumed, or has a job file, is asked for there.
     if kind and not given.get("resume") and not given.get("job"):
         kind.make({name: value for name, value in given.items() if name in kind.model_fields})
@@ -75,7 +78,11 @@ def test_options_that_sentences_name_are_options() -> None:
 def test_a_file_is_read(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLACK_WEBHOOK", "https://hooks.example.com/x")
     file = tmp_path / block.title
-    readers = {"jobs.yaml": JobsFile.read, "job.yaml": TuneJob.read, "space.yaml": lambda path: load_space(str(path))}
+    readers: dict[str, Callable[[Path], object]] = {
+        "jobs.yaml": JobsFile.read,
+        "job.yaml": TuneJob.read,
+        "space.yaml": lambda path: load_space(str(path)),
+    }
     assert block.title in readers, f"{block.place}: give it one of these titles: {', '.join(readers)}"
     file.write_text(block.text)
     assert readers[block.title](file)
