@@ -115,6 +115,10 @@ def test_a_job_of_python_is_one() -> None:
         assert eval(call, {"TuneJob": TuneJob}).budget == 600.0  # noqa: S307 (ours)
 
 
+def test_the_readme_is_one_page() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder as examples expect it: `model_repository` with `mlp`, a run of it in RUN_DIR, and `jobs.yaml`."""
@@ -154,6 +158,14 @@ def test_a_quick_command_does_it(command: Command, folder: Path, monkeypatch: py
         done = tritontune(*command.words, cwd=folder)
     assert (done.returncode, command.place) == (0, command.place), done.stderr
     assert done.stdout or done.stderr
+
+
+def test_the_report_is_written_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = next(block for block in blocks() if block.language == "python" and "write_report" in block.text)
+    (folder / "RUN_DIR").rename(folder / "run")
+    monkeypatch.chdir(folder)
+    exec(block.text, {})  # noqa: S102 (ours)
+    assert (folder / "run/report.html").stat().st_size > 100_000
 
 
 @pytest.mark.slow
