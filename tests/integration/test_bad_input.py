@@ -141,7 +141,7 @@ def test_a_variable_dimension_without_a_shape(model_repository: ModelRepositoryF
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["rnu"], "'rnu' is no command; did you mean 'run'?"),
+        (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
         (["run"], "there is neither a model repository to tune (MODEL_REPO) nor the --url of a Triton that runs"),
         (["measure"], "measure needs a MODEL_REPO or the --url"),
         (["measure", "--url", "127.0.0.1:1", "--triton-path", "x"], "--triton-path says how to start a server"),

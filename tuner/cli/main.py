@@ -5,28 +5,30 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from tuner.cli.help import JobCommand, field, section
 from tuner.core.boundary import boundary
 from tuner.core.errors import TritontuneError, UsageError, nearest, shortened
 from tuner.core.interrupts import ignore_what_ends
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from tuner.options.groups import Options
 
 
 class _Group(click.Group):
-    """Names the nearest command for one that there is not."""
+    """Names the nearest command for an unknown one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            raise click.UsageError(f"{args[0]!r} is no command{nearest(args[0], self.commands)}")
+            raise click.UsageError(f"unknown command {args[0]!r}{nearest(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 
 
@@ -40,21 +42,6 @@ class _Path(click.Path):
 
 
 _PATH = _Path(path_type=Path)
-_OF_CONTAINERS = "Options of containers, for --server docker"
-_FOR_CONTAINERS = {"image", "shm_size", "memory", "mount", "network", "user", "docker_arg"}
-
-
-class _WithContainers(click.Command):
-    """Lists the options of containers under a heading of their own."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {"Options": [], _OF_CONTAINERS: []}
-        for parameter in self.get_params(ctx):
-            if told := parameter.get_help_record(ctx):
-                sections[_OF_CONTAINERS if parameter.name in _FOR_CONTAINERS else "Options"].append(told)
-        for title, options in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(options)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,171 +50,167 @@ def cli() -> None:
     """Find the config.pbtxt with which Triton Inference Server serves your model best."""
 
 
-def _with(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    """Several options as one decorator; they are listed in their order."""
+def _tune_job() -> type[Options]:
+    from tuner.options.tune_job import TuneJob  # noqa: PLC0415 (keeps --help and errors quick)
 
-    def decorate(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+    return TuneJob
 
 
-_triton_arg = click.option(
-    "--triton-arg",
-    metavar="--FLAG=VALUE",
-    multiple=True,
-    help="Passed to tritonserver, as --triton-arg=--FLAG=V.",
-)
-_env = click.option("--env", metavar="NAME[=VALUE]", multiple=True, help="A variable for the server; repeatable.")
-_force = click.option("--force", is_flag=True, help="Replace the file that is to be written, where one is there.")
-_started_with = _with(_triton_arg, _env)
+def _measure_job() -> type[Options]:
+    from tuner.options.measure_job import MeasureJob  # noqa: PLC0415 (the same)
 
-_server_options = _with(
-    click.option("--server", metavar="KIND", help="auto, process, docker or remote.  [default: auto]"),
-    click.option("--image", metavar="IMAGE", help="Triton image for Docker.  [default: NVIDIA's]"),
-    click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in."),
-    click.option("--launch-timeout", metavar="TIME", help="How long a model may take to be ready."),
-    click.option(
-        "--load-model", metavar="NAME", multiple=True, help="Another model to load, which the model calls; repeatable."
-    ),
+    return MeasureJob
+
+
+def _server_options() -> type[Options]:
+    from tuner.options.groups import ServerOptions  # noqa: PLC0415 (the same)
+
+    return ServerOptions
+
+
+_triton_path = field("--triton-path", metavar="PATH")
+_triton_arg = field("--triton-arg", metavar="--FLAG=VALUE", multiple=True)
+_env = field("--env", metavar="NAME[=VALUE]", multiple=True)
+_image = field("--image", metavar="IMAGE")
+_slo = field("--slo", metavar="p99=TIME", multiple=True)
+_precision = field("--precision", metavar="P%,P%")
+_force = click.option("--force", is_flag=True, help="Replace the output file if it exists.")
+
+_server = section(
+    "Server",
+    field("--server", metavar="KIND"),
+    _triton_path,
+    field("--launch-timeout", metavar="TIME"),
+    field("--load-model", metavar="NAME", multiple=True),
     _triton_arg,
-    click.option("--gpus", metavar="GPUS", help="all, none, 0,1, GPU-UUID or MIG-UUID.  [default: what there is]"),
+    field("--gpus", metavar="GPUS"),
     _env,
-    click.option("--shm-size", metavar="SIZE", help="Of a container's /dev/shm.  [default: 1GiB]"),
-    click.option("--memory", metavar="SIZE", help="Limit on a container's memory."),
-    click.option("--mount", metavar="SRC:DST[:ro]", multiple=True, help="What a container sees, too; repeatable."),
-    click.option("--network", metavar="NAME", help="That a container joins."),
-    click.option("--user", metavar="USER", help="As whom a container runs.  [default: you]"),
-    click.option(
-        "--docker-arg",
-        metavar="NAME=VALUE",
-        multiple=True,
-        help="A keyword of docker-py, as nano_cpus=2000000000 (docker run's --cpus); VALUE is YAML; repeatable.",
-    ),
 )
-
-_load_options = _with(
-    click.option(
-        "--input-data", metavar="KIND|FILE", help="random, zero, or a file: perf_analyzer's JSON, or .npz.  [random]"
-    ),
-    click.option(
-        "--shape",
-        metavar="[MODEL/]NAME:D1,D2",
-        multiple=True,
-        help="Dimensions of an input of variable shape, of every model that has it, or of one; repeatable.",
-    ),
-    click.option("--batch-size", "-b", metavar="N", help="Inferences in each request.  [default: 1]"),
-    click.option("--string-length", metavar="N", help="Letters in each random string.  [default: 8]"),
-    click.option("--string-data", metavar="TEXT", help="One text for all strings."),
-    click.option(
-        "--request-parameter", metavar="NAME:VALUE:TYPE", multiple=True, help="A parameter of each request; repeatable."
-    ),
-    click.option("--priority", metavar="N", help="Of each request, for a model with priority levels."),
-    click.option("--queue-timeout", metavar="TIME", help="How long it may wait, where the queue policy allows that."),
-    click.option("--header", "-H", metavar="NAME:VALUE", multiple=True, help="Sent with each request; repeatable."),
-    click.option("--compression", metavar="KIND", help="gzip or deflate, over gRPC."),
-    click.option("--shared-memory", metavar="KIND", help="none, system or cuda: where tensors lie.  [default: none]"),
-    click.option(
-        "--output-shared-memory-size", metavar="BYTES", help="For outputs of unknown size.  [default: 102400]"
-    ),
-    click.option(
-        "--sequence-length", metavar="N", help="Mean requests a sequence, of a stateful model.  [default: 20]"
-    ),
-    click.option("--sequence-length-variation", metavar="SHARE", help="Around the mean.  [default: 0.2]"),
-    click.option("--sequences", metavar="N", help="Sequences under way at once, at a rate.  [default: 4]"),
-    click.option("--connections", metavar="N", help="For each process of the load generator.  [default: 1]"),
-    click.option("--processes", metavar="N", help="Of the load generator.  [default: as many as it takes]"),
-    click.option("--seed", metavar="N", help="Seed of every random choice.  [default: 0]"),
+_containers = section(
+    "Containers (--server docker)",
+    _image,
+    field("--shm-size", metavar="SIZE"),
+    field("--memory", metavar="SIZE"),
+    field("--mount", metavar="SRC:DST[:ro]", multiple=True),
+    field("--network", metavar="NAME"),
+    field("--user", metavar="USER"),
+    field("--docker-arg", metavar="NAME=VALUE", multiple=True),
+)
+_tls = (
+    field("--tls-ca", metavar="FILE"),
+    field("--tls-cert", metavar="FILE"),
+    field("--tls-key", metavar="FILE"),
+    field("--tls-name", metavar="NAME"),
+)
+_load = section(
+    "Load",
+    field("--input-data", metavar="KIND|FILE"),
+    field("--shape", metavar="[MODEL/]INPUT:D1,D2", multiple=True),
+    field("--batch-size", "-b", metavar="N"),
+    field("--string-length", metavar="N"),
+    field("--string-data", metavar="TEXT"),
+    field("--request-parameter", metavar="NAME:VALUE:TYPE", multiple=True),
+    field("--priority", metavar="N"),
+    field("--queue-timeout", metavar="TIME"),
+    field("--header", "-H", metavar="NAME:VALUE", multiple=True),
+    field("--compression", metavar="KIND"),
+    field("--shared-memory", metavar="KIND"),
+    field("--output-shared-memory-size", metavar="BYTES"),
+    field("--sequence-length", metavar="N"),
+    field("--sequence-length-variation", metavar="SHARE"),
+    field("--sequences", metavar="N"),
+    field("--connections", metavar="N"),
+    field("--processes", metavar="N"),
+    field("--seed", metavar="N"),
 )
 
 
-_remote_options = _with(
-    click.option("--url", metavar="URL", help="A Triton that runs: HOST:PORT (gRPC), grpcs://, http:// or https://."),
-    click.option("--tls-ca", metavar="FILE", help="Certificates to trust, PEM."),
-    click.option("--tls-cert", metavar="FILE", help="Our own certificate."),
-    click.option("--tls-key", metavar="FILE", help="Its key."),
-    click.option("--tls-name", metavar="NAME", help="The name in the server's certificate, if it is not the URL's."),
-)
-
-
-@cli.command(cls=_WithContainers)
+@cli.command(cls=JobCommand, job=_tune_job)
 @click.argument("repository", metavar="MODEL_REPO", required=False)
-@click.option("--model", metavar="NAME", multiple=True, help="Model to tune; repeatable.  [default: every one]")
-@click.option("--slo", metavar="P=TIME", multiple=True, help="Limit that the best must hold, as p99=25ms; repeatable.")
-@click.option("--budget", metavar="TIME", help="How long a model may take, verification included.  [default: 10m]")
-@click.option("--trials", metavar="N", help="How many candidates to try, the config as it is included.")
-@click.option(
-    "--sampler", metavar="NAME", help="twin, tpe, gp, random, or grid: who proposes candidates.  [default: twin]"
+@section(
+    "What to tune",
+    field("--model", metavar="NAME", multiple=True),
+    click.option(
+        "--job", metavar="FILE.yaml", type=_PATH, help="Job file with these options; the command line overrides it."
+    ),
 )
-@click.option("--warm-start", metavar="RUN_DIR", help="An earlier run of the same models, to begin from what it knows.")
-@click.option("--space", metavar="NAME|FILE", help="Search space.  [default: default]")
-@click.option("--max-concurrency", metavar="N", help="The highest load to offer.  [default: 1024]")
-@click.option("--precision", metavar="P,P", help="Of throughput, and of the percentile.  [default: 3%,10%]")
-@click.option(
-    "--isolation",
-    metavar="KIND",
-    help="relaunch: a server for each candidate; reload: one that loads all in turn.  [default: relaunch]",
+@section(
+    "Limits",
+    _slo,
+    field("--budget", metavar="TIME"),
+    field("--trials", metavar="N"),
+    field("--max-concurrency", metavar="N"),
+    field("--max-gpu-memory", metavar="SIZE"),
+    field("--output-tolerance", metavar="SHARE|off"),
 )
-@click.option(
-    "--explain",
-    is_flag=True,
-    default=None,
-    help="Leave out each change of the best config once, to say what it does; on top of --budget.",
+@_server
+@_containers
+@section(
+    "Running Triton (--server remote)",
+    field("--url", metavar="URL"),
+    *_tls,
+    field("--metrics-url", metavar="URL"),
 )
-@click.option("--verify/--no-verify", default=None, help="Measure what is best again, and report that.  [default: on]")
-@click.option("--max-gpu-memory", metavar="SIZE", help="What the best may take of each GPU, as 8GiB.  [default: all]")
-@click.option(
-    "--output-tolerance",
-    metavar="SHARE|off",
-    help="By how much floats of outputs may differ from those of the config as it is.  [default: 0.001]",
+@_load
+@section(
+    "Search",
+    field("--space", metavar="NAME|FILE"),
+    field("--sampler", metavar="NAME"),
+    field("--warm-start", metavar="RUN_DIR"),
+    field("--isolation", metavar="KIND"),
+    _precision,
+    field("--explain", is_flag=True, default=None),
+    field("--verify/--no-verify", default=None),
 )
-@_server_options
-@_remote_options
-@click.option(
-    "--metrics-url", metavar="URL", help="Metrics of the Triton at --url.  [default: http://HOST:8002/metrics]"
+@section(
+    "Output",
+    click.option("--out", metavar="DIR", type=_PATH, help="Folder for the results. Default: tritontune-runs/TIME."),
+    click.option(
+        "--resume", is_flag=True, help="Continue the run in --out; its options are known and need not be repeated."
+    ),
+    click.option("--verbose", "-v", is_flag=True, help="Print the whole result: all points, effects and notes."),
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and everything else on stderr."
+    ),
 )
-@_load_options
-@click.option("--job", metavar="FILE.yaml", type=_PATH, help="Job file; options win over it.")
-@click.option("--out", metavar="DIR", type=_PATH, help="Where the results go.")
-@click.option("--resume", is_flag=True, help="Go on with what --out holds; what it was asked for is known there.")
-@click.option("--verbose", "-v", is_flag=True, help="Print the whole result: all points, effects and notes.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, everything else on stderr.")
 def run(job: Path | None, out: Path | None, *, resume: bool, verbose: bool, as_json: bool, **options: Any) -> None:
-    """Tune the models of MODEL_REPO, or of the Triton at --url, and leave the best config.pbtxt in --out."""
+    """Tune models and write the best config.pbtxt of each.
+
+    Tunes the models of MODEL_REPO, or of a running Triton at --url.
+    """
     from tuner.cli.run import run as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     command(job, _given(options), out, resume=resume, verbose=verbose, as_json=as_json)
 
 
-@cli.command(cls=_WithContainers)
+@cli.command(cls=JobCommand, job=_measure_job)
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
-@click.option("--model", metavar="NAME", help="Model to measure.  [default: the only one]")
-@click.option("--model-version", metavar="N", help="Its version.  [default: the server's choice]")
-@click.option(
-    "--concurrency", metavar="N,N", help="Requests under way at once: 1,8,64 or START:END:STEP.  [default: 1]"
+@section("What to measure", field("--model", metavar="NAME"), field("--model-version", metavar="N"))
+@section(
+    "Load levels",
+    field("--concurrency", metavar="N,N"),
+    field("--rate", metavar="R,R|max"),
+    field("--ramp", metavar="FROM:TO:TIME"),
+    field("--intervals", metavar="FILE"),
+    field("--timestamps", metavar="FILE"),
+    field("--arrivals", metavar="KIND"),
 )
-@click.option("--rate", metavar="R,R|max", help="Requests a second, in the same way; max: the highest it sustains.")
-@click.option("--ramp", metavar="FROM:TO:TIME", help="A rate that rises, as 100:1000:60s.")
-@click.option("--intervals", metavar="FILE", help="Replay: microseconds between requests, one a line, over and over.")
-@click.option("--timestamps", metavar="FILE", help="Replay: times of requests in seconds, one a line, once.")
-@click.option("--arrivals", metavar="KIND", help="poisson or constant: how a rate is spread.  [default: poisson]")
-@click.option(
-    "--slo", metavar="P=TIME", multiple=True, help="Limit that --rate max must hold, as p99=25ms; repeatable."
+@section("Limits", _slo, _precision, field("--time", metavar="TIME"))
+@_server
+@_containers
+@section("Running Triton (--server remote)", field("--url", metavar="URL"), *_tls)
+@_load
+@section(
+    "Output",
+    click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else."),
+    click.option("--csv", metavar="FILE", type=_PATH, help="Also write a CSV file with one row per load."),
+    _force,
 )
-@click.option("--precision", metavar="P,P", help="Of throughput, and of the percentile.  [default: 3%,10%]")
-@click.option(
-    "--time", metavar="TIME", help="How long a load may take, or until two answers.  [default: by the precision, 10s]"
-)
-@_load_options
-@_remote_options
-@_server_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
-@click.option("--csv", metavar="FILE", type=_PATH, help="Write a row a load to a file, too.")
-@_force
 def measure(*, as_json: bool, csv: Path | None, force: bool, **options: Any) -> None:
-    """Measure a model as it is, of a MODEL_REPO or on a server that runs."""
+    """Measure one model under the loads that you name.
+
+    Serves the model from MODEL_REPO, or measures a running Triton at --url.
+    """
     from tuner.cli.measure import measure as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     command(_given(options), as_json=as_json, csv=csv, force=force)
@@ -235,10 +218,13 @@ def measure(*, as_json: bool, csv: Path | None, force: bool, **options: Any) -> 
 
 @cli.command()
 @click.argument("run_dir", metavar="RUN_DIR", type=_PATH)
-@click.option("--out", metavar="FILE", type=_PATH, help="Where to.  [default: report.html in RUN_DIR]")
+@click.option("--out", metavar="FILE", type=_PATH, help="Report file. Default: report.html in RUN_DIR.")
 @_force
 def report(run_dir: Path, out: Path | None, *, force: bool) -> None:
-    """Write the report of RUN_DIR anew, from what it has stored; a run may be at work in it."""
+    """Write report.html of a run again.
+
+    Needs no server, and works during the run.
+    """
     from tuner.cli.report import report as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     with boundary(run_dir):
@@ -247,17 +233,22 @@ def report(run_dir: Path, out: Path | None, *, force: bool) -> None:
 
 @cli.command()
 @click.argument("run_dir", metavar="RUN_DIR", type=_PATH)
-@click.option("--model", metavar="NAME", multiple=True, help="Model to export; repeatable.  [default: every one]")
-@click.option("--slo", metavar="P=TIME", multiple=True, help="Pick the best for another limit, from what was measured.")
+@click.option("--model", metavar="NAME", multiple=True, help="Model to export. Repeatable. Default: every model.")
+@click.option(
+    "--slo",
+    metavar="p99=TIME",
+    multiple=True,
+    help="Latency limit to choose the best config for, such as p99=25ms. Repeatable. Default: the run's.",
+)
 @click.option(
     "--to",
     metavar="DIR|FILE",
     type=_PATH,
-    help="A folder for the whole model, or a file: .pbtxt, .json, .yaml.",
+    help="Folder for the whole model, or file for the config: .pbtxt, .json or .yaml. Default: stdout.",
 )
-@click.option("--in-place", is_flag=True, help="Replace the repository's own config.pbtxt; a backup is kept.")
+@click.option("--in-place", is_flag=True, help="Replace the config.pbtxt of the repository, and keep a backup.")
 @click.option(
-    "--format", "format_name", metavar="FORMAT", help="pbtxt, json, or configmap (of Kubernetes).  [default: pbtxt]"
+    "--format", "format_name", metavar="FORMAT", help="pbtxt, json, or configmap (Kubernetes). Default: pbtxt."
 )
 @_force
 def export(
@@ -270,7 +261,7 @@ def export(
     in_place: bool,
     force: bool,
 ) -> None:
-    """Export the best config.pbtxt of RUN_DIR: to stdout, --to a place, or --in-place."""
+    """Export the best config.pbtxt of a run."""
     from tuner.cli.export import export as command  # noqa: PLC0415 (keeps --help and errors quick)
     from tuner.cli.export_target import Target  # noqa: PLC0415 (the same)
 
@@ -280,12 +271,17 @@ def export(
 
 @cli.command()
 @click.argument("run_dir", metavar="RUN_DIR", type=_PATH)
-@click.option("--model", metavar="NAME", help="Of which model.  [default: the only one]")
-@click.option("--rate", metavar="R", required=True, help="Requests a second that are to be held.")
-@click.option("--slo", metavar="P=TIME", multiple=True, help="The limit, as p99=20ms.  [default: the study's]")
+@click.option("--model", metavar="NAME", help="Model of the run. Default: the only one.")
+@click.option("--rate", metavar="R", required=True, help="Target request rate (requests/s).")
+@click.option(
+    "--slo", metavar="p99=TIME", multiple=True, help="Latency limit, such as p99=20ms. Repeatable. Default: the run's."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], *, as_json: bool) -> None:
-    """Say from RUN_DIR alone which config, and how many hosts, would hold a load."""
+    """Estimate which config, and how many hosts, a request rate needs.
+
+    Uses the measurements of RUN_DIR, and needs no server.
+    """
     from tuner.cli.estimate import estimate as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     with boundary(run_dir):
@@ -294,16 +290,16 @@ def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], 
 
 @cli.command()
 @click.argument("jobs", metavar="JOBS.yaml", required=False, type=_PATH)
-@click.option("--check", is_flag=True, help="Only say what the night would do, or what is wrong with the file.")
-@click.option("--schema", is_flag=True, help="Print the JSON schema of job files, for editors, and nothing else.")
+@click.option("--check", is_flag=True, help="Check the job file and print what the night would do.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of job files, for editors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the night's report as JSON on stdout.")
 def nightly(jobs: Path | None, *, check: bool, schema: bool, as_json: bool) -> None:
-    """Look after deployed configs, every night: measure, tune, compare, and act on what is surely better.
+    """Compare deployed configs with better ones, and act on gains.
 
-    For each model that JOBS.yaml names: measure the deployed config, and hold it against its own history; tune within
-    the budget, from what last night knew; launch what is best and what is deployed side by side, in pairs; and propose
-    or apply it, or hand it to a command, only when the lower bound of its gain exceeds min_gain and the SLO is surely
-    held. Paths in the file are relative to the current folder.
+    For each model in JOBS.yaml: measure the deployed config and compare it with its history; search for a better one
+    within the budget; launch both in pairs; act only if the gain's lower bound exceeds min_gain and the SLO holds at
+    99 % confidence. The action is to propose the config, to apply it, or to run a command. Paths in the file are
+    relative to the current folder.
 
     \b
     A job file:
@@ -316,12 +312,12 @@ def nightly(jobs: Path | None, *, check: bool, schema: bool, as_json: bool) -> N
           action: propose        # or apply, or command
 
     \b
-    Exit codes, of the worst that happened to any model:
-      0   kept: nothing is surely better than what is deployed
-      10  improved: something is, and the action was taken
-      20  regression: a deployed config got slower than its own history
-      1   failed: a model could not be looked after, or the night was cut short
-      2   the job file is wrong, or another night is at work
+    Exit codes (the worst of all models):
+      0   kept: no config is better than the deployed one at the required confidence
+      10  improved: a better config was found, and the action was taken
+      20  regression: a deployed config is slower than its history
+      1   failed: a model could not be measured, or the night was cut short
+      2   the job file is wrong, or another night is running
     """  # noqa: D301 (click means the character)
     from tuner.cli import nightly as command  # noqa: PLC0415 (keeps --help and errors quick)
 
@@ -342,25 +338,25 @@ def nightly(jobs: Path | None, *, check: bool, schema: bool, as_json: bool) -> N
     metavar="FILE|URL",
     default="tritontune-nightly/history.db",
     show_default=True,
-    help="The history: a SQLite file, or a postgresql:// URL.",
+    help="History of the nights: a SQLite file, or a postgresql:// URL.",
 )
-@click.option("--model", metavar="NAME", multiple=True, help="Of which model; repeatable.  [default: every one]")
-@click.option("--nights", metavar="N", type=click.IntRange(min=1), default=30, show_default=True, help="The last N.")
+@click.option("--model", metavar="NAME", multiple=True, help="Model to show. Repeatable. Default: every model.")
+@click.option(
+    "--nights", metavar="N", type=click.IntRange(min=1), default=30, show_default=True, help="Number of nights to show."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def history(place: str, model: tuple[str, ...], nights: int, *, as_json: bool) -> None:
-    """Print and plot what the nights have measured: throughput, latency and gain of each model."""
+    """Show throughput, latency and gain of each model, by night."""
     from tuner.cli.history import history as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     command(place, model, nights, as_json=as_json)
 
 
-@cli.command()
+@cli.command(cls=JobCommand, job=_server_options)
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
-@click.option("--triton-path", metavar="PATH", help="A tritonserver, or the installation it is in.")
-@click.option("--image", metavar="IMAGE", help="Triton image for Docker.")
-@_started_with
+@section("Server", _triton_path, _image, _triton_arg, _env)
 def doctor(repository: str | None, **options: Any) -> None:
-    """Check what tuning needs on this machine, and say what to do about what is missing."""
+    """Check this machine, and say how to fix what is missing."""
     from tuner.cli.doctor import doctor as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     command(repository, _given(options))

@@ -16,7 +16,7 @@ from tuner.core.errors import JobError
 from tuner.core.redaction import keep_secret
 from tuner.core.yaml_files import read_yaml
 from tuner.nightly.secrets import expanded
-from tuner.options.groups import Options, Positive, Seconds
+from tuner.options.groups import Options, Positive, Repository, Seconds
 from tuner.options.tune_job import TuneJob
 
 Action = Literal["propose", "apply", "command"]
@@ -62,19 +62,23 @@ Secret = Annotated[SecretStr, BeforeValidator(_secret, json_schema_input_type=st
 
 
 class Notify(Options):
-    """One place to tell how a night went; exactly one of these.
+    """Where to report how a night went: one of webhook, slack and file."""
 
-    Attributes:
-        webhook: An address that gets the report of the night as JSON, by POST; redirects are not followed. `${NAME}` in
-            it is an environment variable.
-        slack: An address of Slack's incoming webhooks, or one that takes their format: a message with a line for each
-            model. `${NAME}` in it is an environment variable.
-        file: A file to which the report is appended, as one line of JSON a night.
-    """
-
-    webhook: Secret | None = None
-    slack: Secret | None = None
-    file: Path | None = None
+    webhook: Secret | None = Field(
+        None,
+        description=(
+            "URL that receives the night's report as JSON by POST, without redirects. "
+            "${NAME} is an environment variable."
+        ),
+    )
+    slack: Secret | None = Field(
+        None,
+        description=(
+            "URL of a Slack incoming webhook, or of one that takes its format. It receives one line for each model. "
+            "${NAME} is an environment variable."
+        ),
+    )
+    file: Path | None = Field(None, description="File that receives the night's report as one line of JSON.")
 
     @field_validator("webhook", "slack")
     @classmethod
@@ -95,27 +99,36 @@ class Notify(Options):
 
 
 class NightlyJob(TuneJob):
-    """A model, or the models of a repository, to look after: the words of `tritontune run`, and some more.
+    """Deployed models to keep tuned: the options of `tritontune run`, and what to do with an improvement."""
 
-    Attributes:
-        repository: The model repository, whose config.pbtxt files are the deployed ones.
-        slo: Latency limits that a config must hold, each with its unit, as `{p99: 40ms}`.
-        budget: How long the tuning of one model may take, as `10m`. Comparing what it finds with what is deployed comes
-            on top, about half as long again.
-        action: What to do with an improvement: `propose` writes config and diff to `proposed/` in the work folder,
-            `apply` replaces the deployed config.pbtxt, and `command` runs a program of yours.
-        command: That program and its arguments, a list. It gets the diff on stdin, and what else it needs in
-            `TRITONTUNE_...` variables.
-        command_timeout: How long that program may take.
-        min_gain: Act only when the gain surely exceeds this, as `3%`; by default as the file says for all jobs.
-        min_regression: A slowdown below this is none, as `10%`; by default as the file says for all jobs.
-    """
-
-    action: Action = "propose"
-    command: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
-    command_timeout: Seconds = 300.0
-    min_gain: Share | None = None
-    min_regression: Share | None = None
+    repository: Repository | None = Field(
+        None, description="Model repository, whose config.pbtxt files are the deployed ones."
+    )
+    budget: Seconds = Field(
+        600.0,
+        description=(
+            "Time for tuning each model. Comparing the result with the deployed config takes about half of it more."
+        ),
+    )
+    action: Action = Field(
+        "propose",
+        description=(
+            "What to do with an improvement: propose writes it to proposed/ in the work folder, apply replaces the "
+            "deployed config.pbtxt, command runs a program."
+        ),
+    )
+    command: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        (),
+        description=(
+            "Program to run, with its arguments, as a list. It receives the diff on stdin and the rest in "
+            "TRITONTUNE_... variables."
+        ),
+    )
+    command_timeout: Seconds = Field(300.0, description="Time that the program may take.")
+    min_gain: Share | None = Field(
+        None, description="Smallest gain to act on: the gain's lower bound must exceed it. Default: the file's."
+    )
+    min_regression: Share | None = Field(None, description="Smallest slowdown to report. Default: the file's.")
 
     def tuning(self, *, budget: float, warm_start: Path | None) -> TuneJob:
         """What of it a tuning is asked for.
@@ -148,30 +161,31 @@ class NightlyJob(TuneJob):
 
 
 class JobsFile(Options):
-    """All that a nightly job file says.
+    """A nightly job file."""
 
-    Attributes:
-        jobs: What to look after, one after the other.
-        window: How long the night may last, all jobs together, as `4h`. What would go beyond is shortened or left out.
-        min_gain: Act only when the gain surely exceeds this; 3 % by default.
-        min_regression: A slowdown below this is none; 10 % by default.
-        history: Where to keep what each night measured: a SQLite file, or a `postgresql://` URL, in which `${NAME}` is
-            an environment variable; by default `history.db` in the work folder.
-        notify: Whom to tell how the night went.
-        prometheus: A file that ends in `.prom` in the folder of node_exporter's textfile collector.
-        work: The folder for all that the nights leave.
-        keep_nights: Of so many nights the folders are kept; the history keeps all.
-    """
-
-    jobs: Annotated[tuple[NightlyJob, ...], Field(min_length=1)]
-    window: Seconds = 8 * 3600.0
-    min_gain: Share = 0.03
-    min_regression: Share = 0.10
-    history: Secret | None = None
-    notify: tuple[Notify, ...] = ()
-    prometheus: Path | None = None
-    work: Path = Path("tritontune-nightly")
-    keep_nights: Positive = 14
+    jobs: Annotated[tuple[NightlyJob, ...], Field(min_length=1)] = Field(
+        description="Models to keep tuned, one job after the other."
+    )
+    window: Seconds = Field(
+        8 * 3600.0, description="Time for the whole night. Jobs that would exceed it are shortened or left out."
+    )
+    min_gain: Share = Field(
+        0.03, description="Smallest gain to act on, such as 3%: the gain's lower bound must exceed it."
+    )
+    min_regression: Share = Field(0.10, description="Smallest slowdown to report, such as 10%.")
+    history: Secret | None = Field(
+        None,
+        description=(
+            "Database of all measurements: a SQLite file or a postgresql:// URL, in which ${NAME} is an environment "
+            "variable. Default: history.db in the work folder."
+        ),
+    )
+    notify: tuple[Notify, ...] = Field((), description="Where to report how the night went.")
+    prometheus: Path | None = Field(
+        None, description="File for node_exporter's textfile collector, in its folder; ends in .prom."
+    )
+    work: Path = Field(Path("tritontune-nightly"), description="Folder for everything that the nights write.")
+    keep_nights: Positive = Field(14, description="Number of nights whose folders are kept. The history keeps all.")
 
     @field_validator("prometheus")
     @classmethod

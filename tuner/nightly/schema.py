@@ -1,16 +1,12 @@
-"""The JSON schema of a nightly job file, for editors: what may be written, and what each word means."""
+"""The JSON schema of a nightly job file, for editors. Its descriptions are those of the fields."""
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
 from tuner.core.slo import PERCENTILES
-from tuner.nightly.jobs import JobsFile, NightlyJob, Notify
+from tuner.nightly.jobs import JobsFile
 
 SCHEMA_FILE = "jobs.schema.json"
 """Where it ships, beside this file."""
@@ -42,20 +38,15 @@ WRITTEN: Mapping[str, Mapping[str, Any]] = {
 }
 """Fields that a file writes otherwise than they are kept, by name."""
 
-_ENTRY = re.compile(r"^    (\w+): ((?:.*(?:\n(?:        .*|$))*))", re.MULTILINE)
-
 
 def jobs_schema() -> dict[str, Any]:
     """The schema, with a description of every field."""
     schema = JobsFile.model_json_schema(mode="validation")
     definitions = schema["$defs"]
-    for model, part in ((JobsFile, schema), (NightlyJob, definitions["NightlyJob"]), (Notify, definitions["Notify"])):
-        part["description"] = _summary(model)
-        told = descriptions(model)
+    for part in (schema, definitions["NightlyJob"], definitions["Notify"]):
         for name, field in part["properties"].items():
-            written = WRITTEN.get(name)
-            kept = {key: field[key] for key in ("default",) if key in field}
-            part["properties"][name] = {**kept, **(written or _plain(field)), "description": told[name]}
+            kept = {key: field[key] for key in ("description", "default") if key in field}
+            part["properties"][name] = {**kept, **WRITTEN.get(name, _plain(field))}
     job = definitions["NightlyJob"]
     job["required"] = ["repository"]
     kept_definitions = {name: definitions[name] for name in ("NightlyJob", "Notify")}
@@ -65,20 +56,6 @@ def jobs_schema() -> dict[str, Any]:
         "title": "tritontune nightly job file",
         "$defs": kept_definitions,
     }
-
-
-def descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """What the docstrings of a class and those above it say of its attributes; the nearest to it wins."""
-    told: dict[str, str] = {}
-    for each in reversed(model.__mro__):
-        text = inspect.cleandoc(each.__doc__ or "") if issubclass(each, BaseModel) else ""
-        _, _, attributes = text.partition("Attributes:\n")
-        told.update({name: " ".join(said.split()).replace("`", "") for name, said in _ENTRY.findall(attributes)})
-    return {name: told[name] for name in model.model_fields}
-
-
-def _summary(model: type[BaseModel]) -> str:
-    return inspect.cleandoc(model.__doc__ or "").partition("\n")[0].replace("`", "")
 
 
 def _plain(value: Any) -> Any:

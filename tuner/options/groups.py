@@ -195,6 +195,13 @@ class Options(BaseModel):
             raise JobError(cls._one_line(error, source)) from None
 
     @classmethod
+    def help_of(cls, name: str) -> str:
+        """What the help of a command says of a field: its description, and its default if that is a value."""
+        default = cls.model_construct().model_dump(mode="json", include={name})[name]
+        has_one = not isinstance(default, bool) and default not in (None, "", [], {})
+        return f"{cls.model_fields[name].description}{f' Default: {default}.' if has_one else ''}"
+
+    @classmethod
     def _one_line(cls, error: ValidationError, source: str) -> str:
         """The first fault, in the words of whoever wrote it."""
         fault = most_telling(error)
@@ -220,42 +227,54 @@ class Options(BaseModel):
 
 
 class ServerOptions(Options):
-    """How to get a Triton.
+    """How to get a Triton server."""
 
-    Attributes:
-        server: `docker`, `process`, `remote` (one that runs already), or `auto`: remote where there is a `url`, Docker
-            with `image` or another option of containers, or where there is no Triton.
-        image: The Triton image for Docker; None: the one that `tuner.servers.choose` names.
-        triton_path: A `tritonserver`, or the folder of an installation that has one in `bin/`.
-        launch_timeout: Seconds within which a model must be ready; None: by its size, and by what it took at first.
-        load_model: More models of the repository to load, which the tuned one calls (BLS); those that Triton says are
-            missing are found without.
-        triton_arg: More arguments for `tritonserver`, each as `--flag=value`.
-        gpus: `all`, `none`, or indices and UUIDs, as `0,1`; None: in Docker all that there are, and for a process as
-            our own environment says.
-        env: Variables for the server; None as a value hands on our own.
-        shm_size: Bytes of a container's /dev/shm; None: 1 GiB.
-        memory: Bytes that a container may take; None: no limit.
-        mount: What a container sees beside the repository.
-        network: That a container joins; None: the engine's default.
-        user: As whom a container runs; None: as us.
-        docker_arg: More keywords of docker-py's `containers.create`.
-    """
-
-    server: ServerKind = "auto"
-    image: Name | None = None
-    triton_path: Path | None = None
-    launch_timeout: Seconds | None = None
-    load_model: Annotated[tuple[Name, ...], BeforeValidator(names)] = ()
-    triton_arg: Annotated[tuple[str, ...], BeforeValidator(parse_triton_args)] = ()
-    gpus: Annotated[str, BeforeValidator(parse_gpus)] | None = None
-    env: Annotated[Mapping[str, str | None], BeforeValidator(parse_environment)] = {}
-    shm_size: Bytes | None = None
-    memory: Bytes | None = None
-    mount: Annotated[tuple[UserMount, ...], BeforeValidator(_mounts)] = ()
-    network: Annotated[Name, AfterValidator(_network)] | None = None
-    user: Name | None = None
-    docker_arg: Annotated[Mapping[str, Any], BeforeValidator(parse_docker_args)] = {}
+    server: ServerKind = Field(
+        "auto",
+        description=(
+            "Where Triton runs: process, docker, remote (at a URL), or auto. auto takes the URL if there is one, "
+            "Docker if an option of containers is given or no Triton is installed, and else a process."
+        ),
+    )
+    image: Name | None = Field(None, description="Triton image for Docker. Default: NVIDIA's.")
+    triton_path: Path | None = Field(
+        None, description="The tritonserver program, or an installation folder with bin/tritonserver."
+    )
+    launch_timeout: Seconds | None = Field(
+        None, description="Time within which a model must be ready. Default: by the model's size and its first launch."
+    )
+    load_model: Annotated[tuple[Name, ...], BeforeValidator(names)] = Field(
+        (), description="Another model of the repository to load, which the model calls (BLS)."
+    )
+    triton_arg: Annotated[tuple[str, ...], BeforeValidator(parse_triton_args)] = Field(
+        (), description="Argument for tritonserver, written --flag=value."
+    )
+    gpus: Annotated[str, BeforeValidator(parse_gpus)] | None = Field(
+        None,
+        description=(
+            "GPUs that the server may use: all, none, or indices and UUIDs such as 0,1. Default: all in Docker, "
+            "CUDA_VISIBLE_DEVICES for a process."
+        ),
+    )
+    env: Annotated[Mapping[str, str | None], BeforeValidator(parse_environment)] = Field(
+        {}, description="Environment variable of the server. A name without a value passes on your own variable."
+    )
+    shm_size: Bytes | None = Field(None, description="Size of the container's /dev/shm. Default: 1GiB.")
+    memory: Bytes | None = Field(None, description="Memory limit of the container. Default: no limit.")
+    mount: Annotated[tuple[UserMount, ...], BeforeValidator(_mounts)] = Field(
+        (), description="Folder, file or volume to mount into the container, beside the repository."
+    )
+    network: Annotated[Name, AfterValidator(_network)] | None = Field(
+        None, description="Docker network for the Triton container. Default: the engine's default network."
+    )
+    user: Name | None = Field(None, description="User that runs the container's processes. Default: you.")
+    docker_arg: Annotated[Mapping[str, Any], BeforeValidator(parse_docker_args)] = Field(
+        {},
+        description=(
+            "Keyword of docker-py's containers.create, such as nano_cpus=2000000000 (docker run's --cpus). "
+            "The value is YAML."
+        ),
+    )
 
     @field_validator("env")
     @classmethod
@@ -267,21 +286,21 @@ class ServerOptions(Options):
 
 
 class RemoteOptions(Options):
-    """Where a Triton runs already.
+    """Where a Triton server runs already."""
 
-    Attributes:
-        url: `HOST:PORT` of its gRPC endpoint, or a URL with grpc, grpcs, http or https.
-        tls_ca: For `grpcs` and `https`: certificates to trust, PEM; None: those that the system trusts.
-        tls_cert: Our own certificate.
-        tls_key: Its key.
-        tls_name: The name in the server's certificate, where it is not that of the URL.
-    """
-
-    url: Name | None = None
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    tls_name: Name | None = None
+    url: Name | None = Field(
+        None, description="Address of a running Triton: HOST:PORT (gRPC), or a grpcs://, http:// or https:// URL."
+    )
+    tls_ca: Path | None = Field(
+        None, description="CA certificates to trust, as a PEM file. Default: those that the system trusts."
+    )
+    tls_cert: Path | None = Field(None, description="Client certificate, as a PEM file.")
+    tls_key: Path | None = Field(
+        None, description="Private key of the client certificate, as a PEM file. Default: in the certificate's file."
+    )
+    tls_name: Name | None = Field(
+        None, description="Host name in the server's certificate. Default: the host of the address."
+    )
 
     @model_validator(mode="after")
     def _check_remote(self) -> Self:
@@ -315,50 +334,60 @@ _STARTING = ServerOptions.model_fields.keys() - {"server", "launch_timeout"}
 
 
 class LoadOptions(Options):
-    """What requests are made of, and how they are sent.
+    """What requests contain, and how they are sent."""
 
-    Attributes:
-        input_data: `random` (another for each of a pool of requests), `zero`, or a file: JSON as perf_analyzer reads
-            it, or `.npz`.
-        shape: Dimensions for inputs of variable shape, without the batch dimension: by input, for every model that has
-            it, or by `MODEL/INPUT`, for one.
-        batch_size: Inferences in each request.
-        string_length: Letters in each random element of BYTES.
-        string_data: One text for all elements of BYTES.
-        request_parameter: Parameters of each request, by name, or as `NAME:VALUE:TYPE`.
-        priority: Of each request, for a model with priority levels.
-        queue_timeout: How long each request may wait in a queue that knows time-outs, in seconds.
-        header: Sent with each request, as `NAME:VALUE`.
-        compression: Of request bodies, over gRPC.
-        shared_memory: Where tensors lie: `system` and `cuda` spare them the network, for a server on this machine.
-        output_shared_memory_size: Bytes for an output of unknown size.
-        sequence_length: Mean number of requests in a sequence of a stateful model; None: 20, and with `input_data`
-            from a file, a sequence is one stream of it.
-        sequence_length_variation: Lengths lie within this share around the mean.
-        sequences: Sequences under way at once at a request rate.
-        connections: Over which each process spreads its requests.
-        processes: That offer the load; None: one, and more where one is not enough and there are cores for it.
-        seed: Of every random choice.
-    """
-
-    input_data: Annotated[str, AfterValidator(_file_or_word)] = "random"
-    shape: Annotated[Mapping[str, tuple[Positive, ...]], BeforeValidator(_shapes)] = {}
-    batch_size: Positive = 1
-    string_length: Annotated[int, Field(ge=0, le=MOST_INT32)] = 8
-    string_data: str | None = None
-    request_parameter: Annotated[Mapping[str, Parameter], BeforeValidator(_parameters)] = {}
-    priority: Annotated[int, Field(ge=0, le=MOST_UINT64)] = 0
-    queue_timeout: Seconds | None = None
-    header: Annotated[tuple[Header, ...], BeforeValidator(_headers)] = ()
-    compression: Literal["gzip", "deflate"] | None = None
-    shared_memory: Literal["none", "system", "cuda"] = "none"
-    output_shared_memory_size: Positive = 102_400
-    sequence_length: Positive | None = None
-    sequence_length_variation: Annotated[float, Field(ge=0, le=1)] = 0.2
-    sequences: Positive = 4
-    connections: Annotated[int, Field(ge=1, le=256)] = 1
-    processes: Annotated[int, Field(ge=1, le=64)] | None = None
-    seed: Annotated[int, Field(ge=0, le=MOST_UINT32)] = 0
+    input_data: Annotated[str, AfterValidator(_file_or_word)] = Field(
+        "random", description="Input data: random, zero, or a file (perf_analyzer's JSON, or .npz)."
+    )
+    shape: Annotated[Mapping[str, tuple[Positive, ...]], BeforeValidator(_shapes)] = Field(
+        {},
+        description=(
+            "Dimensions of an input of variable shape, without the batch dimension. MODEL/INPUT sets it for one "
+            "model, INPUT for every model that has this input."
+        ),
+    )
+    batch_size: Positive = Field(1, description="Inferences in each request.")
+    string_length: Annotated[int, Field(ge=0, le=MOST_INT32)] = Field(
+        8, description="Length of each random string, in letters."
+    )
+    string_data: str | None = Field(None, description="Text for all elements of string inputs. Default: random text.")
+    request_parameter: Annotated[Mapping[str, Parameter], BeforeValidator(_parameters)] = Field(
+        {}, description="Parameter of each request, which Triton passes to the model."
+    )
+    priority: Annotated[int, Field(ge=0, le=MOST_UINT64)] = Field(
+        0, description="Priority of each request, for a model with priority levels. 0: the model's default."
+    )
+    queue_timeout: Seconds | None = Field(
+        None, description="Queue timeout of each request, if the model's queue policy allows one. Default: no timeout."
+    )
+    header: Annotated[tuple[Header, ...], BeforeValidator(_headers)] = Field((), description="Header of each request.")
+    compression: Literal["gzip", "deflate"] | None = Field(
+        None, description="Compression of requests over gRPC: gzip or deflate. Default: no compression."
+    )
+    shared_memory: Literal["none", "system", "cuda"] = Field(
+        "none", description="Shared memory for tensors, with a server on this machine: none, system or cuda."
+    )
+    output_shared_memory_size: Positive = Field(
+        102_400, description="Bytes of shared memory for each output of unknown size."
+    )
+    sequence_length: Positive | None = Field(
+        None,
+        description=(
+            "Mean requests per sequence of a stateful model. Default: 20, or with a file as input data the length of "
+            "its streams."
+        ),
+    )
+    sequence_length_variation: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="Largest deviation of a sequence's length from the mean, as a share."
+    )
+    sequences: Positive = Field(4, description="Concurrent sequences at a request rate.")
+    connections: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Connections of each load-generator process."
+    )
+    processes: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None, description="Number of load-generator processes. Default: 1, and more if one is not enough."
+    )
+    seed: Annotated[int, Field(ge=0, le=MOST_UINT32)] = Field(0, description="Seed of every random choice.")
 
     @model_validator(mode="after")
     def _check_load(self) -> Self:

@@ -95,40 +95,39 @@ Rate = Annotated[float, Field(gt=0, le=HIGHEST_RATE)]
 
 
 class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
-    """What to measure, and under which loads; one after the other, in the order of the attributes.
+    """What to measure, and under which loads; one after the other, in the order of the fields."""
 
-    Attributes:
-        repository: A model repository to serve, where there is no `url`.
-        model: Its name; None: the only one.
-        model_version: Its version; empty: the server's choice.
-        concurrency: Closed loops: requests under way at once, `1,8,64` or `START:END:STEP`.
-        rate: Open loops: requests a second, in the same way; or `max`, the highest at which the server keeps up.
-        ramp: A rate that rises, `FROM:TO:TIME`.
-        intervals: A file of microseconds from each request to the next, over and over.
-        timestamps: A file of the times of requests, in seconds, once.
-        arrivals: How requests are spread at a rate.
-        slo: Limits that `rate="max"` must hold.
-        precision: When a load has been measured well enough.
-        time: Seconds that a load may take, and longer only until two requests are answered; None: by the precision,
-            10 s, and more where they give less than 20 answers.
-    """
-
-    repository: Repository | None = None
-    model: Name | None = None
-    model_version: Annotated[str, BeforeValidator(_version)] = ""
+    repository: Repository | None = Field(None, description="Model repository to serve, if there is no URL.")
+    model: Name | None = Field(None, description="Model to measure. Default: the only one.")
+    model_version: Annotated[str, BeforeValidator(_version)] = Field(
+        "", description="Version of the model. Default: the server's choice."
+    )
     concurrency: Annotated[
         tuple[Annotated[int, Field(ge=1, le=_MOST_CONCURRENCY)], ...] | None,
         Field(min_length=1),
         BeforeValidator(_concurrencies),
-    ] = None
-    rate: Annotated[tuple[Rate, ...] | Literal["max"] | None, BeforeValidator(_rates)] = None
-    ramp: Annotated[tuple[float, float, Seconds] | None, BeforeValidator(_ramp)] = None
-    intervals: Path | None = None
-    timestamps: Path | None = None
-    arrivals: Distribution = "poisson"
-    slo: SLO = SLO()
-    precision: Precise = Precision()
-    time: Seconds | None = None
+    ] = Field(None, description="Concurrent requests: 1,8,64 or START:END:STEP. Default: 1, if no other load is given.")
+    rate: Annotated[tuple[Rate, ...] | Literal["max"] | None, BeforeValidator(_rates)] = Field(
+        None,
+        description="Request rate (requests/s): 100,200 or START:END:STEP; max: the highest that the server sustains.",
+    )
+    ramp: Annotated[tuple[float, float, Seconds] | None, BeforeValidator(_ramp)] = Field(
+        None, description="Rising request rate (requests/s), such as 100:1000:60s."
+    )
+    intervals: Path | None = Field(
+        None, description="File to replay: microseconds between requests, one per line; repeats at its end."
+    )
+    timestamps: Path | None = Field(
+        None, description="File to replay: send times of requests in seconds, one per line; sent once."
+    )
+    arrivals: Distribution = Field("poisson", description="Arrivals at a request rate: poisson or constant.")
+    slo: SLO = Field(SLO(), description="Latency limit for the rate max: p50, p90, p95 or p99, and a time.")
+    precision: Precise = Field(
+        Precision(), description="Half widths of the 95 % intervals of throughput and of the SLO's latency percentile."
+    )
+    time: Seconds | None = Field(
+        None, description="Time for each load. Default: until the precision is reached, 10s at most."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -53,49 +53,74 @@ def _tolerance(value: Any) -> Any:
 
 
 class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
-    """What to tune, how, and for how long. Durations read `90s`, `10m`; a plain number is seconds.
+    """What to tune, how, and for how long.
 
-    How to get a Triton is in `ServerOptions` and `RemoteOptions`, and what requests are made of in `LoadOptions`.
-
-    Attributes:
-        repository: The model repository; None: that of the server at `url`, as far as it tells.
-        model: The models to tune; none: every model of the repository that can be.
-        slo: Latency limits that the best config must hold.
-        budget: Seconds that the tuning of one model may take.
-        trials: Candidates to launch, the baseline included; None: as the budget allows. Verifying launches some again.
-        sampler: Who proposes candidates: `twin`, a simulation of Triton's scheduler, fitted to what was measured; `tpe`
-            or `gp`, Optuna's; `random`; or `grid`, all of a small space.
-        warm_start: The folder of an earlier run: what it measured under the same conditions counts as if this one had,
-            and else its best candidates are launched first; None: begin from nothing.
-        space: A search space that ships with tritontune, by name, or a YAML file.
-        max_concurrency: The highest load to offer.
-        precision: Of what is reported; the search makes do with less.
-        isolation: Whether each candidate has a server of its own (`relaunch`), or one loads all in turn (`reload`, and
-            always so at a `url`); None: relaunch, where that can be.
-        verify: Whether what is best is measured again, and certified; else the search has all of the budget, and what
-            is reported are the numbers that the best was chosen by.
-        metrics_url: Where the server at `url` tells of its GPUs; None: Triton's own port on that host.
-        explain: Whether to leave out each change of the best config once, and measure what that does: a launch for
-            each of which no trial tells, on top of `budget` and `trials`.
-        max_gpu_memory: Bytes that the best config's server may take of each GPU; None: all that there is.
-        output_tolerance: By what share floats of a candidate's outputs may differ from those of the config as it is
-            (see `Tolerance`); what is no float must be equal. None, or `off`: outputs are not compared.
+    `ServerOptions` and `RemoteOptions` say how to get a Triton server, and `LoadOptions` what requests contain.
     """
 
-    repository: Repository | None = None
-    model: Annotated[tuple[str, ...], BeforeValidator(names)] = ()
-    slo: SLO = SLO()
-    budget: Seconds = 600.0
-    trials: Annotated[int, Field(ge=1)] | None = None
-    sampler: SamplerName = "twin"
-    warm_start: Path | None = None
-    space: str = "default"
-    max_concurrency: Annotated[int, Field(ge=1, le=65536)] = 1024
-    precision: Precise = Precision()
-    isolation: Literal["relaunch", "reload"] | None = None
-    explain: bool = False
-    verify: bool = True
-    metrics_url: Name | None = None
+    repository: Repository | None = Field(
+        None, description="Model repository. Default: the repository of the running Triton, if it reports one."
+    )
+    model: Annotated[tuple[str, ...], BeforeValidator(names)] = Field(
+        (), description="Model to tune. Default: every model of the repository that can be tuned."
+    )
+    slo: SLO = Field(SLO(), description="Latency limit of the best configuration: p50, p90, p95 or p99, and a time.")
+    budget: Seconds = Field(600.0, description="Time for tuning each model, verification included.")
+    trials: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Number of candidates to try, including the baseline. Default: as many as the budget allows."
+    )
+    sampler: SamplerName = Field(
+        "twin",
+        description=(
+            "What proposes candidates: twin (a simulator of Triton's scheduler), tpe or gp (Optuna), random, "
+            "or grid (all candidates)."
+        ),
+    )
+    warm_start: Path | None = Field(
+        None,
+        description=(
+            "Folder of an earlier run of the same models. Its trials count if conditions are equal; "
+            "if not, its best candidates are tried first."
+        ),
+    )
+    space: str = Field("default", description="Search space: the name of a shipped one (default, latency), or a file.")
+    max_concurrency: Annotated[int, Field(ge=1, le=65536)] = Field(
+        1024, description="Highest load to offer, in concurrent requests."
+    )
+    precision: Precise = Field(
+        Precision(),
+        description="Half widths of the 95 % intervals of throughput and of the SLO's latency percentile.",
+    )
+    isolation: Literal["relaunch", "reload"] | None = Field(
+        None,
+        description=(
+            "relaunch: start a server for each candidate. reload: one server loads them in turn. "
+            "Default: relaunch; reload for a running Triton."
+        ),
+    )
+    explain: bool = Field(
+        default=False,
+        description=(
+            "Measure the effect of each change of the best configuration by leaving it out; "
+            "takes launches beyond the budget."
+        ),
+    )
+    verify: bool = Field(
+        default=True,
+        description="Re-measure the finalists, and report these results. On by default.",
+    )
+    metrics_url: Name | None = Field(
+        None, description="Metrics endpoint of the running Triton. Default: http://HOST:8002/metrics."
+    )
+    max_gpu_memory: Bytes | None = Field(
+        None, description="Memory of each GPU that the best configuration may use. Default: no limit."
+    )
+    output_tolerance: Annotated[float | None, BeforeValidator(_tolerance)] = Field(
+        1e-3,
+        description=(
+            "Largest difference of floating-point outputs from the baseline's, as a share; off: do not compare outputs."
+        ),
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -108,9 +133,6 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         if self.url is None and self.metrics_url is not None:
             raise ValueError("--metrics-url is for a server at a --url")
         return self
-
-    max_gpu_memory: Bytes | None = None
-    output_tolerance: Annotated[float | None, BeforeValidator(_tolerance)] = 1e-3
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> TuneJob:
