@@ -156,8 +156,12 @@ def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint such as `; did you mean 'mlp'?`, or the known names when none is near, for the end of a message."""
+    """A hint for the end of a message: `; did you mean 'mlp'?`, or ` (available: cnn, mlp)` if no name is similar."""
     names = sorted(known)
-    if near := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
-        return f"; did you mean {near[0]!r}?"
-    return f"; there is {', '.join(names)}" if names else ""
+    return similar(name, names) or (f" (available: {', '.join(names)})" if names else "")
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """A hint such as `; did you mean 'mlp'?` for the end of a message; empty if no name is similar."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

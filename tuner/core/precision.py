@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-_PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)%")
+from tuner.core.quantities import parse_share
+
 _LARGEST = 0.5
 
 
@@ -28,14 +28,16 @@ class Precision:
         Raises:
             ValueError: one line that says what would be right.
         """
-        parts = [_PART.fullmatch(part.strip()) for part in text.split(",")]
-        if len(parts) > 2 or None in parts:
+        try:
+            shares = [parse_share(part) for part in text.split(",")]
+        except ValueError:
+            shares = []
+        if not 1 <= len(shares) <= 2:
             raise ValueError(
-                f"{text!r} is no precision; write it as 3%, of throughput, or 3%,10%, of the percentile, too"
+                f"{text!r} is not a precision; write 3% (throughput), or 3%,10% (throughput and latency percentile)"
             )
-        shares = [float(part[1]) / 100 for part in parts if part]
         if not all(0 < share <= _LARGEST for share in shares):
-            raise ValueError(f"{text!r} is not above 0 and at most {_LARGEST:.0%}")
+            raise ValueError(f"must be > 0% and <= {_LARGEST:.0%}, got {text!r}")
         return cls(*shares)
 
     def __str__(self) -> str:

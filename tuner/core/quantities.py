@@ -11,7 +11,10 @@ LONGEST_S = 365 * 24 * 3600.0
 """Timers of the operating system take no durations without a bound, and nobody waits longer."""
 LARGEST_BYTES = 1 << 60
 """More than any machine has."""
-_PART = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(us|ms|s|m|h)")
+_NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+_PART = re.compile(rf"{_NUMBER}(us|ms|s|m|h)")
+DURATION = rf"^ *({_NUMBER}(us|ms|s|m|h))+ *$"
+"""What `parse_duration` reads, as a pattern of JSON schema."""
 _BYTES = {
     "B": 1,
     "KB": 1000,
@@ -28,25 +31,53 @@ _BYTES = {
     "G": 1 << 30,
     "T": 1 << 40,
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)")
+_SHARE = re.compile(r"-?(\d+\.?\d*|\.\d+)(e-?\d+)? *%?")
+_SIZE = re.compile(rf"{_NUMBER}\s*([A-Za-z]*)")
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, *, units: Sequence[str] = ("s", "m")) -> float:
     """Seconds in a text such as `90s`, `10m`, `1h30m`, `2.5ms`.
 
+    Args:
+        text: One number or more, each with its unit.
+        units: To propose where the unit is missing.
+
     Raises:
-        ValueError: it is none, or not above 0: the message says what would be right.
+        ValueError: it is no duration above 0, of a year at most; the message says what would be right.
     """
     compact = text.strip().lower()
+    if re.fullmatch(_NUMBER, compact):
+        raise ValueError(f"{compact} has no unit; write {' or '.join(compact + unit for unit in units)}")
     parts = list(_PART.finditer(compact))
     if not parts or "".join(p.group() for p in parts) != compact:
-        raise ValueError(f"{text!r} is no duration; write a number with its unit, such as 90s, 10m, 1h30m or 25ms")
+        raise ValueError(f"{text!r} is not a duration; write a number with its unit, such as 90s, 10m, 1h30m or 25ms")
     seconds = math.fsum(float(p[1]) * _SECONDS[p[2]] for p in parts)
-    if seconds <= 0:
-        raise ValueError(f"{text!r} is not above 0")
-    if seconds > LONGEST_S:
-        raise ValueError(f"{text!r} is too long; the most is {LONGEST_S / 3600:,.0f}h")
+    if not 0 < seconds <= LONGEST_S:
+        raise ValueError(f"must be > 0 and <= {LONGEST_S / 3600:,.0f}h, got {text!r}")
     return seconds
+
+
+def write_duration(seconds: float) -> str:
+    """A duration as `parse_duration` reads it, and without loss: `10m`, `90s`, `0.5s`, `25us`."""
+    for unit, factor in (("h", 3600), ("m", 60)):
+        if seconds % factor == 0:
+            return f"{seconds // factor:.15g}{unit}"
+    return f"{seconds:.15g}s" if seconds >= 1e-3 else f"{seconds * 1e6:.15g}us"
+
+
+def parse_share(value: float | str) -> float:
+    """A share as a text such as `3%` or `0.03`, or as a number: at least 0, below 1.
+
+    Raises:
+        ValueError: it is none; the message says what would be right.
+    """
+    text = str(value).strip()
+    if isinstance(value, bool) or not _SHARE.fullmatch(text):
+        raise ValueError(f"{value!r} is not a share; write it as 3% or 0.03")
+    share = float(text.removesuffix("%").rstrip()) / (100 if text.endswith("%") else 1)
+    if not 0 <= share < 1:
+        raise ValueError(f"must be >= 0 and < 1 (100%), got {text}")
+    return share
 
 
 def format_duration(seconds: float) -> str:
@@ -84,12 +115,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     factor = _BYTES.get(match[2].upper() or "B") if match else None
     if match is None or factor is None:
-        raise ValueError(f"{text!r} is no size; write a number with its unit, such as 8GiB, 800MB, or plain bytes")
+        raise ValueError(f"{text!r} is not a size; write a number with its unit, such as 8GiB, 800MB, or plain bytes")
     size = round(min(float(match[1]) * factor, 2.0 * LARGEST_BYTES))
-    if size < 1:
-        raise ValueError(f"{text!r} is not above 0")
-    if size > LARGEST_BYTES:
-        raise ValueError(f"{text!r} is too much; the most is {LARGEST_BYTES >> 40:,}TiB")
+    if not 1 <= size <= LARGEST_BYTES:
+        raise ValueError(f"must be >= 1 byte and <= {LARGEST_BYTES >> 40:,}TiB, got {text!r}")
     return size
 
 

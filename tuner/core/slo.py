@@ -23,7 +23,7 @@ def share_of(name: Percentile) -> float:
 class SLO(RootModel[dict[Percentile, float]]):
     """Latency limits in ms, by percentile; all must hold. Empty: no limit.
 
-    Reads `{"p99": "25ms"}`, `{"p99": 25.0}` (ms), and the command line's `["p99=25ms"]`.
+    Reads `{"p99": "25ms"}`, `{"p99": 25.0}` (ms, as it is stored), and the command line's `["p99=25ms"]`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,7 +49,7 @@ class SLO(RootModel[dict[Percentile, float]]):
         for text in texts:
             name, equals, limit = str(text).partition("=")
             if not equals:
-                raise ValueError(f"{text!r} is no SLO; write it as p99=25ms")
+                raise ValueError(f"{text!r} is not an SLO; write it as p99=25ms")
             if name.strip() in limits:
                 raise ValueError(f"{name.strip()} is given twice")
             limits[name.strip()] = limit
@@ -82,13 +82,13 @@ NO_LIMIT = SLO()
 
 def _percentile(name: Any) -> Percentile:
     if name not in PERCENTILES:
-        raise ValueError(f"{name!r} is no latency percentile{nearest(str(name), PERCENTILES)}")
+        raise ValueError(f"{name!r} is not a latency percentile{nearest(str(name), PERCENTILES)}")
     return name  # type: ignore[no-any-return]  # it was just found among them
 
 
 def _limit_ms(limit: Any) -> float:
     if isinstance(limit, str):
-        return parse_duration(limit) * 1e3
+        return parse_duration(limit, units=("ms",)) * 1e3
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= LONGEST_S * 1e3:
-        raise ValueError(f"{limit!r} is no latency limit; write it as 25ms")
+        raise ValueError(f"{limit!r} is not a latency limit; write it as 25ms")
     return float(limit)

@@ -1,4 +1,8 @@
-"""YAML as people write it, read so that whatever is wrong with it is one line."""
+"""Reads job files, space files and values of options, which are YAML, and reports what is wrong in one line.
+
+Only `true` and `false` are booleans, as in YAML 1.2. `on`, `off`, `yes` and `no` are text, and so is `12:30`. (PyYAML
+follows YAML 1.1, which makes false of `env: {COUNTRY: no}`, and 750 of `12:30`.)
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,19 @@ import yaml
 
 from tuner.core.errors import JobError, shortened
 
+_BOOL, _INT, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _MOST_BITS = 1024  # as many as a double can stand for
 
 
-class Loader(yaml.SafeLoader):
-    """Takes a key that is there twice, and a number that nobody can mean, for the mistakes that they are."""
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, and a number that is too large; takes more for text than YAML 1.1 does."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """The tag of a node, which is its type."""
+        tag = super().resolve(kind, value, implicit)
+        is_word = tag == _BOOL and value.lower() not in {"true", "false"}
+        is_time = tag in {_INT, _FLOAT} and ":" in value
+        return self.DEFAULT_SCALAR_TAG if is_word or is_time else tag
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (as PyYAML has it)
         """See `yaml.SafeLoader`."""
@@ -33,21 +45,21 @@ class Loader(yaml.SafeLoader):
         return number
 
 
-Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_number)
+_Loader.add_constructor(_INT, _Loader.construct_number)
 
 
 class YamlError(ValueError):
     """What is wrong in a text, as `:LINE:COLUMN: problem`, to stand behind the name of its file."""
 
 
-def load_yaml(text: str, loader: type[Loader] = Loader) -> Any:
+def load_yaml(text: str) -> Any:
     """What a text in YAML says.
 
     Raises:
         YamlError: it is none.
     """
     try:
-        return yaml.load(text, loader)  # noqa: S506 (it is a safe loader)
+        return yaml.load(text, _Loader)  # noqa: S506 (it is a safe loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 from typing_extensions import Self
 
 from tuner.core.errors import JobError
+from tuner.core.quantities import parse_share
 from tuner.core.redaction import keep_secret
 from tuner.core.yaml_files import read_yaml
 from tuner.nightly.secrets import expanded
@@ -21,16 +21,7 @@ from tuner.options.tune_job import TuneJob
 
 Action = Literal["propose", "apply", "command"]
 
-_SHARE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)")
 _EXAMPLE = "`jobs: [{repository: models, model: mlp, slo: {p99: 40ms}}]`"
-
-
-def _share(value: Any) -> Any:
-    if isinstance(value, str) and (found := _SHARE.fullmatch(value.strip())):
-        value = float(found[1]) / (100 if found[2] else 1)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"{value!r} is no share; write it as 3% or 0.03, below 1")
-    return float(value)
 
 
 def _secret(value: Any) -> Any:
@@ -57,7 +48,7 @@ def _words(value: Any) -> Any:
     return value
 
 
-Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=float | str)]
+Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret, json_schema_input_type=str)]
 
 
@@ -141,15 +132,6 @@ class NightlyJob(TuneJob):
         # Options that nobody gave are no options: some are refused where they have no use.
         given = (self.model_fields_set & asked.keys()) | {"budget", "warm_start"}
         return TuneJob.model_construct(given, **{**asked, "budget": budget, "warm_start": warm_start})
-
-    @field_validator("slo", mode="before")
-    @classmethod
-    def _has_units(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            for name, limit in value.items():
-                if isinstance(limit, int | float):
-                    raise ValueError(f"{name}: {limit:g} has no unit; write it as {limit:g}ms")  # noqa: TRY004 (pydantic wants ValueError)
-        return value
 
     @model_validator(mode="after")
     def _check_night(self) -> Self:

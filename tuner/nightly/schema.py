@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tuner.core.quantities import DURATION
 from tuner.core.slo import PERCENTILES
 from tuner.nightly.jobs import JobsFile
 
@@ -14,14 +15,13 @@ SCHEMA_FILE = "jobs.schema.json"
 _TEXT: dict[str, Any] = {"type": "string"}
 _TEXTS: dict[str, Any] = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
 _TEXTS_OR_MAPPING: dict[str, Any] = {"anyOf": [*_TEXTS["anyOf"], {"type": "object"}]}
-_DURATION = r"^ *([0-9]*\.?[0-9]+(us|ms|s|m|h))+ *$"
 
 WRITTEN: Mapping[str, Mapping[str, Any]] = {
     "model": _TEXTS,
     "slo": {
         "type": "object",
         "additionalProperties": False,
-        "properties": {name: {"type": "string", "pattern": _DURATION} for name in PERCENTILES},
+        "properties": {name: {"type": "string", "pattern": DURATION} for name in PERCENTILES},
     },
     "load_model": _TEXTS,
     "triton_arg": _TEXTS,
@@ -33,7 +33,7 @@ WRITTEN: Mapping[str, Mapping[str, Any]] = {
     "request_parameter": _TEXTS_OR_MAPPING,
     "header": _TEXTS_OR_MAPPING,
     "precision": _TEXT,
-    "output_tolerance": {"anyOf": [{"type": "number"}, _TEXT, {"const": False}]},
+    "output_tolerance": {"anyOf": [{"type": "number"}, _TEXT]},
     "command": {"type": "array", "items": _TEXT},
 }
 """Fields that a file writes otherwise than they are kept, by name."""

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tuner.core.errors import nearest
+from tuner.core.errors import similar
 from tuner.core.yaml_files import YamlError, load_yaml
 
 # By keyword: the option of `docker run`.
@@ -145,7 +145,9 @@ def parse_docker_args(value: Any) -> dict[str, Any]:
                 f"{name!r} is `docker run`'s word; docker-py's, which is wanted here, is {_KEYWORDS[name]!r}"
             )
         if name not in _FLAGS:
-            raise ValueError(f"{name!r} is no keyword of docker-py's containers.create{_nearest(name)}")
+            raise ValueError(
+                f"{name!r} is no keyword of docker-py's containers.create{similar(name, [*_FLAGS, *_ELSEWHERE])}"
+            )
         if [other for other, _ in pairs].count(name) > 1:
             raise ValueError(f"{name} is given twice; a list is written as {name}=[A, B]")
     return dict(pairs)
@@ -189,11 +191,6 @@ def _pair(text: str) -> tuple[str, Any]:
         return name, load_yaml(value)
     except YamlError:
         raise ValueError(f"{name}: {value!r} is no YAML; write a value as 2, text, [A, B] or {{NAME: 1}}") from None
-
-
-def _nearest(name: str) -> str:
-    hint = nearest(name, [*_FLAGS, *_ELSEWHERE])
-    return hint if hint.startswith("; did you mean") else ""
 
 
 def _mapping(name: str, value: Any) -> Mapping[str, Any]:

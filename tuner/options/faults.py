@@ -1,20 +1,17 @@
-"""What pydantic finds wrong, in words for people."""
+"""The faults that pydantic finds, in words for people."""
 
 from __future__ import annotations
 
-import re
 from reprlib import Repr
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tuner.core.errors import nearest
-
-_WHOLE, _NUMBER, _SWITCH = "is no whole number", "is no number", "is neither true nor false"
-_LIST, _MAPPING = "is no list", "is no mapping"
-# By pydantic's names of what is wrong; what it names otherwise it says itself.
-_WORDS = {
+_WHOLE, _NUMBER, _SWITCH = "must be a whole number", "must be a number", "must be true or false"
+_LIST, _MAPPING = "must be a list", "must be a mapping"
+# By pydantic's names of faults. It has words of its own for all others.
+_RULES = {
     "int_parsing": _WHOLE,
     "int_from_float": _WHOLE,
     "int_type": _WHOLE,
@@ -27,13 +24,15 @@ _WORDS = {
     "tuple_type": _LIST,
     "dict_type": _MAPPING,
     "model_type": _MAPPING,
-    "string_type": "is no text",
-    "greater_than_equal": "is too little; the least is {ge}",
-    "greater_than": "is too little; it must be more than {gt}",
-    "less_than_equal": "is too much; the most is {le}",
-    "less_than": "is too much; it must be less than {lt}",
+    "string_type": "must be text",
+    "too_short": "must not be empty",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "greater_than_equal": "must be >= {ge}",
+    "greater_than": "must be > {gt}",
+    "less_than_equal": "must be <= {le}",
+    "less_than": "must be < {lt}",
 }
-
 
 _SHOWN = Repr()
 _SHOWN.maxlevel, _SHOWN.maxlist, _SHOWN.maxtuple, _SHOWN.maxdict, _SHOWN.maxset = 3, 6, 6, 6, 6
@@ -46,28 +45,16 @@ def shown(value: Any) -> str:
 
 
 def most_telling(error: ValidationError) -> ErrorDetails:
-    """The one fault to name: a name that is not known comes before what is then missing."""
+    """The one fault to report: an unknown name comes before what is then missing."""
     faults = error.errors(include_url=False)
     return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
 
 
 def in_words(fault: ErrorDetails) -> str:
-    """What is wrong, and what would be right; not where."""
-    kind, given = fault["type"], shown(fault["input"])
-    limits = {name: _limit(value) for name, value in fault.get("ctx", {}).items()}
-    if kind in {"literal_error", "enum"}:
-        return f"{given} is not known{nearest(str(fault['input']), _known(str(limits.get('expected', ''))))}"
-    if kind in _WORDS:
-        return f"{given} {_WORDS[kind].format(**limits)}"
-    if kind == "value_error":
-        return fault["msg"].removeprefix("Value error, ")
-    return f"{fault['msg']} (it is {given})"
-
-
-def _limit(value: Any) -> Any:
-    return f"{value:.15g}" if isinstance(value, float) else value
-
-
-def _known(expected: str) -> list[str]:
-    """The words, or numbers, one of which it should have been."""
-    return re.findall(r"'([^']*)'", expected) or re.findall(r"\d+", expected)
+    """What must be, and what was given; not where: `must be >= 0, got -1`."""
+    context = fault.get("ctx", {})
+    if fault["type"] == "value_error":
+        return str(context["error"])
+    limits = {name: f"{value:.15g}" if isinstance(value, float) else value for name, value in context.items()}
+    rule = _RULES[fault["type"]].format(**limits) if fault["type"] in _RULES else fault["msg"]
+    return f"{rule}, got {shown(fault['input'])}"

@@ -24,8 +24,9 @@ from typing_extensions import Self
 
 from tuner.core.errors import JobError, nearest
 from tuner.core.precision import Precision
-from tuner.core.quantities import LARGEST_BYTES, LONGEST_S, parse_duration, parse_size
+from tuner.core.quantities import DURATION, LARGEST_BYTES, parse_duration, parse_size, write_duration
 from tuner.core.redaction import HIDDEN, is_secret_name
+from tuner.core.slo import SLO
 from tuner.options.docker_arguments import parse_docker_args
 from tuner.options.endpoint import Endpoint, Header, Tls, parse_header
 from tuner.options.environment import parse_environment
@@ -37,7 +38,19 @@ from tuner.options.triton_args import parse_triton_args
 
 
 def _seconds(value: Any) -> Any:
-    return parse_duration(value) if isinstance(value, str) else value
+    """Of a text with a unit; a bare number is refused, as nobody sees whether it is seconds."""
+    return parse_duration(_number_text(value)) if isinstance(value, str | int | float) else value
+
+
+def _limits(value: Any) -> Any:
+    """Of an SLO: a bare number is refused, as nobody sees whether it is milliseconds."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _number_text(limit) if isinstance(limit, int | float) else limit for name, limit in value.items()}
+
+
+def _number_text(value: Any) -> str:
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _bytes(value: Any) -> Any:
@@ -150,9 +163,13 @@ def _local(value: Any) -> Any:
 Repository = Annotated[Path, BeforeValidator(_local)]
 Seconds = Annotated[
     float,
-    BeforeValidator(_seconds, json_schema_input_type=float | str),
-    Field(gt=0, le=LONGEST_S, allow_inf_nan=False),
-    PlainSerializer(lambda seconds: f"{seconds:g}s", return_type=str),
+    BeforeValidator(_seconds, json_schema_input_type=Annotated[str, Field(pattern=DURATION)]),
+    PlainSerializer(write_duration, return_type=str),
+]
+Limits = Annotated[
+    SLO,
+    BeforeValidator(_limits),
+    PlainSerializer(lambda slo: {name: f"{limit:.15g}ms" for name, limit in slo.limits}, return_type=dict[str, str]),
 ]
 Precise = Annotated[Precision, BeforeValidator(_precision), PlainSerializer(str, return_type=str)]
 Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(gt=0, le=LARGEST_BYTES)]
@@ -208,7 +225,7 @@ class Options(BaseModel):
         option = str(fault["loc"][0]) if fault["loc"] else ""
         where = _where(option, source)
         if fault["type"] == "extra_forbidden":
-            return f"{where} is no option{cls._hint(option)}"
+            return f"{source}{': ' * bool(source)}unknown option {option!r}{cls._hint(option)}"
         if fault["type"] == "missing":
             return f"{where} is missing"
         reason = in_words(fault)

@@ -13,9 +13,8 @@ from typing_extensions import Self
 
 from tuner.core.loads import Concurrency, Distribution, Load, Ramp, RequestRate
 from tuner.core.precision import Precision
-from tuner.core.quantities import parse_duration
 from tuner.core.slo import SLO
-from tuner.options.groups import LoadOptions, Name, Precise, RemoteOptions, Repository, Seconds, ServerOptions
+from tuner.options.groups import Limits, LoadOptions, Name, Precise, RemoteOptions, Repository, Seconds, ServerOptions
 from tuner.options.recordings import read_intervals, read_timestamps
 
 _MOST_LEVELS = 1_000
@@ -88,7 +87,7 @@ def _ramp(value: Any) -> Any:
         rates = (0.0, 0.0)
     if parts is None or min(rates) < 0 or max(rates) <= 0:
         raise ValueError(f"{value!r} is no ramp; write FROM:TO:TIME, requests/s and how long, as 100:1000:60s")
-    return (*rates, parse_duration(parts[3]))
+    return (*rates, parts[3])
 
 
 Rate = Annotated[float, Field(gt=0, le=HIGHEST_RATE)]
@@ -121,7 +120,7 @@ class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
         None, description="File to replay: send times of requests in seconds, one per line; sent once."
     )
     arrivals: Distribution = Field("poisson", description="Arrivals at a request rate: poisson or constant.")
-    slo: SLO = Field(SLO(), description="Latency limit for the rate max: p50, p90, p95 or p99, and a time.")
+    slo: Limits = Field(SLO(), description="Latency limit for the rate max: p50, p90, p95 or p99, and a time.")
     precision: Precise = Field(
         Precision(), description="Half widths of the 95 % intervals of throughput and of the SLO's latency percentile."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,10 +11,12 @@ from typing_extensions import Self
 
 from tuner.core.errors import JobError
 from tuner.core.precision import Precision
+from tuner.core.quantities import parse_share
 from tuner.core.slo import SLO
 from tuner.core.yaml_files import read_yaml
 from tuner.options.groups import (
     Bytes,
+    Limits,
     LoadOptions,
     Name,
     Precise,
@@ -32,24 +33,15 @@ SamplerName = Literal["twin", "tpe", "gp", "random", "grid"]
 _ON_THE_COMMAND_LINE = {"job", "out", "resume"}
 
 
-def _share(text: str) -> float:
-    """Of `0.001` or `0.1%`."""
-    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
-
-
-def _tolerance(value: Any) -> Any:
-    # YAML reads `off` as false.
-    if value is False or value == "off":
+def _tolerance(value: Any) -> float | None:
+    if value is None or value == "off":
         return None
     try:
-        share = _share(value) if isinstance(value, str) else value
+        return parse_share(value)
     except ValueError:
-        share = math.nan
-    if isinstance(share, bool) or (isinstance(share, int | float) and not 0 <= share < 1):
         raise ValueError(
-            f"{value!r} is no tolerance; write a share below 1, as 0.001 or 0.1%, 0 for no difference, or off"
-        )
-    return share
+            f"{value!r} is not a tolerance; write a share below 1, such as 0.001 or 0.1%, 0 for no difference, or off"
+        ) from None
 
 
 class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
@@ -64,7 +56,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     model: Annotated[tuple[str, ...], BeforeValidator(names)] = Field(
         (), description="Model to tune. Default: every model of the repository that can be tuned."
     )
-    slo: SLO = Field(SLO(), description="Latency limit of the best configuration: p50, p90, p95 or p99, and a time.")
+    slo: Limits = Field(SLO(), description="Latency limit of the best configuration: p50, p90, p95 or p99, and a time.")
     budget: Seconds = Field(600.0, description="Time for tuning each model, verification included.")
     trials: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Number of candidates to try, including the baseline. Default: as many as the budget allows."

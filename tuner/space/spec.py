@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tuner.core.errors import SpaceError, nearest
-from tuner.core.yaml_files import Loader, YamlError, load_yaml
+from tuner.core.yaml_files import YamlError, load_yaml
 from tuner.options.faults import in_words, most_telling
 
 OFF = "off"
@@ -67,21 +66,10 @@ class SpaceSpec(BaseModel):
             for other, values in parameter.when.items():
                 if other not in self.parameters or other == name:
                     known = self.parameters.keys() - {name}
-                    raise ValueError(f"{name}: when: {other!r} is no other parameter here{nearest(other, known)}")
+                    raise ValueError(f"{name}: when: {other!r} is not another parameter here{nearest(other, known)}")
                 if not values:
                     raise ValueError(f"{name}: when: {other}: no value is named")
         return self
-
-
-class _Loader(Loader):
-    """YAML 1.2's booleans: only `true` and `false`, so that `off` and `on` stay the words they are."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in Loader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
 
 
 def shipped_spaces() -> tuple[str, ...]:
@@ -118,7 +106,7 @@ def parse_space(text: str, source: str) -> SpaceSpec:
         SpaceError: it is wrong; the message begins with `source`.
     """
     try:
-        content = load_yaml(text, _Loader)
+        content = load_yaml(text)
     except YamlError as error:
         raise SpaceError(f"{source}{error}") from None
     if not isinstance(content, dict):
@@ -135,10 +123,10 @@ def _first_fault(error: ValidationError) -> str:
     if fault["type"] == "extra_forbidden":
         known: Mapping[str, Any] = SpaceSpec.model_fields if len(path) == 1 else ParameterSpec.model_fields
         names = {field.alias or name for name, field in known.items()}
-        return f"{': '.join(path)} is no option of a search space{nearest(path[-1], names)}"
+        return f"{': '.join([*path[:-1], f'unknown option {path[-1]!r}'])}{nearest(path[-1], names)}"
     if fault["type"] == "missing":
         return f"{': '.join(path)} is missing"
     where = ": ".join(path[:3])
     if path[2:3] == ["ladder"] and len(path) > 3:
-        return f"{where}: {fault['input']!r} is no value; there are numbers, texts, true, false, off, on, and lists"
+        return f"{where}: {fault['input']!r} is not a value; write a number, text, true, false, off, on, or a list"
     return f"{where}: {in_words(fault)}" if where else in_words(fault)
