@@ -117,12 +117,12 @@ def _refused(*arguments: object) -> str:
     [
         ("mount: 5", "mount: 5 cannot be read; write it as SRC:DST, or a list"),
         ("header: 5", "header: 5 cannot be read; write it as {NAME: VALUE} or NAME:VALUE, or a list"),
-        ("header: [5]", "header: '5' is no header"),
-        ("slo: [[1]]", "slo: [1] is no SLO; write it as p99=25ms"),
+        ("header: [5]", "header: '5' is not a header"),
+        ("slo: [[1]]", "slo: [1] is not an SLO; write it as p99=25ms"),
         ("request_parameter: [[1]]", "request_parameter: '[1]' is no parameter"),
         ("request_parameter: 5", "request_parameter: 5 cannot be read"),
         ("shape: 5", "shape: 5 cannot be read"),
-        ("seed: 4294967296", "seed: 4294967296 is too much; the most is 4294967295"),
+        ("seed: 4294967296", "seed: must be <= 4294967295, got 4294967296"),
         ("seed: 2026-99-99", "not valid YAML: month must be in 1..12"),
         ("seed: " + "9" * 5_000, "not valid YAML: Exceeds the limit"),
         ("seed: 0x" + "f" * 5_000, ":1:7: is too large a number"),
@@ -130,7 +130,7 @@ def _refused(*arguments: object) -> str:
         (f"env: {DEEP}", "is nested too deeply"),
         ('image: "a\\0b"', "image: has a character in it that no path and no server takes"),
         ("budget: 99999999h", "budget: '99999999h' is too long; the most is 8,760h"),
-        ("memory: 99999999999TB", "memory: '99999999999TB' is too much"),
+        ("memory: 99999999999TB", "memory: must be >= 1 byte and <= 1,048,576TiB"),
         ("env: &a [*a, *a]", "env: "),
         ("docker_arg: ['labels=" + "[" * 600 + "']", "docker_arg: "),
     ],
@@ -147,7 +147,7 @@ def test_a_job_file_that_is_wrong(repository: Path, tmp_path: Path, text: str, w
     [
         (["--rate", "1:2:1e-320"], "--rate: '1:2:1e-320' has more than 1,000 levels, which are too many to wait for"),
         (["--concurrency", "1:1e308:1"], "has more than 1,000 levels"),
-        (["--seed", "4294967296"], "--seed: '4294967296' is too much; the most is 4294967295"),
+        (["--seed", "4294967296"], "--seed: must be <= 4294967295, got '4294967296'"),
         (["--time", "99999999h"], "--time: '99999999h' is too long"),
         (["--input-data", "/tmp"], "--input-data: '/tmp' is a folder; name a file"),  # noqa: S108 (any folder)
     ],
@@ -163,7 +163,7 @@ def test_an_option_that_is_wrong(options: list[str], words: str) -> None:
         ("s3://bucket/models", "copy them to this machine first: aws s3 sync s3://bucket/models models"),
         ("gs://bucket/models", "gcloud storage rsync --recursive gs://bucket/models models"),
         ("as://account/models", "azcopy copy as://account/models models"),
-        ("http://host:8000", "is no path of this machine; name the Triton that runs there with --url"),
+        ("http://host:8000", "is not a path of this machine; to tune a running Triton, use --url"),
     ],
 )
 def test_a_repository_that_is_elsewhere(command: str, repository: str, words: str) -> None:

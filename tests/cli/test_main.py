@@ -67,7 +67,7 @@ def test_the_help_tells_defaults_and_what_may_be_repeated() -> None:
     shown = " ".join(CliRunner().invoke(cli, ["run", "--help"]).output.split())
     assert "Number of load-generator processes. Default: 1" in shown
     assert "Inferences in each request. Default: 1." in shown
-    assert "verification included. Default: 600s." in shown
+    assert "verification included. Default: 10m." in shown
     assert "Header of each request. Repeatable." in shown
 
 

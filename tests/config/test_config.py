@@ -211,10 +211,10 @@ def test_values_are_those_of_the_text(path: str, values: tuple[object, ...]) -> 
         ("max_batch_sise", "max_batch_sise: ModelConfig has no field 'max_batch_sise'; did you mean 'max_batch_size'?"),
         (
             "dynamic_batching.max_delay",
-            "has no field 'max_delay'; there is default_priority_level, default_queue_policy",
+            "has no field 'max_delay' (available: default_priority_level, default_queue_policy",
         ),
         ("dynamic_batching.queue_delay_microseconds", "did you mean 'max_queue_delay_microseconds'?"),
-        ("model_transaction_policy.x", "ModelTransactionPolicy has no field 'x'; there is decoupled"),
+        ("model_transaction_policy.x", "ModelTransactionPolicy has no field 'x' (available: decoupled"),
         ("instance_group.count", "instance_group is a list; write instance_group[*] or instance_group[0]"),
         ("max_batch_size[0]", "max_batch_size[0]: max_batch_size is no list"),
         ("max_batch_size.x", "max_batch_size.x: max_batch_size holds no fields"),

@@ -34,7 +34,7 @@ def test_names_the_nearest() -> None:
 
 
 def test_names_all_when_none_is_near() -> None:
-    assert nearest("resnet", ["mlp", "bert"]) == "; there is bert, mlp"
+    assert nearest("resnet", ["mlp", "bert"]) == " (available: bert, mlp)"
 
 
 def test_says_nothing_when_there_is_nothing() -> None:

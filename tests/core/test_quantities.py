@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.core.quantities import counted, format_duration, format_size, parse_duration, parse_size
+from tuner.core.quantities import (
+    counted,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_share,
+    parse_size,
+    write_duration,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,15 +23,56 @@ def test_reads_what_people_write(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["10x", "", "10", "s", "-5s", "1e3s", "5 s s", "1m-2s", "∞s"])
+@pytest.mark.parametrize("text", ["10x", "", "s", "-5s", "1e3s", "5 s s", "1m-2s", "∞s"])
 def test_refuses_anything_else_and_says_what_would_be_right(text: str) -> None:
     with pytest.raises(ValueError, match="write a number with its unit, such as 90s"):
         parse_duration(text)
 
 
-def test_refuses_nothing_at_all() -> None:
-    with pytest.raises(ValueError, match="not above 0"):
-        parse_duration("0s")
+@pytest.mark.parametrize("text", ["0s", "0h0m", "9000h"])
+def test_refuses_no_time_and_more_than_anybody_waits(text: str) -> None:
+    with pytest.raises(ValueError, match=f"must be > 0 and <= 8,760h, got '{text}'"):
+        parse_duration(text)
+
+
+def test_refuses_a_number_without_a_unit() -> None:
+    with pytest.raises(ValueError, match="^90 has no unit; write 90s or 90m$"):
+        parse_duration("90")
+    with pytest.raises(ValueError, match=r"^2\.5 has no unit; write 2\.5ms$"):
+        parse_duration(" 2.5 ", units=("ms",))
+
+
+@given(st.floats(min_value=1e-6, max_value=1e6))
+def test_a_duration_is_written_without_loss(seconds: float) -> None:
+    assert parse_duration(write_duration(seconds)) == pytest.approx(seconds, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(600, "10m"), (28_800, "8h"), (90, "90s"), (5400, "90m"), (0.5, "0.5s"), (2.5e-5, "25us"), (1234.5, "1234.5s")],
+)
+def test_a_duration_is_written_in_its_largest_whole_unit(seconds: float, text: str) -> None:
+    assert write_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "share"),
+    [("3%", 0.03), ("2.5 %", 0.025), ("0.03", 0.03), (".5", 0.5), ("1e-3", 1e-3), (0, 0), (0.5, 0.5)],
+)
+def test_reads_shares(value: float | str, share: float) -> None:
+    assert parse_share(value) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("value", ["", "%", "3 percent", "nan", "inf", True])
+def test_refuses_what_is_no_share(value: float | str) -> None:
+    with pytest.raises(ValueError, match="is not a share; write it as 3% or 0.03"):
+        parse_share(value)
+
+
+@pytest.mark.parametrize("value", ["100%", "-1%", 1, -0.1])
+def test_refuses_shares_out_of_bounds(value: float | str) -> None:
+    with pytest.raises(ValueError, match="must be >= 0 and < 1"):
+        parse_share(value)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +103,7 @@ def test_refuses_what_is_no_size(text: str) -> None:
 
 
 def test_refuses_a_size_of_nothing() -> None:
-    with pytest.raises(ValueError, match="not above 0"):
+    with pytest.raises(ValueError, match="must be >= 1 byte and <= 1,048,576TiB, got '0g'"):
         parse_size("0g")
 
 

@@ -89,7 +89,7 @@ def test_a_slo_that_nothing_holds(finished_run: Path) -> None:
     [
         (["--model", "slwo"], "did you mean 'slow'?"),
         (["--to", "x", "--in-place"], "use either --to or --in-place, not both"),
-        (["--slo", "p99=x"], "--slo: 'x' is no duration"),
+        (["--slo", "p99=x"], "--slo: 'x' is not a duration"),
         (["--to", "/proc/nowhere/x.pbtxt"], "--to: no such folder /proc/nowhere"),
     ],
 )

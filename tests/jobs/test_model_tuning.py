@@ -46,7 +46,7 @@ class Runs:
         self.verified_s = self.certified_s = 0.0
         self._killed_after_s = killed_after_s
         study = Study.create_or_resume(self._out.database, identity())
-        job = TuneJob.make({"repository": "/models", "slo": {"p99": "25ms"}, "budget": budget_s})
+        job = TuneJob.make({"repository": "/models", "slo": {"p99": "25ms"}, "budget": f"{budget_s}s"})
         staged = cast("Any", SimpleNamespace(path=self._out.path))
         context = RunContext(job, self._out, anything, anything, anything, anything, staged, Progress())
         tuning = ModelTuning(context, cast("Any", SimpleNamespace(name="mlp")), study, now=lambda: self._now_s)

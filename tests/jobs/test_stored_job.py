@@ -97,7 +97,7 @@ def test_what_may_change_changes(file: Path) -> None:
         ({"seed": "4"}, "--seed: this run was begun with 0, not 4; leave it out, or choose another --out"),
         ({"batch_size": 2}, "--batch-size: this run was begun with 1, not 2;"),
         ({"max_gpu_memory": "1GiB"}, "--max-gpu-memory: this run was begun with none, not 1073741824;"),
-        ({"budget": "soon"}, "--budget: 'soon' is no duration"),
+        ({"budget": "soon"}, "--budget: 'soon' is not a duration"),
     ],
 )
 def test_another_study_is_refused(file: Path, given: dict[str, Any], complaint: str) -> None:
@@ -143,7 +143,7 @@ def test_secrets_are_not_stored(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("repository")
 def test_a_run_without_a_stored_job_needs_all_of_it(file: Path) -> None:
     assert resumed_job(file, {"repository": "models", "seed": 2}).seed == 2
-    with pytest.raises(JobError, match="there is neither a model repository"):
+    with pytest.raises(JobError, match="nothing to tune: give MODEL_REPO"):
         resumed_job(file, {})
     file.parent.mkdir()
     file.write_text("- nothing\n")

@@ -52,7 +52,7 @@ _WHOLE: dict[str, Any] = {
             "shm_size": "2GiB",
             "precision": "3%,10%",
             "output_tolerance": "0.1%",
-            "launch_timeout": 60,
+            "launch_timeout": "60s",
             "action": "command",
             "command": ["git", "apply"],
         }
@@ -73,6 +73,8 @@ def test_a_good_file_fits() -> None:
         {"jobs": [{"repository": "models", "slo": {"p99": 40}}]},
         {"jobs": [{"repository": "models", "slo": {"p99": "40"}}]},
         {"jobs": [{"repository": "models", "action": "deploy"}]},
+        {"jobs": [{"repository": "models", "budget": 600}]},
+        {"window": 3600},
         {"keep_nights": 0},
     ],
 )

@@ -27,10 +27,10 @@ def test_numbers_and_truth_of_a_job_file_are_texts() -> None:
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        ("ABSENT", "'ABSENT' is not set here, so there is nothing to hand on; write ABSENT=VALUE"),
-        ("=x", "'' is no name of a variable; write NAME=VALUE"),
+        ("ABSENT", "'ABSENT' is not set in this environment, so it cannot be passed on; write ABSENT=VALUE"),
+        ("=x", "'' is not a variable name; write NAME=VALUE"),
         (["A=1", "A=2"], "'A' is set twice"),
-        ({"A": [1]}, r"\[1\] is no text; variables are written as"),
+        ({"A": [1]}, r"\[1\] must be text; write variables as"),
         ("TRITONTUNE_SERVER=x", "'TRITONTUNE_SERVER' is how tritontune knows its servers"),
     ],
 )

@@ -36,7 +36,7 @@ def test_reads_what_people_write(value: Any, read: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "some", "0,all", "-1", "0;1", "GPU", [True], "0,0"])
 def test_refuses_anything_else(value: Any) -> None:
-    with pytest.raises(ValueError, match="is no GPU; write all, none, or|is named twice"):
+    with pytest.raises(ValueError, match="is not a GPU; write all, none, or|is named twice"):
         parse_gpus(value)
 
 
@@ -112,5 +112,5 @@ def test_what_a_container_asks_nvidias_runtime_for(variables: dict[str, str], as
 
 
 def test_a_container_cannot_ask_for_what_is_no_gpu() -> None:
-    with pytest.raises(JobError, match=r"^--env NVIDIA_VISIBLE_DEVICES: 'nvidia.com/gpu=0' is no GPU"):
+    with pytest.raises(JobError, match=r"^--env NVIDIA_VISIBLE_DEVICES: 'nvidia.com/gpu=0' is not a GPU"):
         gpus_of_runtime({"NVIDIA_VISIBLE_DEVICES": "nvidia.com/gpu=0"})

@@ -60,7 +60,7 @@ def test_input_data_is_a_word_or_a_file(tmp_path: Path) -> None:
     file.write_text("{}")
     assert LoadOptions.make({"input_data": "zero"}).input_data == "zero"
     assert LoadOptions.make({"input_data": str(file)}).input_data == str(file)
-    assert refusal(input_data="ramdon").startswith("--input-data: 'ramdon' is neither random nor zero, and there is no")
+    assert refusal(input_data="ramdon").startswith("--input-data: 'ramdon' must be random, zero, or a file")
 
 
 def test_what_is_sent_tells_a_file_by_what_it_holds_and_no_secret(tmp_path: Path) -> None:
@@ -79,15 +79,15 @@ def test_what_is_sent_tells_a_file_by_what_it_holds_and_no_secret(tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"batch_size": 0}, "--batch-size: 0 is too little; the least is 1"),
-        ({"shape": ["A:0"]}, "--shape: 'A:0' is no shape"),
-        ({"request_parameter": ["a:b"]}, "--request-parameter: 'a:b' is no parameter"),
-        ({"header": {"a": [1]}}, "--header: a: [1] is no text"),
-        ({"header": ["nope"]}, "--header: 'nope' is no header; write it as NAME:VALUE"),
-        ({"compression": "zip"}, "--compression: 'zip' is not known; did you mean 'gzip'?"),
-        ({"shared_memory": "gpu"}, "--shared-memory: 'gpu' is not known; there is cuda, none, system"),
-        ({"queue_timeout": "5"}, "--queue-timeout: '5' is no duration"),
-        ({"connections": 0}, "--connections: 0 is too little"),
+        ({"batch_size": 0}, "--batch-size: must be >= 1, got 0"),
+        ({"shape": ["A:0"]}, "--shape: 'A:0' is not a shape"),
+        ({"request_parameter": ["a:b"]}, "--request-parameter: 'a:b' is not a parameter"),
+        ({"header": {"a": [1]}}, "--header: a: [1] must be text"),
+        ({"header": ["nope"]}, "--header: 'nope' is not a header; write NAME:VALUE"),
+        ({"compression": "zip"}, "--compression: must be 'gzip' or 'deflate', got 'zip'"),
+        ({"shared_memory": "gpu"}, "--shared-memory: must be 'none', 'system' or 'cuda', got 'gpu'"),
+        ({"queue_timeout": "5"}, "--queue-timeout: 5 has no unit; write 5s or 5m"),
+        ({"connections": 0}, "--connections: must be >= 1, got 0"),
     ],
 )
 def test_names_the_option_and_what_would_be_right(options: dict[str, Any], complaint: str) -> None:
@@ -132,16 +132,16 @@ def test_the_same_in_a_job_file() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"shm_size": "big"}, "--shm-size: 'big' is no size; write a number with its unit"),
-        ({"memory": -1}, "--memory: -1 is too little; it must be more than 0"),
-        ({"mount": ["/a"]}, "--mount: '/a' is no mount; write it as SRC:DST or SRC:DST:ro"),
-        ({"env": ["A-B=1"]}, "--env: 'A-B' is no name of a variable; write NAME=VALUE"),
-        ({"env": 3}, "--env: variables are written as {NAME: VALUE} or NAME=VALUE"),
+        ({"shm_size": "big"}, "--shm-size: 'big' is not a size; write a number with its unit"),
+        ({"memory": -1}, "--memory: must be > 0, got -1"),
+        ({"mount": ["/a"]}, "--mount: '/a' is not a mount; write it as SRC:DST or SRC:DST:ro"),
+        ({"env": ["A-B=1"]}, "--env: 'A-B' is not a variable name; write NAME=VALUE"),
+        ({"env": 3}, "--env: write variables as {NAME: VALUE} or NAME=VALUE"),
         ({"env": ["CUDA_VISIBLE_DEVICES=0"], "gpus": "1"}, "--env: 'CUDA_VISIBLE_DEVICES' says what --gpus says"),
-        ({"network": "none"}, "--network: none: without a network, nothing can be measured"),
+        ({"network": "none"}, "--network: none: the load generator needs a network"),
         ({"docker_arg": ["mounts=[]"]}, "--docker-arg: mounts: use --mount"),
-        ({"triton_arg": ["verbose"]}, "--triton-arg: 'verbose' is no argument of tritonserver; write it as"),
-        ({"gpus": "first"}, "--gpus: 'first' is no GPU; write all, none, or indices and UUIDs"),
+        ({"triton_arg": ["verbose"]}, "--triton-arg: 'verbose' is not an argument of tritonserver; write it as"),
+        ({"gpus": "first"}, "--gpus: 'first' is not a GPU; write all, none, or indices and UUIDs"),
     ],
 )
 def test_names_what_a_server_cannot_be(options: dict[str, Any], complaint: str) -> None:

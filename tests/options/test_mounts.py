@@ -22,11 +22,11 @@ def test_as_docker_run_reads_it() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("/a", "'/a' is no mount; write it as SRC:DST or SRC:DST:ro"),
-        ("/a:/b:rx", "is no mount; write it as"),
-        (":/b", "is no mount; write it as"),
-        ("/a:b", "b is no place in a container; write an absolute path"),
-        ("my weights:/b", "my weights is no name of a volume; a folder is written with a slash, as ./my weights"),
+        ("/a", "'/a' is not a mount; write it as SRC:DST or SRC:DST:ro"),
+        ("/a:/b:rx", "is not a mount; write it as"),
+        (":/b", "is not a mount; write it as"),
+        ("/a:b", "b is not an absolute path in the container"),
+        ("my weights:/b", "my weights is not a volume name; write a folder with a slash, such as ./my weights"),
     ],
 )
 def test_says_what_would_be_right(text: str, complaint: str) -> None:

@@ -46,12 +46,12 @@ def test_a_string_may_have_anything_in_it(value: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "a", "a:5", ":5:int", "::", "a=5"])
 def test_another_form_is_refused(text: str) -> None:
-    assert refusal(text) == f"{text!r} is no parameter; write it as NAME:VALUE:TYPE, such as max_tokens:256:int"
+    assert refusal(text) == f"{text!r} is not a parameter; write it as NAME:VALUE:TYPE, such as max_tokens:256:int"
 
 
 def test_another_type_names_the_nearest() -> None:
     assert refusal("a:5:integer") == "'a:5:integer' has the type 'integer'; did you mean 'int'?"
-    assert refusal("a:5:") == "'a:5:' has the type ''; there is bool, double, float, int, string, uint"
+    assert refusal("a:5:") == "'a:5:' has the type '' (available: bool, double, float, int, string, uint)"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_another_type_names_the_nearest() -> None:
 )
 def test_a_value_that_is_not_of_its_type_is_refused(text: str) -> None:
     _, value, kind = text.split(":")
-    assert refusal(text).startswith(f"{text!r}: {value!r} is no {kind}; write it as ")
+    assert refusal(text).startswith(f"{text!r}: {value!r} is not a value of type {kind}; write it as ")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_timestamps_are_seconds_from_the_first_and_come_once(file: Path) -> None
         ("1\nx\n", ":2: 'x' is not an interval in microseconds"),
         ("1\nnan\n", ":2: 'nan' is not an interval in microseconds"),
         ("1\n-1\n", ":2: an interval below 0"),
-        ("0\n0\n", ": all intervals are 0, which is no rate"),
+        ("0\n0\n", ": all intervals are 0; the rate would be infinite"),
         ("# nothing\n", ": it holds no request; write an interval in microseconds a line"),
     ],
 )

@@ -24,9 +24,9 @@ def test_what_changes_nothing_that_is_relied_on(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("log-verbose=1", "'log-verbose=1' is no argument of tritonserver; write it as --triton-arg=--flag=value"),
-        ("--log-verbose 1", "is no argument of tritonserver"),
-        ("--", "is no argument of tritonserver"),
+        ("log-verbose=1", "'log-verbose=1' is not an argument of tritonserver; write it as --triton-arg=--flag=value"),
+        ("--log-verbose 1", "is not an argument of tritonserver"),
+        ("--", "is not an argument of tritonserver"),
         ("--model-repository=/x", "--model-repository: tritontune serves a copy of the repository"),
         ("--grpc-port=1", "--grpc-port: tritontune chooses a free port"),
         ("--grpc-use-ssl=true", "without TLS"),

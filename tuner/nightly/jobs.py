@@ -36,7 +36,7 @@ def _secret(value: Any) -> Any:
 def _web_address(value: SecretStr) -> SecretStr:
     parts = urlsplit(value.get_secret_value())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("is no address; it begins with https:// or http:// and names a host")
+        raise ValueError("is not an address; it begins with https:// or http:// and names a host")
     # Whoever knows it may write there.
     keep_secret("secret", value.get_secret_value())
     return value

@@ -7,7 +7,7 @@ from typing import Any
 
 from tuner.core.quantities import DURATION
 from tuner.core.slo import PERCENTILES
-from tuner.nightly.jobs import JobsFile
+from tuner.nightly.jobs import JobsFile, NightlyJob, Notify
 
 SCHEMA_FILE = "jobs.schema.json"
 """Where it ships, beside this file."""
@@ -43,10 +43,14 @@ def jobs_schema() -> dict[str, Any]:
     """The schema, with a description of every field."""
     schema = JobsFile.model_json_schema(mode="validation")
     definitions = schema["$defs"]
-    for part in (schema, definitions["NightlyJob"], definitions["Notify"]):
+    for model, part in ((JobsFile, schema), (NightlyJob, definitions["NightlyJob"]), (Notify, definitions["Notify"])):
+        defaults = model.defaults()
         for name, field in part["properties"].items():
-            kept = {key: field[key] for key in ("description", "default") if key in field}
-            part["properties"][name] = {**kept, **WRITTEN.get(name, _plain(field))}
+            part["properties"][name] = {
+                "description": field["description"],
+                **WRITTEN.get(name, _plain(field)),
+                **({"default": defaults[name]} if name in defaults else {}),
+            }
     job = definitions["NightlyJob"]
     job["required"] = ["repository"]
     kept_definitions = {name: definitions[name] for name in ("NightlyJob", "Notify")}

@@ -81,7 +81,7 @@ def tasks_of(file: JobsFile, source: Path, note: Callable[[str], None]) -> tuple
             tasks.append(replace(task, folder=f"{number}-{task.folder}") if taken else task)
     _check_window(file, tasks, source)
     if file.work.exists() and not file.work.is_dir():
-        raise JobError(f"{source}: work: {file.work} is no folder")
+        raise JobError(f"{source}: work: {file.work} is not a folder")
     for task in tasks:
         if file.work.resolve().is_relative_to(task.repository.path.resolve()):
             raise JobError(f"{source}: work: {file.work} lies in the model repository {task.repository.path}")
@@ -103,11 +103,11 @@ def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], No
         if len(models) > 1:
             check_somewhere({model.name: told_inputs(model) for model in models}, job.shape)
         for model in models:
-            _check_model(model, job, where)
+            _check_model(model, job)
     except UsageError as error:
-        raise error if str(error).startswith(where) else JobError(f"{where}: {error}") from None
+        raise JobError(f"{where}: {error}") from None
     if job.action == "command" and not shutil.which(job.command[0]):
-        raise JobError(f"{where}: command: there is no program {job.command[0]!r}, or it may not be run")
+        raise JobError(f"{where}: command: no executable program {job.command[0]!r}")
     shares = file.min_gain_of(job), file.min_regression_of(job)
     return [
         Task(
@@ -128,14 +128,14 @@ def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], No
     ]
 
 
-def _check_model(model: ModelFolder, job: NightlyJob, where: str) -> None:
+def _check_model(model: ModelFolder, job: NightlyJob) -> None:
     reason = why_not_tunable(model.config.proto) if model.config else None
     if reason:
-        raise JobError(f"{where}: model {model.name!r}: {reason}")
+        raise JobError(f"model {model.name!r}: {reason}")
     config = model.path / CONFIG
     writable = os.access(config.resolve().parent, os.W_OK) and (not config.exists() or os.access(config, os.W_OK))
     if job.action == "apply" and not writable:
-        raise JobError(f"{where}: action: apply, and {config} cannot be written; take propose, or change its mode")
+        raise JobError(f"action: apply, but {config} is not writable; use propose, or change its mode")
 
 
 def _check_alone(task: Task, others: Sequence[Task]) -> None:
@@ -159,4 +159,4 @@ def _check_window(file: JobsFile, tasks: Sequence[Task], source: Path) -> None:
 
 def _check_prometheus(file: JobsFile, source: Path) -> None:
     if file.prometheus and not (file.prometheus.parent.is_dir() and os.access(file.prometheus.parent, os.W_OK)):
-        raise JobError(f"{source}: prometheus: {file.prometheus.parent} is no folder that can be written to")
+        raise JobError(f"{source}: prometheus: {file.prometheus.parent} is not a writable folder")

@@ -132,7 +132,7 @@ def parse_docker_args(value: Any) -> dict[str, Any]:
     else:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, Sequence):
-            raise ValueError("arguments are written as {NAME: VALUE} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
+            raise ValueError("write arguments as {NAME: VALUE} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
         pairs = [_pair(str(text)) for text in texts]
     pairs = [(name.strip().replace("-", "_"), content) for name, content in pairs]
     for name, _ in pairs:
@@ -146,7 +146,7 @@ def parse_docker_args(value: Any) -> dict[str, Any]:
             )
         if name not in _FLAGS:
             raise ValueError(
-                f"{name!r} is no keyword of docker-py's containers.create{similar(name, [*_FLAGS, *_ELSEWHERE])}"
+                f"{name!r} is not a keyword of docker-py's containers.create{similar(name, [*_FLAGS, *_ELSEWHERE])}"
             )
         if [other for other, _ in pairs].count(name) > 1:
             raise ValueError(f"{name} is given twice; a list is written as {name}=[A, B]")
@@ -186,11 +186,11 @@ def entrypoint_arguments(more: Mapping[str, Any]) -> list[str]:
 def _pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise ValueError(f"{text!r} is no argument; write it as NAME=VALUE, such as cpuset_cpus=0-3")
+        raise ValueError(f"{text!r} is not an argument; write it as NAME=VALUE, such as cpuset_cpus=0-3")
     try:
         return name, load_yaml(value)
     except YamlError:
-        raise ValueError(f"{name}: {value!r} is no YAML; write a value as 2, text, [A, B] or {{NAME: 1}}") from None
+        raise ValueError(f"{name}: {value!r} is not YAML; write a value as 2, text, [A, B] or {{NAME: 1}}") from None
 
 
 def _mapping(name: str, value: Any) -> Mapping[str, Any]:

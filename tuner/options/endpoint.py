@@ -96,7 +96,7 @@ class Endpoint:
         if parts:
             port = int(parts["port"] or port)
         if not parts or not 0 < port < 65536 or not _is_host(parts["host"]):
-            raise JobError(f"{option}: {without_secrets(url)!r} is no address; {_FORM}")
+            raise JobError(f"{option}: {without_secrets(url)!r} is not an address; {_FORM}")
         path = parts["path"]
         if path and protocol == "grpc":
             raise JobError(f"{option}: {url!r} has the path {path}, and gRPC has none; leave it out, or write http://")
@@ -105,24 +105,18 @@ class Endpoint:
         return cls(f"{parts['host']}:{port}", protocol, (tls or Tls()) if secure else None, headers, path)
 
 
-def parse_header(text: str, *, option: str = "--header") -> Header:
-    """Read `NAME:VALUE`.
-
-    Args:
-        text: The text; blanks around name and value are not part of them.
-        option: What to name in an error.
+def parse_header(text: str) -> Header:
+    """Read `NAME:VALUE`; blanks around name and value are not part of them.
 
     Raises:
-        JobError: one line that says what would be right.
+        ValueError: one line that says what would be right.
     """
     parts = _HEADER.fullmatch(text.strip())
     if not parts:
-        raise JobError(
-            f"{option}: {text!r} is no header; write it as NAME:VALUE, in ASCII, as authorization:Bearer abc"
-        )
+        raise ValueError(f"{text!r} is not a header; write NAME:VALUE in ASCII, such as authorization:Bearer abc")
     name = parts["name"].lower()
     if name in _OURS or name.startswith(_OUR_PREFIXES) or name.endswith("-bin"):
-        raise JobError(f"{option}: {name} cannot be set; it belongs to the protocol")
+        raise ValueError(f"{name} cannot be set; it belongs to the protocol")
     keep_secret(name, parts["value"])
     return name, parts["value"]
 

@@ -24,17 +24,17 @@ def parse_environment(value: Any) -> dict[str, str | None]:
     else:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, Sequence):
-            raise ValueError("variables are written as {NAME: VALUE} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
+            raise ValueError("write variables as {NAME: VALUE} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
         pairs = [_pair(str(text)) for text in texts]
     for name, content in pairs:
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a variable; write NAME=VALUE")
+            raise ValueError(f"{name!r} is not a variable name; write NAME=VALUE")
         if name == VARIABLE:
             raise ValueError(f"{name!r} is how tritontune knows its servers; leave it out")
         if [other for other, _ in pairs].count(name) > 1:
             raise ValueError(f"{name!r} is set twice")
         if content is None and name not in os.environ:
-            raise ValueError(f"{name!r} is not set here, so there is nothing to hand on; write {name}=VALUE")
+            raise ValueError(f"{name!r} is not set in this environment, so it cannot be passed on; write {name}=VALUE")
     for name, content in pairs:
         value = os.environ.get(name, "") if content is None else content
         if value_of_variable(name, value) != value:
@@ -65,5 +65,5 @@ def _pair(text: str) -> tuple[str, str | None]:
 def _text(value: Any) -> str:
     """As a person writes it in YAML: `true`, not Python's `True`."""
     if isinstance(value, list | dict):
-        raise ValueError(f"{value} is no text; variables are written as {{NAME: VALUE}} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
+        raise ValueError(f"{value} must be text; write variables as {{NAME: VALUE}} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
     return str(value).lower() if isinstance(value, bool) else str(value)

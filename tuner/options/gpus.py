@@ -37,7 +37,9 @@ def parse_gpus(value: Any) -> str:
         return names[0].lower()
     for name in names:
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no GPU; write all, none, or indices and UUIDs as 0,1 or GPU-... or MIG-...")
+            raise ValueError(
+                f"{name!r} is not a GPU; write all, none, or indices and UUIDs such as 0,1 or GPU-... or MIG-..."
+            )
         if names.count(name) > 1:
             raise ValueError(f"{name!r} is named twice")
     return ",".join(names)
@@ -122,7 +124,7 @@ def process_environment(gpus: str | None, here: Sequence[Gpu]) -> Mapping[str, s
     if gpus == NONE:
         return {VISIBLE_DEVICES: ""}
     if not here:
-        raise JobError(f"--gpus {gpus}: this machine has no GPU (NVML finds none); leave it out, or say --gpus none")
+        raise JobError(f"--gpus {gpus}: this machine has no GPU (NVML finds none); omit it, or use --gpus none")
     if gpus == ALL:
         narrowed = VISIBLE_DEVICES in os.environ
         return {VISIBLE_DEVICES: ",".join(map(str, range(len(here)))), **_IN_ORDER_OF_THE_BUS} if narrowed else {}

@@ -78,7 +78,7 @@ def _not_empty(value: str) -> str:
 
 def _network(value: str) -> str:
     if value == "none":
-        raise ValueError("none: without a network, nothing can be measured")
+        raise ValueError("none: the load generator needs a network")
     return value
 
 
@@ -100,12 +100,9 @@ def _parameters(value: Any) -> Any:
 def _headers(value: Any) -> Any:
     if isinstance(value, Mapping):
         if several := next((name for name, content in value.items() if isinstance(content, list | dict)), None):
-            raise ValueError(f"{several}: {shown(value[several])} is no text")
+            raise ValueError(f"{several}: {shown(value[several])} must be text")
         value = [f"{name}:{content}" for name, content in value.items()]
-    try:
-        return tuple(map(_header, _listed(value, "{NAME: VALUE} or NAME:VALUE")))
-    except JobError as error:
-        raise ValueError(str(error).removeprefix("--header: ")) from None
+    return tuple(map(_header, _listed(value, "{NAME: VALUE} or NAME:VALUE")))
 
 
 def _header(value: Any) -> Header:
@@ -127,7 +124,7 @@ def _file_or_word(value: str) -> str:
     if value not in MADE_UP and Path(value).is_dir():
         raise ValueError(f"{value!r} is a folder; name a file: JSON as perf_analyzer reads it, or .npz")
     if value not in MADE_UP and not Path(value).is_file():
-        raise ValueError(f"{value!r} is neither random nor zero, and there is no such file")
+        raise ValueError(f"{value!r} must be random, zero, or a file that exists")
     return value
 
 
@@ -151,7 +148,7 @@ def check_is_local(repository: str) -> None:
     if command := _COPIED_BY.get(scheme.lower()):
         told = f"candidates are made in a copy of the models; copy them to this machine first: {command}"
         raise ValueError(f"{repository} cannot be tuned where it is: {told.format(repository)}")
-    raise ValueError(f"{repository} is no path of this machine; name the Triton that runs there with --url")
+    raise ValueError(f"{repository} is not a path of this machine; to tune a running Triton, use --url")
 
 
 def _local(value: Any) -> Any:
@@ -212,9 +209,14 @@ class Options(BaseModel):
             raise JobError(cls._one_line(error, source)) from None
 
     @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The defaults of all fields that have one, as JSON and job files have them."""
+        return cls.model_construct().model_dump(mode="json")
+
+    @classmethod
     def help_of(cls, name: str) -> str:
         """What the help of a command says of a field: its description, and its default if that is a value."""
-        default = cls.model_construct().model_dump(mode="json", include={name})[name]
+        default = cls.defaults()[name]
         has_one = not isinstance(default, bool) and default not in (None, "", [], {})
         return f"{cls.model_fields[name].description}{f' Default: {default}.' if has_one else ''}"
 
@@ -323,16 +325,16 @@ class RemoteOptions(Options):
     def _check_remote(self) -> Self:
         given = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
         if self.url is not None and (misplaced := sorted(given & _STARTING)):
-            raise ValueError(f"{as_option(misplaced[0])} says how to start a server, and --url names one that runs")
+            raise ValueError(f"{as_option(misplaced[0])} cannot be used with --url: that server runs already")
         if self.url is None and (misplaced := sorted(name for name in given if name.startswith("tls_"))):
-            raise ValueError(f"{as_option(misplaced[0])} is for a server at a --url")
+            raise ValueError(f"{as_option(misplaced[0])} needs --url")
         if self.tls_key and not self.tls_cert:
-            raise ValueError("--tls-key is the key of a certificate; name that with --tls-cert")
+            raise ValueError("--tls-key needs --tls-cert, the certificate of the key")
         server = getattr(self, "server", "auto")
         if self.url is None and server == "remote":
-            raise ValueError("--server remote needs --url, where the Triton runs")
+            raise ValueError("--server remote needs --url")
         if self.url is not None and server in {"process", "docker"}:
-            raise ValueError(f"--server {server} starts a server, and --url names one that runs")
+            raise ValueError(f"--server {server} cannot be used with --url: that server runs already")
         return self
 
     def endpoint(self, headers: tuple[Header, ...]) -> Endpoint:
@@ -410,7 +412,7 @@ class LoadOptions(Options):
     def _check_load(self) -> Self:
         default = LoadOptions.model_fields["output_shared_memory_size"].default
         if self.shared_memory == "none" and self.output_shared_memory_size != default:
-            raise ValueError("--output-shared-memory-size has no use without --shared-memory")
+            raise ValueError("--output-shared-memory-size needs --shared-memory")
         return self
 
     def what_is_sent(self) -> dict[str, Any]:
@@ -443,7 +445,7 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     except ValueError:
         shape = ()
     if not colon or not name or not shape or min(shape) < 1:
-        raise ValueError(f"{text!r} is no shape; write it as NAME:D1,D2 with dimensions of 1 and more")
+        raise ValueError(f"{text!r} is not a shape; write NAME:D1,D2 with dimensions >= 1")
     return name, shape
 
 

@@ -20,8 +20,10 @@ from tuner.options.recordings import read_intervals, read_timestamps
 _MOST_LEVELS = 1_000
 _MOST_CONCURRENCY = 65_536
 HIGHEST_RATE = 1e7
-_CONCURRENCY = f"is no concurrency; write whole numbers from 1 to {_MOST_CONCURRENCY:,}, as 1,8,64, or START:END:STEP"
-_RATE = f"is no rate; write requests/s above 0 and up to {HIGHEST_RATE:,.0f}, as 100,200, or START:END:STEP, or max"
+_CONCURRENCY = (
+    f"is not a concurrency; write whole numbers from 1 to {_MOST_CONCURRENCY:,}, as 1,8,64, or START:END:STEP"
+)
+_RATE = f"is not a rate; write requests/s > 0 and <= {HIGHEST_RATE:,.0f}, as 100,200, or START:END:STEP, or max"
 _RAMP = re.compile(r"([\d.]+):([\d.]+):(.+)")
 
 
@@ -47,7 +49,7 @@ def _range(numbers: Sequence[float], part: str) -> list[float]:
         return [start]
     end, step = rest[0], rest[1] if len(rest) == 2 else 1.0
     if len(rest) > 2 or not step > 0 or end < start:
-        raise ValueError(f"{part!r} is no range; write START:END:STEP with START <= END and STEP > 0")
+        raise ValueError(f"{part!r} is not a range; write START:END:STEP with START <= END and STEP > 0")
     steps = (end - start) / step  # which may be infinite
     if steps >= _MOST_LEVELS:
         raise ValueError(f"{part!r} has more than {_MOST_LEVELS:,} levels, which are too many to wait for")
@@ -73,7 +75,7 @@ def _rates(value: Any) -> Any:
 
 def _version(value: Any) -> Any:
     if isinstance(value, str) and not re.fullmatch(r"([1-9][0-9]*)?", value):
-        raise ValueError(f"{value!r} is no version; it is a number of 1 and more")
+        raise ValueError(f"{value!r} is not a version; write a whole number >= 1")
     return value
 
 
@@ -86,7 +88,7 @@ def _ramp(value: Any) -> Any:
     except ValueError:
         rates = (0.0, 0.0)
     if parts is None or min(rates) < 0 or max(rates) <= 0:
-        raise ValueError(f"{value!r} is no ramp; write FROM:TO:TIME, requests/s and how long, as 100:1000:60s")
+        raise ValueError(f"{value!r} is not a ramp; write FROM:TO:TIME (requests/s, duration), such as 100:1000:60s")
     return (*rates, parts[3])
 
 
@@ -131,14 +133,14 @@ class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.repository is None) == (self.url is None):
-            raise ValueError("measure needs a MODEL_REPO or the --url of a Triton that runs, and not both")
+            raise ValueError("measure needs either MODEL_REPO or the --url of a running Triton")
         given = self.model_fields_set
         if self.url is not None and "launch_timeout" in given:
-            raise ValueError("--launch-timeout says how to start a server, and --url names one that runs")
+            raise ValueError("--launch-timeout cannot be used with --url: that server runs already")
         if self.slo.root and self.rate != "max":
-            raise ValueError("--slo is a limit for --rate max")
+            raise ValueError("--slo needs --rate max")
         if "arrivals" in given and not (self.rate or self.ramp):
-            raise ValueError("--arrivals says how a --rate or a --ramp is spread, and there is none")
+            raise ValueError("--arrivals needs --rate or --ramp")
         return self
 
     @property

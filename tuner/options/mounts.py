@@ -47,13 +47,13 @@ def parse_mount(text: str) -> UserMount:
     source, *rest = str(text).split(":")
     target, mode = (rest[0] if rest else ""), (rest[1] if len(rest) > 1 else "rw")
     if not source or not target or len(rest) > 2 or mode not in {"ro", "rw"}:
-        raise ValueError(f"{text!r} is no mount; write it as SRC:DST or SRC:DST:ro")
+        raise ValueError(f"{text!r} is not a mount; write it as SRC:DST or SRC:DST:ro")
     if not target.startswith("/"):
-        raise ValueError(f"{text!r}: {target} is no place in a container; write an absolute path")
+        raise ValueError(f"{text!r}: {target} is not an absolute path in the container")
     if "/" in source or source.startswith((".", "~")):
         return UserMount("bind", str(Path(source).expanduser().absolute()), target, mode == "rw")
     if not _VOLUME.fullmatch(source):
-        raise ValueError(f"{text!r}: {source} is no name of a volume; a folder is written with a slash, as ./{source}")
+        raise ValueError(f"{text!r}: {source} is not a volume name; write a folder with a slash, such as ./{source}")
     return UserMount("volume", source, target, mode == "rw")
 
 

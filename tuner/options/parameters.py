@@ -27,13 +27,13 @@ def parse_parameter(text: str) -> tuple[str, Parameter]:
     name, _, rest = text.partition(":")
     value, separator, kind = rest.rpartition(":")
     if not name or not separator:
-        raise ValueError(f"{text!r} is no parameter; {_FORM}")
+        raise ValueError(f"{text!r} is not a parameter; {_FORM}")
     if kind not in _READERS:
         raise ValueError(f"{text!r} has the type {kind!r}{nearest(kind, _READERS)}")
     try:
         parameter = _READERS[kind](value)
     except ValueError:
-        raise ValueError(f"{text!r}: {value!r} is no {kind}; {_FORM}") from None
+        raise ValueError(f"{text!r}: {value!r} is not a value of type {kind}; {_FORM}") from None
     check_parameter(name, parameter)
     return name, parameter
 

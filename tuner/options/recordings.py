@@ -22,7 +22,7 @@ def read_intervals(path: Path) -> Replay:
         raise InputError(f"{path}:{place}: an interval below 0")
     period_ns = sum(intervals_ns)
     if not period_ns:
-        raise InputError(f"{path}: all intervals are 0, which is no rate")
+        raise InputError(f"{path}: all intervals are 0; the rate would be infinite")
     offsets_ns = (0, *accumulate(intervals_ns[:-1]))
     return Replay(path.name, offsets_ns, period_ns)
 

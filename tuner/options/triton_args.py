@@ -44,11 +44,11 @@ def parse_triton_args(value: Any) -> tuple[str, ...]:
     """
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Sequence):
-        raise ValueError("arguments are written as [--flag=value]")  # noqa: TRY004 (pydantic wants ValueError)
+        raise ValueError("write arguments as [--flag=value]")  # noqa: TRY004 (pydantic wants ValueError)
     for text in map(str, texts):
         name, _, given = text.removeprefix("--").partition("=")
         if not text.startswith("--") or not name or text != text.strip() or " " in name:
-            raise ValueError(f"{text!r} is no argument of tritonserver; write it as --triton-arg=--flag=value")
+            raise ValueError(f"{text!r} is not an argument of tritonserver; write it as --triton-arg=--flag=value")
         if name in _OURS:
             raise ValueError(f"--{name}: {_OURS[name]}")
         if name in _NEEDED and given.lower() not in _TRUE:

@@ -117,13 +117,11 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.repository is None and self.url is None:
-            raise ValueError(
-                "there is neither a model repository to tune (MODEL_REPO) nor the --url of a Triton that runs"
-            )
+            raise ValueError("nothing to tune: give MODEL_REPO, or the --url of a running Triton")
         if self.url is not None and self.isolation == "relaunch":
-            raise ValueError("--isolation relaunch: the server at a --url is not ours to launch again")
+            raise ValueError("--isolation relaunch: the server at --url cannot be relaunched")
         if self.url is None and self.metrics_url is not None:
-            raise ValueError("--metrics-url is for a server at a --url")
+            raise ValueError("--metrics-url needs --url")
         return self
 
     @classmethod

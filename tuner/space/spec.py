@@ -90,7 +90,7 @@ def load_space(name_or_path: str) -> SpaceSpec:
     path = Path(name_or_path)
     if "/" not in name_or_path and not path.exists():
         hint = nearest(name_or_path, shipped_spaces())
-        raise SpaceError(f"--space: {name_or_path!r} is neither a file nor a space that ships with tritontune{hint}")
+        raise SpaceError(f"--space: {name_or_path!r} is neither a file nor a shipped search space{hint}")
     try:
         return parse_space(path.read_text(encoding="utf-8"), name_or_path)
     except OSError as error:

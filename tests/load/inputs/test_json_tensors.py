@@ -208,4 +208,4 @@ class TestNames:
         assert refused(self.INPUTS, {"X": [1], "MASKS": [True]}) == (
             "f: data[3]: model 'm' has no input 'MASKS'; did you mean 'MASK'?"
         )
-        assert refused(self.OUTPUTS, {"X": [1]}) == "f: data[3]: model 'm' has no output 'X'; there is Y, Z"
+        assert refused(self.OUTPUTS, {"X": [1]}) == "f: data[3]: model 'm' has no output 'X' (available: Y, Z)"

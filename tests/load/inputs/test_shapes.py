@@ -70,7 +70,7 @@ def test_a_shape_that_fits_passes() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("Y", (7, 3), "model 'bert' has no input 'Y'; there is X"),
+        ("Y", (7, 3), "model 'bert' has no input 'Y' (available: X)"),
         (
             "X",
             (8, 7, 3),

@@ -81,6 +81,7 @@ def test_an_address_that_leads_nowhere(host: str, complaint: str, monkeypatch: p
 
 def test_what_ssh_needs_is_named_as_ours() -> None:
     error = DockerException("Install paramiko package to enable ssh:// support")
+    error.__cause__ = NameError("SSHHTTPAdapter")  # as docker-py has it
     assert explain(error) == (
         "the Docker engine is reached by ssh://, which needs more: pip install 'tritontune[ssh]' (paramiko)"
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_header_2_0, read_magic
 
 from tuner.config.interface import ModelInterface, Tensor
 from tuner.core.errors import InputError, nearest
@@ -78,12 +79,24 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with np.load(file, allow_pickle=False) as archive:
+                    has_objects = any(_has_objects(archive.zip, member) for member in archive.zip.namelist())
                     # What is no array comes as bytes.
-                    return {name: np.asarray(archive[name]) for name in archive.files}
+                    arrays = {} if has_objects else {name: np.asarray(archive[name]) for name in archive.files}
         except Exception as error:  # noqa: BLE001 (what damage leads to is for numpy and zipfile to choose)
-            if "pickle" in str(error):
-                raise InputError(f"{path}: holds Python objects; texts are arrays of bytes or str") from None
             raise InputError(f"{path}: is damaged: {' '.join(str(error).split())}") from None
+    if has_objects:
+        raise InputError(f"{path}: holds Python objects; texts are arrays of bytes or str")
+    return arrays
+
+
+def _has_objects(archive: zipfile.ZipFile, member: str) -> bool:
+    """Whether a member is an array of Python objects, by its header."""
+    with archive.open(member) as file:
+        if not file.peek(len(MAGIC_PREFIX)).startswith(MAGIC_PREFIX):
+            return False
+        header = read_array_header_1_0 if read_magic(file) == (1, 0) else read_array_header_2_0
+        _, _, dtype = header(file)
+        return bool(dtype.hasobject)
 
 
 def _values(where: str, array: npt.NDArray[Any], tensor: Tensor, asked: tuple[int, ...] | None) -> npt.NDArray[Any]:

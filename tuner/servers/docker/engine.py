@@ -84,7 +84,7 @@ def explain(error: DockerException | RequestException) -> str:
             text = f"the Docker engine cannot be trusted, or does not trust us: {error}; see DOCKER_CERT_PATH"
         case RequestException():
             text = "the Docker engine does not answer"
-        case _ if "paramiko" in str(error):
+        case DockerException(__cause__=NameError()):  # docker-py could not import its adapter for ssh://
             # docker-py would have its reader install a package that he may never have heard of.
             text = "the Docker engine is reached by ssh://, which needs more: pip install 'tritontune[ssh]' (paramiko)"
         case _:
