@@ -119,7 +119,7 @@ def _refused(*arguments: object) -> str:
         ("header: 5", "header: 5 cannot be read; write it as {NAME: VALUE} or NAME:VALUE, or a list"),
         ("header: [5]", "header: '5' is not a header"),
         ("slo: [[1]]", "slo: [1] is not an SLO; write it as p99=25ms"),
-        ("request_parameter: [[1]]", "request_parameter: '[1]' is no parameter"),
+        ("request_parameter: [[1]]", "request_parameter: '[1]' is not a parameter"),
         ("request_parameter: 5", "request_parameter: 5 cannot be read"),
         ("shape: 5", "shape: 5 cannot be read"),
         ("seed: 4294967296", "seed: must be <= 4294967295, got 4294967296"),
@@ -129,7 +129,7 @@ def _refused(*arguments: object) -> str:
         ("seed: !!int ''", "not valid YAML"),
         (f"env: {DEEP}", "is nested too deeply"),
         ('image: "a\\0b"', "image: has a character in it that no path and no server takes"),
-        ("budget: 99999999h", "budget: '99999999h' is too long; the most is 8,760h"),
+        ("budget: 99999999h", "budget: must be > 0 and <= 8,760h, got '99999999h'"),
         ("memory: 99999999999TB", "memory: must be >= 1 byte and <= 1,048,576TiB"),
         ("env: &a [*a, *a]", "env: "),
         ("docker_arg: ['labels=" + "[" * 600 + "']", "docker_arg: "),
@@ -148,7 +148,7 @@ def test_a_job_file_that_is_wrong(repository: Path, tmp_path: Path, text: str, w
         (["--rate", "1:2:1e-320"], "--rate: '1:2:1e-320' has more than 1,000 levels, which are too many to wait for"),
         (["--concurrency", "1:1e308:1"], "has more than 1,000 levels"),
         (["--seed", "4294967296"], "--seed: must be <= 4294967295, got '4294967296'"),
-        (["--time", "99999999h"], "--time: '99999999h' is too long"),
+        (["--time", "99999999h"], "--time: must be > 0 and <= 8,760h"),
         (["--input-data", "/tmp"], "--input-data: '/tmp' is a folder; name a file"),  # noqa: S108 (any folder)
     ],
 )

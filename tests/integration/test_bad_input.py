@@ -147,7 +147,7 @@ def test_a_variable_dimension_without_a_shape(model_repository: ModelRepositoryF
     [
         (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
         (["run"], "nothing to tune: give MODEL_REPO, or the --url of a running Triton"),
-        (["measure"], "measure needs a MODEL_REPO or the --url"),
+        (["measure"], "measure needs either MODEL_REPO or the --url"),
         (["measure", "--url", "127.0.0.1:1", "--triton-path", "x"], "--triton-path cannot be used with --url"),
         (["measure", "repo", "--concurrency", "0"], "--concurrency: '0' is not a concurrency"),
         (["export", "nowhere"], "nowhere: there is no such folder; name the RUN_DIR of a run"),
