@@ -114,4 +114,4 @@ def test_options_have_headings(command: str, titles: list[str]) -> None:
 def test_an_empty_path_is_not_the_current_folder(command: list[str]) -> None:
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 2
-    assert "is empty; name a path, or leave it out" in result.output
+    assert "must not be empty" in result.output

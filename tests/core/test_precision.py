@@ -21,13 +21,13 @@ def test_it_is_read_as_people_write_it(text: str, precision: Precision) -> None:
 
 @pytest.mark.parametrize("text", ["", "3", "3%,10%,1%", "a%", "3%,", "-1%"])
 def test_what_is_none_is_told(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a precision; write 3% \\(throughput\\), or 3%,10%"):
+    with pytest.raises(ValueError, match="is not a precision; write 3% \\(throughput\\) or 3%,10%"):
         Precision.parse(text)
 
 
 @pytest.mark.parametrize("text", ["0%", "51%", "3%,0%"])
 def test_what_is_out_of_bounds_is_told(text: str) -> None:
-    with pytest.raises(ValueError, match="must be > 0% and <= 50%, got"):
+    with pytest.raises(ValueError, match="precision must be > 0% and <= 50%, got"):
         Precision.parse(text)
 
 

@@ -62,7 +62,7 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
         (
             _repository,
             ["--gpus", "0", "--env", "CUDA_VISIBLE_DEVICES=0"],
-            "'CUDA_VISIBLE_DEVICES' says what --gpus says",
+            "'CUDA_VISIBLE_DEVICES' conflicts with --gpus",
         ),
         (
             _repository,
@@ -77,7 +77,7 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
         (_repository, ["--job", "/nowhere.yaml"], "/nowhere.yaml: cannot be read"),
         (_repository, ["--shape", "IN"], "--shape: 'IN' is not a shape"),
         (_repository, ["--input-data", __file__], "test_bad_input.py:1:3: is not JSON"),
-        (_repository, ["--image", ""], "--image: is empty; give a value, or leave it out"),
+        (_repository, ["--image", ""], "--image: must not be empty"),
         (_repository, ["--output-shared-memory-size", "5"], "needs --shared-memory"),
         (_repository, ["--load-model", "identity"], "--load-model identity: that is the model itself"),
     ],
@@ -154,7 +154,7 @@ def test_a_variable_dimension_without_a_shape(model_repository: ModelRepositoryF
         (["report", "nowhere"], "nowhere: there is no such folder"),
         (["report", "."], ".: is not the folder of a run (it has no study.db)"),
         (["history"], "there is no file tritontune-nightly/history.db: no night has been recorded there yet"),
-        (["doctor", "--image", ""], "--image: is empty; give a value, or leave it out"),
+        (["doctor", "--image", ""], "--image: must not be empty"),
         (["export"], "Missing argument 'RUN_DIR'"),
     ],
 )

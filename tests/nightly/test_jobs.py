@@ -79,13 +79,13 @@ def test_without_models_every_one_of_the_repository_is_looked_after(repository: 
         ({"slo": {"p99": 40}}, {}, "jobs[0]: slo: 40 has no unit; write 40ms"),
         ({"slo": {"p99": "40"}}, {}, "jobs[0]: slo: 40 has no unit; write 40ms"),
         ({"slo": {"p98": "40ms"}}, {}, "jobs[0]: slo: 'p98' is not a latency percentile"),
-        ({"budget": "5h"}, {"window": "4h"}, "window: the budget is 5h00m, and the window is 4h00m"),
+        ({"budget": "5h"}, {"window": "4h"}, "window: the budget is 5h00m, but the window is 4h00m"),
         ({"model": ["slow", "other"], "budget": "3h"}, {"window": "4h"}, "the budgets of 2 models are 6h00m"),
         ({"model": ["slow", "slow"]}, {}, ""),
         ({"action": "aply"}, {}, "jobs[0]: action: must be 'propose', 'apply' or 'command', got 'aply'"),
-        ({"action": "command"}, {}, "command: it is for `action: command`, and that needs it"),
-        ({"command": ["true"]}, {}, "command: it is for `action: command`, and that needs it"),
-        ({"action": "command", "command": "git push"}, {}, "program and arguments apart: [git, push]"),
+        ({"action": "command"}, {}, "`action: command` needs `command`"),
+        ({"command": ["true"]}, {}, "`action: command` needs `command`"),
+        ({"action": "command", "command": "git push"}, {}, "must be a list of program and arguments: [git, push]"),
         ({"action": "command", "command": ["no-such-program"]}, {}, "no executable program 'no-such-program'"),
         ({"min_gain": "3 percent"}, {}, "jobs[0]: min_gain: '3 percent' is not a share; write it as 3% or 0.03"),
         ({}, {"min_gain": 3}, "jobs.yaml: min_gain: must be >= 0 and < 1"),
@@ -93,19 +93,19 @@ def test_without_models_every_one_of_the_repository_is_looked_after(repository: 
         (
             {},
             {"notify": [{"webhook": "hooks.example"}]},
-            "notify[0]: webhook: is not an address; it begins with https://",
+            "notify[0]: webhook: is not a URL; write https://",
         ),
-        ({}, {"notify": [{"file": "a", "slack": "https://b"}]}, "name one of webhook, slack and file"),
+        ({}, {"notify": [{"file": "a", "slack": "https://b"}]}, "must have exactly one of webhook, slack and file"),
         ({}, {"notify": [{"mail": "a"}]}, "notify[0]: unknown option 'mail'"),
-        ({}, {"prometheus": "metrics.txt"}, "reads files that end in .prom"),
+        ({}, {"prometheus": "metrics.txt"}, "must end in .prom"),
         ({}, {"prometheus": "/nowhere/x.prom"}, "prometheus: /nowhere is not a writable folder"),
         ({"space": "defualt"}, {}, "did you mean 'default'?"),
         ({"out": "x"}, {}, "jobs[0]: unknown option 'out'"),
         ({"server": "process", "image": "x:1"}, {}, "jobs[0]: --image is for Docker; leave it out"),
         ({"triton_path": "/nowhere"}, {}, "jobs[0]: --triton-path /nowhere: neither a program nor a folder"),
-        ({}, {"work": ""}, "jobs.yaml: work: is empty; give a value, or leave it out"),
+        ({}, {"work": ""}, "jobs.yaml: work: must not be empty"),
         ({}, {"work": "/dev/null"}, "jobs.yaml: work: /dev/null is not a folder"),
-        ({}, {"notify": [{"file": ""}]}, "notify[0]: file: is empty"),
+        ({}, {"notify": [{"file": ""}]}, "notify[0]: file: must not be empty"),
         ({"input_data": "nowhere.json"}, {}, "must be random, zero, or a file"),
     ],
 )
@@ -129,7 +129,7 @@ def test_two_jobs_for_one_model(repository: Path, tmp_path: Path) -> None:
     path = jobs_file(
         tmp_path / "jobs.yaml", {"repository": str(repository), "model": "slow"}, {"repository": str(tmp_path / "link")}
     )
-    with pytest.raises(JobError, match=r"jobs\[1\]: jobs\[0\] is for model 'slow' of .*, too; leave one of them out"):
+    with pytest.raises(JobError, match=r"jobs\[1\]: jobs\[0\] is for model 'slow' of .* too; omit one of them"):
         tasks_of(JobsFile.read(path), path, print)
 
 
@@ -152,11 +152,11 @@ def test_a_model_that_cannot_be_tuned_is_said_before_the_night(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("jobs: []", "jobs: is a list with one job and more"),
-        ("jobs: {repository: x}", "jobs: is a list with one job and more"),
-        ("jobs: [x]", r"jobs\[0\]: is a mapping of options"),
+        ("jobs: []", "jobs: must be a list of at least one job"),
+        ("jobs: {repository: x}", "jobs: must be a list of at least one job"),
+        ("jobs: [x]", r"jobs\[0\]: must be a mapping of options"),
         ("window: 4h", "jobs is missing"),
-        ("- a", "a nightly job file is a mapping"),
+        ("- a", "a nightly job file must be a mapping"),
         ("jobs: [", r"jobs.yaml:\d:\d"),
     ],
 )

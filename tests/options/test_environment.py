@@ -31,7 +31,7 @@ def test_numbers_and_truth_of_a_job_file_are_texts() -> None:
         ("=x", "'' is not a variable name; write NAME=VALUE"),
         (["A=1", "A=2"], "'A' is set twice"),
         ({"A": [1]}, r"\[1\] must be text; write variables as"),
-        ("TRITONTUNE_SERVER=x", "'TRITONTUNE_SERVER' is how tritontune knows its servers"),
+        ("TRITONTUNE_SERVER=x", "'TRITONTUNE_SERVER' is reserved: tritontune recognises its servers by it"),
     ],
 )
 def test_says_what_would_be_right(value: Any, complaint: str) -> None:

@@ -36,7 +36,7 @@ def test_reads_what_people_write(value: Any, read: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "some", "0,all", "-1", "0;1", "GPU", [True], "0,0"])
 def test_refuses_anything_else(value: Any) -> None:
-    with pytest.raises(ValueError, match="is not a GPU; write all, none, or|is named twice"):
+    with pytest.raises(ValueError, match="is not a GPU; write all, none, or|is given twice"):
         parse_gpus(value)
 
 

@@ -137,7 +137,7 @@ def test_the_same_in_a_job_file() -> None:
         ({"mount": ["/a"]}, "--mount: '/a' is not a mount; write it as SRC:DST or SRC:DST:ro"),
         ({"env": ["A-B=1"]}, "--env: 'A-B' is not a variable name; write NAME=VALUE"),
         ({"env": 3}, "--env: write variables as {NAME: VALUE} or NAME=VALUE"),
-        ({"env": ["CUDA_VISIBLE_DEVICES=0"], "gpus": "1"}, "--env: 'CUDA_VISIBLE_DEVICES' says what --gpus says"),
+        ({"env": ["CUDA_VISIBLE_DEVICES=0"], "gpus": "1"}, "--env: 'CUDA_VISIBLE_DEVICES' conflicts with --gpus"),
         ({"network": "none"}, "--network: none: the load generator needs a network"),
         ({"docker_arg": ["mounts=[]"]}, "--docker-arg: mounts: use --mount"),
         ({"triton_arg": ["verbose"]}, "--triton-arg: 'verbose' is not an argument of tritonserver; write it as"),

@@ -79,7 +79,7 @@ def test_a_wrong_rate_is_told_of_max() -> None:
         ({"url": "h:1", "concurrency": "8:1"}, "--concurrency: '8:1' is not a range"),
         ({"url": "h:1", "concurrency": "1:9:0"}, "--concurrency: '1:9:0' is not a range"),
         ({"url": "h:1", "concurrency": "1:9:1:1"}, "--concurrency: '1:9:1:1' is not a range"),
-        ({"url": "h:1", "rate": "1:9999999"}, "--rate: '1:9999999' has more than 1,000 levels"),
+        ({"url": "h:1", "rate": "1:9999999"}, "--rate: '1:9999999' must have <= 1,000 levels"),
         ({"url": "h:1", "rate": "0"}, "--rate: '0' is not a rate; write requests/s > 0 and <= 10,000,000"),
         ({"url": "h:1", "rate": "1e9"}, "--rate: '1e9' is not a rate; write requests/s > 0 and <="),
         ({"url": "h:1", "rate": "maxx"}, "--rate: 'maxx' is not a rate; write requests/s > 0 and <="),

@@ -50,8 +50,8 @@ def test_another_form_is_refused(text: str) -> None:
 
 
 def test_another_type_names_the_nearest() -> None:
-    assert refusal("a:5:integer") == "'a:5:integer' has the type 'integer'; did you mean 'int'?"
-    assert refusal("a:5:") == "'a:5:' has the type '' (available: bool, double, float, int, string, uint)"
+    assert refusal("a:5:integer") == "'a:5:integer' has the unknown type 'integer'; did you mean 'int'?"
+    assert refusal("a:5:") == "'a:5:' has the unknown type '' (available: bool, double, float, int, string, uint)"
 
 
 @pytest.mark.parametrize(
@@ -66,21 +66,21 @@ def test_a_value_that_is_not_of_its_type_is_refused(text: str) -> None:
     "text", ["a:9223372036854775808:int", "a:9223372036854775808:uint", "a:-9223372036854775809:int"]
 )
 def test_whole_numbers_have_64_bits(text: str) -> None:
-    assert refusal(text).endswith("does not fit into 64 bits with a sign, as Triton wants it")
+    assert refusal(text).endswith("must fit into 64 bits with sign")
 
 
 @pytest.mark.parametrize("text", ["a:nan:float", "a:-inf:double", "a:1e999:float"])
 def test_numbers_are_finite(text: str) -> None:
-    assert refusal(text).endswith("is not finite")
+    assert refusal(text).endswith("must be finite")
 
 
-@pytest.mark.parametrize("name", ["priority", "timeout"])
-def test_what_has_an_option_of_its_own_is_no_parameter(name: str) -> None:
-    assert refusal(f"{name}:5:int") == f"parameter {name!r} is Triton's own, and has an option of its own"
+@pytest.mark.parametrize(("name", "option"), [("priority", "--priority"), ("timeout", "--queue-timeout")])
+def test_what_has_an_option_of_its_own_is_no_parameter(name: str, option: str) -> None:
+    assert refusal(f"{name}:5:int") == f"parameter {name!r} is reserved; use {option}"
 
 
 @pytest.mark.parametrize(
     "name", ["sequence_id", "sequence_start", "sequence_end", "binary_data_output", "triton_final_response"]
 )
 def test_what_triton_keeps_for_itself_is_no_parameter(name: str) -> None:
-    assert refusal(f"{name}:5:int") == f"parameter {name!r} is Triton's own, and set where it is needed"
+    assert refusal(f"{name}:5:int") == f"parameter {name!r} is reserved; tritontune sets it"

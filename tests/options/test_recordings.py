@@ -36,9 +36,9 @@ def test_timestamps_are_seconds_from_the_first_and_come_once(file: Path) -> None
     [
         ("1\nx\n", ":2: 'x' is not an interval in microseconds"),
         ("1\nnan\n", ":2: 'nan' is not an interval in microseconds"),
-        ("1\n-1\n", ":2: an interval below 0"),
+        ("1\n-1\n", ":2: an interval must be >= 0"),
         ("0\n0\n", ": all intervals are 0; the rate would be infinite"),
-        ("# nothing\n", ": it holds no request; write an interval in microseconds a line"),
+        ("# nothing\n", ": has no requests; write one line with an interval in microseconds for each"),
     ],
 )
 def test_intervals_that_are_none(file: Path, text: str, complaint: str) -> None:
@@ -50,7 +50,7 @@ def test_intervals_that_are_none(file: Path, text: str, complaint: str) -> None:
 
 def test_times_that_go_back(file: Path) -> None:
     file.write_text("1\n3\n2\n")
-    with pytest.raises(InputError, match=r"traffic.txt:3: 2 comes after 3; times must not go back"):
+    with pytest.raises(InputError, match=r"traffic.txt:3: 2 comes after 3; times must not decrease"):
         read_timestamps(file)
 
 

@@ -70,8 +70,8 @@ def test_a_job_file_and_what_wins_over_it(tmp_path: Path) -> None:
     [
         ("repository: repo\nbudget: 10x\n", "job.yaml: budget: '10x' is not a duration"),
         ("repository: [repo\n", r"job.yaml:2:1: expected"),
-        ("- a\n", "job.yaml: a job file is a mapping"),
-        ("repository: repo\nbudget: 1m\nbudget: 2m\n", "job.yaml:3:1: budget is there twice"),
+        ("- a\n", "job.yaml: a job file must be a mapping"),
+        ("repository: repo\nbudget: 1m\nbudget: 2m\n", "job.yaml:3:1: budget is given twice"),
         ("model: mlp\n", "job.yaml: nothing to tune: give MODEL_REPO"),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_tolerance_is_a_share_or_off(tmp_path: Path, word: object, tolerance: 
 def test_what_is_for_the_command_line_is_told_so(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("repository: repo\nout: run\n")
-    with pytest.raises(JobError, match=r"job.yaml: out is for the command line; give --out there"):
+    with pytest.raises(JobError, match=r"job.yaml: out is an option of the command line only: --out"):
         TuneJob.read(file)
 
 

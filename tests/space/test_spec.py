@@ -36,14 +36,17 @@ def test_lists_become_tuples() -> None:
         ("schema: 1\nparamters: {a: {ladder: [1]}}", "unknown option 'paramters'; did you mean 'parameters'"),
         ("schema: 1\nparameters: {a: {ladder: []}}", "parameters: a: ladder: must not be empty"),
         ("schema: 1\nparameters: {a: {ladder: [1, {}]}}", "parameters: a: ladder: {} is not a value; write a number"),
-        ("schema: 1\nparameters: {a: {ladder: [1, 1]}}", "ladder holds 1 twice"),
+        ("schema: 1\nparameters: {a: {ladder: [1, 1]}}", "duplicate value 1 in ladder"),
         (
             "schema: 1\nparameters: {abc: {ladder: [1]}, b: {ladder: [1], when: {abd: [1]}}}",
-            "b: when: 'abd' is not another parameter here; did you mean 'abc'",
+            "b: when: no other parameter 'abd'; did you mean 'abc'",
         ),
-        ("schema: 1\nparameters: {a: {ladder: [1]}, b: {ladder: [1], when: {a: []}}}", "b: when: a: no value is named"),
+        (
+            "schema: 1\nparameters: {a: {ladder: [1]}, b: {ladder: [1], when: {a: []}}}",
+            "b: when: a: needs at least one value",
+        ),
         ("schema: 1\nparameters: {a: [1}", "s.yaml:2:19: expected"),
-        ("[]", "s.yaml: a search space is a mapping"),
+        ("[]", "s.yaml: a search space must be a mapping"),
     ],
 )
 def test_a_wrong_space_is_named_with_its_place(text: str, complaint: str) -> None:

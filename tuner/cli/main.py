@@ -33,11 +33,11 @@ class _Group(click.Group):
 
 
 class _Path(click.Path):
-    """A path; an empty one is none, and not the current folder."""
+    """A path; an empty text is refused, as it would be the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
-            self.fail("is empty; name a path, or leave it out", param, ctx)
+            self.fail("must not be empty", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -363,14 +363,14 @@ def doctor(repository: str | None, **options: Any) -> None:
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given; the job that they make knows the defaults, and reads the texts."""
+    """The options that were given. The job has the defaults and parses the texts."""
     return {name: value for name, value in options.items() if value not in {None, ()}}
 
 
 def main() -> NoReturn:
-    """The entry point: every error is one line, and its exit code says of which kind it is."""
+    """The entry point: every error is one line, and its kind is the exit code."""
     _end_on_sigterm()
-    # gRPC would write of its own accord what an error says in one line.
+    # gRPC would also log what an error says in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         with boundary(), _reader_may_leave():
@@ -389,7 +389,7 @@ def main() -> NoReturn:
 
 def _fail(message: str, code: int) -> NoReturn:
     line = f"tritontune: {shortened(message)}".encode(errors="backslashreplace").decode()
-    with suppress(OSError):  # nobody reads it any more
+    with suppress(OSError):  # the reader has left
         click.echo(line, err=True)
     _give_up_stdout_if_broken()
     sys.exit(code)
@@ -397,7 +397,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 @contextmanager
 def _reader_may_leave() -> Iterator[None]:
-    """Whoever reads our output may have read enough, as `head` has; that is no error of ours, and no word is due."""
+    """Exit with 1, silently, if the reader of stdout has left, as `head` does."""
     try:
         yield
     except BrokenPipeError:
@@ -407,7 +407,7 @@ def _reader_may_leave() -> Iterator[None]:
 
 
 def _give_up_stdout_if_broken() -> bool:
-    """Keep Python from trying at its end to write where nothing can be written. Returns whether that is so."""
+    """Replace a broken stdout, so that Python does not flush it at exit. Returns whether it was broken."""
     try:
         _flush()
     except OSError:
@@ -421,7 +421,7 @@ def _flush() -> None:
 
 
 def _end_on_sigterm() -> None:
-    """SIGTERM ends a run as Ctrl-C does; what comes while it is ending no longer disturbs."""
+    """Make SIGTERM end a run as Ctrl-C does, and ignore further signals meanwhile."""
 
     def end(*_: object) -> None:
         ignore_what_ends()

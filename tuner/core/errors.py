@@ -11,7 +11,7 @@
     │   ├── LaunchError         it never became ready
     │   ├── ServerDiedError     it was ready and then it was gone
     │   ├── ServerHungError     it is there and answers nothing
-    │   └── OutputsDifferError  it answers otherwise than the config as it is
+    │   └── OutputsDifferError  it answers otherwise than the baseline
     ├── TuningError             the job cannot be done                       exit 1
     ├── SLOError                no candidate holds the SLO                   exit 3
     ├── InterruptedRunError     SIGTERM or Ctrl-C                            exit 130
@@ -112,7 +112,7 @@ class ServerHungError(ServerError):
 
 
 class OutputsDifferError(ServerError):
-    """The server answers a request otherwise than with the config as it is; the message names the worst difference."""
+    """The server answers a request otherwise than with the baseline; the message names the worst difference."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, cause=Cause.OUTPUTS_DIFFER)

@@ -34,10 +34,10 @@ class Precision:
             shares = []
         if not 1 <= len(shares) <= 2:
             raise ValueError(
-                f"{text!r} is not a precision; write 3% (throughput), or 3%,10% (throughput and latency percentile)"
+                f"{text!r} is not a precision; write 3% (throughput) or 3%,10% (throughput and latency percentile)"
             )
         if not all(0 < share <= _LARGEST for share in shares):
-            raise ValueError(f"must be > 0% and <= {_LARGEST:.0%}, got {text!r}")
+            raise ValueError(f"precision must be > 0% and <= {_LARGEST:.0%}, got {text!r}")
         return cls(*shares)
 
     def __str__(self) -> str:

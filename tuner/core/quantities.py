@@ -1,4 +1,4 @@
-"""Times, sizes and numbers as people write them: `25ms`, `90s`, `1h30m`, `8GiB`, `800MB`, `4g`, `3,541`."""
+"""Parses and formats durations, shares, sizes and numbers: `25ms`, `1h30m`, `3%`, `8GiB`, `4g`, `3,541`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST_S = 365 * 24 * 3600.0
-"""Timers of the operating system take no durations without a bound, and nobody waits longer."""
+"""The longest duration, as timers of the operating system have a bound."""
 LARGEST_BYTES = 1 << 60
-"""More than any machine has."""
+"""The largest size."""
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _PART = re.compile(rf"{_NUMBER}(us|ms|s|m|h)")
 DURATION = rf"^ *({_NUMBER}(us|ms|s|m|h))+ *$"
@@ -25,7 +25,7 @@ _BYTES = {
     "MIB": 1 << 20,
     "GIB": 1 << 30,
     "TIB": 1 << 40,
-    # As Docker and the JVM mean them.
+    # As in Docker and the JVM.
     "K": 1 << 10,
     "M": 1 << 20,
     "G": 1 << 30,
@@ -40,10 +40,10 @@ def parse_duration(text: str, *, units: Sequence[str] = ("s", "m")) -> float:
 
     Args:
         text: One number or more, each with its unit.
-        units: To propose where the unit is missing.
+        units: Units that the error message proposes if there is none.
 
     Raises:
-        ValueError: it is no duration above 0, of a year at most; the message says what would be right.
+        ValueError: the text is not a duration > 0 and <= 1 year; the message says what would be right.
     """
     compact = text.strip().lower()
     if re.fullmatch(_NUMBER, compact):
@@ -58,7 +58,7 @@ def parse_duration(text: str, *, units: Sequence[str] = ("s", "m")) -> float:
 
 
 def write_duration(seconds: float) -> str:
-    """A duration as `parse_duration` reads it, and without loss: `10m`, `90s`, `0.5s`, `25us`."""
+    """The exact text of a duration in s, for `parse_duration`: `10m`, `90s`, `0.5s`, `25us`."""
     for unit, factor in (("h", 3600), ("m", 60)):
         if seconds % factor == 0:
             return f"{seconds // factor:.15g}{unit}"
@@ -66,10 +66,10 @@ def write_duration(seconds: float) -> str:
 
 
 def parse_share(value: float | str) -> float:
-    """A share as a text such as `3%` or `0.03`, or as a number: at least 0, below 1.
+    """A share from a text such as `3%` or `0.03`, or from a number.
 
     Raises:
-        ValueError: it is none; the message says what would be right.
+        ValueError: it is not a share >= 0 and < 1; the message says what would be right.
     """
     text = str(value).strip()
     if isinstance(value, bool) or not _SHARE.fullmatch(text):
@@ -81,7 +81,7 @@ def parse_share(value: float | str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest honest way to write a duration: `850us`, `2.5ms`, `12s`, `1m30s`, `2h05m`."""
+    """A duration in s for display, rounded: `850us`, `2.5ms`, `12s`, `1m30s`, `2h05m`."""
     if seconds < 0.9995e-3:
         return f"{seconds * 1e6:.3g}us"
     if seconds < 0.9995:
@@ -97,12 +97,12 @@ def format_duration(seconds: float) -> str:
 
 
 def format_number(value: float) -> str:
-    """A number for people: `3,541`, `73.2`, `0.514`."""
+    """A number for display, rounded: `3,541`, `73.2`, `0.514`."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def format_ms(value_ms: float) -> str:
-    """Milliseconds: `0.412 ms`, `12.3 ms`, `1,204 ms`."""
+    """Milliseconds for display: `0.412 ms`, `12.3 ms`, `1,204 ms`."""
     return f"{format_number(value_ms)} ms"
 
 
@@ -110,7 +110,7 @@ def parse_size(text: str) -> int:
     """Bytes in a text such as `8GiB` and `8g` (1024^3), `800MB` (1000^2), or a plain number of bytes.
 
     Raises:
-        ValueError: it is none, or less than a byte: the message says what would be right.
+        ValueError: it is not a size, < 1 byte, or > 1 EiB; the message says what would be right.
     """
     match = _SIZE.fullmatch(text.strip())
     factor = _BYTES.get(match[2].upper() or "B") if match else None
@@ -123,7 +123,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: float) -> str:
-    """A size for people: `512 B`, `1.5 MiB`, `23.4 GiB`."""
+    """A size in bytes for display: `512 B`, `1.5 MiB`, `23.4 GiB`."""
     units = ["B", "KiB", "MiB", "GiB", "TiB"]
     while size >= 1023.5 and len(units) > 1:
         size, units = size / 1024, units[1:]
@@ -131,12 +131,12 @@ def format_size(size: float) -> str:
 
 
 def counted(names: Sequence[str], what: str, *, shown: int = 3) -> str:
-    """How many there are, and the names of some: `5 servers (a, b, c and 2 more)`.
+    """The number of things and the names of some: `5 servers (a, b, c and 2 more)`.
 
     Args:
-        names: Of all.
-        what: One of them is.
-        shown: How many are named.
+        names: Names of all.
+        what: The noun, in singular.
+        shown: How many names to show.
     """
     some, more = ", ".join(names[:shown]), len(names) - shown
     named = f"{some} and {more} more" if more > 0 else some

@@ -1,4 +1,4 @@
-"""The limit that the best config must hold, such as p99 <= 25 ms."""
+"""The SLO: latency limits that the best config must hold, such as p99 <= 25 ms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 
 
 def share_of(name: Percentile) -> float:
-    """The share of requests that are no slower: 0.99 for `p99`."""
+    """The share of requests within a percentile: 0.99 for `p99`."""
     return int(name.removeprefix("p")) / 100
 
 
@@ -35,7 +35,7 @@ class SLO(RootModel[dict[Percentile, float]]):
         if isinstance(value, list | tuple):
             return cls.parse(value).root
         if not isinstance(value, Mapping):
-            raise ValueError("an SLO is written as {p99: 25ms}")  # noqa: TRY004 (pydantic wants ValueError)
+            raise ValueError("write an SLO as {p99: 25ms}")  # noqa: TRY004 (pydantic wants ValueError)
         return {_percentile(key): _limit_ms(limit) for key, limit in value.items()}
 
     @classmethod
@@ -62,11 +62,11 @@ class SLO(RootModel[dict[Percentile, float]]):
 
     @property
     def percentile(self) -> Percentile:
-        """The percentile that counts: the highest that is limited, p99 when none is."""
+        """The percentile of the SLO: the highest with a limit, or p99 without limits."""
         return self.limits[-1][0] if self.root else "p99"
 
     def excess(self, latency_ms: Mapping[Percentile, float]) -> float:
-        """How far the worst percentile is over its limit, as a share of it; <= 0 holds. Without limits: -1."""
+        """The largest excess over a limit, as a share of the limit; <= 0: the SLO holds. -1 without limits."""
         return max((latency_ms[p] / limit - 1 for p, limit in self.limits), default=-1.0)
 
     def holds(self, latency_ms: Mapping[Percentile, float]) -> bool:
@@ -83,7 +83,7 @@ NO_LIMIT = SLO()
 def _percentile(name: Any) -> Percentile:
     if name not in PERCENTILES:
         raise ValueError(f"{name!r} is not a latency percentile{nearest(str(name), PERCENTILES)}")
-    return name  # type: ignore[no-any-return]  # it was just found among them
+    return name  # type: ignore[no-any-return]  # checked above
 
 
 def _limit_ms(limit: Any) -> float:

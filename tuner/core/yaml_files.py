@@ -14,7 +14,7 @@ import yaml
 from tuner.core.errors import JobError, shortened
 
 _BOOL, _INT, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
-_MOST_BITS = 1024  # as many as a double can stand for
+_MOST_BITS = 1024  # larger than any double
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in keys and key.value != "<<":
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
                 keys.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
         """A whole number."""
         number = self.construct_yaml_int(node)
         if number.bit_length() > _MOST_BITS:
-            raise yaml.constructor.ConstructorError(None, None, "is too large a number", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, "number is too large", node.start_mark)
         return number
 
 
@@ -49,14 +49,14 @@ _Loader.add_constructor(_INT, _Loader.construct_number)
 
 
 class YamlError(ValueError):
-    """What is wrong in a text, as `:LINE:COLUMN: problem`, to stand behind the name of its file."""
+    """The text is not valid YAML. The message, `:LINE:COLUMN: problem`, continues the name of the file."""
 
 
 def load_yaml(text: str) -> Any:
-    """What a text in YAML says.
+    """The content of a text in YAML.
 
     Raises:
-        YamlError: it is none.
+        YamlError: the text is not valid YAML.
     """
     try:
         return yaml.load(text, _Loader)  # noqa: S506 (it is a safe loader)
@@ -67,17 +67,17 @@ def load_yaml(text: str) -> Any:
     except yaml.YAMLError:
         raise YamlError(": not valid YAML") from None
     except RecursionError:
-        raise YamlError(": is nested too deeply") from None
+        raise YamlError(": nested too deeply") from None
     except (ValueError, TypeError, AttributeError, LookupError) as error:
-        # PyYAML's constructors let through what they meet: `2026-99-99` looks like a date, and is none.
+        # PyYAML does not catch errors of constructors, such as datetime.date's for `2026-99-99`.
         raise YamlError(f": not valid YAML: {shortened(str(error), 100)}") from None
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file says.
+    """The content of a YAML file.
 
     Raises:
-        JobError: the file cannot be read, or is no YAML.
+        JobError: the file cannot be read, or is not valid YAML.
     """
     try:
         return load_yaml(path.read_text(encoding="utf-8"))

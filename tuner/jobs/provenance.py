@@ -11,7 +11,7 @@ import psutil
 
 from tuner.core.machine import Machine
 from tuner.core.versions import system, versions
-from tuner.options.asked import command_line
+from tuner.options.command_line import command_line
 from tuner.options.tune_job import TuneJob
 from tuner.study.provenance import Provenance
 

@@ -1,4 +1,4 @@
-"""What the nightly job file says."""
+"""The nightly job file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _secret(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     value = expanded(value)
-    with suppress(ValueError):  # what is no address is told in its place
+    with suppress(ValueError):  # _web_address reports a wrong address
         keep_secret("password", urlsplit(value).password or "")
     return value
 
@@ -36,15 +36,15 @@ def _secret(value: Any) -> Any:
 def _web_address(value: SecretStr) -> SecretStr:
     parts = urlsplit(value.get_secret_value())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("is not an address; it begins with https:// or http:// and names a host")
-    # Whoever knows it may write there.
+        raise ValueError("is not a URL; write https://HOST/... or http://HOST/...")
+    # Everyone who knows the URL can post to it.
     keep_secret("secret", value.get_secret_value())
     return value
 
 
 def _words(value: Any) -> Any:
     if isinstance(value, str):
-        raise ValueError(f"is written as a list, program and arguments apart: [{', '.join(value.split())}]")  # noqa: TRY004 (pydantic wants ValueError)
+        raise ValueError(f"must be a list of program and arguments: [{', '.join(value.split())}]")  # noqa: TRY004 (pydantic wants ValueError)
     return value
 
 
@@ -79,12 +79,12 @@ class Notify(Options):
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         if sum(each is not None for each in (self.webhook, self.slack, self.file)) != 1:
-            raise ValueError("name one of webhook, slack and file in each entry")
+            raise ValueError("each entry must have exactly one of webhook, slack and file")
         return self
 
     @property
     def url(self) -> str | None:
-        """Where to send, secrets included; None for a file."""
+        """The URL with its secrets; None for a file."""
         address = self.webhook or self.slack
         return address.get_secret_value() if address else None
 
@@ -122,23 +122,23 @@ class NightlyJob(TuneJob):
     min_regression: Share | None = Field(None, description="Smallest slowdown to report. Default: the file's.")
 
     def tuning(self, *, budget: float, warm_start: Path | None) -> TuneJob:
-        """What of it a tuning is asked for.
+        """The tuning job of tonight.
 
         Args:
-            budget: Seconds.
-            warm_start: The run to begin from; None: from nothing.
+            budget: Time for tuning each model, in s.
+            warm_start: The folder of the run to begin from; None: no warm start.
         """
         asked = {name: getattr(self, name) for name in TuneJob.model_fields}
-        # Options that nobody gave are no options: some are refused where they have no use.
+        # Options with default values must not count as given: some are refused where they have no effect.
         given = (self.model_fields_set & asked.keys()) | {"budget", "warm_start"}
         return TuneJob.model_construct(given, **{**asked, "budget": budget, "warm_start": warm_start})
 
     @model_validator(mode="after")
     def _check_night(self) -> Self:
         if self.repository is None:
-            raise ValueError("repository is missing: whose config.pbtxt is to be looked after")
+            raise ValueError("repository is missing")
         if (self.action == "command") != bool(self.command):
-            raise ValueError("command: it is for `action: command`, and that needs it")
+            raise ValueError("`action: command` needs `command`, and no other action takes it")
         return self
 
 
@@ -173,20 +173,20 @@ class JobsFile(Options):
     @classmethod
     def _is_collected(cls, value: Path | None) -> Path | None:
         if value is not None and value.suffix != ".prom":
-            raise ValueError(f"{value} would not be read: the textfile collector reads files that end in .prom")
+            raise ValueError(f"{value} must end in .prom, or the textfile collector ignores it")
         return value
 
     @property
     def history_url(self) -> str:
-        """Where the history is, secrets included."""
+        """The history's file or URL, with its secrets."""
         return self.history.get_secret_value() if self.history else str(self.work / "history.db")
 
     def min_gain_of(self, job: NightlyJob) -> float:
-        """The job's own, or that of all."""
+        """The job's value, or the file's."""
         return self.min_gain if job.min_gain is None else job.min_gain
 
     def min_regression_of(self, job: NightlyJob) -> float:
-        """The job's own, or that of all."""
+        """The job's value, or the file's."""
         return self.min_regression if job.min_regression is None else job.min_regression
 
     @classmethod
@@ -194,7 +194,7 @@ class JobsFile(Options):
         """Read a job file.
 
         Raises:
-            JobError: it cannot be read, or says what cannot be done: one line, with the place.
+            JobError: the file cannot be read or is wrong: one line, with the place.
         """
         content = _mapping(path)
         jobs = content.get("jobs")
@@ -210,18 +210,18 @@ class JobsFile(Options):
                 for number, each in enumerate(notify)
             )
         if "jobs" in content and (not isinstance(jobs, list) or not jobs):
-            raise JobError(f"{path}: jobs: is a list with one job and more, such as {_EXAMPLE}")
+            raise JobError(f"{path}: jobs: must be a list of at least one job, such as {_EXAMPLE}")
         return cls.make(content, source=str(path))
 
 
 def _mapping(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise JobError(f"{path}: a nightly job file is a mapping, such as {_EXAMPLE}")
+        raise JobError(f"{path}: a nightly job file must be a mapping, such as {_EXAMPLE}")
     return dict(content)
 
 
 def _entry(entry: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
-        raise JobError(f"{where}: is a mapping of options, such as `repository: models`")
+        raise JobError(f"{where}: must be a mapping of options, such as `repository: models`")
     return entry

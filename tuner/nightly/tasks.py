@@ -1,4 +1,4 @@
-"""From a job file to the models that a night looks after, one task each; what cannot be done is said before."""
+"""The tasks of a night, one for each model of the job file, checked before the night begins."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tuner.space.spec import load_space
 
 @dataclass(frozen=True)
 class Task:
-    """One model to look after.
+    """One model to keep tuned.
 
     Attributes:
-        job: What was asked of it; its `model` is this one alone.
-        source: Where in the job file, to begin an error with.
-        folder: Under which what is left of it lies: `REPOSITORY/MODEL`, by the repository folder's name.
-        min_gain: The gain that is worth acting, as a share.
-        min_regression: The slowdown that is worth telling, as a share.
+        job: The job, whose `model` is this one alone.
+        source: The place in the job file, for error messages.
+        folder: The folder of its results: `REPOSITORY/MODEL`, with the name of the repository's folder.
+        min_gain: Smallest gain to act on, as a share.
+        min_regression: Smallest slowdown to report, as a share.
     """
 
     job: NightlyJob
@@ -46,17 +46,17 @@ class Task:
 
     @property
     def name(self) -> str:
-        """For people: `model_repository/mlp`."""
+        """The name to show: `model_repository/mlp`."""
         return f"{self.repository.path.resolve().name}/{self.model.name}"
 
     @property
     def repository_key(self) -> str:
-        """By which the history knows the repository."""
+        """The repository's key in the history."""
         return str(self.repository.path.resolve())
 
     @property
     def config_path(self) -> Path:
-        """The deployed config."""
+        """The file of the deployed config."""
         return self.model.path / CONFIG
 
 
@@ -64,19 +64,19 @@ def tasks_of(file: JobsFile, source: Path, note: Callable[[str], None]) -> tuple
     """The tasks of a night, in the file's order.
 
     Args:
-        file: What the file says.
-        source: The file, to begin an error with.
-        note: Is told which models of a repository are left out, and why.
+        file: The job file's content.
+        source: The job file, for error messages.
+        note: Receives the models of a repository that are left out, and why.
 
     Raises:
-        JobError: a job cannot be done: one line.
+        JobError: a job is wrong: one line.
     """
     tasks: list[Task] = []
     for number, job in enumerate(file.jobs):
         where = f"{source}: jobs[{number}]"
         for task in _tasks(file, job, where, note):
             _check_alone(task, tasks)
-            # Another repository may have a folder of the same name.
+            # Another repository may have the same folder name.
             taken = any(task.folder == other.folder for other in tasks)
             tasks.append(replace(task, folder=f"{number}-{task.folder}") if taken else task)
     _check_window(file, tasks, source)
@@ -120,7 +120,7 @@ def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], No
             where,
             repository,
             model,
-            # The root of all folders has no name.
+            # The root folder has no name.
             f"{repository.path.resolve().name or 'root'}/{model.name}",
             *shares,
         )
@@ -143,7 +143,7 @@ def _check_alone(task: Task, others: Sequence[Task]) -> None:
         if (other.repository_key, other.model.name) == (task.repository_key, task.model.name):
             raise JobError(
                 f"{task.source}: {other.source.rpartition(' ')[2]} is for model {task.model.name!r} of "
-                f"{task.repository.path}, too; leave one of them out"
+                f"{task.repository.path} too; omit one of them"
             )
 
 
@@ -152,8 +152,8 @@ def _check_window(file: JobsFile, tasks: Sequence[Task], source: Path) -> None:
     if total > file.window:
         budgets = f"the budgets of {len(tasks)} models are" if len(tasks) > 1 else "the budget is"
         raise JobError(
-            f"{source}: window: {budgets} {format_duration(total)}, and the window is "
-            f"{format_duration(file.window)}; make it longer, or budgets shorter"
+            f"{source}: window: {budgets} {format_duration(total)}, but the window is "
+            f"{format_duration(file.window)}; extend it, or reduce the budgets"
         )
 
 

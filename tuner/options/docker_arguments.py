@@ -1,4 +1,4 @@
-"""Keywords of docker-py's `containers.create` that a user passes through, and what `docker run` calls them."""
+"""The option `docker_arg`: keywords of docker-py's `containers.create`, and the options of `docker run` for them."""
 
 from __future__ import annotations
 
@@ -71,47 +71,47 @@ _FLAGS = {
     "working_dir": "--workdir",
 }
 
-# By keyword: what to do in its place.
+# By keyword: why it is refused, or what to use instead.
 _ELSEWHERE = {
-    "auto_remove": "tritontune removes its containers itself",
-    "command": "the command is tritonserver's; add to it with --triton-arg",
-    "cpu_count": "it is for Windows; write cpuset_cpus or nano_cpus",
-    "cpu_percent": "it is for Windows; write cpuset_cpus or nano_cpus",
-    "detach": "tritontune runs its containers in the background anyway",
+    "auto_remove": "tritontune removes its containers",
+    "command": "the command is tritonserver; add arguments with --triton-arg",
+    "cpu_count": "for Windows only; use cpuset_cpus or nano_cpus",
+    "cpu_percent": "for Windows only; use cpuset_cpus or nano_cpus",
+    "detach": "tritontune always runs its containers in the background",
     "device_requests": "use --gpus",
     "environment": "use --env",
-    "healthcheck": "tritontune sees for itself whether Triton is ready",
+    "healthcheck": "tritontune checks itself whether Triton is ready",
     "image": "use --image",
-    "init_path": "engines of today have no such thing; write init: true",
-    "log_config": "tritontune reads the log itself, which is kept with each trial",
-    "lxc_conf": "engines of today have no such thing",
+    "init_path": "current Docker engines do not have it; use init: true",
+    "log_config": "tritontune reads the log and keeps it with each trial",
+    "lxc_conf": "current Docker engines do not have it",
     "mem_limit": "use --memory",
-    "memswap_limit": "use --memory, which leaves a container no swap",
+    "memswap_limit": "use --memory, which also disables swap",
     "mounts": "use --mount",
-    "name": "tritontune names its containers, by which it knows them",
+    "name": "tritontune names its containers to recognise them",
     "network": "use --network",
-    "network_disabled": "without a network, nothing can be measured",
+    "network_disabled": "the load generator needs a network",
     "network_mode": "use --network",
     "networking_config": "use --network",
-    "ports": "Triton's port is published on a free port of the loopback interface",
-    "restart_policy": "a server that ends is a result, and is not started again",
+    "ports": "tritontune publishes Triton's port on a free port of the loopback interface",
+    "restart_policy": "a server that ends is a result and must not restart",
     "shm_size": "use --shm-size",
-    "stdin_open": "there is nobody to type",
-    "use_config_proxy": "the proxies of Docker's config.json are set as `docker run` sets them",
+    "stdin_open": "Triton reads no standard input",
+    "use_config_proxy": "tritontune sets the proxies of Docker's config.json as `docker run` does",
     "user": "use --user",
-    "userns_mode": "tritontune sets it where the engine remaps users, so that files stay readable",
-    "version": "it is the engine's own",
+    "userns_mode": "tritontune sets it if the engine remaps users, to keep files readable",
+    "version": "the engine sets it",
     "volumes": "use --mount",
 }
 
-# By what `docker run` calls it: the keyword, or what to do in its place.
+# By name of the option of `docker run`: the keyword, or what to use instead.
 _KEYWORDS = {flag.removeprefix("--").replace("-", "_"): name for name, flag in _FLAGS.items()}
 _INSTEAD = {
     "env": "use --env",
     "env_file": "use --env",
     "gpus": "use --gpus",
     "memory": "use --memory",
-    "memory_swap": "use --memory, which leaves a container no swap",
+    "memory_swap": "use --memory, which also disables swap",
     "mount": "use --mount",
     "net": "use --network",
     "publish": _ELSEWHERE["ports"],
@@ -122,7 +122,7 @@ _INSTEAD = {
 
 
 def parse_docker_args(value: Any) -> dict[str, Any]:
-    """Read texts `NAME=VALUE`, of which VALUE is YAML; or a mapping, as in a job file.
+    """Read texts `NAME=VALUE` with VALUE in YAML, or a mapping as in a job file.
 
     Raises:
         ValueError: one line that says what would be right.
@@ -141,9 +141,7 @@ def parse_docker_args(value: Any) -> dict[str, Any]:
         if name in _INSTEAD:
             raise ValueError(f"{name}: {_INSTEAD[name]}")
         if name not in _FLAGS and name in _KEYWORDS:
-            raise ValueError(
-                f"{name!r} is `docker run`'s word; docker-py's, which is wanted here, is {_KEYWORDS[name]!r}"
-            )
+            raise ValueError(f"{name!r} is an option of `docker run`; use docker-py's keyword {_KEYWORDS[name]!r}")
         if name not in _FLAGS:
             raise ValueError(
                 f"{name!r} is not a keyword of docker-py's containers.create{similar(name, [*_FLAGS, *_ELSEWHERE])}"
@@ -172,14 +170,14 @@ def merged(keywords: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, An
 
 
 def docker_run_options(more: Mapping[str, Any]) -> Iterator[str]:
-    """What a person would write after `docker run`."""
+    """The same as options of `docker run`."""
     for name, value in more.items():
         for text in _WRITERS.get(name, _texts)(value):
             yield f"{_FLAGS[name]}={text}"
 
 
 def entrypoint_arguments(more: Mapping[str, Any]) -> list[str]:
-    """What `docker run` takes after the image, as its entrypoint is one word."""
+    """The entrypoint's arguments, which `docker run` takes after the image: its `--entrypoint` is one word."""
     return _words(more.get("entrypoint", ""))[1:]
 
 

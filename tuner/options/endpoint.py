@@ -1,4 +1,4 @@
-"""Where a Triton is reached, and as whom."""
+"""The endpoint of a Triton server: address, protocol, TLS, headers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Protocol = Literal["grpc", "http"]
 Header = tuple[str, str]
 """Lower-case name, and value."""
 
-# Protocol, whether over TLS, and the port when none is named: Triton's own, but its HTTP has no TLS.
+# Protocol, whether it has TLS, and the default port. Triton's HTTP endpoint has no TLS, so `https` is a proxy's.
 _SCHEMES: dict[str, tuple[Protocol, bool, int]] = {
     "grpc": ("grpc", False, 8001),
     "grpcs": ("grpc", True, 8001),
@@ -35,14 +35,14 @@ _OUR_PREFIXES = ("grpc-", "inference-header-")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One port of a Triton.
+    """One endpoint of a Triton server.
 
     Attributes:
         address: `host:port`; an IPv6 host in brackets.
-        protocol: What is spoken there.
-        tls: None: in the clear.
-        headers: Sent with every request.
-        path: Over HTTP, with which the paths of all requests begin, as behind a proxy; empty, or `/prefix`.
+        protocol: gRPC or HTTP.
+        tls: Certificates; None: no TLS.
+        headers: Headers of every request.
+        path: Prefix of all HTTP paths, for a server behind a proxy: empty, or `/prefix`.
     """
 
     address: str
@@ -72,7 +72,7 @@ class Endpoint:
     ) -> Endpoint:
         """Read `HOST[:PORT]` (gRPC) or a URL with the scheme `grpc`, `grpcs`, `http` or `https`, which may have a path.
 
-        Without a port it is Triton's: 8001 for gRPC, 8000 for HTTP; and 443 for `https`, which only a proxy speaks.
+        The default port is 8001 for gRPC, 8000 for HTTP, and 443 for `https`, which only a proxy has.
 
         Args:
             url: The text.
@@ -86,10 +86,10 @@ class Endpoint:
         scheme, separator, rest = url.strip().rpartition("://")
         scheme = scheme.lower()
         if separator and scheme not in _SCHEMES:
-            raise JobError(f"{option}: {url!r} has the scheme {scheme!r}{nearest(scheme, _SCHEMES)}")
+            raise JobError(f"{option}: {url!r} has the unknown scheme {scheme!r}{nearest(scheme, _SCHEMES)}")
         protocol, secure, port = _SCHEMES[scheme or ("grpcs" if tls else "grpc")]
         if tls and not secure:
-            raise JobError(f"{option}: {url!r} is in the clear, and certificates are for {scheme}s://")
+            raise JobError(f"{option}: {url!r} has no TLS; with certificates, use {scheme}s://")
         if tls:
             tls.context()
         parts = _ADDRESS.fullmatch(rest)
@@ -99,9 +99,9 @@ class Endpoint:
             raise JobError(f"{option}: {without_secrets(url)!r} is not an address; {_FORM}")
         path = parts["path"]
         if path and protocol == "grpc":
-            raise JobError(f"{option}: {url!r} has the path {path}, and gRPC has none; leave it out, or write http://")
+            raise JobError(f"{option}: {url!r} has the path {path}, but gRPC has none; omit it, or use http://")
         if path.endswith("/v2"):
-            raise JobError(f"{option}: {url!r} ends with /v2, which each request adds; leave it out")
+            raise JobError(f"{option}: {url!r} ends with /v2, which each request adds; omit it")
         return cls(f"{parts['host']}:{port}", protocol, (tls or Tls()) if secure else None, headers, path)
 
 
@@ -116,7 +116,7 @@ def parse_header(text: str) -> Header:
         raise ValueError(f"{text!r} is not a header; write NAME:VALUE in ASCII, such as authorization:Bearer abc")
     name = parts["name"].lower()
     if name in _OURS or name.startswith(_OUR_PREFIXES) or name.endswith("-bin"):
-        raise ValueError(f"{name} cannot be set; it belongs to the protocol")
+        raise ValueError(f"{name} cannot be set; the protocol sets it")
     keep_secret(name, parts["value"])
     return name, parts["value"]
 

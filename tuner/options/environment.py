@@ -1,4 +1,4 @@
-"""Variables that a user sets for a server."""
+"""The option `env`: environment variables of the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def parse_environment(value: Any) -> dict[str, str | None]:
-    """Read texts `NAME=VALUE`, and `NAME` for what it is here; or a mapping, as in a job file.
+    """Read texts `NAME=VALUE`, or `NAME` to pass on our own variable; or a mapping as in a job file.
 
     Raises:
         ValueError: one line that says what would be right.
@@ -30,7 +30,7 @@ def parse_environment(value: Any) -> dict[str, str | None]:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a variable name; write NAME=VALUE")
         if name == VARIABLE:
-            raise ValueError(f"{name!r} is how tritontune knows its servers; leave it out")
+            raise ValueError(f"{name!r} is reserved: tritontune recognises its servers by it")
         if [other for other, _ in pairs].count(name) > 1:
             raise ValueError(f"{name!r} is set twice")
         if content is None and name not in os.environ:
@@ -43,17 +43,17 @@ def parse_environment(value: Any) -> dict[str, str | None]:
 
 
 def assignments(variables: Mapping[str, str]) -> list[str]:
-    """Each as `NAME=VALUE`, for people; of a value that may be secret, `NAME=***`."""
+    """Each variable as `NAME=VALUE` for display; `NAME=***` if the value may be secret."""
     return [f"{name}={value_of_variable(name, value)}" for name, value in variables.items()]
 
 
 def in_words(variables: Mapping[str, str | None]) -> list[str]:
-    """What a study records of them, as `variables A=1 B=***`; nothing of none."""
+    """The variables as a study records them: `variables A=1 B=***`, or nothing."""
     return [f"variables {' '.join(sorted(assignments(resolved(variables))))}"] if variables else []
 
 
 def resolved(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """With the values of those that are handed on."""
+    """The variables with their values; None is replaced by our own value."""
     return {name: os.environ.get(name, "") if value is None else value for name, value in variables.items()}
 
 
@@ -63,7 +63,7 @@ def _pair(text: str) -> tuple[str, str | None]:
 
 
 def _text(value: Any) -> str:
-    """As a person writes it in YAML: `true`, not Python's `True`."""
+    """A value as text, as in YAML: `true`, not Python's `True`."""
     if isinstance(value, list | dict):
         raise ValueError(f"{value} must be text; write variables as {{NAME: VALUE}} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,10 +17,10 @@ NONE = "none"
 
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 CONTAINER_DEVICES = "NVIDIA_VISIBLE_DEVICES"
-"""By which NVIDIA's container runtime gives GPUs, where no device request does."""
-# Without it, CUDA counts the fastest GPU first, and nvidia-smi and Docker in the order of the bus.
+"""The variable by which NVIDIA's container runtime assigns GPUs, if there is no device request."""
+# By default CUDA numbers the fastest GPU first, but nvidia-smi and Docker number by the bus.
 _IN_ORDER_OF_THE_BUS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-# NVIDIA's images ask for all GPUs by this variable, which a default runtime of NVIDIA's heeds without a device request.
+# NVIDIA's images request all GPUs by this variable. NVIDIA's runtime follows it if there is no device request.
 _NO_DEVICE_IN_CONTAINER = {CONTAINER_DEVICES: "void"}
 
 _NAME = re.compile(r"\d+|GPU-[0-9A-Fa-f-]+|MIG-[0-9A-Za-z/-]+")
@@ -30,7 +30,7 @@ def parse_gpus(value: Any) -> str:
     """Read `all`, `none`, or a list such as `0,1`, `GPU-UUID`, `MIG-UUID`, also as a list of YAML.
 
     Raises:
-        ValueError: it is none of them; one line that says what would be right.
+        ValueError: one line that says what would be right.
     """
     names = [str(name).strip() for name in (value if isinstance(value, (list, tuple)) else str(value).split(","))]
     if len(names) == 1 and names[0].lower() in {ALL, NONE}:
@@ -41,17 +41,17 @@ def parse_gpus(value: Any) -> str:
                 f"{name!r} is not a GPU; write all, none, or indices and UUIDs such as 0,1 or GPU-... or MIG-..."
             )
         if names.count(name) > 1:
-            raise ValueError(f"{name!r} is named twice")
+            raise ValueError(f"{name!r} is given twice")
     return ",".join(names)
 
 
 def gpus_of_runtime(variables: Mapping[str, str]) -> str | None:
-    """What a container's own variables ask NVIDIA's runtime for; None: nothing.
+    """The GPUs that a container's variables request from NVIDIA's runtime; None: no request.
 
-    A device request would override it, so that it has to be made one.
+    A device request overrides these variables, so tritontune makes one of them.
 
     Raises:
-        JobError: it is none of what `parse_gpus` reads.
+        JobError: `parse_gpus` cannot read it.
     """
     asked = variables.get(CONTAINER_DEVICES)
     if asked is None:
@@ -65,18 +65,18 @@ def gpus_of_runtime(variables: Mapping[str, str]) -> str | None:
 
 
 def shown_by_cuda(given: str, variables: Mapping[str, str]) -> str:
-    """Which GPUs of this machine the programs of a server see.
+    """The GPUs of this machine that the programs of a server see.
 
     Args:
-        given: To its process or container: `all`, `none`, or names. A container counts them in the order of the bus.
-        variables: Of its programs: CUDA counts among what is given, and ends at the first name that means nothing.
+        given: GPUs of its process or container: `all`, `none`, or names. A container numbers them by the bus.
+        variables: Its environment. CUDA selects among the given GPUs, and stops at the first invalid name.
     """
     wanted = variables.get(VISIBLE_DEVICES)
     if wanted is None or given == NONE:
         return given
     names = [name.strip() for name in wanted.split(",")]
     if given == ALL:
-        # To CUDA, `all` is no name.
+        # CUDA knows no `all`.
         return NONE if names[0] in {"", ALL} else wanted
     devices = sorted(given.split(","), key=lambda name: int(name) if name.isdecimal() else -1)
     seen: list[str] = []
@@ -89,7 +89,7 @@ def shown_by_cuda(given: str, variables: Mapping[str, str]) -> str:
 
 
 def device_requests(gpus: str | None) -> list[DeviceRequest]:
-    """What to ask of Docker's engine for them."""
+    """The device requests for Docker's engine."""
     if gpus in {None, NONE}:
         return []
     if gpus == ALL:
@@ -98,26 +98,26 @@ def device_requests(gpus: str | None) -> list[DeviceRequest]:
 
 
 def gpus_flag(gpus: str | None) -> list[str]:
-    """The option of `docker run` that asks for the same. It is read as CSV, whence the quotes."""
+    """The same as an option of `docker run`, which reads CSV and therefore needs the quotes."""
     if gpus in {None, NONE}:
         return []
     return [f"--gpus={ALL}" if gpus == ALL else f'--gpus="device={gpus}"']
 
 
 def container_environment(gpus: str | None) -> Mapping[str, str]:
-    """The variables that go with them in a container."""
+    """The variables that a container needs with them."""
     return _NO_DEVICE_IN_CONTAINER if gpus == NONE else {}
 
 
 def process_environment(gpus: str | None, here: Sequence[Gpu]) -> Mapping[str, str]:
-    """The variables that show a process these GPUs and no other.
+    """The variables that limit a process to these GPUs.
 
     Args:
-        gpus: Which; None: as our own environment says.
-        here: Those of this machine, in NVML's order.
+        gpus: `all`, `none`, or names; None: as our own environment says.
+        here: The GPUs of this machine, in NVML's order.
 
     Raises:
-        JobError: this machine has not got them.
+        JobError: this machine does not have them.
     """
     if gpus is None:
         return {}
@@ -137,5 +137,5 @@ def process_environment(gpus: str | None, here: Sequence[Gpu]) -> Mapping[str, s
 
 def _is_here(name: str, here: Sequence[Gpu]) -> bool:
     if name.startswith("MIG-"):
-        return True  # CUDA itself knows the instances of a GPU.
+        return True  # CUDA checks the instances of a GPU.
     return int(name) < len(here) if name.isdecimal() else any(gpu.uuid.startswith(name) for gpu in here)

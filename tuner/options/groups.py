@@ -1,4 +1,7 @@
-"""What can be asked for, in words that the command line, job files, and Python share, and how a wrong word is told."""
+"""Groups of options that the command line, job files and Python share: server, remote server, load.
+
+The help of commands and the schema of job files show the descriptions of their fields.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +33,20 @@ from tuner.core.slo import SLO
 from tuner.options.docker_arguments import parse_docker_args
 from tuner.options.endpoint import Endpoint, Header, Tls, parse_header
 from tuner.options.environment import parse_environment
-from tuner.options.faults import in_words, most_telling, shown
 from tuner.options.gpus import CONTAINER_DEVICES, VISIBLE_DEVICES, parse_gpus
 from tuner.options.mounts import UserMount, parse_mount
 from tuner.options.parameters import MOST_UINT64, Parameter, parse_parameter
 from tuner.options.triton_args import parse_triton_args
+from tuner.options.validation_errors import describe, first_fault, shown
 
 
 def _seconds(value: Any) -> Any:
-    """Of a text with a unit; a bare number is refused, as nobody sees whether it is seconds."""
+    """Seconds of a text with its unit. A bare number is refused: its unit would be a guess."""
     return parse_duration(_number_text(value)) if isinstance(value, str | int | float) else value
 
 
 def _limits(value: Any) -> Any:
-    """Of an SLO: a bare number is refused, as nobody sees whether it is milliseconds."""
+    """The limits of an SLO as texts. A bare number is refused when it is read: its unit would be a guess."""
     if not isinstance(value, Mapping):
         return value
     return {name: _number_text(limit) if isinstance(limit, int | float) else limit for name, limit in value.items()}
@@ -62,7 +65,7 @@ def _mounts(value: Any) -> Any:
 
 
 def names(value: Any) -> Any:
-    """One name, or several."""
+    """One name or several, as a tuple."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -72,7 +75,7 @@ def _precision(value: Any) -> Any:
 
 def _not_empty(value: str) -> str:
     if not value:
-        raise ValueError("is empty; give a value, or leave it out")
+        raise ValueError("must not be empty")
     return value
 
 
@@ -106,13 +109,13 @@ def _headers(value: Any) -> Any:
 
 
 def _header(value: Any) -> Header:
-    """Of `NAME:VALUE`, or of the two apart."""
+    """A header from `NAME:VALUE`, or from a pair."""
     is_pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(part, str) for part in value)
     return parse_header(":".join(value) if is_pair else str(value))
 
 
 def _listed(value: Any, form: str) -> Sequence[Any]:
-    """What may be given once, or several times as a list."""
+    """One value or several, as a list."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list | tuple):
@@ -122,13 +125,13 @@ def _listed(value: Any, form: str) -> Sequence[Any]:
 
 def _file_or_word(value: str) -> str:
     if value not in MADE_UP and Path(value).is_dir():
-        raise ValueError(f"{value!r} is a folder; name a file: JSON as perf_analyzer reads it, or .npz")
+        raise ValueError(f"{value!r} is a folder; name a file (perf_analyzer's JSON, or .npz)")
     if value not in MADE_UP and not Path(value).is_file():
         raise ValueError(f"{value!r} must be random, zero, or a file that exists")
     return value
 
 
-# How a repository where only Triton itself can read it is copied to here.
+# By scheme: the command that copies a repository from cloud storage to this machine.
 _COPIED_BY = {
     "s3": "aws s3 sync {} models",
     "gs": "gcloud storage rsync --recursive {} models",
@@ -137,16 +140,16 @@ _COPIED_BY = {
 
 
 def check_is_local(repository: str) -> None:
-    """See that a repository is a path of this machine.
+    """Check that a repository is a path of this machine.
 
     Raises:
-        ValueError: it is in a cloud's storage, or a server's address; the message says what to do.
+        ValueError: it is in cloud storage, or a URL; the message says what to do.
     """
     scheme, separator, _ = repository.partition("://")
     if not separator:
         return
     if command := _COPIED_BY.get(scheme.lower()):
-        told = f"candidates are made in a copy of the models; copy them to this machine first: {command}"
+        told = f"copy the models to this machine first: {command}"
         raise ValueError(f"{repository} cannot be tuned where it is: {told.format(repository)}")
     raise ValueError(f"{repository} is not a path of this machine; to tune a running Triton, use --url")
 
@@ -171,7 +174,7 @@ Limits = Annotated[
 Precise = Annotated[Precision, BeforeValidator(_precision), PlainSerializer(str, return_type=str)]
 Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(gt=0, le=LARGEST_BYTES)]
 MADE_UP = frozenset({"random", "zero"})
-"""What `input_data` is where it is no file."""
+"""The values of `input_data` that are not files."""
 ServerKind = Literal["auto", "process", "docker", "remote"]
 MOST_INT32 = 2**31 - 1
 # As numpy's generators, which Optuna's samplers have, take it.
@@ -181,18 +184,18 @@ Name = Annotated[str, AfterValidator(_not_empty)]
 
 
 class Options(BaseModel):
-    """A frozen set of options that knows how a person writes them."""
+    """A frozen set of options, which reads values as texts too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     @classmethod
     def make(cls, options: Mapping[str, Any], *, source: str = "") -> Self:
-        """Build it of options by their names.
+        """Build the options.
 
         Args:
-            options: As the attributes are named; values may be the texts that a person writes.
-            source: Where they come from, to begin an error with; empty for the command line, whose options
-                are then named with their dashes.
+            options: Values by field name; texts are parsed.
+            source: The file that they come from, for error messages; empty for the command line, whose options are
+                named with dashes.
 
         Raises:
             JobError: one line that names the option and what would be right.
@@ -200,9 +203,9 @@ class Options(BaseModel):
         for name, value in options.items():
             # An empty path would be the current folder.
             if isinstance(value, str) and not value.strip() and name in cls.model_fields:
-                raise JobError(f"{_where(name, source)}: is empty; give a value, or leave it out")
+                raise JobError(f"{_where(name, source)}: must not be empty")
             if _is_unsayable(value, set()):
-                raise JobError(f"{_where(name, source)}: has a character in it that no path and no server takes")
+                raise JobError(f"{_where(name, source)}: contains a NUL or half a surrogate pair")
         try:
             return cls.model_validate(options)
         except ValidationError as error:
@@ -222,22 +225,22 @@ class Options(BaseModel):
 
     @classmethod
     def _one_line(cls, error: ValidationError, source: str) -> str:
-        """The first fault, in the words of whoever wrote it."""
-        fault = most_telling(error)
+        """The first fault, with the option's name as it was written."""
+        fault = first_fault(error)
         option = str(fault["loc"][0]) if fault["loc"] else ""
         where = _where(option, source)
         if fault["type"] == "extra_forbidden":
             return f"{source}{': ' * bool(source)}unknown option {option!r}{cls._hint(option)}"
         if fault["type"] == "missing":
             return f"{where} is missing"
-        reason = in_words(fault)
+        reason = describe(fault)
         if not option:
             return f"{source}: {reason}" if source else reason
         return f"{where}: {reason}"
 
     @classmethod
     def _hint(cls, option: str) -> str:
-        """The nearest right name; of a switch that the command line has as `--no-NAME`, how it is written."""
+        """A hint for an unknown option: the nearest name, or for `no_NAME` of a switch how to write it."""
         plain = option.replace("-", "_")
         switch = cls.model_fields.get(plain.removeprefix("no_"))
         if plain.startswith("no_") and switch is not None and switch.annotation is bool:
@@ -300,7 +303,7 @@ class ServerOptions(Options):
     def _names_devices_once(cls, env: Mapping[str, str | None], info: ValidationInfo) -> Mapping[str, str | None]:
         for name in (VISIBLE_DEVICES, CONTAINER_DEVICES):
             if name in env and info.data.get("gpus"):
-                raise ValueError(f"{name!r} says what --gpus says; leave one of them out")
+                raise ValueError(f"{name!r} conflicts with --gpus; omit one of them")
         return env
 
 
@@ -338,17 +341,17 @@ class RemoteOptions(Options):
         return self
 
     def endpoint(self, headers: tuple[Header, ...]) -> Endpoint:
-        """Of the server at `url`.
+        """The endpoint at `url`, with these headers.
 
         Raises:
-            JobError: it is no address, or a certificate cannot be read.
+            JobError: the address is wrong, or a certificate cannot be read.
         """
         files = (self.tls_ca, self.tls_cert, self.tls_key, self.tls_name)
         tls = Tls(*files) if any(files) else None
         return Endpoint.parse(self.url or "", tls=tls, headers=headers)
 
 
-# What says how to start a server, and nothing about one that runs.
+# Options that only apply to a server that tritontune starts.
 _STARTING = ServerOptions.model_fields.keys() - {"server", "launch_timeout"}
 
 
@@ -416,10 +419,9 @@ class LoadOptions(Options):
         return self
 
     def what_is_sent(self) -> dict[str, Any]:
-        """What must be the same for two measurements to be of the same requests, as JSON takes it; without defaults.
+        """The options that must be equal for two measurements to use the same requests, as JSON, without defaults.
 
-        Of a file of inputs that is what it holds. Headers may be secret, and stay out, as do the values of parameters
-        with the name of a secret.
+        A file of inputs is represented by its SHA-256. Headers and parameters with a secret's name are left out.
         """
         fields = LoadOptions.model_fields.keys() - {"header", "connections", "processes", "seed"}
         told: dict[str, Any] = self.model_dump(mode="json", include=fields, exclude_defaults=True)
@@ -450,9 +452,9 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def _is_unsayable(value: Any, seen: set[int]) -> bool:
-    """Whether a NUL, or half of a surrogate pair, is in it anywhere: YAML's escapes can say both."""
+    """Whether a value contains a NUL or half a surrogate pair, which YAML's escapes can express."""
     if isinstance(value, str):
-        # A lone byte of a file's name is such a half, too, and means that byte.
+        # U+DC80 to U+DCFF stand for undecodable bytes of a file name.
         return "\0" in value or re.search("[\ud800-\udc7f\udd00-\udfff]", value) is not None
     if id(value) in seen or not isinstance(value, Mapping | list | tuple):
         return False
@@ -462,7 +464,7 @@ def _is_unsayable(value: Any, seen: set[int]) -> bool:
 
 
 def as_option(name: str) -> str:
-    """An option's name as the command line has it: `max_gpu_memory` is `--max-gpu-memory`."""
+    """The name of an option on the command line: `max_gpu_memory` is `--max-gpu-memory`."""
     return "--" + name.replace("_", "-")
 
 

@@ -1,4 +1,4 @@
-"""What to measure, and under which loads."""
+"""A measurement job: one model, and the loads to measure it under."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RAMP = re.compile(r"([\d.]+):([\d.]+):(.+)")
 
 
 def _levels(value: Any, otherwise: str) -> Any:
-    """`1,8,64`, and `START:END[:STEP]` in the place of any of them; `otherwise` says what is no number."""
+    """The numbers of `1,8,64`, in which each may also be `START:END[:STEP]`; `otherwise` ends the error message."""
     if not isinstance(value, str):
         return value
     levels: list[float] = []
@@ -52,7 +52,7 @@ def _range(numbers: Sequence[float], part: str) -> list[float]:
         raise ValueError(f"{part!r} is not a range; write START:END:STEP with START <= END and STEP > 0")
     steps = (end - start) / step  # which may be infinite
     if steps >= _MOST_LEVELS:
-        raise ValueError(f"{part!r} has more than {_MOST_LEVELS:,} levels, which are too many to wait for")
+        raise ValueError(f"{part!r} must have <= {_MOST_LEVELS:,} levels")
     count = int(steps + 1e-9) + 1
     return [start + place * step for place in range(count)]
 
@@ -145,7 +145,7 @@ class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
 
     @property
     def loads(self) -> tuple[Load, ...]:
-        """What to offer, but for `rate="max"`; concurrency 1 when nothing is asked for.
+        """The loads to measure, without `rate="max"`; concurrency 1 by default.
 
         Raises:
             InputError: a recording cannot be read.

@@ -1,4 +1,4 @@
-"""What a user lets a container see beside the repository."""
+"""The option `mount`: folders, files and volumes for a container, beside the repository."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 @dataclass(frozen=True)
 class UserMount:
-    """A folder, a file or a volume of the engine's.
+    """A folder, a file or a Docker volume to mount.
 
     Attributes:
         kind: `bind` for a path, `volume` for a volume.
         source: The absolute path, or the volume's name.
-        target: Where the container sees it.
-        writable: Whether the container may write there.
+        target: The absolute path in the container.
+        writable: Whether the container may write to it.
     """
 
     kind: Literal["bind", "volume"]
@@ -29,11 +29,11 @@ class UserMount:
     writable: bool
 
     def mount(self) -> Mount:
-        """As docker-py wants it."""
+        """The mount as docker-py takes it."""
         return Mount(self.target, self.source, type=self.kind, read_only=not self.writable)
 
     def __str__(self) -> str:
-        """As `docker run --mount` wants it, which reads it as CSV."""
+        """The value of `docker run --mount`, in CSV."""
         fields = [f"type={self.kind}", f"source={self.source}", f"target={self.target}"]
         return ",".join(_csv(field) for field in [*fields, *([] if self.writable else ["readonly"])])
 

@@ -1,4 +1,4 @@
-"""Parameters of requests, which Triton hands to the model."""
+"""The option `request_parameter`: parameters of requests, which Triton passes to the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ Parameter = bool | int | float | str
 _FORM = "write it as NAME:VALUE:TYPE, such as max_tokens:256:int"
 MOST_INT64, MOST_UINT64 = 2**63 - 1, 2**64 - 1
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
-_OWN_OPTIONS = ("priority", "timeout")
+# By name: the option to use instead.
+_OPTIONS = {"priority": "--priority", "timeout": "--queue-timeout"}
 
 
 def parse_parameter(text: str) -> tuple[str, Parameter]:
@@ -29,7 +30,7 @@ def parse_parameter(text: str) -> tuple[str, Parameter]:
     if not name or not separator:
         raise ValueError(f"{text!r} is not a parameter; {_FORM}")
     if kind not in _READERS:
-        raise ValueError(f"{text!r} has the type {kind!r}{nearest(kind, _READERS)}")
+        raise ValueError(f"{text!r} has the unknown type {kind!r}{nearest(kind, _READERS)}")
     try:
         parameter = _READERS[kind](value)
     except ValueError:
@@ -39,19 +40,19 @@ def parse_parameter(text: str) -> tuple[str, Parameter]:
 
 
 def check_parameter(name: str, value: Parameter) -> None:
-    """See that a parameter can be sent.
+    """Check that a parameter can be sent.
 
     Raises:
-        ValueError: Triton keeps the name for itself, or the value is beyond what a request can say.
+        ValueError: Triton reserves the name, or a request cannot hold the value.
     """
-    if name in _OWN_OPTIONS:
-        raise ValueError(f"parameter {name!r} is Triton's own, and has an option of its own")
+    if name in _OPTIONS:
+        raise ValueError(f"parameter {name!r} is reserved; use {_OPTIONS[name]}")
     if name in _SEQUENCE or name == "binary_data_output" or name.startswith("triton_"):
-        raise ValueError(f"parameter {name!r} is Triton's own, and set where it is needed")
+        raise ValueError(f"parameter {name!r} is reserved; tritontune sets it")
     if isinstance(value, int) and not -MOST_INT64 - 1 <= value <= MOST_INT64:
-        raise ValueError(f"parameter {name!r}: {value} does not fit into 64 bits with a sign, as Triton wants it")
+        raise ValueError(f"parameter {name!r}: {value} must fit into 64 bits with sign")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"parameter {name!r}: {value} is not finite")
+        raise ValueError(f"parameter {name!r}: {value} must be finite")
 
 
 def _read_bool(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Recorded arrivals, to be replayed."""
+"""Recorded arrival times to replay."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tuner.core.loads import Replay
 
 
 def read_intervals(path: Path) -> Replay:
-    """Read the time from each request to the next, in microseconds, one a line; it begins anew when it is over.
+    """Read microseconds between requests, one per line; the replay repeats at its end.
 
     Raises:
-        InputError: one line that says what is wrong, and in which line of the file.
+        InputError: one line that says what is wrong, with the line of the file.
     """
     intervals_ns = [round(value * 1e3) for value in _numbers(path, "an interval in microseconds")]
     if any(interval_ns < 0 for interval_ns in intervals_ns):
         place = next(place for place, interval_ns in enumerate(intervals_ns, start=1) if interval_ns < 0)
-        raise InputError(f"{path}:{place}: an interval below 0")
+        raise InputError(f"{path}:{place}: an interval must be >= 0")
     period_ns = sum(intervals_ns)
     if not period_ns:
         raise InputError(f"{path}: all intervals are 0; the rate would be infinite")
@@ -28,20 +28,20 @@ def read_intervals(path: Path) -> Replay:
 
 
 def read_timestamps(path: Path) -> Replay:
-    """Read when each request was sent, in seconds, one a line, in order; the first is the start, wherever it lies.
+    """Read send times of requests in seconds, one per line, in order; the first is the start of the replay.
 
     Raises:
-        InputError: one line that says what is wrong, and in which line of the file.
+        InputError: one line that says what is wrong, with the line of the file.
     """
     times_s = _numbers(path, "a time in seconds")
     for place, (earlier, later) in enumerate(pairwise(times_s), start=2):
         if later < earlier:
-            raise InputError(f"{path}:{place}: {later:g} comes after {earlier:g}; times must not go back")
+            raise InputError(f"{path}:{place}: {later:g} comes after {earlier:g}; times must not decrease")
     return Replay(path.name, tuple(round((time_s - times_s[0]) * 1e9) for time_s in times_s))
 
 
 def _numbers(path: Path, what: str) -> list[float]:
-    """The number of each line; empty lines and those that begin with `#` are left out."""
+    """The numbers of all lines, without empty lines and comments (`#`)."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -60,5 +60,5 @@ def _numbers(path: Path, what: str) -> list[float]:
             raise InputError(f"{path}:{place}: {text[:40]!r} is not {what}")
         numbers.append(number)
     if not numbers:
-        raise InputError(f"{path}: it holds no request; write {what} a line")
+        raise InputError(f"{path}: has no requests; write one line with {what} for each")
     return numbers

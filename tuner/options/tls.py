@@ -1,4 +1,4 @@
-"""How to trust a server, and be trusted by it."""
+"""Certificates of TLS connections to a server."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tuner.core.errors import JobError
 
 @dataclass(frozen=True)
 class Tls:
-    """What TLS needs to know; files are PEM.
+    """Certificates as PEM files.
 
     Attributes:
-        ca: Certificates that the server's must descend from; None: those that the system trusts.
-        certificate: Our own, with its chain, where the server asks for one.
-        key: Its private key; None: it is in the same file.
-        server_name: The name that the server's certificate must have; None: the host of the address.
+        ca: CA certificates to trust; None: those that the system trusts.
+        certificate: Client certificate with its chain; None: no client certificate.
+        key: Private key of the client certificate; None: in the certificate's file.
+        server_name: Host name in the server's certificate; None: the host of the address.
     """
 
     ca: Path | None = None
@@ -26,13 +26,16 @@ class Tls:
     server_name: str | None = None
 
     def context(self, *protocols: str) -> ssl.SSLContext:
-        """For the sockets of a client that offers these protocols by ALPN; without any, it offers none.
+        """The context for a client's sockets.
+
+        Args:
+            protocols: Protocols to offer by ALPN, such as `h2`.
 
         Raises:
-            JobError: a file cannot be read, or does not hold what it should; one line says which.
+            JobError: a file cannot be read, or does not contain what it should.
         """
         context = self._trust()
-        # As gRPC has it: any certificate of the file may be the anchor, and those of home-made CAs may be plain.
+        # As in gRPC: any certificate of the file may be the trust anchor, and strict X.509 checks are off.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         self._identify(context)
@@ -41,12 +44,12 @@ class Tls:
         return context
 
     def trusted(self) -> bytes | None:
-        """The certificates that the server's must descend from, PEM; None: the system has no one file of them."""
+        """The CA certificates to trust, as PEM; None: the system does not keep them in one file."""
         path = self.ca or ssl.get_default_verify_paths().cafile
         return Path(path).read_bytes() if path else None
 
     def identity(self) -> tuple[bytes, bytes] | None:
-        """Our private key, and our certificate with its chain, PEM; None: we have none."""
+        """Client key and certificate with its chain, as PEM; None: no client certificate."""
         if not self.certificate:
             return None
         return (self.key or self.certificate).read_bytes(), self.certificate.read_bytes()
@@ -58,26 +61,24 @@ class Tls:
         try:
             return ssl.create_default_context(cafile=self.ca)
         except ssl.SSLError:
-            raise JobError(f"the CA certificate {self.ca} holds no certificate in PEM form") from None
+            raise JobError(f"the CA certificate {self.ca} has no certificate in PEM format") from None
 
     def _identify(self, context: ssl.SSLContext) -> None:
         if not self.certificate:
             if self.key:
-                raise JobError(f"the client key {self.key} is of no use without its client certificate")
+                raise JobError(f"the client key {self.key} needs its client certificate")
             return
         key = self.key or self.certificate
         _check_readable("client certificate", self.certificate)
         _check_readable("client key", key)
 
         def refuse() -> str:
-            raise JobError(
-                f"the client key {key} is encrypted; openssl pkey -in {key} -out FILE writes it in the clear"
-            )
+            raise JobError(f"the client key {key} is encrypted; decrypt it with: openssl pkey -in {key} -out FILE")
 
         try:
             context.load_cert_chain(self.certificate, key, password=refuse)
         except ssl.SSLError as error:
-            why = "do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else "are not both in PEM form"
+            why = "do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else "are not both in PEM format"
             raise JobError(f"the client certificate {self.certificate} and the client key {key} {why}") from None
 
 

@@ -1,4 +1,4 @@
-"""Arguments for `tritonserver` that a user adds."""
+"""The option `triton_arg`: additional arguments for `tritonserver`."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 
 from tuner.core.redaction import keep_secret_of_argument
 
-# What tritontune sets itself, and could not do its work with otherwise.
+# Arguments that tritontune sets itself, with the reason.
 _OURS = {
-    "allow-grpc": "tritontune speaks to the server over gRPC",
+    "allow-grpc": "tritontune uses the server's gRPC endpoint",
     "grpc-address": "tritontune chooses an address that it can reach",
     "grpc-port": "tritontune chooses a free port",
-    "grpc-use-ssl": "tritontune speaks to its own servers without TLS",
-    "grpc-use-ssl-mutual": "tritontune speaks to its own servers without TLS",
-    "id": "tritontune knows its servers by it",
-    "load-model": "tritontune loads the model that it tunes; name others that this one calls with --load-model",
-    "log-file": "tritontune reads why a model does not load from what the server writes to its standard output",
+    "grpc-use-ssl": "tritontune uses its own servers without TLS",
+    "grpc-use-ssl-mutual": "tritontune uses its own servers without TLS",
+    "id": "tritontune recognises its servers by it",
+    "load-model": "tritontune loads the tuned model; for models that it calls, use --load-model",
+    "log-file": "tritontune reads the server's log from its standard output",
     "model-config-name": (
-        "Triton would serve configs/NAME.pbtxt, and not the config.pbtxt that tritontune writes for each candidate; "
-        "tune a copy of the repository with that file as config.pbtxt"
+        "Triton would serve configs/NAME.pbtxt instead of the candidate's config.pbtxt; "
+        "tune a copy of the repository that has this file as config.pbtxt"
     ),
-    "model-control-mode": "tritontune loads the model that it tunes, and those that this one calls",
-    "model-repository": "tritontune serves a copy of the repository that it tunes",
-    "model-store": "tritontune serves a copy of the repository that it tunes",
+    "model-control-mode": "tritontune loads the tuned model and the models that it calls",
+    "model-repository": "tritontune serves a copy of the tuned repository",
+    "model-store": "tritontune serves a copy of the tuned repository",
 }
 
-# What is true by default, and has to stay so.
+# Arguments that are true by default and must stay true, with the reason.
 _NEEDED = {
-    "exit-on-error": "a server that stays without its model is waited for until the launch timeout",
+    "exit-on-error": "tritontune would wait for a server without its model until the launch timeout",
     "log-error": "tritontune reads why a model does not load from the server's log",
-    "log-info": "tritontune reads the server's version, and that it gave up, from its log",
-    "strict-readiness": "a server would be measured before its model is ready",
+    "log-info": "tritontune reads the server's version and its end from its log",
+    "strict-readiness": "tritontune would measure the server before its model is ready",
 }
 _TRUE = {"true", "1"}
 
@@ -54,10 +54,10 @@ def parse_triton_args(value: Any) -> tuple[str, ...]:
         if name in _NEEDED and given.lower() not in _TRUE:
             raise ValueError(f"--{name} must stay true, got {given!r}: {_NEEDED[name]}")
         if whole := next((flag for flag in (*_OURS, *_NEEDED) if flag.startswith(name) and flag != name), ""):
-            # tritonserver takes the beginning of a name for the name.
-            raise ValueError(f"--{name}: abbreviates --{whole}; write the whole name")
+            # tritonserver accepts abbreviated names.
+            raise ValueError(f"--{name} abbreviates --{whole}; write the whole name")
         if text.startswith("--backend-config=python,shm-region-prefix-name="):
-            raise ValueError(f"{text}: tritontune knows the shared memory of its servers by it")
+            raise ValueError(f"{text}: tritontune recognises the shared memory of its servers by it")
     arguments = tuple(map(str, texts))
     for argument in arguments:
         keep_secret_of_argument(argument)

@@ -1,4 +1,4 @@
-"""What to tune, how, and for how long. The command line, a job file and Python all end here."""
+"""A tuning job, from the command line, a job file or Python."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tuner.options.groups import (
 
 SamplerName = Literal["twin", "tpe", "gp", "random", "grid"]
 
-# What says how a job is run, and not what is asked.
+# Options that say how a job is run; they are no part of the job.
 _ON_THE_COMMAND_LINE = {"job", "out", "resume"}
 
 
@@ -129,20 +129,22 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         """Read a job file; `overrides` (the command line) win over it, by option.
 
         Raises:
-            JobError: the file cannot be read, is no YAML mapping, or asks for what cannot be done.
+            JobError: the file cannot be read, is not a YAML mapping, or has an invalid option.
         """
         return cls.make({**cls.options_in(path), **(overrides or {})}, source=str(path))
 
     @classmethod
     def options_in(cls, path: Path) -> dict[str, Any]:
-        """The options of a job file, as they are written there.
+        """The options of a job file, before they are parsed.
 
         Raises:
-            JobError: the file cannot be read, or is no YAML mapping of options.
+            JobError: the file cannot be read, or is not a YAML mapping of options.
         """
         content = read_yaml(path)
         if isinstance(content, dict) and (misplaced := sorted(_ON_THE_COMMAND_LINE & content.keys())):
-            raise JobError(f"{path}: {misplaced[0]} is for the command line; give --{misplaced[0]} there")
+            raise JobError(f"{path}: {misplaced[0]} is an option of the command line only: --{misplaced[0]}")
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-            raise JobError(f"{path}: a job file is a mapping, such as `repository: models` and `slo: {{p99: 25ms}}`")
+            raise JobError(
+                f"{path}: a job file must be a mapping, such as `repository: models` and `slo: {{p99: 25ms}}`"
+            )
         return content

@@ -1,4 +1,4 @@
-"""A search space as it stands in its YAML file: which fields may vary, over which ladders, under which conditions."""
+"""Search spaces in YAML: the fields that vary, their values (ladders) and conditions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tuner.core.errors import SpaceError, nearest
 from tuner.core.yaml_files import YamlError, load_yaml
-from tuner.options.faults import in_words, most_telling
+from tuner.options.validation_errors import describe, first_fault
 
 OFF = "off"
 ON = "on"
@@ -24,11 +24,11 @@ class ParameterSpec(BaseModel):
     """One parameter of a space file.
 
     Attributes:
-        field: The path of the field in config.pbtxt; empty: the parameter's own name.
-        ladder: Its values in order; `off` leaves the field out, `on` puts in an empty message.
-        when: Other parameters and the values of which they must have one for this one to count.
-        max_per_cpu: For instance counts on the CPU: no more than this many a core.
-        max_per_gpu: For instance counts on GPUs: no more than this many on each.
+        field: Path of the field in config.pbtxt; empty: the parameter's name.
+        ladder: Values in order; `off` removes the field, `on` adds an empty message.
+        when: Other parameters, each with the values at which this parameter applies.
+        max_per_cpu: Most instances for each CPU core.
+        max_per_gpu: Most instances on each GPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -43,12 +43,12 @@ class ParameterSpec(BaseModel):
     def _distinct(self) -> ParameterSpec:
         for index, value in enumerate(self.ladder):
             if any(type(value) is type(other) and value == other for other in self.ladder[:index]):
-                raise ValueError(f"ladder holds {value!r} twice")
+                raise ValueError(f"duplicate value {value!r} in ladder")
         return self
 
     @property
     def values(self) -> tuple[LadderValue, ...]:
-        """The ladder, its lists as tuples."""
+        """The ladder, with lists as tuples."""
         return tuple(tuple(value) if isinstance(value, list) else value for value in self.ladder)
 
 
@@ -66,9 +66,9 @@ class SpaceSpec(BaseModel):
             for other, values in parameter.when.items():
                 if other not in self.parameters or other == name:
                     known = self.parameters.keys() - {name}
-                    raise ValueError(f"{name}: when: {other!r} is not another parameter here{nearest(other, known)}")
+                    raise ValueError(f"{name}: when: no other parameter {other!r}{nearest(other, known)}")
                 if not values:
-                    raise ValueError(f"{name}: when: {other}: no value is named")
+                    raise ValueError(f"{name}: when: {other}: needs at least one value")
         return self
 
 
@@ -83,7 +83,7 @@ def load_space(name_or_path: str) -> SpaceSpec:
     """Read a shipped space by name, or a file by path.
 
     Raises:
-        SpaceError: there is none, or it is wrong: where, and what would be right.
+        SpaceError: the space does not exist or is wrong; the message says where, and what would be right.
     """
     if name_or_path in shipped_spaces():
         return parse_space(files("search_spaces").joinpath(f"{name_or_path}.yaml").read_text("utf-8"), name_or_path)
@@ -103,14 +103,14 @@ def parse_space(text: str, source: str) -> SpaceSpec:
     """Read the text of a space file.
 
     Raises:
-        SpaceError: it is wrong; the message begins with `source`.
+        SpaceError: the text is not a valid space; the message begins with `source`.
     """
     try:
         content = load_yaml(text)
     except YamlError as error:
         raise SpaceError(f"{source}{error}") from None
     if not isinstance(content, dict):
-        raise SpaceError(f"{source}: a search space is a mapping with `schema: 1` and `parameters:`")
+        raise SpaceError(f"{source}: a search space must be a mapping with `schema: 1` and `parameters:`")
     try:
         return SpaceSpec.model_validate(content)
     except ValidationError as error:
@@ -118,7 +118,7 @@ def parse_space(text: str, source: str) -> SpaceSpec:
 
 
 def _first_fault(error: ValidationError) -> str:
-    fault = most_telling(error)
+    fault = first_fault(error)
     path = [str(part) for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
         known: Mapping[str, Any] = SpaceSpec.model_fields if len(path) == 1 else ParameterSpec.model_fields
@@ -129,4 +129,4 @@ def _first_fault(error: ValidationError) -> str:
     where = ": ".join(path[:3])
     if path[2:3] == ["ladder"] and len(path) > 3:
         return f"{where}: {fault['input']!r} is not a value; write a number, text, true, false, off, on, or a list"
-    return f"{where}: {in_words(fault)}" if where else in_words(fault)
+    return f"{where}: {describe(fault)}" if where else describe(fault)

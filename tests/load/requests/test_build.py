@@ -238,7 +238,7 @@ class TestHttp:
 
 class TestOptions:
     def test_a_parameter_that_triton_keeps_for_itself_is_refused(self) -> None:
-        with pytest.raises(JobError, match=r"^parameter 'priority' is Triton's own, and has an option of its own$"):
+        with pytest.raises(JobError, match=r"^parameter 'priority' is reserved; use --priority$"):
             RequestOptions(parameters={"priority": 3})
 
     @pytest.mark.parametrize("priority", [-1, 2**64])

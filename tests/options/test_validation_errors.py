@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
-from tuner.options.faults import in_words, most_telling
+from tuner.options.validation_errors import describe, first_fault
 
 
 class Size(Enum):
@@ -17,7 +17,7 @@ class Size(Enum):
 def told(kind: Any, value: object) -> str:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(kind).validate_python(value)
-    return in_words(most_telling(caught.value))
+    return describe(first_fault(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A job as the command line that asks for it."""
+"""The command line of a job, for records and reports."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tuner.core.slo import SLO
 from tuner.options.groups import as_option
 from tuner.options.tune_job import TuneJob
 
-# What each of these says may be secret; its name is not.
+# The values of these may be secret; their names are not.
 _SECRET = ("header", "env", "request_parameter")
 
 
 def command_line(job: TuneJob) -> str:
-    """The `tritontune run` that asks for the same, with what differs from the defaults, and without secrets."""
+    """The `tritontune run` command of a job: the options that differ from their defaults, without secrets."""
     words = ["tritontune", "run"]
     if job.repository is not None:
         words.append(str(job.repository))
@@ -43,7 +43,7 @@ def _option(name: str, value: Any, job: TuneJob) -> Iterator[str]:
 
 
 def _texts(name: str, value: Any, job: TuneJob) -> Iterator[str]:
-    """How a person writes the value, once for each time that the option is given."""
+    """The value as text, once for each time that the option is given."""
     if isinstance(value, SLO):
         yield from (f"{percentile}={limit:g}ms" for percentile, limit in value.limits)
     elif name == "shape":

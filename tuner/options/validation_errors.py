@@ -44,13 +44,13 @@ def shown(value: Any) -> str:
     return _SHOWN.repr(value)
 
 
-def most_telling(error: ValidationError) -> ErrorDetails:
+def first_fault(error: ValidationError) -> ErrorDetails:
     """The one fault to report: an unknown name comes before what is then missing."""
     faults = error.errors(include_url=False)
     return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
 
 
-def in_words(fault: ErrorDetails) -> str:
+def describe(fault: ErrorDetails) -> str:
     """What must be, and what was given; not where: `must be >= 0, got -1`."""
     context = fault.get("ctx", {})
     if fault["type"] == "value_error":

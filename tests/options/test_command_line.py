@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from tuner.cli import run as run_command
 from tuner.cli.main import cli
-from tuner.options.asked import command_line
+from tuner.options.command_line import command_line
 from tuner.options.tune_job import TuneJob
 
 OPTIONS: dict[str, Any] = {
