@@ -91,6 +91,17 @@ def test_the_version() -> None:
     assert CliRunner().invoke(cli, ["--version"]).output == f"tritontune {version('tritontune')}\n"
 
 
+def test_a_wrong_option_is_answered_without_what_only_a_run_needs() -> None:
+    code = (
+        "import sys; from tuner.cli.run import run; from tuner.core.errors import JobError\n"
+        "try: run(None, {'repository': 'models', 'budget': '10x'}, None, resume=False)\n"
+        "except JobError: print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pydantic" in done.stdout.split()
+    assert not {"docker", "numpy", "optuna", "grpc", "rich"} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("command", "titles"),
     [

@@ -7,8 +7,6 @@ import pytest
 from tuner.core.errors import JobError
 from tuner.core.nvml import Gpu
 from tuner.options.gpus import (
-    device_requests,
-    gpus_flag,
     gpus_of_runtime,
     parse_gpus,
     process_environment,
@@ -38,15 +36,6 @@ def test_reads_what_people_write(value: Any, read: str) -> None:
 def test_refuses_anything_else(value: Any) -> None:
     with pytest.raises(ValueError, match="is not a GPU; write all, none, or|is given twice"):
         parse_gpus(value)
-
-
-def test_as_docker_takes_them() -> None:
-    assert device_requests(None) == device_requests("none") == []
-    (every,) = device_requests("all")
-    assert (every["Count"], every["Capabilities"]) == (-1, [["gpu"]])
-    (some,) = device_requests("0,MIG-7c1e")
-    assert (some["DeviceIDs"], some["Count"]) == (["0", "MIG-7c1e"], 0)
-    assert gpus_flag("0,MIG-7c1e") == ['--gpus="device=0,MIG-7c1e"']
 
 
 def test_as_a_process_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from docker.types import DeviceRequest
-
 from tuner.core.errors import JobError
 from tuner.core.nvml import Gpu
 
@@ -20,8 +18,6 @@ CONTAINER_DEVICES = "NVIDIA_VISIBLE_DEVICES"
 """The variable by which NVIDIA's container runtime assigns GPUs, if there is no device request."""
 # By default CUDA numbers the fastest GPU first, but nvidia-smi and Docker number by the bus.
 _IN_ORDER_OF_THE_BUS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-# NVIDIA's images request all GPUs by this variable. NVIDIA's runtime follows it if there is no device request.
-_NO_DEVICE_IN_CONTAINER = {CONTAINER_DEVICES: "void"}
 
 _NAME = re.compile(r"\d+|GPU-[0-9A-Fa-f-]+|MIG-[0-9A-Za-z/-]+")
 
@@ -86,27 +82,6 @@ def shown_by_cuda(given: str, variables: Mapping[str, str]) -> str:
             break
         seen += found
     return ",".join(seen) or NONE
-
-
-def device_requests(gpus: str | None) -> list[DeviceRequest]:
-    """The device requests for Docker's engine."""
-    if gpus in {None, NONE}:
-        return []
-    if gpus == ALL:
-        return [DeviceRequest(count=-1, capabilities=[["gpu"]])]
-    return [DeviceRequest(device_ids=str(gpus).split(","), capabilities=[["gpu"]])]
-
-
-def gpus_flag(gpus: str | None) -> list[str]:
-    """The same as an option of `docker run`, which reads CSV and therefore needs the quotes."""
-    if gpus in {None, NONE}:
-        return []
-    return [f"--gpus={ALL}" if gpus == ALL else f'--gpus="device={gpus}"']
-
-
-def container_environment(gpus: str | None) -> Mapping[str, str]:
-    """The variables that a container needs with them."""
-    return _NO_DEVICE_IN_CONTAINER if gpus == NONE else {}
 
 
 def process_environment(gpus: str | None, here: Sequence[Gpu]) -> Mapping[str, str]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from docker.types import Mount
-
 _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -27,10 +25,6 @@ class UserMount:
     source: str
     target: str
     writable: bool
-
-    def mount(self) -> Mount:
-        """The mount as docker-py takes it."""
-        return Mount(self.target, self.source, type=self.kind, read_only=not self.writable)
 
     def __str__(self) -> str:
         """The value of `docker run --mount`, in CSV."""

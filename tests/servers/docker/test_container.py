@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.servers.docker.binds import Bind
-from tuner.servers.docker.container import ContainerSpec
+from tuner.servers.docker.container import ContainerSpec, device_requests, gpus_flag
 from tuner.servers.docker.container_options import ContainerOptions
 from tuner.servers.docker.identity import Identity, our_identity
 
@@ -110,3 +110,12 @@ def test_neither_the_command_nor_the_record_of_it_has_secrets_and_both_have_all_
     assert "--http-restricted-api=health:admin-key=***" in shlex.split(command)
     assert "variables HANDED_ON=*** OMP_NUM_THREADS=4 PLAIN=*** TOKEN=***" in record
     assert "cpuset_cpus 0-3" in record
+
+
+def test_gpus_as_docker_takes_them() -> None:
+    assert device_requests(None) == device_requests("none") == []
+    (every,) = device_requests("all")
+    assert (every["Count"], every["Capabilities"]) == (-1, [["gpu"]])
+    (some,) = device_requests("0,MIG-7c1e")
+    assert (some["DeviceIDs"], some["Count"]) == (["0", "MIG-7c1e"], 0)
+    assert gpus_flag("0,MIG-7c1e") == ['--gpus="device=0,MIG-7c1e"']

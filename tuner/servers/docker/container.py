@@ -9,12 +9,13 @@ from typing import Any
 
 from docker import DockerClient
 from docker.models.containers import Container
-from docker.types import LogConfig, Ulimit
+from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from tuner.core.redaction import argument_without_secrets, value_of_variable
 from tuner.options.docker_arguments import docker_run_options, entrypoint_arguments, merged
 from tuner.options.environment import resolved
-from tuner.options.gpus import container_environment, device_requests, gpus_flag
+from tuner.options.gpus import ALL, CONTAINER_DEVICES, NONE
+from tuner.options.mounts import UserMount
 from tuner.servers.docker.binds import Bind
 from tuner.servers.docker.container_options import ContainerOptions
 from tuner.servers.docker.identity import Identity
@@ -22,6 +23,8 @@ from tuner.servers.docker.removal import remove_for_certain
 from tuner.servers.docker.volume import Volume
 
 GRPC_PORT = 8001
+# NVIDIA's images request all GPUs by this variable. NVIDIA's runtime follows it if there is no device request.
+_NO_GPU = {CONTAINER_DEVICES: "void"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class ContainerSpec:
         keywords = {
             "name": self.name,
             "labels": dict(self.labels),
-            "mounts": [*(bind.mount() for bind in self.binds), *(mount.mount() for mount in asked.mounts)],
+            "mounts": [*(bind.mount() for bind in self.binds), *map(_mount, asked.mounts)],
             "shm_size": asked.shm_bytes,
             "mem_limit": asked.memory_bytes,
             "memswap_limit": asked.memory_bytes,
@@ -90,7 +93,8 @@ class ContainerSpec:
         return merged(keywords, asked.more)
 
     def _environment(self) -> Mapping[str, str | None]:
-        return {**self.identity.environment, **container_environment(self.options.gpus), **self.options.environment}
+        without_gpu = _NO_GPU if self.options.gpus == NONE else {}
+        return {**self.identity.environment, **without_gpu, **self.options.environment}
 
     def _flags(self) -> Iterator[str]:
         who, asked = self.identity, self.options
@@ -115,6 +119,26 @@ class ContainerSpec:
             yield f"--env={name}" if told is None else f"--env={name}={told}"
         yield from (f"--mount={mount}" for mount in (*self.binds, *asked.mounts))
         yield from map(argument_without_secrets, docker_run_options(asked.more))
+
+
+def device_requests(gpus: str | None) -> list[DeviceRequest]:
+    """The device requests for Docker's engine. `gpus`: `all`, `none`, or names; None: no request."""
+    if gpus in {None, NONE}:
+        return []
+    if gpus == ALL:
+        return [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+    return [DeviceRequest(device_ids=str(gpus).split(","), capabilities=[["gpu"]])]
+
+
+def gpus_flag(gpus: str | None) -> list[str]:
+    """The same as an option of `docker run`, which reads CSV and therefore needs the quotes."""
+    if gpus in {None, NONE}:
+        return []
+    return [f"--gpus={ALL}" if gpus == ALL else f'--gpus="device={gpus}"']
+
+
+def _mount(mount: UserMount) -> Mount:
+    return Mount(mount.target, mount.source, type=mount.kind, read_only=not mount.writable)
 
 
 def remove_container(client: DockerClient, name: str) -> None:
