@@ -377,7 +377,7 @@ class LoadOptions(Options):
         {}, description="Parameter of each request, which Triton passes to the model."
     )
     priority: Annotated[int, Field(ge=0, le=MOST_UINT64)] = Field(
-        0, description="Priority of each request, for a model with priority levels. 0: the model's default."
+        0, description="Priority of each request, for a model with priority levels. 0 stands for the model's default."
     )
     queue_timeout: Seconds | None = Field(
         None, description="Queue timeout of each request, if the model's queue policy allows one. Default: no timeout."
