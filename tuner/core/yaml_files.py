@@ -22,7 +22,7 @@ class _Loader(yaml.SafeLoader):
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         """The tag of a node, which is its type."""
-        tag = super().resolve(kind, value, implicit)
+        tag = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # its stubs lack types
         is_word = tag == _BOOL and value.lower() not in {"true", "false"}
         is_time = tag in {_INT, _FLOAT} and ":" in value
         return self.DEFAULT_SCALAR_TAG if is_word or is_time else tag

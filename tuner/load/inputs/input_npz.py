@@ -92,10 +92,12 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 def _has_objects(archive: zipfile.ZipFile, member: str) -> bool:
     """Whether a member is an array of Python objects, by its header."""
     with archive.open(member) as file:
-        if not file.peek(len(MAGIC_PREFIX)).startswith(MAGIC_PREFIX):
+        if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
             return False
-        header = read_array_header_1_0 if read_magic(file) == (1, 0) else read_array_header_2_0
-        _, _, dtype = header(file)
+        file.seek(0)
+        # numpy's stubs lack types for these.
+        header = read_array_header_1_0 if read_magic(file) == (1, 0) else read_array_header_2_0  # type: ignore[no-untyped-call]
+        _, _, dtype = header(file)  # type: ignore[no-untyped-call]
         return bool(dtype.hasobject)
 
 
