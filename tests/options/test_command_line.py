@@ -45,7 +45,7 @@ def _asks_for(line: str, monkeypatch: pytest.MonkeyPatch) -> TuneJob:
     """The job that a command line makes."""
     made: list[TuneJob] = []
 
-    def run(_job: Any, options: Mapping[str, Any], _out: Any, *, resume: bool) -> None:
+    def run(_job: Any, options: Mapping[str, Any], _out: Any, *, resume: bool, **_: Any) -> None:
         assert not resume
         made.append(TuneJob.make(options))
 
