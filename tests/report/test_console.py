@@ -8,6 +8,7 @@ from support.builders import identity, point, space, trial
 
 from tuner.core.errors import Cause
 from tuner.core.loads import Concurrency, RequestRate
+from tuner.core.slo import SLO
 from tuner.jobs.progress import ModelOutcome
 from tuner.measure.gpu_view import GpuMemory
 from tuner.recommend.certified import CertifiedRate
@@ -217,3 +218,13 @@ def test_where_only_the_config_as_it_is_was_measured_no_gain_is_told(run: RunFol
     assert "1.00 x" not in screen.found
     assert "no candidate beats" not in screen.found
     assert "1.00 x" not in (run.model("mlp") / "best/config.pbtxt").read_text()
+
+
+def test_what_is_happening_now_takes_two_lines_however_long_it_is(study: Study) -> None:
+    screen = Screen(terminal=True)
+    words = f"first of {'very ' * 50}many words, and the last"
+    with ConsoleProgress(screen.console, screen.results, SLO()) as progress:
+        progress.model_began("mlp", study=study, budget_s=90.0)
+        progress.trial_began(0, words)
+    assert "mlp, trial 0: first of very very" in screen.happening
+    assert "and the last" not in screen.happening

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -45,7 +47,8 @@ class Sampling(Generic[_Answer]):
         self._period_s = self._pause_s = period_s
         self._samples: list[Sample[_Answer]] = []
         self._over = False
-        self._hurry = threading.Event()
+        # An interruption within `Event.set`, which is Python, may leave its lock locked; a `put` is one step.
+        self._hurry = queue.SimpleQueue[None]()
         self._asked = threading.Condition()
         self._asked_at_ns = 0
         self._thread = threading.Thread(target=self._run, name="tritontune-sampling", daemon=True)
@@ -58,7 +61,7 @@ class Sampling(Generic[_Answer]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over = True
-        self._hurry.set()
+        self._hurry.put(None)
         self._thread.join(_END_S)
 
     @property
@@ -86,14 +89,14 @@ class Sampling(Generic[_Answer]):
 
         with self._asked:
             if not was_asked():
-                self._hurry.set()
+                self._hurry.put(None)
                 self._asked.wait_for(was_asked, _END_S)
 
     def _run(self) -> None:
         answers = self._sample()
         while answers and not self._over:
-            if self._hurry.wait(self._pause_s):
-                self._hurry.clear()
+            with suppress(queue.Empty):
+                self._hurry.get(timeout=self._pause_s)
             if not self._over:
                 self._sample()
 

@@ -194,8 +194,8 @@ def _answer(outcome: ModelOutcome) -> Iterator[Text]:
         told = f"{gain_in_words(found.gain)}{gain_rests_on(found, verified=bool(study.verified))}"
         yield _line("gain", told, "bold green" if found.gain.low > 1 else "yellow")
     if best:
-        trial = f"trial {best.trial.number}" if best.trial.number else "the baseline"
-        yield _line("best", f"{point_in_words(best.point, slo.percentile)} ({trial})")
+        told = f"{point_in_words(best.point, slo.percentile)} (trial {best.trial.number})"
+        yield _line("best", told if best != found.baseline else "the baseline")
     yield _baseline(outcome)
     if best:
         sure = how_sure(best, slo, of=len(study.trials), launches=launches_of(study, best))
