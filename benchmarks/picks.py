@@ -40,9 +40,8 @@ from tuner.measure.client_view import ClientView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.measure.trial import TrialResult
-from tuner.nightly.compare import Terms as NightTerms
-from tuner.nightly.compare import compare
-from tuner.nightly.comparison import Side
+from tuner.nightly.compare import ComparisonTerms, compare
+from tuner.nightly.comparison import PairedLaunch
 from tuner.nightly.gate import decide
 from tuner.recommend.certify import certify
 from tuner.recommend.front import TrialPoint
@@ -335,14 +334,14 @@ def _let_through(noise: float, room: float, rng: np.random.Generator) -> float |
     (median_ms, tail), per_s = _near_limit(rng, room, noise), rng.uniform(200, 2_000)
     loads = (Concurrency(64), Concurrency(32))
 
-    def launched(rate: float, typical_ms: float, loads: Sequence[Concurrency]) -> Side:
+    def launched(rate: float, typical_ms: float, loads: Sequence[Concurrency]) -> PairedLaunch:
         speed = math.exp(noise * rng.standard_normal())
         given = (
             measured(load, rate * speed, typical_ms / speed, tail=tail, seconds=ROUND_S, rng=rng) for load in loads
         )
-        return Side(points=tuple(given))
+        return PairedLaunch(points=tuple(given))
 
-    terms = NightTerms(slo=LIMIT, loads=loads, min_gain=0.03, seed=0, until=1.0, at_last=1.0, now=lambda: 0.0)
+    terms = ComparisonTerms(slo=LIMIT, loads=loads, min_gain=0.03, seed=0, until=1.0, at_last=1.0, now=lambda: 0.0)
     told = compare(lambda _: launched(per_s, 1.0, loads[:1]), lambda _: launched(1.5 * per_s, median_ms, loads), terms)
     return float(told.pairs) if decide(told, min_gain=terms.min_gain).act else None
 

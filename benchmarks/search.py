@@ -40,9 +40,9 @@ from tuner.search.choose import choose_sampler
 from tuner.search.gains import within_limit
 from tuner.search.goal import Goal
 from tuner.search.samplers import NoMore
-from tuner.search.schedulings import Schedulings
-from tuner.search.twin.forecast import Curves, Forecast, Surprises
-from tuner.search.twin.known import known
+from tuner.search.scheduling_map import SchedulingMap
+from tuner.search.twin.forecast import Curves, Forecast, ForecastErrors
+from tuner.search.twin.observed_trial import observed_trial
 from tuner.space.candidate import key_of
 from tuner.study.objectives import as_optuna_trial
 
@@ -66,7 +66,7 @@ class Replay:
     slo: SLO
     trials: list[TrialResult] = field(default_factory=list)
 
-    def told(self) -> Sequence[FrozenTrial]:
+    def optuna_trials(self) -> Sequence[FrozenTrial]:
         """As Optuna's samplers see them."""
         return [as_optuna_trial(trial, self.grid.space, self.slo, {}) for trial in self.trials]
 
@@ -123,11 +123,11 @@ def main() -> None:
             medians = ", ".join(f"{np.median(within[:, count - 1]):.1%} after {count}" for count in shown)
             console.print(f"{sampler}: of the best throughput within the SLO, over all models and limits: {medians}")
         for model in models:
-            errors = np.array(list(pool.map(partial(foreseen, model, asked.noise), range(asked.seeds))))
+            errors = np.array(list(pool.map(partial(predicted, model, asked.noise), range(asked.seeds))))
             throughput, latency, rank = np.median(errors, axis=0)
             launch_off = np.expm1(grid_of(model).launch_off)
             console.print(
-                f"{model}: foreseen after {FORESEEN_AFTER} launches: throughput off by {throughput:.1%}, "
+                f"{model}: predicted after {FORESEEN_AFTER} launches: throughput off by {throughput:.1%}, "
                 f"p99 by {latency:.1%}, rank correlation {rank:.3f}; "
                 f"a launch of the very candidate is off by {launch_off[0]:.1%} and {launch_off[1]:.1%}"
             )
@@ -193,15 +193,18 @@ def noisy(trial: TrialResult, number: int, random: np.random.Generator, noise: f
     return trial.model_copy(update={"number": number, "curve": curve})
 
 
-def foreseen(model: str, noise: float, seed: int) -> tuple[float, float, float]:
+def predicted(model: str, noise: float, seed: int) -> tuple[float, float, float]:
     """Median errors of throughput and p99 of all that was not launched, and the rank correlation of throughput."""
     case = Case(model, LIMITS[1], "twin")
     replay = Replay(grid_of(model), case.slo)
     for trial in searched(case, seed, replay, FORESEEN_AFTER, noise):
         replay.trials.append(trial)
-    schedulings = Schedulings(replay.grid.space)
+    schedulings = SchedulingMap(replay.grid.space)
     forecast = Forecast(
-        [told for trial in replay.trials if (told := known(trial, PERCENTILE))], PERCENTILE, 1, Surprises()
+        [told for trial in replay.trials if (told := observed_trial(trial, PERCENTILE))],
+        PERCENTILE,
+        1,
+        ForecastErrors(),
     )
     launched = {key_of(trial.parameters) for trial in replay.trials}
     others = [trial for trial in replay.grid.trials if key_of(trial.parameters) not in launched]

@@ -1,4 +1,4 @@
-"""How long the twin takes to foresee a thousand candidates, each with its whole curve, on one core.
+"""How long the twin takes to predict a thousand candidates, each with its whole curve, on one core.
 
 The candidates are those of the default space for the example model on a machine of 4 cores, as many as are asked for;
 the twin is fitted to the recorded grid of that model. Prints the seconds of the fit and of the curves, the medians of
@@ -17,9 +17,9 @@ import time
 from grid import Grid
 
 from tuner.core.machine import Machine
-from tuner.search.schedulings import Schedulings
-from tuner.search.twin.forecast import Forecast, Surprises
-from tuner.search.twin.known import known
+from tuner.search.scheduling_map import SchedulingMap
+from tuner.search.twin.forecast import Forecast, ForecastErrors
+from tuner.search.twin.observed_trial import observed_trial
 from tuner.space.space import SearchSpace
 from tuner.space.spec import load_space
 
@@ -36,13 +36,13 @@ def main() -> None:
     grid = Grid.of("mlp")
     machine = Machine(cpus=4, gpus=(), processor="")
     space = SearchSpace.build(load_space("default"), grid.space.base, grid.space.effective, machine)
-    schedulings = Schedulings(space)
+    schedulings = SchedulingMap(space)
     candidates = [schedulings.of(each) for each in itertools.islice(space.assignments(), asked.candidates)]
-    trials = [told for trial in grid.trials[:FITTED_TO] if (told := known(trial, "p99"))]
+    trials = [told for trial in grid.trials[:FITTED_TO] if (told := observed_trial(trial, "p99"))]
     fits, curves = [], []
     for _ in range(asked.runs + 1):
         began = time.process_time()
-        forecast = Forecast(trials, "p99", 1, Surprises())
+        forecast = Forecast(trials, "p99", 1, ForecastErrors())
         fitted = time.process_time()
         forecast.curves(candidates, HIGHEST)
         fits.append(fitted - began)

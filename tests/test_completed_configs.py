@@ -137,7 +137,7 @@ parameters:
     outcome = runs.tune(space)
     assert [trial.failure for trial in outcome.study.trials] == [None, None]
     assert [note for note in runs.notes if note.startswith("skipped: ")] == [
-        "skipped: max_queue_delay_microseconds 0: Triton makes of it the config of trial 0"
+        "skipped: max_queue_delay_microseconds 0: same effective config as trial 0"
     ]
 
 

@@ -14,7 +14,7 @@ from tuner.core.slo import SLO
 from tuner.jobs.provenance import provenance
 from tuner.options.tune_job import TuneJob
 from tuner.search.calibration import calibrations
-from tuner.search.schedulings import Schedulings
+from tuner.search.scheduling_map import SchedulingMap
 from tuner.space.spec import parse_space
 from tuner.study.study import Study
 
@@ -103,7 +103,7 @@ def test_a_limit_that_no_request_can_hold(study: Study) -> None:
 
 @pytest.mark.parametrize("slo", [SLO(), SLO({"p50": 10.0, "p99": 40.0})])
 def test_one_limit_is_asked_for(study: Study, slo: SLO) -> None:
-    with pytest.raises(JobError, match=r"^--slo: give one limit, such as p99=20ms"):
+    with pytest.raises(JobError, match=r"^--slo: must be one limit, such as p99=20ms"):
         capacities(study, 10.0, slo)
 
 
@@ -115,7 +115,7 @@ def test_a_study_that_tells_too_little(tmp_path: Path) -> None:
     sequences = MLP + "sequence_batching {}"
     other = Study.create_or_resume(tmp_path / "other.db", identity(config=sequences))
     other.add(trial(0, TRUTH.trial(built, 0, built.baseline).curve[0], config=sequences), built)
-    with pytest.raises(JobError, match="the twin does not know its scheduling, .*: it batches sequences"):
+    with pytest.raises(JobError, match="cannot simulate this model's scheduler: it batches sequences"):
         capacities(other, 10.0, P99_40)
 
 
@@ -151,10 +151,10 @@ def test_instances_that_were_not_launched_may_hold_far_less(tmp_path: Path) -> N
     truth = Truth(5.0, 0.2, cores=2, threads=1.8)
     study = measured_on(Machine(cpus=2, gpus=(), processor="x86_64"), truth, tmp_path / "study.db")
     slo = SLO({"p99": 200.0})
-    beyond = [each for each in capacities(study, 3_000.0, slo) if "instances where" in each.beyond]
+    beyond = [each for each in capacities(study, 3_000.0, slo) if "instances (at most" in each.beyond]
     assert beyond
     for each in beyond:
-        scheduling, _ = Schedulings(study.space).of(each.parameters)
+        scheduling, _ = SchedulingMap(study.space).of(each.parameters)
         reached = max(p.throughput.value for load in LOADS if (p := truth.point(scheduling, load)).holds(slo))
         # At random arrivals a server holds some less than in a closed loop.
         assert each.rate.low <= reached <= 1.25 * each.rate.high

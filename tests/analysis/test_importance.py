@@ -47,10 +47,10 @@ def test_few_trials_say_nothing(study: Study) -> None:
         _add(study, {"instance_group.count": 1 + number % 2}, 100 + number)
     built = space(SMALL_SPACE)
     study.add(trial(len(study.trials), failure=Cause.CRASHED, parameters=built.baseline), built)
-    assert importances(study).reason == "it takes 10 trials that did not fail, and there are 9"
+    assert importances(study).reason == "needs 10 trials that did not fail, got 9"
 
 
 def test_equal_trials_say_nothing(study: Study) -> None:
     for number in range(FEWEST_TRIALS):
         _add(study, {"instance_group.count": 1 + number % 2}, 100)
-    assert importances(study).reason == "all trials are equal in their parameters, or in what they reach"
+    assert importances(study).reason == "all trials have equal parameters or equal results"

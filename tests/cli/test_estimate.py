@@ -74,7 +74,7 @@ def test_it_says_how_far_it_goes_beyond_what_was_launched(tmp_path: Path, capsys
     _study(tmp_path, "mlp", launches=2)
     estimate(tmp_path, None, "8000", ("p99=40ms",), as_json=False)
     lines = capsys.readouterr().out.splitlines()
-    beyond = [line for line in lines if "2 instances where at most 1 had been launched: launch one to be sure" in line]
+    beyond = [line for line in lines if "2 instances (at most 1 launched): launch one to be sure" in line]
     assert beyond
     assert all("instance_group.count 2 (simulated, " in line for line in beyond)
 

@@ -61,7 +61,7 @@ def test_a_history_that_cannot_be(job: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(JobError, match="history: .*refused"):
         check(path, as_json=False)
     path = jobs_file(tmp_path / "jobs.yaml", job, history=str(tmp_path / "jobs.yaml/of/history.db"))
-    with pytest.raises(JobError, match=r"history.db: nothing can be written to .*/jobs.yaml$"):
+    with pytest.raises(JobError, match=r"history.db: cannot write to .*/jobs.yaml$"):
         check(path, as_json=False)
 
 

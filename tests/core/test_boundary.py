@@ -235,7 +235,7 @@ def test_what_was_measured_is_written_when_a_run_comes_to_grief(
     assert (tmp_path / "mlp/best/config.pbtxt").exists()
     words = "OSError: No space left on device: 'run/front.json'"
     assert Study.load(out.database, "mlp").ended == f"cut short: {words}"
-    assert noted == [f"no report: {words}; write it with: tritontune report {tmp_path}"]
+    assert noted == [f"cannot write the report: {words}; retry with: tritontune report {tmp_path}"]
     assert "in run\n" in (tmp_path / LOG).read_text()
 
 

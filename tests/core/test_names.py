@@ -63,7 +63,7 @@ def test_what_a_server_tells_makes_no_folder_elsewhere(
 
 @pytest.mark.parametrize("name", [*BAD, "study.db", ".work", "job.yaml", ".lock"])
 def test_a_run_has_no_folder_of_that_name(name: str, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="there can be no model"):
+    with pytest.raises(JobError, match="cannot hold model"):
         RunFolder(tmp_path).model(name)
 
 

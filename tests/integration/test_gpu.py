@@ -154,7 +154,10 @@ def test_a_limit_on_memory_holds_and_spares_launches(
     assert rates[1] > rates[0]
     assert outcome.recommendation.best is not None
     assert {each.trial.number for each in (outcome.recommendation.best, *outcome.recommendation.front)} == {0}
-    assert [trial.constraints["gpu_memory"] for trial in study.told()] == [pytest.approx(-1 / 3), pytest.approx(1 / 3)]
+    assert [trial.constraints["gpu_memory"] for trial in study.optuna_trials()] == [
+        pytest.approx(-1 / 3),
+        pytest.approx(1 / 3),
+    ]
     rows = list(csv.DictReader((out.model("slow") / "trials.csv").read_text().splitlines()))
     assert {(row["trial"], row["gpu_memory_taken_bytes"]) for row in rows} == {("0", str(GIB)), ("1", str(2 * GIB))}
     front: dict[str, Any] = json.loads((out.model("slow") / "front.json").read_text())
@@ -181,7 +184,7 @@ def test_a_limit_on_memory_holds_and_spares_launches(
         "skipped: instance_group.count 6",
         "skipped: instance_group.count 8",
     ]
-    assert all(note.endswith("GiB of GPU memory or more, and there is room for 1.5 GiB") for note in skipped)
+    assert all("GiB of GPU memory, 1.5 GiB available" in note for note in skipped)
     assert resumed.recommendation.best is not None
     assert resumed.recommendation.best.trial.number == 0
 
@@ -191,7 +194,7 @@ def test_a_limit_that_cannot_be_measured_is_refused_before_anything_is_launched(
 ) -> None:
     with (
         installed(StandInLibrary()),
-        pytest.raises(JobError, match="--max-gpu-memory: memory of GPUs cannot be measured here: of this machine's"),
+        pytest.raises(JobError, match="--max-gpu-memory: cannot measure GPU memory here: of this machine's"),
     ):
         tune(_job(repository, max_gpu_memory="3GiB"), out=RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run" / "slow").exists()
@@ -203,7 +206,7 @@ def test_a_limit_on_what_a_gpu_does_not_tell_is_refused(repository: Path, gpu: S
     job = _job(repository, max_gpu_memory="3GiB", trials=2)
     with (
         installed(StandInLibrary(gpu)),
-        pytest.raises(JobError, match="NVML does not tell how much memory of the GPU is in use"),
+        pytest.raises(JobError, match="NVML does not report the GPU memory in use"),
     ):
         tune(job, out=RunFolder(tmp_path / "run"))
     assert not RunFolder(tmp_path / "run").database.exists()
@@ -216,4 +219,4 @@ def test_a_limit_leaves_a_model_on_the_cpu_alone(model_repository: ModelReposito
     job = _job(model_repository.path, max_gpu_memory=1, trials=1, budget="3s")
     (outcome,) = tune(job, out=RunFolder(tmp_path / "run"), progress=told).outcomes
     assert outcome.recommendation.best is not None
-    assert "slow uses no GPU, so --max-gpu-memory leaves it alone" in told.notes
+    assert "slow uses no GPU: --max-gpu-memory has no effect on it" in told.notes

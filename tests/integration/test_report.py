@@ -55,6 +55,6 @@ def test_while_a_run_is_on(underway: tuple[Any, Path]) -> None:
     done = tritontune("report", out)
     assert done.returncode == 0, done.stderr
     text = _text(out / "report.html")
-    assert "the run was still under way when this was written" in text
+    assert "the run was still going on when this report was written" in text
     assert re.search(r"\d trials, \d+ operating points", text)
     assert run.poll() is None

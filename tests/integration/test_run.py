@@ -78,7 +78,7 @@ class TestAFinishedRun:
             assert 0 < told.point.load.level <= 1.1 * best["throughput"]["value"]
             assert "requests/s of Poisson arrivals within p90 <= 400 ms" in stdout
         else:
-            why = "there was no time left" if not told.launched else r"no rate that was tried \("
+            why = "no time left" if not told.launched else r"no rate tried \("
             assert re.match(why, told.reason or "")
             assert best["certified_rate"] is None
             assert f"not certified: {told.reason}" in stdout
@@ -163,7 +163,7 @@ class TestAFinishedRun:
     def test_it_does_not_overwrite_what_is_there(self, finished_run: Path) -> None:
         again = tritontune("run", finished_run.parent / "model_repository", "--out", finished_run)
         assert again.returncode == 2
-        assert "holds a study already; go on by --resume" in again.stderr
+        assert "holds a study already; use --resume" in again.stderr
 
 
 @pytest.mark.triton
@@ -217,8 +217,8 @@ def test_every_model_is_tuned_in_turn(model_repository: ModelRepositoryFactory, 
     assert list(told["failures"]) == ["r"]
     assert "no weights here" in told["failures"]["r"]["error"]
     assert told["report"] == str(out / "report.html")
-    assert "ensemble is left out" in done.stderr
-    assert "r: model 'r' does not work as it is: " in done.stderr
+    assert "skipped model ensemble: " in done.stderr
+    assert "r: model 'r': the baseline failed: " in done.stderr
     assert "no weights here" in done.stderr
     assert _front(out, "a")["budget"]["launches"] >= 2
     # A model without a config.pbtxt gets one, of what the server made of it.
@@ -282,7 +282,7 @@ def test_a_model_that_cannot_load_at_all(model_repository: ModelRepositoryFactor
     model_repository.add("refuses", config=config_text(message="the weights are gone"))
     done = tritontune("run", model_repository.path, "--out", tmp_path / "run")
     assert done.returncode == 1
-    assert "model 'refuses' does not work as it is: " in done.stderr
+    assert "model 'refuses': the baseline failed: " in done.stderr
     assert "the weights are gone" in done.stderr
     assert "Traceback" not in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run/refuses/front.json").exists()
@@ -322,7 +322,7 @@ class TestInterruption:
         stdout, stderr = run.communicate(timeout=120)
         assert run.returncode == 130
         assert "baseline: " in stdout
-        assert stderr.splitlines()[-1] == f"tritontune: interrupted; go on with: tritontune run --resume --out {out}"
+        assert stderr.splitlines()[-1] == f"tritontune: interrupted; resume with: tritontune run --resume --out {out}"
         assert servers_of(out) == []
         assert _front(out)["budget"]["launches"] == len(Study.load(out / "study.db", "slow").trials) >= 1
         assert f"report:   {out / 'report.html'}" in stdout
@@ -356,6 +356,5 @@ def test_resume_refuses_another_job(finished_run: Path) -> None:
     done = tritontune("run", repository, *options, "--out", finished_run, "--resume")
     assert done.returncode == 2
     assert done.stderr == (
-        "tritontune: --slo: this run was begun with p90 <= 400 ms, not p90 <= 401 ms; "
-        "leave it out, or choose another --out\n"
+        "tritontune: --slo: this run uses p90 <= 400 ms, not p90 <= 401 ms; omit the option or choose another --out\n"
     )

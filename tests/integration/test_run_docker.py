@@ -128,7 +128,7 @@ def test_an_engine_that_goes_away_ends_the_run_which_goes_on_when_it_is_back(
     assert run.returncode == 1
     last = stderr.splitlines()[-1]
     assert re.match("tritontune: (there is no Docker engine|the Docker engine does not answer)", last)
-    assert last.endswith(f"; when that is mended, go on with: tritontune run --resume --out {out}")
+    assert last.endswith(f"; once that is fixed, resume with: tritontune run --resume --out {out}")
     assert "Traceback" not in stderr
     finished = Study.load(out / "study.db", "slow").trials
     assert [trial.number for trial in finished] == [0]

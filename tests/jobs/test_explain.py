@@ -126,7 +126,7 @@ def test_where_the_config_as_it_is_does_best_that_is_said(tmp_path: Path) -> Non
     alone = Study.create_or_resume(tmp_path / "alone.db", identity())
     alone.add(trial(0, point(), parameters=BUILT.baseline), BUILT)
     explain(alone, leave_out=bench.leave_out, verify=bench.verify, progress=bench)
-    assert bench.notes == ["there is no change to explain: the config as it is does best"]
+    assert bench.notes == ["nothing to explain: the baseline is the best config"]
 
 
 def test_nothing_holds_so_nothing_is_explained(tmp_path: Path) -> None:

@@ -41,9 +41,9 @@ def test_what_is_left_out_is_said_each_in_a_line(tmp_path: Path) -> None:
     assert recalled(tmp_path, golden) == (
         True,
         [
-            "the values of output 'COUNT' are not compared: the config as it is gives 1 alone, and then 2",
-            "no output is compared: the config as it is gives 3, and 4",
-            "outputs are compared without 2 requests that the config as it is fails: INTERNAL: not this one",
+            "the values of output 'COUNT' are not compared: the baseline gives 1 alone, and then 2",
+            "no output is compared: the baseline gives 3, and 4",
+            "outputs of 2 requests are not compared: the baseline fails them: INTERNAL: not this one",
         ],
     )
 
@@ -56,8 +56,8 @@ def test_of_floats_that_differ_for_made_up_inputs_real_ones_are_asked_for(
     golden = GoldenOutputs(((ANSWER,),), (Unsteady(output, "1, and 1.02"),))
     requests = {} if inputs == "random" else {"input_data": inputs}
     _, (note,) = recalled(tmp_path, golden, requests=requests)
-    assert note.startswith(f"the values of output {output!r} are not compared: the config as it is gives 1, and 1.02")
-    assert ("made up" in note and "--input-data" in note) is (told and output == "y")
+    assert note.startswith(f"the values of output {output!r} are not compared: the baseline gives 1, and 1.02")
+    assert ("inputs are generated" in note and "--input-data" in note) is (told and output == "y")
 
 
 def test_an_output_whose_shape_varies_is_not_compared_at_all(tmp_path: Path) -> None:
@@ -69,15 +69,13 @@ def test_an_output_whose_shape_varies_is_not_compared_at_all(tmp_path: Path) -> 
 def test_where_nothing_can_be_compared_it_is_said(tmp_path: Path) -> None:
     found, notes = recalled(tmp_path, GoldenOutputs((), refused=("INTERNAL: no",)))
     assert found
-    assert notes == ["no output is compared: the config as it is fails the requests: INTERNAL: no"]
+    assert notes == ["no output is compared: the baseline fails every request: INTERNAL: no"]
 
 
 def test_what_is_lost_is_recorded_anew(tmp_path: Path) -> None:
     found, (note,) = recalled(tmp_path, None)
     assert not found
-    assert note == (
-        f"{tmp_path / GOLDEN_FILE} is missing; the config as it is is launched again, to record its outputs"
-    )
+    assert note == (f"{tmp_path / GOLDEN_FILE} is missing; relaunching the baseline to record its outputs")
 
 
 def test_nothing_is_needed_where_outputs_are_not_compared(tmp_path: Path) -> None:

@@ -92,11 +92,11 @@ def test_what_may_change_changes(file: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"slo": ["p99=20ms"]}, "--slo: this run was begun with p99 <= 25 ms, not p99 <= 20 ms; leave it out"),
-        ({"repository": "others"}, r"MODEL_REPO: this run was begun with /.*/models, not others; leave it out"),
-        ({"seed": "4"}, "--seed: this run was begun with 0, not 4; leave it out, or choose another --out"),
-        ({"batch_size": 2}, "--batch-size: this run was begun with 1, not 2;"),
-        ({"max_gpu_memory": "1GiB"}, "--max-gpu-memory: this run was begun with none, not 1073741824;"),
+        ({"slo": ["p99=20ms"]}, "--slo: this run uses p99 <= 25 ms, not p99 <= 20 ms; omit the option"),
+        ({"repository": "others"}, r"MODEL_REPO: this run uses /.*/models, not others; omit the option"),
+        ({"seed": "4"}, "--seed: this run uses 0, not 4; omit the option or choose another --out"),
+        ({"batch_size": 2}, "--batch-size: this run uses 1, not 2;"),
+        ({"max_gpu_memory": "1GiB"}, "--max-gpu-memory: this run uses none, not 1073741824;"),
         ({"budget": "soon"}, "--budget: 'soon' is not a duration"),
     ],
 )
@@ -112,24 +112,22 @@ def test_secrets_are_not_stored(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     secrets = {"header": ["authorization: Bearer hush"], "env": ["TOKEN=hush", "HANDED_ON"]}
     _stored(file, server="process", **secrets)
     assert "hush" not in file.read_text()
-    with pytest.raises(
-        JobError, match=r"^--header was given when the run began, and is not stored, as it may be secret"
-    ):
+    with pytest.raises(JobError, match=r"^--header: give it again: the run did not store it, since it may be secret"):
         resumed_job(file, {"env": ["TOKEN=hush"]})
-    with pytest.raises(JobError, match=r"^--env TOKEN was given when the run began"):
+    with pytest.raises(JobError, match=r"^--env TOKEN: give it again: "):
         resumed_job(file, {"header": secrets["header"]})
     job = resumed_job(file, secrets)
     assert job.env == {"TOKEN": "hush", "HANDED_ON": None}
     restricted = ["--http-restricted-api=inference:admin-key=hush", "--exit-timeout-secs=5"]
     _stored(file, server="process", triton_arg=restricted)
     assert "hush" not in file.read_text()
-    with pytest.raises(JobError, match=r"^--triton-arg was given when the run began"):
+    with pytest.raises(JobError, match=r"^--triton-arg: give it again: "):
         resumed_job(file, {})
     assert resumed_job(file, {"triton_arg": restricted}).triton_arg == tuple(restricted)
     keyed = ["api_key:hush:string"]
     _stored(file, request_parameter=keyed)
     assert "hush" not in file.read_text()
-    with pytest.raises(JobError, match=r"^--request-parameter was given when the run began"):
+    with pytest.raises(JobError, match=r"^--request-parameter: give it again: "):
         resumed_job(file, {})
     assert resumed_job(file, {"request_parameter": keyed}).request_parameter == {"api_key": "hush"}
     metrics = "http://me:hush@host:8002/metrics"
@@ -147,5 +145,5 @@ def test_a_run_without_a_stored_job_needs_all_of_it(file: Path) -> None:
         resumed_job(file, {})
     file.parent.mkdir()
     file.write_text("- nothing\n")
-    with pytest.raises(JobError, match=r"job.yaml: is not the job of a run"):
+    with pytest.raises(JobError, match=r"job.yaml: not a stored job"):
         resumed_job(file, {})

@@ -82,7 +82,7 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
     assert any(event.startswith("verifying trial ") and " at concurrency " in event for event in told.events)
     assert told.events[-2].startswith("certifying trial ")
     assert outcome.study.certified is not None
-    others = ("verifying", "measured again", "confirming", "certifying", "removed", "trial 0 at", "trial 1 at")
+    others = ("verifying", "relaunched", "confirming", "certifying", "removed", "trial 0 at", "trial 1 at")
     assert [event for event in told.events if not event.startswith(others)] == [
         "slow began with 0 trials and 600 s",
         "trial 0 began: the config as it is",
@@ -101,9 +101,7 @@ def test_a_warm_start_takes_up_what_an_earlier_run_measured(
     again = _job(model_repository, sampler="tpe", warm_start=tmp_path / "first")
     told = Told()
     (outcome,) = tune(again, out=RunFolder(tmp_path / "second"), progress=told).outcomes
-    assert (
-        f"{tmp_path / 'first'}: 1 of its trials were measured under the same conditions, and count here" in told.events
-    )
+    assert f"{tmp_path / 'first'}: reusing 1 trials, measured under the same conditions" in told.events
     assert [trial.imported for trial in outcome.study.trials] == [False, True, False]
     assert outcome.study.own_trials == outcome.study.launches == 2
     sent = tune(_job(model_repository, batch_size=2, warm_start=tmp_path / "first"), out=RunFolder(tmp_path / "other"))
@@ -114,7 +112,7 @@ def test_a_warm_start_from_nowhere_is_said_before_anything_is_launched(
     model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
     model_repository.add("slow")
-    with pytest.raises(JobError, match=f"^{tmp_path}: is not the folder of a run"):
+    with pytest.raises(JobError, match=f"^{tmp_path}: not a run folder"):
         tune(_job(model_repository, warm_start=tmp_path), out=RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
@@ -129,7 +127,7 @@ def test_other_samplers_search_too(model_repository: ModelRepositoryFactory, tmp
     (outcome,) = tune(job, out=RunFolder(tmp_path / "run"), progress=told).outcomes
     assert outcome.ended == "every candidate has been measured"
     assert len(outcome.study.trials) == 3
-    launches = [event for event in told.events if event.startswith("grid: 3 candidates to launch, which takes some ")]
+    launches = [event for event in told.events if event.startswith("grid: 3 candidates take about ")]
     assert len(launches) == (sampler == "grid")
 
 
@@ -190,7 +188,7 @@ def test_a_candidate_that_answers_otherwise_is_infeasible(
     (outcome,) = tune(_job(model_repository, space=str(space)), out=out, resume=True, progress=told).outcomes
     # What was lost has been recorded anew.
     assert golden.exists()
-    assert f"{golden} is missing; the config as it is is launched again, to record its outputs" in told.events
+    assert f"{golden} is missing; relaunching the baseline to record its outputs" in told.events
     baseline, batching = outcome.study.trials
     assert baseline.failure is None
     assert batching.parameters == {"dynamic_batching": "on"}
@@ -201,7 +199,7 @@ def test_a_candidate_that_answers_otherwise_is_infeasible(
     assert outcome.recommendation.best
     assert outcome.recommendation.best.trial.number == 0
     assert ",outputs_differ,\"output 'OUT' of request " in (out.model("mixes") / "trials.csv").read_text()
-    assert outcome.study.told()[1].constraints["launch"] == 1.0
+    assert outcome.study.optuna_trials()[1].constraints["launch"] == 1.0
 
 
 class Accident(Told):
@@ -231,8 +229,8 @@ def test_a_baseline_that_failed_by_accident_is_measured_once_more(
     assert (baseline.number, baseline.failure) == (0, None)
     assert outcome.recommendation.best
     assert outcome.recommendation.best.trial.number == 0
-    (note,) = [event for event in told.events if event.startswith("the config as it is failed midway (crashed: ")]
-    assert note.endswith("; it is measured once more")
+    (note,) = [event for event in told.events if event.startswith("the baseline failed midway (crashed: ")]
+    assert note.endswith("; measuring it once more")
     assert {path.name for path in (out.model("slow") / "trials").iterdir()} == {"000", "000-failed"}
 
 
@@ -258,7 +256,7 @@ def test_what_does_not_vary_is_noted(model_repository: ModelRepositoryFactory, t
 
 def test_the_only_models_error_is_the_runs(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
     model_repository.add("refuses")
-    with pytest.raises(TuningError, match="does not work as it is: .*no weights here"):
+    with pytest.raises(TuningError, match=": the baseline failed: .*no weights here"):
         tune(_job(model_repository), out=RunFolder(tmp_path / "run"))
     assert not RunFolder(tmp_path / "run").database.exists()
 

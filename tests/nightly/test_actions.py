@@ -100,7 +100,7 @@ def test_it_is_put_in_place(model_repository: ModelRepositoryFactory, tmp_path: 
     assert task.config_path.read_text() == NEW
     (backup,) = task.config_path.parent.glob("config.pbtxt.bak-*")
     assert backup.read_text() == OLD
-    assert told == f"{task.config_path} replaced; the one before is {backup.name}"
+    assert told == f"{task.config_path} replaced; backup: {backup.name}"
     assert (tmp_path / "night/improved/config.pbtxt").read_text() == NEW
 
 
@@ -134,7 +134,7 @@ def test_a_command_gets_all_that_it_needs(model_repository: ModelRepositoryFacto
         "print(json.dumps([sys.stdin.read(), ours]))"
     )
     task = _task(tmp_path, model_repository, action="command", command=[sys.executable, "-c", script])
-    assert _act(task, tmp_path) == f"{sys.executable} took it"
+    assert _act(task, tmp_path) == f"ran {sys.executable}"
     stdin, variables = json.loads((tmp_path / "night/command.log").read_text())
     assert stdin == "-old\n+new\n"
     assert {name.removeprefix("TRITONTUNE_"): value for name, value in variables.items()} == {
@@ -157,7 +157,7 @@ def test_a_command_gets_all_that_it_needs(model_repository: ModelRepositoryFacto
 
 def test_a_command_that_fails_loses_nothing(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
     task = _task(tmp_path, model_repository, action="command", command=["sh", "-c", "echo no >&2; exit 1"])
-    with pytest.raises(TuningError, match="sh ended with status 1: no"):
+    with pytest.raises(TuningError, match="sh exited with status 1: no"):
         _act(task, tmp_path)
     assert (tmp_path / "night/improved/config.pbtxt").read_text() == NEW
     assert task.config_path.read_text() == OLD

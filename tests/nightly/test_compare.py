@@ -10,8 +10,8 @@ from tuner.core.errors import Cause, ServerDiedError, TuningError
 from tuner.core.loads import Concurrency
 from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
-from tuner.nightly.compare import Terms, compare, load_within
-from tuner.nightly.comparison import Side
+from tuner.nightly.compare import ComparisonTerms, compare, load_within
+from tuner.nightly.comparison import PairedLaunch
 
 
 class Clock:
@@ -21,8 +21,8 @@ class Clock:
         self.s = 0.0
         self.order: list[str] = []
 
-    def launch(self, name: str, make: Callable[[int], Side]) -> Callable[[int], Side]:
-        def launched(number: int) -> Side:
+    def launch(self, name: str, make: Callable[[int], PairedLaunch]) -> Callable[[int], PairedLaunch]:
+        def launched(number: int) -> PairedLaunch:
             self.s += 5.0
             self.order.append(name)
             return make(number)
@@ -30,11 +30,11 @@ class Clock:
         return launched
 
 
-def terms(clock: Clock, *, until: float = 1e6, at_last: float = 1e6, seed: int = 0) -> Terms:
-    return Terms(LIMIT, (Concurrency(8),), 0.03, seed, until, at_last, lambda: clock.s)
+def terms(clock: Clock, *, until: float = 1e6, at_last: float = 1e6, seed: int = 0) -> ComparisonTerms:
+    return ComparisonTerms(LIMIT, (Concurrency(8),), 0.03, seed, until, at_last, lambda: clock.s)
 
 
-def deployed(_number: int) -> Side:
+def deployed(_number: int) -> PairedLaunch:
     return launch_at((8, 100.0))
 
 
@@ -77,7 +77,7 @@ def test_it_ends_in_time() -> None:
 
 
 def test_a_candidate_that_fails_is_done() -> None:
-    def fails(number: int) -> Side:
+    def fails(number: int) -> PairedLaunch:
         if number == 2:
             raise ServerDiedError("it died", cause=Cause.CRASHED)
         return launch_at((8, 150.0))
@@ -89,7 +89,7 @@ def test_a_candidate_that_fails_is_done() -> None:
 def test_what_is_deployed_may_fail_once() -> None:
     tries, notes = [], list[str]()
 
-    def fails(number: int) -> Side:
+    def fails(number: int) -> PairedLaunch:
         tries.append(number)
         if tries.count(number) == 1 and number == 2:
             raise ServerDiedError("it died", cause=Cause.CRASHED)
@@ -97,10 +97,10 @@ def test_what_is_deployed_may_fail_once() -> None:
 
     told = compare(fails, lambda n: launch_at((8, 150.0 + n)), terms(Clock()), note=notes.append)
     assert (told.pairs, told.failure) == (4, None)
-    assert notes[0] == "the deployed config failed (crashed: it died); it is launched once more"
+    assert notes[0] == "the deployed config failed (crashed: it died); relaunching it once"
     assert notes[1].startswith("4 pairs of at most 10: ")
 
-    def dies(_number: int) -> Side:
+    def dies(_number: int) -> PairedLaunch:
         raise ServerDiedError("it died", cause=Cause.CRASHED)
 
     with pytest.raises(TuningError, match="the deployed config does not work: crashed: it died"):

@@ -7,7 +7,7 @@ from support.builders import interval
 from support.nights import measured, past
 
 from tuner.core.record import Interval
-from tuner.nightly.drift import NO_HISTORY, Past, judge_drift, normal_nights
+from tuner.nightly.drift import NO_HISTORY, PastMeasurement, judge_drift, normal_nights
 from tuner.nightly.measured import Measured, config_fingerprint
 
 
@@ -30,8 +30,8 @@ def test_thirty_percent_slower_is_a_regression(nights: int) -> None:
     drift = judge_drift(measured(100 / 1.3, 13.0), past(*[100.0] * nights), files="new", min_regression=0.1)
     assert drift.regression
     assert drift.files_changed
-    assert drift.reason.startswith("it got slower: 76.9 inferences/s at concurrency 8, -23%")
-    assert "the model's files are others than then, its config is the same" in drift.reason
+    assert drift.reason.startswith("slower: 76.9 inferences/s at concurrency 8, -23%")
+    assert "the model's files have changed since, its config has not" in drift.reason
 
 
 @pytest.mark.parametrize("nights", [1, 2, 3, 10])
@@ -63,7 +63,7 @@ def test_a_slower_machine_accounts_for_it() -> None:
     nights = past(*[100.0] * 5)
     drift = judge_drift(measured(75.0, 13.3, turns_per_us=60.0), nights, files="abc", min_regression=0.1)
     assert not drift.regression
-    assert "the machine itself is 25% slower than then, which accounts for it" in drift.reason
+    assert "the machine is 25% slower than then, which explains it" in drift.reason
 
 
 def test_a_slower_machine_accounts_only_for_what_is_computed() -> None:
@@ -77,7 +77,7 @@ def test_what_others_did_to_the_machine_is_not_blamed_on_the_config() -> None:
     now = measured(50.0, 20.0, doubts=("load from elsewhere",))
     drift = judge_drift(now, nights, files="abc", min_regression=0.1)
     assert (drift.regression, drift.inconclusive, drift.suspected) == (False, True, True)
-    assert drift.reason.startswith("inconclusive: machine busy with the load of others: 50 inferences/s")
+    assert drift.reason.startswith("inconclusive: machine busy with other load: 50 inferences/s")
     quiet = judge_drift(measured(50.0, 20.0, doubts=("drift",)), nights, files="abc", min_regression=0.1)
     assert (quiet.regression, quiet.inconclusive) == (True, False)
     fine = judge_drift(measured(100.0, 10.0, doubts=("load from elsewhere",)), nights, files="abc", min_regression=0.1)
@@ -88,7 +88,7 @@ def test_a_much_slower_machine_leaves_open_what_it_does_not_account_for() -> Non
     nights = past(*[100.0] * 5)
     drift = judge_drift(measured(50.0, 20.0, turns_per_us=60.0), nights, files="abc", min_regression=0.1)
     assert (drift.regression, drift.inconclusive) == (False, True)
-    assert drift.reason.startswith("inconclusive: machine busy: it is 25% slower than then: 50 inferences/s")
+    assert drift.reason.startswith("inconclusive: machine 25% slower than then: 50 inferences/s")
     nearly = judge_drift(measured(50.0, 20.0, turns_per_us=76.0), nights, files="abc", min_regression=0.1)
     assert nearly.regression
 
@@ -136,7 +136,7 @@ def test_it_is_the_percentile_of_the_slo_that_got_slower() -> None:
     def of(p95: float) -> Measured:
         return measured(percentile="p95", latency_ms={"p95": interval(p95, 0.05), "p99": interval(10.0, 0.05)})
 
-    then = [Past(f"2026-01-{number:02d}T03:00:00+00:00", of(4.0), "abc", False) for number in range(1, 5)]
+    then = [PastMeasurement(f"2026-01-{number:02d}T03:00:00+00:00", of(4.0), "abc", False) for number in range(1, 5)]
     drift = judge_drift(of(8.0), then, files="abc", min_regression=0.1)
     assert drift.regression
     assert "p95 8 ms, +100%" in drift.reason

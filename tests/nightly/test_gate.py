@@ -10,7 +10,7 @@ from support.nights import comparison, launch_at
 
 from tuner.core.loads import Concurrency
 from tuner.core.slo import PERCENTILES, SLO
-from tuner.nightly.comparison import Comparison, Side, sequential_ratio
+from tuner.nightly.comparison import Comparison, PairedLaunch, sequential_ratio
 from tuner.nightly.gate import decide, is_settled
 from tuner.recommend.gain import paired_ratio
 from tuner.stats.limit_test import Verdict
@@ -22,21 +22,21 @@ def test_it_acts_on_a_sure_gain_that_holds_the_slo() -> None:
     decision = decide(comparison(FOUR), min_gain=0.03)
     assert decision.act
     assert decision.reason.startswith("1.30 x the throughput (1.2")
-    assert decision.reason.endswith("in 4 pairs of launches, and p99 <= 25 ms is surely held")
+    assert decision.reason.endswith("in 4 pairs of launches; p99 <= 25 ms holds (99 % confidence)")
 
 
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
         (None, "nothing better"),
-        (comparison(FOUR[:3]), "time for 3 pairs"),
-        (comparison([]), "time for 0 pairs"),
-        (comparison([1.0, 1.01, 0.99, 1.0]), "not surely above 3.0%"),
-        (comparison([1.05, 1.9, 0.8, 1.5]), "not surely above 3.0%"),
-        (comparison([1.04, 1.04, 1.04, 1.04]), "not surely above 3.0%"),
-        (comparison(FOUR, over=200), "does not hold p99 <= 25 ms"),
-        (comparison(FOUR, over=20), "no test shows that the candidate holds p99 <= 25 ms: p99 of "),
-        (comparison(FOUR, slo=SLO({"p99": 20.0})), "no test shows"),
+        (comparison(FOUR[:3]), "time for only 3 pairs"),
+        (comparison([]), "time for only 0 pairs"),
+        (comparison([1.0, 1.01, 0.99, 1.0]), "gain not shown to exceed 3.0% (95 % confidence)"),
+        (comparison([1.05, 1.9, 0.8, 1.5]), "gain not shown to exceed 3.0% (95 % confidence)"),
+        (comparison([1.04, 1.04, 1.04, 1.04]), "gain not shown to exceed 3.0% (95 % confidence)"),
+        (comparison(FOUR, over=200), "violates p99 <= 25 ms (99 % confidence)"),
+        (comparison(FOUR, over=20), "not shown that the candidate holds p99 <= 25 ms: p99 of "),
+        (comparison(FOUR, slo=SLO({"p99": 20.0})), "not shown that the candidate holds"),
         (comparison(FOUR, failure="out_of_memory: CUDA"), "the candidate failed: out_of_memory: CUDA"),
     ],
 )
@@ -53,12 +53,12 @@ def test_it_says_of_each_load_why_no_test_shows_that_the_slo_is_held() -> None:
     found = comparison(FOUR).model_copy(
         update={
             "loads": (Concurrency(64), Concurrency(32)),
-            "candidate": (*[Side(points=near + few)] * 3, Side(points=(slow, *few))),
+            "candidate": (*[PairedLaunch(points=near + few)] * 3, PairedLaunch(points=(slow, *few))),
         }
     )
     reason = decide(found, min_gain=0.03).reason
     assert "p99 of 10 to 13 ms at concurrency 64; p99 of " in reason
-    assert re.search(r"at concurrency 32, worth 400 independent requests, where 632 is the least; 1.", reason)
+    assert re.search(r"at concurrency 32, worth 400 independent requests \(at least 632 needed\); 1.", reason)
 
 
 def test_without_an_slo_the_gain_decides() -> None:
@@ -150,11 +150,11 @@ def test_a_test_of_one_of_two_loads_asks_for_more() -> None:
     assert (one.verdict, two.verdict) == (Verdict.HOLDS, Verdict.OPEN)
 
 
-def slowed(side: Side, factor: float) -> Side:
+def slowed(side: PairedLaunch, factor: float) -> PairedLaunch:
     """A launch whose latencies are so many times as high, none of them over the limit."""
     (told,) = side.points
     latency_ms = {name: each.times(factor) for name, each in told.latency_ms.items()}
-    return Side(points=(told.model_copy(update={"latency_ms": latency_ms}),))
+    return PairedLaunch(points=(told.model_copy(update={"latency_ms": latency_ms}),))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_launches_that_differ_leave_open_what_others_do(factors: list[float], ve
     found = found.model_copy(update={"candidate": sides})
     assert found.verdict is verdict
     if verdict is Verdict.OPEN:
-        assert ", where launches differ by too much to be sure of others; 1.3" in decide(found, min_gain=0.03).reason
+        assert ", but launches differ too much; 1.3" in decide(found, min_gain=0.03).reason
 
 
 def test_of_candidates_just_at_the_limit_hardly_any_is_deployed_and_of_others_most() -> None:

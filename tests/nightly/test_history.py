@@ -109,7 +109,10 @@ def test_tables_of_another_version_are_left_alone(tmp_path: Path) -> None:
         database.execute("update tritontune_history set schema = 99")
     database.close()
     before = path.read_bytes()
-    with pytest.raises(JobError, match="its tables are of version 99, and 1 is what"), History.opened(str(path)):
+    with (
+        pytest.raises(JobError, match="has tables of version 99, this tritontune needs version 1"),
+        History.opened(str(path)),
+    ):
         pass
     assert path.read_bytes() == before
 
@@ -117,13 +120,13 @@ def test_tables_of_another_version_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "complaint"),
     [
-        ("/proc/nowhere/history.db", "history: /proc/nowhere: cannot be made"),
-        ("mysql://user:s3cret@host/db", "mysql databases are not known"),
+        ("/proc/nowhere/history.db", "history: /proc/nowhere: cannot be created"),
+        ("mysql://user:s3cret@host/db", "mysql databases are not supported"),
         (
             "postgresql://me:s3cret@127.0.0.1:1/db",
             "history: postgresql://me:\\*\\*\\*@127.0.0.1:1/db: .*refused",
         ),
-        ("://", "is no URL of a database"),
+        ("://", "not a database URL"),
     ],
 )
 def test_what_cannot_be_opened_is_said_in_one_line(place: str, complaint: str) -> None:

@@ -25,10 +25,10 @@ from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint
 from tuner.nightly import model_night
 from tuner.nightly.actions import act
-from tuner.nightly.comparison import Side
+from tuner.nightly.comparison import PairedLaunch
 from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
-from tuner.nightly.model_night import Setting, look_after
+from tuner.nightly.model_night import NightContext, run_model_night
 from tuner.nightly.tasks import tasks_of
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -58,7 +58,7 @@ class Machine:
     def kind(self, config: str) -> str:
         return "better" if ModelConfig.parse(config, "x").holds("dynamic_batching") else "own"
 
-    def launch(self, config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
+    def launch(self, config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
         kind = self.kind(config)
         assert candidate == name.startswith("candidate")
         self.launches.append((kind, tuple(loads)))
@@ -100,7 +100,7 @@ class Machine:
         self.number += 1
         self.launches.clear()
         with History.opened(str(self.folder / "history.db")) as history, ExitStack() as until_told:
-            setting = Setting(
+            night_context = NightContext(
                 night=f"2026-01-{self.number:02d}T03:00:00+00:00",
                 folder=self.folder / f"work/{self.number}",
                 work=self.folder / "work",
@@ -111,7 +111,7 @@ class Machine:
                 say=self.said.append,
                 until_told=until_told,
             )
-            found = look_after(task, setting, history)
+            found = run_model_night(task, night_context, history)
             history.add(found)
         return found
 
@@ -150,7 +150,7 @@ def test_it_improves_then_keeps_then_tells_a_slowdown(machine: Machine) -> None:
     assert first.candidate.throughput.value == pytest.approx(150, rel=0.05)
     assert machine.config.read_text().endswith(BETTER)
     assert machine.config.read_text().startswith("# tritontune: trial 1 of 2")
-    assert first.action.startswith(f"{machine.config} replaced; the one before is config.pbtxt.bak-")
+    assert first.action.startswith(f"{machine.config} replaced; backup: config.pbtxt.bak-")
 
     second = machine.night()
     assert (second.outcome, second.reason) == ("kept", "the search found nothing better")
@@ -161,7 +161,7 @@ def test_it_improves_then_keeps_then_tells_a_slowdown(machine: Machine) -> None:
     (machine.repository.path / "slow/1/more.py").touch()
     third = machine.night()
     assert (third.outcome, third.regression) == ("regression", True)
-    assert "the model's files are others" in third.drift
+    assert "the model's files have changed" in third.drift
     # It was measured once more before that was said.
     assert len(machine.launches) == 6
 
@@ -178,12 +178,12 @@ def test_both_configs_are_measured_at_the_load_of_the_candidate(machine: Machine
 def test_a_candidate_is_compared_at_the_highest_load_at_which_it_holds_the_slo(machine: Machine) -> None:
     """Under the load that the search found it is far over the limit tonight; under less it is far inside."""
 
-    def launch(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
+    def launch(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
         side = machine_launch(config, loads, name, candidate=candidate)
         late = [point.load.level > 4 and machine.kind(config) == "better" for point in side.points]
         slow = {"latency_ms": dict.fromkeys(side.points[0].latency_ms, interval(61.0))}
         broken = launch_at((8, 1.0), over=1000).points[0].limits
-        return Side(
+        return PairedLaunch(
             points=tuple(
                 each.model_copy(update={**slow, "limits": broken}) if is_late else each
                 for each, is_late in zip(side.points, late, strict=True)
@@ -196,7 +196,9 @@ def test_a_candidate_is_compared_at_the_highest_load_at_which_it_holds_the_slo(m
     assert found.outcome == "improved"
     assert found.candidate
     assert found.candidate.concurrency == 4
-    assert any("the candidate is too near to p99 <= 25 ms at concurrency 8: p99 61 ms" in said for said in machine.said)
+    assert any(
+        "too little margin to p99 <= 25 ms at concurrency 8: candidate p99 61 ms" in said for said in machine.said
+    )
     # 6 lies between 4 and 8, and is over the limit, too.
     tried = [loads for kind, loads in machine.launches if kind == "better"]
     assert tried[:3] == [(Concurrency(8),), (Concurrency(4),), (Concurrency(6),)]
@@ -208,22 +210,22 @@ def test_beside_a_busy_neighbour_a_config_that_is_unchanged_is_no_regression(mac
     machine.night()
     machine_launch = machine.launch
 
-    def beside(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
+    def beside(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
         doubt = Doubt(gate=Gate.MACHINE_LOAD, reason="load from elsewhere: others took 1.2 of this machine's 2 cores")
         side = machine_launch(config, loads, name, candidate=candidate)
-        return Side(points=tuple(each.model_copy(update={"doubts": (doubt,)}) for each in side.points))
+        return PairedLaunch(points=tuple(each.model_copy(update={"doubts": (doubt,)}) for each in side.points))
 
     machine.rates["better"] /= 2
     machine.launch = beside  # type: ignore[method-assign]
     found = machine.night()
     assert (found.outcome, found.regression) == ("kept", False)
-    assert found.drift.startswith("inconclusive: machine busy with the load of others: 7")
+    assert found.drift.startswith("inconclusive: machine busy with other load: 7")
     assert any("inconclusive" in said for said in machine.said)
 
     # Where enough launches had the machine to themselves, it is for these to say.
     calls = count()
 
-    def at_first(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
+    def at_first(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
         launch = beside if next(calls) < 2 else machine_launch
         return launch(config, loads, name, candidate=candidate)
 
@@ -243,7 +245,7 @@ def test_what_only_seemed_better_is_not_applied(machine: Machine, monkeypatch: p
     monkeypatch.setattr(model_night, "tune_model", lucky)
     found = machine.night()
     assert found.outcome == "kept"
-    assert "not surely above 3.0%" in found.reason
+    assert "gain not shown to exceed 3.0% (95 % confidence)" in found.reason
     assert machine.config.read_text() == OWN
     assert not list(machine.config.parent.glob("*.bak-*"))
 
@@ -304,7 +306,7 @@ def test_a_hand_in_between_is_not_overwritten(machine: Machine, monkeypatch: pyt
     monkeypatch.setattr(model_night, "tune_model", edits)
     found = machine.night()
     assert (found.outcome, found.action) == ("failed", "")
-    assert "has changed since it was read; nothing was written; the config is kept in " in found.reason
+    assert "has changed since it was read; nothing was written; the config is in " in found.reason
     assert found.gain
     assert found.deployed
     assert machine.config.read_text() == OWN + "# a hand was here\n"
@@ -331,7 +333,7 @@ def test_a_slowdown_that_passes_is_none(machine: Machine) -> None:
     machine.night()
     launch, calls = machine.launch, [0]
 
-    def slow_at_first(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
+    def slow_at_first(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
         calls[0] += 1
         machine.rates["better"] = 105.0 if calls[0] <= 1 else 150.0
         return launch(config, loads, name, candidate=candidate)

@@ -9,8 +9,8 @@ import pytest
 from support.nights import LIMIT, launch_at
 
 from tuner.core.loads import Concurrency
-from tuner.nightly.compare import Terms, compare
-from tuner.nightly.comparison import Side
+from tuner.nightly.compare import ComparisonTerms, compare
+from tuner.nightly.comparison import PairedLaunch
 from tuner.nightly.gate import decide
 
 _LOAD = 8
@@ -23,10 +23,10 @@ class Neighbour:
         self._dice = dice
         self.s, self._until, self._takes = 0.0, 0.0, 0.0
 
-    def launch(self, rate: float) -> Callable[[int], Side]:
+    def launch(self, rate: float) -> Callable[[int], PairedLaunch]:
         """Launches of a config that gives so much on a machine of its own; they differ by 5 %, too."""
 
-        def launched(_number: int) -> Side:
+        def launched(_number: int) -> PairedLaunch:
             self.s += 5.0
             while self._until < self.s:
                 self._until += self._dice.expovariate(1 / 20)
@@ -43,7 +43,7 @@ def _nights(ratio: float, count: int) -> int:
     for seed in range(count):
         dice = random.Random(seed)  # noqa: S311 (no secret)
         neighbour = Neighbour(dice)
-        terms = Terms(LIMIT, (Concurrency(_LOAD),), 0.03, seed, 1e9, 1e9, lambda: 0.0)
+        terms = ComparisonTerms(LIMIT, (Concurrency(_LOAD),), 0.03, seed, 1e9, 1e9, lambda: 0.0)
         told = compare(neighbour.launch(100.0), neighbour.launch(100.0 * ratio), terms)
         acted += decide(told, min_gain=0.03).act
     return acted

@@ -18,13 +18,13 @@ from tuner.core.interrupts import ignore_what_ends, put_off
 from tuner.core.lock import locked
 from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
-from tuner.nightly.model_night import Setting
+from tuner.nightly.model_night import NightContext
 from tuner.nightly.night import run_night
 from tuner.nightly.outcome import NightReport
 from tuner.nightly.tasks import Task, tasks_of
 from tuner.testing.repositories import ModelRepositoryFactory
 
-Part = Callable[[Task, Setting], Night]
+Part = Callable[[Task, NightContext], Night]
 
 
 class Nights:
@@ -36,7 +36,9 @@ class Nights:
         self._folder, self._repository, self._monkeypatch = folder, repository, monkeypatch
 
     def run(self, part: Part, **settings: Any) -> NightReport:
-        self._monkeypatch.setattr("tuner.nightly.night.look_after", lambda task, setting, _: part(task, setting))
+        self._monkeypatch.setattr(
+            "tuner.nightly.night.run_model_night", lambda task, night_context, _: part(task, night_context)
+        )
         job = {"repository": str(self._repository), "budget": "60s"}
         path = jobs_file(self._folder / "jobs.yaml", job, work=str(self.work), **settings)
         file = JobsFile.read(path)
@@ -63,8 +65,13 @@ def nights(
         assert signal.getsignal(number) == handler
 
 
-def kept(task: Task, setting: Setting) -> Night:
-    return night(night=setting.night, model=task.model.name, repository=task.repository_key, folder=str(setting.folder))
+def kept(task: Task, night_context: NightContext) -> Night:
+    return night(
+        night=night_context.night,
+        model=task.model.name,
+        repository=task.repository_key,
+        folder=str(night_context.folder),
+    )
 
 
 def test_each_model_has_its_part(nights: Nights) -> None:
@@ -77,17 +84,17 @@ def test_each_model_has_its_part(nights: Nights) -> None:
 
 
 def test_one_that_fails_leaves_the_others_alone(nights: Nights) -> None:
-    def part(task: Task, setting: Setting) -> Night:
+    def part(task: Task, night_context: NightContext) -> Night:
         if task.model.name == "a":
-            raise TuningError("model 'a' does not work as it is:\nno")
+            raise TuningError("model 'a': the baseline failed:\nno")
         if task.model.name == "b":
             raise ZeroDivisionError("a bug")
-        return kept(task, setting)
+        return kept(task, night_context)
 
     report = nights.run(part)
     assert report.exit_code == 1
     assert nights.recorded() == ["a failed", "b failed", "c kept"]
-    assert report.jobs[0].reason == "model 'a' does not work as it is: no"
+    assert report.jobs[0].reason == "model 'a': the baseline failed: no"
     log = nights.folders[0] / "model_repository/b/error.log"
     assert report.jobs[1].reason == f"unexpected ZeroDivisionError: a bug; the log is {log}"
     assert "ZeroDivisionError: a bug" in log.read_text()
@@ -111,7 +118,7 @@ def ended_as_the_command_does(nights: Nights) -> Iterator[Nights]:
 @pytest.mark.usefixtures("ended_as_the_command_does")
 @pytest.mark.parametrize("as_error", [True, False])
 def test_sigterm_ends_it_with_a_report(nights: Nights, *, as_error: bool) -> None:
-    def part(task: Task, setting: Setting) -> Night:
+    def part(task: Task, night_context: NightContext) -> Night:
         if task.model.name == "b":
             try:
                 signal.raise_signal(signal.SIGTERM)
@@ -119,7 +126,7 @@ def test_sigterm_ends_it_with_a_report(nights: Nights, *, as_error: bool) -> Non
                 if as_error:
                     raise InterruptedRunError("go on with --resume") from None
                 raise
-        return kept(task, setting)
+        return kept(task, night_context)
 
     report = nights.run(part)
     assert report.exit_code == 1
@@ -130,21 +137,21 @@ def test_sigterm_ends_it_with_a_report(nights: Nights, *, as_error: bool) -> Non
 
 @pytest.mark.usefixtures("ended_as_the_command_does")
 def test_what_was_done_with_a_model_is_told_before_sigterm_ends_the_night(nights: Nights) -> None:
-    def part(task: Task, setting: Setting) -> Night:
-        setting.until_told.enter_context(put_off())
+    def part(task: Task, night_context: NightContext) -> Night:
+        night_context.until_told.enter_context(put_off())
         if task.model.name == "b":
             signal.raise_signal(signal.SIGTERM)
-        return kept(task, setting)
+        return kept(task, night_context)
 
     assert nights.run(part).exit_code == 1
     assert nights.recorded() == ["a kept", "b kept", "c failed"]
 
 
 def test_it_ends_within_its_window(nights: Nights) -> None:
-    def part(task: Task, setting: Setting) -> Night:
+    def part(task: Task, night_context: NightContext) -> Night:
         if task.model.name == "b":
             assert threading.Event().wait(60.0), "no alarm came"
-        return kept(task, setting)
+        return kept(task, night_context)
 
     report = _with_window(nights, part, 0.5)
     assert nights.recorded() == ["a kept", "b failed", "c failed"]
@@ -168,16 +175,16 @@ def test_budgets_are_shortened_and_late_jobs_left_out(nights: Nights, monkeypatc
     clock, budgets = [0.0], list[float]()
     monkeypatch.setattr("tuner.nightly.night.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
-    def part(task: Task, setting: Setting) -> Night:
-        budgets.append(setting.budget)
+    def part(task: Task, night_context: NightContext) -> Night:
+        budgets.append(night_context.budget)
         clock[0] += 130.0
-        return kept(task, setting)
+        return kept(task, night_context)
 
     report = nights.run(part, window="270s")
     # 1.5 times 60 s for each of the three fits; then 140 s are left for two, and 10 s for one.
     assert budgets == pytest.approx([60.0, 60.0 * 140 / 180])
-    assert report.notes == ("model_repository/b: its budget is shortened to 78%, to end within the window",)
-    assert report.jobs[2].reason == "left out: 10s of the window was left"
+    assert report.notes == ("model_repository/b: budget cut to 78% to end within the window",)
+    assert report.jobs[2].reason == "skipped: 10s of the window was left"
     assert report.exit_code == 1
 
 
@@ -203,7 +210,9 @@ def test_what_killed_nights_left_is_cleared_away(nights: Nights) -> None:
     (some / "model_repository/a/.work/repository").mkdir(parents=True)
     (some / "model_repository/a/study.db").touch()
     report = nights.run(kept)
-    assert report.notes[0].startswith("the night 20260101-000000 was killed before it had measured anything")
+    assert report.notes[0].startswith(
+        "removed the folder of night 20260101-000000: it was killed before it had measured anything"
+    )
     assert not empty.exists()
     assert not (some / "model_repository/a/.work").exists()
     assert (some / "model_repository/a/study.db").exists()
@@ -213,7 +222,7 @@ def test_who_cannot_be_told_is_in_the_report(nights: Nights) -> None:
     report = nights.run(kept, notify=[{"file": "/proc/nowhere/told"}])
     assert report.exit_code == 0
     (note,) = report.notes
-    assert note.startswith("not told: /proc/nowhere/told")
+    assert note.startswith("notification failed: /proc/nowhere/told")
     assert json.loads((nights.folders[0] / "report.json").read_text())["notes"] == [note]
 
 

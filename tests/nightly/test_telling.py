@@ -28,7 +28,7 @@ IMPROVED = night(
     candidate=measured(130.0, 20.0),
     candidate_config="f" * 64,
 )
-SLOWER = night(model="slow", outcome="regression", regression=True, drift="it got slower: <100> & more")
+SLOWER = night(model="slow", outcome="regression", regression=True, drift="slower: <100> & more")
 FAILED = night(model="bad", outcome="failed", reason="it does not work", deployed=None, conditions=None)
 
 
@@ -53,7 +53,7 @@ def test_the_worst_news_win(jobs: list[object], outcome: str, code: int) -> None
 def test_a_line_for_each_model() -> None:
     assert _report(IMPROVED, SLOWER).summary == (
         "mlp: improved: 1.30 x the throughput (1.25 to 1.35) in 4 pairs of launches; config.pbtxt replaced; "
-        "slow: regression: it got slower: <100> & more"
+        "slow: regression: slower: <100> & more"
     )
 
 
@@ -77,7 +77,7 @@ def test_each_is_told_in_its_own_way(peer: WebPeer, tmp_path: Path) -> None:
     assert json.loads(hook.body)["schema"] == 1
     text = json.loads(slack.body)["text"]
     assert text.startswith("tritontune: regression: mlp: improved: 1.30 x")
-    assert text.endswith("it got slower: &lt;100&gt; &amp; more")
+    assert text.endswith("slower: &lt;100&gt; &amp; more")
     assert [json.loads(line) for line in file.read_text().splitlines()] == [report_json(report)] * 2
 
 
@@ -93,8 +93,8 @@ def test_who_cannot_be_told_is_named_without_secrets(peer: WebPeer, monkeypatch:
         ]
         problems = list(tell(_report(IMPROVED), whom))
     assert len(problems) == 2
-    assert problems[0].startswith(f"not told: {url}/... cannot be reached")
-    assert problems[1].startswith("not told: /proc/nowhere/told: ")
+    assert problems[0].startswith(f"notification failed: {url}/... cannot be reached")
+    assert problems[1].startswith("notification failed: /proc/nowhere/told: ")
     assert len(peer.asked) == 1
 
 

@@ -63,7 +63,7 @@ def test_a_silent_one_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        with pytest.raises(WebError, match="nobody answered in time"):
+        with pytest.raises(WebError, match="no answer in time"):
             check_reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/")
 
 
@@ -77,7 +77,7 @@ def test_a_redirect_is_not_followed(status: int, peer: WebPeer) -> None:
     """What is told would go to whom nobody named."""
     REPLIES.append(Reply(status, headers={"Location": f"http://{peer.address}/elsewhere"}))
     with pytest.raises(
-        WebError, match=rf"/\.\.\. answers with status {status}, a redirect; name the address it leads to$"
+        WebError, match=rf"/\.\.\. answers with status {status}, a redirect; give the address it leads to$"
     ):
         post(f"http://{peer.address}/s3cret", {}, pause_s=0.01)
     assert [asked.line for asked in peer.asked] == ["POST /s3cret"]

@@ -108,7 +108,7 @@ def test_the_best_and_the_baseline_are_measured_side_by_side() -> None:
     assert (found.best.trial.number, found.best.verified, found.baseline.verified) == (1, True, True)
     assert found.gain is not None
     assert found.gain.value == pytest.approx(3.0)
-    assert not [note for note in machine.notes if "struck off" in note]
+    assert not [note for note in machine.notes if note.startswith("eliminated ")]
 
 
 def test_what_is_never_known_well_is_measured_eight_times() -> None:
@@ -194,7 +194,10 @@ def test_one_that_breaks_the_slo_makes_way_for_less_load() -> None:
     found = machine.verify([trial(0, point(1, 100, 5)), trial(1, *curve)])
     assert next(load for number, load, _ in machine.rounds if number == 1) == 128
     assert machine.launches_of(1) <= 3 + MOST_ROUNDS
-    assert any("is struck off: it surely breaks the SLO" in note for note in machine.notes)
+    assert any(
+        note.startswith("eliminated trial ") and note.endswith(": violates the SLO (99 % confidence)")
+        for note in machine.notes
+    )
     assert found.best is not None
     assert (found.best.trial.number, found.best.verified) == (1, True)
     assert 40 <= found.best.point.load.level <= 67
@@ -344,7 +347,7 @@ def test_one_that_takes_too_much_memory_of_a_gpu_this_time_is_struck_off() -> No
     terms = Terms(slo=NO_LIMIT, until=1e6, launch_s=4.0, max_gpu_memory=3 * GIB // 2, now=lambda: machine.wall_s)
     struck = {each.trial: each.failure for each in verify(trials, measure, terms)}
     # The baseline may take what it takes.
-    assert struck == {0: None, 1: "it took 2 GiB of GPU memory, and 1.5 GiB is the limit"}
+    assert struck == {0: None, 1: "took 2 GiB of GPU memory (limit 1.5 GiB)"}
     assert machine.launches_of(1) == 1
 
 
@@ -423,7 +426,7 @@ def test_one_that_does_not_launch_again_is_struck_off(
     assert (failed.trial, failed.load) == (1, Concurrency(2))
     assert failed.failure is not None
     assert failed.failure.startswith("invalid_config: ")
-    assert any(note.startswith("trial 1 at concurrency 2 is struck off: invalid_config: ") for note in struck)
+    assert any(note.startswith("eliminated trial 1 at concurrency 2: invalid_config: ") for note in struck)
 
 
 def test_a_failure_of_the_last_finalist_leaves_what_the_search_knows() -> None:

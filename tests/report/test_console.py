@@ -99,11 +99,11 @@ def test_what_is_less_sure_than_it_could_be_says_so(run: RunFolder, study: Study
     few = LimitTest(percentile="p99", limit_ms=25.0, requests=50, over=0, design_effect=1.0)
     rounds = (point(8, 390, 24).model_copy(update={"limits": (few,)}),) * 3
     study.add_verified([Verification(trial=1, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
-    study.certify(CertifiedRate(trial=1, load=Concurrency(8), reason="there was no time left", launched=False))
+    study.certify(CertifiedRate(trial=1, load=Concurrency(8), reason="no time left", launched=False))
     screen = Screen(terminal=False)
     _play(screen, run, study)
     assert "SLO:      p99 <= 25 ms inconclusive: 3 launches, p99 24 ms (22.7 to 25.4)\n" in screen.found
-    assert "rate:     not certified: there was no time left" in screen.found
+    assert "rate:     not certified: no time left" in screen.found
 
 
 def test_what_is_sure_says_no_more(run: RunFolder, verified: Study) -> None:

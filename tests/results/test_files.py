@@ -97,7 +97,7 @@ def test_what_was_verified_and_certified_is_told(run: RunFolder, verified: Study
 
 
 def test_what_is_not_certified_has_a_reason(run: RunFolder, verified: Study) -> None:
-    reason = "there was no time left"
+    reason = "no time left"
     verified.certify(CertifiedRate(trial=1, load=Concurrency(8), reason=reason, launched=False))
     write_results(run, verified)
     best = json.loads((run.model("mlp") / "front.json").read_text())["best"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -11,7 +12,7 @@ from support.nvml import GIB
 from tuner.core.errors import Cause
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.trial import TrialResult
-from tuner.search.gpu_memory import Demand, MemoryEstimate, demand
+from tuner.search.gpu_memory import MemoryEstimate, MemoryFactors, memory_factors
 from tuner.space.space import SearchSpace
 
 SPACE = space(
@@ -78,8 +79,8 @@ def refusal(trials: Sequence[TrialResult], limit: int | None, instances: int, ba
 def test_what_surely_does_not_fit_is_refused_and_says_why() -> None:
     told = refusal(measured(WALK), 6 * GIB, 4, 128)
     assert told is not None
-    assert told.startswith("by 6 trials it would take ")
-    assert told.endswith(" GiB of GPU memory or more, and there is room for 6 GiB")
+    available = r"6 GiB available \(estimated from 6 trials, 99.5% confidence\)"
+    assert re.fullmatch(rf"needs at least [\d.]+ GiB of GPU memory, {available}", told)
 
 
 @pytest.mark.parametrize(("instances", "batch"), [(1, 64), (2, 64), (3, 32), (4, 16)])
@@ -129,14 +130,14 @@ def test_what_failed_or_was_not_measured_says_nothing() -> None:
 
 def test_without_batching_a_request_is_the_batch() -> None:
     off = SPACE.settle({"dynamic_batching": "off", "instance_group.count": 2})
-    assert demand(SPACE, off, batch_size=4) == Demand(2, 4, (("threads", "off"),))
+    assert memory_factors(SPACE, off, batch_size=4) == MemoryFactors(2, 4, (("threads", "off"),))
     delayed = wanted(2, 64, **{"dynamic_batching.max_queue_delay_microseconds": 500, "threads": "2"})
-    assert demand(SPACE, delayed, batch_size=1) == Demand(2, 64, (("threads", "2"),))  # type: ignore[arg-type]
+    assert memory_factors(SPACE, delayed, batch_size=1) == MemoryFactors(2, 64, (("threads", "2"),))  # type: ignore[arg-type]
     fixed = space(
         "schema: 1\nparameters: {instance_group.count: {field: 'instance_group[*].count', ladder: [1, 2]}}",
         config=MLP + "dynamic_batching { }\n",
     )
-    assert demand(fixed, fixed.settle({"instance_group.count": 2}), batch_size=1) == Demand(2, 32, ())
+    assert memory_factors(fixed, fixed.settle({"instance_group.count": 2}), batch_size=1) == MemoryFactors(2, 32, ())
 
 
 def saturating(instances: int, batch: int) -> float:

@@ -84,7 +84,7 @@ def test_a_grid_is_every_candidate_in_order() -> None:
 
 def test_a_gaussian_process_wants_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(JobError, match=r"^--sampler gp: it wants PyTorch, .*; pip install 'tritontune\[gp\]'$"):
+    with pytest.raises(JobError, match=r"^--sampler gp: PyTorch is not installed: pip install 'tritontune\[gp\]'$"):
         check_installed("gp")
 
 

@@ -78,7 +78,7 @@ def test_it_ends_when_nothing_more_is_to_be_gained() -> None:
     past = begun(built, Truth(5.0, 0.2))
     ended = walk(sampler(built), past, lambda number, each: Truth(5.0, 0.2).trial(built, number, each), 30)
     assert isinstance(ended, NoMore)
-    assert ended.reason.startswith("the twin expects no candidate to gain more than 1% (the likeliest has a chance of ")
+    assert ended.reason.startswith("the simulator expects no candidate to gain more than 1% (highest probability: ")
     assert len(past.trials) < 15
 
 
@@ -148,8 +148,8 @@ def test_a_twin_that_is_far_off_steps_back() -> None:
     past = begun(built, Truth(5.0, 0.2))
     walk(sampler(built, notes=notes), past, measure, 10)
     (note,) = notes
-    assert note.startswith("the twin steps back: it was off by ")
-    assert note.endswith("in the median; tpe proposes")
+    assert note.startswith("simulator off: its median error of throughput is ")
+    assert note.endswith("%; using the tpe sampler")
 
 
 @pytest.mark.parametrize("slower", [2.0, 3.0])
@@ -170,9 +170,9 @@ def test_one_bad_moment_of_the_machine_is_no_reason_to_step_back(slower: float) 
     [
         (
             MLP + "response_cache { enable: true }",
-            "the twin does not know this model's scheduling: answers come from the response cache; tpe proposes",
+            "cannot simulate this model's scheduler: it uses the response cache; using the tpe sampler",
         ),
-        (MLP, "the twin steps back: the server does not say what its executions took; tpe proposes"),
+        (MLP, "simulator off: the server reports no execution times; using the tpe sampler"),
     ],
 )
 def test_where_it_cannot_know_tpe_proposes(config: str, note: str) -> None:

@@ -33,7 +33,7 @@ def test_two_runs_do_not_share_one(tmp_path: Path) -> None:
 def test_a_study_is_not_overwritten(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.database.touch()
-    with pytest.raises(JobError, match="holds a study already; go on by --resume"), folder.opened(resume=False):
+    with pytest.raises(JobError, match="holds a study already; use --resume"), folder.opened(resume=False):
         pass
 
 
@@ -69,7 +69,7 @@ def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
 
 
 def test_only_a_run_can_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="is not the folder of a run"), RunFolder(tmp_path).opened(resume=True):
+    with pytest.raises(JobError, match="not a run folder"), RunFolder(tmp_path).opened(resume=True):
         pass
 
 

@@ -71,7 +71,7 @@ def test_a_certified_rate_is_that_of_what_is_best(database: Path) -> None:
     study.certify(rate)
     assert Study.load(database, "mlp").certified == rate
     assert study.launches == 2
-    study.certify(CertifiedRate(trial=0, load=Concurrency(1), reason="there was no time left", launched=False))
+    study.certify(CertifiedRate(trial=0, load=Concurrency(1), reason="no time left", launched=False))
     assert study.launches == 1
     study.add(trial(1, point(1, 300, 10), parameters=built.settle({"instance_group.count": 2})), built)
     assert study.certified is None

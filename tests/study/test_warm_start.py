@@ -68,7 +68,7 @@ def test_a_run_of_another_model_tells_nothing(tmp_path: Path, built: SearchSpace
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path, built: SearchSpace) -> None:
-    with pytest.raises(JobError, match="is not the folder of a run"):
+    with pytest.raises(JobError, match="not a run folder"):
         WarmStart.of(tmp_path, identity(), built)
 
 

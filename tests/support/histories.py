@@ -26,7 +26,7 @@ class Past:
     slo: SLO = field(default_factory=SLO)
     trials: list[TrialResult] = field(default_factory=list)
 
-    def told(self) -> Sequence[FrozenTrial]:
+    def optuna_trials(self) -> Sequence[FrozenTrial]:
         return [as_optuna_trial(each, self.space, self.slo, {}) for each in self.trials]
 
     @property

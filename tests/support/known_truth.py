@@ -12,7 +12,7 @@ from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.server_resources import ServerResources
 from tuner.measure.trial import TrialResult
-from tuner.search.schedulings import Schedulings
+from tuner.search.scheduling_map import SchedulingMap
 from tuner.search.twin.batcher import serve
 from tuner.search.twin.scheduling import Scheduling
 from tuner.space.candidate import Assignment
@@ -44,7 +44,7 @@ class Truth:
 
     def trial(self, space: SearchSpace, number: int, assignment: Assignment) -> TrialResult:
         """What a launch tells of a candidate."""
-        scheduling, _ = Schedulings(space).of(assignment)
+        scheduling, _ = SchedulingMap(space).of(assignment)
         random = np.random.default_rng([number, len(assignment)])
         points = [self.point(scheduling, load, float(np.exp(random.normal(0, self.noise)))) for load in LOADS]
         config = space.candidate(assignment).config.text

@@ -12,8 +12,8 @@ from tuner.core.loads import Concurrency
 from tuner.core.slo import SLO
 from tuner.measure.machine_speed import MachineSpeed
 from tuner.measure.points import OperatingPoint
-from tuner.nightly.comparison import Comparison, Side
-from tuner.nightly.drift import Past
+from tuner.nightly.comparison import Comparison, PairedLaunch
+from tuner.nightly.drift import PastMeasurement
 from tuner.nightly.history import Night
 from tuner.nightly.measured import Conditions, Measured, config_fingerprint
 from tuner.stats.limit_test import LimitTest
@@ -33,9 +33,11 @@ def measured(throughput: float = 100.0, p99: float = 10.0, **changes: Any) -> Me
     return Measured.model_validate({**values, **changes})
 
 
-def past(*throughputs: float, files: str = "abc", regression: bool = False, **changes: Any) -> list[Past]:
+def past(*throughputs: float, files: str = "abc", regression: bool = False, **changes: Any) -> list[PastMeasurement]:
     return [
-        Past(f"2026-01-{number:02d}T03:00:00+00:00", measured(value, 1000 / value, **changes), files, regression)
+        PastMeasurement(
+            f"2026-01-{number:02d}T03:00:00+00:00", measured(value, 1000 / value, **changes), files, regression
+        )
         for number, value in enumerate(throughputs, start=1)
     ]
 
@@ -70,9 +72,11 @@ def night(day: int = 1, **changes: Any) -> Night:
     return Night.model_validate({**values, **changes})
 
 
-def launch_at(*levels: tuple[int, float], over: int = 0, requests: int = 2000, errors: int = 0) -> Side:
+def launch_at(*levels: tuple[int, float], over: int = 0, requests: int = 2000, errors: int = 0) -> PairedLaunch:
     """One launch: for each concurrency a throughput, and as many requests over the limit of 25 ms."""
-    return Side(points=tuple(_tested(point(load, rate, errors=errors), over, requests) for load, rate in levels))
+    return PairedLaunch(
+        points=tuple(_tested(point(load, rate, errors=errors), over, requests) for load, rate in levels)
+    )
 
 
 def comparison(ratios: list[float], *, slo: SLO = LIMIT, over: int = 0, failure: str | None = None) -> Comparison:

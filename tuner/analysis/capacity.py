@@ -14,10 +14,10 @@ from tuner.core.record import Interval
 from tuner.core.slo import SLO
 from tuner.measure.trial import TrialResult
 from tuner.search.refusals import Refusals
-from tuner.search.schedulings import Schedulings
-from tuner.search.twin.forecast import Forecast, Surprises
-from tuner.search.twin.known import Known, known
-from tuner.search.twin.scheduling import Scheduling, why_not_foreseeable
+from tuner.search.scheduling_map import SchedulingMap
+from tuner.search.twin.forecast import Forecast, ForecastErrors
+from tuner.search.twin.observed_trial import ObservedTrial, observed_trial
+from tuner.search.twin.scheduling import Scheduling, why_not_simulated
 from tuner.space.candidate import Assignment, key_of
 from tuner.space.space import SearchSpace
 from tuner.stats.blocks import Z95
@@ -45,8 +45,8 @@ class Capacity:
         parameters: The candidate.
         instances: That one host has of it.
         gpus: That one host uses.
-        trial: The trial that measured it; None where it is only foreseen.
-        beyond: What of it goes beyond all that was launched, as `8 instances where at most 4 had been launched`; empty:
+        trial: The trial that measured it; None where it is only predicted.
+        beyond: What of it goes beyond all that was launched, as `8 instances (at most 4 launched)`; empty:
             nothing.
         rate: Requests a second that one host holds, 95 %; from 0 where it may not hold the limit at any rate.
         hosts: For the load, likely; `fewest` and `most` by the ends of `rate`.
@@ -78,8 +78,8 @@ def capacities(study: Study, rate: float, slo: SLO) -> tuple[Capacity, ...]:
             not have one limit.
     """
     if len(slo.limits) != 1:
-        there = "there are several" if slo.limits else "the study itself has none that could stand in"
-        raise JobError(f"--slo: give one limit, such as p99=20ms; {there}")
+        there = f"got {slo}" if slo.limits else "the study has no SLO to take it from"
+        raise JobError(f"--slo: must be one limit, such as p99=20ms; {there}")
     foresight = _Foresight(study, slo)
     found = [each for candidate in foresight.candidates() if (each := foresight.capacity(candidate, rate))]
     return tuple(sorted(found, key=lambda each: (each.hosts, each.instances, each.latency_ms.value)))
@@ -94,19 +94,19 @@ class _Foresight:
         if not study.trials:
             raise JobError(f"the study of {model!r} has no finished trial")
         self._space: SearchSpace = study.space
-        if reason := why_not_foreseeable(self._space.effective.proto):
-            raise JobError(f"{model}: the twin does not know its scheduling, so that it foresees nothing: {reason}")
-        self._schedulings = Schedulings(self._space)
+        if reason := why_not_simulated(self._space.effective.proto):
+            raise JobError(f"{model}: cannot simulate this model's scheduler: {reason}")
+        self._scheduling_map = SchedulingMap(self._space)
         self._trials = {key_of(self._space.recall(trial.parameters)): trial for trial in study.trials}
         worked = [(trial, each) for trial in study.trials if (each := self._known(trial))]
         told = [each for _, each in worked]
         if not any(level.executions for each in told for level in each.levels):
-            raise JobError(f"{model}: its server did not say what executions took, so that nothing can be foreseen")
-        self._launched = [self._schedulings.of(trial.parameters)[0] for trial, _ in worked]
+            raise JobError(f"{model}: the server reported no execution times, so nothing can be estimated")
+        self._launched = [self._scheduling_map.of(trial.parameters)[0] for trial, _ in worked]
         self._unit = study.trials[0].curve[0].batch_size
         gpus = [point.gpu for trial in study.trials for point in trial.curve if point.gpu]
         self._gpus = max((len(usage.gpus) for usage in gpus), default=0)
-        self._forecast = self._forecast_from(told, self._surprises(told))
+        self._forecast = self._forecast_from(told, self._forecast_errors(told))
 
     def candidates(self) -> Sequence[Assignment]:
         """Those that were launched and worked, and of the others those that look best."""
@@ -116,21 +116,21 @@ class _Foresight:
         others = [each for each in untried if refusals.refusal(each) is None]
         if not others:
             return launched
-        curves = self._forecast.curves([self._schedulings.of(each) for each in others], _HIGHEST_LOAD)
+        curves = self._forecast.curves([self._scheduling_map.of(each) for each in others], _HIGHEST_LOAD)
         holds = curves.latency <= math.log(self._limit_ms)
         reached = np.where(holds, curves.throughput, -np.inf).max(axis=1)
         return [*launched, *(others[place] for place in np.argsort(-reached)[:_CLOSELY] if reached[place] > -np.inf)]
 
     def capacity(self, assignment: Assignment, rate: float) -> Capacity | None:
         """Of one candidate; None where it is expected to hold the limit at no rate."""
-        scheduling, setting = self._schedulings.of(assignment)
+        scheduling, setting = self._scheduling_map.of(assignment)
 
         @cache
         def latency_ms(per_host: float) -> tuple[float, float]:
             """What is expected at a rate, and the standard deviation of its logarithm."""
             return self._forecast.latency_ms(scheduling, setting, _due_ms(per_host), keeps_up=_KEEPS_UP)
 
-        highest = self._forecast.twin.foresee(scheduling, setting, _HIGHEST_LOAD).throughput / self._unit
+        highest = self._forecast.twin.predict(scheduling, setting, _HIGHEST_LOAD).throughput / self._unit
         likely, surely, perhaps = (self._within_limit(latency_ms, highest, at) for at in (0.0, Z95, -Z95))
         if likely is None:
             return None
@@ -178,22 +178,22 @@ class _Foresight:
     def _beyond(self, scheduling: Scheduling) -> str:
         told = []
         if scheduling.instances > (most := max(each.instances for each in self._launched)):
-            told.append(f"{scheduling.instances} instances where at most {most} had been launched")
+            told.append(f"{scheduling.instances} instances (at most {most} launched)")
         if scheduling.max_batch_size > (most := max(each.max_batch_size for each in self._launched)):
-            told.append(f"batches of {scheduling.max_batch_size} where at most {most} had been launched")
+            told.append(f"batches of {scheduling.max_batch_size} (at most {most} launched)")
         return ", ".join(told)
 
-    def _known(self, trial: TrialResult) -> Known | None:
-        return known(trial, self._percentile, self._schedulings.of(self._space.recall(trial.parameters))[1])
+    def _known(self, trial: TrialResult) -> ObservedTrial | None:
+        return observed_trial(trial, self._percentile, self._scheduling_map.of(self._space.recall(trial.parameters))[1])
 
-    def _surprises(self, told: Sequence[Known]) -> Surprises:
+    def _forecast_errors(self, told: Sequence[ObservedTrial]) -> ForecastErrors:
         """How wrong the twin would have been about each trial, had it known only those before."""
-        surprises = Surprises()
-        surprises.learn(told, _TAUGHT, lambda number: self._forecast_from(told[:number], surprises))
-        return surprises
+        forecast_errors = ForecastErrors()
+        forecast_errors.learn(told, _TAUGHT, lambda number: self._forecast_from(told[:number], forecast_errors))
+        return forecast_errors
 
-    def _forecast_from(self, told: Sequence[Known], surprises: Surprises) -> Forecast:
-        return Forecast(told, self._percentile, self._unit, surprises, self._space.machine.cpus)
+    def _forecast_from(self, told: Sequence[ObservedTrial], forecast_errors: ForecastErrors) -> Forecast:
+        return Forecast(told, self._percentile, self._unit, forecast_errors, self._space.machine.cpus)
 
 
 def _interval(likely: float, surely: float | None, perhaps: float, half_width: float) -> Interval:

@@ -9,7 +9,7 @@ from tuner.measure.trial import TrialResult
 from tuner.recommend.front import TrialPoint, points_of
 from tuner.recommend.gain import unpaired_ratio
 from tuner.recommend.recommend import best_of_one, versus
-from tuner.recommend.shift import Shift
+from tuner.recommend.search_bias import SearchBias
 from tuner.space.candidate import Assignment
 from tuner.space.spec import LadderValue
 from tuner.study.study import Study
@@ -52,7 +52,7 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
     chosen = space.recall(best.trial.parameters)
     changed = [name for name, value in chosen.items() if value != was[name]]
     trials = study.trials
-    shift = Shift.of(trials, study.verified, study.identity.slo.percentile)
+    bias = SearchBias.of(trials, study.verified, study.identity.slo.percentile)
     effects = []
     for name in changed:
         without = space.settle({**chosen, name: was[name]})
@@ -62,16 +62,16 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
         together = tuple(other for other in changed if other != name and without.get(other) != chosen[other])
         effect = FieldEffect(name, chosen[name], was[name], without, together)
         trial = next((each for each in trials if space.recall(each.parameters) == without), None)
-        effects.append(_against(effect, trial, best, study, shift) if trial else effect)
+        effects.append(_against(effect, trial, best, study, bias) if trial else effect)
     return tuple(effects)
 
 
-def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: Study, shift: Shift) -> FieldEffect:
+def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: Study, bias: SearchBias) -> FieldEffect:
     """The effect, by a trial without the field."""
     slo, verified = study.identity.slo, study.verified
     # The config as it is counts whatever became of it, as it does for the gain.
     points = points_of(trial, verified) if trial.failure is None or trial.number == 0 else ()
-    point = best_of_one(points, slo, shift)
+    point = best_of_one(points, slo, bias)
     if point is None:
         return replace(effect, trial=trial)
     point, found = versus(best, point, points, slo, verified)

@@ -34,15 +34,13 @@ class Importances:
 
 def importances(study: Study) -> Importances:
     """How important each parameter that varied is for the throughput within the SLO, by the trials that ran."""
-    told = [trial for result, trial in zip(study.trials, study.told(), strict=False) if result.failure is None]
+    told = [trial for result, trial in zip(study.trials, study.optuna_trials(), strict=False) if result.failure is None]
     count = len(told)
     if count < FEWEST_TRIALS:
-        return Importances(
-            trials=count, reason=f"it takes {FEWEST_TRIALS} trials that did not fail, and there are {count}"
-        )
+        return Importances(trials=count, reason=f"needs {FEWEST_TRIALS} trials that did not fail, got {count}")
     varied = [name for name in told[0].params if len({trial.params[name] for trial in told}) > 1]
     if not varied or len({trial.values[0] for trial in told}) == 1:
-        return Importances(trials=count, reason="all trials are equal in their parameters, or in what they reach")
+        return Importances(trials=count, reason="all trials have equal parameters or equal results")
     with quiet_optuna(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         alone = optuna.create_study(direction="maximize")
@@ -53,5 +51,5 @@ def importances(study: Study) -> Importances:
         share = min(0.5, max(_BEST_SHARE, _FEWEST_BEST / count))
         shares = get_param_importances(alone, evaluator=PedAnovaImportanceEvaluator(target_quantile=share))
     if not sum(shares.values()):
-        return Importances(trials=count, reason="no parameter tells the best trials from the others")
+        return Importances(trials=count, reason="no parameter separates the best trials from the others")
     return Importances(shares=shares, trials=count)

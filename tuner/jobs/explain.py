@@ -35,7 +35,7 @@ def explain(study: Study, *, leave_out: LeaveOut, verify: Callable[[], None], pr
         if best is None:
             return
         if best.trial.number == 0:
-            progress.note("there is no change to explain: the config as it is does best")
+            progress.note("nothing to explain: the baseline is the best config")
             return
         load = best.point.load if isinstance(best.point.load, Concurrency) else None
         before = len(tried)

@@ -87,7 +87,7 @@ class ModelFinals:
         for each in study.verified:
             if each.point and each not in before:
                 told, launches = point_in_words(each.point, job.slo.percentile), len(each.rounds)
-                self._note(f"measured again: trial {each.trial}: {told}, {launches} launch{'es' * (launches > 1)}")
+                self._note(f"relaunched trial {each.trial}: {told}, {launches} launch{'es' * (launches > 1)}")
 
     def certify(self, *, until: float) -> None:
         """Find a rate of Poisson arrivals that the best config surely serves, by `until` (`time.monotonic`)."""
@@ -96,7 +96,7 @@ class ModelFinals:
             return
         about = CertifiedRate(trial=best.trial.number, load=best.point.load)
         if not best.verified or time.monotonic() + self._ready_s > until:
-            reason = "there was no time left" + (" to verify it" if not best.verified else "")
+            reason = "no time left" + (" to verify it" if not best.verified else "")
             self._keep(about.model_copy(update={"reason": reason, "launched": False}))
             return
         self._note(f"certifying trial {best.trial.number} under Poisson arrivals")
@@ -141,4 +141,8 @@ class ModelFinals:
 def _none_of(rates: Sequence[float], slo: SLO) -> str:
     """Why none of the rates that were tried is certified."""
     tried = " to ".join(format_number(rate) for rate in sorted({min(rates), max(rates)}))
-    return f"no rate that was tried ({tried} requests/s) {f'surely holds {slo}' if slo.root else 'was kept up with'}"
+    return (
+        f"no rate tried ({tried} requests/s) was shown to hold {slo} (99 % confidence)"
+        if slo.root
+        else f"the server kept up with no rate tried ({tried} requests/s)"
+    )

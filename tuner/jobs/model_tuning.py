@@ -258,7 +258,7 @@ class ModelTuning:
         """Why to launch a candidate is of no use, in words; None when it may be."""
         self._served.read(self._study.trials)
         if (same := self._served.same_as(candidate)) is not None:
-            return f"Triton makes of it the config of trial {same}"
+            return f"same effective config as trial {same}"
         by_trials = Refusals(space, self._study.trials).refusal(candidate.parameters)
         return by_trials or self._memory(space).refusal(candidate.parameters)
 
@@ -275,11 +275,11 @@ class ModelTuning:
         note = self._context.progress.note
         if known.differs:
             count = len(known.first)
-            note(f"{run_dir}: its {known.differs} is another, so that {count} of what was best there are launched anew")
+            note(f"{run_dir}: measured with other {known.differs}; its {count} best candidates are relaunched first")
         elif not known.trials:
-            note(f"{run_dir}: it knows nothing of {study.identity.model} that is of use here")
+            note(f"{run_dir}: no trial of model {study.identity.model!r} can be used here")
         elif new:
-            note(f"{run_dir}: {len(new)} of its trials were measured under the same conditions, and count here")
+            note(f"{run_dir}: reusing {len(new)} trials, measured under the same conditions")
         return known
 
     def _sampler(self, space: SearchSpace) -> Sampler:
@@ -288,8 +288,8 @@ class ModelTuning:
             count = sum(1 for _ in space.assignments())
             took_s = self._study.trials[0].wall_s
             self._context.progress.note(
-                f"grid: {count} candidates to launch, which takes some {format_duration(count * took_s)}; "
-                f"{format_duration(self._stopping.budget_s)} of the budget are for the search"
+                f"grid: {count} candidates take about {format_duration(count * took_s)}; "
+                f"the search has {format_duration(self._stopping.budget_s)} of the budget"
             )
         goal = Goal(job.slo, job.batch_size, job.max_concurrency, job.max_gpu_memory)
         return choose_sampler(job.sampler, space, job.seed, goal, self._context.progress.note)
@@ -311,9 +311,9 @@ class ModelTuning:
             reason = result.failure.message if result.failure else "no load level could be measured"
             told = shortened(reason)
             if told != reason:
-                told = f"{told}; all of it is in {self._context.out.trial(self._model.name, result.number) / FAILURE}"
+                told = f"{told}; full text: {self._context.out.trial(self._model.name, result.number) / FAILURE}"
             hint = copy_hint(reason, self._context.placed) if self._context.job.url is None else ""
-            raise TuningError(f"model {self._model.name!r} does not work as it is: {told}{hint}")
+            raise TuningError(f"model {self._model.name!r}: the baseline failed: {told}{hint}")
         self._check_limit(result)
         space = self._space(result)
         self._store(result.model_copy(update={"parameters": space.baseline}), space)
@@ -322,7 +322,7 @@ class ModelTuning:
     def _baseline_again(self, failed: TrialResult) -> TrialResult:
         """Measure the baseline once more after a failure midway: all is compared with it, so no accident may decide."""
         why = f" ({failed.failure.cause.value}: {shortened(failed.failure.message)})" if failed.failure else ""
-        self._context.progress.note(f"the config as it is failed midway{why}; it is measured once more")
+        self._context.progress.note(f"the baseline failed midway{why}; measuring it once more")
         # The next attempt takes its folder; what the server said goes on lying beside it.
         folder = self._context.out.trial(self._model.name, failed.number)
         beside = folder.with_name(f"{folder.name}-failed")
@@ -337,8 +337,8 @@ class ModelTuning:
             return
         effective = ModelConfig.parse(baseline.effective_config or "", "the effective config")
         if surely_uses_gpus(effective.proto) or any(point.gpu for point in baseline.curve):
-            raise JobError("--max-gpu-memory: NVML does not tell how much memory of the GPU is in use")
-        self._context.progress.note(f"{self._model.name} uses no GPU, so --max-gpu-memory leaves it alone")
+            raise JobError("--max-gpu-memory: NVML does not report the GPU memory in use")
+        self._context.progress.note(f"{self._model.name} uses no GPU: --max-gpu-memory has no effect on it")
 
     def _space(self, baseline: TrialResult) -> SearchSpace:
         """The search space, fitted to what the server made of the user's config."""
@@ -388,11 +388,11 @@ class ModelTuning:
         effective = ModelConfig.from_proto(session.effective)
         if otherwise := served_otherwise(space, candidate, effective):
             told = " and ".join(map(str, otherwise))
-            reason = f"{told}: the model or its backend completes the config so"
+            reason = f"{told}: the model or its backend sets it when Triton completes the config"
             raise ServerError(reason, cause=Cause.CONFIG_DIFFERS)
         self._served.read(self._study.trials)
         if (same := self._served.same_as(candidate, effective)) is not None:
-            raise ServerError(f"Triton makes of it the config of trial {same}", cause=Cause.DUPLICATE)
+            raise ServerError(f"same effective config as trial {same}", cause=Cause.DUPLICATE)
         self._outputs.check(session)
 
     def _record_outputs_again(self) -> None:
@@ -405,7 +405,7 @@ class ModelTuning:
             ) as session:
                 self._outputs.record(session)
         except ServerError as error:
-            raise TuningError(f"model {self._model.name!r} does not work as it is any more: {error}") from error
+            raise TuningError(f"model {self._model.name!r}: the baseline no longer works: {error}") from error
 
     def _store(self, result: TrialResult, space: SearchSpace) -> None:
         self._study.add(result, space)

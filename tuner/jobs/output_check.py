@@ -48,7 +48,7 @@ class OutputCheck:
         try:
             self._golden = read_golden(self._file, self._study)
         except GoldenFileError as error:
-            self._note(f"{self._file} {error}; the config as it is is launched again, to record its outputs")
+            self._note(f"{self._file} {error}; relaunching the baseline to record its outputs")
             return False
         self._say_what_is_left_out(self._golden)
         return True
@@ -82,8 +82,8 @@ class OutputCheck:
             unsteady = check_golden(ask, self._golden, self._tolerance, largest_batch=largest_batch)
         for each in unsteady:
             self._remark(
-                f"output {each.output!r} is compared by type and shape only where a candidate gives more than one "
-                f"answer to the same request; one gives {each.words}"
+                f"output {each.output!r}: only type and shape are compared where a candidate's answers to one request "
+                f"differ; one candidate gives {each.words}"
             )
 
     def _say_what_is_left_out(self, golden: GoldenOutputs) -> None:
@@ -92,18 +92,18 @@ class OutputCheck:
             what = "no output is compared" if each.output is None else f"output {each.output!r} is not compared"
             if each.output is not None and not each.outline_varies:
                 what = f"the values of output {each.output!r} are not compared"
-            self._remark(f"{what}: the config as it is gives {each.words}{self._hint(golden, each)}")
+            self._remark(f"{what}: the baseline gives {each.words}{self._hint(golden, each)}")
         if golden.refused and not golden.lines:
-            self._remark(f"no output is compared: the config as it is fails the requests: {golden.refused[0]}")
+            self._remark(f"no output is compared: the baseline fails every request: {golden.refused[0]}")
         elif count := len(golden.refused):
-            requests = f"{count} request{'s' * (count > 1)} that the config as it is fails"
-            self._remark(f"outputs are compared without {requests}: {golden.refused[0]}")
+            requests, they = ("1 request", "it") if count == 1 else (f"{count} requests", "them")
+            self._remark(f"outputs of {requests} are not compared: the baseline fails {they}: {golden.refused[0]}")
 
     def _hint(self, golden: GoldenOutputs, unsteady: Unsteady) -> str:
         """Values that no real input has may be where a model's rounding shows most."""
         if not self._made_up or unsteady.output is None or not golden.is_float(unsteady.output):
             return ""
         return (
-            "; the inputs are made up (floats from 0 to 1, integers 0 or 1), and outputs of real ones may be steady: "
-            "give real ones with --input-data, to have this output compared"
+            "; inputs are generated (floats from 0 to 1, integers 0 or 1); with real inputs (--input-data) this output "
+            "may be the same every time, and then it is compared"
         )

@@ -16,7 +16,7 @@ from tuner.options.groups import MADE_UP, LoadOptions, as_option
 from tuner.options.tune_job import TuneJob
 from tuner.space.spec import shipped_spaces
 
-_HEAD = "# What this run was asked for; `tritontune run --resume --out` with this folder goes on with it.\n"
+_HEAD = "# The options of this run. `tritontune run --resume --out` with this folder continues it.\n"
 # What may be secret is not written down. Of variables the names are, where our own environment has the values.
 _SECRET = "header"  # noqa: S105 (the name of an option)
 _ENVIRONMENT = "env"
@@ -74,20 +74,18 @@ def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
         stored = load_yaml(file.read_text(encoding="utf-8"))
         options, left_out = dict(stored["options"]), list(stored["left_out"])
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError):
-        raise JobError(f"{file}: is not the job of a run; give all options again, after removing it") from None
+        raise JobError(f"{file}: not a stored job; remove it and give all options again") from None
     again = {name: name.partition(" ")[0].replace("-", "_") for name in left_out}
     for name, option in again.items():
         if option not in given:
-            raise JobError(
-                f"--{name} was given when the run began, and is not stored, as it may be secret: give it again"
-            )
+            raise JobError(f"--{name}: give it again: the run did not store it, since it may be secret")
     begun = TuneJob.make(options, source=str(file))
     asked = TuneJob.make({**options, **given})
     for name in given.keys() - again.values():
         if name in _FIXED and _plain(asked, name) != _plain(begun, name):
             option = "MODEL_REPO" if name == "repository" else as_option(name)
             was, now = _told(begun, name), _told(asked, name)
-            raise JobError(f"{option}: this run was begun with {was}, not {now}; leave it out, or choose another --out")
+            raise JobError(f"{option}: this run uses {was}, not {now}; omit the option or choose another --out")
     return asked
 
 

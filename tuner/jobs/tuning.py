@@ -126,11 +126,13 @@ def run_context(
         if len(models) > 1:
             check_somewhere({model.name: told_inputs(model) for model in models}, job.shape)
         if out.path.resolve().is_relative_to(repository.path.resolve()):
-            raise JobError(f"--out: {out.path} lies in the model repository, which is never written to; choose another")
+            raise JobError(
+                f"--out: {out.path} lies in the model repository, which is never written to; choose another folder"
+            )
         launcher = _launcher(job, out, progress, models)
         with out.opened(resume=resume), closing(launcher), Gpus(launcher.gpus, progress.note) as gpus:
             if job.max_gpu_memory is not None and gpus.problem:
-                raise JobError(f"--max-gpu-memory: memory of GPUs cannot be measured here: {gpus.problem}")
+                raise JobError(f"--max-gpu-memory: cannot measure GPU memory here: {gpus.problem}")
             clear_leftovers(launcher, progress.note)
             store_job(job, out.job)
             staged = stage(repository, out.work / "served" / "repository")
@@ -160,7 +162,7 @@ def _give_back(job: TuneJob, out: RunFolder, progress: Progress) -> None:
     """Undo what a killed run left on a server: the study is of the model with its own config."""
     with out.opened(resume=True):
         if out.own_configs.exists():
-            progress.note(f"{job.url}: its models get back what a killed run had taken from them")
+            progress.note(f"{job.url}: restoring the model configs that a killed run had replaced")
             _remote(job, out, progress).close()
 
 
@@ -211,7 +213,8 @@ def reported(context: RunContext, write_report: WriteReport) -> Iterator[None]:
             except Exception as error:  # noqa: BLE001 (what was measured is stored, and more than any page of it)
                 told = str(error) if isinstance(error, UsageError) else in_one_line(error)
                 context.progress.note(
-                    f"no report: {told}; write it with: tritontune report {shlex.quote(str(context.out.path))}"
+                    f"cannot write the report: {told}; "
+                    f"retry with: tritontune report {shlex.quote(str(context.out.path))}"
                 )
 
 
@@ -241,7 +244,7 @@ def chosen_models(
     chosen = []
     for model in repository.models:
         if reason := _refusal(model, on_disk=on_disk):
-            note(f"{model.name} is left out: {reason}")
+            note(f"skipped model {model.name}: {reason}")
         else:
             chosen.append(model)
     if not chosen:
@@ -300,7 +303,7 @@ def tune_model(context: RunContext, model: ModelFolder) -> ModelOutcome:
             study.end(str(error))
             raise
         _outcome(context, study, "cut short")
-        raise TuningError(f"{error}; when that is mended, {_go_on(context)}") from error
+        raise TuningError(f"{error}; once that is fixed, {_go_on(context)}") from error
     except Exception as error:
         # What was measured is to be read, as far as what went wrong lets it.
         with suppress(Exception):
@@ -310,7 +313,7 @@ def tune_model(context: RunContext, model: ModelFolder) -> ModelOutcome:
 
 
 def _go_on(context: RunContext) -> str:
-    return f"go on with: tritontune run --resume --out {shlex.quote(str(context.out.path))}"
+    return f"resume with: tritontune run --resume --out {shlex.quote(str(context.out.path))}"
 
 
 def _outcome(context: RunContext, study: Study, ended: str) -> ModelOutcome:

@@ -66,7 +66,7 @@ def act(task: Task, found: Improvement, *, work: Path, night: Path) -> str:
     if task.job.action == "apply":
         expected = hashlib.sha256(found.before.encode()).hexdigest() if found.before else None
         backup = replace_config(task.config_path, found.text, expected_sha256=expected)
-        before = f"replaced; the one before is {backup.name}" if backup else "written; there was none before"
+        before = f"replaced; backup: {backup.name}" if backup else "written; there was none before"
         return f"{task.config_path} {before}"
     run_hook(
         task.job.command,
@@ -75,7 +75,7 @@ def act(task: Task, found: Improvement, *, work: Path, night: Path) -> str:
         within_s=task.job.command_timeout,
         log=night / "command.log",
     )
-    return f"{task.job.command[0]} took it"
+    return f"ran {task.job.command[0]}"
 
 
 def improved(night: Path) -> Path:
@@ -89,9 +89,9 @@ def withdraw(task: Task, *, work: Path) -> str:
     if not folder.exists():
         return ""
     if is_deployed(task, folder / "config.pbtxt"):
-        why = "what was proposed is deployed now"
+        why = "the proposed config is deployed now"
     elif not _is_proposed_for(task, folder):
-        why = "what is deployed has changed since a config was proposed in its place; the proposal is withdrawn"
+        why = "withdrew the proposal: the deployed config has changed since"
     else:
         return ""
     shutil.rmtree(folder, ignore_errors=True)

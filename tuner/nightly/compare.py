@@ -13,17 +13,17 @@ from tuner.core.loads import Concurrency
 from tuner.core.quantities import format_ms
 from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
-from tuner.nightly.comparison import LEAST_PAIRS, LOOKS, MOST_PAIRS, Comparison, Side
+from tuner.nightly.comparison import LEAST_PAIRS, LOOKS, MOST_PAIRS, Comparison, PairedLaunch
 from tuner.nightly.gate import is_settled
 from tuner.recommend.recommend import NEAR
 from tuner.stats.limit_test import Verdict
 
-Launch = Callable[[int], Side]
+LaunchOnce = Callable[[int], PairedLaunch]
 """Launches a config once, for the pair of this number, from 1, and measures it; it may raise a `ServerError`."""
 
 
 @dataclass(frozen=True)
-class Terms:
+class ComparisonTerms:
     """What holds for all pairs.
 
     Attributes:
@@ -45,7 +45,7 @@ class Terms:
 
 
 def compare(
-    deployed: Launch, candidate: Launch, terms: Terms, *, note: Callable[[str], None] = lambda _: None
+    deployed: LaunchOnce, candidate: LaunchOnce, terms: ComparisonTerms, *, note: Callable[[str], None] = lambda _: None
 ) -> Comparison:
     """Launch pairs in random order, and look after some of them whether they tell enough.
 
@@ -66,7 +66,7 @@ def compare(
         if terms.now() + pair_s > end:
             break
         number = told.pairs + 1
-        sides: dict[str, Side] = {}
+        sides: dict[str, PairedLaunch] = {}
         try:
             for which in order.sample(["deployed", "candidate"], 2):
                 sides[which] = candidate(number) if which == "candidate" else launched(deployed, number, note)
@@ -122,7 +122,7 @@ def load_within(
         told = point.latency_ms[slo.percentile]
         held = not point.errors and point.holds(slo, slower=NEAR) and point.verdict(slo) is not Verdict.BREAKS
         if not held:
-            note(f"the candidate is too near to {slo} at {point.load}: {slo.percentile} {format_ms(told.value)}")
+            note(f"too little margin to {slo} at {point.load}: candidate {slo.percentile} {format_ms(told.value)}")
         return held
 
     load, breaks = highest.requests, 0
@@ -134,7 +134,7 @@ def load_within(
     return Concurrency(load)
 
 
-def launched(deployed: Launch, number: int, note: Callable[[str], None]) -> Side:
+def launched(deployed: LaunchOnce, number: int, note: Callable[[str], None]) -> PairedLaunch:
     """Launch what is deployed; after a failure, which may be an accident, once more.
 
     Raises:
@@ -143,7 +143,7 @@ def launched(deployed: Launch, number: int, note: Callable[[str], None]) -> Side
     try:
         return deployed(number)
     except ServerError as error:
-        note(f"the deployed config failed ({error.cause.value}: {error}); it is launched once more")
+        note(f"the deployed config failed ({error.cause.value}: {error}); relaunching it once")
     try:
         return deployed(number)
     except ServerError as error:

@@ -9,8 +9,8 @@ from tuner.core.loads import Concurrency
 from tuner.core.record import Interval, Record
 from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
+from tuner.recommend.between_launches import launches_hold
 from tuner.recommend.gain import paired_ratio
-from tuner.recommend.launches import launches_hold
 from tuner.recommend.verification import limits_together
 from tuner.stats.limit_test import CHANCE, Verdict, together
 
@@ -24,7 +24,7 @@ LOOKS = (4, 6, 8, 10)
 _TAIL = 0.025 / len(LOOKS)
 
 
-class Side(Record):
+class PairedLaunch(Record):
     """One launch.
 
     Attributes:
@@ -51,8 +51,8 @@ class Comparison(Record):
 
     slo: SLO
     loads: tuple[Concurrency, ...]
-    deployed: tuple[Side, ...] = ()
-    candidate: tuple[Side, ...] = ()
+    deployed: tuple[PairedLaunch, ...] = ()
+    candidate: tuple[PairedLaunch, ...] = ()
     failure: str | None = None
 
     @property
@@ -139,7 +139,7 @@ def sequential_ratio(pairs: Sequence[tuple[Interval, Interval]]) -> Interval:
     return paired_ratio(pairs, _TAIL)
 
 
-def _rounds(sides: Sequence[Side], load: Concurrency) -> list[OperatingPoint]:
+def _rounds(sides: Sequence[PairedLaunch], load: Concurrency) -> list[OperatingPoint]:
     return [point for side in sides if (point := side.at(load))]
 
 

@@ -23,7 +23,7 @@ _SLOWER = 0.1
 
 
 @dataclass(frozen=True)
-class Past:
+class PastMeasurement:
     """An earlier night's measurement under the same conditions.
 
     Attributes:
@@ -64,12 +64,10 @@ class Drift(Record):
     inconclusive: bool = False
 
 
-NO_HISTORY = Drift(
-    regression=False, nights=0, reason="its history begins tonight: this config was not measured here before"
-)
+NO_HISTORY = Drift(regression=False, nights=0, reason="first measurement of this config under these conditions")
 
 
-def normal_nights(past: Sequence[Past], files: str) -> list[Past]:
+def normal_nights(past: Sequence[PastMeasurement], files: str) -> list[PastMeasurement]:
     """The nights that say how fast the config normally is, the oldest first.
 
     Args:
@@ -86,7 +84,7 @@ def normal_nights(past: Sequence[Past], files: str) -> list[Past]:
     return (trusted or normal)[-_MOST_NIGHTS:]
 
 
-def judge_drift(now: Measured, past: Sequence[Past], *, files: str, min_regression: float) -> Drift:
+def judge_drift(now: Measured, past: Sequence[PastMeasurement], *, files: str, min_regression: float) -> Drift:
     """Compare tonight's measurement with earlier ones under the same load.
 
     Throughput, and latency at the percentile that counts, of tonight are held against the interval in which those of
@@ -121,17 +119,17 @@ def judge_drift(now: Measured, past: Sequence[Past], *, files: str, min_regressi
     changed = same[-1].files != files
     words = _in_words(now, throughput, f"{percentile} {format_ms(tonight.value)}, {latency.value - 1:+.0%}", len(same))
     if changed:
-        words += "; the model's files are others than then, its config is the same"
+        words += "; the model's files have changed since, its config has not"
     fair, fair_latency = throughput.times(1 / by_machine), latency.times(by_machine)
     busy = _busy(now, machine, by_machine)
     seems = _is_less(fair, min_regression) or _is_less(_inverse(fair_latency), min_regression)
     regression, inconclusive = seems and not busy, bool(seems and busy)
     suspected = min(fair.value, 1 / fair_latency.value) < 1 - min_regression
     if machine is not None and (slower or later) and not seems:
-        words += f"; the machine itself is {1 - machine:.0%} slower than then, which accounts for it"
+        words += f"; the machine is {1 - machine:.0%} slower than then, which explains it"
     return Drift(
         regression=regression,
-        reason=("it got slower: " if regression else f"inconclusive: {busy}: " if inconclusive else "") + words,
+        reason=("slower: " if regression else f"inconclusive: {busy}: " if inconclusive else "") + words,
         nights=len(same),
         throughput=throughput,
         latency=latency,
@@ -170,9 +168,9 @@ def _machine(now: Measured, then: Sequence[Measured]) -> float | None:
 def _busy(now: Measured, machine: float | None, by_machine: float) -> str:
     """What kept the machine from its usual speed, in words; empty where nothing did."""
     if now.is_busy:
-        return "machine busy with the load of others"
+        return "machine busy with other load"
     if machine is not None and by_machine < 1 - _SLOWER:
-        return f"machine busy: it is {1 - machine:.0%} slower than then"
+        return f"machine {1 - machine:.0%} slower than then"
     return ""
 
 

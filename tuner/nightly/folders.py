@@ -40,7 +40,7 @@ class WorkFolder:
                     shutil.rmtree(RunFolder(run).work, ignore_errors=True)
                 if not any(night.glob("*/*/study.db")):
                     shutil.rmtree(night, ignore_errors=True)
-                    yield f"the night {night.name} was killed before it had measured anything; its folder is removed"
+                    yield f"removed the folder of night {night.name}: it was killed before it had measured anything"
 
     def last_run(self, task_folder: str, model: str, *, before: Path) -> Path | None:
         """The latest night's run of a model, of those that measured something; None: there is none."""

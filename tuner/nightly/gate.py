@@ -34,7 +34,7 @@ def decide(comparison: Comparison | None, *, min_gain: float) -> Decision:
         return Decision(act=False, reason="the search found nothing better")
     if objection := next(_objections(comparison, min_gain), None):
         return Decision(act=False, reason=objection)
-    held = f", and {comparison.slo} is surely held" if comparison.slo.root else ""
+    held = f"; {comparison.slo} holds (99 % confidence)" if comparison.slo.root else ""
     return Decision(act=True, reason=f"{_in_words(comparison)}{held}")
 
 
@@ -44,13 +44,13 @@ def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
     if comparison.failure:
         yield f"the candidate failed: {comparison.failure}"
     if gain is None or pairs < LEAST_PAIRS:
-        yield f"there was time for {pairs} pairs of launches, and fewer than {LEAST_PAIRS} tell too little"
+        yield f"time for only {pairs} pairs of launches; at least {LEAST_PAIRS} are needed"
     elif comparison.verdict is Verdict.BREAKS:
-        yield f"the candidate does not hold {comparison.slo}, at {words}"
+        yield f"the candidate violates {comparison.slo} (99 % confidence), at {words}"
     elif gain.low <= 1 + min_gain:
-        yield f"the gain is not surely above {min_gain:.1%}: {words}"
+        yield f"gain not shown to exceed {min_gain:.1%} (95 % confidence): {words}"
     elif comparison.verdict is not Verdict.HOLDS:
-        yield f"no test shows that the candidate holds {comparison.slo}: {_undecided(comparison)}; {words}"
+        yield f"not shown that the candidate holds {comparison.slo}: {_undecided(comparison)}; {words}"
 
 
 def _undecided(comparison: Comparison) -> str:
@@ -64,9 +64,9 @@ def _undecided(comparison: Comparison) -> str:
         tests = [test for test in limits_together(rounds) if test.verdict_among(among) is Verdict.OPEN]
         few = next((test for test in tests if test.independent < test.fewest(among)), None)
         if few:
-            words += f", worth {few.independent:.0f} independent requests, where {few.fewest(among)} is the least"
+            words += f", worth {few.independent:.0f} independent requests (at least {few.fewest(among)} needed)"
         elif not tests:
-            words += ", where launches differ by too much to be sure of others"
+            words += ", but launches differ too much"
         told.append(words)
     return "; ".join(told)
 

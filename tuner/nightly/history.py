@@ -18,7 +18,7 @@ from typing_extensions import Self
 from tuner.core.errors import JobError
 from tuner.core.record import Interval, Record
 from tuner.core.slo import Percentile
-from tuner.nightly.drift import Past
+from tuner.nightly.drift import PastMeasurement
 from tuner.nightly.measured import Conditions, Measured
 
 SCHEMA = 1
@@ -172,7 +172,7 @@ class History:
                 return history.place
         folder = next(each for each in path.absolute().parents if each.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise JobError(f"history: {path}: nothing can be written to {folder}")
+            raise JobError(f"history: {path}: cannot write to {folder}")
         return place
 
     def add(self, night: Night) -> None:
@@ -202,7 +202,7 @@ class History:
                     _measurements.insert().values(night_id=number, role="candidate", **about, **_row(night.candidate))
                 )
 
-    def past(self, conditions: Conditions) -> list[Past]:
+    def past(self, conditions: Conditions) -> list[PastMeasurement]:
         """What was measured under these conditions, the oldest first.
 
         Raises:
@@ -220,7 +220,7 @@ class History:
             rows = connection.execute(query).mappings().all()
         # A candidate was measured on the night that may have found the one before it slower; that is not its own doing.
         return [
-            Past(row["night"], _measured(row), row["files"], row["regression"] and row["role"] == "deployed")
+            PastMeasurement(row["night"], _measured(row), row["files"], row["regression"] and row["role"] == "deployed")
             for row in rows
         ]
 
@@ -263,8 +263,7 @@ class History:
                 found = connection.execute(sql.select(_about.c.schema)).scalar()
                 if found != SCHEMA:
                     raise JobError(
-                        f"history: {self.place}: its tables are of version {found}, and {SCHEMA} is what "
-                        "this tritontune knows; choose another place"
+                        f"history: {self.place}: has tables of version {found}, this tritontune needs version {SCHEMA}"
                     )
                 _add_columns(connection)
                 return
@@ -295,12 +294,12 @@ def _url(place: str, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
     try:
         url = sql.make_url(place)
     except ArgumentError:
-        raise JobError("history: is no URL of a database; write a file, or postgresql://USER@HOST/DATABASE") from None
+        raise JobError("history: not a database URL; give a file or postgresql://USER@HOST/DATABASE") from None
     if url.get_backend_name() == "sqlite" and url.database:
         return _file_url(Path(url.database), make=make)
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise JobError(
-            f"history: {url.get_backend_name()} databases are not known; write a file, or postgresql://USER@HOST/DATABASE"
+            f"history: {url.get_backend_name()} databases are not supported; give a file or postgresql://USER@HOST/DATABASE"
         )
     if importlib.util.find_spec("psycopg") is None:
         raise JobError("history: PostgreSQL needs its driver: pip install 'tritontune[postgres]'")
@@ -314,13 +313,12 @@ def _url(place: str, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
 def _file_url(path: Path, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
     if not make and not path.is_file():
         raise JobError(
-            f"history: there is no file {path}: no night has been recorded there yet; "
-            "tritontune nightly JOBS.yaml makes it, and --history names another"
+            f"history: no such file {path}; `tritontune nightly JOBS.yaml` creates it, or give another with --history"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise JobError(f"history: {path.parent}: cannot be made: {error.strerror}") from None
+        raise JobError(f"history: {path.parent}: cannot be created: {error.strerror}") from None
     return sql.URL.create("sqlite", database=str(path)), {"timeout": _WAIT_S}
 
 

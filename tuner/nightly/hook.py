@@ -43,12 +43,12 @@ def run_hook(command: Sequence[str], *, stdin: str, variables: Mapping[str, str]
             process.communicate(stdin.encode(), timeout=within_s)
         except subprocess.TimeoutExpired:
             raise TuningError(
-                f"command: {command[0]} took longer than {format_duration(within_s)}, and was stopped; see {log}"
+                f"command: {command[0]} took longer than {format_duration(within_s)} and was killed; see {log}"
             ) from None
         finally:
             _kill(process)
     if process.returncode:
-        raise TuningError(f"command: {command[0]} ended with status {process.returncode}{_last_line(log)}; see {log}")
+        raise TuningError(f"command: {command[0]} exited with status {process.returncode}{_last_line(log)}; see {log}")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -12,7 +12,7 @@ from tuner.core.loads import Concurrency
 from tuner.jobs.model_tuning import RunContext, trial_context_of
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import Limits, launch_again
-from tuner.nightly.comparison import Side
+from tuner.nightly.comparison import PairedLaunch
 
 # As long as the finalists of a run are measured: what decides over a deployment deserves some seconds of the machine.
 _RULES = LevelRules(min_s=1.5, max_s=3.0)
@@ -36,7 +36,7 @@ class Launches:
         self._folder = folder
         self._launch_s = context.job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
 
-    def launch(self, config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> Side:
+    def launch(self, config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
         """Launch a config once, and measure it under each load.
 
         Args:
@@ -51,4 +51,4 @@ class Launches:
         limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, until=time.monotonic())
         trial_context = self._candidate if candidate else self._deployed
         with launch_again(trial_context, config, self._folder / name, limits=limits, candidate=candidate) as session:
-            return Side(points=tuple(session.measure(load) for load in loads))
+            return PairedLaunch(points=tuple(session.measure(load) for load in loads))

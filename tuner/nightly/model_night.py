@@ -21,9 +21,9 @@ from tuner.jobs.tuning import identity_of, reported, run_context, tune_model
 from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
 from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
-from tuner.nightly.compare import Terms, compare, launched, load_within
-from tuner.nightly.comparison import Comparison, Side
-from tuner.nightly.drift import NO_HISTORY, Drift, Past, judge_drift, normal_nights
+from tuner.nightly.compare import ComparisonTerms, compare, launched, load_within
+from tuner.nightly.comparison import Comparison, PairedLaunch
+from tuner.nightly.drift import NO_HISTORY, Drift, PastMeasurement, judge_drift, normal_nights
 from tuner.nightly.gate import Decision, decide
 from tuner.nightly.history import History, Night
 from tuner.nightly.launches import Launches
@@ -45,7 +45,7 @@ COMPARING_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Setting:
+class NightContext:
     """What a model's part of a night has to do with the rest of it.
 
     Attributes:
@@ -71,7 +71,7 @@ class Setting:
     until_told: ExitStack
 
 
-def look_after(task: Task, setting: Setting, history: History) -> Night:
+def run_model_night(task: Task, night_context: NightContext, history: History) -> Night:
     """See whether the deployed config is still as fast as it was, and whether another is surely better.
 
     Returns:
@@ -83,27 +83,34 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
     """
     began = time.monotonic()
     if count := remove_unfinished(task.config_path):
-        setting.say(f"removed {count} unfinished file{'s' * (count > 1)} of a killed night beside {task.config_path}")
-    if why := withdraw(task, work=setting.work):
-        setting.say(f"{task.name}: {why}")
-    job = task.job.tuning(budget=setting.budget, warm_start=setting.last or task.job.warm_start)
-    with run_context(job, RunFolder(setting.folder), progress=NightProgress(setting.say)) as (context, (model,)):
+        night_context.say(
+            f"removed {count} unfinished file{'s' * (count > 1)} of a killed night beside {task.config_path}"
+        )
+    if why := withdraw(task, work=night_context.work):
+        night_context.say(f"{task.name}: {why}")
+    job = task.job.tuning(budget=night_context.budget, warm_start=night_context.last or task.job.warm_start)
+    with run_context(job, RunFolder(night_context.folder), progress=NightProgress(night_context.say)) as (
+        context,
+        (model,),
+    ):
         identity = identity_of(context, model)
         conditions = _conditions(identity, task)
         past = normal_nights(history.past(conditions), identity.files)
-        deployed = _Deployed(Launches(context, model, setting.folder / "nightly"), identity, past, setting.say)
+        deployed = _Deployed(
+            Launches(context, model, night_context.folder / "nightly"), identity, past, night_context.say
+        )
         deployed.measure()
         with reported(context, write_report):
             outcome = tune_model(context, model)
-        compared = _compare(task, setting, outcome, deployed)
+        compared = _compare(task, night_context, outcome, deployed)
         drift = deployed.drift(task.min_regression)
         if drift.suspected:
-            setting.say(f"{task.name}: it may have got slower, so that it is measured once more: {drift.reason}")
+            night_context.say(f"{task.name}: re-measuring it, since it may be slower: {drift.reason}")
             deployed.measure()
             drift = deployed.drift(task.min_regression)
     decision = decide(compared, min_gain=task.min_gain)
     if drift.regression or drift.inconclusive:
-        setting.say(f"{task.name}: {drift.reason}")
+        night_context.say(f"{task.name}: {drift.reason}")
     action, failed, candidate, text = "", "", None, ""
     best = outcome.recommendation.best
     if decision.act and compared and best:
@@ -111,14 +118,14 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         try:
             # What was done must be told; only a command of the user's is too long to let it run to its end.
             if task.job.action != "command":
-                setting.until_told.enter_context(put_off())
-            action = act(task, found, work=setting.work, night=setting.folder)
+                night_context.until_told.enter_context(put_off())
+            action = act(task, found, work=night_context.work, night=night_context.folder)
         except TritontuneError as error:
-            failed = f"; {error}; the config is kept in {improved(setting.folder)}"
-        if is_deployed(task, improved(setting.folder) / "config.pbtxt"):
+            failed = f"; {error}; the config is in {improved(night_context.folder)}"
+        if is_deployed(task, improved(night_context.folder) / "config.pbtxt"):
             candidate, text = found.measured, found.text
     return Night(
-        night=setting.night,
+        night=night_context.night,
         repository=task.repository_key,
         model=task.model.name,
         slo=str(task.job.slo),
@@ -130,7 +137,7 @@ def look_after(task: Task, setting: Setting, history: History) -> Night:
         gain=compared.gain if compared else None,
         duration_s=round(time.monotonic() - began, 1),
         files=identity.files,
-        folder=str(setting.folder),
+        folder=str(night_context.folder),
         conditions=conditions,
         deployed=deployed.measured or _of_study(outcome),
         candidate=candidate,
@@ -154,7 +161,9 @@ class _Deployed:
         past: The normal nights before.
     """
 
-    def __init__(self, launches: Launches, identity: Identity, past: list[Past], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, launches: Launches, identity: Identity, past: list[PastMeasurement], say: Callable[[str], None]
+    ) -> None:
         self.launches = launches
         self._identity = identity
         self._past = past
@@ -168,14 +177,14 @@ class _Deployed:
         """Launch it some times under the load of its history, if it has one."""
         if self._load is None:
             return
-        self._say(f"measuring what is deployed at {self._load}")
+        self._say(f"measuring the deployed config at {self._load}")
         for number in range(_MOST_LAUNCHES):
             known = self.measured
             if number >= _LAUNCHES and known and known.throughput.relative_half_width <= _PRECISE:
                 return
             self.add(self.launch([self._load]))
 
-    def launch(self, loads: list[Concurrency]) -> Side:
+    def launch(self, loads: list[Concurrency]) -> PairedLaunch:
         """Launch it once.
 
         Raises:
@@ -185,7 +194,7 @@ class _Deployed:
         name = f"deployed-{self._count:02d}"
         return launched(lambda _: self.launches.launch(self._identity.config, loads, name), self._count, self._say)
 
-    def add(self, side: Side) -> None:
+    def add(self, side: PairedLaunch) -> None:
         """A launch more of it."""
         if self._load is None or (point := side.at(self._load)) is None:
             return
@@ -216,13 +225,13 @@ class _Deployed:
         return judge_drift(now, self._past, files=self._identity.files, min_regression=min_regression)
 
 
-def _compare(task: Task, setting: Setting, outcome: ModelOutcome, deployed: _Deployed) -> Comparison | None:
+def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, deployed: _Deployed) -> Comparison | None:
     """Launch the best candidate and the deployed config in pairs; None where nothing seems better."""
     best = outcome.recommendation.best
     if best is None or best.trial.number == 0 or not isinstance(best.point.load, Concurrency):
         return None
 
-    def launch(loads: Sequence[Concurrency], name: str) -> Side:
+    def launch(loads: Sequence[Concurrency], name: str) -> PairedLaunch:
         return deployed.launches.launch(best.trial.config, loads, name, candidate=True)
 
     numbers = count(1)
@@ -231,7 +240,7 @@ def _compare(task: Task, setting: Setting, outcome: ModelOutcome, deployed: _Dep
         return launch((load,), f"candidate-try-{next(numbers):02d}").points[0]
 
     try:
-        load = load_within(tried, best.point.load, task.job.slo, at_last=setting.at_last, note=setting.say)
+        load = load_within(tried, best.point.load, task.job.slo, at_last=night_context.at_last, note=night_context.say)
     except ServerError as error:
         return Comparison(slo=task.job.slo, loads=(best.point.load,), failure=f"{error.cause.value}: {error}")
     # Near its limit, launches of the candidate may differ by too much for a test; at half of the load they rarely do.
@@ -239,20 +248,22 @@ def _compare(task: Task, setting: Setting, outcome: ModelOutcome, deployed: _Dep
     candidates = (load, *halved)
     # The deployed config at its own best load, and at the candidate's: none is to win by having had more to do.
     loads = list(dict.fromkeys([_own_load(outcome), load]))
-    setting.say(f"{task.name}: comparing trial {best.trial.number} at {load} with what is deployed")
+    night_context.say(f"{task.name}: comparing trial {best.trial.number} at {load} with the deployed config")
     now = time.monotonic()
     compared = compare(
         lambda _: deployed.launch(loads),
         lambda number: launch(candidates, f"candidate-{number:02d}"),
-        Terms(
+        ComparisonTerms(
             slo=task.job.slo,
             loads=candidates,
             min_gain=task.min_gain,
             seed=task.job.seed,
-            until=max(setting.spare_until, min(setting.at_last, now + COMPARING_SHARE * setting.budget)),
-            at_last=setting.at_last,
+            until=max(
+                night_context.spare_until, min(night_context.at_last, now + COMPARING_SHARE * night_context.budget)
+            ),
+            at_last=night_context.at_last,
         ),
-        note=setting.say,
+        note=night_context.say,
     )
     deployed.begin_history(compared)
     return compared

@@ -17,12 +17,12 @@ from tuner.core.quantities import format_duration
 from tuner.nightly.folders import REPORT, WorkFolder
 from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
-from tuner.nightly.model_night import COMPARING_SHARE, Setting, look_after
+from tuner.nightly.model_night import COMPARING_SHARE, NightContext, run_model_night
+from tuner.nightly.night_window import NightWindow
 from tuner.nightly.notify import report_json, tell
 from tuner.nightly.outcome import NightReport, in_words
 from tuner.nightly.prometheus import write_metrics
 from tuner.nightly.tasks import Task
-from tuner.nightly.window import Window
 
 # A budget that would be shortened to less than this share is not worth beginning.
 _LEAST_SHARE = 0.25
@@ -65,7 +65,7 @@ class _Night:
 
     def run(self) -> NightReport:
         """All of it."""
-        window = Window()
+        window = NightWindow()
         try:
             with window.lasting(self._file.window):
                 for task in self._tasks:
@@ -85,12 +85,12 @@ class _Night:
         due, *later = ((1 + COMPARING_SHARE) * each.job.budget for each in self._tasks[len(self._done) :])
         share = min(1.0, left / (due + sum(later)))
         if share < _LEAST_SHARE:
-            self._add(self._failed(task, f"left out: {format_duration(max(left, 1.0))} of the window was left", 0.0))
+            self._add(self._failed(task, f"skipped: {format_duration(max(left, 1.0))} of the window was left", 0.0))
             return
         if share < 1:
-            self._note(f"{task.name}: its budget is shortened to {share:.0%}, to end within the window")
+            self._note(f"{task.name}: budget cut to {share:.0%} to end within the window")
         with ExitStack() as until_told:
-            setting = Setting(
+            night_context = NightContext(
                 night=self._night,
                 folder=self._folder / task.folder,
                 work=self._file.work,
@@ -101,22 +101,22 @@ class _Night:
                 say=self._say,
                 until_told=until_told,
             )
-            night = self._part(task, setting)
+            night = self._part(task, night_context)
             until_told.enter_context(put_off())
             self._add(night)
 
-    def _part(self, task: Task, setting: Setting) -> Night:
+    def _part(self, task: Task, night_context: NightContext) -> Night:
         """How it went with one model."""
         try:
-            return look_after(task, setting, self._history)
+            return run_model_night(task, night_context, self._history)
         except InterruptedRunError:
             raise KeyboardInterrupt from None
         except TritontuneError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 (a fault with one model is no reason to leave the others alone)
             with suppress(OSError):
-                setting.folder.mkdir(parents=True, exist_ok=True)
-            log = write_log(error, setting.folder)
+                night_context.folder.mkdir(parents=True, exist_ok=True)
+            log = write_log(error, night_context.folder)
             reason = f"unexpected {in_one_line(error)}; {f'the log is {log}' if log else 'no log could be written'}"
         return self._failed(task, reason, time.monotonic() - self._task_began)
 

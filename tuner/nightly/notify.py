@@ -17,9 +17,9 @@ def tell(report: NightReport, whom: Sequence[Notify]) -> Iterator[str]:
         try:
             _tell(report, each)
         except WebError as error:
-            yield f"not told: {error}"
+            yield f"notification failed: {error}"
         except OSError as error:
-            yield f"not told: {each.file}: {error.strerror}"
+            yield f"notification failed: {each.file}: {error.strerror}"
 
 
 def _tell(report: NightReport, whom: Notify) -> None:

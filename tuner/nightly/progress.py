@@ -51,9 +51,9 @@ class NightProgress(Progress):
     def model_ended(self, outcome: ModelOutcome) -> None:
         """See `Progress`."""
         found = outcome.recommendation
-        best = "none holds the SLO"
+        best = "no candidate holds the SLO"
         if found.best == found.baseline and found.best:
-            best = "the config as it is"
+            best = "the baseline"
         elif found.best:
             best = f"trial {found.best.trial.number}" + (f", {gain_in_words(found.gain)}" if found.gain else "")
         self._say(f"{outcome.model}: {outcome.ended}; best: {best}")

@@ -25,13 +25,13 @@ def write_metrics(report: NightReport, path: Path) -> None:
 
     gain = gauge("gain_ratio", "Throughput of the candidate over that of the deployed config, in pairs of launches")
     low = gauge("gain_low_ratio", "Lower bound of the 95 % interval of the gain")
-    throughput = gauge("throughput_inferences_per_second", "Of the config that is deployed after the night")
+    throughput = gauge("throughput_inferences_per_second", "Throughput of the config that is deployed after the night")
     p99 = gauge("p99_seconds", "Latency of the config that is deployed after the night")
-    limited = gauge("latency_seconds", "The same at the highest percentile that the SLO limits", "percentile")
-    regression = gauge("regression", "1 where the deployed config got slower than its own history")
-    failed = gauge("failed", "1 where the model could not be looked after")
-    improved = gauge("improved", "1 where an improvement was proposed, applied, or handed on")
-    took = gauge("duration_seconds", "How long the model's part of the night took")
+    limited = gauge("latency_seconds", "Latency of it at the highest percentile that the SLO limits", "percentile")
+    regression = gauge("regression", "1 if the deployed config is slower than its own history")
+    failed = gauge("failed", "1 if the night of this model failed")
+    improved = gauge("improved", "1 if an improvement was proposed, applied, or given to the command")
+    took = gauge("duration_seconds", "Duration of the model's part of the night")
     for job in report.jobs:
         labels = {"repository": job.repository, "model": job.model}
         if job.gain:
@@ -45,8 +45,16 @@ def write_metrics(report: NightReport, path: Path) -> None:
         failed.labels(**labels).set(job.outcome == "failed")
         improved.labels(**labels).set(bool(job.action))
         took.labels(**labels).set(job.duration_s)
-    whole = Gauge("tritontune_nightly_exit_code", "Of the night: 0, 10, 20 or 1", registry=registry)
+    whole = Gauge(
+        "tritontune_nightly_exit_code",
+        "Exit code of the night: 0 kept, 10 improved, 20 regression, 1 failed",
+        registry=registry,
+    )
     whole.set(EXIT_CODES[report.outcome])
-    ended = Gauge("tritontune_nightly_last_run_timestamp_seconds", "When the night ended", registry=registry)
+    ended = Gauge(
+        "tritontune_nightly_last_run_timestamp_seconds",
+        "Unix time at which the night ended",
+        registry=registry,
+    )
     ended.set(datetime.fromisoformat(report.night).timestamp() + report.duration_s)
     write_to_textfile(str(path), registry)

@@ -17,7 +17,7 @@ def expanded(text: str, environment: Mapping[str, str] = os.environ) -> str:
         ValueError: one of them is not set.
     """
     if missing := [name for name in _VARIABLE.findall(text) if not environment.get(name)]:
-        raise ValueError(f"the environment variable {missing[0]} is not set, or empty")
+        raise ValueError(f"environment variable {missing[0]} is not set or empty")
     return _VARIABLE.sub(lambda found: environment[found[1]], text)
 
 

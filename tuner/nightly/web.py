@@ -56,7 +56,7 @@ async def _post(url: str, body: str, pause_s: float) -> None:
                 return
             if status < 400:
                 # The report would go to whom nobody named.
-                raise WebError(f"{shown(url)} answers with status {status}, a redirect; name the address it leads to")
+                raise WebError(f"{shown(url)} answers with status {status}, a redirect; give the address it leads to")
             if last or status not in _PASSING:
                 raise WebError(f"{shown(url)} answers with status {status}")
         await asyncio.sleep(pause_s * 2**attempt)
@@ -72,7 +72,7 @@ async def _ask(url: str, verb: str, body: str | None) -> int:
         ):
             return answer.status
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-        reason = "nobody answered in time" if isinstance(error, asyncio.TimeoutError) else _reason(error)
+        reason = "no answer in time" if isinstance(error, asyncio.TimeoutError) else _reason(error)
         raise WebError(f"{shown(url)} cannot be reached: {reason}") from None
 
 

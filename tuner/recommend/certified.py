@@ -8,14 +8,14 @@ from tuner.measure.points import OperatingPoint
 
 
 class CertifiedRate(Record):
-    """What became of a config when requests came at their own times, as those of independent users do.
+    """The result of certifying a config under Poisson arrivals, as those of independent users.
 
     Attributes:
-        trial: Whose config.
-        load: The closed loop that it was recommended at.
-        point: At the highest Poisson rate that it was shown to keep up with, within the SLO; None: at none.
-        reason: Why at none, in words.
-        launched: Whether it was tried.
+        trial: The number of the trial of the config.
+        load: The closed loop at which it was recommended.
+        point: The point at the highest certified rate; None: no rate was certified.
+        reason: Why no rate was certified.
+        launched: Whether a server was launched for it.
     """
 
     trial: int

@@ -1,13 +1,13 @@
-"""Certifies a rate: which rate of Poisson arrivals the best config surely serves within the SLO.
+"""Certifies a rate of Poisson arrivals that the best config serves within the SLO, at 99 % confidence.
 
-A closed loop finds capacity, but its clients wait when the server is slow, and nobody else's do. So the best config is
-launched once more, and offered requests at times of their own, at rates around its throughput: near to what a server
-can do, arrivals that clump wait for each other, and latency grows without bound. Where it can do more than the closed
-loop asked for, a rate may be higher than that got.
+A closed loop finds capacity, but its clients wait when the server is slow; real users do not. So the best config is
+launched once more and offered Poisson arrivals at rates around its throughput. Near capacity, clumped arrivals queue
+and latency grows without bound. If the server can do more than the closed loop asked for, the certified rate may be
+higher than its throughput.
 
-Each rate is offered until a test can tell, and several rates are tried. The test may be asked at any time
-(`tuner.stats.limit_test`), and allows for all rates: in 1 % of cases at most a rate is certified at which this server
-does not hold the SLO.
+Each rate is offered until its test decides, and several rates are tried. The test is valid at any time
+(`tuner.stats.limit_test`) and corrected for all rates: with a probability of at most 1 %, a rate is certified at which
+this server does not hold the SLO.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tuner.recommend.verification import rounds_together
 from tuner.stats.limit_test import LimitTest, Verdict
 
 LEVELS = 6
-"""So many rates are tried at most."""
+"""The most rates that are tried."""
 
-# Of the closed loop's throughput: the first rate, one that none reaches, and the next one below a rate that breaks.
+# Shares of the closed loop's throughput: the first rate, and one that no server reaches; factor after a breaking one.
 _START, _HIGHEST, _STEP_DOWN = 0.9, 1.1, 0.8
-# Where the highest rate that holds and the lowest that does not are this close, noise decides.
+# The search ends where the lowest breaking rate is within this factor of the highest certified one.
 _CLOSE = 1.03
-# So often a rate is offered at most until a test can say whether it holds.
+# The most times that a rate is offered while its test is open.
 _REPEATS = 10
 
 
@@ -44,17 +44,17 @@ def certify(
 ) -> OperatingPoint | None:
     """Find the highest rate that one server is shown to keep up with, within the SLO.
 
-    Rates go down until one holds, and then close in between that and the lowest that does not.
+    Rates go down until one is certified, then the search bisects between that and the lowest breaking rate.
 
     Args:
         measure: Measures one load; what it raises ends the search.
-        requests_per_s: What a closed loop got from it.
-        slo: The limits, maybe none.
-        until: When to be done, by `now`: no level is begun that would take longer; the first is in any case.
+        requests_per_s: The server's throughput in a closed loop, in requests/s.
+        slo: The limits; may be empty.
+        until: Deadline, by `now`. No level is begun that would end later, except the first.
         now: The clock, in seconds.
 
     Returns:
-        The point at that rate; None when none was found in the time.
+        The point at the highest certified rate; None when none was certified in time.
     """
     levels = _Levels(measure, until, now)
     best: OperatingPoint | None = None
@@ -74,16 +74,16 @@ def certify(
 
 
 def is_certified(point: OperatingPoint, slo: SLO) -> bool:
-    """Whether the server kept up, answered all, and surely holds the SLO.
+    """Whether the server kept up, answered all requests, and holds the SLO at 99 % confidence.
 
-    A rate is one of `LEVELS` that are tried until one is certified, so each test is stricter than one alone.
+    The test is corrected for `LEVELS` rates (Bonferroni), since any of them may be certified.
     """
-    sure = not slo.root or point.verdict(slo, among=LEVELS) is Verdict.HOLDS
-    return bool(point.kept_up) and not point.errors and point.holds(slo) and sure
+    is_shown = not slo.root or point.verdict(slo, among=LEVELS) is Verdict.HOLDS
+    return bool(point.kept_up) and not point.errors and point.holds(slo) and is_shown
 
 
 class _Levels:
-    """Measures level after level, and knows whether there is time for another."""
+    """Measures levels, and estimates whether there is time for another."""
 
     def __init__(self, measure: Callable[[Load], OperatingPoint], until: float, now: Callable[[], float]) -> None:
         self._measure, self._until, self._now = measure, until, now
@@ -91,15 +91,15 @@ class _Levels:
 
     @property
     def has_time(self) -> bool:
-        """Whether another level would be over in time, if it takes as long as any so far."""
+        """Whether another level ends in time if it takes as long as the longest so far."""
         return self._now() + self._longest_s <= self._until
 
     def measured(self, load: Load, slo: SLO) -> OperatingPoint:
-        """The point at a rate, which is offered again while its tests cannot tell; all repeats count together."""
+        """Measure a rate, and repeat it while its test is open; all repeats count together."""
         repeats = [point := self._once(load)]
         while len(repeats) < _REPEATS and _may_be_certified(point, slo) and self.has_time:
             repeats.append(self._once(load))
-            limits = tuple(LimitTest.added(tests) for tests in zip(*(each.limits for each in repeats), strict=True))
+            limits = tuple(LimitTest.added(tests) for tests in zip(*(repeat.limits for repeat in repeats), strict=True))
             point = rounds_together(repeats).model_copy(update={"limits": limits})
         return point
 
@@ -111,6 +111,6 @@ class _Levels:
 
 
 def _may_be_certified(point: OperatingPoint, slo: SLO) -> bool:
-    """Whether only the test cannot tell yet."""
-    fine = point.kept_up and not point.errors and point.holds(slo)
-    return bool(fine and slo.root and point.verdict(slo, among=LEVELS) is Verdict.OPEN)
+    """Whether only the open test stands against certifying the rate."""
+    passes = point.kept_up and not point.errors and point.holds(slo)
+    return bool(passes and slo.root and point.verdict(slo, among=LEVELS) is Verdict.OPEN)

@@ -1,4 +1,4 @@
-"""What the curve of a trial says of a load, also of one that was not measured: all of its points tell together."""
+"""Smoothing and interpolation of a trial's curve of throughput and latency over load."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from tuner.core.slo import PERCENTILES, SLO, Percentile
 from tuner.measure.points import OperatingPoint
 from tuner.stats.blocks import Z95
 
-# A curve is a Gaussian process in log-log scale around a straight line of any slope: the deviation from it, and the
-# octaves of load over which it is one. A level wanders by so much more than it knows of itself.
-_BEND, _OCTAVES, _WANDER = 0.5, 1.5, 0.02
-# Through fewer points, any curve goes exactly.
-_FEWEST = 3
-# At so many loads it is looked for where the SLO breaks.
+# A curve is a Gaussian process in log-log scale around a straight line: standard deviation from the line, correlation
+# length in octaves of load, and noise of a level beyond its own interval (standard deviation of the logarithm).
+_DEVIATION, _OCTAVES, _LEVEL_NOISE = 0.5, 1.5, 0.02
+# With fewer loads, a curve goes exactly through all points.
+_LEAST_LOADS = 3
+# Number of loads at which `headroom` looks for the one that breaks the SLO.
 _STEPS = 33
 
 
 def smoothed(curve: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
-    """The points of a closed loop, each with what the curve through all of them says of its load.
+    """The points of a closed loop with throughput and latencies replaced by those of a curve through all points.
 
-    The best of many noisy points is too good, and where it lies is luck; a curve through all has less of either.
+    The best of many noisy points is too good and at an arbitrary load; smoothing reduces both errors.
 
     Args:
-        curve: Of one launch.
+        curve: The points of one launch. Open loops and curves of fewer than three loads are returned unchanged.
     """
     points = tuple(curve)
     levels = {point.load.level for point in points if isinstance(point.load, Concurrency)}
-    if len(levels) < max(_FEWEST, len(points)):
+    if len(levels) < max(_LEAST_LOADS, len(points)):
         return points
     octaves = np.log2([point.load.level for point in points])
     throughputs = _smooth(octaves, [point.throughput for point in points])
     latencies = {name: _smooth(octaves, [point.latency_ms[name] for point in points]) for name in PERCENTILES}
     return tuple(
         point.model_copy(
-            update={"throughput": throughputs[n], "latency_ms": {name: told[n] for name, told in latencies.items()}}
+            update={"throughput": throughputs[n], "latency_ms": {name: values[n] for name, values in latencies.items()}}
         )
         for n, point in enumerate(points)
     )
@@ -47,14 +47,14 @@ def smoothed(curve: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
 
 def _smooth(octaves: NDArray[np.float64], measured: Sequence[Interval]) -> list[Interval]:
     """Each value with its 95 % interval, by Gaussian process regression on logarithms."""
-    if min(each.value for each in measured) <= 0:
+    if min(interval.value for interval in measured) <= 0:
         return list(measured)
-    logs = np.log([each.value for each in measured])
-    own = np.array([min(each.log_half_width, 1.0) / Z95 for each in measured])
-    noise = np.diag(own**2 + _WANDER**2)
+    logs = np.log([interval.value for interval in measured])
+    own = np.array([min(interval.log_half_width, 1.0) / Z95 for interval in measured])
+    noise = np.diag(own**2 + _LEVEL_NOISE**2)
     line = np.stack([np.ones_like(octaves), octaves - octaves.mean()])
     apart = (octaves[:, None] - octaves[None]) / _OCTAVES
-    signal = _BEND**2 * np.exp(-0.5 * apart**2) + 100.0 * line.T @ line
+    signal = _DEVIATION**2 * np.exp(-0.5 * apart**2) + 100.0 * line.T @ line
     gain = np.linalg.solve(signal + noise, signal).T
     values = logs.mean() + gain @ (logs - logs.mean())
     deviations = np.sqrt(np.maximum(0.0, np.diag(signal - gain @ signal)))
@@ -65,26 +65,26 @@ def _smooth(octaves: NDArray[np.float64], measured: Sequence[Interval]) -> list[
 
 
 def throughput_at(curve: Sequence[OperatingPoint], level: float) -> float:
-    """Inferences/s under a load: on a straight line between two points; above the highest load, as there.
+    """Throughput under a load, in inferences/s, interpolated linearly; beyond the highest load constant.
 
     Args:
         curve: In order of load; not empty.
-        level: Of the load.
+        level: The load level.
     """
     lowest = curve[0]
     if level < lowest.load.level:
-        # As good as all of the time is spent on waiting for answers.
+        # Below the lowest measured load, throughput is taken to be proportional to the load.
         return lowest.throughput.value * level / lowest.load.level
     return _between(curve, [point.throughput.value for point in curve], level)
 
 
 def latency_ms_at(curve: Sequence[OperatingPoint], percentile: Percentile, level: float) -> float:
-    """Latency under a load: on a straight line between two points; beyond the ends, as there.
+    """Latency under a load, in ms, interpolated linearly; beyond the ends constant.
 
     Args:
         curve: In order of load; not empty.
-        percentile: Of the latency.
-        level: Of the load.
+        percentile: The latency percentile.
+        level: The load level.
     """
     return _between(curve, [point.latency_ms[percentile].value for point in curve], level)
 
@@ -94,16 +94,16 @@ def _between(curve: Sequence[OperatingPoint], values: Sequence[float], level: fl
 
 
 def headroom(curve: Iterable[OperatingPoint], point: OperatingPoint, slo: SLO) -> float:
-    """How many times its throughput a config may give under more load, until the SLO breaks; 1 and more.
+    """The factor (at least 1) by which a config's throughput may rise with the load until the SLO breaks.
 
-    By the shape of its curve, through what was measured at the point, maybe on other launches.
+    The shape of the smoothed curve is scaled to the point, which may come from other launches.
 
     Args:
-        curve: Of one launch.
-        point: Of the same config.
-        slo: The limits, maybe none.
+        curve: The points of one launch.
+        point: A point of the same config.
+        slo: The limits; may be empty.
     """
-    shape = sorted(smoothed(each for each in curve if not each.errors), key=lambda each: each.load.level)
+    shape = sorted(smoothed(p for p in curve if not p.errors), key=lambda p: p.load.level)
     here = point.load.level
     if not isinstance(point.load, Concurrency) or not shape or here >= shape[-1].load.level:
         return 1.0

@@ -10,8 +10,8 @@ from statistics import fmean
 from tuner.core.quantities import format_size
 from tuner.core.slo import SLO, Percentile
 from tuner.measure.points import OperatingPoint
-from tuner.recommend.contenders import Contender
-from tuner.recommend.shift import Shift
+from tuner.recommend.search_bias import SearchBias
+from tuner.recommend.shortlist import ShortlistEntry
 from tuner.recommend.verification import Verification
 from tuner.stats.limit_test import LimitTest, Verdict, together
 
@@ -29,37 +29,37 @@ _LEAST_SPREAD = 0.02
 _STEP = (0.5, 0.95)
 
 
-class Standing(Enum):
+class FinalistStatus(Enum):
     """Whether a finalist may still be the best."""
 
-    STANDS = "it does"
-    BREAKS = "it surely breaks the SLO"
-    DOUBTFUL = "it is too near to the SLO's limit to be sure of it"
-    FAILED = "it failed"
+    REMAINS = "may be the best"
+    BREAKS_SLO = "violates the SLO (99 % confidence)"
+    INCONCLUSIVE = "too near to the limit for a test to show that it holds the SLO"
+    FAILED = "failed"
 
 
 class Finalist:
-    """A contender, measured again round after round.
+    """A shortlist entry, relaunched round after round.
 
     Args:
-        contender: What is measured.
+        entry: What is measured.
         slo: The limits, maybe none.
         max_gpu_memory: Bytes that its server may take of each GPU; None: all that there is.
         before: What was measured of it before.
     """
 
     def __init__(
-        self, contender: Contender, slo: SLO, max_gpu_memory: int | None = None, before: Verification | None = None
+        self, entry: ShortlistEntry, slo: SLO, max_gpu_memory: int | None = None, before: Verification | None = None
     ) -> None:
-        self.contender = contender
-        self.verification = before or Verification(trial=contender.trial.number, load=contender.load)
+        self.entry = entry
+        self.verification = before or Verification(trial=entry.trial.number, load=entry.load)
         self._slo = slo
         self._max_gpu_memory = max_gpu_memory
         # Where launches after the search tell of it, nothing is left to expect.
-        self._shift = Shift() if contender.searched else Shift(1.0, 1.0)
+        self._bias = SearchBias() if entry.searched else SearchBias(1.0, 1.0)
 
     def __str__(self) -> str:
-        return f"trial {self.contender.trial.number} at {self.contender.load}"
+        return f"trial {self.entry.trial.number} at {self.entry.load}"
 
     @property
     def began(self) -> bool:
@@ -75,7 +75,7 @@ class Finalist:
     def throughput(self) -> float:
         """Inferences/s that are to be expected of it: the mean of its rounds, or what seems likely before them."""
         if not self.rounds:
-            return self.contender.throughput * self._shift.throughput
+            return self.entry.throughput * self._bias.throughput
         return self.verification.throughput
 
     @property
@@ -99,7 +99,7 @@ class Finalist:
         """Its rounds so far have had a say in the choice."""
         self._update(choosing=self.rounds)
 
-    def standing(self, spread: float) -> Standing:
+    def status(self, spread: float) -> FinalistStatus:
         """What its rounds say.
 
         Args:
@@ -107,13 +107,14 @@ class Finalist:
         """
         told = self.verification
         if told.failure:
-            return Standing.FAILED
+            return FinalistStatus.FAILED
         if together(test.verdict for test in told.limits) is Verdict.BREAKS:
-            return Standing.BREAKS
+            return FinalistStatus.BREAKS_SLO
         over = self.rounds >= LEAST_ROUNDS and self._is_over
         near = self.rounds >= _DOUBT_ROUNDS and self._room(spread) < 1
         # Away from the limit, requests that were too few to tell are no reason to doubt it.
-        return Standing.DOUBTFUL if over or (near and self.decidable and not self._will_hold) else Standing.STANDS
+        inconclusive = over or (near and self.decidable and not self._will_hold)
+        return FinalistStatus.INCONCLUSIVE if inconclusive else FinalistStatus.REMAINS
 
     @property
     def decidable(self) -> bool:
@@ -129,26 +130,26 @@ class Finalist:
         verdict = together(test.verdict for test in self.verification.limits)
         return verdict is Verdict.HOLDS or not self.decidable
 
-    def expect(self, shift: Shift, spread: float) -> None:
+    def expect(self, bias: SearchBias, spread: float) -> None:
         """Expect of it what launches of others say, and less load where the search expected too much.
 
         Args:
-            shift: Between the search and the launches after it.
+            bias: Between the search and the launches after it.
             spread: As for `lower`.
         """
-        if self.contender.searched:
-            self._shift = shift
+        if self.entry.searched:
+            self._bias = bias
         while not self.began and self._room(spread, _HOPE) < 1 and (lower := self.lower(spread)):
-            self.contender = lower
+            self.entry = lower
             self.verification = Verification(trial=lower.trial.number, load=lower.load)
 
-    def lower(self, spread: float) -> Contender | None:
+    def lower(self, spread: float) -> ShortlistEntry | None:
         """The same config under so much less load that it is likely to hold; None: there is no lower.
 
         Args:
             spread: Standard deviation of latency's logarithm from launch to launch.
         """
-        known = self.contender
+        known = self.entry
         if self.rounds:
             latency_ms = {name: self._latency_ms(name) for name in known.latency_ms}
             known = replace(known, throughput=self.throughput, latency_ms=latency_ms, searched=False)
@@ -176,7 +177,7 @@ class Finalist:
         """What is to be expected of a launch."""
         if self.rounds:
             return self.verification.latency_ms(name)
-        return self.contender.latency_ms[name] * self._shift.latency
+        return self.entry.latency_ms[name] * self._bias.latency
 
     def _logs(self, percentile: Percentile) -> list[float]:
         return [math.log(point.latency_ms[percentile].value) for point in self.verification.rounds]
@@ -196,11 +197,11 @@ class Finalist:
     def _fault(self, point: OperatingPoint) -> str | None:
         """What speaks against it, if anything; the baseline may take the memory that it takes."""
         if point.errors:
-            return f"{point.errors} of its requests failed: {point.error}"
+            return f"{point.errors} requests failed: {point.error}"
         limit, taken = self._max_gpu_memory, point.gpu.taken_bytes if point.gpu else None
-        if self.contender.trial.number == 0 or limit is None or taken is None or taken <= limit:
+        if self.entry.trial.number == 0 or limit is None or taken is None or taken <= limit:
             return None
-        return f"it took {format_size(taken)} of GPU memory, and {format_size(limit)} is the limit"
+        return f"took {format_size(taken)} of GPU memory (limit {format_size(limit)})"
 
     def _update(self, **changes: object) -> None:
         self.verification = self.verification.model_copy(update=changes)

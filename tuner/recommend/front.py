@@ -1,4 +1,4 @@
-"""The Pareto front of latency against throughput, and the area under it."""
+"""The Pareto front of latency and throughput, and its hypervolume."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from tuner.recommend.verification import Verification
 
 @dataclass(frozen=True)
 class TrialPoint:
-    """An operating point, and the trial it is of.
+    """An operating point with its trial.
 
     Attributes:
-        verified: Whether it was measured again, on launches of its own.
-        confirmed: Whether that was after it had been chosen, so that what it says owes nothing to the choice.
+        trial: The trial.
+        point: The operating point.
+        verified: Whether it was relaunched.
+        confirmed: Whether a relaunch came after it was chosen, so that its numbers are free of the winner's curse.
     """
 
     trial: TrialResult
@@ -28,14 +30,14 @@ class TrialPoint:
     confirmed: bool = False
 
     def latency_ms(self, percentile: Percentile) -> float:
-        """The latency at a percentile."""
+        """The latency at a percentile, in ms."""
         return self.point.latency_ms[percentile].value
 
 
 def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tuple[TrialPoint, ...]:
-    """A trial's operating points that answered all of their requests; what was verified says it anew.
+    """The operating points of a trial whose requests were all answered, in order of load.
 
-    They come in order of load, and with those loads that were only verified.
+    A verified point replaces that of the search. Loads that were only verified are included.
     """
     anew = {each.load: each for each in verified if each.trial == trial.number}
     measured: list[tuple[OperatingPoint | None, Verification | None]] = []
@@ -52,7 +54,7 @@ def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tupl
 
 
 def smoothed_points(points: Iterable[TrialPoint]) -> tuple[TrialPoint, ...]:
-    """Points of one trial: those of its sweep as the curve through them says, those that were verified as they are."""
+    """The points of one trial, those of its sweep smoothed, the verified ones unchanged."""
     points = tuple(points)
     told = dict(zip((p.point.load for p in points), smoothed(p.point for p in points), strict=True))
     return tuple(p if p.verified else replace(p, point=told[p.point.load]) for p in points)
@@ -61,9 +63,14 @@ def smoothed_points(points: Iterable[TrialPoint]) -> tuple[TrialPoint, ...]:
 def usable_points(
     trials: Iterable[TrialResult], verified: Iterable[Verification] = (), max_gpu_memory: int | None = None
 ) -> tuple[TrialPoint, ...]:
-    """The points that could be deployed: what crashed or hung under one load is not to be trusted with another.
+    """The points that may be deployed: all points of trials that did not fail and kept the limit on GPU memory.
 
-    Nor is what took more than `max_gpu_memory` bytes of a GPU.
+    A config that crashed or hung under one load is not trusted under another.
+
+    Args:
+        trials: The trials.
+        verified: All relaunched points.
+        max_gpu_memory: Limit on the memory of each GPU, in bytes; None: no limit.
     """
     verified = tuple(verified)
     usable = (trial for trial in trials if trial.failure is None and excess_memory(trial, max_gpu_memory) <= 0)
@@ -71,14 +78,14 @@ def usable_points(
 
 
 def excess_memory(trial: TrialResult, max_gpu_memory: int | None) -> float:
-    """By what share of the limit a trial took more memory of a GPU; 0 and below when it did not, or nobody knows."""
+    """GPU memory beyond the limit, as a share of the limit; at most 0 when within it or unknown."""
     if max_gpu_memory is None or trial.gpu_memory is None:
         return -1.0
     return trial.gpu_memory.peak_bytes / max_gpu_memory - 1
 
 
 def pareto_front(points: Iterable[TrialPoint], percentile: Percentile) -> tuple[TrialPoint, ...]:
-    """The points that no other beats in both latency and throughput, in order of both."""
+    """The points that no other beats in both latency and throughput, in ascending order of both."""
     front: list[TrialPoint] = []
     for each in sorted(points, key=lambda p: (p.latency_ms(percentile), -p.point.throughput.value)):
         if not front or each.point.throughput.value > front[-1].point.throughput.value:
@@ -87,15 +94,15 @@ def pareto_front(points: Iterable[TrialPoint], percentile: Percentile) -> tuple[
 
 
 def rivals(front: Iterable[TrialPoint], percentile: Percentile) -> Rivals:
-    """What a front asks of the next candidate."""
+    """The front as bounds by which the sweep of a candidate stops early; see `Rivals`."""
     return Rivals(tuple((each.point.throughput.value, each.latency_ms(percentile)) for each in front))
 
 
 def hypervolume(points: Iterable[TrialPoint], percentile: Percentile, reference_latency_ms: float) -> float:
     """The area that the points dominate, in inferences/s times ms.
 
-    It is bounded by no throughput at all and by `reference_latency_ms`; slower points add nothing. With two
-    objectives this is a sum of rectangles (Zitzler & Thiele, 1999).
+    Its reference point is throughput 0 and `reference_latency_ms`; slower points add nothing. With two objectives it is
+    a sum of rectangles (Zitzler & Thiele, 1999).
     """
     front = [p for p in pareto_front(points, percentile) if p.latency_ms(percentile) < reference_latency_ms]
     ends = [*(p.latency_ms(percentile) for p in front[1:]), reference_latency_ms]
@@ -103,7 +110,7 @@ def hypervolume(points: Iterable[TrialPoint], percentile: Percentile, reference_
 
 
 def reference_latency_ms(baseline: TrialResult, percentile: Percentile, limit_ms: float | None) -> float:
-    """Where the hypervolume ends: at the SLO's limit; without one, at the slowest point of the baseline's curve."""
+    """Reference latency of the hypervolume, in ms: the SLO's limit, else the slowest point of the baseline."""
     if limit_ms is not None:
         return limit_ms
     return max((p.latency_ms(percentile) for p in points_of(baseline)), default=0.0)

@@ -1,4 +1,4 @@
-"""By how much one operating point beats another."""
+"""The gain: the ratio of the throughputs of two operating points, with its interval."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from statistics import fmean, variance
 
 from tuner.core.record import Interval
 from tuner.measure.points import OperatingPoint
+from tuner.recommend.between_launches import half_width
 from tuner.recommend.front import TrialPoint, points_of, smoothed_points
-from tuner.recommend.launches import reach
 from tuner.recommend.verification import Verification
 from tuner.stats.blocks import TAIL, Z95
 
 Pair = tuple[Interval, Interval]
-"""Two throughputs of the same round."""
-APART = 0.08
-"""What launches of one config differ by while nothing was launched again: the standard deviation of the logarithm."""
+"""Two throughputs of the same round, in inferences/s."""
+LAUNCH_DEVIATION = 0.08
+"""Prior standard deviation of the logarithm of throughput between launches, where nothing was relaunched."""
 Pick = Callable[[OperatingPoint], Interval]
-"""A number of a point."""
+"""Takes a quantity of a point."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """By how much one point's throughput beats another's.
+class GainEstimate:
+    """The throughput of one point over that of another.
 
     Attributes:
-        ratio: The one over the other.
-        rates: The throughputs of which `ratio` is the quotient, in inferences/s.
-        pairs: So many rounds, in which both ran side by side, it is from; 0: from each one's own measurements.
+        ratio: The gain.
+        rates: The two throughputs in inferences/s whose quotient is `ratio`.
+        pairs: Rounds with both points side by side that it was computed from; 0: from independent measurements.
     """
 
     ratio: Interval
@@ -37,20 +37,20 @@ class Comparison:
     pairs: int = 0
 
 
-def compared(above: TrialPoint, below: TrialPoint, verified: Sequence[Verification]) -> Comparison:
-    """Compare two points: the one way to do so, whoever asks.
+def compared(above: TrialPoint, below: TrialPoint, verified: Sequence[Verification]) -> GainEstimate:
+    """Compare two points. All gains in reports and decisions come from here.
 
-    By the rounds that had both, where there are two and more; else by what is known of each, and what was launched once
-    is known no better than the launches of what was verified agree.
+    With two or more rounds that measured both, it is the paired ratio. Otherwise it is the ratio of independent
+    measurements; the interval of a point that was launched once is at least as wide as launches differ.
 
     Args:
-        above: The one.
-        below: The other.
-        verified: What was measured again.
+        above: The point in the numerator.
+        below: The point in the denominator.
+        verified: All relaunched points.
     """
     if above == below:
         same = above.point.throughput.value
-        return Comparison(Interval(value=1.0, low=1.0, high=1.0), (same, same))
+        return GainEstimate(Interval(value=1.0, low=1.0, high=1.0), (same, same))
     rounds = {(each.trial, each.load): each for each in verified}
     one, other = (rounds.get((each.trial.number, each.point.load)) for each in (above, below))
     pairs = pairs_of(one, other) if one and other else ()
@@ -58,10 +58,10 @@ def compared(above: TrialPoint, below: TrialPoint, verified: Sequence[Verificati
         one_rate, other_rate = (
             math.exp(fmean(math.log(each.value) for each in side)) for side in zip(*pairs, strict=True)
         )
-        return Comparison(paired_ratio(pairs), (one_rate, other_rate), len(pairs))
+        return GainEstimate(paired_ratio(pairs), (one_rate, other_rate), len(pairs))
     launch = launch_spread(verified, _throughput)
-    told, other_told = (_known(each, _throughput, launch) for each in (above, below))
-    return Comparison(ratio(told, other_told), (told.value, other_told.value))
+    one_throughput, other_throughput = (_estimate(point, _throughput, launch) for point in (above, below))
+    return GainEstimate(ratio(one_throughput, other_throughput), (one_throughput.value, other_throughput.value))
 
 
 def _throughput(point: OperatingPoint) -> Interval:
@@ -69,13 +69,13 @@ def _throughput(point: OperatingPoint) -> Interval:
 
 
 def unpaired_ratio(above: TrialPoint, below: TrialPoint, verified: Sequence[Verification], pick: Pick) -> Interval:
-    """The ratio of a number of two points, each as well as it is known; see `compared`."""
+    """The ratio of a quantity of two points from independent measurements; see `compared`."""
     launch = launch_spread(verified, pick)
-    return ratio(_known(above, pick, launch), _known(below, pick, launch))
+    return ratio(_estimate(above, pick, launch), _estimate(below, pick, launch))
 
 
 def pairs_of(above: Verification, below: Verification) -> tuple[Pair, ...]:
-    """The throughputs of both, in the rounds that confirm the first one and had the second one, too."""
+    """The throughputs of both in the rounds that confirm `above` and measured `below` as well."""
     confirming = zip(above.numbers[above.choosing :], above.confirming, strict=False)
     others = dict(zip(below.numbers, below.rounds, strict=False))
     return tuple((point.throughput, others[n].throughput) for n, point in confirming if n in others)
@@ -84,16 +84,16 @@ def pairs_of(above: Verification, below: Verification) -> tuple[Pair, ...]:
 def paired_ratio(pairs: Sequence[Pair], tail: float = TAIL) -> Interval:
     """The geometric mean of the ratios of pairs, with the t-interval of their logarithms.
 
-    What a machine does to both of a pair cancels out. Two or three pairs may agree by chance, so the interval is no
-    narrower than what each of them knows of itself allows.
+    A disturbance of the machine that hits both of a pair cancels out. Two or three pairs may agree by chance, so the
+    interval is at least as wide as the pairs' own measurement errors imply.
 
     Args:
-        pairs: Two and more.
-        tail: How often it may err on either side.
+        pairs: At least two.
+        tail: Error probability on either side.
     """
     logs = [math.log(above.value / below.value) for above, below in pairs]
     within = fmean(_spread(*pair) for pair in pairs) / math.sqrt(len(pairs))
-    between = reach(variance(logs), len(pairs) - 1, tail) / math.sqrt(len(pairs))
+    between = half_width(variance(logs), len(pairs) - 1, tail) / math.sqrt(len(pairs))
     return Interval.within_logs(math.exp(fmean(logs)), max(within, between))
 
 
@@ -103,10 +103,10 @@ def ratio(above: Interval, below: Interval) -> Interval:
 
 
 def launch_spread(verified: Sequence[Verification], pick: Pick) -> float:
-    """How well one launch knows a number: the half width of a 95 % interval, as a share.
+    """Half width of the 95 % interval of a quantity measured in one launch, as a share.
 
-    The variance of its logarithm is pooled over the rounds of all that was verified, with as many degrees of freedom
-    as there are rounds less verifications.
+    The variance of its logarithm is pooled over the rounds of all relaunched points; each point costs one degree of
+    freedom.
     """
     squares, freedom = 0.0, 0
     for each in verified:
@@ -115,19 +115,20 @@ def launch_spread(verified: Sequence[Verification], pick: Pick) -> float:
             squares += sum((value - fmean(logs)) ** 2 for value in logs)
             freedom += len(logs) - 1
     if not freedom:
-        return Z95 * APART
-    return reach(squares / freedom, freedom)
+        return Z95 * LAUNCH_DEVIATION
+    return half_width(squares / freedom, freedom)
 
 
-def _known(each: TrialPoint, pick: Pick, launch: float) -> Interval:
-    """What is known of a point; of one launch, what its whole curve says, and no better than launches agree."""
-    if each.verified:
-        return pick(each.point)
-    curve = smoothed_points(points_of(each.trial))
-    told = next((pick(p.point) for p in curve if p.point.load == each.point.load), pick(each.point))
-    if told.relative_half_width >= launch:
-        return told
-    return Interval(value=told.value, low=told.value * (1 - launch), high=told.value * (1 + launch))
+def _estimate(trial_point: TrialPoint, pick: Pick, launch: float) -> Interval:
+    """A quantity of a point. If it was launched once: by its smoothed curve, with at least the half width `launch`."""
+    point = trial_point.point
+    if trial_point.verified:
+        return pick(point)
+    curve = smoothed_points(points_of(trial_point.trial))
+    smooth = next((pick(p.point) for p in curve if p.point.load == point.load), pick(point))
+    if smooth.relative_half_width >= launch:
+        return smooth
+    return Interval(value=smooth.value, low=smooth.value * (1 - launch), high=smooth.value * (1 + launch))
 
 
 def _spread(above: Interval, below: Interval) -> float:

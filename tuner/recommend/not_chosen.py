@@ -1,4 +1,4 @@
-"""What looked better than the best while it was searched for, and why it is not the best all the same."""
+"""Points that looked better in the search than the recommended one, and why they were not chosen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.core.slo import SLO
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import TrialPoint, points_of, usable_points
 from tuner.recommend.recommend import Recommendation, best_point, holds, is_past
-from tuner.recommend.shift import LUCK
+from tuner.recommend.search_bias import WINNERS_CURSE
 from tuner.recommend.verification import Verification
 
 _MOST = 3
@@ -20,19 +20,19 @@ class WhyNot(Enum):
     """Why a point that looked better was not chosen."""
 
     NO_TIME = "it was not verified in time"
-    FAILED = "it was struck off, as it failed when it was launched again"
-    BREAKS = "it was struck off, as it broke the SLO when it was measured again"
-    UNSURE = "measured again, it was not sure enough to hold the SLO"
+    FAILED = "it was eliminated: it failed when relaunched"
+    BREAKS = "it was eliminated: it broke the SLO when relaunched"
+    UNSURE = "when relaunched, it was not shown to hold the SLO"
 
 
 @dataclass(frozen=True)
 class NotChosen:
-    """A point that looked better.
+    """A point that looked better than the recommended one.
 
     Attributes:
-        seemed: What the search measured.
-        why: Why it is not the best.
-        detail: More on that, where there is more.
+        seemed: The point as the search measured it.
+        why: Why it was not chosen.
+        detail: The message of the failure; empty without one.
     """
 
     seemed: TrialPoint
@@ -43,16 +43,19 @@ class NotChosen:
 def not_chosen(
     trials: Sequence[TrialResult], verified: Sequence[Verification], found: Recommendation, limit: int | None = None
 ) -> tuple[NotChosen, ...]:
-    """The best-looking point of each trial that promised more than the best, the most promising first.
+    """The best point of each trial that looked better than the recommended one, in descending order of throughput.
 
-    What was measured again and then gave less is not told of: that is why one measures again. Where the best itself was
-    not verified, neither is what else was not.
+    A point that gave less when relaunched is left out: this is the purpose of relaunching. If the recommended point is
+    not verified, other unverified points are left out as well.
 
     Args:
-        trials: Of the study.
-        verified: What was measured again.
-        found: What the study recommends.
-        limit: Bytes that a server may take of each GPU.
+        trials: All trials of the study.
+        verified: All relaunched points.
+        found: The recommendation.
+        limit: Limit on the memory of each GPU, in bytes; None: no limit.
+
+    Returns:
+        At most three.
     """
     best = found.best
     if best is None or not verified:
@@ -72,12 +75,12 @@ def not_chosen(
 
 def _promises(each: TrialPoint, best: TrialPoint, found: Recommendation) -> bool:
     same = (each.trial.number, each.point.load) == (best.trial.number, best.point.load)
-    luck = LUCK if best.verified else 1.0
-    return not same and holds(each, found.slo) and luck * each.point.throughput.value > best.point.throughput.value
+    factor = WINNERS_CURSE if best.verified else 1.0
+    return not same and holds(each, found.slo) and factor * each.point.throughput.value > best.point.throughput.value
 
 
 def _broken_before(seemed: TrialPoint, verified: Sequence[Verification], slo: SLO) -> Verification | None:
-    """What was measured again of the same config under less load, and broke the SLO there."""
+    """The relaunched point of the same config under no more load that broke the SLO, if there is one."""
     for each in verified:
         if each.trial == seemed.trial.number and each.point is not None:
             point = TrialPoint(seemed.trial, each.point, verified=True)

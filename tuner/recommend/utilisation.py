@@ -1,4 +1,4 @@
-"""How busy an operating point kept the server, and what limits it there: from the server's own statistics alone."""
+"""How busy the server was at an operating point, and what limits it, from the server's own statistics."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from tuner.config.instances import instance_count
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.recommend.front import TrialPoint
 
-# Between two executions an instance hands over, which no statistics count: it is full a little below 100 %.
+# Share of time executing above which an instance is full: the time between two executions is not in the statistics.
 _BUSY = 0.90
-# With a request waiting for each instance at all times, whatever an instance does not compute is handing over.
+# The same while a request waits for each instance at all times: idle time is then between executions.
 _BUSY_WHILE_OTHERS_WAIT = 0.75
+# GPU utilisation above which the GPU is the limit.
 _GPU_BUSY = 0.95
-# Of the largest batch that can be formed.
+# Share of the largest possible batch above which batches are full.
 _FULL_BATCH = 0.90
+# Share of a request's time in the server below which the queue does not matter.
 _HARDLY_QUEUED = 0.10
+# Share of latency outside queue and model above which that is the limit.
 _ELSEWHERE = 0.30
-# The last request to be waited for may come late, and the statistics are means.
+# The mean queue time may exceed the queue delay by this factor: the last request may come late.
 _DELAY_SLACK = 1.2
-# An execution counts when it ends, so the reads at either end cut one off: too coarse where few fit between them.
+# The longest execution as a share of the window. Executions count when they end, so longer ones make shares too coarse.
 _LONGEST_EXECUTION = 0.2
 
 
@@ -42,20 +45,19 @@ class Limit(Enum):
 
 @dataclass(frozen=True)
 class Utilisation:
-    """How busy the server was. None is what nobody says. Shares lie between 0 and 1.
+    """How busy the server was. Shares are between 0 and 1; None means unknown.
 
     Attributes:
-        instances: That share the model's work.
-        average_batch: Inferences an execution.
-        largest_batch: Inferences that one execution may hold, as the config is and requests are.
-        queue_share: Of a request's time in the server, the part before an instance took it.
-        waiting: Requests in the queue, on average (queue time over wall time, by Little's law).
-        instance_busy: Of each instance's time, the part in which it executes: service times over wall time and
-            instances.
-        gpu_utilisation: Of the time, the part in which a kernel ran on the GPUs in use.
-        cpu_cores: CPU seconds a second that the server took.
-        elsewhere_share: Of a request's latency, the part that is neither queue nor model: network, frontend, client.
-        limit: What limits it, where that is plain.
+        instances: Number of model instances.
+        average_batch: Mean inferences per execution.
+        largest_batch: The most inferences in one execution, by the config and the size of requests.
+        queue_share: Share of a request's time in the server that it waits in the queue.
+        waiting: Mean number of requests in the queue (queue time over wall time, by Little's law).
+        instance_busy: Share of time in which an instance executes: service times over wall time and instances.
+        gpu_utilisation: Share of time in which a kernel ran on the GPUs in use.
+        cpu_cores: CPU cores that the server used (CPU seconds per second).
+        elsewhere_share: Share of latency outside queue and model: network, frontend, client.
+        limit: What limits the point; None: no single cause is evident.
     """
 
     instances: int
@@ -71,17 +73,17 @@ class Utilisation:
 
 
 def utilisation(each: TrialPoint) -> Utilisation:
-    """Read it off a point, its server's statistics and its trial's effective config.
+    """Compute the utilisation from a point, its server's statistics and its trial's effective config.
 
-    What limits is said where it is plain, the first of these that holds:
+    The limit is the first of these that applies:
 
         client       the load generator was the limit
         rate         the server does not keep up with the rate
         batches      the instances are full, and their batches less than 90 % of the largest that can be
-        gpu          a kernel ran 95 % of the time or more, and requests wait
+        gpu          a kernel ran 95 % of the time or more, and requests are queued
         instances    the instances are full: 90 % busy or more; or 75 % while a request waits for each at all times,
                      unless a queue delay makes them wait
-        elsewhere    30 % of the latency or more is neither queue nor model
+        elsewhere    30 % of the latency or more is outside queue and model
         model        less than that, and less than 10 % of a request's time in the server is queue
         queue_delay  requests wait for no longer than the config's queue delay
     """
@@ -121,7 +123,7 @@ def _instance_busy(server: ServerBreakdown, instances: int) -> float | None:
     busy_ms = sum(executions * service_ms for executions, service_ms in server.batches.values())
     share = busy_ms / 1e3 / server.wall_s / instances
     if longest > _LONGEST_EXECUTION or share > 1 + 2 * longest:
-        return None  # In the second case an instance executes several batches at once, as asynchronous backends do.
+        return None  # A share above 1: an instance executes several batches at once, as asynchronous backends do.
     return min(1.0, share)
 
 
@@ -137,7 +139,7 @@ def _compute_ms(server: ServerBreakdown) -> float:
 
 
 def _largest_batch(effective: model_config_pb2.ModelConfig, batch_size: int) -> int | None:
-    """A dynamic batcher stops at the largest preferred size; without any, each request is executed by itself."""
+    """The largest preferred size of the dynamic batcher, else `max_batch_size`; without batching one request."""
     if effective.HasField("sequence_batching") or effective.HasField("ensemble_scheduling"):
         return None
     if not effective.HasField("dynamic_batching"):

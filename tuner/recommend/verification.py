@@ -1,7 +1,7 @@
-"""What was measured again, on launches of its own, after the search.
+"""Verified points: configs that were relaunched after the search.
 
-The best of many noisy numbers is too good. What is reported of a finalist therefore comes from rounds that nobody chose
-it by, spread over time, so that their spread shows what a machine that is not alone does from one moment to the next.
+The best of many noisy numbers is too good. So the reported numbers of a finalist come from rounds that had no part in
+choosing it. The rounds are spread over time, so that their spread includes what a shared machine does over time.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from tuner.measure.machine_speed import speeds_together
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import resources_together
-from tuner.recommend.launches import reach
+from tuner.recommend.between_launches import half_width
 from tuner.stats.histogram import Histogram
 from tuner.stats.limit_test import LimitTest
 
 
 class Verification(Record):
-    """A trial's point, measured again.
+    """A config under one load, relaunched in rounds.
 
     Attributes:
-        trial: Which trial's config.
-        load: Under which load.
-        rounds: One point a launch, in order of time; none when it failed.
-        numbers: In which round of all each was, so that what ran side by side can be compared.
-        choosing: How many of them, the first ones, had a say in what is best; no later one had.
-        failure: Why it failed, in one line.
+        trial: The number of the trial of the config.
+        load: The load.
+        rounds: One point for each launch, in order of time; empty when it failed at once.
+        numbers: The number of the round of each point. Points of the same round ran side by side.
+        choosing: The number of rounds, the first ones, that had a part in choosing the best.
+        failure: Why it failed, in one line; None: it did not.
     """
 
     trial: int
@@ -52,28 +52,28 @@ class Verification(Record):
 
     @property
     def throughput(self) -> float:
-        """Inferences/s, the mean of all rounds as factors; there must be one."""
+        """Geometric mean of all rounds, in inferences/s; at least one round is needed."""
         return geometric_mean(point.throughput.value for point in self.rounds)
 
     def latency_ms(self, percentile: Percentile) -> float:
-        """The middle of all rounds, that one disturbed launch does not move; there must be one."""
+        """Median of all rounds, in ms, robust against a disturbed launch; at least one round is needed."""
         return math.exp(median(math.log(point.latency_ms[percentile].value) for point in self.rounds))
 
     @property
     def limits(self) -> tuple[LimitTest, ...]:
-        """The tests of all rounds together, each of which was for the same limits."""
+        """The pooled tests of all rounds; all rounds tested the same limits."""
         return limits_together(self.rounds)
 
     @property
     def confirms(self) -> bool:
-        """Whether there are any."""
+        """Whether there are confirming rounds."""
         return bool(self.confirming)
 
     @property
     def point(self) -> OperatingPoint | None:
-        """What the rounds that had no say in the choice tell together, or else all of them; None when it failed.
+        """The confirming rounds as one point, or all rounds if there are none; None when it failed.
 
-        Limits are tested with all rounds: a test that asks for more than an estimate is not fooled by a choice.
+        The tests of limits use all rounds: they are valid at any time, so the choice does not bias them.
         """
         if self.failure or not self.rounds:
             return None
@@ -81,7 +81,7 @@ class Verification(Record):
 
 
 def rounds_together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
-    """Several measurements of one config under one load as one; whose limits were tested together, the caller knows."""
+    """Several measurements of one config under one load as one point, without the tests of limits."""
     return OperatingPoint(
         load=rounds[0].load,
         throughput=_mean([point.throughput for point in rounds]),
@@ -107,15 +107,14 @@ def rounds_together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
 
 
 def limits_together(rounds: Sequence[OperatingPoint]) -> tuple[LimitTest, ...]:
-    """The tests of several launches together, each of which was for the same limits."""
+    """The pooled tests of several launches, which tested the same limits."""
     return tuple(LimitTest.pooled(tests) for tests in zip(*(point.limits for point in rounds), strict=True))
 
 
 def _mean(intervals: Sequence[Interval]) -> Interval:
-    """The mean over rounds: its t-interval, or what each round knows of itself, whichever is wider.
+    """The mean over rounds, with its t-interval or the mean of the rounds' own intervals, whichever is wider.
 
-    Rates and times differ by factors from launch to launch, so the interval is that of their logarithms: two rounds
-    that lie far apart leave much open, but not whether a latency is 0.
+    Rates and times differ by factors from launch to launch, so the interval is computed on logarithms.
     """
     count, values = len(intervals), [interval.value for interval in intervals]
     value = fmean(values)
@@ -123,12 +122,12 @@ def _mean(intervals: Sequence[Interval]) -> Interval:
         return Interval(value=value, low=0.0, high=max(interval.high for interval in intervals))
     half = fmean(interval.log_half_width for interval in intervals) / math.sqrt(count)
     if count > 1:
-        half = max(half, reach(variance(map(math.log, values)), count - 1) / math.sqrt(count))
+        half = max(half, half_width(variance(map(math.log, values)), count - 1) / math.sqrt(count))
     return Interval.within_logs(value, half)
 
 
 def _all_clients(clients: Sequence[ClientView]) -> ClientView:
-    """The client's part in all rounds: what it was on average, and what went wrong in any of them."""
+    """The client's view of all rounds: means, and what limited the client in any of them."""
     lags = [client.send_lag_ms for client in clients if client.send_lag_ms]
     return ClientView(
         cpu=fmean(client.cpu for client in clients),
@@ -139,7 +138,7 @@ def _all_clients(clients: Sequence[ClientView]) -> ClientView:
 
 
 def _all_responses(rounds: Sequence[ResponseTimes]) -> ResponseTimes | None:
-    """The responses of all rounds, each of which counts alike."""
+    """The response times of all rounds, with equal weights."""
     if not rounds:
         return None
     firsts = [each.time_to_first_ms for each in rounds if each.time_to_first_ms]
@@ -159,7 +158,7 @@ def _all_servers(servers: Sequence[ServerBreakdown]) -> ServerBreakdown | None:
     inferences = sum(server.inferences for server in servers)
 
     def mean(pick: Callable[[ServerBreakdown], float]) -> float:
-        # Where the response cache answered all, there is nothing to be a mean of.
+        # Without inferences, where the response cache answered all requests, the mean is 0.
         return sum(pick(server) * server.inferences for server in servers) / max(1, inferences)
 
     batches: dict[int, tuple[int, float]] = {}
@@ -182,6 +181,6 @@ def _all_servers(servers: Sequence[ServerBreakdown]) -> ServerBreakdown | None:
 
 
 def _sum(seconds: Iterable[float | None]) -> float | None:
-    """Of all of them; None where one is not known."""
-    known = list(seconds)
-    return None if None in known else sum(each for each in known if each is not None)
+    """The sum; None when one of the values is unknown."""
+    values = list(seconds)
+    return None if None in values else sum(value for value in values if value is not None)

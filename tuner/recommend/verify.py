@@ -20,9 +20,9 @@ from tuner.core.loads import Concurrency, Load
 from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
-from tuner.recommend.contenders import Contender, contenders
-from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS, Finalist, Standing
-from tuner.recommend.shift import Shift
+from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS, Finalist, FinalistStatus
+from tuner.recommend.search_bias import SearchBias
+from tuner.recommend.shortlist import ShortlistEntry, shortlist
 from tuner.recommend.verification import Verification
 
 # So many run side by side, so many rounds, to choose among them.
@@ -126,9 +126,9 @@ class _Finals:
         self._order = random.Random(terms.seed)  # noqa: S311 (no secret)
         self._trials = trials
         self._before = {(each.trial, each.load): each for each in verified}
-        self._finalists = [self._first(each) for each in contenders(trials, terms.slo, terms.max_gpu_memory)]
+        self._finalists = [self._first(each) for each in shortlist(trials, terms.slo, terms.max_gpu_memory)]
         # The gain is against the config as it is, whatever memory that takes, at the load at which it gives most.
-        own = Contender.at_most(trials[0], terms.slo) if trials else None
+        own = ShortlistEntry.at_most(trials[0], terms.slo) if trials else None
         self._baselines = [self._shared(self._first(own))] if own else []
         for each in self._all():
             self._replace(each)
@@ -160,7 +160,7 @@ class _Finals:
                 return
             if chosen is not before:
                 self._switch(before, chosen)
-            baseline = next((each for each in self._baselines if self._stands(each)), chosen)
+            baseline = next((each for each in self._baselines if self._remains(each)), chosen)
             late = chosen.verification.confirms and not self._has_time_for(len({chosen, baseline}))
             at_equal_load = self._at_load_of(chosen, baseline)
             if late or _is_known(chosen, beside=at_equal_load or baseline):
@@ -170,37 +170,37 @@ class _Finals:
 
     def _at_load_of(self, chosen: Finalist, baseline: Finalist) -> Finalist | None:
         """The baseline under the load of the chosen one, as long as it does not surely break the SLO there."""
-        load = chosen.contender.load
-        if chosen.contender.trial.number == baseline.contender.trial.number or load == baseline.contender.load:
+        load = chosen.entry.load
+        if chosen.entry.trial.number == baseline.entry.trial.number or load == baseline.entry.load:
             return None
-        known = next((f for f in (*self._baselines, *self._beside) if f.contender.load == load), None)
+        known = next((f for f in (*self._baselines, *self._beside) if f.entry.load == load), None)
         if known is None:
-            known = self._finalist(replace(baseline.contender, load=load))
+            known = self._finalist(replace(baseline.entry, load=load))
             self._beside.append(known)
-        return None if known.standing(self._spread()) in {Standing.FAILED, Standing.BREAKS} else known
+        return None if known.status(self._spread()) in {FinalistStatus.FAILED, FinalistStatus.BREAKS_SLO} else known
 
     def _has_time_for(self, launches: int) -> bool:
         return self._terms.now() + launches * self._took_s / self._launches <= self._terms.until
 
     def _chosen_before(self) -> Finalist | None:
         """What an earlier run was confirming, which is never the baseline where there is another."""
-        confirmed = [each for each in self._standing() if each.verification.confirms and each.began]
-        return min(confirmed, key=lambda each: each.contender.trial.number == 0, default=None)
+        confirmed = [each for each in self._remaining() if each.verification.confirms and each.began]
+        return min(confirmed, key=lambda each: each.entry.trial.number == 0, default=None)
 
     def _choice(self, chosen: Finalist | None) -> Finalist | None:
         """The most promising one, which is the one before unless another is clearly more so."""
-        standing = [each for each in self._standing() if each.began or len(self._began()) < _MOST_FINALISTS]
-        most = max((each.throughput for each in standing), default=0.0)
-        if chosen in standing and chosen and chosen.throughput * _BETTER >= most:
+        remaining = [each for each in self._remaining() if each.began or len(self._began()) < _MOST_FINALISTS]
+        most = max((each.throughput for each in remaining), default=0.0)
+        if chosen in remaining and chosen and chosen.throughput * _BETTER >= most:
             return chosen
-        alike = [each for each in standing if each.throughput >= _ALIKE * most]
+        alike = [each for each in remaining if each.throughput >= _ALIKE * most]
         return min(alike, key=lambda each: (each.mean_latency_ms, -each.throughput), default=None)
 
     def _switch(self, before: Finalist | None, chosen: Finalist) -> None:
         """What was measured so far led to this choice, so it does not confirm it."""
         for each in (before, chosen):
             # One that was struck off was not chosen by its throughput, and of the baseline all rounds are as true.
-            if each and not (each is before and (each in self._baselines or not self._stands(each))):
+            if each and not (each is before and (each in self._baselines or not self._remains(each))):
                 each.choose()
         self._note(f"confirming {chosen}")
 
@@ -208,14 +208,14 @@ class _Finals:
         """One round, in random order, so that none always comes first after a pause."""
         self._round += 1
         launches: dict[int, list[Finalist]] = {}
-        for each in sorted(finalists, key=lambda each: each.contender.load.requests):
-            launches.setdefault(each.contender.trial.number, []).append(each)
+        for each in sorted(finalists, key=lambda each: each.entry.load.requests):
+            launches.setdefault(each.entry.trial.number, []).append(each)
         for group in self._order.sample(list(launches.values()), len(launches)):
             self._launch(group, choosing=choosing)
         for each in finalists:
-            if each not in self._beside and not self._stands(each):
-                reason = each.verification.failure or each.standing(self._spread()).value
-                self._note(f"{each} is struck off: {reason}")
+            if each not in self._beside and not self._remains(each):
+                reason = each.verification.failure or each.status(self._spread()).value
+                self._note(f"eliminated {each}: {reason}")
             self._replace(each)
         self._learn()
         self._keep(self.verifications)
@@ -227,8 +227,8 @@ class _Finals:
                 self._note(f"verifying {each}")
         began, open_ = self._terms.now(), list(finalists)
         try:
-            loads = [each.contender.load for each in finalists]
-            for point in self._measure(finalists[0].contender.trial, loads, self._round):
+            loads = [each.entry.load for each in finalists]
+            for point in self._measure(finalists[0].entry.trial, loads, self._round):
                 open_.pop(0).add(self._round, point, choosing=choosing)
         except ServerError as error:
             for each in open_:
@@ -238,11 +238,11 @@ class _Finals:
 
     def _replace(self, finalist: Finalist) -> None:
         """One that is struck off makes way for the same config under less load, if that is what it takes."""
-        standing, spread = finalist.standing(self._spread()), self._spread()
-        if standing in {Standing.STANDS, Standing.FAILED} or not (contender := finalist.lower(spread)):
+        status, spread = finalist.status(self._spread()), self._spread()
+        if status in {FinalistStatus.REMAINS, FinalistStatus.FAILED} or not (entry := finalist.lower(spread)):
             return
-        known = (f for f in (*self._all(), *self._beside) if f.contender.trial.number == contender.trial.number)
-        lower = next((f for f in known if f.contender.load == contender.load), None) or self._finalist(contender)
+        known = (f for f in (*self._all(), *self._beside) if f.entry.trial.number == entry.trial.number)
+        lower = next((f for f in known if f.entry.load == entry.load), None) or self._finalist(entry)
         for group in (self._finalists, self._baselines):
             if finalist in group and lower not in group:
                 group.append(lower)
@@ -251,9 +251,9 @@ class _Finals:
 
     def _learn(self) -> None:
         """Expect of those that were not launched again what those that were tell."""
-        shift, spread = Shift.of(self._trials, self.verifications, self._terms.slo.percentile), self._spread()
+        bias, spread = SearchBias.of(self._trials, self.verifications, self._terms.slo.percentile), self._spread()
         for each in self._all():
-            each.expect(shift, spread)
+            each.expect(bias, spread)
 
     def _spread(self) -> float:
         """Between the launches of a finalist, as all of them tell: the standard deviation of log latency.
@@ -263,15 +263,15 @@ class _Finals:
         deviations = [abs(deviation) for each in self._began() for deviation in each.deviations]
         return median(deviations) / _MAD if deviations else 0.0
 
-    def _first(self, contender: Contender) -> Finalist:
+    def _first(self, entry: ShortlistEntry) -> Finalist:
         """A trial's first finalist: as the search saw it, or under the load that an earlier run began with.
 
         The baseline may have been measured under more, which was the load of another.
         """
-        most = contender.load.level
-        began = [load.level for trial, load in self._before if trial == contender.trial.number and load.level <= most]
+        most = entry.load.level
+        began = [load.level for trial, load in self._before if trial == entry.trial.number and load.level <= most]
         first = Concurrency(int(max(began, default=most)))
-        return self._finalist(contender if first == contender.load else contender.under(first))
+        return self._finalist(entry if first == entry.load else entry.under(first))
 
     def _shared(self, finalist: Finalist) -> Finalist:
         """The finalist that is the same config under the same load, if there is one."""
@@ -279,22 +279,22 @@ class _Finals:
         same = (f for f in self._finalists if (f.verification.trial, f.verification.load) == (told.trial, told.load))
         return next(same, finalist)
 
-    def _finalist(self, contender: Contender) -> Finalist:
-        before = self._before.get((contender.trial.number, contender.load))
-        return Finalist(contender, self._terms.slo, self._terms.max_gpu_memory, before)
+    def _finalist(self, entry: ShortlistEntry) -> Finalist:
+        before = self._before.get((entry.trial.number, entry.load))
+        return Finalist(entry, self._terms.slo, self._terms.max_gpu_memory, before)
 
     def _top(self) -> list[Finalist]:
         """Those that may be the best: near enough to the most promising one."""
-        standing = [each for each in self._standing() if each.began or len(self._began()) < _MOST_FINALISTS]
-        most = max((each.throughput for each in standing), default=0.0)
-        near = (each for each in standing if each.throughput >= _NEAR * most)
+        remaining = [each for each in self._remaining() if each.began or len(self._began()) < _MOST_FINALISTS]
+        most = max((each.throughput for each in remaining), default=0.0)
+        near = (each for each in remaining if each.throughput >= _NEAR * most)
         return sorted(near, key=lambda each: each.throughput, reverse=True)[:_TOP]
 
-    def _standing(self) -> list[Finalist]:
-        return [each for each in self._finalists if self._stands(each)]
+    def _remaining(self) -> list[Finalist]:
+        return [each for each in self._finalists if self._remains(each)]
 
-    def _stands(self, finalist: Finalist) -> bool:
-        return finalist.standing(self._spread()) is Standing.STANDS
+    def _remains(self, finalist: Finalist) -> bool:
+        return finalist.status(self._spread()) is FinalistStatus.REMAINS
 
     def _began(self) -> list[Finalist]:
         return [each for each in self._all() if each.began]

@@ -1,1 +1,1 @@
-"""Proposes the next candidate: samplers, the simulator behind one of them, and when to stop."""
+"""The search: samplers that propose candidates, the simulator behind one of them, and the stopping rule."""

@@ -1,4 +1,4 @@
-"""The launches that teach the twin most."""
+"""The launches that calibrate the simulator."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from tuner.space.spec import ON, LadderValue
 
 
 def calibrations(space: SearchSpace) -> Iterator[Assignment]:
-    """First the largest batches, by as few instances as may be: under rising loads they come in all sizes, undisturbed.
+    """The candidates to launch first for the simulator.
 
-    Then the same with twice the instances, which shows how they disturb each other, is soon launched, and fits where
-    many more might not.
+    The first has the largest batches on the fewest instances: under rising loads, batches of all sizes run undisturbed.
+    The second has twice the instances, which shows how instances slow each other down. It launches quickly, and fits
+    where many more instances might not.
     """
     batching: dict[str, LadderValue] = {
         p.name: ON for p in space.parameters if p.field == DYNAMIC_BATCHING and ON in p.ladder
@@ -29,7 +30,7 @@ def calibrations(space: SearchSpace) -> Iterator[Assignment]:
         if parameter.field == INSTANCE_COUNT and numbers:
             fewest[parameter.name] = min(numbers)
             twice[parameter.name] = parameter.nearest(2 * min(numbers)) or min(numbers)
-    settled = [space.settle({**batching, **instances}) for instances in (fewest, twice)]
-    for number, wanted in enumerate(settled):
-        if wanted != space.baseline and wanted not in settled[:number]:
-            yield wanted
+    assignments = [space.settle({**batching, **instances}) for instances in (fewest, twice)]
+    for number, assignment in enumerate(assignments):
+        if assignment != space.baseline and assignment not in assignments[:number]:
+            yield assignment

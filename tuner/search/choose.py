@@ -1,4 +1,4 @@
-"""The sampler of a name."""
+"""Makes the sampler that `--sampler` names."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable
 from tuner.core.errors import JobError
 from tuner.options.tune_job import SamplerName
 from tuner.search.goal import Goal
+from tuner.search.guide_candidates import first_candidates
 from tuner.search.samplers import FirstThen, GpSampler, GridSampler, RandomSampler, Sampler, TpeSampler
-from tuner.search.walk import first_candidates
 from tuner.space.space import SearchSpace
 
 
 def check_installed(name: SamplerName) -> None:
-    """See that what a sampler needs is there, before anything is launched for it.
+    """Check that the packages of a sampler are installed, before anything is launched.
 
     Raises:
-        JobError: it is not.
+        JobError: PyTorch is missing for the Gaussian process.
     """
     if name == "gp" and importlib.util.find_spec("torch") is None:
-        raise JobError("--sampler gp: it wants PyTorch, which is not installed; pip install 'tritontune[gp]'")
+        raise JobError("--sampler gp: PyTorch is not installed: pip install 'tritontune[gp]'")
 
 
 def choose_sampler(
@@ -29,11 +29,11 @@ def choose_sampler(
     """Make a sampler.
 
     Args:
-        name: Which.
-        space: What may vary.
-        seed: Of all chances.
-        goal: What is searched for.
-        note: Is told of what a user should know.
+        name: The name of the sampler.
+        space: The search space.
+        seed: The seed of all random choices.
+        goal: The objective and its limits.
+        note: Takes messages for the user.
     """
     if name == "tpe":
         return FirstThen(first_candidates(space), TpeSampler(space, seed))
@@ -43,6 +43,6 @@ def choose_sampler(
         return RandomSampler(space, seed)
     if name == "grid":
         return GridSampler(space)
-    from tuner.search.twin_sampler import TwinSampler  # noqa: PLC0415 (its compiler takes a while, and others need it not)
+    from tuner.search.twin_sampler import TwinSampler  # noqa: PLC0415 (importing its compiler takes a while)
 
     return TwinSampler(space, seed, goal, FirstThen(first_candidates(space), TpeSampler(space, seed)), note)

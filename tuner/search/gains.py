@@ -1,4 +1,4 @@
-"""How much each candidate may gain, by what is expected of it."""
+"""The expected gain of each candidate, from predicted curves with their uncertainty."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from scipy.special import ndtri
 
 from tuner.search.twin.forecast import Curves
 
+# Samples of each candidate's curve (quasi-Monte Carlo).
 _DRAWS = 32
-# By Little's law who does more answers sooner, so that errors of both are mostly of one cause.
-_TOGETHER = -0.8
+# Correlation of the errors of throughput and latency: by Little's law, higher throughput means lower latency.
+_CORRELATION = -0.8
+# Grid points of the latency axis for the hypervolume.
 _LATENCIES = 96
 
 Values = NDArray[np.float64]
-"""By candidate (rows) and draw (columns), what it is worth."""
+"""The value of each candidate (rows) in each draw (columns)."""
 
 
 @dataclass(frozen=True)
 class Gains:
-    """By candidate, as shares of what is best so far.
+    """Gains by candidate, as shares of the best value so far.
 
     Attributes:
-        expected: The mean, of those draws that gain nothing as well.
-        likely: The probability that it gains more than `worthwhile`.
+        expected: The expected improvement: the mean over draws, with losses counted as 0.
+        likely: The probability of a gain above `worthwhile`.
     """
 
     expected: NDArray[np.float64]
@@ -34,10 +36,16 @@ class Gains:
 
 
 def gains(values: Values, measured: NDArray[np.bool_], worthwhile: float) -> Gains:
-    """What each candidate gains over the best of those that were measured."""
+    """The gain of each candidate over the best measured one.
+
+    Args:
+        values: (n, draws) values of the candidates.
+        measured: (n,) whether a candidate was measured.
+        worthwhile: The least gain that counts, as a share.
+    """
     best = float(np.max(values[measured].mean(axis=1), initial=0.0))
     if best <= 0:
-        # Nothing is worth anything yet: what may be worth most, as often as it may.
+        # No measured candidate has a value yet: rank by the value, and by the probability of having one.
         share = values / max(float(values.max()), 1e-9)
         return Gains(share.mean(axis=1), (share > 0).mean(axis=1))
     over = values / best - 1
@@ -45,9 +53,14 @@ def gains(values: Values, measured: NDArray[np.bool_], worthwhile: float) -> Gai
 
 
 def within_limit(curves: Curves, limit_ms: float, seed: int) -> Values:
-    """Throughput within a limit on the latency, in inferences/s; 0 where none is.
+    """The highest throughput within a latency limit, in inferences/s; 0 where no load holds it.
 
-    Between the highest load within it and the next one both quantities are taken to go as powers of the load.
+    Between the highest load within the limit and the next one, throughput and latency are interpolated in logarithms.
+
+    Args:
+        curves: Predicted curves of the candidates.
+        limit_ms: The limit on latency, in ms.
+        seed: The seed of the draws.
     """
     throughput, latency = _drawn(curves, seed)
     limit = math.log(limit_ms)
@@ -59,18 +72,18 @@ def within_limit(curves: Curves, limit_ms: float, seed: int) -> Values:
         share = (limit - here) / (there - here)
         between = throughput[:, :-1] * (1 - share) + throughput[:, 1:] * share
     best = np.maximum(best, np.where(edge, between, -np.inf).max(axis=1, initial=-np.inf))
-    worth: Values = np.exp(best)  # of nothing at all, 0
-    return worth
+    values: Values = np.exp(best)
+    return values
 
 
 def dominated(curves: Curves, reference_ms: float, front: NDArray[np.float64], seed: int) -> Values:
-    """The hypervolume with each candidate, in inferences/s times ms.
+    """The hypervolume of the front with each candidate added, in inferences/s times ms.
 
     Args:
-        curves: What is expected of candidates.
-        reference_ms: Where it ends.
-        front: Points so far, of latency in ms and throughput.
-        seed: Of the draws.
+        curves: Predicted curves of the candidates.
+        reference_ms: The reference latency of the hypervolume, in ms.
+        front: (n, 2) the front so far: latency in ms, and throughput in inferences/s.
+        seed: The seed of the draws.
     """
     throughput, latency = _drawn(curves, seed)
     grid = np.geomspace(max(1e-3, float(np.nanmin(np.exp(latency)))), reference_ms, _LATENCIES)
@@ -87,14 +100,14 @@ def dominated(curves: Curves, reference_ms: float, front: NDArray[np.float64], s
 
 
 def _drawn(curves: Curves, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logarithms of throughput and latency by candidate, load, and draw; the worst where nothing is expected."""
-    from scipy.stats import qmc  # noqa: PLC0415 (it takes longer to import than all else that a command does)
+    """Logarithms of throughput and latency by candidate, load and draw; the worst without a prediction."""
+    from scipy.stats import qmc  # noqa: PLC0415 (importing it takes longer than the rest of a command)
 
     normal = ndtri(qmc.Sobol(2, seed=seed).random(_DRAWS).clip(1e-6, 1 - 1e-6))
     one, other = normal.T
-    both = _TOGETHER * one + math.sqrt(1 - _TOGETHER**2) * other
+    both = _CORRELATION * one + math.sqrt(1 - _CORRELATION**2) * other
     throughput = curves.throughput[:, :, None] + curves.throughput_deviation[:, :, None] * one
-    # Luck makes no cores; what is expected anyway counts as it is.
+    # No draw exceeds the capacity of cores and GPUs, unless the prediction itself does.
     most = np.maximum(curves.most[:, None], curves.throughput)[:, :, None]
     throughput = np.minimum(throughput, most)
     latency = curves.latency[:, :, None] + curves.latency_deviation[:, :, None] * both

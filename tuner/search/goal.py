@@ -1,4 +1,4 @@
-"""What a search is for."""
+"""The goal of a search."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tuner.core.slo import SLO
 
 @dataclass(frozen=True)
 class Goal:
-    """What is searched for.
+    """The goal: the highest throughput within the SLO; without an SLO the largest hypervolume.
 
     Attributes:
-        slo: Limits; with one, it is throughput within it, else the hypervolume.
+        slo: The limits; may be empty.
         batch_size: Inferences in each request.
-        max_concurrency: The highest load.
-        max_gpu_memory: Bytes of each GPU that a candidate may take; None: all.
+        max_concurrency: The highest concurrency of the sweep.
+        max_gpu_memory: Limit on the memory of each GPU, in bytes; None: no limit.
     """
 
     slo: SLO

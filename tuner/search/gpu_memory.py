@@ -1,8 +1,7 @@
-"""How much memory of a GPU a candidate would take, from what the trials so far took; skips what surely does not fit.
+"""Estimates the GPU memory of a candidate from the trials so far, and skips those that do not fit.
 
-A line through the trials: what the server takes by itself, what each instance takes, and what each takes for each
-item of its largest batch (weights, and activations). A candidate is sure not to fit where even the lower end of the
-prediction interval is above the limit.
+The model is linear: memory of the server, of each instance (weights), and of each instance and item of its largest
+batch (activations). A candidate is skipped if the lower end of its prediction interval (99.5 %) is above the limit.
 """
 
 from __future__ import annotations
@@ -25,25 +24,26 @@ from tuner.space.spec import OFF, LadderValue
 
 _Numbers = npt.NDArray[np.float64]
 
-# One in so many candidates of which the line has it wrong is skipped for nothing.
+# One-sided confidence of the prediction interval: of candidates at the limit, 1 in 200 is skipped wrongly.
 _CONFIDENCE = 0.995
-# Fewer trials say nothing, however well they lie on a line; nor do those that leave so little to judge it by.
-_FEWEST = 5
-_SPARE = 2
-# What does not lie on the line at the least: allocators round up, and keep what they once had.
-_SPREAD = 0.02
-# Of what was tried. Each instance holds its weights, but larger batches need not be filled.
-_REACH_OF_INSTANCES, _REACH_OF_BATCHES = 2, 1
+# The fewest trials, and the fewest residual degrees of freedom, that a fit needs.
+_LEAST_TRIALS = 5
+_LEAST_FREEDOM = 2
+# The least residual, as a share of the mean: allocators round up and keep what they once had.
+_LEAST_RESIDUAL = 0.02
+# How far to extrapolate, as factors of the largest value tried. Instances always hold their weights, but larger batches
+# need not be filled.
+_MOST_INSTANCES, _MOST_BATCHES = 2, 1
 
 
 @dataclass(frozen=True)
-class Demand:
-    """What decides how much memory a candidate takes.
+class MemoryFactors:
+    """The parameters of a candidate that determine its memory.
 
     Attributes:
-        instances: In each group.
-        batch: The largest batch that may be formed.
-        others: All that is not known to leave memory alone; trials that differ in it are not compared.
+        instances: Instances in each instance group.
+        batch: Inferences in the largest possible batch.
+        others: Other parameters that may change memory. Trials that differ in them are not compared.
     """
 
     instances: float
@@ -51,28 +51,28 @@ class Demand:
     others: tuple[tuple[str, LadderValue], ...]
 
 
-def demand(space: SearchSpace, assignment: Assignment, *, batch_size: int) -> Demand:
-    """Of a candidate's assignment.
+def memory_factors(space: SearchSpace, assignment: Assignment, *, batch_size: int) -> MemoryFactors:
+    """The memory factors of a candidate.
 
     Args:
-        space: That it is of.
-        assignment: Settled.
-        batch_size: Inferences in each request, which is the batch where none is formed.
+        space: The search space.
+        assignment: The candidate's assignment, in its one form (`SearchSpace.settle`).
+        batch_size: Inferences in each request; the batch without dynamic batching.
     """
     fields = {p.name: p.field for p in space.parameters}
     values = {p.field: assignment[p.name] for p in space.parameters if p.name in assignment}
     batching = values.get(DYNAMIC_BATCHING, OFF if not space.effective.holds(DYNAMIC_BATCHING) else "")
     batch = values.get(MAX_BATCH_SIZE, space.effective.proto.max_batch_size) if batching != OFF else batch_size
     instances = values.get(INSTANCE_COUNT, 1)
-    known = {INSTANCE_COUNT, MAX_BATCH_SIZE, DYNAMIC_BATCHING}
+    modelled = {INSTANCE_COUNT, MAX_BATCH_SIZE, DYNAMIC_BATCHING}
     others = tuple(
         (name, value)
         for name, value in assignment.items()
-        # Which batches are formed, and when, is bounded by the largest.
-        if not (fields[name] in known and is_number(values[fields[name]]))
+        # Other fields of dynamic_batching do not change the largest batch.
+        if not (fields[name] in modelled and is_number(values[fields[name]]))
         and not (fields[name] + ".").startswith(DYNAMIC_BATCHING + ".")
     )
-    return Demand(
+    return MemoryFactors(
         instances=float(instances) if is_number(instances) else 1.0,
         batch=max(1.0, float(batch)) if is_number(batch) else 1.0,
         others=others,
@@ -80,12 +80,12 @@ def demand(space: SearchSpace, assignment: Assignment, *, batch_size: int) -> De
 
 
 class MemoryEstimate:
-    """What the trials so far say of the memory of candidates.
+    """Predicts the GPU memory of candidates from the trials so far.
 
     Args:
-        space: Of all of them.
-        trials: Finished ones; those that failed on the way had not yet taken all that they would.
-        limit: Bytes that a server may take of each GPU; None: as many as there were.
+        space: The search space.
+        trials: Finished trials. Failed ones are ignored: they may have stopped before their memory peaked.
+        limit: Limit on the memory of each GPU, in bytes; None: its capacity.
         batch_size: Inferences in each request.
     """
 
@@ -94,59 +94,60 @@ class MemoryEstimate:
     ) -> None:
         self._space = space
         self._batch_size = batch_size
-        self._known: list[tuple[Demand, float]] = []
+        self._measured: list[tuple[MemoryFactors, float]] = []
         limits = [] if limit is None else [limit]
         for trial in trials:
             if trial.failure is None and trial.gpu_memory is not None:
-                of = demand(space, space.recall(trial.parameters), batch_size=batch_size)
-                self._known.append((of, float(trial.gpu_memory.peak_bytes)))
+                factors = memory_factors(space, space.recall(trial.parameters), batch_size=batch_size)
+                self._measured.append((factors, float(trial.gpu_memory.peak_bytes)))
                 if trial.gpu_memory.capacity_bytes is not None:
                     limits.append(trial.gpu_memory.capacity_bytes)
         self.limit = min(limits, default=None)
 
     def refusal(self, assignment: Assignment) -> str | None:
-        """Why a candidate surely does not fit, in words; None when it might."""
+        """Why a candidate does not fit, at 99.5 % confidence; None when it may fit."""
         if self.limit is None:
             return None
-        least = self.least(demand(self._space, assignment, batch_size=self._batch_size))
+        least = self.least(memory_factors(self._space, assignment, batch_size=self._batch_size))
         if least is None or least <= self.limit:
             return None
         return (
-            f"by {len(self._known)} trials it would take {format_size(least)} of GPU memory or more, and there is room"
-            f" for {format_size(self.limit)}"
+            f"needs at least {format_size(least)} of GPU memory, {format_size(self.limit)} available (estimated from "
+            f"{len(self._measured)} trials, {_CONFIDENCE:.1%} confidence)"
         )
 
-    def least(self, wanted: Demand) -> float | None:
-        """The bytes that a candidate takes at the least, as far as the trials can tell; None where they cannot."""
-        alike = [(of, taken) for of, taken in self._known if of.others == wanted.others]
+    def least(self, factors: MemoryFactors) -> float | None:
+        """Lower end of the prediction interval, in bytes; None when the trials do not determine it."""
+        alike = [(other, taken) for other, taken in self._measured if other.others == factors.others]
         if not alike:
             return None
-        instances = np.array([of.instances for of, _ in alike])
-        batches = np.array([of.batch for of, _ in alike])
-        if wanted.instances < instances.min() or wanted.batch < batches.min():
+        instances = np.array([other.instances for other, _ in alike])
+        batches = np.array([other.batch for other, _ in alike])
+        if factors.instances < instances.min() or factors.batch < batches.min():
             return None
         design = _design(instances, batches)
-        if len(alike) < max(_FEWEST, design.shape[1] + _SPARE) or len(np.unique(design, axis=0)) <= design.shape[1]:
+        columns = design.shape[1]
+        if len(alike) < max(_LEAST_TRIALS, columns + _LEAST_FREEDOM) or len(np.unique(design, axis=0)) <= columns:
             return None
-        # More of either never takes less, so what lies beyond reach takes at least what lies at its end.
+        # Memory never falls with either, so beyond the range it is at least that at the end of the range.
         within = (
-            _within_reach(wanted.instances, instances, _REACH_OF_INSTANCES),
-            _within_reach(wanted.batch, batches, _REACH_OF_BATCHES),
+            _within_range(factors.instances, instances, _MOST_INSTANCES),
+            _within_range(factors.batch, batches, _MOST_BATCHES),
         )
         at = _row(*within, varied=(bool(np.ptp(instances)), bool(np.ptp(batches))))
         return _lower_end(design, np.array([taken for _, taken in alike]), at)
 
 
-def _within_reach(wanted: float, tried: _Numbers, reach: int) -> float:
-    """As much of what is wanted as trials can speak of: nothing beyond the one value that all of them had."""
+def _within_range(value: float, tried: _Numbers, factor: int) -> float:
+    """Limit a value to what the trials cover: their only value, or `factor` times their largest."""
     most = float(tried.max())
-    return min(wanted, most if tried.min() == most else most * reach)
+    return min(value, most if tried.min() == most else most * factor)
 
 
 def _design(instances: _Numbers, batches: _Numbers) -> _Numbers:
-    """(n, k) a row a trial: what memory is a sum of, as far as the trials differ in it."""
+    """(n, k) design matrix, a row for each trial, with a column for each quantity in which the trials differ."""
     varied = bool(np.ptp(instances)), bool(np.ptp(batches))
-    return np.array([_row(each, batch, varied=varied) for each, batch in zip(instances, batches, strict=True)])
+    return np.array([_row(count, batch, varied=varied) for count, batch in zip(instances, batches, strict=True)])
 
 
 def _row(instances: float, batch: float, *, varied: tuple[bool, bool]) -> _Numbers:
@@ -155,7 +156,7 @@ def _row(instances: float, batch: float, *, varied: tuple[bool, bool]) -> _Numbe
 
 
 def _lower_end(design: _Numbers, taken: _Numbers, at: _Numbers) -> float | None:
-    """The lower end of the one-sided prediction interval of ordinary least squares; None where the rows are too alike.
+    """Lower end of the one-sided prediction interval of ordinary least squares; None where the rank is too low.
 
     Source: Draper & Smith, Applied Regression Analysis, 3rd ed. (1998), section 3.1.
     """
@@ -163,8 +164,8 @@ def _lower_end(design: _Numbers, taken: _Numbers, at: _Numbers) -> float | None:
     if rank < design.shape[1]:
         return None
     freedom = len(taken) - rank
-    left_over = taken - design @ coefficients
-    spread = max(math.sqrt(float(left_over @ left_over) / freedom), _SPREAD * float(taken.mean()))
+    residuals = taken - design @ coefficients
+    spread = max(math.sqrt(float(residuals @ residuals) / freedom), _LEAST_RESIDUAL * float(taken.mean()))
     leverage = float(at @ np.linalg.pinv(design.T @ design) @ at)
     width = float(special.stdtrit(freedom, _CONFIDENCE)) * spread * math.sqrt(1 + leverage)
     return float(at @ coefficients) - width

@@ -115,7 +115,9 @@ class Refusals:
             for each in served_otherwise(self._space, candidate, effective):
                 side = _side(each.asked, each.served) if is_number(each.served) else 0
                 bound = _Bound(each.name, each.asked, side)
-                rules.append(_Rule((bound,), f"with {bound}, trial {trial.number} was not served as asked: {each}"))
+                rules.append(
+                    _Rule((bound,), f"trial {trial.number}, with {bound}, was not served as configured: {each}")
+                )
         return rules
 
     def _deviations(self, assignment: Assignment) -> tuple[_Bound, ...]:

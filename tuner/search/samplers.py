@@ -36,21 +36,21 @@ class NoMore:
 ALL_SEEN = NoMore("every candidate has been measured")
 
 
-class History(Protocol):
+class TrialHistory(Protocol):
     """What was measured so far, in order."""
 
     @property
     def trials(self) -> Sequence[TrialResult]:
         """The trials, the baseline first."""
 
-    def told(self) -> Sequence[FrozenTrial]:
+    def optuna_trials(self) -> Sequence[FrozenTrial]:
         """The same as Optuna's samplers see them."""
 
 
 class Sampler(Protocol):
     """Proposes the next assignment to launch, one that was not launched before."""
 
-    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """The next assignment, or why there is none.
 
         Args:
@@ -66,7 +66,7 @@ class RandomSampler:
         self._space = space
         self._random = random.Random(seed)  # noqa: S311 (no secret)
 
-    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
         del history  # It looks at nothing.
         if self._space.size() <= LISTABLE:
@@ -85,7 +85,7 @@ class GridSampler:
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
 
-    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
         del history
         return next((a for a in self._space.assignments() if a not in seen), ALL_SEEN)
@@ -98,7 +98,7 @@ class FirstThen:
         self._first = tuple(first)
         self._sampler = sampler
 
-    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
         for first in self._first:
             if first not in seen:
@@ -118,9 +118,9 @@ class _OptunaSampler(ABC):
         self._seed = seed
         self._fallback = RandomSampler(space, seed)
 
-    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
-        told = history.told()
+        told = history.optuna_trials()
         # A seed of its own for each proposal: the same after --resume as in one go.
         with quiet_optuna():
             study = optuna.create_study(directions=DIRECTIONS, sampler=self._sampler(self._seed + len(told)))

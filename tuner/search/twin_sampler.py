@@ -14,11 +14,11 @@ from tuner.recommend.front import pareto_front, reference_latency_ms, usable_poi
 from tuner.search.calibration import calibrations
 from tuner.search.gains import Gains, dominated, gains, within_limit
 from tuner.search.goal import Goal
-from tuner.search.samplers import ALL_SEEN, LISTABLE, History, NoMore, RandomSampler, Sampler
-from tuner.search.schedulings import Schedulings
-from tuner.search.twin.forecast import Forecast, Surprises
-from tuner.search.twin.known import Known, known
-from tuner.search.twin.scheduling import Scheduling, why_not_foreseeable
+from tuner.search.samplers import ALL_SEEN, LISTABLE, NoMore, RandomSampler, Sampler, TrialHistory
+from tuner.search.scheduling_map import SchedulingMap
+from tuner.search.twin.forecast import Forecast, ForecastErrors
+from tuner.search.twin.observed_trial import ObservedTrial, observed_trial
+from tuner.search.twin.scheduling import Scheduling, why_not_simulated
 from tuner.space.candidate import Assignment, key_of
 from tuner.space.space import SearchSpace
 
@@ -52,28 +52,28 @@ class TwinSampler:
 
     def __init__(self, space: SearchSpace, seed: int, goal: Goal, other: Sampler, note: Callable[[str], None]) -> None:
         self._space, self._seed, self._goal, self._other, self._note = space, seed, goal, other, note
-        self._schedulings = Schedulings(space)
-        self._surprises = Surprises()
+        self._scheduling_map = SchedulingMap(space)
+        self._forecast_errors = ForecastErrors()
         # By the trial's number, and by how many trials there were.
-        self._read: dict[int, Known | None] = {}
+        self._read: dict[int, ObservedTrial | None] = {}
         self._fitted: tuple[int, Forecast] | None = None
-        self._stepped_back = why_not_foreseeable(space.effective.proto)
+        self._stepped_back = why_not_simulated(space.effective.proto)
         if self._stepped_back:
-            note(f"the twin does not know this model's scheduling: {self._stepped_back}; tpe proposes")
+            note(f"cannot simulate this model's scheduler: {self._stepped_back}; using the tpe sampler")
 
-    def propose(self, history: History, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
         trials = history.trials
         if not self._stepped_back and not any(k and _tells(k) for k in map(self._known, trials)):
-            self._step_back("the server does not say what its executions took")
+            self._step_back("the server reports no execution times")
         if self._stepped_back:
             return self._other.propose(history, seen)
         for wanted in calibrations(self._space):
             if wanted not in seen:
                 return wanted
         self._learn(trials)
-        if len(self._surprises.throughput) >= _IN_TRIALS and self._is_far_off:
-            self._step_back(f"it was off by {self._surprises.typical:.0%} in the median")
+        if len(self._forecast_errors.throughput) >= _IN_TRIALS and self._is_far_off:
+            self._step_back(f"its median error of throughput is {self._forecast_errors.typical:.0%}")
             return self._other.propose(history, seen)
         explored = self._explored(history, seen)
         return self._most_promising(trials, seen, explored)
@@ -81,40 +81,40 @@ class TwinSampler:
     @property
     def _is_trusted(self) -> bool:
         """Whether the twin's word that there is nothing to gain counts."""
-        return len(self._surprises.throughput) >= _TESTED_AFTER and not self._is_far_off
+        return len(self._forecast_errors.throughput) >= _TESTED_AFTER and not self._is_far_off
 
     @property
     def _is_far_off(self) -> bool:
-        return self._surprises.typical > _TOO_FAR_OFF
+        return self._forecast_errors.typical > _TOO_FAR_OFF
 
     def _step_back(self, reason: str) -> None:
         self._stepped_back = reason
-        self._note(f"the twin steps back: {reason}; tpe proposes")
+        self._note(f"simulator off: {reason}; using the tpe sampler")
 
-    def _known(self, trial: TrialResult) -> Known | None:
+    def _known(self, trial: TrialResult) -> ObservedTrial | None:
         if trial.number not in self._read:
-            _, setting = self._schedulings.of(trial.parameters)
-            self._read[trial.number] = known(trial, self._goal.slo.percentile, setting)
+            _, setting = self._scheduling_map.of(trial.parameters)
+            self._read[trial.number] = observed_trial(trial, self._goal.slo.percentile, setting)
         return self._read[trial.number]
 
     def _learn(self, trials: Sequence[TrialResult]) -> None:
         """Hold each trial since the calibrations against what was expected before it."""
         first = 1 + len(list(calibrations(self._space)))
         told = [self._known(trial) for trial in trials]
-        self._surprises.learn(told, first, lambda number: self._forecast(trials[:number]))
+        self._forecast_errors.learn(told, first, lambda number: self._forecast(trials[:number]))
 
     def _forecast(self, trials: Sequence[TrialResult]) -> Forecast:
         # What the next trial is held against is what it was proposed by.
         if self._fitted is None or self._fitted[0] != len(trials):
             told = [each for each in map(self._known, trials) if each]
             goal, cores = self._goal, self._space.machine.cpus
-            forecast = Forecast(told, goal.slo.percentile, goal.batch_size, self._surprises, cores)
+            forecast = Forecast(told, goal.slo.percentile, goal.batch_size, self._forecast_errors, cores)
             self._fitted = len(trials), forecast
         return self._fitted[1]
 
-    def _explored(self, history: History, seen: Collection[Assignment]) -> Assignment | None:
+    def _explored(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | None:
         """What the other sampler proposes, of which only what the twin does not know will count; every second time."""
-        if not self._schedulings.unknown or len(history.trials) % 2:
+        if not self._scheduling_map.unknown or len(history.trials) % 2:
             return None
         proposed = self._other.propose(history, seen)
         return None if isinstance(proposed, NoMore) else proposed
@@ -126,21 +126,21 @@ class TwinSampler:
         refused = {key_of(each) for each in seen} - tried
         candidates = [a for a in self._candidates if (key := key_of(a)) in tried or key not in refused]
         candidates = [a for a in candidates if key_of(a) in tried or not self._as_bad(a, trials)]
-        told = [self._schedulings.of(each) for each in candidates]
+        told = [self._scheduling_map.of(each) for each in candidates]
         measured = np.array([key_of(each) in tried for each in candidates])
         if measured.all():
             return ALL_SEEN
         expected = self._gains(trials, told, measured)
         score = np.where(measured, -1.0, expected.expected)
         if explored is not None:
-            _, setting = self._schedulings.of(explored)
+            _, setting = self._scheduling_map.of(explored)
             score = np.where([s == setting for _, s in told], score, -1.0)
             if score.max() < 0:
                 return explored
         elif self._is_trusted and (expected.likely[~measured].max() < _CHANCE or score.max() < _HARDLY):
             return NoMore(
-                f"the twin expects no candidate to gain more than {WORTHWHILE:.0%} "
-                f"(the likeliest has a chance of {expected.likely[~measured].max():.0%})"
+                f"the simulator expects no candidate to gain more than {WORTHWHILE:.0%} "
+                f"(highest probability: {expected.likely[~measured].max():.0%})"
             )
         return candidates[int(np.argmax(score))]
 
@@ -159,10 +159,10 @@ class TwinSampler:
 
     def _as_bad(self, assignment: Assignment, trials: Sequence[TrialResult]) -> bool:
         """Whether something no larger did not fit, or did not start."""
-        scheduling, _ = self._schedulings.of(assignment)
+        scheduling, _ = self._scheduling_map.of(assignment)
         for trial in trials:
             if trial.failure is not None and trial.failure.cause in _OF_SIZE:
-                failed, _ = self._schedulings.of(trial.parameters)
+                failed, _ = self._scheduling_map.of(trial.parameters)
                 if (
                     scheduling.instances >= failed.instances
                     and scheduling.max_batch_size >= failed.max_batch_size
@@ -190,9 +190,9 @@ class _Nothing:
 
     trials: tuple[TrialResult, ...] = ()
 
-    def told(self) -> tuple[()]:
+    def optuna_trials(self) -> tuple[()]:
         return ()
 
 
-def _tells(trial: Known) -> bool:
+def _tells(trial: ObservedTrial) -> bool:
     return any(level.executions for level in trial.levels)

@@ -35,9 +35,9 @@ class RunFolder:
         """
         folder = cls(path)
         if not path.exists():
-            raise JobError(f"{path}: there is no such folder; name the RUN_DIR of a run")
+            raise JobError(f"{path}: no such folder; give the RUN_DIR of a run")
         if not folder.database.is_file():
-            raise JobError(f"{path}: is not the folder of a run (it has no {folder.database.name})")
+            raise JobError(f"{path}: not a run folder (it has no {folder.database.name})")
         return folder
 
     @property
@@ -78,7 +78,7 @@ class RunFolder:
         """
         reason = "is a file of the run itself" if name in self._own_names else why_no_folder(name)
         if reason:
-            raise JobError(f"{self.path}: there can be no model {name!r} in it: the name {reason}")
+            raise JobError(f"{self.path}: cannot hold model {name!r}: the name {reason}")
         return self.path / name
 
     @property
@@ -104,7 +104,7 @@ class RunFolder:
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with locked(self.path, option="--out", holder="another run"):
             if self.database.exists() and not resume:
-                raise JobError(f"{self.path}: holds a study already; go on by --resume, or choose another --out")
+                raise JobError(f"{self.path}: holds a study already; use --resume, or choose another --out")
             # A run that was killed had no time to clear up.
             shutil.rmtree(self.work, ignore_errors=True)
             self.work.mkdir()

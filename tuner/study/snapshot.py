@@ -17,7 +17,7 @@ _PATIENCE_S = 30.0
 _LOOK_EVERY_S = 0.5
 # SQLite's codes for a database that somebody writes to: Python has names for them from 3.11 on.
 _BUSY, _LOCKED = 5, 6
-HELD_TOO_LONG = "another process has held it for too long"
+HELD_TOO_LONG = "locked by another process"
 """Why a database cannot be read that somebody writes to all the time."""
 _HELD = {_BUSY, _LOCKED}
 

@@ -102,7 +102,7 @@ class Study:
             self._trials = [TrialResult.model_validate_json(t.user_attrs[_RESULT]) for t in self._optuna_trials()]
         except ValidationError:
             reason = "was stored by another version of tritontune"
-            raise JobError(f"the study of {study.study_name!r} {reason}; choose another --out, and tune anew") from None
+            raise JobError(f"the study of {study.study_name!r} {reason}; choose another --out") from None
 
     @classmethod
     def create_or_resume(cls, database: Path, identity: Identity) -> Study:
@@ -296,7 +296,7 @@ class Study:
         """Of the front after each trial, the baseline's first."""
         return tuple(float(trial.user_attrs[_HYPERVOLUME]) for trial in self._optuna_trials())
 
-    def told(self) -> tuple[FrozenTrial, ...]:
+    def optuna_trials(self) -> tuple[FrozenTrial, ...]:
         """The trials as Optuna's samplers see them."""
         return tuple(self._optuna_trials())
 

@@ -93,8 +93,8 @@ def test_a_click_on_a_point_chooses_its_candidate(browser: Browser, page: Path) 
         if kind == "mouseMoved":
             hovered = browser.wait(lambda: [e.text for e in browser.all(".hoverlayer .hovertext")])
             assert "trial 0" in hovered[0]
-            assert "the config as it is" in hovered[0]
-    browser.wait(lambda: browser.one(".selection h3").text == "Trial 0: the config as it is")
+            assert "the baseline" in hovered[0]
+    browser.wait(lambda: browser.one(".selection h3").text == "Trial 0: the baseline")
     assert browser.one("tr.chosen").get_attribute("data-trial") == "0"
     selected = browser.drawn("front")["selected candidate"]
     assert selected["y"] == [100, 110]
@@ -110,7 +110,7 @@ def test_the_keyboard_chooses_from_the_table(browser: Browser, page: Path) -> No
     assert "it did not work" in browser.one(".selection").text
     assert browser.one(".chosen-link").text == "Trial 2 is shown above"
     browser.one("tr[data-trial='0'] th button").send_keys(Keys.SPACE)
-    assert browser.one(".selection h3").text == "Trial 0: the config as it is"
+    assert browser.one(".selection h3").text == "Trial 0: the baseline"
     assert [row.get_attribute("data-trial") for row in browser.all("tr.chosen")] == ["0"]
 
 
@@ -267,9 +267,9 @@ def test_names_in_every_script_and_with_html_in_them(browser: Browser, tmp_path:
 
 
 def test_of_no_trial_at_all(browser: Browser, run: RunFolder) -> None:
-    Study.create_or_resume(run.database, identity()).end("model 'mlp' does not work as it is: it is gone")
+    Study.create_or_resume(run.database, identity()).end("model 'mlp': the baseline failed: it is gone")
     browser.open(write_report(run))
-    told = "no trial of this model has ended: model 'mlp' does not work as it is: it is gone"
+    told = "no trial of this model has finished: model 'mlp': the baseline failed: it is gone"
     assert told in browser.one(".answer").text
     assert browser.one(".gain strong").text == "No result"
     assert browser.told() == []
@@ -280,8 +280,8 @@ def test_of_failures_alone(browser: Browser, run: RunFolder) -> None:
     study.add(trial(0, point(1, 100, 90, errors=4), parameters=built.baseline), built)
     browser.open(write_report(run))
     assert "none of 1 trials holds p99 ≤ 25 ms" in browser.one(".answer").text
-    assert "no operating point has been measured" in browser.one(".front").text.lower()
-    assert browser.one(".selection h3").text == "Trial 0: the config as it is"
+    assert "no operating point was measured" in browser.one(".front").text.lower()
+    assert browser.one(".selection h3").text == "Trial 0: the baseline"
     assert browser.told() == []
 
 
@@ -291,5 +291,5 @@ def test_of_one_trial(browser: Browser, run: RunFolder) -> None:
     browser.open(write_report(run))
     assert "gain: none yet: only the baseline was measured" in browser.one(".answer").text
     assert browser.drawn("front")["front"]["y"] == [100]
-    assert "it takes 10 trials" in browser.one("main").text
+    assert "needs 10 trials" in browser.one("main").text
     assert browser.told() == []

@@ -62,11 +62,11 @@ def test_the_answer_of_what_was_not_verified(run: RunFolder, study: Study) -> No
     assert (view.answer.tone, view.answer.headline[:4]) == ("unsure", "3.63")
     assert view.answer.told == "the baseline's throughput; 95 % interval 2.91 to 4.81"
     facts = _facts(view)
-    assert facts["SLO"][0] == "p99 ≤ 25 ms: held, but not surely"
+    assert facts["SLO"][0] == "p99 ≤ 25 ms: held as measured"
     assert facts["SLO"][1] == "not verified: the best of 3 single measurements, likely too good"
     assert facts["Best, trial 1"][0] == "400 inferences/s, p99 20 ms at concurrency 8"
     assert facts["Baseline, trial 0"][0] == "110 inferences/s, p99 20 ms at concurrency 2"
-    assert facts["Rate"][0] == "not certified: nobody tried"
+    assert facts["Rate"][0] == "not certified: not tried"
     assert facts["Measured"][0] == "3 trials, 5 operating points, 3 launches in 18s"
     assert [(line.kind, line.text) for line in view.answer.diff if line.kind in {"added", "removed"}][:2] == [
         ("removed", "-max_batch_size: 32"),
@@ -82,8 +82,8 @@ def test_the_answer_of_what_was_verified_and_certified(run: RunFolder, verified:
     assert (view.answer.tone, view.answer.headline[:3]) == ("good", "3.8")
     facts = _facts(view)
     assert facts["SLO"] == (
-        "p99 ≤ 25 ms: surely held",
-        "held (99 % confidence): p99 20 ms (18.9 to 21.2); measured again on 3 launches of its own, 1,500 requests",
+        "p99 ≤ 25 ms: held",
+        "held (99 % confidence): p99 20 ms (18.9 to 21.2); 3 launches, 1,500 requests",
         "good",
     )
     assert facts["Rate"] == ("certified 350 requests/s of Poisson arrivals within p99 ≤ 25 ms", "", "good")
@@ -94,7 +94,7 @@ def test_the_answer_says_what_is_not_sure(run: RunFolder, study: Study) -> None:
     rounds = (point(8, 390, 20).model_copy(update={"limits": (few,)}),) * 3
     study.add_verified([Verification(trial=1, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
     value, note, tone = _facts(_view(run, study))["SLO"]
-    assert (value, tone) == ("p99 ≤ 25 ms: held, but not surely", "unsure")
+    assert (value, tone) == ("p99 ≤ 25 ms: held as measured", "unsure")
     assert note.startswith("inconclusive: p99 20 ms (")
 
 
@@ -102,7 +102,7 @@ def test_the_answer_tells_of_what_looked_better(run: RunFolder, study: Study) ->
     enough = LimitTest(percentile="p99", limit_ms=25.0, requests=1_000, over=0, design_effect=1.0)
     rounds = (point(4, 300, 15).model_copy(update={"limits": (enough,)}),) * 3
     study.add_verified([Verification(trial=1, load=Concurrency(4), rounds=rounds, choosing=0)])
-    value, _, tone = _facts(_view(run, study))["But"]
+    value, _, tone = _facts(_view(run, study))["Not chosen"]
     assert value.startswith("trial 1 looked better (400 inferences/s, p99 20 ms at concurrency 8), but it was not ver")
     assert tone == "unsure"
 
@@ -124,14 +124,14 @@ def test_doubtful_points_are_counted(run: RunFolder) -> None:
     study.add(trial(0, point(1, 100, 10), point(2, errors=3), point(4, errors=5), parameters=built.baseline), built)
     value, note, _ = _facts(_view(run, study))["Measured"]
     assert value == "1 trials, 3 operating points, 1 launches in 6s"
-    assert note == "of the points 2 are doubtful: failed requests 2"
+    assert note == "2 points with quality warnings: failed requests 2"
 
 
 def test_without_an_slo_none_is_spoken_of(run: RunFolder) -> None:
     study, built = Study.create_or_resume(run.database, identity(slo={})), space()
     study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)
     view = _view(run, study)
-    assert _facts(view)["SLO"][0] == "none was asked for"
+    assert _facts(view)["SLO"][0] == "none"
     assert "shapes" not in view.front.layout
     assert view.candidates[0].outcome == "best"
 
@@ -181,7 +181,7 @@ def test_the_search_is_told_against_its_time(run: RunFolder, study: Study) -> No
     (progress, importance) = _view(run, study).search
     assert progress.traces[0]["x"] == [6.0, 12.0, 18.0]
     assert progress.traces[0]["y"] == list(study.hypervolumes)
-    assert "it takes 10 trials" in importance.missing
+    assert "needs 10 trials" in importance.missing
 
 
 def test_how_it_was_measured(run: RunFolder, study: Study) -> None:
@@ -204,14 +204,14 @@ def test_how_it_was_measured(run: RunFolder, study: Study) -> None:
 
 def test_what_an_older_run_did_not_store_is_said_to_be_unknown(run: RunFolder, study: Study) -> None:
     details = _details(_view(run, study))
-    assert details["GPU"] == details["Where tritontune ran"] == "not known"
-    assert details["Versions, time and command"].startswith("not known")
+    assert details["GPU"] == details["Where tritontune ran"] == "unknown"
+    assert details["Versions, time and command"].startswith("unknown")
     assert "still under way" not in report_html(run)
 
 
 def test_a_run_that_goes_on_says_so(run: RunFolder, study: Study) -> None:
     study.begin(HOW)
-    assert "the run was still under way when this was written, or it was killed" in report_html(run)
+    assert "the run was still going on when this report was written, or it was killed" in report_html(run)
 
 
 def test_what_may_be_secret_stays_out(run: RunFolder) -> None:
@@ -278,7 +278,7 @@ def test_what_is_no_study_is_one_line(run: RunFolder) -> None:
     with pytest.raises(JobError, match="cannot be read as the study of a run: file is not a database"):
         write_report(run)
     run.database.write_bytes(b"")
-    with pytest.raises(JobError, match="there is no study in it yet"):
+    with pytest.raises(JobError, match="has no study yet"):
         write_report(run)
 
 

@@ -10,11 +10,11 @@ from support.builders import identity, point, space, trial
 
 from tuner.core.loads import RequestRate
 from tuner.measure.points import OperatingPoint
-from tuner.report.html.candidates import candidates
 from tuner.report.html.front_plot import front_plot
 from tuner.report.html.load_plots import finalists, load_plots
 from tuner.report.html.model_view import ModelView, model_view
 from tuner.report.html.plots import axis, doubling_axis, hover
+from tuner.report.html.trial_views import trial_views
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -57,7 +57,7 @@ def test_the_importance_of_parameters_adds_up(view: ModelView) -> None:
 
 def test_finalists_are_the_baseline_the_best_and_the_front(study: Study) -> None:
     found = study.recommendation
-    assert [each.number for each in finalists(candidates(study, found), found)] == [0, 1]
+    assert [each.number for each in finalists(trial_views(study, found), found)] == [0, 1]
 
 
 def test_the_limit_is_where_it_is_on_either_axis(run: RunFolder) -> None:
@@ -65,7 +65,7 @@ def test_the_limit_is_where_it_is_on_either_axis(run: RunFolder) -> None:
     for slowest, log in ((30, False), (500, True)):
         study = Study.create_or_resume(run.database, identity(model=f"m{slowest}"))
         study.add(trial(0, point(1, 100, 10), point(2, 110, slowest), parameters=built.baseline), built)
-        layout = front_plot(candidates(study, study.recommendation), study.recommendation).layout
+        layout = front_plot(trial_views(study, study.recommendation), study.recommendation).layout
         assert (layout["xaxis"].get("type") == "log") is log
         assert layout["shapes"][0]["x0"] == 25
         assert layout["annotations"][0]["x"] == pytest.approx(1.39794 if log else 25)
@@ -75,8 +75,8 @@ def test_open_loops_have_no_place_on_an_axis_of_concurrency(run: RunFolder) -> N
     study, built = Study.create_or_resume(run.database, identity()), space()
     study.add(trial(0, point(RequestRate(250), 250, 9, kept_up=True), parameters=built.baseline), built)
     found = study.recommendation
-    for plot in load_plots(candidates(study, found), found):
-        assert plot.missing == "no closed loop has been measured"
+    for plot in load_plots(trial_views(study, found), found):
+        assert plot.missing == "no closed-loop load was measured"
 
 
 def test_points_under_which_requests_failed_are_marked(run: RunFolder) -> None:
@@ -98,7 +98,7 @@ def test_doubts_are_told_where_a_pointer_is(run: RunFolder, open_point: Operatin
     doubtful = open_point.model_copy(update={"errors": 0, "error": None})
     study.add(trial(0, doubtful, parameters=built.baseline), built)
     (baseline,) = [t for t in model_view(run, study).front.traces if t["name"] == "baseline"]
-    assert "doubtful: " in baseline["text"][0]
+    assert "quality warnings: " in baseline["text"][0]
 
 
 @pytest.mark.parametrize(

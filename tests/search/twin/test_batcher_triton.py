@@ -14,8 +14,8 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import open_session
 from tuner.options.groups import LoadOptions
-from tuner.search.twin.known import known
-from tuner.search.twin.twin import Foreseen, Twin
+from tuner.search.twin.observed_trial import observed_trial
+from tuner.search.twin.twin import Prediction, Twin
 from tuner.testing.repositories import config_text
 
 FIXED_MS, ITEM_MS = 8.0, 0.5
@@ -62,7 +62,7 @@ CLOSED_LOOPS = {name: (config, load) for name, (config, load) in CASES.items() i
 @pytest.mark.parametrize(("config", "load"), CLOSED_LOOPS.values(), ids=CLOSED_LOOPS)
 def test_the_twin_forms_the_batches_that_triton_forms(config: str, load: Load, services: Services) -> None:
     measured = measure(config, load, services)
-    assert measured.average_batch_size == pytest.approx(foresee(measured, config, load).batch, rel=0.1)
+    assert measured.average_batch_size == pytest.approx(predict(measured, config, load).batch, rel=0.1)
 
 
 @pytest.mark.statistics
@@ -70,25 +70,25 @@ def test_the_twin_forms_the_batches_that_triton_forms(config: str, load: Load, s
 @pytest.mark.parametrize(("config", "load"), CASES.values(), ids=CASES)
 def test_the_twin_does_as_triton_does(config: str, load: Load, services: Services) -> None:
     measured = measure(config, load, services)
-    foreseen = foresee(measured, config, load)
-    assert measured.average_batch_size == pytest.approx(foreseen.batch, rel=0.1)
+    predicted = predict(measured, config, load)
+    assert measured.average_batch_size == pytest.approx(predicted.batch, rel=0.1)
     if isinstance(load, Concurrency):
-        assert measured.throughput.value == pytest.approx(foreseen.throughput, rel=0.15)
-    assert measured.latency_ms["p50"].value < 1.2 * foreseen.latency_ms
+        assert measured.throughput.value == pytest.approx(predicted.throughput, rel=0.15)
+    assert measured.latency_ms["p50"].value < 1.2 * predicted.latency_ms
 
 
-def foresee(measured: OperatingPoint, config: str, load: Load) -> Foreseen:
+def predict(measured: OperatingPoint, config: str, load: Load) -> Prediction:
     """By a twin that knows how long the very executions took, so that all that is left to tell is who goes when."""
-    told = known(trial(0, measured.model_copy(update={"kept_up": None}), config=config), "p99")
+    told = observed_trial(trial(0, measured.model_copy(update={"kept_up": None}), config=config), "p99")
     assert told
     if not isinstance(load, Concurrency):
         # Of an open loop Little's law says nothing.
         told = replace(told, levels=tuple(replace(level, overhead_ms=None) for level in told.levels))
     twin, scheduling = Twin([told], "p99"), told.scheduling
     if isinstance(load, Concurrency):
-        return twin.foresee(scheduling, 0, load.requests)
+        return twin.predict(scheduling, 0, load.requests)
     gaps_ms = np.random.default_rng(0).exponential(1e3 / load.level, 4000)
-    return twin.foresee_rate(scheduling, 0, np.cumsum(gaps_ms))
+    return twin.predict_at_rate(scheduling, 0, np.cumsum(gaps_ms))
 
 
 def measure(config: str, load: Load, services: Services) -> OperatingPoint:

@@ -6,18 +6,18 @@ from support.builders import space
 from support.known_truth import LOADS, Truth
 
 from tuner.search.calibration import calibrations
-from tuner.search.schedulings import Schedulings
-from tuner.search.twin.forecast import Curves, Forecast, Surprises
-from tuner.search.twin.known import Known, known
+from tuner.search.scheduling_map import SchedulingMap
+from tuner.search.twin.forecast import Curves, Forecast, ForecastErrors
+from tuner.search.twin.observed_trial import ObservedTrial, observed_trial
 from tuner.search.twin.scheduling import Scheduling
 from tuner.space.space import SearchSpace
 
 TRUTH = Truth(fixed_ms=4.0, item_ms=0.3, neighbour=0.4)
 
 
-def calibrated(built: SearchSpace, truth: Truth = TRUTH) -> list[Known]:
+def calibrated(built: SearchSpace, truth: Truth = TRUTH) -> list[ObservedTrial]:
     first = [built.baseline, *calibrations(built)]
-    told = [known(truth.trial(built, number, each), "p99") for number, each in enumerate(first)]
+    told = [observed_trial(truth.trial(built, number, each), "p99") for number, each in enumerate(first)]
     return [each for each in told if each]
 
 
@@ -28,7 +28,7 @@ def built() -> SearchSpace:
 
 @pytest.fixture(scope="module")
 def forecast(built: SearchSpace) -> Forecast:
-    return Forecast(calibrated(built), "p99", 1, Surprises())
+    return Forecast(calibrated(built), "p99", 1, ForecastErrors())
 
 
 def test_three_launches_tell_of_all_others(forecast: Forecast) -> None:
@@ -53,7 +53,7 @@ def test_three_launches_tell_of_all_others(forecast: Forecast) -> None:
 
 
 def test_what_was_measured_is_surest(built: SearchSpace, forecast: Forecast) -> None:
-    schedulings = Schedulings(built)
+    schedulings = SchedulingMap(built)
     measured, other = schedulings.of(built.baseline), (Scheduling(2, 8, dynamic_batching=True), 0)
     curves = forecast.curves([measured, other], 16)
     assert np.nanmax(curves.throughput_deviation[0]) < np.nanmin(curves.throughput_deviation[1])
@@ -62,29 +62,29 @@ def test_what_was_measured_is_surest(built: SearchSpace, forecast: Forecast) -> 
 def test_a_twin_that_was_wrong_is_less_sure(built: SearchSpace) -> None:
     told = calibrated(built)
     sure, unsure = (
-        Forecast(told, "p99", 1, Surprises([off] * 4, [off] * 4)).curves([(Scheduling(2, 64), 0)], 8)
+        Forecast(told, "p99", 1, ForecastErrors([off] * 4, [off] * 4)).curves([(Scheduling(2, 64), 0)], 8)
         for off in (0.02, 0.5)
     )
     assert np.nanmean(unsure.throughput_deviation) > 3 * np.nanmean(sure.throughput_deviation)
 
 
 def test_surprises_are_what_was_not_expected(built: SearchSpace, forecast: Forecast) -> None:
-    surprises = Surprises()
+    forecast_errors = ForecastErrors()
     scheduling = Scheduling(2, 16, dynamic_batching=True)
     for factor in (1.0, 2.0):
         points = [TRUTH.point(scheduling, load, factor) for load in LOADS]
         config = "max_batch_size: 16 instance_group { kind: KIND_CPU count: 2 } dynamic_batching {}"
-        told = known(
+        told = observed_trial(
             Truth(1, 1)
             .trial(built, 0, built.baseline)
             .model_copy(update={"curve": tuple(points), "effective_config": config}),
             "p99",
         )
         assert told
-        forecast.hold_against(told, surprises)
-    assert surprises.throughput[0] < 0.2
-    assert surprises.throughput[1] > 0.5
-    assert surprises.typical == pytest.approx(np.expm1(np.mean(surprises.throughput)))
+        forecast.hold_against(told, forecast_errors)
+    assert forecast_errors.throughput[0] < 0.2
+    assert forecast_errors.throughput[1] > 0.5
+    assert forecast_errors.typical == pytest.approx(np.expm1(np.mean(forecast_errors.throughput)))
 
 
 def test_loads_beyond_use_are_left_out(forecast: Forecast) -> None:
@@ -124,8 +124,8 @@ parameters:
 def test_instances_beyond_those_launched_get_no_more_than_the_machine_has(truth: Truth, launches: int) -> None:
     built = space(WIDE)
     first = [built.baseline, *calibrations(built)][:launches]
-    told = [known(truth.trial(built, number, each), "p99") for number, each in enumerate(first)]
-    forecast = Forecast([each for each in told if each], "p99", 1, Surprises(), truth.cores)
+    told = [observed_trial(truth.trial(built, number, each), "p99") for number, each in enumerate(first)]
+    forecast = Forecast([each for each in told if each], "p99", 1, ForecastErrors(), truth.cores)
     schedulings = [Scheduling(instances, 64, dynamic_batching=True) for instances in (4, 16)]
     curves = forecast.curves([(each, 0) for each in schedulings], 256)
     bound = truth.most_per_s(64)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from tuner.core.quantities import format_size
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation
-from tuner.report.html.candidates import Candidate
 from tuner.report.html.front_plot import point_hover
 from tuner.report.html.plots import BASELINE, BEST, FRONT, Plot, Trace, axis
+from tuner.report.html.trial_views import TrialView
 from tuner.results.words import latency
 
 _PARTS = (
@@ -21,7 +21,7 @@ _PARTS = (
 )
 
 
-def time_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
+def time_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
     """The mean request of the baseline and of the best, part by part; of a baseline that breaks the SLO, too."""
     title = "Where a request's time goes"
     named = {"baseline": found.baseline or (candidates[0].shown if candidates else None), "best": found.best}
@@ -31,7 +31,7 @@ def time_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
         f"{name}, at {each.point.load}": told for name, each in named.items() if each and (told := _parts_ms(each))
     }
     if not parts:
-        return Plot("time", title, missing="the server did not say")
+        return Plot("time", title, missing="the server reported no times")
     rows = dict(reversed(parts.items()))  # Plotly counts from below.
     return Plot(
         "time",
@@ -40,7 +40,7 @@ def time_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
             f"{row}: {', '.join(f'{name} {latency(ms)}' for (name, _), ms in zip(_PARTS, told, strict=True))}."
             for row, told in parts.items()
         ),
-        note="Mean of all requests: queue and compute as Triton says, the rest as the client sees it.",
+        note="Mean over all requests: queue and compute times from Triton, the rest from the client.",
         traces=[
             {
                 "type": "bar",
@@ -73,7 +73,7 @@ def _parts_ms(each: TrialPoint) -> tuple[float, ...]:
     return (*inside, max(0.0, each.point.histogram.mean_ms - sum(inside)))
 
 
-def memory_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot | None:
+def memory_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot | None:
     """GPU memory against throughput; None where no GPU was in use."""
     told = [(c, p, gib) for c in candidates for p in c.points if (gib := _taken_gib(c, p)) is not None]
     if not told:
@@ -89,20 +89,20 @@ def memory_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot 
         "memory",
         "GPU memory and throughput",
         alt=f"Scatter plot of throughput against GPU memory of {len(told)} operating points; at most {most:.3g} GiB.",
-        note="What the server took of the GPU of which it took most.",
+        note="GPU memory that the server used, on the GPU where it used most.",
         traces=[_dots(name, colour, rows, found) for name, colour, rows in groups if rows],
         layout={"xaxis": axis("GPU memory, GiB", log=False), "yaxis": axis("inferences/s")},
     )
 
 
-def _taken_gib(candidate: Candidate, each: TrialPoint) -> float | None:
+def _taken_gib(candidate: TrialView, each: TrialPoint) -> float | None:
     taken = each.point.gpu.taken_bytes if each.point.gpu else None
     if taken is None and candidate.trial.gpu_memory:
         taken = candidate.trial.gpu_memory.peak_bytes
     return None if taken is None else taken / 2**30
 
 
-def _dots(name: str, colour: str, rows: Sequence[tuple[Candidate, TrialPoint, float]], found: Recommendation) -> Trace:
+def _dots(name: str, colour: str, rows: Sequence[tuple[TrialView, TrialPoint, float]], found: Recommendation) -> Trace:
     return {
         "type": "scatter",
         "name": name,

@@ -9,21 +9,21 @@ from typing import Any
 from tuner.measure.points import OperatingPoint
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation
-from tuner.report.html.candidates import Candidate, doubts_of
 from tuner.report.html.plots import BASELINE, BEST, FRONT, LIMIT, OTHERS, Plot, Trace, axis, hover, range_in_words
+from tuner.report.html.trial_views import TrialView, doubts_of
 from tuner.results.points_json import short
 from tuner.results.words import latency, point_in_words, rate
 
 FRONT_TRACE, SELECTED_TRACE = "front", "selected candidate"
 
 
-def front_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
+def front_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
     """Throughput against the latency percentile that counts, a line a candidate."""
     percentile = found.slo.percentile
     title = f"Throughput against {percentile} latency"
     points = [each for candidate in candidates for each in candidate.points]
     if not points:
-        return Plot("front", title, missing="no operating point has been measured")
+        return Plot("front", title, missing="no operating point was measured")
     words = {candidate.number: candidate.words for candidate in candidates}
     others = [candidate for candidate in candidates if candidate.number and candidate.points]
     traces = [
@@ -50,7 +50,7 @@ def front_plot(candidates: Sequence[Candidate], found: Recommendation) -> Plot:
         "front",
         title,
         alt=_alt(candidates, points, found),
-        note="Up and to the left is better. Choose a point, or a trial in the table below, to see its config.",
+        note="Up and to the left is better. Select a point, or a trial in the table below, to see its config.",
         traces=[trace for trace in traces if trace["x"] or trace["name"] == SELECTED_TRACE],
         layout={
             "xaxis": across,
@@ -73,13 +73,13 @@ def point_hover(each: TrialPoint, found: Recommendation, words: str, *, best: bo
         f"{rate(throughput.value)} inferences/s ({range_in_words(throughput.low, throughput.high, rate)})",
         f"{percentile} {latency(slow.value)} ({range_in_words(slow.low, slow.high, latency)})",
         f"batches of {average:.1f} on average" if average else "",
-        "measured again to verify it" if each.verified else "",
-        f"doubtful: {doubts_of(point)}" if point.doubts else "",
+        "verified: re-measured on other launches" if each.verified else "",
+        f"quality warnings: {doubts_of(point)}" if point.doubts else "",
     )
 
 
 def _curves(
-    name: str, candidates: Sequence[Candidate], found: Recommendation, colour: str, words: dict[int, str]
+    name: str, candidates: Sequence[TrialView], found: Recommendation, colour: str, words: dict[int, str]
 ) -> Trace:
     """Curves as one trace, which a browser draws in a moment however many there are: a gap ends each."""
     x: list[float | None] = []
@@ -138,7 +138,7 @@ def _points(
     }
 
 
-def _failing(candidates: Sequence[Candidate], found: Recommendation, words: dict[int, str]) -> Trace:
+def _failing(candidates: Sequence[TrialView], found: Recommendation, words: dict[int, str]) -> Trace:
     """Operating points under which requests failed, which count for nothing."""
     failing = [(c.number, point) for c in candidates for point in c.trial.curve if point.errors]
     return {
@@ -197,7 +197,7 @@ def _limit_line(limit_ms: float, found: Recommendation, *, log: bool) -> dict[st
     return {"shapes": [shape], "annotations": [label]}
 
 
-def _alt(candidates: Sequence[Candidate], points: Sequence[TrialPoint], found: Recommendation) -> str:
+def _alt(candidates: Sequence[TrialView], points: Sequence[TrialPoint], found: Recommendation) -> str:
     percentile = found.slo.percentile
     told = f"Scatter plot of {len(points)} operating points of {sum(bool(c.points) for c in candidates)} candidates. "
     if found.front:

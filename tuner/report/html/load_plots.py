@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from tuner.core.loads import Concurrency
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation
-from tuner.report.html.candidates import Candidate
 from tuner.report.html.front_plot import point_hover
 from tuner.report.html.plots import BASELINE, LIMIT, Plot, Trace, axis, doubling_axis, series
+from tuner.report.html.trial_views import TrialView
 
 # As many as can be told apart.
 _MOST = 5
 
 
-def finalists(candidates: Sequence[Candidate], found: Recommendation) -> tuple[Candidate, ...]:
+def finalists(candidates: Sequence[TrialView], found: Recommendation) -> tuple[TrialView, ...]:
     """The baseline, the best, and those of the front with most points there."""
     counts: dict[int, int] = {}
     for each in found.front:
@@ -27,7 +27,7 @@ def finalists(candidates: Sequence[Candidate], found: Recommendation) -> tuple[C
     return tuple(by_number[number] for number in (0, *chosen) if number in by_number)
 
 
-def load_plots(candidates: Sequence[Candidate], found: Recommendation) -> tuple[Plot, Plot]:
+def load_plots(candidates: Sequence[TrialView], found: Recommendation) -> tuple[Plot, Plot]:
     """Throughput, and the latency percentile that counts, against concurrency."""
     percentile, shown = found.slo.percentile, finalists(candidates, found)
     limit = dict(found.slo.limits).get(percentile)
@@ -52,7 +52,7 @@ def _plot(  # noqa: PLR0917 (it is called just above)
     key: str,
     title: str,
     unit: str,
-    shown: Sequence[Candidate],
+    shown: Sequence[TrialView],
     found: Recommendation,
     pick: Callable[[TrialPoint], float],
     limit: float | None = None,
@@ -60,7 +60,7 @@ def _plot(  # noqa: PLR0917 (it is called just above)
     curves = [(c, [p for p in c.points if isinstance(p.point.load, Concurrency)]) for c in shown]
     curves = [(candidate, points) for candidate, points in curves if points]
     if not curves:
-        return Plot(key, title, missing="no closed loop has been measured")
+        return Plot(key, title, missing="no closed-loop load was measured")
     values = [pick(each) for _, points in curves for each in points]
     levels = [each.point.load.level for _, points in curves for each in points]
     traces = [_curve(index, candidate, points, found, pick) for index, (candidate, points) in enumerate(curves)]
@@ -80,7 +80,7 @@ def _plot(  # noqa: PLR0917 (it is called just above)
 
 def _curve(
     index: int,
-    candidate: Candidate,
+    candidate: TrialView,
     points: Sequence[TrialPoint],
     found: Recommendation,
     pick: Callable[[TrialPoint], float],
@@ -116,7 +116,7 @@ def _limit(limit: float, levels: Sequence[float], found: Recommendation) -> Trac
     }
 
 
-def _name(candidate: Candidate, found: Recommendation) -> str:
+def _name(candidate: TrialView, found: Recommendation) -> str:
     if not candidate.number:
         return "baseline"
     is_best = found.best is not None and found.best.trial.number == candidate.number

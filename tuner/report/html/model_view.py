@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.recommend.recommend import recommend
-from tuner.report.html.answer import Answer, answer
-from tuner.report.html.candidates import Candidate, candidates
 from tuner.report.html.cost_plots import memory_plot, time_plot
 from tuner.report.html.front_plot import front_plot
 from tuner.report.html.load_plots import load_plots
-from tuner.report.html.measured import Detail, how_it_was_measured
+from tuner.report.html.method import Detail, how_it_was_measured
 from tuner.report.html.plots import Plot
 from tuner.report.html.search_plots import importance_plot, progress_plot
+from tuner.report.html.summary import Summary, summary
+from tuner.report.html.trial_views import TrialView, trial_views
 from tuner.report.html.trials_table import TrialsTable, trials_table
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -44,19 +44,19 @@ class ModelView:
     percentile: str
     ended: str | None
     known: bool
-    answer: Answer
+    answer: Summary
     front: Plot
     load: tuple[Plot, ...]
     time: Plot
     search: tuple[Plot, ...]
     memory: Plot | None
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[TrialView, ...]
     table: TrialsTable
     measured: tuple[Detail, ...]
     selected: int | None
 
     @property
-    def failed(self) -> tuple[Candidate, ...]:
+    def failed(self) -> tuple[TrialView, ...]:
         """The candidates that failed."""
         return tuple(each for each in self.candidates if each.trial.failure)
 
@@ -80,14 +80,14 @@ class ModelView:
 def model_view(run: RunFolder, study: Study) -> ModelView:
     """Look at a study."""
     found = recommend(study.trials, study.identity.slo, study.verified, study.identity.max_gpu_memory)
-    every = candidates(study, found)
+    every = trial_views(study, found)
     first = found.best.trial.number if found.best else 0
     return ModelView(
         name=study.identity.model,
         percentile=found.slo.percentile,
         ended=study.ended,
         known=bool(study.runs),
-        answer=answer(run, study, found),
+        answer=summary(run, study, found),
         front=front_plot(every, found),
         load=load_plots(every, found),
         time=time_plot(every, found),

@@ -54,7 +54,7 @@ def report_html(run: RunFolder) -> str:
     with snapshot(run.database) as database:
         views = tuple(model_view(run, study) for study in Study.load_all(database))
     if not views:
-        raise JobError(f"{run.path}: there is no study in it yet")
+        raise JobError(f"{run.path}: has no study yet")
     return _page(run, views)
 
 

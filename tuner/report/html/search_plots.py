@@ -7,13 +7,13 @@ from itertools import accumulate
 
 from tuner.analysis.importance import importances
 from tuner.core.quantities import format_duration
-from tuner.report.html.candidates import Candidate
 from tuner.report.html.plots import FRONT, Plot, axis, escape, hover
 from tuner.report.html.symbols import TIMES, short_name
+from tuner.report.html.trial_views import TrialView
 from tuner.study.study import Study
 
 
-def progress_plot(study: Study, candidates: Sequence[Candidate]) -> Plot:
+def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
     """The hypervolume against the time that trials have taken."""
     title, areas = "How the search went", study.hypervolumes
     if not candidates:
@@ -23,7 +23,7 @@ def progress_plot(study: Study, candidates: Sequence[Candidate]) -> Plot:
     told = list(zip(candidates, ends, areas, strict=False))
     final = told[-1][2] if told else 0.0
     if not final:
-        return Plot("progress", title, missing="no point lies within the SLO yet, so the front dominates nothing")
+        return Plot("progress", title, missing="no point holds the SLO yet, so the hypervolume is 0")
     return Plot(
         "progress",
         title,
@@ -32,8 +32,8 @@ def progress_plot(study: Study, candidates: Sequence[Candidate]) -> Plot:
             f"in {format_duration(max(ends[-1], 1e-3))}; the last value is {final:,.4g}."
         ),
         note=(
-            "Hypervolume: the area that the front dominates, up to the SLO's latency. "
-            "It grows with each candidate that serves more, or sooner."
+            "Hypervolume: the area that the front dominates, up to the SLO's latency limit. "
+            "It grows when a candidate improves throughput or latency."
         ),
         traces=[
             {
@@ -67,9 +67,9 @@ def progress_plot(study: Study, candidates: Sequence[Candidate]) -> Plot:
 
 def importance_plot(study: Study) -> Plot:
     """The share that each parameter has in how good a candidate is."""
-    title, found = "What matters", importances(study)
+    title, found = "Parameter importance", importances(study)
     if found.reason:
-        return Plot("importance", title, missing=f"the importance of parameters is not known: {found.reason}")
+        return Plot("importance", title, missing=f"not available: {found.reason}")
     shares = dict(reversed(list(found.shares.items())))  # Plotly counts from below.
     most = next(iter(found.shares))
     return Plot(

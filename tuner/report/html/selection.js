@@ -15,15 +15,15 @@
   const range = ([, low, high]) => (high === null ? `${number(low)} and more` : `${number(low)} to ${number(high)}`);
 
   function diff(lines) {
-    if (!lines.length) return element("p", {}, "It is the config as it is.");
+    if (!lines.length) return element("p", {}, "It is the baseline.");
     const code = element("code", {});
     for (const [kind, text] of lines) code.append(element("span", { class: kind }, text), "\n");
-    return element("pre", { class: "diff", tabindex: "0", "aria-label": "Diff against the config as it is" }, code);
+    return element("pre", { class: "diff", tabindex: "0", "aria-label": "Diff against the baseline" }, code);
   }
 
   function points(candidate, percentile) {
     if (!candidate.points.length) {
-      return element("p", {}, candidate.failure ?? "No operating point of it has answered all requests.");
+      return element("p", {}, candidate.failure ?? "No operating point answered all requests.");
     }
     const closed = candidate.points.every((point) => point.concurrency !== null);
     const head = element("tr", {});
@@ -33,7 +33,7 @@
     const body = element("tbody", {});
     for (const point of candidate.points) {
       const slow = point.latency[percentile];
-      const marks = [point.verified ? "verified" : "", point.doubts ? "doubtful" : ""].filter(Boolean).join(", ");
+      const marks = [point.verified ? "verified" : "", point.doubts ? "quality warning" : ""].filter(Boolean).join(", ");
       const row = element("tr", {});
       const load = closed ? point.concurrency.toLocaleString("en-US") : point.load;
       row.append(element("th", { scope: "row", class: closed ? "number" : "" }, load));
@@ -58,7 +58,7 @@
     const doubtful = points.filter((point) => point.doubts);
     if (!doubtful.length) return [];
     const reasons = doubtful.map((point) => element("li", {}, `at ${point.load}: ${point.doubts}`));
-    return [element("details", {}, element("summary", {}, "Why points are doubtful"), element("ul", {}, ...reasons))];
+    return [element("details", {}, element("summary", {}, "Quality warnings"), element("ul", {}, ...reasons))];
   }
 
   function show(model, candidate) {

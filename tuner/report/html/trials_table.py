@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tuner.core.quantities import format_duration, format_number, format_size
 from tuner.measure.points import OperatingPoint
 from tuner.recommend.recommend import Recommendation
-from tuner.report.html.candidates import Candidate
 from tuner.report.html.symbols import short_name
+from tuner.report.html.trial_views import TrialView
 from tuner.results.words import rate
 from tuner.space.spec import OFF, ON, LadderValue
 
@@ -35,7 +35,7 @@ class Row:
 
     Attributes:
         number: Of the trial.
-        fared: See `Candidate`.
+        fared: See `TrialView`.
         words: Its config.
         cells: In the order of the columns, the trial's own number left out.
     """
@@ -59,7 +59,7 @@ class TrialsTable:
     rows: tuple[Row, ...]
 
 
-def trials_table(candidates: Sequence[Candidate], found: Recommendation) -> TrialsTable:
+def trials_table(candidates: Sequence[TrialView], found: Recommendation) -> TrialsTable:
     """The table of some trials; columns in which there would be nothing are left out."""
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate.trial.parameters))
     percentile = found.slo.percentile
@@ -90,7 +90,7 @@ def _load(point: OperatingPoint | None) -> Cell:
     return Cell(str(point.load).removeprefix("concurrency "), point.load.level) if point else Cell("", None)
 
 
-def _memory(candidate: Candidate) -> Cell:
+def _memory(candidate: TrialView) -> Cell:
     memory = candidate.trial.gpu_memory
     return _number(memory.peak_bytes, format_size) if memory else Cell("", None)
 

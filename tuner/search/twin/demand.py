@@ -35,7 +35,7 @@ class Work:
     devices: float
 
 
-class Demand:
+class DeviceDemand:
     """The device time of an execution as a + c * batch size, times a factor of the setting.
 
     Levels that keep the devices busy with many instances count most: an idle core or GPU can be slow or spin.

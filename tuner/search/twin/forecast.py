@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.core.slo import Percentile
-from tuner.search.twin.errors import Errors, place
-from tuner.search.twin.known import Known
+from tuner.search.twin.error_model import ErrorModel, place
+from tuner.search.twin.observed_trial import ObservedTrial
 from tuner.search.twin.scheduling import Scheduling
 from tuner.search.twin.twin import Twin
 
@@ -45,7 +45,7 @@ class Curves:
 
 
 @dataclass
-class Surprises:
+class ForecastErrors:
     """By how much each trial was off before it was known, as logarithms, in the order in which they came.
 
     Attributes:
@@ -61,7 +61,7 @@ class Surprises:
         """The median error of throughput, as a share."""
         return math.expm1(float(np.median(self.throughput))) if self.throughput else 0.0
 
-    def learn(self, trials: Sequence[Known | None], first: int, forecast: Callable[[int], Forecast]) -> None:
+    def learn(self, trials: Sequence[ObservedTrial | None], first: int, forecast: Callable[[int], Forecast]) -> None:
         """Hold each trial that is new against what those before it foretold.
 
         Args:
@@ -82,16 +82,16 @@ class Forecast:
         trials: What was measured; at least one with the server's statistics.
         percentile: The latency percentile that counts.
         batch_size: Inferences in each request.
-        surprises: What the past forecasts of the same model got wrong.
+        forecast_errors: What the past forecasts of the same model got wrong.
         cores: Processors that the server may use; see `Twin`.
     """
 
     def __init__(
         self,
-        trials: Sequence[Known],
+        trials: Sequence[ObservedTrial],
         percentile: Percentile,
         batch_size: int,
-        surprises: Surprises,
+        forecast_errors: ForecastErrors,
         cores: int | None = None,
     ) -> None:
         self._unit = batch_size
@@ -101,15 +101,15 @@ class Forecast:
         places, owners, throughput, latency, unsure = [], [], [], [], []
         for number, trial in enumerate(trials):
             for level in trial.levels:
-                foreseen = self.twin.foresee(trial.scheduling, trial.setting, level.concurrency)
+                predicted = self.twin.predict(trial.scheduling, trial.setting, level.concurrency)
                 places.append(place(trial.scheduling, trial.setting, level.concurrency))
                 owners.append(number)
-                throughput.append(math.log(level.throughput / foreseen.throughput))
-                latency.append(math.log(level.latency_ms / foreseen.latency_ms))
+                throughput.append(math.log(level.throughput / predicted.throughput))
+                latency.append(math.log(level.latency_ms / predicted.latency_ms))
                 unsure.append((level.throughput_deviation, level.latency_deviation))
         at, of, by = np.array(places), np.array(owners), np.array(unsure)
-        self._throughput = Errors(at, of, np.array(throughput), by[:, 0], surprises.throughput)
-        self._latency = Errors(at, of, np.array(latency), by[:, 1], surprises.latency)
+        self._throughput = ErrorModel(at, of, np.array(throughput), by[:, 0], forecast_errors.throughput)
+        self._latency = ErrorModel(at, of, np.array(latency), by[:, 1], forecast_errors.latency)
 
     def curves(self, candidates: Sequence[tuple[Scheduling, int]], highest: int) -> Curves:
         """What schedulings, with their settings, are expected to do under loads up to the highest."""
@@ -122,9 +122,9 @@ class Forecast:
             for column, concurrency in enumerate(loads):
                 if concurrency > enough:
                     break
-                foreseen = self.twin.foresee(scheduling, setting, concurrency)
-                throughput[row, column] = math.log(foreseen.throughput)
-                latency[row, column] = math.log(foreseen.latency_ms)
+                predicted = self.twin.predict(scheduling, setting, concurrency)
+                throughput[row, column] = math.log(predicted.throughput)
+                latency[row, column] = math.log(predicted.latency_ms)
                 places.append(place(scheduling, setting, concurrency))
                 rows.append(row)
                 columns.append(column)
@@ -148,14 +148,14 @@ class Forecast:
 
         It is infinite where less than the share `keeps_up` of what is due is answered in time.
         """
-        foreseen = self.twin.foresee_rate(scheduling, setting, due_ms)
+        predicted = self.twin.predict_at_rate(scheduling, setting, due_ms)
         rate = len(due_ms) / (due_ms[-1] - due_ms[0]) * 1e3
-        if foreseen.throughput < keeps_up * rate * self._unit:
+        if predicted.throughput < keeps_up * rate * self._unit:
             return math.inf, self._latency.amplitude
-        under_way = max(1, round(rate * foreseen.latency_ms / 1e3))
+        under_way = max(1, round(rate * predicted.latency_ms / 1e3))
         correction = self._latency.at(np.array([place(scheduling, setting, under_way)]))
         deviation = math.hypot(correction.deviation[0], self._beyond(scheduling, under_way))
-        return foreseen.latency_ms * math.exp(correction.mean[0]), deviation
+        return predicted.latency_ms * math.exp(correction.mean[0]), deviation
 
     def throughput_deviation(self, scheduling: Scheduling, setting: int, rate: float, latency_ms: float) -> float:
         """The standard deviation of throughput's logarithm where requests come at a rate and take so long."""
@@ -173,16 +173,16 @@ class Forecast:
         batch = min(_batch(scheduling), requests * self._unit) / self._largest_batch
         return _MORE_INSTANCES * math.log(max(1.0, instances)) + _LARGER_BATCHES * math.log(max(1.0, batch))
 
-    def hold_against(self, trial: Known, surprises: Surprises) -> None:
+    def hold_against(self, trial: ObservedTrial, forecast_errors: ForecastErrors) -> None:
         """Note by how much a trial that was not known differs from what was expected of it."""
         at = np.array([place(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels])
-        foreseen = [self.twin.foresee(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels]
+        predicted = [self.twin.predict(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels]
         measured = np.log([[level.throughput, level.latency_ms] for level in trial.levels])
-        told = np.log([[each.throughput, each.latency_ms] for each in foreseen])
+        told = np.log([[each.throughput, each.latency_ms] for each in predicted])
         told += np.stack([self._throughput.at(at).mean, self._latency.at(at).mean], axis=1)
         off = np.sqrt(np.mean(np.square(measured - told), axis=0))
-        surprises.throughput.append(float(off[0]))
-        surprises.latency.append(float(off[1]))
+        forecast_errors.throughput.append(float(off[0]))
+        forecast_errors.latency.append(float(off[1]))
 
 
 def _batch(scheduling: Scheduling) -> int:

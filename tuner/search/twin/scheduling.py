@@ -34,7 +34,7 @@ class Scheduling:
 
     @classmethod
     def of(cls, config: model_config_pb2.ModelConfig) -> Scheduling:
-        """That of a config; see `why_not_foreseeable` for which it can be told."""
+        """That of a config; see `why_not_simulated` for which it can be told."""
         batching = config.dynamic_batching
         preferred = tuple(sorted(batching.preferred_batch_size))
         return cls(
@@ -47,18 +47,18 @@ class Scheduling:
         )
 
 
-def why_not_foreseeable(config: model_config_pb2.ModelConfig) -> str:
+def why_not_simulated(config: model_config_pb2.ModelConfig) -> str:
     """What of a config the twin does not know the rules of, in words; empty: nothing."""
     batching = config.dynamic_batching
     kinds = {group.kind for group in config.instance_group}
     unknown = {
         "it batches sequences": config.HasField("sequence_batching"),
         "it is an ensemble": config.HasField("ensemble_scheduling"),
-        "a request has any number of responses": config.model_transaction_policy.decoupled,
-        "answers come from the response cache": config.response_cache.enable,
+        "it is decoupled (any number of responses to a request)": config.model_transaction_policy.decoupled,
+        "it uses the response cache": config.response_cache.enable,
         "its requests have priorities": batching.priority_levels > 0,
         "its requests have queue policies": batching.HasField("default_queue_policy"),
-        "its instances share resources (rate_limiter)": any(g.HasField("rate_limiter") for g in config.instance_group),
-        "its instances are of several kinds": len(kinds) > 1,
+        "it uses rate_limiter resources": any(g.HasField("rate_limiter") for g in config.instance_group),
+        "its instance groups are of several kinds": len(kinds) > 1,
     }
     return next((reason for reason, applies in unknown.items() if applies), "")

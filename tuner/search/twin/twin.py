@@ -13,8 +13,8 @@ from scipy.optimize import nnls
 
 from tuner.core.slo import Percentile, share_of
 from tuner.search.twin.batcher import serve
-from tuner.search.twin.demand import Demand
-from tuner.search.twin.known import Known, Level
+from tuner.search.twin.demand import DeviceDemand
+from tuner.search.twin.observed_trial import Level, ObservedTrial
 from tuner.search.twin.scheduling import Scheduling
 from tuner.search.twin.service import ServiceTimes
 from tuner.stats.blocks import Z95
@@ -33,8 +33,8 @@ _AWAY_MS, _ANSWER_MS = 0.2, 0.03
 
 
 @dataclass(frozen=True)
-class Foreseen:
-    """What is foreseen of a load.
+class Prediction:
+    """What is predicted of a load.
 
     Attributes:
         throughput: Inferences a second.
@@ -60,7 +60,7 @@ class Twin:
     """
 
     def __init__(
-        self, trials: Sequence[Known], percentile: Percentile, batch_size: int = 1, cores: int | None = None
+        self, trials: Sequence[ObservedTrial], percentile: Percentile, batch_size: int = 1, cores: int | None = None
     ) -> None:
         levels = [level for trial in trials for level in trial.levels]
         self._share = share_of(percentile)
@@ -73,11 +73,11 @@ class Twin:
         self._spread, self._pause = _SPREADS[1], _PAUSES[0]
         self._spread, self._pause = self._most_alike(trials)
 
-    def foresee(self, scheduling: Scheduling, setting: int, concurrency: int) -> Foreseen:
+    def predict(self, scheduling: Scheduling, setting: int, concurrency: int) -> Prediction:
         """What a scheduling does in a closed loop."""
         return self._serve(scheduling, setting, concurrency, _NOT_DUE)
 
-    def foresee_rate(self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64]) -> Foreseen:
+    def predict_at_rate(self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64]) -> Prediction:
         """What a scheduling does with requests that come when they are due, in ms and in order."""
         return self._serve(scheduling, setting, 0, due_ms)
 
@@ -90,7 +90,7 @@ class Twin:
     def _largest(self, scheduling: Scheduling) -> int:
         return max(self._unit, scheduling.max_batch_size if scheduling.dynamic_batching else 1)
 
-    def _serve(self, scheduling: Scheduling, setting: int, concurrency: int, due_ms: NDArray[np.float64]) -> Foreseen:
+    def _serve(self, scheduling: Scheduling, setting: int, concurrency: int, due_ms: NDArray[np.float64]) -> Prediction:
         warm_up = int(_WARM_UP + _WARM_UP_ROUNDS * concurrency)
         requests = max(_REQUESTS, _ROUNDS * concurrency) if concurrency else len(due_ms) - warm_up
         largest = self._largest(scheduling)
@@ -122,7 +122,7 @@ class Twin:
             for place, apart_ms in enumerate(starts_ms)
         ]
         throughput, batch, busy = (sum(each) / len(told) for each in zip(*told, strict=True))
-        return Foreseen(throughput, _quantile(latency_ms.ravel(), self._share), batch, busy)
+        return Prediction(throughput, _quantile(latency_ms.ravel(), self._share), batch, busy)
 
     def _table_ms(self, setting: int, largest: int, instances: int) -> NDArray[np.float64]:
         key = setting, largest, instances
@@ -133,13 +133,13 @@ class Twin:
             self._tables[key] = table_ms
         return self._tables[key]
 
-    def _most_alike(self, trials: Sequence[Known]) -> tuple[float, tuple[float, float]]:
+    def _most_alike(self, trials: Sequence[ObservedTrial]) -> tuple[float, tuple[float, float]]:
         """What makes executions unequal, such that the percentile comes out as it was measured."""
         best, chosen = math.inf, (self._spread, self._pause)
         for spread, pause in itertools.product(_SPREADS, _PAUSES):
             self._spread, self._pause = spread, pause
             off = [
-                math.log(self.foresee(trial.scheduling, trial.setting, level.concurrency).latency_ms / level.latency_ms)
+                math.log(self.predict(trial.scheduling, trial.setting, level.concurrency).latency_ms / level.latency_ms)
                 for trial in trials
                 for level in trial.levels[::2]
             ]
@@ -157,14 +157,14 @@ def _quantile(values: NDArray[np.float64], share: float) -> float:
     return float(below + beyond * (above - below))
 
 
-def _demands(levels: Sequence[Level], cores: int | None) -> list[Demand]:
+def _demands(levels: Sequence[Level], cores: int | None) -> list[DeviceDemand]:
     """What executions take of each kind of device of which it is known."""
     on_cores = [level.cores_work for level in levels if level.cores_work]
     capacity = cores or max((level.cores for level in levels if level.cores), default=None)
-    found = [Demand(on_cores, capacity)] if on_cores and capacity else []
+    found = [DeviceDemand(on_cores, capacity)] if on_cores and capacity else []
     on_gpus = [level.gpus_work for level in levels if level.gpus_work]
     if on_gpus:
-        found.append(Demand(on_gpus, max(level.gpus for level in levels)))
+        found.append(DeviceDemand(on_gpus, max(level.gpus for level in levels)))
     return found
 
 

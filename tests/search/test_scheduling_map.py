@@ -4,13 +4,13 @@ import pytest
 from support.builders import MLP, space
 
 from tuner.config.config import ModelConfig
-from tuner.search.schedulings import Schedulings
+from tuner.search.scheduling_map import SchedulingMap
 from tuner.search.twin.scheduling import Scheduling
 
 
 def test_an_assignment_means_what_its_config_does() -> None:
     built = space()
-    schedulings = Schedulings(built)
+    schedulings = SchedulingMap(built)
     for assignment in list(built.assignments())[::7]:
         config = built.candidate(assignment).config
         told, setting = schedulings.of(assignment)
@@ -24,21 +24,21 @@ def test_an_assignment_means_what_its_config_does() -> None:
 def test_what_the_model_batches_by_itself_stays() -> None:
     more = "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 300 }"
     built = space("schema: 1\nparameters: {max_batch_size: {ladder: [16]}}", MLP + more)
-    told, _ = Schedulings(built).of(built.settle({"max_batch_size": 16}))
+    told, _ = SchedulingMap(built).of(built.settle({"max_batch_size": 16}))
     assert told == Scheduling(1, 16, dynamic_batching=True, preferred=(4, 8), delay_us=300)
 
 
 def test_what_triton_prefers_follows_the_limit() -> None:
     own, served = MLP + "dynamic_batching { }", MLP + "dynamic_batching { preferred_batch_size: 32 }"
     built = space("schema: 1\nparameters: {max_batch_size: {ladder: [128]}}", own, served)
-    told, _ = Schedulings(built).of(built.settle({"max_batch_size": 128}))
+    told, _ = SchedulingMap(built).of(built.settle({"max_batch_size": 128}))
     assert told == Scheduling(1, 128, dynamic_batching=True)
 
 
 def test_a_count_is_of_each_gpu() -> None:
     config = MLP.replace("KIND_CPU count: 1", "KIND_GPU count: 2 gpus: [ 0, 1 ]")
     built = space("schema: 1\nparameters: {'instance_group[*].count': {ladder: [1, 3]}}", config, gpus=2)
-    schedulings = Schedulings(built)
+    schedulings = SchedulingMap(built)
     counts = [schedulings.of(each)[0].instances for each in built.assignments()]
     assert counts == [2, 4, 6]
 
@@ -48,7 +48,7 @@ def test_settings_of_what_the_twin_does_not_know_are_told_apart() -> None:
         "schema: 1\nparameters:\n  max_batch_size: {ladder: [8]}\n"
         "  THREADS: {field: 'parameters[\"THREADS\"].string_value', ladder: [off, '1', '2']}"
     )
-    schedulings = Schedulings(built)
+    schedulings = SchedulingMap(built)
     assert [p.name for p in schedulings.unknown] == ["THREADS"]
     two, one = ({"THREADS": "2"}, {"THREADS": "1"})
     numbers = [schedulings.of(built.settle(each))[1] for each in (two, one, two, {})]
@@ -58,5 +58,5 @@ def test_settings_of_what_the_twin_does_not_know_are_told_apart() -> None:
 def test_groups_of_unlike_counts() -> None:
     config = MLP + "instance_group [ { kind: KIND_CPU count: 3 } ]"
     built = space("schema: 1\nparameters: {'instance_group[*].count': {ladder: [1, 2]}}", config)
-    told, _ = Schedulings(built).of(built.baseline)
+    told, _ = SchedulingMap(built).of(built.baseline)
     assert told.instances == pytest.approx(4)

@@ -13,7 +13,7 @@ from tuner.space.spec import SpaceSpec
 from tuner.study.provenance import Provenance
 from tuner.study.study import Study
 
-NOT_KNOWN = "not known"
+NOT_KNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def how_it_was_measured(study: Study) -> tuple[Detail, ...]:
 def _what(study: Study) -> Iterator[Detail]:
     asked = study.identity
     yield Detail("Model", f"{asked.model}, of {without_secrets(asked.repository)}")
-    yield Detail("Fingerprint of its files", asked.files, code=True)
+    yield Detail("Fingerprint of the model files", asked.files, code=True)
     yield Detail("SLO", in_symbols(str(asked.slo)))
     if asked.max_gpu_memory is not None:
         yield Detail("Limit on GPU memory", format_size(asked.max_gpu_memory))
@@ -64,9 +64,9 @@ def _requests(study: Study) -> str:
 def _where(study: Study, run: Provenance | None) -> Iterator[Detail]:
     asked = study.identity
     yield Detail("Triton", without_secrets(asked.server))
-    yield Detail("The server's machine", asked.machine)
+    yield Detail("Server machine", asked.machine)
     yield Detail("GPU", ", ".join(run.gpus) or "none" if run else _gpus_in_use(study) or NOT_KNOWN)
-    yield Detail("NVIDIA driver", asked.driver or "none, or not told")
+    yield Detail("NVIDIA driver", asked.driver or "none or unknown")
     if run:
         memory = f", {format_size(run.memory_bytes)} of memory" if run.memory_bytes else ""
         yield Detail("Where tritontune ran", f"{run.processor or 'unknown processor'}{memory}; {run.system}")
@@ -97,10 +97,8 @@ def _trust(study: Study) -> Iterator[Detail]:
     if not points:
         return
     doubtful = sum(bool(point.doubts) for point in points)
-    yield Detail("Doubtful points", f"{doubtful} of {len(points)}")
+    yield Detail("Points with quality warnings", f"{doubtful} of {len(points)}")
     wander = [point.machine_speed.wander for point in points if point.machine_speed]
     if wander:
         middle = sorted(wander)[len(wander) // 2]
-        yield Detail(
-            "The machine's own speed", f"wandered by {middle:.1%} (median over the points); intervals allow for it"
-        )
+        yield Detail("Machine speed", f"varied by {middle:.1%} (median over the points); the intervals include this")

@@ -12,7 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from tuner.search.twin.scheduling import Scheduling
 
-# A Gaussian process on the logarithm of measured over foreseen. What is measured twice differs by some percent, of a
+# A Gaussian process on the logarithm of measured over predicted. What is measured twice differs by some percent, of a
 # launch as a whole and of each of its levels, beside what the measurement says of itself.
 _LAUNCH, _LEVEL = 0.04, 0.04
 # What is expected before the twin has been wrong, and how many trials' errors that is worth.
@@ -28,13 +28,13 @@ class Correction:
     deviation: NDArray[np.float64]
 
 
-class Errors:
+class ErrorModel:
     """The errors of one quantity over candidates and loads.
 
     Args:
         places: Of what was measured, rows of `place`.
         trials: The trial that each is of.
-        errors: Logarithms of measured over foreseen, by the twin as it is now.
+        errors: Logarithms of measured over predicted, by the twin as it is now.
         unsure: Standard deviations of what was measured, as logarithms.
         surprise: By how much each trial was off when nothing of it was known, as a logarithm.
     """

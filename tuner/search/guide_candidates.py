@@ -1,4 +1,4 @@
-"""The walk that Triton's users take by hand."""
+"""The candidates that Triton's optimization guide has users try by hand."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tuner.space.spec import ON, LadderValue
 
 
 def first_candidates(space: SearchSpace) -> Iterator[Assignment]:
-    """The walk of Triton's optimization guide: dynamic batching, more instances, both; then larger batches, too.
+    """The steps of Triton's optimization guide: dynamic batching, twice the instances, both, and larger batches.
 
     Source: the "Optimization" chapter of the Triton user guide.
     """
     batching = {p.name: ON for p in space.parameters if p.field == DYNAMIC_BATCHING and ON in p.ladder}
     instances = _doubled(space, INSTANCE_COUNT)
     batches = _doubled(space, MAX_BATCH_SIZE)
-    for wanted in (batching, instances, {**batching, **instances}, {**batching, **instances, **batches}):
-        settled = space.settle(wanted)
-        if settled != space.baseline:
-            yield settled
+    for values in (batching, instances, {**batching, **instances}, {**batching, **instances, **batches}):
+        assignment = space.settle(values)
+        if assignment != space.baseline:
+            yield assignment
 
 
 def _doubled(space: SearchSpace, field: str) -> dict[str, LadderValue]:
-    """The parameter of a field at the ladder's value next to twice the model's own."""
+    """The parameter of a field at the ladder value nearest to twice the baseline's."""
     return {
         p.name: value
         for p in space.parameters

@@ -10,21 +10,21 @@ from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import ServerBreakdown
 from tuner.measure.server_resources import ServerResources
-from tuner.search.twin.known import Known, known
+from tuner.search.twin.observed_trial import ObservedTrial, observed_trial
 from tuner.search.twin.scheduling import Scheduling
 
 GPUS = {"GPU-0": 90.0, "GPU-1": 30.0, "GPU-2": None}
 TWO = MLP.replace("count: 1", "count: 2")
 
 
-def told(result: Known | None) -> Known:
+def told(result: ObservedTrial | None) -> ObservedTrial:
     assert result
     return result
 
 
 def test_what_the_server_says_becomes_executions() -> None:
     # 40 executions of 10 ms in a second keep one instance busy for 0.4 of it.
-    level = told(known(trial(0, served_point(4, batch=2, service_ms=10.0, queue_ms=5.0)), "p99")).levels[0]
+    level = told(observed_trial(trial(0, served_point(4, batch=2, service_ms=10.0, queue_ms=5.0)), "p99")).levels[0]
     (execution,) = level.executions
     assert (execution.batch_size, execution.service_ms, execution.count, execution.busy) == (2, 10.0, 40, 1.0)
     assert level.batch == 2
@@ -34,7 +34,7 @@ def test_what_the_server_says_becomes_executions() -> None:
 
 
 def test_who_is_busy_has_neighbours() -> None:
-    one = told(known(trial(0, served_point(8, executions=160), config=TWO), "p99")).levels[0]
+    one = told(observed_trial(trial(0, served_point(8, executions=160), config=TWO), "p99")).levels[0]
     assert one.executions[0].busy == pytest.approx(1 + 1.6 / 2)
 
 
@@ -42,7 +42,7 @@ def test_neighbours_are_as_large_as_executions_are_in_the_mean_over_time() -> No
     served = served_point(8)
     assert served.server
     server = served.server.model_copy(update={"batches": {1: (30, 5.0), 4: (15, 10.0)}})
-    level = told(known(trial(0, served.model_copy(update={"server": server}), config=TWO), "p99")).levels[0]
+    level = told(observed_trial(trial(0, served.model_copy(update={"server": server}), config=TWO), "p99")).levels[0]
     assert [each.neighbour_size for each in level.executions] == [2.5, 2.5]
 
 
@@ -50,19 +50,19 @@ def test_a_server_that_tells_no_batch_sizes_tells_no_executions() -> None:
     served = served_point(8)
     assert served.server
     silent = served.model_copy(update={"server": served.server.model_copy(update={"batches": {}})})
-    assert told(known(trial(0, silent), "p99")).levels[0].executions == ()
+    assert told(observed_trial(trial(0, silent), "p99")).levels[0].executions == ()
 
 
 def test_idle_time_is_known_where_requests_wait() -> None:
-    level = told(known(trial(0, served_point(16, executions=90, queue_ms=100.0)), "p99")).levels[0]
+    level = told(observed_trial(trial(0, served_point(16, executions=90, queue_ms=100.0)), "p99")).levels[0]
     assert level.idle_ms == pytest.approx(100 / 90)
 
 
 def test_what_tells_nothing_is_left_out() -> None:
-    assert known(trial(0, failure=Cause.CRASHED), "p99") is None
-    assert known(trial(0), "p99") is None
+    assert observed_trial(trial(0, failure=Cause.CRASHED), "p99") is None
+    assert observed_trial(trial(0), "p99") is None
     failing, rate = point(2, errors=3), point(RequestRate(50), kept_up=True)
-    assert [level.concurrency for level in told(known(trial(0, point(1), failing, rate), "p99")).levels] == [1]
+    assert [level.concurrency for level in told(observed_trial(trial(0, point(1), failing, rate), "p99")).levels] == [1]
 
 
 def test_without_a_word_of_the_server_only_the_client_is_believed() -> None:
@@ -70,20 +70,20 @@ def test_without_a_word_of_the_server_only_the_client_is_believed() -> None:
     server = served_point(1).server
     assert isinstance(server, ServerBreakdown)
     cached = served_point(2).model_copy(update={"server": server.model_copy(update={"cache_hits": 5})})
-    levels = told(known(trial(0, bare, cached), "p50", setting=3)).levels
+    levels = told(observed_trial(trial(0, bare, cached), "p50", setting=3)).levels
     assert [(level.executions, level.overhead_ms) for level in levels] == [((), None)] * 2
     assert levels[0].latency_ms == bare.latency_ms["p50"].value
 
 
 def test_how_well_it_was_measured_is_known() -> None:
-    level = told(known(trial(0, point(1, share=0.04)), "p99")).levels[0]
+    level = told(observed_trial(trial(0, point(1, share=0.04)), "p99")).levels[0]
     assert level.throughput_deviation == pytest.approx(0.04 / 1.96, rel=0.01)
     assert level.latency_deviation == pytest.approx(0.1 / 1.96, rel=0.01)
 
 
 def test_the_scheduling_is_that_of_the_effective_config() -> None:
     result = trial(0, point(1)).model_copy(update={"effective_config": TWO + "dynamic_batching {}"})
-    assert told(known(result, "p99")).scheduling == Scheduling(2, 32, dynamic_batching=True)
+    assert told(observed_trial(result, "p99")).scheduling == Scheduling(2, 32, dynamic_batching=True)
 
 
 def test_what_executions_take_of_the_devices() -> None:
@@ -97,7 +97,7 @@ def test_what_executions_take_of_the_devices() -> None:
             "gpu": GpuUsage(gpus=gpus),
         }
     )
-    level = told(known(trial(0, watched, config=TWO), "p99", 3)).levels[0]
+    level = told(observed_trial(trial(0, watched, config=TWO), "p99", 3)).levels[0]
     # The load generator, on the same machine, takes 0.2 of a core; a GPU that says nothing does not count.
     for work, devices in ((level.cores_work, 1.6), (level.gpus_work, 1.2)):
         assert work
@@ -107,5 +107,5 @@ def test_what_executions_take_of_the_devices() -> None:
 
 
 def test_devices_of_which_nobody_says_anything() -> None:
-    level = told(known(trial(0, served_point(4)), "p99")).levels[0]
+    level = told(observed_trial(trial(0, served_point(4)), "p99")).levels[0]
     assert (level.cores_work, level.cores, level.gpus_work, level.gpus) == (None, None, None, 0)

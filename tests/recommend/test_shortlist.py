@@ -6,7 +6,7 @@ from support.builders import point, trial
 from tuner.core.errors import Cause
 from tuner.core.loads import Concurrency
 from tuner.core.slo import SLO
-from tuner.recommend.contenders import Contender, contenders
+from tuner.recommend.shortlist import ShortlistEntry, shortlist
 
 LIMIT = SLO.parse(["p99=25ms"])
 TRIALS = [
@@ -19,17 +19,17 @@ TRIALS = [
 
 
 def test_each_trial_has_one_the_best_first() -> None:
-    assert [(each.trial.number, each.load, each.throughput) for each in contenders(TRIALS, LIMIT)] == [
+    assert [(each.trial.number, each.load, each.throughput) for each in shortlist(TRIALS, LIMIT)] == [
         (2, Concurrency(8), 350),
         (1, Concurrency(8), 300),
         (0, Concurrency(1), 100),
     ]
-    assert [each.trial.number for each in contenders(TRIALS, SLO())] == [4, 1, 2, 0]
+    assert [each.trial.number for each in shortlist(TRIALS, SLO())] == [4, 1, 2, 0]
 
 
 def test_less_load_gives_what_the_curve_says_there() -> None:
     # Nine tenths of the throughput that the curve says, and twice the latency.
-    lower = Contender(TRIALS[1], Concurrency(16), 360, {"p99": 60}).lower(0.75)
+    lower = ShortlistEntry(TRIALS[1], Concurrency(16), 360, {"p99": 60}).lower(0.75)
     assert lower is not None
     assert lower.load == Concurrency(12)
     assert lower.throughput == pytest.approx(0.9 * 350)
@@ -55,6 +55,6 @@ def test_below_one_request_there_is_nothing() -> None:
     assert _contender(0, 1).lower(0.5) is None
 
 
-def _contender(number: int, load: int) -> Contender:
-    (found,) = [each for each in contenders(TRIALS, LIMIT) if (each.trial.number, each.load.requests) == (number, load)]
+def _contender(number: int, load: int) -> ShortlistEntry:
+    (found,) = [each for each in shortlist(TRIALS, LIMIT) if (each.trial.number, each.load.requests) == (number, load)]
     return found

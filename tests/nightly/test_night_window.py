@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from tuner.nightly.window import Window
+from tuner.nightly.night_window import NightWindow
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def wait() -> None:
 
 
 def test_its_end_interrupts() -> None:
-    window = Window()
+    window = NightWindow()
     with pytest.raises(KeyboardInterrupt), window.lasting(0.05):
         wait()
     assert window.over
@@ -35,7 +35,7 @@ def test_its_end_interrupts_where_ctrl_c_is_ignored() -> None:
     """As shells have it for what they run in the background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with pytest.raises(KeyboardInterrupt), Window().lasting(0.05):
+        with pytest.raises(KeyboardInterrupt), NightWindow().lasting(0.05):
             wait()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -49,7 +49,7 @@ def test_what_it_has_interrupted_ends_undisturbed() -> None:
             signal.raise_signal(number)
             ended.append(number)
 
-    with suppress(KeyboardInterrupt), Window().lasting(0.05), ExitStack() as ending:
+    with suppress(KeyboardInterrupt), NightWindow().lasting(0.05), ExitStack() as ending:
         ending.callback(end)
         wait()
     assert len(ended) == 3
@@ -58,7 +58,7 @@ def test_what_it_has_interrupted_ends_undisturbed() -> None:
 def test_a_timer_of_others_goes_on() -> None:
     others_s, _ = signal.setitimer(signal.ITIMER_REAL, 50.0)
     try:
-        with Window().lasting(10.0):
+        with NightWindow().lasting(10.0):
             pass
         left_s, _ = signal.getitimer(signal.ITIMER_REAL)
         assert 0 < left_s <= 50.0
@@ -70,7 +70,7 @@ def test_in_another_thread_it_does_without() -> None:
     done: list[bool] = []
 
     def work() -> None:
-        with Window().lasting(60.0):
+        with NightWindow().lasting(60.0):
             done.append(True)
 
     thread = threading.Thread(target=work)

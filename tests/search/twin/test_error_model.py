@@ -3,15 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuner.search.twin.errors import Errors, place
+from tuner.search.twin.error_model import ErrorModel, place
 from tuner.search.twin.scheduling import Scheduling
 
 ONE, TWO, FAR = Scheduling(1, 32), Scheduling(2, 32), Scheduling(8, 64, dynamic_batching=True, delay_us=8_000)
 
 
-def errors(off: float = 0.2, surprise: tuple[float, ...] = (), unsure: float = 0.0) -> Errors:
+def errors(off: float = 0.2, surprise: tuple[float, ...] = (), unsure: float = 0.0) -> ErrorModel:
     places = np.array([place(ONE, 0, load) for load in (1, 4, 16)])
-    return Errors(places, np.zeros(3, int), np.full(3, off), np.full(3, unsure), surprise)
+    return ErrorModel(places, np.zeros(3, int), np.full(3, off), np.full(3, unsure), surprise)
 
 
 def test_what_was_off_is_put_right_and_what_lies_near_a_little() -> None:

@@ -21,11 +21,11 @@ from tuner.results.points_json import short
 from tuner.space.candidate import in_words
 from tuner.study.study import Study
 
-AS_IT_IS = "the config as it is"
+BASELINE_WORDS = "the baseline"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TrialView:
     """A trial, for the page.
 
     Attributes:
@@ -65,7 +65,7 @@ class Candidate:
         }
 
 
-def candidates(study: Study, found: Recommendation) -> tuple[Candidate, ...]:
+def trial_views(study: Study, found: Recommendation) -> tuple[TrialView, ...]:
     """All trials of a study."""
     path = f"{study.identity.model}/config.pbtxt"
     before, verified = ModelConfig.parse(study.identity.config, path), study.verified
@@ -74,14 +74,14 @@ def candidates(study: Study, found: Recommendation) -> tuple[Candidate, ...]:
 
 def _candidate(
     study: Study, found: Recommendation, before: ModelConfig, verified: Sequence[Verification], trial: TrialResult
-) -> Candidate:
+) -> TrialView:
     slo, points = found.slo, points_of(trial, verified)
     best = best_point(points, slo)
     fared, outcome = _outcome(study, found, trial, holds=best is not None)
     text = trial.deployable_config
-    return Candidate(
+    return TrialView(
         trial=trial,
-        words=in_words(trial.parameters, study.trials[0].parameters) if trial.number else AS_IT_IS,
+        words=in_words(trial.parameters, study.trials[0].parameters) if trial.number else BASELINE_WORDS,
         fared=fared,
         outcome=outcome,
         points=points,
@@ -101,7 +101,7 @@ def _outcome(study: Study, found: Recommendation, trial: TrialResult, *, holds: 
         return "breaks", missed if trial.curve else "nothing was measured"
     if found.best and found.best.trial.number == trial.number:
         return "holds", "best"
-    return "holds", "holds the SLO" if asked else "answers all"
+    return "holds", "holds the SLO" if asked else "answers all requests"
 
 
 def _point_data(each: TrialPoint) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from tuner.core.interrupts import undisturbed
 
 
-class Window:
+class NightWindow:
     """The time that a night has; when it is over, what is under way is interrupted as Ctrl-C does.
 
     Attributes:

@@ -13,7 +13,7 @@ from tuner.space.space import SearchSpace
 from tuner.space.spec import OFF, LadderValue
 
 
-class Schedulings:
+class SchedulingMap:
     """Of one search space.
 
     Attributes:

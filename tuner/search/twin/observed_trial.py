@@ -50,7 +50,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Known:
+class ObservedTrial:
     """A trial.
 
     Attributes:
@@ -64,7 +64,7 @@ class Known:
     levels: tuple[Level, ...]
 
 
-def known(trial: TrialResult, percentile: Percentile, setting: int = 0) -> Known | None:
+def observed_trial(trial: TrialResult, percentile: Percentile, setting: int = 0) -> ObservedTrial | None:
     """What a trial tells; None when it was not measured."""
     if not trial.effective_config or trial.failure is not None:
         return None
@@ -72,7 +72,7 @@ def known(trial: TrialResult, percentile: Percentile, setting: int = 0) -> Known
     scheduling = Scheduling.of(config.proto)
     points = [p for p in trial.curve if p.errors == 0 and p.throughput.value > 0 and p.kept_up is None]
     levels = tuple(_level(point, percentile, scheduling, setting) for point in points)
-    return Known(scheduling, setting, levels) if levels else None
+    return ObservedTrial(scheduling, setting, levels) if levels else None
 
 
 def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling, setting: int) -> Level:

@@ -52,7 +52,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Summary:
     """What is to be known of one model, before anything else.
 
     Attributes:
@@ -74,24 +74,24 @@ class Answer:
     deploy: str = ""
 
 
-def answer(run: RunFolder, study: Study, found: Recommendation) -> Answer:
+def summary(run: RunFolder, study: Study, found: Recommendation) -> Summary:
     """What a study says of its model."""
     if not study.trials:
         if study.ended:
-            return Answer("bad", "No result", f"no trial of this model has ended: {study.ended}", ())
-        return Answer("unsure", "Nothing yet", "no trial of this model has ended", ())
+            return Summary("bad", "No result", f"no trial of this model has finished: {study.ended}", ())
+        return Summary("unsure", "Nothing yet", "no trial of this model has finished", ())
     if found.best is None:
         told = in_symbols(f"none of {len(study.trials)} trials {what_is_asked(found.slo)}")
-        return Answer("bad", "No config", told, tuple(_facts(study, found)))
+        return Summary("bad", "No config", told, tuple(_facts(study, found)))
     best, facts = found.best, tuple(_facts(study, found))
     effects = tuple(effect_in_words(effect, found.slo) for effect in field_effects(study, best))
     diff = diff_lines(config_diff(study, best))
     if not diff:
         if alone := no_candidate_in_words(study):
-            return Answer("unsure", "As it is", f"gain: {alone}", facts)
-        return Answer("good", "As it is", "No candidate beats the config as it is.", facts)
+            return Summary("unsure", "Baseline", f"gain: {alone}", facts)
+        return Summary("good", "Baseline", "No candidate beats the baseline.", facts)
     tone, headline, told = _gain(study, found, best)
-    return Answer(tone, headline, told, facts, diff, effects, _deploy(run, study))
+    return Summary(tone, headline, told, facts, diff, effects, _deploy(run, study))
 
 
 def _gain(study: Study, found: Recommendation, best: TrialPoint) -> tuple[Tone, str, str]:
@@ -104,7 +104,7 @@ def _gain(study: Study, found: Recommendation, best: TrialPoint) -> tuple[Tone, 
     rests_on = gain_rests_on(found, verified=bool(study.verified))
     within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}{rests_on}"
     if gain.low <= 1 <= gain.high:
-        told = f"the baseline's throughput, but that may be noise: {within}"
+        told = f"the baseline's throughput, which may be noise: {within}"
         return "unsure", f"{gain.value:.2f}{TIMES}", told
     return tone, f"{gain.value:.2f}{TIMES}", f"the baseline's throughput; {within}"
 
@@ -121,12 +121,12 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
         note = f"failed at another load: {failure.cause.value}" if failure else why_in_words(baseline)
         yield Fact("Baseline, trial 0", point_in_words(baseline.point, slo.percentile), note)
     for each in study.not_chosen:
-        yield Fact("But", in_symbols(not_chosen_in_words(each, slo.percentile)), tone="unsure")
+        yield Fact("Not chosen", in_symbols(not_chosen_in_words(each, slo.percentile)), tone="unsure")
     if certified := study.certified:
         tone: Tone = "good" if certified.point else "unsure"
         yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
     elif best:
-        yield Fact("Rate", "not certified: nobody tried", tone="unsure")
+        yield Fact("Rate", "not certified: not tried", tone="unsure")
     for remark in study.remarks:
         yield Fact("Note", in_symbols(remark), tone="unsure")
     trials, points = len(study.trials), sum(len(trial.curve) for trial in study.trials)
@@ -140,20 +140,20 @@ def _doubts(study: Study) -> str:
     gates = Counter(gate for t in study.trials for p in t.curve for gate in {doubt.gate for doubt in p.doubts})
     doubtful = sum(bool(point.doubts) for trial in study.trials for point in trial.curve)
     most = ", ".join(f"{gate.words} {count:,}" for gate, count in gates.most_common())
-    return f"of the points {doubtful:,} {'are' if doubtful > 1 else 'is'} doubtful: {most}" if doubtful else ""
+    return f"{doubtful:,} point{'s' * (doubtful > 1)} with quality warnings: {most}" if doubtful else ""
 
 
 def _slo_fact(study: Study, found: Recommendation) -> Fact:
     slo, best = found.slo, found.best
     how = in_symbols(how_sure(best, slo, of=len(study.trials))) + _launches(study, best) if best else ""
     if not slo.root:
-        return Fact("SLO", "none was asked for", how)
+        return Fact("SLO", "none", how)
     asked = in_symbols(str(slo))
     if best is None:
         return Fact("SLO", f"{asked}: no candidate holds it", tone="bad")
     if best.verified and is_certain(best, slo):
-        return Fact("SLO", f"{asked}: surely held", how, "good")
-    return Fact("SLO", f"{asked}: held, but not surely", how, "unsure")
+        return Fact("SLO", f"{asked}: held", how, "good")
+    return Fact("SLO", f"{asked}: held as measured", how, "unsure")
 
 
 def _launches(study: Study, best: TrialPoint) -> str:
@@ -162,7 +162,7 @@ def _launches(study: Study, best: TrialPoint) -> str:
         return ""
     rounds = next((v.rounds for v in study.verified if (v.trial, v.load) == (best.trial.number, best.point.load)), ())
     launches = "launch" if len(rounds) == 1 else "launches"
-    return f"; measured again on {len(rounds)} {launches} of its own, {best.point.requests:,} requests"
+    return f"; {len(rounds)} {launches}, {best.point.requests:,} requests"
 
 
 def _deploy(run: RunFolder, study: Study) -> str:
