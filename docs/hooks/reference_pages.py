@@ -6,15 +6,18 @@ MkDocs calls `on_page_markdown` for each page of the site; `mkdocs.yml` names th
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import click
 
 from tuner.cli.main import cli
 from tuner.core.errors import TritontuneError
+from tuner.core.quantities import DURATION
 from tuner.nightly.schema import jobs_schema
 from tuner.options.tune_job import TuneJob
 from tuner.results.points_csv import points_csv
@@ -27,7 +30,9 @@ _WORDS = {
     "boolean": "`true` or `false`",
     "array": "a list",
     "object": "a mapping",
+    "null": "`null`",
 }
+_FOLDER = Path(__file__).parents[1]
 _MARK = re.compile(r"<!-- generated: ([\w-]+) -->")
 
 
@@ -78,14 +83,11 @@ def _help(text: str) -> str:
 
 
 def job_keys() -> str:
-    """The keys of a job file."""
+    """The keys of a job file, in the order of the command line."""
     written = jobs_schema()["$defs"]["NightlyJob"]["properties"]
     described = TuneJob.model_json_schema()["properties"]
-    return _keys({name: {**written[name], **_description(described[name])} for name in TuneJob.model_fields})
-
-
-def _description(field: Mapping[str, Any]) -> dict[str, str]:
-    return {name: text for name, text in field.items() if name == "description"}
+    names = [parameter.name for parameter in cli.commands["run"].params if parameter.name in described]
+    return _keys({name: {**written[name], "description": described[name]["description"]} for name in names})
 
 
 def night_keys() -> str:
@@ -116,12 +118,47 @@ def _values(field: Mapping[str, Any]) -> str:
         return " or ".join(f"`{value}`".lower() for value in field.get("enum", [field.get("const")]))
     if alternatives := field.get("anyOf"):
         return " or ".join(dict.fromkeys(_values(each) for each in alternatives if each.get("type") != "null"))
-    return _WORDS[field["type"]]
+    return "a duration" if field.get("pattern") == DURATION else _WORDS[field["type"]]
 
 
 def _default(field: Mapping[str, Any]) -> str:
     default = field.get("default")
-    return "" if default is None or default in ([], {}, "") else f"`{default}`".replace("True", "true")
+    return (
+        ""
+        if default is None or default in ([], {}, "")
+        else f"`{default}`".replace("True", "true").replace("False", "false")
+    )
+
+
+def front_json() -> str:
+    """The keys of `front.json`, by its schema: a section for the file, and for each kind of object in it."""
+    schema = json.loads((_FOLDER / "reference/front.schema.json").read_text("utf-8"))
+    sections = [f"## {title}\n\n{_object(part)}" for title, part in {"file": schema, **schema["$defs"]}.items()]
+    return "\n\n".join(sections)
+
+
+def _object(part: Mapping[str, Any]) -> str:
+    """What an object is, whose keys it has, too, and its own keys."""
+    told = [part["description"]]
+    told += [
+        f"It has the keys of {_kinds(each)}{', and:' if 'properties' in part else '.'}"
+        for each in part.get("allOf", ())
+    ]
+    rows = [(f"`{name}`", _kinds(field), field["description"]) for name, field in part.get("properties", {}).items()]
+    return "\n\n".join([" ".join(told), *([_table(("key", "value", "meaning"), rows)] if rows else [])])
+
+
+def _kinds(field: Mapping[str, Any]) -> str:
+    """The kinds of a value, with links to those that have a section."""
+    if reference := field.get("$ref"):
+        name = reference.rpartition("/")[2]
+        return f"[{name}](#{name})"
+    if "anyOf" in field:
+        return " or ".join(map(_kinds, field["anyOf"]))
+    kind = field.get("type", ())
+    kinds = [kind] if isinstance(kind, str) else kind
+    told = " or ".join(_WORDS[each] for each in kinds) if kinds else str(field.get("const", "any"))
+    return f"{told} of {_kinds(field['items'])}" if "items" in field else told
 
 
 def errors() -> str:
@@ -171,6 +208,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "nightly-job": nightly_job_keys,
     "nightly-notify": notify_keys,
     "shipped-spaces": spaces,
+    "front-json": front_json,
     "errors": errors,
     "measure-csv": measure_columns,
 }

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from reference_pages import PARTS, on_page_markdown
+from support.builders import identity, interval, point, space, trial
 from support.pages import ROOT, first_column, pages
-from support.study_fixtures import run, study, verified
+from support.study_fixtures import gpu_point, run, study, verified
 
 from tuner.cli.main import cli
 from tuner.core.errors import Cause, TritontuneError
+from tuner.core.json_text import json_text
+from tuner.core.loads import Concurrency, RequestRate
 from tuner.measure.doubts import Gate
+from tuner.measure.points import OperatingPoint
 from tuner.options.tune_job import TuneJob
+from tuner.recommend.certified import CertifiedRate
 from tuner.results.files import front_json, trials_csv
 from tuner.space.spec import ParameterSpec
+from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
-__all__ = ["run", "study", "verified"]
+__all__ = ["gpu_point", "run", "study", "verified"]
 
-_FRONT, _TRIALS = "docs/reference/front-json.md", "docs/reference/trials-csv.md"
+_BETTER = space().settle({"dynamic_batching": "on", "max_batch_size": 128})
+_TRIALS = "docs/reference/trials-csv.md"
+_SCHEMA = json.loads((ROOT / "docs/reference/front.schema.json").read_text("utf-8"))
 
 
 def test_every_part_is_on_a_page_and_every_mark_is_one() -> None:
@@ -45,9 +55,9 @@ def test_the_command_line_has_every_option() -> None:
 def test_a_job_file_has_every_option_with_its_values() -> None:
     made = on_page_markdown("<!-- generated: job-run -->")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", made, re.MULTILINE))
-    assert list(rows) == list(TuneJob.model_fields)
+    assert sorted(rows) == sorted(TuneJob.model_fields)
     assert rows["compression"] == "`gzip` or `deflate`"
-    assert rows["batch_size"] == "a whole number"
+    assert (rows["batch_size"], rows["budget"]) == ("a whole number", "a duration")
 
 
 def test_errors_have_their_exit_codes() -> None:
@@ -77,14 +87,46 @@ def test_every_key_of_a_space_file_is_told() -> None:
     assert keys == list(ParameterSpec.model_fields)
 
 
-def test_every_key_of_front_json_is_told(verified: Study) -> None:
-    front: dict[str, Any] = front_json(verified, verified.recommendation)
-    assert first_column(_FRONT, "The file") == list(front)
-    point, best = front["front"][0], front["best"]
-    assert first_column(_FRONT, "POINT") == [key for key in point if key != "why"]
-    assert set(first_column(_FRONT, "best")) == {*best} - {*point} | {"why"}
-    assert first_column(_FRONT, "Entries of fields") == list(best["fields"][0])
-    assert first_column(_FRONT, "INTERVAL") == list(point["throughput"])
+def _is_as_the_schema_says(study: Study) -> dict[str, Any]:
+    front: dict[str, Any] = json.loads(json_text(front_json(study, study.recommendation)))
+    Draft202012Validator(_SCHEMA).validate(front)
+    return front
+
+
+def test_front_json_is_as_its_schema_says(study: Study, gpu_point: OperatingPoint) -> None:
+    Draft202012Validator.check_schema(_SCHEMA)
+    study.add(trial(3, gpu_point.model_copy(update={"throughput": interval(450)}), parameters=_BETTER), space())
+    front = _is_as_the_schema_says(study)
+    assert front["front"]
+    assert front["best"]["gpu"]
+    assert front["best"]["fields"]
+
+
+def test_so_is_that_of_a_verified_study(verified: Study) -> None:
+    reason = "no time left"
+    verified.certify(CertifiedRate(trial=1, load=Concurrency(8), reason=reason, launched=False))
+    assert _is_as_the_schema_says(verified)["best"]["not_certified"] == reason
+    certified = point(RequestRate(350), 350, 22, kept_up=True)
+    verified.certify(CertifiedRate(trial=1, load=Concurrency(8), point=certified))
+    assert _is_as_the_schema_says(verified)["best"]["certified_rate"]["request_rate"] == 350
+
+
+def test_so_is_that_of_a_study_without_a_best(run: RunFolder) -> None:
+    study = Study.create_or_resume(run.database, identity(slo={"p99": "1ms"}))
+    study.add(trial(0, point(1, 100, 10)), space())
+    assert _is_as_the_schema_says(study)["best"] is None
+
+
+def test_so_is_what_looked_better(verified: Study) -> None:
+    verified.add(trial(3, point(8, 600, 21), parameters=_BETTER), space())
+    assert _is_as_the_schema_says(verified)["not_chosen"]
+
+
+def test_every_key_of_front_json_is_described() -> None:
+    made = on_page_markdown("<!-- generated: front-json -->")
+    assert re.findall(r"^## (\w+)$", made, re.MULTILINE) == ["file", *_SCHEMA["$defs"]]
+    assert "| `best` | [best](#best) or `null` | Operating point to deploy; null if there is none. |" in made
+    assert "| `fields` | a list of [field](#field) |" in made
 
 
 def test_every_column_of_trials_csv_is_told(study: Study) -> None:
