@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.search.twin.batcher import serve
+from tuner.search.twin.batcher import Scenario, serve
 
 if __name__ == "__main__":
-    one = np.ones((2, 1))
-    serve(one, 0.0, 0.0, 0.0, np.ones(2, bool), False, 0.0, 1, 1, np.empty(0), 0.0, 0.1, 0.0, 1, np.empty(1), 1)
+    serve(Scenario(np.ones((2, 1)), np.ones(2, bool), concurrency=1, away_ms=0.1, warm_up=1), np.empty(1), 1)

@@ -13,7 +13,7 @@ from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.server_resources import ServerResources
 from tuner.measure.trial import TrialResult
 from tuner.search.scheduling_map import SchedulingMap
-from tuner.search.twin.batcher import serve
+from tuner.search.twin.batcher import Scenario, serve
 from tuner.search.twin.scheduling import Scheduling
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
@@ -62,20 +62,18 @@ class Truth:
         preferred[[size for size in scheduling.preferred if size <= largest] or [largest]] = True
         latency_ms = np.empty(max(400, 10 * concurrency))
         throughput, batch, mean_busy = serve(
-            service_ms,
-            self.spread,
-            0.0,
-            0.0,
-            preferred,
-            scheduling.dynamic_batching,
-            scheduling.delay_us / 1e3,
-            1,
-            concurrency,
-            np.empty(0),
-            0.01,
-            0.2,
-            0.01,
-            2 * concurrency + 50,
+            Scenario(
+                service_ms=service_ms,
+                spread=self.spread,
+                preferred=preferred,
+                dynamic=scheduling.dynamic_batching,
+                delay_ms=scheduling.delay_us / 1e3,
+                concurrency=concurrency,
+                answer_ms=0.01,
+                away_ms=0.2,
+                apart_ms=0.01,
+                warm_up=2 * concurrency + 50,
+            ),
             latency_ms,
             number_of(scheduling),
         )

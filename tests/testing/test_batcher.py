@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tuner.search.twin.batcher import serve
+from tuner.search.twin.batcher import Scenario, serve
 from tuner.testing.fake.batcher import Batcher, Rules
 from tuner.testing.fake.native import Executions
 from tuner.testing.fake.timeline import Timeline
@@ -71,24 +71,8 @@ def simulated_ms(
     table = np.stack([alone * (1 + slowdown * busy) for busy in range(instances)], axis=1)
     preferred = np.array([size in rules.preferred for size in range(len(service_s))])
     latency_ms = np.full(len(due_ms), np.nan)
-    serve(
-        table,
-        0.0,
-        0.0,
-        0.0,
-        preferred,
-        rules.dynamic,
-        rules.delay_s * 1e3,
-        1,
-        0,
-        due_ms,
-        0.0,
-        0.0,
-        0.0,
-        0,
-        latency_ms,
-        1,
-    )
+    scenario = Scenario(table, preferred, dynamic=rules.dynamic, delay_ms=rules.delay_s * 1e3, due_ms=due_ms)
+    serve(scenario, latency_ms, 1)
     return latency_ms
 
 

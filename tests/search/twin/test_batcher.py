@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import runpy
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support import compile_simulation
 
-from tuner.search.twin.batcher import serve
+from tuner.search.twin.batcher import Scenario, serve
 
 AWAY_MS = 0.2
 
@@ -32,24 +36,21 @@ def run(
     wanted = np.zeros(largest + 1, bool)
     wanted[list(preferred or (largest,))] = True
     latency_ms = np.empty(requests)
-    told = serve(
-        (fixed_ms + item_ms * sizes) * (1 + neighbour * (busy - 1)),
-        spread,
-        *pause,
-        wanted,
-        dynamic,
-        delay_ms,
-        unit,
-        concurrency,
-        np.empty(0) if due_ms is None else due_ms,
-        0.0,
-        AWAY_MS,
-        0.0,
-        2 * concurrency + 50,
-        latency_ms,
-        seed,
+    scenario = Scenario(
+        service_ms=(fixed_ms + item_ms * sizes) * (1 + neighbour * (busy - 1)),
+        spread=spread,
+        pause_share=pause[0],
+        pause_ms=pause[1],
+        preferred=wanted,
+        dynamic=dynamic,
+        delay_ms=delay_ms,
+        request_size=unit,
+        concurrency=concurrency,
+        due_ms=np.empty(0) if due_ms is None else due_ms,
+        away_ms=AWAY_MS,
+        warm_up=2 * concurrency + 50,
     )
-    return *told, latency_ms
+    return *serve(scenario, latency_ms, seed), latency_ms
 
 
 def test_one_request_at_a_time_takes_its_service_and_its_way() -> None:
@@ -152,3 +153,10 @@ def test_the_seed_decides() -> None:
     one, same, other = (run(concurrency=4, spread=0.2, seed=seed)[3] for seed in (1, 1, 2))
     assert (one == same).all()
     assert (one != other).any()
+
+
+def test_what_is_compiled_ahead_serves_every_scenario() -> None:
+    runpy.run_path(compile_simulation.__file__, run_name="__main__")
+    run(concurrency=2, spread=0.1, pause=(0.1, 1.0), dynamic=True, delay_ms=1.0)
+    run(due_ms=np.arange(550.0), largest=8, unit=2)
+    assert len(cast("Any", serve).signatures) == 1

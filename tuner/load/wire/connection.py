@@ -159,7 +159,7 @@ class Connection:
         for stream in list(self.streams.values()):
             self._finish(stream, error)
 
-    def receive(self, data: bytes) -> None:  # noqa: C901, PLR0912 (hot; a call costs as much as a branch)
+    def receive(self, data: bytes) -> None:  # noqa: PLR0912 (hot; a call costs as much as a branch)
         """Take what has come from the peer, cut anywhere.
 
         Raises:

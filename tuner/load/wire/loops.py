@@ -146,7 +146,7 @@ class ClosedLoop(Loop):
         self.lines.flush()
         return line, line.connection.at_ease
 
-    def _sprint(self, line: Line, pattern: Pattern) -> None:  # noqa: C901, PLR0912, PLR0915 (hot: a call costs more)
+    def _sprint(self, line: Line, pattern: Pattern) -> None:  # noqa: PLR0912, PLR0915 (hot: a call costs more)
         """Take answers that look like the last one, and send on, until anything else happens.
 
         It does what a turn of `go_on` does, in one piece, and leaves for its end what can wait: what a request costs

@@ -18,247 +18,424 @@ after the other, and the clients' next requests come as they do.
 
 from __future__ import annotations
 
+from typing import NamedTuple, get_type_hints
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.search.twin.compiling import compiled
+from tuner.search.twin.compiling import compiled, inlined
 
 _NEVER = np.inf
 # From an arrival until the batcher's thread looks at the queue: what else comes meanwhile goes along.
 _REACTION_MS = 0.05
 
 
+class Scenario(NamedTuple):
+    """A server, how it forms batches, and its load.
+
+    Attributes:
+        service_ms: Mean execution time, by batch size (rows; row 0 is unused) and by number of busy instances (columns,
+            the first for one) that all execute batches of this size. It has one column for each instance, and its last
+            row is the largest batch.
+        preferred: Whether each batch size, from 0 to the largest, is a preferred one.
+        dynamic: Whether the server forms batches; else it executes each request by itself.
+        delay_ms: How long a request may wait for others (`max_queue_delay_microseconds`).
+        request_size: Inferences in each request.
+        concurrency: Requests in flight of a closed loop; 0: an open loop.
+        due_ms: Arrival times of an open loop, ascending, one for each request; unused in a closed loop.
+        spread: Standard deviation of the logarithm of an execution's time.
+        pause_share: Share of executions that a pause prolongs.
+        pause_ms: Mean length of a pause (exponentially distributed).
+        answer_ms: Time for which an answer keeps the server from sending the next one.
+        away_ms: Mean time from an answer to the client's next request at the server (exponentially distributed, so that
+            clients that were answered together do not stay together). It is part of the latency in an open loop, too.
+        apart_ms: Time between the first requests of the clients of a closed loop.
+        warm_up: Number of first requests, in order of arrival, that do not count.
+    """
+
+    service_ms: NDArray[np.float64]
+    preferred: NDArray[np.bool_]
+    dynamic: bool = False
+    delay_ms: float = 0.0
+    request_size: int = 1
+    concurrency: int = 0
+    due_ms: NDArray[np.float64] = np.empty(0)
+    spread: float = 0.0
+    pause_share: float = 0.0
+    pause_ms: float = 0.0
+    answer_ms: float = 0.0
+    away_ms: float = 0.0
+    apart_ms: float = 0.0
+    warm_up: int = 0
+
+
+class _Queue(NamedTuple):
+    """Requests that arrive, and the ring of payloads that wait for an instance.
+
+    Attributes:
+        came_ms: Arrival time of each request, ascending.
+        first: Number of each payload's first request.
+        requests: Number of its requests.
+    """
+
+    came_ms: NDArray[np.float64]
+    first: NDArray[np.int64]
+    requests: NDArray[np.int64]
+
+
+class _Instances(NamedTuple):
+    """What each instance executes.
+
+    Attributes:
+        first: Number of the first request.
+        requests: Number of requests; 0: idle.
+        left: Share of the execution that is left.
+        length: Time of this execution over the mean one.
+        takes_ms: Time of the whole execution beside the instances that are busy now.
+        adds_ms: How much longer another execution takes beside one of this batch size (rows), by number of other busy
+            instances (columns).
+    """
+
+    first: NDArray[np.int64]
+    requests: NDArray[np.int64]
+    left: NDArray[np.float64]
+    length: NDArray[np.float64]
+    takes_ms: NDArray[np.float64]
+    adds_ms: NDArray[np.float64]
+
+
+class _State:
+    """What changes; in compiled code a record of numpy, which functions receive by reference.
+
+    Attributes:
+        now_ms: The simulated time.
+        came: Number of requests whose arrival time is known.
+        arrived: Number of those that are at the server.
+        queued: Number of the first request that is in no payload.
+        head: Place of the first payload in the ring.
+        tail: Place behind the last one.
+        growing: Place of the current payload; -1: it is empty or gone.
+        saturated: Whether the current payload takes no more requests.
+        next_preferred: Waiting inferences at which an arrival wakes the batcher's thread.
+        last_preferred: The largest preferred size.
+        awake: Whether the batcher's thread is to look at the queue.
+        wakes_ms: When it wakes by itself.
+        busy: Number of busy instances.
+        sent_ms: When the last answer left the server.
+        answered: Number of latencies that are known.
+        done: Number of requests that were executed.
+        began_ms: When the count of the figures began: with the execution that ended the warm-up.
+        warmed: `done` at that time.
+        executions: Number of executions that ended since.
+        busy_ms: Busy time of all instances since.
+    """
+
+    now_ms: float
+    came: int
+    arrived: int
+    queued: int
+    head: int
+    tail: int
+    growing: int
+    saturated: bool
+    next_preferred: int
+    last_preferred: int
+    awake: bool
+    wakes_ms: float
+    busy: int
+    sent_ms: float
+    answered: int
+    done: int
+    began_ms: float
+    warmed: int
+    executions: int
+    busy_ms: float
+
+
+_RECORD = np.dtype(list(get_type_hints(_State).items()), align=True)
+
+
 @compiled
-def serve(  # noqa: C901, PLR0912, PLR0915, PLR0917 (compiled, so that one function is one loop)
-    service_ms: NDArray[np.float64],
-    spread: float,
-    pause_share: float,
-    pause_ms: float,
-    preferred: NDArray[np.bool_],
-    dynamic: bool,  # noqa: FBT001 (numba takes no keyword-only arguments)
-    delay_ms: float,
-    unit: int,
-    concurrency: int,
-    due_ms: NDArray[np.float64],
-    answer_ms: float,
-    away_ms: float,
-    apart_ms: float,
-    warm_up: int,
-    latency_ms: NDArray[np.float64],
-    seed: int,
-) -> tuple[float, float, float]:
+def serve(scenario: Scenario, latency_ms: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
     """Serve requests until `warm_up + len(latency_ms)` of them are answered.
 
     Args:
-        service_ms: By batch size (rows, the first is of none) and instances that are busy with the same (columns, the
-            first is of one). There are as many instances as columns, and batches are no larger than the last row.
-        spread: Standard deviation of the logarithm of an execution's time.
-        pause_share: Of executions, those that something holds up.
-        pause_ms: For how long, in the mean.
-        preferred: Whether each batch size, from 0, is a preferred one.
-        dynamic: Whether batches are formed; else each request is an execution.
-        delay_ms: How long a request may wait for others.
-        unit: Inferences in each request.
-        concurrency: Requests under way; 0: they come when they are due.
-        due_ms: When, in order; as many as are served.
-        answer_ms: That each answer keeps the server from sending the next one.
-        away_ms: From an answer to the client's next request, at the server, in the mean (exponentially distributed, so
-            that clients that were answered together do not stay together); an open loop's latency has it, too.
-        apart_ms: Between the first requests of the clients of a closed loop.
-        warm_up: Requests, in order of arrival, that do not count.
-        latency_ms: Takes the latency of each that counts, in order of arrival.
-        seed: Of what is by chance.
+        scenario: What is simulated.
+        latency_ms: Takes the latency of each request that counts, in order of arrival.
+        seed: Of the random numbers.
 
     Returns:
-        Inferences a second, mean batch size (inferences an execution), mean number of busy instances.
+        Inferences per second, mean batch size (inferences per execution), mean number of busy instances.
     """
     np.random.seed(seed)
-    largest, instances = service_ms.shape[0] - 1, service_ms.shape[1]
-    # What an execution adds to each other one that runs meanwhile.
-    adds_ms = np.zeros_like(service_ms)
-    for others in range(1, instances):
-        adds_ms[:, others] = (service_ms[:, others] - service_ms[:, 0]) / others
-    last_preferred = 0
-    for size in range(largest + 1):
-        if preferred[size]:
-            last_preferred = size
-    requests = warm_up + len(latency_ms)
+    requests = scenario.warm_up + len(latency_ms)
     # Requests overtake each other where there are several instances, and so some more are served than count.
-    room = 2 * (requests + concurrency) if concurrency > 0 else requests
-    came_ms = np.empty(room)
-    came = 0  # requests whose arrival is known
-    if concurrency > 0:
-        for number in range(concurrency):
-            came_ms[number] = number * apart_ms
-        came = concurrency
-    else:
-        for number in range(requests):
-            came_ms[number] = due_ms[number]
-        came = requests
-    arrived = 0  # of them, those at the server
-    queued = 0  # the first that is in no payload yet
-    # Payloads that wait, a ring: the first request, how many, and whether it is there at all.
-    slots = 2 * instances if dynamic else room
-    first = np.empty(slots + 1, np.int64)
-    count = np.empty(slots + 1, np.int64)
-    head = tail = 0
-    ring = slots + 1
-    # The current payload: its place in the ring, -1 while it is empty or gone.
-    growing = -1
-    saturated = False
-    next_preferred = 0
-    wakes_ms = _NEVER
-    busy = 0
-    running_first = np.zeros(instances, np.int64)
-    running_count = np.zeros(instances, np.int64)
-    left = np.zeros(instances)  # of its execution, as a share
-    length = np.zeros(instances)  # times how long that takes in the mean
-    takes_ms = np.zeros(instances)  # beside those that run now
-    now = sent_ms = 0.0
-    told = done = executions = 0
-    busy_ms = began_ms = 0.0
-    counted = 0
-    while told < len(latency_ms):
-        all_add_ms = 0.0
-        for place in range(instances):
-            if running_count[place] > 0:
-                all_add_ms += adds_ms[running_count[place] * unit, busy - 1]
-        soonest, which = _NEVER, -1
-        for place in range(instances):
-            if running_count[place] > 0:
-                size = running_count[place] * unit
-                others_add_ms = all_add_ms - adds_ms[size, busy - 1]
-                takes_ms[place] = length[place] * (service_ms[size, 0] + others_add_ms)
-                ends = now + left[place] * takes_ms[place]
-                if ends < soonest:
-                    soonest, which = ends, place
-        arrives = came_ms[arrived] if arrived < came else _NEVER
-        then = min(soonest, arrives, wakes_ms)
-        if then == _NEVER:
+    room = 2 * (requests + scenario.concurrency) if scenario.concurrency > 0 else requests
+    number = scenario.service_ms.shape[1]
+    ring = (2 * number if scenario.dynamic else room) + 1
+    queue = _Queue(np.empty(room), np.empty(ring, np.int64), np.empty(ring, np.int64))
+    instances = _Instances(
+        np.zeros(number, np.int64),
+        np.zeros(number, np.int64),
+        np.zeros(number),
+        np.zeros(number),
+        np.zeros(number),
+        np.zeros_like(scenario.service_ms),
+    )
+    states = np.zeros(1, _RECORD)  # owns the memory of its record, and is used after the last use of that
+    _begin(scenario, states[0], queue, instances)
+    _run(scenario, states[0], queue, instances, latency_ms)
+    return _figures(scenario, states[0])
+
+
+@inlined
+def _begin(scenario: Scenario, state: _State, queue: _Queue, instances: _Instances) -> None:
+    """Set what does not begin with 0."""
+    state.growing = -1
+    state.wakes_ms = _NEVER
+    for size in range(len(scenario.preferred)):
+        if scenario.preferred[size]:
+            state.last_preferred = size
+        for others in range(1, len(instances.requests)):
+            slower_ms = scenario.service_ms[size, others] - scenario.service_ms[size, 0]
+            instances.adds_ms[size, others] = slower_ms / others
+    closed = scenario.concurrency > 0
+    state.came = scenario.concurrency if closed else len(queue.came_ms)
+    for number in range(state.came):
+        queue.came_ms[number] = number * scenario.apart_ms if closed else scenario.due_ms[number]
+
+
+@inlined
+def _run(
+    scenario: Scenario, state: _State, queue: _Queue, instances: _Instances, latency_ms: NDArray[np.float64]
+) -> None:
+    """Go from event to event: an execution ends, a request arrives, or the batcher's thread wakes."""
+    while state.answered < len(latency_ms):
+        ends_ms, which = _next_end(scenario, state, instances)
+        arrives_ms = queue.came_ms[state.arrived] if state.arrived < state.came else _NEVER
+        then_ms = min(ends_ms, arrives_ms, state.wakes_ms)
+        if then_ms == _NEVER:
             break
-        for place in range(instances):
-            if running_count[place] > 0:
-                left[place] -= (then - now) / takes_ms[place]
-        if done > warm_up:
-            busy_ms += (then - now) * busy
-        now = then
-        wake = False
-        if then == soonest:
-            for number in range(running_first[which], running_first[which] + running_count[which]):
-                sent_ms = max(sent_ms, now) + answer_ms
-                if number >= warm_up and number < requests:
-                    latency_ms[number - warm_up] = sent_ms - came_ms[number] + away_ms
-                    told += 1
-                if concurrency > 0 and came < room:
-                    # In order of arrival: who was answered first may be back last.
-                    comes_ms = sent_ms + np.random.exponential(away_ms)
-                    position = came
-                    while position > arrived and came_ms[position - 1] > comes_ms:
-                        came_ms[position] = came_ms[position - 1]
-                        position -= 1
-                    came_ms[position] = comes_ms
-                    came += 1
-            if done <= warm_up < done + running_count[which]:
-                began_ms, counted = now, done + running_count[which]
-            elif done > warm_up:
-                executions += 1
-            done += running_count[which]
-            running_count[which] = 0
-            busy -= 1
-            wake = True
-        elif then == arrives:
-            arrived += 1
-            if not dynamic:
-                first[tail], count[tail] = arrived - 1, 1
-                tail = (tail + 1) % ring
-                queued = arrived
-            else:
-                free = (tail - head) % ring < slots
-                if free and (saturated or (arrived - queued) * unit >= next_preferred):
-                    wakes_ms = min(wakes_ms, now + _REACTION_MS)
+        _advance(scenario, state, instances, then_ms)
+        if then_ms == ends_ms:
+            for number in range(instances.first[which], instances.first[which] + instances.requests[which]):
+                _answer(scenario, state, queue.came_ms, number, latency_ms)
+            _end(scenario, state, instances, which)
+            state.awake = True
+        elif then_ms == arrives_ms:
+            _arrive(scenario, state, queue)
         else:
-            wakes_ms = _NEVER
-            wake = True
-        # Instances take payloads, which wakes the batcher; what that makes of the queue, instances may take.
-        while True:
-            while busy < instances and head != tail:
-                place = 0
-                while running_count[place] > 0:
-                    place += 1
-                running_first[place], running_count[place] = first[head], 0
-                merges = True
-                while merges:
-                    running_count[place] += count[head]
-                    if growing == head:
-                        growing, next_preferred = -1, 0
-                    head = (head + 1) % ring
-                    merges = (
-                        dynamic
-                        and delay_ms > 0
-                        and head != tail
-                        and now - came_ms[first[head]] > delay_ms
-                        and (running_count[place] + count[head]) * unit <= largest
-                    )
-                left[place] = 1.0
-                length[place] = np.exp(np.random.normal(0.0, spread) - spread**2 / 2)
-                busy += 1
-                if pause_share > 0 and np.random.random() < pause_share:
-                    size = running_count[place] * unit
-                    mean_ms = length[place] * service_ms[size, busy - 1]
-                    left[place] += np.random.exponential(pause_ms) / mean_ms
-                wake = True
-            if not (dynamic and wake):
-                break
-            # One turn of the batcher's thread.
-            wake = False
-            wakes_ms = _NEVER
-            if saturated:
-                growing, saturated, next_preferred = -1, False, 0
-            if arrived == queued or (tail - head) % ring >= slots:
-                break
-            held = 0 if growing < 0 else count[growing] * unit
-            pending, best, cannot_grow = 0, 0, False
-            for _ in range(arrived - queued):
-                if held + pending > 0:
-                    if held + pending + unit > last_preferred and best == 0:
-                        best = pending
-                        saturated = True
-                    if held + pending + unit > largest:
-                        cannot_grow = True
-                        break
-                pending += unit
-                if preferred[held + pending]:
-                    best = pending
-            exceeded = delay_ms > 0 and now - came_ms[queued] >= delay_ms - 1e-9
-            goes = 0
-            if best > 0 and not exceeded:
-                goes = best
-                saturated |= delay_ms == 0
-            elif pending > 0:
-                if cannot_grow or held + pending >= last_preferred:
-                    goes = pending
-                    saturated = True
-                elif exceeded or delay_ms == 0:
-                    goes = pending
-                else:
-                    size = held + pending + 1
-                    while size < last_preferred and not preferred[size]:
-                        size += 1
-                    next_preferred = size - held
-                    if held > 0 and not saturated and not preferred[held]:
-                        goes = pending
-                    else:
-                        wakes_ms = came_ms[queued] + delay_ms
-            if goes > 0:
-                if growing < 0:
-                    first[tail], count[tail] = queued, 0
-                    growing = tail
-                    tail = (tail + 1) % ring
-                count[growing] += goes // unit
-                queued += goes // unit
-            wake = goes > 0 or saturated
-    lasted_ms = now - began_ms
-    inferences = (done - counted) * unit
-    if lasted_ms <= 0 or executions == 0:
+            state.awake = True
+        _schedule(scenario, state, queue, instances)
+
+
+@inlined
+def _figures(scenario: Scenario, state: _State) -> tuple[float, float, float]:
+    """What `serve` returns."""
+    lasted_ms = state.now_ms - state.began_ms
+    if lasted_ms <= 0 or state.executions == 0:
         return 0.0, 0.0, 0.0
-    return inferences / lasted_ms * 1e3, inferences / executions, busy_ms / lasted_ms
+    inferences = (state.done - state.warmed) * scenario.request_size
+    return inferences / lasted_ms * 1e3, inferences / state.executions, state.busy_ms / lasted_ms
+
+
+@inlined
+def _next_end(scenario: Scenario, state: _State, instances: _Instances) -> tuple[float, int]:
+    """When the next execution ends, and on which instance; never, and -1, where none is busy."""
+    all_add_ms = 0.0
+    for place in range(len(instances.requests)):
+        if instances.requests[place] > 0:
+            all_add_ms += instances.adds_ms[instances.requests[place] * scenario.request_size, state.busy - 1]
+    soonest_ms, which = _NEVER, -1
+    for place in range(len(instances.requests)):
+        if instances.requests[place] > 0:
+            size = instances.requests[place] * scenario.request_size
+            others_add_ms = all_add_ms - instances.adds_ms[size, state.busy - 1]
+            instances.takes_ms[place] = instances.length[place] * (scenario.service_ms[size, 0] + others_add_ms)
+            ends_ms = state.now_ms + instances.left[place] * instances.takes_ms[place]
+            if ends_ms < soonest_ms:
+                soonest_ms, which = ends_ms, place
+    return soonest_ms, which
+
+
+@inlined
+def _advance(scenario: Scenario, state: _State, instances: _Instances, then_ms: float) -> None:
+    """Go on to a time until which nothing happens."""
+    for place in range(len(instances.requests)):
+        if instances.requests[place] > 0:
+            instances.left[place] -= (then_ms - state.now_ms) / instances.takes_ms[place]
+    if state.done > scenario.warm_up:
+        state.busy_ms += (then_ms - state.now_ms) * state.busy
+    state.now_ms = then_ms
+
+
+@inlined
+def _answer(
+    scenario: Scenario, state: _State, came_ms: NDArray[np.float64], number: int, latency_ms: NDArray[np.float64]
+) -> None:
+    """Send an answer; in a closed loop its client's next request is then on the way."""
+    state.sent_ms = max(state.sent_ms, state.now_ms) + scenario.answer_ms
+    if 0 <= number - scenario.warm_up < len(latency_ms):
+        latency_ms[number - scenario.warm_up] = state.sent_ms - came_ms[number] + scenario.away_ms
+        state.answered += 1
+    if scenario.concurrency > 0 and state.came < len(came_ms):
+        # In order of arrival: who was answered first may be back last.
+        comes_ms = state.sent_ms + np.random.exponential(scenario.away_ms)
+        position = state.came
+        while position > state.arrived and came_ms[position - 1] > comes_ms:
+            came_ms[position] = came_ms[position - 1]
+            position -= 1
+        came_ms[position] = comes_ms
+        state.came += 1
+
+
+@inlined
+def _end(scenario: Scenario, state: _State, instances: _Instances, which: int) -> None:
+    """End an execution."""
+    done = state.done + instances.requests[which]
+    if state.done <= scenario.warm_up < done:
+        state.began_ms, state.warmed = state.now_ms, done
+    elif state.done > scenario.warm_up:
+        state.executions += 1
+    state.done = done
+    instances.requests[which] = 0
+    state.busy -= 1
+
+
+@inlined
+def _arrive(scenario: Scenario, state: _State, queue: _Queue) -> None:
+    """Let the next request arrive."""
+    state.arrived += 1
+    if not scenario.dynamic:
+        queue.first[state.tail], queue.requests[state.tail] = state.queued, 1
+        state.tail = (state.tail + 1) % len(queue.first)
+        state.queued = state.arrived
+        return
+    waiting = (state.arrived - state.queued) * scenario.request_size
+    if _has_room(state, queue) and (state.saturated or waiting >= state.next_preferred):
+        state.wakes_ms = min(state.wakes_ms, state.now_ms + _REACTION_MS)
+
+
+@inlined
+def _has_room(state: _State, queue: _Queue) -> bool:
+    """Whether another payload may wait."""
+    ring = len(queue.first)
+    return (state.tail - state.head) % ring < ring - 1
+
+
+@inlined
+def _schedule(scenario: Scenario, state: _State, queue: _Queue, instances: _Instances) -> None:
+    """Let instances take payloads, which wakes the batcher; what it then forms, instances may take."""
+    while True:
+        while state.busy < len(instances.requests) and state.head != state.tail:
+            _take(scenario, state, queue, instances)
+            state.awake = True
+        if not (scenario.dynamic and state.awake):
+            break
+        state.awake = _form(scenario, state, queue)
+
+
+@inlined
+def _take(scenario: Scenario, state: _State, queue: _Queue, instances: _Instances) -> None:
+    """Let an idle instance take the first payload, and with a delay the late ones behind it."""
+    place = 0
+    while instances.requests[place] > 0:
+        place += 1
+    instances.first[place] = queue.first[state.head]
+    count = _pop(state, queue)
+    while _is_late(scenario, state, queue, count):
+        count += _pop(state, queue)
+    instances.requests[place] = count
+    state.busy += 1
+    instances.left[place] = 1.0
+    instances.length[place] = np.exp(np.random.normal(0.0, scenario.spread) - scenario.spread**2 / 2)
+    if scenario.pause_share > 0 and np.random.random() < scenario.pause_share:
+        mean_ms = instances.length[place] * scenario.service_ms[count * scenario.request_size, state.busy - 1]
+        instances.left[place] += np.random.exponential(scenario.pause_ms) / mean_ms
+
+
+@inlined
+def _pop(state: _State, queue: _Queue) -> int:
+    """Take the first payload out of the ring; its number of requests."""
+    count = queue.requests[state.head]
+    if state.growing == state.head:
+        state.growing, state.next_preferred = -1, 0
+    state.head = (state.head + 1) % len(queue.first)
+    return int(count)
+
+
+@inlined
+def _is_late(scenario: Scenario, state: _State, queue: _Queue, count: int) -> bool:
+    """Whether the first payload has waited for longer than the delay, and fits behind `count` requests."""
+    return (
+        scenario.dynamic
+        and scenario.delay_ms > 0
+        and state.head != state.tail
+        and state.now_ms - queue.came_ms[queue.first[state.head]] > scenario.delay_ms
+        and (count + queue.requests[state.head]) * scenario.request_size < len(scenario.preferred)
+    )
+
+
+@inlined
+def _form(scenario: Scenario, state: _State, queue: _Queue) -> bool:
+    """One turn of the batcher's thread; whether another one follows."""
+    state.wakes_ms = _NEVER
+    if state.saturated:
+        state.growing, state.saturated, state.next_preferred = -1, False, 0
+    if state.arrived == state.queued or not _has_room(state, queue):
+        return False
+    held = 0 if state.growing < 0 else queue.requests[state.growing] * scenario.request_size
+    requests = _leaving(scenario, state, queue.came_ms[state.queued], held) // scenario.request_size
+    if requests > 0:
+        if state.growing < 0:
+            queue.first[state.tail], queue.requests[state.tail] = state.queued, 0
+            state.growing = state.tail
+            state.tail = (state.tail + 1) % len(queue.first)
+        queue.requests[state.growing] += requests
+        state.queued += requests
+    return requests > 0 or state.saturated
+
+
+@inlined
+def _leaving(scenario: Scenario, state: _State, oldest_ms: float, held: int) -> int:
+    """Inferences that go into the current payload, which has `held`; 0: they wait, as `wakes_ms` says until when."""
+    pending, best, cannot_grow = _look_through(scenario, state, held)
+    exceeded = scenario.delay_ms > 0 and state.now_ms - oldest_ms >= scenario.delay_ms - 1e-9
+    if best > 0 and not exceeded:
+        state.saturated = state.saturated or scenario.delay_ms == 0
+        return best
+    if pending > 0 and (cannot_grow or held + pending >= state.last_preferred):
+        state.saturated = True
+        return pending
+    if pending == 0 or exceeded or scenario.delay_ms == 0:
+        return pending
+    size = held + pending + 1
+    while size < state.last_preferred and not scenario.preferred[size]:
+        size += 1
+    state.next_preferred = size - held
+    if held > 0 and not state.saturated and not scenario.preferred[held]:
+        return pending
+    state.wakes_ms = oldest_ms + scenario.delay_ms
+    return 0
+
+
+@inlined
+def _look_through(scenario: Scenario, state: _State, held: int) -> tuple[int, int, bool]:
+    """Count the waiting inferences that fit behind `held`.
+
+    Returns:
+        Those that fit; those that make a preferred size; whether more wait, which do not fit.
+    """
+    pending = best = 0
+    for _ in range(state.arrived - state.queued):
+        after = held + pending + scenario.request_size
+        if held + pending > 0:
+            if after > state.last_preferred and best == 0:
+                best = pending
+                state.saturated = True
+            if after >= len(scenario.preferred):
+                return pending, best, True
+        pending += scenario.request_size
+        if scenario.preferred[after]:
+            best = pending
+    return pending, best, False

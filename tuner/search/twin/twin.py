@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from tuner.core.slo import Percentile, share_of
-from tuner.search.twin.batcher import serve
 from tuner.search.twin.demand import DeviceDemand
 from tuner.search.twin.observed_trial import Level, ObservedTrial
 from tuner.search.twin.scheduling import Scheduling
@@ -91,6 +90,8 @@ class Twin:
         return max(self._unit, scheduling.max_batch_size if scheduling.dynamic_batching else 1)
 
     def _serve(self, scheduling: Scheduling, setting: int, concurrency: int, due_ms: NDArray[np.float64]) -> Prediction:
+        from tuner.search.twin import batcher  # noqa: PLC0415 (imports numba, which most commands need not wait for)
+
         warm_up = int(_WARM_UP + _WARM_UP_ROUNDS * concurrency)
         requests = max(_REQUESTS, _ROUNDS * concurrency) if concurrency else len(due_ms) - warm_up
         largest = self._largest(scheduling)
@@ -101,27 +102,26 @@ class Twin:
         # Clients can be in step with each other for long, or not: it depends on how they began.
         starts_ms = (self._answer_ms, table_ms[1, 0] / concurrency) if concurrency > 1 else (self._answer_ms,)
         latency_ms = np.empty((len(starts_ms), requests))
-        told = [
-            serve(
-                table_ms,
-                self._spread,
-                *self._pause,
-                preferred,
-                scheduling.dynamic_batching,
-                scheduling.delay_us / 1e3,
-                self._unit,
-                concurrency,
-                due_ms,
-                self._answer_ms,
-                self._away_ms,
-                apart_ms,
-                warm_up,
-                latency_ms[place],
-                _SEED + place,
-            )
+        scenario = batcher.Scenario(
+            service_ms=table_ms,
+            preferred=preferred,
+            dynamic=scheduling.dynamic_batching,
+            delay_ms=scheduling.delay_us / 1e3,
+            request_size=self._unit,
+            concurrency=concurrency,
+            due_ms=due_ms,
+            spread=self._spread,
+            pause_share=self._pause[0],
+            pause_ms=self._pause[1],
+            answer_ms=self._answer_ms,
+            away_ms=self._away_ms,
+            warm_up=warm_up,
+        )
+        figures = [
+            batcher.serve(scenario._replace(apart_ms=apart_ms), latency_ms[place], _SEED + place)
             for place, apart_ms in enumerate(starts_ms)
         ]
-        throughput, batch, busy = (sum(each) / len(told) for each in zip(*told, strict=True))
+        throughput, batch, busy = (sum(each) / len(figures) for each in zip(*figures, strict=True))
         return Prediction(throughput, _quantile(latency_ms.ravel(), self._share), batch, busy)
 
     def _table_ms(self, setting: int, largest: int, instances: int) -> NDArray[np.float64]:
