@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from tuner.config import edits
 from tuner.config.config import EMPTY, ModelConfig, Value
 from tuner.core.errors import ConfigError
 
@@ -480,3 +481,23 @@ def test_an_edit_that_cannot_be_is_an_error(changes: Changes, message: str) -> N
         edited("instance_group { count: 1 }\nnew_thing { a: 1 }\n", changes)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("kind: KIND_CPU", "kind: KIND_GPU"),
+        ("preserve_ordering: true", ""),
+        ("gpus: [ 0, 1 ]", "gpus: [ 1, 0 ]"),
+        ('value: "FP16"', 'value: "FP32"'),
+        ("levels: [ 1, 2 ]", "levels: [ 1, 3 ]"),
+        ("max_batch_size: 16", "max_batch_size: 8"),
+    ],
+)
+def test_a_text_that_says_anything_else_than_the_edit_is_refused(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    put = edits.put
+    monkeypatch.setattr(edits, "put", lambda *arguments: put(*arguments).replace(old, new))
+    with pytest.raises(ConfigError, match="f: max_batch_size: this edit would change more than it names"):
+        edited(USERS, {"max_batch_size": 16})

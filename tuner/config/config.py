@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -133,38 +133,41 @@ class ModelConfig:
             ConfigError: there is no such field, it does not take the value, or the changes contradict each other or
                 the rest of the config.
         """
-        text, expected = self.text, self.proto
+        text, expected = self.text, expectation.read(self._root, SCHEMA)
         made: list[tuple[str, Steps, Value]] = []
         for path, value in changes.items():
-            steps = resolve(path, parse(text, self.source), SCHEMA)
+            root = parse(text, self.source)
+            steps = resolve(path, root, SCHEMA)
             try:
                 new = () if value is None else fitting(value, steps[-1])
                 if new == ():
-                    for gone in to_remove(parse(text, self.source), steps):
+                    for gone in to_remove(root, steps):
                         text = edits.taken_out(text, self.source, gone)
-                        expectation.clear_in(expected, gone)
+                        expectation.remove(expected, gone)
                 else:
                     text = edits.put(text, self.source, steps, new)
-                    expectation.set_in(expected, steps, new)
+                    expectation.put(expected, steps, new)
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
             made.append((path, steps, new))
         return self._with(text, made, expected)
 
-    def _with(
-        self, text: str, made: Iterable[tuple[str, Steps, Value]], expected: model_config_pb2.ModelConfig
-    ) -> ModelConfig:
-        """The config of an edited text, once it is sure that it says what was asked and nothing else."""
+    def _with(self, text: str, made: Sequence[tuple[str, Steps, Value]], expected: expectation.Said) -> ModelConfig:
+        """The config of an edited text.
+
+        Raises:
+            ConfigError: it is no config, does not say what is expected, or an edit undoes another one.
+        """
         paths = ", ".join(path for path, _, _ in made)
         try:
             after = replace(self, text=text)
         except ConfigError as error:
             raise ConfigError(f"after the edit of {paths}: {error}") from None
-        for path, steps, new in made:
-            if not edits.is_set(parse(text, self.source), steps, new):
-                raise ConfigError(f"{self.source}: of {paths}, another edit undoes that of {path}")
-        if after.proto.SerializeToString(deterministic=True) != expected.SerializeToString(deterministic=True):
+        if expectation.read(parse(text, self.source), SCHEMA) != expected:
             raise ConfigError(f"{self.source}: {paths}: this edit would change more than it names")
+        for path, steps, new in made:
+            if not expectation.holds(expected, steps, new):
+                raise ConfigError(f"{self.source}: of {paths}, another edit undoes that of {path}")
         return after
 
     @cached_property

@@ -28,18 +28,6 @@ def taken_out(text: str, source: str, steps: Steps) -> str:
     return _without(text, source, find(parse(text, source), steps))
 
 
-def is_set(root: Message, steps: Steps, value: Value) -> bool:
-    """Whether a text has, wherever a path leads, what it names set to the value; to `()`: whether it has none.
-
-    Behind an element that was removed by its index others move up, so that of those nothing can be said.
-    """
-    last = steps[-1]
-    places = [contents(choose(parent, last), last) for parent in parents(root, steps[:-1])]
-    if value == ():
-        return isinstance(last.pick, Index) or not any(places)
-    return bool(places) and all(place if value is EMPTY else shows(place, value) for place in places)
-
-
 def _without(text: str, source: str, unwanted: Sequence[Slot]) -> str:
     for start in sorted((slot.node.start for slot in unwanted), reverse=True):
         # From the last to the first, so that the offsets of those to come hold.

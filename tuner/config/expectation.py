@@ -1,84 +1,86 @@
-"""The same edits made on the protobuf: what an edited text must mean, with every other field as it was.
-
-What the schema does not know, a protobuf does not show.
-"""
+"""What a text says, as plain data, and edits of that data: what the text must say after the same edits."""
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, TypeAlias
 
-from google.protobuf.descriptor import FieldDescriptor
+from tuner.config import literals
+from tuner.config.paths import Index, Key, Step, Steps
+from tuner.config.pbtxt import Message, slots
+from tuner.config.schema import field_of, meaning
+from tuner.config.values import Empty, Value
 
-from tuner.config.paths import EVERY, Index, Key, Step, Steps
-from tuner.config.schema import is_map, is_message, is_repeated
-from tuner.config.values import Value
+Said: TypeAlias = "dict[str, list[Said | str]]"
+"""A message: by field name its values in the order of the text, each a message or a literal in one spelling."""
 
 
-def set_in(message: Any, steps: Steps, value: Value) -> None:
-    """Set what a path names to a value that fits; what is missing on the way is added."""
+def read(message: Message, schema: Any) -> Said:
+    """What a message of a text says, including fields that the schema does not know."""
+    said: Said = {}
+    for slot in slots(message):
+        field = field_of(schema, slot.field.name)
+        below = slot.node if isinstance(slot.node, Message) else None
+        value = read(below, field and field.message_type) if below else literals.spelled(meaning(slot.node, field))
+        said.setdefault(slot.field.name, []).append(value)
+    return said
+
+
+def put(said: Said, steps: Steps, value: Value) -> None:
+    """Set what a path names to a value; what is missing on the way is added."""
     step, below = steps[0], steps[1:]
-    if step.field is None:
+    values = said.setdefault(step.name, [])
+    if not (below or isinstance(value, Empty)):
+        new = value if isinstance(value, tuple) else (value,)
+        chosen = slice(step.pick.number, step.pick.number + 1) if isinstance(step.pick, Index) else slice(None)
+        values[chosen] = [literals.spelled(item) for item in new]
         return
-    held = getattr(message, step.name)
-    if is_map(step.field):
-        for key in _keys(held, step):
-            if is_message(step.field.message_type.fields_by_name["value"]):
-                _descend(held[key], below[1:], value)
-            else:
-                held[key] = value
-    elif is_message(step.field):
-        for child in _added(held, step) if is_repeated(step.field) else [held]:
-            _descend(child, below, value)
-    elif isinstance(value, tuple):
-        held[:] = [_stored(item, step.field) for item in value]
-    else:
-        setattr(message, step.name, _stored(value, step.field))
+    if not _chosen(values, step):
+        values.append({"key": [literals.spelled(step.pick.value)]} if isinstance(step.pick, Key) else {})
+    for child in [values[place] for place in _chosen(values, step)]:
+        if below and isinstance(child, dict):
+            put(child, below, value)
 
 
-def clear_in(message: Any, steps: Steps) -> None:
+def remove(said: Said, steps: Steps) -> None:
     """Remove what a path names, where it is there."""
     step, below = steps[0], steps[1:]
-    if step.field is None:
-        return
-    if not below and step.pick is EVERY:
-        # Before its message was looked at: protobuf would clear all of its oneof then.
-        message.ClearField(step.name)
-        return
-    held = getattr(message, step.name)
-    if below and is_map(step.field):
-        for key in _keys(held, step):
-            if key in held:
-                clear_in(held[key], below[1:])
-    elif below:
-        there = held if is_repeated(step.field) else [held] * message.HasField(step.name)
-        for child in _picked(there, step):
-            clear_in(child, below)
-    elif isinstance(step.pick, Index):
-        del held[step.pick.number : step.pick.number + 1]
-    elif isinstance(step.pick, Key) and step.pick.value in held:
-        del held[step.pick.value]
+    values = said.get(step.name, [])
+    for place in reversed(_chosen(values, step)):
+        child = values[place]
+        if not below:
+            del values[place]
+        elif isinstance(child, dict):
+            remove(child, below)
+    if not values:
+        said.pop(step.name, None)
 
 
-def _descend(child: Any, below: Steps, value: Value) -> None:
-    child.SetInParent()
-    if below:
-        set_in(child, below, value)
+def holds(said: Said, steps: Steps, value: Value) -> bool:
+    """Whether an edit still holds after later ones: whether making it again changes nothing.
+
+    Of an element that was removed by its index nothing can be said: those behind it have moved up.
+    """
+    again = copy.deepcopy(said)
+    if value != ():
+        put(again, steps, value)
+    elif not isinstance(steps[-1].pick, Index):
+        remove(again, steps)
+    return again == said
 
 
-def _keys(held: Any, step: Step) -> list[Any]:
-    return [step.pick.value] if isinstance(step.pick, Key) else list(held)
+def _chosen(values: list[Said | str], step: Step) -> list[int]:
+    """The places that a step picks."""
+    places = range(len(values))
+    if isinstance(step.pick, Index):
+        return list(places[step.pick.number : step.pick.number + 1])
+    if isinstance(step.pick, Key):
+        return [place for place in places if _key(values[place], step) == literals.spelled(step.pick.value)]
+    return list(places)
 
 
-def _added(held: Any, step: Step) -> list[Any]:
-    if len(held) == (step.pick.number if isinstance(step.pick, Index) else 0):
-        held.add()
-    return _picked(held, step)
-
-
-def _picked(held: Any, step: Step) -> list[Any]:
-    number = step.pick.number if isinstance(step.pick, Index) else None
-    return list(held) if number is None else list(held)[number : number + 1]
-
-
-def _stored(value: Value, field: FieldDescriptor) -> Any:
-    return field.enum_type.values_by_name[value].number if field.enum_type else value
+def _key(entry: Said | str, step: Step) -> Said | str | None:
+    """The key of a map's entry; an entry without one has the default."""
+    key = field_of(step.field.message_type, "key") if step.field else None
+    written = entry.get("key") if isinstance(entry, dict) else None
+    return written[-1] if written else literals.spelled(key.default_value) if key else None
