@@ -152,7 +152,7 @@ class ModelConfig:
             made.append((path, steps, new))
         return self._with(text, made, expected)
 
-    def _with(self, text: str, made: Sequence[tuple[str, Steps, Value]], expected: expectation.Said) -> ModelConfig:
+    def _with(self, text: str, made: Sequence[tuple[str, Steps, Value]], expected: expectation.Contents) -> ModelConfig:
         """The config of an edited text.
 
         Raises:
@@ -166,7 +166,7 @@ class ModelConfig:
         if expectation.read(parse(text, self.source), SCHEMA) != expected:
             raise ConfigError(f"{self.source}: {paths}: this edit would change more than it names")
         for path, steps, new in made:
-            if not expectation.holds(expected, steps, new):
+            if not expectation.is_made(expected, steps, new):
                 raise ConfigError(f"{self.source}: of {paths}, another edit undoes that of {path}")
         return after
 

@@ -11,25 +11,25 @@ from tuner.config.pbtxt import Message, slots
 from tuner.config.schema import field_of, meaning
 from tuner.config.values import Empty, Value
 
-Said: TypeAlias = "dict[str, list[Said | str]]"
+Contents: TypeAlias = "dict[str, list[Contents | str]]"
 """A message: by field name its values in the order of the text, each a message or a literal in one spelling."""
 
 
-def read(message: Message, schema: Any) -> Said:
+def read(message: Message, schema: Any) -> Contents:
     """What a message of a text says, including fields that the schema does not know."""
-    said: Said = {}
+    contents: Contents = {}
     for slot in slots(message):
         field = field_of(schema, slot.field.name)
         below = slot.node if isinstance(slot.node, Message) else None
         value = read(below, field and field.message_type) if below else literals.spelled(meaning(slot.node, field))
-        said.setdefault(slot.field.name, []).append(value)
-    return said
+        contents.setdefault(slot.field.name, []).append(value)
+    return contents
 
 
-def put(said: Said, steps: Steps, value: Value) -> None:
+def put(contents: Contents, steps: Steps, value: Value) -> None:
     """Set what a path names to a value; what is missing on the way is added."""
     step, below = steps[0], steps[1:]
-    values = said.setdefault(step.name, [])
+    values = contents.setdefault(step.name, [])
     if not (below or isinstance(value, Empty)):
         new = value if isinstance(value, tuple) else (value,)
         chosen = slice(step.pick.number, step.pick.number + 1) if isinstance(step.pick, Index) else slice(None)
@@ -42,10 +42,10 @@ def put(said: Said, steps: Steps, value: Value) -> None:
             put(child, below, value)
 
 
-def remove(said: Said, steps: Steps) -> None:
+def remove(contents: Contents, steps: Steps) -> None:
     """Remove what a path names, where it is there."""
     step, below = steps[0], steps[1:]
-    values = said.get(step.name, [])
+    values = contents.get(step.name, [])
     for place in reversed(_chosen(values, step)):
         child = values[place]
         if not below:
@@ -53,23 +53,23 @@ def remove(said: Said, steps: Steps) -> None:
         elif isinstance(child, dict):
             remove(child, below)
     if not values:
-        said.pop(step.name, None)
+        contents.pop(step.name, None)
 
 
-def holds(said: Said, steps: Steps, value: Value) -> bool:
+def is_made(contents: Contents, steps: Steps, value: Value) -> bool:
     """Whether an edit still holds after later ones: whether making it again changes nothing.
 
-    Of an element that was removed by its index nothing can be said: those behind it have moved up.
+    Of an element that was removed by its index nothing can be contents: those behind it have moved up.
     """
-    again = copy.deepcopy(said)
+    again = copy.deepcopy(contents)
     if value != ():
         put(again, steps, value)
     elif not isinstance(steps[-1].pick, Index):
         remove(again, steps)
-    return again == said
+    return again == contents
 
 
-def _chosen(values: list[Said | str], step: Step) -> list[int]:
+def _chosen(values: list[Contents | str], step: Step) -> list[int]:
     """The places that a step picks."""
     places = range(len(values))
     if isinstance(step.pick, Index):
@@ -79,7 +79,7 @@ def _chosen(values: list[Said | str], step: Step) -> list[int]:
     return list(places)
 
 
-def _key(entry: Said | str, step: Step) -> Said | str | None:
+def _key(entry: Contents | str, step: Step) -> Contents | str | None:
     """The key of a map's entry; an entry without one has the default."""
     key = field_of(step.field.message_type, "key") if step.field else None
     written = entry.get("key") if isinstance(entry, dict) else None
