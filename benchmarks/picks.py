@@ -25,6 +25,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean, median
 
 import numpy as np
@@ -37,6 +38,7 @@ from tuner.core.loads import Concurrency, Load
 from tuner.core.record import Interval
 from tuner.core.slo import PERCENTILES, SLO, share_of
 from tuner.measure.client_view import ClientView
+from tuner.measure.plan import points_of, result_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.measure.trial import TrialResult
@@ -176,7 +178,7 @@ def search(machine: Machine, candidates: Sequence[Batcher]) -> list[TrialResult]
     trials = []
     for number, batcher in enumerate(candidates):
         measure = machine.launch(batcher)
-        points = sweep(lambda load, measure=measure: measure(load, SWEEP_S), slo=LIMIT, max_concurrency=256)  # type: ignore[misc]
+        points = points_of(sweep(slo=LIMIT, max_concurrency=256), partial(measure, seconds=SWEEP_S))
         trials.append(
             TrialResult(
                 number=number,
@@ -319,7 +321,7 @@ def _certified(room: float, rng: np.random.Generator) -> float | None:
         rates.append(load.level)
         return measured(load, load.level, median_ms, tail=tail, seconds=CERTIFY_S, rng=rng)
 
-    found = certify(measure, rng.uniform(200, 2_000), slo=LIMIT, until=math.inf)
+    found = result_of(certify(rng.uniform(200, 2_000), slo=LIMIT, until=math.inf), measure)
     return CERTIFY_S * rates.count(rates[0]) if found else None
 
 

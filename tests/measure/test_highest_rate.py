@@ -13,6 +13,7 @@ from tuner.core.slo import SLO
 from tuner.measure.client_view import ClientView
 from tuner.measure.highest_rate import highest_rate, highest_sustained, is_sustained
 from tuner.measure.level import measure_level
+from tuner.measure.plan import points_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 
@@ -40,7 +41,7 @@ class Server:
 
 
 def found_by(server: Server, slo: SLO = NONE) -> OperatingPoint | None:
-    return highest_sustained(highest_rate(server.measure, slo=slo, max_concurrency=64), slo)
+    return highest_sustained(points_of(highest_rate(slo=slo, max_concurrency=64), server.measure), slo)
 
 
 def test_a_closed_loop_finds_where_to_begin() -> None:
@@ -86,7 +87,7 @@ def test_a_rate_is_of_requests_and_not_of_inferences() -> None:
 
 def test_what_was_measured_comes_at_once() -> None:
     server = Server(limit=1_000)
-    points = highest_rate(server.measure, slo=NONE, max_concurrency=64)
+    points = points_of(highest_rate(slo=NONE, max_concurrency=64), server.measure)
     assert next(points).load == Concurrency(1)
     assert server.concurrencies == [1]
 
@@ -107,7 +108,7 @@ def test_it_comes_near_the_capacity_of_a_server_that_is_measured(batcher: Batche
     def measure(load: Load) -> OperatingPoint:
         return measure_level(engine, load, statistics=None, health=lambda: None, rules=LevelRules())
 
-    highest = highest_sustained(highest_rate(measure, slo=NONE, max_concurrency=64), NONE)
+    highest = highest_sustained(points_of(highest_rate(slo=NONE, max_concurrency=64), measure), NONE)
     assert highest is not None
     assert 0.88 * capacity < highest.load.level < 1.05 * capacity
 

@@ -10,6 +10,7 @@ from tuner.core import deadlines
 from tuner.core.errors import Cause, ServerError, ServerHungError
 from tuner.core.loads import Concurrency, Load, RequestRate
 from tuner.core.slo import SLO
+from tuner.measure.plan import points_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import open_session
@@ -108,7 +109,7 @@ def test_batches_that_are_formed_are_seen(bench: Callable[..., Measure]) -> None
 @pytest.mark.statistics
 def test_a_batcher_is_swept_to_where_it_is_full(bench: Callable[..., Measure]) -> None:
     measure = bench("slow", sleep_ms=10, more="dynamic_batching {}")
-    curve = in_order_of_load(sweep(measure, slo=SLO(), max_concurrency=64, flat_from=REQUESTS_AN_INSTANCE))
+    curve = in_order_of_load(points_of(sweep(slo=SLO(), max_concurrency=64, flat_from=REQUESTS_AN_INSTANCE), measure))
     best = max(point.throughput.value for point in curve)
     assert curve[-1].load.level >= 16
     # Eight at once in a bit more than 10 ms; one at a time are less than 100.

@@ -10,6 +10,7 @@ from tuner.core.loads import Concurrency
 from tuner.core.slo import PERCENTILES, SLO
 from tuner.measure.client_view import ClientView
 from tuner.measure.doubts import Doubt, Gate
+from tuner.measure.plan import points_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rivals import NOBODY, Rivals
 from tuner.measure.sweep import in_order_of_load, sweep
@@ -60,7 +61,9 @@ def levels(
     rivals: Rivals = NOBODY,
 ) -> list[int]:
     server = Server(throughput, doubt=doubt)
-    points = list(sweep(server.measure, slo=slo, max_concurrency=max_concurrency, flat_from=flat_from, rivals=rivals))
+    points = list(
+        points_of(sweep(slo=slo, max_concurrency=max_concurrency, flat_from=flat_from, rivals=rivals), server.measure)
+    )
     assert [measured.load for measured in points] == list(map(Concurrency, server.levels))
     assert len(set(server.levels)) == len(server.levels)
     return server.levels
@@ -82,7 +85,7 @@ def test_batches_that_still_grow_may_pay_yet() -> None:
         throughput = 800.0 if batch < 8 else 1e3 * batch / (8 + 0.25 * batch)
         return point(load.requests, throughput).model_copy(update={"server": served_point(batch=batch).server})
 
-    points = sweep(measure, slo=NONE, max_concurrency=1_024)
+    points = points_of(sweep(slo=NONE, max_concurrency=1_024), measure)
     assert max(each.load.level for each in points) >= 64
 
 
@@ -151,13 +154,13 @@ def test_points_measured_before_an_error_are_not_lost() -> None:
 
     points: list[OperatingPoint] = []
     with pytest.raises(ServerDiedError, match="gone"):
-        points.extend(sweep(measure, slo=NONE, max_concurrency=64))
+        points.extend(points_of(sweep(slo=NONE, max_concurrency=64), measure))
     assert [measured.load.level for measured in points] == [1, 2, 4]
 
 
 def test_whoever_has_seen_enough_measures_no_more() -> None:
     server = Server(saturating(1_000, 100))
-    curve = sweep(server.measure, slo=NONE, max_concurrency=64)
+    curve = points_of(sweep(slo=NONE, max_concurrency=64), server.measure)
     assert next(curve).load == Concurrency(1)
     del curve
     assert server.levels == [1]
@@ -165,7 +168,7 @@ def test_whoever_has_seen_enough_measures_no_more() -> None:
 
 def test_the_curve_is_in_order_of_load() -> None:
     server = Server(saturating(1_000, 100))
-    curve = in_order_of_load(sweep(server.measure, slo=P99_25, max_concurrency=64))
+    curve = in_order_of_load(points_of(sweep(slo=P99_25, max_concurrency=64), server.measure))
     assert [measured.load.level for measured in curve] == [1, 2, 4, 8, 16, 23, 27, 32]
 
 
@@ -173,10 +176,10 @@ def test_who_is_beaten_and_grows_less_is_dropped() -> None:
     rivals = Rivals(((2_000.0, 4.0),))
     slowing = saturating(500, alone=100)
     server = Server(slowing)
-    list(sweep(server.measure, slo=NONE, max_concurrency=64, rivals=rivals))
+    list(points_of(sweep(slo=NONE, max_concurrency=64, rivals=rivals), server.measure))
     assert server.levels == [1, 2, 4, 8]
     alone = Server(slowing)
-    list(sweep(alone.measure, slo=NONE, max_concurrency=64))
+    list(points_of(sweep(slo=NONE, max_concurrency=64), alone.measure))
     assert len(alone.levels) > len(server.levels)
 
 
@@ -199,7 +202,7 @@ def test_who_was_measured_badly_has_not_lost_for_sure(slo: SLO) -> None:
     def beside_others(load: Concurrency) -> OperatingPoint:
         return server.measure(load).model_copy(update={"doubts": (doubt,)})
 
-    list(sweep(beside_others, slo=slo, max_concurrency=64, rivals=rivals))
+    list(points_of(sweep(slo=slo, max_concurrency=64, rivals=rivals), beside_others))
     doubtful, server.levels = server.levels, []
-    list(sweep(server.measure, slo=slo, max_concurrency=64, rivals=rivals))
+    list(points_of(sweep(slo=slo, max_concurrency=64, rivals=rivals), server.measure))
     assert len(server.levels) < len(doubtful)

@@ -15,6 +15,7 @@ from tuner.core.errors import Cause, InputError, TuningError
 from tuner.core.loads import Concurrency, Load
 from tuner.core.slo import SLO
 from tuner.measure.doubts import Gate
+from tuner.measure.plan import points_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import Limits, TrialContext, TrialResult, _one_more, run_trial
@@ -199,7 +200,7 @@ def test_one_load_more_is_measured_where_it_tells_something(load: int, measured:
         return point(load)
 
     swept = [point(1, 100, 5), point(4, 300, 20), point(8, 310, 40), point(2, 200, 10)]
-    more = list(_one_more(measure, Concurrency(load), swept, SLO.parse(["p99=25ms"])))
+    more = list(points_of(_one_more(Concurrency(load), swept, SLO.parse(["p99=25ms"])), measure))
     assert [each.load for each in more] == [Concurrency(each) for each in measured]
     assert asked == measured
-    assert list(_one_more(measure, None, swept, SLO())) == []
+    assert list(_one_more(None, swept, SLO())) == []

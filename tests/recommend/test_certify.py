@@ -12,6 +12,7 @@ from support.simulated_engine import SimulatedEngine
 from tuner.core.loads import Concurrency, Load, RequestRate
 from tuner.core.slo import NO_LIMIT, SLO
 from tuner.measure.level import measure_level
+from tuner.measure.plan import result_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.recommend.certify import LEVELS, certify, is_certified
@@ -45,7 +46,7 @@ class Server:
         return told.model_copy(update={"limits": (test,)})
 
     def certify(self, *, slo: SLO = LIMIT, within_s: float = 60.0) -> OperatingPoint | None:
-        return certify(self.measure, 1_000, slo=slo, until=within_s, now=lambda: self.wall_s)
+        return result_of(certify(1_000, slo=slo, until=within_s, now=lambda: self.wall_s), self.measure)
 
 
 @pytest.mark.parametrize(("keeps_up", "holds"), [(900, 2_000), (2_000, 700), (930, 940), (560, 480)])
@@ -121,7 +122,9 @@ class Repeats:
         return self._told[self._count - 1].model_copy(update={"load": load, "limits": (test,)})
 
     def certify(self) -> OperatingPoint | None:
-        return certify(self.measure, 1_000, slo=LIMIT, until=float(len(self._told)), now=lambda: float(self._count))
+        return result_of(
+            certify(1_000, slo=LIMIT, until=float(len(self._told)), now=lambda: float(self._count)), self.measure
+        )
 
 
 def test_all_repeats_of_a_rate_count() -> None:
@@ -163,7 +166,7 @@ def test_of_a_server_whose_queue_is_real_the_rate_is_below_its_capacity() -> Non
     def measure(load: Load) -> OperatingPoint:
         return measure_level(engine, load, statistics=None, health=lambda: None, rules=rules)
 
-    found = certify(measure, capacity, slo=slo, until=1.0, now=lambda: 0.0)
+    found = result_of(certify(capacity, slo=slo, until=1.0, now=lambda: 0.0), measure)
     assert found is not None
     assert 0.7 * capacity < found.load.level < capacity
     assert found.verdict(slo) is Verdict.HOLDS

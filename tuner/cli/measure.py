@@ -26,6 +26,7 @@ from tuner.load.inputs.input_data import check_input_data
 from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_watch import GpuWatch
 from tuner.measure.highest_rate import highest_rate, highest_sustained
+from tuner.measure.plan import points_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import See, Session, open_session
@@ -128,7 +129,7 @@ def _measured(job: MeasureJob, loads: tuple[Load, ...], session: Session) -> Ite
         def measure(load: Load) -> OperatingPoint:
             return session.measure(replace(load, distribution=job.arrivals) if isinstance(load, RequestRate) else load)
 
-        yield from highest_rate(measure, slo=job.slo, max_concurrency=_MOST_CONCURRENCY)
+        yield from points_of(highest_rate(slo=job.slo, max_concurrency=_MOST_CONCURRENCY), measure)
 
 
 def _tell_highest(points: list[OperatingPoint], job: MeasureJob, console: Console, *, complete: bool) -> None:

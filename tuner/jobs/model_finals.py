@@ -11,6 +11,7 @@ from tuner.core.errors import ServerError
 from tuner.core.loads import Load
 from tuner.core.quantities import format_number
 from tuner.core.slo import SLO
+from tuner.measure.plan import result_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import Limits, TrialContext, TrialResult, launch_again, measure_again
@@ -114,7 +115,7 @@ class ModelFinals:
                     rates.append(load.level)
                     return session.measure(load)
 
-                point = certify(measure, per_s, slo=slo, until=until)
+                point = result_of(certify(per_s, slo=slo, until=until), measure)
         except ServerError as error:
             failed = f"{error.cause.value}: {error}"
         why = None if point else failed or _none_of(rates, slo)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 from tuner.core.loads import Load, RequestRate
 from tuner.core.slo import SLO
+from tuner.measure.plan import Plan
 from tuner.measure.points import OperatingPoint
 from tuner.measure.sweep import rise
 
@@ -19,31 +20,26 @@ _CLOSE = 1.02
 _DIGITS = 3
 
 
-def highest_rate(
-    measure: Callable[[Load], OperatingPoint], *, slo: SLO, max_concurrency: int, flat_from: int = 1
-) -> Iterator[OperatingPoint]:
-    """Search for the highest request rate that the server sustains, yielding each operating point as it comes.
+def highest_rate(*, slo: SLO, max_concurrency: int, flat_from: int = 1) -> Plan[Load, None]:
+    """Search for the highest request rate that the server sustains.
 
     A closed loop finds what the server can do at most: concurrency doubles until throughput has stopped growing or
     the SLO is broken. Then come Poisson arrivals at rates around that, by bisection between what is sustained and what
     is not, in up to 6 levels; see `highest_sustained` for the outcome.
 
     Args:
-        measure: Measures one level; what it raises ends the search.
         slo: The limits that must hold, maybe none.
         max_concurrency: The highest concurrency to offer.
         flat_from: See `sweep`.
     """
     capacity = 0.0
-    for point in rise(measure, slo=slo, max_concurrency=max_concurrency, flat_from=flat_from):
-        yield point
+    for point in (yield from rise(slo=slo, max_concurrency=max_concurrency, flat_from=flat_from)):
         if point.holds(slo) or not capacity:
             capacity = max(capacity, point.throughput.value / point.batch_size)
     sustained, broken = 0.0, math.inf
     per_s = _START * capacity
     for _ in range(_LEVELS):
-        point = measure(RequestRate(rounded(per_s)))
-        yield point
+        point = yield RequestRate(rounded(per_s))
         if is_sustained(point, slo):
             sustained = per_s
         else:

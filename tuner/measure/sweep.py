@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from tuner.core.loads import Concurrency
 from tuner.core.slo import SLO
+from tuner.measure.plan import Plan
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rivals import NOBODY, Rivals
 from tuner.stats.limit_test import Verdict
 
-Measure = Callable[[Concurrency], OperatingPoint]
+Curve = Plan[Concurrency, list[OperatingPoint]]
 
 # Throughput that grows by less in a doubling of the load has as good as stopped.
 _GROWTH = 1.05
@@ -27,58 +28,55 @@ _SLOWING = 1.25
 _EDGE_LEVELS = 2
 
 
-def sweep(
-    measure: Measure, *, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY
-) -> Iterator[OperatingPoint]:
-    """Measure a curve, yielding each operating point as it comes: what was measured before an error is not lost.
+def sweep(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY) -> Curve:
+    """Plan a curve.
 
     First the load rises; see `rise`. Then come the levels between: at the SLO's edge by bisection, or, where no limit
     was met, one at the knee, below the first load that gives almost all throughput. So the points do not come in order
     of load; see `in_order_of_load`.
 
     Args:
-        measure: Measures one level; what it raises ends the sweep.
         slo: The limits, maybe none.
         max_concurrency: The highest load to offer.
         flat_from: See `rise`.
         rivals: See `rise`; who is beaten by them is not looked at more closely.
+
+    Returns:
+        The points, in the order in which they were measured.
     """
-    points: list[OperatingPoint] = []
-    for point in rise(measure, slo=slo, max_concurrency=max_concurrency, flat_from=flat_from, rivals=rivals):
-        points.append(point)
-        yield point
-    if _is_beaten(points, slo, rivals):
-        return
-    if edge := _edge(points, slo):
-        yield from _bisect(measure, slo, *edge)
-    elif middle := _knee(points, slo):
-        yield measure(Concurrency(middle))
+    points = yield from rise(slo=slo, max_concurrency=max_concurrency, flat_from=flat_from, rivals=rivals)
+    if not _is_beaten(points, slo, rivals):
+        if edge := _edge(points, slo):
+            points += yield from _bisect(slo, *edge)
+        elif middle := _knee(points, slo):
+            points.append((yield Concurrency(middle)))
+    return points
 
 
-def rise(
-    measure: Measure, *, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY
-) -> Iterator[OperatingPoint]:
+def rise(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY) -> Curve:
     """Double concurrency from 1 until throughput has stopped growing, the SLO is broken, or the highest is reached.
 
     It also ends when others have surely done better at the last three levels, and growth is already on its way down.
 
     Args:
-        measure: Measures one level; what it raises ends the rise.
         slo: The limits, maybe none.
         max_concurrency: The highest load to offer.
         flat_from: The concurrency below which throughput that does not grow means nothing yet. A dynamic batcher
             closes batches ahead of its instances, so that little is gained below some 4 requests an instance, and
             much beyond.
         rivals: What others have reached.
+
+    Returns:
+        The points, in order of load.
     """
     points: list[OperatingPoint] = []
     for concurrency in _doublings(max_concurrency):
-        points.append(measure(Concurrency(concurrency)))
-        yield points[-1]
+        points.append((yield Concurrency(concurrency)))
         if _is_broken(points, slo):
-            return
+            break
         if concurrency >= flat_from and (_is_flat(points) or _is_beaten(points, slo, rivals)):
-            return
+            break
+    return points
 
 
 def in_order_of_load(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
@@ -142,14 +140,15 @@ def _edge(points: list[OperatingPoint], slo: SLO) -> tuple[int, int] | None:
     return edges[-1] if edges and not points[-1].holds(slo) else None
 
 
-def _bisect(measure: Measure, slo: SLO, holding: int, breaking: int) -> Iterator[OperatingPoint]:
+def _bisect(slo: SLO, holding: int, breaking: int) -> Curve:
+    points: list[OperatingPoint] = []
     for _ in range(_EDGE_LEVELS):
         middle = round(math.sqrt(holding * breaking))
         if not holding < middle < breaking:
-            return
-        point = measure(Concurrency(middle))
-        yield point
-        holding, breaking = (middle, breaking) if point.holds(slo) else (holding, middle)
+            break
+        points.append((yield Concurrency(middle)))
+        holding, breaking = (middle, breaking) if points[-1].holds(slo) else (holding, middle)
+    return points
 
 
 def _knee(points: list[OperatingPoint], slo: SLO) -> int | None:

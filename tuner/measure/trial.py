@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -25,10 +24,11 @@ from tuner.measure.gpu import NO_GPUS, Gpus
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.gpu_watch import GpuWatch
 from tuner.measure.level import Deadline, LevelCutError
+from tuner.measure.plan import Plan, points_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
-from tuner.measure.sweep import Measure, in_order_of_load, sweep
+from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.options.groups import LoadOptions
 from tuner.servers.callees import Callees
 from tuner.servers.protocols import Launch, Launcher, Server
@@ -295,28 +295,26 @@ def _measure(  # noqa: PLR0917 (it is called at one place, just above)
             # Without the first, a trial would tell nothing.
             return session.measure(load, Deadline(limits.until) if attempt.points else None)
 
-        flat_from = _flat_from(session.effective)
-        swept = sweep(
-            measure,
-            slo=context.slo,
-            max_concurrency=context.max_concurrency,
-            flat_from=flat_from,
-            rivals=context.rules.rivals,
-        )
+        plan = _plan(context, _flat_from(session.effective), also)
         with suppress(LevelCutError):
-            for point in chain(swept, _one_more(measure, also, attempt.points, context.slo)):
+            for point in points_of(plan, measure):
                 attempt.points.append(point)
                 progress.point_measured(point)
                 if time.monotonic() >= limits.until:
                     return
 
 
-def _one_more(
-    measure: Measure, load: Concurrency | None, points: Sequence[OperatingPoint], slo: SLO
-) -> Iterator[OperatingPoint]:
-    """A point under this load, unless there is one already, or a lower load breaks the SLO."""
+def _plan(context: TrialContext, flat_from: int, also: Concurrency | None) -> Plan[Concurrency, None]:
+    points = yield from sweep(
+        slo=context.slo, max_concurrency=context.max_concurrency, flat_from=flat_from, rivals=context.rules.rivals
+    )
+    yield from _one_more(also, points, context.slo)
+
+
+def _one_more(load: Concurrency | None, points: Sequence[OperatingPoint], slo: SLO) -> Plan[Concurrency, None]:
+    """This load, unless there is a point under it already, or a lower load breaks the SLO."""
     if load and all(point.load != load and point.holds(slo) for point in points if point.load.level <= load.level):
-        yield measure(load)
+        yield load
 
 
 def _launch(context: TrialContext, folder: Path, limits: Limits) -> Launch:

@@ -16,9 +16,10 @@ import math
 import time
 from collections.abc import Callable
 
-from tuner.core.loads import Load, RequestRate
+from tuner.core.loads import RequestRate
 from tuner.core.slo import SLO
 from tuner.measure.highest_rate import rounded
+from tuner.measure.plan import Plan
 from tuner.measure.points import OperatingPoint
 from tuner.recommend.verification import rounds_together
 from tuner.stats.limit_test import LimitTest, Verdict
@@ -35,19 +36,13 @@ _REPEATS = 10
 
 
 def certify(
-    measure: Callable[[Load], OperatingPoint],
-    requests_per_s: float,
-    *,
-    slo: SLO,
-    until: float,
-    now: Callable[[], float] = time.monotonic,
-) -> OperatingPoint | None:
+    requests_per_s: float, *, slo: SLO, until: float, now: Callable[[], float] = time.monotonic
+) -> Plan[RequestRate, OperatingPoint | None]:
     """Find the highest rate that one server is shown to keep up with, within the SLO.
 
     Rates go down until one is certified, then the search bisects between that and the lowest breaking rate.
 
     Args:
-        measure: Measures one load; what it raises ends the search.
         requests_per_s: The server's throughput in a closed loop, in requests/s.
         slo: The limits; may be empty.
         until: Deadline, by `now`. No level is begun that would end later, except the first.
@@ -56,13 +51,13 @@ def certify(
     Returns:
         The point at the highest certified rate; None when none was certified in time.
     """
-    levels = _Levels(measure, until, now)
+    time_left = _TimeLeft(until, now)
     best: OperatingPoint | None = None
     holding, breaking, per_s = 0.0, _HIGHEST, _START
     for level in range(LEVELS):
-        if level and not levels.has_time:
+        if level and not time_left:
             break
-        point = levels.measured(RequestRate(rounded(per_s * requests_per_s)), slo)
+        point = yield from _decided(RequestRate(rounded(per_s * requests_per_s)), slo, time_left)
         if is_certified(point, slo):
             best, holding = point, per_s
         else:
@@ -82,32 +77,32 @@ def is_certified(point: OperatingPoint, slo: SLO) -> bool:
     return bool(point.kept_up) and not point.errors and point.holds(slo) and is_shown
 
 
-class _Levels:
-    """Measures levels, and estimates whether there is time for another."""
+class _TimeLeft:
+    """True while another level ends in time if it takes as long as the longest so far."""
 
-    def __init__(self, measure: Callable[[Load], OperatingPoint], until: float, now: Callable[[], float]) -> None:
-        self._measure, self._until, self._now = measure, until, now
+    def __init__(self, until: float, now: Callable[[], float]) -> None:
+        self._until, self._now = until, now
         self._longest_s = 0.0
 
-    @property
-    def has_time(self) -> bool:
-        """Whether another level ends in time if it takes as long as the longest so far."""
+    def __bool__(self) -> bool:
         return self._now() + self._longest_s <= self._until
 
-    def measured(self, load: Load, slo: SLO) -> OperatingPoint:
-        """Measure a rate, and repeat it while its test is open; all repeats count together."""
-        repeats = [point := self._once(load)]
-        while len(repeats) < _REPEATS and _may_be_certified(point, slo) and self.has_time:
-            repeats.append(self._once(load))
-            limits = tuple(LimitTest.added(tests) for tests in zip(*(repeat.limits for repeat in repeats), strict=True))
-            point = rounds_together(repeats).model_copy(update={"limits": limits})
-        return point
-
-    def _once(self, load: Load) -> OperatingPoint:
+    def timed(self, rate: RequestRate) -> Plan[RequestRate, OperatingPoint]:
+        """Measure a rate, and note how long that takes."""
         began = self._now()
-        point = self._measure(load)
+        point = yield rate
         self._longest_s = max(self._longest_s, self._now() - began)
         return point
+
+
+def _decided(rate: RequestRate, slo: SLO, time_left: _TimeLeft) -> Plan[RequestRate, OperatingPoint]:
+    """Measure a rate, and repeat it while its test is open; all repeats count together."""
+    repeats = [point := (yield from time_left.timed(rate))]
+    while len(repeats) < _REPEATS and _may_be_certified(point, slo) and time_left:
+        repeats.append((yield from time_left.timed(rate)))
+        limits = tuple(LimitTest.added(tests) for tests in zip(*(repeat.limits for repeat in repeats), strict=True))
+        point = rounds_together(repeats).model_copy(update={"limits": limits})
+    return point
 
 
 def _may_be_certified(point: OperatingPoint, slo: SLO) -> bool:
