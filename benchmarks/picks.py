@@ -25,7 +25,6 @@ import argparse
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import fmean, median
 
 import numpy as np
@@ -178,7 +177,10 @@ def search(machine: Machine, candidates: Sequence[Batcher]) -> list[TrialResult]
     trials = []
     for number, batcher in enumerate(candidates):
         measure = machine.launch(batcher)
-        points = points_of(sweep(slo=LIMIT, max_concurrency=256), partial(measure, seconds=SWEEP_S))
+        points = points_of(
+            sweep(slo=LIMIT, max_concurrency=256),
+            lambda load, measure=measure: measure(load, SWEEP_S),  # type: ignore[misc]
+        )
         trials.append(
             TrialResult(
                 number=number,

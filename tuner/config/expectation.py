@@ -20,8 +20,10 @@ def read(message: Message, schema: Any) -> Contents:
     contents: Contents = {}
     for slot in slots(message):
         field = field_of(schema, slot.field.name)
-        below = slot.node if isinstance(slot.node, Message) else None
-        value = read(below, field and field.message_type) if below else literals.spelled(meaning(slot.node, field))
+        if isinstance(slot.node, Message):
+            value: Contents | str = read(slot.node, field and field.message_type)
+        else:
+            value = literals.spelled(meaning(slot.node, field))
         contents.setdefault(slot.field.name, []).append(value)
     return contents
 
