@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from contextlib import suppress
 from itertools import count, pairwise
+from types import FrameType
+from typing import TYPE_CHECKING
 
+import pytest
+
+from tuner.measure import sampling as module
 from tuner.measure.sampling import Sample, Sampling
+
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
 
 MS = 1_000_000
 
@@ -136,3 +146,36 @@ def test_a_source_that_answers_no_more_is_waited_for_once() -> None:
         now_ns = time.monotonic_ns()
         assert len(sampling.between(now_ns, now_ns)) == 1
         assert asked[-1] > now_ns > asked[-2]
+
+
+def test_an_interruption_at_any_moment_lets_it_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_END_S", 0.02)
+    files = {threading.__file__, module.__file__}
+
+    def interrupted_at(moment: int) -> bool:
+        steps, came = count(), threading.Event()
+
+        def trace(frame: FrameType, _event: str, _arg: object) -> TraceFunction:
+            if frame.f_code.co_filename in files and next(steps) == moment:
+                sys.settrace(None)
+                came.set()
+                raise KeyboardInterrupt
+            return trace
+
+        def look() -> None:
+            with suppress(KeyboardInterrupt), Sampling(lambda: 1, period_s=0.001) as sampling:
+                sys.settrace(trace)
+                sampling.between(at_ns, at_ns)
+                sys.settrace(None)
+
+        at_ns = time.monotonic_ns() + 1_000_000 * MS  # nobody has asked since then
+        looking = threading.Thread(target=look, daemon=True)
+        looking.start()
+        looking.join(60)
+        assert not looking.is_alive(), f"it hangs after an interruption at step {moment}"
+        return came.is_set()
+
+    moments = 0
+    while interrupted_at(moments):
+        moments += 1
+    assert moments > 10

@@ -47,13 +47,14 @@ class Sampling(Generic[_Answer]):
         self._period_s = self._pause_s = period_s
         self._samples: list[Sample[_Answer]] = []
         self._over = False
-        # An interruption within `Event.set`, which is Python, may leave its lock locked; a `put` is one step.
-        self._hurry = queue.SimpleQueue[None]()
-        self._asked = threading.Condition()
+        # Nothing here waits with a lock of Python's, which an interruption of the main thread may leave locked.
+        self._hurry = queue.SimpleQueue[queue.SimpleQueue[None] | None]()
+        self._ended = True
         self._asked_at_ns = 0
         self._thread = threading.Thread(target=self._run, name="tritontune-sampling", daemon=True)
 
     def __enter__(self) -> Self:
+        self._ended = False
         self._thread.start()
         return self
 
@@ -83,31 +84,41 @@ class Sampling(Generic[_Answer]):
 
     def _have_asked_since(self, end_ns: int) -> None:
         """Return when the source was asked after that time, which it is at once, or is asked no more."""
-
-        def was_asked() -> bool:
-            return self._asked_at_ns > end_ns or not self._thread.is_alive()
-
-        with self._asked:
-            if not was_asked():
-                self._hurry.put(None)
-                self._asked.wait_for(was_asked, _END_S)
+        deadline = time.monotonic() + _END_S
+        while self._asked_at_ns <= end_ns and not self._ended and (left_s := deadline - time.monotonic()) > 0:
+            told = queue.SimpleQueue[None]()
+            self._hurry.put(told)
+            with suppress(queue.Empty):
+                told.get(timeout=left_s)
 
     def _run(self) -> None:
-        answers = self._sample()
-        while answers and not self._over:
-            with suppress(queue.Empty):
-                self._hurry.get(timeout=self._pause_s)
-            if not self._over:
-                self._sample()
+        try:
+            answers = self._sample()
+            while answers and not self._over:
+                told = self._next_hurry(self._pause_s)
+                if not self._over:
+                    self._sample()
+                if told:
+                    told.put(None)
+        finally:
+            self._ended = True
+            while told := self._next_hurry(0.0):
+                told.put(None)
+
+    def _next_hurry(self, within_s: float) -> queue.SimpleQueue[None] | None:
+        """Who waits for the next answer, if somebody does within a time."""
+        try:
+            return self._hurry.get(timeout=within_s)
+        except queue.Empty:
+            return None
 
     def _sample(self) -> bool:
         began_ns, began_cpu_s = time.monotonic_ns(), time.thread_time()
         answer = self._ask()
         self._pause_s = max(self._period_s, (time.thread_time() - began_cpu_s) / _SHARE)
-        with self._asked:
-            # Whoever answers slowly means some moment in between.
-            self._asked_at_ns = (began_ns + time.monotonic_ns()) // 2
-            if answer is not None:
-                self._samples.append(Sample(self._asked_at_ns, answer))
-            self._asked.notify_all()
+        # Whoever answers slowly means some moment in between.
+        at_ns = (began_ns + time.monotonic_ns()) // 2
+        if answer is not None:
+            self._samples.append(Sample(at_ns, answer))
+        self._asked_at_ns = at_ns
         return answer is not None
