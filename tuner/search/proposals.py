@@ -1,4 +1,4 @@
-"""Which candidate is launched next."""
+"""The sequence of candidates that a study launches."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ALL_SEEN_OR_SKIPPED = NoMore("every candidate has been measured or skipped")
 
 
 class Proposals:
-    """Proposes candidates for a study, each once; one that is neither launched nor skipped is proposed again.
+    """Proposes candidates for a study. A candidate is proposed again until it is launched or skipped.
 
     Attributes:
-        skipped: Candidates that were not launched, and are proposed no more.
+        skipped: Assignments that were skipped.
     """
 
     def __init__(self, space: SearchSpace, study: Study, sampler: Sampler) -> None:
@@ -30,5 +30,5 @@ class Proposals:
         return ALL_SEEN_OR_SKIPPED if proposed == ALL_SEEN and self.skipped else proposed
 
     def skip(self, assignment: Assignment) -> None:
-        """Propose a candidate no more, though it was not launched."""
+        """Mark a candidate as skipped: it is not proposed again."""
         self.skipped.append(assignment)

@@ -1,9 +1,9 @@
-"""What refused trials say of other candidates: nothing as large again is tried along the parameter that was refused.
+"""Skips candidates that Triton would refuse, judged by refused trials.
 
-A load that is refused does not name the parameter. It is one of those in which the candidate differs from the config as
-it is, less those of which a trial with a value as far off did load. Refusals with the same kind of reason have the
-same culprit, so it is among those that all of them share. Until one is left, a candidate is refused that goes as far
-in all of them.
+When Triton refuses to load a config, its message does not name the parameter at fault. The suspects are the parameters
+in which the candidate differs from the baseline, except those where a trial with a value as far off did load. Refusals
+with the same kind of message share their cause, so the cause is among the suspects common to all of them. A candidate
+is skipped if it goes at least as far in all remaining suspects.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
 from tuner.space.spec import LadderValue
 
-# Of a reason, in a line about another candidate.
+# The most characters of Triton's message in the reason.
 _WIDTH = 200
 _NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
 class _Bound:
-    """Values of a parameter: `value` and those beyond it on one side of it, or, where that is 0, it alone."""
+    """A value of a parameter and all values beyond it: above for side 1, below for -1; side 0 is the value alone."""
 
     name: str
     value: LadderValue
     side: int
 
     def holds(self, assignment: Assignment) -> bool:
-        """Whether an assignment has such a value."""
+        """Whether an assignment is within this bound."""
         value = assignment.get(self.name)
         if value is None:
             return False
@@ -52,18 +52,18 @@ class _Bound:
 
 @dataclass(frozen=True)
 class _Rule:
-    """Candidates that hold all of `bounds` are refused, as the trial was."""
+    """Candidates within all of `bounds` are skipped."""
 
     bounds: tuple[_Bound, ...]
     reason: str
 
 
 class Refusals:
-    """What the trials so far say of candidates that would be refused as they were.
+    """Rules from the trials so far about candidates that Triton would refuse.
 
     Args:
-        space: Of all of them.
-        trials: Finished ones, the baseline first.
+        space: The search space.
+        trials: Finished trials, the baseline first.
     """
 
     def __init__(self, space: SearchSpace, trials: Sequence[TrialResult]) -> None:
@@ -71,15 +71,15 @@ class Refusals:
         self._rules = [*self._of_loads(trials), *self._of_configs(trials)]
 
     def refusal(self, assignment: Assignment) -> str | None:
-        """Why a candidate would be refused, in words; None when it might not be."""
-        # The latest first: of bounds along one parameter it is the tightest, as looser ones were not tried again.
+        """Why a candidate would be refused; None when no rule applies."""
+        # The latest rule first: along one parameter it has the tightest bound.
         for rule in reversed(self._rules):
             if all(bound.holds(assignment) for bound in rule.bounds):
                 return rule.reason
         return None
 
     def _of_loads(self, trials: Sequence[TrialResult]) -> list[_Rule]:
-        """Of configs that did not load."""
+        """Rules from configs that did not load."""
         loaded = [self._space.recall(trial.parameters) for trial in trials if trial.launch_s is not None]
         kinds: defaultdict[str, list[tuple[TrialResult, tuple[_Bound, ...]]]] = defaultdict(list)
         for trial in trials:
@@ -104,7 +104,7 @@ class Refusals:
         return rules
 
     def _of_configs(self, trials: Sequence[TrialResult]) -> list[_Rule]:
-        """Of configs that were served otherwise than they ask for."""
+        """Rules from configs that Triton served with other values."""
         rules = []
         for trial in trials:
             if not (trial.failure and trial.failure.cause is Cause.CONFIG_DIFFERS and trial.effective_config):
@@ -121,7 +121,7 @@ class Refusals:
         return rules
 
     def _deviations(self, assignment: Assignment) -> tuple[_Bound, ...]:
-        """In what a candidate differs from the config as it is."""
+        """Bounds for each parameter in which a candidate differs from the baseline."""
         return tuple(
             _Bound(p.name, assignment[p.name], _side(assignment[p.name], p.base))
             for p in self._space.parameters
@@ -130,7 +130,7 @@ class Refusals:
 
 
 def _side(value: LadderValue, other: LadderValue) -> int:
-    """On which side of another a value lies; a number is beyond what is none."""
+    """-1 if a value is below another, 1 if above or if the other is no number; 0 if the value is no number."""
     if not is_number(value):
         return 0
     return -1 if is_number(other) and value < other else 1

@@ -1,4 +1,4 @@
-"""Who proposes the next candidate."""
+"""Samplers: each proposes the next candidate from the trials so far."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from tuner.space.space import SearchSpace
 from tuner.study.objectives import DIRECTIONS, distributions
 from tuner.study.quiet import quiet_optuna
 
-# Sizes up to which all assignments are listed to find one that is new.
 LISTABLE = 20_000
+"""The largest search space whose assignments are all listed to find a new one."""
+# The most random draws to find a new assignment in a larger space.
 _DRAWS = 200
 
 
 @dataclass(frozen=True)
 class NoMore:
-    """There is nothing to propose any more.
+    """The sampler has nothing more to propose.
 
     Attributes:
-        reason: Why, in words.
+        reason: Why, for the user.
     """
 
     reason: str
@@ -37,30 +38,30 @@ ALL_SEEN = NoMore("every candidate has been measured")
 
 
 class TrialHistory(Protocol):
-    """What was measured so far, in order."""
+    """The trials so far, in order."""
 
     @property
     def trials(self) -> Sequence[TrialResult]:
         """The trials, the baseline first."""
 
     def optuna_trials(self) -> Sequence[FrozenTrial]:
-        """The same as Optuna's samplers see them."""
+        """The same trials as Optuna's samplers see them."""
 
 
 class Sampler(Protocol):
-    """Proposes the next assignment to launch, one that was not launched before."""
+    """Proposes the next assignment to launch, always a new one."""
 
     def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """The next assignment, or why there is none.
 
         Args:
             history: The trials so far.
-            seen: The assignments that were launched, or are not to be.
+            seen: Assignments that were launched or skipped.
         """
 
 
 class RandomSampler:
-    """Any new assignment, each as likely as its index combinations are many."""
+    """A random new assignment, uniform over the index combinations."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self._space = space
@@ -68,7 +69,7 @@ class RandomSampler:
 
     def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
-        del history  # It looks at nothing.
+        del history  # random choice does not depend on it
         if self._space.size() <= LISTABLE:
             new = [a for a in self._space.assignments() if a not in seen]
             return self._random.choice(new) if new else ALL_SEEN
@@ -92,7 +93,7 @@ class GridSampler:
 
 
 class FirstThen:
-    """Proposes some candidates first, in order, and then what another sampler does."""
+    """Proposes given candidates first, in order, and then those of another sampler."""
 
     def __init__(self, first: Iterable[Assignment], sampler: Sampler) -> None:
         self._first = tuple(first)
@@ -109,8 +110,8 @@ class FirstThen:
 class _OptunaSampler(ABC):
     """One of Optuna's samplers on the flat space of ladder indices.
 
-    Parameters that have no effect are part of the flat space; equal candidates are told apart by their assignment,
-    so that no launch is spent twice on the same one.
+    Parameters without effect are part of the flat space. Equal candidates have equal assignments, so none is launched
+    twice.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
@@ -120,11 +121,11 @@ class _OptunaSampler(ABC):
 
     def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
-        told = history.optuna_trials()
+        trials = history.optuna_trials()
         # A seed of its own for each proposal: the same after --resume as in one go.
         with quiet_optuna():
-            study = optuna.create_study(directions=DIRECTIONS, sampler=self._sampler(self._seed + len(told)))
-            study.add_trials(told)
+            study = optuna.create_study(directions=DIRECTIONS, sampler=self._sampler(self._seed + len(trials)))
+            study.add_trials(trials)
             ladders = distributions(self._space)
             for _ in range(self._draws):
                 assignment = self._space.assignment(study.ask(ladders).params)
@@ -136,7 +137,7 @@ class _OptunaSampler(ABC):
 
     @abstractmethod
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        """Optuna's, for one proposal."""
+        """Make Optuna's sampler for one proposal."""
 
 
 class TpeSampler(_OptunaSampler):
@@ -147,9 +148,9 @@ class TpeSampler(_OptunaSampler):
 
 
 class GpSampler(_OptunaSampler):
-    """Optuna's Gaussian process, which wants PyTorch; see `check_installed`."""
+    """Optuna's Gaussian process; it needs PyTorch (see `check_installed`)."""
 
-    # Each takes a while, and where the first is not new, others hardly are.
+    # Each draw is slow, and if the first is not new, later ones rarely are.
     _draws = 4
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:

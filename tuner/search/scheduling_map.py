@@ -1,4 +1,4 @@
-"""What the twin makes of assignments: the scheduling, and the setting of all that it does not know."""
+"""Maps assignments to what the simulator models (scheduling) and what it does not (settings)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tuner.space.spec import OFF, LadderValue
 
 
 class SchedulingMap:
-    """Of one search space.
+    """The map of one search space.
 
     Attributes:
-        unknown: The parameters whose effect the twin does not know.
+        unknown: The parameters that the simulator does not model.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
         config = space.effective.proto
         self._own = Scheduling.of(config)
-        # A count is of each group, and Triton makes as many of them as a group has GPUs.
+        # A count applies to each instance group, and Triton multiplies it by the GPUs of the group.
         per_count = [group.count for group in config.instance_group if group.count] or [1]
         self._groups = max(1, instance_count(config) // max(per_count))
         self._by_field = {p.field: p for p in space.parameters}
@@ -32,7 +32,10 @@ class SchedulingMap:
         self._settings: dict[tuple[LadderValue, ...], int] = {}
 
     def of(self, assignment: Assignment) -> tuple[Scheduling, int]:
-        """The scheduling of an assignment, and the number of its setting; the baseline's is 0."""
+        """The scheduling of an assignment, and the number of its setting.
+
+        A setting is one combination of values of the parameters that are not modelled; the baseline's has number 0.
+        """
         return self._scheduling(assignment), self._setting(assignment)
 
     def _setting(self, assignment: Assignment) -> int:
@@ -44,25 +47,25 @@ class SchedulingMap:
         return tuple(assignment.get(p.name, p.base) for p in self.unknown)
 
     def _scheduling(self, assignment: Assignment) -> Scheduling:
-        told = self._own
+        scheduling = self._own
         if is_number(count := self._value(INSTANCE_COUNT, assignment) or OFF):
-            told = replace(told, instances=int(count) * self._groups)
+            scheduling = replace(scheduling, instances=int(count) * self._groups)
         if is_number(size := self._value(MAX_BATCH_SIZE, assignment) or OFF):
-            told = replace(told, max_batch_size=int(size))
+            scheduling = replace(scheduling, max_batch_size=int(size))
         preferred = self._value(PREFERRED_BATCH_SIZE, assignment)
         delay_us = self._value(QUEUE_DELAY, assignment)
         sizes = preferred if isinstance(preferred, tuple) else (preferred or OFF,)
         batching = self._value(DYNAMIC_BATCHING, assignment)
         if batching is None:
-            batching = told.dynamic_batching or any(v not in {None, OFF} for v in (preferred, delay_us))
+            batching = scheduling.dynamic_batching or any(v not in {None, OFF} for v in (preferred, delay_us))
         return replace(
-            told,
-            dynamic_batching=batching not in {OFF, False} and told.max_batch_size > 0,
-            preferred=told.preferred if preferred is None else tuple(int(s) for s in sizes if is_number(s)),
-            delay_us=told.delay_us if delay_us is None else int(delay_us) if is_number(delay_us) else 0,
+            scheduling,
+            dynamic_batching=batching not in {OFF, False} and scheduling.max_batch_size > 0,
+            preferred=scheduling.preferred if preferred is None else tuple(int(s) for s in sizes if is_number(s)),
+            delay_us=scheduling.delay_us if delay_us is None else int(delay_us) if is_number(delay_us) else 0,
         )
 
     def _value(self, field: str, assignment: Assignment) -> LadderValue | None:
-        """What an assignment, or else the model, has of a field; None where that does not vary."""
+        """The value of a field in an assignment, else in the baseline; None when the field is not varied."""
         parameter = self._by_field.get(field)
         return None if parameter is None else assignment.get(parameter.name, parameter.base)

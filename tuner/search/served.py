@@ -10,35 +10,35 @@ from tuner.core.errors import Cause
 from tuner.measure.trial import TrialResult
 from tuner.space.candidate import Candidate
 
-# Trials that ended before their config was looked at say nothing of it.
+# Failures after which a trial does not count as a measurement of its config.
 _UNMEASURED = {Cause.CONFIG_DIFFERS, Cause.DUPLICATE}
 
 
 class ServedConfigs:
-    """The configs that were served, by fingerprint; each trial is read once."""
+    """The configs that were served, by fingerprint."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self._read = 0
 
     def read(self, trials: Sequence[TrialResult]) -> None:
-        """Take in the trials of a study, of which some may be known already."""
+        """Add the trials of a study; those that were added before are skipped."""
         for trial in trials[self._read :]:
             if trial.effective_config and not (trial.failure and trial.failure.cause in _UNMEASURED):
                 launched = ModelConfig.parse(trial.config, "a trial's config")
                 effective = ModelConfig.parse(trial.effective_config, "the effective config")
-                for each in (fingerprint(launched), served_fingerprint(effective, launched)):
-                    self._numbers.setdefault(each, trial.number)
+                for key in (fingerprint(launched), served_fingerprint(effective, launched)):
+                    self._numbers.setdefault(key, trial.number)
         self._read = len(trials)
 
     def same_as(self, candidate: Candidate, effective: ModelConfig | None = None) -> int | None:
-        """The number of the trial that had the same config; None when none had.
+        """The number of the trial with the same effective config; None when there is none.
 
         Args:
-            candidate: What is to be launched, or was.
-            effective: What the server made of it; None before the launch.
+            candidate: The candidate.
+            effective: Its effective config; None before the launch.
         """
-        found = self._numbers.get(candidate.fingerprint)
-        if found is None and effective is not None:
-            found = self._numbers.get(served_fingerprint(effective, candidate.config))
-        return found
+        number = self._numbers.get(candidate.fingerprint)
+        if number is None and effective is not None:
+            number = self._numbers.get(served_fingerprint(effective, candidate.config))
+        return number

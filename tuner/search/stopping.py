@@ -1,4 +1,4 @@
-"""When a search has seen enough."""
+"""The stopping rule of a search."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BUDGET_SPENT = "the budget is spent"
-"""Why a search ends that had no time for more."""
+"""The reason when a search ends by its budget."""
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """The ends of a search, whichever comes first.
+    """A search ends when the first of these is reached.
 
     Attributes:
-        budget_s: Seconds that all trials together may take.
-        trials: Launches, the baseline included; None: any number.
-        patience: Launches in a row that may gain nothing.
+        budget_s: Time for all trials together, in seconds.
+        trials: Number of trials, including the baseline; None: unlimited.
+        patience: Number of consecutive launches without a gain.
         worthwhile: The least growth of the hypervolume, as a share, that counts as a gain.
     """
 
@@ -28,13 +28,13 @@ class Stopping:
     def reason(
         self, *, launched: int, spent_s: float, next_trial_s: float, hypervolumes: Sequence[float]
     ) -> str | None:
-        """Why to begin no further trial, in words; None to go on.
+        """Why to begin no further trial; None to go on.
 
         Args:
-            launched: Trials of this run so far.
-            spent_s: Seconds spent so far.
-            next_trial_s: Seconds that the next trial needs at the least to tell anything.
-            hypervolumes: Of the front after each trial so far, the baseline's first.
+            launched: Number of trials of this run so far.
+            spent_s: Time spent so far, in seconds.
+            next_trial_s: The least time for a useful next trial, in seconds.
+            hypervolumes: Hypervolume of the front after each trial so far, beginning with the baseline.
         """
         if self.trials is not None and launched >= self.trials:
             return f"all {self.trials} trials are done" if self.trials > 1 else "the one trial is done"
