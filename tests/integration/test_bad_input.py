@@ -45,7 +45,7 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
 @pytest.mark.parametrize(
     ("make", "options", "complaint"),
     [
-        (_missing, [], "nowhere: no such folder"),
+        (_missing, [], "nowhere: there is no such folder"),
         (_file, [], "it is a file"),
         (_empty, [], "model_repository"),
         (_model_itself, [], "did you mean"),

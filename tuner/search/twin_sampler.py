@@ -1,4 +1,4 @@
-"""Proposes what the twin expects most of."""
+"""Proposes the candidate of the largest expected gain, as predicted by the simulator."""
 
 from __future__ import annotations
 
@@ -23,97 +23,98 @@ from tuner.space.candidate import Assignment, key_of
 from tuner.space.space import SearchSpace
 
 WORTHWHILE = 0.01
-"""What a candidate must gain to be worth a launch, as a share."""
-# What so fails, does so with more instances and larger batches, too; a crash may be an accident.
-_OF_SIZE = {Cause.OUT_OF_MEMORY, Cause.TIMED_OUT}
-# Nobody looks further when everybody gains that much with less than this probability, or by far less in the mean.
-_CHANCE, _HARDLY = 0.1, 0.003
-# Before it was held against so many trials, nobody knows how good the twin is.
+"""The least gain, as a share, that is worth a launch."""
+# Failures that also occur with more instances and larger batches. A crash is not among them: it may be an accident.
+_SIZE_CAUSES = {Cause.OUT_OF_MEMORY, Cause.TIMED_OUT}
+# The search ends when each candidate's probability of a worthwhile gain, or its expected gain, is below these.
+_LEAST_PROBABILITY, _LEAST_EXPECTED = 0.1, 0.003
+# The simulator may end the search only after this many of its predictions were compared with trials.
 _TESTED_AFTER = 2
-# When it is off by more in the median, it is of no use. Of fewer trials, one bad moment of the machine would decide,
-# which spoils what is expected of the next one, too.
-_TOO_FAR_OFF, _IN_TRIALS = 0.5, 4
+# The simulator is switched off when its median error exceeds this share. With fewer trials, one disturbance of the
+# machine would decide.
+_MOST_ERROR, _LEAST_TRIALS = 0.5, 4
+# Candidates drawn from a space that is too large to list.
 _LARGE_SPACE_DRAWS = 2000
 
 
 class TwinSampler:
-    """First what teaches the twin, then the candidate with the largest expected gain, each time fitted anew.
+    """Proposes calibration candidates first, then the candidate of the largest expected gain, refitting each time.
 
-    Where the twin cannot know, `other` proposes: for all when it does not know the model's scheduling or is too far
-    off; and otherwise, in turns, the values of the parameters whose effect it does not know.
+    `other` proposes where the simulator cannot: everything, if it cannot model the scheduler or its errors are too
+    large; otherwise, every second time, the values of the parameters that are not modelled.
 
     Args:
-        space: What may vary.
-        seed: Of the draws.
-        goal: What is searched for.
-        other: Proposes where the twin cannot.
-        note: Is told when the twin steps back, and why.
+        space: The search space.
+        seed: The seed of the draws.
+        goal: The goal of the search.
+        other: The sampler to use where the simulator cannot propose.
+        note: Takes a message when the simulator is switched off.
     """
 
     def __init__(self, space: SearchSpace, seed: int, goal: Goal, other: Sampler, note: Callable[[str], None]) -> None:
         self._space, self._seed, self._goal, self._other, self._note = space, seed, goal, other, note
         self._scheduling_map = SchedulingMap(space)
         self._forecast_errors = ForecastErrors()
-        # By the trial's number, and by how many trials there were.
+        # The measurements by trial number, and the last forecast with the number of trials it was fitted to.
         self._read: dict[int, ObservedTrial | None] = {}
         self._fitted: tuple[int, Forecast] | None = None
-        self._stepped_back = why_not_simulated(space.effective.proto)
-        if self._stepped_back:
-            note(f"cannot simulate this model's scheduler: {self._stepped_back}; using the tpe sampler")
+        self._off_reason = why_not_simulated(space.effective.proto)
+        if self._off_reason:
+            note(f"cannot simulate this model's scheduler: {self._off_reason}; using the tpe sampler")
 
     def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
         trials = history.trials
-        if not self._stepped_back and not any(k and _tells(k) for k in map(self._known, trials)):
-            self._step_back("the server reports no execution times")
-        if self._stepped_back:
+        if not self._off_reason and not any(k and _has_executions(k) for k in map(self._observed, trials)):
+            self._switch_off("the server reports no execution times")
+        if self._off_reason:
             return self._other.propose(history, seen)
-        for wanted in calibrations(self._space):
-            if wanted not in seen:
-                return wanted
+        for assignment in calibrations(self._space):
+            if assignment not in seen:
+                return assignment
         self._learn(trials)
-        if len(self._forecast_errors.throughput) >= _IN_TRIALS and self._is_far_off:
-            self._step_back(f"its median error of throughput is {self._forecast_errors.typical:.0%}")
+        if len(self._forecast_errors.throughput) >= _LEAST_TRIALS and self._has_large_errors:
+            self._switch_off(f"its median error of throughput is {self._forecast_errors.typical:.0%}")
             return self._other.propose(history, seen)
         explored = self._explored(history, seen)
         return self._most_promising(trials, seen, explored)
 
     @property
     def _is_trusted(self) -> bool:
-        """Whether the twin's word that there is nothing to gain counts."""
-        return len(self._forecast_errors.throughput) >= _TESTED_AFTER and not self._is_far_off
+        """Whether the simulator may end the search."""
+        return len(self._forecast_errors.throughput) >= _TESTED_AFTER and not self._has_large_errors
 
     @property
-    def _is_far_off(self) -> bool:
-        return self._forecast_errors.typical > _TOO_FAR_OFF
+    def _has_large_errors(self) -> bool:
+        return self._forecast_errors.typical > _MOST_ERROR
 
-    def _step_back(self, reason: str) -> None:
-        self._stepped_back = reason
+    def _switch_off(self, reason: str) -> None:
+        self._off_reason = reason
         self._note(f"simulator off: {reason}; using the tpe sampler")
 
-    def _known(self, trial: TrialResult) -> ObservedTrial | None:
+    def _observed(self, trial: TrialResult) -> ObservedTrial | None:
         if trial.number not in self._read:
             _, setting = self._scheduling_map.of(trial.parameters)
             self._read[trial.number] = observed_trial(trial, self._goal.slo.percentile, setting)
         return self._read[trial.number]
 
     def _learn(self, trials: Sequence[TrialResult]) -> None:
-        """Hold each trial since the calibrations against what was expected before it."""
+        """Compare each trial after the calibrations with its prediction from the trials before it."""
         first = 1 + len(list(calibrations(self._space)))
-        told = [self._known(trial) for trial in trials]
-        self._forecast_errors.learn(told, first, lambda number: self._forecast(trials[:number]))
+        observed = [self._observed(trial) for trial in trials]
+        self._forecast_errors.learn(observed, first, lambda number: self._forecast(trials[:number]))
 
     def _forecast(self, trials: Sequence[TrialResult]) -> Forecast:
-        # What the next trial is held against is what it was proposed by.
+        # The forecast that proposed a trial is reused to compute its error.
         if self._fitted is None or self._fitted[0] != len(trials):
-            told = [each for each in map(self._known, trials) if each]
+            observed = [trial for trial in map(self._observed, trials) if trial]
             goal, cores = self._goal, self._space.machine.cpus
-            forecast = Forecast(told, goal.slo.percentile, goal.batch_size, self._forecast_errors, cores)
+            forecast = Forecast(observed, goal.slo.percentile, goal.batch_size, self._forecast_errors, cores)
             self._fitted = len(trials), forecast
         return self._fitted[1]
 
     def _explored(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | None:
-        """What the other sampler proposes, of which only what the twin does not know will count; every second time."""
+        """Every second time, the proposal of the other sampler, of which only the parameters not modelled are used."""
         if not self._scheduling_map.unknown or len(history.trials) % 2:
             return None
         proposed = self._other.propose(history, seen)
@@ -122,22 +123,24 @@ class TwinSampler:
     def _most_promising(
         self, trials: Sequence[TrialResult], seen: Collection[Assignment], explored: Assignment | None
     ) -> Assignment | NoMore:
-        tried = {key_of(self._space.recall(trial.parameters)) for trial in trials if self._known(trial)}
-        refused = {key_of(each) for each in seen} - tried
+        tried = {key_of(self._space.recall(trial.parameters)) for trial in trials if self._observed(trial)}
+        refused = {key_of(assignment) for assignment in seen} - tried
         candidates = [a for a in self._candidates if (key := key_of(a)) in tried or key not in refused]
-        candidates = [a for a in candidates if key_of(a) in tried or not self._as_bad(a, trials)]
-        told = [self._scheduling_map.of(each) for each in candidates]
-        measured = np.array([key_of(each) in tried for each in candidates])
+        candidates = [a for a in candidates if key_of(a) in tried or not self._is_too_large(a, trials)]
+        schedulings = [self._scheduling_map.of(candidate) for candidate in candidates]
+        measured = np.array([key_of(candidate) in tried for candidate in candidates])
         if measured.all():
             return ALL_SEEN
-        expected = self._gains(trials, told, measured)
+        expected = self._gains(trials, schedulings, measured)
         score = np.where(measured, -1.0, expected.expected)
         if explored is not None:
             _, setting = self._scheduling_map.of(explored)
-            score = np.where([s == setting for _, s in told], score, -1.0)
+            score = np.where([s == setting for _, s in schedulings], score, -1.0)
             if score.max() < 0:
                 return explored
-        elif self._is_trusted and (expected.likely[~measured].max() < _CHANCE or score.max() < _HARDLY):
+        elif self._is_trusted and (
+            expected.likely[~measured].max() < _LEAST_PROBABILITY or score.max() < _LEAST_EXPECTED
+        ):
             return NoMore(
                 f"the simulator expects no candidate to gain more than {WORTHWHILE:.0%} "
                 f"(highest probability: {expected.likely[~measured].max():.0%})"
@@ -145,23 +148,23 @@ class TwinSampler:
         return candidates[int(np.argmax(score))]
 
     def _gains(
-        self, trials: Sequence[TrialResult], told: Sequence[tuple[Scheduling, int]], measured: NDArray[np.bool_]
+        self, trials: Sequence[TrialResult], schedulings: Sequence[tuple[Scheduling, int]], measured: NDArray[np.bool_]
     ) -> Gains:
         slo, percentile = self._goal.slo, self._goal.slo.percentile
-        curves = self._forecast(trials).curves(told, self._goal.max_concurrency)
+        curves = self._forecast(trials).curves(schedulings, self._goal.max_concurrency)
         limit_ms = dict(slo.limits).get(percentile)
         if limit_ms is not None:
             return gains(within_limit(curves, limit_ms, self._seed), measured, WORTHWHILE)
         reference_ms = reference_latency_ms(trials[0], percentile, None)
         front = pareto_front(usable_points(trials, (), self._goal.max_gpu_memory), percentile)
-        points = np.array([(each.latency_ms(percentile), each.point.throughput.value) for each in front])
+        points = np.array([(point.latency_ms(percentile), point.point.throughput.value) for point in front])
         return gains(dominated(curves, reference_ms, points, self._seed), measured, WORTHWHILE)
 
-    def _as_bad(self, assignment: Assignment, trials: Sequence[TrialResult]) -> bool:
-        """Whether something no larger did not fit, or did not start."""
+    def _is_too_large(self, assignment: Assignment, trials: Sequence[TrialResult]) -> bool:
+        """Whether a candidate that was no larger ran out of memory or did not start in time."""
         scheduling, _ = self._scheduling_map.of(assignment)
         for trial in trials:
-            if trial.failure is not None and trial.failure.cause in _OF_SIZE:
+            if trial.failure is not None and trial.failure.cause in _SIZE_CAUSES:
                 failed, _ = self._scheduling_map.of(trial.parameters)
                 if (
                     scheduling.instances >= failed.instances
@@ -173,7 +176,7 @@ class TwinSampler:
 
     @cached_property
     def _candidates(self) -> tuple[Assignment, ...]:
-        """All, or of a large space some."""
+        """All assignments; of a large space a random sample."""
         if self._space.size() <= LISTABLE:
             return tuple(self._space.assignments())
         draws, none = RandomSampler(self._space, self._seed), _Nothing()
@@ -182,7 +185,7 @@ class TwinSampler:
             drawn = draws.propose(none, ())
             if not isinstance(drawn, NoMore):
                 some.append(drawn)
-        return tuple({key_of(each): each for each in some}.values())
+        return tuple({key_of(assignment): assignment for assignment in some}.values())
 
 
 class _Nothing:
@@ -194,5 +197,5 @@ class _Nothing:
         return ()
 
 
-def _tells(trial: ObservedTrial) -> bool:
+def _has_executions(trial: ObservedTrial) -> bool:
     return any(level.executions for level in trial.levels)

@@ -81,7 +81,7 @@ def test_surprises_are_what_was_not_expected(built: SearchSpace, forecast: Forec
             "p99",
         )
         assert told
-        forecast.hold_against(told, forecast_errors)
+        forecast.compare_with(told, forecast_errors)
     assert forecast_errors.throughput[0] < 0.2
     assert forecast_errors.throughput[1] > 0.5
     assert forecast_errors.typical == pytest.approx(np.expm1(np.mean(forecast_errors.throughput)))

@@ -1,4 +1,4 @@
-"""What executions take of the processors and the GPUs, and so how many of them there can be a second."""
+"""The processor and GPU time of executions, which limits their rate."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-# What differs between the levels of one config: spinning threads, clocks, caches. As a logarithm.
+# The least standard deviation of the logarithm of device time between levels of one config (clocks, caches, spinning).
 _LEAST_SPREAD = 0.05
-# A factor of 1 counts as much as so many full levels when a setting's own factor is fitted.
-_ALIKE_WORTH = 1.0
+# Weight, in fully loaded levels, of the prior that the factor of a setting is 1.
+_PRIOR_LEVELS = 1.0
 
 
 @dataclass(frozen=True)
 class Work:
-    """What the executions of one level took of one kind of device.
+    """The use of one kind of device by the executions of one load level.
 
     Attributes:
-        setting: Which setting of the parameters that the twin does not know.
-        batch_size: Inferences in each, in the mean.
-        instances: Of the config.
-        device_ms: Time on devices that each took, in the mean.
-        devices: How many devices were busy, in the mean.
+        setting: Number of the setting of the parameters that are not modelled.
+        batch_size: Mean inferences in an execution.
+        instances: Number of model instances.
+        device_ms: Mean device time of an execution, in ms.
+        devices: Mean number of busy devices.
     """
 
     setting: int
@@ -36,44 +36,45 @@ class Work:
 
 
 class DeviceDemand:
-    """The device time of an execution as a + c * batch size, times a factor of the setting.
+    """The device time of an execution: (a + c * batch size) * factor of the setting.
 
-    Levels that keep the devices busy with many instances count most: an idle core or GPU can be slow or spin.
+    Levels that keep the devices busy with many instances get the largest weights: idle cores and GPUs may run slower or
+    spin.
 
     Args:
-        seen: What was measured, at least one.
-        capacity: How many devices there are.
+        seen: The measured levels, at least one.
+        capacity: The number of devices.
     """
 
     def __init__(self, seen: Sequence[Work], capacity: float) -> None:
         self._capacity = capacity
-        sizes = np.array([each.batch_size for each in seen])
-        device_ms = np.array([each.device_ms for each in seen])
-        most = max(each.instances for each in seen)
-        weights = np.array([min(1.0, each.devices / capacity) ** 2 * (each.instances / most) ** 2 for each in seen])
+        sizes = np.array([work.batch_size for work in seen])
+        device_ms = np.array([work.device_ms for work in seen])
+        most = max(work.instances for work in seen)
+        weights = np.array([min(1.0, work.devices / capacity) ** 2 * (work.instances / most) ** 2 for work in seen])
         rows = np.stack([np.ones_like(sizes), sizes], axis=1)
         root = np.sqrt(weights)
         (self._fixed_ms, self._item_ms), _ = nnls(rows * (root / device_ms)[:, None], root)
         off = np.log(device_ms / np.maximum(rows @ [self._fixed_ms, self._item_ms], 1e-9))
         self._factors: dict[int, float] = {}
-        for setting in {each.setting for each in seen}:
-            own = np.array([each.setting == setting for each in seen])
-            mean = float(weights[own] @ off[own]) / (float(weights[own].sum()) + _ALIKE_WORTH)
+        for setting in {work.setting for work in seen}:
+            own = np.array([work.setting == setting for work in seen])
+            mean = float(weights[own] @ off[own]) / (float(weights[own].sum()) + _PRIOR_LEVELS)
             self._factors[setting] = math.exp(mean)
             off[own] -= mean
         self.spread = max(_LEAST_SPREAD, math.sqrt(float(weights @ np.square(off)) / float(weights.sum())))
-        """Standard deviation of the logarithm of what levels took, around what is fitted."""
+        """Standard deviation of the logarithm of device time around the fit."""
 
     def least_ms(self, setting: int, largest: int, instances: int) -> NDArray[np.float64]:
-        """The least time of an execution by batch size (rows, 0 to `largest`) and busy instances (columns, from 1)."""
+        """Least execution time in ms, by batch size (rows, 0 to `largest`) and busy instances (columns, from 1)."""
         busy = np.arange(1, instances + 1)[None]
         least: NDArray[np.float64] = self._device_ms(setting, np.arange(largest + 1)[:, None]) * busy / self._capacity
         return least
 
     def most_per_s(self, setting: int, largest: int) -> float:
-        """The most inferences a second that the devices allow, in batches of `largest`."""
+        """The highest rate that the devices allow in batches of `largest`, in inferences/s."""
         return largest / float(self._device_ms(setting, np.array(largest))) * self._capacity * 1e3
 
     def _device_ms(self, setting: int, sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-        told: NDArray[np.float64] = self._factors.get(setting, 1.0) * (self._fixed_ms + self._item_ms * sizes)
-        return told
+        device_ms: NDArray[np.float64] = self._factors.get(setting, 1.0) * (self._fixed_ms + self._item_ms * sizes)
+        return device_ms

@@ -1,4 +1,4 @@
-"""How far the twin is off, and so how far it will be: learnt from its own past."""
+"""The error of the simulator: a correction with its uncertainty, learnt from past predictions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from scipy.linalg import cho_factor, cho_solve
 
 from tuner.search.twin.scheduling import Scheduling
 
-# A Gaussian process on the logarithm of measured over predicted. What is measured twice differs by some percent, of a
-# launch as a whole and of each of its levels, beside what the measurement says of itself.
-_LAUNCH, _LEVEL = 0.04, 0.04
-# What is expected before the twin has been wrong, and how many trials' errors that is worth.
-_EXPECTED, _WORTH = 0.15, 3.0
-_LEAST = 0.03
+# A Gaussian process on the logarithm of measured over predicted values. Its noise beyond that of the measurements:
+# standard deviations between launches, and between the load levels of a launch.
+_LAUNCH_NOISE, _LEVEL_NOISE = 0.04, 0.04
+# Prior standard deviation of the simulator's error, its weight in trials, and the least standard deviation.
+_PRIOR_ERROR, _PRIOR_TRIALS = 0.15, 3.0
+_LEAST_ERROR = 0.03
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What is to be added to the logarithm of what the twin foresees, and the standard deviation of what is left."""
+    """A correction of the logarithm of a prediction, and the standard deviation of the remaining error."""
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
@@ -32,11 +32,11 @@ class ErrorModel:
     """The errors of one quantity over candidates and loads.
 
     Args:
-        places: Of what was measured, rows of `place`.
-        trials: The trial that each is of.
-        errors: Logarithms of measured over predicted, by the twin as it is now.
-        unsure: Standard deviations of what was measured, as logarithms.
-        surprise: By how much each trial was off when nothing of it was known, as a logarithm.
+        places: (n, 7) coordinates of the measured points; see `place`.
+        trials: (n,) the trial of each point.
+        errors: (n,) logarithms of measured over predicted values, by the simulator in its present state.
+        unsure: (n,) standard deviations of the logarithms of the measured values.
+        surprise: Error of each trial when it was predicted from earlier trials alone, as a logarithm.
     """
 
     def __init__(
@@ -49,28 +49,30 @@ class ErrorModel:
     ) -> None:
         self._places = places
         self.amplitude = max(
-            _LEAST,
-            math.sqrt((_WORTH * _EXPECTED**2 + sum(s**2 for s in surprise)) / (_WORTH + len(surprise))),
+            _LEAST_ERROR,
+            math.sqrt(
+                (_PRIOR_TRIALS * _PRIOR_ERROR**2 + sum(s**2 for s in surprise)) / (_PRIOR_TRIALS + len(surprise))
+            ),
         )
-        noise = _LAUNCH**2 * (trials[:, None] == trials[None]) + np.diag(_LEVEL**2 + np.square(unsure))
+        noise = _LAUNCH_NOISE**2 * (trials[:, None] == trials[None]) + np.diag(_LEVEL_NOISE**2 + np.square(unsure))
         self._factor = cho_factor(self._kernel(places) + noise)
         self._weights = cho_solve(self._factor, errors)
 
     def at(self, places: NDArray[np.float64]) -> Correction:
-        """What is to be expected elsewhere."""
+        """The corrections at other coordinates, (m, 7)."""
         across = self._kernel(places)
-        known = np.einsum("ij,ji->i", across, cho_solve(self._factor, across.T))
-        deviation = np.sqrt(np.maximum(self.amplitude**2 - known, 0.0))
+        explained = np.einsum("ij,ji->i", across, cho_solve(self._factor, across.T))
+        deviation = np.sqrt(np.maximum(self.amplitude**2 - explained, 0.0))
         return Correction(across @ self._weights, deviation)
 
     def _kernel(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
-        apart = np.sum(np.square(places[:, None] - self._places[None]), axis=2)
-        covariance: NDArray[np.float64] = self.amplitude**2 * np.exp(-0.5 * apart)
+        squared_distances = np.sum(np.square(places[:, None] - self._places[None]), axis=2)
+        covariance: NDArray[np.float64] = self.amplitude**2 * np.exp(-0.5 * squared_distances)
         return covariance
 
 
 def place(scheduling: Scheduling, setting: int, concurrency: int) -> tuple[float, ...]:
-    """Where a candidate under a load lies: what is nearer than 1 behaves alike."""
+    """Coordinates of a candidate under a load, scaled so that points at distances below 1 behave alike."""
     largest = scheduling.max_batch_size if scheduling.dynamic_batching else 1
     preferred = max(scheduling.preferred, default=largest) if scheduling.dynamic_batching else 1
     return (

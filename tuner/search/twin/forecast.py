@@ -1,4 +1,4 @@
-"""What is to be expected of candidates: the twin's word, corrected by what it was wrong about, with its uncertainty."""
+"""Predictions for candidates: the simulator's, corrected by its past errors, with their uncertainty."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from tuner.search.twin.observed_trial import ObservedTrial
 from tuner.search.twin.scheduling import Scheduling
 from tuner.search.twin.twin import Twin
 
-# With batches, throughput grows until there are requests for all instances, those that are prepared included.
+# Curves end at this many requests for each instance and item of a batch: more load gains nothing.
 _FULL = 4
-_FEWEST_LEVELS = 4
-# Instances or batches beyond those that were launched may gain in proportion, or nothing: the standard deviation of the
-# logarithm of the error, for each unit of the logarithm by which they go beyond.
+# Curves have at least this many doublings of the load.
+_LEAST_DOUBLINGS = 4
+# Uncertainty of extrapolation beyond the launched instances and batch sizes, which may gain in proportion or nothing:
+# standard deviation of the logarithm, for each unit of the logarithm beyond.
 _MORE_INSTANCES, _LARGER_BATCHES = 0.4, 0.25
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What is expected of candidates (rows) under rising loads (columns); NaN beyond what they are worth.
+    """Predicted curves of n candidates (rows) under k rising loads (columns); NaN beyond the load that fills a server.
 
     Attributes:
-        concurrency: Requests under way, by column.
-        throughput: Logarithms of inferences a second.
-        throughput_deviation: Their standard deviations.
-        latency: Logarithms of the latency in ms at the percentile that counts.
-        latency_deviation: Their standard deviations.
-        most: Logarithms of the inferences a second that the cores and the GPUs allow, by candidate; infinite: unknown.
+        concurrency: (k,) number of requests in flight.
+        throughput: (n, k) logarithms of throughput in inferences/s.
+        throughput_deviation: (n, k) standard deviations of these.
+        latency: (n, k) logarithms of latency in ms at the SLO's percentile.
+        latency_deviation: (n, k) standard deviations of these.
+        most: (n,) logarithms of the highest throughput that cores and GPUs allow; infinite: unknown.
     """
 
     concurrency: NDArray[np.float64]
@@ -46,10 +47,12 @@ class Curves:
 
 @dataclass
 class ForecastErrors:
-    """By how much each trial was off before it was known, as logarithms, in the order in which they came.
+    """The error of the prediction of each trial from the trials before it, in order.
 
     Attributes:
-        seen: Trials that were held against a forecast.
+        throughput: Root mean square of the logarithms of measured over predicted throughput, for each trial.
+        latency: The same of latency.
+        seen: Number of trials processed.
     """
 
     throughput: list[float] = field(default_factory=list)
@@ -62,28 +65,28 @@ class ForecastErrors:
         return math.expm1(float(np.median(self.throughput))) if self.throughput else 0.0
 
     def learn(self, trials: Sequence[ObservedTrial | None], first: int, forecast: Callable[[int], Forecast]) -> None:
-        """Hold each trial that is new against what those before it foretold.
+        """Compare each new trial with its prediction from the trials before it.
 
         Args:
-            trials: All so far, in order; None for one that tells nothing.
-            first: The number of the first that may be foretold.
-            forecast: What so many of them foretell.
+            trials: All trials so far, in order; None for one without measurements.
+            first: The number of the first trial to predict.
+            forecast: Makes the forecast from the first n trials.
         """
         for number in range(max(first, self.seen), len(trials)):
-            if told := trials[number]:
-                forecast(number).hold_against(told, self)
+            if trial := trials[number]:
+                forecast(number).compare_with(trial, self)
             self.seen = number + 1
 
 
 class Forecast:
-    """Expectations, from all trials so far.
+    """Predictions from all trials so far.
 
     Args:
-        trials: What was measured; at least one with the server's statistics.
-        percentile: The latency percentile that counts.
+        trials: The measured trials; at least one level must have the server's execution times.
+        percentile: The SLO's latency percentile.
         batch_size: Inferences in each request.
-        forecast_errors: What the past forecasts of the same model got wrong.
-        cores: Processors that the server may use; see `Twin`.
+        forecast_errors: Errors of past forecasts of the same model.
+        cores: Number of processors that the server may use; see `Twin`.
     """
 
     def __init__(
@@ -112,13 +115,13 @@ class Forecast:
         self._latency = ErrorModel(at, of, np.array(latency), by[:, 1], forecast_errors.latency)
 
     def curves(self, candidates: Sequence[tuple[Scheduling, int]], highest: int) -> Curves:
-        """What schedulings, with their settings, are expected to do under loads up to the highest."""
+        """Predict the curves of candidates (scheduling, setting) under loads that double up to the highest."""
         loads = [2**power for power in range(int(math.log2(highest)) + 1)]
         shape = len(candidates), len(loads)
         throughput, latency = np.full(shape, np.nan), np.full(shape, np.nan)
         places, rows, columns, beyond = [], [], [], []
         for row, (scheduling, setting) in enumerate(candidates):
-            enough = max(_FULL * scheduling.instances * _batch(scheduling), 2**_FEWEST_LEVELS)
+            enough = max(_FULL * scheduling.instances * _batch(scheduling), 2**_LEAST_DOUBLINGS)
             for column, concurrency in enumerate(loads):
                 if concurrency > enough:
                     break
@@ -144,9 +147,13 @@ class Forecast:
     def latency_ms(
         self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64], *, keeps_up: float
     ) -> tuple[float, float]:
-        """The latency of requests that come when they are due, and the standard deviation of its logarithm.
+        """Predict the latency in ms under an open loop, and the standard deviation of its logarithm.
 
-        It is infinite where less than the share `keeps_up` of what is due is answered in time.
+        Args:
+            scheduling: The scheduling.
+            setting: The number of its setting.
+            due_ms: Arrival times in ms, ascending.
+            keeps_up: The latency is infinite when the server answers less than this share of the requests in time.
         """
         predicted = self.twin.predict_at_rate(scheduling, setting, due_ms)
         rate = len(due_ms) / (due_ms[-1] - due_ms[0]) * 1e3
@@ -158,23 +165,23 @@ class Forecast:
         return predicted.latency_ms * math.exp(correction.mean[0]), deviation
 
     def throughput_deviation(self, scheduling: Scheduling, setting: int, rate: float, latency_ms: float) -> float:
-        """The standard deviation of throughput's logarithm where requests come at a rate and take so long."""
+        """Standard deviation of the logarithm of throughput at a rate in requests/s and a latency in ms."""
         under_way = max(1, round(rate * latency_ms / 1e3))
         correction = self._throughput.at(np.array([place(scheduling, setting, under_way)]))
         return math.hypot(correction.deviation[0], self._beyond(scheduling, under_way))
 
     def _beyond(self, scheduling: Scheduling, under_way: int) -> float:
-        """What nobody knows of instances and batches that no launch had, as a deviation of a logarithm.
+        """Uncertainty of extrapolation, as the standard deviation of a logarithm.
 
-        No more of them are at work than there are requests.
+        No more instances and batch items are in use than there are requests.
         """
         requests = max(1, under_way)
         instances = min(scheduling.instances, requests) / self._most_instances
         batch = min(_batch(scheduling), requests * self._unit) / self._largest_batch
         return _MORE_INSTANCES * math.log(max(1.0, instances)) + _LARGER_BATCHES * math.log(max(1.0, batch))
 
-    def hold_against(self, trial: ObservedTrial, forecast_errors: ForecastErrors) -> None:
-        """Note by how much a trial that was not known differs from what was expected of it."""
+    def compare_with(self, trial: ObservedTrial, forecast_errors: ForecastErrors) -> None:
+        """Record the error of the prediction of a trial that the forecast was not fitted to."""
         at = np.array([place(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels])
         predicted = [self.twin.predict(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels]
         measured = np.log([[level.throughput, level.latency_ms] for level in trial.levels])

@@ -1,4 +1,4 @@
-"""What a finished trial teaches the twin."""
+"""Extracts from a finished trial what the simulator is fitted to."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tuner.stats.blocks import Z95
 
 @dataclass(frozen=True)
 class Level:
-    """What was measured under one load.
+    """The measurement of one load level.
 
     Attributes:
-        concurrency: Requests under way.
-        throughput: Inferences a second.
-        latency_ms: At the percentile that counts.
-        throughput_deviation: Standard deviation of the logarithm of throughput, as far as the measurement itself tells.
-        latency_deviation: The same of the latency.
-        batch: Mean batch that was formed; None where the server does not say.
-        overhead_ms: What a request takes outside of the server's queue and instances, in the mean; None likewise.
-        idle_ms: That instances wait between two executions, in the mean, while requests wait, too; None: they do not.
-        executions: What the server said of them.
-        cores_work: What executions took of the processors, the load generator's part included; None: nobody says.
-        cores: Processors of the machine; None: nobody says.
-        gpus_work: What executions took of the GPUs; None: there are none, or nobody says.
-        gpus: GPUs in use that say how busy they are.
+        concurrency: Number of requests in flight.
+        throughput: Throughput, in inferences/s.
+        latency_ms: Latency at the SLO's percentile, in ms.
+        throughput_deviation: Standard deviation of the logarithm of throughput, by its interval.
+        latency_deviation: Standard deviation of the logarithm of latency, by its interval.
+        batch: Mean batch size; None: not reported by the server.
+        overhead_ms: Mean time of a request outside the queue and the instances, in ms; None: unknown.
+        idle_ms: Mean pause of an instance between two executions while requests are queued, in ms; None: no queue.
+        executions: Execution times by batch size; empty: not reported by the server.
+        cores_work: Use of the processors, including the load generator's; None: unknown.
+        cores: Number of processors of the machine; None: unknown.
+        gpus_work: Use of the GPUs; None: no GPU, or unknown.
+        gpus: Number of GPUs in use that report their utilisation.
     """
 
     concurrency: int
@@ -51,12 +51,12 @@ class Level:
 
 @dataclass(frozen=True)
 class ObservedTrial:
-    """A trial.
+    """The measurements of one trial.
 
     Attributes:
-        scheduling: What was launched.
-        setting: Which setting of the parameters that the twin does not know; equal numbers are equal settings.
-        levels: In order of load; those whose requests were all answered.
+        scheduling: The scheduling of its effective config.
+        setting: Number of its setting of the parameters that are not modelled; equal numbers are equal settings.
+        levels: The load levels whose requests were all answered, in order of load.
     """
 
     scheduling: Scheduling
@@ -65,7 +65,7 @@ class ObservedTrial:
 
 
 def observed_trial(trial: TrialResult, percentile: Percentile, setting: int = 0) -> ObservedTrial | None:
-    """What a trial tells; None when it was not measured."""
+    """The measurements of a trial; None when it failed or has no usable level."""
     if not trial.effective_config or trial.failure is not None:
         return None
     config = ModelConfig.parse(trial.effective_config, "the effective config")
@@ -78,19 +78,19 @@ def observed_trial(trial: TrialResult, percentile: Percentile, setting: int = 0)
 def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling, setting: int) -> Level:
     concurrency, throughput, latency = int(point.load.level), point.throughput, point.latency_ms[percentile]
     deviations = throughput.log_half_width / Z95, latency.log_half_width / Z95
-    told = Level(concurrency, throughput.value, latency.value, *deviations)
+    level = Level(concurrency, throughput.value, latency.value, *deviations)
     server = point.server
     if server is None or not server.wall_s or not server.executions or server.cache_hits:
-        return told
+        return level
     busy_s = sum(count * mean_ms for count, mean_ms in server.batches.values()) / 1e3
     inferences_busy_s = sum(size * count * mean_ms for size, (count, mean_ms) in server.batches.items()) / 1e3
     busy = busy_s / server.wall_s
     instances = scheduling.instances
-    # Who is busy sees the others as busy as they are in the mean; and no more than there are requests.
+    # A busy instance sees the others busy as often as on average, and no more than there are requests.
     beside = min(1 + busy * (instances - 1) / instances, float(instances), float(concurrency))
     in_server_ms = server.queue_ms + server.compute_input_ms + server.compute_infer_ms + server.compute_output_ms
     mean_ms = concurrency * point.batch_size / point.throughput.value * 1e3
-    # Not only for the delay, in which instances are idle because they are to be.
+    # The queue must exceed the configured delay, during which instances are idle on purpose.
     waits = server.queue_ms > max(2 * in_server_ms / 3, 1.5 * scheduling.delay_us / 1e3)
     idle_ms = max(0.0, instances * server.wall_s - busy_s) / server.executions * 1e3
     executions_per_s = server.executions / server.wall_s
@@ -104,7 +104,7 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
     gpus = [gpu.utilization_percent for gpu in point.gpu.gpus] if point.gpu else []
     gpus_busy = [percent / 100 for percent in gpus if percent is not None]
     return replace(
-        told,
+        level,
         batch=server.average_batch_size,
         overhead_ms=max(0.0, mean_ms - in_server_ms),
         idle_ms=idle_ms if waits else None,
@@ -125,7 +125,7 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
 
 
 def _busy_cores(point: OperatingPoint) -> float | None:
-    """Cores that the server and, where it runs on the same machine, the load generator keep busy."""
+    """Number of cores kept busy by the server and, on the same machine, by the load generator."""
     if point.server_resources is None:
         return None
     beside = point.client.cpu * point.client.processes if point.machine else 0.0

@@ -1,4 +1,4 @@
-"""What Triton's scheduler goes by, as far as the twin knows its rules."""
+"""The parameters of Triton's scheduler that the simulator models."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE,
 
 QUEUE_DELAY = "dynamic_batching.max_queue_delay_microseconds"
 FIELDS = frozenset({DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE, PREFERRED_BATCH_SIZE, QUEUE_DELAY})
-"""The fields whose effect the twin knows; what any other does it can only be shown."""
+"""The fields that the simulator models; the effect of any other field is learnt from trials."""
 
 
 @dataclass(frozen=True)
 class Scheduling:
-    """How requests come to instances.
+    """How Triton assigns requests to instances.
 
     Attributes:
-        instances: That share the work.
+        instances: Number of model instances.
         max_batch_size: The most inferences in one execution.
-        dynamic_batching: Whether requests are put together; if not, each is an execution of its own.
-        preferred: Sizes at which a batch goes at once; none: `max_batch_size` is the one.
-        delay_us: How long a request may wait for others.
+        dynamic_batching: Whether requests are batched; else each is executed alone.
+        preferred: Batch sizes that start at once (`preferred_batch_size`); empty: `max_batch_size` only.
+        delay_us: The longest wait of a request for others, in microseconds (`max_queue_delay_microseconds`).
     """
 
     instances: int
@@ -34,21 +34,21 @@ class Scheduling:
 
     @classmethod
     def of(cls, config: model_config_pb2.ModelConfig) -> Scheduling:
-        """That of a config; see `why_not_simulated` for which it can be told."""
+        """The scheduling of a config; `why_not_simulated` says for which configs it is complete."""
         batching = config.dynamic_batching
         preferred = tuple(sorted(batching.preferred_batch_size))
         return cls(
             instances=instance_count(config),
             max_batch_size=max(1, config.max_batch_size),
             dynamic_batching=config.HasField("dynamic_batching") and config.max_batch_size > 0,
-            # The limit alone is what Triton prefers where nothing is named.
+            # Without preferred sizes, Triton prefers the largest size.
             preferred=() if preferred == (config.max_batch_size,) else preferred,
             delay_us=batching.max_queue_delay_microseconds,
         )
 
 
 def why_not_simulated(config: model_config_pb2.ModelConfig) -> str:
-    """What of a config the twin does not know the rules of, in words; empty: nothing."""
+    """Why the simulator cannot model the scheduler of a config; empty: it can."""
     batching = config.dynamic_batching
     kinds = {group.kind for group in config.instance_group}
     unknown = {

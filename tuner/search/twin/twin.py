@@ -1,4 +1,4 @@
-"""The twin of a model's server: fitted to trials, it says what another scheduling would do under a load."""
+"""The simulator of a model's server: fitted to trials, it predicts any scheduling under any load."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from tuner.search.twin.service import ServiceTimes
 from tuner.stats.blocks import Z95
 
 _NOT_DUE = np.empty(0)
-# Requests that are simulated under a load, at the least and for each that is under way.
+# Simulated requests: at least, and for each request in flight; the same of the warm-up before them.
 _REQUESTS, _ROUNDS = 300, 6
 _WARM_UP, _WARM_UP_ROUNDS = 50, 1.5
-# Chances are the same for all candidates, so that they differ by what they are.
+# One seed for all candidates, so that they differ by their configs only (common random numbers).
 _SEED = 1
-# What may make executions unequal: each by a factor, and some by a pause.
+# Values tried for the variation of execution times: a random factor for each, and a pause for some.
 _SPREADS = (0.03, 0.1, 0.2, 0.35, 0.5, 0.7)
 _PAUSES = ((0.0, 0.0), (0.02, 8.0), (0.05, 2.0), (0.05, 8.0))
-# What a request takes on its way, and an answer before the next one, as far as nothing else was measured.
+# Priors: time of a request outside the server, and time between two answers of a batch, both in ms.
 _AWAY_MS, _ANSWER_MS = 0.2, 0.03
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is predicted of a load.
+    """The prediction of one load level.
 
     Attributes:
-        throughput: Inferences a second.
-        latency_ms: At the percentile that counts.
-        batch: Mean batch that is formed.
+        throughput: Throughput, in inferences/s.
+        latency_ms: Latency at the SLO's percentile, in ms.
+        batch: Mean batch size.
         busy: Mean number of busy instances.
     """
 
@@ -49,13 +49,13 @@ class Prediction:
 
 
 class Twin:
-    """A simulation of one model on one machine.
+    """The simulator of one model on one machine.
 
     Args:
-        trials: What was measured; at least one level of one trial with the server's statistics.
-        percentile: The latency percentile that counts.
+        trials: The measured trials; at least one level must have the server's execution times.
+        percentile: The SLO's latency percentile.
         batch_size: Inferences in each request.
-        cores: Processors that the server may use; None: as many as the machine has, where that is known.
+        cores: Number of processors that the server may use; None: all of the machine, if known.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class Twin:
         self._spread, self._pause = self._most_alike(trials)
 
     def predict(self, scheduling: Scheduling, setting: int, concurrency: int) -> Prediction:
-        """What a scheduling does in a closed loop."""
+        """Predict a scheduling in a closed loop of `concurrency` requests."""
         return self._serve(scheduling, setting, concurrency, _NOT_DUE)
 
     def predict_at_rate(self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64]) -> Prediction:
-        """What a scheduling does with requests that come when they are due, in ms and in order."""
+        """Predict a scheduling in an open loop, given ascending arrival times in ms."""
         return self._serve(scheduling, setting, 0, due_ms)
 
     def most_per_s(self, scheduling: Scheduling, setting: int) -> float:
-        """The most inferences a second that the cores and the GPUs allow (97.5 %); infinite: not known."""
+        """Upper bound (97.5 %) of the throughput that cores and GPUs allow, in inferences/s; infinite: unknown."""
         most = self._largest(scheduling)
         allowed = (each.most_per_s(setting, most) * math.exp(Z95 * each.spread) for each in self._demands)
         return min(allowed, default=math.inf)
@@ -99,7 +99,7 @@ class Twin:
         preferred = np.zeros(largest + 1, bool)
         preferred[sizes] = True
         table_ms = self._table_ms(setting, largest, scheduling.instances)
-        # Clients can be in step with each other for long, or not: it depends on how they began.
+        # Clients may stay in step for long, depending on how they began, so both starts are simulated.
         starts_ms = (self._answer_ms, table_ms[1, 0] / concurrency) if concurrency > 1 else (self._answer_ms,)
         latency_ms = np.empty((len(starts_ms), requests))
         scenario = batcher.Scenario(
@@ -134,7 +134,7 @@ class Twin:
         return self._tables[key]
 
     def _most_alike(self, trials: Sequence[ObservedTrial]) -> tuple[float, tuple[float, float]]:
-        """What makes executions unequal, such that the percentile comes out as it was measured."""
+        """Fit the variation of execution times, so that the measured latency percentiles come out."""
         best, chosen = math.inf, (self._spread, self._pause)
         for spread, pause in itertools.product(_SPREADS, _PAUSES):
             self._spread, self._pause = spread, pause
@@ -149,7 +149,7 @@ class Twin:
 
 
 def _quantile(values: NDArray[np.float64], share: float) -> float:
-    """As `np.quantile`, which takes half as long as the simulation; it changes the order of the values."""
+    """A quantile by partial sorting in place: `np.quantile` would take half as long as the simulation."""
     low, beyond = divmod(share * (len(values) - 1), 1)
     places = int(low), min(int(low) + 1, len(values) - 1)
     values.partition(places)
@@ -158,7 +158,7 @@ def _quantile(values: NDArray[np.float64], share: float) -> float:
 
 
 def _demands(levels: Sequence[Level], cores: int | None) -> list[DeviceDemand]:
-    """What executions take of each kind of device of which it is known."""
+    """The device demands of executions, one for each kind of device with measurements."""
     on_cores = [level.cores_work for level in levels if level.cores_work]
     capacity = cores or max((level.cores for level in levels if level.cores), default=None)
     found = [DeviceDemand(on_cores, capacity)] if on_cores and capacity else []
@@ -169,9 +169,9 @@ def _demands(levels: Sequence[Level], cores: int | None) -> list[DeviceDemand]:
 
 
 def _transport(levels: Sequence[Level]) -> tuple[float, float]:
-    """What each answer keeps the next one waiting, and what a request takes on its way, in ms.
+    """Fit the time between two answers of a batch, and the time of a request outside the server, both in ms.
 
-    Mates of a batch leave one after the other, so that in the mean half of the batch goes before.
+    Answers of a batch leave one after the other, so on average half of the batch goes before.
     """
     rows, wanted = [(1 / _AWAY_MS, 0.0), (0.0, 1 / _ANSWER_MS)], [1.0, 1.0]
     for level in levels:
