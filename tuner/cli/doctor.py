@@ -64,14 +64,14 @@ def doctor(repository: str | None, options: Mapping[str, Any]) -> None:
         JobError: an option is wrong.
         TuningError: something that tuning needs is missing.
     """
-    asked = ServerOptions.make(options)
+    wanted = ServerOptions.make(options)
     try:
         check_is_local(repository or "")
     except ValueError as error:
         raise JobError(f"MODEL_REPO: {error}") from None
     console = Console()
     missing = []
-    for check in checks(Path(repository) if repository else None, asked):
+    for check in checks(Path(repository) if repository else None, wanted):
         console.print(f"{check.state.value}{check.name:<11}{escape(check.detail)}", soft_wrap=True, highlight=False)
         if check.state is State.FIX:
             missing.append(check.name)
@@ -79,11 +79,11 @@ def doctor(repository: str | None, options: Mapping[str, Any]) -> None:
         raise TuningError(f"fix first: {', '.join(dict.fromkeys(missing))}")
 
 
-def checks(repository: Path | None, asked: ServerOptions) -> Iterator[Check]:
+def checks(repository: Path | None, wanted: ServerOptions) -> Iterator[Check]:
     """Make all checks, in order."""
     yield Check("python", State.OK, f"{platform.python_version()} ({sys.executable})")
-    found = _triton_here(asked)
-    yield from _ways_to_a_server(asked, found)
+    triton = _triton_here(wanted)
+    yield from _ways_to_a_server(wanted, triton)
     machine = Machine.here()
     yield Check("cpu", State.OK, f"{machine.cpus} cores")
     gpus = ", ".join(_gpu(gpu) for gpu in machine.gpus)
@@ -94,35 +94,35 @@ def checks(repository: Path | None, asked: ServerOptions) -> Iterator[Check]:
     yield _leftovers()
     if repository is not None:
         # The backends of an image are known only once it runs.
-        here = found if isinstance(found, TritonInstallation) and not asked.image else None
-        yield from _repository(repository, here, asked)
+        here = triton if isinstance(triton, TritonInstallation) and not wanted.image else None
+        yield from _repository(repository, here, wanted)
 
 
-def _triton_here(asked: ServerOptions) -> TritonInstallation | TritontuneError:
+def _triton_here(wanted: ServerOptions) -> TritonInstallation | TritontuneError:
     """The Triton on this machine, or why there is none."""
     try:
-        return find_triton(asked.triton_path, asked.triton_arg, resolved(asked.env))
+        return find_triton(wanted.triton_path, wanted.triton_arg, resolved(wanted.env))
     except TritontuneError as error:
         return error
 
 
-def _ways_to_a_server(asked: ServerOptions, found: TritonInstallation | TritontuneError) -> Iterator[Check]:
+def _ways_to_a_server(wanted: ServerOptions, triton: TritonInstallation | TritontuneError) -> Iterator[Check]:
     """One way is enough, but what the options name must work."""
-    image = asked.image
+    image = wanted.image
     problem = engine_problem(image)
-    if isinstance(found, TritontuneError):
-        missing = str(found)
-        none_here = isinstance(found, NoTritonError)
-        in_docker = problem is None and asked.triton_path is None and (image is not None or none_here)
+    if isinstance(triton, TritontuneError):
+        missing = str(triton)
+        none_here = isinstance(triton, NoTritonError)
+        in_docker = problem is None and wanted.triton_path is None and (image is not None or none_here)
         if in_docker and none_here:
             missing = "none on this machine: a run uses the image in Docker"
         yield Check("triton", State.NOT_NEEDED if in_docker else State.FIX, missing)
         taken = image or DEFAULT_IMAGE if in_docker else None
     else:
-        yield Check("triton", State.OK, f"{found.description}: {found.binary}")
-        yield Check("backends", State.OK, backends_in_words(found, asked.triton_arg))
-        if found.wheel:
-            yield Check("libpython", State.OK, str(found.wheel.libpython))
+        yield Check("triton", State.OK, f"{triton.description}: {triton.binary}")
+        yield Check("backends", State.OK, backends_in_words(triton, wanted.triton_arg))
+        if triton.wheel:
+            yield Check("libpython", State.OK, str(triton.wheel.libpython))
         taken = None
     yield _docker(image, problem, taken)
 
@@ -159,12 +159,12 @@ def _leftovers() -> Check:
         containers = () if engine_problem(None) else remove_docker_leftovers()
     except TritontuneError as error:
         return Check("leftovers", State.FIX, f"cannot remove what killed runs left: {error}")
-    found = {"server": servers, "container": containers, "folder": folders}
-    told = "; ".join(counted(names, what) for what, names in found.items() if names)
-    return Check("leftovers", State.OK, f"removed what killed runs left: {told}" if told else "none")
+    left = {"server": servers, "container": containers, "folder": folders}
+    removed = "; ".join(counted(names, what) for what, names in left.items() if names)
+    return Check("leftovers", State.OK, f"removed what killed runs left: {removed}" if removed else "none")
 
 
-def _repository(path: Path, found: TritonInstallation | None, asked: ServerOptions) -> Iterator[Check]:
+def _repository(path: Path, triton: TritonInstallation | None, wanted: ServerOptions) -> Iterator[Check]:
     try:
         models = ModelRepository.open(path).models
     except TritontuneError as error:
@@ -172,17 +172,17 @@ def _repository(path: Path, found: TritonInstallation | None, asked: ServerOptio
         return
     yield Check("repository", State.OK, f"{path}: {len(models)} model{'s' * (len(models) > 1)}")
     for model in models:
-        yield _model(model, found, asked)
+        yield _model(model, triton, wanted)
 
 
-def _model(model: ModelFolder, found: TritonInstallation | None, asked: ServerOptions) -> Check:
+def _model(model: ModelFolder, triton: TritonInstallation | None, wanted: ServerOptions) -> Check:
     """The checks that `run` and `measure` make before they start a server."""
     try:
         not_loadable = why_not_loadable(model)
         not_tunable = why_not_tunable(model.config.proto) if model.config else None
     except TritontuneError as error:
         return Check("model", State.FIX, str(error))
-    if reason := not_loadable or (found and why_no_backend(model, found, asked.triton_arg)):
+    if reason := not_loadable or (triton and why_no_backend(model, triton, wanted.triton_arg)):
         return Check("model", State.FIX, reason)
     if not_tunable:
         return Check("model", State.NOT_NEEDED, f"{model.name}: cannot be tuned: {not_tunable}")

@@ -33,20 +33,20 @@ def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], 
         SLOError: no candidate is expected to hold the SLO, on any number of hosts.
     """
     run = RunFolder.existing(run_dir)
-    known = Study.models(run.database)
-    study = Study.load(run.database, one_model(model, known, run_dir))
+    stored = Study.models(run.database)
+    study = Study.load(run.database, one_model(model, stored, run_dir))
     if not study.trials:
         raise JobError(f"{run_dir}: no trial of model {study.identity.model!r} has finished yet")
     wanted = _rate(rate)
     limit = parsed_slo(slo) if slo else study.identity.slo
     with Console(stderr=True).status("simulating what was not measured"):
-        found = capacities(study, wanted, limit)
-    if not found:
+        needed = capacities(study, wanted, limit)
+    if not needed:
         raise SLOError(f"no candidate of {study.identity.model} is expected to hold {limit} at any rate")
     if as_json:
-        click.echo(json_text(_as_json(study, wanted, limit, found), indent=2))
+        click.echo(json_text(_as_json(study, wanted, limit, needed), indent=2))
     else:
-        _show(study, wanted, limit, found[:_SHOWN])
+        _show(study, wanted, limit, needed[:_SHOWN])
 
 
 def _rate(text: str) -> float:
@@ -59,52 +59,52 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _show(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> None:
-    best, baseline = found[0], study.space.baseline
+def _show(study: Study, rate: float, slo: SLO, needed: tuple[Capacity, ...]) -> None:
+    best, baseline = needed[0], study.space.baseline
     console = results_console(USUAL_WIDTH)
     hosts = _hosts(best, f" host{'s' * (best.hosts > 1)}")
     _say(console, f"{format_number(rate)} requests/s within {slo}: {hosts} with {in_words(best.parameters, baseline)}")
-    console.print(_table(slo, found))
-    for number, each in enumerate(found, start=1):
-        _say(console, f"  {number}: {in_words(each.parameters, baseline)} ({_known_from(each)})")
+    console.print(_table(slo, needed))
+    for number, capacity in enumerate(needed, start=1):
+        _say(console, f"  {number}: {in_words(capacity.parameters, baseline)} ({_known_from(capacity)})")
     trials = len(study.trials)
     _say(
         console,
         f"\nEstimated from {trials} trial{'s' * (trials > 1)}, for hosts like the measured one that share Poisson "
         "arrivals evenly; 95 % intervals in parentheses.",
     )
-    if any(each.most is None for each in found):
+    if any(capacity.most is None for capacity in needed):
         _say(console, f"?: it may hold {slo} at no rate at all.")
 
 
-def _known_from(each: Capacity) -> str:
-    if each.trial is not None:
-        return f"trial {each.trial}{', the baseline' * (each.trial == 0)}"
-    return f"simulated, {each.beyond}: launch one to be sure" if each.beyond else "simulated"
+def _known_from(capacity: Capacity) -> str:
+    if capacity.trial is not None:
+        return f"trial {capacity.trial}{', the baseline' * (capacity.trial == 0)}"
+    return f"simulated, {capacity.beyond}: launch one to be sure" if capacity.beyond else "simulated"
 
 
-def _table(slo: SLO, found: tuple[Capacity, ...]) -> Table:
+def _table(slo: SLO, needed: tuple[Capacity, ...]) -> Table:
     """One row a config; its number refers to the lines below the table."""
     table = Table(box=box.SIMPLE_HEAD)
-    gpus = any(each.gpus for each in found)
+    gpus = any(capacity.gpus for capacity in needed)
     of_a_host = ("a host holds up to\nrequests/s", f"at its share\n{slo.percentile} ms")
     for column in ("", "hosts", "instances", *(["GPUs"] if gpus else []), *of_a_host):
         table.add_column(column, justify="right", no_wrap=True)
-    for number, each in enumerate(found, start=1):
+    for number, capacity in enumerate(needed, start=1):
         table.add_row(
             str(number),
-            _hosts(each),
-            f"{each.hosts * each.instances:,}",
-            *([f"{each.hosts * each.gpus:,}"] if gpus else []),
-            _interval(each.rate),
-            _interval(each.latency_ms),
+            _hosts(capacity),
+            f"{capacity.hosts * capacity.instances:,}",
+            *([f"{capacity.hosts * capacity.gpus:,}"] if gpus else []),
+            _interval(capacity.rate),
+            _interval(capacity.latency_ms),
         )
     return table
 
 
-def _hosts(each: Capacity, unit: str = "") -> str:
-    most = "?" if each.most is None else f"{each.most:,}"
-    return f"{each.hosts:,}{unit} ({each.fewest:,} to {most})"
+def _hosts(capacity: Capacity, unit: str = "") -> str:
+    most = "?" if capacity.most is None else f"{capacity.most:,}"
+    return f"{capacity.hosts:,}{unit} ({capacity.fewest:,} to {most})"
 
 
 def _interval(interval: Interval) -> str:
@@ -116,7 +116,7 @@ def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _as_json(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -> dict[str, object]:
+def _as_json(study: Study, rate: float, slo: SLO, needed: tuple[Capacity, ...]) -> dict[str, object]:
     return {
         "schema": 1,
         "model": study.identity.model,
@@ -124,15 +124,15 @@ def _as_json(study: Study, rate: float, slo: SLO, found: tuple[Capacity, ...]) -
         "slo": {f"{percentile}_ms": limit for percentile, limit in slo.limits},
         "configs": [
             {
-                "parameters": dict(each.parameters),
-                "trial": each.trial,
-                "beyond": each.beyond or None,
-                "hosts": {"value": each.hosts, "low": each.fewest, "high": each.most},
-                "instances": each.hosts * each.instances,
-                "gpus": each.hosts * each.gpus,
-                "request_rate_a_host": each.rate.model_dump(),
-                "latency_ms": {slo.percentile: each.latency_ms.model_dump()},
+                "parameters": dict(capacity.parameters),
+                "trial": capacity.trial,
+                "beyond": capacity.beyond or None,
+                "hosts": {"value": capacity.hosts, "low": capacity.fewest, "high": capacity.most},
+                "instances": capacity.hosts * capacity.instances,
+                "gpus": capacity.hosts * capacity.gpus,
+                "request_rate_a_host": capacity.rate.model_dump(),
+                "latency_ms": {slo.percentile: capacity.latency_ms.model_dump()},
             }
-            for each in found
+            for capacity in needed
         ],
     }

@@ -99,25 +99,25 @@ def export(
     """
     check_output(target.file, option="--to", force=force)
     run = RunFolder.existing(run_dir)
-    known = Study.models(run.database)
-    if not known:
+    stored = Study.models(run.database)
+    if not stored:
         raise JobError(f"{run_dir} holds no study yet: its run has measured nothing")
-    check_models(models, known, run_dir)
-    chosen = tuple(dict.fromkeys(models)) or known
+    check_models(models, stored, run_dir)
+    chosen = tuple(dict.fromkeys(models)) or stored
     if not target.for_many and len(chosen) > 1:
         raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(chosen)}")
     exports, left_out = _exports(run, chosen, slo, all_or_none=bool(models))
     deployed: dict[str, _Deployed] = {}
     if target.in_place:
         # Of several models, all or none.
-        deployed = {each.model: _deployed(each) for each in exports}
+        deployed = {item.model: _deployed(item) for item in exports}
     elif target.folder is not None:
-        for each in exports:
-            _check_folder(each, target.folder)
-    for each in exports:
-        done = _in_place(each, deployed[each.model]) if target.in_place else _write(each, target)
+        for item in exports:
+            _check_folder(item, target.folder)
+    for item in exports:
+        done = _in_place(item, deployed[item.model]) if target.in_place else _write(item, target)
         # After the writing: when that fails, the error is the only line.
-        for line in (f"{each.model}: {each.words}", done):
+        for line in (f"{item.model}: {item.words}", done):
             if line:
                 click.echo(line, err=True)
     if left_out:
@@ -149,55 +149,55 @@ def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
     study = Study.load(run.database, model)
     if not study.trials:
         raise JobError(f"{run.path}: the study of model {model!r} has no finished trial")
-    found = study.recommendation_for(parsed_slo(slo)) if slo else study.recommendation
-    if found.best is None:
-        raise SLOError(f"no measured candidate of model {model!r} {what_is_asked(found.slo)}")
-    text = config_with_provenance(study, found.best, found.gain, found.slo)
-    return _Export(study, text, picked_in_words(study, found))
+    recommendation = study.recommendation_for(parsed_slo(slo)) if slo else study.recommendation
+    if recommendation.best is None:
+        raise SLOError(f"no measured candidate of model {model!r} {what_is_asked(recommendation.slo)}")
+    text = config_with_provenance(study, recommendation.best, recommendation.gain, recommendation.slo)
+    return _Export(study, text, picked_in_words(study, recommendation))
 
 
-def _deployed(each: _Export) -> _Deployed:
+def _deployed(item: _Export) -> _Deployed:
     """The config in the repository, which must be the one that was tuned, or an export of the same study.
 
     Raises:
         ConfigError: it is another.
     """
-    path = each.folder.path / CONFIG
-    found = sha256_of(path)
+    path = item.folder.path / CONFIG
+    sha256 = sha256_of(path)
     # It is not parsed: it may be no config any more.
-    text = path.read_bytes().decode(errors="replace") if found is not None else ""
+    text = path.read_bytes().decode(errors="replace") if sha256 is not None else ""
     config = without_provenance(text)
     # The comment on provenance may differ.
-    if found is not None and config == without_provenance(each.text):
-        return _Deployed(found, is_same=True)
-    exported = config != text and config in {without_provenance(t.deployable_config) for t in each.study.trials}
-    if found != each.expected_sha256() and not exported:
-        how = "removed" if found is None else "changed" if each.study.identity.config else "created"
+    if sha256 is not None and config == without_provenance(item.text):
+        return _Deployed(sha256, is_same=True)
+    exported = config != text and config in {without_provenance(t.deployable_config) for t in item.study.trials}
+    if sha256 != item.expected_sha256() and not exported:
+        how = "removed" if sha256 is None else "changed" if item.study.identity.config else "created"
         raise ConfigError(
             f"{path}: {how} since the run; nothing was written. Restore the tuned one, use --to FILE, or tune again"
         )
-    return _Deployed(found, is_same=False)
+    return _Deployed(sha256, is_same=False)
 
 
-def _in_place(each: _Export, deployed: _Deployed) -> str:
+def _in_place(item: _Export, deployed: _Deployed) -> str:
     """Replace the file in the repository, unless it is the same. Returns what was done, in words."""
-    path = each.folder.path / CONFIG
+    path = item.folder.path / CONFIG
     if deployed.is_same:
         return f"{path}: unchanged, it is this config already"
-    backup = replace_config(path, each.text, expected_sha256=deployed.sha256)
+    backup = replace_config(path, item.text, expected_sha256=deployed.sha256)
     return f"{path}: replaced, backup in {backup.name}" if backup else f"{path}: created"
 
 
-def _write(each: _Export, target: Target) -> str:
+def _write(item: _Export, target: Target) -> str:
     """Write to the target. Returns what was done, in words; empty for stdout."""
     if target.folder is not None:
-        folder = target.folder / each.model
+        folder = target.folder / item.model
         try:
-            copy_model(each.folder, folder, each.text)
+            copy_model(item.folder, folder, item.text)
         except OSError as error:
             raise JobError(f"--to: cannot write {folder}: {error.strerror or error}") from None
         return f"{folder}: written"
-    text = _formatted(each, target)
+    text = _formatted(item, target)
     if target.file is None:
         click.echo(text, nl=False)
         return ""
@@ -208,21 +208,21 @@ def _write(each: _Export, target: Target) -> str:
     return f"{target.file}: written"
 
 
-def _formatted(each: _Export, target: Target) -> str:
+def _formatted(item: _Export, target: Target) -> str:
     if target.format == "json":
-        return config_json(ModelConfig.parse(each.text, each.model))
-    return config_map(each.model, each.text) if target.format == "configmap" else each.text
+        return config_json(ModelConfig.parse(item.text, item.model))
+    return config_map(item.model, item.text) if target.format == "configmap" else item.text
 
 
-def _check_folder(each: _Export, to: Path) -> None:
+def _check_folder(item: _Export, to: Path) -> None:
     """Check that the folder of a model can be made.
 
     Raises:
         JobError: it exists, or lies in the repository.
     """
-    model, folder = each.folder, to / each.model
+    model, folder = item.folder, to / item.model
     if os.path.lexists(folder):
         raise JobError(f"--to: {folder} exists already; choose another folder, or remove it")
-    repository = Path(each.study.identity.repository).resolve()
+    repository = Path(item.study.identity.repository).resolve()
     if folder.resolve().is_relative_to(repository) or folder.resolve().is_relative_to(model.path.resolve()):
         raise JobError(f"--to: {folder} is in the model repository; use --in-place to write there")

@@ -99,7 +99,7 @@ def _tell(
     if not points:
         return
     if as_json:
-        told = {
+        document = {
             "schema": 1,
             "model": model,
             "complete": complete,
@@ -107,8 +107,8 @@ def _tell(
         }
         if job.rate == "max":
             highest = highest_sustained(points, job.slo)
-            told["highest_rate"] = highest.load.level if highest else None
-        click.echo(json_text(told))
+            document["highest_rate"] = highest.load.level if highest else None
+        click.echo(json_text(document))
     else:
         results_console(USUAL_WIDTH).print(points_table(points))
     if csv is not None:
@@ -135,8 +135,8 @@ def _measured(job: MeasureJob, loads: tuple[Load, ...], session: Session) -> Ite
 def _tell_highest(points: list[OperatingPoint], job: MeasureJob, console: Console, *, complete: bool) -> None:
     highest = highest_sustained(points, job.slo)
     if not complete:
-        found = f"{rate(highest.load.level)} requests/s" if highest else "none"
-        console.print(f"highest sustained rate so far: {found} (the search was cut short)", highlight=False)
+        sustained = f"{rate(highest.load.level)} requests/s" if highest else "none"
+        console.print(f"highest sustained rate so far: {sustained} (the search was cut short)", highlight=False)
         return
     if highest is None:
         raise SLOError(f"no tried rate holds {job.slo}" if job.slo.root else "the server sustained no tried rate")

@@ -110,16 +110,16 @@ class ConsoleProgress(Progress):
         """See `Progress`."""
         own = recommend((result,), self._slo).best
         if result.failure:
-            told = f"[red]{result.failure.cause.value}[/]: {escape(shortened(result.failure.message))}"
+            text = f"[red]{result.failure.cause.value}[/]: {escape(shortened(result.failure.message))}"
         elif result.gpu_memory and excess_memory(result, self._max_gpu_memory) > 0:
-            told = f"[red]took {format_size(result.gpu_memory.peak_bytes)} of GPU memory[/], above the limit"
+            text = f"[red]took {format_size(result.gpu_memory.peak_bytes)} of GPU memory[/], above the limit"
         elif own:
-            told = point_in_words(own.point, self._slo.percentile)
+            text = point_in_words(own.point, self._slo.percentile)
         elif result.curve and all(point.errors for point in result.curve):
-            told = f"[red]some requests fail at every load[/]: {escape(shortened(result.curve[0].error or ''))}"
+            text = f"[red]some requests fail at every load[/]: {escape(shortened(result.curve[0].error or ''))}"
         else:
-            told = f"{what_is_missed(self._slo)} at every load"
-        self._line(f"{escape(self._trial)}: {told} [dim]({format_duration(result.wall_s)})[/]")
+            text = f"{what_is_missed(self._slo)} at every load"
+        self._line(f"{escape(self._trial)}: {text} [dim]({format_duration(result.wall_s)})[/]")
         self._stand(standing)
 
     def model_ended(self, outcome: ModelOutcome) -> None:
@@ -157,7 +157,10 @@ class ConsoleProgress(Progress):
 
     def _now(self) -> Group:
         left = format_duration(max(1.0, self._ends - time.monotonic()))
-        self._spinner.update(text=Text(f"{self._model}, {self._doing}", overflow="ellipsis", no_wrap=True))
+        doing = Text(f"{self._model}, {self._doing}")
+        # The spinner takes two columns, and wraps a text that is too long for the rest.
+        doing.truncate(self._console.width - 2, overflow="ellipsis")
+        self._spinner.update(text=doing)
         below = "; ".join(part for part in (self._last_point, self._best, f"{left} left") if part)
         return Group(self._spinner, Text(f"  {below}", style="dim", overflow="ellipsis", no_wrap=True))
 

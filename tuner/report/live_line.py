@@ -68,9 +68,9 @@ def live_words(load: Load, samples: Samples, batch_size: int, percentile: Percen
     span_s = max(1, int(done_ns[-1] - sent_ns.min())) / 1e9
     names = dict.fromkeys(("p50", percentile))
     latencies_ms = np.quantile(done_ns - sent_ns, [share_of(name) for name in names]) / 1e6
-    told = [f"{name} {latency(each_ms)}" for name, each_ms in zip(names, latencies_ms, strict=True)]
+    quantiles = [f"{name} {latency(value_ms)}" for name, value_ms in zip(names, latencies_ms, strict=True)]
     per_s = rate(len(done_ns) / span_s * batch_size)
-    return f"{begin}: {per_s} inferences/s, {', '.join(told)}{_errors(samples)}"
+    return f"{begin}: {per_s} inferences/s, {', '.join(quantiles)}{_errors(samples)}"
 
 
 def _errors(samples: Samples) -> str:

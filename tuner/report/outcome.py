@@ -59,16 +59,16 @@ def print_outcome(console: Console, outcome: ModelOutcome, *, verbose: bool = Fa
         verbose: Print all points, effects and notes, and the whole diff, in as many lines as they take.
     """
     console.print()
-    for each in _everything(outcome) if verbose else _summary(outcome, console.width):
-        _print(console, each)
+    for line in _everything(outcome) if verbose else _summary(outcome, console.width):
+        _print(console, line)
 
 
-def _print(console: Console, each: RenderableType) -> None:
-    if isinstance(each, Text) and each.no_wrap:
+def _print(console: Console, line: RenderableType) -> None:
+    if isinstance(line, Text) and line.no_wrap:
         # Of a text, `print` takes the style alone.
-        console.print(each, highlight=False, no_wrap=True, overflow="ellipsis")
+        console.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
     else:
-        console.print(each, highlight=False, soft_wrap=isinstance(each, Text))
+        console.print(line, highlight=False, soft_wrap=isinstance(line, Text))
 
 
 def print_models(
@@ -82,7 +82,7 @@ def print_models(
         failures: Why others were not, by name.
         verbose: Print all of them, however many lines they take.
     """
-    rows = [_model_row(each) for each in outcomes]
+    rows = [_model_row(outcome) for outcome in outcomes]
     rows += [(name, "failed", shortened(str(error)), "") for name, error in failures.items()]
     # Beside the rows: the empty line, the titles, how many more there are, the report in two lines, and an error.
     most = len(rows) if verbose else MOST_LINES - 6
@@ -98,13 +98,13 @@ def print_models(
 
 
 def _model_row(outcome: ModelOutcome) -> tuple[str, str, str, str]:
-    found = outcome.recommendation
-    slo, best, gain = found.slo, found.best, found.gain
+    recommendation = outcome.recommendation
+    slo, best, gain = recommendation.slo, recommendation.best, recommendation.gain
     if best is None:
         return outcome.model, "none", f"no candidate {what_is_asked(slo)}", ""
-    told = f"{gain.value:.2f} x ({gain.low:.2f} to {gain.high:.2f})" if gain else "unknown"
+    text = f"{gain.value:.2f} x ({gain.low:.2f} to {gain.high:.2f})" if gain else "unknown"
     at = f"{rate(best.point.throughput.value)}/s, {slo.percentile} {latency(best.latency_ms(slo.percentile))}"
-    return outcome.model, told if best.trial.number else "none", at, _verdict(best, slo)
+    return outcome.model, text if best.trial.number else "none", at, _verdict(best, slo)
 
 
 def _verdict(best: TrialPoint, slo: SLO) -> str:
@@ -116,17 +116,17 @@ def _verdict(best: TrialPoint, slo: SLO) -> str:
 
 
 def _everything(outcome: ModelOutcome) -> Iterator[RenderableType]:
-    study, found = outcome.study, outcome.recommendation
+    study, recommendation = outcome.study, outcome.recommendation
     yield from _answer(outcome)
     yield from _notes(outcome)
-    if found.best and (effects := field_effects(study, found.best)):
-        lines = (f"  {line}" for line in effects_in_words(effects, found.slo))
+    if recommendation.best and (effects := field_effects(study, recommendation.best)):
+        lines = (f"  {line}" for line in effects_in_words(effects, recommendation.slo))
         yield Text("\n".join(("changes:", *lines)))
-    if found.best and (diff := config_diff(study, found.best)):
+    if recommendation.best and (diff := config_diff(study, recommendation.best)):
         yield Syntax(diff.rstrip("\n"), "diff", theme="ansi_dark", background_color="default")
     yield Text()
-    yield front_table(found)
-    for block in (front_legend(found, study.trials[0].parameters), front_reasons(found)):
+    yield front_table(recommendation)
+    for block in (front_legend(recommendation, study.trials[0].parameters), front_reasons(recommendation)):
         if block:
             yield Text(f"\n{block}")
     yield Text()
@@ -140,22 +140,22 @@ def _summary(outcome: ModelOutcome, width: int) -> Iterator[RenderableType]:
         outcome: What was found.
         width: Of the terminal, in columns.
     """
-    found, path = outcome.recommendation, str(outcome.folder.model(outcome.model) / BEST_DIFF)
-    answer = [_cropped(each) if each.plain.startswith(_CROPPED) else each for each in _answer(outcome)]
+    recommendation, path = outcome.recommendation, str(outcome.folder.model(outcome.model) / BEST_DIFF)
+    answer = [_cropped(line) if line.plain.startswith(_CROPPED) else line for line in _answer(outcome)]
     changes, why, where = list(_changes_in_short(outcome)), list(_why(outcome, width)), list(_where(outcome))
-    diff = config_diff(outcome.study, found.best).splitlines() if found.best else []
-    warned = any(each.point.doubts for each in points_that_matter(found, MOST_POINTS))
+    diff = config_diff(outcome.study, recommendation.best).splitlines() if recommendation.best else []
+    warned = any(point.point.doubts for point in points_that_matter(recommendation, MOST_POINTS))
     # Beside these: the empty line before, the titles of the front, the warning below it, and an error.
     others = [*answer, *changes, *why, *where, _line("report", str(outcome.folder.report))]
     room = MOST_LINES - 3 - warned - _height(others, width)
-    rows, fewest_changes = len(front_points(found)), min(len(diff), _FEWEST_CHANGES)
+    rows, fewest_changes = len(front_points(recommendation)), min(len(diff), _FEWEST_CHANGES)
     notes = list(_few_notes(list(_notes(outcome)), room - min(rows, _FEWEST_POINTS) - fewest_changes, width))
     room -= _height(notes, width)
     rows = min(rows, MOST_POINTS, max(_FEWEST_POINTS, room - fewest_changes))
     changed = list(_changed(diff, path, room - rows, width))
     spare = room - rows - _height(changed, width)
-    front = [front_table(found, rows)] if rows else []
-    if any(each.point.doubts for each in points_that_matter(found, rows)):
+    front = [front_table(recommendation, rows)] if rows else []
+    if any(point.point.doubts for point in points_that_matter(recommendation, rows)):
         why.insert(0, Text(f"{WARNED}: with quality warnings, which the report explains", "dim"))
     yield from (*answer, *notes, *changes)
     for block in (changed, front, [*why, *where]):
@@ -179,8 +179,8 @@ def _why(outcome: ModelOutcome, width: int) -> Iterator[Text]:
 
 def _answer(outcome: ModelOutcome) -> Iterator[Text]:
     """Gain, best, baseline, and the verdict on the SLO."""
-    study, found = outcome.study, outcome.recommendation
-    slo, best = found.slo, found.best
+    study, recommendation = outcome.study, outcome.recommendation
+    slo, best = recommendation.slo, recommendation.best
     took = format_duration(max(study.took_s, 1e-3))
     counts = f"{_count(len(study.trials), 'trial')}, {_count(study.launches, 'launch', 'launches')} in {took}"
     yield _line("model", f"{outcome.model} ({counts})", "bold")
@@ -190,12 +190,12 @@ def _answer(outcome: ModelOutcome) -> Iterator[Text]:
         yield _line("gain", alone, "yellow")
     elif best.trial.number == 0:
         yield _line("gain", "none: no candidate beats the baseline")
-    elif found.gain:
-        told = f"{gain_in_words(found.gain)}{gain_rests_on(found, verified=bool(study.verified))}"
-        yield _line("gain", told, "bold green" if found.gain.low > 1 else "yellow")
+    elif recommendation.gain:
+        text = f"{gain_in_words(recommendation.gain)}{gain_rests_on(recommendation, verified=bool(study.verified))}"
+        yield _line("gain", text, "bold green" if recommendation.gain.low > 1 else "yellow")
     if best:
-        told = f"{point_in_words(best.point, slo.percentile)} (trial {best.trial.number})"
-        yield _line("best", told if best != found.baseline else "the baseline")
+        text = f"{point_in_words(best.point, slo.percentile)} (trial {best.trial.number})"
+        yield _line("best", text if best != recommendation.baseline else "the baseline")
     yield _baseline(outcome)
     if best:
         sure = how_sure(best, slo, of=len(study.trials), launches=launches_of(study, best))
@@ -206,22 +206,22 @@ def _answer(outcome: ModelOutcome) -> Iterator[Text]:
 
 
 def _baseline(outcome: ModelOutcome) -> Text:
-    study, found = outcome.study, outcome.recommendation
-    if found.baseline is None:
-        when = when_missed(study.trials[0], found.slo, study.verified)
-        return _line("baseline", f"{what_is_missed(found.slo)} {when}")
-    told = point_in_words(found.baseline.point, found.slo.percentile)
-    if failure := found.baseline.trial.failure:
-        return _line("baseline", f"{told} (not recommended: {failure.cause.value} at another load)", "yellow")
-    once = study.verified and not found.baseline.verified
-    return _line("baseline", f"{told} (launched once)" if once else told)
+    study, recommendation = outcome.study, outcome.recommendation
+    if recommendation.baseline is None:
+        when = when_missed(study.trials[0], recommendation.slo, study.verified)
+        return _line("baseline", f"{what_is_missed(recommendation.slo)} {when}")
+    text = point_in_words(recommendation.baseline.point, recommendation.slo.percentile)
+    if failure := recommendation.baseline.trial.failure:
+        return _line("baseline", f"{text} (not recommended: {failure.cause.value} at another load)", "yellow")
+    once = study.verified and not recommendation.baseline.verified
+    return _line("baseline", f"{text} (launched once)" if once else text)
 
 
 def _notes(outcome: ModelOutcome) -> Iterator[Text]:
     for remark in outcome.study.remarks:
         yield _line("note", remark, "yellow")
-    for each in outcome.study.not_chosen:
-        yield _line("but", not_chosen_in_words(each, outcome.recommendation.slo.percentile), "yellow")
+    for better in outcome.study.not_chosen:
+        yield _line("but", not_chosen_in_words(better, outcome.recommendation.slo.percentile), "yellow")
 
 
 def _few_notes(notes: Sequence[Text], room: int, width: int) -> Iterator[Text]:

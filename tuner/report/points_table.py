@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from rich import box
@@ -57,8 +58,8 @@ class _Fitting:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         columns = list(_columns(self._points))
         shown: list[_Column] = []
-        for column in sorted(columns, key=lambda each: each.rank):
-            more = [each for each in columns if each in [*shown, column]]
+        for column in sorted(columns, key=attrgetter("rank")):
+            more = [other for other in columns if other in [*shown, column]]
             if column.rank == 0 or self._width(more, console, options) <= options.max_width:
                 shown = more
         yield self._table(shown)
@@ -73,9 +74,11 @@ class _Fitting:
     def _table(self, columns: Sequence[_Column]) -> Table:
         title, loads = loads_in_words(self._points)
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-        for each in (title, *(column.title for column in columns)):
-            table.add_column(each, justify="right", no_wrap=True)
-        for point, cells in zip(self._points, zip(loads, *(each.cells for each in columns), strict=True), strict=True):
+        for name in (title, *(column.title for column in columns)):
+            table.add_column(name, justify="right", no_wrap=True)
+        for point, cells in zip(
+            self._points, zip(loads, *(column.cells for column in columns), strict=True), strict=True
+        ):
             # No markup: the name of a recording may hold brackets, and so may an error message.
             table.add_row(*map(Text, cells), style="yellow" if point.doubts or point.kept_up is False else None)
         return table
@@ -104,23 +107,23 @@ def _found_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
 
 def _response_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     """Columns of a decoupled model, which gives any number of responses to a request."""
-    told = [point.responses for point in points]
+    responses = [point.responses for point in points]
     for percentile in _FIRSTS:
-        firsts = [each.time_to_first_ms.get(percentile) if each else None for each in told]
+        firsts = [each.time_to_first_ms.get(percentile) if each else None for each in responses]
         yield _Column(f"first {percentile} ms", [format_number(first.value) if first else "" for first in firsts], 1)
-    gaps = [each.inter_response_ms.get("p50") if each else None for each in told]
+    gaps = [each.inter_response_ms.get("p50") if each else None for each in responses]
     yield _Column("gap p50 ms", ["" if gap is None else format_number(gap) for gap in gaps], 1)
-    yield _Column("responses", [f"{each.per_request:.3g}" if each else "" for each in told], 3)
+    yield _Column("responses", [f"{each.per_request:.3g}" if each else "" for each in responses], 3)
 
 
 def _server_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     """Columns of times in the server, from its statistics."""
-    told = [point.server for point in points]
-    yield _Column("queue ms", [format_number(each.queue_ms) if each else "" for each in told], 2)
-    yield _Column("input ms", [format_number(each.compute_input_ms) if each else "" for each in told], 5)
-    yield _Column("infer ms", [format_number(each.compute_infer_ms) if each else "" for each in told], 2)
-    yield _Column("output ms", [format_number(each.compute_output_ms) if each else "" for each in told], 5)
-    yield _Column("batch", [f"{each.average_batch_size:.1f}" if each else "" for each in told], 2)
+    servers = [point.server for point in points]
+    yield _Column("queue ms", [format_number(each.queue_ms) if each else "" for each in servers], 2)
+    yield _Column("input ms", [format_number(each.compute_input_ms) if each else "" for each in servers], 5)
+    yield _Column("infer ms", [format_number(each.compute_infer_ms) if each else "" for each in servers], 2)
+    yield _Column("output ms", [format_number(each.compute_output_ms) if each else "" for each in servers], 5)
+    yield _Column("batch", [f"{each.average_batch_size:.1f}" if each else "" for each in servers], 2)
 
 
 def _client_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
@@ -138,13 +141,13 @@ def _machine_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
         yield _Column("memory", [format_size(each.memory_bytes) if each else "" for each in taken], 4)
     gpus = [point.gpu for point in points]
     shown = (
-        _Column("GPU", [_told(each.utilization_percent if each else None, "{:.0f}%") for each in gpus], 2),
+        _Column("GPU", [_cell(each.utilization_percent if each else None, "{:.0f}%") for each in gpus], 2),
         _Column("GPU memory", [format_size(u.memory_bytes) if u and u.memory_bytes else "" for u in gpus], 2),
-        _Column("GPU W", [_told(each.power_w if each else None, "{:.0f}") for each in gpus], 4),
-        _Column("J/inference", [_told(each.energy_per_inference_j if each else None, "{:.3g}") for each in gpus], 4),
+        _Column("GPU W", [_cell(each.power_w if each else None, "{:.0f}") for each in gpus], 4),
+        _Column("J/inference", [_cell(each.energy_per_inference_j if each else None, "{:.3g}") for each in gpus], 4),
     )
     yield from (column for column in shown if any(column.cells))
 
 
-def _told(value: float | None, form: str) -> str:
+def _cell(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)

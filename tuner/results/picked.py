@@ -9,7 +9,7 @@ from tuner.results.words import how_sure, launches_of, point_in_words
 from tuner.study.study import Study
 
 
-def picked_in_words(study: Study, found: Recommendation) -> str:
+def picked_in_words(study: Study, recommendation: Recommendation) -> str:
     """The chosen trial and load, what was measured there, and the verdict on the SLO.
 
     `trial 4: 3,177 inferences/s, p99 66.7 ms at concurrency 128; SLO p99 <= 100 ms held (99 % confidence): 3 launches,
@@ -17,34 +17,34 @@ def picked_in_words(study: Study, found: Recommendation) -> str:
 
     Args:
         study: All trials.
-        found: Recommendation with a best point.
+        recommendation: With a best point.
 
     Raises:
         ValueError: there is no best point.
     """
-    if found.best is None:
+    if recommendation.best is None:
         raise ValueError("there is no best point")
-    best, slo, of = found.best, found.slo, len(study.trials)
+    best, slo, of = recommendation.best, recommendation.slo, len(study.trials)
     sure = how_sure(best, slo, of=of, launches=launches_of(study, best))
     verdict = f"SLO {slo} {sure}" if slo.root else sure
-    told = f"trial {best.trial.number}: {point_in_words(best.point, slo.percentile)}; {verdict}"
+    text = f"trial {best.trial.number}: {point_in_words(best.point, slo.percentile)}; {verdict}"
     if best.trial.number == 0 and of == 1:
-        return f"{told}; this is the baseline; no candidate was measured"
+        return f"{text}; this is the baseline; no candidate was measured"
     if best.trial.number == 0:
-        return f"{told}; this is the baseline; no measured candidate beats it within this limit"
-    return told
+        return f"{text}; this is the baseline; no measured candidate beats it within this limit"
+    return text
 
 
-def not_chosen_in_words(each: NotChosen, percentile: Percentile) -> str:
+def not_chosen_in_words(better: NotChosen, percentile: Percentile) -> str:
     """A point that looked better than the best, why it was not chosen, and what to do.
 
     `trial 3 looked better (3,835 inferences/s, p99 91.4 ms at concurrency 256), but it was not verified in time; to
     verify it, use --resume with a longer --budget`
     """
-    looked = f"trial {each.seemed.trial.number} looked better ({point_in_words(each.seemed.point, percentile)})"
-    detail = f" ({each.detail})" if each.detail else ""
+    looked = f"trial {better.seemed.trial.number} looked better ({point_in_words(better.seemed.point, percentile)})"
+    detail = f" ({better.detail})" if better.detail else ""
     what = {
         WhyNot.NO_TIME: "; to verify it, use --resume with a longer --budget",
         WhyNot.UNSURE: "; to measure it longer, use --resume with a longer --budget",
-    }.get(each.why, "")
-    return f"{looked}, but {each.why.value}{detail}{what}"
+    }.get(better.why, "")
+    return f"{looked}, but {better.why.value}{detail}{what}"

@@ -19,18 +19,18 @@ _ALONE = 1.05
 _MORE_WAITS = "more load only makes the queue longer"
 
 
-def why_in_words(each: TrialPoint, most: int | None = None) -> str:
+def why_in_words(trial_point: TrialPoint, most: int | None = None) -> str:
     """One sentence on a point: how busy the server was, and what limits it. Empty when the server reports nothing.
 
     `batches of 14.0 on average; 38% of a request's time in the queue; both instances busy 96% of the time: more load
     only makes the queue longer`
 
     Args:
-        each: The point.
+        trial_point: The point.
         most: Number of characters that the sentence should have at most; the last facts are left out for that.
     """
-    found = utilisation(each)
-    facts, limit = list(_facts(found, each.point.batch_size)), _limit_in_words(found, each)
+    usage = utilisation(trial_point)
+    facts, limit = list(_facts(usage, trial_point.point.batch_size)), _limit_in_words(usage, trial_point)
     while True:
         sentence = ": ".join(part for part in ("; ".join(facts), limit) if part)
         if most is None or len(sentence) <= most or not facts:
@@ -38,18 +38,18 @@ def why_in_words(each: TrialPoint, most: int | None = None) -> str:
         facts.pop()
 
 
-def _facts(found: Utilisation, batch_size: int) -> Iterator[str]:
-    if found.average_batch is not None:
-        alone = found.average_batch <= _ALONE * batch_size
-        yield "each request executed by itself" if alone else f"batches of {found.average_batch:.1f} on average"
-    if found.queue_share is not None:
-        yield f"{found.queue_share:.0%} of a request's time in the queue"
-    if found.instance_busy is not None:
-        yield _busy(found.instances, found.instance_busy)
-    if found.gpu_utilisation is not None:
-        yield f"GPU utilisation {found.gpu_utilisation:.0%}"
-    elif found.cpu_cores is not None:
-        yield f"{found.cpu_cores:.1f} CPU cores taken"
+def _facts(usage: Utilisation, batch_size: int) -> Iterator[str]:
+    if usage.average_batch is not None:
+        alone = usage.average_batch <= _ALONE * batch_size
+        yield "each request executed by itself" if alone else f"batches of {usage.average_batch:.1f} on average"
+    if usage.queue_share is not None:
+        yield f"{usage.queue_share:.0%} of a request's time in the queue"
+    if usage.instance_busy is not None:
+        yield _busy(usage.instances, usage.instance_busy)
+    if usage.gpu_utilisation is not None:
+        yield f"GPU utilisation {usage.gpu_utilisation:.0%}"
+    elif usage.cpu_cores is not None:
+        yield f"{usage.cpu_cores:.1f} CPU cores taken"
 
 
 def _busy(instances: int, share: float) -> str:
@@ -57,14 +57,14 @@ def _busy(instances: int, share: float) -> str:
     return f"{who} idle {1 - share:.0%} of the time" if share < 0.5 else f"{who} busy {share:.0%} of the time"
 
 
-def _limit_in_words(found: Utilisation, each: TrialPoint) -> str:
-    if found.limit is Limit.CLIENT:
-        client = each.point.client
+def _limit_in_words(usage: Utilisation, trial_point: TrialPoint) -> str:
+    if usage.limit is Limit.CLIENT:
+        client = trial_point.point.client
         what = "could not send in time" if client.held_up else "was the limit, not the server"
         return f"the load generator {what} ({client.bound})"
-    if found.limit is Limit.ELSEWHERE and found.elsewhere_share is not None:
-        return f"{found.elsewhere_share:.0%} of latency is outside queue and model (network, frontend, client)"
-    return _LIMITS[found.limit] if found.limit else ""
+    if usage.limit is Limit.ELSEWHERE and usage.elsewhere_share is not None:
+        return f"{usage.elsewhere_share:.0%} of latency is outside queue and model (network, frontend, client)"
+    return _LIMITS[usage.limit] if usage.limit else ""
 
 
 _LIMITS = {
@@ -95,8 +95,8 @@ def effects_in_words(effects: Iterable[FieldEffect], slo: SLO) -> Iterator[str]:
         else:
             unknown.append(_values(effect))
     if unknown:
-        each = "this" if len(unknown) == 1 else "one of these"
-        yield f"effect not known: {', '.join(unknown)} (no trial differs in {each} alone; --explain measures it)"
+        which = "this" if len(unknown) == 1 else "one of these"
+        yield f"effect not known: {', '.join(unknown)} (no trial differs in {which} alone; --explain measures it)"
 
 
 def effects_in_short(effects: Iterable[FieldEffect]) -> str:

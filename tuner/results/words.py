@@ -163,25 +163,25 @@ def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:
     return "load", [str(load) for load in loads]
 
 
-def gain_rests_on(found: Recommendation, *, verified: bool) -> str:
+def gain_rests_on(recommendation: Recommendation, *, verified: bool) -> str:
     """What a gain rests on: its rounds, and its throughputs when they are not those of the two points.
 
     `, 3 rounds side by side`, `, not side by side: 400 over 112 inferences/s, from curves through all points`.
 
     Args:
-        found: With a gain; for the baseline itself the text is empty.
+        recommendation: With a gain; for the baseline itself the text is empty.
         verified: Whether anything was verified.
     """
-    if found.rates is None or found.best is None or found.baseline is None or found.best == found.baseline:
+    best, baseline = recommendation.best, recommendation.baseline
+    rates, pairs = recommendation.rates, recommendation.pairs
+    if rates is None or best is None or baseline is None or best == baseline:
         return ""
-    beside = f", {found.pairs} rounds side by side" if found.pairs else ", not side by side" if verified else ""
-    of, shown = (
-        " over ".join(map(rate, rates))
-        for rates in (found.rates, (found.best.point.throughput.value, found.baseline.point.throughput.value))
-    )
+    beside = f", {pairs} rounds side by side" if pairs else ", not side by side" if verified else ""
+    of_points = best.point.throughput.value, baseline.point.throughput.value
+    of, shown = (" over ".join(map(rate, two_rates)) for two_rates in (rates, of_points))
     if of == shown:
         return beside
-    how = "" if found.pairs else ", from curves through all points"
+    how = "" if pairs else ", from curves through all points"
     return f"{beside}{':' if beside else ','} {of} inferences/s{how}"
 
 
