@@ -89,7 +89,7 @@ def test_without_models_every_one_of_the_repository_is_looked_after(repository: 
         ({"action": "command", "command": ["no-such-program"]}, {}, "no executable program 'no-such-program'"),
         ({"min_gain": "3 percent"}, {}, "jobs[0]: min_gain: '3 percent' is not a share; write it as 3% or 0.03"),
         ({}, {"min_gain": 3}, "jobs.yaml: min_gain: must be >= 0 and < 1"),
-        ({}, {"notify": [{"webhook": "${NOT_SET_HERE}"}]}, "the environment variable NOT_SET_HERE is not set"),
+        ({}, {"notify": [{"webhook": "${NOT_SET_HERE}"}]}, "environment variable NOT_SET_HERE is not set"),
         (
             {},
             {"notify": [{"webhook": "hooks.example"}]},
@@ -173,7 +173,7 @@ def test_a_job_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_secrets_come_from_the_environment_and_are_not_shown() -> None:
     assert expanded("https://${HOST}/a?t=${TOKEN}", {"HOST": "h", "TOKEN": "t"}) == "https://h/a?t=t"
-    with pytest.raises(ValueError, match="TOKEN is not set, or empty"):
+    with pytest.raises(ValueError, match="TOKEN is not set or empty"):
         expanded("${TOKEN}", {"TOKEN": ""})
     assert shown("https://me:pw@hooks.slack.com:8443/services/T0/B0/x") == "https://hooks.slack.com:8443/..."
     assert shown("http://alerts") == "http://alerts"
