@@ -21,7 +21,7 @@ from tuner.core.quantities import DURATION
 from tuner.nightly.schema import jobs_schema
 from tuner.options.tune_job import TuneJob
 from tuner.results.points_csv import points_csv
-from tuner.space.spec import shipped_spaces
+from tuner.space.spec import ParameterSpec, shipped_spaces
 
 _WORDS = {
     "string": "text",
@@ -178,6 +178,14 @@ def _summary(described: type) -> str:
     return inspect.cleandoc(described.__doc__ or "").partition("\n")[0]
 
 
+def space_keys() -> str:
+    """The keys of a parameter in a space file."""
+    return _table(
+        ("key", "meaning"),
+        [(f"`{name}`", field.description or "") for name, field in ParameterSpec.model_fields.items()],
+    )
+
+
 def spaces() -> str:
     """The search spaces that ship, as their files are."""
     texts = {name: files("search_spaces").joinpath(f"{name}.yaml").read_text("utf-8") for name in shipped_spaces()}
@@ -207,6 +215,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "nightly-file": night_keys,
     "nightly-job": nightly_job_keys,
     "nightly-notify": notify_keys,
+    "space-parameter": space_keys,
     "shipped-spaces": spaces,
     "front-json": front_json,
     "errors": errors,

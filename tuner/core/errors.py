@@ -1,24 +1,24 @@
-"""Everything that can go wrong, and what each means for the exit code.
+"""The exceptions of tritontune, with their exit codes.
 
     TritontuneError
-    ├── UsageError              what was asked is wrong                      exit 2
-    │   ├── JobError            an option, a job file, a budget
-    │   ├── RepositoryError     the model repository on disk
+    ├── UsageError              the request is wrong                         exit 2
+    │   ├── JobError            an option or a job file
+    │   ├── RepositoryError     the model repository
     │   ├── ConfigError         a config.pbtxt (file, line, column)
     │   ├── SpaceError          a search space file
-    │   └── InputError          the model's inputs cannot be made up
-    ├── ServerError             a Triton did not do its work; inside a trial this is data, not the end
-    │   ├── LaunchError         it never became ready
-    │   ├── ServerDiedError     it was ready and then it was gone
-    │   ├── ServerHungError     it is there and answers nothing
-    │   └── OutputsDifferError  it answers otherwise than the baseline
-    ├── TuningError             the job cannot be done                       exit 1
+    │   └── InputError          input data of requests
+    ├── ServerError             a Triton server failed; a trial records it
+    │   ├── LaunchError         it did not become ready
+    │   ├── ServerDiedError     it ended after it was ready
+    │   ├── ServerHungError     it runs, but does not answer
+    │   └── OutputsDifferError  its outputs differ from the baseline's
+    ├── TuningError             tuning failed                                exit 1
     ├── SLOError                no candidate holds the SLO                   exit 3
     ├── InterruptedRunError     SIGTERM or Ctrl-C                            exit 130
-    └── UnexpectedError         what nobody foresaw; a log file tells        exit 1
+    └── UnexpectedError         all other errors, with a log file            exit 1
 
-Every message is one line that says what is wrong, where, and what would be right. What else is raised is a fault of
-tritontune's, or of what is around it (a full disk): the boundary around the commands makes an `UnexpectedError` of it.
+Every message is one line that says what is wrong, where, and the fix. Other exceptions are bugs of tritontune, or
+come from the system (a full disk): `tuner.core.boundary` turns them into an `UnexpectedError`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tuner.core.redaction import without_known_secrets
 
 
 class TritontuneError(Exception):
-    """Base of everything that this package raises on purpose.
+    """Base of all exceptions of tritontune.
 
     Args:
-        message: One line, from which known secrets are left out: a server may have repeated one.
+        message: One line. Known secrets are removed, as a server may have repeated one.
     """
 
     exit_code: ClassVar[int] = 1
@@ -45,17 +45,17 @@ class TritontuneError(Exception):
 
 
 class UsageError(TritontuneError):
-    """What was asked is wrong; nothing was measured."""
+    """The request is wrong; nothing was measured."""
 
     exit_code: ClassVar[int] = 2
 
 
 class JobError(UsageError):
-    """An option or a job file does not say something that can be done."""
+    """An option or a job file is wrong."""
 
 
 class RepositoryError(UsageError):
-    """The model repository is not there, not a folder, or holds no such model."""
+    """The model repository does not exist, is not a folder, or has no such model."""
 
 
 class ConfigError(UsageError):
@@ -67,7 +67,7 @@ class SpaceError(UsageError):
 
 
 class InputError(UsageError):
-    """Requests for the model cannot be made from what is known."""
+    """Requests for the model cannot be made from the input data."""
 
 
 class Cause(str, Enum):
@@ -85,12 +85,12 @@ class Cause(str, Enum):
 
 
 class ServerError(TritontuneError):
-    """A Triton did not do its work.
+    """A Triton server failed.
 
     Args:
         message: One line.
         cause: The kind of failure.
-        last_words: The last lines that Triton wrote, oldest first; may be empty.
+        last_words: The last lines of Triton's log, oldest first; may be empty.
     """
 
     def __init__(self, message: str, *, cause: Cause, last_words: str = "") -> None:
@@ -100,26 +100,26 @@ class ServerError(TritontuneError):
 
 
 class LaunchError(ServerError):
-    """The server never became ready."""
+    """The server did not become ready."""
 
 
 class ServerDiedError(ServerError):
-    """The server was ready once and is gone."""
+    """The server ended after it was ready."""
 
 
 class ServerHungError(ServerError):
-    """The server is there, and answers nothing within the deadline."""
+    """The server runs, but does not answer within the deadline."""
 
 
 class OutputsDifferError(ServerError):
-    """The server answers a request otherwise than with the baseline; the message names the worst difference."""
+    """The server's outputs differ from the baseline's; the message names the largest difference."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, cause=Cause.OUTPUTS_DIFFER)
 
 
 class TuningError(TritontuneError):
-    """The job cannot be done: the model does not load as it is, or nothing could be measured."""
+    """Tuning failed: the baseline does not load, or nothing could be measured."""
 
 
 class SLOError(TritontuneError):
@@ -129,24 +129,21 @@ class SLOError(TritontuneError):
 
 
 class InterruptedRunError(TritontuneError):
-    """The run was asked to end before its time; what was measured is kept."""
+    """The run was interrupted; its measurements are kept."""
 
     exit_code: ClassVar[int] = 130
 
 
 class UnexpectedError(TritontuneError):
-    """Something went wrong that nobody foresaw; the message names the log file that tells of it."""
+    """An error that tritontune did not foresee; the message names the log file."""
 
 
 MOST_CHARACTERS = 500
-"""Of a reason on the terminal; what others wrote, such as a model's traceback, has no bound."""
+"""The longest reason on the terminal; a model's traceback, for one, has no bound."""
 
 
 def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
-    """A text in one line of so many characters at most; of a longer one the middle is left out.
-
-    Its end often says what to do.
-    """
+    """A text as one line, shortened in the middle to `most` characters: its end often says what to do."""
     line = " ".join(text.split())
     if len(line) <= most:
         return line

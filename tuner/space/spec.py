@@ -21,23 +21,25 @@ LadderValue = Scalar | tuple[Scalar, ...]
 
 
 class ParameterSpec(BaseModel):
-    """One parameter of a space file.
-
-    Attributes:
-        field: Path of the field in config.pbtxt; empty: the parameter's name.
-        ladder: Values in order; `off` removes the field, `on` adds an empty message.
-        when: Other parameters, each with the values at which this parameter applies.
-        max_per_cpu: Most instances for each CPU core.
-        max_per_gpu: Most instances on each GPU.
-    """
+    """One parameter of a space file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    field: str = ""
-    ladder: Annotated[list[Scalar | list[int] | list[float] | list[str]], Field(min_length=1)]
-    when: dict[str, list[Scalar]] = {}
-    max_per_cpu: Annotated[int, Field(ge=1)] | None = None
-    max_per_gpu: Annotated[int, Field(ge=1)] | None = None
+    field: str = Field(
+        "", description='Path of the field in config.pbtxt: a.b, a[*].b, a[0].b or a["key"].b. Default: the name.'
+    )
+    ladder: Annotated[list[Scalar | list[int] | list[float] | list[str]], Field(min_length=1)] = Field(
+        description="Values in order, each a scalar or a list; off removes the field, on adds an empty message."
+    )
+    when: dict[str, list[Scalar]] = Field(
+        {}, description="Other parameters, each with the values at which this parameter applies."
+    )
+    max_per_cpu: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="For instances on CPUs: largest number for each core."
+    )
+    max_per_gpu: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="For instances on GPUs: largest number on each GPU."
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> ParameterSpec:
