@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from support.builders import SMALL_SPACE, identity, space
 from support.command_line import tritontune
 from support.known_truth import Truth
-from support.pages import ROOT, Block, Command, blocks, inline_code, named_commands, shown_commands
+from support.pages import ROOT, Block, Command, blocks, inline_code, named_commands, pages, shown_commands
 from support.web_peer import Reply, WebPeer
 
 from tuner.cli.main import cli
@@ -113,6 +114,14 @@ def test_a_job_of_python_is_one() -> None:
     assert calls
     for call in calls:
         assert eval(call, {"TuneJob": TuneJob}).budget == 600.0  # noqa: S307 (ours)
+
+
+def test_targets_of_make_that_pages_name_are_there() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = {name for line in re.findall(r"^([a-z][\w -]*):(?!=)", makefile, re.MULTILINE) for name in line.split()}
+    text = "\n".join(page.read_text("utf-8") for page in pages())
+    named = set(re.findall(r"(?:^ *|`)make ([a-z-]+)", text, re.MULTILINE))
+    assert {"demo", "test", "docs"} <= named <= targets
 
 
 def test_the_readme_is_one_page() -> None:
