@@ -108,7 +108,7 @@ class NightlyJob(TuneJob):
             "deployed config.pbtxt, command runs a program."
         ),
     )
-    command: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+    command: Annotated[tuple[str, ...], BeforeValidator(_words, json_schema_input_type=list[str])] = Field(
         (),
         description=(
             "Program to run, with its arguments, as a list. It receives the diff on stdin and the rest in "

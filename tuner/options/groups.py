@@ -29,7 +29,7 @@ from tuner.core.errors import JobError, nearest
 from tuner.core.precision import Precision
 from tuner.core.quantities import DURATION, LARGEST_BYTES, parse_duration, parse_size, write_duration
 from tuner.core.redaction import HIDDEN, is_secret_name
-from tuner.core.slo import SLO
+from tuner.core.slo import SLO, Percentile
 from tuner.options.docker_arguments import parse_docker_args
 from tuner.options.endpoint import Endpoint, Header, Tls, parse_header
 from tuner.options.environment import parse_environment
@@ -160,19 +160,25 @@ def _local(value: Any) -> Any:
     return value
 
 
-Repository = Annotated[Path, BeforeValidator(_local)]
+Texts = str | list[str]
+TextsOrMapping = str | list[str] | dict[str, Any]
+_Duration = Annotated[str, Field(pattern=DURATION)]
+
+Repository = Annotated[Path, BeforeValidator(_local, json_schema_input_type=str)]
 Seconds = Annotated[
     float,
-    BeforeValidator(_seconds, json_schema_input_type=Annotated[str, Field(pattern=DURATION)]),
+    BeforeValidator(_seconds, json_schema_input_type=_Duration),
     PlainSerializer(write_duration, return_type=str),
 ]
 Limits = Annotated[
     SLO,
-    BeforeValidator(_limits),
+    BeforeValidator(_limits, json_schema_input_type=dict[Percentile, _Duration]),
     PlainSerializer(lambda slo: {name: f"{limit:.15g}ms" for name, limit in slo.limits}, return_type=dict[str, str]),
 ]
-Precise = Annotated[Precision, BeforeValidator(_precision), PlainSerializer(str, return_type=str)]
-Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(gt=0, le=LARGEST_BYTES)]
+Precise = Annotated[
+    Precision, BeforeValidator(_precision, json_schema_input_type=str), PlainSerializer(str, return_type=str)
+]
+Bytes = Annotated[int, Field(gt=0, le=LARGEST_BYTES), BeforeValidator(_bytes, json_schema_input_type=int | str)]
 MADE_UP = frozenset({"random", "zero"})
 """The values of `input_data` that are not files."""
 ServerKind = Literal["auto", "process", "docker", "remote"]
@@ -265,32 +271,34 @@ class ServerOptions(Options):
     launch_timeout: Seconds | None = Field(
         None, description="Time within which a model must be ready. Default: by the model's size and its first launch."
     )
-    load_model: Annotated[tuple[Name, ...], BeforeValidator(names)] = Field(
+    load_model: Annotated[tuple[Name, ...], BeforeValidator(names, json_schema_input_type=Texts)] = Field(
         (), description="Another model of the repository to load, which the model calls (BLS)."
     )
-    triton_arg: Annotated[tuple[str, ...], BeforeValidator(parse_triton_args)] = Field(
+    triton_arg: Annotated[tuple[str, ...], BeforeValidator(parse_triton_args, json_schema_input_type=Texts)] = Field(
         (), description="Argument for tritonserver, written --flag=value."
     )
-    gpus: Annotated[str, BeforeValidator(parse_gpus)] | None = Field(
+    gpus: Annotated[str, BeforeValidator(parse_gpus, json_schema_input_type=str | int)] | None = Field(
         None,
         description=(
             "GPUs that the server may use: all, none, or indices and UUIDs such as 0,1. Default: all in Docker, "
             "CUDA_VISIBLE_DEVICES for a process."
         ),
     )
-    env: Annotated[Mapping[str, str | None], BeforeValidator(parse_environment)] = Field(
-        {}, description="Environment variable of the server. A name without a value passes on your own variable."
-    )
+    env: Annotated[
+        Mapping[str, str | None], BeforeValidator(parse_environment, json_schema_input_type=TextsOrMapping)
+    ] = Field({}, description="Environment variable of the server. A name without a value passes on your own variable.")
     shm_size: Bytes | None = Field(None, description="Size of the container's /dev/shm. Default: 1GiB.")
     memory: Bytes | None = Field(None, description="Memory limit of the container. Default: no limit.")
-    mount: Annotated[tuple[UserMount, ...], BeforeValidator(_mounts)] = Field(
+    mount: Annotated[tuple[UserMount, ...], BeforeValidator(_mounts, json_schema_input_type=Texts)] = Field(
         (), description="Folder, file or volume to mount into the container, beside the repository."
     )
     network: Annotated[Name, AfterValidator(_network)] | None = Field(
         None, description="Docker network for the Triton container. Default: the engine's default network."
     )
     user: Name | None = Field(None, description="User that runs the container's processes. Default: you.")
-    docker_arg: Annotated[Mapping[str, Any], BeforeValidator(parse_docker_args)] = Field(
+    docker_arg: Annotated[
+        Mapping[str, Any], BeforeValidator(parse_docker_args, json_schema_input_type=TextsOrMapping)
+    ] = Field(
         {},
         description=(
             "Keyword of docker-py's containers.create, such as nano_cpus=2000000000 (docker run's --cpus). "
@@ -361,7 +369,9 @@ class LoadOptions(Options):
     input_data: Annotated[str, AfterValidator(_file_or_word)] = Field(
         "random", description="Input data: random, zero, or a file (perf_analyzer's JSON, or .npz)."
     )
-    shape: Annotated[Mapping[str, tuple[Positive, ...]], BeforeValidator(_shapes)] = Field(
+    shape: Annotated[
+        Mapping[str, tuple[Positive, ...]], BeforeValidator(_shapes, json_schema_input_type=TextsOrMapping)
+    ] = Field(
         {},
         description=(
             "Dimensions of an input of variable shape, without the batch dimension. MODEL/INPUT sets it for one "
@@ -373,16 +383,18 @@ class LoadOptions(Options):
         8, description="Length of each random string, in letters."
     )
     string_data: str | None = Field(None, description="Text for all elements of string inputs. Default: random text.")
-    request_parameter: Annotated[Mapping[str, Parameter], BeforeValidator(_parameters)] = Field(
-        {}, description="Parameter of each request, which Triton passes to the model."
-    )
+    request_parameter: Annotated[
+        Mapping[str, Parameter], BeforeValidator(_parameters, json_schema_input_type=TextsOrMapping)
+    ] = Field({}, description="Parameter of each request, which Triton passes to the model.")
     priority: Annotated[int, Field(ge=0, le=MOST_UINT64)] = Field(
         0, description="Priority of each request, for a model with priority levels. 0 stands for the model's default."
     )
     queue_timeout: Seconds | None = Field(
         None, description="Queue timeout of each request, if the model's queue policy allows one. Default: no timeout."
     )
-    header: Annotated[tuple[Header, ...], BeforeValidator(_headers)] = Field((), description="Header of each request.")
+    header: Annotated[tuple[Header, ...], BeforeValidator(_headers, json_schema_input_type=TextsOrMapping)] = Field(
+        (), description="Header of each request."
+    )
     compression: Literal["gzip", "deflate"] | None = Field(
         None, description="Compression of requests over gRPC: gzip or deflate. Default: no compression."
     )

@@ -24,6 +24,7 @@ from tuner.options.groups import (
     Repository,
     Seconds,
     ServerOptions,
+    Texts,
     names,
 )
 
@@ -53,7 +54,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     repository: Repository | None = Field(
         None, description="Model repository. Default: the repository of the running Triton, if it reports one."
     )
-    model: Annotated[tuple[str, ...], BeforeValidator(names)] = Field(
+    model: Annotated[tuple[str, ...], BeforeValidator(names, json_schema_input_type=Texts)] = Field(
         (), description="Model to tune. Default: every model of the repository that can be tuned."
     )
     slo: Limits = Field(SLO(), description="Latency limit of the best configuration: p50, p90, p95 or p99, and a time.")
@@ -107,7 +108,7 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     max_gpu_memory: Bytes | None = Field(
         None, description="Memory of each GPU that the best configuration may use. Default: no limit."
     )
-    output_tolerance: Annotated[float | None, BeforeValidator(_tolerance)] = Field(
+    output_tolerance: Annotated[float | None, BeforeValidator(_tolerance, json_schema_input_type=float | str)] = Field(
         1e-3,
         description=(
             "Largest difference of floating-point outputs from the baseline's, as a share; off: do not compare outputs."
