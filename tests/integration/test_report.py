@@ -25,7 +25,7 @@ def test_a_run_ends_with_its_report(finished_run: Path) -> None:
     assert "the baseline&#39;s throughput" in text
     assert "p90 ≤ 400 ms" in text
     repository = finished_run.parent / "model_repository"
-    assert f"tritontune run {repository} --seed 7 --slo p90=400ms --budget 540s --trials 3 --max-concurrency 8" in text
+    assert f"tritontune run {repository} --seed 7 --slo p90=400ms --budget 9m --trials 3 --max-concurrency 8" in text
     assert "as a process" in text
     assert "not known: an older version" not in text
 
