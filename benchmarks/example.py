@@ -36,7 +36,7 @@ def main() -> None:
         ratios.append(ratio)
         print(f"run {number}: {_words(best)}, gain {gain['value']:.2f}; measured again {_words(again)}")
     spread = f"({min(ratios):.3f} to {max(ratios):.3f})"
-    print(f"median gain over the config as it is: {statistics.median(gains):.2f}")
+    print(f"median gain over the baseline: {statistics.median(gains):.2f}")
     print(f"median of measured again / reported:  {statistics.median(ratios):.3f} {spread}")
 
 

@@ -68,7 +68,7 @@ class Grid:
     def space(self) -> SearchSpace:
         """The space that it fills."""
         effective = ModelConfig.parse(self.trials[0].effective_config or "", "the effective config")
-        base = ModelConfig.parse(self.trials[0].config, "the config as it is")
+        base = ModelConfig.parse(self.trials[0].config, "the baseline")
         return SearchSpace.build(SPACE, base, effective, Machine(cpus=None, gpus=(), processor=""))
 
     @cached_property

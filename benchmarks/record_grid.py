@@ -30,7 +30,7 @@ from tuner.core.machine import Machine
 from tuner.core.slo import SLO
 from tuner.jobs.progress import Progress
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, TrialContext, TrialResult, launch_again, run_trial
+from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch, run_trial
 from tuner.options.groups import LoadOptions
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
@@ -85,7 +85,7 @@ def record(model: str, highest: int, seconds: float, seed: int) -> Grid:
                     break
             else:
                 raise SystemExit(f"{candidate}: failed {ATTEMPTS} times")
-            with launch_again(trial_context, candidate.config.text, place, limits=LIMITS) as session:
+            with relaunch(trial_context, candidate.config.text, place, limits=LIMITS) as session:
                 points = [session.measure(load) for load in loads]
             return trial.model_copy(update={"curve": (*trial.curve, *points)})
 

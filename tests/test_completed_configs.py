@@ -94,7 +94,7 @@ def test_what_the_model_completes_otherwise_is_not_recommended_under_the_candida
         16: Cause.INVALID_CONFIG,
     }
     assert told[4]
-    assert told[4].message.startswith("max_batch_size is 8 where 4 was asked for: ")
+    assert told[4].message.startswith("max_batch_size is 8, but 4 was requested: ")
     note = "dynamic_batching does not vary: it can only be on: the model's auto_complete_config switches it on"
     assert note in runs.notes
     assert [note.partition(":")[0] for note in runs.notes if "16 or more" in note] == ["skipped"]

@@ -39,7 +39,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def study(repository: Path, tmp_path: Path) -> Study:
-    """Its study under p99 <= 25 ms: the config as it is, and a better one, both verified."""
+    """Its study under p99 <= 25 ms: the baseline, and a better one, both verified."""
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     built = space(config=CONFIG)

@@ -17,7 +17,9 @@ from tuner.servers.installation import NoTritonError, TritonInstallation
 @pytest.fixture
 def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     def find(path: Path | None, *_: object) -> TritonInstallation:
-        raise JobError(f"--triton-path {path}: is none") if path else NoTritonError("there is no Triton here: pip")
+        raise (
+            JobError(f"--triton-path {path}: is none") if path else NoTritonError("no Triton on this machine: install")
+        )
 
     monkeypatch.setattr(doctor, "find_triton", find)
 
@@ -43,9 +45,9 @@ def test_an_engine_is_enough_where_there_is_no_triton(monkeypatch: pytest.Monkey
 
 @pytest.mark.usefixtures("no_triton")
 def test_neither_is_to_be_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = _told(monkeypatch, {None: "there is no Docker engine"})
-    assert told["triton"] == Check("triton", State.FIX, "there is no Triton here: pip")
-    assert told["docker"] == Check("docker", State.NOT_NEEDED, "there is no Docker engine")
+    told = _told(monkeypatch, {None: "no Docker engine"})
+    assert told["triton"] == Check("triton", State.FIX, "no Triton on this machine: install")
+    assert told["docker"] == Check("docker", State.NOT_NEEDED, "no Docker engine")
 
 
 @pytest.mark.usefixtures("no_triton")

@@ -148,7 +148,10 @@ def test_as_json(run: Path, tmp_path: Path) -> None:
 def test_json_does_not_lose_what_it_cannot_say(study: Study, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     newer = study.trials[0].config + "instance_group [ { rate_limiter { speed: 3 } } ]\nfrom_the_future { a: 1 }\n"
     study.add(trial(2, point(1, 900, 5), parameters=study.trials[0].parameters, config=newer), space())
-    with pytest.raises(ConfigError, match=r"^mlp: instance_group.rate_limiter.speed, from_the_future: not known to"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^mlp: instance_group.rate_limiter.speed, from_the_future: unknown field, which JSON would lose",
+    ):
         export(run, (), (), Target("json"))
     assert capsys.readouterr().out == ""
     export(run, (), (), Target("configmap"))

@@ -68,7 +68,7 @@ def test_a_history_that_cannot_be(job: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"load_model": ["slow"]}, "--load-model slow: that is the model itself"),
+        ({"load_model": ["slow"]}, "--load-model slow: this is the model itself"),
         ({"space": "space.yaml"}, "space.yaml: max_batch_size: it takes a whole number .*, not 'many'$"),
     ],
 )
@@ -98,5 +98,5 @@ def test_two_nights_at_once(model_repository: ModelRepositoryFactory, tmp_path: 
     with locked(tmp_path / "work", option="work", holder="another night"):
         done = tritontune("nightly", jobs)
     assert (done.returncode, len(done.stderr.splitlines()), done.stdout) == (2, 1, "")
-    assert done.stderr.endswith("another night is at work in it\n")
+    assert done.stderr.endswith("in use by another night\n")
     assert not (tmp_path / "work/nights").exists()

@@ -72,12 +72,12 @@ def test_a_copy_that_lies_beside_the_repository_is_not_copied_into_itself(users:
 @pytest.mark.parametrize(
     ("message", "hint"),
     [
-        ("ModuleNotFoundError: No module named 'shared_helpers'", "has nothing beside it"),
-        ("FileNotFoundError: [Errno 2] No such file or directory: 'x'", "has nothing beside it"),
+        ("ModuleNotFoundError: No module named 'shared_helpers'", "with nothing beside it"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'x'", "with nothing beside it"),
         ("ValueError: no weights here", ""),
     ],
 )
 def test_a_file_that_is_missing_may_be_missing_in_the_copy_alone(message: str, hint: str) -> None:
     told = copy_hint(message, ())
     assert (hint in told) if hint else not told
-    assert "has only common, words beside it" in copy_hint("No module named 'x'", ("common", "words"))
+    assert "with only common, words beside it" in copy_hint("No module named 'x'", ("common", "words"))

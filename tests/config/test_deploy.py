@@ -102,7 +102,7 @@ def test_a_link_that_leads_nowhere_gets_its_file(tmp_path: Path) -> None:
     [
         ("max_batch_size: 7", OLD, "has changed since it was read; nothing was written"),
         (None, OLD, "is gone since it was read; nothing was written"),
-        (OLD, None, "has come into being since it was read; nothing was written"),
+        (OLD, None, "was created since it was read; nothing was written"),
     ],
 )
 def test_what_has_changed_meanwhile_is_left_alone(path: Path, now: str | None, expected: str | None, how: str) -> None:

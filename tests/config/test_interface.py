@@ -37,5 +37,5 @@ def test_without_a_max_batch_size_requests_carry_no_batch() -> None:
 
 
 def test_a_data_type_of_a_newer_triton_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"^X: its data type 99 is newer than this tritonclient$"):
+    with pytest.raises(InputError, match=r"^X: data type 99 is unknown to the installed tritonclient$"):
         of("input { name: 'X' data_type: 99 }")

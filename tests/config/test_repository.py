@@ -63,7 +63,7 @@ def test_folders_that_triton_takes_for_versions_that_are_not_there(repository: P
 def test_a_folder_of_backups_of_versions_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "m" / "1_old").mkdir(parents=True)
     (tmp_path / "lost+found").mkdir()
-    with pytest.raises(RepositoryError, match="it holds no models"):
+    with pytest.raises(RepositoryError, match=": no models: "):
         ModelRepository.open(tmp_path)
 
 
@@ -132,17 +132,17 @@ def test_a_read_only_repository_is_read(
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("missing", "missing: there is no such folder"),
-        ("readme.md/x", "readme.md/x: there is no such folder"),
-        ("readme.md", "readme.md: it is a file; a model repository is a folder of model folders"),
-        ("mlp/config.pbtxt", "it is a file; a model repository is a folder of model folders; did you mean {}?"),
-        ("mlp", "mlp: it is the folder of one model; did you mean its parent {}?"),
-        ("auto", "auto: it is the folder of one model; did you mean its parent {}?"),
+        ("missing", "missing: no such folder"),
+        ("readme.md/x", "readme.md/x: no such folder"),
+        ("readme.md", "readme.md: is a file; a model repository is a folder of model folders"),
+        ("mlp/config.pbtxt", "is a file; a model repository is a folder of model folders; did you mean {}?"),
+        ("mlp", "mlp: is the folder of one model; did you mean its parent {}?"),
+        ("auto", "auto: is the folder of one model; did you mean its parent {}?"),
         (
             "empty",
-            "empty: it holds no models: no folder in it has a config.pbtxt or a version folder such as 1",
+            "empty: no models: no folder in it has a config.pbtxt or a version folder such as 1",
         ),
-        ("notes", "notes: it holds no models: "),
+        ("notes", "notes: no models: "),
         ("loop", "loop: cannot be read: Too many levels of symbolic links"),
     ],
 )
@@ -162,14 +162,14 @@ def test_the_parent_of_the_current_folder_is_named(repository: Path, monkeypatch
 
 def test_a_folder_of_empty_versions_is_not_taken_for_a_model(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
-    with pytest.raises(RepositoryError, match="it holds no models"):
+    with pytest.raises(RepositoryError, match=": no models: "):
         ModelRepository.open(tmp_path)
 
 
 def test_an_unknown_model_is_an_error_with_the_nearest_name(repository: Path) -> None:
     with pytest.raises(RepositoryError) as raised:
         ModelRepository.open(repository).model("mpl")
-    assert str(raised.value) == f"{repository}: there is no model 'mpl'; did you mean 'mlp'?"
+    assert str(raised.value) == f"{repository}: no model 'mpl'; did you mean 'mlp'?"
 
 
 def test_what_may_not_be_read_is_an_error_only_when_it_is_asked_for(

@@ -121,7 +121,7 @@ def test_a_config_is_put_in_place_and_taken_away(users: Path, tmp_path: Path) ->
 
 
 def test_a_config_for_no_model_is_an_error(users: Path, tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match=r"there is no model 'mpl'; did you mean 'mlp'\?"):
+    with pytest.raises(RepositoryError, match=r"no model 'mpl'; did you mean 'mlp'\?"):
         staged(users, tmp_path / "copy").write_config("mpl", "")
 
 

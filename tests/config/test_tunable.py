@@ -32,9 +32,9 @@ def test_most_models_can_be_tuned(text: str) -> None:
     [
         (
             f'platform: "ensemble" ensemble_scheduling {{ {STEPS} }}',
-            "it is an ensemble; tune the models that it is composed of by their names: pre, mlp",
+            "it is an ensemble; tune its composing models instead: pre, mlp",
         ),
-        ('platform: "ensemble"', "it is an ensemble; tune the models that it is composed of by their names"),
+        ('platform: "ensemble"', "it is an ensemble; tune its composing models instead"),
     ],
 )
 def test_some_models_cannot_be_tuned_and_one_line_says_why(text: str, reason: str) -> None:
@@ -69,17 +69,21 @@ def test_what_triton_loads(config: str | None, versions: list[str], tmp_path: Pa
 @pytest.mark.parametrize(
     ("config", "versions", "reason"),
     [
-        ("", ["1", "2_old"], "{m}/2_old: Triton takes it for version 2, and does not find it under that name; rename"),
+        ("", ["1", "2_old"], "{m}/2_old: Triton takes it for version 2, but then looks for a folder 2; rename"),
         ("version_policy { all { } }", ["2", "-4"], "{m}/-4: Triton takes it for version -4, "),
         ("version_policy { latest { num_versions: 2 } }", ["1_old", "2"], "{m}/1_old: Triton takes it for version 1, "),
-        ("", ["1", "9" * 20], "{m}/" + "9" * 20 + ": Triton crashes at a version as high as that; rename the folder"),
-        ("", [], "{m}: there is no folder of a version, such as 1"),
+        (
+            "",
+            ["1", "9" * 20],
+            "{m}/" + "9" * 20 + ": version above 2^63 - 1, at which Triton crashes; rename the folder",
+        ),
+        ("", [], "{m}: no folder of a version, such as 1"),
         (
             "version_policy { specific { versions: [7] } }",
             ["1"],
-            "{m}: there is no folder that its version_policy",
+            "{m}: no folder that its version_policy",
         ),
-        ('name: "other"', ["1"], "{m}: its config has the name 'other', and Triton wants that of the folder; write "),
+        ('name: "other"', ["1"], "{m}: its config has name 'other', which must be the folder's; write "),
         ("max_batch_size: -1", ["1"], "m: max_batch_size: must be >= 0, got -1"),
         (
             "max_batch_size: 4 dynamic_batching { preferred_batch_size: [2, 8] }",

@@ -119,7 +119,7 @@ def test_a_full_disk_has_its_log_elsewhere(full_folder: Path, temporary: Path) -
 
 def test_where_nothing_can_be_written_the_error_is_told(tmp_path: Path, temporary: Path) -> None:
     shutil.rmtree(temporary)
-    words = "unexpected ValueError: no; and no log could be written"
+    words = "unexpected ValueError: no; no log could be written"
     with pytest.raises(UnexpectedError, match=words), boundary(tmp_path / "nowhere"):
         raise ValueError("no")
 

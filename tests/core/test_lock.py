@@ -14,7 +14,7 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "new/work"
     with (
         locked(folder, option="work", holder="another night"),
-        pytest.raises(JobError, match=f"{folder}: another night is at work in it"),
+        pytest.raises(JobError, match=f"{folder}: in use by another night"),
         locked(folder, option="work", holder="another night"),
     ):
         pass

@@ -56,7 +56,7 @@ def test_what_a_server_tells_makes_no_folder_elsewhere(
     monkeypatch.setattr(served, "TritonClient", lambda _: _Served(name))
     into = tmp_path / "a/b/c"
     into.mkdir(parents=True)
-    with pytest.raises(JobError, match=r"^--url: host:8001 has a model .*, which "):
+    with pytest.raises(JobError, match=r"^--url: model name .* at host:8001 (is|contains) "):
         served_repository(Endpoint("host:8001"), [name] if asked == "by name" else [], into)
     assert [path for path in tmp_path.rglob("*") if path not in (into, *into.parents)] == []
 
@@ -70,12 +70,12 @@ def test_a_run_has_no_folder_of_that_name(name: str, tmp_path: Path) -> None:
 def test_a_study_of_a_model_elsewhere_is_refused(tmp_path: Path) -> None:
     """The folder of a run may be of somebody else."""
     Study.create_or_resume(tmp_path / "study.db", identity().model_copy(update={"model": "../../x"}))
-    with pytest.raises(JobError, match=r"study of a model '../../x', which has a slash in it$"):
+    with pytest.raises(JobError, match=r"study of a model '../../x', which contains a slash$"):
         Study.models(tmp_path / "study.db")
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_repository_has_no_model_elsewhere(name: str, model_repository: ModelRepositoryFactory) -> None:
     model_repository.add("slow")
-    with pytest.raises(RepositoryError, match="there is no model .*: the name "):
+    with pytest.raises(RepositoryError, match="no model .*: the name "):
         ModelRepository.open(model_repository.path).model(name)

@@ -19,8 +19,8 @@ from tuner.cli.main import cli
 from tuner.core.errors import Cause, TritontuneError
 from tuner.core.json_text import json_text
 from tuner.core.loads import Concurrency, RequestRate
-from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.results.files import front_json, trials_csv
@@ -79,7 +79,9 @@ def test_a_mark_that_names_no_part_is_an_error() -> None:
 
 def test_every_cause_and_every_quality_check_is_told() -> None:
     assert first_column("docs/reference/exit-codes.md", "Why a trial failed") == [cause.value for cause in Cause]
-    assert first_column("docs/reference/quality-warnings.md", "Quality warnings") == [gate.value for gate in Gate]
+    assert first_column("docs/reference/quality-warnings.md", "Quality warnings") == [
+        gate.value for gate in QualityCheck
+    ]
 
 
 def test_every_key_of_a_space_file_is_told() -> None:

@@ -57,7 +57,7 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
         (_repository, ["--trials", "none"], "--trials: "),
         (_repository, ["--space", "defualt"], "did you mean 'default'?"),
         (_repository, ["--server", "dokcer"], "--server: "),
-        (_repository, ["--server", "process", "--memory", "1g"], "--memory is for Docker; leave it out, or choose"),
+        (_repository, ["--server", "process", "--memory", "1g"], "--memory needs Docker; leave it out, or use"),
         (_repository, ["--gpus", "first"], "--gpus: 'first' is not a GPU; write all, none, or indices and UUIDs"),
         (
             _repository,
@@ -79,7 +79,7 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
         (_repository, ["--input-data", __file__], "test_bad_input.py:1:3: is not JSON"),
         (_repository, ["--image", ""], "--image: must not be empty"),
         (_repository, ["--output-shared-memory-size", "5"], "needs --shared-memory"),
-        (_repository, ["--load-model", "identity"], "--load-model identity: that is the model itself"),
+        (_repository, ["--load-model", "identity"], "--load-model identity: this is the model itself"),
     ],
 )
 def test_run(

@@ -103,7 +103,7 @@ def test_measure_tells_what_a_point_costs(
 def test_measure_shows_it_and_warns_of_others(repository: Path, tritontune: Callable[..., tuple[str, str]]) -> None:
     out, err = tritontune("measure", repository, "--server", "process", "--concurrency", "1,2", "--time", "1s")
     assert all(column in out for column in ("server CPU", "memory", "GPU memory", "GPU W", "J/inference"))
-    (warning,) = [line for line in err.splitlines() if "others use the GPU" in line]
+    (warning,) = [line for line in err.splitlines() if "other processes use the GPU" in line]
     assert "GPU 1 (NVIDIA H100 80GB HBM3): program4711 4711 with 66 GiB" in warning
 
 

@@ -83,7 +83,7 @@ def test_a_model_that_calls_another_and_code_beside_the_repository(tmp_path: Pat
     done = CliRunner().invoke(cli, ["measure", str(repository), "--model", "calls", "--json", "--time", "0.3s"])
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["points"][0]["errors"] == 0
-    assert "calls calls identity, which is loaded, too; --load-model identity loads it from the start" in done.stderr
+    assert "loaded identity, because calls calls it; use --load-model identity to load it from the start" in done.stderr
     # Python's compiled code lies in the copies.
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -93,7 +93,7 @@ def test_what_is_nowhere_beside_the_copy_is_told_with_a_hint(tmp_path: Path) -> 
     (tmp_path / "common/callee.py").unlink()
     done = CliRunner().invoke(cli, ["measure", str(repository), "--model", "calls"])
     told = str(done.exception)
-    assert "No module named 'callee'; what is served is a copy of the repository, which has only common beside" in told
+    assert "No module named 'callee'; Triton serves a copy of the repository, with only common beside" in told
 
 
 def test_ones_own_time_holds_at_a_low_rate_too(server: Running) -> None:
@@ -165,7 +165,7 @@ def test_a_model_is_not_its_own_callee(model_repository: ModelRepositoryFactory)
     model_repository.add("slow")
     done = tritontune("measure", model_repository.path, "--load-model", "slow")
     assert done.returncode == 2
-    assert done.stderr.startswith("tritontune: --load-model slow: that is the model itself")
+    assert done.stderr.startswith("tritontune: --load-model slow: this is the model itself")
 
 
 def test_a_model_that_fails_every_request(model_repository: ModelRepositoryFactory) -> None:

@@ -125,7 +125,7 @@ class TestAFinishedRun:
             folder = finished_run / "slow" / "trials" / f"{number:03d}"
             assert {path.name for path in folder.iterdir()} == {"config.pbtxt", "command.txt", "server.log"}
             what_is_gone, command = (folder / "command.txt").read_text().splitlines()
-            assert what_is_gone.startswith("# The model repository and the folders tritontune-... named below went")
+            assert what_is_gone.startswith("# The repository and the tritontune-... folders named below were temporary")
             assert "tritonserver" in command
             assert "successfully loaded 'slow'" in (folder / "server.log").read_text()
 
@@ -142,7 +142,7 @@ class TestAFinishedRun:
         stderr = (finished_run.parent / "stderr.txt").read_text()
         stdout = (finished_run.parent / "stdout.txt").read_text()
         assert "tuning slow: SLO p90 <= 400 ms, budget 9m00s" in stderr
-        assert "trial 0: the config as it is: " in stderr
+        assert "trial 0: the baseline: " in stderr
         assert "slow: all 3 trials are done; " in stderr
         assert "new study" not in stderr
         assert "x the baseline's throughput" in stdout
@@ -316,7 +316,7 @@ class TestInterruption:
         run = self._underway(slow_model, out)
         second = tritontune("run", slow_model, "--out", out)
         assert second.returncode == 2
-        assert "another run is at work in it" in second.stderr
+        assert "in use by another run" in second.stderr
         run.send_signal(number)
         run.send_signal(signal.SIGCONT)
         stdout, stderr = run.communicate(timeout=120)

@@ -59,7 +59,7 @@ def test_tunes_the_example_after_a_run_that_was_killed_and_leaves_nothing(
     run = start_tritontune("run", EXAMPLE, *IN_DOCKER, *limits, "--out", out)
     _, stderr = run.communicate()
     assert run.returncode == 0, stderr
-    assert re.search(r"removed what killed runs had left behind: \d+ servers? \(tritontune-", stderr)
+    assert re.search(r"removed leftovers of killed runs: \d+ servers? \(tritontune-", stderr)
     assert _left(killed, engine) == _left(run, engine) == set()
     assert json.loads((out / "mlp/front.json").read_text())["best"]
     assert _command(out, "mlp", 0).read_text().splitlines()[1].startswith("docker run --rm --name=tritontune-")
@@ -108,7 +108,7 @@ def test_servers_that_are_killed_or_out_of_memory_midway_are_trials_that_failed(
     assert all(failure.last_words for failure in failures.values())
     messages = {failure.cause.value: failure.message for failure in failures.values()}
     assert messages["crashed"] == "Triton was ended by SIGKILL"
-    assert messages["out_of_memory"].endswith("was ended by SIGKILL for want of memory")
+    assert messages["out_of_memory"].endswith("was ended by SIGKILL (out of memory)")
     rows = csv.DictReader((out / "hoards/trials.csv").read_text().splitlines())
     assert {row["failure"] for row in rows if row["failure"]} == messages.keys()
 
@@ -127,7 +127,7 @@ def test_an_engine_that_goes_away_ends_the_run_which_goes_on_when_it_is_back(
     _, stderr = run.communicate()
     assert run.returncode == 1
     last = stderr.splitlines()[-1]
-    assert re.match("tritontune: (there is no Docker engine|the Docker engine does not answer)", last)
+    assert re.match("tritontune: (no Docker engine|the Docker engine does not answer)", last)
     assert last.endswith(f"; once that is fixed, resume with: tritontune run --resume --out {out}")
     assert "Traceback" not in stderr
     finished = Study.load(out / "study.db", "slow").trials
@@ -155,6 +155,6 @@ def test_pulls_what_is_missing_and_says_when_that_is_no_triton(
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         f"pulling {image}",
-        f"tritontune: --image {image} is no Triton image: it holds no tritonserver",
+        f"tritontune: --image {image} is not a Triton image: it has no tritonserver",
     ]
     assert not (tmp_path / "run").exists()

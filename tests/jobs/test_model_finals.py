@@ -52,10 +52,10 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
     ) -> Iterator[OperatingPoint]:
         if (number := next(launches)) > rounds:
             raise KilledError
-        # What looked best is no better than the config as it is.
+        # What looked best is no better than the baseline.
         return (point(int(load.level), 90.0 + number, 20) for load in loads)
 
-    monkeypatch.setattr(model_finals, "measure_again", again)
+    monkeypatch.setattr(model_finals, "relaunch_and_measure", again)
     anything = cast("Any", None)
     trial_context = TrialContext(
         launcher=anything,
@@ -96,7 +96,7 @@ def _write(run: RunFolder, study: Study) -> None:
 
 
 class Certifying:
-    """Certifies the config as it is; what that truly does is known.
+    """Certifies the baseline; what that truly does is known.
 
     Args:
         holds: Requests/s up to which it holds the SLO; it keeps up with any rate.
@@ -123,7 +123,7 @@ class Certifying:
             self.study.add_verified([Verification(trial=0, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
         self.launches = self.measured = 0
         self.counted: list[int] = []
-        monkeypatch.setattr(model_finals, "launch_again", self._launched)
+        monkeypatch.setattr(model_finals, "relaunch", self._launched)
 
     def certify(self, *, until: float = 1e12) -> CertifiedRate | None:
         anything = cast("Any", None)

@@ -85,7 +85,7 @@ def test_it_returns_the_recommendation_and_its_study(model_repository: ModelRepo
     others = ("verifying", "relaunched", "confirming", "certifying", "removed", "trial 0 at", "trial 1 at")
     assert [event for event in told.events if not event.startswith(others)] == [
         "slow began with 0 trials and 600 s",
-        "trial 0 began: the config as it is",
+        "trial 0 began: the baseline",
         "trial 0 ended",
         "trial 1 began: dynamic_batching, max_batch_size 128, instance_group.count 1",
         "trial 1 ended",
@@ -278,7 +278,9 @@ def test_what_a_model_calls_is_loaded_with_each_launch(
     commands = [(tmp_path / f"run/calls/trials/{number:03}/command.txt").read_text() for number in range(2)]
     assert ["--load-model=identity" in command for command in commands] == [False, True]
     assert (
-        told.events.count("calls calls identity, which is loaded, too; --load-model identity loads it from the start")
+        told.events.count(
+            "loaded identity, because calls calls it; use --load-model identity to load it from the start"
+        )
         == 1
     )
 
@@ -299,7 +301,7 @@ def test_a_shape_that_is_for_none_of_the_models_is_said_before_anything_is_launc
 ) -> None:
     for name in ("a", "b"):
         model_repository.add("identity", name=name)
-    with pytest.raises(JobError, match="--shape: no model of a, b has an input 'IM'; did you mean 'IN'"):
+    with pytest.raises(JobError, match="--shape: no input 'IM' in any of the models a, b; did you mean 'IN'"):
         tune(_job(model_repository, shape=["IM:4"]), out=RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

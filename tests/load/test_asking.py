@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.services import ON_BOTH, Services
 
-from tuner.load.asking import Lines, asking, some_of
+from tuner.load.asking import RequestChains, asking, some_of
 from tuner.load.outputs import read_outputs
 from tuner.load.workload import DriverName, Request, Sequences, Workload
 
@@ -14,7 +14,7 @@ def requests(count: int, first: int = 0) -> tuple[Request, ...]:
     return tuple(Request(bytes([first + number])) for number in range(count))
 
 
-def numbers(lines: Lines) -> list[list[int]]:
+def numbers(lines: RequestChains) -> list[list[int]]:
     return [[request.body[0] for request in line] for line in lines]
 
 
@@ -74,4 +74,4 @@ class TestOnTriton:
         plan = services("hang").plan(driver, 0.3)
         with asking(plan) as ask:
             replies = ask([[request] for request in plan.workload.requests])
-        assert {reply.error for (reply,) in replies} == {"DEADLINE_EXCEEDED: no answer in 0.3 s"}
+        assert {reply.error for (reply,) in replies} == {"DEADLINE_EXCEEDED: no answer within 0.3 s"}

@@ -27,7 +27,7 @@ def test_outputs_that_do_not_fit_are_told_with_the_option_that_gives_them_room()
         "shared memory size specified with the request for output 'OUT' (64 bytes) should be at least 400 bytes "
         "to hold the results"
     )
-    advice = "--output-shared-memory-size gives outputs of unknown size more room"
+    advice = "increase --output-shared-memory-size"
     assert describe("INTERNAL", said) == f"INTERNAL: {said}; {advice}"
     assert describe("INTERNAL", said + "x" * 500).endswith(f"...; {advice}")
 
@@ -38,7 +38,7 @@ def test_outputs_that_do_not_fit_are_told_with_the_option_that_gives_them_room()
         ("DEADLINE_EXCEEDED: Deadline Exceeded", Cause.HUNG),
         ("UNAVAILABLE: failed to connect to all addresses; last error: ...", Cause.CRASHED),
         ("UNAVAILABLE: Socket closed", Cause.CRASHED),
-        ("UNAVAILABLE: the connection is lost: connection closed by the server", Cause.CRASHED),
+        ("UNAVAILABLE: connection lost: connection closed by the server", Cause.CRASHED),
         ("UNAVAILABLE: recvmsg:Connection reset by peer", Cause.CRASHED),
         ("INTERNAL: Stub process 'mlp_0_0' is not healthy.", Cause.CRASHED),
         ("INTERNAL: CUDA out of memory. Tried to allocate 2 GiB", Cause.OUT_OF_MEMORY),

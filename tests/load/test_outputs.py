@@ -45,14 +45,14 @@ def test_what_is_no_answer_is_said_in_one_line() -> None:
     texts.outputs[0].datatype = "BYTES"
     texts.raw_output_contents[0] = bytes(12)
     for wrong, complaint in (
-        (short, "output 'y' has shape [4], and 15 bytes do not make FP32 of that"),
-        (nothing, "names 1 outputs, and holds 0"),
-        (strange, "has datatype FP4"),
-        (texts, "do not make BYTES of that"),
+        (short, "output 'y': 15 bytes do not fit FP32 of shape [4]"),
+        (nothing, "names 1 outputs, but holds 0"),
+        (strange, "has unsupported datatype FP4"),
+        (texts, "do not fit BYTES of shape"),
     ):
         with pytest.raises(ValueError) as raised:  # noqa: PT011 (the text is looked at below)
             read_outputs(wrong.SerializeToString())
         assert complaint in str(raised.value)
         assert "\n" not in str(raised.value)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="not a valid ModelInferResponse"):
         read_outputs(b"\xff\xff")

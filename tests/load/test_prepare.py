@@ -113,7 +113,9 @@ def test_ids_are_strings_where_the_model_wants_them_so(control: str, *, text_ids
 
 def test_requests_of_an_iterative_model_are_whole_sequences() -> None:
     assert sequences(plan("sequence_batching { iterative_sequence: true }")).iterative
-    with pytest.raises(JobError, match="--sequence-length has no use: each request to model 'm' is a whole sequence"):
+    with pytest.raises(
+        JobError, match="--sequence-length has no effect: each request to model 'm' is a whole sequence"
+    ):
         plan("sequence_batching { iterative_sequence: true }", sequence_length=4)
 
 
@@ -131,7 +133,7 @@ def test_sequences_are_of_the_pool_or_are_the_streams_of_a_file(tmp_path: Path) 
 def test_what_does_not_go_together_is_said() -> None:
     with pytest.raises(JobError, match="--compression is for gRPC"):
         plan(endpoint=_HTTP, compression="gzip")
-    with pytest.raises(JobError, match="HTTP brings one response to a request"):
+    with pytest.raises(JobError, match="which HTTP does not support"):
         plan("model_transaction_policy { decoupled: true }", endpoint=_HTTP)
     with pytest.raises(InputError, match="has no input 'X'"):
         plan(shape=["X:4"])
@@ -151,16 +153,18 @@ def test_a_time_out_needs_a_queue_that_minds_it(field: str) -> None:
         "allow_timeout_override: true",
         "allow_timeout_override: true default_timeout_microseconds: 20000",
     ):
-        with pytest.raises(JobError, match="--queue-timeout has no use: model 'm' has no queue policy with allow_time"):
+        with pytest.raises(
+            JobError, match="--queue-timeout has no effect: model 'm' has no queue policy with allow_time"
+        ):
             plan(with_policy(policy), queue_timeout="20ms")
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"sequences": 2}, "--sequences has no use: model 'm' does not batch sequences"),
-        ({"string_data": "x"}, "--string-data has no use: model 'm' takes no strings"),
-        ({"priority": 1}, "--priority has no use: model 'm' has no priority levels"),
+        ({"sequences": 2}, "--sequences has no effect: model 'm' does not batch sequences"),
+        ({"string_data": "x"}, "--string-data has no effect: model 'm' takes no strings"),
+        ({"priority": 1}, "--priority has no effect: model 'm' has no priority levels"),
     ],
 )
 def test_nothing_is_ignored_in_silence(options: dict[str, Any], complaint: str) -> None:
@@ -193,7 +197,7 @@ def test_the_limit_of_grpc_comes_before_requests_are_made(
         with prepared(effective, asked, where, request_timeout_s=5):
             pass
 
-    with pytest.raises(InputError, match=r"^a request to model 'm' has 2\.2 GiB, and gRPC takes 2 GiB at most$"):
+    with pytest.raises(InputError, match=r"^a request to model 'm' has 2\.2 GiB; the limit of gRPC is 2 GiB$"):
         prepare(_GRPC)
     with pytest.raises(MadeError):
         prepare(endpoint, **options)

@@ -22,9 +22,9 @@ def test_what_is_expected_is_right_whatever_else_is_there() -> None:
     ("given", "error"),
     [
         (answer(OUT=b"abd"), "DATA_LOSS: output OUT differs from what --input-data expects"),
-        (answer(OTHER=b"abc"), "DATA_LOSS: output OUT is missing, and --input-data expects it"),
-        (answer(), "DATA_LOSS: output OUT is missing, and --input-data expects it"),
-        (b"\xff\xff", "DATA_LOSS: the answer cannot be read as a ModelInferResponse"),
+        (answer(OTHER=b"abc"), "DATA_LOSS: output OUT is missing, but --input-data expects it"),
+        (answer(), "DATA_LOSS: output OUT is missing, but --input-data expects it"),
+        (b"\xff\xff", "DATA_LOSS: the answer is not a valid ModelInferResponse"),
     ],
 )
 def test_what_is_not_says_so(given: bytes, error: str) -> None:

@@ -49,7 +49,7 @@ def test_fewer_failures_than_half_are_no_failure() -> None:
 
 def test_more_than_half_are_and_the_most_frequent_error_is_told() -> None:
     error = raised(samples(*["INTERNAL: no", OK, "INTERNAL: no", "UNKNOWN: what"] * 5))
-    assert str(error) == "15 of 20 requests failed at concurrency 1, most with: INTERNAL: no"
+    assert str(error) == "15 of 20 requests failed at concurrency 1, most often with: INTERNAL: no"
     assert error.cause is Cause.REQUESTS_FAILED
 
 
@@ -59,7 +59,7 @@ def test_a_few_first_failures_are_waited_out() -> None:
 
 def test_requests_that_all_fail_from_some_moment_on_are_a_failure() -> None:
     error = raised(samples(*[OK] * 500, *["INTERNAL: Stub process 'm_0_0' is not healthy."] * 8), load=Concurrency(4))
-    assert str(error) == "requests fail at concurrency 4: INTERNAL: Stub process 'm_0_0' is not healthy."
+    assert str(error) == "all recent requests failed at concurrency 4: INTERNAL: Stub process 'm_0_0' is not healthy."
     assert error.cause is Cause.CRASHED
 
 
@@ -103,7 +103,7 @@ def test_a_round_of_an_open_loop_is_what_is_under_way_on_average() -> None:
     failing = samples(*[OK] * 400, *["INTERNAL: no"] * 7, wall_s=4.07)
     slow = replace(failing, sent_ns=failing.done_ns - 40_000_000)
     raise_if_failing(slow, RequestRate(100), timeout_s=10)
-    assert "requests fail at 100 requests/s" in str(raised(failing, RequestRate(100)))
+    assert "all recent requests failed at 100 requests/s" in str(raised(failing, RequestRate(100)))
 
 
 @pytest.mark.parametrize("load", [Ramp(10, 200, 5), Replay("day", (0, 1))])

@@ -34,15 +34,15 @@ def _use(gpus: Gpus, effective: model_config_pb2.ModelConfig) -> None:
 @pytest.mark.parametrize(
     ("library", "selection", "reason"),
     [
-        (StandInLibrary(init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED), "all", "NVML says: Driver Not Loaded"),
+        (StandInLibrary(init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED), "all", "NVML error: Driver Not Loaded"),
         (
             StandInLibrary(init=pynvml.NVML_ERROR_NO_PERMISSION),
             "all",
-            "this user may not ask NVML (Insufficient Permissions)",
+            "no permission to use NVML (Insufficient Permissions)",
         ),
-        (StandInLibrary(), "all", "of this machine's GPUs the server sees none (all)"),
-        (StandInLibrary(StandInGpu()), "none", "of this machine's GPUs the server sees none (none)"),
-        (StandInLibrary(StandInGpu()), None, "the server was not started here, so which GPUs it uses is not known"),
+        (StandInLibrary(), "all", "the server sees none of this machine's GPUs (all)"),
+        (StandInLibrary(StandInGpu()), "none", "the server sees none of this machine's GPUs (none)"),
+        (StandInLibrary(StandInGpu()), None, "the server was not started here, so its GPUs are unknown"),
     ],
 )
 def test_why_there_are_no_figures_is_said_once_and_only_where_there_should_be(
@@ -56,7 +56,7 @@ def test_why_there_are_no_figures_is_said_once_and_only_where_there_should_be(
         assert notes == []
         _use(gpus, ON_GPU)
         _use(gpus, ON_GPU)
-    assert notes == [f"no figures of GPUs: {reason}"]
+    assert notes == [f"no GPU figures: {reason}"]
 
 
 def test_busy_gpus_are_noted_in_one_line_and_once() -> None:
@@ -71,7 +71,7 @@ def test_busy_gpus_are_noted_in_one_line_and_once() -> None:
         gpus.warn_if_busy(config('backend: "onnxruntime"'))
     (line,) = notes
     assert line == (
-        "others use the GPU, so figures may not be the model's own: GPU 0 (NVIDIA H100 80GB HBM3): program7 7 with"
+        "other processes use the GPU, so results may include their load: GPU 0 (NVIDIA H100 80GB HBM3): program7 7 with"
         " 12 GiB; GPU 2 (NVIDIA L4): program1 1, program2 2, program3 3, 2 more"
     )
 
@@ -90,7 +90,7 @@ def test_nvml_is_closed_after_an_error_too() -> None:
     library = StandInLibrary(StandInGpu(refusals={"nvmlDeviceGetHandleByIndex_v2": pynvml.NVML_ERROR_NO_PERMISSION}))
     with installed(library), Gpus("all", lambda _: None) as gpus:
         assert library.opened == 0
-        assert gpus.problem == "this user may not ask NVML (Insufficient Permissions)"
+        assert gpus.problem == "no permission to use NVML (Insufficient Permissions)"
 
 
 def test_where_no_gpu_is_asked_nothing_is_said() -> None:

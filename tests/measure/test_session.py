@@ -17,8 +17,8 @@ from tuner.load.engine import WorkerEngine
 from tuner.load.outputs import read_outputs
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan, Request, Workload
-from tuner.measure.doubts import Gate
 from tuner.measure.pace import Pace
+from tuner.measure.quality_warnings import QualityCheck
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
 from tuner.options.endpoint import Endpoint
@@ -191,16 +191,16 @@ def test_a_client_that_is_the_limit_gets_more_processes_where_there_are_cores(mo
         point = session.measure(Concurrency(8))
         assert engine.processes == point.client.processes == processes
     assert point.client_bound is (processes < 3)
-    assert (Gate.CLIENT_BOUND in {doubt.gate for doubt in point.doubts}) is (processes < 3)
+    assert (QualityCheck.CLIENT_BOUND in {doubt.gate for doubt in point.doubts}) is (processes < 3)
 
 
 def test_what_lasts_is_measured_again_at_one_level_alone() -> None:
     with busy_session(1) as (session, engine):
         first = session.measure(Concurrency(8))
         assert engine.offers == 2
-        assert Gate.CLIENT_BOUND in {doubt.gate for doubt in first.discarded}
+        assert QualityCheck.CLIENT_BOUND in {doubt.gate for doubt in first.discarded}
         second = session.measure(Concurrency(4))
-    assert Gate.CLIENT_BOUND in {doubt.gate for doubt in second.doubts}
+    assert QualityCheck.CLIENT_BOUND in {doubt.gate for doubt in second.doubts}
     # Unless something else is doubtful, too, as a trend on a machine that others use.
     assert (engine.offers == 3) is (second.discarded == ())
 

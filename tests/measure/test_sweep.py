@@ -9,9 +9,9 @@ from tuner.core.errors import Cause, ServerDiedError
 from tuner.core.loads import Concurrency
 from tuner.core.slo import PERCENTILES, SLO
 from tuner.measure.client_view import ClientView
-from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.plan import points_of
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 from tuner.measure.rivals import NOBODY, Rivals
 from tuner.measure.sweep import in_order_of_load, sweep
 
@@ -196,7 +196,7 @@ def test_who_was_beaten_at_one_level_alone_goes_on() -> None:
 @pytest.mark.parametrize("slo", [NONE, SLO({"p99": 1.0})])
 def test_who_was_measured_badly_has_not_lost_for_sure(slo: SLO) -> None:
     rivals = Rivals(((2_000.0, 4.0),))
-    doubt = Doubt(gate=Gate.MACHINE_LOAD, reason="others took 1.2 of 2 cores")
+    doubt = QualityWarning(gate=QualityCheck.MACHINE_LOAD, reason="other processes used 1.2 of 2 cores")
     server = Server(saturating(500, alone=100))
 
     def beside_others(load: Concurrency) -> OperatingPoint:

@@ -14,9 +14,9 @@ from tuner.core import deadlines
 from tuner.core.errors import Cause, InputError, TuningError
 from tuner.core.loads import Concurrency, Load
 from tuner.core.slo import SLO
-from tuner.measure.doubts import Gate
 from tuner.measure.plan import points_of
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import Limits, TrialContext, TrialResult, _one_more, run_trial
 from tuner.options.groups import LoadOptions
@@ -169,7 +169,7 @@ def test_a_model_that_fails_one_request_in_a_hundred_says_so_at_each_point(trial
     assert result.failure is None
     assert len(result.curve) == 2
     for measured in result.curve:
-        assert Gate.FAILURES in {doubt.gate for doubt in measured.doubts}
+        assert QualityCheck.FAILURES in {doubt.gate for doubt in measured.doubts}
 
 
 def test_what_no_request_can_be_made_for_is_no_failure_of_the_config_as_it_is(trials: Trials) -> None:
@@ -179,7 +179,9 @@ def test_what_no_request_can_be_made_for_is_no_failure_of_the_config_as_it_is(tr
 
 def test_a_kind_of_model_that_cannot_be_tuned(trials: Trials) -> None:
     trials.add("identity", name="part")
-    with pytest.raises(TuningError, match="model 'identity': it is an ensemble; tune .* by their names: part"):
+    with pytest.raises(
+        TuningError, match="model 'identity': it is an ensemble; tune its composing models instead: part"
+    ):
         trials.run("identity", _ENSEMBLE, number=0)
 
 

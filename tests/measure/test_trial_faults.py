@@ -19,7 +19,7 @@ from tuner.jobs.progress import Progress
 from tuner.measure import trial
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session
-from tuner.measure.trial import Limits, TrialContext, TrialResult, launch_again, run_trial
+from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch, run_trial
 from tuner.options.groups import LoadOptions
 from tuner.space.candidate import Candidate
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
@@ -76,7 +76,7 @@ def test_whatever_is_wrong_with_a_candidate_is_its_own_failure(
     assert (failure.cause, failure.message) == (Cause.REQUESTS_FAILED, str(error))
     with (
         pytest.raises(ServerError, match=f"^{error}$"),
-        launch_again(context, CONFIG, tmp_path / "again", limits=LIMITS),
+        relaunch(context, CONFIG, tmp_path / "again", limits=LIMITS),
     ):
         pass
 
@@ -90,7 +90,7 @@ def test_what_is_wrong_with_the_config_as_it_is_ends_the_run(
         run(context, 0, tmp_path)
     with (
         pytest.raises(type(error), match=f"^{error}$"),
-        launch_again(context, CONFIG, tmp_path / "again", limits=LIMITS, candidate=False),
+        relaunch(context, CONFIG, tmp_path / "again", limits=LIMITS, candidate=False),
     ):
         pass
 

@@ -21,8 +21,8 @@ from tuner.core.errors import Cause, ServerDiedError, TuningError
 from tuner.core.lease import own_lease
 from tuner.core.loads import Concurrency
 from tuner.jobs.progress import ModelOutcome
-from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 from tuner.nightly import model_night
 from tuner.nightly.actions import act
 from tuner.nightly.comparison import PairedLaunch
@@ -70,7 +70,7 @@ class Machine:
         return launch_at(*((load.requests, rate) for load in loads), over=self.over if kind == "better" else 0)
 
     def tuned(self, context: Any, model: Any) -> ModelOutcome:
-        """A search that has measured the config as it is, and the better one where that is another."""
+        """A search that has measured the baseline, and the better one where that is another."""
         run: RunFolder = context.out
         study = Study.create_or_resume(run.database, self.identity(context, model))
         built, own = space(config=OWN), model.config.text
@@ -211,7 +211,10 @@ def test_beside_a_busy_neighbour_a_config_that_is_unchanged_is_no_regression(mac
     machine_launch = machine.launch
 
     def beside(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
-        doubt = Doubt(gate=Gate.MACHINE_LOAD, reason="load from elsewhere: others took 1.2 of this machine's 2 cores")
+        doubt = QualityWarning(
+            gate=QualityCheck.MACHINE_LOAD,
+            reason="load from elsewhere: other processes used 1.2 of 2 cores",
+        )
         side = machine_launch(config, loads, name, candidate=candidate)
         return PairedLaunch(points=tuple(each.model_copy(update={"doubts": (doubt,)}) for each in side.points))
 

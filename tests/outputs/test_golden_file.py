@@ -29,7 +29,7 @@ GOLDEN = GoldenOutputs(
         ),
     ),
     unsteady=(
-        Unsteady("COUNT", "1 for request 1 alone, and 2 when others come at once"),
+        Unsteady("COUNT", "1 for request 1 alone, 2 together with others"),
         Unsteady(None, "x", outline_varies=True),
     ),
     refused=("INTERNAL: not this one",),
@@ -76,7 +76,7 @@ def test_numpy_reads_it_without_pickles(file: Path) -> None:
 
 
 def test_what_is_not_there_or_anothers_is_said(file: Path) -> None:
-    with pytest.raises(GoldenFileError, match="^is of another study$"):
+    with pytest.raises(GoldenFileError, match="^belongs to another study$"):
         read_golden(file, "another study")
     file.unlink()
     with pytest.raises(GoldenFileError, match="^is missing$"):

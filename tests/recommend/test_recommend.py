@@ -299,7 +299,7 @@ def test_what_takes_too_much_memory_of_a_gpu_is_neither_best_nor_on_the_front() 
     unlimited = recommend(trials, SLO())
     assert unlimited.best is not None
     assert unlimited.best.trial.number == 1
-    # The gain is against the config as it is, whatever that takes.
+    # The gain is against the baseline, whatever that takes.
     over = recommend([taking(0, 100, 9), taking(1, 400, 2)], SLO(), (), 8 * GIB)
     assert over.gain is not None
     assert over.gain.value == pytest.approx(4)

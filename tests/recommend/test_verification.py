@@ -10,9 +10,9 @@ from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.record import Interval
 from tuner.core.slo import SLO
 from tuner.measure.client_view import ClientView
-from tuner.measure.doubts import Gate
 from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
 from tuner.recommend.front import usable_points
@@ -159,7 +159,7 @@ def test_doubts_about_a_round_are_told_with_how_many_rounds_there_were() -> None
     together = Verification(trial=1, load=Concurrency(8), rounds=rounds).point
     assert together is not None
     assert [(doubt.gate, doubt.reason) for doubt in together.doubts] == [
-        (Gate.FAILURES, "2 of 502 failed, most with UNAVAILABLE: gone (in 1 of 3 rounds)")
+        (QualityCheck.FAILURES, "2 of 502 requests failed, most often with UNAVAILABLE: gone (in 1 of 3 rounds)")
     ]
     assert together.server is not None
     assert (together.server.requests, together.server.cache_hits) == (1_500, 0)

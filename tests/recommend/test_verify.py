@@ -20,7 +20,7 @@ from tuner.core.slo import NO_LIMIT, SLO, Percentile
 from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, TrialContext, TrialResult, measure_again
+from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch_and_measure
 from tuner.options.groups import LoadOptions
 from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS
 from tuner.recommend.recommend import Recommendation, recommend
@@ -410,7 +410,9 @@ def test_one_that_does_not_launch_again_is_struck_off(
 
     def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
         limits = Limits(launch_s=30.0, first_answer_s=10.0, until=time.monotonic() + 60)
-        return measure_again(trial_context, trial.config, loads, tmp_path / f"{trial.number}-{number}", limits=limits)
+        return relaunch_and_measure(
+            trial_context, trial.config, loads, tmp_path / f"{trial.number}-{number}", limits=limits
+        )
 
     trials = [
         trial(0, point(1, 95, 12), config=config_text()),

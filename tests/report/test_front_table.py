@@ -7,9 +7,9 @@ from support.builders import point, space, trial
 
 from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.slo import SLO
-from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.recommend.verification import Verification
 from tuner.report.front_table import front_legend, front_reasons, front_table
@@ -62,7 +62,7 @@ def test_rates_are_named_as_such() -> None:
 
 
 def test_doubtful_points_are_marked_and_the_legend_says_why() -> None:
-    drifts = Doubt(gate=Gate.DRIFT, reason="drifts: it did")
+    drifts = QualityWarning(gate=QualityCheck.DRIFT, reason="drifts: it did")
     doubtful = [each.model_copy(update={"doubts": (drifts,)}) for each in (point(4, 200, 10), point(8, 300, 20))]
     recommendation = found(*doubtful)
     assert [row.split(" 1 ")[0] for row in rows(shown(recommendation))[1:]] == ["best ?", "?"]
@@ -74,12 +74,14 @@ def test_doubtful_points_are_marked_and_the_legend_says_why() -> None:
 
 def test_load_from_elsewhere_is_one_line_with_the_most_of_it() -> None:
     def busy(each: OperatingPoint, cores: float) -> OperatingPoint:
-        doubt = Doubt(gate=Gate.MACHINE_LOAD, reason=f"load from elsewhere: others took {cores}")
+        doubt = QualityWarning(
+            gate=QualityCheck.MACHINE_LOAD, reason=f"load from elsewhere: other processes used {cores}"
+        )
         load = MachineLoad(cores=4, idle_cores=1.0, elsewhere_cores=cores, stolen_cores=0.0)
         return each.model_copy(update={"doubts": (doubt,), "machine": load})
 
     recommendation = found(busy(point(4, 200, 10), 0.9), busy(point(8, 300, 20), 2.5), busy(point(16, 400, 30), 1.2))
-    most = "load from elsewhere: others took 2.5"
+    most = "load from elsewhere: other processes used 2.5"
     assert front_legend(recommendation, space().baseline).splitlines()[2:] == [
         f"  ? trial 1 at concurrency 8: {most} (the highest of 3 points with load from elsewhere)"
     ]

@@ -14,8 +14,8 @@ from tuner.core.errors import Cause, TuningError
 from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.slo import SLO
 from tuner.jobs.progress import ModelOutcome
-from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.verification import Verification
 from tuner.report.console import ConsoleProgress
@@ -78,7 +78,7 @@ def long_outcome(run: RunFolder) -> ModelOutcome:
         study.add(trial(number, *_rising(400 * seemed), parameters=other), built)
     test = LimitTest(percentile="p99", limit_ms=60.0, requests=50, over=0, design_effect=1.0)
     for number, load, rate in ((0, 1, 100), (1, 20, 700)):
-        changes = {"limits": (test,), "doubts": (Doubt(gate=Gate.DRIFT, reason="drift: it did"),)}
+        changes = {"limits": (test,), "doubts": (QualityWarning(gate=QualityCheck.DRIFT, reason="drift: it did"),)}
         rounds = tuple(point(load, rate + n, 40).model_copy(update=changes) for n in range(3))
         study.add_verified(
             [Verification(trial=number, load=Concurrency(load), rounds=rounds, numbers=(1, 2, 3), choosing=1)]

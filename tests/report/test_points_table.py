@@ -6,9 +6,9 @@ from rich.console import Console
 from support.builders import judged, point
 
 from tuner.core.loads import Replay, RequestRate
-from tuner.measure.doubts import Doubt, Gate
 from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 from tuner.report.points_table import points_table
 from tuner.stats.limit_test import LimitTest
 
@@ -61,15 +61,15 @@ def test_below_it_stands_what_to_know(open_point: OperatingPoint) -> None:
     text = shown(point(RequestRate(100), 100, 5, kept_up=True), open_point)
     assert "at 500 requests/s: client-bound, the load generator took 91%" in text
     assert "at 500 requests/s: the server did not sustain this rate" in text
-    assert "at 500 requests/s: 3 of 503 failed, most with UNAVAILABLE: gone" in text
+    assert "at 500 requests/s: 3 of 503 requests failed, most often with UNAVAILABLE: gone" in text
     assert "at 100 requests/s" not in text
 
 
 def test_a_point_that_was_measured_twice_says_so_and_what_was_thrown_away() -> None:
-    failing, drift = point(2, errors=1), Doubt(gate=Gate.DRIFT, reason="drifts: it did")
+    failing, drift = point(2, errors=1), QualityWarning(gate=QualityCheck.DRIFT, reason="drifts: it did")
     twice = failing.model_copy(update={"discarded": (*failing.doubts, drift)})
     assert notes(twice) == [
-        "at concurrency 2: 1 of 501 failed, most with UNAVAILABLE: gone; also when re-measured",
+        "at concurrency 2: 1 of 501 requests failed, most often with UNAVAILABLE: gone; also when re-measured",
         "at concurrency 2: re-measured; the first time: drifts: it did",
     ]
     assert notes(point(2)) == []

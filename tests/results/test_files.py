@@ -243,7 +243,10 @@ def test_trials_csv_tells_what_is_doubtful(run: RunFolder) -> None:
     study = Study.create_or_resume(run.database, identity())
     study.add(trial(0, point(1), point(2, errors=3), parameters=built.baseline), built)
     sound, doubtful = csv.DictReader(trials_csv(study).splitlines())
-    assert (sound["doubts"], doubtful["doubts"]) == ("", "failures: 3 of 503 failed, most with UNAVAILABLE: gone")
+    assert (sound["doubts"], doubtful["doubts"]) == (
+        "",
+        "failures: 3 of 503 requests failed, most often with UNAVAILABLE: gone",
+    )
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ def test_one_row_a_point_with_all_that_was_measured(open_point: OperatingPoint) 
     assert (rate["errors"], rate["error"], rate["batch_size"]) == ("3", "UNAVAILABLE: gone", "4")
     assert (closed["server_requests"], closed["cache_hits"], closed["doubts"]) == ("500", "0", "")
     assert rate["doubts"] == (
-        "failures: 3 of 503 failed, most with UNAVAILABLE: gone; "
-        "client_bound: client-bound, the load generator took 91%"
+        "failures: 3 of 503 requests failed, most often with UNAVAILABLE: gone; "
+        "client_bound: client-bound: the load generator took 91%"
     )
 
 

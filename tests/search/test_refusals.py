@@ -86,11 +86,10 @@ def test_what_was_served_otherwise_is_not_asked_for_again() -> None:
     on = MLP.replace("32", "8") + "dynamic_batching { }"
     trials = served(1, batches(4, 2), on.replace("count: 1", "count: 2")), served(2, BUILT.baseline, on)
     assert refusal(batches(2), *trials) == (
-        "trial 1, with max_batch_size 4 or less, was not served as configured: "
-        "max_batch_size is 8 where 4 was asked for"
+        "trial 1, with max_batch_size 4 or less, was not served as configured: max_batch_size is 8, but 4 was requested"
     )
     assert refusal(batches(16), *trials) is None
     assert refusal(BUILT.settle({"instance_group.count": 4}), *trials) == (
         "trial 2, with dynamic_batching off, was not served as configured: "
-        "dynamic_batching is on where off was asked for"
+        "dynamic_batching is on, but off was requested"
     )

@@ -43,7 +43,7 @@ def test_a_backend_that_is_not_there(
     wanted = model(tmp_path, config, *files)
     told = why_no_backend(wanted, triton)
     assert told.startswith(
-        f"m: its backend {backend!r} is not among those of {triton.binary} (python in {tmp_path}/triton/backends); "
+        f"m: no backend {backend!r} in {triton.binary} (available: python in {tmp_path}/triton/backends); "
     )
     assert "--triton-arg=--backend-directory=DIR" in told
     (tmp_path / "others" / backend).mkdir(parents=True)
@@ -73,7 +73,9 @@ def test_a_backend_that_is_there_or_of_which_no_file_tells(
 def test_a_triton_whose_folder_of_backends_nobody_knows(tmp_path: Path) -> None:
     bare = TritonInstallation(tmp_path / "bin/tritonserver", "2.99.0", "here")
     assert not why_no_backend(model(tmp_path, 'backend: "onnxruntime"'), bare)
-    assert backends_in_words(bare).startswith("no folder of backends beside it; --triton-arg=--backend-directory=DIR")
+    assert backends_in_words(bare).startswith(
+        "no backend folder beside it; set one by --triton-arg=--backend-directory=DIR"
+    )
     assert backends_in_words(bare, ["--backend-directory=/nowhere"]) == "none in /nowhere"
 
 
@@ -81,5 +83,5 @@ def test_one_model_that_can_be_served_is_enough(triton: TritonInstallation, tmp_
     python, onnx = model(tmp_path / "a", 'backend: "python"'), model(tmp_path / "b", 'backend: "onnxruntime"')
     check_backends([], triton)
     check_backends([onnx, python], triton)
-    with pytest.raises(JobError, match="^m: its backend 'onnxruntime' is not among"):
+    with pytest.raises(JobError, match="^m: no backend 'onnxruntime' in "):
         check_backends([onnx, onnx], triton)

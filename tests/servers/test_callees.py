@@ -69,26 +69,26 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def supply(callees: Callees, running: Running, message: str = NOT_READY) -> None:
+def load_missing(callees: Callees, running: Running, message: str = NOT_READY) -> None:
     server: Server = running  # type: ignore[assignment]  # what is asked of it
-    callees.supply(ServerError(message, cause=Cause.REQUESTS_FAILED), server, within_s=30)
+    callees.load_missing(ServerError(message, cause=Cause.REQUESTS_FAILED), server, within_s=30)
 
 
 def test_a_missing_model_is_loaded_with_its_own_config_and_said(repository: Path, running: Running) -> None:
     notes: list[str] = []
     callees = Callees("pipeline", repository, note=notes.append)
-    supply(callees, running)
+    load_missing(callees, running)
     assert running.loaded == [("echo", "", 30)]
     assert running.minded == 1
     assert callees.names == ("echo",)
-    assert notes == ["pipeline calls echo, which is loaded, too; --load-model echo loads it from the start"]
+    assert notes == ["loaded echo, because pipeline calls it; use --load-model echo to load it from the start"]
 
 
 def test_a_model_that_is_loaded_and_still_not_ready_is_not_loaded_again(repository: Path, running: Running) -> None:
     callees = Callees("pipeline", repository, ("echo", "echo", "pipeline"))
     assert callees.names == ("echo",)
     with pytest.raises(ServerError) as raised:
-        supply(callees, running)
+        load_missing(callees, running)
     assert str(raised.value) == NOT_READY
     assert not running.loaded
 
@@ -96,19 +96,17 @@ def test_a_model_that_is_loaded_and_still_not_ready_is_not_loaded_again(reposito
 @pytest.mark.parametrize("message", ["INTERNAL: no", NOT_READY.replace("echo", "pipeline")])
 def test_another_failure_stays_what_it_is(repository: Path, running: Running, message: str) -> None:
     with pytest.raises(ServerError) as raised:
-        supply(Callees("pipeline", repository), running, message)
+        load_missing(Callees("pipeline", repository), running, message)
     assert str(raised.value) == message
     assert not running.loaded
 
 
 def test_a_model_that_is_nowhere_is_said_with_the_nearest(repository: Path, running: Running) -> None:
-    with pytest.raises(
-        ServerError, match="pipeline calls ecko, and the repository has no such model; .*'echo'"
-    ) as raised:
-        supply(Callees("pipeline", repository), running, NOT_READY.replace("echo", "ecko"))
+    with pytest.raises(ServerError, match="pipeline calls ecko, which is not in the repository; .*'echo'") as raised:
+        load_missing(Callees("pipeline", repository), running, NOT_READY.replace("echo", "ecko"))
     assert raised.value.cause is Cause.REQUESTS_FAILED
 
 
 def test_on_a_server_that_is_not_ours_nothing_is_loaded(running: Running) -> None:
-    with pytest.raises(ServerError, match="; pipeline calls echo: load it on the server, too"):
-        supply(Callees("pipeline"), running)
+    with pytest.raises(ServerError, match="; pipeline calls echo: load echo on the server"):
+        load_missing(Callees("pipeline"), running)

@@ -62,7 +62,7 @@ def test_auto_takes_no_process_in_place_of_the_docker_that_was_asked_for(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", NOBODY)
     told = _refusal(server="auto", **option)
-    assert told.startswith(f"--{next(iter(option))} is for Docker: there is no Docker engine")
+    assert told.startswith(f"--{next(iter(option))} needs Docker: no Docker engine")
 
 
 @pytest.mark.docker
@@ -82,15 +82,15 @@ def test_auto_falls_back_to_docker_where_there_is_no_triton(monkeypatch: pytest.
     monkeypatch.setattr(choose, "DEFAULT_IMAGE", IMAGE)
     launcher, notes = _choose()
     assert isinstance(launcher, DockerLauncher)
-    assert notes == [f"{IMAGE} in Docker, as there is no Triton on this machine"]
+    assert notes == [f"no Triton on this machine; using {IMAGE} in Docker"]
 
 
 @pytest.mark.usefixtures("no_triton_here")
 def test_neither_a_triton_nor_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", NOBODY)
     told = _refusal()
-    assert told.startswith("there is no Triton here: pip install 'tritontune[server]'")
-    assert "; and in its place: there is no Docker engine: /nowhere/docker.sock does not exist" in told
+    assert told.startswith("no Triton on this machine: install one by pip install 'tritontune[server]'")
+    assert "; Docker cannot be used instead: no Docker engine: /nowhere/docker.sock does not exist" in told
     assert "Docker engine" not in _refusal(server="process")
 
 
@@ -100,22 +100,22 @@ def test_gpus_are_left_out_where_the_engine_cannot_give_them_and_nobody_asked() 
     launcher, (note,) = _choose(image=IMAGE)
     assert isinstance(launcher, DockerLauncher)
     assert launcher.gpus == "none"
-    assert note.startswith("containers get no GPU: --gpus all: Docker cannot give GPUs to containers here: ")
+    assert note.startswith("containers run without a GPU: --gpus all: Docker cannot give GPUs to containers here: ")
     assert "GPUs" not in launcher.description
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"server": "process", "image": "x"}, "--image is for Docker"),
+        ({"server": "process", "image": "x"}, "--image needs Docker"),
         (
             {"server": "process", "shm_size": "2GiB"},
-            "--shm-size is for Docker; leave it out, or choose --server docker",
+            "--shm-size needs Docker; leave it out, or use --server docker",
         ),
-        ({"server": "process", "docker_arg": ["init=true"]}, "--docker-arg is for Docker"),
-        ({"server": "docker", "image": "x", "triton_path": "y"}, "--image and --triton-path exclude each other"),
-        ({"server": "auto", "user": "x", "triton_path": "y"}, "--user and --triton-path exclude each other"),
-        ({"server": "docker", "triton_path": "y"}, "--triton-path names a Triton of this machine"),
+        ({"server": "process", "docker_arg": ["init=true"]}, "--docker-arg needs Docker"),
+        ({"server": "docker", "image": "x", "triton_path": "y"}, "--image and --triton-path cannot be combined"),
+        ({"server": "auto", "user": "x", "triton_path": "y"}, "--user and --triton-path cannot be combined"),
+        ({"server": "docker", "triton_path": "y"}, "--triton-path is for a Triton on this machine"),
     ],
 )
 def test_options_that_contradict_each_other(options: dict[str, object], complaint: str) -> None:
@@ -124,9 +124,9 @@ def test_options_that_contradict_each_other(options: dict[str, object], complain
 
 def test_docker_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", NOBODY)
-    assert _refusal(server="docker", image=IMAGE).startswith("--server docker: there is no Docker engine")
+    assert _refusal(server="docker", image=IMAGE).startswith("--server docker: no Docker engine")
     # What only Docker can do is not left out in silence.
-    assert _refusal(memory="1GiB", image=IMAGE).startswith("--image is for Docker: there is no Docker engine")
+    assert _refusal(memory="1GiB", image=IMAGE).startswith("--image needs Docker: no Docker engine")
 
 
 @pytest.mark.docker
@@ -134,19 +134,19 @@ def test_docker_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "complaint"),
     [
         ({"gpus": "all"}, "--gpus all: Docker cannot give GPUs to containers here: install nvidia-container-toolkit"),
-        ({"network": "absent"}, "--server docker: Docker starts no container: network absent not found"),
-        ({"user": "absent"}, "--server docker: Docker starts no container: unable to find user absent"),
+        ({"network": "absent"}, "--server docker: Docker cannot start the container: network absent not found"),
+        ({"user": "absent"}, "--server docker: Docker cannot start the container: unable to find user absent"),
         ({"mount": ["/absent:/x"]}, "bind source path does not exist: /absent"),
-        ({"mount": ["absent:/x"]}, "--mount: Docker has no volume 'absent'"),
+        ({"mount": ["absent:/x"]}, "--mount: no Docker volume 'absent'"),
         ({"memory": "1MiB"}, "Minimum memory limit allowed is 6MB"),
         ({"docker_arg": ["ulimits=3"]}, "--docker-arg: ulimits should be a list"),
         ({"docker_arg": ["cpu_quota=much"]}, "--docker-arg: Invalid type for cpu_quota param: expected int"),
         ({"docker_arg": ["cap_add=[ABSENT]"]}, 'unknown capability: "CAP_ABSENT"'),
-        ({"triton_arg": ["--absent=1"]}, f"--image {IMAGE}: Triton does not start in it: "),
-        ({"image": "tritontune-debian:bookworm"}, "--image tritontune-debian:bookworm is no Triton image"),
+        ({"triton_arg": ["--absent=1"]}, f"--image {IMAGE}: Triton does not start: "),
+        ({"image": "tritontune-debian:bookworm"}, "--image tritontune-debian:bookworm is not a Triton image"),
         (
             {"docker_arg": ["platform=linux/arm64"]},
-            f"--image {IMAGE}: Docker lacks the image: image with reference {IMAGE} was found",
+            f"--image {IMAGE}: Docker does not have the image: image with reference {IMAGE} was found",
         ),
     ],
 )
@@ -165,4 +165,4 @@ def test_an_image_that_cannot_be_got_is_no_reason_to_take_another_triton() -> No
 def test_what_a_process_refuses() -> None:
     assert _refusal(gpus="0").startswith("--gpus 0: this machine has no GPU (NVML finds none)")
     assert _refusal(triton_arg=["--absent=1"]).endswith("unrecognized option '--absent=1'")
-    assert _refusal(env=["TMPDIR=/x"]).startswith("--env TMPDIR: each server has a folder of its own")
+    assert _refusal(env=["TMPDIR=/x"]).startswith("--env TMPDIR: each server gets its own folder")

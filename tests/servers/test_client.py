@@ -127,7 +127,7 @@ def test_no_answer_in_time(scheme: str) -> None:
         began = time.monotonic()
         with (
             TritonClient(endpoint, timeout_s=0.2) as client,
-            pytest.raises(ServerHungError, match=f"^{endpoint.address} gave no answer in 0.2 s$") as caught,
+            pytest.raises(ServerHungError, match=f"^no answer from {endpoint.address} within 0.2 s$") as caught,
         ):
             client.is_model_ready("identity")
     assert caught.value.cause is Cause.HUNG
@@ -149,7 +149,7 @@ def test_an_answer_that_comes_in_drops_is_none_in_time() -> None:
         endpoint = Endpoint(f"127.0.0.1:{listener.getsockname()[1]}", "http")
         with (
             TritonClient(endpoint, timeout_s=0.3) as client,
-            pytest.raises(ServerHungError, match="no answer in 0.3 s"),
+            pytest.raises(ServerHungError, match="no answer from .* within 0.3 s"),
         ):
             client.server()
         over.set()

@@ -94,7 +94,7 @@ class TestMutualTrust:
 
     def test_without_one(self, mutual_endpoint: Endpoint, certificates: Certificates) -> None:
         address = mutual_endpoint.address
-        said = f"{address} (hung up after .*: it may want a client certificate|refused .*: certificate required)$"
+        said = f"{address} (closed .*: it may require a client certificate|refused .*: certificate required)$"
         with pytest.raises(ServerError, match=said):
             version(mutual_endpoint, certificates.trusting)
 
@@ -103,6 +103,6 @@ class TestMutualTrust:
     ) -> None:
         stranger = Certificates.make(tmp_path)
         address = mutual_endpoint.address
-        said = f"{address} (hung up after .*: it may not trust the client certificate|refused .*: unknown ca)$"
+        said = f"{address} (closed .*: it may not trust the client certificate|refused .*: unknown ca)$"
         with pytest.raises(ServerError, match=said):
             version(mutual_endpoint, Tls(certificates.ca, stranger.client, stranger.client_key))

@@ -144,7 +144,7 @@ def test_a_program_that_says_nothing_is_waited_for_no_longer_than_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installation, "_PROBE_S", 0.1)
-    with pytest.raises(JobError, match="it says nothing"):
+    with pytest.raises(JobError, match="it wrote nothing"):
         find_triton(program(tmp_path / "tritonserver", "exec sleep 60"))
 
 

@@ -45,7 +45,10 @@ def test_a_long_reason_is_had_over_grpc(endpoint: Endpoint) -> None:
 
 def test_one_that_is_too_long_is_said_to_be(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel, "CHANNEL_OPTIONS", ())
-    with TritonClient(endpoint) as client, pytest.raises(ServerError, match="^the server fails, with a reason that is"):
+    with (
+        TritonClient(endpoint) as client,
+        pytest.raises(ServerError, match="^the server failed, and its message is too long"),
+    ):
         client.load_model("m")
 
 

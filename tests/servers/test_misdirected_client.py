@@ -68,7 +68,7 @@ def test_the_other_port(
     address = addresses[found]
     tls = certificates.trusting if asked.endswith("s") else None
     said = refusal(Endpoint.parse(f"{asked}://{address}", tls=tls))
-    assert said == f"{address} {words}: write {found}://{address}"
+    assert said == f"{address} {words}: use {found}://{address}"
 
 
 class TestOtherWebServers:
@@ -94,13 +94,13 @@ class TestOtherWebServers:
     def test_an_answer_that_no_triton_gives(self, reply: Reply, what: str) -> None:
         with WebPeer(lambda _: reply) as peer:
             said = refusal(Endpoint(peer.address, "http"))
-        assert said == f"{peer.address} answers /v2 as no Triton does: {what}"
+        assert said == f"{peer.address} is not a Triton: it answers /v2 with {what}"
 
     def test_one_that_wants_tls(self) -> None:
         reply = Reply(400, b"<html>The plain HTTP request was sent to HTTPS port")
         with WebPeer(lambda _: reply) as peer:
             said = refusal(Endpoint(peer.address, "http"))
-        assert said == f"{peer.address} speaks HTTP over TLS, not HTTP: write https://{peer.address}"
+        assert said == f"{peer.address} speaks HTTP over TLS, not HTTP: use https://{peer.address}"
 
     def test_one_that_says_no_in_the_form_of_a_triton(self) -> None:
         with WebPeer(lambda _: Reply(401, b'{"error": "who\\n are you?"}')) as peer:
@@ -109,7 +109,7 @@ class TestOtherWebServers:
     def test_asked_over_grpc(self) -> None:
         with WebPeer(lambda _: Reply(404)) as peer:
             said = refusal(Endpoint(peer.address))
-        assert said == f"{peer.address} speaks HTTP, not gRPC: write http://{peer.address}"
+        assert said == f"{peer.address} speaks HTTP, not gRPC: use http://{peer.address}"
 
     @pytest.mark.parametrize("raw", [b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort", b"220 mail ESMTP\r\n"])
     def test_what_is_hardly_one(self, raw: bytes) -> None:
@@ -129,4 +129,4 @@ def test_another_grpc_server() -> None:
         said = refusal(Endpoint(address))
     finally:
         server.stop(None).wait()
-    assert said == f"{address} does not know what a Triton is asked; it says 'Method not found!'"
+    assert said == f"{address} does not implement Triton's gRPC service: 'Method not found!'"

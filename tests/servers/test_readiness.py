@@ -67,7 +67,7 @@ def test_what_answers_nobody_without_a_header_is_told_at_once(serve: Serve) -> N
     refused = ServerError("This protocol is restricted, expecting header 'x-key'", cause=Cause.REQUESTS_FAILED)
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         server = serve(f"127.0.0.1:{listener.getsockname()[1]}", refused)
-        with pytest.raises(LaunchError, match=r"expecting header 'x-key'; give it by --header NAME:VALUE$"):
+        with pytest.raises(LaunchError, match=r"expecting header 'x-key'; set it by --header NAME:VALUE$"):
             readiness._is_ready(server)
 
 

@@ -216,7 +216,7 @@ def test_one_that_takes_its_own_config_no_more_is_told_of(
     launcher.close()
     (note,) = notes
     assert note.startswith(f"{model} at {launcher._endpoint.address} may still have a candidate's config: ")
-    assert note.endswith("; unload it there, and load it again")
+    assert note.endswith("; unload and reload it there")
 
 
 def test_it_serves_one_candidate_at_a_time(launcher: RemoteLauncher, request_for: Callable[..., Launch]) -> None:
@@ -237,7 +237,7 @@ def test_a_server_that_is_gone(
         with launcher.launch(request) as server:
             started.stop()
             assert await_death(server).cause is Cause.CRASHED
-        with pytest.raises(TuningError, match=r"no Triton answers at .*; it has not come back in 1 s"):
+        with pytest.raises(TuningError, match=r"no Triton answers at .*; it did not come back within 1 s"):
             launcher.launch(request)
     launcher.close()
     assert notes[0].startswith(f"identity at {started.endpoint.address} may still have a candidate's config")

@@ -62,7 +62,7 @@ def test_ctrl_c_once_is_waited_out(own: OwnConfigs, monkeypatch: pytest.MonkeyPa
     launcher_of(own, slow, notes, monkeypatch).close()
     assert slow.restored == list(BEFORE)
     (note,) = notes
-    assert note.startswith(f"the models at {HOST} get their own configs back; Ctrl-C once more ends without that")
+    assert note.startswith(f"restoring the models' own configs at {HOST}; press Ctrl-C again")
     assert own.kept() == {}
 
 
@@ -80,7 +80,8 @@ def test_ctrl_c_once_more_ends_it_and_says_what_is_not_restored(
     with pytest.raises(InterruptedRunError) as ended:
         launcher_of(own, slow, [], monkeypatch).close()
     assert str(ended.value) == (
-        f"ended by force: not restored at {HOST}: second, third; tritontune run --resume gives them back"
+        f"interrupted before the own configs at {HOST} were restored: second, third; "
+        "tritontune run --resume restores them"
     )
     assert slow.restored == ["first"]
     # Which is true.
@@ -97,7 +98,5 @@ def test_what_cannot_be_restored_is_told_and_kept(own: OwnConfigs, monkeypatch: 
     launcher = RemoteLauncher(Endpoint(HOST), None, notes.append, own)
     monkeypatch.setattr(launcher, "_restore", fails)
     launcher.close()
-    assert notes == [
-        f"first at {HOST} may still have a candidate's config: it hangs; unload it there, and load it again"
-    ]
+    assert notes == [f"first at {HOST} may still have a candidate's config: it hangs; unload and reload it there"]
     assert own.kept() == {"first": "its own"}

@@ -159,5 +159,5 @@ def test_a_backend_that_is_missing_is_told_with_the_argument_that_names_it() -> 
     assert reason
     assert reason.text == (
         "unable to find backend library for backend 'mine'; "
-        "--triton-arg=--backend-directory=DIR names the folder of the server's backends"
+        "set the backend folder by --triton-arg=--backend-directory=DIR"
     )

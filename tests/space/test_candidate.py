@@ -16,7 +16,7 @@ BASELINE: Assignment = {
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({}, "the config as it is"),
+        ({}, "the baseline"),
         ({"dynamic_batching": "off", "instance_group.count": 2}, "no dynamic_batching, instance_group.count 2"),
         ({"dynamic_batching": "off", "graph": "off", "threads": "2"}, "no dynamic_batching, threads 2"),
         (
@@ -36,4 +36,4 @@ def test_a_candidate_in_words(parameters: Assignment, words: str) -> None:
 
 
 def test_what_the_config_as_it_is_does_not_have_either_is_worth_no_word() -> None:
-    assert in_words({"dynamic_batching": "off", "graph": "off"}, {"dynamic_batching": "off"}) == "the config as it is"
+    assert in_words({"dynamic_batching": "off", "graph": "off"}, {"dynamic_batching": "off"}) == "the baseline"

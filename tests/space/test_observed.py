@@ -55,15 +55,15 @@ def test_what_was_asked_for(wanted: Assignment, served: str) -> None:
 @pytest.mark.parametrize(
     ("wanted", "served", "told"),
     [
-        ({}, MLP + "dynamic_batching { }", ["dynamic_batching is on where off was asked for"]),
-        (BATCHING, MLP.replace("32", "8"), ["dynamic_batching is off where on was asked for"]),
+        ({}, MLP + "dynamic_batching { }", ["dynamic_batching is on, but off was requested"]),
+        (BATCHING, MLP.replace("32", "8"), ["dynamic_batching is off, but on was requested"]),
         (
             BATCHING,
             MLP.replace("32", "16") + "dynamic_batching { }",
-            ["max_batch_size is 16 where 8 was asked for"],
+            ["max_batch_size is 16, but 8 was requested"],
         ),
-        ({"threads": "2"}, MLP, ["threads is off where 2 was asked for"]),
-        ({"instance_group.count": 2}, MLP, ["instance_group.count is 1 where 2 was asked for"]),
+        ({"threads": "2"}, MLP, ["threads is off, but 2 was requested"]),
+        ({"instance_group.count": 2}, MLP, ["instance_group.count is 1, but 2 was requested"]),
     ],
 )
 def test_what_was_not(wanted: Assignment, served: str, told: list[str]) -> None:

@@ -25,7 +25,7 @@ def test_what_a_killed_run_left_in_it_is_cleared_away(tmp_path: Path) -> None:
 def test_two_runs_do_not_share_one(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with folder.opened(resume=False):
-        with pytest.raises(JobError, match="another run is at work in it"), folder.opened(resume=False):
+        with pytest.raises(JobError, match="in use by another run"), folder.opened(resume=False):
             pass
         assert folder.work.is_dir()
 

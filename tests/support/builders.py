@@ -16,8 +16,8 @@ from tuner.core.nvml import Gpu
 from tuner.core.record import Interval
 from tuner.core.slo import PERCENTILES
 from tuner.measure.client_view import ClientView
-from tuner.measure.gates import doubts_in
 from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.quality_checks import warnings_in
 from tuner.measure.trial import Failure, TrialResult
 from tuner.space.space import SearchSpace
 from tuner.space.spec import LadderValue, SpaceSpec, load_space, parse_space
@@ -87,7 +87,7 @@ def point(
 def judged(point: OperatingPoint, **changes: Any) -> OperatingPoint:
     """A point with some changes, and the doubts that follow from what it says."""
     changed = point.model_copy(update=changes)
-    return changed.model_copy(update={"doubts": doubts_in(changed)})
+    return changed.model_copy(update={"doubts": warnings_in(changed)})
 
 
 def served_point(

@@ -10,9 +10,9 @@ from h2.settings import SettingCodes
 from support.http2_server_side import GOOD_HEADERS, GOOD_TRAILERS, ServerSide, message_of
 
 from tuner.load.wire import frames
-from tuner.load.wire.connection import Connection
 from tuner.load.wire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from tuner.load.wire.header_blocks import request_block
+from tuner.load.wire.http2_connection import Http2Connection
 from tuner.load.wire.stream import Framed, Stream
 from tuner.load.workload import Request
 from tuner.options.endpoint import Endpoint
@@ -58,7 +58,7 @@ def framed_of(content: bytes = b"", *, validates: bool = False) -> Framed:
     return Framed(Request(content, expected={"OUT": b""} if validates else {}), REQUEST_BLOCK)
 
 
-def send_requests(connection: Connection, streams: int) -> None:
+def send_requests(connection: Http2Connection, streams: int) -> None:
     """Let the peer say its first words, and send so many requests, in slots from 0 on."""
     connection.receive(SETTINGS)
     for slot in range(streams):
@@ -66,14 +66,14 @@ def send_requests(connection: Connection, streams: int) -> None:
     connection.out.clear()
 
 
-def known(*, streams: int = 0, first_stream: int = 1) -> Connection:
+def known(*, streams: int = 0, first_stream: int = 1) -> Http2Connection:
     """A connection whose peer has said its first words, with so many requests under way, in slots from 0 on."""
-    connection = Connection(first_stream=first_stream)
+    connection = Http2Connection(first_stream=first_stream)
     send_requests(connection, streams)
     return connection
 
 
-def outcomes(connection: Connection) -> list[Outcome]:
+def outcomes(connection: Http2Connection) -> list[Outcome]:
     """What has ended since the last time."""
     ended = [
         Outcome(stream.slot, stream.received, stream.error, None if stream.answer is None else bytes(stream.answer))
@@ -89,13 +89,13 @@ class Pair:
     Args:
         settings: As for `ServerSide`.
         step: As for `ServerSide`.
-        first_stream: As for `Connection`.
+        first_stream: As for `Http2Connection`.
     """
 
     def __init__(
         self, settings: Mapping[SettingCodes, int] | None = None, *, step: int | None = None, first_stream: int = 1
     ) -> None:
-        self.client = Connection(first_stream=first_stream)
+        self.client = Http2Connection(first_stream=first_stream)
         self.server = ServerSide(settings, step=step)
         self.whole: list[int] = []
         self.exchange()

@@ -26,15 +26,15 @@ class Talk:
         count: Requests so far, on this connection.
     """
 
-    def __init__(self, plug: socket.socket, side: ServerSide, number: int) -> None:
-        self.plug = plug
+    def __init__(self, sock: socket.socket, side: ServerSide, number: int) -> None:
+        self.socket = sock
         self.side = side
         self.number = number
         self.count = 0
 
     def flush(self) -> None:
         """Send what is to be sent."""
-        self.plug.sendall(self.side.take())
+        self.socket.sendall(self.side.take())
 
 
 OnRequest = Callable[[Talk, int], None]
@@ -100,13 +100,13 @@ class Http2Peer(SocketPeer):
         """How to send it requests with these contents."""
         return plan_for(self.address, *contents, request_timeout_s=request_timeout_s, connections=connections, tls=tls)
 
-    def _talk(self, plug: socket.socket) -> None:
-        talk = Talk(plug, ServerSide(self._settings, step=self._step), len(self.talks))
+    def _talk(self, sock: socket.socket) -> None:
+        talk = Talk(sock, ServerSide(self._settings, step=self._step), len(self.talks))
         self.talks.append(talk)
         if self._room:
             talk.side.give(0, self._room)
         talk.flush()
-        while data := plug.recv(_READ_BYTES):
+        while data := sock.recv(_READ_BYTES):
             for stream in talk.side.receive(data):
                 talk.count += 1
                 self._on_request(talk, stream)

@@ -30,7 +30,7 @@ class SocketPeer:
         self._serve = serve
         self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._plugs: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []
         self._faults: list[Exception] = []
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.accepted = 0
@@ -47,39 +47,39 @@ class SocketPeer:
         """Hang up on everybody; again is harmless."""
         self.refuse()
         self._threads[0].join(10)
-        for plug in self._plugs:
+        for sock in self._sockets:
             # One that is closed already cannot be shut down.
             with contextlib.suppress(OSError):
                 # That of TLS would have its reader go on in the clear.
-                socket.socket.shutdown(plug, socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
 
     def _accept(self) -> None:
         while True:
             try:
-                plug, _ = self._listener.accept()
+                sock, _ = self._listener.accept()
             except OSError:
                 return
             self.accepted += 1
-            plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._plugs.append(plug)
-            thread = threading.Thread(target=self._converse, args=(plug,))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sockets.append(sock)
+            thread = threading.Thread(target=self._converse, args=(sock,))
             self._threads.append(thread)
             thread.start()
 
-    def _converse(self, plug: socket.socket) -> None:
+    def _converse(self, sock: socket.socket) -> None:
         try:
-            with plug if self._context is None else self._context.wrap_socket(plug, server_side=True) as spoken:
-                if spoken is not plug:
-                    self._plugs.append(spoken)
+            with sock if self._context is None else self._context.wrap_socket(sock, server_side=True) as spoken:
+                if spoken is not sock:
+                    self._sockets.append(spoken)
                 self._serve(spoken)
         except OSError:
             pass
         except Exception as fault:  # noqa: BLE001 (raised in the end)
             self._faults.append(fault)
         finally:
-            plug.close()
+            sock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +92,7 @@ class SocketPeer:
             raise self._faults[0]
 
 
-def reset(plug: socket.socket) -> None:
+def reset(sock: socket.socket) -> None:
     """End a connection as a crash does: with a TCP reset, and what was not read is lost."""
-    plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    plug.close()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.close()

@@ -69,7 +69,7 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
 def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: Study, bias: SearchBias) -> FieldEffect:
     """The effect, by a trial without the field."""
     slo, verified = study.identity.slo, study.verified
-    # The config as it is counts whatever became of it, as it does for the gain.
+    # The baseline counts whatever became of it, as it does for the gain.
     points = points_of(trial, verified) if trial.failure is None or trial.number == 0 else ()
     point = best_of_one(points, slo, bias)
     if point is None:

@@ -186,9 +186,9 @@ class _Served:
     callees: Callees
     within_s: float
 
-    def supply(self, error: ServerError) -> None:
-        """See `Callees.supply`."""
-        self.callees.supply(error, self.server, within_s=self.within_s)
+    def remedy(self, error: ServerError) -> None:
+        """See `Callees.load_missing`."""
+        self.callees.load_missing(error, self.server, within_s=self.within_s)
 
 
 @contextmanager
@@ -277,7 +277,7 @@ def _session(  # noqa: PLR0917 (it is called at two places, just above)
     server, gpus = (served.server, served.gpus) if served else (None, watch)
     callees = Callees(model)  # of a server that is not ours
 
-    def supply(error: ServerError) -> None:
+    def remedy(error: ServerError) -> None:
         raise callees.hinted(error)
 
     with open_session(
@@ -290,6 +290,6 @@ def _session(  # noqa: PLR0917 (it is called at two places, just above)
         see=see,
         usage=server.usage if server else None,
         gpus=gpus,
-        supply=served.supply if served else supply,
+        remedy=served.remedy if served else remedy,
     ) as session:
         yield session

@@ -50,7 +50,7 @@ def place_beside(repository: ModelRepository, staged: StagedRepository) -> tuple
                 _place(path, staged.path.parent / path.name)
                 placed.append(path.name)
     except OSError as error:
-        raise RepositoryError(f"{repository.path}: what lies beside it cannot be linked: {error}") from error
+        raise RepositoryError(f"{repository.path}: files beside it cannot be linked: {error}") from error
     return tuple(placed)
 
 
@@ -65,8 +65,8 @@ def copy_hint(message: str, placed: tuple[str, ...]) -> str:
         return ""
     beside = f"only {', '.join(placed)}" if placed else "nothing"
     return (
-        f"; what is served is a copy of the repository, which has {beside} beside it: put what is missing into the "
-        "repository, or give its absolute path, or show it to a container with --mount"
+        f"; Triton serves a copy of the repository, with {beside} beside it: put missing files into the repository, "
+        "use absolute paths, or mount them into a container by --mount"
     )
 
 

@@ -52,7 +52,7 @@ def replace_config(path: Path, new_text: str, *, expected_sha256: str | None) ->
         before = _Before.of(target)
         found = before and hashlib.sha256(before.content).hexdigest()
         if found != expected_sha256:
-            how = "is gone" if not found else "has changed" if expected_sha256 else "has come into being"
+            how = "is gone" if not found else "has changed" if expected_sha256 else "was created"
             raise ConfigError(f"{path}: {how} since it was read; nothing was written")
         return _replace(target, new_text.encode(), before)
     except (OSError, RuntimeError) as error:  # before Python 3.13, resolve() has a RuntimeError for links in a circle

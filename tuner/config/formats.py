@@ -31,8 +31,8 @@ def config_json(config: ModelConfig) -> str:
     """
     if unknown := config.unknown_fields:
         raise ConfigError(
-            f"{config.source}: {', '.join(unknown)}: not known to the protobuf here, so that JSON would lose it; "
-            "export it as pbtxt or configmap, which hold the text itself"
+            f"{config.source}: {', '.join(unknown)}: unknown field, which JSON would lose; "
+            "export as pbtxt or configmap, which keep the text"
         )
     return json_format.MessageToJson(config.proto, preserving_proto_field_name=True) + "\n"
 
@@ -48,7 +48,7 @@ def config_map(model: str, text: str) -> str:
         ConfigError: the text is larger than a ConfigMap may be.
     """
     if (size := len(text.encode())) > _MOST_BYTES:
-        raise ConfigError(f"{model}: a ConfigMap holds 1 MiB at most, and this config has {size:,} bytes")
+        raise ConfigError(f"{model}: config of {size:,} bytes is too large for a ConfigMap (1 MiB)")
     head = {
         "apiVersion": "v1",
         "kind": "ConfigMap",

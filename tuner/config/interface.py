@@ -61,6 +61,6 @@ class ModelInterface:
 def _datatype(tensor: model_config_pb2.ModelInput | model_config_pb2.ModelOutput) -> str:
     value = model_config_pb2.DataType.DESCRIPTOR.values_by_number.get(tensor.data_type)
     if value is None:
-        raise InputError(f"{tensor.name}: its data type {tensor.data_type} is newer than this tritonclient")
+        raise InputError(f"{tensor.name}: data type {tensor.data_type} is unknown to the installed tritonclient")
     name = str(value.name).removeprefix("TYPE_")
     return "BYTES" if name == "STRING" else name

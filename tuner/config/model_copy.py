@@ -48,7 +48,7 @@ def copy_model(model: ModelFolder, to: Path, config: str) -> None:
         write_atomically(made / CONFIG, config.encode())
         # To rename is to take the place of an empty folder, too.
         if os.path.lexists(to):
-            raise FileExistsError(errno.EEXIST, "is there already", str(to))
+            raise FileExistsError(errno.EEXIST, "already exists", str(to))
         made.rename(to)
         sync_folder(to.parent)
         undo.pop_all()

@@ -111,7 +111,7 @@ class ModelRepository:
         """Find the models of a repository; their configs are read later, each when it is asked for.
 
         Raises:
-            RepositoryError: there is no such folder, it cannot be read, or it holds no models.
+            RepositoryError: no such folder, it cannot be read, or it holds no models.
         """
         try:
             folders = sorted(path.iterdir())
@@ -132,7 +132,7 @@ class ModelRepository:
             if model.name == name:
                 return model
         if reason := why_no_folder(name):
-            raise RepositoryError(f"{self.path}: there is no model {name!r}: the name {reason}")
+            raise RepositoryError(f"{self.path}: no model {name!r}: the name {reason}")
         try:
             list((self.path / name).iterdir())
         except PermissionError as error:
@@ -140,7 +140,7 @@ class ModelRepository:
         except OSError:
             pass
         hint = nearest(name, (model.name for model in self.models))
-        raise RepositoryError(f"{self.path}: there is no model {name!r}{hint}")
+        raise RepositoryError(f"{self.path}: no model {name!r}{hint}")
 
 
 def _model(path: Path) -> ModelFolder | None:
@@ -171,16 +171,16 @@ def _is_version(path: Path) -> bool:
 def _why_not_listed(path: Path, error: OSError) -> str:
     if isinstance(error, NotADirectoryError) and path.is_file():
         hint = f"; did you mean {_parent(path.parent)}?" if path.name == CONFIG else ""
-        return f"{path}: it is a file; a model repository is a folder of model folders{hint}"
+        return f"{path}: is a file; a model repository is a folder of model folders{hint}"
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return f"{path}: there is no such folder"
+        return f"{path}: no such folder"
     return f"{path}: cannot be read: {error.strerror}"
 
 
 def _why_no_models(path: Path, within: list[Path]) -> str:
     if path / CONFIG in within or any(_is_version(folder) and _has_files(folder) for folder in within):
-        return f"{path}: it is the folder of one model; did you mean its parent {_parent(path)}?"
-    return f"{path}: it holds no models: no folder in it has a {CONFIG} or a version folder such as 1"
+        return f"{path}: is the folder of one model; did you mean its parent {_parent(path)}?"
+    return f"{path}: no models: no folder in it has a {CONFIG} or a version folder such as 1"
 
 
 def _parent(path: Path) -> Path:

@@ -31,7 +31,7 @@ class StagedRepository:
             RepositoryError: there is no such model, or its config cannot be written.
         """
         if model not in self.models:
-            raise RepositoryError(f"{self.path}: there is no model {model!r}{nearest(model, self.models)}")
+            raise RepositoryError(f"{self.path}: no model {model!r}{nearest(model, self.models)}")
         config = self.path / model / CONFIG
         try:
             if text is None:
@@ -66,7 +66,7 @@ def stage(repository: ModelRepository, into: Path) -> StagedRepository:
         entries = list(walk(repository.path))
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
-            raise RepositoryError(f"{into}: is not empty; the copy of a model repository needs a folder of its own")
+            raise RepositoryError(f"{into}: is not empty; the copy of a model repository needs an empty folder")
         for entry in entries:
             copy = path / entry.relative
             if entry.is_folder:

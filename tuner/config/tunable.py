@@ -18,7 +18,7 @@ def why_not_tunable(config: model_config_pb2.ModelConfig) -> str | None:
     if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
         models = dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step)
         names = f": {', '.join(models)}" if models else ""
-        return f"it is an ensemble; tune the models that it is composed of by their names{names}"
+        return f"it is an ensemble; tune its composing models instead{names}"
     return None
 
 
@@ -31,7 +31,7 @@ def why_not_loadable(model: ModelFolder) -> str | None:
     config = model.config.proto if model.config else model_config_pb2.ModelConfig()
     if config.name and config.name != model.name:
         return (
-            f"{model.path}: its config has the name {config.name!r}, and Triton wants that of the folder; "
+            f"{model.path}: its config has name {config.name!r}, which must be the folder's; "
             f"write name: {model.name!r} or leave it out"
         )
     if reason := _why_no_batches(config):
@@ -39,15 +39,15 @@ def why_not_loadable(model: ModelFolder) -> str | None:
     served = _served(config, {*model.versions, *model.misnamed.values()})
     for folder, version in model.misnamed.items():
         if version > LARGEST_VERSION:
-            return f"{model.path / folder}: Triton crashes at a version as high as that; rename the folder"
+            return f"{model.path / folder}: version above 2^63 - 1, at which Triton crashes; rename the folder"
         if version in served:
             return (
-                f"{model.path / folder}: Triton takes it for version {version}, and does not find it under that name; "
+                f"{model.path / folder}: Triton takes it for version {version}, but then looks for a folder {version}; "
                 "rename it to begin with a letter, or move it away"
             )
     if not served:
-        wanted = "that its version_policy asks for" if model.versions else "of a version, such as 1"
-        return f"{model.path}: there is no folder {wanted}"
+        wanted = "that its version_policy selects" if model.versions else "of a version, such as 1"
+        return f"{model.path}: no folder {wanted}"
     return None
 
 

@@ -39,7 +39,7 @@ def boundary(folder: Path | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         log = write_log(error, folder)
-        where = f"the log is {log}" if log else "and no log could be written"
+        where = f"the log is {log}" if log else "no log could be written"
         raise UnexpectedError(f"unexpected {in_one_line(error)}; {where}") from error
 
 

@@ -35,7 +35,7 @@ def locked(folder: Path, *, option: str, holder: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise JobError(f"{folder}: {holder} is at work in it") from None
+            raise JobError(f"{folder}: in use by {holder}") from None
         except OSError as error:  # as of some network file systems
             raise JobError(f"{option}: {folder}: cannot be locked: {error.strerror}; choose another folder") from None
         yield

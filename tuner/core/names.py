@@ -15,11 +15,11 @@ def why_no_folder(name: str) -> str | None:
     ours: one such as `../../x` would name a folder of somebody else's.
     """
     if not name or name in {".", ".."}:
-        return "names no folder of its own"
+        return "is not a folder name"
     if "/" in name:
-        return "has a slash in it"
+        return "contains a slash"
     if _UNPRINTABLE.search(name):
-        return "has a control character in it"
+        return "contains a control character"
     if len(name.encode(errors="surrogateescape")) > _MOST_BYTES:
-        return f"has more than {_MOST_BYTES} bytes"
+        return f"is longer than {_MOST_BYTES} bytes"
     return None

@@ -234,7 +234,7 @@ def _process_name(pid: int) -> str:
 def _reason(error: Exception) -> str:
     """A part of a line: `NVML says: Driver Not Loaded`."""
     if isinstance(error, pynvml.NVMLError_LibraryNotFound):
-        return "there is no NVIDIA driver (NVML's library is not found)"
+        return "no NVIDIA driver (NVML library not found)"
     if isinstance(error, pynvml.NVMLError_NoPermission):
-        return "this user may not ask NVML (Insufficient Permissions)"
-    return f"NVML says: {error}"
+        return "no permission to use NVML (Insufficient Permissions)"
+    return f"NVML error: {error}"

@@ -14,7 +14,7 @@ from tuner.core.slo import SLO
 from tuner.measure.plan import result_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, TrialContext, TrialResult, launch_again, measure_again
+from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch, relaunch_and_measure
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.certify import certify
@@ -77,7 +77,7 @@ class ModelFinals:
         def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
             self._spent()
             folder = self._folder / f"{trial.number:03d}-{loads[0].level:g}-{number}"
-            return measure_again(trial_context, trial.config, loads, folder, limits=self._limits(until))
+            return relaunch_and_measure(trial_context, trial.config, loads, folder, limits=self._limits(until))
 
         def keep(verified: Sequence[Verification]) -> None:
             study.add_verified(verified)
@@ -105,7 +105,7 @@ class ModelFinals:
         point, failed, rates = None, "", list[float]()
         self._spent()
         try:
-            with launch_again(
+            with relaunch(
                 trial_context, best.trial.config, self._folder / "certified", limits=self._limits(until)
             ) as session:
                 per_s = best.point.throughput.value / best.point.batch_size

@@ -26,7 +26,7 @@ from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import surely_uses_gpus
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session
-from tuner.measure.trial import FAILURE, Limits, TrialContext, TrialResult, launch_again, run_trial
+from tuner.measure.trial import FAILURE, Limits, TrialContext, TrialResult, relaunch, run_trial
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.front import rivals
 from tuner.results.files import write_results
@@ -357,7 +357,7 @@ class ModelTuning:
         until: float | None = None,
         also: Concurrency | None = None,
     ) -> TrialResult:
-        """Launch a candidate; without a space, which is made from what it tells, the config as it is."""
+        """Launch a candidate; without a space, which is made from what it tells, the baseline."""
         number = len(self._study.trials)
         if number and not self._outputs.recall():
             self._record_outputs_again()
@@ -400,7 +400,7 @@ class ModelTuning:
         limits = self._limits(until=self._began + self._context.job.budget)
         folder = self._context.out.model(self._model.name) / "recorded"
         try:
-            with launch_again(
+            with relaunch(
                 self._trial_context, self._study.trials[0].config, folder, limits=limits, candidate=False
             ) as session:
                 self._outputs.record(session)

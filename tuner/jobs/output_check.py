@@ -1,4 +1,4 @@
-"""Outputs stay the same: what the config as it is answers is recorded, and every candidate is held to it."""
+"""Outputs stay the same: what the baseline answers is recorded, and every candidate is held to it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OutputCheck:
         self._golden: GoldenOutputs | None = None
 
     def recall(self) -> bool:
-        """Whether candidates can be checked, or need not be; else the config as it is has to be recorded once more."""
+        """Whether candidates can be checked, or need not be; else the baseline has to be recorded once more."""
         if self._tolerance is None or self._golden is not None:
             return True
         try:
@@ -54,7 +54,7 @@ class OutputCheck:
         return True
 
     def record(self, session: Session) -> None:
-        """Record what the config as it is answers.
+        """Record what the baseline answers.
 
         Raises:
             ServerError: it does not.

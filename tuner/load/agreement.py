@@ -61,7 +61,7 @@ def _difference(mine: service_pb2.ModelInferResponse, seen: Sequence[service_pb2
     return None
 
 
-_ELSEWHERE = "they differ in what is not an output"
+_ELSEWHERE = "fields other than the outputs differ"
 
 
 def _parts(answer: service_pb2.ModelInferResponse) -> Iterator[bytes]:

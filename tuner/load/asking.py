@@ -1,4 +1,4 @@
-"""Asks a few of the workload's requests beside any load, for their whole answers; several lines of them at once."""
+"""Sends a few of the workload's requests outside of any load, and returns their whole answers."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from tuner.load.aio.caller import Reply
 from tuner.load.aio.grpcio_driver import GrpcioDriver
 from tuner.load.workload import Plan, Request, Workload
 
-Lines = tuple[tuple[Request, ...], ...]
-"""Requests that go one after the other, line by line; of a stateful model, a line is a sequence."""
+RequestChains = tuple[tuple[Request, ...], ...]
+"""Chains of requests: those of one chain are sent one after the other. For a stateful model, a chain is a sequence."""
 
 Ask = Callable[[Sequence[Sequence[Request]]], list[list[Reply]]]
-"""Sends lines, all at once, and brings the replies of each; a request that fails is the last of its line."""
+"""Sends all chains at once, and returns the replies of each; a chain ends with its first failed request."""
 
 _MOST_REQUESTS = 16
 _MOST_SEQUENCES = 4
 _LONGEST_SEQUENCE = 64
 
 
-def some_of(workload: Workload, *, made_up: bool) -> Lines:
-    """A few requests that stand for all of them, always the same.
+def some_of(workload: Workload, *, made_up: bool) -> RequestChains:
+    """A few requests that represent the workload, always the same ones.
 
     Args:
-        workload: All of them.
-        made_up: Whether their tensors are, so that those of a sequence may come in any order.
+        workload: All requests.
+        made_up: Whether their tensors are made up, so that a sequence may use them in any order.
 
     Returns:
-        Lines of one request each, from all over the workload. Of a stateful model, sequences: of a file the first
-        streams, and of what is made up each another part of it, so that no two live ones are alike.
+        At most 16 chains of one request each, spread over the workload. For a stateful model, at most 4 sequences: the
+        first streams of a file, or different parts of made-up data, so that no two live sequences are alike.
     """
     if workload.sequences is None or workload.sequences.iterative:
         requests = workload.requests
@@ -47,21 +47,21 @@ def some_of(workload: Workload, *, made_up: bool) -> Lines:
 
 @contextmanager
 def asking(plan: Plan) -> Iterator[Ask]:
-    """Connect as a plan says, in this process; its load, if it offers one, is not concerned.
+    """Connect to the endpoint of a plan, in this process, beside the connections of its load.
 
-    The connection is that of the client libraries, also where the load goes over our own framing: both get the same
-    answers (`tuner.load.agreement`), and here nothing is timed.
+    The connection uses the client libraries, even where the load uses our own framing: both get the same answers
+    (`tuner.load.agreement`), and nothing is timed here.
     """
     if plan.endpoint.protocol == "http":
         from tuner.load.aio.http_driver import HttpDriver  # noqa: PLC0415 (aiohttp takes a while, and few need it)
 
         with closing(HttpDriver(plan)) as over_http:
-            yield over_http.ask_lines
+            yield over_http.ask_chains
         return
     with closing(GrpcioDriver(replace(plan, connections=1))) as over_grpc:
-        yield over_grpc.ask_lines
+        yield over_grpc.ask_chains
 
 
 def _cut(stream: tuple[Request, ...], length: int) -> tuple[Request, ...]:
-    """So many of a stream's requests, over and over."""
+    """The first `length` requests of a stream, repeated as needed; at most 64."""
     return tuple(stream[at % len(stream)] for at in range(min(length, _LONGEST_SEQUENCE)))

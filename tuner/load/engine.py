@@ -59,7 +59,7 @@ class WorkerEngine:
 
     def __init__(self, plan: Plan, *, seed: int = 0, processes: int = 1, patience: Patience | None = None) -> None:
         if not plan.workload.requests:
-            raise ValueError("there is no request to send")
+            raise ValueError("no request to send")
         self._plan = plan
         self._seed = seed
         self._patience = patience
@@ -222,7 +222,7 @@ class _Worker:
         """
         if not select.select([self._channel], [], [], within_s)[0]:
             self.close()
-            raise TuningError(f"the load generator did not answer in {within_s:g} s")
+            raise TuningError(f"the load generator did not answer within {within_s:g} s")
         try:
             # A message that an interruption cut off would be lost, and the next answer be taken for another's.
             with put_off():
@@ -262,9 +262,9 @@ class _Worker:
             self._process.wait(1)
         self._words.seek(0)
         lines = self._words.read().decode(errors="replace").strip().splitlines()
-        how = lines[-1] if lines else f"it ended with code {self._process.poll()}"
+        how = lines[-1] if lines else f"exit code {self._process.poll()}"
         self.close()
-        return TuningError(f"the load generator has broken: {how}")
+        return TuningError(f"the load generator failed: {how}")
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ _CAUSES = (
 _ADVICE = (
     (
         re.compile("shared memory size specified with the request for output .* should be at least"),
-        "--output-shared-memory-size gives outputs of unknown size more room",
+        "increase --output-shared-memory-size",
     ),
 )
 

@@ -56,7 +56,7 @@ def _ask_stream(channel: grpc.Channel, endpoint: Endpoint, request: bytes, timeo
     except grpc.RpcError as error:
         raise _failure(error) from None
     if raw is None:
-        raise failed(_WHAT, describe("UNAVAILABLE", "the server has ended the stream"))
+        raise failed(_WHAT, describe("UNAVAILABLE", "the server ended the stream"))
     message = service_pb2.ModelStreamInferResponse.FromString(raw)
     if message.error_message:
         raise failed(_WHAT, describe("UNKNOWN", message.error_message))

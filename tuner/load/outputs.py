@@ -20,10 +20,10 @@ def read_outputs(answer: bytes) -> tuple[InputTensor, ...]:
     try:
         response = service_pb2.ModelInferResponse.FromString(answer)
     except DecodeError:
-        raise ValueError("the answer cannot be read as a ModelInferResponse") from None
+        raise ValueError("the answer is not a valid ModelInferResponse") from None
     if len(response.outputs) != len(response.raw_output_contents):
         raise ValueError(
-            f"the answer names {len(response.outputs)} outputs, and holds {len(response.raw_output_contents)}"
+            f"the answer names {len(response.outputs)} outputs, but holds {len(response.raw_output_contents)}"
         )
     return tuple(
         tensor_of(output.name, output.datatype, tuple(output.shape), raw)
@@ -38,13 +38,11 @@ def tensor_of(name: str, datatype: str, shape: tuple[int, ...], raw: bytes) -> I
         ValueError: they are not; one line says why.
     """
     if datatype not in DTYPES:
-        raise ValueError(f"output {name!r} has datatype {datatype}, whose values are not known here")
+        raise ValueError(f"output {name!r} has unsupported datatype {datatype}")
     texts = split_texts(raw) if datatype == "BYTES" else []
     dtype = DTYPES[datatype]
     count = len(texts) if datatype == "BYTES" else len(raw) / dtype.itemsize
     if count != math.prod(shape):
-        raise ValueError(
-            f"output {name!r} has shape {list(shape)}, and {len(raw)} bytes do not make {datatype} of that"
-        )
+        raise ValueError(f"output {name!r}: {len(raw)} bytes do not fit {datatype} of shape {list(shape)}")
     values = text_array(texts, shape) if datatype == "BYTES" else np.frombuffer(raw, dtype).reshape(shape)
     return InputTensor(name, datatype, values)

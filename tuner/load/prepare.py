@@ -88,20 +88,20 @@ def _check_use(effective: model_config_pb2.ModelConfig, interface: ModelInterfac
 
     def refuse(names: set[str], why: str) -> None:
         if given := sorted(names & options.model_fields_set):
-            raise JobError(f"{as_option(given[0])} has no use: {why}")
+            raise JobError(f"{as_option(given[0])} has no effect: {why}")
 
     if not effective.HasField("sequence_batching"):
         refuse(_OF_SEQUENCES, f"model {effective.name!r} does not batch sequences")
     elif effective.sequence_batching.iterative_sequence:
         refuse(_OF_SEQUENCES, f"each request to model {effective.name!r} is a whole sequence (iterative_sequence)")
     if options.input_data not in MADE_UP:
-        refuse(_OF_STRINGS, "what is sent is in --input-data")
+        refuse(_OF_STRINGS, "--input-data gives the values")
     if all(tensor.datatype != "BYTES" for tensor in interface.inputs):
         refuse(_OF_STRINGS, f"model {effective.name!r} takes no strings")
     if not effective.dynamic_batching.priority_levels:
         refuse({"priority"}, f"model {effective.name!r} has no priority levels")
     if options.queue_timeout and not _can_time_out(effective, options.queue_timeout):
-        policy = "allow_timeout_override, and a default_timeout_microseconds above it"
+        policy = "allow_timeout_override, and a longer default_timeout_microseconds"
         refuse({"queue_timeout"}, f"model {effective.name!r} has no queue policy with {policy}")
 
 

@@ -20,11 +20,11 @@ def mismatch(answer: bytes, expected: Mapping[str, bytes]) -> str | None:
     try:
         response = service_pb2.ModelInferResponse.FromString(answer)
     except DecodeError:
-        return describe("DATA_LOSS", "the answer cannot be read as a ModelInferResponse")
+        return describe("DATA_LOSS", "the answer is not a valid ModelInferResponse")
     contents = {output.name: raw for output, raw in zip(response.outputs, response.raw_output_contents, strict=False)}
     for name, wanted in expected.items():
         if name not in contents:
-            return describe("DATA_LOSS", f"output {name} is missing, and --input-data expects it")
+            return describe("DATA_LOSS", f"output {name} is missing, but --input-data expects it")
         if contents[name] != wanted:
             return describe("DATA_LOSS", f"output {name} differs from what --input-data expects")
     return None

@@ -1,4 +1,4 @@
-"""What the load generator says of itself, so that nobody takes its limits for the server's."""
+"""How busy and how late the load generator was, so that its limits are not taken for the server's."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from tuner.core.slo import Percentile, share_of
 from tuner.load.protocols import Samples
 from tuner.stats.window import Window
 
-# Above this share of a core, answers wait for the client to read them.
+# Above this share of a core, answers wait until the client reads them.
 _BUSY = 0.70
-# Below it, who sends late was not given a core in time.
+# Below this share of a core, a late client did not get a core in time, so others kept the machine busy.
 _IDLE = 0.35
-# So much lateness, in ms and as a share of the latency, changes what is measured.
+# A send lag that changes results: in ms, and as a share of the latency. Both must be exceeded.
 _LATE_MS, _LATE = 1.0, 0.10
-# One in so many is the latest of all, and tells of a moment, not of the client.
+# With fewer requests, p99 of the send lag is that of the single latest request.
 _FEWEST_FOR_P99 = 100
 _LAG_PERCENTILES: tuple[Percentile, ...] = ("p50", "p99")
 
 
 class ClientView(Record):
-    """The client's part in an operating point.
+    """The load generator during an operating point.
 
     Attributes:
-        cpu: Share of one core that each of its processes took.
-        processes: How many processes offered the load.
-        send_lag_ms: How much later than due requests were sent, p50 and p99; None in a closed loop.
-        bound: Why the client, not the server, was the limit; None when it was not.
+        cpu: CPU usage of each of its processes, as a share of one core.
+        processes: Number of processes that offered the load.
+        send_lag_ms: How much later than due requests were sent, p50 and p99, in ms; None in a closed loop.
+        bound: Why the client, not the server, was the limit; None if it was not.
     """
 
     cpu: float
@@ -41,22 +41,22 @@ class ClientView(Record):
 
     @property
     def held_up(self) -> bool:
-        """Whether it was the limit because others kept the machine busy: it had little to do itself."""
+        """Whether the client was the limit because other processes kept the machine busy."""
         return self.bound is not None and self.cpu <= _IDLE
 
 
 def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
-    """What the samples of a load say of who offered it.
+    """Judge the load generator by the samples of a load.
 
-    The client was the limit where it took more than 70 % of a core in each process, or, in an open loop of 100 requests
-    and more, where its lateness is a part of what is measured: p99 of the send lag above 1 ms, and above 10 % of p99 of
-    the latency, which counts from when a request was due. But not where requests waited because all connections were
-    full: that is the server's doing.
+    The client was the limit if each process took more than 70 % of a core; or, in an open loop of at least 100
+    requests, if its lateness is part of the latency: p99 of the send lag above 1 ms and above 10 % of p99 latency,
+    which counts from the due time. Requests that waited because all connections were full do not count: that is the
+    server's limit.
 
     Args:
-        samples: All of the load.
-        window: The part of it that counts; not empty.
-        load: What was offered.
+        samples: All samples of the load.
+        window: The part of them that counts; not empty.
+        load: The load that was offered.
     """
     cpu = samples.cpu_s / samples.wall_s / samples.processes
     lag_ms = None
@@ -79,5 +79,5 @@ def _busy(cpu: float, processes: int) -> str | None:
 def _late(lag_p99_ms: float, latency_p99_ms: float, cpu: float) -> str | None:
     if lag_p99_ms <= max(_LATE_MS, _LATE * latency_p99_ms):
         return None
-    others = "; others kept the machine busy" if cpu <= _IDLE else ""
-    return f"one request in 100 was sent {format_ms(lag_p99_ms)} late or more{others}"
+    others = "; other processes kept the machine busy" if cpu <= _IDLE else ""
+    return f"p99 of the send lag was {format_ms(lag_p99_ms)}{others}"

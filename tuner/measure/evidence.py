@@ -1,4 +1,4 @@
-"""Whether a load level has told enough, look after look."""
+"""Decides, look by look, whether a load level has been measured well enough."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from tuner.stats.limit_test import Verdict, together
 from tuner.stats.rates import throughput
 from tuner.stats.window import Window
 
-# Whoever looks often and ends when an interval is narrow picks those that are narrow by chance, short ones above all: a
-# machine that is not alone wanders for tenths of a second, and in a few of those may seem to stand still. So much
-# narrower must an interval be that is from a shorter window: a power of its length, calibrated by
-# benchmarks/precision.py.
+# Stopping at the first narrow interval selects those that are narrow by chance, mostly from short windows. So the
+# interval of a window below 3 s must be narrower by (length / 3 s) ** 0.12. Calibrated with benchmarks/precision.py.
 _LONG_S, _SOONER = 3.0, 0.12
 
 
 class Evidence:
-    """What the looks at one level have said so far.
+    """The looks at one load level so far.
 
     Args:
-        load: What is offered.
-        rules: What is asked for.
+        load: The load that is offered.
+        rules: The required precision, the SLO, and the rivals.
         batch_size: Inferences in each request.
     """
 
@@ -32,10 +30,10 @@ class Evidence:
         self._narrow = 0
 
     def suffices(self, window: Window) -> bool:
-        """Whether what counts is known precisely enough, surely breaks a limit, or is surely beaten.
+        """Whether the level is precise enough, violates the SLO (99 % confidence), or a rival beats it (95 % interval).
 
         Args:
-            window: What counts at this look; not empty.
+            window: The part of the samples that counts at this look; not empty.
         """
         rules = self._rules
         latency_ms, requests_per_s = percentiles(window), throughput(window)
@@ -47,10 +45,10 @@ class Evidence:
         undecided = verdict is Verdict.OPEN and any(
             latency_ms[name].low <= limit_ms <= latency_ms[name].high for name, limit_ms in rules.slo.limits
         )
-        # The less was seen, the likelier it is narrow by chance.
+        # A short window is more likely to be narrow by chance.
         share = min(1.0, window.length_s / _LONG_S) ** _SOONER
         precise = latency_ms[rules.percentile].relative_half_width <= share * rules.latency_precision and (
-            # The throughput of an open loop is known before.
+            # The throughput of an open loop is the offered rate.
             not isinstance(self._load, Concurrency)
             or requests_per_s.relative_half_width <= share * rules.throughput_precision
         )

@@ -1,4 +1,4 @@
-"""When a load level can not be measured, because its requests fail or are not answered at all."""
+"""Load levels that cannot be measured, because requests fail or are not answered."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from tuner.load.failures import cause_of, failed
 from tuner.load.protocols import Samples
 from tuner.stats.window import ends_by_itself
 
-# Fewer failures may be the server's first stumble.
+# Fewer failures may be a start-up effect.
 _FEWEST_FAILURES = 5
 
 
 def silence_s(samples: Samples) -> float:
-    """Seconds since a request was answered without error, or since the load began if none was."""
+    """Seconds since the last successful answer, or since the load began if there is none."""
     if not samples.ok.any():
         return samples.wall_s
-    # The first request may go out late, on a machine that is busy; then nothing is still for the rest of the load.
+    # On a busy machine, the first request may be sent late.
     began_ns = samples.sent_ns.min() if samples.began_ns is None else samples.began_ns
     return samples.wall_s - float(samples.done_ns[samples.ok][-1] - began_ns) / 1e9
 
 
 def most_frequent_error(samples: Samples) -> str | None:
-    """The error message seen most often, if any."""
+    """The most frequent error message, if any."""
     return max(samples.errors, key=lambda message: samples.errors[message], default=None)
 
 
 def raise_if_failing(samples: Samples, load: Load, *, timeout_s: float) -> None:
-    """Raise what is wrong with a load, if something is.
+    """Raise an error if the server hangs, or too many requests fail.
 
-    A ramp or a recording that ends by itself is to show where a server breaks, so its end may fail.
+    A ramp or a recording that ends by itself is to show where a server breaks, so its last requests may fail.
 
     Args:
-        samples: All of the load so far.
-        load: What is offered.
-        timeout_s: Deadline of a request.
+        samples: All samples of the load so far.
+        load: The load that is offered.
+        timeout_s: Deadline of a request, in seconds.
 
     Raises:
-        ServerHungError: nothing was answered for as long as a request may take.
-        ServerError: more than half of the requests failed, or every one for the last two rounds and more.
+        ServerHungError: no request was answered for `timeout_s` seconds.
+        ServerError: more than half of the requests failed, or all of the last two rounds of requests under way.
     """
     failures = len(samples) - int(np.count_nonzero(samples.ok))
     error = most_frequent_error(samples)
@@ -49,17 +49,17 @@ def raise_if_failing(samples: Samples, load: Load, *, timeout_s: float) -> None:
     if error is None or failures < _FEWEST_FAILURES:
         return
     if not ends_by_itself(load) and _trailing_failures(samples) >= max(_FEWEST_FAILURES, 2 * _round(samples, load)):
-        raise failed(f"requests fail at {load}", error)
+        raise failed(f"all recent requests failed at {load}", error)
     if 2 * failures > len(samples):
-        raise _overwhelmed(f"{failures} of {len(samples)} requests failed at {load}, most with", error)
+        raise _overwhelmed(f"{failures} of {len(samples)} requests failed at {load}, most often with", error)
 
 
 def raise_if_unanswered(samples: Samples, load: Load) -> None:
-    """Raise when there is nothing to make numbers of.
+    """Raise an error if no request succeeded.
 
     Raises:
-        ServerError: no request succeeded.
-        TuningError: there was none.
+        ServerError: all requests failed.
+        TuningError: the load had no request.
     """
     if not len(samples):
         raise TuningError(f"no request was due at {load}")
@@ -72,12 +72,12 @@ def _is_hung(samples: Samples, load: Load, error: str | None, timeout_s: float) 
         return False
     if isinstance(load, Concurrency):
         return error is None or cause_of(error) is Cause.HUNG
-    # An open loop may have been silent because nothing was due.
+    # In an open loop, perhaps nothing was due.
     return error is not None and cause_of(error) is Cause.HUNG and _trailing_failures(samples) > 0
 
 
 def _round(samples: Samples, load: Load) -> float:
-    """How many requests are under way; in an open loop as a mean, by Little's law."""
+    """Requests under way: the concurrency; in an open loop the mean, by Little's law."""
     if isinstance(load, Concurrency):
         return load.requests
     return float((samples.done_ns - samples.sent_ns)[samples.ok].sum()) / 1e9 / samples.wall_s
@@ -89,7 +89,7 @@ def _trailing_failures(samples: Samples) -> int:
 
 
 def _overwhelmed(what: str, error: str) -> ServerError:
-    """Where other requests are answered, a deadline that is missed says that there are too many, not that it hangs."""
+    """The error for too many failures. While other requests succeed, missed deadlines mean overload, not a hang."""
     if cause_of(error) is Cause.HUNG:
         return ServerError(f"{what}: {error}", cause=Cause.REQUESTS_FAILED)
     return failed(what, error)

@@ -1,4 +1,4 @@
-"""The GPUs of this machine that a run's servers may use, and what is said of them once."""
+"""The GPUs of this machine that the servers of a run may use, and the notes about them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tuner.core.quantities import format_size
 from tuner.measure.gpu_selection import gpus_in_use, may_use_gpus, surely_uses_gpus, visible_gpus
 from tuner.measure.gpu_watch import GpuWatch
 
-_ELSEWHERE = "the server was not started here, so which GPUs it uses is not known"
+_ELSEWHERE = "the server was not started here, so its GPUs are unknown"
 _MOST_NAMED = 3
 
 
 class Gpus:
-    """What can be asked of GPUs over a run, in which servers come and go. It is open within its context.
+    """The GPUs of a run. NVML is open within its context.
 
     Args:
-        selection: Which of this machine's GPUs the servers see, as `Launcher.gpus` says; None: another machine's.
-        note: Is told, once each, why there are no figures of GPUs where a model runs on some, and that others use them.
+        selection: The GPUs of this machine that the servers see, as `Launcher.gpus`; None: another machine's.
+        note: Called once for each problem: no GPU figures for a model on a GPU; other processes on the GPU.
     """
 
     def __init__(self, selection: str | None, note: Callable[[str], None]) -> None:
@@ -47,7 +47,7 @@ class Gpus:
             else:
                 self._open = opening.pop_all()
                 if not self.visible:
-                    self.problem = f"of this machine's GPUs the server sees none ({self._selection})"
+                    self.problem = f"the server sees none of this machine's GPUs ({self._selection})"
         return self
 
     def __exit__(
@@ -56,26 +56,26 @@ class Gpus:
         self._open.close()
 
     def watch(self) -> GpuWatch:
-        """For one launch: enter it before."""
+        """A watch for one launch; enter it before the launch."""
         return GpuWatch(self.visible, self._tell_of_problem)
 
     def warn_if_busy(self, config: model_config_pb2.ModelConfig) -> None:
-        """Note which of the GPUs that a model may use others compute on, in one line.
+        """Note, in one line, which of the GPUs that a model may use are used by other processes.
 
-        To be called while no server of ours runs.
+        Call it while no server of ours runs.
 
         Args:
-            config: Of the model that is to be measured, as its file says.
+            config: The model's config.pbtxt.
         """
         perhaps = self.visible if may_use_gpus(config) else ()
         used = gpus_in_use(config, self.visible) if config.instance_group else perhaps
         busy = [f"{gpu}: {_in_words(processes)}" for gpu in used if (processes := gpu.processes())]
         if busy:
-            self._say(f"others use the GPU, so figures may not be the model's own: {'; '.join(busy)}")
+            self._say(f"other processes use the GPU, so results may include their load: {'; '.join(busy)}")
 
     def _tell_of_problem(self, effective: model_config_pb2.ModelConfig) -> None:
         if self.problem and surely_uses_gpus(effective):
-            self._say(f"no figures of GPUs: {self.problem}")
+            self._say(f"no GPU figures: {self.problem}")
 
     def _say(self, line: str) -> None:
         if line not in self._said:
@@ -84,7 +84,7 @@ class Gpus:
 
 
 NO_GPUS = Gpus("none", lambda _line: None)
-"""For what is measured without asking any GPU."""
+"""For measurements without GPU figures."""
 
 
 def _in_words(processes: tuple[GpuProcess, ...]) -> str:

@@ -10,15 +10,15 @@ from tuner.core.nvml import Gpu
 
 
 def visible_gpus(selection: str, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """What a selection shows, in the order in which CUDA then counts.
+    """The GPUs of a selection, in the order in which CUDA numbers them.
 
-    As CUDA does, it ends at the first name that means nothing (CUDA C++ Programming Guide, "CUDA Environment
-    Variables"), and of a GPU that is cut into MIG instances it shows the first one, unless others are named. CUDA's
-    own order is taken to be that of the PCI bus, as it is among equal GPUs.
+    Like CUDA, it ends at the first unknown name (CUDA C++ Programming Guide, "CUDA Environment Variables"), and of a
+    GPU with MIG instances it takes the first one, unless others are named. CUDA's order is assumed to be that of the
+    PCI bus, which is true for GPUs of one kind.
 
     Args:
         selection: `all`, `none`, or a list of indices, `GPU:MIG` indices, or beginnings of UUIDs.
-        gpus: Of this machine.
+        gpus: The GPUs of this machine.
     """
     names = [name.strip() for name in selection.split(",") if name.strip()]
     if names == ["all"]:
@@ -34,10 +34,10 @@ def visible_gpus(selection: str, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
 
 
 def gpus_in_use(config: model_config_pb2.ModelConfig, visible: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """Those that the instance groups of a model's effective config name, in the order of `visible`.
+    """The GPUs that the instance groups of an effective config name, in the order of `visible`.
 
-    Triton's `gpus` are places among what it sees. A group that leaves the device to the model (KIND_MODEL) may use any
-    of them, and so may the models of an ensemble.
+    Triton's `gpus` are indices of the visible GPUs. A group that leaves the device to the model (KIND_MODEL) may use
+    any of them, and so may the models of an ensemble.
     """
     used: set[Gpu] = set()
     if config.HasField("ensemble_scheduling"):
@@ -56,10 +56,10 @@ def surely_uses_gpus(config: model_config_pb2.ModelConfig) -> bool:
 
 
 def may_use_gpus(config: model_config_pb2.ModelConfig) -> bool:
-    """Whether a model might run on a GPU, as far as its file tells: a backend chooses where the file does not."""
+    """Whether a model may run on a GPU, by its file: without instance groups, the backend chooses."""
     if config.instance_group:
         return any(group.kind != group.KIND_CPU for group in config.instance_group)
-    return bool(config.backend != "python")  # whose choice is the CPU
+    return bool(config.backend != "python")  # which chooses the CPU
 
 
 def _named(name: str, gpus: Sequence[Gpu]) -> Gpu | None:
@@ -79,12 +79,12 @@ def _named(name: str, gpus: Sequence[Gpu]) -> Gpu | None:
 
 
 def _as_shown(gpu: Gpu) -> Gpu | None:
-    """What CUDA shows of a GPU; None of one that is to be cut into MIG instances and is not yet."""
+    """The device that CUDA shows for a GPU: itself, or its first MIG instance; None: MIG without instances."""
     instances = gpu.mig_instances()
     return gpu if instances is None else next(iter(instances), None)
 
 
 def _single(found: Iterable[Gpu]) -> Gpu | None:
-    """The one; where a name's beginning means several, it means none."""
+    """The only one; None if there are none or several."""
     all_found = tuple(found)
     return all_found[0] if len(all_found) == 1 else None

@@ -1,4 +1,4 @@
-"""What the GPUs in use have to do under one load, and what memory a launch took of them. Stored with the study."""
+"""GPU usage under one load, and GPU memory taken by a launch. Stored with the study."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from tuner.core.record import Record
 
 
 class GpuView(Record):
-    """One GPU, or MIG instance, over the window of an operating point. None is what NVML does not tell of it.
+    """One GPU, or MIG instance, over the window of an operating point. None: not reported by NVML.
 
     Attributes:
-        gpu: Its name for people: `GPU 0 (NVIDIA H100 80GB HBM3)`.
+        gpu: Its display name: `GPU 0 (NVIDIA H100 80GB HBM3)`.
         uuid: `GPU-...` or `MIG-...`.
-        utilization_percent: Mean share of time in which a kernel ran.
-        memory_bytes: The most that was in use, by all: what nvidia-smi shows.
+        utilization_percent: Mean share of time in which a kernel ran, in percent.
+        memory_bytes: Peak memory in use by all processes, as nvidia-smi shows it.
         run_memory_bytes: The same since the server was launched.
-        idle_memory_bytes: What was in use before the server was launched, by others.
-        total_memory_bytes: That it has.
-        power_w: Mean draw of the board.
-        energy_j: That the board drew over the window.
-        temperature_c: The highest.
-        sm_clock_mhz: Mean clock of the multiprocessors.
-        memory_clock_mhz: Mean clock of the memory.
-        throttle_reasons: Why its clocks were held down at any moment, in nvidia-smi's words.
+        idle_memory_bytes: Memory in use before the launch, by other processes.
+        total_memory_bytes: Memory of the GPU.
+        power_w: Mean power of the board, in W.
+        energy_j: Energy of the board over the window, in J.
+        temperature_c: Highest temperature, in degrees Celsius.
+        sm_clock_mhz: Mean clock of the multiprocessors, in MHz.
+        memory_clock_mhz: Mean clock of the memory, in MHz.
+        throttle_reasons: All reasons for reduced clocks in the window, by nvidia-smi's names.
     """
 
     gpu: str
@@ -43,7 +43,7 @@ class GpuView(Record):
 
     @property
     def taken_bytes(self) -> int | None:
-        """The most that was in use since the launch, without what was before."""
+        """Peak memory since the launch, less what was in use before it, in bytes."""
         if self.run_memory_bytes is None:
             return None
         return max(0, self.run_memory_bytes - (self.idle_memory_bytes or 0))
@@ -53,8 +53,8 @@ class GpuUsage(Record):
     """All GPUs in use, over the window of an operating point.
 
     Attributes:
-        gpus: Each of them.
-        energy_per_inference_j: Of all of them together; None where one does not tell its energy.
+        gpus: One view for each GPU.
+        energy_per_inference_j: Energy of all GPUs per inference, in J; None if one does not report its energy.
     """
 
     gpus: tuple[GpuView, ...]
@@ -62,54 +62,54 @@ class GpuUsage(Record):
 
     @property
     def utilization_percent(self) -> float | None:
-        """Mean over the GPUs that tell it."""
+        """Mean over the GPUs that report it, in percent."""
         told = [gpu.utilization_percent for gpu in self.gpus if gpu.utilization_percent is not None]
         return fmean(told) if told else None
 
     @property
     def memory_bytes(self) -> int | None:
-        """Of the fullest GPU."""
+        """Peak memory of the fullest GPU, in bytes."""
         return max((gpu.memory_bytes for gpu in self.gpus if gpu.memory_bytes is not None), default=None)
 
     @property
     def taken_bytes(self) -> int | None:
-        """Since the launch, of the GPU of which the server took most."""
+        """Memory taken since the launch, of the GPU with the most, in bytes."""
         return max((gpu.taken_bytes for gpu in self.gpus if gpu.taken_bytes is not None), default=None)
 
     @property
     def power_w(self) -> float | None:
-        """Of all of them together; None where one does not tell."""
+        """Sum over all GPUs, in W; None if one does not report it."""
         told = [gpu.power_w for gpu in self.gpus if gpu.power_w is not None]
         return sum(told) if told and len(told) == len(self.gpus) else None
 
     @property
     def temperature_c(self) -> float | None:
-        """Of the hottest."""
+        """Temperature of the hottest GPU, in degrees Celsius."""
         return max((gpu.temperature_c for gpu in self.gpus if gpu.temperature_c is not None), default=None)
 
     @property
     def sm_clock_mhz(self) -> float | None:
-        """Of the slowest."""
+        """Clock of the slowest GPU, in MHz."""
         return min((gpu.sm_clock_mhz for gpu in self.gpus if gpu.sm_clock_mhz is not None), default=None)
 
     @property
     def memory_clock_mhz(self) -> float | None:
-        """Of the slowest."""
+        """Clock of the slowest GPU, in MHz."""
         return min((gpu.memory_clock_mhz for gpu in self.gpus if gpu.memory_clock_mhz is not None), default=None)
 
     @property
     def throttle_reasons(self) -> tuple[str, ...]:
-        """Of any of them."""
+        """Throttle reasons of all GPUs."""
         return tuple(sorted({reason for gpu in self.gpus for reason in gpu.throttle_reasons or ()}))
 
 
 class GpuMemory(Record):
-    """What a launch took of the GPU of which it took most.
+    """GPU memory taken by a launch, on the GPU with the most.
 
     Attributes:
-        gpu: Which, for people.
-        peak_bytes: The most since before the launch, without what others had in use then.
-        capacity_bytes: What there was to take; None where that is not known.
+        gpu: The display name of that GPU.
+        peak_bytes: Peak memory since the launch, less what other processes used before it.
+        capacity_bytes: Memory that was free before the launch; None: unknown.
     """
 
     gpu: str
@@ -118,7 +118,7 @@ class GpuMemory(Record):
 
 
 def usage_together(rounds: Iterable[GpuUsage | None]) -> GpuUsage | None:
-    """Several measurements of the same load as one: means of what is a mean, the most of what is a peak."""
+    """Pool several measurements at one load: means of means, maxima of peaks."""
     told = [each for each in rounds if each]
     if not told:
         return None

@@ -22,11 +22,11 @@ _Readings = Mapping[Gpu, GpuReading]
 
 
 class GpuWatch:
-    """Samples GPUs while a server runs on them. Enter it before the launch, and leave it after the server has stopped.
+    """Samples GPUs while a server runs. Enter it before the launch, and leave it after the server has stopped.
 
     Args:
-        visible: Those that the server sees; none: it says nothing.
-        told: Is shown the model's effective config.
+        visible: The GPUs that the server sees; none: nothing is sampled.
+        told: Called with the model's effective config, once it is known.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class GpuWatch:
         self._sampling.__exit__(kind, error, trace)
 
     def use(self, effective: model_config_pb2.ModelConfig) -> None:
-        """Tell which model is measured: from here on, only the GPUs that its instance groups name are asked."""
+        """Restrict sampling to the GPUs that the instance groups of this effective config name."""
         self._used = gpus_in_use(effective, self._visible)
         self._told(effective)
 
     def view(self, start_ns: int, end_ns: int, inferences: int) -> GpuUsage | None:
-        """What the GPUs in use had to do between two times; None without any."""
+        """GPU usage between two times, in which so many inferences succeeded; None if no GPU is in use."""
         if not self._used:
             return None
         samples = self._sampling.between(start_ns, end_ns)
@@ -68,7 +68,7 @@ class GpuWatch:
 
     @property
     def memory(self) -> GpuMemory | None:
-        """What the launch has taken so far of the GPU in use of which it took most; None where nobody says."""
+        """GPU memory taken so far, on the GPU with the most; None: unknown."""
         taken = [self._taken(gpu) for gpu in self._used or () if gpu in self._peaks]
         return max(taken, key=lambda memory: memory.peak_bytes, default=None)
 
@@ -112,10 +112,10 @@ class GpuWatch:
 
 
 def _power_by_energy_w(samples: Sequence[Sample[GpuReading]]) -> float | None:
-    """The mean power as the slope of the energy counter over time; None without one.
+    """The mean power, as the least-squares slope of the energy counter over time; None without a counter.
 
-    The driver moves the counter in steps of some 20 to 100 ms, which a line through many samples minds less than the
-    difference of two. Its readings of power, from Ampere on, are means of a second, and late for a short window.
+    The driver updates the counter every 20 to 100 ms, which affects a line through many samples less than a difference
+    of two. Power readings are means over a second from Ampere on, so they lag in a short window.
     """
     told = [(sample.at_ns / 1e9, sample.answer.energy_j) for sample in samples if sample.answer.energy_j is not None]
     if len(told) < 2:
@@ -123,11 +123,11 @@ def _power_by_energy_w(samples: Sequence[Sample[GpuReading]]) -> float | None:
     at_s, energy_j = np.array(told).T
     at_s -= at_s.mean()
     slope_w = float(at_s @ (energy_j - energy_j.mean()) / (at_s @ at_s))
-    return slope_w if slope_w >= 0 else None  # it begins anew with the driver
+    return slope_w if slope_w >= 0 else None  # the counter restarts with the driver
 
 
 def _power_by_readings_w(samples: Sequence[Sample[GpuReading]]) -> float | None:
-    """The integral of the power readings over time, over that time."""
+    """The mean of the power readings over time (trapezoidal rule)."""
     told = [(sample.at_ns, sample.answer.power_w) for sample in samples if sample.answer.power_w is not None]
     if len(told) < 2:
         return told[0][1] if told else None

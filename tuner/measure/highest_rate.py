@@ -1,4 +1,4 @@
-"""The highest request rate that a server sustains: which loads to measure to find it."""
+"""Searches for the highest request rate that a server sustains."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tuner.measure.plan import Plan
 from tuner.measure.points import OperatingPoint
 from tuner.measure.sweep import rise
 
-# Of what a closed loop gets at most; an open loop, whose requests come in clumps, gets next to that.
+# First rate, as a share of the highest throughput of a closed loop; bursty open loops get slightly less than that.
 _START = 0.9
 _STEP_UP, _STEP_DOWN = 1 / 0.9, 0.5
 _LEVELS = 6
-# Where the highest rate that holds and the lowest that does not are this close, noise decides.
+# The search ends when the highest sustained and the lowest failing rate differ by this factor: noise decides below.
 _CLOSE = 1.02
 _DIGITS = 3
 
@@ -23,9 +23,8 @@ _DIGITS = 3
 def highest_rate(*, slo: SLO, max_concurrency: int, flat_from: int = 1) -> Plan[Load, None]:
     """Search for the highest request rate that the server sustains.
 
-    A closed loop finds what the server can do at most: concurrency doubles until throughput has stopped growing or
-    the SLO is broken. Then come Poisson arrivals at rates around that, by bisection between what is sustained and what
-    is not, in up to 6 levels; see `highest_sustained` for the outcome.
+    A closed loop finds the capacity: concurrency doubles until throughput stops growing or the SLO is violated. Then up
+    to 6 levels of Poisson arrivals bisect between sustained and failing rates; see `highest_sustained` for the outcome.
 
     Args:
         slo: The limits that must hold, maybe none.
@@ -50,13 +49,13 @@ def highest_rate(*, slo: SLO, max_concurrency: int, flat_from: int = 1) -> Plan[
 
 
 def highest_sustained(points: Iterable[OperatingPoint], slo: SLO) -> OperatingPoint | None:
-    """Of points at request rates, the one at the highest that is sustained; None when none is."""
+    """The point at the highest sustained request rate; None if none is sustained."""
     sustained = [point for point in points if is_sustained(point, slo)]
     return max(sustained, key=lambda point: point.load.level, default=None)
 
 
 def is_sustained(point: OperatingPoint, slo: SLO) -> bool:
-    """Whether a point shows an open loop that the server keeps up with, within the SLO."""
+    """Whether the server kept up with an open loop, within the SLO."""
     return point.kept_up is True and point.holds(slo)
 
 
@@ -69,5 +68,5 @@ def _between(sustained: float, broken: float) -> float:
 
 
 def rounded(per_s: float) -> float:
-    """A rate to offer, with no more digits than it deserves."""
+    """A rate rounded to 3 significant digits."""
     return float(f"{per_s:.{_DIGITS}g}")

@@ -1,4 +1,4 @@
-"""Whether the server answered an open loop as fast as it asked."""
+"""Whether the server kept up with an open loop."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from tuner.load.protocols import Samples
 from tuner.stats.rates import growth
 from tuner.stats.window import Window
 
-# The rate over a short window is off by what was under way at either end of it.
+# Relative tolerance: requests under way at the ends of a short window change its rate.
 _FEW = 0.05
-# Standard deviations of a Poisson count.
+# Tolerance, in standard deviations of a Poisson count.
 _CHANCE = 3.0
-# Latency that grows by less than 10 ms a second is on its way to a steady state, if it grows at all.
+# Latency growth, in s per s, below which latency is taken to approach a steady state.
 _GROWTH = 0.01
 
 
 def kept_up(requests_per_s: Interval, samples: Samples, window: Window, load: Load) -> bool | None:
-    """Whether requests were answered as fast as they were due; None in a closed loop, where they wait for each other.
+    """Whether requests were answered as fast as they were due; None in a closed loop.
 
-    They were when their rate is within 5 % of what was offered, or not below it by more than chance: neither by the
-    spread of the answers, nor by that of Poisson arrivals, so that answers that come very unevenly excuse nothing. And
-    when at a steady rate latency did not grow by more than chance; and when no more than 5 % still wait to be sent in
-    the end. Requests that failed are not answered.
+    Three conditions must hold. (1) The rate of answers is within 5 % of the offered rate, or below it by no more than
+    chance: both by its 95 % interval and by 3 standard deviations of a Poisson count. (2) At a constant rate, latency
+    does not grow (95 % interval). (3) At the end, at most 5 % of the requests still wait to be sent. Failed requests
+    count as not answered.
 
     Args:
-        requests_per_s: The rate of requests that succeeded.
-        samples: All of the load, or of the part of it that the window is of.
+        requests_per_s: The rate of successful requests.
+        samples: All samples of the load, or of the part of it that the window belongs to.
         window: The successes that count; not empty.
-        load: What was offered then.
+        load: The load that was offered.
     """
     if isinstance(load, Concurrency):
         return None
@@ -39,13 +39,13 @@ def kept_up(requests_per_s: Interval, samples: Samples, window: Window, load: Lo
     by_chance = requests_per_s.high >= offered and short * window.length_s <= _CHANCE * math.sqrt(len(window))
     as_fast = short <= _FEW * offered or by_chance
     falls_behind = isinstance(load, RequestRate) and growth(window).low > 0 and growth(window).value > _GROWTH
-    # One or another may just be due, or its connection full for a moment.
+    # A few may just be due, or wait for a full connection.
     backs_up = samples.waiting > _FEW * len(samples)
     return as_fast and not falls_behind and not backs_up
 
 
 def _offered_per_s(samples: Samples, load: OpenLoop) -> float:
-    """Requests that were due in a second; of a recording, as far as it was played."""
+    """Requests due per second; for a recording, over the part that was played."""
     if isinstance(load, RequestRate):
         return load.per_s
     if isinstance(load, Ramp):

@@ -1,4 +1,4 @@
-"""One load level: watch the samples come in, end as soon as they tell enough, and make an operating point of them."""
+"""One load level: reads samples until they are precise enough, and makes an operating point of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tuner.core.loads import Concurrency, Load, Ramp, Replay
 from tuner.load.protocols import LoadEngine, Samples
 from tuner.measure.evidence import Evidence
 from tuner.measure.failing import raise_if_failing, raise_if_unanswered
-from tuner.measure.gates import doubts_about
 from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_checks import warnings_about
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import Read, Reads, ReadStatistics
 from tuner.measure.stops import is_catching_up, is_still
@@ -23,9 +23,9 @@ from tuner.measure.timeline import timeline
 from tuner.stats.rates import throughput
 from tuner.stats.window import ends_by_itself, steady_window
 
-# Each look comes so much later than the one before: few looks, each upon news.
+# Each look comes at this multiple of the time of the previous one, which limits the number of looks.
 _LOOK_GROWTH = 1.4
-# The server's health is looked at no less often.
+# The longest time between checks of the server's health, in seconds.
 _PULSE_S = 0.5
 _SHORTEST_PAUSE_S = 0.001
 
@@ -43,25 +43,25 @@ def measure_level(
     meter: Meter | None = None,
     deadline: Deadline | None = None,
 ) -> OperatingPoint:
-    """Offer one load until it is known well enough what comes of it.
+    """Offer one load until its result is precise enough.
 
     Args:
-        engine: What offers it.
-        load: How much.
-        statistics: Asks the server for its own statistics, at the first and the last look; None: it has none.
-        health: Raises `ServerDiedError` when the server is gone; called at every look, twice a second or more.
-        rules: When it is enough.
+        engine: The load engine.
+        load: The load to offer.
+        statistics: Reads the server's statistics, at the first and the last look; None: not available.
+        health: Raises `ServerDiedError` if the server is gone; called at least twice a second.
+        rules: When the level has been measured well enough.
         batch_size: Inferences in each request.
-        in_steps: See `doubts_about`.
-        behind: See there, too.
-        meter: Tells what the server and its GPUs take; None: nobody does.
-        deadline: When to end it at the next look, within half a second; None: when it is enough.
+        in_steps: See `warnings_about`.
+        behind: See `warnings_about`.
+        meter: Measures resources of the server, its GPUs and this machine; None: not measured.
+        deadline: The level ends at the first look after this, at most 0.5 s later; None: no deadline.
 
     Raises:
-        LevelCutError: it had too few answers at its deadline, or none any more.
-        ServerDiedError: from `health`.
-        ServerHungError: no request was answered within the deadline.
-        ServerError: more than half of the requests failed, or all since some moment; with the most frequent error.
+        LevelCutError: at its deadline it had too few answers, or answers had stopped.
+        ServerDiedError: raised by `health`.
+        ServerHungError: no request was answered within the deadline of a request.
+        ServerError: more than half of the requests failed, or all of the latest ones; with the most frequent error.
         TuningError: the load has no request.
     """
     level = _Level(load, statistics, health, rules, batch_size, deadline=deadline)
@@ -77,7 +77,7 @@ def measure_level(
         meter=meter,
         slo=rules.slo,
     )
-    doubts = doubts_about(samples, window, load, reads, in_steps=in_steps, behind=behind)
+    doubts = warnings_about(samples, window, load, reads, in_steps=in_steps, behind=behind)
     return point.model_copy(update={"doubts": doubts + point.doubts})
 
 
@@ -91,14 +91,14 @@ def measure_ramp(
     batch_size: int = 1,
     meter: Meter | None = None,
 ) -> tuple[OperatingPoint, ...]:
-    """Offer a ramp, and say of each slice of it what came of the rate that it had; see `timeline`.
+    """Offer a ramp, and return an operating point for each slice of its time; see `timeline`.
 
     Args:
         engine: As for `measure_level`.
-        ramp: What to offer.
+        ramp: The ramp to offer.
         health: As for `measure_level`.
         rules: As for `measure_level`.
-        slices: How many.
+        slices: Number of slices.
         batch_size: Inferences in each request.
         meter: As for `measure_level`.
 
@@ -111,10 +111,10 @@ def measure_ramp(
 
 @dataclass(frozen=True)
 class Deadline:
-    """By when a level has to be over, whatever it has told.
+    """When a level must end, precise enough or not.
 
     Attributes:
-        at: By `now`.
+        at: The time on the clock `now`, in seconds.
         now: The clock, in seconds.
     """
 
@@ -123,16 +123,16 @@ class Deadline:
 
     @property
     def has_passed(self) -> bool:
-        """Whether it is over."""
+        """Whether the deadline has passed."""
         return self.now() >= self.at
 
 
 class LevelCutError(Exception):
-    """A level was ended at its deadline before it told enough to be a point."""
+    """A level ended at its deadline, with too few answers for an operating point."""
 
 
 class _Level:
-    """The looks at one level, and what the server said at the first and the last of them."""
+    """The looks at one level, with the server's statistics at the first and the last one."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class _Level:
             self._needed = max(self._needed, rules.min_rounds * load.requests)
         elif isinstance(load, Replay) and load.period_ns is not None:
             self._earliest_s = max(self._earliest_s, load.period_ns / 1e9)
-        # One look before the first that may be the last: what is narrow must have been so before.
+        # One look before the first that may end the level, as an interval must be narrow at two looks.
         self._next_look_s = self._earliest_s / _LOOK_GROWTH
         self._evidence = Evidence(load, rules, batch_size=batch_size)
         self._first: Read | None = None
@@ -163,7 +163,7 @@ class _Level:
         self._cut = False
 
     def offer(self, engine: LoadEngine) -> Samples:
-        """Offer the load, and return samples that numbers can be made of."""
+        """Offer the load, and return its samples, at least one of them successful."""
         samples = engine.offer(self._load, self._watch, first_look_s=self._rules.first_look_s)
         if self._cut and (np.count_nonzero(samples.ok) < self._needed or is_still(samples, self._load)):
             raise LevelCutError
@@ -173,7 +173,7 @@ class _Level:
 
     @property
     def reads(self) -> Reads | None:
-        """What the server said at the first and the last look."""
+        """The server's statistics at the first and the last look."""
         return Reads(self._first, self._last) if self._first and self._last else None
 
     def _watch(self, samples: Samples) -> float | None:
@@ -205,7 +205,7 @@ class _Level:
         self._last = Read.now(self._statistics) if self._statistics else None
 
     def _latest_s(self, samples: Samples) -> float:
-        """When to end at the latest, by how slow the model has turned out to be."""
+        """The latest end in seconds, which is later for a slow model."""
         rules = self._rules
         answered = int(np.count_nonzero(samples.ok))
         if not answered:

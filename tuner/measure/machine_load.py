@@ -1,4 +1,4 @@
-"""What the processors of this machine do beside the server and the load generator."""
+"""CPU load on this machine besides the server and the load generator."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from tuner.core.record import Record
 from tuner.measure.sampling import Sample
 from tuner.servers.usage import ServerUsage
 
-# What the clocks of all processors together say of a time must be about that time, or they say nothing: some
-# containers have none.
+# The CPU times of all processors must be wall time times cores within this share. In some containers they are not.
 _OFF = 0.2
 
 
@@ -27,11 +26,10 @@ class MachineLoad(Record):
     """The processors of this machine over the window of an operating point.
 
     Attributes:
-        cores: How many there are.
-        idle_cores: How many of them had nothing to do, as a mean.
-        elsewhere_cores: CPU seconds a second that neither the server nor the load generator took; None where the
-            server's share is not known.
-        stolen_cores: CPU seconds a second that a hypervisor gave to other machines.
+        cores: Number of processors.
+        idle_cores: Mean number of idle processors.
+        elsewhere_cores: CPU seconds per second of other processes; None if the server's share is unknown.
+        stolen_cores: CPU seconds per second that the hypervisor gave to other machines (steal time).
     """
 
     cores: int
@@ -45,12 +43,12 @@ class ProcessorTimes:
     """CPU seconds of all processors together since some moment (proc(5): `stat`).
 
     Attributes:
-        cores: How many processors.
-        idle_s: With nothing to do, or waiting for a disk.
-        interrupts_s: In interrupts, which are the load's own as likely as not.
-        stolen_s: That a hypervisor did not give them.
-        total_s: All of it, with what processes took.
-        own_s: That this process took.
+        cores: Number of processors.
+        idle_s: Idle time, waiting for disks included.
+        interrupts_s: Time in interrupts, which the load itself may cause.
+        stolen_s: Steal time of the hypervisor.
+        total_s: The sum of all times.
+        own_s: CPU time of this process.
     """
 
     cores: int
@@ -62,7 +60,7 @@ class ProcessorTimes:
 
 
 def processor_times() -> ProcessorTimes | None:
-    """What the processors have done so far; None where nobody says. Takes some 0.05 ms."""
+    """The CPU times of all processors so far; None: not available. Takes some 0.05 ms."""
     try:
         told = psutil.cpu_times()
     except (OSError, psutil.Error, ValueError, IndexError):
@@ -88,16 +86,16 @@ def machine_load(
     workers_cores: float,
     server_elsewhere: bool,
 ) -> MachineLoad | None:
-    """What samples of a time say of the machine.
+    """The machine's load over a window.
 
     Args:
-        machine: Of all processors; those just outside the time, too.
-        server: Of the server's own; where there are two and more, they say which time is looked at.
-        workers_cores: CPU seconds a second that the processes which offer the load took.
-        server_elsewhere: Whether the server takes nothing of this machine.
+        machine: Samples of all processors, including those just outside of the window.
+        server: Samples of the server's usage; if there are at least two, they define the window.
+        workers_cores: CPU seconds per second of the load generator's processes.
+        server_elsewhere: Whether the server runs on another machine.
 
     Returns:
-        None where nobody says, or the processors' clocks make no sense.
+        None if there are too few samples, or the CPU times do not add up.
     """
     told = server if len(server) > 1 else machine
     if len(machine) < 2 or len(told) < 2:
@@ -108,7 +106,7 @@ def machine_load(
         return None
 
     def per_s(at_ns: Sequence[int], values: Sequence[float]) -> float:
-        """How fast a count grows, read between its samples, which come at times of their own."""
+        """The rate of a counter over the window, interpolated between its samples."""
         ends: npt.NDArray[np.float64] = np.interp([start_ns, end_ns], at_ns, values)
         return float(ends[1] - ends[0]) / seconds
 
@@ -123,7 +121,7 @@ def machine_load(
     servers: float | None = 0.0 if server_elsewhere else None
     if len(server) > 1:
         servers = per_s([sample.at_ns for sample in server], [sample.answer.cpu_s for sample in server])
-    # Idle time is counted to the microsecond, and what processes took by where the tick finds them.
+    # Idle time is exact to 1 us; the times of processes are sampled at ticks.
     taken = cores - idle - interrupts - stolen
     return MachineLoad(
         cores=cores,
@@ -134,7 +132,7 @@ def machine_load(
 
 
 def loads_together(rounds: Iterable[MachineLoad | None]) -> MachineLoad | None:
-    """Several measurements of the same load as one: their means."""
+    """Pool several measurements at one load, by their means."""
     told = [each for each in rounds if each]
     if not told:
         return None
@@ -148,7 +146,7 @@ def loads_together(rounds: Iterable[MachineLoad | None]) -> MachineLoad | None:
 
 
 def is_of_this_machine(host: str) -> bool:
-    """Whether a name or an address leads to this machine; True where it leads nowhere."""
+    """Whether a host name or address is this machine; True if it cannot be resolved."""
     try:
         found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
         own = {address.address for address in chain.from_iterable(psutil.net_if_addrs().values())}

@@ -1,8 +1,7 @@
-"""How fast this machine itself is while something is measured on it, and how much that wanders.
+"""The speed of this machine during a measurement, and how much it varies.
 
-Where others share a processor's caches, threads or clock, or a hypervisor takes time that it does not tell of, one
-second is not worth what the next one is. No count of the kernel says so; the CPU time that a fixed piece of work takes
-does.
+If others share caches, hardware threads or the clock of a processor, or a hypervisor takes time without reporting it,
+the machine's speed varies. No kernel counter shows that; the CPU time of a fixed piece of work does.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from tuner.core.record import Interval, Record
 from tuner.measure.sampling import Sample
 from tuner.stats.blocks import Z95
 
-# Some 0.2 ms of work, ten times a second.
+# Loop turns of one probe: some 0.2 ms of CPU time, ten times a second.
 _TURNS = 20_000
-# Of samples, the quickest and the slowest such share says more of what came between than of the machine.
+# Share of the fastest and of the slowest samples that the trimmed mean leaves out.
 _TRIMMED = 0.2
-# The speed of a moment is that of a second, or of an eighth of a shorter time; fewer moments have no spread.
+# A moment is 1 s, or an eighth of a shorter window, but at least 0.25 s. A deviation needs 4 moments of 2 samples.
 _MOMENT_S, _SHORTEST_S, _MOMENTS = 1.0, 0.25, 4
 _FEWEST = 2
 # What wanders on a scale of seconds wanders on longer ones, too, as 1/f noise: with the same variance in each octave.
@@ -39,33 +38,33 @@ class MachineSpeed(Record):
     """The speed of one core of this machine over a window.
 
     Attributes:
-        turns_per_us: Turns of an empty loop in a microsecond of CPU time; the trimmed geometric mean.
-        wander: The relative standard deviation of that of a second.
+        turns_per_us: Turns of an empty loop per microsecond of CPU time (trimmed geometric mean).
+        wander: Relative standard deviation of the speed between seconds.
     """
 
     turns_per_us: float
     wander: float
 
     def allowed_for(self, interval: Interval, cores: float | None) -> Interval:
-        """An interval that also holds what comes when the machine is as fast as it may be at another time.
+        """An interval widened by how much the machine's speed may differ at another time.
 
         Args:
-            interval: Of a throughput or a latency in this window.
-            cores: CPU seconds a second that the server takes: what runs on a processor for a part of the time is
-                slowed down by no more than that part; None: not known, so all of the time.
+            interval: A throughput or latency of this window.
+            cores: CPU seconds per second of the server. A server that uses a processor for part of the time is slowed
+                down by at most that part. None: unknown, so all of the time.
         """
         further = Z95 * _LATER * self.wander * min(1.0, 1.0 if cores is None else cores)
         if not further:
             return interval
         if interval.low <= 0:
             return interval.model_copy(update={"high": interval.high * (1 + further)})
-        # A speed is a factor: half as fast is as far as twice as fast, and nothing is infinitely fast.
+        # Speeds are ratios, so the interval is widened in logarithms.
         down, up = math.log(interval.value / interval.low), math.log(interval.high / interval.value)
         return Interval.within_logs(interval.value, math.hypot(down, further), math.hypot(up, further))
 
 
 def us_per_turn() -> float:
-    """CPU time of a turn of an empty loop, right now, in microseconds. Takes some 0.2 ms of it."""
+    """CPU time of one turn of an empty loop now, in us. Takes some 0.2 ms."""
     began_ns = time.thread_time_ns()
     for _ in itertools.repeat(None, _TURNS):
         pass
@@ -73,11 +72,11 @@ def us_per_turn() -> float:
 
 
 def machine_speed(samples: Sequence[Sample[float]]) -> MachineSpeed | None:
-    """What samples of `us_per_turn` say; None where they are too few.
+    """The speed and its variation from samples of `us_per_turn`; None: too few samples.
 
-    The spread of the moments is free of that of the samples within a moment, by the analysis of variance, with trimmed
-    means and their standard errors (J. W. Tukey and D. H. McLaughlin, Sankhya A 25, 1963): what shares a core with a
-    busy server takes ten times as long now and then.
+    The variance between moments is corrected for the variance within moments (analysis of variance), with trimmed means
+    and their standard errors (J. W. Tukey and D. H. McLaughlin, Sankhya A 25, 1963): a probe that shares a core with a
+    busy server sometimes takes ten times as long.
     """
     if len(samples) < _MOMENTS * _FEWEST:
         return None
@@ -97,7 +96,7 @@ def machine_speed(samples: Sequence[Sample[float]]) -> MachineSpeed | None:
 
 
 def _trimmed(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The trimmed mean, and the square of its standard error; of at least two values."""
+    """The trimmed mean of at least two values, and the square of its standard error."""
     count = len(values)
     ordered, cut = np.sort(values), int(_TRIMMED * count)
     kept = ordered[cut : count - cut]
@@ -106,7 +105,7 @@ def _trimmed(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def speeds_together(rounds: Iterable[MachineSpeed | None]) -> MachineSpeed | None:
-    """Several measurements as one: the mean speed, and the deviation from it within and between them."""
+    """Pool several measurements: the mean speed, and the deviation from it within and between them."""
     told = [each for each in rounds if each]
     if not told:
         return None

@@ -1,4 +1,4 @@
-"""What a server and its GPUs take while it is measured: the sources that one session asks."""
+"""Resource usage of a server, its GPUs and this machine during a session."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tuner.measure.server_resources import ServerResources, resources
 from tuner.servers.usage import ServerUsage
 from tuner.stats.window import Window
 
-# Its processes are many, and each costs a look; processors are told by a difference, and memory does not jump.
+# In s. Reading all processes of a server is expensive, and its usage changes slowly.
 _PERIOD_S = 0.2
 
 ReadUsage = Callable[[], "ServerUsage | None"]
-"""Asks what the server has taken so far, as `Server.usage`."""
+"""Reads the server's usage so far, as `Server.usage`."""
 
 
 @dataclass(frozen=True)
 class Meter:
-    """Tells what was taken over a window of a load.
+    """Resource usage over a window of a load.
 
     Attributes:
-        gpus: Those in use; None: nobody watches any.
-        server: Samples of the server's own usage; None: nobody can tell.
-        machine: Samples of this machine's processors; None: nobody looks.
-        speed: Samples of what work costs on them; None: nobody looks, or the server runs elsewhere.
-        server_elsewhere: Whether the server is surely on another machine.
+        gpus: The watch over the GPUs; None: GPUs are not watched.
+        server: Samples of the server's usage; None: not available.
+        machine: Samples of this machine's processors; None: not sampled.
+        speed: Samples of this machine's speed; None: not sampled, or the server runs on another machine.
+        server_elsewhere: Whether the server is known to be on another machine.
     """
 
     gpus: GpuWatch | None = None
@@ -41,15 +41,15 @@ class Meter:
     server_elsewhere: bool = False
 
     def gpu_usage(self, window: Window, inferences: int) -> GpuUsage | None:
-        """Of the GPUs, over the window, in which so many inferences succeeded."""
+        """GPU usage over the window, in which so many inferences succeeded."""
         return self.gpus.view(window.start_ns, window.end_ns, inferences) if self.gpus else None
 
     def server_resources(self, window: Window) -> ServerResources | None:
-        """Of processors and memory, over the window."""
+        """CPU and memory usage of the server over the window."""
         return resources(self.server.between(window.start_ns, window.end_ns)) if self.server else None
 
     def machine_load(self, window: Window, workers_cores: float) -> MachineLoad | None:
-        """Of this machine, over the window, in which who offers the load took so many CPU seconds a second."""
+        """Load of this machine over the window, with the CPU seconds per second of the load generator."""
         if self.machine is None:
             return None
         server = self.server.between(window.start_ns, window.end_ns) if self.server else ()
@@ -61,17 +61,17 @@ class Meter:
         )
 
     def machine_speed(self, window: Window) -> MachineSpeed | None:
-        """How fast this machine was over the window, and how steadily."""
+        """The speed of this machine over the window, and its variation."""
         return machine_speed(self.speed.between(window.start_ns, window.end_ns)) if self.speed else None
 
 
 @contextmanager
 def metering(gpus: GpuWatch | None, usage: ReadUsage | None, *, server_elsewhere: bool = False) -> Iterator[Meter]:
-    """Sample the server's usage and this machine's, beside the GPUs that are watched already.
+    """Sample the usage of the server and of this machine within the context.
 
     Args:
-        gpus: A watch that was entered before the launch.
-        usage: As `Meter` needs it; None: nobody can tell.
+        gpus: A GPU watch that was entered before the launch.
+        usage: Reads the server's usage; None: not available.
         server_elsewhere: See `Meter`.
     """
     with ExitStack() as samplings:

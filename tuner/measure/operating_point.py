@@ -1,4 +1,4 @@
-"""Makes an operating point of samples."""
+"""Makes an operating point from samples."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tuner.core.slo import NO_LIMIT, SLO
 from tuner.load.protocols import Samples
 from tuner.measure.client_view import client_view
 from tuner.measure.failing import most_frequent_error
-from tuner.measure.gates import doubts_in
 from tuner.measure.keeping_up import kept_up
 from tuner.measure.meter import Meter
 from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.quality_checks import warnings_in
 from tuner.measure.responses import response_times
 from tuner.stats.histogram import Histogram
 from tuner.stats.latencies import limit_tests, percentiles
@@ -31,17 +31,17 @@ def operating_point(
     meter: Meter | None = None,
     slo: SLO = NO_LIMIT,
 ) -> OperatingPoint:
-    """What the samples of a load say, and what speaks against taking that as it is.
+    """The operating point of a load, with its quality warnings.
 
     Args:
-        samples: All of the load.
-        window: The part of it that counts; not empty.
-        load: What was offered.
-        requests_per_s: At which requests succeeded.
+        samples: All samples of the load.
+        window: The part of them that counts; not empty.
+        load: The load that was offered.
+        requests_per_s: The rate of successful requests.
         batch_size: Inferences in each request.
-        server: The server's own view.
-        meter: Tells what the server and its GPUs took; None: nobody does.
-        slo: Limits to test.
+        server: The server's own statistics.
+        meter: Measures resources of the server, its GPUs and this machine; None: not measured.
+        slo: The limits to test.
     """
     meter = meter or Meter()
     received = samples.received[samples.ok & window.covers(samples)]
@@ -67,11 +67,11 @@ def operating_point(
         machine=meter.machine_load(window, samples.cpu_s / samples.wall_s),
         machine_speed=meter.machine_speed(window),
     )
-    return _allowing_for_speed(point).model_copy(update={"doubts": doubts_in(point)})
+    return _allowing_for_speed(point).model_copy(update={"doubts": warnings_in(point)})
 
 
 def _allowing_for_speed(point: OperatingPoint) -> OperatingPoint:
-    """With intervals that hold on this machine later, too; the throughput of an open loop is what is offered."""
+    """The point with intervals widened for the machine's varying speed; not the throughput of an open loop."""
     if (speed := point.machine_speed) is None:
         return point
     cores = point.server_resources.cpu_cores if point.server_resources else None

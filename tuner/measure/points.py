@@ -1,4 +1,4 @@
-"""What a measurement says. Stored with the study, written to `front.json`."""
+"""Results of measurements. Stored with the study, and written to `front.json`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tuner.core.loads import Load
 from tuner.core.record import Interval, Record
 from tuner.core.slo import SLO, Percentile
 from tuner.measure.client_view import ClientView
-from tuner.measure.doubts import Doubt
 from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.machine_load import MachineLoad
 from tuner.measure.machine_speed import MachineSpeed
+from tuner.measure.quality_warnings import QualityWarning
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
 from tuner.stats.histogram import Histogram
@@ -21,19 +21,19 @@ from tuner.stats.limit_test import LimitTest, Verdict, together
 
 
 class ServerBreakdown(Record):
-    """Where the server says that the time went, as means over the window (ModelStatistics, difference of two reads).
+    """Where requests spent their time in the server, as means over the window (difference of two ModelStatistics).
 
     Attributes:
         inferences: Inferences that the server counted.
-        executions: Batches that it formed of them.
-        queue_ms: Mean wait of a request before its batch was taken.
-        compute_input_ms: Mean time to gather a request's inputs.
+        executions: Executed batches.
+        queue_ms: Mean time of a request in the queue.
+        compute_input_ms: Mean time to prepare a request's inputs.
         compute_infer_ms: Mean time of a request in the model.
-        compute_output_ms: Mean time to hand out a request's outputs.
-        batches: Executions by the batch size that was formed, with their mean service time in ms:
+        compute_output_ms: Mean time to write a request's outputs.
+        batches: Executions by batch size, with their mean service time in ms:
             `{batch_size: (executions, mean_service_ms)}`.
-        wall_s: Seconds between the two reads; None: nobody looked at a clock.
-        requests: Requests that it counted as answered, those from the response cache included.
+        wall_s: Seconds between the two reads; None: not known.
+        requests: Successful requests, including those from the response cache.
         cache_hits: Requests that the response cache answered.
     """
 
@@ -58,27 +58,27 @@ class OperatingPoint(Record):
     """One candidate under one load.
 
     Attributes:
-        load: What was offered.
-        throughput: Inferences a second that succeeded.
-        latency_ms: Of the requests that succeeded, for each of `PERCENTILES`; in an open loop since they were due.
-        requests: Requests that succeeded within the window that counts.
-        errors: Requests that failed within it.
+        load: The load that was offered.
+        throughput: Successful inferences per second.
+        latency_ms: Latency of successful requests in ms, for each of `PERCENTILES`; in an open loop from the due time.
+        requests: Successful requests in the window.
+        errors: Failed requests in the window.
         error: The most frequent error message, if any.
-        window_s: Length of the window that counts, warm-up cut off.
+        window_s: Length of the window in seconds, without warm-up.
         batch_size: Inferences in each request.
-        received_bytes_per_s: Of answers that succeeded.
-        histogram: Of the same latencies as `latency_ms`.
-        client: What the load generator says of itself.
-        limits: How the limits fared that it was measured for.
-        kept_up: Whether the server answered as fast as requests were due; None in a closed loop.
-        server: The server's own view, when it has one.
-        responses: Of a model with any number of responses to a request.
-        server_resources: What the server took of processors and memory; None where nobody says.
-        gpu: What the GPUs in use had to do; None without any, or where nobody says.
-        machine: What the processors of this machine had to do; None where nobody says.
-        machine_speed: How fast this machine itself was meanwhile, and how steadily; the intervals allow for that.
-        doubts: The gates that it has not passed, and why.
-        discarded: Those about another measurement of the same load, which was thrown away; empty: there was none.
+        received_bytes_per_s: Bytes of successful answers per second.
+        histogram: Histogram of the latencies.
+        client: How busy and late the load generator was.
+        limits: Tests of the SLO's limits.
+        kept_up: Whether the server kept up with the offered rate; None in a closed loop.
+        server: The server's own statistics, if available.
+        responses: Response times of a decoupled model; None for others.
+        server_resources: CPU and memory usage of the server; None: unknown.
+        gpu: Usage of the GPUs; None: no GPU in use, or unknown.
+        machine: Load of this machine's processors; None: unknown.
+        machine_speed: Speed of this machine and its variation, which the intervals allow for; None: unknown.
+        doubts: Quality warnings.
+        discarded: Quality warnings of a discarded measurement at the same load; empty: there was none.
     """
 
     load: Load
@@ -100,28 +100,28 @@ class OperatingPoint(Record):
     gpu: GpuUsage | None = None
     machine: MachineLoad | None = None
     machine_speed: MachineSpeed | None = None
-    doubts: tuple[Doubt, ...] = ()
-    discarded: tuple[Doubt, ...] = ()
+    doubts: tuple[QualityWarning, ...] = ()
+    discarded: tuple[QualityWarning, ...] = ()
 
     @property
     def average_batch_size(self) -> float | None:
-        """The mean batch that the server formed, or None when it does not say."""
+        """The mean batch size that the server formed; None: unknown."""
         return self.server.average_batch_size if self.server else None
 
     def verdict(self, slo: SLO, among: int = 1) -> Verdict:
-        """Whether it keeps every limit, as far as tests tell; open where it was not measured for one.
+        """Whether every limit holds, by sequential tests (99 % confidence); `OPEN` for a limit that was not tested.
 
         Args:
             slo: The limits.
-            among: Of how many points, each tried until one of them holds, this is one.
+            among: Number of points that are tried until one holds; each test is corrected for it (Bonferroni).
         """
         tested = {test.limit: test.verdict_among(among) for test in self.limits}
         return together(tested.get(limit, Verdict.OPEN) for limit in slo.limits)
 
     def holds(self, slo: SLO, slower: float = 1.0) -> bool:
-        """Whether what was measured keeps every limit, were latency so many times as high.
+        """Whether the measured percentiles, times `slower`, keep every limit.
 
-        `verdict` says whether that is sure.
+        `verdict` tests it with confidence.
         """
         return slo.holds({name: slower * interval.value for name, interval in self.latency_ms.items()})
 

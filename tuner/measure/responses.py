@@ -1,4 +1,4 @@
-"""When the responses came of a model that gives any number of them to a request."""
+"""Response times of decoupled models, which give any number of responses to a request."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from tuner.stats.window import Window
 
 
 class ResponseTimes(Record):
-    """The responses to requests that succeeded.
+    """The responses to successful requests.
 
     Attributes:
-        time_to_first_ms: From when a request was sent, or due, to its first response; empty when none had any.
-        inter_response_ms: From one response of a request to the next, over all requests of the load; empty when none
-            had a second.
+        time_to_first_ms: From sending a request (or its due time) to its first response, in ms; empty without any.
+        inter_response_ms: Between consecutive responses of a request, in ms, over all requests; empty without any.
         per_request: Mean number of responses to a request.
-        per_s: Responses a second.
+        per_s: Responses per second.
     """
 
     time_to_first_ms: Mapping[Percentile, Interval]
@@ -31,12 +30,12 @@ class ResponseTimes(Record):
 
 
 def response_times(samples: Samples, window: Window, requests_per_s: float) -> ResponseTimes | None:
-    """What the samples say of responses; None when the model gives one to each request.
+    """The response times of a decoupled model; None for other models.
 
     Args:
-        samples: All of the load.
-        window: The part of it that counts; not empty.
-        requests_per_s: At which it was answered.
+        samples: All samples of the load.
+        window: The part of them that counts; not empty.
+        requests_per_s: The rate of successful requests.
     """
     seen = samples.responses
     if seen is None:

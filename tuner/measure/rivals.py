@@ -1,4 +1,4 @@
-"""What others have reached already: who is surely beaten by them need not be measured any better."""
+"""Results of other candidates: a candidate that they beat clearly need not be measured more precisely."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 from tuner.core.record import Interval
 
-# So much better in both, that what differs from launch to launch, 8 % and more of a machine that is not alone, is not
-# taken for a victory.
+# A rival must be better by this factor in both objectives, well above the difference between launches (8 % and more on
+# a shared machine).
 _MARGIN = 1.25
 
 
 @dataclass(frozen=True)
 class Rivals:
-    """Points of other candidates.
+    """Operating points of other candidates.
 
     Attributes:
-        points: Of each its throughput in inferences/s, and its latency in ms, at the percentile that counts.
+        points: (throughput in inferences/s, latency in ms at the SLO's percentile) of each.
     """
 
     points: tuple[tuple[float, float], ...] = ()
 
     def beat(self, throughput: Interval, latency_ms: Interval) -> bool:
-        """Whether one of them surely has the higher throughput at the lower latency, both by 25 % and more."""
+        """Whether a rival has at least 25 % more throughput and 25 % less latency than the 95 % intervals allow."""
         return any(
             rate > _MARGIN * throughput.high and _MARGIN * slowness_ms < latency_ms.low
             for rate, slowness_ms in self.points

@@ -8,7 +8,7 @@ from tuner.core.precision import DEFAULT, Precision
 from tuner.core.slo import NO_LIMIT, SLO, Percentile
 from tuner.measure.rivals import NOBODY, Rivals
 
-# Nobody waits longer than this many times for a number.
+# The longest measurement, as a multiple of the default one.
 _LONGEST = 36.0
 
 
@@ -16,29 +16,26 @@ _LONGEST = 36.0
 class LevelRules:
     """When a load level has been measured well enough.
 
-    It ends when throughput and the percentile that counts are both known precisely enough, or at the latest time. A
-    model so slow that this gives it less than `min_requests`, or in a closed loop less than `min_rounds` of all
-    requests under way, or less than `slow_requests` where that is given, gets more time, up to `slow_max_s`. The
-    throughput of an open loop is known before: it is what is offered, or the server does not keep up. A load that ends
-    by itself is measured to its end, and a recording that begins anew once as a whole, at the least.
+    A level ends when throughput and the latency percentile are both precise enough, or after `max_s`. A slow model,
+    with fewer than `min_requests` answers by then, or in a closed loop fewer than `min_rounds` rounds, or fewer than
+    `slow_requests` if given, gets more time, up to `slow_max_s`. In an open loop only the latency counts. A load that
+    ends by itself is measured to its end, and a repeating recording at least once as a whole.
 
     Attributes:
-        percentile: The latency percentile that counts.
-        throughput_precision: Half width of throughput's interval, as a share of it; closed loops only.
-        latency_precision: The same for the percentile.
-        first_look_s: When to look for the first time; never the last look.
-        min_s: The shortest measurement.
-        max_s: The longest, but for a slow model.
-        slow_max_s: The longest for a slow model.
-        min_requests: Successful requests to wait for.
-        narrow_looks: At so many looks in a row what counts must be known precisely enough: who ends at the first picks
-            what is narrow by chance.
-        slow_requests: With so many answers the longest measurement is long enough; None: with `min_requests` and
-            `min_rounds`.
+        percentile: The latency percentile that must be precise.
+        throughput_precision: Required relative half width of throughput's 95 % interval; closed loops only.
+        latency_precision: The same for the latency percentile.
+        first_look_s: Seconds until the first look, which never ends the level.
+        min_s: Shortest measurement, in seconds.
+        max_s: Longest measurement, in seconds, except for a slow model.
+        slow_max_s: Longest measurement of a slow model, in seconds.
+        min_requests: Successful requests that a level needs.
+        narrow_looks: Consecutive looks that must be precise enough, as one may be by chance.
+        slow_requests: Answers after which a slow model gets no more time; None: `min_requests` and `min_rounds` decide.
         min_rounds: How often all requests under way should have been answered; closed loops only.
-        request_timeout_s: The engine's deadline of a request; a server silent for so long hangs.
-        slo: Limits to test; a load that surely breaks one is known well enough, and one that may or may not is not.
-        rivals: Who surely does worse than these is known well enough.
+        request_timeout_s: Deadline of a request; a server that is silent for as long hangs.
+        slo: Limits to test: a level that violates one (99 % confidence) ends, and an undecided one goes on.
+        rivals: A level that these beat clearly ends.
     """
 
     percentile: Percentile = "p99"
@@ -57,9 +54,9 @@ class LevelRules:
     rivals: Rivals = NOBODY
 
     def to(self, precision: Precision) -> LevelRules:
-        """The same rules where they are for the default precision: half as wide an interval takes four times as long.
+        """These rules, which are for the default precision, for another one: half the width takes four times as long.
 
-        Less precise than by default, they may take as long, and end as soon as they can.
+        A lower precision keeps the default limits of time, and ends earlier.
         """
         throughput, latency = precision.throughput / DEFAULT.throughput, precision.latency / DEFAULT.latency
         longer = min(_LONGEST, max(1.0, min(throughput, latency) ** -2))

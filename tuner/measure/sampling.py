@@ -1,4 +1,4 @@
-"""Asks a source again and again beside a measurement, and keeps what it said and when."""
+"""Samples a source periodically in a thread, during a measurement."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from typing_extensions import Self
 _Answer = TypeVar("_Answer")
 
 PERIOD_S = 0.1
-# A source that takes much CPU time is asked less often, so that it takes no more than this share of a core.
+# An expensive source is asked less often, so that it takes at most this share of a core.
 _SHARE = 0.05
-# Longer than any answer takes but that of an engine that hangs, whose thread is left behind: it does no harm.
+# In s. Only a Docker engine that hangs takes longer; its thread is left behind.
 _END_S = 1.0
 
 
 @dataclass(frozen=True)
 class Sample(Generic[_Answer]):
-    """An answer, and when it was given.
+    """A sample.
 
     Attributes:
-        at_ns: Of the machine's one monotonic clock, like the times of requests.
+        at_ns: Its time on the monotonic clock, like the times of requests.
+        answer: The value that the source returned.
     """
 
     at_ns: int
@@ -35,11 +36,11 @@ class Sample(Generic[_Answer]):
 
 
 class Sampling(Generic[_Answer]):
-    """A thread that asks, from entering the context until leaving it.
+    """A thread that samples while its context is open.
 
     Args:
-        ask: The source. It raises nothing; None is no answer, and one that has none at first is asked no more.
-        period_s: Between one question and the next, at the least.
+        ask: The source. It raises nothing and returns None without a value; if the first value is None, sampling ends.
+        period_s: Shortest time between samples, in seconds.
     """
 
     def __init__(self, ask: Callable[[], _Answer | None], *, period_s: float = PERIOD_S) -> None:
@@ -67,11 +68,11 @@ class Sampling(Generic[_Answer]):
 
     @property
     def samples(self) -> tuple[Sample[_Answer], ...]:
-        """All so far, in order of time."""
+        """All samples so far, in order of time."""
         return tuple(self._samples)
 
     def between(self, start_ns: int, end_ns: int) -> tuple[Sample[_Answer], ...]:
-        """The samples of a time that is over; where it is too short for three, those just before and after it, too."""
+        """The samples of a past window; if there are fewer than three, also those just before and after it."""
         within = [sample for sample in self._samples if start_ns <= sample.at_ns <= end_ns]
         if len(within) >= 3:
             return tuple(within)

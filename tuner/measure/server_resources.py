@@ -1,4 +1,4 @@
-"""What the server itself takes of the machine's processors and memory under one load."""
+"""CPU and memory usage of the server under one load."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tuner.servers.usage import ServerUsage
 
 
 class ServerResources(Record):
-    """What the server and all its processes took over the window of an operating point.
+    """CPU and memory usage of the server's processes over the window of an operating point.
 
     Attributes:
-        cpu_cores: CPU seconds a second: 1 is one core kept busy.
-        memory_bytes: The most resident memory.
+        cpu_cores: CPU seconds per second; 1 is one busy core.
+        memory_bytes: Peak resident memory.
     """
 
     cpu_cores: float
@@ -23,20 +23,20 @@ class ServerResources(Record):
 
 
 def resources(samples: Sequence[Sample[ServerUsage]]) -> ServerResources | None:
-    """What samples of a time say of it; None where they are fewer than two."""
+    """The usage over a window; None with fewer than two samples."""
     if len(samples) < 2:
         return None
     first, last = samples[0], samples[-1]
     seconds = (last.at_ns - first.at_ns) / 1e9
     return ServerResources(
-        # A process that ends takes its seconds with it.
+        # The CPU time of a process that ended is lost.
         cpu_cores=max(0.0, last.answer.cpu_s - first.answer.cpu_s) / seconds,
         memory_bytes=max(sample.answer.memory_bytes for sample in samples),
     )
 
 
 def resources_together(rounds: Iterable[ServerResources | None]) -> ServerResources | None:
-    """Several measurements of the same load as one."""
+    """Pool several measurements at one load: mean CPU, peak memory."""
     told = [each for each in rounds if each]
     if not told:
         return None

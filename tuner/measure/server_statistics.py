@@ -1,7 +1,7 @@
-"""What Triton says of itself over a window: the difference of two reads of its statistics.
+"""Triton's statistics over a window: the difference of two reads.
 
-`inference_stats` counts a batch's time once for each request in it; `batch_stats` once for each execution. So means
-by request come of the first, service times of the second, and the two are never mixed.
+`inference_stats` counts the time of a batch once for each request in it, `batch_stats` once for each execution. So
+means per request come from the first, service times from the second.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tritonclient.grpc import service_pb2
 from tuner.measure.points import ServerBreakdown
 
 ReadStatistics = Callable[[], service_pb2.ModelStatistics]
-"""Asks the server for the statistics of the one version of the model that is measured."""
+"""Reads the server's statistics of the model version that is measured."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """The server's statistics, and when they were asked for and there, by the machine's monotonic clock."""
+    """The server's statistics, with the times of request and reply on the monotonic clock, in ns."""
 
     statistics: service_pb2.ModelStatistics
     asked_ns: int
@@ -28,27 +28,27 @@ class Read:
 
     @classmethod
     def now(cls, ask: ReadStatistics) -> Read:
-        """Ask the server."""
+        """Read the statistics now."""
         asked_ns = time.monotonic_ns()
         return cls(ask(), asked_ns, time.monotonic_ns())
 
 
 @dataclass(frozen=True)
 class Reads:
-    """What the server said at two moments of a load."""
+    """The server's statistics at two moments of a load."""
 
     first: Read
     last: Read
 
     @property
     def breakdown(self) -> ServerBreakdown | None:
-        """Where the time went between them; see `breakdown`."""
+        """The breakdown between the two reads; see `breakdown`."""
         wall_s = (self.last.told_ns - self.first.told_ns) / 1e9
         return breakdown(self.first.statistics, self.last.statistics, wall_s=wall_s)
 
     @property
     def requests(self) -> int | None:
-        """How many requests it has answered between them; None when the model was loaded anew."""
+        """Successful requests between the two reads; None if the model was reloaded."""
         counts = [read.statistics.inference_stats.success.count for read in (self.first, self.last)]
         return counts[1] - counts[0] if counts[1] >= counts[0] else None
 
@@ -56,9 +56,9 @@ class Reads:
 def breakdown(
     before: service_pb2.ModelStatistics, after: service_pb2.ModelStatistics, *, wall_s: float | None = None
 ) -> ServerBreakdown | None:
-    """Where the time went between two reads, `wall_s` apart.
+    """Where requests spent their time between two reads, `wall_s` seconds apart.
 
-    None when nothing was answered, or the model was loaded anew between.
+    None if no request was answered, or the model was reloaded in between.
     """
     inferences = after.inference_count - before.inference_count
     executions = after.execution_count - before.execution_count
@@ -85,7 +85,7 @@ def _mean_ms(before: service_pb2.StatisticDuration, after: service_pb2.Statistic
 
 
 def _batches(before: service_pb2.ModelStatistics, after: service_pb2.ModelStatistics) -> dict[int, tuple[int, float]]:
-    """Executions and mean service time in ms by batch size; service is input, inference and output together."""
+    """Executions and mean service time (input, inference and output) in ms, by batch size."""
     earlier = {batch.batch_size: batch for batch in before.batch_stats}
     found: dict[int, tuple[int, float]] = {}
     for now in sorted(after.batch_stats, key=lambda batch: int(batch.batch_size)):

@@ -1,4 +1,4 @@
-"""One model of one server, ready to be measured: its effective config, requests for it, an engine to send them."""
+"""A session: one model of one server, with its effective config, requests, and a load engine."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tuner.core import deadlines
 from tuner.core.errors import ServerError, ServerHungError
 from tuner.core.loads import Load, Ramp
 from tuner.load.agreement import check_agreement
-from tuner.load.asking import Ask, Lines, asking, some_of
+from tuner.load.asking import Ask, RequestChains, asking, some_of
 from tuner.load.engine import WorkerEngine
 from tuner.load.first_request import ask_once
 from tuner.load.inputs.shapes import own_shapes
 from tuner.load.prepare import apart, prepared
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan
-from tuner.measure.again import Again
 from tuner.measure.gpu_watch import GpuWatch
 from tuner.measure.level import Deadline, LevelCutError, measure_level, measure_ramp
 from tuner.measure.machine_load import is_of_this_machine
 from tuner.measure.meter import Meter, ReadUsage, metering
 from tuner.measure.pace import Pace
 from tuner.measure.points import OperatingPoint
+from tuner.measure.remeasure import RemeasurePolicy
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import ReadStatistics
 from tuner.options.endpoint import Endpoint
@@ -39,11 +39,11 @@ from tuner.servers.client import TritonClient
 _MOST_PROCESSES = 8
 
 See = Callable[[Load, Samples], None]
-"""Is shown what has been sampled so far, at every look at a load."""
+"""Called with the samples so far, at every look at a load."""
 
 
-Supply = Callable[[ServerError], None]
-"""Does what a failed request asks for, so that it may be sent again; or raises the error."""
+Remedy = Callable[[ServerError], None]
+"""Gives the server what a failed request lacked, so that it can be sent again; or raises the error."""
 
 
 def _give_up(error: ServerError) -> None:
@@ -56,7 +56,7 @@ class Session:
 
     Attributes:
         effective: The model's config as the server completed it.
-        first_answer_s: How long the first request took, connecting and warming up included.
+        first_answer_s: Seconds that the first request took, including connecting and warm-up.
     """
 
     effective: model_config_pb2.ModelConfig
@@ -69,31 +69,31 @@ class Session:
     _rules: LevelRules
     _meter: Meter | None = None
     _options: LoadOptions = LoadOptions()  # noqa: RUF009 (frozen)
-    _again: Again = field(default_factory=Again)
+    _remeasure: RemeasurePolicy = field(default_factory=RemeasurePolicy)
     _pace: Pace | None = None
 
     def measure(self, load: Load, deadline: Deadline | None = None) -> OperatingPoint:
-        """Measure one load level, and once more when there are doubts about it that may go; see `Again`.
+        """Measure one load level; re-measure it if it has quality warnings that may go (`RemeasurePolicy`).
 
         Args:
-            load: What to offer.
-            deadline: When it is ended, with what was measured by then.
+            load: The load to offer.
+            deadline: When to end the level; None: no deadline.
 
         Raises:
-            LevelCutError: that was too little.
-            ServerError: the server died, hangs, or fails most of the requests.
-            TuningError: the load has no request, or the engine broke.
+            LevelCutError: the level had too few answers at the deadline.
+            ServerError: the server died, hangs, or fails most requests.
+            TuningError: the load has no request, or the load engine failed.
         """
         point = self._measure(load, deadline)
-        if not self._again.pays(point):
+        if not self._remeasure.pays(point):
             return point
         try:
-            return self._again.better(point, self._measure(load, deadline))
+            return self._remeasure.better(point, self._measure(load, deadline))
         except LevelCutError:
             return point
 
     def _measure(self, load: Load, deadline: Deadline | None) -> OperatingPoint:
-        """Measure a level; again with more processes, where the client was the limit and there are cores."""
+        """Measure a level; repeat it with more processes while the client is the limit and cores are left."""
         while True:
             rules, behind = self._rules, False
             if self._pace:
@@ -121,9 +121,10 @@ class Session:
             self._engine.widen(wider)
 
     def _let_settle(self) -> None:
-        """Wait until an overloaded server is done with the requests that it still has, though nobody waits for them.
+        """Wait until an overloaded server has worked off abandoned requests.
 
-        It takes them in order, so when one more is answered they are gone; if it is not in time, it is behind.
+        It processes requests in order, so they are done once another request is answered. If that takes too long, the
+        server counts as behind.
         """
         within_s = self._pace.drained_within_s() if self._pace else None
         try:
@@ -132,10 +133,10 @@ class Session:
             if self._pace:
                 self._pace.behind = True
         except ServerError:
-            pass  # The next load will tell.
+            pass  # The next load reports it.
 
     def measure_ramp(self, ramp: Ramp) -> tuple[OperatingPoint, ...]:
-        """Measure a rising rate, slice by slice.
+        """Measure a ramp, slice by slice.
 
         Raises:
             TritontuneError: as `measure` does.
@@ -153,11 +154,10 @@ class Session:
         """Inferences in each request."""
         return self._plan.workload.batch_size
 
-    def questions(self) -> Lines:
-        """A few of the requests that are offered, always the same; see `some_of`.
+    def questions(self) -> RequestChains:
+        """A few of the requests of the load, always the same ones; see `some_of`.
 
-        Their tensors go over the network, also where those of the load lie in shared memory: only so do answers hold
-        outputs.
+        Their tensors go over the network even if the load uses shared memory, so that answers hold outputs.
         """
         plan, options = self._plan, self._options
         made_up = options.input_data in MADE_UP
@@ -174,10 +174,10 @@ class Session:
 
     @contextmanager
     def asking(self) -> Iterator[Ask]:
-        """A way to ask the server beside any load; see `tuner.load.asking`.
+        """Ask the server outside of any load; see `tuner.load.asking`.
 
         Raises:
-            ServerError: what is raised inside, or why the server is gone, which explains it.
+            ServerError: raised inside, or why the server is gone, if it is.
         """
         try:
             with asking(apart(self._plan)) as ask:
@@ -188,7 +188,7 @@ class Session:
 
 
 class _SeenEngine(WorkerEngine):
-    """Shows somebody its samples, too, and waits as long as the server's pace asks for."""
+    """A worker engine that also passes its samples on, with deadlines by the server's pace."""
 
     def __init__(self, plan: Plan, see: See, pace: Pace, *, seed: int, processes: int) -> None:
         super().__init__(plan, seed=seed, processes=processes, patience=pace.patience_s)
@@ -221,27 +221,28 @@ def open_session(
     usage: ReadUsage | None = None,
     gpus: GpuWatch | None = None,
     shapes_elsewhere: bool = False,
-    supply: Supply = _give_up,
+    remedy: Remedy = _give_up,
 ) -> Iterator[Session]:
-    """Make requests for a model that is ready, and see that it answers one, and well.
+    """Make requests for a ready model, and check that it answers one correctly.
 
     Args:
-        endpoint: Of the server.
-        model: Its name.
-        options: What requests are made of, and how they are sent.
-        version: Of the model; empty: the server's choice.
+        endpoint: The server's endpoint.
+        model: The model's name.
+        options: The contents of requests, and how they are sent.
+        version: The model's version; empty: the server's choice.
         rules: When a level has been measured well enough; the request deadline follows from the first answer.
-        health: Raises `ServerDiedError` when the server is gone.
-        first_answer_within_s: The deadline of the first request.
-        see: Is shown the samples as they come.
-        usage: Asks what the server takes of processors and memory; None: nobody can tell.
-        gpus: Watches the GPUs that it sees since before the launch; None: nobody does.
-        shapes_elsewhere: Whether shapes of inputs that the model has not are for other models.
-        supply: Gives the server what the first request fails for, so that it is sent again; or raises.
+        health: Raises `ServerDiedError` if the server is gone.
+        first_answer_within_s: The deadline of the first request, in seconds.
+        see: Called with the samples as they come.
+        usage: Reads the server's CPU and memory usage; None: not available.
+        gpus: A GPU watch that was entered before the launch; None: GPUs are not watched.
+        shapes_elsewhere: Whether `--shape` for inputs that the model does not have is for other models.
+        remedy: Called when the first request fails; loads what the server lacks, so that the request is sent again, or
+            raises the error.
 
     Raises:
-        UsageError: requests cannot be made for the model, or an option does not go with it.
-        TuningError: our load generator does not get the answer that gRPC's own library gets.
+        UsageError: requests cannot be made for the model, or an option does not fit it.
+        TuningError: our load generator gets another answer than gRPC's own library.
         ServerError: the first request failed.
     """
     with TritonClient(endpoint) as client:
@@ -251,7 +252,7 @@ def open_session(
         own = own_shapes(ModelInterface.of(effective), options.shape, elsewhere=shapes_elsewhere)
         options = options.model_copy(update={"shape": own})
         with prepared(effective, options, endpoint, version=version, request_timeout_s=first_answer_within_s) as first:
-            first_answer_s, answer = _first_answer(first, supply)
+            first_answer_s, answer = _first_answer(first, remedy)
             alone_s = deadlines.answer_s(first_answer_s)
             rules = replace(rules, request_timeout_s=alone_s)
             plan = replace(first, request_timeout_s=alone_s)
@@ -276,13 +277,13 @@ def open_session(
                 )
 
 
-def _first_answer(plan: Plan, supply: Supply) -> tuple[float, bytes | None]:
-    """How long the first answer takes; and what it is, where it came by another way than that of the load."""
+def _first_answer(plan: Plan, remedy: Remedy) -> tuple[float, bytes | None]:
+    """Seconds of the first answer; and the answer, if it came over gRPC's own library instead of the load's driver."""
     while True:
         try:
             return _ask_first(plan)
         except ServerError as error:
-            supply(error)
+            remedy(error)
 
 
 def _ask_first(plan: Plan) -> tuple[float, bytes | None]:
@@ -290,7 +291,7 @@ def _ask_first(plan: Plan) -> tuple[float, bytes | None]:
     if plan.driver == "wire":
         answer, seconds = ask_once(plan.endpoint, request.body, timeout_s=plan.request_timeout_s)
         return seconds, answer
-    # An iterative model may go on with its answer when the load begins.
+    # An iterative model may still work on its answer when the load begins.
     with WorkerEngine(apart(plan)) as engine:
         began = time.monotonic()
         engine.ask(request)
@@ -298,11 +299,11 @@ def _ask_first(plan: Plan) -> tuple[float, bytes | None]:
 
 
 def _second_answer(plan: Plan, engine: WorkerEngine, first: bytes | None, pace: Pace) -> None:
-    """Ask once more, over the way of the load: how long that takes says more of the model than the first answer does.
+    """Ask again through the load's driver; its time is that of a warm model.
 
     Raises:
-        TuningError: it is another answer than the first one, where that came by another way.
-        ServerError: there is none, where the first one came by another way.
+        TuningError: the answer differs from the first one, which came over gRPC's own library.
+        ServerError: no answer, though the first one came over gRPC's own library.
     """
     request = plan.workload.requests[0]
     began = time.monotonic()
@@ -319,5 +320,5 @@ def _second_answer(plan: Plan, engine: WorkerEngine, first: bytes | None, pace: 
 
 
 def _spare_processes() -> int:
-    """How many processes may offer load; half of the cores are the server's."""
+    """Number of processes that may offer load: half of the cores, at most 8; the rest is the server's."""
     return max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)) // 2))

@@ -1,4 +1,4 @@
-"""When answers stop coming: to end a measurement then, or just after, would leave the stop out of the numbers."""
+"""Detects stalls: a measurement must not end during or just after one, or the stall would be missing from it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from tuner.core.loads import Concurrency, Load
 from tuner.load.protocols import Samples
 from tuner.measure.failing import silence_s
 
-# Longer than this beyond the longest request seen, no answer means that something has stopped.
+# A stall is a silence of more than twice the longest request plus this, in seconds.
 _STILL_S = 0.05
-# Of a stop: who still has to wait so long is there because of it.
+# A latest answer between these multiples of the longest stall is late because of it.
 _CAUGHT_UP, _BECAUSE = 0.25, 1.1
 
 
@@ -18,22 +18,22 @@ def is_still(samples: Samples, load: Load) -> bool:
     """Whether answers have stopped coming.
 
     Args:
-        samples: All of the load so far, with a success at the least.
-        load: What is offered.
+        samples: All samples of the load so far, with at least one success.
+        load: The load that is offered.
     """
     longest_s = float((samples.done_ns - samples.sent_ns)[samples.ok].max()) / 1e9
     return silence_s(samples) > 2 * (longest_s + _longest_pause_s(samples, load)) + _STILL_S
 
 
 def is_catching_up(samples: Samples, load: Load) -> bool:
-    """Whether an open loop is answered late because of a stop that is over: what was due meanwhile is still coming.
+    """Whether an open loop still answers requests that were due during a past stall.
 
-    That is when the latest answer took about as long as the longest stop, or a good part of it. A server that cannot
-    keep up is not meant: it is late by more than it ever stopped.
+    That is the case if the latest answer took between 0.25 and 1.1 times as long as the longest stall. A server that
+    cannot keep up is later than that.
 
     Args:
-        samples: All of the load so far, with a success at the least.
-        load: What is offered.
+        samples: All samples of the load so far, with at least one success.
+        load: The load that is offered.
     """
     if isinstance(load, Concurrency):
         return False
@@ -46,7 +46,7 @@ def is_catching_up(samples: Samples, load: Load) -> bool:
 
 
 def _longest_pause_s(samples: Samples, load: Load) -> float:
-    """The longest time in which nothing was due, so that nothing could be answered."""
+    """The longest time in seconds in which no request was due; 0 in a closed loop."""
     if isinstance(load, Concurrency):
         return 0.0
     return float(np.diff(np.sort(samples.sent_ns), prepend=samples.sent_ns.min()).max()) / 1e9

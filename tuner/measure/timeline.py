@@ -1,4 +1,4 @@
-"""What a ramp shows: an operating point for each slice of its time."""
+"""The operating points of a ramp, one for each slice of its time."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from tuner.measure.points import OperatingPoint
 from tuner.stats.rates import poisson_rate, throughput
 from tuner.stats.window import Window, whole_window
 
-# Fewer completions lie too far apart to count from one to another.
+# With fewer completions, the rate is that of a Poisson count instead of from completion to completion.
 _FEW = 50
 
 
 def timeline(
     samples: Samples, load: Ramp, *, slices: int = 10, batch_size: int = 1, meter: Meter | None = None
 ) -> tuple[OperatingPoint, ...]:
-    """Cut a ramp into slices of equal time, each as a point at the mean rate that was offered in it.
+    """Cut a ramp into slices of equal time, each an operating point at its mean offered rate.
 
-    A slice's latencies are those of the requests that were due in it, whenever they were answered; its throughput is
-    of what was answered in it, whenever that was due: so it shows both how long a request of that time took, and
-    whether the server kept up with the rate of that time. The client's CPU share, times between responses, and the
-    error message are those of the whole ramp. A slice without any request that succeeded is left out.
+    The latencies of a slice are of requests due in it, whenever answered; its throughput is of requests answered in it,
+    whenever due. The client's CPU usage, inter-response times and the error message are of the whole ramp. Slices
+    without a successful request are left out.
 
     Args:
-        samples: All of the ramp.
+        samples: All samples of the ramp.
         load: The ramp.
-        slices: How many.
+        slices: Number of slices.
         batch_size: Inferences in each request.
         meter: As for `operating_point`.
     """
@@ -70,7 +69,7 @@ def _part(samples: Samples, chosen: npt.NDArray[np.bool_]) -> Samples:
 
 
 def _answered_per_s(whole: Window, begin_ns: int, end_ns: int) -> Interval:
-    """The rate of requests that were answered between two times: from one completion to another, if there are many."""
+    """The rate of answers between two times, counted from completion to completion if there are many."""
     first, last = np.searchsorted(whole.done_ns, [begin_ns, end_ns], side="right")
     if last - first < _FEW:
         return poisson_rate(int(last - first), (end_ns - begin_ns) / 1e9)

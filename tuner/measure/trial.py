@@ -36,20 +36,21 @@ from tuner.space.candidate import Candidate
 from tuner.space.spec import LadderValue
 
 _TEMPORARY = (
-    "# The model repository and the folders tritontune-... named below went with this server. To start it again, name "
-    "a repository of your own with this trial's config.pbtxt; `tritontune export --to DIR` makes one of the best."
+    "# The repository and the tritontune-... folders named below were temporary. To start this server again, use a "
+    "copy of your repository with this trial's config.pbtxt. `tritontune export --to DIR` makes one with the best "
+    "config."
 )
 FAILURE = "failure.txt"
-"""Why a trial failed, in its folder: all of what a terminal shows the ends of."""
+"""The file in a trial's folder with the whole reason of its failure; a terminal shows parts of it."""
 
 
 class Failure(Record):
-    """Why a trial has no result, or only the first part of one.
+    """Why a trial has no curve, or only the first part of one.
 
     Attributes:
         cause: The kind of failure.
-        message: One line.
-        last_words: What Triton wrote last.
+        message: The reason, in one line.
+        last_words: The last lines that Triton wrote.
     """
 
     cause: Cause
@@ -58,20 +59,20 @@ class Failure(Record):
 
 
 class TrialResult(Record):
-    """What one launch told.
+    """The result of one trial.
 
     Attributes:
-        number: Its place in the study, from 0, the baseline.
+        number: Its number in the study; 0 is the baseline.
         parameters: The candidate's assignment; empty for the baseline.
         config: The text of the candidate's config.pbtxt.
-        effective_config: As the server completed it, when it became ready.
+        effective_config: The config as the server completed it; None if it never became ready.
         curve: Operating points in order of load.
-        failure: Why there is no more of them, if so.
-        launch_s: Seconds until the model was ready; None when it never was.
-        first_answer_s: Seconds that its first answer took; None when there was none.
+        failure: Why the curve is missing or incomplete; None: no failure.
+        launch_s: Seconds until the model was ready; None if it never was.
+        first_answer_s: Seconds that the first answer took; None if there was none.
         wall_s: Seconds from launch to stop.
-        gpu_memory: What it took of a GPU; None where it uses none, or nobody says.
-        imported: Whether an earlier run launched it, under the same conditions.
+        gpu_memory: GPU memory that it took; None if it uses no GPU, or unknown.
+        imported: Whether the result is from an earlier run, under the same conditions.
     """
 
     number: int
@@ -88,7 +89,7 @@ class TrialResult(Record):
 
     @property
     def deployable_config(self) -> str:
-        """The text of a config.pbtxt that gives this server, also for a model that has none of its own."""
+        """The config.pbtxt to deploy: the candidate's, or the effective config of a model without a file."""
         return self.config or self.effective_config or ""
 
 
@@ -125,8 +126,8 @@ class Limits:
     Attributes:
         launch_s: Seconds until the model must be ready.
         first_answer_s: Seconds that its first answer may take.
-        until: When to end the load level under way, unless it is the first (`time.monotonic`); what was measured by
-            then counts.
+        until: When to end the load level under way (`time.monotonic`), unless it is the first; the level counts if it
+            has enough answers.
     """
 
     launch_s: float
@@ -135,7 +136,7 @@ class Limits:
 
 
 class TrialProgress(Protocol):
-    """Is told how a trial goes."""
+    """Called with the progress of a trial."""
 
     def level_began(self, load: Load) -> None:
         """A load level is about to be measured."""
@@ -145,10 +146,10 @@ class TrialProgress(Protocol):
 
 
 Examine = Callable[[Session], None]
-"""Looks at a server before it is measured; a `ServerError` that it raises is the trial's failure."""
+"""Checks a server before it is measured; a `ServerError` that it raises fails the trial."""
 
 
-# A dynamic batcher prepares two batches an instance ahead; below about twice that, growth means nothing yet.
+# A dynamic batcher prepares up to two batches per instance; below about twice that, flat throughput means nothing.
 _REQUESTS_AN_INSTANCE = 4
 
 
@@ -167,17 +168,17 @@ def run_trial(
 
     Args:
         context: What the trials of this model share.
-        candidate: What to launch.
+        candidate: The candidate to launch.
         number: The trial's number in the study.
-        folder: Where its config, launch command and server log are kept; made here.
-        limits: On its time.
-        progress: Told of each load level as it comes.
-        also: A load to measure besides those of the sweep, to compare; not where a lower one breaks the SLO.
-        examine: Comes before the first load level.
+        folder: The folder for its config, launch command and server log; created here.
+        limits: Time limits.
+        progress: Called with each load level.
+        also: A load to measure in addition to the sweep, for comparison, unless a lower one violates the SLO.
+        examine: Called before the first load level.
 
     Raises:
         InputError: requests cannot be made for the baseline.
-        TuningError: the baseline is of a kind that cannot be tuned; or the launcher itself does not work.
+        TuningError: the baseline cannot be tuned, or the launcher does not work.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.pbtxt", candidate.config.text)
@@ -209,27 +210,27 @@ def run_trial(
     )
 
 
-def measure_again(
+def relaunch_and_measure(
     context: TrialContext, config: str, loads: Iterable[Load], folder: Path, *, limits: Limits
 ) -> Iterator[OperatingPoint]:
-    """Launch a config anew, and measure it under some loads, one after the other; see `launch_again`."""
-    with launch_again(context, config, folder, limits=limits) as session:
+    """Relaunch a config, and measure it under some loads, one after the other; see `relaunch`."""
+    with relaunch(context, config, folder, limits=limits) as session:
         for load in loads:
             yield session.measure(load)
 
 
 @contextmanager
-def launch_again(
+def relaunch(
     context: TrialContext, config: str, folder: Path, *, limits: Limits, candidate: bool = True
 ) -> Iterator[Session]:
-    """Launch a config anew, ready to be measured or asked.
+    """Start a new server for a config; the session is ready to measure or ask.
 
     Args:
         context: As for the trials.
-        config: Its text.
-        folder: Where the server's log goes, if it has one.
-        limits: On the launch and the first answer.
-        candidate: Whether it is one of ours, and not the config as it is, whose faults are the user's to mend.
+        config: The text of the config.
+        folder: The folder for the server's log, if it has one.
+        limits: Time limits of the launch and the first answer.
+        candidate: Whether it is a candidate, not the baseline; errors of the baseline are the user's to fix.
 
     Raises:
         ServerError: it failed this time.
@@ -247,7 +248,7 @@ def launch_again(
 
 @contextmanager
 def _faults_are_its_own(*, candidate: bool) -> Iterator[None]:
-    """What goes wrong with a candidate's server, be it that it takes no such requests, is the candidate's failure."""
+    """Convert errors with a candidate's server, even unusable requests, to a failure of the candidate."""
     try:
         yield
     except (UsageError, TuningError) as error:
@@ -257,7 +258,7 @@ def _faults_are_its_own(*, candidate: bool) -> Iterator[None]:
 
 
 class _Attempt:
-    """What a trial has gathered so far; a failure midway leaves the rest."""
+    """The results of a trial so far, which a failure keeps."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -292,7 +293,7 @@ def _measure(  # noqa: PLR0917 (it is called at one place, just above)
 
         def measure(load: Concurrency) -> OperatingPoint:
             progress.level_began(load)
-            # Without the first, a trial would tell nothing.
+            # The first level has no deadline, as a trial without a point is useless.
             return session.measure(load, Deadline(limits.until) if attempt.points else None)
 
         plan = _plan(context, _flat_from(session.effective), also)
@@ -323,8 +324,8 @@ def _launch(context: TrialContext, folder: Path, limits: Limits) -> Launch:
 
 
 def _session(context: TrialContext, server: Server, gpus: GpuWatch, limits: Limits) -> AbstractContextManager[Session]:
-    def supply(error: ServerError) -> None:
-        context.callees.supply(error, server, within_s=limits.launch_s)
+    def remedy(error: ServerError) -> None:
+        context.callees.load_missing(error, server, within_s=limits.launch_s)
 
     return open_session(
         replace(server.endpoint, headers=context.options.header),
@@ -336,11 +337,11 @@ def _session(context: TrialContext, server: Server, gpus: GpuWatch, limits: Limi
         usage=server.usage,
         gpus=gpus,
         shapes_elsewhere=context.shapes_elsewhere,
-        supply=supply,
+        remedy=remedy,
     )
 
 
 def _flat_from(effective: model_config_pb2.ModelConfig) -> int:
-    """The concurrency below which throughput that does not grow means nothing yet."""
+    """The concurrency below which flat throughput means nothing."""
     instances = instance_count(effective)
     return _REQUESTS_AN_INSTANCE * instances if effective.HasField("dynamic_batching") else instances

@@ -11,7 +11,7 @@ from tuner.core import deadlines
 from tuner.core.loads import Concurrency
 from tuner.jobs.model_tuning import RunContext, trial_context_of
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, launch_again
+from tuner.measure.trial import Limits, relaunch
 from tuner.nightly.comparison import PairedLaunch
 
 # As long as the finalists of a run are measured: what decides over a deployment deserves some seconds of the machine.
@@ -50,5 +50,5 @@ class Launches:
         """
         limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, until=time.monotonic())
         trial_context = self._candidate if candidate else self._deployed
-        with launch_again(trial_context, config, self._folder / name, limits=limits, candidate=candidate) as session:
+        with relaunch(trial_context, config, self._folder / name, limits=limits, candidate=candidate) as session:
             return PairedLaunch(points=tuple(session.measure(load) for load in loads))

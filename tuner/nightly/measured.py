@@ -9,8 +9,8 @@ from tuner.config.tokens import tokens
 from tuner.core.loads import Concurrency
 from tuner.core.record import Interval, Record
 from tuner.core.slo import Percentile
-from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck
 from tuner.recommend.verification import Verification
 
 
@@ -42,7 +42,7 @@ class Measured(Record):
     @property
     def is_busy(self) -> bool:
         """Whether others were at work on the machine meanwhile."""
-        return Gate.MACHINE_LOAD.words in self.doubts
+        return QualityCheck.MACHINE_LOAD.words in self.doubts
 
     def latency_at(self, percentile: Percentile) -> Interval | None:
         """Latency in ms; None: it was not stored."""

@@ -18,8 +18,8 @@ from tuner.core.interrupts import put_off
 from tuner.core.loads import Concurrency
 from tuner.jobs.progress import ModelOutcome
 from tuner.jobs.tuning import identity_of, reported, run_context, tune_model
-from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck
 from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
 from tuner.nightly.compare import ComparisonTerms, compare, launched, load_within
 from tuner.nightly.comparison import Comparison, PairedLaunch
@@ -213,7 +213,9 @@ class _Deployed:
 
         Those beside which others were at work on the machine do not count where there are enough others.
         """
-        quiet = [each for each in self._rounds if all(doubt.gate is not Gate.MACHINE_LOAD for doubt in each.doubts)]
+        quiet = [
+            each for each in self._rounds if all(doubt.gate is not QualityCheck.MACHINE_LOAD for doubt in each.doubts)
+        ]
         rounds = quiet if len(quiet) >= _LAUNCHES else self._rounds
         return Measured.of(rounds, self._identity.slo.percentile)
 

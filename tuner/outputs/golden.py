@@ -1,4 +1,4 @@
-"""Golden outputs: what the config as it is answers to a few requests, which every candidate must answer, too."""
+"""Golden outputs: what the baseline answers to a few requests, which every candidate must answer, too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import median
 
 from tuner.core.errors import Cause, OutputsDifferError
 from tuner.load.aio.caller import Reply
-from tuner.load.asking import Ask, Lines
+from tuner.load.asking import Ask, RequestChains
 from tuner.load.failures import cause_of, describe, failed
 from tuner.load.outputs import read_outputs
 from tuner.load.workload import Request
@@ -56,7 +56,7 @@ class GoldenAnswer:
 
 @dataclass(frozen=True)
 class Unsteady:
-    """What the config as it is does not answer the same way each time.
+    """What the baseline does not answer the same way each time.
 
     Attributes:
         output: Its name; None: the number of responses.
@@ -72,12 +72,12 @@ class Unsteady:
 
 @dataclass(frozen=True)
 class GoldenOutputs:
-    """What the config as it is answers.
+    """What the baseline answers.
 
     Attributes:
         lines: In the order in which they were asked; of a stateful model each is a sequence.
         unsteady: What is therefore not compared; where it is the number of responses, nothing is.
-        refused: Why requests are missing that failed with the config as it is, one line each.
+        refused: Why requests are missing that failed with the baseline, one line each.
         answer_s: Seconds that a request takes on its own.
     """
 
@@ -87,7 +87,7 @@ class GoldenOutputs:
     answer_s: float = 0.0
 
     @property
-    def questions(self) -> Lines:
+    def questions(self) -> RequestChains:
         """The requests alone."""
         return tuple(tuple(answer.request for answer in line) for line in self.lines)
 
@@ -127,8 +127,8 @@ class GoldenOutputs:
         ]
 
 
-def record_golden(ask: Ask, questions: Lines, tolerance: Tolerance) -> GoldenOutputs:
-    """Ask the config as it is: line after line, which is what is recorded; then all at once, to see what is steady.
+def record_golden(ask: Ask, questions: RequestChains, tolerance: Tolerance) -> GoldenOutputs:
+    """Ask the baseline: line after line, which is what is recorded; then all at once, to see what is steady.
 
     The latter several times where there are few lines: one answer that is the same proves nothing.
 
@@ -167,7 +167,7 @@ def record_golden(ask: Ask, questions: Lines, tolerance: Tolerance) -> GoldenOut
             # What a queue has no room for when all come at once says nothing of the outputs.
             if not _refusal(replies, number, len(golden.lines[number])):
                 for where, difference in golden.differences(number, _read(replies, number), tolerance):
-                    words = f"{difference.was} for {where} alone, and {difference.now} when others come at once"
+                    words = f"{difference.was} for {where} alone, {difference.now} together with others"
                     varies = not difference.of_values
                     if difference.output not in found or varies > found[difference.output].outline_varies:
                         found[difference.output] = Unsteady(difference.output, words, varies)
@@ -183,7 +183,7 @@ def check_golden(
     """Ask a candidate the same, many requests at once, so that it forms batches: that is where candidates go wrong.
 
     An output that is no float may be no function of the request, and show it only now: as the name of the instance that
-    answers, of which the config as it is has one. So where such an output differs, the request is asked alone,
+    answers, of which the baseline has one. So where such an output differs, the request is asked alone,
     several times; if the answers differ among each other, only the output's type and shape are compared. Floats get no
     such allowance: an instance of several that computes something else is what is looked for.
 
@@ -194,7 +194,7 @@ def check_golden(
         largest_batch: Requests that the server takes together at most.
 
     Returns:
-        What this candidate does not answer the same way each time, though the config as it is does.
+        What this candidate does not answer the same way each time, though the baseline does.
 
     Raises:
         OutputsDifferError: an answer is another; the message names the worst difference.
@@ -209,7 +209,7 @@ def check_golden(
             # A queue may have had no room for so many.
             (told,) = ask([golden.questions[number]])
             if error := _refusal(told, number, length):
-                raise failed("a request failed that the config as it is answers", error)
+                raise failed("a request failed that the baseline answers", error)
         found += [(number, *each) for each in golden.differences(number, _read(told, number), tolerance)]
     unsteady = {each.output: each for each in _unsteady_alone(ask, golden, found, tolerance)}
     wrong = [each for each in found if each[2].output not in unsteady or not each[2].of_values]
@@ -239,7 +239,7 @@ def _unsteady_alone(
                 known = GoldenOutputs((*golden.lines[:number], answers))
             now = [each for _, each in known.differences(number, responses, tolerance) if each.output == output]
             if now:
-                yield Unsteady(output, f"{now[0].was} for {where} alone, and {now[0].now} another time")
+                yield Unsteady(output, f"{now[0].was} for {where} alone, {now[0].now} when repeated")
                 break
 
 
@@ -259,7 +259,7 @@ def _told(where: str, worst: Difference, *, wrong: int, golden: GoldenOutputs) -
     total = len(golden.lines)
     lines = "requests" if len(golden.lines[0]) == 1 else "sequences"
     also = f"; {wrong} of {total} {lines} differ" if wrong > 1 else ""
-    return f"{what} differs: {worst.now} where the config as it is gives {worst.was}{detail}{also}"
+    return f"{what} differs: {worst.now}, baseline {worst.was}{detail}{also}"
 
 
 def _refusal(replies: Sequence[Reply], number: int, length: int) -> str | None:

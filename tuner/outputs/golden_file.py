@@ -60,7 +60,7 @@ def read_golden(path: Path, study: str) -> GoldenOutputs:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             contents: Mapping[str, Any] = json.loads(arrays[_CONTENTS].tobytes())
             if contents["study"] != study:
-                raise GoldenFileError("is of another study")
+                raise GoldenFileError("belongs to another study")
             return GoldenOutputs(
                 tuple(tuple(_answer(told, arrays) for told in line) for line in contents["lines"]),
                 tuple(Unsteady(*each) for each in contents["unsteady"]),
@@ -107,5 +107,5 @@ def _tensor(told: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> 
     if datatype == "BYTES":
         return tensor_of(told["name"], datatype, tuple(told["shape"]), array.tobytes())
     if array.dtype != DTYPES[datatype] or array.shape != tuple(told["shape"]):
-        raise ValueError("an array is not what it is said to be")
+        raise ValueError("an array does not match its declared datatype or shape")
     return InputTensor(told["name"], datatype, array)

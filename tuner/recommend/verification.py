@@ -14,11 +14,11 @@ from tuner.core.loads import Load
 from tuner.core.record import Interval, Record
 from tuner.core.slo import PERCENTILES, Percentile
 from tuner.measure.client_view import ClientView
-from tuner.measure.doubts import doubts_together
 from tuner.measure.gpu_view import usage_together
 from tuner.measure.machine_load import loads_together
 from tuner.measure.machine_speed import speeds_together
 from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.quality_warnings import warnings_together
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import resources_together
 from tuner.recommend.between_launches import half_width
@@ -101,8 +101,8 @@ def rounds_together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
         gpu=usage_together(point.gpu for point in rounds),
         machine=loads_together(point.machine for point in rounds),
         machine_speed=speeds_together(point.machine_speed for point in rounds),
-        doubts=doubts_together([point.doubts for point in rounds]),
-        discarded=doubts_together([point.discarded for point in rounds]),
+        doubts=warnings_together([point.doubts for point in rounds]),
+        discarded=warnings_together([point.discarded for point in rounds]),
     )
 
 

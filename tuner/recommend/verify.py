@@ -41,7 +41,7 @@ _MAD = 0.6745
 _PRECISE = 0.05
 
 
-class MeasureAgain(Protocol):
+class RelaunchAndMeasure(Protocol):
     """Launches a trial's config anew, and measures it under some loads."""
 
     def __call__(self, trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
@@ -79,7 +79,7 @@ class Terms:
 
 def verify(
     trials: Sequence[TrialResult],
-    measure: MeasureAgain,
+    measure: RelaunchAndMeasure,
     terms: Terms,
     *,
     verified: Iterable[Verification] = (),
@@ -114,7 +114,7 @@ class _Finals:
     def __init__(
         self,
         trials: Sequence[TrialResult],
-        measure: MeasureAgain,
+        measure: RelaunchAndMeasure,
         terms: Terms,
         *,
         verified: Iterable[Verification],
@@ -127,7 +127,7 @@ class _Finals:
         self._trials = trials
         self._before = {(each.trial, each.load): each for each in verified}
         self._finalists = [self._first(each) for each in shortlist(trials, terms.slo, terms.max_gpu_memory)]
-        # The gain is against the config as it is, whatever memory that takes, at the load at which it gives most.
+        # The gain is against the baseline, whatever memory that takes, at the load at which it gives most.
         own = ShortlistEntry.at_most(trials[0], terms.slo) if trials else None
         self._baselines = [self._shared(self._first(own))] if own else []
         for each in self._all():

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from tuner.core.quantities import format_number, format_size
 from tuner.core.slo import PERCENTILES, Percentile
-from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck
 from tuner.results.words import all_doubts_in_words, loads_in_words, rate
 
 _FIRSTS: tuple[Percentile, ...] = ("p50", "p99")
@@ -44,7 +44,7 @@ def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
     for point in points:
         if point.kept_up is False:
             yield f"at {point.load}: the server did not sustain this rate"
-        doubted = any(doubt.gate is Gate.GPU_THROTTLED for doubt in point.doubts)
+        doubted = any(doubt.gate is QualityCheck.GPU_THROTTLED for doubt in point.doubts)
         if point.gpu and point.gpu.throttle_reasons and not doubted:
             yield f"at {point.load}: the GPU was throttled, {', '.join(point.gpu.throttle_reasons)}"
 

@@ -9,10 +9,10 @@ from tuner.core.loads import Concurrency, Load, Ramp, RequestRate
 from tuner.core.record import Interval
 from tuner.core.slo import PERCENTILES
 from tuner.measure.client_view import ClientView
-from tuner.measure.doubts import Doubt
 from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint, ServerBreakdown
+from tuner.measure.quality_warnings import QualityWarning
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
 
@@ -96,7 +96,7 @@ def _client_json(client: ClientView) -> dict[str, Any]:
     }
 
 
-def _doubt_json(doubt: Doubt) -> dict[str, str]:
+def _doubt_json(doubt: QualityWarning) -> dict[str, str]:
     return {"gate": doubt.gate.value, "reason": doubt.reason}
 
 

@@ -8,8 +8,8 @@ from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.quantities import format_ms, format_number
 from tuner.core.record import Interval
 from tuner.core.slo import SLO, Percentile
-from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck
 from tuner.measure.trial import TrialResult
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.front import TrialPoint
@@ -65,10 +65,10 @@ def all_doubts_in_words(points: Sequence[tuple[str, OperatingPoint]]) -> Iterato
     """
     busy: list[tuple[float, str]] = []
     for name, point in points:
-        of_machine = [each.reason for each in point.doubts if each.gate is Gate.MACHINE_LOAD]
+        of_machine = [each.reason for each in point.doubts if each.gate is QualityCheck.MACHINE_LOAD]
         taken = (point.machine.elsewhere_cores or 0.0) + point.machine.stolen_cores if point.machine else 0.0
         busy += [(taken, f"{name}at {point.load}: {reason}") for reason in of_machine]
-        others = [each for each in point.doubts if each.gate is not Gate.MACHINE_LOAD]
+        others = [each for each in point.doubts if each.gate is not QualityCheck.MACHINE_LOAD]
         for line in doubts_in_words(point.model_copy(update={"doubts": tuple(others)})):
             yield f"{name}{line}"
     if busy:

@@ -56,9 +56,9 @@ def why_no_backend(model: ModelFolder, installation: TritonInstallation, argumen
     if any((place / f"libtriton_{name}.so").exists() for place in beside):
         return ""
     return (
-        f"{model.name}: its backend {name!r} is not among those of {installation.binary} ({_in_words(folder)}); "
-        "--triton-path names a Triton that has it, --triton-arg=--backend-directory=DIR another folder of backends, "
-        "--image a container"
+        f"{model.name}: no backend {name!r} in {installation.binary} (available: {_in_words(folder)}); choose another "
+        "Triton by --triton-path, another backend folder by --triton-arg=--backend-directory=DIR, or a container "
+        "by --image"
     )
 
 
@@ -66,7 +66,7 @@ def backends_in_words(installation: TritonInstallation, arguments: Sequence[str]
     """Which backends a Triton has, for people."""
     folder = installation.backend_folder(arguments)
     if folder is None:
-        return "no folder of backends beside it; --triton-arg=--backend-directory=DIR names one"
+        return "no backend folder beside it; set one by --triton-arg=--backend-directory=DIR"
     return _in_words(folder)
 
 

@@ -52,12 +52,12 @@ class Callees:
         if name is None or name == self._model or name in self.names:
             return error
         what = f"{error}; {self._model} calls {name}"
-        hint = f"{what}: load it on the server, too"
+        hint = f"{what}: load {name} on the server"
         if self._repository is not None:
-            hint = f"{what}, and the repository has no such model{nearest(name, self._others())}"
+            hint = f"{what}, which is not in the repository{nearest(name, self._others())}"
         return ServerError(hint, cause=error.cause, last_words=error.last_words)
 
-    def supply(self, error: ServerError, server: Server, *, within_s: float) -> None:
+    def load_missing(self, error: ServerError, server: Server, *, within_s: float) -> None:
         """Load the model of which a failed request says that it is missing.
 
         Args:
@@ -71,7 +71,7 @@ class Callees:
         name = missing_model(str(error))
         if name not in self._others() or name == self._model or name in self.names:
             raise self.hinted(error)
-        self._note(f"{self._model} calls {name}, which is loaded, too; --load-model {name} loads it from the start")
+        self._note(f"loaded {name}, because {self._model} calls it; use --load-model {name} to load it from the start")
         ModelControl(server.endpoint).load(name, "", within_s=within_s, alive=server.check)
         server.mind_model()
         self.names += (name,)
@@ -91,4 +91,6 @@ def check_load_model(names: Sequence[str], repository: ModelRepository, models: 
     for name in names:
         repository.model(name)
         if [model.name for model in models] == [name]:
-            raise JobError(f"--load-model {name}: that is the model itself; name one that it calls, or leave it out")
+            raise JobError(
+                f"--load-model {name}: this is the model itself; name a model that it calls, or leave it out"
+            )

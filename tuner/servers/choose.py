@@ -67,7 +67,7 @@ def choose_launcher(
         except ImageNameError:
             raise
         except TritontuneError as problem:
-            raise JobError(f"{as_option(for_docker[0])} is for Docker: {problem}") from problem
+            raise JobError(f"{as_option(for_docker[0])} needs Docker: {problem}") from problem
         return _in_docker(job, image, note, headers)
     try:
         return _as_process(job, headers, models)
@@ -77,22 +77,22 @@ def choose_launcher(
         try:
             _get_image(job, image, see_pull)
         except TritontuneError as problem:
-            raise JobError(f"{nothing_here}; and in its place: {problem}") from problem
-    note(f"{image} in Docker, as there is no Triton on this machine")
+            raise JobError(f"{nothing_here}; Docker cannot be used instead: {problem}") from problem
+    note(f"no Triton on this machine; using {image} in Docker")
     return _in_docker(job, image, note, headers)
 
 
 def clear_leftovers(launcher: Launcher, note: Callable[[str], None]) -> None:
     """Remove what killed runs have left behind, and say of which servers that was."""
     if left := launcher.remove_leftovers():
-        note(f"removed what killed runs had left behind: {counted(left, 'server')}")
+        note(f"removed leftovers of killed runs: {counted(left, 'server')}")
 
 
 def _as_process(job: ServerOptions, headers: tuple[Header, ...], models: Sequence[ModelFolder]) -> ProcessLauncher:
     installation = find_triton(job.triton_path, job.triton_arg, resolved(job.env))
     check_backends(models, installation, job.triton_arg)
     if "TMPDIR" in job.env:
-        raise JobError("--env TMPDIR: each server has a folder of its own, below the TMPDIR of tritontune itself")
+        raise JobError("--env TMPDIR: each server gets its own folder, below tritontune's TMPDIR; set that instead")
     return ProcessLauncher(installation, job.triton_arg, gpus=job.gpus, environment=job.env, headers=headers)
 
 
@@ -122,7 +122,7 @@ def _in_docker(
     except NoGpuRuntimeError as error:
         if gpus:
             raise
-        note(f"containers get no GPU: {error}")
+        note(f"containers run without a GPU: {error}")
         launcher = DockerLauncher(image, replace(options, gpus=None), job.triton_arg, headers=headers)
         launcher.look()
     return launcher

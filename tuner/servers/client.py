@@ -18,7 +18,7 @@ from tuner.servers.http_connection import HttpConnection
 _READY = "READY"
 
 
-class Connection(Protocol):
+class ServerConnection(Protocol):
     """How questions get to a server, and answers back. An empty version stands for all, or for the server's choice."""
 
     def server_metadata(self) -> service_pb2.ServerMetadataResponse:
@@ -78,7 +78,7 @@ class TritonClient:
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float = 5.0) -> None:
         connect = HttpConnection if endpoint.protocol == "http" else GrpcConnection
-        self._connection: Connection = connect(endpoint, timeout_s)
+        self._connection: ServerConnection = connect(endpoint, timeout_s)
 
     def server(self) -> ServerInfo:
         """The server's name, version and extensions."""
@@ -110,7 +110,7 @@ class TritonClient:
         """What the server counted for a version of the model since it was loaded; without one, for the latest."""
         statistics = self._connection.statistics(name, version).model_stats
         if not statistics:
-            raise ServerError(f"the server has no statistics of model {name!r}", cause=Cause.REQUESTS_FAILED)
+            raise ServerError(f"the server has no statistics for model {name!r}", cause=Cause.REQUESTS_FAILED)
         return max(statistics, key=lambda each: int(each.version) if each.version.isdecimal() else -1)
 
     def load_model(self, name: str, config: str | None = None) -> None:

@@ -22,8 +22,8 @@ def refuse_contradictions(job: ServerOptions) -> None:
     """
     for_docker = asking_for_docker(job)
     if job.server == "process" and for_docker:
-        raise JobError(f"{as_option(for_docker[0])} is for Docker; leave it out, or choose --server docker")
+        raise JobError(f"{as_option(for_docker[0])} needs Docker; leave it out, or use --server docker")
     if job.triton_path is not None and for_docker:
-        raise JobError(f"{as_option(for_docker[0])} and --triton-path exclude each other")
+        raise JobError(f"{as_option(for_docker[0])} and --triton-path cannot be combined")
     if job.triton_path is not None and job.server == "docker":
-        raise JobError("--triton-path names a Triton of this machine; leave it out, or choose --server process")
+        raise JobError("--triton-path is for a Triton on this machine; leave it out, or use --server process")

@@ -23,7 +23,7 @@ _HELLO = {
 
 def hung(endpoint: Endpoint, timeout_s: float) -> ServerHungError:
     """The error of a call that was not answered in time."""
-    return ServerHungError(f"{endpoint.address} gave no answer in {timeout_s:g} s", cause=Cause.HUNG)
+    return ServerHungError(f"no answer from {endpoint.address} within {timeout_s:g} s", cause=Cause.HUNG)
 
 
 def explain_failure(endpoint: Endpoint) -> ServerError:
@@ -50,7 +50,7 @@ def explain_failure(endpoint: Endpoint) -> ServerError:
 def misdirected(endpoint: Endpoint, found: str) -> ServerError:
     """The error of a call to where something else is spoken; that is named by its scheme."""
     asked = endpoint.url.partition(":")[0]
-    text = f"{endpoint.address} speaks {_NAMES[found]}, not {_NAMES[asked]}: write {found}://{endpoint.address}"
+    text = f"{endpoint.address} speaks {_NAMES[found]}, not {_NAMES[asked]}: use {found}://{endpoint.address}"
     return ServerError(text, cause=Cause.REQUESTS_FAILED)
 
 
@@ -70,8 +70,8 @@ def _distrust(endpoint: Endpoint, tls: Tls) -> str | None:
             # What the server thinks of our certificate, or of having got none, comes after the handshake.
             if secure.recv(1):
                 return None
-            said = "may not trust the client certificate" if tls.certificate else "may want a client certificate"
-            return f"{endpoint.address} hung up after the TLS handshake: it {said}"
+            said = "may not trust the client certificate" if tls.certificate else "may require a client certificate"
+            return f"{endpoint.address} closed the connection after the TLS handshake: it {said}"
     except ssl.SSLCertVerificationError as error:
         return f"the certificate of {endpoint.address} is not trusted: {error.verify_message.rstrip('.')}"
     except ssl.SSLError as error:

@@ -26,7 +26,7 @@ _NOBODY_THERE = (
 
 
 class GrpcConnection:
-    """A `Connection` over gRPC."""
+    """A `ServerConnection` over gRPC."""
 
     def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
         self._endpoint = endpoint
@@ -35,38 +35,38 @@ class GrpcConnection:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def server_metadata(self) -> service_pb2.ServerMetadataResponse:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         return self._ask(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest())
 
     def repository_index(self) -> service_pb2.RepositoryIndexResponse:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         return self._ask(self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest())
 
     def model_ready(self, name: str, version: str) -> service_pb2.ModelReadyResponse:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         return self._ask(self._stub.ModelReady, service_pb2.ModelReadyRequest(name=name, version=version))
 
     def model_config(self, name: str, version: str) -> service_pb2.ModelConfigResponse:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         return self._ask(self._stub.ModelConfig, service_pb2.ModelConfigRequest(name=name, version=version))
 
     def statistics(self, name: str, version: str) -> service_pb2.ModelStatisticsResponse:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         return self._ask(self._stub.ModelStatistics, service_pb2.ModelStatisticsRequest(name=name, version=version))
 
     def load_model(self, name: str, config: str | None) -> None:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         request = service_pb2.RepositoryModelLoadRequest(model_name=name)
         if config is not None:
             request.parameters["config"].string_param = config
         self._ask(self._stub.RepositoryModelLoad, request)
 
     def unload_model(self, name: str) -> None:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         self._ask(self._stub.RepositoryModelUnload, service_pb2.RepositoryModelUnloadRequest(model_name=name))
 
     def close(self) -> None:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         self._channel.close()
 
     def _ask(self, call: Callable[..., Any], request: Any) -> Any:
@@ -82,7 +82,7 @@ class GrpcConnection:
         if code is grpc.StatusCode.UNAVAILABLE and any(sign in text.lower() for sign in _NOBODY_THERE):
             return explain_failure(self._endpoint)
         if code is grpc.StatusCode.UNIMPLEMENTED:
-            text = f"{self._endpoint.address} does not know what a Triton is asked; it says {text!r}"
+            text = f"{self._endpoint.address} does not implement Triton's gRPC service: {text!r}"
         if "metadata size exceeds" in text:
-            text = "the server fails, with a reason that is too long for gRPC; its log has it"
+            text = "the server failed, and its message is too long for gRPC; see the server's log"
         return ServerError(text or code.name, cause=Cause.REQUESTS_FAILED)

@@ -37,7 +37,7 @@ class _Reply:
 
 
 class HttpConnection:
-    """A `Connection` over HTTP. The environment is not asked for a proxy."""
+    """A `ServerConnection` over HTTP. The environment is not asked for a proxy."""
 
     def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
         self._endpoint = endpoint
@@ -48,7 +48,7 @@ class HttpConnection:
         self._pool = _pool(endpoint)
 
     def server_metadata(self) -> service_pb2.ServerMetadataResponse:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         reply = self._ask("GET", "/v2")
         metadata = self._read(reply, service_pb2.ServerMetadataResponse())
         if not metadata.name:
@@ -56,37 +56,37 @@ class HttpConnection:
         return metadata
 
     def repository_index(self) -> service_pb2.RepositoryIndexResponse:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         reply = self._ask("POST", "/v2/repository/index")
         return self._read(reply, service_pb2.RepositoryIndexResponse(), within="models")
 
     def model_ready(self, name: str, version: str) -> service_pb2.ModelReadyResponse:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         reply = self._ask("GET", f"{_path(name, version)}/ready")
         if reply.status not in (200, 400):
             raise self._refusal(reply)
         return service_pb2.ModelReadyResponse(ready=reply.status == 200)
 
     def model_config(self, name: str, version: str) -> service_pb2.ModelConfigResponse:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         reply = self._ask("GET", f"{_path(name, version)}/config")
         return self._read(reply, service_pb2.ModelConfigResponse(), within="config")
 
     def statistics(self, name: str, version: str) -> service_pb2.ModelStatisticsResponse:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         reply = self._ask("GET", f"{_path(name, version)}/stats")
         return self._read(reply, service_pb2.ModelStatisticsResponse())
 
     def load_model(self, name: str, config: str | None) -> None:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         self._control(name, "load", {"parameters": {"config": config}} if config is not None else {})
 
     def unload_model(self, name: str) -> None:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         self._control(name, "unload", {})
 
     def close(self) -> None:
-        """See `Connection`."""
+        """See `ServerConnection`."""
         self._pool.close()
 
     def _control(self, name: str, what: str, content: dict[str, Any]) -> None:
@@ -147,7 +147,7 @@ class HttpConnection:
         what = f"{reply.status} {reply.reason}" + (f", see {reply.location}" if reply.location else "")
         address = self._endpoint.address
         path = f"{self._endpoint.path}{reply.path}"
-        return ServerError(f"{address} answers {path} as no Triton does: {what}", cause=Cause.REQUESTS_FAILED)
+        return ServerError(f"{address} is not a Triton: it answers {path} with {what}", cause=Cause.REQUESTS_FAILED)
 
 
 def _pool(endpoint: Endpoint) -> urllib3.HTTPConnectionPool:

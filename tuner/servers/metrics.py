@@ -30,12 +30,12 @@ def machine_of(endpoint: Endpoint, metrics_url: str | None) -> Machine:
     url = metrics_url or f"http://{host}:{_PORT}/metrics"
     gpus: list[Gpu] = []
     if not url.startswith(("http://", "https://")):
-        raise JobError(f"--metrics-url: {without_secrets(url)!r} is no URL; write it as http://HOST:8002/metrics")
+        raise JobError(f"--metrics-url: {without_secrets(url)!r} is not a URL (example: http://HOST:8002/metrics)")
     try:
         gpus = gpus_of(urllib3.request("GET", url, timeout=_ASK_S, retries=False).data.decode())
     except urllib3.exceptions.HTTPError as error:
         if metrics_url:
-            raise JobError(f"--metrics-url: nobody answers at {without_secrets(url)}") from error
+            raise JobError(f"--metrics-url: no answer from {without_secrets(url)}") from error
     except ValueError as error:
         if metrics_url:
             raise JobError(f"--metrics-url: {without_secrets(url)}: {error}") from error
@@ -49,7 +49,7 @@ def gpus_of(text: str) -> list[Gpu]:
         ValueError: it is none, or another server's.
     """
     if "nv_inference" not in text:
-        raise ValueError("it has none of a Triton's")
+        raise ValueError("no metrics of a Triton there")
     families = text_string_to_metric_families(text)
     samples = [sample for family in families for sample in family.samples if sample.name == _GPU_MEMORY]
     return [

@@ -66,7 +66,7 @@ class ModelControl:
         try:
             call.wait(alive)
         except ServerHungError:
-            reason = f"it was not ready after {format_duration(within_s)}"
+            reason = f"not ready after {format_duration(within_s)}"
             raise LaunchError(f"model {model!r} does not load: {reason}", cause=Cause.TIMED_OUT) from None
         except ServerError as error:
             alive()

@@ -34,7 +34,7 @@ class OwnConfigs:
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, KeyError) as error:
-            way_out = "unload and load the models that were tuned at the server, and remove it"
+            way_out = "unload and reload the tuned models on the server, then remove this file"
             raise JobError(f"{self._file}: is damaged; {way_out}") from error
 
     def keep(self, models: Mapping[str, str | None]) -> None:

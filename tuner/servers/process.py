@@ -102,7 +102,7 @@ class ProcessLauncher:
                 about_first = _set_aside(request.log, server.crash)
             else:
                 return server
-        raise LaunchError(f"other programs took {_PORT_TRIES} free ports before Triton could", cause=Cause.CRASHED)
+        raise LaunchError(f"no free port for Triton: other programs took {_PORT_TRIES} in a row", cause=Cause.CRASHED)
 
     def remove_leftovers(self) -> tuple[str, ...]:
         """End the servers whose owner is gone, and remove their files. Returns the servers' names."""
@@ -163,7 +163,7 @@ def _set_aside(log: Path, crash: str) -> str:
     """Keep the log of a server that crashed and was stopped; returns what the next one begins with."""
     first = log.with_name(f"{log.name}.first")
     log.replace(first)
-    return f"tritontune: Triton {crash} before it was ready (see {first.name}); this is the second try\n"
+    return f"tritontune: Triton {crash} before it was ready (see {first.name}); this is the second attempt\n"
 
 
 def _plain(repository: Path, folder: Path) -> Path:

@@ -44,9 +44,9 @@ def await_ready(server: TritonServer, *, deadline: float, allowed_s: float) -> N
         if end := dead_stubs.end_of_one():
             killed = end.killed and server.kernel_was_short_of_memory()
             cause = Cause.OUT_OF_MEMORY if killed else Cause.CRASHED
-            raise _failure(server, f"the process of an instance {end.how}", cause)
+            raise _failure(server, f"the process of a model instance {end.how}", cause)
         if time.monotonic() > deadline:
-            raise _failure(server, f"it was not ready after {format_duration(allowed_s)}", Cause.TIMED_OUT)
+            raise _failure(server, f"not ready after {format_duration(allowed_s)}", Cause.TIMED_OUT)
         time.sleep(_LOOK_S)
     server.mind_model()
     _check(server)
@@ -63,8 +63,8 @@ def _is_ready(server: TritonServer) -> bool:
             return client.server().name == str(server.mark) and client.is_model_ready(server.model)
         except ServerError as error:
             if _RESTRICTED in str(error):
-                what = f"{error}; give it by --header NAME:VALUE"
-                raise LaunchError(f"model {server.model!r} cannot be asked: {what}", cause=error.cause) from error
+                what = f"{error}; set it by --header NAME:VALUE"
+                raise LaunchError(f"model {server.model!r} cannot be reached: {what}", cause=error.cause) from error
             return False
 
 
@@ -89,7 +89,7 @@ def _failure(server: TritonServer, otherwise: str, cause: Cause) -> LaunchError:
     if cause is not Cause.OUT_OF_MEMORY and reason:
         cause = reason.cause
     if _ENDED_UNSEEN in message and server.kernel_was_short_of_memory():
-        message, cause = f"{message} (memory ran out)", Cause.OUT_OF_MEMORY
+        message, cause = f"{message} (out of memory)", Cause.OUT_OF_MEMORY
     return LaunchError(f"model {server.model!r} does not load: {message}", cause=cause, last_words=last_words(text))
 
 

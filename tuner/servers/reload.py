@@ -141,7 +141,7 @@ class _Running:
         """
         try:
             if not self._control.unload(request.model, within_s=_UNLOAD_S):
-                raise ServerError(f"model {request.model!r} is not unloaded in {_UNLOAD_S:g} s", cause=Cause.HUNG)
+                raise ServerError(f"model {request.model!r} did not unload within {_UNLOAD_S:g} s", cause=Cause.HUNG)
             self.server.mind_model()
         finally:
             copy_log(self._log, began, request.log)

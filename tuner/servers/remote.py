@@ -142,15 +142,15 @@ class RemoteLauncher:
                         missed[model] = config
                         self._note(
                             f"{model} at {self._endpoint.address} may still have a candidate's config: {error}; "
-                            "unload it there, and load it again"
+                            "unload and reload it there"
                         )
                     del left[model]
         except ForcedError:
             missed |= left
             names = ", ".join(missed)
-            way_out = "tritontune run --resume gives them back" if self._own else "unload and load them there"
+            way_out = "tritontune run --resume restores them" if self._own else "unload and reload them there"
             raise InterruptedRunError(
-                f"ended by force: not restored at {self._endpoint.address}: {names}; {way_out}"
+                f"interrupted before the own configs at {self._endpoint.address} were restored: {names}; {way_out}"
             ) from None
         finally:
             if self._own:
@@ -158,8 +158,8 @@ class RemoteLauncher:
 
     def _tell_of_force(self) -> None:
         self._note(
-            f"the models at {self._endpoint.address} get their own configs back; "
-            "Ctrl-C once more ends without that, and says which have not got it"
+            f"restoring the models' own configs at {self._endpoint.address}; "
+            "press Ctrl-C again to stop that, and to see which models are not restored"
         )
 
     def _restore(self, model: str, config: str | None) -> None:
@@ -202,7 +202,7 @@ class RemoteLauncher:
                     client.server()
             except (ServerDiedError, ServerHungError) as error:
                 if time.monotonic() > deadline:
-                    raise TuningError(f"{error}; it has not come back in {_COMES_BACK_S:g} s") from error
+                    raise TuningError(f"{error}; it did not come back within {_COMES_BACK_S:g} s") from error
                 time.sleep(_KNOCK_S)
             else:
                 return
@@ -244,7 +244,7 @@ class _RemoteServer:
             return
         try:
             if not self._client.is_model_ready(self._model):
-                what = f"{self._endpoint.address} has no model {self._model!r} ready any more"
+                what = f"model {self._model!r} at {self._endpoint.address} is no longer ready"
                 raise ServerDiedError(what, cause=Cause.CRASHED)
         except ServerHungError:
             pass  # The requests under way have deadlines of their own.

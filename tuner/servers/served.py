@@ -29,13 +29,13 @@ def served_repository(endpoint: Endpoint, models: Sequence[str], into: Path) -> 
             loaded = client.loaded()
             if missing := [name for name in models if name not in loaded]:
                 hint = nearest(missing[0], loaded)
-                raise JobError(f"--model: {endpoint.address} has no {missing[0]!r} loaded{hint}")
+                raise JobError(f"--model: no model {missing[0]!r} loaded at {endpoint.address}{hint}")
             if not loaded:
-                raise JobError(f"--url: {endpoint.address} has no model loaded; name MODEL_REPO, or load one")
+                raise JobError(f"--url: no model loaded at {endpoint.address}; give MODEL_REPO, or load a model there")
             for name in models or loaded:
                 if reason := why_no_folder(name):
                     raise JobError(
-                        f"--url: {endpoint.address} has a model {name!r}, which {reason}; name others by --model"
+                        f"--url: model name {name!r} at {endpoint.address} {reason}; choose other models by --model"
                     )
                 config = ModelConfig.from_proto(client.model_config(name))
                 (into / name / "1").mkdir(parents=True)

@@ -166,7 +166,7 @@ class TritonServer(ABC):
         perhaps = end.killed and self.kernel_was_short_of_memory() is not False
         out_of_memory = end.out_of_memory or perhaps or tells_of_memory(text)
         return ServerDiedError(
-            f"{what} {end.how}{' for want of memory' if out_of_memory else ''}",
+            f"{what} {end.how}{' (out of memory)' if out_of_memory else ''}",
             cause=Cause.OUT_OF_MEMORY if out_of_memory else Cause.CRASHED,
             last_words=last_words(text),
         )

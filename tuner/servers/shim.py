@@ -21,7 +21,7 @@ def main() -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != int(owner):
-        sys.exit("the process that wanted this server is gone")
+        sys.exit("the process that started this server is gone")
     os.execv(command[0], command)  # noqa: S606 (no shell is the point)
 
 

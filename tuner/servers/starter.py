@@ -68,7 +68,7 @@ def _result(start: Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
         return start.result(_WITHIN_S)
     except NotInTimeError:
         start.add_done_callback(lambda started: started.result().kill())
-        raise LaunchError(f"Triton's process did not start in {_WITHIN_S:g} s", cause=Cause.HUNG) from None
+        raise LaunchError(f"Triton's process did not start within {_WITHIN_S:g} s", cause=Cause.HUNG) from None
 
 
 @cache

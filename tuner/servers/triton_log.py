@@ -96,7 +96,7 @@ def find_reason(text: str) -> Reason | None:
             if "failed to read text proto" in words and (syntax := _SYNTAX.search(text)):
                 words = f"config.pbtxt:{syntax['text'].strip()}"
             if missing := _NO_BACKEND.search(words):
-                words = f"{missing[0]}; --triton-arg=--backend-directory=DIR names the folder of the server's backends"
+                words = f"{missing[0]}; set the backend folder by --triton-arg=--backend-directory=DIR"
             return Reason(words, _cause(words))
     return None
 
@@ -118,8 +118,8 @@ def why_it_ended(text: str) -> str:
     if reason := find_reason(text):
         return reason.text
     if _USAGE.search(text):
-        return "it does not understand its arguments"
-    return (last_words(text).splitlines() or ["it says nothing"])[-1]
+        return "it rejects its arguments"
+    return (last_words(text).splitlines() or ["it wrote nothing"])[-1]
 
 
 def _plain(text: str) -> str:

@@ -93,8 +93,7 @@ def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
     for limit in [p for p in parameters if p.field == MAX_BATCH_SIZE and not _can_batch(parameters, to.effective)]:
         parameters.remove(limit)
         left_out[limit.name] = (
-            "without dynamic batching each request is executed alone, whatever the limit; "
-            "add dynamic_batching to the search space"
+            "without dynamic batching each request is executed alone; add dynamic_batching to the search space"
         )
     return Bounded(tuple(parameters), left_out, tuple(notes))
 
@@ -156,7 +155,7 @@ def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue
         return ON if found else OFF
     values = tuple(value for value in found if value is not EMPTY)
     if len(values) < len(found):
-        raise ConfigError(f"{field} is a message, whose ladder can only be [off, on]")
+        raise ConfigError(f"{field} is a message; its ladder can only be [off, on]")
     if not values:
         return OFF
     if "[*]" in field:

@@ -41,10 +41,10 @@ def in_words(parameters: Assignment, baseline: Assignment) -> str:
 
     Args:
         parameters: The assignment.
-        baseline: That of the config as it is; what that does not have either is worth no word.
+        baseline: That of the baseline; what that does not have either is worth no word.
     """
     words = [_words(name, value, baseline.get(name, OFF)) for name, value in parameters.items()]
-    return ", ".join(word for word in words if word) or "the config as it is"
+    return ", ".join(word for word in words if word) or "the baseline"
 
 
 def _words(name: str, value: LadderValue, was: LadderValue) -> str:

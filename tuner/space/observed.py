@@ -29,7 +29,7 @@ class Otherwise:
     served: LadderValue
 
     def __str__(self) -> str:
-        return f"{self.name} is {self.served} where {self.asked} was asked for"
+        return f"{self.name} is {self.served}, but {self.asked} was requested"
 
 
 def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelConfig) -> tuple[Otherwise, ...]:

@@ -156,7 +156,7 @@ def _memoryless(ordered: _Floats, share: float) -> Interval:
 
 def _ordered(window: Window) -> _Floats:
     if not len(window):
-        raise ValueError("no request has ended within the window")
+        raise ValueError("no request ended within the window")
     return np.sort(window.latency_ms)
 
 

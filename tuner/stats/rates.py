@@ -26,7 +26,7 @@ def throughput(window: Window) -> Interval:
         ValueError: the window is empty.
     """
     if not len(window):
-        raise ValueError("no request has ended within the window")
+        raise ValueError("no request ended within the window")
     count, length_s = len(window), window.length_s
     rate = count / length_s
     edges = block_edges(window)

@@ -139,9 +139,9 @@ class LoadEngineContract:
 
         with WorkerEngine(plan, patience=patience) as engine:
             samples = engine.offer(Concurrency(2), until_requests(2), first_look_s=0.05)
-            assert set(samples.errors) == {"DEADLINE_EXCEEDED: no answer in 0.2 s"}
+            assert set(samples.errors) == {"DEADLINE_EXCEEDED: no answer within 0.2 s"}
             assert loads == [Concurrency(2)]
-            with pytest.raises(ServerHungError, match=r"no answer in 0\.3 s"):
+            with pytest.raises(ServerHungError, match=r"no answer within 0\.3 s"):
                 engine.ask(plan.workload.requests[0], timeout_s=0.3)
 
     def test_it_ends_when_told_though_nothing_is_answered(self, serve: Serve) -> None:

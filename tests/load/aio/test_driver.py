@@ -187,7 +187,7 @@ def test_a_request_fails_at_its_deadline_and_is_cancelled() -> None:
     peer = Peer(after_s=60)
     plan = replace(PLAN, request_timeout_s=0.1)
     samples, _ = offer(peer, Concurrency(2), for_s=20, requests=4, plan=plan)
-    assert samples.errors == {"DEADLINE_EXCEEDED: no answer in 0.1 s": len(samples)}
+    assert samples.errors == {"DEADLINE_EXCEEDED: no answer within 0.1 s": len(samples)}
     assert ((samples.done_ns - samples.sent_ns) / 1e9 >= 0.1).all()
     # Others follow.
     assert peer.cancelled >= len(samples) >= 4
@@ -317,7 +317,7 @@ def test_one_request_of_its_own_is_answered() -> None:
 
 def test_one_request_of_its_own_has_a_deadline() -> None:
     with driving(Peer(after_s=60), replace(PLAN, request_timeout_s=0.05)) as driver:
-        assert driver.ask(Request(b"what")) == Answer(b"", "DEADLINE_EXCEEDED: no answer in 0.05 s")
+        assert driver.ask(Request(b"what")) == Answer(b"", "DEADLINE_EXCEEDED: no answer within 0.05 s")
 
 
 def test_it_serves_its_connections_while_it_rests() -> None:
@@ -351,7 +351,7 @@ def test_it_closes_the_caller_once() -> None:
 
 def test_a_driver_that_knows_no_sequences_refuses_them() -> None:
     plan = replace(PLAN, workload=replace(PLAN.workload, sequences=Sequences()))
-    with pytest.raises(ValueError, match="driver 'grpcio' sends no sequences"):
+    with pytest.raises(ValueError, match="driver 'grpcio' cannot send sequences"):
         AsyncioDriver(plan, lambda _: Peer())
 
 

@@ -47,7 +47,7 @@ def test_a_worker_that_is_killed_breaks_the_offer_and_leaves_nothing(server: Inf
             os.kill(workers[0], signal.SIGKILL)
             return 60
 
-        with pytest.raises(TuningError, match="the load generator has broken: it ended with code -9"):
+        with pytest.raises(TuningError, match="the load generator failed: exit code -9"):
             engine.offer(Concurrency(4), watch, first_look_s=0.1)
         assert not psutil.pid_exists(workers[0])
     assert not psutil.pid_exists(workers[1])

@@ -134,7 +134,7 @@ def test_a_request_over_a_stream_has_a_deadline(decoupled: TritonService) -> Non
     plan = answering(decoupled, (2, 400, -1, 0), (1, 0, -1, 1), request_timeout_s=0.5)
     samples = offer(plan, Concurrency(1), requests=4)
     assert samples.ok.tolist()[:4] == [False, True] * 2
-    assert samples.errors == {"DEADLINE_EXCEEDED: no answer in 0.5 s": 2}
+    assert samples.errors == {"DEADLINE_EXCEEDED: no answer within 0.5 s": 2}
     assert samples.responses
     assert samples.responses.count[samples.ok].tolist() == [1, 1]
 

@@ -43,7 +43,7 @@ def answer_of(*outputs: tuple[str, bytes], spoilt: bytes = b"") -> Reply:
     return Reply(body=body, headers={"Inference-Header-Content-Length": str(len(text))})
 
 
-STRANGE = "the answer is not in the form of KServe v2 with binary tensors"
+STRANGE = "the answer is not KServe v2 with binary tensors"
 GOOD = answer_of(("OUT", b"\1\2\3"))
 
 
@@ -160,8 +160,11 @@ class TestAnswers:
             (GOOD, None),
             (answer_of(("OTHER", b"12"), ("OUT", b"\1\2\3")), None),
             (answer_of(("OUT", b"\1\2\4")), "DATA_LOSS: output OUT differs from what --input-data expects"),
-            (answer_of(("IN", b"\1\2\3")), "DATA_LOSS: output OUT is missing, and --input-data expects it"),
-            (answer_of(("OUT", b"\1\2\3"), spoilt=b"!"), "DATA_LOSS: the answer has 4 bytes of tensors, and says 3"),
+            (answer_of(("IN", b"\1\2\3")), "DATA_LOSS: output OUT is missing, but --input-data expects it"),
+            (
+                answer_of(("OUT", b"\1\2\3"), spoilt=b"!"),
+                "DATA_LOSS: the answer has 4 bytes of tensors, but declares 3",
+            ),
             *(
                 (Reply(body=body), f"DATA_LOSS: {STRANGE}")
                 for body in (b"OK", b"[]", b'{"outputs": [1]}', b"[" * 100_000)
@@ -231,7 +234,7 @@ class TestErrors:
     )
     def test_what_is_no_http(self, raw: bytes) -> None:
         samples, _ = offer_to(lambda _: Reply(raw=raw), count=2)
-        assert only_error(samples).startswith("INTERNAL: the answer is no HTTP: ")
+        assert only_error(samples).startswith("INTERNAL: not an HTTP response: ")
 
     @pytest.mark.parametrize(
         "raw",
@@ -242,12 +245,12 @@ class TestErrors:
     )
     def test_half_an_answer(self, raw: bytes) -> None:
         samples, _ = offer_to(lambda _: Reply(raw=raw), count=2)
-        assert only_error(samples) == "UNAVAILABLE: the connection has ended in the middle of an answer"
+        assert only_error(samples) == "UNAVAILABLE: the connection ended in the middle of an answer"
 
     @pytest.mark.parametrize("raw", [b"", b"HTTP/1.1 200"])
     def test_no_answer(self, raw: bytes) -> None:
         samples, asked = offer_to(lambda _: Reply(raw=raw), count=2)
-        assert only_error(samples) == "UNAVAILABLE: the server has closed the connection without an answer"
+        assert only_error(samples) == "UNAVAILABLE: the server closed the connection without an answer"
         # Each is tried once more, as the connection might have been an old one; and no more often.
         assert len(asked) == pytest.approx(2 * len(samples), abs=2)
 

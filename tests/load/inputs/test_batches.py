@@ -71,22 +71,22 @@ def test_texts_are_joined_as_they_are() -> None:
 
 def test_steps_of_different_shapes_make_no_request() -> None:
     assert refusal(Step((tensor("X", 1, 2),)), Step((tensor("X", 1),))) == (
-        "f: data[1]: X has shape [1], and has shape [2] in f: data[0]; "
-        "they go into one request of batch size 2, so they must be alike"
+        "f: data[1]: X has shape [1], but has shape [2] in f: data[0]; "
+        "steps of one request (batch size 2) must have the same inputs and shapes"
     )
 
 
 def test_steps_of_different_inputs_make_no_request() -> None:
     with_mask, without = Step((tensor("X", 1), tensor("MASK", 1))), Step((tensor("X", 1),))
-    assert refusal(with_mask, without).startswith("f: data[1]: MASK is missing, and has shape [1] in f: data[0]; ")
-    assert refusal(without, with_mask).startswith("f: data[1]: MASK has shape [1], and is missing in f: data[0]; ")
+    assert refusal(with_mask, without).startswith("f: data[1]: MASK is missing, but has shape [1] in f: data[0]; ")
+    assert refusal(without, with_mask).startswith("f: data[1]: MASK has shape [1], but is missing in f: data[0]; ")
 
 
 def test_steps_of_different_expectations_make_no_request() -> None:
     known, unknown = Step((tensor("X", 1),), (tensor("Y", 1),)), Step((tensor("X", 1),))
-    assert refusal(known, unknown).startswith("f: data[1]: Y is missing, and has shape [1] in f: data[0]; ")
+    assert refusal(known, unknown).startswith("f: data[1]: Y is missing, but has shape [1] in f: data[0]; ")
 
 
 def test_a_batch_that_the_model_does_not_take_is_refused() -> None:
-    with pytest.raises(InputError, match="max_batch_size 4"):
+    with pytest.raises(InputError, match="max_batch_size of model 'm'"):
         join_batches(interface(4), stream(8), 8)

@@ -76,21 +76,21 @@ def test_shapes_are_for_tensors_that_do_not_say_their_own(tmp_path: Path) -> Non
     (stream,) = read_input_data(path, model, shapes={"X": (2, 2)})
     assert [step.inputs[0].shape for step in stream] == [(1, 2, 2), (1, 4, 1)]
     assert refusal(path, model, batch_size=2, X=(2, 2)) == (
-        f"{path}: data[1]: X has shape [4, 1], and has shape [2, 2] in {path}: data[0]; "
-        "they go into one request of batch size 2, so they must be alike"
+        f"{path}: data[1]: X has shape [4, 1], but has shape [2, 2] in {path}: data[0]; "
+        "steps of one request (batch size 2) must have the same inputs and shapes"
     )
 
 
 def test_what_is_wrong_with_the_options_is_said_before_the_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "missing.json"
-    assert "max_batch_size 8" in refusal(path, interface(), batch_size=9)
-    assert "--shape X:3 contradicts" in refusal(path, interface(), X=(3,))
+    assert "<= 8 (max_batch_size of model 'm')" in refusal(path, interface(), batch_size=9)
+    assert "--shape X:3: input" in refusal(path, interface(), X=(3,))
     assert "no input 'Z'" in refusal(path, interface(), Z=(3,))
 
 
 def test_a_datatype_without_values_is_refused(streams: Path) -> None:
     model = ModelInterface("m", 8, (), (Tensor("Y", "FP8", (1,)),))
-    assert refusal(streams, model).startswith("output 'Y' of model 'm' has datatype FP8; values are known for ")
+    assert refusal(streams, model).startswith("output 'Y' of model 'm' has unsupported datatype FP8 (supported: ")
 
 
 @pytest.mark.parametrize("name", ["missing.json", "missing.npz"])

@@ -80,20 +80,20 @@ def test_a_byte_order_mark_is_no_fault(file: Path) -> None:
 
 def test_a_fault_is_named_by_its_place(file: Path) -> None:
     good, bad = {"X": [1, 2]}, {"X": [1]}
-    assert refusal(file, {"data": [good, bad]}) == "data[1].X: 1 values, and shape [2] has 2"
-    assert refusal(file, {"data": [[good], [good, bad]]}) == "data[1][1].X: 1 values, and shape [2] has 2"
+    assert refusal(file, {"data": [good, bad]}) == "data[1].X: shape [2] needs 2 values, got 1"
+    assert refusal(file, {"data": [[good], [good, bad]]}) == "data[1][1].X: shape [2] needs 2 values, got 1"
     assert refusal(file, {"data": [good], "validation_data": [{"Z": ["x"]}]}) == (
-        'validation_data[0].Z[0]: "x" is no number'
+        'validation_data[0].Z[0]: "x" is not a number'
     )
 
 
 @pytest.mark.parametrize(
     ("content", "place"),
     [
-        (b'{"data": [1, 2,, 3]}', "1:16: is not JSON: "),
-        (b'{"data":\n  [{"X": [1 2]}]}', "2:13: is not JSON: "),
-        (b"", "1:1: is not JSON: "),
-        (b"INPUT0: [1, 2]", "1:1: is not JSON: "),
+        (b'{"data": [1, 2,, 3]}', "1:16: invalid JSON: "),
+        (b'{"data":\n  [{"X": [1 2]}]}', "2:13: invalid JSON: "),
+        (b"", "1:1: invalid JSON: "),
+        (b"INPUT0: [1, 2]", "1:1: invalid JSON: "),
     ],
 )
 def test_what_is_not_json_is_named_by_line_and_column(file: Path, content: bytes, place: str) -> None:
@@ -101,45 +101,45 @@ def test_what_is_not_json_is_named_by_line_and_column(file: Path, content: bytes
 
 
 def test_other_files_are_refused(file: Path) -> None:
-    assert refusal(file, b"\x93NUMPY\x01\x00") == "is neither JSON in UTF-8, nor named .npz"
-    assert refusal(file, b"[" * 100_000) == "its lists are nested too deep"
+    assert refusal(file, b"\x93NUMPY\x01\x00") == "not JSON in UTF-8 (a NumPy archive must be named .npz)"
+    assert refusal(file, b"[" * 100_000) == "lists are nested too deeply"
     assert refusal(file, b'{"data": [{"X": [' + b"1" * 5_000 + b", 2]}]}").startswith("Exceeds the limit")
 
 
 def test_a_key_that_stands_twice_is_refused(file: Path) -> None:
     content = b'{"data": [{"X": [1, 2], "X": [3, 4]}]}'
-    assert refusal(file, content) == "an object has the key 'X' twice"
+    assert refusal(file, content) == "duplicate key 'X' in an object"
 
 
 @pytest.mark.parametrize("content", [[], [{"X": [1, 2]}], "data", 5, None, {}, {"validation_data": []}])
 def test_a_file_without_data_is_refused(file: Path, content: object) -> None:
-    assert refusal(file, content) == 'should be an object with a list "data" of steps'
+    assert refusal(file, content) == 'must be an object with a list "data" of steps'
 
 
 def test_a_key_that_is_not_known_names_the_nearest(file: Path) -> None:
     content = {"data": [{"X": [1, 2]}], "validation": []}
-    assert refusal(file, content) == "has the key 'validation'; did you mean 'validation_data'?"
+    assert refusal(file, content) == "unknown key 'validation'; did you mean 'validation_data'?"
 
 
 @pytest.mark.parametrize("data", [[], {}, {"X": [1, 2]}, None, 5, "X"])
 def test_data_is_a_list_that_is_not_empty(file: Path, data: object) -> None:
-    message = "should be a list of steps, or of lists of steps, and not empty"
+    message = "must be a non-empty list of steps, or of lists of steps"
     assert refusal(file, {"data": data}) == f"data: {message}"
     assert refusal(file, {"data": [{"X": [1, 2]}], "validation_data": data}) == f"validation_data: {message}"
 
 
 def test_a_stream_is_not_empty(file: Path) -> None:
-    assert refusal(file, {"data": [[{"X": [1, 2]}], []]}) == "data[1]: has no steps"
+    assert refusal(file, {"data": [[{"X": [1, 2]}], []]}) == "data[1]: no steps"
 
 
 def test_steps_and_streams_do_not_stand_side_by_side(file: Path) -> None:
-    message = "data: has steps beside lists of steps; all should be the one, or the other"
+    message = "data: mixes steps and lists of steps; use only one of them"
     assert refusal(file, {"data": [{"X": [1, 2]}, [{"X": [1, 2]}]]}) == message
 
 
 @pytest.mark.parametrize("step", [5, "X", None, True])
 def test_a_step_is_an_object(file: Path, step: object) -> None:
-    message = "a step should be an object that names tensors"
+    message = "a step must be an object of tensors by name"
     assert refusal(file, {"data": [{"X": [1, 2]}, step]}) == f"data[1]: {message}"
     assert refusal(file, {"data": [[step]]}) == f"data[0][0]: {message}"
 
@@ -147,13 +147,13 @@ def test_a_step_is_an_object(file: Path, step: object) -> None:
 def test_every_step_has_its_answer(file: Path) -> None:
     step, answer = {"X": [1, 2]}, {"Y": [1, 2]}
     assert refusal(file, {"data": [step, step], "validation_data": [answer]}) == (
-        "data has 2 steps, and validation_data 1"
+        "data has 2 steps, but validation_data has 1"
     )
     assert refusal(file, {"data": [[step], [step]], "validation_data": [answer, answer]}) == (
-        "data has 2 streams, and validation_data 1"
+        "data has 2 streams, but validation_data has 1"
     )
     assert refusal(file, {"data": [[step], [step]], "validation_data": [[answer], [answer, answer]]}) == (
-        "stream 1 of data has 1 steps, and stream 1 of validation_data 2"
+        "stream 1 of data has 1 steps, but stream 1 of validation_data has 2"
     )
 
 

@@ -79,12 +79,12 @@ def test_bf16_as_ml_dtypes_saves_it(file: Path) -> None:
 
 def test_the_shape_of_the_option_must_be_kept(file: Path) -> None:
     assert len(read(file, {"X": X, "TEXT": TEXT}, X=(2, 3))) == 3
-    assert refusal(file, {"X": X, "TEXT": TEXT}, X=(2, 4)) == ("X: its shape is [3, 2, 3], and should be [STEPS, 2, 4]")
+    assert refusal(file, {"X": X, "TEXT": TEXT}, X=(2, 4)) == ("X: shape must be [STEPS, 2, 4], got [3, 2, 3]")
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (3, 2), (3, 3, 3), (1, 3, 2, 3)])
 def test_a_shape_that_the_model_does_not_take_is_refused(file: Path, shape: tuple[int, ...]) -> None:
-    message = f"X: its shape is {list(shape)}, and should be [STEPS, 2, -1]"
+    message = f"X: shape must be [STEPS, 2, -1], got {list(shape)}"
     assert refusal(file, {"X": np.zeros(shape, np.int32), "TEXT": TEXT}) == message
 
 
@@ -98,17 +98,17 @@ def test_an_input_that_is_missing_is_named(file: Path) -> None:
 
 def test_there_are_as_many_steps_of_each(file: Path) -> None:
     assert refusal(file, {"X": X, "TEXT": TEXT[:2]}) == (
-        "the first axis counts the steps, and must be as long for all inputs: X 3, TEXT 2"
+        "the first axis (steps) must have the same length for all inputs: X 3, TEXT 2"
     )
 
 
 def test_there_is_a_step(file: Path) -> None:
-    assert refusal(file, {"X": X[:0], "TEXT": TEXT[:0]}) == "there is no step in it"
+    assert refusal(file, {"X": X[:0], "TEXT": TEXT[:0]}) == "no steps"
 
 
 def test_values_of_another_kind_are_refused(file: Path) -> None:
     assert refusal(file, {"X": X.astype(np.float64), "TEXT": TEXT}) == (
-        "X: it is an array of float64, and INT32 is not made from that"
+        "X: an array of float64 cannot be converted to INT32"
     )
     assert refusal(file, {"X": X.astype(np.int64) + 2**31, "TEXT": TEXT}).startswith(
         "X: 2147483648 is out of the range of INT32, "
@@ -117,14 +117,14 @@ def test_values_of_another_kind_are_refused(file: Path) -> None:
 
 def test_python_objects_are_refused(file: Path) -> None:
     assert refusal(file, {"X": X, "TEXT": TEXT.astype(object)}) == (
-        "holds Python objects; texts are arrays of bytes or str"
+        "holds Python objects; store texts as arrays of bytes or str"
     )
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"text", b"\x93NUMPY\x01\x00v\x00{}"])
 def test_other_files_are_refused(file: Path, content: bytes) -> None:
     file.write_bytes(content)
-    with pytest.raises(InputError, match=r"data\.npz: is no \.npz file; numpy\.savez writes them$"):
+    with pytest.raises(InputError, match=r"data\.npz: not an \.npz file \(numpy\.savez writes them\)$"):
         read_npz(file, MODEL, {})
 
 
@@ -132,7 +132,7 @@ def test_a_file_of_other_things_is_refused(file: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("X", "text")
         archive.writestr("TEXT", "text")
-    with pytest.raises(InputError, match=r"X: its shape is \[\], and should be \[STEPS, 2, -1\]$"):
+    with pytest.raises(InputError, match=r"X: shape must be \[STEPS, 2, -1\], got \[\]$"):
         read_npz(file, MODEL, {})
 
 

@@ -100,7 +100,7 @@ class TestShape:
 
     def test_then_that_of_the_option(self) -> None:
         assert read(ANY_MATRIX, FLAT, shape=(2, 3)).shape == (2, 3)
-        assert refusal(ANY_ROW, [1, 2, 3], shape=(4,)) == "f: data[3].X: 3 values, and shape [4] has 4"
+        assert refusal(ANY_ROW, [1, 2, 3], shape=(4,)) == "f: data[3].X: shape [4] needs 4 values, got 3"
 
     def test_a_row_has_its_own_length(self) -> None:
         assert read(ANY_ROW, [1, 2, 3]).shape == (3,)
@@ -113,12 +113,12 @@ class TestShape:
     def test_a_variable_dimension_that_nothing_tells_is_asked_for(self) -> None:
         for value in (FLAT, {"content": FLAT}, {"b64": b64(RAW)}):
             assert refusal(ANY_MATRIX, value) == (
-                'f: data[3].X: its shape is not known, as that of the model is [-1, 3]; add "shape" or --shape X:D1,3'
+                'f: data[3].X: shape unknown, because the model has [-1, 3]; add "shape" or --shape X:D1,3'
             )
         assert refusal(ANY_MATRIX, FLAT, kind="output").endswith('; add "shape"')
 
     def test_the_number_of_values_must_be_that_of_the_shape(self) -> None:
-        message = "f: data[3].X: 5 values, and shape [2, 3] has 6"
+        message = "f: data[3].X: shape [2, 3] needs 6 values, got 5"
         assert refusal(MATRIX, FLAT[:5]) == message
         assert refusal(MATRIX, {"b64": b64(RAW[:20])}) == message
         assert refusal(ANY_MATRIX, {"content": FLAT[:5], "shape": [2, 3]}) == message
@@ -127,20 +127,20 @@ class TestShape:
         "value", [{"content": FLAT, "shape": [3, 2]}, [[1, 2], [3, 4], [5, 6]], {"b64": b64(RAW), "shape": [3, 2]}]
     )
     def test_a_shape_that_the_model_does_not_take_is_refused(self, value: object) -> None:
-        assert refusal(MATRIX, value) == "f: data[3].X: its shape is [3, 2], and should be [2, 3]"
-        assert refusal(ANY_MATRIX, value) == "f: data[3].X: its shape is [3, 2], and should be [-1, 3]"
+        assert refusal(MATRIX, value) == "f: data[3].X: shape must be [2, 3], got [3, 2]"
+        assert refusal(ANY_MATRIX, value) == "f: data[3].X: shape must be [-1, 3], got [3, 2]"
 
     def test_a_batch_dimension_is_refused(self) -> None:
-        message = "f: data[3].X: its shape is [1, 2, 3], and should be [2, 3], without the batch dimension"
+        message = "f: data[3].X: shape must be [2, 3] (without the batch dimension), got [1, 2, 3]"
         assert refusal(MATRIX, [ROWS]) == message
 
     def test_lists_that_contradict_the_shape_are_refused(self) -> None:
-        message = 'f: data[3].X: its lists have shape [2, 3], and its "shape" is [3, 2]'
+        message = 'f: data[3].X: lists have shape [2, 3], but "shape" is [3, 2]'
         assert refusal(MATRIX, {"content": ROWS, "shape": [3, 2]}) == message
 
     @pytest.mark.parametrize("shape", [6, "2,3", [2, "3"], [2, -3], [2.0, 3], [True, 6], None])
     def test_a_shape_that_is_none_is_refused(self, shape: object) -> None:
-        message = "f: data[3].X.shape: should be a list of whole numbers"
+        message = "f: data[3].X.shape: must be a list of integers >= 0"
         assert refusal(MATRIX, {"content": FLAT, "shape": shape}) == message
 
 
@@ -148,30 +148,27 @@ class TestForm:
     @pytest.mark.parametrize("value", [5, "AAAA", None, True])
     def test_what_is_no_tensor_is_refused(self, value: object) -> None:
         assert refusal(MATRIX, value) == (
-            'f: data[3].X: a tensor is written [...], {"content": [...], "shape": [...]} '
-            'or {"b64": "...", "shape": [...]}'
+            'f: data[3].X: a tensor must be [...], {"content": [...], "shape": [...]} or {"b64": "...", "shape": [...]}'
         )
 
     def test_a_key_that_is_not_known_names_the_nearest(self) -> None:
-        assert refusal(MATRIX, {"contents": FLAT}) == ("f: data[3].X: has the key 'contents'; did you mean 'content'?")
+        assert refusal(MATRIX, {"contents": FLAT}) == ("f: data[3].X: unknown key 'contents'; did you mean 'content'?")
 
     @pytest.mark.parametrize("value", [{}, {"shape": [2, 3]}, {"content": FLAT, "b64": b64(RAW)}])
     def test_there_is_one_content(self, value: object) -> None:
-        assert refusal(MATRIX, value) == 'f: data[3].X: should have "content" or "b64", one of them'
+        assert refusal(MATRIX, value) == 'f: data[3].X: needs either "content" or "b64"'
 
     @pytest.mark.parametrize("content", [5, "AAAA", None, {}, {"b64": "", "shape": [0]}])
     def test_content_is_a_list_or_base64(self, content: object) -> None:
-        assert refusal(MATRIX, {"content": content}) == ('f: data[3].X.content: should be a list, or {"b64": "..."}')
+        assert refusal(MATRIX, {"content": content}) == ('f: data[3].X.content: must be a list, or {"b64": "..."}')
 
     def test_ragged_lists_are_refused(self) -> None:
-        assert refusal(MATRIX, [[1, 2, 3], [4, 5]]).startswith("f: data[3].X: its lists are not equally long")
+        assert refusal(MATRIX, [[1, 2, 3], [4, 5]]).startswith("f: data[3].X: ragged lists: all lists of one level")
 
     def test_bad_base64_is_refused(self) -> None:
         assert refusal(MATRIX, {"b64": "AAA"}) == 'f: data[3].X: "AAA" is not base64'
-        assert refusal(MATRIX, {"b64": 5}) == "f: data[3].X: 5 is no text in base64"
-        assert refusal(MATRIX, {"b64": "AAAA"}) == (
-            "f: data[3].X: its 3 bytes are no whole number of INT32 values of 4 bytes"
-        )
+        assert refusal(MATRIX, {"b64": 5}) == "f: data[3].X: 5 is not a base64 string"
+        assert refusal(MATRIX, {"b64": "AAAA"}) == ("f: data[3].X: 3 bytes are not a multiple of 4, the size of INT32")
 
 
 class TestValues:
@@ -183,7 +180,7 @@ class TestValues:
         assert refusal(pixels, {"content": [1, 300, 3, 4]}) == f"f: data[3].X[1]: {message}"
 
     def test_text_is_no_number(self) -> None:
-        assert refusal(Tensor("X", "FP32", (1,)), ["1"]) == 'f: data[3].X[0]: "1" is no number'
+        assert refusal(Tensor("X", "FP32", (1,)), ["1"]) == 'f: data[3].X[0]: "1" is not a number'
 
 
 class TestNames:

@@ -62,7 +62,7 @@ def test_whatever_is_read_as_texts_is_what_they_look_like(raw: bytes) -> None:
 
 @pytest.mark.parametrize("raw", [b"\1", b"\0\0\0", b"\1\0\0\0", b"\0\0\0\0\1\0\0\0", b"\xff\xff\xff\xff"])
 def test_texts_that_end_too_early_are_refused(raw: bytes) -> None:
-    with pytest.raises(ValueError, match="behind its length"):
+    with pytest.raises(ValueError, match="each follows its length"):
         split_texts(raw)
 
 
@@ -89,5 +89,5 @@ def test_the_bytes_of_texts_are_not_known() -> None:
 
 def test_a_datatype_that_is_not_known_names_those_that_are() -> None:
     assert dtype_of("input 'X'", "FP32") == np.float32
-    with pytest.raises(InputError, match=r"^input 'X' has datatype FP8; values are known for FP16, .*, BYTES$"):
+    with pytest.raises(InputError, match=r"^input 'X' has unsupported datatype FP8 \(supported: FP16, .*, BYTES\)$"):
         dtype_of("input 'X'", "FP8")

@@ -43,7 +43,7 @@ class TestFlatten:
 
     @pytest.mark.parametrize("ragged", [[[1], [1, 2]], [1, [2]], [[1], 2], [[[1]], [2]], [[1], []]])
     def test_what_is_not_rectangular_is_refused(self, ragged: list[Any]) -> None:
-        with pytest.raises(ValueError, match="not equally long and deep everywhere"):
+        with pytest.raises(ValueError, match="ragged lists: all lists of one level must have the same length"):
             flatten(ragged)
 
 
@@ -113,25 +113,25 @@ class TestFromList:
     @pytest.mark.parametrize(
         ("datatype", "value", "message"),
         [
-            ("FP32", "1.5", '"1.5" is no number'),
-            ("FP32", True, "true is no number"),
-            ("FP32", None, "null is no number"),
-            ("BF16", "x", '"x" is no number'),
-            ("INT32", 1.5, "1.5 is no whole number"),
-            ("INT32", 1.0, "1.0 is no whole number"),
-            ("INT32", False, "false is no whole number"),
-            ("INT32", math.nan, "NaN is no whole number"),
-            ("UINT8", {"b64": ""}, '{"b64": ""} is no whole number'),
+            ("FP32", "1.5", '"1.5" is not a number'),
+            ("FP32", True, "true is not a number"),
+            ("FP32", None, "null is not a number"),
+            ("BF16", "x", '"x" is not a number'),
+            ("INT32", 1.5, "1.5 is not an integer"),
+            ("INT32", 1.0, "1.0 is not an integer"),
+            ("INT32", False, "false is not an integer"),
+            ("INT32", math.nan, "NaN is not an integer"),
+            ("UINT8", {"b64": ""}, '{"b64": ""} is not an integer'),
             ("BOOL", 2, "2 is neither true nor false"),
             ("BOOL", 1.0, "1.0 is neither true nor false"),
             ("BOOL", "true", '"true" is neither true nor false'),
             ("BOOL", {}, "{} is neither true nor false"),
-            ("BYTES", 5, "5 is no text"),
-            ("BYTES", {"text": "x"}, '{"text": "x"} is no text'),
-            ("BYTES", {"b64": 5}, "5 is no text in base64"),
+            ("BYTES", 5, "5 is not a string"),
+            ("BYTES", {"text": "x"}, '{"text": "x"} is not a string'),
+            ("BYTES", {"b64": 5}, "5 is not a base64 string"),
             ("BYTES", {"b64": "a"}, '"a" is not base64'),
-            ("BYTES", "\ud800", '"\\ud800" has half a surrogate pair, which UTF-8 cannot say'),
-            ("FP32", "x" * 100, f'"{"x" * 36}... is no number'),
+            ("BYTES", "\ud800", '"\\ud800" has a lone surrogate, which UTF-8 cannot encode'),
+            ("FP32", "x" * 100, f'"{"x" * 36}... is not a number'),
         ],
     )
     def test_what_is_not_of_the_datatype_is_refused(self, datatype: str, value: object, message: str) -> None:
@@ -164,11 +164,11 @@ class TestFromBase64:
             from_base64(text, "UINT8")
 
     def test_half_a_value_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="^its 5 bytes are no whole number of FP32 values of 4 bytes$"):
+        with pytest.raises(ValueError, match="^5 bytes are not a multiple of 4, the size of FP32$"):
             from_base64(base64.b64encode(b"12345").decode(), "FP32")
 
     def test_texts_without_lengths_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="each behind its length"):
+        with pytest.raises(ValueError, match="each follows its length"):
             from_base64(base64.b64encode(b"text").decode(), "BYTES")
 
 
@@ -229,5 +229,5 @@ class TestFromArray:
         ],
     )
     def test_arrays_of_another_kind_are_refused(self, array: np.ndarray[Any, Any], datatype: str) -> None:
-        with pytest.raises(ValueError, match=f"^it is an array of .*, and {datatype} is not made from that$"):
+        with pytest.raises(ValueError, match=f"^an array of .* cannot be converted to {datatype}$"):
             from_array(array, datatype)

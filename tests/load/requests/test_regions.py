@@ -55,7 +55,7 @@ class TestSystem:
 
     def test_more_than_there_is_is_refused(self, name: str) -> None:
         size = os.statvfs(SHARED_MEMORY).f_frsize * os.statvfs(SHARED_MEMORY).f_blocks + 2**20
-        message = f"^--shared-memory system: /dev/shm does not hold .* MiB: {os.strerror(28)}$"
+        message = f"^--shared-memory system: no room for .* MiB in /dev/shm: {os.strerror(28)}$"
         with pytest.raises(JobError, match=message), system_region(name, size):
             pass
         assert not (SHARED_MEMORY / name).exists()
@@ -64,7 +64,7 @@ class TestSystem:
         file = SHARED_MEMORY / name
         file.write_bytes(b"mine")
         try:
-            message = f"^--shared-memory system: /dev/shm/{name} cannot be made: File exists$"
+            message = f"^--shared-memory system: /dev/shm/{name} cannot be created: File exists$"
             with pytest.raises(JobError, match=message), system_region(name, 10):
                 pass
             assert file.read_bytes() == b"mine"
@@ -107,9 +107,7 @@ class _Cuda(SimpleNamespace):
 class TestCuda:
     @pytest.mark.skipif(importlib.util.find_spec("cuda") is not None, reason="cuda-python is here")
     def test_without_its_libraries_it_is_refused(self) -> None:
-        message = (
-            "^--shared-memory cuda needs NVIDIA's cuda-python, which is not here; pip install cuda-python brings it$"
-        )
+        message = "^--shared-memory cuda needs NVIDIA's cuda-python: pip install cuda-python$"
         with pytest.raises(JobError, match=message), cuda_region("x", 10):
             pass
 
@@ -132,7 +130,7 @@ class TestCuda:
         self, monkeypatch: pytest.MonkeyPatch, failing: str
     ) -> None:
         cuda = self.pretend(monkeypatch, _Cuda(failing))
-        message = "^--shared-memory cuda: GPU 1 gives no memory: out of memory$"
+        message = "^--shared-memory cuda: cannot allocate memory on GPU 1: out of memory$"
         with pytest.raises(JobError, match=message), cuda_region("x", 10, [b"abc"], device=1):
             pass
         assert cuda.alive == []

@@ -207,7 +207,7 @@ def test_a_server_that_is_gone_hides_no_error() -> None:
 def test_answers_that_are_to_be_checked_are_refused() -> None:
     answer = InputTensor("WORDS", "BYTES", text_array([b"a", b"b"], (1, 2)))
     stream = (Step(steps()[0].inputs, (answer,)),)
-    message = "^--shared-memory system puts outputs where nobody reads them, so validation_data cannot be checked; "
+    message = "^--shared-memory system and validation_data cannot be combined, because outputs are not read back; "
     with pytest.raises(JobError, match=message), shared_workload(MODEL, [stream], RequestOptions(), "grpc", Noted()):
         pass
 

@@ -135,8 +135,8 @@ def test_a_region_that_the_server_cannot_open_is_refused_in_one_line(service: Se
     with closing(open_registry(endpoint)) as registry, pytest.raises(JobError) as raised:
         registry.register(region)
     message = str(raised.value)
-    assert message.startswith(f"--shared-memory system: {endpoint.address} refuses it (Unable to open shared memory")
-    assert message.endswith("; it must run on this machine and share its /dev/shm (in a container: --ipc=host)")
+    assert message.startswith(f"--shared-memory system: {endpoint.address} refused it (Unable to open shared memory")
+    assert message.endswith("; the server must run on this machine and share its /dev/shm (in a container: --ipc=host)")
     assert "\n" not in message
 
 
@@ -147,8 +147,8 @@ def test_memory_of_a_gpu_that_is_not_there_is_refused_in_one_line(service: Servi
     with closing(open_registry(endpoint)) as registry, pytest.raises(JobError) as raised:
         registry.register(CudaRegion("gpu", 64, b"h" * 64, 0))
     message = str(raised.value)
-    assert message.startswith(f"--shared-memory cuda: {endpoint.address} refuses it (")
-    assert message.endswith("); it must run on this machine and see GPU 0")
+    assert message.startswith(f"--shared-memory cuda: {endpoint.address} refused it (")
+    assert message.endswith("); the server must run on this machine and see GPU 0")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -1,195 +1,216 @@
 from __future__ import annotations
 
-import h2.events
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+
 import pytest
 from h2.settings import SettingCodes
-from support.connections import SETTINGS, Pair, framed_of, known, outcomes, raw_answer
+from support.certificates import Certificates
+from support.connections import SETTINGS, framed_of, outcomes
+from support.http2_peer import Http2Peer, Talk, echo
 from support.http2_server_side import message_of
+from support.socket_peer import SocketPeer
 
-from tuner.load.wire import frames
-from tuner.load.wire.connection import Connection
-from tuner.load.wire.frames import ProtocolError
+from tuner.load.wire.connection import Connection, UnreachableError
 from tuner.load.wire.stream import Stream
-
-PING = frames.frame(frames.PING, 0, 0, b"abcdefgh")
-PING_ACK = frames.frame(frames.PING, frames.ACK, 0, b"abcdefgh")
-# With the 5 bytes in front of it, the second is the largest of one frame.
-SIZES = [0, 1, 16_379, 16_380, 40_000]
+from tuner.options.endpoint import Endpoint, Tls
 
 
-def test_its_first_words_give_all_the_room_there_is() -> None:
-    pair = Pair()
-    told = pair.server.h2.remote_settings
-    assert (told.header_table_size, told.enable_push) == (0, 0)
-    assert (told.initial_window_size, told.max_frame_size) == (2**31 - 1, 2**24 - 1)
-    assert pair.server.h2.outbound_flow_control_window == 2**31 - 1
+def connect(address: str, *, tls: Tls | None = None, patience_s: float = 5.0) -> Connection:
+    return Connection.connect(Endpoint(address, tls=tls), tls.context("h2") if tls else None, patience_s)
 
 
-def test_settings_are_acknowledged_each_time() -> None:
-    pair = Pair()
-    assert pair.server.acknowledged == 1
-    pair.server.h2.update_settings({SettingCodes.MAX_FRAME_SIZE: 20_000})
-    pair.exchange()
-    assert pair.server.acknowledged == 2
+def refusal(address: str, *, tls: Tls | None = None, patience_s: float = 5.0) -> str:
+    """Why there is no connection to be had, after the address."""
+    with pytest.raises(UnreachableError) as raised:
+        connect(address, tls=tls, patience_s=patience_s)
+    before, found, reason = str(raised.value).partition(f"UNAVAILABLE: failed to connect to {address}: ")
+    assert found
+    assert not before
+    return reason
 
 
-def test_the_peer_is_known_by_its_settings_only() -> None:
-    connection = Connection()
-    connection.receive(frames.frame(frames.SETTINGS, frames.ACK, 0))
-    assert not connection.peer_is_known
-    connection.receive(SETTINGS)
-    assert connection.peer_is_known
+def until(connection: Connection, condition: Callable[[], bool]) -> None:
+    """Read and write until something is so."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        connection.flush()
+        select.select([connection], [connection] if connection.http2.out else [], [], 0.1)
+        connection.read(wait=False)
 
 
-@pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request\r\n", b"\x15\x03\x01\0\2\2\x46", PING])
-def test_who_does_not_begin_with_settings_is_quoted(words: bytes) -> None:
-    connection = Connection()
-    with pytest.raises(ProtocolError) as raised:
-        connection.receive(words)
-    assert str(raised.value) == f"it begins with {words!r}"
+def listen(sock: socket.socket) -> None:
+    """Without a word."""
+    while sock.recv(1 << 20):
+        pass
 
 
-def test_first_words_may_come_in_pieces() -> None:
-    connection = Connection()
-    for at in range(9):
-        assert not connection.peer_is_known
-        connection.receive(SETTINGS[at : at + 1])
-    assert connection.peer_is_known
+def hang_up(sock: socket.socket) -> None:
+    """After the client's first words."""
+    sock.recv(1 << 20)
 
 
-def test_a_ping_is_sent_back_and_the_answer_to_one_is_not() -> None:
-    pair = Pair()
-    pair.server.h2.ping(b"abcdefgh")
-    pair.client.receive(pair.server.take())
-    (event,) = pair.server.h2.receive_data(b"".join(pair.client.out))
-    assert isinstance(event, h2.events.PingAckReceived)
-    assert event.ping_data == b"abcdefgh"
-    connection = known()
-    connection.receive(PING_ACK)
-    assert not connection.out
+def test_a_connection_begins_with_the_first_words_of_both() -> None:
+    with Http2Peer() as peer, contextlib.closing(connect(peer.address)) as connection:
+        assert connection.http2.peer_is_known
+        assert not connection.http2.out
+        assert not connection.tls
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_request_arrives_whole_and_so_does_its_answer(size: int) -> None:
-    pair = Pair()
-    content = bytes(range(256)) * (size // 256) + bytes(size % 256)
-    pair.ask(content, slot=3, validates=True)
-    assert pair.exchange() == [1]
-    asked = pair.server.asked[1]
-    assert asked.body == message_of(content)
-    assert asked.headers[":path"] == "/inference.GRPCInferenceService/ModelInfer"
-    assert (asked.headers[":method"], asked.headers["te"]) == ("POST", "trailers")
-    pair.server.answer(1, content[::-1])
-    pair.exchange()
-    assert outcomes(pair.client) == [(3, size + 5, None, message_of(content[::-1]))]
-    assert not pair.client.streams
+def test_nobody_is_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    assert refusal(address) == "Connection refused"
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_stream_takes_the_next_request_of_its_slot(size: int) -> None:
-    """The last answers of six are known at a glance."""
-    pair = Pair()
-    stream = pair.ask(b"first")
-    for number in range(1, 12, 2):
-        assert pair.exchange() == [number]
-        pair.server.answer(number, b"answer")
-        pair.exchange()
-        assert outcomes(pair.client) == [(0, 11, None, None)]
-        stream.renew(framed_of(bytes(size)), 7)
-        pair.client.send(stream)
-    assert pair.exchange() == [13]
-    assert pair.server.asked[13].body == message_of(bytes(size))
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 70, "a..b"])
+def test_a_name_that_is_nobodys(host: str) -> None:
+    assert refusal(f"{host}:8001")
 
 
-def test_a_stream_keeps_the_next_answer_where_somebody_looks_at_it() -> None:
-    pair = Pair()
-    stream = pair.ask()
-    kept = False
-    for validates in (False, False, True, False, True, True, False):
-        (number,) = pair.exchange()
-        pair.server.answer(number, b"answer")
-        pair.exchange()
-        assert outcomes(pair.client) == [(0, 11, None, message_of(b"answer") if kept else None)]
-        stream.renew(framed_of(validates=validates), 7)
-        pair.client.send(stream)
-        kept = validates
+def test_who_says_nothing_is_not_waited_for_without_end() -> None:
+    with SocketPeer(listen) as peer:
+        assert refusal(peer.address, patience_s=0.1) == "no HTTP/2 SETTINGS frame within 0.1 s"
 
 
-def test_requests_under_way_are_kept_in_the_order_in_which_they_were_sent() -> None:
-    connection = known(streams=5)
-    assert list(connection.streams) == [1, 3, 5, 7, 9]
-    assert [stream.slot for stream in connection.streams.values()] == [0, 1, 2, 3, 4]
-    assert [stream.number for stream in connection.streams.values()] == [1, 3, 5, 7, 9]
+def test_who_says_too_little_is_not_waited_for_without_end() -> None:
+    def drip(sock: socket.socket) -> None:
+        sock.sendall(b"\0\0\6\4")
+        listen(sock)
+
+    with SocketPeer(drip) as peer:
+        assert refusal(peer.address, patience_s=0.1) == "no HTTP/2 SETTINGS frame within 0.1 s"
 
 
-def at_ease(connection: Connection) -> bool:
-    return connection.at_ease is not None
+def test_a_server_of_http_1_is_quoted() -> None:
+    def refuse(sock: socket.socket) -> None:
+        sock.recv(1 << 20)
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        sock.recv(1)
+
+    with SocketPeer(refuse) as peer:
+        assert refusal(peer.address) == (
+            r"the server violates HTTP/2: its first frame is not SETTINGS: b'HTTP/1.1 400 Bad Request\r\n\r\n'"
+        )
 
 
-def has_room(connection: Connection) -> bool:
-    return connection.has_room
+def test_who_hangs_up_at_once() -> None:
+    with SocketPeer(hang_up) as peer:
+        assert refusal(peer.address) == "connection closed by the server"
 
 
-def test_it_is_at_ease_only_while_nothing_else_goes_on() -> None:
-    connection = known(streams=5)
-    assert not at_ease(connection)
-    connection.receive(raw_answer(7, b"answer"))
-    assert not at_ease(connection)
-    connection.receive(raw_answer(1, b"answer"))
-    assert at_ease(connection)
-    connection.receive(PING)
-    assert not at_ease(connection)
-    connection.out.clear()
-    assert at_ease(connection)
-    answer = raw_answer(3, b"answer")
-    for half in (answer[:5], answer[5:40], answer[40:-1]):
-        connection.receive(half)
-        assert not at_ease(connection)
-    connection.receive(answer[-1:])
-    assert at_ease(connection)
-    connection.send(Stream(framed_of(bytes(100_000)), 9, 0))
-    connection.out.clear()
-    assert not at_ease(connection)
+def test_over_tls_with_a_certificate_on_either_side(certificates: Certificates) -> None:
+    for mutual, tls in ((False, certificates.trusting), (True, certificates.mutual)):
+        with (
+            Http2Peer(context=certificates.serving(mutual=mutual)) as peer,
+            contextlib.closing(connect(peer.address, tls=tls)) as connection,
+        ):
+            assert connection.tls
+            assert connection.http2.peer_is_known
 
 
-def test_it_is_not_at_ease_with_more_under_way_than_the_peer_takes() -> None:
-    connection = known(streams=5)
-    connection.receive(raw_answer(1, b"answer") + raw_answer(3, b"answer"))
-    assert at_ease(connection)
-    connection.receive(frames.settings({frames.MAX_CONCURRENT_STREAMS: 2}))
-    connection.out.clear()
-    assert not at_ease(connection)
-    connection.receive(raw_answer(5, b"answer"))
-    assert at_ease(connection)
+def test_a_certificate_of_another_ca_is_not_trusted(certificates: Certificates) -> None:
+    with Http2Peer(context=certificates.serving()) as peer:
+        reason = refusal(peer.address, tls=Tls(certificates.other_ca))
+        assert reason.startswith("certificate not trusted: ")
 
 
-def test_it_is_not_at_ease_where_a_small_request_may_have_no_room_in_its_stream() -> None:
-    connection = known(streams=3)
-    connection.receive(raw_answer(1, b"answer") + raw_answer(3, b"answer"))
-    for window, is_at_ease in ((16_383, False), (16_384, True)):
-        connection.receive(frames.settings({frames.INITIAL_WINDOW_SIZE: window}))
-        connection.out.clear()
-        assert at_ease(connection) == is_at_ease
+def test_a_certificate_must_have_the_servers_name(certificates: Certificates) -> None:
+    with Http2Peer(context=certificates.serving()) as peer:
+        named = Tls(certificates.ca, server_name="triton.example")
+        connect(peer.address, tls=named).close()
+        reason = refusal(peer.address, tls=Tls(certificates.ca, server_name="other.example"))
+        assert reason.startswith("certificate not trusted: Hostname mismatch")
 
 
-def test_it_is_not_at_ease_where_the_numbers_of_streams_run_out() -> None:
-    for left in (100_000, 10_000):
-        first = 2**31 - 1 - 2 * left
-        connection = known(streams=3, first_stream=first)
-        connection.receive(raw_answer(first, b"answer") + raw_answer(first + 2, b"answer"))
-        assert at_ease(connection) == (left == 100_000)
+def test_a_server_that_wants_our_certificate_says_so(certificates: Certificates) -> None:
+    with Http2Peer(context=certificates.serving(mutual=True)) as peer:
+        # It hangs up, too, and what it says may be lost with that.
+        assert refusal(peer.address, tls=certificates.trusting) in {
+            "the server refused TLS: certificate required",
+            "connection closed by the server",
+            "Connection reset by peer",
+            "Broken pipe",
+        }
 
 
-def test_there_is_room_for_as_many_requests_as_the_peer_takes() -> None:
-    pair = Pair({SettingCodes.MAX_CONCURRENT_STREAMS: 2})
-    pair.ask()
-    assert has_room(pair.client)
-    pair.ask()
-    assert not has_room(pair.client)
-    pair.exchange()
-    pair.server.answer(3)
-    pair.exchange()
-    assert has_room(pair.client)
-    pair.server.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 1})
-    pair.exchange()
-    assert not has_room(pair.client)
+def test_tls_to_a_port_in_the_clear(certificates: Certificates) -> None:
+    def handshake(sock: socket.socket) -> None:
+        sock.sendall(SETTINGS)
+        listen(sock)
+
+    with SocketPeer(handshake) as peer:
+        reason = refusal(peer.address, tls=certificates.trusting)
+        assert reason.startswith("TLS error: ")
+
+
+def test_in_the_clear_to_a_port_of_tls(certificates: Certificates) -> None:
+    with Http2Peer(context=certificates.serving()) as peer:
+        # Some servers say in TLS what they think of it, others hang up.
+        assert refusal(peer.address) in {
+            "connection closed by the server",
+            "Connection reset by peer",
+            r"the server violates HTTP/2: its first frame is not SETTINGS: b'\x15\x03\x01\x00\x02\x02F'",
+        }
+
+
+def test_tls_without_http_2(certificates: Certificates) -> None:
+    with SocketPeer(listen, context=certificates.serving()) as peer:
+        reason = refusal(peer.address, tls=certificates.trusting)
+        assert reason == "the server violates HTTP/2: TLS did not negotiate HTTP/2 (ALPN h2)"
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_megabytes_go_both_ways(certificates: Certificates, *, secure: bool) -> None:
+    tls, context = (certificates.trusting, certificates.serving()) if secure else (None, None)
+    contents = [bytes([slot]) * (4_000_000 + slot) for slot in range(3)]
+    with (
+        Http2Peer(context=context) as peer,
+        contextlib.closing(connect(peer.address, tls=tls)) as connection,
+    ):
+        for slot, content in enumerate(contents):
+            connection.http2.send(Stream(framed_of(content, validates=True), slot, 0))
+        until(connection, lambda: len(connection.http2.finished) == 3)
+        assert sorted(outcomes(connection.http2)) == [
+            (slot, len(content) + 5, None, message_of(content)) for slot, content in enumerate(contents)
+        ]
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_server_that_does_not_read_holds_up_nothing_but_its_answers(
+    certificates: Certificates, *, secure: bool
+) -> None:
+    """Large and small requests, and more after the buffers are full: all arrive whole, in the end."""
+    tls, context = (certificates.trusting, certificates.serving()) if secure else (None, None)
+    contents = [bytes([slot]) * (5 if slot % 2 else 3_000_000) for slot in range(8)]
+    reading = threading.Event()
+
+    def serve(talk: Talk, stream: int) -> None:
+        if not reading.is_set():
+            talk.side.give(0, 1 << 30)
+            talk.flush()
+            reading.wait(20)
+        echo(talk, stream)
+
+    with (
+        Http2Peer(serve, context=context, settings={SettingCodes.INITIAL_WINDOW_SIZE: 1 << 30}) as peer,
+        contextlib.closing(connect(peer.address, tls=tls)) as connection,
+    ):
+        http2 = connection.http2
+        http2.send(Stream(framed_of(), 9, 0))
+        until(connection, lambda: http2.window > 1 << 29)
+        for slot, content in enumerate(contents):
+            http2.send(Stream(framed_of(content, validates=True), slot, 0))
+            connection.flush()
+        assert http2.out
+        assert not http2.unsent
+        reading.set()
+        until(connection, lambda: len(http2.finished) == 9)
+        assert sorted((slot, error, answer) for slot, _, error, answer in outcomes(http2))[:8] == [
+            (slot, None, message_of(content)) for slot, content in enumerate(contents)
+        ]

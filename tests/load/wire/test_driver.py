@@ -28,15 +28,15 @@ def test_one_request_that_fails_says_why() -> None:
 def test_one_request_that_is_not_answered_ends_at_its_deadline() -> None:
     with Http2Peer(keep_silent) as peer, driving(peer.plan(request_timeout_s=0.1)) as driver:
         began = time.monotonic()
-        assert driver.ask(Request(b"")).error == "DEADLINE_EXCEEDED: no answer in 0.1 s"
+        assert driver.ask(Request(b"")).error == "DEADLINE_EXCEEDED: no answer within 0.1 s"
         assert time.monotonic() - began >= 0.1
 
 
 def test_one_request_that_the_server_has_no_room_for_ends_at_its_deadline() -> None:
     settings = {SettingCodes.MAX_CONCURRENT_STREAMS: 0}
     with Http2Peer(settings=settings) as peer, driving(peer.plan(request_timeout_s=0.1)) as driver:
-        assert driver.ask(Request(b"")).error == "DEADLINE_EXCEEDED: the server took no request in 0.1 s"
-        assert driver.ask(Request(b"")).error == "DEADLINE_EXCEEDED: the server took no request in 0.1 s"
+        assert driver.ask(Request(b"")).error == "DEADLINE_EXCEEDED: the server accepted no request within 0.1 s"
+        assert driver.ask(Request(b"")).error == "DEADLINE_EXCEEDED: the server accepted no request within 0.1 s"
 
 
 def test_one_request_that_was_refused_in_the_middle_of_its_answer_brings_the_whole_one() -> None:

@@ -19,7 +19,7 @@ from tuner.core.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.wire import frames
 from tuner.options.endpoint import Tls
 
-LOST = "UNAVAILABLE: the connection is lost: "
+LOST = "UNAVAILABLE: connection lost: "
 
 
 def goes_away_after(most: int, talk: Talk, stream: int) -> None:
@@ -30,7 +30,7 @@ def goes_away_after(most: int, talk: Talk, stream: int) -> None:
     echo(talk, stream)
     if talk.count == most:
         talk.flush()
-        talk.plug.sendall(frames.frame(frames.GOAWAY, 0, 0, stream.to_bytes(4, "big") + bytes(4)))
+        talk.socket.sendall(frames.frame(frames.GOAWAY, 0, 0, stream.to_bytes(4, "big") + bytes(4)))
 
 
 def test_a_server_that_goes_away_again_and_again_loses_no_request() -> None:
@@ -69,14 +69,14 @@ def test_a_connection_that_breaks_costs_what_was_under_way_on_it(load: Load, how
             echo(talk, stream)
             return
         talk.flush()
-        talk.plug.sendall(raw_answer(stream, b"request")[:-7])
+        talk.socket.sendall(raw_answer(stream, b"request")[:-7])
         if how == "half closed":
-            talk.plug.shutdown(socket.SHUT_WR)
+            talk.socket.shutdown(socket.SHUT_WR)
         elif how == "reset":
-            reset(talk.plug)
+            reset(talk.socket)
         else:
-            talk.plug.sendall(b"\0\0\0\0\0\0\0\0\0")
-        while talk.plug.recv(1 << 16):
+            talk.socket.sendall(b"\0\0\0\0\0\0\0\0\0")
+        while talk.socket.recv(1 << 16):
             pass
 
     with Http2Peer(serve) as peer, driving(peer.plan()) as driver:
@@ -114,34 +114,34 @@ def test_a_server_that_stops_reading_costs_its_requests_only(load: Load) -> None
             driver, load, lambda samples: stalled.is_set() and np.count_nonzero(~samples.ok) >= 12, drain_s=0.1
         )
         assert stalled.is_set()
-        assert set(samples.errors) == {"DEADLINE_EXCEEDED: no answer in 0.3 s"}
+        assert set(samples.errors) == {"DEADLINE_EXCEEDED: no answer within 0.3 s"}
         reading.set()
         again = offer(driver, Concurrency(1), lambda samples: bool(samples.ok.any()))
         assert again.ok.any()
 
 
-def listen(plug: socket.socket) -> None:
-    while plug.recv(1 << 20):
+def listen(sock: socket.socket) -> None:
+    while sock.recv(1 << 20):
         pass
 
 
-def answer_in_http_1(plug: socket.socket) -> None:
-    plug.recv(1 << 20)
-    plug.sendall(b"HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n")
-    listen(plug)
+def answer_in_http_1(sock: socket.socket) -> None:
+    sock.recv(1 << 20)
+    sock.sendall(b"HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n")
+    listen(sock)
 
 
-def break_off(plug: socket.socket) -> None:
-    plug.recv(1 << 20)
-    plug.sendall(SETTINGS[:5])
+def break_off(sock: socket.socket) -> None:
+    sock.recv(1 << 20)
+    sock.sendall(SETTINGS[:5])
 
 
 @pytest.mark.parametrize("load", [Concurrency(3), RequestRate(100)])
 @pytest.mark.parametrize(
     ("serve", "timeout_s", "reason"),
     [
-        (listen, 0.2, "no HTTP/2 was spoken within 0.2 s"),
-        (answer_in_http_1, 20, "the server does not keep to HTTP/2: it begins with b'HTTP/1.1 505 "),
+        (listen, 0.2, "no HTTP/2 SETTINGS frame within 0.2 s"),
+        (answer_in_http_1, 20, "the server violates HTTP/2: its first frame is not SETTINGS: b'HTTP/1.1 505 "),
         (break_off, 20, "connection closed by the server"),
     ],
 )
@@ -181,7 +181,7 @@ def test_a_certificate_that_is_not_trusted_fails_every_request(certificates: Cer
     ):
         samples = offer(driver, Concurrency(2), count(4))
     (message,) = samples.errors
-    assert message.startswith(f"UNAVAILABLE: failed to connect to {peer.address}: its certificate is not trusted: ")
+    assert message.startswith(f"UNAVAILABLE: failed to connect to {peer.address}: certificate not trusted: ")
 
 
 @pytest.mark.parametrize("load", [Concurrency(4), RequestRate(300)])

@@ -94,7 +94,7 @@ def test_a_full_ledger_ends_an_offer_with_nothing_under_way(load: Load) -> None:
         samples = offer(driver, load, never, capacity=50)
         assert 50 <= len(samples) < 58
         assert samples.errors == {}
-        assert driver._lines.under_way == 0
+        assert driver._pool.under_way == 0
         # Nothing of it turns up in the next.
         later = offer(driver, load, count(20))
         assert later.sent_ns.min() > samples.done_ns.max()
@@ -112,10 +112,10 @@ def test_when_the_numbers_of_streams_run_out_another_connection_goes_on(left: in
 
     with Peer(serve) as peer, driving(peer.plan()) as driver:
         offer(driver, Concurrency(4), count(20))
-        line = driver._lines.only
-        assert line
+        connection = driver._pool.only
+        assert connection
         # h2 counts along: it wants numbers that grow, and no more.
-        line.connection.number = LAST_STREAM - 2 * left
+        connection.http2.number = LAST_STREAM - 2 * left
         samples = offer(driver, Concurrency(4), count(100))
         assert samples.errors == {}
         assert len(samples) >= 100
@@ -252,7 +252,7 @@ def test_what_is_under_way_at_the_end_is_drained(load: Load) -> None:
         samples = offer(driver, load, lambda _: peer.count >= 1, drain_s=30)
         assert peer.count > len(samples)
         assert not peer.asked
-        assert not driver._lines.ended
+        assert not driver._pool.ended
 
 
 @pytest.mark.parametrize("load", [Concurrency(3), RequestRate(200)])
@@ -260,8 +260,8 @@ def test_what_does_not_end_in_time_is_cancelled(load: Load) -> None:
     with Peer(keep_silent) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, load, lambda _: peer.count >= 3, drain_s=0.05)
         assert len(samples) == 0
-        assert driver._lines.under_way == 0
-        assert not driver._lines.ended
+        assert driver._pool.under_way == 0
+        assert not driver._pool.ended
         deadline = time.monotonic() + 20
         while not all(asked.reset is ErrorCodes.CANCEL for asked in peer.asked):
             assert time.monotonic() < deadline
@@ -314,11 +314,11 @@ def test_an_answer_to_a_request_that_has_not_gone_breaks_nothing(size: int) -> N
             return
         talk.flush()
         early = b"".join(answer_of(talk, number) for number in (stream, stream + 2, stream + 4))
-        talk.plug.sendall(early + frames.window_update(0, 1))
+        talk.socket.sendall(early + frames.window_update(0, 1))
         # h2 would not have what follows.
         with suppress(OSError):
-            while talk.plug.recv(1 << 16):
-                talk.plug.sendall(frames.window_update(0, 1))
+            while talk.socket.recv(1 << 16):
+                talk.socket.sendall(frames.window_update(0, 1))
 
     settings = {SettingCodes.INITIAL_WINDOW_SIZE: 1 << 30}
     # For ten large requests and a half.
@@ -326,7 +326,7 @@ def test_an_answer_to_a_request_that_has_not_gone_breaks_nothing(size: int) -> N
     with Peer(serve, settings=settings, room=room) as peer, driving(peer.plan(bytes(size))) as driver:
         samples = offer(driver, Concurrency(1), count(60))
         assert len(samples) >= 60
-        assert not driver._lines.under_way
+        assert not driver._pool.under_way
 
 
 def test_a_message_too_many_is_not_missed_while_all_else_is_well() -> None:
@@ -338,7 +338,7 @@ def test_a_message_too_many_is_not_missed_while_all_else_is_well() -> None:
             talk.side.send(stream, b"\0\0\0\0\6answer")
             talk.flush()
             time.sleep(0.01)
-            talk.plug.sendall(answer_of(talk, stream))
+            talk.socket.sendall(answer_of(talk, stream))
             talk.side.h2.end_stream(stream)
             talk.side.take()
         else:
@@ -347,7 +347,7 @@ def test_a_message_too_many_is_not_missed_while_all_else_is_well() -> None:
 
     with Peer(serve) as peer, driving(peer.plan()) as driver:
         samples = offer(driver, Concurrency(1), count(100))
-    assert samples.errors.keys() == {"INTERNAL: the answer has 22 bytes of 11"}
+    assert samples.errors.keys() == {"INTERNAL: the answer has 22 of 11 bytes"}
     assert np.count_nonzero(~samples.ok) == pytest.approx(len(samples) / 10, abs=1)
 
 
@@ -369,7 +369,7 @@ def test_answers_are_compared_with_what_is_expected() -> None:
     said = Counter({message: number for message, number in samples.errors.items() if number > 5})
     assert set(said) == {
         "DATA_LOSS: output OUT differs from what --input-data expects",
-        "DATA_LOSS: the answer cannot be read as a ModelInferResponse",
+        "DATA_LOSS: the answer is not a valid ModelInferResponse",
     }
     assert samples.ok.sum() > 10
 

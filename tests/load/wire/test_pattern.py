@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from support.connections import block_of, known, outcomes, raw_answer, send_requests
 from support.http2_server_side import GOOD_HEADERS, GOOD_TRAILERS
 
-from tuner.load.wire.connection import Connection
 from tuner.load.wire.frames import ProtocolError
+from tuner.load.wire.http2_connection import Http2Connection
 from tuner.load.wire.pattern import Pattern
 from tuner.load.wire.stream import Stream
 
@@ -36,14 +36,14 @@ def test_an_answer_that_is_not_all_there_does_not_fit() -> None:
     assert not PATTERN.match(ANSWER, 1)
 
 
-class Forgetful(Connection):
+class Forgetful(Http2Connection):
     """Has no pattern."""
 
     def _learn(self, stream: Stream, trailers: bytes) -> None:
         pass
 
 
-def told(connection: Connection, pieces: list[bytes]) -> object:
+def told(connection: Http2Connection, pieces: list[bytes]) -> object:
     """All that shows of what a connection made of some bytes."""
     error = None
     try:
@@ -79,7 +79,7 @@ def nearly_good(draw: st.DrawFn) -> list[bytes]:
 
 @given(nearly_good())
 def test_it_makes_nothing_of_what_the_parser_would_not(pieces: list[bytes]) -> None:
-    quick, slow = Connection(), Forgetful()
+    quick, slow = Http2Connection(), Forgetful()
     for connection in (quick, slow):
         send_requests(connection, COUNT + 2)
         for number in (2 * COUNT + 1, 2 * COUNT + 3):
@@ -108,7 +108,7 @@ def test_large_answers_have_none() -> None:
 
 @given(st.lists(st.binary(max_size=2), min_size=1, max_size=12))
 def test_it_changes_with_the_answers(contents: list[bytes]) -> None:
-    connection = Connection()
+    connection = Http2Connection()
     send_requests(connection, len(contents))
     connection.receive(b"".join(raw_answer(2 * at + 1, content) for at, content in enumerate(contents)))
     assert [(slot, received) for slot, received, _, _ in outcomes(connection)] == [

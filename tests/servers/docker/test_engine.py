@@ -42,7 +42,7 @@ def assert_problem(expected: str) -> None:
 
 
 def test_no_socket(path: Path) -> None:
-    assert_problem(f"there is no Docker engine: {path} does not exist")
+    assert_problem(f"no Docker engine: {path} does not exist")
 
 
 def test_a_socket_on_which_nobody_listens(path: Path) -> None:
@@ -64,14 +64,14 @@ def test_a_socket_that_is_not_for_us(path: Path, monkeypatch: pytest.MonkeyPatch
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)  # root may do anything
-    assert_problem(f"this user may not use the Docker engine: {path} is for root")
+    assert_problem(f"no permission to use the Docker engine: {path} is for root")
 
 
 @pytest.mark.parametrize(
     ("host", "complaint"),
     [
         ("nonsense://x", "the Docker engine cannot be used: "),
-        ("ssh://someone@elsewhere", "the Docker engine is reached by ssh://, which needs more: pip install"),
+        ("ssh://someone@elsewhere", "DOCKER_HOST=ssh://... needs paramiko: pip install"),
     ],
 )
 def test_an_address_that_leads_nowhere(host: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,9 +82,7 @@ def test_an_address_that_leads_nowhere(host: str, complaint: str, monkeypatch: p
 def test_what_ssh_needs_is_named_as_ours() -> None:
     error = DockerException("Install paramiko package to enable ssh:// support")
     error.__cause__ = NameError("SSHHTTPAdapter")  # as docker-py has it
-    assert explain(error) == (
-        "the Docker engine is reached by ssh://, which needs more: pip install 'tritontune[ssh]' (paramiko)"
-    )
+    assert explain(error) == ("DOCKER_HOST=ssh://... needs paramiko: pip install 'tritontune[ssh]'")
 
 
 def test_a_machine_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +123,7 @@ def test_an_engine_that_goes_away_under_a_server(
         server = DockerLauncher(IMAGE).launch(request)
     assert isinstance(server, DockerServer)
     death = await_death(server)
-    assert str(death) == "Triton is out of sight: the Docker engine does not answer"
+    assert str(death) == "Triton can no longer be watched: the Docker engine does not answer"
     assert "Started GRPCInferenceService" in death.last_words
     with pytest.raises(TuningError, match="the Docker engine does not answer"):
         server.stop()
@@ -156,4 +154,4 @@ def test_an_engine_over_tls(
         monkeypatch.setenv("DOCKER_HOST", f"tcp://localhost:{address.rpartition(':')[2]}")
         assert engine_problem(IMAGE) is None
         shutil.copy(certificates.other_ca, tmp_path / "ca.pem")
-        assert_problem("the Docker engine cannot be trusted, or does not trust us: ")
+        assert_problem("TLS with the Docker engine failed: ")

@@ -75,7 +75,9 @@ def test_anonymous_volumes_go_with_the_container(engine: docker.DockerClient, re
 
 def test_an_image_without_triton(engine: docker.DockerClient, request_: Launch, traces: Traces) -> None:
     with image_with(engine, "ENV PATH=/usr/bin:/bin") as image:
-        with pytest.raises(LaunchError, match='Docker starts no container: .*"tritonserver": executable') as caught:
+        with pytest.raises(
+            LaunchError, match='Docker cannot start the container: .*"tritonserver": executable'
+        ) as caught:
             DockerLauncher(image).launch(request_)
         assert "\n" not in str(caught.value)
         assert not traces(os.getpid())

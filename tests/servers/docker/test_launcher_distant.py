@@ -13,7 +13,7 @@ from support.docker_image import IMAGE, container_of
 from support.engine_cable import Cable
 
 from tuner.core.errors import Cause
-from tuner.servers.docker import site as docker_site
+from tuner.servers.docker import engine_location as docker_location
 from tuner.servers.docker.container_options import ContainerOptions
 from tuner.servers.docker.launcher import DockerLauncher
 from tuner.servers.docker.server import DockerServer
@@ -37,7 +37,7 @@ def launch(
     bridge = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]
     # An engine that has just made its bridge does not tell the gateway, which is the first address.
     gateway = bridge.get("Gateway") or str(ip_network(bridge["Subnet"])[1])
-    monkeypatch.setattr(docker_site, "_host", lambda _: gateway)
+    monkeypatch.setattr(docker_location, "_host", lambda _: gateway)
 
     def start(source: str, config: str | None = None, *, memory_bytes: int | None = None, code: str = "") -> Server:
         model = model_repository.add(source, config=config)
@@ -87,5 +87,5 @@ def test_a_server_that_outgrows_its_memory(launch: Callable[..., Server]) -> Non
         with pytest.raises(triton.InferenceServerException):
             infer(server, "identity")
         death = await_death(server)
-    assert str(death) == "an instance of model 'identity' has ended for want of memory"
+    assert str(death) == "an instance of model 'identity' has ended (out of memory)"
     assert death.cause is Cause.OUT_OF_MEMORY

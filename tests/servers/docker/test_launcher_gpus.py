@@ -18,7 +18,7 @@ from tuner.servers.docker.launcher import DockerLauncher
 @pytest.fixture(autouse=True)
 def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docker, "connect", lambda: SimpleNamespace(close=lambda: None))
-    monkeypatch.setattr(docker, "site_of", lambda _: SimpleNamespace(is_distant=False))
+    monkeypatch.setattr(docker, "locate_engine", lambda _: SimpleNamespace(is_distant=False))
     monkeypatch.setattr(choose, "engine_problem", lambda _: None)
     monkeypatch.setattr(choose, "ensure_image", lambda *_: None)
     monkeypatch.setattr(DockerLauncher, "look", lambda _: None)

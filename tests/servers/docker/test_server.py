@@ -124,7 +124,7 @@ def test_an_instance_that_outgrows_the_memory(launch: Callable[..., Server]) -> 
         with pytest.raises(triton.InferenceServerException):
             infer(server, "identity")
         death = await_death(server)
-    assert str(death) == "an instance of model 'identity' was ended by SIGKILL for want of memory"
+    assert str(death) == "an instance of model 'identity' was ended by SIGKILL (out of memory)"
     assert death.cause is Cause.OUT_OF_MEMORY
 
 
@@ -138,7 +138,7 @@ def test_a_model_that_does_not_fit(launch: Callable[..., Server]) -> None:
 
 @pytest.mark.usefixtures("_the_kernels_count")
 def test_memory_for_not_even_the_server(launch: Callable[..., Server]) -> None:
-    with pytest.raises(LaunchError, match="Triton was ended by SIGKILL for want of memory") as caught:
+    with pytest.raises(LaunchError, match=r"Triton was ended by SIGKILL \(out of memory\)") as caught:
         launch(memory_bytes=16 * MIB)
     assert caught.value.cause is Cause.OUT_OF_MEMORY
 
@@ -241,6 +241,6 @@ def test_a_log_that_cannot_be_written(engine: docker.DockerClient) -> None:
     try:
         watch = Watch(container, Path("/dev/full"))
         await_that(lambda: watch.end is not None)
-        assert watch.end == End("is out of sight: /dev/full cannot be written: No space left on device")
+        assert watch.end == End("can no longer be watched: /dev/full cannot be written: No space left on device")
     finally:
         container.remove(force=True)

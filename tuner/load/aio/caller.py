@@ -70,4 +70,4 @@ class Caller(Protocol):
 
 def too_late(timeout_s: float) -> str:
     """What is said of a request that has passed its deadline."""
-    return describe("DEADLINE_EXCEEDED", f"no answer in {timeout_s:g} s")
+    return describe("DEADLINE_EXCEEDED", f"no answer within {timeout_s:g} s")

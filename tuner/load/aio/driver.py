@@ -34,7 +34,7 @@ class AsyncioDriver:
 
     def __init__(self, plan: Plan, connect: Callable[[Plan], Caller], mark: Mark | None = None) -> None:
         if plan.workload.sequences and mark is None:
-            raise ValueError(f"driver {plan.driver!r} sends no sequences")
+            raise ValueError(f"driver {plan.driver!r} cannot send sequences")
         self._plan = plan
         self._mark = mark
         # Of sequences, over all offers, so that none has the id of one that failed and still lives in the server.
@@ -66,25 +66,25 @@ class AsyncioDriver:
         except asyncio.TimeoutError:
             return Answer(b"", too_late(timeout_s))
 
-    def ask_lines(self, lines: Sequence[Sequence[Request]]) -> list[list[Reply]]:
-        """Send lines of requests, all lines at once, and the requests of each one after the other, answered whole.
+    def ask_chains(self, chains: Sequence[Sequence[Request]]) -> list[list[Reply]]:
+        """Send chains of requests: all chains at once, the requests of each one after the other. Returns whole replies.
 
-        To a stateful model each line is a sequence. A request that fails is the last of its line.
+        For a stateful model each chain is a sequence. A chain ends with its first failed request.
         """
 
         async def ask_all() -> list[list[Reply]]:
-            return await asyncio.gather(*(self._ask_line(slot, line) for slot, line in enumerate(lines)))
+            return await asyncio.gather(*(self._ask_chain(slot, chain) for slot, chain in enumerate(chains)))
 
         return self._run(ask_all())
 
-    async def _ask_line(self, slot: int, line: Sequence[Request]) -> list[Reply]:
+    async def _ask_chain(self, slot: int, chain: Sequence[Request]) -> list[Reply]:
         sequences, timeout_s = self._plan.workload.sequences, self._plan.request_timeout_s
         name = sequences.id_of(next(self._serials)) if sequences else 0
         replies: list[Reply] = []
-        for at, request in enumerate(line):
+        for at, request in enumerate(chain):
             marked = request
             if sequences and self._mark:
-                end = at == len(line) - 1 and not sequences.iterative
+                end = at == len(chain) - 1 and not sequences.iterative
                 marked = self._mark(request, Place(name, start=at == 0, end=end))
             try:
                 reply = await asyncio.wait_for(self._caller.ask_whole(slot, marked), timeout_s)

@@ -19,7 +19,7 @@ from tuner.load.validation import mismatch
 from tuner.load.workload import Plan, Request
 
 _METHOD: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
-_ENDED = "the server has ended the stream"
+_ENDED = "the server ended the stream"
 # What grpc.aio makes of a write to a stream whose connection is gone, before it has read why.
 _WRITE_FAILED = "Internal error from Core"
 # Of the request that asks on its own; slots begin at 0.

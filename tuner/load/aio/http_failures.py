@@ -19,18 +19,18 @@ def explain(endpoint: Endpoint, error: Exception) -> str:
     """What one of `FAILURES` means, as `CODE: message`."""
     if isinstance(error, aiohttp.ClientResponseError):
         # The rest of it shows the bytes.
-        return describe("INTERNAL", f"the answer is no HTTP: {error.message.partition(':')[0]}")
+        return describe("INTERNAL", f"not an HTTP response: {error.message.partition(':')[0]}")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = _reason(error.certificate_error)
-        what = f"cannot connect to {endpoint.address}, whose certificate is not trusted: {reason}"
+        what = f"cannot connect to {endpoint.address}: certificate not trusted: {reason}"
     elif isinstance(error, aiohttp.ClientConnectorError):
         what = f"cannot connect to {endpoint.address}: {_reason(error.os_error)}"
     elif isinstance(error, aiohttp.ServerDisconnectedError):
-        what = "the server has closed the connection without an answer"
+        what = "the server closed the connection without an answer"
     elif isinstance(error, aiohttp.ClientPayloadError):
-        what = "the connection has ended in the middle of an answer"
+        what = "the connection ended in the middle of an answer"
     else:
-        what = f"the connection is lost: {_reason(error.__cause__ or error)}"
+        what = f"connection lost: {_reason(error.__cause__ or error)}"
     return describe("UNAVAILABLE", what)
 
 
@@ -40,4 +40,4 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or str(error)).replace("_", " ").lower()
     number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number and number > 0 else str(error) or "it has closed the connection"
+    return os.strerror(number) if number and number > 0 else str(error) or "the server closed it"

@@ -77,9 +77,9 @@ class HttpAnswer:
             head["parameters"], head["outputs"] = {}, outputs
             ParseDict(head, response, ignore_unknown_fields=True)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ParseError) as error:
-            raise ValueError("the answer is not in the form of KServe v2 with binary tensors") from error
+            raise ValueError("the answer is not KServe v2 with binary tensors") from error
         if sum(sizes) != len(self.body) - length:
-            raise ValueError(f"the answer has {len(self.body) - length} bytes of tensors, and says {sum(sizes)}")
+            raise ValueError(f"the answer has {len(self.body) - length} bytes of tensors, but declares {sum(sizes)}")
         for size in sizes:
             response.raw_output_contents.append(self.body[length : length + size])
             length += size

@@ -13,7 +13,7 @@ from typing import Any
 
 from tuner.load.aio.alarm import Alarm
 from tuner.load.aio.caller import Caller, Outcome, too_late
-from tuner.load.aio.sequencing import Line, Supply
+from tuner.load.aio.sequencing import RequestSource, RequestSupply
 from tuner.load.drivers import Offer
 from tuner.load.ledger import LedgerWriter
 from tuner.load.pauses import pause_ns
@@ -34,7 +34,7 @@ class _Seat:
     """What has at most one request under way."""
 
     slot: int
-    line: Line
+    source: RequestSource
 
 
 class AsyncioOffer:
@@ -48,7 +48,7 @@ class AsyncioOffer:
         caller: Sends it.
     """
 
-    def __init__(self, plan: Plan, offer: Offer, ledger: LedgerWriter, supply: Supply, caller: Caller) -> None:
+    def __init__(self, plan: Plan, offer: Offer, ledger: LedgerWriter, supply: RequestSupply, caller: Caller) -> None:
         self._offer = offer
         self._ledger = ledger
         self._supply = supply
@@ -125,7 +125,7 @@ class AsyncioOffer:
         failures = 0
         while self._open:
             sent_ns = time.monotonic_ns()
-            outcome = await self._call(seat, seat.line.next())
+            outcome = await self._call(seat, seat.source.next())
             self._note(outcome, sent_ns)
             failures = failures + 1 if outcome.error else 0
             if self._open and (pause := pause_ns(failures)):
@@ -162,7 +162,7 @@ class AsyncioOffer:
     async def _send_when_due(self, seat: _Seat, due_ns: int) -> None:
         """One request of an open loop."""
         lag_us = (time.monotonic_ns() - due_ns) // 1_000
-        self._note(await self._call(seat, seat.line.next()), due_ns, lag_us)
+        self._note(await self._call(seat, seat.source.next()), due_ns, lag_us)
         if self._open:
             self._free.append(seat)
             if self._supply.live is not None:
@@ -180,11 +180,11 @@ class AsyncioOffer:
 
     def _new_seat(self) -> _Seat:
         self._seats += 1
-        return _Seat(self._seats - 1, self._supply.line())
+        return _Seat(self._seats - 1, self._supply.source())
 
     async def _finish(self, seat: _Seat) -> None:
         """Tell the server that no more comes, where it expects more."""
-        request = seat.line.closing()
+        request = seat.source.closing()
         if request is not None:
             await self._call(seat, request)
 
@@ -206,7 +206,7 @@ class AsyncioOffer:
             del self._deadlines[task]
             self._expired.discard(task)
         if outcome.error:
-            seat.line.failed()
+            seat.source.failed()
         return outcome
 
     def _expire(self, now_ns: int) -> None:

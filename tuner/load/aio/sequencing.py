@@ -30,7 +30,7 @@ Mark = Callable[[Request, Place], Request]
 """Makes a request one of a sequence, as a protocol says it."""
 
 
-class Line(Protocol):
+class RequestSource(Protocol):
     """Where requests come from that are sent one after another."""
 
     def next(self) -> Request:
@@ -43,18 +43,18 @@ class Line(Protocol):
         """What ends properly what has begun, if anything has."""
 
 
-class Supply(Protocol):
+class RequestSupply(Protocol):
     """Where the lines of one offer come from."""
 
     @property
     def live(self) -> int | None:
         """How many lines an open loop has; None: as many as it likes."""
 
-    def line(self) -> Line:
+    def source(self) -> RequestSource:
         """A new one."""
 
 
-def make_supply(workload: Workload, offer: Offer, serials: Iterator[int], mark: Mark | None) -> Supply:
+def make_supply(workload: Workload, offer: Offer, serials: Iterator[int], mark: Mark | None) -> RequestSupply:
     """The supply of requests for one offer.
 
     Args:
@@ -69,7 +69,7 @@ def make_supply(workload: Workload, offer: Offer, serials: Iterator[int], mark: 
     if workload.sequences is None:
         return _Turns(offer.rotation(workload.requests))
     if mark is None:
-        raise ValueError("this driver sends no sequences")
+        raise ValueError("this driver cannot send sequences")
     if workload.sequences.iterative:
         return _Starts(workload, offer, serials, mark)
     return _SequenceSupply(workload.streams, workload.sequences, offer, serials, mark)
@@ -92,7 +92,7 @@ class _Turns:
     def __init__(self, rotation: Iterator[Request]) -> None:
         self._rotation = rotation
 
-    def line(self) -> _Turns:
+    def source(self) -> _Turns:
         return self
 
     def next(self) -> Request:
@@ -117,7 +117,7 @@ class _Starts:
         self._serials = serials
         self._mark = mark
 
-    def line(self) -> _Starts:
+    def source(self) -> _Starts:
         return self
 
     def next(self) -> Request:
@@ -167,8 +167,8 @@ class _SequenceSupply:
         each, more = divmod(self._sequences.live, self._offer.workers)
         return max(1, each + (self._offer.worker < more))
 
-    def line(self) -> _SequenceLine:
-        return _SequenceLine(self._begin, self._mark)
+    def source(self) -> _SequenceSource:
+        return _SequenceSource(self._begin, self._mark)
 
     def _begin(self) -> _Sequence:
         number = _number(self._offer, self._serials)
@@ -176,7 +176,7 @@ class _SequenceSupply:
         return _Sequence(self._sequences.id_of(number), stream, draw_length(self._sequences, stream, self._chance))
 
 
-class _SequenceLine:
+class _SequenceSource:
     """One sequence after another."""
 
     def __init__(self, begin: Callable[[], _Sequence], mark: Mark) -> None:

@@ -54,8 +54,8 @@ def _check_alike(first: PlacedStep, other: PlacedStep, batch_size: int) -> None:
         for name in {**there, **here}:
             if here.get(name) != there.get(name):
                 raise InputError(
-                    f"{other.place}: {name} {_said(here.get(name))}, and {_said(there.get(name))} in {first.place}; "
-                    f"they go into one request of batch size {batch_size}, so they must be alike"
+                    f"{other.place}: {name} {_said(here.get(name))}, but {_said(there.get(name))} in {first.place}; "
+                    f"steps of one request (batch size {batch_size}) must have the same inputs and shapes"
                 )
 
 

@@ -28,7 +28,7 @@ def read_json(
     top = load_json(path)
     for key in top:
         if key not in _TOP:
-            raise InputError(f"{path}: has the key {key!r}{nearest(key, _TOP)}")
+            raise InputError(f"{path}: unknown key {key!r}{nearest(key, _TOP)}")
     streams = _entries(f"{path}: data", top["data"])
     answers = _entries(f"{path}: validation_data", top["validation_data"]) if "validation_data" in top else None
     if answers is not None:
@@ -54,15 +54,15 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         top = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_distinct)
     except UnicodeDecodeError:
-        raise InputError(f"{path}: is neither JSON in UTF-8, nor named .npz") from None
+        raise InputError(f"{path}: not JSON in UTF-8 (a NumPy archive must be named .npz)") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}:{error.colno}: is not JSON: {error.msg}") from None
+        raise InputError(f"{path}:{error.lineno}:{error.colno}: invalid JSON: {error.msg}") from None
     except RecursionError:
-        raise InputError(f"{path}: its lists are nested too deep") from None
+        raise InputError(f"{path}: lists are nested too deeply") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(top, dict) or "data" not in top:
-        raise InputError(f'{path}: should be an object with a list "data" of steps')
+        raise InputError(f'{path}: must be an object with a list "data" of steps')
     return top
 
 
@@ -70,35 +70,35 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"an object has the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r} in an object")
     return result
 
 
 def _entries(where: str, data: Any) -> tuple[tuple[Entry, ...], ...]:
     """The streams of a list of steps, which is one, or of a list of lists of steps."""
     if not isinstance(data, list) or not data:
-        raise InputError(f"{where}: should be a list of steps, or of lists of steps, and not empty")
+        raise InputError(f"{where}: must be a non-empty list of steps, or of lists of steps")
     if all(isinstance(stream, list) for stream in data):
         return tuple(_stream(f"{where}[{number}]", stream) for number, stream in enumerate(data))
     if any(isinstance(stream, list) for stream in data):
-        raise InputError(f"{where}: has steps beside lists of steps; all should be the one, or the other")
+        raise InputError(f"{where}: mixes steps and lists of steps; use only one of them")
     return (_stream(where, data),)
 
 
 def _stream(where: str, steps: Sequence[Any]) -> tuple[Entry, ...]:
     if not steps:
-        raise InputError(f"{where}: has no steps")
+        raise InputError(f"{where}: no steps")
     for number, step in enumerate(steps):
         if not isinstance(step, dict):
-            raise InputError(f"{where}[{number}]: a step should be an object that names tensors")
+            raise InputError(f"{where}[{number}]: a step must be an object of tensors by name")
     return tuple(Entry(f"{where}[{number}]", step) for number, step in enumerate(steps))
 
 
 def _check_aligned(path: Path, streams: tuple[tuple[Entry, ...], ...], answers: tuple[tuple[Entry, ...], ...]) -> None:
     counts, answered = ([len(stream) for stream in side] for side in (streams, answers))
     if len(counts) != len(answered):
-        raise InputError(f"{path}: data has {len(counts)} streams, and validation_data {len(answered)}")
+        raise InputError(f"{path}: data has {len(counts)} streams, but validation_data has {len(answered)}")
     for number, (steps, others) in enumerate(zip(counts, answered, strict=True)):
         if steps != others:
             which = f"stream {number} of " if len(counts) > 1 else ""
-            raise InputError(f"{path}: {which}data has {steps} steps, and {which}validation_data {others}")
+            raise InputError(f"{path}: {which}data has {steps} steps, but {which}validation_data has {others}")

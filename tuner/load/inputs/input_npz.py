@@ -45,9 +45,9 @@ def read_npz(
     counts = {tensor.name: len(values) for tensor, values in tensors}
     if len(set(counts.values())) > 1:
         steps = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise InputError(f"{path}: the first axis counts the steps, and must be as long for all inputs: {steps}")
+        raise InputError(f"{path}: the first axis (steps) must have the same length for all inputs: {steps}")
     if not any(counts.values()):
-        raise InputError(f"{path}: there is no step in it")
+        raise InputError(f"{path}: no steps")
     return (
         tuple(
             PlacedStep(
@@ -69,7 +69,7 @@ def check_npz(path: Path) -> None:
     # What numpy has to say of a file that is none of its own is about pickles.
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
-            raise InputError(f"{path}: is no .npz file; numpy.savez writes them")
+            raise InputError(f"{path}: not an .npz file (numpy.savez writes them)")
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -105,7 +105,7 @@ def _values(where: str, array: npt.NDArray[Any], tensor: Tensor, asked: tuple[in
     shape = tensor.shape if asked is None else asked
     if array.ndim == 0 or not fits(shape, array.shape[1:]):
         wanted = ", ".join(["STEPS", *map(str, shape)])
-        raise InputError(f"{where}: its shape is {list(array.shape)}, and should be [{wanted}]")
+        raise InputError(f"{where}: shape must be [{wanted}], got {list(array.shape)}")
     try:
         return from_array(array, tensor.datatype)
     except ValueError as error:

@@ -86,7 +86,7 @@ class Side:
             raise InputError(f"{where}: {error}") from None
         shape = self._shape(where, tensor, said, nesting)
         if values.size != math.prod(shape):
-            raise InputError(f"{where}: {values.size} values, and shape {list(shape)} has {math.prod(shape)}")
+            raise InputError(f"{where}: shape {list(shape)} needs {math.prod(shape)} values, got {values.size}")
         return InputTensor(tensor.name, tensor.datatype, values.reshape(shape))
 
     def _shape(
@@ -95,19 +95,17 @@ class Side:
         """Of the tensor: as it says itself, or as its lists are nested, or as is usual for the input."""
         nested = nesting if len(nesting) > 1 else None
         if said is not None and nested is not None and said != nested:
-            raise InputError(f'{where}: its lists have shape {list(nested)}, and its "shape" is {list(said)}')
+            raise InputError(f'{where}: lists have shape {list(nested)}, but "shape" is {list(said)}')
         usual = self.shapes.get(tensor.name, tensor.shape)
         if -1 in usual and len(nesting) == len(usual) == 1:
             usual = nesting
         shape = next(shape for shape in (said, nested, usual) if shape is not None)
         if -1 in shape:
             option = f" or {asked(tensor)}" if self.kind == "input" else ""
-            raise InputError(
-                f'{where}: its shape is not known, as that of the model is {list(shape)}; add "shape"{option}'
-            )
+            raise InputError(f'{where}: shape unknown, because the model has {list(shape)}; add "shape"{option}')
         if not fits(tensor.shape, shape):
-            hint = ", without the batch dimension" if len(shape) > len(tensor.shape) else ""
-            raise InputError(f"{where}: its shape is {list(shape)}, and should be {list(tensor.shape)}{hint}")
+            hint = " (without the batch dimension)" if len(shape) > len(tensor.shape) else ""
+            raise InputError(f"{where}: shape must be {list(tensor.shape)}{hint}, got {list(shape)}")
         return shape
 
 
@@ -116,19 +114,19 @@ def _parts(where: str, value: Any) -> tuple[list[Any] | dict[str, Any], tuple[in
     if isinstance(value, list):
         return value, None
     if not isinstance(value, dict):
-        raise InputError(f"{where}: a tensor is written {_FORMS}")
+        raise InputError(f"{where}: a tensor must be {_FORMS}")
     for key in value:
         if key not in _KEYS:
-            raise InputError(f"{where}: has the key {key!r}{nearest(key, _KEYS)}")
+            raise InputError(f"{where}: unknown key {key!r}{nearest(key, _KEYS)}")
     if ("content" in value) == ("b64" in value):
-        raise InputError(f'{where}: should have "content" or "b64", one of them')
+        raise InputError(f'{where}: needs either "content" or "b64"')
     content = value.get("content", {"b64": value.get("b64")})
     if not isinstance(content, list) and not (isinstance(content, dict) and content.keys() == {"b64"}):
-        raise InputError(f'{where}.content: should be a list, or {{"b64": "..."}}')
+        raise InputError(f'{where}.content: must be a list, or {{"b64": "..."}}')
     return content, _said_shape(where, value["shape"]) if "shape" in value else None
 
 
 def _said_shape(where: str, shape: Any) -> tuple[int, ...]:
     if not isinstance(shape, list) or not all(type(dim) is int and dim >= 0 for dim in shape):
-        raise InputError(f"{where}.shape: should be a list of whole numbers")
+        raise InputError(f"{where}.shape: must be a list of integers >= 0")
     return tuple(shape)

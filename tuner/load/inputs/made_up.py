@@ -86,7 +86,7 @@ def make_inputs(
         )
 
     sizes = ", ".join(f"{tensor.name} {list(shape)}" for tensor, shape in zip(tensors, dims, strict=True))
-    beyond = InputError(f"memory does not hold requests to model {interface.name!r} with {sizes}")
+    beyond = InputError(f"not enough memory for requests to model {interface.name!r} with {sizes}")
     if _COPIES * size > psutil.virtual_memory().available:
         raise beyond
     try:
@@ -112,7 +112,7 @@ def _dims(interface: ModelInterface, tensor: Tensor, given: tuple[int, ...] | No
     """The shape of one inference."""
     if given is None and -1 in tensor.shape:
         where = f"input {tensor.name!r} of model {interface.name!r}"
-        raise InputError(f"{where} has shape {list(tensor.shape)}; say which with {asked(tensor)}")
+        raise InputError(f"{where} has variable shape {list(tensor.shape)}; set it by {asked(tensor)}")
     return tensor.shape if given is None else given
 
 

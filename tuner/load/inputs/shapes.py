@@ -15,13 +15,12 @@ def batch_dims(interface: ModelInterface, batch_size: int) -> tuple[int, ...]:
         InputError: the model takes no batch of this size.
     """
     if batch_size < 1:
-        raise InputError(f"a batch size of {batch_size} sends nothing; the least is 1")
+        raise InputError(f"batch size must be >= 1, got {batch_size}")
     if batch_size > max(1, interface.max_batch_size):
-        most = "1, as it has no batch dimension" if not interface.batched else str(interface.max_batch_size)
-        raise InputError(
-            f"model {interface.name!r} has max_batch_size {interface.max_batch_size}, so the batch size of its "
-            f"requests can be {most}, and not {batch_size}"
-        )
+        limit = f"<= {interface.max_batch_size} (max_batch_size of model {interface.name!r})"
+        if not interface.batched:
+            limit = f"1 (model {interface.name!r} has no batch dimension)"
+        raise InputError(f"batch size must be {limit}, got {batch_size}")
     return (batch_size,) if interface.batched else ()
 
 
@@ -94,7 +93,7 @@ def check_somewhere(inputs: Mapping[str, Collection[str] | None], asked_for: Sha
                 raise JobError(f"--shape: model {model!r} has no input {plain!r}{nearest(plain, own)}")
         elif len(known) == len(inputs):
             every = {each for names in known for each in names}
-            raise JobError(f"--shape: no model of {', '.join(inputs)} has an input {name!r}{nearest(name, every)}")
+            raise JobError(f"--shape: no input {name!r} in any of the models {', '.join(inputs)}{nearest(name, every)}")
 
 
 def check_shapes(interface: ModelInterface, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -125,6 +124,6 @@ def _check_shape(interface: ModelInterface, tensor: Tensor, given: tuple[int, ..
     option = f"--shape {tensor.name}:{','.join(map(str, given))}"
     if len(given) != len(tensor.shape):
         hint = " (without the batch dimension)" if interface.batched else ""
-        raise InputError(f"{where}, so {option} has the wrong number of dimensions{hint}")
+        raise InputError(f"{option}: wrong number of dimensions; {where}{hint}")
     if not fits(tensor.shape, given):
-        raise InputError(f"{where}, which {option} contradicts; only dimensions of -1 are free")
+        raise InputError(f"{option}: {where}, of which only dimensions of -1 can be set")

@@ -83,7 +83,7 @@ def dtype_of(where: str, datatype: str) -> np.dtype[Any]:
         InputError: it is not known here.
     """
     if datatype not in DTYPES:
-        raise InputError(f"{where} has datatype {datatype}; values are known for {', '.join(DTYPES)}")
+        raise InputError(f"{where} has unsupported datatype {datatype} (supported: {', '.join(DTYPES)})")
     return DTYPES[datatype]
 
 
@@ -105,7 +105,7 @@ def split_texts(raw: bytes) -> list[bytes]:
         start = at + _LENGTH_BYTES
         at = start + int.from_bytes(raw[at:start], "little")
         if start > len(raw) or at > len(raw):
-            raise ValueError("its bytes are no texts, each behind its length in 4 bytes, little-endian")
+            raise ValueError("not BYTES elements (each follows its length in 4 bytes, little-endian)")
         texts.append(raw[start:at])
     return texts
 

@@ -41,7 +41,7 @@ def flatten(nested: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
     while list in (kinds := set(map(type, flat))):
         lengths = {len(row) for row in flat if isinstance(row, list)}
         if len(kinds) > 1 or len(lengths) > 1:
-            raise ValueError("its lists are not equally long and deep everywhere, so they make no tensor")
+            raise ValueError("ragged lists: all lists of one level must have the same length")
         shape.append(lengths.pop())
         flat = list(itertools.chain.from_iterable(flat))
     return flat, tuple(shape)
@@ -76,7 +76,7 @@ def from_base64(text: str, datatype: str) -> npt.NDArray[Any]:
         texts = split_texts(raw)
         return text_array(texts, (len(texts),))
     if len(raw) % dtype.itemsize:
-        raise ValueError(f"its {len(raw)} bytes are no whole number of {datatype} values of {dtype.itemsize} bytes")
+        raise ValueError(f"{len(raw)} bytes are not a multiple of {dtype.itemsize}, the size of {datatype}")
     return np.frombuffer(raw, dtype)
 
 
@@ -91,7 +91,7 @@ def from_array(array: npt.NDArray[Any], datatype: str) -> npt.NDArray[Any]:
     if datatype == "BF16" and array.dtype == np.dtype("V2"):
         return array.view(DTYPES["BF16"])
     if array.dtype.kind not in _KINDS.get(datatype, _KINDS.get(DTYPES[datatype].kind, "")):
-        raise ValueError(f"it is an array of {array.dtype}, and {datatype} is not made from that")
+        raise ValueError(f"an array of {array.dtype} cannot be converted to {datatype}")
     if datatype == "BYTES":
         return (array if array.dtype.kind == "S" else np.char.encode(array, "utf-8")).astype(np.object_)
     if datatype == "BOOL":
@@ -109,10 +109,10 @@ def _convert(values: Sequence[Any], datatype: str) -> npt.NDArray[Any]:
         return np.array(values, np.bool_)
     if _is_integer(datatype):
         if not kinds <= {int}:
-            raise ValueError(f"{_quoted(values[0])} is no whole number")
+            raise ValueError(f"{_quoted(values[0])} is not an integer")
         return _integers(np.array(values, np.object_), datatype)
     if not kinds <= {int, float}:
-        raise ValueError(f"{_quoted(values[0])} is no number")
+        raise ValueError(f"{_quoted(values[0])} is not a number")
     try:
         doubles = np.array(values, np.float64)
     except OverflowError:
@@ -155,16 +155,16 @@ def _text(value: Any) -> bytes:
     if isinstance(value, dict) and value.keys() == {"b64"}:
         return _decoded(value["b64"])
     if not isinstance(value, str):
-        raise ValueError(f"{_quoted(value)} is no text")  # noqa: TRY004 (a fault of the file, not of a caller)
+        raise ValueError(f"{_quoted(value)} is not a string")  # noqa: TRY004 (a fault of the file, not of a caller)
     try:
         return value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{_quoted(value)} has half a surrogate pair, which UTF-8 cannot say") from None
+        raise ValueError(f"{_quoted(value)} has a lone surrogate, which UTF-8 cannot encode") from None
 
 
 def _decoded(text: Any) -> bytes:
     if not isinstance(text, str):
-        raise ValueError(f"{_quoted(text)} is no text in base64")  # noqa: TRY004 (the same)
+        raise ValueError(f"{_quoted(text)} is not a base64 string")  # noqa: TRY004 (the same)
     try:
         # Some tools break the lines.
         return base64.b64decode("".join(text.split()), validate=True)

@@ -50,13 +50,11 @@ class RequestOptions:
             except ValueError as error:
                 raise JobError(str(error)) from None
         if not 0 <= self.priority <= MOST_UINT64:
-            raise JobError(f"a priority of {self.priority} cannot be said; it is 0 or more, in 64 bits")
+            raise JobError(f"priority must be between 0 and 2^64 - 1, got {self.priority}")
         if not 0 <= self.timeout_us <= MOST_INT64:
-            raise JobError(f"a queue time-out of {self.timeout_us} us cannot be said; it is 0 or more, in 63 bits")
+            raise JobError(f"queue time-out must be between 0 and 2^63 - 1 us, got {self.timeout_us}")
         if self.sequences and self.batch_size > 1:
-            raise JobError(
-                f"the sequence batcher takes requests of batch size 1, so a batch size of {self.batch_size} is refused"
-            )
+            raise JobError(f"batch size must be 1 for a model with a sequence batcher, got {self.batch_size}")
 
 
 def build_workload(
@@ -80,9 +78,7 @@ def build_workload(
         InputError: the model has no such output, or a request is too large.
     """
     if options.decoupled and protocol == "http":
-        raise JobError(
-            f"model {interface.name!r} is decoupled, and HTTP brings one response to a request; it needs gRPC"
-        )
+        raise JobError(f"model {interface.name!r} is decoupled, which HTTP does not support; use gRPC")
     _check_outputs(interface, streams, options)
     parameters = _parameters(options)
     placed = places or [[Places()] * len(stream) for stream in streams]
@@ -109,7 +105,7 @@ def _check_outputs(interface: ModelInterface, streams: Sequence[Stream], options
             raise InputError(f"model {interface.name!r} has no output {name!r}{nearest(name, known)}")
     expected = {tensor.name for stream in streams for step in stream for tensor in step.expected}
     if options.outputs and (missing := expected - set(options.outputs)):
-        raise InputError(f"output {min(missing)!r} is expected in validation_data, and not asked for")
+        raise InputError(f"validation_data has output {min(missing)!r}, which is not requested")
 
 
 def _parameters(options: RequestOptions) -> Mapping[str, Parameter]:
@@ -131,7 +127,7 @@ def _message(
     places: Places,
 ) -> Message:
     if any(interface.batched and tensor.shape[:1] != (options.batch_size,) for tensor in step.inputs):
-        raise ValueError(f"the inputs are not of batch size {options.batch_size}")
+        raise ValueError(f"the inputs do not have batch size {options.batch_size}")
     return Message(
         model=interface.name,
         version=options.version,

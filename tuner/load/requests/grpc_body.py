@@ -26,7 +26,7 @@ def check_size(model: str, size: int) -> None:
         InputError: it is larger than 2 GiB.
     """
     if size > MOST_BYTES:
-        raise InputError(f"a request to model {model!r} has {size / 2**30:.1f} GiB, and gRPC takes 2 GiB at most")
+        raise InputError(f"a request to model {model!r} has {size / 2**30:.1f} GiB; the limit of gRPC is 2 GiB")
 
 
 def grpc_body(message: Message) -> bytes:

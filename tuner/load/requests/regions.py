@@ -33,7 +33,7 @@ def system_region(name: str, byte_size: int, contents: Sequence[bytes] = ()) -> 
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise JobError(f"--shared-memory system: {path} cannot be made: {error.strerror}") from None
+        raise JobError(f"--shared-memory system: {path} cannot be created: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             _fill(descriptor, byte_size)
@@ -79,16 +79,14 @@ def _fill(descriptor: int, byte_size: int) -> None:
         os.posix_fallocate(descriptor, 0, byte_size)
     except OSError as error:
         size = f"{byte_size / 2**20:.1f} MiB"
-        raise JobError(f"--shared-memory system: {_DIRECTORY} does not hold {size}: {error.strerror}") from None
+        raise JobError(f"--shared-memory system: no room for {size} in {_DIRECTORY}: {error.strerror}") from None
 
 
 def _cuda() -> Any:
     try:
         from tritonclient.utils import cuda_shared_memory  # noqa: PLC0415 (fails where there is no CUDA)
     except (ImportError, RuntimeError, OSError):
-        raise JobError(
-            "--shared-memory cuda needs NVIDIA's cuda-python, which is not here; pip install cuda-python brings it"
-        ) from None
+        raise JobError("--shared-memory cuda needs NVIDIA's cuda-python: pip install cuda-python") from None
     return cuda_shared_memory
 
 
@@ -96,4 +94,6 @@ def _no_memory(device: int, error: Exception) -> JobError:
     """The reason is the cause of tritonclient's exception, where it has one; CUDA's own words come as bytes."""
     reason = next(iter((error.__cause__ or error).args), "")
     words = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason or error)
-    return JobError(f"--shared-memory cuda: GPU {device} gives no memory: {' '.join(words.split()) or 'unknown error'}")
+    return JobError(
+        f"--shared-memory cuda: cannot allocate memory on GPU {device}: {' '.join(words.split()) or 'unknown error'}"
+    )

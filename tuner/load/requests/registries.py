@@ -186,9 +186,9 @@ def _kind(region: Region) -> str:
 
 def _refusal(endpoint: Endpoint, region: Region, words: str) -> JobError:
     needed = (
-        "it must run on this machine and share its /dev/shm (in a container: --ipc=host)"
+        "the server must run on this machine and share its /dev/shm (in a container: --ipc=host)"
         if isinstance(region, SystemRegion)
-        else f"it must run on this machine and see GPU {region.device}"
+        else f"the server must run on this machine and see GPU {region.device}"
     )
     said = " ".join(words.split()).rstrip(".")
-    return JobError(f"--shared-memory {_kind(region)}: {endpoint.address} refuses it ({said}); {needed}")
+    return JobError(f"--shared-memory {_kind(region)}: {endpoint.address} refused it ({said}); {needed}")

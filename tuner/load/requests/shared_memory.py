@@ -62,7 +62,7 @@ def shared_workload(
     """
     if any(step.expected for stream in streams for step in stream):
         raise JobError(
-            f"--shared-memory {kind} puts outputs where nobody reads them, so validation_data cannot be checked; "
+            f"--shared-memory {kind} and validation_data cannot be combined, because outputs are not read back; "
             "leave one of them out"
         )
     prefix = Mark.new().shared_memory_prefix

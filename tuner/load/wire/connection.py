@@ -1,465 +1,266 @@
-"""One HTTP/2 connection as a client of unary gRPC sees it, without its socket: bytes in, bytes out."""
+"""A connection and its socket: TCP, or TLS over it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import select
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Sequence
 from typing import Final
 
 from tuner.load.failures import describe
-from tuner.load.wire import frames
-from tuner.load.wire.frames import DATA, HEAD, HEAD_BYTES, HEADERS, ProtocolError
-from tuner.load.wire.header_blocks import OK, HeaderBlocks
-from tuner.load.wire.pattern import Pattern
-from tuner.load.wire.stream import PREFIX_BYTES, Stream
+from tuner.load.wire.frames import ProtocolError
+from tuner.load.wire.http2_connection import Http2Connection
+from tuner.load.wire.stream import Stream
+from tuner.options.endpoint import Endpoint
 
-# Of a peer's header block, in one frame or several.
-_LARGEST_BLOCK = 1 << 20
-# We give the peer all the room that there is, and renew it when half of it is used.
-_RENEW_AT = frames.LARGEST_WINDOW // 2
-_MOST_TRIES = 3
-# Where the streams' numbers run out, each needs a look before it is used.
-_LAST_AT_EASE: Final = frames.LAST_STREAM - (1 << 17)
-_RESET_CODES = {
-    "CANCEL": "CANCELLED",
-    "REFUSED_STREAM": "UNAVAILABLE",
-    "ENHANCE_YOUR_CALM": "RESOURCE_EXHAUSTED",
-    "INADEQUATE_SECURITY": "PERMISSION_DENIED",
-}
+TICK_S: Final = 0.02
+"""The longest wait for bytes, in seconds; deadlines and the stop flag are checked as often."""
+
+_LONGEST_CONNECT_S = 5.0
+_SMALL_READ, _LARGE_READ = 1 << 16, 1 << 20
+# Buffers in one sendmsg call; Linux takes 1,024 (IOV_MAX).
+_PIECES = 512
+_RECORD_BYTES = 1 << 14  # the largest TLS record (RFC 8446, section 5.1)
+_AT_ONCE = struct.pack("ii", 1, 0)
+_CLOSED = "connection closed by the server"
 
 
-_UPDATE = frames.window_update(0, 0)[:HEAD_BYTES]
-
-# A header block, bytes of DATA, and trailers.
-_Look = tuple[bytes, int, bytes]
-
-
-@dataclass
-class _OpenBlock:
-    """A header block of which more frames are to come."""
-
-    stream: int
-    flags: int
-    block: bytearray
+class UnreachableError(Exception):
+    """No connection can be made; the text is `CODE: message`."""
 
 
 class Connection:
-    """A connection after its first bytes were exchanged, or before.
-
-    What is to be sent gathers in `out`, and requests that have ended in `finished`; both are the caller's to take.
+    """One connection to a server. Only `connect` waits, and `read` when asked to.
 
     Attributes:
-        out: Pieces of bytes to send, in order.
-        bulky: Whether there are large ones among them, not to be copied.
-        streams: Requests under way by number, in the order in which they were sent.
-        unsent: Those among them of which something waits for room in a window.
-        finished: Requests that have ended; `Stream.error` says how.
-        refused: Requests that the peer has not looked at, and that may be sent again.
-        number: Of the next stream.
-        window: Bytes of DATA that the peer takes now.
-        peer_is_known: Whether the peer's settings have come.
-        closing: Whether it takes no more requests.
+        socket: The socket, connected.
+        http2: The state of HTTP/2 on it.
+        tls: Whether the socket is encrypted.
     """
 
-    def __init__(self, *, first_stream: int = 1) -> None:
-        self.out: list[bytes | memoryview] = [
-            frames.PREFACE,
-            frames.settings(
-                {
-                    frames.HEADER_TABLE_SIZE: 0,
-                    frames.ENABLE_PUSH: 0,
-                    frames.INITIAL_WINDOW_SIZE: frames.LARGEST_WINDOW,
-                    frames.MAX_FRAME_SIZE: frames.LARGEST_FRAME,
-                }
-            ),
-            frames.window_update(0, frames.LARGEST_WINDOW - frames.DEFAULT_WINDOW),
-        ]
-        self.bulky = False
-        self.streams: dict[int, Stream] = {}
-        self.finished: list[Stream] = []
-        self.refused: list[Stream] = []
-        self.peer_is_known = False
-        self.closing = False
-        self.number = first_stream
-        self.window = frames.DEFAULT_WINDOW
-        self._blocks = HeaderBlocks()
-        self._kept = b""
-        # The DATA frame that is coming: its stream, what is left of it, and whether it ends the stream.
-        self._data: Stream | None = None
-        self._left = 0
-        self._ends = False
-        self._open_block: _OpenBlock | None = None
-        self._unrenewed = 0
-        self._stream_window = frames.DEFAULT_WINDOW
-        self._largest_frame = frames.DEFAULT_FRAME
-        self._most_streams = frames.LAST_STREAM
-        self.unsent: dict[int, Stream] = {}
-        self._has_more_window = False
-        # How the last answer looked that the parser has taken; how those look that the pattern knows; and the pattern.
-        self._headers_seen = b""
-        self._seen: _Look | None = None
-        self._learned: _Look | None = None
-        self._pattern: Pattern | None = None
-        self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
-            DATA: self._padded_data,
-            HEADERS: self._headers,
-            frames.CONTINUATION: self._continuation,
-            frames.GOAWAY: self._goaway,
-            frames.PING: self._ping,
-            frames.PUSH_PROMISE: self._push,
-            frames.RST_STREAM: self._reset,
-            frames.SETTINGS: self._settings,
-            frames.WINDOW_UPDATE: self._window_update,
-        }
+    def __init__(self, sock: socket.socket, http2: Http2Connection, *, tls: bool) -> None:
+        self.socket = sock
+        self.http2 = http2
+        self.tls = tls
+        self._read_bytes = _SMALL_READ
 
-    @property
-    def has_room(self) -> bool:
-        """Whether it takes another request now."""
-        return not self.closing and len(self.streams) < self._most_streams
+    @classmethod
+    def connect(
+        cls, endpoint: Endpoint, context: ssl.SSLContext | None, patience_s: float = _LONGEST_CONNECT_S
+    ) -> Connection:
+        """Connect, and do the HTTP/2 handshake; each takes at most 5 s.
 
-    @property
-    def at_ease(self) -> Pattern | None:
-        """How answers look at a glance, while nothing else is going on here; else None.
-
-        Then small requests have room, where `window` has.
-        """
-        if self._kept or self._left or self._open_block or self.unsent or self.out or self.closing:
-            return None
-        crowded = len(self.streams) > self._most_streams or self._stream_window < frames.DEFAULT_FRAME
-        return None if crowded or self.number > _LAST_AT_EASE else self._pattern
-
-    def send(self, stream: Stream) -> None:
-        """Send a request; there must be room for it."""
-        number = self.number
-        self.number += 2
-        if self.number > frames.LAST_STREAM:
-            self.closing = True
-        stream.number = number
-        self.streams[number] = stream
-        framed = stream.framed
-        name = number.to_bytes(4, "big")
-        if framed.small and framed.size <= self.window and framed.size <= self._stream_window and not self.unsent:
-            self.window -= framed.size
-            self.out += (framed.before, name, framed.between, name, framed.body)
-            return
-        self.out.append(framed.before + name + framed.block)
-        stream.at, stream.window = 0, self._stream_window
-        self.unsent[number] = stream
-        self._send_unsent()
-
-    def cancel(self, stream: Stream, error: str) -> None:
-        """End a request that is under way, with an error."""
-        self.unsent.pop(stream.number, None)
-        self.out.append(frames.reset(stream.number, frames.CANCEL))
-        self._finish(stream, error)
-
-    def lose(self, error: str) -> None:
-        """End all requests under way: the connection is gone."""
-        self.closing = True
-        for stream in list(self.streams.values()):
-            self._finish(stream, error)
-
-    def receive(self, data: bytes) -> None:  # noqa: PLR0912 (hot; a call costs as much as a branch)
-        """Take what has come from the peer, cut anywhere.
+        Args:
+            endpoint: The server.
+            context: The TLS context; None: no TLS.
+            patience_s: A shorter limit on each, in seconds.
 
         Raises:
-            ProtocolError: it is not HTTP/2, or not such as a server may send. The connection is of no more use.
+            UnreachableError: nobody answers, or the peer does not speak HTTP/2.
         """
-        if self._kept:
-            data = self._kept + data
-        if not self.peer_is_known:
-            _check_first_words(data)
-        at, end = 0, len(data)
-        while True:
-            if self._left:
-                at = self._go_on_with_data(data, at)
-                if self._left:
-                    break
-            if end - at < HEAD_BYTES:
-                break
-            high, low, kind, flags, number = HEAD.unpack_from(data, at)
-            length, start = high << 16 | low, at + HEAD_BYTES
-            if self._open_block is not None and kind != frames.CONTINUATION:
-                raise ProtocolError("another frame within a header block")
-            if kind == DATA and not flags & frames.PADDED:
-                at = start
-                self._begin_data(number & frames.LAST_STREAM, length, flags)
-                continue
-            if kind == HEADERS and self._pattern is not None and self._take_whole(self._pattern, data, at):
-                at += self._pattern.total
-                continue
-            if length > _LARGEST_BLOCK and kind != DATA:
-                raise ProtocolError(f"a frame of {length} bytes")
-            if end - start < length:
-                break
-            at = start + length
-            # PRIORITY is for servers, and frames of unknown types are to be ignored.
-            if handle := self._handlers.get(kind):
-                handle(flags, number & frames.LAST_STREAM, data[start:at])
-        self._kept = data[at:]
-        if self._has_more_window:
-            # Only now: what came together is used together, in frames that are not smaller than need be.
-            self._has_more_window = False
-            self._send_unsent()
+        patience_s = min(patience_s, _LONGEST_CONNECT_S)
+        try:
+            sock = socket.create_connection((endpoint.host, endpoint.port), timeout=patience_s)
+        except (OSError, UnicodeError) as error:
+            raise UnreachableError(_unavailable(endpoint, _reason(error))) from None
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context:
+                sock = _encrypted(sock, endpoint, context)
+            sock.settimeout(0 if context else None)
+            # One system call fewer a wait than a time-out of Python's own, which polls before it reads.
+            tick = struct.pack("ll", 0, round(TICK_S * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
+            connection = cls(sock, Http2Connection(), tls=context is not None)
+            connection.handshake(patience_s)
+        except (OSError, ProtocolError) as error:
+            sock.close()
+            raise UnreachableError(_unavailable(endpoint, _reason(error))) from None
+        except BaseException:
+            sock.close()
+            raise
+        return connection
 
-    def _go_on_with_data(self, data: bytes, at: int) -> int:
-        """Take what there is of the DATA frame that is coming. Returns where it ends."""
-        stop = min(at + self._left, len(data))
-        self._left -= stop - at
-        self._take(data, at, stop)
-        if not self._left:
-            self._end_data()
-        return stop
+    def handshake(self, patience_s: float) -> None:
+        """Exchange prefaces and settings with the peer (RFC 9113, section 3.4).
 
-    def _take_whole(self, pattern: Pattern, data: bytes, at: int) -> bool:
-        """Take the answer at a place, if it lies there whole and looks like the last one."""
-        found = pattern.match(data, at)
-        if found is None:
+        Raises:
+            OSError: the peer sends nothing within `patience_s` seconds, or closes the connection.
+            ProtocolError: it does not speak HTTP/2.
+        """
+        deadline = time.monotonic() + patience_s
+        try:
+            self.flush()
+        except OSError:
+            # What the peer sent before it closed the connection explains more.
+            self.read(wait=False)
+            raise
+        while not self.http2.peer_is_known:
+            if not select.select([self], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError(f"no HTTP/2 SETTINGS frame within {patience_s:g} s")
+            self.read(wait=False)
+        self.flush()
+
+    def fileno(self) -> int:
+        """The descriptor of the socket, for `select`."""
+        return self.socket.fileno()
+
+    def read(self, *, wait: bool) -> None:
+        """Receive what has arrived, and process it.
+
+        Args:
+            wait: Wait up to `TICK_S` until something arrives; ignored for TLS.
+
+        Raises:
+            OSError: the connection is broken, or was closed by the peer.
+            ProtocolError: it violates HTTP/2.
+        """
+        if self.tls:
+            self._read_encrypted()
+            return
+        try:
+            data = self.socket.recv(self._read_bytes, 0 if wait else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        self.take(data)
+        if len(data) == self._read_bytes:
+            self._read_bytes = _LARGE_READ
+
+    def take(self, data: bytes) -> None:
+        """Process bytes that were read from the socket.
+
+        Raises:
+            ConnectionResetError: there are none, as the peer has closed the connection.
+            ProtocolError: they violate HTTP/2.
+        """
+        if not data:
+            raise ConnectionResetError(_CLOSED)
+        self.http2.receive(data)
+
+    def flush(self) -> None:
+        """Send pending bytes, as many as the kernel takes.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        http2 = self.http2
+        out = http2.out
+        try:
+            while out:
+                if self.tls:
+                    self._send_encrypted(out)
+                elif http2.bulky:
+                    _drop(out, self.socket.sendmsg(out[:_PIECES], (), socket.MSG_DONTWAIT))
+                else:
+                    whole = b"".join(out)
+                    sent = self.socket.send(whole, socket.MSG_DONTWAIT)
+                    out[:] = (whole[sent:],) if sent < len(whole) else ()
+            http2.bulky = False
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            pass
+
+    def send_small(self, streams: Sequence[Stream]) -> bool:
+        """Send pending bytes in one system call, and time the requests. Small requests over TCP only.
+
+        Args:
+            streams: The requests that are sent; their `sent_ns` is set.
+
+        Returns:
+            Whether all was sent; else call `flush`.
+        """
+        http2 = self.http2
+        if http2.bulky or http2.unsent:
             return False
-        number = int.from_bytes(found[1], "big")
-        stream = self.streams.get(number)
-        if stream is None or stream.received or stream.answer is not None or number in self.unsent:
+        out = http2.out
+        whole = b"".join(out)
+        now_ns = time.monotonic_ns()
+        for stream in streams:
+            stream.sent_ns = now_ns
+        try:
+            sent = self.socket.send(whole, socket.MSG_DONTWAIT)
+        except OSError:
             return False
-        del self.streams[number]
-        stream.received = pattern.size
-        self.finished.append(stream)
-        self.count(pattern.size)
+        if sent < len(whole):
+            out[:] = (whole[sent:],)
+            return False
+        out.clear()
         return True
 
-    def take_update(self, data: bytes, at: int) -> int:
-        """Take the WINDOW_UPDATE of the connection that lies whole at a place, if one does. Returns where it ends."""
-        end = at + len(_UPDATE) + 4
-        if data.startswith(_UPDATE, at) and end <= len(data):
-            increment = int.from_bytes(data[end - 4 : end], "big")
-            if 0 < increment <= frames.LARGEST_WINDOW - self.window:
-                self.window += increment
-                return end
-        return at
+    def close(self) -> None:
+        """Close the socket; the kernel still sends what it holds."""
+        self.socket.close()
 
-    def _learn(self, stream: Stream, trailers: bytes) -> None:
-        """Make a pattern of an answer that ended well, when it is the second in a row that looks like this.
+    def reset(self) -> None:
+        """Close the socket with a reset (SO_LINGER 0): bytes that the peer has not read are lost."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.socket.close()
 
-        To make one takes as long as to read ten answers, so where no two are alike it is better left.
+    def _send_encrypted(self, out: list[bytes | memoryview]) -> None:
+        """Send the first pieces as one TLS record, if they are small.
+
+        After a refusal, TLS must be given the same bytes again, or more that begin with them.
         """
-        seen = self._headers_seen, stream.received, trailers
-        if seen == self._seen != self._learned and self._headers_seen and stream.received <= frames.DEFAULT_FRAME:
-            self._learned, self._pattern = seen, Pattern(*seen)
-        self._seen = seen
+        count, size = 1, len(out[0])
+        while count < len(out) and size + len(out[count]) <= _RECORD_BYTES:
+            size += len(out[count])
+            count += 1
+        if count > 1:
+            out[:count] = (b"".join(out[:count]),)
+        _drop(out, self.socket.send(out[0]))
 
-    def count(self, length: int) -> None:
-        """Take so much off the window that we gave the peer."""
-        self._unrenewed += length
-        if self._unrenewed > _RENEW_AT:
-            self.out.append(frames.window_update(0, self._unrenewed))
-            self._unrenewed = 0
-
-    def _begin_data(self, number: int, length: int, flags: int) -> None:
-        stream = self.streams.get(number)
-        if stream is None:
-            self._check_known(number, "DATA")
-        self._data, self._left, self._ends = stream, length, bool(flags & frames.END_STREAM)
-        self.count(length)
-        if not length:
-            self._end_data()
-
-    def _take(self, data: bytes, start: int, stop: int) -> None:
-        """A part of the DATA frame that is being received."""
-        stream = self._data
-        if stream is None:
-            return
-        if stream.received < PREFIX_BYTES:
-            stream.prefix += data[start : min(stop, start + PREFIX_BYTES - stream.received)]
-            if len(stream.prefix) == PREFIX_BYTES:
-                stream.wanted += int.from_bytes(stream.prefix[1:], "big")
-        stream.received += stop - start
-        if stream.answer is not None:
-            stream.answer += data[start:stop]
-
-    def _end_data(self) -> None:
-        stream, self._data = self._data, None
-        if self._ends and stream is not None and stream.number in self.streams:
-            self._finish(stream, describe("INTERNAL", "the server ended a stream without a status"))
-
-    def _whole_block(self, number: int, block: bytes, flags: int) -> None:
-        meaning = self._blocks.meaning(block)
-        stream = self.streams.get(number)
-        if stream is None:
-            self._check_known(number, "HEADERS")
-            return
-        status = meaning.status
-        if flags & frames.END_STREAM:
-            if status is None:
-                status = describe("INTERNAL", "the server ended a stream without a status")
-            elif status == OK:
-                status = _fault(stream)
-                if status is None:
-                    self._learn(stream, block)
-            self._finish(stream, status)
-        elif status is None and not meaning.informational:
-            self._headers_seen = block
-        elif status is not None and status != OK:
-            # An HTTP error with a body of its own, which nobody needs.
-            self.cancel(stream, status)
-
-    def _finish(self, stream: Stream, error: str | None) -> None:
-        if self._remove(stream):
-            self.out.append(frames.reset(stream.number, frames.CANCEL))
-        stream.error = error
-        self.finished.append(stream)
-
-    def _remove(self, stream: Stream) -> bool:
-        """Have nothing to do with a request any more. Returns whether some of it was not sent yet."""
-        del self.streams[stream.number]
-        if self._data is stream:
-            # The rest of the frame is nobody's, and the request may be another's soon.
-            self._data = None
-        return self.unsent.pop(stream.number, None) is not None
-
-    def _padded_data(self, flags: int, number: int, payload: bytes) -> None:
-        content = frames.unpadded(flags, payload)
-        self._begin_data(number, len(payload), flags)
-        self._left = 0
-        self._take(content, 0, len(content))
-        self._end_data()
-
-    def _push(self, _flags: int, _number: int, _payload: bytes) -> None:
-        raise ProtocolError("a push, which we had refused")
-
-    def _ping(self, flags: int, number: int, payload: bytes) -> None:
-        if len(payload) != 8 or number:
-            raise ProtocolError("a PING that is none")
-        if not flags & frames.ACK:
-            self.out.append(frames.frame(frames.PING, frames.ACK, 0, payload))
-
-    def _settings(self, flags: int, _number: int, payload: bytes) -> None:
-        if flags & frames.ACK:
-            if payload:
-                raise ProtocolError("a SETTINGS frame that acknowledges and sets")
-            return
-        for name, value in frames.read_settings(payload):
-            if name == frames.INITIAL_WINDOW_SIZE:
-                for stream in self.unsent.values():
-                    stream.window += value - self._stream_window
-                self._stream_window = value
-            elif name == frames.MAX_FRAME_SIZE:
-                self._largest_frame = value
-            elif name == frames.MAX_CONCURRENT_STREAMS:
-                self._most_streams = value
-        self.peer_is_known = self._has_more_window = True
-        self.out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
-
-    def _window_update(self, _flags: int, number: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise ProtocolError(f"a WINDOW_UPDATE frame of {len(payload)} bytes")
-        increment = int.from_bytes(payload, "big") & frames.LAST_STREAM
-        if not increment:
-            raise ProtocolError("a WINDOW_UPDATE by 0")
-        if number == 0:
-            self.window += increment
-            if self.window > frames.LARGEST_WINDOW:
-                raise ProtocolError("a window beyond all bounds")
-        elif stream := self.unsent.get(number):
-            stream.window += increment
-            if stream.window > frames.LARGEST_WINDOW:
-                raise ProtocolError("a window beyond all bounds")
-        else:
-            self._check_known(number, "WINDOW_UPDATE")
-        self._has_more_window = True
-
-    def _goaway(self, _flags: int, _number: int, payload: bytes) -> None:
-        if len(payload) < 8:
-            raise ProtocolError(f"a GOAWAY frame of {len(payload)} bytes")
-        last = int.from_bytes(payload[:4], "big") & frames.LAST_STREAM
-        self.closing = True
-        reason = frames.error_name(int.from_bytes(payload[4:8], "big"))
-        for stream in [stream for number, stream in self.streams.items() if number > last]:
-            self._give_back(stream, describe("UNAVAILABLE", f"the server is going away (GOAWAY {reason})"))
-
-    def _reset(self, _flags: int, number: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise ProtocolError(f"a RST_STREAM frame of {len(payload)} bytes")
-        stream = self.streams.get(number)
-        if stream is None:
-            self._check_known(number, "RST_STREAM")
-            return
-        code = int.from_bytes(payload, "big")
-        name = frames.error_name(code)
-        error = describe(_RESET_CODES.get(name, "INTERNAL"), f"the server reset the stream ({name})")
-        self.unsent.pop(number, None)  # The peer does not want to hear of it.
-        if code == frames.REFUSED_STREAM:
-            self._give_back(stream, error)
-        else:
-            self._finish(stream, error)
-
-    def _give_back(self, stream: Stream, error: str) -> None:
-        """A request that the peer has not looked at can be sent again, as every gRPC client does; not without end."""
-        if stream.tries >= _MOST_TRIES:
-            self._finish(stream, error)
-            return
-        self._remove(stream)
-        stream.tries += 1
-        self.refused.append(stream)
-
-    def _headers(self, flags: int, number: int, payload: bytes) -> None:
-        if flags & ~frames.END_STREAM == frames.END_HEADERS:
-            self._whole_block(number, payload, flags)
-        else:
-            payload = frames.unpadded(flags, payload, priority=True)
-            self._part_of_block(_OpenBlock(number, flags, bytearray()), flags, payload)
-
-    def _continuation(self, flags: int, number: int, payload: bytes) -> None:
-        if self._open_block is None or self._open_block.stream != number:
-            raise ProtocolError("a CONTINUATION of nothing")
-        self._part_of_block(self._open_block, flags, payload)
-
-    def _part_of_block(self, block: _OpenBlock, flags: int, payload: bytes) -> None:
-        block.block += payload
-        if len(block.block) > _LARGEST_BLOCK:
-            raise ProtocolError("a header block without end")
-        self._open_block = None if flags & frames.END_HEADERS else block
-        if self._open_block is None:
-            self._whole_block(block.stream, bytes(block.block), block.flags)
-
-    def _check_known(self, number: int, kind: str) -> None:
-        """Frames of a stream that has ended may still be on their way; those of one that never was may not."""
-        if not number & 1 or number >= self.number:
-            raise ProtocolError(f"a {kind} frame of stream {number}, which was never opened")
-
-    def _send_unsent(self) -> None:
-        """Send of large requests what the windows take, the oldest first."""
-        for stream in list(self.unsent.values()):
-            for piece in self._pieces(stream):
-                self.out.append(piece)
-            if stream.at == stream.framed.size:
-                del self.unsent[stream.number]
-            if self.window <= 0:
+    def _read_encrypted(self) -> None:
+        """Read until TLS has nothing left: `select` does not see bytes that are decrypted already."""
+        while True:
+            try:
+                data = self.socket.recv(_SMALL_READ)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
-
-    def _pieces(self, stream: Stream) -> Iterator[bytes | memoryview]:
-        body, size = stream.framed.body, stream.framed.size
-        while stream.at < size:
-            count = min(size - stream.at, self.window, stream.window, self._largest_frame)
-            if count <= 0:
-                return
-            last = stream.at + count == size
-            yield HEAD.pack(count >> 16, count & 0xFFFF, DATA, frames.END_STREAM if last else 0, stream.number)
-            yield body[stream.at : stream.at + count]
-            self.bulky = True
-            stream.at += count
-            stream.window -= count
-            self.window -= count
+            self.take(data)
 
 
-def _check_first_words(data: bytes) -> None:
-    """A peer begins with its settings; what does not is no HTTP/2, and says so best itself."""
-    if len(data) > 3 and data[3] != frames.SETTINGS:
-        raise ProtocolError(f"it begins with {data[:40]!r}")
+def lost(error: Exception) -> str:
+    """What a broken connection means for the requests on it, as `CODE: message`."""
+    return describe("UNAVAILABLE", f"connection lost: {_reason(error)}")
 
 
-def _fault(stream: Stream) -> str | None:
-    """What is wrong with the answer of a stream that ended well, if anything is."""
-    if stream.prefix[:1] not in {b"\0", b""}:
-        return describe("INTERNAL", "the answer is compressed, which nobody had asked for")
-    if stream.received != stream.wanted:
-        return describe("INTERNAL", f"the answer has {stream.received} bytes of {stream.wanted}")
-    return None
+def _encrypted(sock: socket.socket, endpoint: Endpoint, context: ssl.SSLContext) -> ssl.SSLSocket:
+    name = endpoint.tls.server_name if endpoint.tls and endpoint.tls.server_name else endpoint.host
+    encrypted = context.wrap_socket(sock, server_hostname=name)
+    if encrypted.selected_alpn_protocol() != "h2":
+        encrypted.close()
+        raise ProtocolError("TLS did not negotiate HTTP/2 (ALPN h2)")
+    return encrypted
+
+
+def _unavailable(endpoint: Endpoint, reason: str) -> str:
+    return describe("UNAVAILABLE", f"failed to connect to {endpoint.address}: {reason}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ProtocolError):
+        return f"the server violates HTTP/2: {error}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not trusted: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ssl.SSLEOFError):
+        return _CLOSED
+    if isinstance(error, ssl.SSLError):
+        _, alert, words = (error.reason or str(error)).rpartition("ALERT_")
+        words = words.replace("_", " ").lower()
+        return f"the server refused TLS: {words}" if alert else f"TLS error: {words}"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error)
+
+
+def _drop(out: list[bytes | memoryview], sent: int) -> None:
+    """Take the first bytes off the pieces."""
+    whole = 0
+    while whole < len(out) and sent >= len(out[whole]):
+        sent -= len(out[whole])
+        whole += 1
+    del out[:whole]
+    if sent:
+        out[0] = memoryview(out[0])[sent:]

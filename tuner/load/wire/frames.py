@@ -1,4 +1,4 @@
-"""HTTP/2 frames (RFC 9113): their numbers, how to write the small ones, and what can be wrong with them."""
+"""HTTP/2 frames (RFC 9113): constants, and functions that write and check them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SETTING = struct.Struct(">HI")
 
 
 class ProtocolError(Exception):
-    """The peer does not keep to HTTP/2, and nothing more can be made of what it sends."""
+    """The peer violates HTTP/2, so that the connection cannot be used any more."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -62,16 +62,16 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
     """The settings in a frame's payload, in order.
 
     Raises:
-        ProtocolError: it is cut short, or a value is out of its range.
+        ProtocolError: the length is no multiple of 6, or a value is out of its range.
     """
     if len(payload) % _SETTING.size:
-        raise ProtocolError(f"a SETTINGS frame of {len(payload)} bytes")
+        raise ProtocolError(f"SETTINGS frame with length {len(payload)}, not a multiple of 6 (FRAME_SIZE_ERROR)")
     values = list(_SETTING.iter_unpack(payload))
     for name, value in values:
         if name == INITIAL_WINDOW_SIZE and value > LARGEST_WINDOW:
-            raise ProtocolError(f"an initial window of {value} bytes")
+            raise ProtocolError(f"SETTINGS_INITIAL_WINDOW_SIZE {value} above 2^31 - 1 (FLOW_CONTROL_ERROR)")
         if name == MAX_FRAME_SIZE and not DEFAULT_FRAME <= value <= LARGEST_FRAME:
-            raise ProtocolError(f"a largest frame of {value} bytes")
+            raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE {value} not in 2^14..2^24 - 1 (PROTOCOL_ERROR)")
     return values
 
 
@@ -91,10 +91,10 @@ def error_name(number: int) -> str:
 
 
 def unpadded(flags: int, payload: bytes, *, priority: bool = False) -> bytes:
-    """A payload without its padding and, of HEADERS, without its priority.
+    """A payload without its padding and, for HEADERS, without its priority.
 
     Raises:
-        ProtocolError: there is less of it than it says.
+        ProtocolError: the padding is longer than the payload.
     """
     start, padding = 0, 0
     if flags & PADDED:
@@ -102,5 +102,5 @@ def unpadded(flags: int, payload: bytes, *, priority: bool = False) -> bytes:
     if priority and flags & HAS_PRIORITY:
         start += 5
     if start + padding > len(payload):
-        raise ProtocolError("a frame with more padding than payload")
+        raise ProtocolError("frame with more padding than payload (PROTOCOL_ERROR)")
     return payload[start : len(payload) - padding]

@@ -1,4 +1,4 @@
-"""Header blocks (HPACK, RFC 7541): one for all our requests, and what the peer's mean.
+"""Header blocks (HPACK, RFC 7541): the one of all our requests, and the meaning of the peer's.
 
 We announce a header table of size 0, which makes the peer's blocks stateless: a block that was decoded once is known by
 its bytes from then on. Each that is new is decoded, so that no status other than 0 is missed.
@@ -17,7 +17,7 @@ from tuner.load.wire.frames import ProtocolError
 from tuner.options.endpoint import Endpoint
 
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
-# As many as a server plausibly has; error messages may carry an id each.
+# Distinct blocks to remember; error messages with ids could otherwise fill memory.
 _MOST_KNOWN = 4096
 # How gRPC reads an HTTP status where there is no status of its own (gRPC's http-grpc-status-mapping.md).
 _HTTP_CODES = {
@@ -38,11 +38,11 @@ OK: Final = "OK"
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a header block says of its stream.
+    """The meaning of a header block for its stream.
 
     Attributes:
-        status: `OK`, or `CODE: message`; None: nothing yet, the answer goes on.
-        informational: Whether it only announces another (HTTP 1xx).
+        status: `OK`, or `CODE: message`; None: no status yet, the answer goes on.
+        informational: Whether it is an interim response (HTTP 1xx).
     """
 
     status: str | None
@@ -69,15 +69,15 @@ class HeaderBlocks:
 
     def __init__(self) -> None:
         self._decoder = hpack.Decoder()
-        # Not every server says that it keeps to what we announced.
+        # Some servers do not confirm the table size that we announced.
         self._decoder.header_table_size = self._decoder.max_allowed_table_size = 0
         self._known: dict[bytes, Meaning] = {}
 
     def meaning(self, block: bytes) -> Meaning:
-        """What a block says.
+        """The meaning of a block.
 
         Raises:
-            ProtocolError: it cannot be decoded.
+            ProtocolError: the block cannot be decoded.
         """
         known = self._known.get(block)
         if known is None:
@@ -91,7 +91,7 @@ class HeaderBlocks:
         try:
             headers = {str(name): str(value) for name, value in self._decoder.decode(block)}
         except (hpack.HPACKError, UnicodeDecodeError, IndexError, ValueError) as error:
-            raise ProtocolError(f"a header block that cannot be decoded: {error}") from None
+            raise ProtocolError(f"header block cannot be decoded (COMPRESSION_ERROR): {error}") from None
         http = headers.get(":status", "200")
         if "grpc-status" in headers:
             return Meaning(_status(headers["grpc-status"], headers.get("grpc-message", "")))

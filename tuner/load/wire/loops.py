@@ -1,4 +1,4 @@
-"""The two kinds of load, over connections of our own framing, in the worker's only thread."""
+"""Closed and open loop over the connection pool, in the only thread of a worker."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tuner.load.drivers import Offer
 from tuner.load.ledger import COUNT, STOP_NS, Full, LedgerWriter
 from tuner.load.pauses import FIRST_PAUSE_NS, pause_ns
 from tuner.load.validation import mismatch
-from tuner.load.wire.line import TICK_S, Line
-from tuner.load.wire.lines import Lines
+from tuner.load.wire.connection import TICK_S, Connection
 from tuner.load.wire.pattern import Pattern
+from tuner.load.wire.pool import ConnectionPool
 from tuner.load.wire.stream import PREFIX_BYTES, Framed, Stream
 
-# As often the clocks are told; requests that are late are given up as often.
+# How often the ledger's clocks are updated, and requests past their deadline are cancelled.
 _TICK_NS: Final = round(TICK_S * 1e9)
 # Requests that are due together go out together, but not so many that answers wait for them.
 _MOST_AT_ONCE = 64
@@ -34,38 +34,38 @@ _clock = time.monotonic_ns
 
 
 class Loop(ABC):
-    """What both kinds have in common: which request is next, how they are noted, and how it ends.
+    """What both loops share: the next request, how requests are recorded, and the end.
 
     Args:
-        lines: Over which to send.
-        framed: The requests.
-        offer: How much.
-        ledger: Where to note it.
+        pool: The connections to send over.
+        framed: The requests, sent in turn.
+        offer: The load to offer.
+        ledger: Where requests are recorded.
     """
 
-    def __init__(self, lines: Lines, framed: Sequence[Framed], offer: Offer, ledger: LedgerWriter) -> None:
-        self.lines = lines
+    def __init__(self, pool: ConnectionPool, framed: Sequence[Framed], offer: Offer, ledger: LedgerWriter) -> None:
+        self.pool = pool
         self.ledger = ledger
         self._framed = framed
         self._at = offer.first_of(len(framed))
         self._next_tick_ns = 0
 
     def run(self) -> None:
-        """Until the owner says stop, the load is over, or the ledger is full."""
+        """Offer the load until the owner stops it, it is over, or the ledger is full."""
         with contextlib.suppress(Full):
             self.go_on()
         self.end()
 
     @abstractmethod
     def go_on(self) -> None:
-        """Offer the load, and leave what is under way at its end.
+        """Offer the load, and return with requests still under way.
 
         Raises:
-            Full: the ledger is.
+            Full: the ledger is full.
         """
 
     def next_request(self) -> Framed:
-        """The requests in turn."""
+        """The next request; all take turns."""
         framed = self._framed[self._at]
         self._at += 1
         if self._at == len(self._framed):
@@ -73,14 +73,14 @@ class Loop(ABC):
         return framed
 
     def tick(self, now_ns: int, waiting: int = 0) -> None:
-        """What is to be done now and then."""
+        """Every `TICK_S`, cancel late requests and update the ledger's clocks."""
         if now_ns >= self._next_tick_ns:
             self._next_tick_ns = now_ns + _TICK_NS
-            self.lines.expire(now_ns)
+            self.pool.expire(now_ns)
             self.ledger.tick(now_ns, waiting)
 
     def note(self, done: Sequence[Stream], now_ns: int) -> None:
-        """Put requests that have ended into the ledger."""
+        """Record requests that have ended in the ledger."""
         ledger = self.ledger
         for stream in done:
             if stream.error is None and stream.answer is not None:
@@ -97,64 +97,64 @@ class Loop(ABC):
                 ledger.note(stream.sent_ns, now_ns, outcome, lag_us=stream.lag_us, received=stream.received)
 
     def end(self) -> None:
-        """Note nothing from now on, wait for what is under way as long as the owner says, and give up the rest."""
+        """Stop recording, let requests under way end until the owner's deadline, then cancel the rest."""
         self.ledger.end()
         until_ns = self.ledger.stop_ns
-        while self.lines.under_way and _clock() < until_ns:
-            self.lines.wait(TICK_S / 4)
-        self.lines.cancel_all()
+        while self.pool.under_way and _clock() < until_ns:
+            self.pool.wait(TICK_S / 4)
+        self.pool.cancel_all()
 
 
 class ClosedLoop(Loop):
-    """Keeps a number of requests under way."""
+    """Keeps a fixed number of requests under way."""
 
-    def __init__(self, lines: Lines, framed: Sequence[Framed], offer: Offer, ledger: LedgerWriter) -> None:
-        super().__init__(lines, framed, offer, ledger)
+    def __init__(self, pool: ConnectionPool, framed: Sequence[Framed], offer: Offer, ledger: LedgerWriter) -> None:
+        super().__init__(pool, framed, offer, ledger)
         self._start_ns = offer.start_ns
         self._slots = offer.concurrency or 0
         self._failures = [0] * self._slots
         self._looks_into_answers = any(each.validates for each in framed)
-        # Requests that wait until they may be tried: from when, whose, and which.
+        # A heap of requests that pause after failures: (retry at, in ns; slot; request).
         self._resting: list[tuple[int, int, Stream]] = []
 
     def go_on(self) -> None:
-        """Until the owner says stop."""
-        lines, control = self.lines, self.ledger.control
+        """Offer the load until the owner stops it."""
+        pool, control = self.pool, self.ledger.control
         time.sleep(max(0, self._start_ns - _clock()) / 1e9)
         for slot in range(self._slots):
             self._send(Stream(self.next_request(), slot, _clock()))
         while not control[STOP_NS]:
-            line, pattern = self._plain_line()
-            if line and pattern:
-                self._sprint(line, pattern)
+            connection, pattern = self._plain_connection()
+            if connection and pattern:
+                self._sprint(connection, pattern)
             else:
-                lines.wait(self._patience_s() if self._resting else TICK_S)
+                pool.wait(self._patience_s() if self._resting else TICK_S)
             now_ns = _clock()
-            if lines.ended:
-                done, lines.ended = lines.ended, []
+            if pool.ended:
+                done, pool.ended = pool.ended, []
                 self.note(done, now_ns)
                 self._go_on(done)
             self.tick(now_ns)
             if self._resting:
                 self._wake(now_ns)
 
-    def _plain_line(self) -> tuple[Line | None, Pattern | None]:
-        """The only connection, and how the answers on it look, as long as nothing is out of the ordinary."""
-        line = self.lines.only
-        if line is None or self._resting or self._looks_into_answers:
+    def _plain_connection(self) -> tuple[Connection | None, Pattern | None]:
+        """The only connection and the pattern of its answers, while nothing unusual is going on; else None."""
+        connection = self.pool.only
+        if connection is None or self._resting or self._looks_into_answers:
             return None, None
-        self.lines.flush()
-        return line, line.connection.at_ease
+        self.pool.flush()
+        return connection, connection.http2.at_ease
 
-    def _sprint(self, line: Line, pattern: Pattern) -> None:  # noqa: PLR0912, PLR0915 (hot: a call costs more)
-        """Take answers that look like the last one, and send on, until anything else happens.
+    def _sprint(self, connection: Connection, pattern: Pattern) -> None:  # noqa: PLR0912, PLR0915 (hot: a call costs more)
+        """Take answers that match the pattern, and send the next requests, until anything else happens.
 
         It does what a turn of `go_on` does, in one piece, and leaves for its end what can wait: what a request costs
         here is what the client costs. With little under way most of that is for memory that the server has driven out
         of the processor's caches since the last answer, so what counts is to touch little.
         """
-        lines, connection, ledger, framed, at = self.lines, line.connection, self.ledger, self._framed, self._at
-        recv, match, streams, out = line.plug.recv, pattern.match, connection.streams, connection.out
+        pool, http2, ledger, framed, at = self.pool, connection.http2, self.ledger, self._framed, self._at
+        recv, match, streams, out = connection.socket.recv, pattern.match, http2.streams, http2.out
         sent_ns, done_ns, received, control = ledger.sent_ns, ledger.done_ns, ledger.received, ledger.control
         total, size, failures, until_ns = pattern.total, pattern.size, self._failures, self._next_tick_ns
         first = place = control[COUNT]
@@ -164,7 +164,7 @@ class ClosedLoop(Loop):
                 data = recv(_SPRINT_BYTES)
             except OSError as error:
                 if not isinstance(error, BlockingIOError):  # That only says that a tick has passed.
-                    lines.lose(line, error)
+                    pool.lose(connection, error)
                 break
             now_ns, start, end = _clock(), 0, len(data)
             renewed = []
@@ -172,7 +172,7 @@ class ClosedLoop(Loop):
                 found = match(data, start)
                 if found is None:
                     # Often enough the peer also says how much more it takes.
-                    at_update, start = start, connection.take_update(data, start)
+                    at_update, start = start, http2.take_update(data, start)
                     if start == at_update:
                         break
                     continue
@@ -190,25 +190,25 @@ class ClosedLoop(Loop):
                 at = at + 1 if at < last else 0
                 stream.framed, stream.tries, stream.sent_ns = each, 1, now_ns
                 renewed.append(stream)
-                if each.small and each.size <= connection.window:
-                    stream.number = number = connection.number
+                if each.small and each.size <= http2.window:
+                    stream.number = number = http2.number
                     streams[number] = stream
-                    connection.number = number + 2
-                    connection.window -= each.size
+                    http2.number = number + 2
+                    http2.window -= each.size
                     name = number.to_bytes(4, "big")
                     out += (each.before, name, each.between, name, each.body)
                 else:
-                    connection.send(stream)
+                    http2.send(stream)
             control[COUNT] = place
-            if start == end and end and line.send_small(renewed):
+            if start == end and end and connection.send_small(renewed):
                 continue
             if start < end or not end:
-                lines.take(line, data[start:])
-            lines.flush()
-            if lines.ended or connection.at_ease is not pattern:
+                pool.take(connection, data[start:])
+            pool.flush()
+            if pool.ended or http2.at_ease is not pattern:
                 break
         self._at = at
-        connection.count((place - first) * size)
+        http2.count((place - first) * size)
         ledger.raise_count(place)
 
     def _go_on(self, done: list[Stream]) -> None:
@@ -227,7 +227,7 @@ class ClosedLoop(Loop):
                 self._send(stream)
 
     def _send(self, stream: Stream) -> None:
-        if not self.lines.submit(stream):
+        if not self.pool.submit(stream):
             heapq.heappush(self._resting, (stream.sent_ns + FIRST_PAUSE_NS, stream.slot, stream))
 
     def _wake(self, now_ns: int) -> None:
@@ -241,31 +241,31 @@ class ClosedLoop(Loop):
 
 
 class OpenLoop(Loop):
-    """Sends what is due, however little of it has been answered."""
+    """Sends requests when they are due, whether or not earlier ones have been answered."""
 
-    def __init__(self, lines: Lines, framed: Sequence[Framed], offer: Offer, ledger: LedgerWriter) -> None:
-        super().__init__(lines, framed, offer, ledger)
+    def __init__(self, pool: ConnectionPool, framed: Sequence[Framed], offer: Offer, ledger: LedgerWriter) -> None:
+        super().__init__(pool, framed, offer, ledger)
         self._schedule = offer.due_ns()
         self._next_ns = next(self._schedule, None)
-        # When requests were due that could not be sent yet.
+        # The due times, in ns, of requests that could not be sent yet.
         self._waiting: deque[int] = deque()
 
     def go_on(self) -> None:
-        """Until the owner says stop, or all that was ever due has ended."""
-        lines, ledger = self.lines, self.ledger
+        """Offer the load until the owner stops it, or all scheduled requests have ended."""
+        pool, ledger = self.pool, self.ledger
         while not ledger.stop_ns:
             self._send_due(_clock())
-            lines.wait(self._patience_s())
+            pool.wait(self._patience_s())
             now_ns = _clock()
-            if lines.ended:
-                done, lines.ended = lines.ended, []
+            if pool.ended:
+                done, pool.ended = pool.ended, []
                 self.note(done, now_ns)
             self.tick(now_ns, len(self._waiting))
-            if self._next_ns is None and not self._waiting and not lines.under_way and not lines.ended:
+            if self._next_ns is None and not self._waiting and not pool.under_way and not pool.ended:
                 break
 
     def _send_due(self, now_ns: int) -> None:
-        room = _MOST_UNDER_WAY - self.lines.under_way
+        room = _MOST_UNDER_WAY - self.pool.under_way
         while self._waiting and room > 0 and self._send(self._waiting[0], now_ns):
             self._waiting.popleft()
             room -= 1
@@ -278,7 +278,7 @@ class OpenLoop(Loop):
             self._next_ns = next(self._schedule, None)
 
     def _send(self, due_ns: int, now_ns: int) -> bool:
-        return self.lines.submit(Stream(self.next_request(), 0, due_ns, (now_ns - due_ns) // 1_000))
+        return self.pool.submit(Stream(self.next_request(), 0, due_ns, (now_ns - due_ns) // 1_000))
 
     def _patience_s(self) -> float:
         if self._next_ns is None:

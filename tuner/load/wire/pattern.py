@@ -1,4 +1,4 @@
-"""Knows a right answer at a glance: of answers of one size, only the stream's number and the content differ."""
+"""Recognises a correct answer by its bytes: answers of one size differ only in stream number and content."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _BEFORE_NUMBER = 5  # of a frame: its length, type and flags
 
 
 class Pattern:
-    """The three frames of an answer that came whole and well, one behind the other.
+    """A regular expression for the three frames of a successful answer: HEADERS, DATA, trailers.
 
-    What does not fit, in whichever byte, is for the parser. So a pattern makes nothing of what the parser would not.
+    Anything that differs in any other byte is left to the parser, so a pattern never accepts what the parser would not.
 
     Args:
-        headers: The header block in front.
+        headers: The first header block.
         size: Bytes of the only DATA frame, which holds one gRPC message.
-        trailers: The header block behind, which says that all is well.
+        trailers: The last header block, with status OK.
 
     Attributes:
-        match: Finds the answer that lies whole at a place, if one does; its first group is the stream's number.
+        match: `match(data, offset)` matches a whole answer at an offset; its first group is the stream number.
         size: Bytes of the DATA frame.
         total: Bytes of the answer.
     """

@@ -1,4 +1,4 @@
-"""A request as frames, and on its way."""
+"""A request as HTTP/2 frames, and its state while it is under way."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tuner.load.wire.frames import DATA, HEADERS
 from tuner.load.workload import Request
 
 PREFIX_BYTES: Final = 5
-"""In front of a gRPC message: whether it is compressed, and its length."""
+"""The prefix of a gRPC message: a compression flag (1 byte), and the length (4 bytes, big-endian)."""
 
 
 class Framed:
-    """A request as frames, but for the number of its stream.
+    """A request as frames, without the stream number.
 
     Args:
         request: What to send.
@@ -28,7 +28,7 @@ class Framed:
         message = b"\0" + len(request.body).to_bytes(4, "big") + request.body
         self.size = len(message)
         self.small = self.size <= frames.DEFAULT_FRAME
-        # In front of a stream's number, and between that and its second mention.
+        # The bytes before the stream number, and between that and its second place.
         self.before = frames.frame(HEADERS, frames.END_HEADERS, 0, block)[:5]
         self.block = block
         self.between = block + frames.frame(DATA, frames.END_STREAM, 0, message)[:5] if self.small else b""
@@ -40,15 +40,15 @@ class Stream:
 
     Attributes:
         framed: The request.
-        slot: Whose it is.
-        sent_ns: When it was sent, or due.
+        slot: The slot of the closed loop that it belongs to; 0 in an open loop.
+        sent_ns: When it was sent (closed loop) or due (open loop), on the monotonic clock.
         lag_us: How much later than due it was sent.
         tries: How often it was sent.
-        number: Of the stream.
+        number: The stream number.
         received: Bytes of its DATA frames so far.
-        wanted: How many there will be; known with the first five.
-        answer: The DATA itself, where somebody wants to look at it.
-        error: `CODE: message`, once it has ended with one.
+        wanted: Bytes expected in all; known from the first 5.
+        answer: The DATA, if it is to be checked or returned; else None.
+        error: `CODE: message`, once it has failed.
     """
 
     __slots__ = (

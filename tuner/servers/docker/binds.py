@@ -19,8 +19,8 @@ class Bind:
     """A file or folder that a container sees.
 
     Attributes:
-        source: Where it is on this machine.
-        target: Where the container sees it.
+        source: Its path on this machine.
+        target: Its path in the container.
         writable: Whether the container may write there.
     """
 
@@ -29,20 +29,19 @@ class Bind:
     writable: bool = False
 
     def mount(self) -> Mount:
-        """As docker-py wants it."""
+        """The mount as docker-py takes it."""
         return Mount(str(self.target), str(self.source), type="bind", read_only=not self.writable)
 
     def __str__(self) -> str:
-        """As `docker run --mount` wants it."""
+        """The mount as `docker run --mount` takes it."""
         return f"type=bind,source={self.source},target={self.target}" + ("" if self.writable else ",readonly")
 
 
 def binds_of(repository: Path) -> tuple[Bind, ...]:
-    """The staged repository itself, writable, and the fewest read-only folders that hold what its links lead to.
+    """The staged repository, writable, and the fewest read-only folders that hold the targets of its links.
 
-    The links are absolute and resolved (see `tuner.config.staging.stage`), so the container sees those folders where
-    they are here; and the repository too, as long as its path needs no quoting: what the server then says of paths is
-    true on both sides.
+    The links are absolute and resolved (see `tuner.config.staging.stage`), so the container must see those folders at
+    the same paths. So does the repository, unless its path needs quoting; paths in its log are then valid here.
     """
     repository = repository.absolute()
     plain = shlex.quote(str(repository)) == str(repository)
@@ -52,22 +51,22 @@ def binds_of(repository: Path) -> tuple[Bind, ...]:
 
 
 def linked_files(repository: Path) -> Iterator[Path]:
-    """The files to which the links of a staged repository lead, resolved; some perhaps more than once."""
+    """The resolved targets of the links in a staged repository, possibly with duplicates."""
     for folder, _, names in os.walk(repository):
         for name in names:
             path = Path(folder, name)
-            # A link to nowhere is left to the server to complain about.
+            # A dangling link is left for the server to report.
             if path.is_symlink() and path.exists():
                 yield path.resolve()
 
 
 def _folder_of(file: Path) -> Path:
-    """The folder to show for a file. One such as `/opt` would hide what the image has there, so of it only the file."""
+    """What to mount for a file: its folder, or the file alone if the folder, such as `/opt`, is one of the image."""
     return file.parent if len(file.parts) > len(("/", "folder", "file")) else file
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
-    """Leave out each that lies within another."""
+    """The paths without those that lie within another."""
     kept: list[Path] = []
     for path in sorted(set(paths)):
         if not (kept and path.is_relative_to(kept[-1])):

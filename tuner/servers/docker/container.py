@@ -1,4 +1,4 @@
-"""A container in which a Triton runs: as docker-py makes it, and as a person would with `docker run`."""
+"""A container that runs Triton: created with docker-py, and shown as a `docker run` command."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _NO_GPU = {CONTAINER_DEVICES: "void"}
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """What to start. Its gRPC port is published on a free port, unless it has its machine's own network.
+    """The container to create. Its gRPC port is published on a free port, unless it uses the host network.
 
     Attributes:
-        name: Of the container; known before the container is there, so that it can be removed whatever happens.
-        image: Name or id.
-        arguments: The command line within.
-        binds: Files and folders of this machine, and volumes, that it sees.
-        labels: How its leftovers are known.
-        identity: As whom it runs.
-        options: What the user asks for.
-        publish_on: The address of the engine's machine on which its port is published.
-        network: That it joins where the user names none; None: the engine's default.
+        name: The container's name, chosen in advance so that it can be removed in any case.
+        image: The image's name or id.
+        arguments: The command line in the container.
+        binds: Files, folders and volumes to mount.
+        labels: Labels by which leftovers are recognised.
+        identity: The user, groups and limits that it runs with.
+        options: The user's options.
+        publish_on: The address of the engine's machine on which the gRPC port is published.
+        network: The Docker network, unless the user names one; None: the engine's default.
     """
 
     name: str
@@ -57,14 +57,14 @@ class ContainerSpec:
         """Make the container, without starting it.
 
         Raises:
-            DockerException: as docker-py does.
-            TypeError: an argument that is passed through is of the wrong kind.
-            ValueError: it has a wrong value.
+            DockerException: docker-py failed.
+            TypeError: an argument that is passed through has the wrong type.
+            ValueError: an argument that is passed through has a wrong value.
         """
         return client.containers.create(self.image, list(self.arguments), **self._keywords())
 
     def __str__(self) -> str:
-        """The `docker run` that does the same, without what may be secret."""
+        """The equivalent `docker run` command, without secrets."""
         inner = map(argument_without_secrets, (*entrypoint_arguments(self.options.more), *self.arguments))
         return shlex.join(("docker", "run", "--rm", *self._flags(), self.image, *inner))
 
@@ -83,7 +83,7 @@ class ContainerSpec:
             "ulimits": [Ulimit(name=name, soft=value, hard=value) for name, value in who.ulimits.items()],
             "environment": resolved(self._environment()),
             "device_requests": device_requests(asked.gpus),
-            # The driver whose output every engine can hand out again, whatever this one's default is.
+            # `docker logs` works with this driver on every engine, whatever its default.
             "log_config": LogConfig(type=LogConfig.types.JSON),
         }
         if network := asked.network or self.network:
@@ -145,6 +145,6 @@ def remove_container(client: DockerClient, name: str) -> None:
     """Kill a container and remove it with its anonymous volumes; harmless when there is none.
 
     Raises:
-        TuningError: the engine does not do it.
+        TuningError: the engine fails to remove it.
     """
     remove_for_certain(lambda: client.containers.get(name).remove(v=True, force=True))

@@ -1,4 +1,4 @@
-"""What a user asks of each container, beyond what serves the repository."""
+"""The user's options for each container."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _CPU_PERIOD_US = 100_000
 
 @dataclass(frozen=True)
 class ContainerOptions:
-    """What a user asks of each container.
+    """The user's options for each container.
 
     Attributes:
-        gpus: `all`, `none`, or a list of indices and UUIDs; None: no GPU, and nothing is said of them.
-        shm_bytes: Size of its /dev/shm, through which the Python backend hands its tensors.
-        memory_bytes: Limit on its memory, without swap; None: no limit.
-        mounts: What it sees beside the repository.
-        environment: Variables; None as a value hands on our own.
-        network: The network that it joins; None: the engine's default.
-        user: As whom it runs; None: as us.
-        more: Keywords of docker-py's `containers.create`.
+        gpus: `all`, `none`, or a list of indices and UUIDs; None: no GPUs are requested.
+        shm_bytes: Size of /dev/shm, through which the Python backend passes tensors.
+        memory_bytes: Memory limit, without swap; None: no limit.
+        mounts: Additional mounts.
+        environment: Environment variables; the value None passes on the one of this process.
+        network: The Docker network; None: the engine's default.
+        user: The user that it runs as; None: the user of this process.
+        more: Further keywords for docker-py's `containers.create`.
     """
 
     gpus: str | None = None
@@ -42,11 +42,11 @@ class ContainerOptions:
 
     @property
     def on_host_network(self) -> bool:
-        """Whether its ports are this machine's own."""
+        """Whether it uses the host network, so that its ports are ports of the machine."""
         return self.network == "host"
 
     def cores(self, there: int) -> int:
-        """Of so many processors, those that a container may use by the user's limits, rounded."""
+        """The cores that a container may use by the user's limits, rounded, on a machine with `there` cores."""
         allowed = [float(there)]
         if isinstance(nano := self.more.get("nano_cpus"), int) and nano > 0:
             allowed.append(nano / 1e9)
@@ -58,7 +58,7 @@ class ContainerOptions:
         return max(1, round(min(allowed)))
 
     def words(self) -> Iterator[str]:
-        """What differs from the default, for the record of a study, without what may be secret."""
+        """The options that differ from the default, for the record of a study, without secrets."""
         if self.gpus:
             yield f"GPUs {self.gpus}"
         if self.shm_bytes != _SHM_BYTES:
@@ -75,7 +75,7 @@ class ContainerOptions:
 
 
 def _cpus_of(text: str) -> int:
-    """How many processors a list as `0-3,6` names; 0: none, or it is no such list, which the engine will refuse."""
+    """The number of processors in a list such as `0-3,6`; 0 if it is not such a list, which the engine will refuse."""
     try:
         ranges = [(int(first), int(last or first)) for first, _, last in (r.partition("-") for r in text.split(","))]
     except ValueError:

@@ -1,4 +1,4 @@
-"""The Docker engine, reached through docker-py: every call has a time-out, every error becomes one line."""
+"""The Docker engine, through docker-py: every call has a time-out, and every error becomes one line."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from docker.transport import UnixHTTPAdapter
 from requests.exceptions import RequestException, SSLError
 
 from tuner.core.errors import TuningError
-from tuner.servers.docker.site import engine_address
+from tuner.servers.docker.engine_location import engine_address
 
-# A call that only asks is answered in milliseconds; one that makes or removes a container may wait for a slow disk.
+# Time-outs in s: a query takes ms; creating or removing a container may wait for a slow disk.
 _ASK_S = 5
 _CALL_S = 60
-# Of the API; any will do to ask which one the engine speaks.
+# An API version to ask the engine for its own; any will do.
 _SOME_VERSION = "1.44"
 
-# What docker-py raises: its own errors for what the engine answers, those of `requests` when it does not answer.
+# docker-py raises its own errors for the engine's answers, and errors of `requests` if there is no answer.
 ENGINE_ERRORS = (DockerException, RequestException)
 
 
 def connect(*, timeout_s: int = _CALL_S) -> DockerClient:
-    """A client of the engine that `docker` on the command line would use, by DOCKER_HOST and its like. To be closed.
+    """A client of the engine that the `docker` command would use (DOCKER_HOST etc.). The caller closes it.
 
     Args:
-        timeout_s: Of each call, and of the connection itself.
+        timeout_s: Time-out of the connection and of each call, in seconds.
 
     Raises:
-        TuningError: there is no engine that can be used.
+        TuningError: no engine can be used.
     """
     with engine_trouble():
         # Unlike docker-py itself, which asks for the version when a client is made, this closes what it opens.
@@ -52,7 +52,7 @@ def _client(timeout_s: int, version: str) -> DockerClient:
 
 
 def engine_problem(image: str | None) -> str | None:
-    """Why Docker cannot be used here, with this image if one is named, in one line; None: it can."""
+    """Why Docker cannot be used here (with this image, if given), in one line; None: it can."""
     try:
         with closing(connect(timeout_s=_ASK_S)) as client, engine_trouble():
             if image is not None:
@@ -66,7 +66,7 @@ def engine_problem(image: str | None) -> str | None:
 
 @contextmanager
 def engine_trouble() -> Iterator[None]:
-    """Let what docker-py raises within leave as a `TuningError` of one line: without its engine, no job goes on."""
+    """Convert docker-py's errors to a `TuningError` of one line: without the engine, no job can go on."""
     try:
         yield
     except ENGINE_ERRORS as error:
@@ -74,26 +74,26 @@ def engine_trouble() -> Iterator[None]:
 
 
 def explain(error: DockerException | RequestException) -> str:
-    """What a docker-py error says, in one line for people."""
+    """A docker-py error in one line, for the user."""
     match error:
         case ImageNotFound():
-            text = f"Docker lacks the image: {error.explanation}"
+            text = f"Docker does not have the image: {error.explanation}"
         case APIError():
             text = str(error.explanation or error)
         case SSLError():
-            text = f"the Docker engine cannot be trusted, or does not trust us: {error}; see DOCKER_CERT_PATH"
+            text = f"TLS with the Docker engine failed: {error}; check DOCKER_CERT_PATH"
         case RequestException():
             text = "the Docker engine does not answer"
         case DockerException(__cause__=NameError()):  # docker-py could not import its adapter for ssh://
             # docker-py would have its reader install a package that he may never have heard of.
-            text = "the Docker engine is reached by ssh://, which needs more: pip install 'tritontune[ssh]' (paramiko)"
+            text = "DOCKER_HOST=ssh://... needs paramiko: pip install 'tritontune[ssh]'"
         case _:
             text = f"the Docker engine cannot be used: {error}"
     return " ".join(text.split())
 
 
 def _knock(client: DockerClient, timeout_s: int) -> None:
-    """See whether somebody is there, and why not."""
+    """Check that the engine accepts connections, and raise why not."""
     adapter = client.api.get_adapter(client.api.base_url)
     if not isinstance(adapter, UnixHTTPAdapter):
         _knock_over_the_network(timeout_s)
@@ -104,11 +104,9 @@ def _knock(client: DockerClient, timeout_s: int) -> None:
             door.settimeout(timeout_s)
             door.connect(path)
     except FileNotFoundError:
-        reason = f"there is no Docker engine: {path} does not exist; DOCKER_HOST can name another"
+        reason = f"no Docker engine: {path} does not exist; set DOCKER_HOST to use another engine"
     except PermissionError:
-        reason = (
-            f"this user may not use the Docker engine: {path} is for root and members of its group{_group_of(path)}"
-        )
+        reason = f"no permission to use the Docker engine: {path} is for root and members of its group{_group_of(path)}"
     except OSError as error:
         reason = f"the Docker engine does not answer at {path}: {error.strerror or error}"
     else:
@@ -127,7 +125,7 @@ def _knock_over_the_network(timeout_s: int) -> None:
 
 
 def _group_of(path: str) -> str:
-    """The number that a container needs as its `--group-add`."""
+    """The group id of the socket, which a container needs as `--group-add`."""
     try:
         return f" ({Path(path).stat().st_gid})"
     except OSError:

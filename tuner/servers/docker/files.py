@@ -1,4 +1,4 @@
-"""A volume with the files of models, which stay the same from candidate to candidate and so are copied once a run."""
+"""A volume with the files of models, which do not differ between candidates, so that each is copied once a run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tuner.core.errors import TuningError
 from tuner.core.mark import Mark
 from tuner.servers.docker.container import remove_container
 from tuner.servers.docker.engine import connect
+from tuner.servers.docker.engine_location import EngineLocation
 from tuner.servers.docker.leftovers import labels_of
-from tuner.servers.docker.site import Site
 from tuner.servers.docker.tar import Entry, tar
 from tuner.servers.docker.volume import Volume, remove_volume
 
@@ -25,10 +25,10 @@ _State = tuple[int, int, int]  # inode, size, time of the last change
 
 
 class ModelFiles:
-    """Copies of files in a volume. It goes with this object, or when the process ends.
+    """Copies of files in a volume, which is removed with this object, or when the process ends.
 
     Args:
-        image: Any image that the engine has: files get into a volume through a container, which is never started.
+        image: An image that the engine has: files are copied through a container of it, which is never started.
     """
 
     def __init__(self, image: str) -> None:
@@ -37,14 +37,14 @@ class ModelFiles:
         self._volume: Volume | None = None
         self._remove: Callable[[], object] = lambda: None
 
-    def bring(self, client: DockerClient, site: Site, files: Iterable[Path]) -> Volume:
-        """The volume, for reading, with these files in it as they are now: only what it lacks is copied.
+    def bring(self, client: DockerClient, location: EngineLocation, files: Iterable[Path]) -> Volume:
+        """The read-only volume with the current version of these files; only missing or changed ones are copied.
 
         Raises:
             TuningError: a file cannot be read.
             DockerException, RequestException: the engine does not take them.
         """
-        volume = self._present(client) or self._made(site)
+        volume = self._present(client) or self._made(location)
         now = {file: _state(file) for file in sorted(set(files))}
         missing = [file for file, state in now.items() if self._copied.get(file) != state]
         if missing:
@@ -54,7 +54,7 @@ class ModelFiles:
 
     @staticmethod
     def place_of(file: Path) -> PurePosixPath:
-        """Where a container sees a file, which is given by its absolute path here."""
+        """The path in a container of a file, given by its absolute path here."""
         return _TARGET.joinpath(*file.parts[1:])
 
     def close(self) -> None:
@@ -62,18 +62,18 @@ class ModelFiles:
         self._remove()
 
     def _present(self, client: DockerClient) -> Volume | None:
-        """The volume, unless somebody has removed it, as `docker volume prune` does between two launches."""
+        """The volume; None if it was removed, as by `docker volume prune` between two launches."""
         if self._volume:
             with suppress(NotFound):
                 client.volumes.get(self._volume.name)
                 return self._volume
         return None
 
-    def _made(self, site: Site) -> Volume:
+    def _made(self, location: EngineLocation) -> Volume:
         self.close()
         mark = Mark.new()
         self._copied.clear()
-        self._volume = Volume(f"{mark}-files", _TARGET, labels_of(mark, site))
+        self._volume = Volume(f"{mark}-files", _TARGET, labels_of(mark, location))
         self._remove = weakref.finalize(self, _remove, os.getpid(), self._volume.name)
         return self._volume
 
@@ -93,7 +93,7 @@ class ModelFiles:
 
 
 def _entries(files: list[Path]) -> Iterator[Entry]:
-    """All files may be read by whoever the server runs as: only servers of ours see the volume."""
+    """Folders and files, readable for every user, as only our servers mount the volume."""
     folders = {folder for file in files for folder in file.parents if folder != folder.parent}
     for folder in sorted(folders):
         yield Entry(_name(folder), 0o755)
@@ -109,7 +109,7 @@ def _state(file: Path) -> _State:
     try:
         status = file.stat()
     except OSError as error:
-        raise TuningError(f"{file}: cannot be copied for the server: {error.strerror}") from error
+        raise TuningError(f"{file}: cannot be copied into the container: {error.strerror}") from error
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 

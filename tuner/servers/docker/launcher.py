@@ -23,13 +23,13 @@ from tuner.servers.arguments import BARE, triton_arguments
 from tuner.servers.docker.container import GRPC_PORT, ContainerSpec, remove_container
 from tuner.servers.docker.container_options import ContainerOptions
 from tuner.servers.docker.engine import connect, engine_problem, engine_trouble, explain
+from tuner.servers.docker.engine_location import EngineLocation, locate_engine
+from tuner.servers.docker.file_transfer import FileTransfer, TransferPlanner
 from tuner.servers.docker.identity import our_identity
 from tuner.servers.docker.leftovers import labels_of, remove_leftovers
 from tuner.servers.docker.look import await_version, check_network, check_volumes
 from tuner.servers.docker.refusals import NotTritonError, RefusedError, refusal
 from tuner.servers.docker.server import DockerServer
-from tuner.servers.docker.site import Site, site_of
-from tuner.servers.docker.supply import Supplier, Supply
 from tuner.servers.docker.volume import remove_volume
 from tuner.servers.docker.watch import Watch
 from tuner.servers.ports import free_port
@@ -47,11 +47,11 @@ class DockerLauncher:
     """Starts servers as containers, one for each launch.
 
     Args:
-        image: With `tritonserver` on its PATH; the engine must have it (see `docker_pull.ensure_image`).
-        options: What is asked of each container.
-        triton_args: More arguments for the server, after all others.
-        headers: Sent with every request.
-        always_copy: Copy repositories into containers even where the engine could mount them.
+        image: An image with `tritonserver` on its PATH, which the engine has (see `pull.ensure_image`).
+        options: The user's options for each container.
+        triton_args: Further arguments for Triton, after all others.
+        headers: Headers sent with every request.
+        always_copy: Copy repositories into containers even if the engine could mount them.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class DockerLauncher:
         self._raises_limits = True
         self._has_address = True
         self._version: str | None = None
-        self._supplier = Supplier(image, always_copy=always_copy)
+        self._transfers = TransferPlanner(image, always_copy=always_copy)
 
     @property
     def description(self) -> str:
-        """The image, by name and digest, its Triton once it has been looked at, and what is asked of its containers.
+        """The image with its digest, its Triton version (after `look`), and the containers' options.
 
         Raises:
-            TuningError: the engine does not say.
+            TuningError: the engine cannot be asked.
         """
         with closing(connect()) as client, engine_trouble():
             image = client.images.get(self._image)
@@ -88,54 +88,54 @@ class DockerLauncher:
 
     @cached_property
     def machine(self) -> Machine:
-        """The engine's, with the cores that a container may use: this one, or another, of which it tells no GPUs.
+        """The engine's machine, with the cores that a container may use. The GPUs of another machine are unknown.
 
         Raises:
-            TuningError: the engine does not say.
+            TuningError: the engine cannot be asked.
         """
         with closing(connect()) as client, engine_trouble():
-            distant = site_of(client).is_distant
+            distant = locate_engine(client).is_distant
             told = client.info() if distant else {}
         machine = Machine(cpus=told["NCPU"], gpus=(), processor=told["Architecture"]) if distant else Machine.here()
         return replace(machine, cpus=None if machine.cpus is None else self._options.cores(machine.cpus))
 
     @cached_property
     def gpus(self) -> str | None:
-        """Those that a server sees: `all`, `none`, or a list of indices and UUIDs; None: another machine's.
+        """The GPUs of this machine that a server sees: `all`, `none`, or indices and UUIDs; None: another machine's.
 
         Raises:
-            TuningError: the engine does not say where it is.
+            TuningError: the engine cannot be asked where it is.
         """
         with closing(connect()) as client, engine_trouble():
-            if site_of(client).is_distant:
+            if locate_engine(client).is_distant:
                 return None
         return shown_by_cuda(self._options.gpus or NONE, resolved(self._options.environment))
 
     def look(self) -> None:
-        """Start the image once, as each launch will but without a model, to see that it can be, and which Triton it is.
+        """Start the image once without a model, to check that each launch can work, and to learn Triton's version.
 
         Raises:
             NoGpuRuntimeError: the engine cannot give GPUs to containers.
-            JobError: the image is no Triton, or something that was asked of its container cannot be.
+            JobError: the image has no Triton, or an option of the container cannot be satisfied.
             TuningError: the engine cannot be used.
         """
         mark, client = Mark.new(), connect()
         arguments = ("tritonserver", "--model-repository=/tmp", *BARE, *self._triton_args)
         with closing(client), work_folder() as folder, engine_trouble():
             check_volumes(client, self._options.mounts)
-            site = site_of(client)
-            check_network(site, self._options.network)
+            location = locate_engine(client)
+            check_network(location, self._options.network)
             try:
-                container, _ = self._started(client, self._spec(client, mark, arguments, site))
+                container, _ = self._started(client, self._spec(client, mark, arguments, location))
                 self._version = await_version(Watch(container, folder / "log"), folder / "log")
             except ImageNotFound as error:
                 raise JobError(f"--image {self._image}: {explain(error)}") from error
             except NotTritonError as error:
-                raise JobError(f"--image {self._image} is no Triton image: it holds no tritonserver") from error
+                raise JobError(f"--image {self._image} is not a Triton image: it has no tritonserver") from error
             except RefusedError as error:
                 raise JobError(f"--server docker: {error}") from error
             except LaunchError as error:
-                raise JobError(f"--image {self._image}: Triton does not start in it: {error}") from error
+                raise JobError(f"--image {self._image}: Triton does not start: {error}") from error
             finally:
                 remove_container(client, str(mark))
 
@@ -143,13 +143,13 @@ class DockerLauncher:
         """Start a server and return once the model is ready.
 
         Raises:
-            LaunchError: it did not become ready; nothing is left behind.
-            TuningError: the engine or the image cannot be used, so no launch will ever succeed.
+            LaunchError: the model did not become ready; nothing is left behind.
+            TuningError: the engine or the image cannot be used, so no launch will succeed.
         """
         deadline = None
         for _ in range(_PORT_TRIES):
             server = self._start(request)
-            # Only now, as a first copy of large models over a network takes its time, which is not the server's.
+            # The deadline starts here: copying large models over a network is not the server's time.
             deadline = deadline or time.monotonic() + request.deadline_s
             try:
                 await_ready(server, deadline=deadline, allowed_s=request.deadline_s)
@@ -160,36 +160,36 @@ class DockerLauncher:
                 raise
             else:
                 return server
-        raise LaunchError(f"other programs took {_PORT_TRIES} free ports before Triton could", cause=Cause.CRASHED)
+        raise LaunchError(f"no free port for Triton: other programs took {_PORT_TRIES} in a row", cause=Cause.CRASHED)
 
     def remove_leftovers(self) -> tuple[str, ...]:
         """Remove the containers and volumes whose owner is gone. Returns the names of their servers.
 
         Raises:
-            TuningError: the engine does not do it.
+            TuningError: the engine fails to remove them.
         """
         return remove_docker_leftovers()
 
     def close(self) -> None:
-        """Remove what was kept for the next launch, as the end of the process does; another launch may follow."""
-        self._supplier.close()
+        """Remove what is kept between launches. Another launch may follow."""
+        self._transfers.close()
 
     def _start(self, request: Launch) -> DockerServer:
         mark, client = Mark.new(), connect()
         try:
             with engine_trouble():
-                site = site_of(client)
-                supply = self._supplier.supply(client, site, request.repository, mark)
-                # On its machine's own network, the port must be one that nobody has.
+                location = locate_engine(client)
+                transfer = self._transfers.plan(client, location, request.repository, mark)
+                # On the host network, the port must be free on the machine.
                 port = free_port() if self._options.on_host_network else GRPC_PORT
                 arguments = (
                     "tritonserver",
-                    *triton_arguments(request, mark=mark, repository=supply.target, grpc_port=port),
-                    *([f"--grpc-address={site.publish_on}"] if self._options.on_host_network else []),
+                    *triton_arguments(request, mark=mark, repository=transfer.target, grpc_port=port),
+                    *([f"--grpc-address={location.publish_on}"] if self._options.on_host_network else []),
                     *self._triton_args,
                 )
-                spec = self._spec(client, mark, arguments, site, supply)
-                container, spec = self._started(client, spec, supply)
+                spec = self._spec(client, mark, arguments, location, transfer)
+                container, spec = self._started(client, spec, transfer)
                 return DockerServer(
                     client,
                     container,
@@ -198,8 +198,8 @@ class DockerLauncher:
                     log=request.log,
                     command=str(spec),
                     port=port,
-                    site=site,
-                    supply=supply,
+                    location=location,
+                    transfer=transfer,
                     headers=self._headers,
                 )
         except BaseException:
@@ -209,34 +209,39 @@ class DockerLauncher:
             raise
 
     def _started(
-        self, client: DockerClient, spec: ContainerSpec, supply: Supply | None = None
+        self, client: DockerClient, spec: ContainerSpec, transfer: FileTransfer | None = None
     ) -> tuple[Container, ContainerSpec]:
-        """A container that was started as the spec says, or without what this engine cannot give."""
+        """Start a container by its spec, without what this engine refuses (limits, or the publish address)."""
         while True:
             try:
-                return _run(client, spec, supply), spec
+                return _run(client, spec, transfer), spec
             except _LimitsRefusedError:
                 self._raises_limits = False
                 spec = replace(spec, identity=replace(spec.identity, ulimits={}))
             except _AddressRefusedError:
                 self._has_address = False
-                spec = replace(spec, publish_on=site_of(client).publish_at_worst_on)
+                spec = replace(spec, publish_on=locate_engine(client).publish_at_worst_on)
             remove_container(client, spec.name)
 
     def _spec(
-        self, client: DockerClient, mark: Mark, arguments: tuple[str, ...], site: Site, supply: Supply | None = None
+        self,
+        client: DockerClient,
+        mark: Mark,
+        arguments: tuple[str, ...],
+        location: EngineLocation,
+        transfer: FileTransfer | None = None,
     ) -> ContainerSpec:
         security = client.info()["SecurityOptions"]
         return ContainerSpec(
             name=str(mark),
             image=self._image,
             arguments=arguments,
-            binds=supply.mounts if supply else (),
-            labels=labels_of(mark, site),
+            binds=transfer.mounts if transfer else (),
+            labels=labels_of(mark, location),
             identity=our_identity(security, raise_limits=self._raises_limits, user=self._options.user),
             options=self._options,
-            publish_on=site.publish_on if self._has_address else site.publish_at_worst_on,
-            network=site.network,
+            publish_on=location.publish_on if self._has_address else location.publish_at_worst_on,
+            network=location.network,
         )
 
 
@@ -246,11 +251,11 @@ def remove_docker_leftovers() -> tuple[str, ...]:
         return remove_leftovers(client)
 
 
-def _run(client: DockerClient, spec: ContainerSpec, supply: Supply | None) -> Container:
+def _run(client: DockerClient, spec: ContainerSpec, transfer: FileTransfer | None) -> Container:
     try:
         container = spec.create(client)
-        if supply:
-            supply.fill(container, spec.identity)
+        if transfer:
+            transfer.fill(container, spec.identity)
         container.start()
     except ImageNotFound:
         raise
@@ -267,8 +272,8 @@ def _run(client: DockerClient, spec: ContainerSpec, supply: Supply | None) -> Co
 
 
 class _LimitsRefusedError(Exception):
-    """The engine itself runs under limits that it may not raise; a server can do without that."""
+    """The engine may not raise limits; the server runs without that."""
 
 
 class _AddressRefusedError(Exception):
-    """The engine's machine lacks the address by which we reach it: it is behind another, which passes on to it."""
+    """The engine's machine does not have the address by which we reach it, as it is behind another (NAT)."""

@@ -1,4 +1,4 @@
-"""How containers and volumes are known as ours, and what a killed run left behind is removed."""
+"""Labels that mark containers and volumes as ours, and the removal of what killed runs left behind."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from tuner.core.mark import Mark
 from tuner.core.proc import pid_namespace
 from tuner.servers.docker.container import remove_container
 from tuner.servers.docker.engine import engine_trouble
-from tuner.servers.docker.site import Site, site_of
+from tuner.servers.docker.engine_location import EngineLocation, locate_engine
 from tuner.servers.docker.volume import remove_volume
 
 _MARK_LABEL = "tritontune.mark"
 _CONTAINER_LABEL = "tritontune.container"
-"""The container that the owner is in, when it is one of the same engine."""
+"""The id of the container that the owner runs in, if it is one of the same engine."""
 
 
-def labels_of(mark: Mark, site: Site) -> dict[str, str]:
-    """What a container or volume of ours carries."""
+def labels_of(mark: Mark, location: EngineLocation) -> dict[str, str]:
+    """The labels of a container or volume of ours."""
     labels = {_MARK_LABEL: str(mark)}
-    return {**labels, _CONTAINER_LABEL: site.container} if site.container else labels
+    return {**labels, _CONTAINER_LABEL: location.container} if location.container else labels
 
 
 def remove_leftovers(client: DockerClient) -> tuple[str, ...]:
-    """Remove the containers and volumes whose owner is surely gone. Returns the names of their servers.
+    """Remove the containers and volumes whose owner is known to be gone. Returns the names of their servers.
 
-    That is a process of this machine, or of a container of this engine that has ended.
+    The owner is a process of this machine, or in a container of this engine.
 
     Raises:
-        TuningError: the engine does not do it.
+        TuningError: the engine fails to remove them.
     """
     with engine_trouble():
         judge = _Judge(client)
@@ -53,11 +53,11 @@ def remove_leftovers(client: DockerClient) -> tuple[str, ...]:
 
 
 class _Judge:
-    """Tells whether an owner is gone."""
+    """Decides whether an owner is gone."""
 
     def __init__(self, client: DockerClient) -> None:
         self._client = client
-        self._site = site_of(client)
+        self._location = locate_engine(client)
         self._running: dict[str, bool] = {}
 
     def is_abandoned(self, labels: Mapping[str, str]) -> bool:
@@ -66,8 +66,8 @@ class _Judge:
             return False
         if container is None:
             return mark.abandoned
-        if container == self._site.container:
-            # What was in it before it was started anew is gone.
+        if container == self._location.container:
+            # Processes from before the container was restarted are gone.
             return (mark.boot, mark.namespace) != (boot_id(), pid_namespace()) or mark.abandoned
         return not self._runs(container)
 

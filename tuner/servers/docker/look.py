@@ -1,4 +1,4 @@
-"""A look at what a user asks of Docker, before anything is tuned with it."""
+"""Checks of the user's Docker options, before anything is tuned."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from docker.errors import NotFound
 from tuner.core.errors import Cause, JobError, LaunchError
 from tuner.core.quantities import format_duration
 from tuner.options.mounts import UserMount
-from tuner.servers.docker.site import Site
+from tuner.servers.docker.engine_location import EngineLocation
 from tuner.servers.docker.watch import Watch
 from tuner.servers.server import End
 from tuner.servers.triton_log import find_version, last_words, read_log, why_it_ended
 
-# The first start from an image that was just pulled reads gigabytes, and CUDA takes its time with many GPUs.
+# In s: the first start of a pulled image reads gigabytes, and CUDA is slow to start with many GPUs.
 _LOOK_S = 180.0
 _EVERY_S = 0.02
 
 
 def await_version(watch: Watch, log: Path) -> str:
-    """Which Triton runs in a container that was just started without a model.
+    """The version of the Triton in a container that was just started without a model.
 
     Args:
-        watch: Over the container.
-        log: To which that copies its output.
+        watch: The watch over the container.
+        log: The file that its output is copied to.
 
     Raises:
-        LaunchError: it ended before it said that, or does not say it in time.
+        LaunchError: it ended before it reported its version, or did not report it in time.
     """
     deadline = time.monotonic() + _LOOK_S
     while True:
@@ -42,7 +42,7 @@ def await_version(watch: Watch, log: Path) -> str:
             raise _ended(end, text)
         if time.monotonic() > deadline:
             raise LaunchError(
-                f"it did not say within {format_duration(_LOOK_S)} which Triton it is",
+                f"it did not report its version within {format_duration(_LOOK_S)}",
                 cause=Cause.TIMED_OUT,
                 last_words=last_words(text),
             )
@@ -50,10 +50,10 @@ def await_version(watch: Watch, log: Path) -> str:
 
 
 def check_volumes(client: DockerClient, mounts: Iterable[UserMount]) -> None:
-    """See that the volumes to mount are there; the engine would make those that are not.
+    """Check that the volumes to mount exist; the engine would silently create missing ones.
 
     Raises:
-        JobError: one is not.
+        JobError: one does not exist.
     """
     for mount in mounts:
         if mount.kind == "volume":
@@ -61,27 +61,27 @@ def check_volumes(client: DockerClient, mounts: Iterable[UserMount]) -> None:
                 client.volumes.get(mount.source)
             except NotFound:
                 raise JobError(
-                    f"--mount: Docker has no volume {mount.source!r}; make it with `docker volume create "
-                    f"{mount.source}`, or write a folder with a slash, as ./{mount.source}"
+                    f"--mount: no Docker volume {mount.source!r}; create it with "
+                    f"`docker volume create {mount.source}`, or write a folder with a slash: ./{mount.source}"
                 ) from None
 
 
-def check_network(site: Site, network: str | None) -> None:
-    """See that servers on a network can be reached from here.
+def check_network(location: EngineLocation, network: str | None) -> None:
+    """Check that servers on a Docker network can be reached from this process.
 
     Raises:
-        JobError: we are in a container that is not on it.
+        JobError: this process runs in a container that is not on it.
     """
-    own = site.networks or ("host",)
-    if network and site.container and network not in own:
+    own = location.networks or ("host",)
+    if network and location.container and network not in own:
         raise JobError(
-            f"--network {network}: tritontune is in a container on {', '.join(own)}, which does not reach servers on "
-            f"{network}; leave it out, or start that container on {network}, too"
+            f"--network {network}: not reachable from tritontune's own container, which is on {', '.join(own)}; "
+            f"leave it out, or start that container on {network}, too"
         )
 
 
 def _ended(end: End, text: str) -> LaunchError:
     memory = end.out_of_memory
-    how = f"tritonserver {end.how}{' for want of memory' if memory else ''}: {why_it_ended(text)}"
+    how = f"tritonserver {end.how}{' (out of memory)' if memory else ''}: {why_it_ended(text)}"
     cause = Cause.OUT_OF_MEMORY if memory else Cause.CRASHED
     return LaunchError(how, cause=cause, last_words=last_words(text))

@@ -1,4 +1,4 @@
-"""Brings an image to the engine that has not got it, and tells how far that is."""
+"""Pulls an image that the engine does not have, and reports the progress."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from urllib3.exceptions import HTTPError
 from tuner.core.errors import JobError, TritontuneError, TuningError
 from tuner.servers.docker.engine import ENGINE_ERRORS, connect, engine_trouble, explain
 
-# An engine that pulls says so several times a second; while it unpacks a huge layer, on some, less often.
+# In s: an engine reports a pull several times a second, but less often while it unpacks a huge layer.
 _SILENCE_S = 300
 
-# What the engine says of an image that there is not, or not for us; all else is the network's or the disk's fault.
+# How engines report a wrong image name or missing access; anything else is a fault of network or disk.
 _WRONG_NAME = re.compile(
     r"not found|manifest unknown|name unknown|denied|unauthorized|invalid reference|does not exist|no matching manifest"
     r"|invalid tag|must be lowercase",
@@ -33,15 +33,15 @@ _LAYER = frozenset({"Pulling fs layer", "Waiting", "Downloading", *_DOWNLOADED})
 
 @dataclass(frozen=True)
 class Pull:
-    """How far an image is.
+    """The progress of a pull.
 
     Attributes:
-        image: Which.
-        layers: Of which it is made, as far as is known.
-        layers_done: Those that are downloaded and unpacked.
-        done_bytes: Downloaded, over all layers.
-        total_bytes: To download, over all layers whose size is known.
-        ended: Whether it is there.
+        image: The image's name.
+        layers: Number of layers known so far.
+        layers_done: Number of layers downloaded and unpacked.
+        done_bytes: Bytes downloaded, over all layers.
+        total_bytes: Bytes to download, over all layers of known size.
+        ended: Whether the pull is complete.
     """
 
     image: str
@@ -53,19 +53,19 @@ class Pull:
 
 
 SeePull = Callable[[Pull], None]
-"""Is told how far a pull is, at its begin, with each news, and at its end."""
+"""Called with the progress of a pull: at its start, on each change, and at its end."""
 
 
 class ImageNameError(JobError):
-    """There is no image of that name, or it is not for us."""
+    """No image has that name, or we have no access to it."""
 
 
 def ensure_image(image: str, see: SeePull) -> None:
     """Pull an image, unless the engine has it.
 
     Raises:
-        ImageNameError: there is no such image, or it is not for us.
-        TuningError: the engine cannot be used, or does not get it.
+        ImageNameError: there is no such image, or no access to it.
+        TuningError: the engine cannot be used, or fails to pull it.
     """
     with closing(connect()) as client:
         with engine_trouble():
@@ -93,7 +93,7 @@ def _has(client: DockerClient, image: str) -> bool:
 
 
 class _PatientClient(APIClient):
-    """Waits for each piece of news for so long, where docker-py would wait for ever."""
+    """A client with a time-out for each progress message of a pull; docker-py would wait for ever."""
 
     def post(self, url: str | bytes, data: Any = None, json: Any = None, **kwargs: Any) -> Any:
         """See `requests.Session`."""
@@ -101,7 +101,7 @@ class _PatientClient(APIClient):
 
 
 def _events(image: str, version: str) -> Iterator[Mapping[str, Any]]:
-    """What the engine says while it pulls."""
+    """The engine's progress messages during a pull."""
     try:
         with closing(_PatientClient(version=version, timeout=_SILENCE_S, **kwargs_from_env())) as client:
             for event in client.pull(image, stream=True, decode=True):
@@ -109,7 +109,7 @@ def _events(image: str, version: str) -> Iterator[Mapping[str, Any]]:
                     raise _refusal(image, str(event["error"]))
                 yield event
     except HTTPError as error:
-        raise TuningError(f"image {image} cannot be pulled: the engine fell silent") from error
+        raise TuningError(f"image {image} cannot be pulled: the engine reported nothing for {_SILENCE_S} s") from error
     except ENGINE_ERRORS as error:
         raise _refusal(image, _reason(error)) from error
 
@@ -126,7 +126,7 @@ def _refusal(image: str, reason: str) -> TritontuneError:
 
 
 class _Layers:
-    """Sums up what is told of each layer."""
+    """Sums the progress over all layers."""
 
     def __init__(self, image: str) -> None:
         self._image = image
@@ -135,7 +135,7 @@ class _Layers:
         self._total_bytes: dict[str, int] = {}
 
     def note(self, event: Mapping[str, Any]) -> bool:
-        """Take one in; whether it was news of a layer."""
+        """Process an event. Returns whether it was about a layer."""
         layer, status = event.get("id"), event.get("status")
         if not layer or status not in _LAYER:
             return False
@@ -149,7 +149,7 @@ class _Layers:
         return True
 
     def pull(self, *, ended: bool = False) -> Pull:
-        """How far it is."""
+        """The progress so far."""
         return Pull(
             self._image,
             layers=len(self._status),

@@ -1,4 +1,4 @@
-"""What the engine says when it does not start a container, and what to do about it."""
+"""The engine's reasons for not starting a container, as errors with a fix."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from docker.errors import APIError
 from tuner.core.errors import Cause, JobError, LaunchError, TritontuneError
 from tuner.servers.docker.engine import explain
 
-# As the engine says it up to 28 without a runtime hook, from 29 on without a CDI specification, and a runtime without
-# a driver.
+# Docker up to 28 without a runtime hook, from 29 on without a CDI specification; and a runtime without a driver.
 _NO_GPU_RUNTIME = re.compile(
     r"could not select device driver|discover GPU vendor from CDI|unresolvable CDI devices nvidia.com/gpu=all"
     r"|nvidia-container-cli: initialization error|nvml error|libnvidia-ml\.so"
@@ -26,28 +25,28 @@ class NoGpuRuntimeError(JobError):
 
 
 class RefusedError(LaunchError):
-    """The engine does not create or start a container as it was asked."""
+    """The engine refuses to create or start a container."""
 
 
 class NotTritonError(RefusedError):
-    """The image holds no Triton."""
+    """The image has no Triton."""
 
 
 def refusal(error: APIError, *, gpus: str | None) -> TritontuneError:
-    """The error to raise for what the engine refused to create or to start.
+    """The error to raise when the engine refused to create or start a container.
 
     Args:
-        error: As docker-py raised it.
-        gpus: What was asked for.
+        error: The error of docker-py.
+        gpus: The GPUs that were requested, if any.
     """
     reason = explain(error)
     if gpus and _NO_GPU_RUNTIME.search(reason):
         return NoGpuRuntimeError(
             f"--gpus {gpus}: Docker cannot give GPUs to containers here: install nvidia-container-toolkit, run "
-            f"`nvidia-ctk runtime configure --runtime=docker`, and restart Docker; or say --gpus none ({reason})"
+            f"`nvidia-ctk runtime configure --runtime=docker`, and restart Docker; or use --gpus none ({reason})"
         )
     if gpus and _NO_SUCH_GPU.search(reason):
-        return JobError(f"--gpus {gpus}: this machine has no such GPU ({reason})")
+        return JobError(f"--gpus {gpus}: no such GPU on this machine ({reason})")
     if _NO_TRITON.search(reason):
-        return NotTritonError(f"Docker starts no container: {reason}", cause=Cause.CRASHED)
-    return RefusedError(f"Docker starts no container: {reason}", cause=Cause.CRASHED)
+        return NotTritonError(f"Docker cannot start the container: {reason}", cause=Cause.CRASHED)
+    return RefusedError(f"Docker cannot start the container: {reason}", cause=Cause.CRASHED)

@@ -1,4 +1,4 @@
-"""Removes what an engine does not let go of at once."""
+"""Removes containers and volumes that the engine may refuse to remove at first."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from docker.errors import APIError, NotFound
 
 from tuner.servers.docker.engine import engine_trouble
 
-# Of a container that is being removed already, or whose device is still busy, the engine refuses the removal.
+# In s. The engine refuses to remove a container that is being removed already, or whose device is still busy.
 _REMOVAL_S = 20.0
 _REMOVAL_EVERY_S = 0.05
 
 
 def remove_for_certain(remove: Callable[[], None]) -> None:
-    """Call it until the engine has done it, or says that there is nothing to remove.
+    """Call `remove` until the engine has done it, or reports that there is nothing to remove.
 
     Raises:
-        TuningError: the engine does not do it.
+        TuningError: the engine still refuses after 20 s.
     """
     deadline = time.monotonic() + _REMOVAL_S
     with engine_trouble():

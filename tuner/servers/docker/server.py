@@ -17,9 +17,9 @@ from tuner.options.endpoint import Header
 from tuner.servers.docker.address import address_of
 from tuner.servers.docker.container import GRPC_PORT, remove_container
 from tuner.servers.docker.engine import ENGINE_ERRORS, engine_trouble
-from tuner.servers.docker.site import Site
+from tuner.servers.docker.engine_location import EngineLocation
+from tuner.servers.docker.file_transfer import FileTransfer
 from tuner.servers.docker.stubs import DistantStubs
-from tuner.servers.docker.supply import Supply
 from tuner.servers.docker.usage import container_usage
 from tuner.servers.docker.volume import remove_volume
 from tuner.servers.docker.watch import Watch
@@ -32,19 +32,19 @@ _LAST_LINES_S = 5.0
 
 
 class DockerServer(TritonServer):
-    """A server that runs in a container, which is named by its mark.
+    """A server that runs in a container, which is named after its mark.
 
     Args:
         client: A connection to the engine for this server alone; closed with it.
-        container: Just started.
-        mark: Whose it is.
-        model: That it is to load.
-        log: The file to which its output is copied.
-        command: The `docker run` that does the same.
-        port: Of its gRPC endpoint, as it sees it; any but `GRPC_PORT` is one of its machine's own.
-        site: Where the engine is.
-        supply: How the repository got into it.
-        headers: Sent with every request.
+        container: The container, just started.
+        mark: The server's mark.
+        model: The name of the model that it loads.
+        log: The file that its output is copied to.
+        command: The equivalent `docker run` command.
+        port: Its gRPC port in the container; one other than `GRPC_PORT` is a port of the host network.
+        location: Where the engine is.
+        transfer: How the repository got into the container.
+        headers: Headers sent with every request.
     """
 
     def __init__(
@@ -57,34 +57,34 @@ class DockerServer(TritonServer):
         log: Path,
         command: str,
         port: int = GRPC_PORT,
-        site: Site,
-        supply: Supply,
+        location: EngineLocation,
+        transfer: FileTransfer,
         headers: tuple[Header, ...] = (),
     ) -> None:
         container.reload()
-        of_machine = f"{site.publish_on}:{port}"
-        address = of_machine if port != GRPC_PORT else address_of(container.attrs, GRPC_PORT, site)
+        of_machine = f"{location.publish_on}:{port}"
+        address = of_machine if port != GRPC_PORT else address_of(container.attrs, GRPC_PORT, location)
         super().__init__(mark=mark, model=model, log=log, grpc_address=address, command=command, headers=headers)
         self._client = client
         self._container = container
-        self._site = site
-        self._supply = supply
+        self._location = location
+        self._transfer = transfer
         pid: int = container.attrs["State"]["Pid"]
-        self._pid = pid if not site.is_distant and _is_seen(pid, str(container.id), mark) else 0
-        self._distant_stubs = DistantStubs(container, supply.here)
+        self._pid = pid if not location.is_distant and _is_seen(pid, str(container.id), mark) else 0
+        self._distant_stubs = DistantStubs(container, transfer.here)
         self._watch = Watch(container, log)
 
     @property
     def pid(self) -> int:
-        """The process of the server itself, as this machine numbers it; 0 where it does not see it, or it has ended."""
+        """The pid of the server process on this machine; 0 if it is not visible here, or has ended."""
         return self._pid
 
     def usage(self) -> ServerUsage | None:
-        """What it takes; from the engine where its processes cannot be seen, as from within another container."""
+        """CPU and memory usage; from the engine if its processes are not visible here, as from another container."""
         return super().usage() or (None if self._stopped else container_usage(self._container))
 
     def _cause_of(self, error: ServerError) -> ServerError | None:
-        """Also that somebody keeps it from running, which is no fault of the candidate's."""
+        """As the base class; also that the container is paused, which is not the candidate's fault."""
         if self._is_paused():
             words = last_words(read_log(self.log))
             return ServerHungError(f"the container is paused: {error}", cause=Cause.HUNG, last_words=words)
@@ -98,18 +98,18 @@ class DockerServer(TritonServer):
         return bool(self._container.attrs["State"]["Paused"])
 
     def find_stubs(self) -> tuple[AnyStub, ...]:
-        """The processes of Python instances, as this machine sees them, or else as the engine tells."""
+        """The processes of Python instances, from this machine, or else from the engine."""
         if not self._pid:
             return self._distant_stubs.look()
         found = stubs_of(self._pid)
-        return tuple(replace(s, model_file=s.model_file and self._supply.here(s.model_file)) for s in found)
+        return tuple(replace(s, model_file=s.model_file and self._transfer.here(s.model_file)) for s in found)
 
     def kernel_was_short_of_memory(self) -> bool | None:
-        """Whether a kernel has killed for want of memory since the start: of another machine's, the engine says so.
+        """Whether the kernel has killed processes because memory ran out since the start; None: unknown.
 
-        That is then only of what was in the container. None where nobody says.
+        For another machine, the engine reports it, for this container only.
         """
-        if not self._site.is_distant:
+        if not self._location.is_distant:
             return super().kernel_was_short_of_memory()
         try:
             began = _seconds(self._container.attrs["Created"])
@@ -123,7 +123,7 @@ class DockerServer(TritonServer):
         return self._watch.end
 
     def _death(self, what: str, end: End) -> ServerDiedError:
-        # Of a process that is not seen here, nobody tells how it ended.
+        # How a process ended that is not visible here is unknown.
         unseen = not self._pid and not end.killed
         if unseen and self.kernel_was_short_of_memory():
             end = replace(end, out_of_memory=True)
@@ -137,20 +137,20 @@ class DockerServer(TritonServer):
         with closing(self._client):
             self._distant_stubs.close()
             remove_container(self._client, str(self.mark))
-            if self._supply.copied:
+            if self._transfer.copied:
                 remove_volume(self._client, str(self.mark))
             self._watch.join(_LAST_LINES_S)
 
 
 def _seconds(time: str) -> int:
-    """Since 1970, of a time as an engine tells it in UTC."""
+    """Seconds since 1970 of an engine's time stamp, which is in UTC."""
     return int(datetime.fromisoformat(time[:19] + "+00:00").timestamp())
 
 
 def _is_seen(pid: int, container_id: str, mark: Mark) -> bool:
-    """Whether that process of this machine is one of that container.
+    """Whether that process of this machine belongs to that container.
 
-    The engine numbers processes as its own namespace does; from within a container, others have these numbers.
+    The engine reports pids of its own namespace; within another container, other processes have these pids.
     """
     if not pid:
         return False

@@ -1,4 +1,4 @@
-"""The processes of Python instances where this machine does not see them: as the engine tells of them."""
+"""The processes of Python instances that are not visible on this machine, as the engine reports them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.servers.docker.engine import ENGINE_ERRORS
 from tuner.servers.python_models import may_define
 from tuner.servers.stubs import PROGRAM_NAMES
 
-# The engine runs a `ps` for each look, on the machine that is measured.
+# In s: each look makes the engine run `ps` on the machine that is measured.
 _LOOK_EVERY_S = 2.0
 _JOIN_S = 5.0
 _COLUMNS = "-eo pid,stat,args"
@@ -25,8 +25,8 @@ class DistantStub:
     """One such process.
 
     Attributes:
-        pid: As the engine's machine numbers it.
-        model_file: The code that it runs, here; None when it had ended before it was found.
+        pid: Its pid on the engine's machine.
+        model_file: The local path of the code that it runs; None if it had ended before it was found.
     """
 
     pid: int
@@ -35,12 +35,12 @@ class DistantStub:
 
     @property
     def alive(self) -> bool:
-        """Whether it ran when the engine was last asked."""
+        """Whether it was running when the engine was last asked."""
         return self._states.get(self.pid, False)
 
     @property
     def exit_code(self) -> int | None:
-        """The engine does not tell."""
+        """Always None: the engine does not report it."""
         return None
 
     @property
@@ -50,11 +50,11 @@ class DistantStub:
 
 
 class DistantStubs:
-    """Asks the engine for the stubs of a container, and then again every 2 s.
+    """Asks the engine for the stubs of a container, every 2 s.
 
     Args:
-        container: That runs.
-        here: From the path of a file in it to ours.
+        container: A running container.
+        here: Maps a path in the container to the local path.
     """
 
     def __init__(self, container: Container, here: Callable[[Path], Path]) -> None:
@@ -66,7 +66,7 @@ class DistantStubs:
         self._thread: threading.Thread | None = None
 
     def look(self) -> tuple[DistantStub, ...]:
-        """The stubs as they are now, ended ones included; from here on their states are kept up to date."""
+        """The current stubs, including ended ones; their states are updated from here on."""
         self._ask()
         if self._thread is None:
             name = f"stubs {self._container.name}"
@@ -75,7 +75,7 @@ class DistantStubs:
         return tuple(DistantStub(pid, self._files.get(pid), self._states) for pid in sorted(self._states.copy()))
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking the engine."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join(_JOIN_S)
@@ -102,5 +102,5 @@ class DistantStubs:
 
 
 def _is_stub(words: list[str]) -> bool:
-    # Of one that has ended, `ps` shows the name in brackets.
+    # `ps` shows the name of an ended process in brackets.
     return bool(words) and Path(words[0]).name.strip("[]") in PROGRAM_NAMES

@@ -1,4 +1,4 @@
-"""Makes tar archives piece by piece: files of any size pass through, and none is held in memory."""
+"""Writes tar archives piece by piece, so that no file is held in memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """A folder, unless it has a `content` (a file) or a `link`.
+    """An archive member: a file if it has `content`, a symbolic link if it has `link`, else a folder.
 
     Attributes:
-        name: Its path in the archive, without a slash at the beginning.
-        mode: Its permissions.
-        content: The file of ours whose bytes it gets.
-        link: Where a symbolic link leads.
+        name: Its relative path in the archive.
+        mode: Its permission bits.
+        content: The local file with its bytes.
+        link: The target of a symbolic link.
     """
 
     name: str
@@ -33,12 +33,12 @@ def tar(entries: Iterable[Entry], *, uid: int = 0, gid: int = 0) -> Iterator[byt
     """The archive, in pieces of up to 1 MiB.
 
     Args:
-        entries: Folders before what is in them.
-        uid: To whom all of it belongs.
-        gid: The group.
+        entries: The members; folders come before what is in them.
+        uid: The owner of all members.
+        gid: The group of all members.
 
     Raises:
-        TuningError: a file cannot be read, or shrinks meanwhile.
+        TuningError: a file cannot be read, or shrinks while it is copied.
     """
     for entry in entries:
         info = tarfile.TarInfo(entry.name)
@@ -64,9 +64,9 @@ def _file(info: tarfile.TarInfo, path: Path) -> Iterator[bytes]:
             while left:
                 piece = file.read(min(left, _PIECE_BYTES))
                 if not piece:
-                    raise TuningError(f"{path}: has become shorter while it was copied")
+                    raise TuningError(f"{path}: shrank while it was copied")
                 left -= len(piece)
                 yield piece
     except OSError as error:
-        raise TuningError(f"{path}: cannot be copied for the server: {error.strerror}") from error
+        raise TuningError(f"{path}: cannot be copied into the container: {error.strerror}") from error
     yield bytes(-info.size % tarfile.BLOCKSIZE)

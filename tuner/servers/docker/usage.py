@@ -1,4 +1,4 @@
-"""What a container takes, as its engine says: where its processes cannot be seen from here."""
+"""CPU and memory usage of a container as its engine reports it, for processes that are not visible here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.servers.usage import ServerUsage
 def container_usage(container: Container) -> ServerUsage | None:
     """CPU seconds since the container's start, and memory in use without the cache of files, as `docker stats` counts.
 
-    None of one that does not run. Takes up to a second: that is how often the engine itself looks.
+    None if it does not run. Takes up to a second, the engine's own sampling period.
     """
     try:
         stats = container.stats(stream=False, one_shot=True)
@@ -28,6 +28,6 @@ def _usage(stats: Mapping[str, Any]) -> ServerUsage | None:
     details = memory.get("stats") or {}
     if "usage" not in memory or "cpu_usage" not in processors:
         return None
-    # By the second version of control groups, and by the first.
+    # cgroup v2, and v1.
     cache = details.get("inactive_file", details.get("total_inactive_file", 0))
     return ServerUsage(cpu_s=processors["cpu_usage"]["total_usage"] / 1e9, memory_bytes=max(0, memory["usage"] - cache))

@@ -1,4 +1,4 @@
-"""Volumes of an engine in which a container sees files that the engine does not find on its own machine."""
+"""Docker volumes for files that the engine cannot mount from its own machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tuner.servers.docker.removal import remove_for_certain
 
 @dataclass(frozen=True)
 class Volume:
-    """A named volume, as a container sees it; made with the first container that does.
+    """A named volume as a container mounts it; created with the first such container.
 
     Attributes:
-        name: Of the volume.
-        target: Where the container sees it.
-        labels: How its leftovers are known.
+        name: The volume's name.
+        target: Its path in the container.
+        labels: Labels by which leftovers are recognised.
         writable: Whether the container may write there.
     """
 
@@ -29,7 +29,7 @@ class Volume:
     writable: bool = False
 
     def mount(self) -> Mount:
-        """As docker-py wants it."""
+        """The mount as docker-py takes it."""
         return Mount(
             str(self.target),
             self.name,
@@ -40,14 +40,14 @@ class Volume:
         )
 
     def __str__(self) -> str:
-        """As `docker run --mount` wants it."""
+        """The mount as `docker run --mount` takes it."""
         return f"type=volume,source={self.name},target={self.target}" + ("" if self.writable else ",readonly")
 
 
 def remove_volume(client: DockerClient, name: str) -> None:
-    """Remove a volume that no container has any more; harmless when there is none.
+    """Remove a volume that no container uses; harmless if it does not exist.
 
     Raises:
-        TuningError: the engine does not do it.
+        TuningError: the engine fails to remove it.
     """
     remove_for_certain(lambda: client.volumes.get(name).remove())

@@ -1,4 +1,4 @@
-"""Keeps an eye on a container: its output goes to a file, and its end is known as soon as it comes."""
+"""Watches a container: copies its output to a file, and notices its end at once."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SLOWEST_LOOK_S = 1.0
 
 
 class Watch:
-    """Copies what a running container writes to a file until it ends, and then says how it did.
+    """Copies the output of a running container to a file until it ends, then reports how it ended.
 
-    Its thread ends by itself with the container, also with one that is removed, and with the engine.
+    Its thread ends with the container, even if that is removed, and with the engine.
     """
 
     def __init__(self, container: Container, log: Path) -> None:
@@ -37,15 +37,15 @@ class Watch:
 
     @property
     def end(self) -> End | None:
-        """How the container ended, or None while it runs. By then all that it wrote is in the file."""
+        """How the container ended, with all of its output in the file by then; None while it runs."""
         return self._end
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the end."""
+        """Wait for the end of the container."""
         self._thread.join(timeout_s)
 
     def _run(self, log: FileIO) -> None:
-        end = End("is out of sight")
+        end = End("can no longer be watched")
         try:
             with log:
                 self._copy_output(log)
@@ -53,7 +53,7 @@ class Watch:
         except NotFound:
             end = End("was removed")
         except ENGINE_ERRORS as error:
-            end = End(f"is out of sight: {explain(error)}")
+            end = End(f"can no longer be watched: {explain(error)}")
         finally:
             self._end = self._end or end
 
@@ -65,9 +65,9 @@ class Watch:
         except OSError as error:
             if isinstance(error, ENGINE_ERRORS):
                 raise
-            self._end = End(f"is out of sight: {log.name} cannot be written: {error.strerror}")
+            self._end = End(f"can no longer be watched: {log.name} cannot be written: {error.strerror}")
             for _ in output:
-                pass  # A stream that is not read to its end keeps its socket open; the server is stopped anyway.
+                pass  # An unread stream would keep its socket open; the server is stopped anyway.
 
     def _await_end(self) -> End:
         pause_s = _FIRST_LOOK_S
@@ -80,7 +80,7 @@ class Watch:
 
 
 def _end_of(state: Mapping[str, Any]) -> End:
-    """Read the `State` of an inspected container."""
+    """How a container ended, from `State` of `docker inspect`."""
     code = state["ExitCode"]
-    # As a shell does, the engine adds 128 to the number of a signal.
+    # Like a shell, the engine reports 128 plus the number of a signal.
     return End.by(128 - code if code > 128 else code, out_of_memory=state["OOMKilled"])

@@ -13,7 +13,7 @@ from support.tritons import on_fake_server, on_real_server
 
 from tuner.core.loads import Concurrency
 from tuner.load.protocols import Samples
-from tuner.measure.doubts import Doubt, Gate
+from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session, open_session
 from tuner.options.groups import LoadOptions
@@ -58,7 +58,7 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         server.stop(grace_s=0.5)
 
 
-def reasons(doubts: tuple[Doubt, ...]) -> dict[Gate, str]:
+def reasons(doubts: tuple[QualityWarning, ...]) -> dict[QualityCheck, str]:
     return {doubt.gate: doubt.reason for doubt in doubts}
 
 
@@ -67,19 +67,27 @@ def test_a_sound_model_is_doubted_for_the_machines_sake_alone(opened: Open) -> N
     with opened("slow") as session:
         for concurrency in (1, 2, 8):
             found = reasons(session.measure(Concurrency(concurrency)).doubts)
-            assert not {Gate.LITTLES_LAW, Gate.REQUEST_COUNT, Gate.FAILURES, Gate.CACHE_HITS} & set(found)
+            assert not {
+                QualityCheck.LITTLES_LAW,
+                QualityCheck.REQUEST_COUNT,
+                QualityCheck.FAILURES,
+                QualityCheck.CACHE_HITS,
+            } & set(found)
 
 
 def test_a_model_that_fails_one_request_in_a_hundred(opened: Open) -> None:
     rules = LevelRules(min_s=0.3, max_s=0.4, min_requests=600)
     with opened("fails_requests", rules) as session:
         point = session.measure(Concurrency(4))
-        reason = reasons(point.doubts)[Gate.FAILURES]
-        assert reason == f"{point.errors} of {point.errors + point.requests:,} failed, most with {point.error}"
+        reason = reasons(point.doubts)[QualityCheck.FAILURES]
+        assert (
+            reason
+            == f"{point.errors} of {point.errors + point.requests:,} requests failed, most often with {point.error}"
+        )
         assert "not this one" in reason
         assert point.errors / point.requests == pytest.approx(0.01, rel=0.5)
-        assert Gate.FAILURES in reasons(point.discarded)
-        assert Gate.LITTLES_LAW not in reasons(point.doubts)
+        assert QualityCheck.FAILURES in reasons(point.discarded)
+        assert QualityCheck.LITTLES_LAW not in reasons(point.doubts)
 
 
 @pytest.mark.parametrize("opened", [on_fake_server(), on_real_server()], indirect=True)
@@ -88,8 +96,8 @@ def test_answers_of_the_response_cache(opened: Open) -> None:
         point = session.measure(Concurrency(4))
     assert point.server is not None
     assert point.server.cache_hits > 0.9 * point.server.requests
-    assert "and not the model" in reasons(point.doubts)[Gate.CACHE_HITS]
-    assert Gate.REQUEST_COUNT not in reasons(point.doubts)
+    assert "the response cache, not the model" in reasons(point.doubts)[QualityCheck.CACHE_HITS]
+    assert QualityCheck.REQUEST_COUNT not in reasons(point.doubts)
 
 
 @pytest.mark.parametrize("opened", [on_fake_server(), on_real_server()], indirect=True)
@@ -112,17 +120,17 @@ def test_another_client_of_the_model(opened: Open) -> None:
         finally:
             over.set()
             offer.join()
-        assert reasons(point.doubts)[Gate.REQUEST_COUNT].endswith("another client uses the model")
-        assert Gate.REQUEST_COUNT not in reasons(session.measure(Concurrency(2)).doubts)
+        assert reasons(point.doubts)[QualityCheck.REQUEST_COUNT].endswith("another client uses the model")
+        assert QualityCheck.REQUEST_COUNT not in reasons(session.measure(Concurrency(2)).doubts)
 
 
 def test_a_model_that_is_ever_slower(opened: Open) -> None:
     with opened("drifts", LevelRules(min_s=1.0, max_s=1.1, min_requests=30)) as session:
         point = session.measure(Concurrency(1))
     # That other programs wake and sleep may hide it once.
-    reason = reasons((*point.doubts, *point.discarded))[Gate.DRIFT]
+    reason = reasons((*point.doubts, *point.discarded))[QualityCheck.DRIFT]
     first, second = (float(word) for word in reason.split() if word[0].isdigit())
-    assert reason.startswith("drifts: mean latency was")
+    assert reason.startswith("drift: mean latency was")
     assert second > 1.05 * first
 
 
@@ -131,8 +139,8 @@ def test_a_request_that_is_held_back(opened: Open) -> None:
     # However slow the machine is, it stops early among so many.
     with opened("holds", LevelRules(min_s=0.3, max_s=0.4, min_requests=600)) as session:
         point = session.measure(Concurrency(4))
-    reason = reasons((*point.doubts, *point.discarded))[Gate.LITTLES_LAW]
-    assert reason.startswith("Little's law: 4 requests under way, but throughput x latency says ")
+    reason = reasons((*point.doubts, *point.discarded))[QualityCheck.LITTLES_LAW]
+    assert reason.startswith("Little's law: concurrency is 4, but throughput x mean latency is ")
 
 
 def test_programs_that_run_beside_it(opened: Open) -> None:
@@ -148,5 +156,5 @@ def test_programs_that_run_beside_it(opened: Open) -> None:
         pytest.skip("this machine does not tell")
     assert point.machine.elsewhere_cores is not None
     assert point.machine.elsewhere_cores > 0.3
-    assert "load from elsewhere: others took" in reasons(point.doubts)[Gate.MACHINE_LOAD]
-    assert Gate.MACHINE_LOAD in reasons(point.discarded)
+    assert "load from elsewhere: other processes used" in reasons(point.doubts)[QualityCheck.MACHINE_LOAD]
+    assert QualityCheck.MACHINE_LOAD in reasons(point.discarded)

@@ -15,7 +15,7 @@ from support.docker_image import IMAGE, container_of, containers_of, volumes_of
 from tuner.config.repository import ModelRepository
 from tuner.config.staging import stage
 from tuner.core.errors import TuningError
-from tuner.servers.docker import supply as docker_supply
+from tuner.servers.docker import file_transfer as docker_transfer
 from tuner.servers.docker.binds import Bind, binds_of
 from tuner.servers.docker.launcher import DockerLauncher
 from tuner.servers.protocols import Launch, Server
@@ -146,7 +146,7 @@ def test_a_file_that_cannot_be_copied_ends_the_run(
         return opened(path, *args, **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(TuningError, match="model.py: cannot be copied for the server: Permission denied"):
+    with pytest.raises(TuningError, match="model.py: cannot be copied into the container: Permission denied"):
         launcher.launch(staged)
     assert not containers_of(os.getpid(), engine)
 
@@ -200,6 +200,6 @@ class TestWhatTheEngineSees:
             first, *others = binds_of(repository)
             return (first, *(Bind(Path("/nowhere") / bind.source.name, bind.target) for bind in others))
 
-        monkeypatch.setattr(docker_supply, "binds_of", elsewhere)
+        monkeypatch.setattr(docker_transfer, "binds_of", elsewhere)
         with launcher.launch(staged) as server:
             assert self._kinds(server, engine) == {"volume"}

@@ -1,4 +1,4 @@
-"""Asks an engine whether it finds our files where we do: then it can mount them, and else it needs copies."""
+"""Finds out whether an engine sees our files at the same paths, so that it can mount them; else it needs copies."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _STAT_HEADER = "X-Docker-Container-Path-Stat"
 def engine_sees(
     client: DockerClient, image: str, binds: Sequence[Bind], *, name: str, labels: Mapping[str, str]
 ) -> bool:
-    """Whether a container with these binds would see our files in them, and not others that have the same paths.
+    """Whether a container with these binds would see our files, and not other files at the same paths.
 
-    The container is made and not started; the engine itself looks into it.
+    The container is created but not started; the engine reads the metadata of files in it.
 
     Args:
         client: A connection to the engine.
-        image: Of the container; any will do.
-        binds: First the staged repository, which is ours to write to; see `docker_binds.binds_of`.
-        name: Of the container; it is removed.
-        labels: How its leftovers are known.
+        image: Any image that the engine has.
+        binds: The staged repository, which we may write to, then the others; see `binds_of`.
+        name: The container's name; it is removed again.
+        labels: Labels by which leftovers are recognised.
 
     Raises:
-        DockerException, RequestException: the engine does not answer as one should.
+        DockerException, RequestException: the engine fails.
     """
     repository = binds[0]
     token = repository.source / f".tritontune-{secrets.token_hex(8)}"
@@ -64,7 +64,7 @@ def engine_sees(
 
 
 def _samples(repository: Path, binds: Sequence[Bind]) -> Iterator[tuple[Path, Path]]:
-    """A file of each bind, as we see it and as the container would."""
+    """One file of each bind: its path here, and its path in the container."""
     linked = list(linked_files(repository))
     for bind in binds:
         file = next(path for path in linked if path.is_relative_to(bind.source))
@@ -85,6 +85,6 @@ def _is_same(ours: Path, theirs: Mapping[str, Any] | None) -> bool:
     if theirs is None:
         return False
     status = ours.stat()
-    # Some file systems between two machines keep whole seconds only.
+    # Some network file systems keep whole seconds only.
     seconds = datetime.fromisoformat(theirs["mtime"][:19] + "+00:00").timestamp()
     return theirs["size"] == status.st_size and seconds == int(status.st_mtime)

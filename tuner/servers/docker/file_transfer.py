@@ -1,4 +1,4 @@
-"""How a staged repository gets into a container: mounted where the engine sees our files, else as a copy."""
+"""How a staged repository gets into a container: mounted if the engine sees our files, else copied."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tuner.core.errors import TuningError
 from tuner.core.mark import Mark
 from tuner.servers.docker.binds import Bind, binds_of, linked_files
 from tuner.servers.docker.engine import engine_trouble
+from tuner.servers.docker.engine_location import EngineLocation
+from tuner.servers.docker.file_visibility import engine_sees
 from tuner.servers.docker.files import ModelFiles
 from tuner.servers.docker.identity import Identity
 from tuner.servers.docker.leftovers import labels_of
-from tuner.servers.docker.sight import engine_sees
-from tuner.servers.docker.site import Site
 from tuner.servers.docker.tar import Entry, tar
 from tuner.servers.docker.volume import Volume
 
@@ -29,13 +29,13 @@ _NUMBERS = re.compile(r"(\d+)(?::(\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Supply:
-    """What a container must be given to serve a staged repository.
+class FileTransfer:
+    """How one staged repository gets into a container.
 
     Attributes:
-        source: The staged repository, here.
-        target: Where the server sees it.
-        mounts: What to make the container with.
+        source: The local path of the staged repository.
+        target: Its path in the container.
+        mounts: The mounts of the container.
         copied: Whether the repository must be copied into the container before it starts.
     """
 
@@ -45,29 +45,29 @@ class Supply:
     copied: bool
 
     def fill(self, container: Container, identity: Identity) -> None:
-        """Copy what must be copied into a container that was made and not started.
+        """Copy the repository, if necessary, into a container that was created but not started.
 
-        All may be read and written by whoever the server runs as: nobody else sees the copy, which goes with it.
+        The copy may be read and written by every user: only this container sees it, and it is removed with it.
 
         Raises:
             TuningError: a file of the repository cannot be read.
-            DockerException, RequestException: the engine does not take it.
+            DockerException, RequestException: the engine fails.
         """
         if self.copied:
             uid, gid = _numbers(identity.user)
             container.put_archive(str(self.target.parent), tar(_entries(self.source), uid=uid, gid=gid))
 
     def here(self, path: Path) -> Path:
-        """A path of the repository as the server sees it, as we do."""
+        """The local path for a path in the container; paths outside of the repository stay."""
         return self.source / path.relative_to(self.target) if path.is_relative_to(self.target) else path
 
 
-class Supplier:
-    """Decides how, and keeps what can be used again by the next container.
+class TransferPlanner:
+    """Decides between mounting and copying, and keeps copied files for the next container.
 
     Args:
         image: Any image that the engine has.
-        always_copy: Do not ask the engine whether it sees our files.
+        always_copy: Copy without asking the engine whether it sees our files.
     """
 
     def __init__(self, image: str, *, always_copy: bool = False) -> None:
@@ -76,32 +76,32 @@ class Supplier:
         self._seen: dict[Path, bool] = {}
         self._files = ModelFiles(image)
 
-    def supply(self, client: DockerClient, site: Site, repository: Path, mark: Mark) -> Supply:
-        """What the container of a server needs for this repository.
+    def plan(self, client: DockerClient, location: EngineLocation, repository: Path, mark: Mark) -> FileTransfer:
+        """Plan the transfer of a repository into the container of a server.
 
         Raises:
-            TuningError: the engine does not answer as one should, or a file cannot be read.
+            TuningError: the engine fails, or a file cannot be read.
         """
         repository = repository.absolute()
         with engine_trouble():
-            if self._sees(client, site, repository, mark):
+            if self._sees(client, location, repository, mark):
                 binds = binds_of(repository)
-                return Supply(repository, PurePosixPath(binds[0].target), binds, copied=False)
-            own = Volume(str(mark), _COPY, labels_of(mark, site), writable=True)
-            files = self._files.bring(client, site, linked_files(repository))
-            return Supply(repository, _COPY / _NAME, (own, files), copied=True)
+                return FileTransfer(repository, PurePosixPath(binds[0].target), binds, copied=False)
+            own = Volume(str(mark), _COPY, labels_of(mark, location), writable=True)
+            files = self._files.bring(client, location, linked_files(repository))
+            return FileTransfer(repository, _COPY / _NAME, (own, files), copied=True)
 
     def close(self) -> None:
-        """Remove what was kept for the next container; it is made again when it is needed."""
+        """Remove the files kept for the next container; they are copied again when needed."""
         self._files.close()
 
-    def _sees(self, client: DockerClient, site: Site, repository: Path, mark: Mark) -> bool:
+    def _sees(self, client: DockerClient, location: EngineLocation, repository: Path, mark: Mark) -> bool:
         if self._always_copy:
             return False
         if repository not in self._seen:
             name = f"{mark}-look"
             self._seen[repository] = engine_sees(
-                client, self._image, binds_of(repository), name=name, labels=labels_of(mark, site)
+                client, self._image, binds_of(repository), name=name, labels=labels_of(mark, location)
             )
         return self._seen[repository]
 
@@ -113,7 +113,7 @@ def _entries(repository: Path) -> Iterator[Entry]:
         for name in sorted([*folders, *names]):
             path = Path(folder, name)
             if path.is_symlink():
-                # A link to nowhere is left to the server to complain about.
+                # A dangling link is left for the server to report.
                 leads_to = ModelFiles.place_of(path.resolve()) if path.exists() else path.readlink()
                 yield Entry(str(place / name), 0o777, link=str(leads_to))
             elif path.is_dir():
@@ -126,10 +126,10 @@ def _mode(file: Path) -> int:
     try:
         return file.stat().st_mode & 0o111 | 0o666
     except OSError as error:
-        raise TuningError(f"{file}: cannot be copied for the server: {error.strerror}") from error
+        raise TuningError(f"{file}: cannot be copied into the container: {error.strerror}") from error
 
 
 def _numbers(user: str | None) -> tuple[int, int]:
-    """User and group by number; root's where they have names, which only the image knows."""
+    """User id and group id; 0 for names, which only the image can resolve."""
     match = _NUMBERS.fullmatch(user or "")
     return (int(match[1]), int(match[2] or 0)) if match else (0, 0)

@@ -11,8 +11,8 @@ from support.connections import SETTINGS, block_of, framed_of, raw_answer
 from support.http2_server_side import GOOD_HEADERS, GOOD_TRAILERS, message_of
 
 from tuner.load.wire import frames
-from tuner.load.wire.connection import Connection
 from tuner.load.wire.frames import END_HEADERS, END_STREAM, ProtocolError
+from tuner.load.wire.http2_connection import Http2Connection
 from tuner.load.wire.stream import Framed, Stream
 
 FRAMED = [framed_of(b"small"), framed_of(bytes(20_000)), framed_of(b"kept", validates=True)]
@@ -63,7 +63,7 @@ class Checked:
     """A connection, and what was done with it."""
 
     def __init__(self) -> None:
-        self.connection = Connection()
+        self.connection = Http2Connection()
         self.connection.receive(SETTINGS)
         self.submitted: list[Stream] = []
         self.finished: list[Stream] = []
@@ -147,7 +147,7 @@ def test_arbitrary_bytes(data: bytes, cuts: list[int]) -> None:
 
 @given(st.binary(max_size=100))
 def test_arbitrary_first_words(data: bytes) -> None:
-    connection = Connection()
+    connection = Http2Connection()
     try:
         connection.receive(data)
     except ProtocolError:

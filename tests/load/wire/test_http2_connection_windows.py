@@ -10,7 +10,7 @@ from support.connections import Outcome, Pair, framed_of, known, outcomes, raw_a
 from support.http2_server_side import ServerSide, message_of
 
 from tuner.load.wire import frames
-from tuner.load.wire.connection import Connection
+from tuner.load.wire.http2_connection import Http2Connection
 from tuner.load.wire.stream import Stream
 
 WINDOW, FRAME = SettingCodes.INITIAL_WINDOW_SIZE, SettingCodes.MAX_FRAME_SIZE
@@ -22,7 +22,7 @@ def pattern_of(size: int) -> bytes:
 
 
 def test_the_server_side_of_these_tests_counts() -> None:
-    connection, server = Connection(), ServerSide({WINDOW: 100}, step=0)
+    connection, server = Http2Connection(), ServerSide({WINDOW: 100}, step=0)
     connection.receive(server.take())
     connection.send(Stream(framed_of(bytes(50)), 0, 0))
     connection._stream_window = 1000

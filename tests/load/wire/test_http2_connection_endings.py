@@ -6,7 +6,7 @@ from support.connections import Pair, framed_of, known, outcomes, raw_answer
 from support.http2_server_side import message_of
 
 from tuner.load.wire import frames
-from tuner.load.wire.connection import Connection
+from tuner.load.wire.http2_connection import Http2Connection
 from tuner.load.wire.stream import Stream
 
 CODES = {
@@ -16,7 +16,7 @@ CODES = {
 }
 
 
-def refused(connection: Connection) -> list[int]:
+def refused(connection: Http2Connection) -> list[int]:
     """The slots of what may be sent again."""
     slots = [stream.slot for stream in connection.refused]
     connection.refused.clear()

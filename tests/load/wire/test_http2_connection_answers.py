@@ -172,12 +172,15 @@ def test_reserved_bits_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (b"", "INTERNAL: the answer has 0 bytes of 5"),
-        (b"\0\0\0", "INTERNAL: the answer has 3 bytes of 5"),
-        (b"\0\0\0\0\4abc", "INTERNAL: the answer has 8 bytes of 9"),
-        (b"\0\0\0\0\4abcde", "INTERNAL: the answer has 10 bytes of 9"),
-        (message_of(b"abcd") * 2, "INTERNAL: the answer has 18 bytes of 9"),
-        (message_of(b"abcd", compressed=True), "INTERNAL: the answer is compressed, which nobody had asked for"),
+        (b"", "INTERNAL: the answer has 0 of 5 bytes"),
+        (b"\0\0\0", "INTERNAL: the answer has 3 of 5 bytes"),
+        (b"\0\0\0\0\4abc", "INTERNAL: the answer has 8 of 9 bytes"),
+        (b"\0\0\0\0\4abcde", "INTERNAL: the answer has 10 of 9 bytes"),
+        (message_of(b"abcd") * 2, "INTERNAL: the answer has 18 of 9 bytes"),
+        (
+            message_of(b"abcd", compressed=True),
+            "INTERNAL: the answer is compressed, though compression was not requested",
+        ),
     ],
     ids=["none", "not a prefix", "short", "long", "two", "compressed"],
 )
@@ -198,7 +201,7 @@ def test_an_answer_may_be_nothing_but_a_status() -> None:
     pair.exchange()
     assert [outcome.error for outcome in outcomes(pair.client)] == [
         "NOT_FOUND: no such model",
-        "INTERNAL: the answer has 0 bytes of 5",
+        "INTERNAL: the answer has 0 of 5 bytes",
     ]
 
 
@@ -207,7 +210,7 @@ def test_a_stream_that_ends_without_a_status_has_failed(whole: bytes) -> None:
     connection = known(streams=1)
     connection.receive(begins(1) + whole)
     assert [outcome.error for outcome in outcomes(connection)] == [
-        "INTERNAL: the server ended a stream without a status"
+        "INTERNAL: the server ended the stream without a gRPC status"
     ]
 
 
@@ -284,7 +287,7 @@ def test_what_has_come_of_an_answer_before_is_part_of_it() -> None:
     assert [error for _, _, error, _ in outcomes(connection)] == [
         None,
         None,
-        "INTERNAL: the answer has 18 bytes of 9",
+        "INTERNAL: the answer has 18 of 9 bytes",
     ]
 
 

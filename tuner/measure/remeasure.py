@@ -1,28 +1,28 @@
-"""Which points to measure again, and which of two measurements of the same load to keep."""
+"""Which operating points to re-measure on the same server, and which of two measurements to keep."""
 
 from __future__ import annotations
 
-from tuner.measure.doubts import Gate
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck
 from tuner.stats.window import ends_by_itself
 
-# What took longer is not done twice unasked.
+# Longer measurements are not repeated, in seconds.
 _LONGEST_S = 60.0
 
 
-class Again:
-    """Remembers of a session which gates fail however often a load is measured: for those alone it is done once."""
+class RemeasurePolicy:
+    """Decides on re-measuring within a session. A check that failed twice in a row no longer causes it."""
 
     def __init__(self) -> None:
-        self._lasting: set[Gate] = set()
+        self._lasting: set[QualityCheck] = set()
 
     def pays(self, point: OperatingPoint) -> bool:
-        """Whether another measurement may leave fewer doubts than this one, and costs no more than a level does."""
+        """Whether a second measurement may have fewer warnings, at the cost of one load level."""
         failed = {doubt.gate for doubt in point.doubts}
         return bool(failed - self._lasting) and point.window_s <= _LONGEST_S and not ends_by_itself(point.load)
 
     def better(self, first: OperatingPoint, second: OperatingPoint) -> OperatingPoint:
-        """The one with fewer doubts, or else the second; it knows those about the other."""
+        """The measurement with fewer warnings, or the second; its `discarded` has the warnings of the other."""
         failed = [{doubt.gate for doubt in point.doubts} for point in (first, second)]
         self._lasting |= failed[0] & failed[1]
         kept, discarded = (first, second) if len(failed[0]) < len(failed[1]) else (second, first)

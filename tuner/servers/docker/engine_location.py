@@ -1,4 +1,4 @@
-"""Where an engine is, seen from here: on this machine, around the container that we are in, or on another machine."""
+"""Where the engine is: on this machine, around the container that we run in, or on another machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from docker.errors import NotFound
 from tuner.core.errors import TuningError
 
 _LOOPBACK = "127.0.0.1"
-_ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 (where a name of the engine's machine is no address of its own)
-# Engines give each container files of its own for its name and resolver, mounted from a folder named by its id.
+_ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 (if the engine's machine does not have the address by which we reach it)
+# Each container has its own /etc/hostname etc., mounted from a folder that is named after its id.
 _MOUNTED_FROM_OWN_FOLDER = re.compile(
     r"/(?:overlay-)?containers/(?P<id>[0-9a-f]{64})/\S*(?:hostname|hosts|resolv\.conf) ", re.ASCII
 )
@@ -25,13 +25,13 @@ _UNNAMED = frozenset({"bridge", "default", "host", "none"})
 
 
 @dataclass(frozen=True)
-class Site:
+class EngineLocation:
     """Where an engine is.
 
     Attributes:
-        host: The IPv4 address of its machine; None: this machine.
-        container: The id of the container that we are in, when that is one of this engine's.
-        networks: That this container is on, by name; empty when it has the host's own.
+        host: The IPv4 address of the engine's machine; None: this machine.
+        container: The id of the container that we run in, if it is one of this engine.
+        networks: The names of that container's networks; empty for the host network.
     """
 
     host: str | None = None
@@ -40,44 +40,44 @@ class Site:
 
     @property
     def is_distant(self) -> bool:
-        """Whether it is another machine, with a kernel of its own."""
+        """Whether the engine is on another machine, with another kernel."""
         return self.host is not None and self.container is None
 
     @property
     def publish_on(self) -> str:
-        """The address of the engine's machine on which a port must be published to be reached from here."""
+        """The address of the engine's machine on which ports are published, so that we can reach them."""
         return self.host if self.host and self.is_distant else _LOOPBACK
 
     @property
     def publish_at_worst_on(self) -> str:
-        """The same where the engine says that its machine has no such address: it is behind another that has."""
+        """The same if the engine's machine does not have that address, as it is behind another machine (NAT)."""
         return _ALL_ADDRESSES if self.is_distant else _LOOPBACK
 
     @property
     def network(self) -> str | None:
-        """The network that a server must join to be reached from here; None: the engine's default."""
+        """The network that a server must join, so that we can reach it; None: the engine's default."""
         if "bridge" in self.networks:
             return None
         return next((name for name in self.networks if name not in _UNNAMED), None)
 
 
-def site_of(client: DockerClient) -> Site:
+def locate_engine(client: DockerClient) -> EngineLocation:
     """Find out where the engine of a client is.
 
     Raises:
-        TuningError: the name of its machine is not known here.
-        DockerException, RequestException: the engine does not say.
+        TuningError: the host name of DOCKER_HOST cannot be resolved.
+        DockerException, RequestException: the engine fails.
     """
-    site = Site(host=_host(os.environ.get("DOCKER_HOST", "")))
+    location = EngineLocation(host=_host(os.environ.get("DOCKER_HOST", "")))
     for number in _containers_around():
         with suppress(NotFound):  # another engine's
             own = client.containers.get(number)
-            return Site(site.host, number, tuple(own.attrs["NetworkSettings"]["Networks"]))
-    return site
+            return EngineLocation(location.host, number, tuple(own.attrs["NetworkSettings"]["Networks"]))
+    return location
 
 
 def engine_address(docker_host: str) -> tuple[str, int] | None:
-    """Host and port of an engine that is reached over the network; None: through a socket file."""
+    """Host and port of an engine that is reached over the network; None: it is reached by a socket file."""
     parts = urlsplit(docker_host)
     if parts.scheme not in {"tcp", "http", "https", "ssh"} or not parts.hostname:
         return None
@@ -91,13 +91,13 @@ def _host(docker_host: str) -> str | None:
     try:
         found = socket.getaddrinfo(address[0], None, socket.AF_INET, socket.SOCK_STREAM)
     except OSError as error:
-        raise TuningError(f"DOCKER_HOST names the machine {address[0]!r}: {error.strerror}") from error
+        raise TuningError(f"DOCKER_HOST: cannot resolve host {address[0]!r}: {error.strerror}") from error
     host = str(found[0][4][0])
     return None if _is_ours(host) else host
 
 
 def _is_ours(ip: str) -> bool:
-    """Whether an address is one of this machine's: only such can be bound to."""
+    """Whether an address belongs to this machine: only then can a socket bind to it."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind((ip, 0))
@@ -107,7 +107,7 @@ def _is_ours(ip: str) -> bool:
 
 
 def _containers_around() -> list[str]:
-    """The ids that the mounts of this process give for the container that it is in."""
+    """Candidate ids of the container that this process runs in, from its mounts."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

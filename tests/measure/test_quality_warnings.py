@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from tuner.measure.quality_warnings import QualityCheck, QualityWarning, warnings_together
+
+LITTLE = QualityWarning(gate=QualityCheck.LITTLES_LAW, reason="too few")
+DRIFT, MORE_DRIFT = (
+    QualityWarning(gate=QualityCheck.DRIFT, reason="drifts"),
+    QualityWarning(gate=QualityCheck.DRIFT, reason="drifts more"),
+)
+
+
+def test_each_gate_has_a_name_for_people() -> None:
+    assert len({gate.words for gate in QualityCheck}) == len(QualityCheck)
+
+
+def test_of_each_gate_the_first_doubt_is_told_with_the_rounds_that_it_failed_in() -> None:
+    together = warnings_together([(), (LITTLE, DRIFT), (MORE_DRIFT,)])
+    assert [(doubt.gate, doubt.reason) for doubt in together] == [
+        (QualityCheck.LITTLES_LAW, "too few (in 1 of 3 rounds)"),
+        (QualityCheck.DRIFT, "drifts (in 2 of 3 rounds)"),
+    ]
+
+
+def test_a_single_measurement_is_no_round() -> None:
+    assert warnings_together([(LITTLE, DRIFT)]) == (LITTLE, DRIFT)
+    assert warnings_together([(), ()]) == ()

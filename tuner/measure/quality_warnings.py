@@ -1,0 +1,64 @@
+"""Quality warnings: why an operating point cannot be trusted as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from tuner.core.record import Record
+
+
+class QualityCheck(str, Enum):
+    """The quality checks; `quality_checks.py` performs them. The values are stored, and written to `front.json`."""
+
+    LITTLES_LAW = "littles_law"
+    REQUEST_COUNT = "request_count"
+    FAILURES = "failures"
+    CACHE_HITS = "cache_hits"
+    CLIENT_BOUND = "client_bound"
+    DRIFT = "drift"
+    GPU_THROTTLED = "gpu_throttled"
+    MACHINE_LOAD = "machine_load"
+
+    @property
+    def words(self) -> str:
+        """The name of the check in reports."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    QualityCheck.LITTLES_LAW: "Little's law",
+    QualityCheck.REQUEST_COUNT: "request count",
+    QualityCheck.FAILURES: "failed requests",
+    QualityCheck.CACHE_HITS: "cache hits",
+    QualityCheck.CLIENT_BOUND: "the client",
+    QualityCheck.DRIFT: "drift",
+    QualityCheck.GPU_THROTTLED: "GPU throttled",
+    QualityCheck.MACHINE_LOAD: "load from elsewhere",
+}
+
+
+class QualityWarning(Record):
+    """A quality check that an operating point failed.
+
+    Attributes:
+        gate: The check. (Stored and exported by this name.)
+        reason: Why it failed, in one line with numbers.
+    """
+
+    gate: QualityCheck
+    reason: str
+
+
+def warnings_together(rounds: Sequence[tuple[QualityWarning, ...]]) -> tuple[QualityWarning, ...]:
+    """The warnings of several rounds at one load: the first of each check, with the number of rounds that failed it."""
+    first: dict[QualityCheck, QualityWarning] = {}
+    for doubt in (doubt for doubts in rounds for doubt in doubts):
+        first.setdefault(doubt.gate, doubt)
+    if len(rounds) == 1:
+        return tuple(first.values())
+    counts = {gate: sum(any(each.gate is gate for each in doubts) for doubts in rounds) for gate in first}
+    return tuple(
+        QualityWarning(gate=gate, reason=f"{doubt.reason} (in {counts[gate]} of {len(rounds)} rounds)")
+        for gate, doubt in first.items()
+    )
