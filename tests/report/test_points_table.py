@@ -59,7 +59,7 @@ def test_an_open_loop_shows_its_lag_and_a_stream_its_responses(open_point: Opera
 
 def test_below_it_stands_what_to_know(open_point: OperatingPoint) -> None:
     text = shown(point(RequestRate(100), 100, 5, kept_up=True), open_point)
-    assert "at 500 requests/s: client-bound, the load generator took 91%" in text
+    assert "at 500 requests/s: client-bound: the load generator took 91%" in text
     assert "at 500 requests/s: the server did not sustain this rate" in text
     assert "at 500 requests/s: 3 of 503 requests failed, most often with UNAVAILABLE: gone" in text
     assert "at 100 requests/s" not in text

@@ -85,7 +85,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         except Exception as error:  # noqa: BLE001 (what damage leads to is for numpy and zipfile to choose)
             raise InputError(f"{path}: is damaged: {' '.join(str(error).split())}") from None
     if has_objects:
-        raise InputError(f"{path}: holds Python objects; texts are arrays of bytes or str")
+        raise InputError(f"{path}: holds Python objects; store texts as arrays of bytes or str")
     return arrays
 
 
