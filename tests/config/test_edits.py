@@ -441,39 +441,45 @@ def test_changes_are_made_in_order() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"max_batch_size": "8"}, "max_batch_size: it takes a whole number from -2147483648 to 2147483647, not '8'"),
-        ({"max_batch_size": True}, "max_batch_size: it takes a whole number"),
-        ({"max_batch_size": 2.0}, "max_batch_size: it takes a whole number"),
-        ({"max_batch_size": 2**31}, "not 2147483648"),
-        ({"dynamic_batching.max_queue_delay_microseconds": -1}, "from 0 to 18446744073709551615, not -1"),
-        ({"max_batch_size": (8,)}, "max_batch_size: it takes one value, not [8]"),
-        ({"max_batch_size": EMPTY}, "max_batch_size: it holds no fields"),
-        ({"backend": 3}, "backend: it takes a string, not 3"),
-        ({"backend": "\udcff"}, r"'\udcff' is no text that can be written as UTF-8"),
-        ({"dynamic_batching.preserve_ordering": 1}, "it takes true or false, not 1"),
-        ({"dynamic_batching": 5}, "dynamic_batching: it holds fields; set those"),
-        ({"dynamic_batching.preferred_batch_size": (4, "x")}, "it takes a whole number"),
-        ({"instance_group[*].kind": "KIND_CPUS"}, "'KIND_CPUS' is no Kind; did you mean 'KIND_CPU'?"),
-        ({"sequence_batching.direct.minimum_slot_utilization": "x"}, "it takes a number, not 'x'"),
-        ({"parameters": EMPTY}, "parameters: it is a map; name the entry"),
-        ({"parameters[*].string_value": "x"}, "parameters has no entries; name the one to add"),
-        ({"instance_group[2].count": 1}, "there is no instance_group[2]; the next one is instance_group[1]"),
+        ({"max_batch_size": "8"}, "max_batch_size: must be a whole number from -2147483648 to 2147483647, got '8'"),
+        ({"max_batch_size": True}, "max_batch_size: must be a whole number"),
+        ({"max_batch_size": 2.0}, "max_batch_size: must be a whole number"),
+        ({"max_batch_size": 2**31}, "got 2147483648"),
+        ({"dynamic_batching.max_queue_delay_microseconds": -1}, "from 0 to 18446744073709551615, got -1"),
+        ({"max_batch_size": (8,)}, "max_batch_size: must be one value, got [8]"),
+        ({"max_batch_size": EMPTY}, "max_batch_size: is not a message"),
+        ({"backend": 3}, "backend: must be a string, got 3"),
+        ({"backend": "\udcff"}, r"'\udcff' cannot be written as UTF-8"),
+        ({"dynamic_batching.preserve_ordering": 1}, "must be true or false, got 1"),
+        ({"dynamic_batching": 5}, "dynamic_batching: is a message; set its fields"),
+        ({"dynamic_batching.preferred_batch_size": (4, "x")}, "must be a whole number"),
+        ({"instance_group[*].kind": "KIND_CPUS"}, "unknown Kind 'KIND_CPUS'; did you mean 'KIND_CPU'?"),
+        ({"sequence_batching.direct.minimum_slot_utilization": "x"}, "must be a number, got 'x'"),
+        ({"parameters": EMPTY}, "parameters: is a map; name the entry"),
+        ({"parameters[*].string_value": "x"}, "parameters has no entries; name the key to add"),
+        ({"instance_group[2].count": 1}, "no instance_group[2]; the next one to add is instance_group[1]"),
         (
             {"model_warmup[1].inputs['x'].zero_data": True},
-            "there is no model_warmup[1]; the next one is model_warmup[0]",
+            "no model_warmup[1]; the next one to add is model_warmup[0]",
         ),
-        ({"new_thing": 1}, "new_thing holds fields; set those"),
-        ({"new_thing.a": EMPTY}, "a holds no fields"),
-        ({"new_thing.a.b": 1}, "a holds no fields"),
+        ({"new_thing": 1}, "new_thing is a message; set its fields"),
+        ({"new_thing.a": EMPTY}, "a is not a message"),
+        ({"new_thing.a.b": 1}, "a is not a message"),
         (
             {"sequence_batching": EMPTY, "dynamic_batching": EMPTY},
             'after the edit of sequence_batching, dynamic_batching: f:4:1: Field "dynamic_batching" is specified along',
         ),
         (
             {"dynamic_batching": None, "dynamic_batching.priority_levels": 2},
-            "f: of dynamic_batching, dynamic_batching.priority_levels, another edit undoes that of dynamic_batching",
+            (
+                "f: edits of dynamic_batching, dynamic_batching.priority_levels contradict each other: "
+                "dynamic_batching would be undone"
+            ),
         ),
-        ({"dynamic_batching.priority_levels": 2, "dynamic_batching": None}, "another edit undoes that of"),
+        (
+            {"dynamic_batching.priority_levels": 2, "dynamic_batching": None},
+            "contradict each other: dynamic_batching.priority_levels would be undone",
+        ),
     ],
 )
 def test_an_edit_that_cannot_be_is_an_error(changes: Changes, message: str) -> None:
@@ -499,5 +505,5 @@ def test_a_text_that_says_anything_else_than_the_edit_is_refused(
 ) -> None:
     put = edits.put
     monkeypatch.setattr(edits, "put", lambda *arguments: put(*arguments).replace(old, new))
-    with pytest.raises(ConfigError, match="f: max_batch_size: this edit would change more than it names"):
+    with pytest.raises(ConfigError, match="f: the edit of max_batch_size would change other fields, too"):
         edited(USERS, {"max_batch_size": 16})

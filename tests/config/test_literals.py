@@ -50,7 +50,7 @@ def test_a_string_literal_means_its_bytes(literal: str, content: bytes) -> None:
 def test_an_escape_that_there_is_not_is_named_with_its_place(literal: str, sequence: str, offset: int) -> None:
     with pytest.raises(EscapeError) as raised:
         unquoted(literal)
-    assert str(raised.value) == f"{sequence} is no escape sequence"
+    assert str(raised.value) == f"invalid escape sequence {sequence}"
     assert raised.value.offset == offset
 
 

@@ -100,7 +100,7 @@ def test_comments_and_white_space_may_stand_everywhere() -> None:
         ("a: [", "f:1:5: expected a value, found the end of the file"),
         ("a: 'x\ny'", "f:1:4: the string is not closed on its line"),
         ('a: "x', "f:1:4: the string is not closed on its line"),
-        (r'a: "x" "y\d"', r"f:1:10: \d is no escape sequence"),
+        (r'a: "x" "y\d"', r"f:1:10: invalid escape sequence \d"),
         ("a: 1kind: X", "f:1:4: expected a number, found '1kind'"),
         ("a: 08", "f:1:4: expected a number, found '08'"),
         ("a: -x", "f:1:5: expected a number, found 'x'"),

@@ -115,7 +115,7 @@ def test_results_do_not_go_into_the_repository(model_repository: ModelRepository
         ),
         (
             "schema: 1\nparameters: {max_batch_size: {ladder: [8, x]}}",
-            "space.yaml: max_batch_size: it takes a whole number",
+            "space.yaml: max_batch_size: must be a whole number",
         ),
         (
             "schema: 1\nparameters: {n: {field: 'instance_group[0].cont', ladder: [8]}}",

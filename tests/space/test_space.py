@@ -152,7 +152,7 @@ class TestBounds:
         [
             ("max_batch_size: {ladder: [2, many]}", "search space: max_batch_size: .*many"),
             ("dynamic_batching: {ladder: [off, 3]}", "search space: dynamic_batching: "),
-            ("max_batch_size: {ladder: [[2, 4]]}", "search space: max_batch_size: .*takes one value"),
+            ("max_batch_size: {ladder: [[2, 4]]}", "search space: max_batch_size: .*must be one value"),
         ],
     )
     def test_values_that_a_field_does_not_take(self, parameter: str, complaint: str) -> None:

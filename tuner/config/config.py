@@ -164,10 +164,10 @@ class ModelConfig:
         except ConfigError as error:
             raise ConfigError(f"after the edit of {paths}: {error}") from None
         if expectation.read(parse(text, self.source), SCHEMA) != expected:
-            raise ConfigError(f"{self.source}: {paths}: this edit would change more than it names")
+            raise ConfigError(f"{self.source}: the edit of {paths} would change other fields, too")
         for path, steps, new in made:
             if not expectation.is_made(expected, steps, new):
-                raise ConfigError(f"{self.source}: of {paths}, another edit undoes that of {path}")
+                raise ConfigError(f"{self.source}: edits of {paths} contradict each other: {path} would be undone")
         return after
 
     @cached_property

@@ -63,7 +63,7 @@ class _Put:
         elif below:
             for slot in chosen:
                 if not isinstance(slot.node, Message):
-                    raise ConfigError(f"{step.name} holds no fields")
+                    raise ConfigError(f"{step.name} is not a message")
                 yield from self.within(slot.node, slot, below)
         elif not self._is_there(chosen, step):
             slot = chosen[-1]
@@ -72,7 +72,9 @@ class _Put:
 
     def _is_there(self, chosen: Sequence[Slot], step: Step) -> bool:
         if isinstance(self.value, Empty) != isinstance(chosen[-1].node, Message):
-            raise ConfigError(f"{step.name} holds {'no fields' if self.value is EMPTY else 'fields; set those'}")
+            raise ConfigError(
+                f"{step.name} is {'not a message' if self.value is EMPTY else 'a message; set its fields'}"
+            )
         return self.value is EMPTY or shows(contents(chosen, step), self.value)
 
     def _literal(self, step: Step, instead_of: Scalar | Message | None = None) -> str:
@@ -100,9 +102,9 @@ class _Put:
         """A new field, one line or several; `present` are there already."""
         step, below = steps[0], steps[1:]
         if isinstance(step.pick, Index) and step.pick.number > present:
-            raise ConfigError(f"there is no {step.name}[{step.pick.number}]; the next one is {step.name}[{present}]")
+            raise ConfigError(f"no {step.name}[{step.pick.number}]; the next one to add is {step.name}[{present}]")
         if step.field and is_map(step.field) and step.pick is EVERY:
-            raise ConfigError(f"{step.name} has no entries; name the one to add")
+            raise ConfigError(f"{step.name} has no entries; name the key to add")
         if not below:
             return [f"{step.name} {{ }}" if self.value is EMPTY else f"{step.name}: {self._literal(step)}"]
         lines = self._lines(below)

@@ -35,7 +35,7 @@ class EscapeError(ValueError):
     """
 
     def __init__(self, sequence: str, offset: int) -> None:
-        super().__init__(f"{sequence} is no escape sequence")
+        super().__init__(f"invalid escape sequence {sequence}")
         self.offset = offset
 
 

@@ -88,7 +88,7 @@ def resolve(path: str, root: Message, schema: Any) -> Steps:
             raise ConfigError(f"{path}: {error}") from None
         last = steps[-1].field
         if number < len(segments) and last and not is_message(last):
-            raise ConfigError(f"{path}: {name} holds no fields")
+            raise ConfigError(f"{path}: {name} is not a message")
         schema = last and last.message_type
     return steps
 
@@ -155,7 +155,7 @@ def _segments(path: str) -> Iterator[re.Match[str]]:
     while position < len(path) or not path:
         segment = _SEGMENT.match(path, position)
         if not segment:
-            raise ConfigError(f'{path!r} is no field path; write it as a.b, a[*].b, a[0].b or a["key"].b')
+            raise ConfigError(f'invalid field path {path!r}; write it as a.b, a[*].b, a[0].b or a["key"].b')
         yield segment
         position = segment.end()
 
@@ -168,9 +168,9 @@ def _picked(segment: re.Match[str], field: FieldDescriptor | None, *, last: bool
     if is_map(field):
         return _into_map(name, pick, field, last=last)
     if isinstance(pick, Key):
-        raise ConfigError(f"{name} is no map")
+        raise ConfigError(f"{name} is not a map")
     if pick and not (is_repeated(field) and is_message(field)):
-        raise ConfigError(f"{name} is {'set as a whole' if is_repeated(field) else 'no list'}")
+        raise ConfigError(f"{name} is {'a list that is set as a whole' if is_repeated(field) else 'not a list'}")
     if is_repeated(field) and is_message(field) and not pick and not last:
         raise ConfigError(f"{name} is a list; write {name}[*] or {name}[0]")
     return (Step(name, pick or EVERY, field),)
@@ -200,4 +200,4 @@ def _pick(segment: re.Match[str]) -> Pick | None:
     try:
         return Key(unquoted(segment["key"]).decode())
     except (EscapeError, UnicodeError) as error:
-        raise ConfigError(f"{segment['key']} is no string: {error}") from None
+        raise ConfigError(f"invalid key {segment['key']}: {error}") from None

@@ -83,13 +83,13 @@ def checked(value: Plain, field: FieldDescriptor | None) -> Plain:
         ConfigError: the field takes no such value.
     """
     if isinstance(value, str) and not is_utf8(value):
-        raise ConfigError(f"{value!r} is no text that can be written as UTF-8")
+        raise ConfigError(f"{value!r} cannot be written as UTF-8")
     if field is None:
         return value
     if field.enum_type is not None:
         names = field.enum_type.values_by_name
         if value not in names:
-            raise ConfigError(f"{value!r} is no {field.enum_type.name}{nearest(str(value), names)}")
+            raise ConfigError(f"unknown {field.enum_type.name} {value!r}{nearest(str(value), names)}")
     elif field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         _demand(isinstance(value, bool), "true or false", value)
     elif field.cpp_type in _FLOATS:
@@ -121,4 +121,4 @@ def _is_bare(value: str, field: FieldDescriptor | None, instead_of: Scalar | Non
 
 def _demand(holds: bool, what: str, value: Plain) -> None:  # noqa: FBT001 (it is the demand)
     if not holds:
-        raise ConfigError(f"it takes {what}, not {value!r}")
+        raise ConfigError(f"must be {what}, got {value!r}")

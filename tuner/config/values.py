@@ -38,17 +38,17 @@ def fitting(value: Value, step: Step) -> Value:
     if field and is_message(field):
         if value is EMPTY and not is_map(field):
             return value
-        raise ConfigError("it is a map; name the entry" if is_map(field) else "it holds fields; set those")
+        raise ConfigError("is a map; name the entry" if is_map(field) else "is a message; set its fields")
     if isinstance(value, Empty):
         if field:
-            raise ConfigError("it holds no fields")
+            raise ConfigError("is not a message")
         return value
     if field and is_repeated(field) and not isinstance(value, tuple):
         return (checked(value, field),)
     if not isinstance(value, tuple):
         return checked(value, field)
     if field and not is_repeated(field):
-        raise ConfigError(f"it takes one value, not {list(value)}")
+        raise ConfigError(f"must be one value, got {list(value)}")
     return tuple(checked(item, field) for item in value)
 
 
