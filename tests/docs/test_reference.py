@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from reference_pages import PARTS, on_page_markdown
 from support.builders import identity, interval, point, space, trial
 from support.pages import ROOT, first_column, pages
-from support.study_fixtures import gpu_point, run, study, verified
+from support.study_fixtures import gpu_point, open_point, run, study, verified
 
 from tuner.cli.main import cli
 from tuner.core.errors import Cause, TritontuneError
@@ -24,11 +24,12 @@ from tuner.measure.quality_warnings import QualityCheck
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.results.files import front_json, trials_csv
+from tuner.results.points_json import measured_point_json, point_json
 from tuner.space.spec import ParameterSpec
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
-__all__ = ["gpu_point", "run", "study", "verified"]
+__all__ = ["gpu_point", "open_point", "run", "study", "verified"]
 
 _BETTER = space().settle({"dynamic_batching": "on", "max_batch_size": 128})
 _TRIALS = "docs/reference/trials-csv.md"
@@ -136,6 +137,12 @@ def test_every_column_of_trials_csv_is_told(study: Study) -> None:
     columns = next(csv.reader(io.StringIO(trials_csv(study))))
     parameters = set(study.trials[1].parameters)
     assert first_column(_TRIALS, "trials.csv") == [name for name in columns if name not in parameters]
+
+
+def test_every_key_of_measure_is_told(open_point: OperatingPoint) -> None:
+    told = first_column("docs/reference/measure-output.md", "POINT")
+    assert told == [key for key in measured_point_json(open_point) if key not in point_json(open_point)]
+    assert set(point_json(open_point)) == set(_SCHEMA["$defs"]["measurement"]["properties"])
 
 
 def test_nothing_is_fetched_from_elsewhere() -> None:
