@@ -37,6 +37,7 @@ def told(kind: Any, value: object) -> str:
         (Annotated[float, Field(gt=0)], 0.0, "must be > 0, got 0.0"),
         (Annotated[float, Field(le=0.5)], 1.0, "must be <= 0.5, got 1.0"),
         (Annotated[int, Field(lt=3)], 3, "must be < 3, got 3"),
+        (Annotated[int, Field(ge=0)], "-1", "must be >= 0, got -1"),
         (Literal["grpc", "http"], "htp", "must be 'grpc' or 'http', got 'htp'"),
         (Literal[1, 2], 7, "must be 1 or 2, got 7"),
         (Size, "larg", "must be 'small' or 'large', got 'larg'"),

@@ -50,14 +50,14 @@ def parse_triton_args(value: Any) -> tuple[str, ...]:
         if not text.startswith("--") or not name or text != text.strip() or " " in name:
             raise ValueError(f"{text!r} is not an argument of tritonserver; write it as --triton-arg=--flag=value")
         if name in _OURS:
-            raise ValueError(f"--{name}: {_OURS[name]}")
+            raise ValueError(f"--{name} cannot be set: {_OURS[name]}")
         if name in _NEEDED and given.lower() not in _TRUE:
             raise ValueError(f"--{name} must stay true, got {given!r}: {_NEEDED[name]}")
         if whole := next((flag for flag in (*_OURS, *_NEEDED) if flag.startswith(name) and flag != name), ""):
             # tritonserver accepts abbreviated names.
             raise ValueError(f"--{name} abbreviates --{whole}; write the whole name")
         if text.startswith("--backend-config=python,shm-region-prefix-name="):
-            raise ValueError(f"{text}: tritontune recognises the shared memory of its servers by it")
+            raise ValueError(f"{text} cannot be set: tritontune recognises the shared memory of its servers by it")
     arguments = tuple(map(str, texts))
     for argument in arguments:
         keep_secret_of_argument(argument)

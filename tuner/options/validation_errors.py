@@ -28,12 +28,16 @@ _RULES = {
     "too_short": "must not be empty",
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
+}
+# The same for numbers. Those of the command line are texts, and shown without quotes.
+_LIMITS = {
     "greater_than_equal": "must be >= {ge}",
     "greater_than": "must be > {gt}",
     "less_than_equal": "must be <= {le}",
     "less_than": "must be < {lt}",
 }
 
+_QUOTE = "'"
 _SHOWN = Repr()
 _SHOWN.maxlevel, _SHOWN.maxlist, _SHOWN.maxtuple, _SHOWN.maxdict, _SHOWN.maxset = 3, 6, 6, 6, 6
 _SHOWN.maxstring = _SHOWN.maxother = 200
@@ -52,9 +56,12 @@ def first_fault(error: ValidationError) -> ErrorDetails:
 
 def describe(fault: ErrorDetails) -> str:
     """What must be, and what was given; not where: `must be >= 0, got -1`."""
-    context = fault.get("ctx", {})
-    if fault["type"] == "value_error":
+    kind, given, context = fault["type"], fault["input"], fault.get("ctx", {})
+    if kind == "value_error":
         return str(context["error"])
-    limits = {name: f"{value:.15g}" if isinstance(value, float) else value for name, value in context.items()}
-    rule = _RULES[fault["type"]].format(**limits) if fault["type"] in _RULES else fault["msg"]
-    return f"{rule}, got {shown(fault['input'])}"
+    values = {name: f"{value:.15g}" if isinstance(value, float) else value for name, value in context.items()}
+    words = shown(given)
+    if kind in _LIMITS:
+        return f"{_LIMITS[kind].format(**values)}, got {words.strip(_QUOTE)}"
+    rule = _RULES[kind].format(**values) if kind in _RULES else fault["msg"]
+    return f"{rule}, got {words}"
