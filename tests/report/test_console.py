@@ -122,7 +122,7 @@ def test_what_looked_better_and_was_not_verified_says_so(run: RunFolder, verifie
     verified.add(trial(3, point(8, 600, 21), parameters=better), built)
     screen = Screen(terminal=False)
     _play(screen, run, verified)
-    assert "but:      trial 3 looked better (600 inferences/s, p99 21 ms at concurrency 8), but it was" in screen.found
+    assert "note:     trial 3 looked better (600 inferences/s, p99 21 ms at concurrency 8), but it was" in screen.found
 
 
 def test_it_says_when_nothing_holds(run: RunFolder) -> None:

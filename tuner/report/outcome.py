@@ -221,7 +221,7 @@ def _notes(outcome: ModelOutcome) -> Iterator[Text]:
     for remark in outcome.study.remarks:
         yield _line("note", remark, "yellow")
     for better in outcome.study.not_chosen:
-        yield _line("but", not_chosen_in_words(better, outcome.recommendation.slo.percentile), "yellow")
+        yield _line("note", not_chosen_in_words(better, outcome.recommendation.slo.percentile), "yellow")
 
 
 def _few_notes(notes: Sequence[Text], room: int, width: int) -> Iterator[Text]:

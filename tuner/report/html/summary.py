@@ -16,7 +16,7 @@ from tuner.report.html.diff_lines import DiffLine, diff_lines
 from tuner.report.html.symbols import TIMES, in_symbols
 from tuner.results.files import config_diff
 from tuner.results.picked import not_chosen_in_words
-from tuner.results.why import effect_in_words, why_in_words
+from tuner.results.why import effects_in_words, why_in_words
 from tuner.results.words import (
     certified_in_words,
     gain_rests_on,
@@ -84,7 +84,7 @@ def summary(run: RunFolder, study: Study, found: Recommendation) -> Summary:
         told = in_symbols(f"none of {len(study.trials)} trials {what_is_asked(found.slo)}")
         return Summary("bad", "No config", told, tuple(_facts(study, found)))
     best, facts = found.best, tuple(_facts(study, found))
-    effects = tuple(effect_in_words(effect, found.slo) for effect in field_effects(study, best))
+    effects = tuple(effects_in_words(field_effects(study, best), found.slo))
     diff = diff_lines(config_diff(study, best))
     if not diff:
         if alone := no_candidate_in_words(study):
