@@ -110,7 +110,7 @@ def test_tables_of_another_version_are_left_alone(tmp_path: Path) -> None:
     database.close()
     before = path.read_bytes()
     with (
-        pytest.raises(JobError, match="has tables of version 99, this tritontune needs version 1"),
+        pytest.raises(JobError, match="has tables of version 99, this tritontune needs 1"),
         History.opened(str(path)),
     ):
         pass

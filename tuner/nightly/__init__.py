@@ -1,1 +1,1 @@
-"""Night after night: keeps the deployed config the best one, and tells when it got slower."""
+"""Nightly tuning: keeps the deployed config the best one, and reports when it got slower."""

@@ -1,4 +1,4 @@
-"""What is done with an improvement: it is proposed, put in place, or handed to a command."""
+"""The actions on an improvement: propose it, deploy it, or run the user's command."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tuner.nightly.tasks import Task
 from tuner.results.files import remove_outdated
 
 PROPOSED = "proposed"
-"""The folder of proposals, in the work folder."""
+"""Name of the folder of proposals in the work folder."""
 
 
 @dataclass(frozen=True)
 class Improvement:
-    """A config that the gate has let through.
+    """A config that passed the gate.
 
     Attributes:
-        before: The text of the deployed config; empty where there is none.
-        text: That of the new one.
-        diff: Between the two, for `patch`.
-        gain: In throughput.
-        measured: What the new one does.
+        before: The text of the deployed config; empty: there is none.
+        text: The text of the new config.
+        diff: The unified diff between the two, for `patch`.
+        gain: The ratio of throughputs, new over deployed.
+        measured: The measurement of the new config.
     """
 
     before: str
@@ -41,37 +41,37 @@ class Improvement:
     measured: Measured
 
 
-def act(task: Task, found: Improvement, *, work: Path, night: Path) -> str:
-    """Do what the job says.
+def act(task: Task, improvement: Improvement, *, work: Path, night: Path) -> str:
+    """Carry out the action of the job. The config and the diff are kept in the night's folder in any case.
 
     Args:
-        task: For which model.
-        found: What to do it with.
-        work: The folder of all nights, where proposals go.
-        night: That of this model's night, where config and diff are kept in any case.
+        task: The model and its job.
+        improvement: The improvement.
+        work: The folder of all nights, which holds the proposals.
+        night: The folder of this model's night.
 
     Returns:
-        What was done, in words.
+        What was done, for the report.
 
     Raises:
         ConfigError: the deployed config has changed since it was read, or cannot be written; nothing was changed.
         TuningError: the command failed.
     """
     kept = improved(night)
-    _write(kept, found)
+    _write(kept, improvement)
     if task.job.action == "propose":
         folder = work / PROPOSED / task.folder
-        _write(folder, found)
+        _write(folder, improvement)
         return f"proposed in {folder}"
     if task.job.action == "apply":
-        expected = hashlib.sha256(found.before.encode()).hexdigest() if found.before else None
-        backup = replace_config(task.config_path, found.text, expected_sha256=expected)
+        expected = hashlib.sha256(improvement.before.encode()).hexdigest() if improvement.before else None
+        backup = replace_config(task.config_path, improvement.text, expected_sha256=expected)
         before = f"replaced; backup: {backup.name}" if backup else "written; there was none before"
         return f"{task.config_path} {before}"
     run_hook(
         task.job.command,
-        stdin=found.diff,
-        variables=_variables(task, found, kept),
+        stdin=improvement.diff,
+        variables=_variables(task, improvement, kept),
         within_s=task.job.command_timeout,
         log=night / "command.log",
     )
@@ -79,12 +79,12 @@ def act(task: Task, found: Improvement, *, work: Path, night: Path) -> str:
 
 
 def improved(night: Path) -> Path:
-    """Where a model's night keeps the config that it has found, and the diff."""
+    """The folder in a model's night that keeps the improved config and its diff."""
     return night / "improved"
 
 
 def withdraw(task: Task, *, work: Path) -> str:
-    """Remove a proposal whose diff is not one of the deployed config any more. Returns why, empty where it stays."""
+    """Remove a proposal that no longer applies to the deployed config. Returns why; empty: it stays."""
     folder = work / PROPOSED / task.folder
     if not folder.exists():
         return ""
@@ -99,7 +99,7 @@ def withdraw(task: Task, *, work: Path) -> str:
 
 
 def _is_proposed_for(task: Task, folder: Path) -> bool:
-    """Whether a proposal is whole, and of what is deployed now."""
+    """Whether a proposal is complete, and its diff applies to the deployed config."""
     path = f"{task.model.name}/config.pbtxt"
     try:
         proposed = ModelConfig.read(folder / "config.pbtxt").text
@@ -111,24 +111,24 @@ def _is_proposed_for(task: Task, folder: Path) -> bool:
 
 
 def is_deployed(task: Task, config: Path) -> bool:
-    """Whether a config says the same as what is deployed now."""
+    """Whether a config equals the deployed one, apart from comments and white space."""
     try:
-        said = [config_fingerprint(ModelConfig.read(path).text) for path in (task.config_path, config)]
-    except ConfigError:  # one of them is not there
+        deployed, other = (config_fingerprint(ModelConfig.read(path).text) for path in (task.config_path, config))
+    except ConfigError:  # one of them does not exist
         return False
-    return said[0] == said[1]
+    return deployed == other
 
 
-def _write(folder: Path, found: Improvement) -> None:
-    # A kill midway leaves no old diff beside a new config.
-    files = {"config.diff": found.diff, "config.pbtxt": found.text}
+def _write(folder: Path, improvement: Improvement) -> None:
+    # Outdated files go first: a kill midway must not leave an old diff beside a new config.
+    files = {"config.diff": improvement.diff, "config.pbtxt": improvement.text}
     remove_outdated(folder, files)
     for name, text in files.items():
         write_atomically(folder / name, text)
 
 
-def _variables(task: Task, found: Improvement, kept: Path) -> dict[str, str]:
-    gain, measured = found.gain, found.measured
+def _variables(task: Task, improvement: Improvement, kept: Path) -> dict[str, str]:
+    gain, measured = improvement.gain, improvement.measured
     values = {
         "REPOSITORY": task.repository_key,
         "MODEL": task.model.name,

@@ -1,4 +1,4 @@
-"""Launches what is deployed and a candidate side by side, in pairs, until it is clear which is better."""
+"""Launches the deployed config and a candidate in pairs, side by side, until the gate can decide."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from tuner.recommend.recommend import NEAR
 from tuner.stats.limit_test import Verdict
 
 LaunchOnce = Callable[[int], PairedLaunch]
-"""Launches a config once, for the pair of this number, from 1, and measures it; it may raise a `ServerError`."""
+"""Launches and measures a config once, given the number of the pair (from 1); may raise a `ServerError`."""
 
 
 @dataclass(frozen=True)
 class ComparisonTerms:
-    """What holds for all pairs.
+    """The terms of a comparison.
 
     Attributes:
-        loads: Of the candidate, the highest first.
-        min_gain: The gain that is worth acting, as a share.
-        seed: Of the order within pairs.
-        until: When to begin no further pair, once there are `LEAST_PAIRS` (by `now`).
-        at_last: When to begin none at all.
+        slo: The limits.
+        loads: The loads of the candidate, in descending order.
+        min_gain: The least gain worth acting on, as a share.
+        seed: The seed of the order within pairs.
+        until: Deadline for beginning a pair, by `now`, once there are `LEAST_PAIRS`.
+        at_last: Deadline for beginning any pair, by `now`.
         now: The clock, in seconds.
     """
 
@@ -47,44 +48,46 @@ class ComparisonTerms:
 def compare(
     deployed: LaunchOnce, candidate: LaunchOnce, terms: ComparisonTerms, *, note: Callable[[str], None] = lambda _: None
 ) -> Comparison:
-    """Launch pairs in random order, and look after some of them whether they tell enough.
+    """Launch pairs in random order, and decide after some of them (`LOOKS`) whether more are needed.
 
     Args:
-        deployed: Launches what is deployed; a failure is tried once more.
-        candidate: Launches what may take its place; a failure ends it.
-        terms: On all of it.
-        note: Is told what happens.
+        deployed: Launches the deployed config; after a failure it is launched once more.
+        candidate: Launches the candidate; a failure ends the comparison.
+        terms: The terms of the comparison.
+        note: Takes progress messages.
 
     Raises:
-        TuningError: what is deployed fails.
+        TuningError: the deployed config failed twice.
     """
     order = random.Random(terms.seed)  # noqa: S311 (no secret)
-    told = Comparison(slo=terms.slo, loads=terms.loads)
+    result = Comparison(slo=terms.slo, loads=terms.loads)
     began, pair_s = terms.now(), 0.0
-    while told.pairs < MOST_PAIRS:
-        end = terms.at_last if told.pairs < LEAST_PAIRS else terms.until
+    while result.pairs < MOST_PAIRS:
+        end = terms.at_last if result.pairs < LEAST_PAIRS else terms.until
         if terms.now() + pair_s > end:
             break
-        number = told.pairs + 1
+        number = result.pairs + 1
         sides: dict[str, PairedLaunch] = {}
         try:
             for which in order.sample(["deployed", "candidate"], 2):
                 sides[which] = candidate(number) if which == "candidate" else launched(deployed, number, note)
         except ServerError as error:
-            told = told.model_copy(update={"failure": f"{error.cause.value}: {error}"})
+            result = result.model_copy(update={"failure": f"{error.cause.value}: {error}"})
             break
-        told = told.model_copy(
+        result = result.model_copy(
             update={
-                "deployed": (*told.deployed, sides["deployed"]),
-                "candidate": (*told.candidate, sides["candidate"]),
+                "deployed": (*result.deployed, sides["deployed"]),
+                "candidate": (*result.candidate, sides["candidate"]),
             }
         )
-        pair_s = (terms.now() - began) / told.pairs
-        if (gain := told.gain) and told.pairs in LOOKS:
-            note(f"{told.pairs} pairs of at most {MOST_PAIRS}: {gain.value:.2f} x ({gain.low:.2f} to {gain.high:.2f})")
-        if told.verdict is Verdict.BREAKS or (told.pairs in LOOKS and is_settled(told, min_gain=terms.min_gain)):
+        pair_s = (terms.now() - began) / result.pairs
+        if (gain := result.gain) and result.pairs in LOOKS:
+            note(
+                f"{result.pairs} pairs of at most {MOST_PAIRS}: {gain.value:.2f} x ({gain.low:.2f} to {gain.high:.2f})"
+            )
+        if result.verdict is Verdict.BREAKS or (result.pairs in LOOKS and is_settled(result, min_gain=terms.min_gain)):
             break
-    return told
+    return result
 
 
 def load_within(
@@ -96,20 +99,20 @@ def load_within(
     note: Callable[[str], None] = lambda _: None,
     now: Callable[[], float] = time.monotonic,
 ) -> Concurrency:
-    """The highest load at which a candidate seems to hold the SLO tonight with some room: halved, then between.
+    """Find the highest load at which a candidate holds the SLO tonight with some margin: halve it, then go between.
 
-    What the search found may be too much on another night. The launches that tell have no part in the comparison.
+    The load that the search found may be too high on another night. These launches have no part in the comparison.
 
     Args:
-        measure: Launches the candidate, and measures it.
-        highest: What the search found.
-        slo: The limits; without any, it is the highest.
-        at_last: When to launch nothing more.
-        note: Is told what happens.
+        measure: Launches and measures the candidate under a load.
+        highest: The load that the search found.
+        slo: The limits; without limits, the result is `highest`.
+        at_last: Deadline for launches, by `now`.
+        note: Takes progress messages.
         now: The clock, in seconds.
 
     Returns:
-        The lowest load that was tried, where it holds the SLO at none.
+        The load; the lowest one tried where no load holds the SLO.
 
     Raises:
         ServerError: the candidate failed.
@@ -119,10 +122,10 @@ def load_within(
 
     def holds(requests: int) -> bool:
         point = measure(Concurrency(requests))
-        told = point.latency_ms[slo.percentile]
+        latency = point.latency_ms[slo.percentile]
         held = not point.errors and point.holds(slo, slower=NEAR) and point.verdict(slo) is not Verdict.BREAKS
         if not held:
-            note(f"too little margin to {slo} at {point.load}: candidate {slo.percentile} {format_ms(told.value)}")
+            note(f"too little margin to {slo} at {point.load}: candidate {slo.percentile} {format_ms(latency.value)}")
         return held
 
     load, breaks = highest.requests, 0
@@ -135,7 +138,7 @@ def load_within(
 
 
 def launched(deployed: LaunchOnce, number: int, note: Callable[[str], None]) -> PairedLaunch:
-    """Launch what is deployed; after a failure, which may be an accident, once more.
+    """Launch the deployed config; after a failure, which may be an accident, once more.
 
     Raises:
         TuningError: it failed twice.

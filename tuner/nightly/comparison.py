@@ -1,4 +1,4 @@
-"""What comparing two configs has told: pairs of launches, side by side."""
+"""The comparison of two configs by pairs of launches, side by side."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from tuner.recommend.verification import limits_together
 from tuner.stats.limit_test import CHANCE, Verdict, together
 
 LEAST_PAIRS, MOST_PAIRS = 4, 10
-"""Pairs before the first look, and in all."""
+"""Pairs before the first decision, and in all."""
 
 LOOKS = (4, 6, 8, 10)
-"""After so many pairs it is asked whether that is enough; who looks more often errs more often."""
+"""Numbers of pairs after which the gate may decide. Each look adds to the error probability."""
 
-# Each look may err so often that all of them together do in 5 % of cases (Bonferroni).
+# Error probability on either side at each look, so that all looks together have 5 % (Bonferroni).
 _TAIL = 0.025 / len(LOOKS)
 
 
 class PairedLaunch(Record):
-    """One launch.
+    """One launch of a pair.
 
     Attributes:
-        points: Under each load that it was measured at.
+        points: A point for each load.
     """
 
     points: tuple[OperatingPoint, ...]
 
     def at(self, load: Concurrency) -> OperatingPoint | None:
-        """Under a load."""
+        """The point under a load; None: it was not measured."""
         return next((point for point in self.points if point.load == load), None)
 
 
@@ -42,11 +42,11 @@ class Comparison(Record):
     """Deployed and candidate, side by side.
 
     Attributes:
-        slo: What must hold.
-        loads: Of the candidate, the highest first: where no test shows that it holds the SLO at one, it may at a lower.
-        deployed: A launch a pair; each at the candidate's load, too, so that none is worse for having had less to do.
-        candidate: A launch a pair.
-        failure: Why there are no more pairs, in a line, where the candidate failed.
+        slo: The limits.
+        loads: The loads of the candidate, in descending order: a test may show at a lower load that it holds the SLO.
+        deployed: Its launches, one for each pair. They include the candidate's load, so that both are compared fairly.
+        candidate: Its launches, one for each pair.
+        failure: Why the candidate failed, in one line; None: it did not.
     """
 
     slo: SLO
@@ -57,18 +57,18 @@ class Comparison(Record):
 
     @property
     def pairs(self) -> int:
-        """How many."""
+        """The number of complete pairs."""
         return min(len(self.deployed), len(self.candidate))
 
     @property
     def load(self) -> Concurrency:
-        """The highest of the candidate's loads at which a test shows that it holds the SLO.
+        """The highest of the candidate's loads at which a test shows that it holds the SLO (99 % confidence).
 
-        Where there is none, the highest at which it does not surely break it.
+        If there is none, the highest at which no test shows that it breaks it.
         """
-        told = {load: self._candidate_verdict(load) for load in self.loads}
+        verdicts = {load: self._candidate_verdict(load) for load in self.loads}
         wanted = (Verdict.HOLDS, Verdict.OPEN, Verdict.BREAKS)
-        return next(load for verdict in wanted for load in self.loads if told[load] is verdict)
+        return next(load for verdict in wanted for load in self.loads if verdicts[load] is verdict)
 
     @property
     def candidate_rounds(self) -> list[OperatingPoint]:
@@ -81,9 +81,9 @@ class Comparison(Record):
 
     @property
     def deployed_load(self) -> Concurrency | None:
-        """The load under which the deployed config gives most, of those at which it does not surely break the SLO.
+        """The deployed config's load of highest throughput, among those where no test shows that it breaks the SLO.
 
-        Where it surely breaks it at all of them, the lowest. What is not sure counts for the deployed.
+        If tests show this at all loads, the lowest one. An open test counts in favour of the deployed config.
         """
         loads = self._deployed_loads
         holding = [load for load in loads if _verdict(self.deployed_rounds(load), self.slo) is not Verdict.BREAKS]
@@ -99,8 +99,8 @@ class Comparison(Record):
     def gain(self) -> Interval | None:
         """The candidate's throughput over the deployed config's; None with fewer than two pairs.
 
-        The geometric mean over pairs with the t-interval of their logarithms, wide enough for all looks together, and
-        no narrower than what each measurement knows of itself.
+        The geometric mean over pairs with the t-interval of their logarithms. The interval covers all looks together,
+        and is at least as wide as the measurements' own errors imply.
         """
         load = self.deployed_load
         if load is None or self.pairs < 2:
@@ -114,7 +114,7 @@ class Comparison(Record):
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the candidate holds the SLO, by the test over all its launches; without a limit it does."""
+        """Whether the candidate holds the SLO, by the pooled test of all its launches; without a limit it holds."""
         return self._candidate_verdict(self.load)
 
     def _candidate_verdict(self, load: Concurrency) -> Verdict:
@@ -131,10 +131,10 @@ class Comparison(Record):
 
 
 def sequential_ratio(pairs: Sequence[tuple[Interval, Interval]]) -> Interval:
-    """The ratio of pairs, with an interval that holds 95 % over all `LOOKS` together.
+    """The ratio of pairs, with a 95 % interval that is valid over all `LOOKS` together.
 
     Args:
-        pairs: Two and more.
+        pairs: At least two.
     """
     return paired_ratio(pairs, _TAIL)
 
@@ -144,17 +144,17 @@ def _rounds(sides: Sequence[PairedLaunch], load: Concurrency) -> list[OperatingP
 
 
 def _verdict(rounds: Sequence[OperatingPoint], slo: SLO, among: int = 1) -> Verdict:
-    """Of the tests of all launches together; a limit that was not tested is open.
+    """The verdict of the pooled tests of all launches; a limit that was not tested is open.
 
     Args:
-        rounds: A point a launch.
+        rounds: One point for each launch.
         slo: The limits.
-        among: Of how many loads, of which one that holds will do, this is one.
+        among: Number of loads tested, any of which may hold; the test is corrected for it.
     """
     if not rounds:
         return Verdict.OPEN
-    told = {test.limit: test.verdict_among(among) for test in limits_together(rounds)}
-    verdict = together(told.get(limit, Verdict.OPEN) for limit in slo.limits)
+    verdicts = {test.limit: test.verdict_among(among) for test in limits_together(rounds)}
+    verdict = together(verdicts.get(limit, Verdict.OPEN) for limit in slo.limits)
     chance = CHANCE / among / len(LOOKS)
     if verdict is Verdict.HOLDS and not all(launches_hold(rounds, *limit, chance) for limit in slo.limits):
         return Verdict.OPEN

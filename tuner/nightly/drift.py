@@ -1,4 +1,4 @@
-"""Whether the deployed config got slower than its own history."""
+"""Detects whether the deployed config is slower than in its own history."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from tuner.core.slo import Percentile
 from tuner.nightly.measured import Measured
 from tuner.stats.blocks import student
 
-# What nights differ by as long as few of them tell: the standard deviation of the logarithm, worth so many nights.
+# Priors of the standard deviation of logarithms between nights, and their weight in nights.
 _THROUGHPUT_SPREAD, _LATENCY_SPREAD, _PRIOR_NIGHTS = 0.03, 0.12, 4
-# So many nights in a row a slowdown of the same files is told; from then on that is how fast they are.
-_TOLD_SO_OFTEN = 3
+# A slowdown of the same files is reported this many nights; after that it counts as normal.
+_REPORTED_NIGHTS = 3
+# The latest nights that count as history.
 _MOST_NIGHTS = 30
-# What a machine that is slower by so much does to a server beyond that is not known well enough to blame the config.
-_SLOWER = 0.1
+# If the machine is slower by more than this share, the correction for it is too uncertain to blame the config.
+_MOST_CORRECTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class PastMeasurement:
     """An earlier night's measurement under the same conditions.
 
     Attributes:
-        night: When, as the history writes it.
-        files: Fingerprint of the model's files then.
-        regression: Whether that night found it slower than before.
+        night: When the night began, ISO 8601 in UTC.
+        measured: The measurement.
+        files: Fingerprint of the model's files that night.
+        regression: Whether that night reported a regression.
     """
 
     night: str
@@ -39,18 +41,18 @@ class PastMeasurement:
 
 
 class Drift(Record):
-    """What became of the deployed config.
+    """The comparison of the deployed config with its history.
 
     Attributes:
-        regression: Whether it got slower, beyond what nights differ by and the least that is worth telling.
-        reason: In a sentence.
-        nights: How many earlier ones it was compared with.
-        throughput: Over that of those nights, with the interval of the prediction; None without any.
-        latency: The same of latency, at the percentile that counts.
-        machine: The machine's own speed over that of those nights; None where nobody says.
-        files_changed: Whether the model's files are others than in the last of those nights.
-        suspected: Whether it looks slower by more than the least that is worth telling, sure or not.
-        inconclusive: Whether it would be a regression, had not others kept the machine busy, or slowed it down.
+        regression: Whether it is slower than nights usually differ by, and by more than `min_regression`.
+        reason: The result in a sentence.
+        nights: Number of earlier nights it was compared with.
+        throughput: Ratio of throughput to those nights, with its prediction interval; None: no earlier night.
+        latency: The same of latency at the SLO's percentile.
+        machine: Ratio of the machine's own speed to those nights; None: unknown.
+        files_changed: Whether the model's files have changed since the last of those nights.
+        suspected: Whether the ratio exceeds `min_regression`, significant or not.
+        inconclusive: Whether it looks like a regression, but other load or a slower machine may be the cause.
     """
 
     regression: bool
@@ -68,50 +70,49 @@ NO_HISTORY = Drift(regression=False, nights=0, reason="first measurement of this
 
 
 def normal_nights(past: Sequence[PastMeasurement], files: str) -> list[PastMeasurement]:
-    """The nights that say how fast the config normally is, the oldest first.
+    """The nights that show the normal speed of the config, the oldest first.
 
     Args:
-        past: All under the same conditions, the oldest first.
+        past: All nights under the same conditions, the oldest first.
         files: Fingerprint of the model's files now.
     """
-    told = [each for each in past if each.regression and each.files == files]
-    if len(told) >= _TOLD_SO_OFTEN:
-        normal = [each for each in past if each.files == files]
+    reported = [night for night in past if night.regression and night.files == files]
+    if len(reported) >= _REPORTED_NIGHTS:
+        normal = [night for night in past if night.files == files]
     else:
-        normal = [each for each in past if not each.regression]
-    # A night on which others were at work on the machine, and the like, says little where there are better ones.
-    trusted = [each for each in normal if not each.measured.doubts]
+        normal = [night for night in past if not night.regression]
+    # Nights with quality warnings count only if there are no others.
+    trusted = [night for night in normal if not night.measured.doubts]
     return (trusted or normal)[-_MOST_NIGHTS:]
 
 
 def judge_drift(now: Measured, past: Sequence[PastMeasurement], *, files: str, min_regression: float) -> Drift:
     """Compare tonight's measurement with earlier ones under the same load.
 
-    Throughput, and latency at the percentile that counts, of tonight are held against the interval in which those of
-    another night are to be expected: by the spread of the nights so far, or what nights typically differ by while they
-    are few, and by how sure each measurement is of itself. It is a regression when tonight lies outside, and more than
-    `min_regression` off.
+    Throughput and latency at the SLO's percentile are compared with the 95 % prediction interval for another night. Its
+    width comes from the spread of the nights so far, a prior while they are few, and the intervals of the measurements.
+    It is a regression when tonight lies outside the interval and more than `min_regression` off.
 
-    A server that computes is no faster than its machine: where tonight's machine is slower, throughput is compared as
-    it would be on a machine as fast as before, for the part of the time in which the server keeps a core busy.
+    If tonight's machine is slower, throughput is first corrected to the earlier speed, for the share of time in which
+    the server keeps a core busy.
 
-    What remains is a regression only where nothing but the config can be the cause: where others took the CPU in the
-    same launches, or the machine was slower by more than can be reckoned with, it is inconclusive.
+    A remaining slowdown is inconclusive, not a regression, if other load took the CPU during the launches, or if the
+    machine was slower than can be corrected for.
 
     Args:
-        now: Tonight's.
-        past: The normal nights, the oldest first; those under another load do not count.
+        now: Tonight's measurement.
+        past: The normal nights, the oldest first; those under another load are ignored.
         files: Fingerprint of the model's files now.
-        min_regression: As a share.
+        min_regression: The least slowdown to report, as a share.
     """
-    same = [each for each in past if each.measured.concurrency == now.concurrency]
+    same = [night for night in past if night.measured.concurrency == now.concurrency]
     if not same:
         return NO_HISTORY
-    then = [each.measured for each in same]
-    throughput = _against(now.throughput, [each.throughput for each in then], _THROUGHPUT_SPREAD)
-    percentile, known = _latencies(now.percentile, then)
+    then = [night.measured for night in same]
+    throughput = _against(now.throughput, [measured.throughput for measured in then], _THROUGHPUT_SPREAD)
+    percentile, latencies = _latencies(now.percentile, then)
     tonight = now.latency_at(percentile) or now.p99_ms
-    latency = _against(tonight, known, _LATENCY_SPREAD)
+    latency = _against(tonight, latencies, _LATENCY_SPREAD)
     machine = _machine(now, then)
     slower = _is_less(throughput, min_regression)
     later = _is_less(_inverse(latency), min_regression)
@@ -141,13 +142,13 @@ def judge_drift(now: Measured, past: Sequence[PastMeasurement], *, files: str, m
 
 
 def _against(now: Interval, then: Sequence[Interval], typical: float) -> Interval:
-    """Now over then, with the interval of a prediction for one more night."""
-    logs = [math.log(max(each.value, 1e-12)) for each in then]
+    """The ratio of now to the mean of then, with the 95 % prediction interval for one more night."""
+    logs = [math.log(max(interval.value, 1e-12)) for interval in then]
     count, mean = len(logs), fmean(logs)
     freedom = count - 1 + _PRIOR_NIGHTS
     square = (sum((log - mean) ** 2 for log in logs) + _PRIOR_NIGHTS * typical**2) / freedom
     nights = student(freedom + 1) * math.sqrt(square * (1 + 1 / count))
-    own = math.hypot(now.log_half_width, fmean(each.log_half_width for each in then) / math.sqrt(count))
+    own = math.hypot(now.log_half_width, fmean(interval.log_half_width for interval in then) / math.sqrt(count))
     half, log = math.hypot(nights, own), math.log(max(now.value, 1e-12)) - mean
     return Interval.within_logs(math.exp(log), half)
 
@@ -161,21 +162,21 @@ def _is_less(ratio: Interval, share: float) -> bool:
 
 
 def _machine(now: Measured, then: Sequence[Measured]) -> float | None:
-    speeds = [each.turns_per_us for each in then if each.turns_per_us]
+    speeds = [measured.turns_per_us for measured in then if measured.turns_per_us]
     return now.turns_per_us / fmean(speeds) if now.turns_per_us and speeds else None
 
 
 def _busy(now: Measured, machine: float | None, by_machine: float) -> str:
-    """What kept the machine from its usual speed, in words; empty where nothing did."""
+    """What kept the machine from its usual speed, for the report; empty: nothing."""
     if now.is_busy:
         return "machine busy with other load"
-    if machine is not None and by_machine < 1 - _SLOWER:
+    if machine is not None and by_machine < 1 - _MOST_CORRECTION:
         return f"machine {1 - machine:.0%} slower than then"
     return ""
 
 
 def _of_machine(machine: float | None, cores: float | None) -> float:
-    """What a slower machine leaves of throughput; a faster one is no excuse, and no merit either."""
+    """The factor on throughput that a slower machine explains; 1 for a faster machine."""
     if machine is None or machine >= 1:
         return 1.0
     busy = min(1.0, 1.0 if cores is None else cores)
@@ -183,9 +184,9 @@ def _of_machine(machine: float | None, cores: float | None) -> float:
 
 
 def _latencies(percentile: Percentile, then: Sequence[Measured]) -> tuple[Percentile, list[Interval]]:
-    """The latencies of the nights that stored the percentile, or else p99, which all have."""
-    known = [latency for each in then if (latency := each.latency_at(percentile))]
-    return (percentile, known) if known else ("p99", [each.p99_ms for each in then])
+    """The latencies at a percentile of the nights that stored it, else those of p99, which every night stored."""
+    latencies = [latency for measured in then if (latency := measured.latency_at(percentile))]
+    return (percentile, latencies) if latencies else ("p99", [measured.p99_ms for measured in then])
 
 
 def _in_words(now: Measured, throughput: Interval, latency: str, nights: int) -> str:

@@ -1,4 +1,4 @@
-"""What lies where in the work folder of the nights."""
+"""The layout of the work folder of the nights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPORT = "report.json"
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """`WORK/`: a folder for each night, `nights/YYYYmmdd-HHMMSS-mmm/REPOSITORY/MODEL/`, and what is proposed."""
+    """`WORK/`: a folder for each night, `nights/YYYYmmdd-HHMMSS-mmm/REPOSITORY/MODEL/`, and the proposals."""
 
     path: Path
 
@@ -27,13 +27,13 @@ class WorkFolder:
         return sorted(folder for folder in (self.path / "nights").glob("*") if folder.is_dir())
 
     def new_night(self, began: datetime) -> Path:
-        """A folder for a night that begins, named by the time, milliseconds included."""
+        """Make the folder of a new night, named by its start in milliseconds."""
         folder = self.path / "nights" / f"{began:%Y%m%d-%H%M%S}-{began.microsecond // 1000:03d}"
         folder.mkdir(parents=True)
         return folder
 
     def clear_up(self) -> Iterator[str]:
-        """Remove what killed nights were at; what they had measured stays. Yields a line for each."""
+        """Remove the unfinished work of killed nights; measurements stay. Yields a message for each removed folder."""
         for night in self.nights:
             if not (night / REPORT).exists():
                 for run in night.glob("*/*"):
@@ -43,20 +43,20 @@ class WorkFolder:
                     yield f"removed the folder of night {night.name}: it was killed before it had measured anything"
 
     def last_run(self, task_folder: str, model: str, *, before: Path) -> Path | None:
-        """The latest night's run of a model, of those that measured something; None: there is none."""
+        """The latest night's run folder of a model with a measurement; None: there is none."""
         for night in reversed(self.nights):
             run = RunFolder(night / task_folder)
-            if night != before and run.database.is_file() and _knows(run, model):
+            if night != before and run.database.is_file() and _has_trials(run, model):
                 return run.path
         return None
 
     def prune(self, keep: int) -> None:
-        """Remove the folders of all nights but the last ones."""
+        """Remove the folders of all nights but the last `keep`."""
         for night in self.nights[:-keep]:
             shutil.rmtree(night, ignore_errors=True)
 
 
-def _knows(run: RunFolder, model: str) -> bool:
+def _has_trials(run: RunFolder, model: str) -> bool:
     try:
         return model in Study.models(run.database) and bool(Study.load(run.database, model).trials)
     except TritontuneError:  # of another version

@@ -1,4 +1,4 @@
-"""The gate: whether what was found takes the place of what is deployed. It knows no server and no file."""
+"""The gate: decides whether a candidate replaces the deployed config. It uses no server and no file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tuner.stats.limit_test import Verdict
 
 
 class Decision(Record):
-    """What the gate says.
+    """The decision of the gate.
 
     Attributes:
-        act: Whether to act.
-        reason: In a sentence.
+        act: Whether to act on the improvement.
+        reason: The reason in a sentence.
     """
 
     act: bool
@@ -24,11 +24,13 @@ class Decision(Record):
 
 
 def decide(comparison: Comparison | None, *, min_gain: float) -> Decision:
-    """Act only when the lower bound of the gain exceeds `min_gain`, and a test shows that the SLO is held.
+    """Act only if the lower bound of the gain exceeds `min_gain` and a test shows that the SLO holds.
+
+    The bound is that of a 95 % interval, the test has 99 % confidence; both are corrected for all looks.
 
     Args:
-        comparison: Of deployed and candidate; None: the search found nothing better than what is deployed.
-        min_gain: As a share.
+        comparison: The comparison; None: the search found nothing better than the deployed config.
+        min_gain: The least gain, as a share.
     """
     if comparison is None:
         return Decision(act=False, reason="the search found nothing better")
@@ -39,7 +41,7 @@ def decide(comparison: Comparison | None, *, min_gain: float) -> Decision:
 
 
 def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
-    """What speaks against acting, the weightiest first."""
+    """The objections to acting, the most important first."""
     pairs, gain, words = comparison.pairs, comparison.gain, _in_words(comparison)
     if comparison.failure:
         yield f"the candidate failed: {comparison.failure}"
@@ -54,9 +56,9 @@ def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
 
 
 def _undecided(comparison: Comparison) -> str:
-    """What was measured at each load, and how many requests a test there lacks: `p99 of 61 to 118 ms at ...`."""
+    """The latencies at each load, and the requests that its test lacks: `p99 of 61 to 118 ms at ...`."""
     percentile, among = comparison.slo.percentile, len(comparison.loads)
-    told = []
+    parts = []
     for load in comparison.loads:
         rounds = comparison.candidate_rounds_at(load)
         latencies = [point.latency_ms[percentile].value for point in rounds]
@@ -67,8 +69,8 @@ def _undecided(comparison: Comparison) -> str:
             words += f", worth {few.independent:.0f} independent requests (at least {few.fewest(among)} needed)"
         elif not tests:
             words += ", but launches differ too much"
-        told.append(words)
-    return "; ".join(told)
+        parts.append(words)
+    return "; ".join(parts)
 
 
 def _in_words(comparison: Comparison) -> str:
@@ -79,7 +81,7 @@ def _in_words(comparison: Comparison) -> str:
 
 
 def is_settled(comparison: Comparison, *, min_gain: float) -> bool:
-    """Whether more pairs would change nothing: the gate acts, or surely never will."""
+    """Whether more pairs are useless: the gate acts, or the upper bound of the gain is below `min_gain`."""
     gain = comparison.gain
     if comparison.failure or comparison.verdict is Verdict.BREAKS:
         return True

@@ -1,4 +1,4 @@
-"""What every night measured, in one SQLite file or a PostgreSQL database."""
+"""The history of all nights, in a SQLite file or a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tuner.nightly.drift import PastMeasurement
 from tuner.nightly.measured import Conditions, Measured
 
 SCHEMA = 1
-"""Of the tables. A database of another one is refused, and left as it is."""
+"""Version of the tables. Databases of other versions are refused and not changed."""
 
 Role = Literal["deployed", "candidate"]
 
@@ -78,21 +78,26 @@ _measurements = sql.Table(
 
 
 class Night(Record):
-    """How one night went for one model.
+    """The result of one night for one model.
 
     Attributes:
-        night: When it began, ISO 8601 in UTC.
+        night: When the night began, ISO 8601 in UTC.
+        repository: Path of the model repository.
+        model: Name of the model.
+        slo: The SLO.
         outcome: `kept`, `improved`, `regression` or `failed`.
-        reason: Of the gate, or of the failure, in a sentence.
+        reason: Why the gate decided so, or the failure, in a sentence.
         regression: Whether the deployed config got slower.
-        drift: What became of it, in a sentence; may be empty.
+        drift: The comparison with its history, in a sentence; may be empty.
         action: What was done with an improvement; empty: nothing.
-        gain: Of the candidate over the deployed config; None: there was none to compare.
+        gain: Throughput of the candidate over that of the deployed config; None: no candidate was compared.
+        duration_s: Duration of the model's part, in seconds.
         files: Fingerprint of the model's files.
-        folder: Where the night's own folder is, or was.
-        conditions: Under which it was measured, with the config that was deployed before.
-        deployed: What was measured of that one.
-        candidate: What was measured of the one that took its place, and its fingerprint, if so.
+        folder: The folder of the model's night; it may have been removed since.
+        conditions: The conditions of the measurements, with the config deployed before the night.
+        deployed: The measurement of that config.
+        candidate: The measurement of the config that replaced it; None: it was not replaced.
+        candidate_config: Fingerprint of the config that replaced it.
     """
 
     night: str
@@ -115,16 +120,16 @@ class Night(Record):
 
     @property
     def serving(self) -> Measured | None:
-        """What is deployed after the night, as far as it was measured."""
+        """The measurement of the config that is deployed after the night; None: it was not measured."""
         return self.candidate or self.deployed
 
 
 class History:
-    """The nights so far.
+    """The history.
 
     Args:
-        engine: The database, with the tables in it.
-        place: As people may read it.
+        engine: The database, with its tables.
+        place: The file or URL for messages, without the password.
     """
 
     def __init__(self, engine: sql.Engine, place: str) -> None:
@@ -134,14 +139,14 @@ class History:
     @classmethod
     @contextmanager
     def opened(cls, place: str, *, make: bool = True) -> Iterator[Self]:
-        """Open it, and make what is not there.
+        """Open the history, and create it if needed.
 
         Args:
             place: A file, or a `postgresql://` URL.
-            make: Whether a file may be made; else one that is not there is an error.
+            make: Whether to create a missing file; else it is an error.
 
         Raises:
-            JobError: it cannot be reached, or is of another version: one line.
+            JobError: the database cannot be opened, or has another version.
         """
         url, connect = _url(place, make=make)
         shown = (
@@ -158,25 +163,25 @@ class History:
 
     @classmethod
     def checked(cls, place: str) -> str:
-        """Where it is, as people may read it, after a look at whether it can be used; no file is made.
+        """Check that the history can be used, without creating a file. Returns its place for messages.
 
         Args:
             place: As for `opened`.
 
         Raises:
-            JobError: it cannot be used: one line.
+            JobError: it cannot be used.
         """
         path = Path(place)
         if "://" in place or path.exists():
             with cls.opened(place) as history:
                 return history.place
-        folder = next(each for each in path.absolute().parents if each.exists())
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise JobError(f"history: {path}: cannot write to {folder}")
         return place
 
     def add(self, night: Night) -> None:
-        """Record a night of one model, whole or not at all.
+        """Record a night of one model in one transaction.
 
         Raises:
             JobError: the database cannot be written to.
@@ -203,33 +208,33 @@ class History:
                 )
 
     def past(self, conditions: Conditions) -> list[PastMeasurement]:
-        """What was measured under these conditions, the oldest first.
+        """All measurements under these conditions, the oldest first.
 
         Raises:
             JobError: the database cannot be read.
         """
-        told = conditions.model_dump()
+        values = conditions.model_dump()
         query = (
             sql.select(_measurements, _nights.c.night, _nights.c.files, _nights.c.regression)
             .join(_nights, _measurements.c.night_id == _nights.c.id)
-            .where(_nights.c.repository == told["repository"], _nights.c.model == told["model"])
-            .where(*(_measurements.c[name] == told[name] for name in ("config", "hardware", "server", "requests")))
+            .where(_nights.c.repository == values["repository"], _nights.c.model == values["model"])
+            .where(*(_measurements.c[name] == values[name] for name in ("config", "hardware", "server", "requests")))
             .order_by(_nights.c.night, _measurements.c.id)
         )
         with self._telling_errors(), self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
-        # A candidate was measured on the night that may have found the one before it slower; that is not its own doing.
+        # A regression found that night concerns the config deployed before, not the candidate.
         return [
             PastMeasurement(row["night"], _measured(row), row["files"], row["regression"] and row["role"] == "deployed")
             for row in rows
         ]
 
     def nights(self, *, models: Sequence[str] = (), last: int | None = None) -> list[Night]:
-        """The nights of some models, or of all, the oldest first.
+        """The nights of some or all models, the oldest first.
 
         Args:
-            models: Their names; none: all.
-            last: Only so many for each model and repository, the latest.
+            models: Names of models; empty: all.
+            last: The number of latest nights for each model and repository; None: all.
 
         Raises:
             JobError: the database cannot be read.
@@ -242,28 +247,28 @@ class History:
             measured: dict[int, dict[str, Any]] = {}
             for row in connection.execute(sql.select(_measurements).order_by(_measurements.c.id)).mappings():
                 measured.setdefault(row["night_id"], {})[row["role"]] = row
-        found = [_night(row, measured.get(row["id"], {})) for row in rows]
+        nights = [_night(row, measured.get(row["id"], {})) for row in rows]
         if last is None:
-            return found
+            return nights
         kept: list[Night] = []
-        for night in reversed(found):
-            if sum((each.repository, each.model) == (night.repository, night.model) for each in kept) < last:
+        for night in reversed(nights):
+            if sum((n.repository, n.model) == (night.repository, night.model) for n in kept) < last:
                 kept.append(night)
         return kept[::-1]
 
     @property
     def models(self) -> tuple[str, ...]:
-        """All that it knows, sorted."""
+        """Names of all models, sorted."""
         with self._telling_errors(), self._engine.connect() as connection:
             return tuple(connection.execute(sql.select(_nights.c.model).distinct().order_by(_nights.c.model)).scalars())
 
     def _prepare(self) -> None:
         with self._engine.begin() as connection:
             if connection.dialect.has_table(connection, _about.name):
-                found = connection.execute(sql.select(_about.c.schema)).scalar()
-                if found != SCHEMA:
+                version = connection.execute(sql.select(_about.c.schema)).scalar()
+                if version != SCHEMA:
                     raise JobError(
-                        f"history: {self.place}: has tables of version {found}, this tritontune needs version {SCHEMA}"
+                        f"history: {self.place}: has tables of version {version}, this tritontune needs {SCHEMA}"
                     )
                 _add_columns(connection)
                 return
@@ -280,10 +285,10 @@ class History:
 
 
 def _add_columns(connection: sql.Connection) -> None:
-    """Add what a database of an earlier version lacks; that version goes on working with it."""
-    there = {column["name"] for column in sql.inspect(connection).get_columns(_measurements.name)}
+    """Add the columns that databases of earlier versions lack; those versions can still use it."""
+    present = {column["name"] for column in sql.inspect(connection).get_columns(_measurements.name)}
     for column in _measurements.columns:
-        if column.name not in there:
+        if column.name not in present:
             kind = column.type.compile(connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {_measurements.name} ADD COLUMN {column.name} {kind}")
 

@@ -1,4 +1,4 @@
-"""Runs the user's own command with an improvement."""
+"""Runs the user's command on an improvement."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tuner.core.quantities import format_duration
 
 
 def run_hook(command: Sequence[str], *, stdin: str, variables: Mapping[str, str], within_s: float, log: Path) -> None:
-    """Run a command to its end, with all the processes that it starts.
+    """Run a command, and kill all processes that it left.
 
     Args:
-        command: The program and its arguments; no shell reads them.
-        stdin: What it reads there.
-        variables: Beside those of our own environment.
-        within_s: Then it is killed.
-        log: Gets what it writes.
+        command: The program and its arguments; no shell is used.
+        stdin: The text for its standard input.
+        variables: Environment variables added to our own.
+        within_s: Deadline in seconds, after which it is killed.
+        log: The file for its output.
 
     Raises:
         TuningError: it cannot be started, fails, or takes too long.
@@ -52,7 +52,7 @@ def run_hook(command: Sequence[str], *, stdin: str, variables: Mapping[str, str]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """It, and what it has left running."""
+    """Kill the process group of the command."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

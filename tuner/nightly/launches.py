@@ -14,19 +14,19 @@ from tuner.measure.rules import LevelRules
 from tuner.measure.trial import Limits, relaunch
 from tuner.nightly.comparison import PairedLaunch
 
-# As long as the finalists of a run are measured: what decides over a deployment deserves some seconds of the machine.
+# Seconds of a measurement, as for the finalists of a run.
 _RULES = LevelRules(min_s=1.5, max_s=3.0)
-# A candidate has longer where its requests are too few to show that it holds the SLO.
+# A candidate gets more time if its requests are too few to show that it holds the SLO.
 _CANDIDATE_RULES = LevelRules(min_s=1.5, max_s=6.0)
 
 
 class Launches:
-    """Launches one model, time and again.
+    """Launches one model repeatedly.
 
     Args:
         context: What it works with.
         model: The model.
-        folder: Where the logs of the servers go.
+        folder: The folder for the logs of the servers.
     """
 
     def __init__(self, context: RunContext, model: ModelFolder, folder: Path) -> None:
@@ -40,13 +40,13 @@ class Launches:
         """Launch a config once, and measure it under each load.
 
         Args:
-            config: Its text; empty: the model has none.
-            loads: In this order.
-            name: Of the folder for the server's log.
-            candidate: Whether it is one, which is to show that it holds the SLO.
+            config: The text of the config; empty: the model has none.
+            loads: The loads, in the order in which they are measured.
+            name: The name of the folder for the server's log.
+            candidate: Whether it is a candidate, which gets more time for the test of the SLO.
 
         Raises:
-            ServerError: it failed this time.
+            ServerError: the server failed.
         """
         limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, until=time.monotonic())
         trial_context = self._candidate if candidate else self._deployed

@@ -1,4 +1,4 @@
-"""What a night measured of one config, and under which conditions, as the history keeps it."""
+"""A night's measurement of one config and its conditions, as the history stores them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tuner.recommend.verification import Verification
 
 
 class Measured(Record):
-    """One config under one load, over some launches.
+    """The measurement of one config under one load, over several launches.
 
     Attributes:
-        concurrency: The load.
-        throughput: Inferences/s.
-        p99_ms: Latency.
-        percentile: The one that counts: the highest that the SLO limits.
-        latency_ms: Of all percentiles; empty: an older version of tritontune stored p99 alone.
-        launches: Of how many servers.
-        turns_per_us: How fast a core of the machine was meanwhile (see `MachineSpeed`); None: nobody says.
-        cpu_cores: CPU seconds a second that the server took; None: nobody says.
-        doubts: What speaks against taking it as it is, in words, such as `load from elsewhere`.
+        concurrency: The load: requests in flight.
+        throughput: Throughput, in inferences/s.
+        p99_ms: p99 latency, in ms.
+        percentile: The SLO's latency percentile: the highest that it limits.
+        latency_ms: Latency by percentile, in ms; empty: stored by an older version with p99 alone.
+        launches: Number of launches.
+        turns_per_us: Speed of a core of the machine during the launches (see `MachineSpeed`); None: unknown.
+        cpu_cores: CPU cores that the server used (CPU seconds per second); None: unknown.
+        doubts: Quality warnings, such as `load from elsewhere`.
     """
 
     concurrency: int
@@ -41,21 +41,21 @@ class Measured(Record):
 
     @property
     def is_busy(self) -> bool:
-        """Whether others were at work on the machine meanwhile."""
+        """Whether other processes loaded the machine during the launches."""
         return QualityCheck.MACHINE_LOAD.words in self.doubts
 
     def latency_at(self, percentile: Percentile) -> Interval | None:
-        """Latency in ms; None: it was not stored."""
+        """Latency at a percentile, in ms; None: not stored."""
         return self.latency_ms.get(percentile, self.p99_ms if percentile == "p99" else None)
 
     @property
     def latency(self) -> Interval:
-        """Latency in ms at the percentile that counts."""
+        """Latency at the SLO's percentile, in ms."""
         return self.latency_at(self.percentile) or self.p99_ms
 
     @classmethod
     def of(cls, rounds: Sequence[OperatingPoint], percentile: Percentile) -> Measured | None:
-        """Several launches under the same load as one; None without any, or under a load that is no concurrency."""
+        """Pool several launches under one load; None without launches, or if the load is not a concurrency."""
         if not rounds:
             return None
         point = Verification(trial=0, load=rounds[0].load, rounds=tuple(rounds)).point
@@ -63,7 +63,7 @@ class Measured(Record):
 
     @classmethod
     def of_point(cls, point: OperatingPoint, percentile: Percentile, *, launches: int) -> Measured | None:
-        """A point that stands for so many launches."""
+        """The measurement from a point that pools `launches` launches; None if its load is not a concurrency."""
         if not isinstance(point.load, Concurrency):
             return None
         return cls(
@@ -80,16 +80,17 @@ class Measured(Record):
 
 
 class Conditions(Record):
-    """What must be the same for two nights to be compared.
+    """The conditions that must be equal for two nights to be compared.
 
-    The model's own files are not among it: a model whose code got slower is what a comparison is to find.
+    The model's other files are not included: the comparison is meant to find code that got slower.
 
     Attributes:
-        repository: Where it is.
+        repository: Path of the model repository.
+        model: Name of the model.
         config: Fingerprint of the config.pbtxt; see `config_fingerprint`.
         hardware: Processor cores, GPUs and driver.
-        server: Which Triton, with the digest of its image where it has one.
-        requests: What they are made of, as JSON.
+        server: Version of Triton, and the digest of its image if it has one.
+        requests: Description of the requests, as JSON.
     """
 
     repository: str
@@ -101,10 +102,10 @@ class Conditions(Record):
 
 
 def config_fingerprint(text: str) -> str:
-    """A SHA-256 in hex of what a config says; comments and white space do not count.
+    """SHA-256 (hex) of the tokens of a config, without comments and white space.
 
     Raises:
-        ConfigError: it is no config.
+        ConfigError: the text is not a config.
     """
     words = "\0".join(token.text for token in tokens(text, "config.pbtxt"))
     return hashlib.sha256(words.encode()).hexdigest()

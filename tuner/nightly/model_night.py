@@ -37,27 +37,27 @@ from tuner.results.files import config_with_provenance
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Identity
 
-# So many launches say how fast the deployed config is tonight: more while its throughput is not known to 5 %; and so
-# many more whether it is really slower, where it seems so.
+# Launches of the deployed config tonight: at least, at most, and the relative half width of throughput that ends them.
+# If it seems slower, it is measured a second time.
 _LAUNCHES, _MOST_LAUNCHES, _PRECISE = 3, 6, 0.05
-# Comparing takes so much of the budget on top of it, once there are enough pairs to tell something.
 COMPARING_SHARE = 0.5
+"""Time for the comparison beyond the least number of pairs, as a share of the budget, on top of it."""
 
 
 @dataclass(frozen=True)
 class NightContext:
-    """What a model's part of a night has to do with the rest of it.
+    """The context of one model's part of a night.
 
     Attributes:
-        night: When the night began, as the history writes it.
-        folder: For all that this part leaves; not there yet.
+        night: When the night began, ISO 8601 in UTC.
+        folder: The folder for the results of this part; it does not exist yet.
         work: The folder of all nights.
-        last: The run of the latest night that knows this model; None: there is none.
-        budget: Seconds for the tuning.
-        spare_until: Until when nobody else needs the time, by `time.monotonic`: comparing may go on until then.
-        at_last: When to begin nothing any more.
-        say: Is told what happens.
-        until_told: What holds until the outcome is kept and told.
+        last: The run folder of the latest night with this model; None: there is none.
+        budget: Budget of the tuning, in seconds.
+        spare_until: Deadline of the comparison if no other model needs the time, by `time.monotonic`.
+        at_last: Deadline for beginning anything, by `time.monotonic`.
+        say: Takes progress messages.
+        until_told: Contexts (such as blocked signals) to hold until the outcome is stored and reported.
     """
 
     night: str
@@ -72,14 +72,14 @@ class NightContext:
 
 
 def run_model_night(task: Task, night_context: NightContext, history: History) -> Night:
-    """See whether the deployed config is still as fast as it was, and whether another is surely better.
+    """Compare the deployed config with its history, tune the model, and act on an improvement that passes the gate.
 
     Returns:
-        How it went.
+        The result, for the history and the report.
 
     Raises:
-        TritontuneError: it could not be done.
-        KeyboardInterrupt: it was interrupted; nothing is deployed that was not compared to its end.
+        TritontuneError: the model could not be measured or tuned.
+        KeyboardInterrupt: the night was interrupted; nothing was deployed without a complete comparison.
     """
     began = time.monotonic()
     if count := remove_unfinished(task.config_path):
@@ -116,7 +116,7 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
     if decision.act and compared and best:
         found = _improvement(outcome, best, compared)
         try:
-            # What was done must be told; only a command of the user's is too long to let it run to its end.
+            # An action must be reported, so it is not interrupted; only the user's command may take too long for that.
             if task.job.action != "command":
                 night_context.until_told.enter_context(put_off())
             action = act(task, found, work=night_context.work, night=night_context.folder)
@@ -146,19 +146,20 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
 
 
 def _outcome(decision: Decision, drift: Drift, failed: str) -> Outcome:
-    """The worst of what there is to tell."""
+    """The worst outcome."""
     if failed:
         return "failed"
     return "regression" if drift.regression else "improved" if decision.act else "kept"
 
 
 class _Deployed:
-    """The deployed config, as it is launched through the night.
+    """The deployed config and its launches of this night.
 
     Args:
-        launches: Launches it.
-        identity: Of the study, with its text.
+        launches: Launches configs of the model.
+        identity: The identity of the study, which holds the text of the config.
         past: The normal nights before.
+        say: Takes progress messages.
     """
 
     def __init__(
@@ -168,19 +169,19 @@ class _Deployed:
         self._identity = identity
         self._past = past
         self._say = say
-        # Nights are compared under the load that the config had then.
+        # Nights are compared under the load of the latest one.
         self._load = Concurrency(past[-1].measured.concurrency) if past else None
         self._rounds: list[OperatingPoint] = []
         self._count = 0
 
     def measure(self) -> None:
-        """Launch it some times under the load of its history, if it has one."""
+        """Launch it repeatedly under the load of its history, if it has one."""
         if self._load is None:
             return
         self._say(f"measuring the deployed config at {self._load}")
         for number in range(_MOST_LAUNCHES):
-            known = self.measured
-            if number >= _LAUNCHES and known and known.throughput.relative_half_width <= _PRECISE:
+            measured = self.measured
+            if number >= _LAUNCHES and measured and measured.throughput.relative_half_width <= _PRECISE:
                 return
             self.add(self.launch([self._load]))
 
@@ -188,20 +189,20 @@ class _Deployed:
         """Launch it once.
 
         Raises:
-            TuningError: it does not work.
+            TuningError: it failed twice.
         """
         self._count += 1
         name = f"deployed-{self._count:02d}"
         return launched(lambda _: self.launches.launch(self._identity.config, loads, name), self._count, self._say)
 
     def add(self, side: PairedLaunch) -> None:
-        """A launch more of it."""
+        """Add the point of a launch under the load of its history."""
         if self._load is None or (point := side.at(self._load)) is None:
             return
         self._rounds.append(point)
 
     def begin_history(self, comparison: Comparison) -> None:
-        """Take the load that was best for it, where it has no history."""
+        """Without a history, begin one at its best load in the comparison; add its launches there."""
         if self._load is None and (load := comparison.deployed_load):
             self._load = load
         for side in comparison.deployed:
@@ -209,18 +210,17 @@ class _Deployed:
 
     @property
     def measured(self) -> Measured | None:
-        """All launches so far under the load of its history as one.
+        """All launches so far under the load of its history as one measurement; None without any.
 
-        Those beside which others were at work on the machine do not count where there are enough others.
+        Launches during other load on the machine are left out if there are enough others.
         """
-        quiet = [
-            each for each in self._rounds if all(doubt.gate is not QualityCheck.MACHINE_LOAD for doubt in each.doubts)
-        ]
+        checks = [{doubt.gate for doubt in point.doubts} for point in self._rounds]
+        quiet = [p for p, failed in zip(self._rounds, checks, strict=True) if QualityCheck.MACHINE_LOAD not in failed]
         rounds = quiet if len(quiet) >= _LAUNCHES else self._rounds
         return Measured.of(rounds, self._identity.slo.percentile)
 
     def drift(self, min_regression: float) -> Drift:
-        """Tonight against its history."""
+        """Compare tonight's measurement with its history."""
         now = self.measured
         if now is None or not self._past:
             return NO_HISTORY
@@ -228,7 +228,7 @@ class _Deployed:
 
 
 def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, deployed: _Deployed) -> Comparison | None:
-    """Launch the best candidate and the deployed config in pairs; None where nothing seems better."""
+    """Launch the best candidate and the deployed config in pairs; None if the search found nothing better."""
     best = outcome.recommendation.best
     if best is None or best.trial.number == 0 or not isinstance(best.point.load, Concurrency):
         return None
@@ -245,10 +245,10 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
         load = load_within(tried, best.point.load, task.job.slo, at_last=night_context.at_last, note=night_context.say)
     except ServerError as error:
         return Comparison(slo=task.job.slo, loads=(best.point.load,), failure=f"{error.cause.value}: {error}")
-    # Near its limit, launches of the candidate may differ by too much for a test; at half of the load they rarely do.
+    # Near the limit, launches may differ too much for the test to decide; at half the load they rarely do.
     halved = (Concurrency(load.requests // 2),) if task.job.slo.root and load.requests > 1 else ()
     candidates = (load, *halved)
-    # The deployed config at its own best load, and at the candidate's: none is to win by having had more to do.
+    # The deployed config is measured at its own best load and at the candidate's, so that neither wins by its load.
     loads = list(dict.fromkeys([_own_load(outcome), load]))
     night_context.say(f"{task.name}: comparing trial {best.trial.number} at {load} with the deployed config")
     now = time.monotonic()
@@ -272,7 +272,7 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
 
 
 def _own_load(outcome: ModelOutcome) -> Concurrency:
-    """The deployed config's best load within the SLO, or the lowest where it holds it at none."""
+    """The deployed config's best load within the SLO in the search; the lowest one if it holds it at none."""
     own = outcome.recommendation.baseline
     curve = outcome.study.trials[0].curve
     load = own.point.load if own else curve[0].load
@@ -280,7 +280,7 @@ def _own_load(outcome: ModelOutcome) -> Concurrency:
 
 
 def _of_study(outcome: ModelOutcome) -> Measured | None:
-    """What the tuning itself says of the deployed config, where nothing else was measured: the first of its history."""
+    """The measurement of the deployed config by the tuning, which begins its history if there is no other."""
     own = outcome.recommendation.baseline
     if own is None:
         return None
@@ -296,7 +296,7 @@ def _improvement(outcome: ModelOutcome, best: TrialPoint, compared: Comparison) 
     before = ModelConfig.parse(study.identity.config, path)
     gain, measured = compared.gain, Measured.of(compared.candidate_rounds, compared.slo.percentile)
     if gain is None or measured is None:
-        raise AssertionError("the gate lets nothing through that was not measured")
+        raise AssertionError("the gate passed a config without a measurement")
     return Improvement(before.text, text, unified_diff(before, ModelConfig.parse(text, path)), gain, measured)
 
 

@@ -1,4 +1,4 @@
-"""A night: every model of a job file, one after the other, and the report of it."""
+"""Runs a night: all models of a job file in turn, and its report."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from tuner.nightly.outcome import NightReport, in_words
 from tuner.nightly.prometheus import write_metrics
 from tuner.nightly.tasks import Task
 
-# A budget that would be shortened to less than this share is not worth beginning.
+# A model is skipped if less than this share of its budget is left.
 _LEAST_SHARE = 0.25
 
 
 def run_night(file: JobsFile, tasks: Sequence[Task], say: Callable[[str], None]) -> NightReport:
-    """Look after every model within the window, and tell how it went.
+    """Run all models within the window, and write the report.
 
-    An interruption, and the end of the window, end what is under way; the report tells of that, too.
+    An interruption or the end of the window ends the model under way; the report says so.
 
     Args:
-        file: What was asked.
+        file: The job file.
         tasks: Its models; see `tasks_of`.
-        say: Is told what happens, line by line.
+        say: Takes progress messages, one line each.
 
     Raises:
-        JobError: another night is at work, or the history cannot be reached; nothing was done.
+        JobError: another night is running, or the history cannot be opened; nothing was done.
     """
     with (
         locked(file.work, option="work", holder="another night"),
@@ -64,7 +64,7 @@ class _Night:
         self._folder = self._work.new_night(started)
 
     def run(self) -> NightReport:
-        """All of it."""
+        """Run the night."""
         window = NightWindow()
         try:
             with window.lasting(self._file.window):
@@ -82,7 +82,7 @@ class _Night:
         self._task_began = time.monotonic()
         ends = self._began + self._file.window
         left = ends - self._task_began
-        due, *later = ((1 + COMPARING_SHARE) * each.job.budget for each in self._tasks[len(self._done) :])
+        due, *later = ((1 + COMPARING_SHARE) * other.job.budget for other in self._tasks[len(self._done) :])
         share = min(1.0, left / (due + sum(later)))
         if share < _LEAST_SHARE:
             self._add(self._failed(task, f"skipped: {format_duration(max(left, 1.0))} of the window was left", 0.0))
@@ -106,14 +106,14 @@ class _Night:
             self._add(night)
 
     def _part(self, task: Task, night_context: NightContext) -> Night:
-        """How it went with one model."""
+        """Run one model, and return its result."""
         try:
             return run_model_night(task, night_context, self._history)
         except InterruptedRunError:
             raise KeyboardInterrupt from None
         except TritontuneError as error:
             reason = str(error)
-        except Exception as error:  # noqa: BLE001 (a fault with one model is no reason to leave the others alone)
+        except Exception as error:  # noqa: BLE001 (a fault with one model must not end the night)
             with suppress(OSError):
                 night_context.folder.mkdir(parents=True, exist_ok=True)
             log = write_log(error, night_context.folder)
@@ -133,7 +133,7 @@ class _Night:
         )
 
     def _add(self, night: Night) -> None:
-        """A model is done; what was found is kept before anything else happens."""
+        """Store the result of a model before anything else happens."""
         try:
             self._history.add(night)
         except JobError as error:
@@ -142,7 +142,7 @@ class _Night:
         self._say(in_words(night))
 
     def _end(self) -> NightReport:
-        """The report is on disk before anybody is told, and once more with who could not be told."""
+        """Write the report, send the notifications, and write the report again with failed notifications."""
         if self._file.prometheus:
             try:
                 write_metrics(self._report(), self._file.prometheus)

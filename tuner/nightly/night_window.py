@@ -1,4 +1,4 @@
-"""The time that a night has."""
+"""The time window of a night."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tuner.core.interrupts import undisturbed
 
 
 class NightWindow:
-    """The time that a night has; when it is over, what is under way is interrupted as Ctrl-C does.
+    """The time window of a night; at its end, the work is interrupted as by Ctrl-C.
 
     Attributes:
-        over: Whether it was interrupted for that.
+        over: Whether the window has ended.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class NightWindow:
 
     @contextmanager
     def lasting(self, seconds: float) -> Iterator[None]:
-        """Within the context, `KeyboardInterrupt` comes after so many seconds. Only the main thread has it."""
+        """Raise `KeyboardInterrupt` in the context after `seconds`. Without effect outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

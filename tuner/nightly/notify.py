@@ -1,4 +1,4 @@
-"""Tells those who want to know how the night went. Whoever cannot be told changes nothing about it."""
+"""Sends the notifications of a night. A failed notification is listed in the report, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from tuner.nightly.outcome import NightReport
 from tuner.nightly.web import WebError, post
 
 
-def tell(report: NightReport, whom: Sequence[Notify]) -> Iterator[str]:
-    """Tell each of them. Yields a line for each that could not be told, without secrets."""
-    for each in whom:
+def tell(report: NightReport, targets: Sequence[Notify]) -> Iterator[str]:
+    """Send all notifications. Yields a message, without secrets, for each that failed."""
+    for target in targets:
         try:
-            _tell(report, each)
+            _tell(report, target)
         except WebError as error:
             yield f"notification failed: {error}"
         except OSError as error:
-            yield f"notification failed: {each.file}: {error.strerror}"
+            yield f"notification failed: {target.file}: {error.strerror}"
 
 
-def _tell(report: NightReport, whom: Notify) -> None:
-    if whom.webhook:
-        post(whom.webhook.get_secret_value(), report_json(report))
-    elif whom.slack:
+def _tell(report: NightReport, target: Notify) -> None:
+    if target.webhook:
+        post(target.webhook.get_secret_value(), report_json(report))
+    elif target.slack:
         text = f"tritontune: {report.outcome}: {report.summary}"
-        post(whom.slack.get_secret_value(), {"text": _for_slack(text)})
-    elif whom.file:
-        whom.file.parent.mkdir(parents=True, exist_ok=True)
-        with whom.file.open("a", encoding="utf-8") as file:
+        post(target.slack.get_secret_value(), {"text": _for_slack(text)})
+    elif target.file:
+        target.file.parent.mkdir(parents=True, exist_ok=True)
+        with target.file.open("a", encoding="utf-8") as file:
             file.write(json_text(report_json(report)) + "\n")
 
 
 def report_json(report: NightReport) -> dict[str, Any]:
-    """The report as JSON says it."""
+    """The report as JSON data; see `NightReport`."""
     return report.model_dump(mode="json", by_alias=True)
 
 
 def _for_slack(text: str) -> str:
-    """One line, in which Slack sees no links and no mentions."""
+    """One line with Slack's control characters escaped, so that it sees no links and no mentions."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""How a night went, in one report, and what that means for the exit code."""
+"""The report of a night, and its exit code."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tuner.nightly.history import Night
 Outcome = Literal["kept", "improved", "regression", "failed"]
 
 EXIT_CODES: dict[str, int] = {"kept": 0, "improved": 10, "regression": 20, "failed": 1}
-"""By outcome; the last one of several is the worst."""
+"""Exit code by outcome, in ascending order of severity."""
 
 
 class NightReport(Record):
     """The report of a night: `report.json`, what `--json` prints, and what a webhook gets.
 
     Attributes:
-        night: When it began, ISO 8601 in UTC.
-        outcome: The worst that happened to any model.
-        exit_code: What it means.
-        summary: In a line.
-        duration_s: Of the whole night.
-        jobs: How it went for each model, in the order of the job file.
-        notes: What else there is to say: what was left out, and who could not be told.
+        night: When the night began, ISO 8601 in UTC.
+        outcome: The worst outcome of any model.
+        exit_code: The exit code of that outcome.
+        summary: The results of all models in one line.
+        duration_s: Duration of the whole night, in seconds.
+        jobs: The result of each model, in the order of the job file.
+        notes: Further messages, such as skipped models and failed notifications.
     """
 
     version: int = Field(default=1, serialization_alias="schema")
@@ -39,7 +39,7 @@ class NightReport(Record):
 
     @classmethod
     def of(cls, night: str, jobs: tuple[Night, ...], *, notes: tuple[str, ...], duration_s: float) -> NightReport:
-        """Put the parts together."""
+        """Make the report from the results of the models."""
         order = list(EXIT_CODES)
         worst = max((job.outcome for job in jobs), key=order.index, default="kept")
         return cls.model_validate(
@@ -56,7 +56,7 @@ class NightReport(Record):
 
 
 def in_words(job: Night) -> str:
-    """One model's part in a line: `mlp: improved: 1.30 x the throughput ...; config.pbtxt replaced`."""
+    """One model's result in a line: `mlp: improved: 1.30 x the throughput ...; config.pbtxt replaced`."""
     parts = [job.drift] if job.regression else []
     parts += [job.reason] if job.reason and not (job.outcome == "regression" and not job.action) else []
     parts += [job.action] if job.action else []

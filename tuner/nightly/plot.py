@@ -1,4 +1,4 @@
-"""A row of numbers as a row of bars, in plain text."""
+"""Plots numbers as a row of bars in plain text."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def plotted(values: Sequence[float | None], words: Callable[[float], str]) -> str:
-    """A bar for each value, from the lowest to the highest, which are named: `▁▃█  740 to 3,180`.
+    """A bar for each value, followed by the lowest and the highest: `▁▃█  740 to 3,180`.
 
     Args:
-        values: None leaves a gap.
-        words: Says a value.
+        values: The values; None leaves a gap.
+        words: Formats a value.
 
     Returns:
-        The line; empty without any value.
+        The line; empty without values.
     """
-    known = [value for value in values if value is not None]
-    if not known:
+    present = [value for value in values if value is not None]
+    if not present:
         return ""
-    low, high = min(known), max(known)
+    low, high = min(present), max(present)
     bars = "".join(" " if value is None else _bar(value, low, high) for value in values)
     return f"{bars}  {words(low)} to {words(high)}" if high > low else f"{bars}  {words(low)}"
 

@@ -1,4 +1,4 @@
-"""A line for each thing that happens in a tuning at night, when nobody watches."""
+"""The progress of a nightly tuning as plain log lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.study.study import Study
 
 
 class NightProgress(Progress):
-    """Says what happens.
+    """Writes one line for each event.
 
     Args:
         say: Takes a line.
@@ -41,12 +41,12 @@ class NightProgress(Progress):
         """See `Progress`."""
         best = recommend((result,), standing.slo).best
         if result.failure:
-            told = f"{result.failure.cause.value}: {shortened(result.failure.message)}"
+            text = f"{result.failure.cause.value}: {shortened(result.failure.message)}"
         elif best:
-            told = point_in_words(best.point, standing.slo.percentile)
+            text = point_in_words(best.point, standing.slo.percentile)
         else:
-            told = f"{what_is_missed(standing.slo)} at every load"
-        self._say(f"{self._trial}: {told} ({format_duration(result.wall_s)})")
+            text = f"{what_is_missed(standing.slo)} at every load"
+        self._say(f"{self._trial}: {text} ({format_duration(result.wall_s)})")
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         """See `Progress`."""

@@ -1,4 +1,4 @@
-"""What alerts are made of: the night's numbers for Prometheus, through node_exporter's textfile collector."""
+"""Writes the night's metrics for Prometheus, for node_exporter's textfile collector."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LABELS = ("repository", "model")
 
 
 def write_metrics(report: NightReport, path: Path) -> None:
-    """Write all metrics in one move.
+    """Write all metrics atomically.
 
     Raises:
         OSError: the file cannot be written.

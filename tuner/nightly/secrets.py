@@ -1,4 +1,4 @@
-"""Addresses that hold secrets: taken from the environment, and never shown whole."""
+"""Addresses that contain secrets: read from environment variables, and never shown in full."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def expanded(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """A text with each `${NAME}` in it replaced by that environment variable.
+    """Replace each `${NAME}` in a text by that environment variable.
 
     Raises:
-        ValueError: one of them is not set.
+        ValueError: a variable is not set or empty.
     """
     if missing := [name for name in _VARIABLE.findall(text) if not environment.get(name)]:
         raise ValueError(f"environment variable {missing[0]} is not set or empty")
-    return _VARIABLE.sub(lambda found: environment[found[1]], text)
+    return _VARIABLE.sub(lambda match: environment[match[1]], text)
 
 
 def shown(url: str) -> str:
-    """As much of an address as anyone may read: `https://hooks.slack.com/...`."""
+    """The address without its path, query and user: `https://hooks.slack.com/...`."""
     parts = urlsplit(url)
     rest = "/..." if parts.path.strip("/") or parts.query else ""
     host = parts.netloc.rpartition("@")[2]

@@ -1,4 +1,4 @@
-"""Sends to web addresses, within a deadline."""
+"""Sends JSON to web addresses, within a deadline."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from tuner.nightly.secrets import shown
 
 _WITHIN_S = 10.0
 _TRIES, _PAUSE_S = 3, 1.0
-# Their servers are too busy right now; others will not change their mind.
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Status codes of temporary failures, after which a request is repeated.
+_TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class WebError(Exception):
-    """Nobody took it; the message names the address as far as anyone may read it."""
+    """A request failed; the message shows the address without its secrets."""
 
 
 def post(url: str, body: Any, *, pause_s: float = _PAUSE_S) -> None:
-    """Send JSON by POST; where the other side has a bad moment, three times.
+    """Send JSON by POST; after a temporary failure, up to three times.
 
     Args:
-        url: Where to; proxies are taken from the environment.
-        body: What JSON can say.
-        pause_s: Before the second try, and twice that before the third.
+        url: The address; proxies are taken from the environment.
+        body: The JSON data.
+        pause_s: Pause before the second try, in seconds; twice that before the third.
 
     Raises:
-        WebError: it was not taken.
+        WebError: the server did not accept it.
     """
     asyncio.run(_post(url, json_text(body), pause_s))
 
 
 def check_reachable(url: str) -> None:
-    """See that somebody answers there, whatever they say; nothing is sent.
+    """Check that a server answers a HEAD request, with any status.
 
     Raises:
-        WebError: nobody does.
+        WebError: there is no answer.
     """
     asyncio.run(_ask(url, "HEAD", None))
 
@@ -55,9 +55,9 @@ async def _post(url: str, body: str, pause_s: float) -> None:
             if status < 300:
                 return
             if status < 400:
-                # The report would go to whom nobody named.
+                # Following it would send the report to an address that the user did not give.
                 raise WebError(f"{shown(url)} answers with status {status}, a redirect; give the address it leads to")
-            if last or status not in _PASSING:
+            if last or status not in _TEMPORARY:
                 raise WebError(f"{shown(url)} answers with status {status}")
         await asyncio.sleep(pause_s * 2**attempt)
 
@@ -77,7 +77,7 @@ async def _ask(url: str, verb: str, body: str | None) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """Without the address, which the library puts into most of its messages."""
+    """The cause without the address, which most messages of the library include."""
     cause = getattr(error, "os_error", None) or error
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
