@@ -60,9 +60,8 @@ def test_a_model_that_answers_is_measured_and_its_samples_are_shown(service: Tri
 
 
 def test_what_the_server_takes_is_measured_with_each_point(services: Services) -> None:
-    service = services.load(
-        "slow", config_text(sleep_ms=0)
-    )  # it works all the time: the kernel counts in ticks of 10 ms
+    # It works all the time: the kernel counts in ticks of 10 ms.
+    service = services.load("slow", config_text(sleep_ms=0))
     server = service.ports.server
     long = LevelRules(min_s=1.0, max_s=1.2)
     with open_session(
