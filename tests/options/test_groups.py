@@ -63,17 +63,17 @@ def test_input_data_is_a_word_or_a_file(tmp_path: Path) -> None:
     assert refusal(input_data="ramdon").startswith("--input-data: 'ramdon' must be random, zero, or a file")
 
 
-def test_what_is_sent_tells_a_file_by_what_it_holds_and_no_secret(tmp_path: Path) -> None:
+def test_request_options_have_the_content_of_a_file_and_no_secret(tmp_path: Path) -> None:
     file = tmp_path / "data.json"
     file.write_text("{}")
     options = {"input_data": str(file), "shape": ["A:1"], "header": ["authorization:secret"], "processes": 2}
-    first = LoadOptions.make(options).what_is_sent()
+    first = LoadOptions.make(options).request_options()
     file.write_text("{ }")
-    second = LoadOptions.make(options).what_is_sent()
+    second = LoadOptions.make(options).request_options()
     assert first.keys() == {"input_data", "shape"}
     assert first["input_data"] != second["input_data"]
     assert first["shape"] == second["shape"] == {"A": [1]}
-    assert LoadOptions().what_is_sent() == {}
+    assert LoadOptions().request_options() == {}
 
 
 @pytest.mark.parametrize(

@@ -333,7 +333,7 @@ def identity_of(context: RunContext, model: ModelFolder) -> Identity:
         config=model.config.text if model.config else "",
         slo=job.slo,
         space=context.spec.model_dump_json(by_alias=True),
-        requests=job.what_is_sent(),
+        requests=job.request_options(),
         server=context.launcher.description,
         machine=str(context.machine),
         driver=driver_version() if job.url is None else "",

@@ -78,7 +78,7 @@ class Notify(Options):
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        if sum(each is not None for each in (self.webhook, self.slack, self.file)) != 1:
+        if sum(target is not None for target in (self.webhook, self.slack, self.file)) != 1:
             raise ValueError("each entry must have exactly one of webhook, slack and file")
         return self
 
@@ -128,10 +128,10 @@ class NightlyJob(TuneJob):
             budget: Time for tuning each model, in s.
             warm_start: The folder of the run to begin from; None: no warm start.
         """
-        asked = {name: getattr(self, name) for name in TuneJob.model_fields}
+        options = {name: getattr(self, name) for name in TuneJob.model_fields}
         # Options with default values must not count as given: some are refused where they have no effect.
-        given = (self.model_fields_set & asked.keys()) | {"budget", "warm_start"}
-        return TuneJob.model_construct(given, **{**asked, "budget": budget, "warm_start": warm_start})
+        given = (self.model_fields_set & options.keys()) | {"budget", "warm_start"}
+        return TuneJob.model_construct(given, **{**options, "budget": budget, "warm_start": warm_start})
 
     @model_validator(mode="after")
     def _check_night(self) -> Self:
@@ -206,8 +206,8 @@ class JobsFile(Options):
         notify = content.get("notify")
         if isinstance(notify, list):
             content["notify"] = tuple(
-                Notify.make(_entry(each, f"{path}: notify[{number}]"), source=f"{path}: notify[{number}]")
-                for number, each in enumerate(notify)
+                Notify.make(_entry(entry, f"{path}: notify[{number}]"), source=f"{path}: notify[{number}]")
+                for number, entry in enumerate(notify)
             )
         if "jobs" in content and (not isinstance(jobs, list) or not jobs):
             raise JobError(f"{path}: jobs: must be a list of at least one job, such as {_EXAMPLE}")

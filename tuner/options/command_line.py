@@ -35,9 +35,9 @@ def _option(name: str, value: Any, job: TuneJob) -> Iterator[str]:
     elif name in _SECRET:
         names = value if isinstance(value, Mapping) else [header for header, _ in value]
         colon = "=" if name == "env" else ":"
-        yield from (word for each in names for word in (option, f"{each}{colon}{HIDDEN}"))
+        yield from (word for key in names for word in (option, f"{key}{colon}{HIDDEN}"))
     elif name == "triton_arg":
-        yield from (f"{option}={argument_without_secrets(each)}" for each in value)
+        yield from (f"{option}={argument_without_secrets(argument)}" for argument in value)
     else:
         yield from (word for text in _texts(name, value, job) for word in (option, without_secrets(text)))
 
@@ -51,7 +51,7 @@ def _texts(name: str, value: Any, job: TuneJob) -> Iterator[str]:
     elif name == "docker_arg":
         yield from (f"{keyword}={_hidden_if_secret(json.dumps(content))}" for keyword, content in value.items())
     elif name == "mount":
-        yield from (f"{each.source}:{each.target}{'' if each.writable else ':ro'}" for each in value)
+        yield from (f"{mount.source}:{mount.target}{'' if mount.writable else ':ro'}" for mount in value)
     elif isinstance(value, tuple):
         yield from map(str, value)
     elif value is None:

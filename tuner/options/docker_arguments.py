@@ -233,12 +233,12 @@ def _devices(value: Any) -> list[str]:
 
 
 def _ulimits(value: Any) -> list[str]:
-    told = []
+    options = []
     for limit in value:
-        low = {str(name).lower(): content for name, content in limit.items()}
-        soft = low.get("soft", low.get("hard", 0))
-        told.append(f"{low['name']}={soft}:{low.get('hard', soft)}")
-    return told
+        fields = {str(name).lower(): content for name, content in limit.items()}
+        soft = fields.get("soft", fields.get("hard", 0))
+        options.append(f"{fields['name']}={soft}:{fields.get('hard', soft)}")
+    return options
 
 
 def _cpus(value: Any) -> list[str]:

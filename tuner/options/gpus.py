@@ -49,13 +49,13 @@ def gpus_of_runtime(variables: Mapping[str, str]) -> str | None:
     Raises:
         JobError: `parse_gpus` cannot read it.
     """
-    asked = variables.get(CONTAINER_DEVICES)
-    if asked is None:
+    requested = variables.get(CONTAINER_DEVICES)
+    if requested is None:
         return None
-    if asked.strip() in {"", "void", NONE}:
+    if requested.strip() in {"", "void", NONE}:
         return NONE
     try:
-        return parse_gpus(asked)
+        return parse_gpus(requested)
     except ValueError as error:
         raise JobError(f"--env {CONTAINER_DEVICES}: {error}") from None
 
@@ -75,13 +75,13 @@ def shown_by_cuda(given: str, variables: Mapping[str, str]) -> str:
         # CUDA knows no `all`.
         return NONE if names[0] in {"", ALL} else wanted
     devices = sorted(given.split(","), key=lambda name: int(name) if name.isdecimal() else -1)
-    seen: list[str] = []
+    visible: list[str] = []
     for name in names:
-        found = devices[int(name) :][:1] if name.isdecimal() else [each for each in devices if each.startswith(name)]
-        if not name or not found:
+        matching = devices[int(name) :][:1] if name.isdecimal() else [d for d in devices if d.startswith(name)]
+        if not name or not matching:
             break
-        seen += found
-    return ",".join(seen) or NONE
+        visible += matching
+    return ",".join(visible) or NONE
 
 
 def process_environment(gpus: str | None, here: Sequence[Gpu]) -> Mapping[str, str]:

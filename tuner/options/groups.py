@@ -149,8 +149,9 @@ def check_is_local(repository: str) -> None:
     if not separator:
         return
     if command := _COPIED_BY.get(scheme.lower()):
-        told = f"copy the models to this machine first: {command}"
-        raise ValueError(f"{repository} cannot be tuned where it is: {told.format(repository)}")
+        raise ValueError(
+            f"{repository} is in cloud storage; copy the models to this machine first: {command.format(repository)}"
+        )
     raise ValueError(f"{repository} is not a path of this machine; to tune a running Triton, use --url")
 
 
@@ -430,21 +431,21 @@ class LoadOptions(Options):
             raise ValueError("--output-shared-memory-size needs --shared-memory")
         return self
 
-    def what_is_sent(self) -> dict[str, Any]:
+    def request_options(self) -> dict[str, Any]:
         """The options that must be equal for two measurements to use the same requests, as JSON, without defaults.
 
         A file of inputs is represented by its SHA-256. Headers and parameters with a secret's name are left out.
         """
         fields = LoadOptions.model_fields.keys() - {"header", "connections", "processes", "seed"}
-        told: dict[str, Any] = self.model_dump(mode="json", include=fields, exclude_defaults=True)
+        content: dict[str, Any] = self.model_dump(mode="json", include=fields, exclude_defaults=True)
         if self.input_data not in MADE_UP:
-            told["input_data"] = sha256(Path(self.input_data).read_bytes()).hexdigest()
-        if "request_parameter" in told:
-            told["request_parameter"] = {
+            content["input_data"] = sha256(Path(self.input_data).read_bytes()).hexdigest()
+        if "request_parameter" in content:
+            content["request_parameter"] = {
                 name: HIDDEN if isinstance(value, str) and is_secret_name(name) else value
-                for name, value in told["request_parameter"].items()
+                for name, value in content["request_parameter"].items()
             }
-        return told
+        return content
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
