@@ -182,10 +182,7 @@ def serve(scenario: Scenario, latency_ms: NDArray[np.float64], seed: int) -> tup
         np.zeros(number),
         np.zeros_like(scenario.service_ms),
     )
-    states = np.zeros(1, _RECORD)  # owns the memory of its record, and is used after the last use of that
-    _begin(scenario, states[0], queue, instances)
-    _run(scenario, states[0], queue, instances, latency_ms)
-    return _figures(scenario, states[0])
+    return _run(scenario, np.zeros(1, _RECORD), queue, instances, latency_ms)
 
 
 @inlined
@@ -207,9 +204,14 @@ def _begin(scenario: Scenario, state: _State, queue: _Queue, instances: _Instanc
 
 @inlined
 def _run(
-    scenario: Scenario, state: _State, queue: _Queue, instances: _Instances, latency_ms: NDArray[np.float64]
-) -> None:
-    """Go from event to event: an execution ends, a request arrives, or the batcher's thread wakes."""
+    scenario: Scenario, states: NDArray[np.void], queue: _Queue, instances: _Instances, latency_ms: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """Go from event to event: an execution ends, a request arrives, or the batcher's thread wakes.
+
+    It takes the state as an array of one record: the record alone would not keep its memory.
+    """
+    state: _State = states[0]
+    _begin(scenario, state, queue, instances)
     while state.answered < len(latency_ms):
         ends_ms, which = _next_end(scenario, state, instances)
         arrives_ms = queue.came_ms[state.arrived] if state.arrived < state.came else _NEVER
@@ -227,6 +229,7 @@ def _run(
         else:
             state.awake = True
         _schedule(scenario, state, queue, instances)
+    return _figures(scenario, state)
 
 
 @inlined
