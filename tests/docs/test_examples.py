@@ -14,7 +14,7 @@ import pytest
 from support.builders import SMALL_SPACE, identity, space
 from support.command_line import tritontune
 from support.known_truth import Truth
-from support.pages import ROOT, Block, Command, blocks, inline_code, named_commands, pages, shown_commands
+from support.pages import ROOT, Block, Command, blocks, inline_code, named_commands, pages, sessions, shown_commands
 from support.web_peer import Reply, WebPeer
 
 from tuner.cli.main import cli
@@ -167,6 +167,13 @@ def test_a_quick_command_does_it(command: Command, folder: Path, monkeypatch: py
         done = tritontune(*command.words, cwd=folder)
     assert (done.returncode, command.place) == (0, command.place), done.stderr
     assert done.stdout or done.stderr
+
+
+@pytest.mark.usefixtures("fake_on_path")
+@pytest.mark.parametrize(("command", "printed"), sessions(), ids=lambda each: getattr(each, "place", ""))
+def test_a_command_prints_what_the_page_says(command: Command, printed: str, folder: Path) -> None:
+    done = tritontune(*command.words, cwd=folder)
+    assert done.stdout + done.stderr == printed
 
 
 def test_the_report_is_written_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,17 @@ def shown_commands() -> tuple[Command, ...]:
 
 
 @cache
+def sessions() -> tuple[tuple[Command, str], ...]:
+    """The commands of all console blocks, each with what it is to print."""
+    return tuple(
+        (Command(block.place, _command(line.strip())), printed)
+        for block in blocks()
+        if block.language == "console"
+        for line, _, printed in (part.partition("\n") for part in block.text.split("$ ")[1:])
+    )
+
+
+@cache
 def named_commands() -> tuple[Command, ...]:
     """The commands that sentences name, such as `tritontune report RUN_DIR`."""
     found = ((place, _command(code)) for place, code in inline_code())
