@@ -19,7 +19,7 @@ from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.verification import Verification
 from tuner.report.console import ConsoleProgress
-from tuner.report.outcome import MOST_LINES, MOST_POINTS, print_outcome
+from tuner.report.outcome import MOST_LINES, MOST_POINTS, print_models, print_outcome
 from tuner.results.files import write_results
 from tuner.space.spec import LadderValue
 from tuner.stats.limit_test import LimitTest
@@ -219,6 +219,21 @@ def test_several_models_end_with_a_line_each(run: RunFolder, verified: Study) ->
         "mlp 3.87 x (3.80 to 4.18) 391/s, p99 20 ms held",
         "cnn failed model 'cnn': the baseline failed: no weights here",
         f"report: {run.report}",
+    ]
+
+
+def test_a_line_of_a_model_says_what_there_is_no_number_for(tmp_path: Path) -> None:
+    built, run = space(), RunFolder(tmp_path)
+    none_holds = Study.create_or_resume(run.database, identity(model="none", slo={"p99": "1ms"}))
+    none_holds.add(trial(0, point(), parameters=built.baseline), built)
+    baseline_best = Study.create_or_resume(run.database, identity(model="same", slo={"p99": "1ms"}))
+    baseline_best.add(trial(0, point(p99=0.5), parameters=built.baseline), built)
+    text = io.StringIO()
+    outcomes = [outcome_of(run, none_holds), outcome_of(run, baseline_best)]
+    print_models(Console(file=text, width=100), outcomes, {}, verbose=False)
+    assert [" ".join(line.split()) for line in text.getvalue().splitlines()][2:] == [
+        "none none no candidate holds p99 <= 1 ms",
+        "same none 100/s, p99 0.5 ms not verified",
     ]
 
 

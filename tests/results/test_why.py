@@ -14,7 +14,7 @@ from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.server_resources import ServerResources
 from tuner.recommend.front import TrialPoint
-from tuner.results.why import effect_in_words, why_in_words
+from tuner.results.why import effect_in_words, effects_in_short, effects_in_words, why_in_words
 
 BATCHING = MLP + "dynamic_batching { }\n"
 
@@ -165,3 +165,44 @@ def test_without_a_limit_none_is_broken() -> None:
 )
 def test_how_a_change_is_named(changes: dict[str, Any], head: str) -> None:
     assert effect_in_words(effect(**changes), LIMIT).startswith(head)
+
+
+UNKNOWN: dict[str, Any] = {**NOTHING, "trial": None}
+
+
+def test_a_sentence_that_is_too_long_loses_its_last_facts_first() -> None:
+    busy = served_point(4, executions=95, queue_ms=30)
+    point = busy.model_copy(update={"server_resources": ServerResources(cpu_cores=1.44, memory_bytes=1)})
+    whole = why(point)
+    at = TrialPoint(trial(1, point, config=MLP), point)
+    assert why_in_words(at, len(whole)) == whole
+    assert why_in_words(at, len(whole) - 1) == whole.replace("; 1.4 CPU cores taken", "")
+    assert why_in_words(at, 1) == whole.split(": ")[-1]
+
+
+def test_effects_that_are_not_known_share_a_line() -> None:
+    effects = [effect(**UNKNOWN), effect(name="dynamic_batching", value="on", was="off"), effect(**UNKNOWN, name="a")]
+    known, unknown = effects_in_words(effects, LIMIT)
+    assert known.startswith("dynamic_batching on (was off): 2.00 x the throughput")
+    assert unknown == (
+        "effect not known: instance_group.count 2 (was 1), a 2 (was 1) "
+        "(no trial differs in one of these alone; --explain measures it)"
+    )
+    assert list(effects_in_words([effect(**UNKNOWN)], LIMIT)) == [
+        "effect not known: instance_group.count 2 (was 1) (no trial differs in this alone; --explain measures it)"
+    ]
+
+
+def test_effects_in_a_few_words() -> None:
+    effects = [
+        effect(name="dynamic_batching"),
+        effect(throughput=interval(1.01, 0.03)),
+        effect(**NOTHING, name="a"),
+        effect(**UNKNOWN, name="dynamic_batching.max_queue_delay_microseconds"),
+        effect(**{**UNKNOWN, "without": None}, name="b"),
+    ]
+    assert effects_in_short(effects) == (
+        "dynamic_batching 2.00 x, instance_group.count no effect, a is needed, b follows from others; "
+        "effect unknown without --explain: max_queue_delay_microseconds"
+    )
+    assert effects_in_short([effect(**UNKNOWN)]) == "effect unknown without --explain: instance_group.count"
