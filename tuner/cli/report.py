@@ -1,4 +1,4 @@
-"""`tritontune report`: the page of a run, written anew."""
+"""`tritontune report`: writes the report of a run again."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def report(run_dir: Path, out: Path | None, *, force: bool = False) -> None:
     """Write the report of a run, finished or not.
 
     Args:
-        run_dir: Of the run.
-        out: The file; None: `report.html` in it.
-        force: Whether `out` may be there.
+        run_dir: Folder of the run.
+        out: File to write; None: `report.html` in `run_dir`.
+        force: Whether `out` may be replaced.
 
     Raises:
-        JobError: there is no such run, its study cannot be read, or the file not be written.
+        JobError: there is no such run, its study cannot be read, or the file cannot be written.
     """
     check_output(out, option="--out", force=force)
     path = write_report(RunFolder.existing(run_dir), out)

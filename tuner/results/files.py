@@ -1,4 +1,4 @@
-"""The files of a run, written from a stored study alone."""
+"""The result files of a model, written from its stored study alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
 BEST = "best"
-"""The folder of a model's best config, in the model's."""
+"""Folder of the best config, in the folder of the model."""
 FRONT = "front.json"
 """The result of a model for machines, in its folder."""
 _CONFIG, _DIFF = "config.pbtxt", "config.diff"
@@ -43,10 +43,10 @@ _PROVENANCE = "# tritontune: "
 
 
 def write_results(run: RunFolder, study: Study) -> Recommendation:
-    """Write `front.json`, `trials.csv` and `best/` of a model, each in one move. Returns what they say.
+    """Write `front.json`, `trials.csv` and `best/` of a model, each atomically. Returns the recommendation in them.
 
-    `best/` is removed when there is no best. A kill midway leaves some of these files missing, and none that
-    contradicts another: what is outdated goes before what takes its place comes.
+    `best/` is removed when there is no best. Outdated files are removed before new ones are written, so a run that is
+    killed in between leaves no two files that contradict each other.
     """
     folder = run.model(study.identity.model)
     recommendation = study.recommendation
@@ -60,7 +60,7 @@ def write_results(run: RunFolder, study: Study) -> Recommendation:
 
 
 def _best_files(study: Study, recommendation: Recommendation) -> dict[str, str]:
-    """What `best/` holds, by name; empty when there is no best."""
+    """The texts of the files in `best/` by name; empty when there is no best."""
     best = recommendation.best
     if best is None:
         return {}
@@ -71,13 +71,13 @@ def _best_files(study: Study, recommendation: Recommendation) -> dict[str, str]:
 
 
 def remove_outdated(folder: Path, now: Mapping[str, str]) -> None:
-    """Remove the config and the diff of a folder, unless both are there and say what they are to say.
+    """Remove the config and the diff in a folder, unless both are there and up to date.
 
     Args:
-        folder: The folder; it is removed as well where nothing else is in it.
-        now: The text of each by name; empty: neither is to be there.
+        folder: The folder, which is removed, too, when nothing else is in it.
+        now: Their current texts by name; empty: there is no best.
     """
-    if now and all(_says(folder / name, text) for name, text in now.items()):
+    if now and all(_holds(folder / name, text) for name, text in now.items()):
         return
     for name in (_CONFIG, _DIFF):
         (folder / name).unlink(missing_ok=True)
@@ -85,7 +85,7 @@ def remove_outdated(folder: Path, now: Mapping[str, str]) -> None:
         folder.rmdir()
 
 
-def _says(file: Path, text: str) -> bool:
+def _holds(file: Path, text: str) -> bool:
     try:
         return file.read_bytes() == text.encode(errors="backslashreplace")
     except OSError:
@@ -124,7 +124,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
 
 
 def trials_csv(study: Study) -> str:
-    """One row an operating point; a trial without any has a row of its own with its failure."""
+    """The text of `trials.csv`: one row an operating point; a trial without any has one row with its failure."""
     names = list(dict.fromkeys(name for trial in study.trials for name in trial.parameters))
     columns = ["trial", *names, "concurrency", "request_rate", "throughput", "throughput_low", "throughput_high"]
     columns += [f"{percentile}_ms" for percentile in PERCENTILES]
@@ -150,7 +150,7 @@ def trials_csv(study: Study) -> str:
 
 
 def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None, slo: SLO) -> str:
-    """The config to deploy, with a comment on top that says what it was measured to do, and for which limit."""
+    """The config to deploy, with a comment on top: the trial, its measurement, the SLO and the machine."""
     certified = study.certified
     lines = [
         f"trial {best.trial.number} of {len(study.trials)} for model {study.identity.model}",
@@ -165,13 +165,13 @@ def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None
 
 
 def without_provenance(text: str) -> str:
-    """A config without the comment that `config_with_provenance` puts on top."""
+    """A config without the comment of `config_with_provenance`."""
     # Not splitlines(): to text format only \n ends a line.
     return "".join(line for line in re.split(r"(?<=\n)", text) if not line.startswith(_PROVENANCE))
 
 
 def config_diff(study: Study, best: TrialPoint) -> str:
-    """The best config against the user's file, as a unified diff."""
+    """The unified diff from the user's config to the best one; empty when they are the same."""
     path = f"{study.identity.model}/config.pbtxt"
     before = ModelConfig.parse(study.identity.config, path)
     return unified_diff(before, ModelConfig.parse(best.trial.deployable_config, path))
@@ -187,7 +187,7 @@ def _front_point(each: TrialPoint) -> dict[str, Any]:
 
 
 def _not_chosen_json(each: NotChosen, slo: SLO) -> dict[str, Any]:
-    """A point that the search found better than the best, and why it is not that."""
+    """A point that looked better than the best during the search, and why it was not chosen."""
     return {
         **_trial_point(each.seemed),
         "reason": each.why.name.lower(),
@@ -196,7 +196,7 @@ def _not_chosen_json(each: NotChosen, slo: SLO) -> dict[str, Any]:
 
 
 def _effect_json(effect: FieldEffect, slo: SLO) -> dict[str, Any]:
-    """A changed field: `effect` is throughput with it over without it; null where no trial tells."""
+    """A changed field; `effect` is the throughput with the change over that without it, null when unknown."""
     return {
         "name": effect.name,
         "value": effect.value,
@@ -209,7 +209,7 @@ def _effect_json(effect: FieldEffect, slo: SLO) -> dict[str, Any]:
 
 
 def _certified_json(certified: CertifiedRate | None) -> dict[str, Any]:
-    """The rate that was certified, or why there is none; nothing of either where nobody tried."""
+    """The certified rate, or why there is none; both are null when no certification was tried."""
     point = certified.point if certified else None
     rate = point and {**load_json(point.load), **point_json(point, verified=True)}
     return {"certified_rate": rate, "not_certified": certified and certified.reason}
@@ -232,7 +232,7 @@ def _row(point: OperatingPoint) -> Mapping[str, Any]:
 
 
 def _number(value: float | None, form: str) -> str | None:
-    """A cell; empty where the number is not known or has no bound, as it is null in JSON."""
+    """A cell; empty when the number is unknown or infinite, which is null in JSON."""
     return None if value is None or not math.isfinite(value) else format(value, form)
 
 

@@ -32,11 +32,11 @@ MACHINE_COLUMNS = (
     "gpu_throttle_reasons",
     "elsewhere_cpu_cores",
 )
-"""What a point cost the machine; of several GPUs together, as `GpuUsage` says."""
+"""Columns of the resources that a point took; those of several GPUs are combined as in `GpuUsage`."""
 
 
 def points_csv(points: Iterable[OperatingPoint]) -> str:
-    """One row an operating point, with the same columns whatever was measured: what does not apply is empty."""
+    """One row an operating point. The columns are always the same; cells that do not apply are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(_columns()), restval="", lineterminator="\n")
     writer.writeheader()
@@ -46,7 +46,7 @@ def points_csv(points: Iterable[OperatingPoint]) -> str:
 
 
 def _is_unbounded(cell: _Cell) -> bool:
-    """Whether it is no finite number, which JSON has as null and a table leaves empty."""
+    """Whether a value is an infinite number or NaN, for which the cell is empty, as JSON has null."""
     return isinstance(cell, float) and not math.isfinite(cell)
 
 
@@ -79,7 +79,7 @@ def _row(point: OperatingPoint) -> Mapping[str, _Cell]:
 
 
 def machine_cells(point: OperatingPoint) -> dict[str, _Cell]:
-    """The cells of `MACHINE_COLUMNS`, as far as somebody says."""
+    """The cells of `MACHINE_COLUMNS`; None where unknown."""
     cells: dict[str, _Cell] = _gpu(point.gpu) if point.gpu else {}
     if resources := point.server_resources:
         cells |= {"server_cpu_cores": short(resources.cpu_cores), "server_memory_bytes": resources.memory_bytes}
@@ -89,7 +89,7 @@ def machine_cells(point: OperatingPoint) -> dict[str, _Cell]:
 
 
 def doubts_cell(point: OperatingPoint) -> str:
-    """The gates that a point has not passed, each with its reason."""
+    """The quality warnings of a point, each with its reason."""
     return "; ".join(f"{doubt.gate.value}: {doubt.reason}" for doubt in point.doubts)
 
 

@@ -18,10 +18,10 @@ from tuner.measure.server_resources import ServerResources
 
 
 def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, Any]:
-    """A POINT of the contract of `front.json`, without its trial.
+    """A POINT of `front.json`, without its trial.
 
-    `server_resources` and `gpu` are null where nobody says what the server took. `doubts` are the gates that the point
-    has not passed, `discarded` those that another measurement of the same load, thrown away, had not.
+    `server_resources` and `gpu` are null when unknown. `doubts` are the point's quality warnings, `discarded` those of
+    another measurement of this load, which was thrown away.
     """
     average = point.average_batch_size
     return {
@@ -40,11 +40,11 @@ def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, An
 
 
 def measured_point_json(point: OperatingPoint) -> dict[str, Any]:
-    """A POINT, and all else that was measured, as `tritontune measure --json` tells it.
+    """A POINT and everything else that was measured, as in `tritontune measure --json`.
 
     `latency_histogram` is a list of the buckets that are not empty, `[upper end in ms, requests]`, from low to high.
-    What does not apply is null: `kept_up` and `send_lag_ms` in a closed loop, `server` where it says nothing,
-    `responses` of a model that gives one to each request.
+    What does not apply is null: `kept_up` and `send_lag_ms` in a closed loop, `server` without its statistics,
+    `responses` of a model that gives one response to each request.
     """
     return {
         **point_json(point),
@@ -63,7 +63,7 @@ def measured_point_json(point: OperatingPoint) -> dict[str, Any]:
 
 
 def load_json(load: Load) -> dict[str, Any]:
-    """What was offered; a ramp by its two ends."""
+    """The offered load; a ramp as its first and last rate."""
     if isinstance(load, Concurrency):
         return {"concurrency": load.requests}
     if isinstance(load, RequestRate):
@@ -79,7 +79,7 @@ def interval_json(interval: Interval) -> dict[str, float]:
 
 
 def short(value: float) -> float:
-    """As many digits as a measurement can have."""
+    """A value with five significant digits, more than any measurement has."""
     return float(f"{value:.5g}")
 
 
@@ -134,7 +134,7 @@ def _gpu_json(usage: GpuUsage) -> dict[str, Any]:
 
 
 def _view_json(view: GpuView) -> dict[str, Any]:
-    """As the record is; measured values with as many digits as they have."""
+    """The fields of the record, with measured values shortened."""
     return {name: short(value) if isinstance(value, float) else value for name, value in view}
 
 

@@ -141,10 +141,10 @@ def launches_of(study: Study, best: TrialPoint) -> int:
 
 
 def when_missed(baseline: TrialResult, slo: SLO, verified: Iterable[Verification]) -> str:
-    """Where the baseline misses the SLO: `at every measured load`, or `when re-measured`."""
+    """Where the baseline misses the SLO: `at every measured load`, or `when relaunched`."""
     again = any(each.trial == baseline.number for each in verified)
     if again and any(point.holds(slo) for point in baseline.curve):
-        return "when re-measured"
+        return "when relaunched"
     return "at every measured load"
 
 
