@@ -19,8 +19,12 @@ from tuner.cli.main import cli
 from tuner.core.errors import Cause, TritontuneError
 from tuner.core.json_text import json_text
 from tuner.core.loads import Concurrency, RequestRate
+from tuner.core.record import Record
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck
+from tuner.nightly.history import Night
+from tuner.nightly.measured import Conditions, Measured
+from tuner.nightly.outcome import NightReport
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.results.files import front_json, trials_csv
@@ -143,6 +147,16 @@ def test_every_key_of_measure_is_told(open_point: OperatingPoint) -> None:
     told = first_column("docs/reference/measure-output.md", "POINT")
     assert told == [key for key in measured_point_json(open_point) if key not in point_json(open_point)]
     assert set(point_json(open_point)) == set(_SCHEMA["$defs"]["measurement"]["properties"])
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [("The report", NightReport), ("A model", Night), ("Conditions", Conditions), ("A measurement", Measured)],
+)
+def test_every_key_of_the_report_of_a_night_is_told(heading: str, kind: type[Record]) -> None:
+    keys = [field.serialization_alias or name for name, field in kind.model_fields.items()]
+    told = first_column("docs/reference/night-report.md", heading)
+    assert told == keys
 
 
 def test_nothing_is_fetched_from_elsewhere() -> None:
