@@ -274,7 +274,7 @@ def test_a_file_that_is_no_study_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_study_that_another_process_holds_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(study_module, "_LOCK_TIMEOUT_S", 0.05)
     database = RunFolder(run).database
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -240,7 +240,7 @@ def test_what_was_measured_is_written_when_a_run_comes_to_grief(
 
 
 def test_a_locked_study_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(study_module, "_LOCK_TIMEOUT_S", 0.05)
     study = Study.create_or_resume(tmp_path / "study.db", builders.identity())
     with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -122,7 +122,7 @@ def test_nights_beside_others_count_only_where_there_are_no_better_ones() -> Non
     assert normal_nights([*good, *doubtful], "abc") == good
     assert normal_nights(doubtful, "abc") == doubtful
     drift = judge_drift(measured(99.0, doubts=("load from elsewhere",)), good, files="abc", min_regression=0.1)
-    assert drift.reason.endswith("against 2 earlier nights (doubtful: load from elsewhere)")
+    assert drift.reason.endswith("against 2 earlier nights (quality warning: load from elsewhere)")
 
 
 def test_comments_and_white_space_are_no_other_config() -> None:

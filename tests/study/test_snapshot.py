@@ -76,8 +76,8 @@ def test_a_write_that_was_killed_is_taken_back_in_the_copy(database: Path, tmp_p
 
 
 def test_it_does_not_wait_for_ever(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE_S", 0.2)
-    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(module, "_RETRY_S", 0.05)
     with closing(sqlite3.connect(database)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         with pytest.raises(JobError, match="locked by another process"), snapshot(database):

@@ -1,1 +1,1 @@
-"""Explains a study: effects of parameters, their importance, and the hosts that a load needs."""
+"""Analyses of a study: effects and importance of parameters, and the hosts that a load needs."""

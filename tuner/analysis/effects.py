@@ -1,4 +1,4 @@
-"""What each field that the best config changes does for it: the best against a trial that lacks just that change."""
+"""The effect of each changed field: the best config compared with a trial without that change."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from tuner.study.study import Study
 
 @dataclass(frozen=True)
 class FieldEffect:
-    """What one changed field does.
+    """The effect of one changed field.
 
     Attributes:
         name: The parameter.
-        value: In the best config.
-        was: In the user's.
-        without: The best candidate less this change; None when its other changes ask for this one, which can then not
-            be left out alone.
-        together: Other changes that go with it, as preferred sizes do without dynamic batching.
-        trial: The trial of `without`; None when there is none.
-        point: The best point of that trial under the SLO; None when it failed, or holds the SLO at no load.
-        throughput: The best point's throughput over that of `point`.
-        latency: The same of the latency that counts, where both are under the same load.
-        pairs: How many rounds, in which both ran side by side, `throughput` is from; 0: from each one's own launches.
+        value: Its value in the best config.
+        was: Its value in the baseline.
+        without: The best candidate without this change; None: other changes require it, so it cannot be left out.
+        together: Other changes that disappear with it, such as preferred sizes without dynamic batching.
+        trial: The trial of `without`; None: there is none.
+        point: The best point of that trial within the SLO; None: it failed, or holds the SLO at no load.
+        throughput: Ratio of the best point's throughput to that of `point`.
+        latency: The same of latency at the SLO's percentile; None unless both are under the same load.
+        pairs: Rounds with both side by side that `throughput` was computed from; 0: from independent launches.
     """
 
     name: str
@@ -61,20 +60,20 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
             continue
         together = tuple(other for other in changed if other != name and without.get(other) != chosen[other])
         effect = FieldEffect(name, chosen[name], was[name], without, together)
-        trial = next((each for each in trials if space.recall(each.parameters) == without), None)
+        trial = next((other for other in trials if space.recall(other.parameters) == without), None)
         effects.append(_against(effect, trial, best, study, bias) if trial else effect)
     return tuple(effects)
 
 
 def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: Study, bias: SearchBias) -> FieldEffect:
-    """The effect, by a trial without the field."""
+    """The effect computed from a trial without the change."""
     slo, verified = study.identity.slo, study.verified
-    # The baseline counts whatever became of it, as it does for the gain.
+    # The baseline counts even if it failed, as for the gain.
     points = points_of(trial, verified) if trial.failure is None or trial.number == 0 else ()
     point = best_of_one(points, slo, bias)
     if point is None:
         return replace(effect, trial=trial)
-    point, found = versus(best, point, points, slo, verified)
+    point, gain = versus(best, point, points, slo, verified)
     same_load = point.point.load == best.point.load
     latency = unpaired_ratio(best, point, verified, lambda p: p.latency_ms[slo.percentile]) if same_load else None
-    return replace(effect, trial=trial, point=point, throughput=found.ratio, latency=latency, pairs=found.pairs)
+    return replace(effect, trial=trial, point=point, throughput=gain.ratio, latency=latency, pairs=gain.pairs)

@@ -1,4 +1,4 @@
-"""Which parameters decide how good a candidate is, as Optuna's PED-ANOVA reads it off the trials."""
+"""The importance of parameters, by PED-ANOVA (Watanabe et al., 2023) as implemented in Optuna."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from tuner.study.quiet import quiet_optuna
 from tuner.study.study import Study
 
 FEWEST_TRIALS = 10
-# PED-ANOVA compares the best trials with all of them: a tenth, but not fewer than this.
+"""The fewest successful trials for an importance."""
+# PED-ANOVA compares the best trials with all: at least this many, and this share.
 _FEWEST_BEST, _BEST_SHARE = 5, 0.1
 
 
 @dataclass(frozen=True)
 class Importances:
-    """What the trials say of each parameter.
+    """The importance of each parameter.
 
     Attributes:
-        shares: By parameter, the most important first; they add up to 1. Empty: nothing can be said.
-        trials: How many trials say it.
-        reason: Why nothing can be said.
+        shares: Importance by parameter, in descending order; the sum is 1. Empty: unknown.
+        trials: Number of trials it was computed from.
+        reason: Why it is unknown; empty: it is known.
     """
 
     shares: Mapping[str, float] = field(default_factory=dict)
@@ -33,18 +34,19 @@ class Importances:
 
 
 def importances(study: Study) -> Importances:
-    """How important each parameter that varied is for the throughput within the SLO, by the trials that ran."""
-    told = [trial for result, trial in zip(study.trials, study.optuna_trials(), strict=False) if result.failure is None]
-    count = len(told)
+    """The importance of each varied parameter for throughput within the SLO, from the successful trials."""
+    pairs = zip(study.trials, study.optuna_trials(), strict=False)
+    trials = [trial for result, trial in pairs if result.failure is None]
+    count = len(trials)
     if count < FEWEST_TRIALS:
         return Importances(trials=count, reason=f"needs {FEWEST_TRIALS} trials that did not fail, got {count}")
-    varied = [name for name in told[0].params if len({trial.params[name] for trial in told}) > 1]
-    if not varied or len({trial.values[0] for trial in told}) == 1:
+    varied = [name for name in trials[0].params if len({trial.params[name] for trial in trials}) > 1]
+    if not varied or len({trial.values[0] for trial in trials}) == 1:
         return Importances(trials=count, reason="all trials have equal parameters or equal results")
     with quiet_optuna(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         alone = optuna.create_study(direction="maximize")
-        for trial in told:
+        for trial in trials:
             distributions = {name: trial.distributions[name] for name in varied}
             params = {name: trial.params[name] for name in varied}
             alone.add_trial(optuna.create_trial(params=params, distributions=distributions, value=trial.values[0]))

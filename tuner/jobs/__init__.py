@@ -1,1 +1,1 @@
-"""Runs a tuning job from request to result."""
+"""Runs a tuning job, from the request to the result files."""

@@ -1,4 +1,4 @@
-"""What each change of the best config does: where no trial tells, the config is launched without it."""
+"""Explains the best config: launches it without each of its changes, unless a trial already shows the effect."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from tuner.jobs.progress import Progress
 from tuner.space.candidate import Assignment
 from tuner.study.study import Study
 
-# A config that turns out better without a change is the best from then on, and has changes of its own to explain.
+# The most configs to explain in turn: a config that is better without a change becomes the best one.
 _MOST_BESTS = 3
 
 LeaveOut = Callable[[Assignment, Concurrency | None], None]
-"""Launches a candidate, sweeps the load, and measures it under one more; the trial goes into the study."""
+"""Runs a trial of a candidate, with one more load after the sweep, and stores it in the study."""
 
 
 def explain(study: Study, *, leave_out: LeaveOut, verify: Callable[[], None], progress: Progress) -> None:
-    """Have a trial of the best candidate less each of its changes, for all that differ in nothing else.
+    """Run a trial of the best candidate without each of its changes, unless the study has it.
 
-    Such a trial is one like any other, so its points may make the front, and it may even be best: then that is
-    verified, and explained in turn. One that failed tells enough, and is not tried again.
+    These are ordinary trials: their points may be on the front, and one may be the new best. Then that is verified and
+    explained in turn. A failed trial is not repeated.
 
     Args:
-        study: With what is best, and of which trials go there.
-        leave_out: Launches a candidate that lacks a change.
-        verify: Measures again what is best, unless that has been done.
-        progress: Is told of each change.
+        study: The study with the best candidate; the new trials are stored in it.
+        leave_out: Runs a trial of a candidate without a change.
+        verify: Verifies the best candidate, unless it is verified.
+        progress: Receives a note for each change.
     """
     tried: list[Assignment] = []
     for _ in range(_MOST_BESTS):

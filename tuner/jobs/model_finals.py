@@ -1,4 +1,4 @@
-"""The end of the tuning of one model: what looks best is launched again, and a rate is certified for it."""
+"""The finals of one model: verifies the finalists, and certifies a rate of the best one."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from tuner.recommend.verify import Terms, verify
 from tuner.results.words import point_in_words
 from tuner.study.study import Study
 
-# A verified number is to hold later, too: each of its rounds sees some seconds of the machine, more near a limit.
+# Seconds of a measurement in a round of the finalists; more near a limit.
 _VERIFY_RULES = LevelRules(min_s=1.5, max_s=3.0)
-# Arrivals by chance need longer to show their worst.
+# Poisson arrivals need longer to show the tail of latency.
 _CERTIFY_RULES = LevelRules(min_s=2.0, max_s=4.0)
 
 
 class ModelFinals:
-    """Launches again what a search has found.
+    """Verifies and certifies what a search has found.
 
     Args:
-        job: What was asked.
-        study: With the trials; what is verified and certified goes there.
-        trial_context: That of the trials.
-        folder: Where the logs of the servers go.
-        limits: On a launch, given until when (`time.monotonic`) all of it may take.
-        stored: Is called when more has gone into the study.
-        note: Is told what happens.
-        spent: Is called before each launch and each level of certifying: a kill makes no more of it free.
+        job: The job.
+        study: The study with the trials; the results are stored in it.
+        trial_context: The context of the trials.
+        folder: The folder for the logs of the servers.
+        limits: Gives the limits of a launch for a deadline (`time.monotonic`).
+        stored: Called when a result was stored in the study.
+        note: Takes progress messages.
+        spent: Called before each launch and each level, to store the time spent, so that a kill loses little of it.
     """
 
-    def __init__(  # noqa: PLR0917 (it is made at one place)
+    def __init__(  # noqa: PLR0917 (it is constructed at one place)
         self,
         job: TuneJob,
         study: Study,
@@ -64,7 +64,7 @@ class ModelFinals:
         self._spent = spent
 
     def verify(self, *, until: float) -> None:
-        """Launch the finalists again, in rounds, the last of which begins before `until` (`time.monotonic`)."""
+        """Relaunch the finalists in rounds, the last of which begins before `until` (`time.monotonic`)."""
         study, job, trial_context = self._study, self._job, self._with_rules(_VERIFY_RULES)
         terms = Terms(
             slo=job.slo,
@@ -85,20 +85,20 @@ class ModelFinals:
 
         before = study.verified
         verify(study.trials, measure, terms, verified=before, keep=keep, note=self._note)
-        for each in study.verified:
-            if each.point and each not in before:
-                told, launches = point_in_words(each.point, job.slo.percentile), len(each.rounds)
-                self._note(f"relaunched trial {each.trial}: {told}, {launches} launch{'es' * (launches > 1)}")
+        for verified in study.verified:
+            if verified.point and verified not in before:
+                words, launches = point_in_words(verified.point, job.slo.percentile), len(verified.rounds)
+                self._note(f"relaunched trial {verified.trial}: {words}, {launches} launch{'es' * (launches > 1)}")
 
     def certify(self, *, until: float) -> None:
-        """Find a rate of Poisson arrivals that the best config surely serves, by `until` (`time.monotonic`)."""
-        best, known = self._study.recommendation.best, self._study.certified
-        if best is None or (known and known.launched and known.trial == best.trial.number):
+        """Certify a rate of Poisson arrivals for the best config, by `until` (`time.monotonic`)."""
+        best, certified = self._study.recommendation.best, self._study.certified
+        if best is None or (certified and certified.launched and certified.trial == best.trial.number):
             return
-        about = CertifiedRate(trial=best.trial.number, load=best.point.load)
+        rate = CertifiedRate(trial=best.trial.number, load=best.point.load)
         if not best.verified or time.monotonic() + self._ready_s > until:
             reason = "no time left" + (" to verify it" if not best.verified else "")
-            self._keep(about.model_copy(update={"reason": reason, "launched": False}))
+            self._keep(rate.model_copy(update={"reason": reason, "launched": False}))
             return
         self._note(f"certifying trial {best.trial.number} under Poisson arrivals")
         slo, trial_context = self._job.slo, self._with_rules(_CERTIFY_RULES)
@@ -119,14 +119,14 @@ class ModelFinals:
         except ServerError as error:
             failed = f"{error.cause.value}: {error}"
         why = None if point else failed or _none_of(rates, slo)
-        self._keep(about.model_copy(update={"point": point, "reason": why}))
+        self._keep(rate.model_copy(update={"point": point, "reason": why}))
 
     def _keep(self, rate: CertifiedRate) -> None:
         self._study.certify(rate)
         self._stored()
 
     def _with_rules(self, rules: LevelRules) -> TrialContext:
-        """For measuring again, when limits are tested."""
+        """The trial context with other rules and the SLO to test."""
         slo = self._job.slo
         return replace(
             self._trial_context, rules=replace(rules, percentile=slo.percentile, slo=slo).to(self._job.precision)
@@ -134,13 +134,13 @@ class ModelFinals:
 
     @property
     def _ready_s(self) -> float:
-        """How long the baseline took from its launch to its first answer."""
+        """Seconds from the baseline's launch to its first answer."""
         baseline = self._study.trials[0]
         return (baseline.launch_s or 0) + (baseline.first_answer_s or 0)
 
 
 def _none_of(rates: Sequence[float], slo: SLO) -> str:
-    """Why none of the rates that were tried is certified."""
+    """Why none of the rates tried was certified."""
     tried = " to ".join(format_number(rate) for rate in sorted({min(rates), max(rates)}))
     return (
         f"no rate tried ({tried} requests/s) was shown to hold {slo} (99 % confidence)"

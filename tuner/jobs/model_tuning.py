@@ -1,4 +1,4 @@
-"""The tuning of one model: baseline, candidate after candidate, and the end of it."""
+"""The tuning of one model: the baseline, the search, and the finals."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 from tuner.study.warm_start import WarmStart
 
-# A search is better off with twice the candidates than with intervals half as wide.
+# Twice the candidates help a search more than intervals half as wide.
 _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5, narrow_looks=1)
-# The shares of the budget at which the search ends, and the rounds of the finalists; the rest is for certifying.
+# Shares of the budget at which the search ends and verification ends; the rest is for certifying.
 _SEARCH_SHARE, _VERIFY_SHARE = 0.7, 0.92
-# What a trial needs besides its launch to tell anything: the first load levels.
+# The least time for a useful sweep: the first load levels, in seconds.
 _FIRST_LEVELS_S = 2.0
-# Nobody waits for no time at all.
+# The least deadline, in seconds.
 _LEAST_S = 0.1
 
 
@@ -63,9 +63,16 @@ class RunContext:
     """What the models of a run share.
 
     Attributes:
-        repository: Our own copy of the user's.
-        models: Those that are tuned.
-        placed: What lies beside the copy; see `tuner.config.beside`.
+        job: The job.
+        out: The run folder.
+        spec: The search space.
+        machine: The machine of the servers.
+        launcher: Launches the servers.
+        gpus: The GPUs to sample.
+        repository: Our copy of the user's repository.
+        progress: Receives the events of the run.
+        models: Names of the models to tune.
+        placed: Files placed beside the copy; see `tuner.config.beside`.
     """
 
     job: TuneJob
@@ -81,7 +88,7 @@ class RunContext:
     _callees: dict[str, Callees] = field(default_factory=dict)
 
     def callees_of(self, model: str) -> Callees:
-        """What a model calls; all of its launches know the same."""
+        """The models that a model calls, determined once for all its launches."""
         own = self.job.url is None
         return self._callees.setdefault(
             model,
@@ -108,12 +115,12 @@ def trial_context_of(context: RunContext, model: str, rules: LevelRules) -> Tria
 
 
 class ModelTuning:
-    """The tuning of one model, from what its study holds to the end.
+    """The tuning of one model, continuing what its study holds.
 
     Args:
-        context: What it works with.
+        context: The context of the run.
         model: The model.
-        study: Where its trials are, and go.
+        study: Its study, with the trials so far.
         now: The clock, in seconds.
     """
 
@@ -124,13 +131,14 @@ class ModelTuning:
         self._model = model
         self._study = study
         self._now = now
-        # What was spent before, on trials and on measuring again, is not granted again.
+        # Time that earlier runs of the study spent counts towards the budget.
         self._began = now() - study.took_s
         self._counted = now()
         job = context.job
         self._stopping = Stopping(budget_s=(_SEARCH_SHARE if job.verify else 1.0) * job.budget, trials=job.trials)
         if job.sampler == "grid":
-            self._stopping = replace(self._stopping, patience=sys.maxsize)  # who wants all of them has no other end
+            # A grid search ends only with its last candidate.
+            self._stopping = replace(self._stopping, patience=sys.maxsize)
         self._trial_context = trial_context_of(context, model.name, _SWEEP_RULES)
         self._finals = ModelFinals(
             job,
@@ -146,16 +154,16 @@ class ModelTuning:
         self._outputs = OutputCheck(context.out.model(model.name), study.identity, context.progress.note, self._remark)
 
     def _remark(self, text: str) -> None:
-        """Say what is to be known of the results, once, and again at the end and in the report."""
+        """Note a remark on the results once; the end of the run and the report repeat it."""
         if self._study.remark(text):
             self._context.progress.note(f"{self._model.name}: {text}")
 
     def _write(self) -> None:
-        """Write the files of what is stored, so that a kill leaves none that say something else."""
+        """Write the result files from the stored study, so that a kill leaves none that contradict it."""
         write_results(self._context.out, self._study)
 
     def run(self) -> str:
-        """Search, verify and certify what was found, and explain it, if asked to. Returns why the search ended."""
+        """Search, verify, certify and, with `--explain`, explain. Returns why the search ended."""
         self._clear_up()
         job, ended = self._context.job, self._search()
         if job.verify:
@@ -165,7 +173,7 @@ class ModelTuning:
         return ended
 
     def _clear_up(self) -> None:
-        """Remove what a killed run left of a trial that it never stored, and have the files say what is stored."""
+        """Remove the folders of trials that a killed run did not store, and rewrite the result files."""
         if not self._study.trials:
             return
         out, model = self._context.out, self._model.name
@@ -175,13 +183,13 @@ class ModelTuning:
         self._write()
 
     def _verify_anew(self) -> None:
-        """Verify what looks best since the explanation has launched more."""
+        """Verify again, after the explanation has launched more candidates."""
         if self._context.job.verify:
             until = self._now() + (1 - _SEARCH_SHARE) * self._context.job.budget
             self._end_well(verified_by=until, certified_by=until)
 
     def _end_well(self, *, verified_by: float, certified_by: float) -> None:
-        """Measure again what looks best, and find its rate; by when each should be over, by `time.monotonic`."""
+        """Verify and certify, each with a deadline (`time.monotonic`)."""
         self._counted = self._now()
         try:
             self._finals.verify(until=verified_by)
@@ -190,18 +198,18 @@ class ModelTuning:
             self._count()
 
     def _verified_more(self) -> None:
-        """Count the time first: the files tell it."""
+        """Store the time spent, and write the result files, which include it."""
         self._count()
         self._write()
 
     def _count(self) -> None:
-        """Store how long measuring again has taken so far, so that a kill makes none of it free."""
+        """Store the time spent on verifying so far, so that a resumed run does not get it again."""
         now = self._now()
         self._study.add_verifying_s(now - self._counted)
         self._counted = now
 
     def _leave_out(self, wanted: Assignment, load: Concurrency | None) -> None:
-        """Launch one more candidate, for the explanation."""
+        """Run a trial for the explanation."""
         space = self._space(self._study.trials[0])
         assignment = space.settle(wanted)
         candidate = space.candidate(assignment)
@@ -212,26 +220,26 @@ class ModelTuning:
         self._store(self._trial(candidate, space, until=until, also=load), space)
 
     def _search(self) -> str:
-        """Measure the baseline and candidate after candidate."""
+        """Measure the baseline and then candidates. Returns why the search ended."""
         self._context.gpus.warn_if_busy(self._folder_config.proto)
         space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
         for name, reason in space.left_out.items():
             self._context.progress.note(f"{name} does not vary: {reason}")
         for note in space.notes:
             self._context.progress.note(note)
-        known = self._warm_start(space)
-        proposals = Proposals(space, self._study, FirstThen(known.first, self._sampler(space)))
-        told: set[str] = set()
+        warm_start = self._warm_start(space)
+        proposals = Proposals(space, self._study, FirstThen(warm_start.first, self._sampler(space)))
+        noted: set[str] = set()
         while not (ended := self._end()):
             assignment = proposals.next()
             if isinstance(assignment, NoMore):
                 return assignment.reason
             candidate = space.candidate(assignment)
             if refusal := self._refusal(candidate, space):
-                if refusal not in told:
-                    # Of those that are skipped for the same reason, one stands for all.
+                if refusal not in noted:
+                    # Candidates skipped for the same reason are noted once.
                     self._context.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
-                    told.add(refusal)
+                    noted.add(refusal)
                 proposals.skip(assignment)
             else:
                 result = self._trial(candidate, space)
@@ -241,7 +249,7 @@ class ModelTuning:
         return ended
 
     def _ended_with_budget(self, result: TrialResult) -> bool:
-        """Whether a candidate was given up as the budget had ended, which says nothing of it: it is no trial then."""
+        """Whether the end of the budget cut a trial off, which says nothing about its candidate: it is dropped."""
         failure = result.failure
         if result.curve or not failure or failure.cause not in {Cause.TIMED_OUT, Cause.HUNG} or self._left_s > 0:
             return False
@@ -251,11 +259,11 @@ class ModelTuning:
 
     @property
     def _left_s(self) -> float:
-        """Seconds until the budget ends, of which finalists are to have some."""
+        """Seconds until the whole budget ends, including the finalists' part."""
         return self._began + self._context.job.budget - self._now()
 
     def _refusal(self, candidate: Candidate, space: SearchSpace) -> str | None:
-        """Why to launch a candidate is of no use, in words; None when it may be."""
+        """Why to skip a candidate; None to launch it."""
         self._served.read(self._study.trials)
         if (same := self._served.same_as(candidate)) is not None:
             return f"same effective config as trial {same}"
@@ -263,24 +271,24 @@ class ModelTuning:
         return by_trials or self._memory(space).refusal(candidate.parameters)
 
     def _warm_start(self, space: SearchSpace) -> WarmStart:
-        """Take up what an earlier run knows."""
+        """Take over trials and candidates of the earlier run that `--warm-start` names."""
         run_dir, study = self._context.job.warm_start, self._study
         if run_dir is None:
             return WarmStart()
-        known = WarmStart.of(run_dir, study.identity, space)
+        warm_start = WarmStart.of(run_dir, study.identity, space)
         seen = [space.recall(trial.parameters) for trial in study.trials]
-        new = [trial for trial in known.trials if trial.parameters not in seen]
+        new = [trial for trial in warm_start.trials if trial.parameters not in seen]
         for trial in new:
             study.add(trial.model_copy(update={"number": len(study.trials)}), space)
         note = self._context.progress.note
-        if known.differs:
-            count = len(known.first)
-            note(f"{run_dir}: measured with other {known.differs}; its {count} best candidates are relaunched first")
-        elif not known.trials:
+        if warm_start.differs:
+            count = len(warm_start.first)
+            note(f"{run_dir}: measured with other {warm_start.differs}; relaunching its {count} best candidates first")
+        elif not warm_start.trials:
             note(f"{run_dir}: no trial of model {study.identity.model!r} can be used here")
         elif new:
             note(f"{run_dir}: reusing {len(new)} trials, measured under the same conditions")
-        return known
+        return warm_start
 
     def _sampler(self, space: SearchSpace) -> Sampler:
         job = self._context.job
@@ -300,7 +308,7 @@ class ModelTuning:
 
     @property
     def _folder_config(self) -> ModelConfig:
-        """What the model's folder says, which may be nothing."""
+        """The config in the model's folder; empty if there is none."""
         return self._model.config or ModelConfig.parse("", f"{self._model.name}/config.pbtxt")
 
     def _measure_baseline(self) -> SearchSpace:
@@ -309,30 +317,34 @@ class ModelTuning:
             result = self._baseline_again(result)
         if not result.curve:
             reason = result.failure.message if result.failure else "no load level could be measured"
-            told = shortened(reason)
-            if told != reason:
-                told = f"{told}; full text: {self._context.out.trial(self._model.name, result.number) / FAILURE}"
+            message = shortened(reason)
+            if message != reason:
+                message = f"{message}; full text: {self._context.out.trial(self._model.name, result.number) / FAILURE}"
             hint = copy_hint(reason, self._context.placed) if self._context.job.url is None else ""
-            raise TuningError(f"model {self._model.name!r}: the baseline failed: {told}{hint}")
+            raise TuningError(f"model {self._model.name!r}: the baseline failed: {message}{hint}")
         self._check_limit(result)
         space = self._space(result)
         self._store(result.model_copy(update={"parameters": space.baseline}), space)
         return space
 
     def _baseline_again(self, failed: TrialResult) -> TrialResult:
-        """Measure the baseline once more after a failure midway: all is compared with it, so no accident may decide."""
+        """Measure the baseline once more after a failure midway, since everything is compared with it."""
         why = f" ({failed.failure.cause.value}: {shortened(failed.failure.message)})" if failed.failure else ""
         self._context.progress.note(f"the baseline failed midway{why}; measuring it once more")
-        # The next attempt takes its folder; what the server said goes on lying beside it.
+        # The next attempt uses the folder; the log of the failed one is kept beside it.
         folder = self._context.out.trial(self._model.name, failed.number)
         beside = folder.with_name(f"{folder.name}-failed")
-        shutil.rmtree(beside, ignore_errors=True)  # of a run that ended before the next attempt did
+        shutil.rmtree(beside, ignore_errors=True)  # left by a run that was killed during the second attempt
         folder.replace(beside)
         again = self._trial(Candidate({}, self._folder_config))
         return again if again.curve else failed
 
     def _check_limit(self, baseline: TrialResult) -> None:
-        """See that a limit on GPU memory can be held."""
+        """Check that GPU memory can be measured if it has a limit.
+
+        Raises:
+            JobError: it cannot.
+        """
         if self._context.job.max_gpu_memory is None or baseline.gpu_memory is not None:
             return
         effective = ModelConfig.parse(baseline.effective_config or "", "the effective config")
@@ -341,9 +353,8 @@ class ModelTuning:
         self._context.progress.note(f"{self._model.name} uses no GPU: --max-gpu-memory has no effect on it")
 
     def _space(self, baseline: TrialResult) -> SearchSpace:
-        """The search space, fitted to what the server made of the user's config."""
+        """The search space, built from the effective config of the baseline."""
         effective = ModelConfig.parse(baseline.effective_config or "", f"{self._model.name} as the server completed it")
-        # A model that leaves all to the server is tuned from what the server makes of it.
         context = self._context
         return SearchSpace.build(
             context.spec, self._model.config, effective, context.machine, batch_size=context.job.batch_size
@@ -357,7 +368,7 @@ class ModelTuning:
         until: float | None = None,
         also: Concurrency | None = None,
     ) -> TrialResult:
-        """Launch a candidate; without a space, which is made from what it tells, the baseline."""
+        """Launch a candidate. Without a space, it is the baseline, from which the space is built."""
         number = len(self._study.trials)
         if number and not self._outputs.recall():
             self._record_outputs_again()
@@ -365,7 +376,7 @@ class ModelTuning:
         self._context.progress.trial_began(number, words)
         trial_context = self._trial_context
         if also is None:
-            # Who is measured to be compared is not to be given up.
+            # A trial of the explanation (`also`) is not cut short, since it is compared with the best.
             front = rivals(self._study.recommendation.front, trial_context.slo.percentile)
             trial_context = replace(trial_context, rules=replace(trial_context.rules, rivals=front))
         return run_trial(
@@ -380,15 +391,15 @@ class ModelTuning:
         )
 
     def _examine(self, candidate: Candidate, space: SearchSpace, session: Session) -> None:
-        """See that a server has the config that a candidate asks for, no other trial had it, and outputs stay the same.
+        """Check that the effective config is the candidate's, is new, and gives the golden outputs.
 
         Raises:
-            ServerError: one of these is not so.
+            ServerError: a check failed.
         """
         effective = ModelConfig.from_proto(session.effective)
         if otherwise := served_otherwise(space, candidate, effective):
-            told = " and ".join(map(str, otherwise))
-            reason = f"{told}: the model or its backend sets it when Triton completes the config"
+            differences = " and ".join(map(str, otherwise))
+            reason = f"{differences}: the model or its backend sets it when Triton completes the config"
             raise ServerError(reason, cause=Cause.CONFIG_DIFFERS)
         self._served.read(self._study.trials)
         if (same := self._served.same_as(candidate, effective)) is not None:
@@ -396,7 +407,7 @@ class ModelTuning:
         self._outputs.check(session)
 
     def _record_outputs_again(self) -> None:
-        """For a resumed run that has lost them."""
+        """Relaunch the baseline of a resumed run to record the golden outputs that were lost."""
         limits = self._limits(until=self._began + self._context.job.budget)
         folder = self._context.out.model(self._model.name) / "recorded"
         try:
@@ -413,19 +424,19 @@ class ModelTuning:
         self._context.progress.trial_ended(result, standing)
 
     def _end(self) -> str | None:
-        """Why to launch no further candidate, if so."""
+        """Why the search ends now; None to go on."""
         launched = self._study.own_trials
         recent = list(zip(self._study.trials, self._study.hypervolumes, strict=True))[-launched:]
         return self._stopping.reason(
             launched=launched,
             spent_s=self._now() - self._began,
             next_trial_s=(self._study.trials[0].launch_s or 0) + _FIRST_LEVELS_S,
-            # A launch at which nothing was measured does not say that there is nothing to gain.
+            # Launches without a measurement do not count as launches without a gain.
             hypervolumes=[volume for trial, volume in recent if trial.curve],
         )
 
     def _limits_of_search(self) -> Limits:
-        """On the next trial; a candidate's launch and first answer are waited for no longer than the budget lasts."""
+        """The limits of the next trial of the search; waiting for a candidate ends with the budget."""
         limits = self._limits(until=self._began + self._stopping.budget_s)
         if not self._study.trials:
             return limits
@@ -433,11 +444,15 @@ class ModelTuning:
         return replace(limits, launch_s=min(limits.launch_s, left_s), first_answer_s=min(limits.first_answer_s, left_s))
 
     def _limits(self, *, until: float) -> Limits:
-        """On the next trial: by what the baseline took; for the baseline itself, by the size of the model's files."""
-        known = self._study.trials[0] if self._study.trials else None
-        own = deadlines.launch_s(known.launch_s or 0) if known else deadlines.first_launch_s(self._model.size_bytes())
+        """The limits of a trial, from the baseline's times; of the baseline itself, from the model's file size."""
+        baseline = self._study.trials[0] if self._study.trials else None
+        own = (
+            deadlines.launch_s(baseline.launch_s or 0)
+            if baseline
+            else deadlines.first_launch_s(self._model.size_bytes())
+        )
         return Limits(
             launch_s=self._context.job.launch_timeout or own,
-            first_answer_s=deadlines.answer_s(known.first_answer_s or 0) if known else deadlines.FIRST_ANSWER_S,
+            first_answer_s=deadlines.answer_s(baseline.first_answer_s or 0) if baseline else deadlines.FIRST_ANSWER_S,
             until=until,
         )

@@ -18,13 +18,13 @@ GOLDEN_FILE = "golden_outputs.npz"
 
 
 class OutputCheck:
-    """Looks at the server of each trial before it is measured.
+    """Compares the outputs of each trial with the golden outputs before it is measured.
 
     Args:
-        folder: Of the model in the run's; the golden outputs are kept there, for a run that is resumed.
-        identity: Of the study; its tolerance is the one that holds.
-        note: Is told what happens.
-        remark: Is told what is not compared, and why, in a line; the same line maybe more than once.
+        folder: The model's folder in the run folder, which keeps the golden outputs for a resumed run.
+        identity: The identity of the study, with the tolerance.
+        note: Takes progress messages.
+        remark: Takes remarks on outputs that are not compared; the same one may come repeatedly.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class OutputCheck:
         self._tolerance = None if identity.output_tolerance is None else Tolerance(identity.output_tolerance)
         self._made_up = identity.requests.get("input_data", "random") in MADE_UP
         self._note = note
-        # The requests lie in the file as they are sent, and what is secret in them may not.
+        # The file would contain the requests as they are sent, so it is not written if they contain secrets.
         self._is_kept = HIDDEN not in identity.requests.get("request_parameter", {}).values()
         self._remark = remark
         self._golden: GoldenOutputs | None = None
@@ -80,14 +80,14 @@ class OutputCheck:
         largest_batch = max(1, session.effective.max_batch_size // session.batch_size)
         with session.asking() as ask:
             unsteady = check_golden(ask, self._golden, self._tolerance, largest_batch=largest_batch)
-        for each in unsteady:
+        for output in unsteady:
             self._remark(
-                f"output {each.output!r}: only type and shape are compared where a candidate's answers to one request "
-                f"differ; one candidate gives {each.words}"
+                f"output {output.output!r}: only type and shape are compared where a candidate's answers to one "
+                f"request differ; one candidate gives {output.words}"
             )
 
     def _say_what_is_left_out(self, golden: GoldenOutputs) -> None:
-        """Each in one line."""
+        """Remark on each output and request that is not compared."""
         for each in golden.unsteady:
             what = "no output is compared" if each.output is None else f"output {each.output!r} is not compared"
             if each.output is not None and not each.outline_varies:
@@ -100,7 +100,7 @@ class OutputCheck:
             self._remark(f"outputs of {requests} are not compared: the baseline fails {they}: {golden.refused[0]}")
 
     def _hint(self, golden: GoldenOutputs, unsteady: Unsteady) -> str:
-        """Values that no real input has may be where a model's rounding shows most."""
+        """The advice to use real inputs: rounding may show most at unrealistic values."""
         if not self._made_up or unsteady.output is None or not golden.is_float(unsteady.output):
             return ""
         return (

@@ -1,4 +1,4 @@
-"""Whoever wants to see a run while it happens."""
+"""The interface of progress displays."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ class ModelOutcome:
     """How the tuning of one model ended.
 
     Attributes:
-        folder: Of the whole run.
-        ended: Why the search stopped, in words.
+        folder: The folder of the run.
+        model: The name of the model.
+        study: Its study.
+        recommendation: The recommendation for the study's SLO.
+        ended: Why the search ended.
     """
 
     folder: RunFolder
@@ -32,34 +35,34 @@ class ModelOutcome:
 
 
 class Progress:
-    """Is told what happens. This one does not care; the terminal's are in `tuner.report`."""
+    """Receives the events of a run. This one ignores them; those of the terminal are in `tuner.report`."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """A message for the user."""
 
     def pulling(self, pull: Pull) -> None:
-        """The engine gets an image, and is so far with it."""
+        """The Docker engine pulls an image; called for each step."""
 
     def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
-        """The tuning of a model begins, or goes on with what its study holds."""
+        """The tuning of a model begins or is resumed."""
 
     def trial_began(self, number: int, words: str) -> None:
-        """A candidate is about to be launched."""
+        """A trial begins; `words` describes its candidate."""
 
     def level_began(self, load: Load) -> None:
-        """A load level is about to be measured."""
+        """The measurement of a load level begins."""
 
     def point_measured(self, point: OperatingPoint) -> None:
         """A load level was measured."""
 
     def trial_ended(self, result: TrialResult, standing: Recommendation) -> None:
-        """A trial is finished and stored; `standing` is what the study says now."""
+        """A trial is stored; `standing` is the recommendation of the study now."""
 
     def model_ended(self, outcome: ModelOutcome) -> None:
-        """The tuning of a model is over."""
+        """The tuning of a model has ended."""
 
     def model_failed(self, model: str, error: TritontuneError) -> None:
         """The tuning of a model failed; `model_ended` came before when it had measured something."""
 
     def reported(self, path: Path) -> None:
-        """The run is over, and its report lies there."""
+        """The run has ended, and its report was written to `path`."""

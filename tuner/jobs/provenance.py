@@ -1,4 +1,4 @@
-"""Notes how a run measures: what was asked, with which versions, on which machine."""
+"""Records the provenance of a run: its options, versions and machine."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def provenance(job: TuneJob, server: Machine) -> Provenance:
-    """Of a run that begins now.
+    """The provenance of a run that begins now.
 
     Args:
-        job: What is asked.
-        server: What the server runs on.
+        job: The job.
+        server: The machine of the server.
     """
     return Provenance(
         began=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -41,7 +41,7 @@ def provenance(job: TuneJob, server: Machine) -> Provenance:
 
 
 def _processor() -> str:
-    """As Linux has it of its first core; on some architectures it does not say."""
+    """The name of the first core as Linux reports it; empty: unknown, as on some architectures."""
     try:
         lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a run was asked for, kept in its folder, so that nobody needs to say it again to go on with it."""
+"""Stores the options of a run in its folder, so that `--resume` needs none of them."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ from tuner.options.tune_job import TuneJob
 from tuner.space.spec import shipped_spaces
 
 _HEAD = "# The options of this run. `tritontune run --resume --out` with this folder continues it.\n"
-# What may be secret is not written down. Of variables the names are, where our own environment has the values.
+# Options that may be secret are not stored. Of `--env` without a value, the name is stored.
 _SECRET = "header"  # noqa: S105 (the name of an option)
 _ENVIRONMENT = "env"
-# These may hold any words, such as `--http-restricted-api=inference:key=SECRET`, or the user of a URL.
+# These may contain secrets, such as `--http-restricted-api=inference:key=SECRET`, or the user of a URL.
 _PERHAPS_SECRET = {"triton_arg", "docker_arg", "request_parameter", "metrics_url"}
-# Another one of these would be another study. All else says how long or how, and may change; whether the Triton is the
-# same, the study itself sees.
+# A change of one of these would make it another study. Others may change. The study itself checks the Triton version.
 _FIXED = {"repository", "url", "slo", "space", "max_gpu_memory", "output_tolerance"} | (
     LoadOptions.model_fields.keys() - {"header", "connections", "processes"}
 )
 
 
 def store_job(job: TuneJob, file: Path) -> None:
-    """Write down a job in the words of a job file, without what may be secret.
+    """Store a job as a job file, without options that may be secret.
 
     Raises:
         JobError: the file cannot be written.
     """
     options = job.model_dump(mode="json", exclude_defaults=True, exclude={_SECRET, _ENVIRONMENT})
-    handed_on = {name: None for name, value in job.env.items() if value is None}
-    if handed_on:
-        options[_ENVIRONMENT] = handed_on
-    left_out = [_SECRET] * bool(job.header) + [f"env {name}" for name in job.env if name not in handed_on]
+    inherited = {name: None for name, value in job.env.items() if value is None}
+    if inherited:
+        options[_ENVIRONMENT] = inherited
+    left_out = [_SECRET] * bool(job.header) + [f"env {name}" for name in job.env if name not in inherited]
     for name in _PERHAPS_SECRET & options.keys():
         text = yaml.safe_dump(options[name])
         if without_secrets(text) != text:
@@ -58,15 +57,15 @@ def store_job(job: TuneJob, file: Path) -> None:
 
 
 def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
-    """The job to go on with: the stored one, and what is given again.
+    """The job of a resumed run: the stored options, overridden by given ones.
 
     Args:
-        file: That `store_job` wrote; a run of before there was one has none, and all must be given again.
-        given: Options by name, as a person writes them.
+        file: The stored job; if it does not exist (runs of early versions), all options must be given.
+        given: Options by name, as text.
 
     Raises:
-        JobError: an option is given that would make it another study, or one is not given that was not stored; or the
-            file is none of ours.
+        JobError: a given option would make it another study, an option that was not stored is missing, or the file is
+            not a stored job.
     """
     if not file.exists():
         return TuneJob.make(given)
@@ -75,24 +74,24 @@ def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
         options, left_out = dict(stored["options"]), list(stored["left_out"])
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError):
         raise JobError(f"{file}: not a stored job; remove it and give all options again") from None
-    again = {name: name.partition(" ")[0].replace("-", "_") for name in left_out}
-    for name, option in again.items():
+    needed = {name: name.partition(" ")[0].replace("-", "_") for name in left_out}
+    for name, option in needed.items():
         if option not in given:
             raise JobError(f"--{name}: give it again: the run did not store it, since it may be secret")
     begun = TuneJob.make(options, source=str(file))
     asked = TuneJob.make({**options, **given})
-    for name in given.keys() - again.values():
+    for name in given.keys() - needed.values():
         if name in _FIXED and _plain(asked, name) != _plain(begun, name):
             option = "MODEL_REPO" if name == "repository" else as_option(name)
-            was, now = _told(begun, name), _told(asked, name)
+            was, now = _shown(begun, name), _shown(asked, name)
             raise JobError(f"{option}: this run uses {was}, not {now}; omit the option or choose another --out")
     return asked
 
 
 def _words_or_files(options: Mapping[str, Any]) -> list[str]:
-    """Which of these options name a file, where they could be a word as well."""
+    """The options that name a file here, though they may also be a keyword."""
     words = {"space": shipped_spaces(), "input_data": MADE_UP}
-    return [name for name, known in words.items() if name in options and options[name] not in known]
+    return [name for name, keywords in words.items() if name in options and options[name] not in keywords]
 
 
 def _plain(job: TuneJob, name: str) -> Any:
@@ -102,8 +101,8 @@ def _plain(job: TuneJob, name: str) -> Any:
     return value
 
 
-def _told(job: TuneJob, name: str) -> str:
-    """A value for people."""
+def _shown(job: TuneJob, name: str) -> str:
+    """An option's value for a message."""
     value = getattr(job, name)
     if value is None or value == ():
         return "none"

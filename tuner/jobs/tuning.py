@@ -1,4 +1,4 @@
-"""The main way through: from a job to recommendations, one model after the other."""
+"""Runs a tuning job: prepares the run, tunes each model in turn, and writes the report."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ from tuner.study.study import Identity, Study
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run found.
+    """The result of a run.
 
     Attributes:
-        folder: Where all of it lies.
-        outcomes: Of the models that were tuned.
-        failures: Of those that could not be, by name.
+        folder: The run folder.
+        outcomes: The outcomes of the models that were tuned.
+        failures: The errors of the models that could not be tuned, by model name.
     """
 
     folder: RunFolder
@@ -66,7 +66,7 @@ class RunResult:
 
 
 WriteReport = Callable[[RunFolder], Path]
-"""Writes the report of a run from what the run has stored, and returns its path."""
+"""Writes the report of a run from its stored studies, and returns its path."""
 
 
 def tune(
@@ -80,20 +80,20 @@ def tune(
     """Tune every model of the job, in turn.
 
     Args:
-        job: What to tune.
+        job: The job.
         write_report: Writes the report at the end, however the run ends.
-        out: Where the run leaves its results; None: a new folder named by the time.
-        resume: Go on with the studies that `out` holds.
-        progress: Is told what happens.
+        out: The run folder; None: a new folder named by the time.
+        resume: Whether to continue the studies in `out`.
+        progress: Receives the events of the run.
 
     Raises:
         UsageError: the job, the repository, or the only model's input is wrong.
-        TuningError: no model could be tuned; with a single model, its own reason.
-        InterruptedRunError: Ctrl-C; all finished trials are stored and written.
+        TuningError: no model could be tuned; with a single model, its error.
+        InterruptedRunError: Ctrl-C; all finished trials are stored, and the result files are written.
     """
     out = out or RunFolder.default()
     with run_context(job, out, resume=resume, progress=progress or Progress()) as (context, models):
-        # A kill is to leave no report of the run before it was resumed, and success no log of what went wrong then.
+        # Remove the report and the error log of an earlier attempt: a killed or successful run must not show them.
         for file in (out.report, out.log):
             file.unlink(missing_ok=True)
         with reported(context, write_report):
@@ -104,7 +104,10 @@ def tune(
 def run_context(
     job: TuneJob, out: RunFolder, *, progress: Progress, resume: bool = False
 ) -> Iterator[tuple[RunContext, tuple[ModelFolder, ...]]]:
-    """All that it takes to launch the models of a job, and those models; it is cleared away in the end.
+    """Prepare everything to launch the models of a job, and clean it up at the end.
+
+    Yields:
+        The context of the run, and its models.
 
     Raises:
         UsageError: the job or the repository is wrong.
@@ -143,14 +146,14 @@ def run_context(
 
 
 def _machine(launcher: Launcher, gpus: Gpus) -> Machine:
-    """What servers run on; of this machine's GPUs, those that they see."""
+    """The machine of the servers, with the GPUs that they can see."""
     machine = launcher.machine
     return machine if launcher.gpus is None else replace(machine, gpus=gpus.visible)
 
 
 @contextmanager
 def _repository(job: TuneJob) -> Iterator[ModelRepository]:
-    """The user's; or, of a server that runs, what that tells."""
+    """The user's repository; with `--url`, a repository made from what the server reports."""
     if job.repository is not None:
         yield ModelRepository.open(job.repository)
         return
@@ -159,7 +162,7 @@ def _repository(job: TuneJob) -> Iterator[ModelRepository]:
 
 
 def _give_back(job: TuneJob, out: RunFolder, progress: Progress) -> None:
-    """Undo what a killed run left on a server: the study is of the model with its own config."""
+    """Restore the model configs that a killed run left replaced on a running server."""
     with out.opened(resume=True):
         if out.own_configs.exists():
             progress.note(f"{job.url}: restoring the model configs that a killed run had replaced")
@@ -194,8 +197,8 @@ def _tune_models(context: RunContext, models: Sequence[ModelFolder]) -> RunResul
             progress.model_failed(model.name, error)
             if len(models) > 1:
                 progress.note(f"{model.name}: {error}")
-    if not outcomes and out.database.exists() and not any(each.trials for each in Study.load_all(out.database)):
-        out.database.unlink()  # Nothing was measured, so the folder is free for another try.
+    if not outcomes and out.database.exists() and not any(study.trials for study in Study.load_all(out.database)):
+        out.database.unlink()  # Nothing was measured, so the folder can be used again.
     if not outcomes:
         raise next(iter(failures.values()))
     return RunResult(out, tuple(outcomes), failures)
@@ -203,17 +206,17 @@ def _tune_models(context: RunContext, models: Sequence[ModelFolder]) -> RunResul
 
 @contextmanager
 def reported(context: RunContext, write_report: WriteReport) -> Iterator[None]:
-    """However a run ends, what it has measured is there to be read; a report that fails hides no other error."""
+    """Write the report however the run ends; if that fails, note it, so that it hides no other error."""
     try:
         yield
     finally:
         if context.out.database.exists():
             try:
                 context.progress.reported(write_report(context.out))
-            except Exception as error:  # noqa: BLE001 (what was measured is stored, and more than any page of it)
-                told = str(error) if isinstance(error, UsageError) else in_one_line(error)
+            except Exception as error:  # noqa: BLE001 (the measurements are stored, so a failed report must not end the run)
+                reason = str(error) if isinstance(error, UsageError) else in_one_line(error)
                 context.progress.note(
-                    f"cannot write the report: {told}; "
+                    f"cannot write the report: {reason}; "
                     f"retry with: tritontune report {shlex.quote(str(context.out.path))}"
                 )
 
@@ -221,22 +224,22 @@ def reported(context: RunContext, write_report: WriteReport) -> Iterator[None]:
 def chosen_models(
     repository: ModelRepository, names: Sequence[str], note: Callable[[str], None], *, on_disk: bool = True
 ) -> tuple[ModelFolder, ...]:
-    """The models that were named, else all that can be tuned as far as their files tell.
+    """The named models, or all models that can be tuned according to their files.
 
     Args:
-        repository: Where they are.
-        names: Those that were named; none: all.
-        note: Is told which are left out, and why.
-        on_disk: Whether it is the repository itself, and not what a server that runs tells of its own.
+        repository: The model repository.
+        names: Names of models; empty: all.
+        note: Takes a message for each skipped model.
+        on_disk: Whether the repository is the user's own, not one made from what a server reports.
 
     Raises:
-        RepositoryError: there is no such model, or Triton would not load the only one.
-        ConfigError: the only one has a config that cannot be read.
-        TuningError: none of them can be tuned.
+        RepositoryError: a named model does not exist, or Triton would not load the only one.
+        ConfigError: the config of the only model cannot be read.
+        TuningError: no model can be tuned.
     """
     named = [repository.model(name) for name in dict.fromkeys(names)] or repository.models
     if len(named) == 1:
-        _ = named[0].config  # If that cannot be read, there is no need to begin.
+        _ = named[0].config  # raises an error if it cannot be read
         if on_disk and (reason := why_not_loadable(named[0])):
             raise RepositoryError(reason)
     if names or len(named) == 1:
@@ -253,7 +256,7 @@ def chosen_models(
 
 
 def own_configs(models: Iterable[ModelFolder]) -> list[ModelConfig]:
-    """The configs of the models that have one that can be read."""
+    """The readable configs of some models."""
     configs = []
     for model in models:
         with suppress(ConfigError):
@@ -262,9 +265,9 @@ def own_configs(models: Iterable[ModelFolder]) -> list[ModelConfig]:
 
 
 def told_inputs(model: ModelFolder) -> tuple[str, ...] | None:
-    """The names of a model's inputs; None: its files do not tell, as where Triton completes the config."""
+    """The names of a model's inputs by its config; None: unknown, as when Triton completes the config."""
     try:
-        names = tuple(each.name for each in model.config.proto.input) if model.config else ()
+        names = tuple(tensor.name for tensor in model.config.proto.input) if model.config else ()
     except ConfigError:
         return None
     return names or None
@@ -275,14 +278,14 @@ def _refusal(model: ModelFolder, *, on_disk: bool) -> str | None:
         reason = why_not_tunable(model.config.proto) if model.config else None
         return reason or (why_not_loadable(model) if on_disk else None)
     except ConfigError:
-        return None  # It has its turn, and fails in it: the others need not.
+        return None  # its own tuning reports the error, and the others go on
 
 
 def tune_model(context: RunContext, model: ModelFolder) -> ModelOutcome:
     """Tune one model of a run.
 
     Raises:
-        TritontuneError: it cannot be tuned; see `tune`.
+        TritontuneError: the model cannot be tuned; see `tune`.
     """
     study = Study.create_or_resume(context.out.database, identity_of(context, model))
     study.begin(provenance(context.job, context.machine))
@@ -305,7 +308,7 @@ def tune_model(context: RunContext, model: ModelFolder) -> ModelOutcome:
         _outcome(context, study, "cut short")
         raise TuningError(f"{error}; once that is fixed, {_go_on(context)}") from error
     except Exception as error:
-        # What was measured is to be read, as far as what went wrong lets it.
+        # Write the results so far; a second error here must not hide the first.
         with suppress(Exception):
             _outcome(context, study, f"cut short: {in_one_line(error)}")
         raise
@@ -324,7 +327,7 @@ def _outcome(context: RunContext, study: Study, ended: str) -> ModelOutcome:
 
 
 def identity_of(context: RunContext, model: ModelFolder) -> Identity:
-    """What the study of a model is about."""
+    """The identity of a model's study: what must be equal to resume it."""
     job = context.job
     return Identity(
         model=model.name,

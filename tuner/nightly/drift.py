@@ -191,7 +191,7 @@ def _latencies(percentile: Percentile, then: Sequence[Measured]) -> tuple[Percen
 
 def _in_words(now: Measured, throughput: Interval, latency: str, nights: int) -> str:
     against = f"{nights} earlier night{'s' * (nights > 1)}"
-    doubts = f" (doubtful: {', '.join(now.doubts)})" if now.doubts else ""
+    doubts = f" (quality warning: {', '.join(now.doubts)})" if now.doubts else ""
     return (
         f"{format_number(now.throughput.value)} inferences/s at concurrency {now.concurrency}, "
         f"{throughput.value - 1:+.0%} ({throughput.low - 1:+.0%} to {throughput.high - 1:+.0%}), "

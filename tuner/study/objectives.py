@@ -1,4 +1,4 @@
-"""What Optuna is told of a trial: ladder indices, two objectives, and constraints."""
+"""The form of a trial in Optuna: ladder indices, two objectives, and constraints."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tuner.space.space import SearchSpace
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 
-# TPE learns nothing from a FAIL, so a failed launch is a COMPLETE one that breaks its constraint. Its objectives
-# only have to be finite and worse than any other's.
+# TPE ignores trials of state FAIL, so a failed launch is stored as COMPLETE with a violated constraint. Its objectives
+# must be finite and worse than those of any other trial.
 _WORST_LATENCY_MS = 1e6
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """The flat space: one ladder index for each parameter."""
+    """The flat search space: one ladder index for each parameter."""
     return {p.name: IntDistribution(0, len(p.ladder) - 1) for p in space.parameters}
 
 

@@ -1,4 +1,4 @@
-"""How a study came to be measured, for who reads it later."""
+"""The provenance of a study's measurements."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from tuner.core.record import Record
 
 
 class Provenance(Record):
-    """One run that measured for a study; each `--resume` is another. Nothing in it is secret.
+    """One run that measured for a study; each `--resume` is another run. It contains no secrets.
 
     Attributes:
-        began: When, in UTC, as `2026-05-17T02:00:00Z`.
-        command: A command line that asks for the same.
-        budget_s: Seconds that the tuning of the model might take.
-        tritontune: Its version.
-        python: Its version.
-        packages: Versions of what a measurement depends on, by package.
-        system: The operating system that it ran on, and its kernel.
-        processor: The processor there, in its maker's words; empty: nobody says.
-        memory_bytes: Of that machine; None: nobody says.
-        gpus: Names of the GPUs that the server might use, in order.
-        cpus: Processor cores that the server might use; None: nobody says.
+        began: Start of the run in UTC, such as `2026-05-17T02:00:00Z`.
+        command: An equivalent command line.
+        budget_s: Budget of the model, in seconds.
+        tritontune: Version of tritontune.
+        python: Version of Python.
+        packages: Versions of the packages that measurements depend on, by name.
+        system: Operating system and kernel of the machine that ran tritontune.
+        processor: Processor of that machine; empty: unknown.
+        memory_bytes: Memory of that machine, in bytes; None: unknown.
+        gpus: Names of the GPUs that the server could use, in order.
+        cpus: Processor cores that the server could use; None: unknown.
     """
 
     began: str

@@ -1,4 +1,4 @@
-"""Keeps Optuna's announcements off the terminal, which is ours."""
+"""Keeps Optuna's log messages off the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import optuna
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Only warnings come through meanwhile; how talkative it was before, it is after."""
+    """Show only warnings of Optuna in the context, and restore its verbosity after it."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""The folder that a run leaves, and what lies where in it."""
+"""The layout of a run folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.core.names import why_no_folder
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`RUN_DIR/`: the study of every model, and what people read of it."""
+    """`RUN_DIR/`: the studies of all models, and the files written from them."""
 
     path: Path
 
@@ -31,7 +31,7 @@ class RunFolder:
         """The folder of an earlier run.
 
         Raises:
-            JobError: it is none.
+            JobError: the folder does not exist, or is not a run folder.
         """
         folder = cls(path)
         if not path.exists():
@@ -47,34 +47,34 @@ class RunFolder:
 
     @property
     def job(self) -> Path:
-        """What the run was asked for."""
+        """The stored options of the run."""
         return self.path / "job.yaml"
 
     @property
     def report(self) -> Path:
-        """The page for people, of all models."""
+        """The report of all models, as one page."""
         return self.path / "report.html"
 
     @property
     def log(self) -> Path:
-        """What went wrong that nobody foresaw; there only where the run ended by that."""
+        """The log of an unexpected error; it exists only if the run ended by one."""
         return self.path / LOG
 
     @property
     def work(self) -> Path:
-        """What only lives as long as the run: staged repositories and the like."""
+        """Temporary files of the run, such as staged repositories."""
         return self.path / ".work"
 
     @property
     def own_configs(self) -> Path:
-        """What the models of a server that runs were before; there while candidates are in their place."""
+        """The original model configs of a running server; it exists while candidates replace them."""
         return self.path / ".own_configs.json"
 
     def model(self, name: str) -> Path:
-        """What there is of one model.
+        """The folder of one model.
 
         Raises:
-            JobError: the folder of a run can have none of that name.
+            JobError: the model's name cannot be used as a folder name.
         """
         reason = "is a file of the run itself" if name in self._own_names else why_no_folder(name)
         if reason:
@@ -87,17 +87,17 @@ class RunFolder:
         return {*(path.name for path in own), LOCK}
 
     def trial(self, model: str, number: int) -> Path:
-        """What there is of one trial."""
+        """The folder of one trial."""
         return self.model(model) / "trials" / f"{number:03d}"
 
     @contextmanager
     def opened(self, *, resume: bool) -> Iterator[None]:
-        """Make the folder, hold it against other runs, and clear away its work at the end.
+        """Create and lock the folder, and remove its temporary files at the end.
 
-        What was asked wrongly leaves no folder that was not there before, unless something was measured.
+        After a usage error, a folder created here is removed again, unless something was measured.
 
         Raises:
-            JobError: there is a study in it already, or none to resume, or another run is at work in it.
+            JobError: it holds a study already, it has none to resume, or another run is using it.
         """
         if resume:
             self.existing(self.path)
@@ -105,7 +105,7 @@ class RunFolder:
         with locked(self.path, option="--out", holder="another run"):
             if self.database.exists() and not resume:
                 raise JobError(f"{self.path}: holds a study already; use --resume, or choose another --out")
-            # A run that was killed had no time to clear up.
+            # A killed run may have left temporary files.
             shutil.rmtree(self.work, ignore_errors=True)
             self.work.mkdir()
             try:
@@ -119,7 +119,7 @@ class RunFolder:
 
 
 def _remove(made: Sequence[Path]) -> None:
-    """Remove a folder with all that is in it, and those above it, in order, as far as nothing else is in them."""
+    """Remove a folder with its contents, and the given parents as far as they are empty."""
     shutil.rmtree(made[0], ignore_errors=True)
     with suppress(OSError):
         for folder in made[1:]:

@@ -1,4 +1,4 @@
-"""A study as it is at one moment, read without being in the way of the run that writes it."""
+"""A consistent copy of a study's database, made without blocking the run that writes it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from tempfile import TemporaryDirectory
 
 from tuner.core.errors import JobError
 
-# A run writes for some milliseconds at a time; on a slow disk somewhat longer.
-_PATIENCE_S = 30.0
-_LOOK_EVERY_S = 0.5
-# SQLite's codes for a database that somebody writes to: Python has names for them from 3.11 on.
+# Seconds to wait for a writer in all, and between attempts. A run writes for milliseconds at a time.
+_TIMEOUT_S = 30.0
+_RETRY_S = 0.5
+# SQLite's codes for a locked database; Python names them from 3.11 on.
 _BUSY, _LOCKED = 5, 6
 HELD_TOO_LONG = "locked by another process"
-"""Why a database cannot be read that somebody writes to all the time."""
+"""The message when a database stays locked."""
 _HELD = {_BUSY, _LOCKED}
 
 
 @contextmanager
 def snapshot(database: Path) -> Iterator[Path]:
-    """A copy of a study's database, whole as of one moment, which is there as long as the context is.
+    """A consistent copy of a study's database that exists within the context.
 
-    The original is only read, so that this can be done while a run writes to it, and where nothing may be written.
+    The original is only read, so this works during a run, and in read-only folders.
 
     Raises:
-        JobError: it is no such database, or cannot be read.
+        JobError: the file is not such a database, or cannot be read.
     """
     with TemporaryDirectory(prefix="tritontune-") as folder:
         copy = Path(folder) / database.name
@@ -45,7 +45,7 @@ def _copy(database: Path, copy: Path) -> None:
     try:
         _back_up(database, copy)
     except sqlite3.OperationalError:
-        # What a killed run had begun to write has to be taken back first, which is a change: done on a copy.
+        # A killed run left a transaction to roll back. That changes the file, so it is done on a copy.
         if not (journal := database.with_name(f"{database.name}-journal")).exists():
             raise
         begun = copy.with_name("begun.db")
@@ -55,14 +55,14 @@ def _copy(database: Path, copy: Path) -> None:
 
 
 def _back_up(database: Path, copy: Path, mode: str = "ro") -> None:
-    uri, gives_up = f"{database.absolute().as_uri()}?mode={mode}", time.monotonic() + _PATIENCE_S
+    uri, deadline = f"{database.absolute().as_uri()}?mode={mode}", time.monotonic() + _TIMEOUT_S
 
     def look(status: int, _remaining: int, _total: int) -> None:
-        if status in _HELD and time.monotonic() > gives_up:
+        if status in _HELD and time.monotonic() > deadline:
             raise TimeoutError(HELD_TOO_LONG)
 
     with (
-        closing(sqlite3.connect(uri, uri=True, timeout=_LOOK_EVERY_S)) as source,
+        closing(sqlite3.connect(uri, uri=True, timeout=_RETRY_S)) as source,
         closing(sqlite3.connect(copy)) as target,
     ):
         source.backup(target, progress=look)

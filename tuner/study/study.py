@@ -35,8 +35,8 @@ from tuner.study.provenance import Provenance
 from tuner.study.quiet import quiet_optuna
 from tuner.study.snapshot import HELD_TOO_LONG
 
-# Whoever else has the database, such as a backup or optuna-dashboard, is to be waited for: a trial took longer.
-_PATIENCE_S = 20.0
+# Seconds to wait for another process that locks the database, such as a backup or optuna-dashboard.
+_LOCK_TIMEOUT_S = 20.0
 _IDENTITY = "identity"
 _RESULT = "result"
 _VERIFIED = "verified"
@@ -49,19 +49,22 @@ _REMARKS = "remarks"
 
 
 class Identity(Record):
-    """What must be the same for trials to belong into one study.
+    """The properties that must be equal for trials to belong to one study.
 
     Attributes:
-        repository: Where that is: a folder, or the URL of the server that has it.
+        model: Name of the model.
+        repository: The folder of the model repository, or the URL of the server.
         files: Fingerprint of the model's files.
-        config: The user's config.pbtxt; empty when there is none.
+        config: Text of the user's config.pbtxt; empty: there is none.
+        slo: The SLO.
         space: The search space, as JSON.
-        requests: What they are made of, and how they are sent, as far as that is not the default.
-        server: Which Triton.
-        machine: What it runs on.
-        driver: Version of the NVIDIA driver there; empty: there is none, or nobody says.
-        max_gpu_memory: Bytes that a server may take of each GPU; None: all that there is.
-        output_tolerance: By what share floats of the outputs may differ from the baseline's; None: nobody looked.
+        requests: The content of requests and the way they are sent, without defaults.
+        server: Description of Triton and how it is launched.
+        machine: Description of the server's machine.
+        seed: The seed of all random choices.
+        max_gpu_memory: Limit on the memory of each GPU, in bytes; None: no limit.
+        output_tolerance: Relative tolerance of float outputs; None: outputs were not compared.
+        driver: Version of the NVIDIA driver; empty: none or unknown.
     """
 
     model: str
@@ -84,12 +87,12 @@ class Identity(Record):
 
 
 class Study:
-    """The trials of one model, in order. The first is the baseline.
+    """The stored trials and results of one model. The first trial is the baseline.
 
-    It is the only one that writes there while it is open, so that it reads what is stored once, when it is made.
+    A study has one writer at a time, so the stored data are read once, when the object is made.
 
     Raises:
-        JobError: it was stored in another form than today's.
+        JobError: the study was stored by an incompatible version.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -106,10 +109,10 @@ class Study:
 
     @classmethod
     def create_or_resume(cls, database: Path, identity: Identity) -> Study:
-        """Open the model's study in the database, or begin it.
+        """Open the model's study in the database, or create it.
 
         Raises:
-            JobError: the one that is there is about something else, and the message says what differs; or it is broken.
+            JobError: the stored study has another identity (the message says what differs), or cannot be read.
         """
         with quiet_optuna(), _only_studies(database):
             study = optuna.create_study(
@@ -120,27 +123,25 @@ class Study:
         if differs := stored.identity.difference(identity):
             was, now = getattr(stored.identity, differs), getattr(identity, differs)
             change = f" (it was {was}, now {now})" if len(f"{was}{now}") < 120 and "\n" not in f"{was}{now}" else ""
-            way_out = "choose another --out"
+            fix = "choose another --out"
             if differs == "config" and "://" in identity.repository:
-                way_out = "a killed run may have left a candidate's there: unload the model, load it again, and resume"
-            raise JobError(
-                f"{database}: cannot resume {identity.model!r}: its {differs} has changed{change}; {way_out}"
-            )
+                fix = "a killed run may have left a candidate's there: unload the model, load it again, and resume"
+            raise JobError(f"{database}: cannot resume {identity.model!r}: its {differs} has changed{change}; {fix}")
         return stored
 
     @classmethod
     def models(cls, database: Path) -> tuple[str, ...]:
-        """The models that have a study in the database; one that is just being begun has none yet.
+        """Names of the models with a study in the database.
 
         Raises:
-            JobError: it is no database of studies, or of another version.
+            JobError: the file is not a database of studies, or has another version.
         """
         with quiet_optuna(), _only_studies(database, to_read=True):
             return _models(_storage(database), database)
 
     @classmethod
     def load(cls, database: Path, model: str) -> Study:
-        """Read a study that is there.
+        """Read the study of a model.
 
         Raises:
             JobError: the database cannot be read.
@@ -150,7 +151,7 @@ class Study:
 
     @classmethod
     def load_all(cls, database: Path) -> tuple[Study, ...]:
-        """Read the studies of all models, in order of the names; the database is opened once.
+        """Read the studies of all models, in order of their names, opening the database once.
 
         Raises:
             JobError: the database cannot be read.
@@ -167,13 +168,13 @@ class Study:
 
     @property
     def verified(self) -> tuple[Verification, ...]:
-        """What was measured again after the search."""
+        """The relaunched points."""
         return self._verified
 
     def add_verified(self, new: Sequence[Verification]) -> None:
-        """Record what was measured again, in one write; it takes the place of what was known of the same point."""
-        told = {(each.trial, each.load): each for each in (*self.verified, *new)}
-        self._set(_VERIFIED, [each.model_dump_json() for each in told.values()])
+        """Store relaunched points in one write; they replace earlier ones of the same trial and load."""
+        latest = {(point.trial, point.load): point for point in (*self.verified, *new)}
+        self._set(_VERIFIED, [point.model_dump_json() for point in latest.values()])
         self._verified = self._read_verified()
         self._recommendations.clear()
 
@@ -186,44 +187,44 @@ class Study:
 
     @property
     def certified(self) -> CertifiedRate | None:
-        """The rate that was certified for what is best, or why none was; None when nobody tried."""
+        """The result of certifying the best config; None: not tried."""
         stored, best = self._attributes.get(_CERTIFIED), self.recommendation.best
-        told = CertifiedRate.model_validate_json(stored) if stored else None
-        # What was certified before a resumed search found better is of another config.
-        same = told and best and (told.trial, told.load) == (best.trial.number, best.point.load)
-        return told if same else None
+        certified = CertifiedRate.model_validate_json(stored) if stored else None
+        # A resumed search may have found a better config since.
+        same = certified and best and (certified.trial, certified.load) == (best.trial.number, best.point.load)
+        return certified if same else None
 
     def certify(self, rate: CertifiedRate) -> None:
-        """Record the rate that was certified, or that none was."""
+        """Store the result of certifying."""
         self._set(_CERTIFIED, rate.model_dump_json())
 
     @property
     def runs(self) -> tuple[Provenance, ...]:
-        """How it was measured, in order of time; nothing of what an older version of tritontune measured."""
+        """The provenance of each run of this study, in order of time; runs of early versions are missing."""
         return tuple(Provenance.model_validate_json(text) for text in self._attributes.get(_RUNS, []))
 
     def begin(self, run: Provenance) -> None:
-        """Record that a run begins to measure."""
+        """Store that a run begins."""
         self._set(_ENDED, None)
-        self._set(_RUNS, [each.model_dump_json() for each in (*self.runs, run)])
+        self._set(_RUNS, [stored.model_dump_json() for stored in (*self.runs, run)])
 
     @property
     def ended(self) -> str | None:
-        """Why the last run ended, in words; None: it goes on, or was killed, or nobody says."""
-        told: str | None = self._attributes.get(_ENDED)
-        return told
+        """Why the last run ended; None: it is running, was killed, or an early version did not store it."""
+        reason: str | None = self._attributes.get(_ENDED)
+        return reason
 
     def end(self, why: str) -> None:
-        """Record that the run is over, and why."""
+        """Store why the run ended."""
         self._set(_ENDED, why)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What else is to be known of its results, a line each."""
+        """Remarks on the results, one line each."""
         return tuple(self._attributes.get(_REMARKS, ()))
 
     def remark(self, text: str) -> bool:
-        """Record what else is to be known of the results. Returns whether it is new."""
+        """Store a remark on the results. Returns whether it is new."""
         if text in self.remarks:
             return False
         self._set(_REMARKS, [*self.remarks, text])
@@ -231,23 +232,23 @@ class Study:
 
     @property
     def own_trials(self) -> int:
-        """How many trials are of this run, and not of an earlier one."""
+        """Number of trials launched for this study, without those taken over by a warm start."""
         return sum(not trial.imported for trial in self._trials)
 
     @property
     def launches(self) -> int:
-        """How often a server was launched: for trials, to verify, and to certify."""
-        verifying = sum(max(1, len(each.rounds)) for each in self.verified)
+        """Number of server launches: for trials, for verifying, and for certifying."""
+        verifying = sum(max(1, len(point.rounds)) for point in self.verified)
         certified = self.certified
         return self.own_trials + verifying + (1 if certified and certified.launched else 0)
 
     @property
     def recommendation(self) -> Recommendation:
-        """What the study says now, for its own SLO."""
+        """The recommendation for the study's own SLO."""
         return self.recommendation_for(self.identity.slo)
 
     def recommendation_for(self, slo: SLO) -> Recommendation:
-        """What the study says now, for any SLO: the one place where stored trials become a recommendation."""
+        """The recommendation for any SLO: the only place where stored trials become a recommendation."""
         if slo.limits not in self._recommendations:
             new = recommend(self.trials, slo, self.verified, self.identity.max_gpu_memory)
             self._recommendations[slo.limits] = new
@@ -255,15 +256,15 @@ class Study:
 
     @property
     def not_chosen(self) -> tuple[NotChosen, ...]:
-        """What looked better than what it recommends for its own SLO, and why that is not the best."""
+        """Points that looked better than the recommended one, and why they were not chosen."""
         return not_chosen(self.trials, self.verified, self.recommendation, self.identity.max_gpu_memory)
 
     @property
     def space(self) -> SearchSpace:
-        """The search space, fitted to the model and the machine by what is stored.
+        """The search space for the stored model and machine.
 
         Raises:
-            IndexError: there is no baseline yet.
+            IndexError: the study has no baseline yet.
         """
         asked, effective = self.identity, self._trials[0].effective_config or ""
         batch_size = asked.requests.get("batch_size", 1)
@@ -271,7 +272,7 @@ class Study:
 
     @property
     def _machine(self) -> Machine:
-        """What the servers ran on, as far as it is noted."""
+        """The machine of the servers, as far as it was stored."""
         if not (runs := self.runs):
             return Machine(cpus=None, gpus=(), processor="")
         gpus = tuple(Gpu(index, "", name, None) for index, name in enumerate(runs[-1].gpus))
@@ -279,21 +280,21 @@ class Study:
 
     @property
     def spent_s(self) -> float:
-        """Seconds that the finished trials took."""
+        """Duration of the finished trials, in seconds."""
         return sum(trial.wall_s for trial in self._trials)
 
     @property
     def took_s(self) -> float:
-        """Seconds that the finished trials and the verification took."""
+        """Duration of the finished trials and of verifying and certifying, in seconds."""
         return self.spent_s + float(self._attributes.get(_VERIFYING_S, 0.0))
 
     def add_verifying_s(self, seconds: float) -> None:
-        """Record that measuring again took so long."""
+        """Add to the stored duration of verifying and certifying."""
         self._set(_VERIFYING_S, self.took_s - self.spent_s + seconds)
 
     @property
     def hypervolumes(self) -> tuple[float, ...]:
-        """Of the front after each trial, the baseline's first."""
+        """Hypervolume of the front after each trial, beginning with the baseline."""
         return tuple(float(trial.user_attrs[_HYPERVOLUME]) for trial in self._optuna_trials())
 
     def optuna_trials(self) -> tuple[FrozenTrial, ...]:
@@ -301,7 +302,7 @@ class Study:
         return tuple(self._optuna_trials())
 
     def add(self, result: TrialResult, space: SearchSpace) -> None:
-        """Record a finished trial, in one write: it is there as a whole or not at all."""
+        """Store a finished trial in one write: completely or not at all."""
         slo, max_gpu_memory = self.identity.slo, self.identity.max_gpu_memory
         trials = [*self._trials, result]
         reference = reference_latency_ms(trials[0], slo.percentile, dict(slo.limits).get(slo.percentile))
@@ -320,7 +321,7 @@ class Study:
 
 @functools.lru_cache(maxsize=8)
 def _space(spec: str, model: str, own: str, effective: str, machine: Machine, *, batch_size: int) -> SearchSpace:
-    """Built once of the same: it takes 40 ms, and is asked for whenever results are written."""
+    """A cached search space: building it takes 40 ms, and each write of results needs it."""
     return SearchSpace.build(
         SpaceSpec.model_validate_json(spec),
         ModelConfig.parse(own, f"{model}/config.pbtxt") if own else None,
@@ -332,27 +333,27 @@ def _space(spec: str, model: str, own: str, effective: str, machine: Machine, *,
 
 def _models(storage: optuna.storages.RDBStorage, database: Path) -> tuple[str, ...]:
     studies = storage.get_all_studies()
-    names = tuple(sorted(each.study_name for each in studies if _IDENTITY in each.user_attrs))
+    names = tuple(sorted(study.study_name for study in studies if _IDENTITY in study.user_attrs))
     for name in names:
         if reason := why_no_folder(name):
-            raise JobError(f"{database}: it has a study of a model {name!r}, which {reason}")
+            raise JobError(f"{database}: the model name {name!r} {reason}")
     return names
 
 
 @contextmanager
 def _only_studies(database: Path, *, to_read: bool = False) -> Iterator[None]:
-    """Tell a file that is broken, or no database of studies, in one line.
+    """Turn errors of a broken file, or one that is not a database of studies, into one line.
 
     Args:
         database: The file.
-        to_read: Whether it is to be read alone; where it is written to, a disk may be full, which is no fault of its.
+        to_read: Whether it is only read. Operational errors on writing, such as a full disk, are passed on.
 
     Raises:
-        JobError: it is no such database.
+        JobError: the file cannot be read as studies.
     """
     try:
         yield
-    except (DatabaseError, RuntimeError) as error:  # the latter as Optuna has it of a schema that is not its own
+    except (DatabaseError, RuntimeError) as error:  # Optuna raises RuntimeError for an unknown schema
         if isinstance(error, OperationalError) and not to_read:
             raise
         what = str(getattr(error, "orig", None) or error)
@@ -363,7 +364,7 @@ def _only_studies(database: Path, *, to_read: bool = False) -> Iterator[None]:
 
 def _storage(database: Path) -> optuna.storages.RDBStorage:
     url = URL.create("sqlite", database=str(database)).render_as_string()
-    # No connection is kept: nobody would close it.
+    # No connection pool: nothing would close it.
     return optuna.storages.RDBStorage(
-        url, engine_kwargs={"poolclass": NullPool, "connect_args": {"timeout": _PATIENCE_S}}
+        url, engine_kwargs={"poolclass": NullPool, "connect_args": {"timeout": _LOCK_TIMEOUT_S}}
     )

@@ -1,4 +1,4 @@
-"""What an earlier run knows of a model: trials to take over, and candidates to launch first."""
+"""Warm starts: trials of an earlier run to take over, or candidates of it to launch first."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tuner.space.space import SearchSpace
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Identity, Study
 
-# Of what was best elsewhere, so many candidates are worth a launch each before the sampler knows anything.
-_FIRST = 3
-# What must be the same for a number to be worth anything here; the config may differ, as each candidate's is compared.
+# The most candidates of an earlier run under other conditions to launch first.
+_MOST_FIRST = 3
+# Fields that must be equal to take over trials. The config may differ, since each candidate's config is compared.
 _SAME = ("files", "requests", "server", "machine", "driver", "output_tolerance")
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What an earlier study of the same model tells.
+    """What an earlier study of the same model contributes.
 
     Attributes:
-        trials: Measured under the same conditions, so that they count as if they were this run's.
-        first: Candidates that were good, under other conditions, the best first.
-        differs: The first of those conditions; empty when none does.
+        trials: Trials measured under the same conditions, which count as trials of this run.
+        first: The best candidates under other conditions, in descending order, to launch first.
+        differs: The first condition that differs; empty: none.
     """
 
     trials: tuple[TrialResult, ...] = ()
@@ -35,10 +35,10 @@ class WarmStart:
 
     @classmethod
     def of(cls, run_dir: Path, identity: Identity, space: SearchSpace) -> WarmStart:
-        """Read what the run in a folder knows of the model of `identity`; nothing, when it did not tune that one.
+        """Read the warm start of the model of `identity` from a run folder; empty if that run did not tune it.
 
         Raises:
-            JobError: the folder holds no run, or one that another version stored.
+            JobError: it is not a run folder, or was stored by an incompatible version.
         """
         run = RunFolder.existing(run_dir)
         if identity.model not in Study.models(run.database):
@@ -47,13 +47,13 @@ class WarmStart:
         if not study.trials:
             return cls()
         differs = next((name for name in _SAME if getattr(study.identity, name) != getattr(identity, name)), "")
-        here = {trial.number: found for trial in study.trials if (found := _here(trial, study.space, space))}
+        here = {trial.number: own for trial in study.trials if (own := _own_assignment(trial, study.space, space))}
         if differs:
-            told = study.recommendation
-            good = [told.best, *reversed(told.front)] if told.best else list(reversed(told.front))
-            numbers = dict.fromkeys(each.trial.number for each in good)
+            recommended = study.recommendation
+            points = ([recommended.best] if recommended.best else []) + list(reversed(recommended.front))
+            numbers = dict.fromkeys(point.trial.number for point in points)
             first = [here[number] for number in numbers if number in here and here[number] != space.baseline]
-            return cls(first=tuple(first[:_FIRST]), differs=differs)
+            return cls(first=tuple(first[:_MOST_FIRST]), differs=differs)
         taken = (
             trial.model_copy(update={"parameters": here[trial.number], "wall_s": 0.0, "imported": True})
             for trial in study.trials
@@ -62,8 +62,8 @@ class WarmStart:
         return cls(trials=tuple(taken))
 
 
-def _here(trial: TrialResult, theirs: SearchSpace, ours: SearchSpace) -> Assignment | None:
-    """The candidate that gives the same config as the trial's; None where this space has none."""
+def _own_assignment(trial: TrialResult, theirs: SearchSpace, ours: SearchSpace) -> Assignment | None:
+    """The assignment in our space that gives the trial's config; None: there is none."""
     wanted = {p.name: trial.parameters.get(p.name, p.base) for p in theirs.parameters}
     try:
         assignment = ours.settle({p.name: wanted.get(p.name, p.base) for p in ours.parameters})
