@@ -70,7 +70,7 @@ def test_a_run_has_no_folder_of_that_name(name: str, tmp_path: Path) -> None:
 def test_a_study_of_a_model_elsewhere_is_refused(tmp_path: Path) -> None:
     """The folder of a run may be of somebody else."""
     Study.create_or_resume(tmp_path / "study.db", identity().model_copy(update={"model": "../../x"}))
-    with pytest.raises(JobError, match=r"study of a model '../../x', which contains a slash$"):
+    with pytest.raises(JobError, match=r"the model name '../../x' contains a slash$"):
         Study.models(tmp_path / "study.db")
 
 
