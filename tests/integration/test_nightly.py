@@ -149,7 +149,7 @@ def test_night_after_night(nights: Nights) -> None:
     assert nights.config.read_text() == applied
     (job,) = report["jobs"]
     assert "against 1 earlier night" in job["drift"]
-    assert "count here" in done.stderr  # the trials of the night before
+    assert "trials, measured under the same conditions" in done.stderr  # the trials of the night before
 
     # A model that got slower is told, though no other config is better.
     take_ms(nights, 80)
