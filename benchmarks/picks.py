@@ -47,7 +47,7 @@ from tuner.nightly.gate import decide
 from tuner.recommend.certify import certify
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation, recommend
-from tuner.recommend.verify import Terms, verify
+from tuner.recommend.verify import VerificationTerms, verify
 from tuner.stats.limit_test import LimitTest
 
 LIMIT = SLO({"p99": 25.0})
@@ -208,7 +208,9 @@ def finals(
         return (measure(load, ROUND_S) for load in loads)
 
     until = machine.wall_s + seconds
-    terms = Terms(slo=LIMIT, until=until, launch_s=LAUNCH_S + ROUND_S, seed=seed, now=lambda: machine.wall_s)
+    terms = VerificationTerms(
+        slo=LIMIT, until=until, launch_s=LAUNCH_S + ROUND_S, seed=seed, now=lambda: machine.wall_s
+    )
     return recommend(trials, LIMIT, verify(trials, again, terms))
 
 

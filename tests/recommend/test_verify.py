@@ -25,7 +25,7 @@ from tuner.options.groups import LoadOptions
 from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.recommend.verification import Verification
-from tuner.recommend.verify import Terms, verify
+from tuner.recommend.verify import VerificationTerms, verify
 from tuner.servers.process import ProcessLauncher
 from tuner.stats.limit_test import LimitTest, Verdict
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
@@ -76,7 +76,7 @@ class Machine:
     def verify(
         self, trials: Sequence[TrialResult], *, within_s: float = 1e6, verified: Sequence[Verification] = ()
     ) -> Recommendation:
-        terms = Terms(slo=self.slo, until=self.wall_s + within_s, launch_s=4.0, now=lambda: self.wall_s)
+        terms = VerificationTerms(slo=self.slo, until=self.wall_s + within_s, launch_s=4.0, now=lambda: self.wall_s)
         verify(trials, self, terms, verified=verified, keep=self._keep, note=self.notes.append)
         return recommend(trials, self.slo, self.kept)
 
@@ -182,7 +182,7 @@ def test_it_is_the_percentile_of_the_slo_that_says_which_rival_is_quicker(
 
     machine = Machine(always(100, 10), always(300, 20), always(299, 12), slo=SLO(slo))
     trials = [trial(0, point(1, 100, 10)), trial(1, point(8, 300, 20)), trial(2, point(8, 299, 12))]
-    terms = Terms(slo=SLO(slo), until=1e6, launch_s=4.0, now=lambda: machine.wall_s)
+    terms = VerificationTerms(slo=SLO(slo), until=1e6, launch_s=4.0, now=lambda: machine.wall_s)
     chosen = max((each for each in verify(trials, again, terms) if each.trial), key=lambda each: len(each.confirming))
     assert chosen.trial == expected
 
@@ -324,7 +324,12 @@ def test_an_interruption_loses_no_round(after: int) -> None:
             yield measured
 
     with pytest.raises(KeyboardInterrupt):
-        verify(trials, interrupted, Terms(slo=NO_LIMIT, until=1e6, launch_s=4.0, now=lambda: 0.0), keep=machine._keep)
+        verify(
+            trials,
+            interrupted,
+            VerificationTerms(slo=NO_LIMIT, until=1e6, launch_s=4.0, now=lambda: 0.0),
+            keep=machine._keep,
+        )
     assert sum(len(each.rounds) for each in machine.kept) == after
     found = machine.verify(trials, verified=machine.kept)
     assert found.best is not None
@@ -344,7 +349,9 @@ def test_one_that_takes_too_much_memory_of_a_gpu_this_time_is_struck_off() -> No
         return (each.model_copy(update={"gpu": GpuUsage(gpus=(view,))}) for each in machine(trial, loads, number))
 
     trials = [trial(0, point(1, 100, 10)), trial(1, point(8, 300, 12))]
-    terms = Terms(slo=NO_LIMIT, until=1e6, launch_s=4.0, max_gpu_memory=3 * GIB // 2, now=lambda: machine.wall_s)
+    terms = VerificationTerms(
+        slo=NO_LIMIT, until=1e6, launch_s=4.0, max_gpu_memory=3 * GIB // 2, now=lambda: machine.wall_s
+    )
     struck = {each.trial: each.failure for each in verify(trials, measure, terms)}
     # The baseline may take what it takes.
     assert struck == {0: None, 1: "took 2 GiB of GPU memory (limit 1.5 GiB)"}
@@ -359,7 +366,7 @@ def test_one_whose_requests_fail_is_struck_off() -> None:
         return (each.model_copy(update={"errors": errors}) for each in machine(trial, loads, number))
 
     trials = [trial(0, point(1, 100, 10)), trial(1, point(8, 200, 12))]
-    terms = Terms(slo=NO_LIMIT, until=1e6, launch_s=4.0, now=lambda: 0.0)
+    terms = VerificationTerms(slo=NO_LIMIT, until=1e6, launch_s=4.0, now=lambda: 0.0)
     found = recommend(trials, NO_LIMIT, verify(trials, measure, terms))
     assert found.best is not None
     assert found.best.trial.number == 0
@@ -419,7 +426,7 @@ def test_one_that_does_not_launch_again_is_struck_off(
         trial(1, point(2, 500, 14), config='backend: "none"\n'),
     ]
     struck: list[str] = []
-    terms = Terms(slo=trial_context.slo, until=time.monotonic() + 60, launch_s=2.0)
+    terms = VerificationTerms(slo=trial_context.slo, until=time.monotonic() + 60, launch_s=2.0)
     verified = verify(trials, measure, terms, note=struck.append)
     found = recommend(trials, trial_context.slo, verified)
     assert found.best is not None
@@ -436,7 +443,7 @@ def test_a_failure_of_the_last_finalist_leaves_what_the_search_knows() -> None:
         raise ServerError(f"trial {trial.number} at {loads[0]} is gone in round {number}", cause=Cause.CRASHED)
 
     trials = [trial(0, point(1, 100, 10), point(2, 90, 12))]
-    terms = Terms(slo=NO_LIMIT, until=1e6, launch_s=4.0, now=lambda: 0.0)
+    terms = VerificationTerms(slo=NO_LIMIT, until=1e6, launch_s=4.0, now=lambda: 0.0)
     found = recommend(trials, NO_LIMIT, verify(trials, fails, terms))
     assert found.best is not None
     assert (found.best.point.load, found.best.verified) == (Concurrency(2), False)

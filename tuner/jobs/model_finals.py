@@ -19,7 +19,7 @@ from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.certify import certify
 from tuner.recommend.verification import Verification
-from tuner.recommend.verify import Terms, verify
+from tuner.recommend.verify import VerificationTerms, verify
 from tuner.results.words import point_in_words
 from tuner.study.study import Study
 
@@ -66,7 +66,7 @@ class ModelFinals:
     def verify(self, *, until: float) -> None:
         """Relaunch the finalists in rounds, the last of which begins before `until` (`time.monotonic`)."""
         study, job, trial_context = self._study, self._job, self._with_rules(_VERIFY_RULES)
-        terms = Terms(
+        terms = VerificationTerms(
             slo=job.slo,
             until=until,
             launch_s=self._ready_s + trial_context.rules.min_s,
