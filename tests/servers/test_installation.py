@@ -173,7 +173,7 @@ def test_a_python_without_its_library_is_told_which_package_has_it(monkeypatch: 
 @pytest.mark.triton
 def test_a_python_that_the_wheel_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheel, "_PYTHON", "3.99")
-    with pytest.raises(JobError, match=r"runs models with Python 3\.8, 3\.9, 3\.10.*this is 3\.99"):
+    with pytest.raises(JobError, match=r"supports Python 3\.8, 3\.9, 3\.10.*this is 3\.99"):
         Wheel.find()
 
 

@@ -1,6 +1,6 @@
-"""What lies beside a model repository, and its models reach by relative paths, such as `../common`.
+"""Files beside a model repository that its models reach by relative paths, such as `../common`.
 
-A copy of the repository elsewhere has other things beside it, so what the models name is put there, too.
+A staged copy of the repository gets links to them beside it.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from tuner.config.repository import ModelRepository
 from tuner.config.staging import StagedRepository
 from tuner.core.errors import RepositoryError
 
-# Code that leaves its own folder has one of these.
+# Signs of code that refers to files outside of its own folder.
 _UPWARDS = re.compile(r"\.\.|\bparents?\b|\bdirname\b")
 _WORD = re.compile(r"[\w.-]+")
 _LARGEST_SOURCE = 1 << 20
-# A folder of more is not copied file by file, but is one link.
+# A larger folder becomes a single link instead of a copy of links.
 _MOST_ENTRIES = 10_000
 
 _MISSING = re.compile(r"No module named|No such file or directory|FileNotFoundError|cannot open shared object")
 
 
 def place_beside(repository: ModelRepository, staged: StagedRepository) -> tuple[str, ...]:
-    """Put what lies beside a repository beside its copy, where the code of models names it.
+    """Link files beside a repository, if the code of models names them, beside its staged copy.
 
-    Folders are real, and files are links, as in the copy itself, so that Python's compiled code lands there.
+    Folders are real and files are links, so that Python's compiled code is written to the copy.
 
     Args:
-        repository: The user's; nothing is written there, or beside it.
-        staged: Its copy, in a folder of its own.
+        repository: The user's repository; nothing is written to it, or beside it.
+        staged: Its staged copy, in its own folder.
 
     Returns:
-        The names of what is there now.
+        The names of the linked files and folders.
 
     Raises:
-        RepositoryError: it cannot be made.
+        RepositoryError: the links cannot be created.
     """
     names = _named_in_code(repository.path)
     placed = []
@@ -55,11 +55,11 @@ def place_beside(repository: ModelRepository, staged: StagedRepository) -> tuple
 
 
 def copy_hint(message: str, placed: tuple[str, ...]) -> str:
-    """What else is to be known of a model that does not load; empty where that is not for want of a file.
+    """A hint for a model that does not load because of a missing file; empty for other reasons.
 
     Args:
         message: Why it does not load.
-        placed: What lies beside the copy.
+        placed: The names of files beside the staged copy.
     """
     if not _MISSING.search(message):
         return ""
@@ -87,7 +87,7 @@ def _place(path: Path, into: Path) -> None:
 
 
 def _named_in_code(repository: Path) -> set[str]:
-    """Words of the Python files that may be names of what lies beside the repository."""
+    """Words in Python files that may name files beside the repository."""
     return {word for text in _sources(repository) if _UPWARDS.search(text) for word in _WORD.findall(text)}
 
 

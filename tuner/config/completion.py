@@ -1,4 +1,4 @@
-"""What Triton fills in when it loads a config: what it derives, and from which fields. The one place that knows.
+"""What Triton completes when it loads a config: which values it derives, and from which fields.
 
 Core derives the same for every backend: an empty `preferred_batch_size` becomes `[max_batch_size]`, and so on
 (`NormalizeModelConfig` in its model_config_utils.cc). A backend, or a Python model's `auto_complete_config`, may
@@ -24,11 +24,11 @@ _TENSORS = ("input", "output")
 
 
 def stated(effective: ModelConfig, own: ModelConfig | None) -> ModelConfig:
-    """An effective config without what core derived, so that it goes on to follow from what is left.
+    """An effective config without values that Triton's core derives from other fields.
 
     Args:
-        effective: As the server completed it.
-        own: As it was launched; what it says itself is not derived. None: the model had no file.
+        effective: The config as the server completed it.
+        own: The config that was launched; its values are not derived. None: the model had no file.
     """
     config = effective.proto
     said = own.proto if own else model_config_pb2.ModelConfig()
@@ -45,28 +45,28 @@ def stated(effective: ModelConfig, own: ModelConfig | None) -> ModelConfig:
 
 
 def fingerprint(config: ModelConfig) -> str:
-    """Equal for configs of which core makes the same, whether they were completed already or not."""
+    """A hash that is equal for configs with the same effective config, completed or not."""
     proto = config.proto
     _derive(proto)
     known = hashlib.sha256(proto.SerializeToString(deterministic=True))
     if config.unknown_fields:
-        # The schema here does not show in what they differ.
+        # Unknown fields are compared by text.
         known.update(config.text.encode())
     return known.hexdigest()
 
 
 def served_fingerprint(effective: ModelConfig, launched: ModelConfig) -> str:
-    """That of a server by its effective config, which lacks the fields that the schema here does not know."""
+    """The fingerprint of a served config. The effective config lacks unknown fields; then the launched one is used."""
     return fingerprint(launched) if launched.unknown_fields else fingerprint(effective)
 
 
 def batching_is_completed(effective: ModelConfig, own: ModelConfig) -> bool:
-    """Whether a config has dynamic batching that its file does not ask for."""
+    """Whether Triton added dynamic batching that the file does not have."""
     return effective.proto.HasField("dynamic_batching") and not own.proto.HasField("dynamic_batching")
 
 
 def why_batching_stays(effective: ModelConfig, own: ModelConfig) -> str:
-    """Why completed dynamic batching cannot be switched off by a file, in words; empty: `described` may do it."""
+    """Why added dynamic batching cannot be switched off by the file; empty: `described` may switch it off."""
     config, said = effective.proto, own.proto
     if config.backend == "python":
         return "the model's auto_complete_config switches it on"
@@ -76,7 +76,7 @@ def why_batching_stays(effective: ModelConfig, own: ModelConfig) -> str:
 
 
 def described(own: ModelConfig, effective: ModelConfig) -> ModelConfig:
-    """A config with inputs, outputs and `max_batch_size`, which backends then leave as it is.
+    """A config with inputs, outputs and `max_batch_size`, which backends then do not complete.
 
     Source: `ModelState::AutoCompleteConfig` of the ONNX Runtime backend: "inputs and outputs already specified".
     """
@@ -92,7 +92,7 @@ def described(own: ModelConfig, effective: ModelConfig) -> ModelConfig:
 
 
 def _without_defaults(config: model_config_pb2.ModelConfig, said: model_config_pb2.ModelConfig) -> None:
-    """Take out the values that core gives to fields of which nothing was said."""
+    """Remove the values that core gives to fields that were not set."""
     idle = "max_sequence_idle_microseconds"
     sequences = config.sequence_batching
     if getattr(sequences, idle) == _SEQUENCE_IDLE_US and not getattr(said.sequence_batching, idle):
@@ -107,7 +107,7 @@ def _without_defaults(config: model_config_pb2.ModelConfig, said: model_config_p
 
 
 def _with_preferred_sizes(config: Any, said: Any) -> Iterator[tuple[Any, Any]]:
-    """The messages of a config that have preferred batch sizes, each with the same of another config."""
+    """The messages of a config with preferred batch sizes, each with its counterpart in another config."""
     if config.HasField("dynamic_batching"):
         yield config.dynamic_batching, said.dynamic_batching
     if config.sequence_batching.HasField("oldest"):
@@ -115,7 +115,7 @@ def _with_preferred_sizes(config: Any, said: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _derive(config: model_config_pb2.ModelConfig) -> None:
-    """Fill in what core does, and leave out names, which decide nothing."""
+    """Complete a config as core does, and remove names, which have no effect."""
     for message, _ in _with_preferred_sizes(config, config):
         if not message.preferred_batch_size and config.max_batch_size > 0:
             message.preferred_batch_size.append(config.max_batch_size)

@@ -1,4 +1,4 @@
-"""Puts files where people deploy from, whole or not at all.
+"""Replaces config files atomically where the user deploys from.
 
 `replace_config` is the one place from which the user's repository is written to.
 """
@@ -31,21 +31,21 @@ def sha256_of(path: Path) -> str | None:
 
 
 def replace_config(path: Path, new_text: str, *, expected_sha256: str | None) -> Path | None:
-    """Replace a config.pbtxt in place, whole or not at all, and keep what was there.
+    """Replace a config.pbtxt in place, atomically, and keep a backup.
 
-    Through a symbolic link, the file that it leads to is replaced. Its mode stays, and its owner where that can be.
+    The target of a symbolic link is replaced. Its mode is kept, and its owner if possible.
 
     Args:
         path: The config.pbtxt.
-        new_text: What it is to say.
-        expected_sha256: What `sha256_of` said of it when `new_text` was made; None: there was no file.
+        new_text: The new text.
+        expected_sha256: The result of `sha256_of` when `new_text` was made; None: there was no file.
 
     Returns:
-        The backup, beside the file that was replaced: `config.pbtxt.bak-YYYYmmdd-HHMMSS` in local time, with a number
-        behind that when it is taken. None when there was no file.
+        The backup, in the same folder: `config.pbtxt.bak-YYYYmmdd-HHMMSS` in local time, with a number if that exists.
+        None if there was no file.
 
     Raises:
-        ConfigError: the file has changed meanwhile, or cannot be written. Nothing has changed then.
+        ConfigError: the file has changed meanwhile, or cannot be written; nothing is written then.
     """
     try:
         target = path.resolve()
@@ -61,7 +61,7 @@ def replace_config(path: Path, new_text: str, *, expected_sha256: str | None) ->
 
 @dataclass(frozen=True)
 class _Before:
-    """A file as it was."""
+    """The content and status of a file before it is replaced."""
 
     content: bytes
     status: os.stat_result

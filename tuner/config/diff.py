@@ -1,4 +1,4 @@
-"""What an edit changed, for people and for `patch`."""
+"""Unified diffs of configs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from tuner.config.config import ModelConfig
 
 
 def unified_diff(before: ModelConfig, after: ModelConfig) -> str:
-    """The difference of two configs as a unified diff that `patch` understands; empty when there is none.
+    """The unified diff of two configs, for users and `patch`; empty: they are equal.
 
-    The file labels are where the configs are from; two of the same source are told apart as `before` and `after`.
+    File labels are the sources of the configs; equal sources are marked `before` and `after`.
     """
     notes = ("before", "after") if before.source == after.source else ("", "")
     lines = difflib.unified_diff(_lines(before), _lines(after), before.source, after.source, *notes)

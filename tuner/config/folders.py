@@ -1,4 +1,4 @@
-"""Walks a folder of the user's as Triton sees it: links followed, and never in a circle."""
+"""Walks a folder as Triton sees it: links are followed, but never in a circle."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Entry:
     """A folder or a regular file that was found.
 
     Attributes:
-        relative: Its path from where the walk began.
-        path: Where it is; links on the way are not resolved.
-        status: Of the file or folder itself, or of the one that a link leads to.
+        relative: Its path relative to the root of the walk.
+        path: Its full path, with unresolved links.
+        status: `stat` of the file or folder, with links followed.
     """
 
     relative: PurePath
@@ -27,15 +27,15 @@ class Entry:
 
     @property
     def is_folder(self) -> bool:
-        """A folder, or a link to one; else it is a file."""
+        """Whether it is a folder, or a link to one; else it is a file."""
         return stat.S_ISDIR(self.status.st_mode)
 
 
 def walk(root: Path) -> Iterator[Entry]:
-    """Everything below a folder, sorted, each folder before what is in it.
+    """All files and folders below a root, sorted, each folder before its contents.
 
-    Left out are `__pycache__`, dangling links, links back to a folder that they stand in, what is neither a file nor
-    a folder (pipes, sockets), and sub-folders that may not be read (such as a volume's `lost+found`).
+    Ignored are `__pycache__`, dangling links, links to a parent folder, pipes and sockets, and unreadable sub-folders
+    (such as a volume's `lost+found`).
 
     Raises:
         OSError: the root itself cannot be read.
@@ -49,7 +49,7 @@ def _below(folder: Entry, paths: list[Path], above: tuple[os.stat_result, ...]) 
         try:
             entry = Entry(folder.relative / path.name, path, path.stat())
             within = list(path.iterdir()) if entry.is_folder else []
-        except OSError:  # it leads nowhere, round and round, or is not for us to read
+        except OSError:  # dangling, circular, or not readable
             continue
         if stat.S_ISREG(entry.status.st_mode):
             yield entry

@@ -1,4 +1,4 @@
-"""A config in the forms in which others take it: as it is, as JSON, or in a Kubernetes ConfigMap."""
+"""Export formats of a config: text, JSON, and a Kubernetes ConfigMap."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tuner.core.errors import ConfigError
 
 ConfigFormat = Literal["pbtxt", "json", "configmap"]
 
-# Kubernetes keeps no more in all values of a ConfigMap together.
+# Kubernetes' limit for all values of a ConfigMap.
 _MOST_BYTES = 2**20
 _MOST_LETTERS = 48
 _NAME_SUFFIX = "-config"
 
 
 def config_json(config: ModelConfig) -> str:
-    """The config as protobuf writes it in JSON, its fields named as in the text; Triton takes it as a config override.
+    """The config as protobuf's JSON, with field names as in the text; Triton takes it as a config override.
 
-    Comments are lost, and 64-bit numbers are strings, as protobuf has it.
+    Comments are lost, and 64-bit numbers become strings.
 
     Raises:
-        ConfigError: it has fields that our protobuf does not know, which would be lost.
+        ConfigError: it has unknown fields, which would be lost.
     """
     if unknown := config.unknown_fields:
         raise ConfigError(
@@ -38,11 +38,11 @@ def config_json(config: ModelConfig) -> str:
 
 
 def config_map(model: str, text: str) -> str:
-    """A ConfigMap whose `config.pbtxt` is the text, byte for byte; `kubectl apply --filename` takes it.
+    """A ConfigMap with the text as `config.pbtxt`, byte for byte, for `kubectl apply --filename`.
 
     Args:
-        model: The model's name, which an annotation has as it is.
-        text: Of its config.pbtxt.
+        model: The model's name, which is also stored in an annotation.
+        text: The text of its config.pbtxt.
 
     Raises:
         ConfigError: the text is larger than a ConfigMap may be.
@@ -62,9 +62,9 @@ def config_map(model: str, text: str) -> str:
 
 
 def config_map_name(model: str) -> str:
-    """A name that Kubernetes takes (RFC 1123): lower case letters, digits and dashes.
+    """A valid Kubernetes name (RFC 1123): lower case letters, digits and dashes.
 
-    Where the model's own name is none, a few digits of its SHA-256 keep `Model` and `model` apart.
+    If the model's name is not valid, digits of its SHA-256 keep `Model` and `model` apart.
     """
     plain = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:_MOST_LETTERS].strip("-")
     if plain != model:
@@ -73,7 +73,7 @@ def config_map_name(model: str) -> str:
 
 
 def _block(text: str) -> str:
-    """The text as a literal block, which people can read; or quoted, where a block cannot hold every byte of it."""
+    """The text as a YAML literal block; or quoted, if a block cannot represent every byte."""
     if not all(letter in "\t\n" or letter.isprintable() for letter in text) or not text.strip("\n"):
         quoted = _yaml(text, default_style='"')
         return quoted if quoted.endswith("\n") else quoted + "\n"

@@ -1,4 +1,4 @@
-"""What a model takes and gives, as its effective config says."""
+"""A model's inputs and outputs, from its effective config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Tensor:
 
     Attributes:
         datatype: KServe's name, such as `FP32` or `BYTES`.
-        shape: As the config says it, without the batch dimension; -1 is variable.
+        shape: Its shape in the config, without the batch dimension; -1 is variable.
         optional: An input that a request may leave out.
     """
 
@@ -30,7 +30,7 @@ class ModelInterface:
     """A model as a client sees it.
 
     Attributes:
-        max_batch_size: How many inferences a request may carry; 0: requests have no batch dimension.
+        max_batch_size: Most inferences in a request; 0: requests have no batch dimension.
     """
 
     name: str
@@ -40,15 +40,15 @@ class ModelInterface:
 
     @property
     def batched(self) -> bool:
-        """Whether requests carry a batch dimension in front."""
+        """Whether requests have a batch dimension, which comes first."""
         return self.max_batch_size > 0
 
     @classmethod
     def of(cls, config: model_config_pb2.ModelConfig) -> ModelInterface:
-        """Read it from an effective config, that is, one that the server has completed.
+        """From an effective config, which the server has completed.
 
         Raises:
-            InputError: a tensor has a data type that is not known here.
+            InputError: a tensor has an unknown data type.
         """
         return cls(
             name=config.name,

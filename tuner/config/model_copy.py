@@ -1,4 +1,4 @@
-"""Makes a folder that can be deployed: a model's own files, and another config.pbtxt."""
+"""Copies a model with another config.pbtxt, as a folder to deploy."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _FICLONE = 0x40049409
 
 
 def copy_model(model: ModelFolder, to: Path, config: str) -> None:
-    """Copy a model with another config, whole or not at all.
+    """Copy a model with another config, atomically.
 
-    Links are followed, so that the copy needs nothing but itself, and no later change to the repository changes it;
-    where the file system can, the copies of its files take no room of their own. `__pycache__` and what earlier
-    exports have left beside the config stay behind, and so does what else `tuner.config.folders.walk` leaves out.
+    Links are followed, so that the copy is independent of the repository. If the file system supports it (FICLONE),
+    copies share blocks with the originals. `__pycache__`, backups of the config, and what `tuner.config.folders.walk`
+    ignores are left out.
 
     Args:
-        model: The user's; it is only read.
-        to: The folder to make.
+        model: The user's model, which is only read.
+        to: The folder to create.
         config: The text of its config.pbtxt.
 
     Raises:
-        OSError: it is there already, or cannot be made. Nothing is left then.
+        OSError: the folder exists, or cannot be created; nothing is left behind.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
     made = to.with_name(f".{to.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -46,7 +46,7 @@ def copy_model(model: ModelFolder, to: Path, config: str) -> None:
             elif (name := str(entry.relative)) != CONFIG and not is_beside(name, CONFIG):
                 _copy_file(entry.path, made / entry.relative)
         write_atomically(made / CONFIG, config.encode())
-        # To rename is to take the place of an empty folder, too.
+        # Renaming would replace an empty folder.
         if os.path.lexists(to):
             raise FileExistsError(errno.EEXIST, "already exists", str(to))
         made.rename(to)

@@ -1,4 +1,4 @@
-"""The model repository as it lies on disk: which models there are, and in which versions."""
+"""The model repository on disk: its models and their versions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tuner.core.names import why_no_folder
 CONFIG = "config.pbtxt"
 
 LARGEST_VERSION = 2**63 - 1
-"""Triton crashes at a folder of a higher one."""
+"""The highest version number; Triton crashes at a higher one."""
 
-# Triton's own rule (`model_lifecycle.cc`): a folder is the version that its name begins with, as C++'s `std::stoll`
-# reads it; a name of several characters that begins with a zero is none.
+# Triton's rule (`model_lifecycle.cc`): a folder is a version if its name begins with a number (C++'s `std::stoll`), but
+# not if it has several characters and begins with a zero.
 _VERSION = re.compile(r"[ \t\n\v\f\r]*(?P<number>[+-]?[0-9]+)")
 
 _WHOLE_BYTES = 64 * 2**20
@@ -37,9 +37,9 @@ class ModelFolder:
     Attributes:
         name: The folder's name, by which Triton knows the model.
         path: The folder.
-        versions: The numbers of its version folders, ascending; an ensemble's may be empty folders.
-        misnamed: Folders that Triton takes for a version whose folder it then looks for in vain, with that version: it
-            takes `2_old` for version 2, and looks for `2`.
+        versions: The numbers of its version folders, ascending; those of an ensemble may be empty.
+        misnamed: Folders that Triton takes for a version without finding its folder, with the version: it takes `2_old`
+            for version 2, but looks for `2`.
     """
 
     name: str
@@ -49,10 +49,10 @@ class ModelFolder:
 
     @cached_property
     def config(self) -> ModelConfig | None:
-        """Its config.pbtxt, read when it is first asked for; None when it has none.
+        """The config.pbtxt, read on first use; None: it has none.
 
         Raises:
-            ConfigError: it cannot be read, or is no config.
+            ConfigError: the file cannot be read, or is not a valid config.
         """
         path = self.path / CONFIG
         return ModelConfig.read(path) if os.path.lexists(path) else None
@@ -66,11 +66,10 @@ class ModelFolder:
         return sum(entry.status.st_size for entry in self._files())
 
     def fingerprint(self) -> str:
-        """A SHA-256 in hex of what the model is, apart from its config.pbtxt: the paths and contents of its files.
+        """A SHA-256 in hex over the paths and contents of the model's files, without its config.pbtxt and its backups.
 
-        Backups of the config, which replacing it leaves beside it, are no part of the model either.
-        Of a file above 64 MiB only the size and the first and last MiB count, so that it takes no minutes: weights
-        that were trained anew differ there. Links count as what they lead to, `__pycache__` not at all.
+        For a file above 64 MiB only the size and the first and last MiB count, to save time; retrained weights differ
+        there. Links are followed, and `__pycache__` is ignored.
 
         Raises:
             RepositoryError: a file cannot be read.
@@ -99,8 +98,8 @@ class ModelRepository:
     """A folder of model folders.
 
     Attributes:
-        path: As it was given.
-        models: Sorted by name.
+        path: The path, as given.
+        models: The models, sorted by name.
     """
 
     path: Path
@@ -108,7 +107,7 @@ class ModelRepository:
 
     @classmethod
     def open(cls, path: Path) -> ModelRepository:
-        """Find the models of a repository; their configs are read later, each when it is asked for.
+        """Find the models of a repository; each config is read on first use.
 
         Raises:
             RepositoryError: no such folder, it cannot be read, or it holds no models.
@@ -123,7 +122,7 @@ class ModelRepository:
         return cls(path, models)
 
     def model(self, name: str) -> ModelFolder:
-        """The model of this name.
+        """The model with this name.
 
         Raises:
             RepositoryError: there is none; the message has the nearest name.
@@ -157,7 +156,7 @@ def _model(path: Path) -> ModelFolder | None:
 
 
 def _version(path: Path) -> int | None:
-    """The version that Triton takes a folder for; None: it ignores it."""
+    """The version that Triton takes a folder for; None: Triton ignores it."""
     match = _VERSION.match(path.name)
     if match is None or (len(path.name) > 1 and path.name.startswith("0")) or not path.is_dir():
         return None

@@ -1,4 +1,4 @@
-"""Our own copy of a model repository, in which candidates' configs are put to the test."""
+"""Staging: a copy of a model repository for the configs of candidates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StagedRepository:
     models: tuple[str, ...]
 
     def write_config(self, model: str, text: str | None) -> None:
-        """Put a config.pbtxt in place, whole or not at all; None: the model has none.
+        """Write a model's config.pbtxt atomically; None: remove it.
 
         Raises:
             RepositoryError: there is no such model, or its config cannot be written.
@@ -43,15 +43,15 @@ class StagedRepository:
 
 
 def stage(repository: ModelRepository, into: Path) -> StagedRepository:
-    """Copy a repository without its bytes.
+    """Copy a repository as folders and links.
 
-    Folders are real, so that what Triton and its backends write beside a model (`__pycache__`) lands in the copy and
-    never in the user's repository. Each file is a link to the user's own, absolute and resolved; only the models'
-    config.pbtxt are files. What `tuner.config.folders.walk` leaves out is left out.
+    Folders are real, so that files that Triton and its backends write (`__pycache__`) never reach the user's
+    repository. Files are absolute, resolved links to the user's, except for each config.pbtxt, which is copied. What
+    `tuner.config.folders.walk` ignores is left out.
 
     Args:
-        repository: The user's; it is only read.
-        into: The folder to make; when it is there already it must be empty.
+        repository: The user's repository, which is only read.
+        into: The folder to create; an existing one must be empty.
 
     Raises:
         RepositoryError: `into` lies in the repository or is not empty, or the copy cannot be made.

@@ -1,4 +1,4 @@
-"""Which models can be tuned, and which Triton would not even load."""
+"""Checks whether a model can be tuned, and whether Triton would load it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tuner.config.repository import LARGEST_VERSION, ModelFolder
 
 
 def why_not_tunable(config: model_config_pb2.ModelConfig) -> str | None:
-    """Why a model cannot be tuned, in one line; None when it can.
+    """Why a model cannot be tuned, in one line; None: it can.
 
     Args:
-        config: The user's own, or as the server completed it.
+        config: The user's config, or the effective one.
     """
     if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
         models = dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step)
@@ -23,7 +23,7 @@ def why_not_tunable(config: model_config_pb2.ModelConfig) -> str | None:
 
 
 def why_not_loadable(model: ModelFolder) -> str | None:
-    """Why Triton would not load a model, as far as its files tell, in one line; None when nothing is found.
+    """Why Triton would not load a model, by its files, in one line; None: no reason found.
 
     Raises:
         ConfigError: its config cannot be read.
@@ -61,7 +61,7 @@ def _why_no_batches(config: model_config_pb2.ModelConfig) -> str | None:
 
 
 def _served(config: model_config_pb2.ModelConfig, versions: Collection[int]) -> set[int]:
-    """Of the versions that there are, those that Triton loads; by default the latest."""
+    """The existing versions that Triton loads; by default the latest."""
     policy = config.version_policy
     if policy.HasField("all"):
         return set(versions)

@@ -1,4 +1,4 @@
-"""Whether two engines get the same answer to the same request, before either is believed."""
+"""Checks that our load engine and gRPC's own library get the same answer to the same request."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from tritonclient.grpc import service_pb2
 
 from tuner.core.errors import TuningError
 
-# Of a model that gives two answers equally often, all of these are alike once in 32,768 times.
+# With two equally likely answers, 15 repeats are all alike once in 32,768 times (2 ** 15).
 _MOST_REPEATS = 15
 
 
 def check_agreement(ours: bytes, theirs: bytes, theirs_again: Callable[[], bytes]) -> None:
     """Compare two serialised `ModelInferResponse`s.
 
-    One answer of each proves nothing: a model may answer the same request differently each time, as one of several
-    instances does that names itself. Where the two differ, gRPC's own library asks again until it gets our answer, or
-    another than its own first one. An output that differs there is compared by name, type and shape, and by
-    name and type where its shape differs there, too.
+    A model may answer the same request differently each time, for example with the name of its instance. So if the two
+    differ, gRPC's own library asks again, up to 15 times, until it gets our answer, or another one than its first. An
+    output that varies there is compared by name, type and shape; if its shape varies too, by name and type.
 
     Args:
-        ours: What our own framing got.
-        theirs: What gRPC's own library got.
-        theirs_again: Asks once more over gRPC's own library.
+        ours: The answer to our own framing.
+        theirs: The answer to gRPC's own library.
+        theirs_again: Asks again with gRPC's own library.
 
     Raises:
-        TuningError: they differ, and gRPC's own library gets the same answer each time.
+        TuningError: the answers differ, and gRPC's own library gets the same answer each time.
     """
     mine = _read(ours)
     seen = [_read(theirs)]
@@ -48,7 +47,7 @@ def _names(answer: service_pb2.ModelInferResponse) -> list[tuple[str, str]]:
 
 
 def _difference(mine: service_pb2.ModelInferResponse, seen: Sequence[service_pb2.ModelInferResponse]) -> str | None:
-    """Where an answer differs from others to the same request that are alike there; None: nowhere."""
+    """Where an answer differs from all others, which are alike there; None: nowhere."""
     if mine in seen:
         return None
     if _names(mine) != _names(seen[0]):
@@ -65,7 +64,7 @@ _ELSEWHERE = "fields other than the outputs differ"
 
 
 def _parts(answer: service_pb2.ModelInferResponse) -> Iterator[bytes]:
-    """The description of each output and its bytes; last what is not an output."""
+    """For each output its description and its bytes; last, all other fields."""
     rest = service_pb2.ModelInferResponse()
     rest.CopyFrom(answer)
     del rest.outputs[:], rest.raw_output_contents[:]

@@ -1,4 +1,4 @@
-"""When the requests of an open loop are due."""
+"""The arrival times of open loops."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tuner.core.loads import Distribution, OpenLoop, Ramp, Replay, RequestRate
 
 
 def arrivals(load: OpenLoop, seed: int) -> Iterator[int]:
-    """When each request is due, in ns since the start, never decreasing; without end but for a ramp and some replays.
+    """The due times in ns since the start, in ascending order; unlimited except for ramps and some replays.
 
-    Poisson arrivals at a rate that varies come from those at rate 1 by the inverse of the integrated rate (Çinlar
-    1975).
+    Poisson arrivals at a varying rate are those at rate 1, transformed by the inverse of the integrated rate (E.
+    Çinlar, Introduction to Stochastic Processes, 1975).
 
     Args:
-        load: How much.
+        load: The load.
         seed: The same seed gives the same Poisson arrivals.
     """
     if isinstance(load, RequestRate):
@@ -30,7 +30,7 @@ def arrivals(load: OpenLoop, seed: int) -> Iterator[int]:
 
 
 def _units(distribution: Distribution, seed: int) -> Iterator[float]:
-    """Arrivals at rate 1."""
+    """Arrival times at rate 1."""
     if distribution == "constant":
         yield from map(float, itertools.count())
     gap = random.Random(seed).expovariate  # noqa: S311 (no secret)

@@ -1,4 +1,4 @@
-"""How a worker process and its owner talk: whole Python objects over a socket pair, with descriptors beside them."""
+"""Messages between a worker process and its owner: pickled objects and file descriptors over a socket pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_DESCRIPTORS = 4
 
 
 class Channel:
-    """One end of the pair.
+    """One end of the socket pair.
 
     Args:
         end: The socket; closed with the channel.
@@ -24,14 +24,14 @@ class Channel:
         self._end = end
 
     def fileno(self) -> int:
-        """For waiting until there is something to receive."""
+        """The descriptor of the socket, for `select`."""
         return self._end.fileno()
 
     def send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
         """Send an object, with copies of file descriptors.
 
         Raises:
-            OSError: the other end is gone, or takes nothing for as long as the socket's time-out.
+            OSError: the other end is gone, or does not read within the socket's time-out.
         """
         body = pickle.dumps(message)
         socket.send_fds(self._end, [len(body).to_bytes(_LENGTH_BYTES, "little")], list(descriptors))
@@ -47,11 +47,11 @@ class Channel:
         head += self._exactly(_LENGTH_BYTES - len(head)) if head else b""
         if not head:
             raise EOFError
-        # The other end is a process of our own, so what it sends may be unpickled.
+        # The other end is our own process, so unpickling is safe.
         return pickle.loads(self._exactly(int.from_bytes(head, "little"))), descriptors  # noqa: S301
 
     def close(self) -> None:
-        """Close this end; again is harmless."""
+        """Close this end; may be repeated."""
         self._end.close()
 
     def _exactly(self, count: int) -> bytes:

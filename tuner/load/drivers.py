@@ -1,4 +1,4 @@
-"""The seam between a worker process and the driver that it holds: what is offered, asked and answered."""
+"""The interface between a worker process and its driver: offers, single requests and answers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Offer:
     """A worker's share of a load.
 
     Attributes:
-        load: The whole.
-        seed: Of its arrivals, the same for all workers.
-        worker: Which of the workers this is, from 0.
-        workers: How many there are.
-        start_ns: When it begins, on the machine's monotonic clock.
-        request_timeout_s: Deadline of each request; None: the plan's.
+        load: The whole load.
+        seed: Seed of its arrivals, the same for all workers.
+        worker: Index of this worker, from 0.
+        workers: Number of workers.
+        start_ns: Start time on the monotonic clock, in ns.
+        request_timeout_s: Deadline of each request, in seconds; None: the plan's.
     """
 
     load: Load
@@ -35,25 +35,25 @@ class Offer:
 
     @property
     def concurrency(self) -> int | None:
-        """How many requests this worker keeps under way; None in an open loop."""
+        """Number of requests that this worker keeps under way; None in an open loop."""
         if not isinstance(self.load, Concurrency):
             return None
         each, more = divmod(self.load.requests, self.workers)
         return each + (self.worker < more)
 
     def due_ns(self) -> Iterator[int]:
-        """When this worker's requests of an open loop are due: every so many-th of the one schedule."""
+        """The due times of this worker's requests of an open loop, in ns: every `workers`-th of the schedule."""
         if isinstance(self.load, Concurrency):
             raise TypeError("a closed loop has no schedule")
         for offset_ns in islice(arrivals(self.load, self.seed), self.worker, None, self.workers):
             yield self.start_ns + offset_ns
 
     def first_of(self, count: int) -> int:
-        """With which of so many requests this worker begins: each with another, so that all of them are sent."""
+        """The index, of `count` requests, at which this worker begins; workers begin at different ones."""
         return self.worker * count // self.workers
 
     def rotation(self, requests: tuple[Request, ...]) -> Iterator[Request]:
-        """The requests in turn, without end."""
+        """The requests in turn, for ever."""
         at = self.first_of(len(requests))
         while True:
             yield requests[at % len(requests)]
@@ -62,10 +62,11 @@ class Offer:
 
 @dataclass(frozen=True)
 class Ask:
-    """One request of its own, whose answer comes back whole.
+    """A single request outside of a load, whose whole answer is returned.
 
     Attributes:
-        timeout_s: Its deadline; None: the plan's.
+        request: The request.
+        timeout_s: Its deadline, in seconds; None: the plan's.
     """
 
     request: Request
@@ -74,11 +75,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """The answer to a single request.
 
     Attributes:
-        body: The serialised answer; of several responses, the first.
-        error: `CODE: message`, or None when all is well.
+        body: The serialised answer; the first of several responses.
+        error: `CODE: message`; None: success.
     """
 
     body: bytes
@@ -86,19 +87,19 @@ class Answer:
 
 
 class Driver(Protocol):
-    """Sends requests of one kind: what a worker process holds."""
+    """Sends requests over one protocol, in a worker process."""
 
     def offer(self, offer: Offer, ledger: LedgerWriter) -> None:
-        """Offer the load until `ledger.stop_ns` is set or the load is over, then drain; return with nothing under way.
+        """Offer the load until `ledger.stop_ns` is set or the load is over, then drain and return.
 
-        After `ledger.end` it notes nothing. It calls `ledger.tick` 20 times a second or more.
+        Nothing is recorded after `ledger.end`. `ledger.tick` is called at least 20 times a second.
         """
 
     def ask(self, request: Request, timeout_s: float | None = None) -> Answer:
-        """Send one request and return its answer, within a deadline; None: the plan's."""
+        """Send one request and return its answer, within a deadline in seconds; None: the plan's."""
 
     def rest(self, descriptor: int) -> None:
-        """Keep connections alive until there is something to read from a descriptor."""
+        """Keep connections alive until a descriptor is readable."""
 
     def close(self) -> None:
         """Close all connections."""

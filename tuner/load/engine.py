@@ -1,4 +1,4 @@
-"""Offers load from worker processes, one or several, and reads along while they do."""
+"""The load engine: offers load from worker processes, and reads their samples meanwhile."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from tuner.load.protocols import Samples, Watch
 from tuner.load.reading import LedgerReader, read_samples
 from tuner.load.workload import Plan, Request
 
-# Long enough for most requests under way to end, so that they do not weigh on what is measured next.
+# Time to drain requests under way, so that they do not affect the next load, in s.
 _DRAIN_S = 1.0
-# Who presses Ctrl-C waits for it; yet requests that are cancelled are the harder way for a server.
+# The same after an error or Ctrl-C.
 _HURRIED_DRAIN_S = 0.25
-# What a worker may take beyond what it was told to.
+# Extra time for a reply of a worker, in s.
 _PATIENCE_S = 10.0
 _START_S = 60.0
-# All workers have the offer by then.
+# Time between sending the offer to the workers and its start, in ns.
 _HEAD_START_NS = 2_000_000
 _MAIN = "import sys; sys.path[:] = {path!r}; from tuner.load.worker import main; main()"
 
 Patience = Callable[[Load], float]
-"""How long to wait for a request under a load, in seconds."""
+"""The deadline of a request under a load, in seconds."""
 
 
 class WorkerEngine:
-    """A `LoadEngine` whose load comes from processes of its own, with their connections.
+    """A `LoadEngine` whose load comes from worker processes with their own connections.
 
-    So the caller's computing, its garbage, and its other threads never delay a request, what a signal handler raises
-    in the caller never strikes the load, and one process more is all that it takes when one core is not enough.
+    So the caller's computations, garbage collection, threads and signal handlers never delay a request, and more
+    processes can be added if one core is not enough.
 
     Args:
-        plan: What to send where.
-        seed: Of the arrivals of open loops.
-        processes: How many workers.
+        plan: The requests, and where to send them.
+        seed: Seed of the arrivals of open loops.
+        processes: Number of workers.
         patience: The deadline of each request under a load, in seconds; None: the plan's.
 
     Raises:
@@ -68,11 +68,11 @@ class WorkerEngine:
 
     @property
     def processes(self) -> int:
-        """How many workers there are."""
+        """Number of workers."""
         return len(self._workers)
 
     def widen(self, processes: int) -> None:
-        """Start more workers, until there are so many."""
+        """Start workers until there are `processes` of them."""
         before = len(self._workers)
         try:
             while len(self._workers) < processes:
@@ -84,11 +84,11 @@ class WorkerEngine:
             raise
 
     def ask(self, request: Request, *, timeout_s: float | None = None) -> bytes:
-        """Send one request and return its answer as it came; of several responses, the first.
+        """Send one request and return its serialised answer; the first of several responses.
 
         Args:
-            request: What to send.
-            timeout_s: Its deadline; None: the plan's.
+            request: The request.
+            timeout_s: Its deadline, in seconds; None: the plan's.
 
         Raises:
             ServerError: the request failed; the message has its code and reason.
@@ -117,7 +117,7 @@ class WorkerEngine:
                 if over:
                     watch(self._read(readers))
             except BaseException:
-                # An interruption may have come within a message, to which there is no answer then.
+                # If a message was interrupted, no reply will come.
                 with contextlib.suppress(TuningError):
                     self._end(workers, readers, _HURRIED_DRAIN_S)
                 raise
@@ -142,7 +142,7 @@ class WorkerEngine:
         return read_samples(readers, decoupled=self._plan.workload.decoupled)
 
     def _end(self, workers: Sequence[_Worker], readers: Sequence[LedgerReader], drain_s: float) -> None:
-        """Have all of them stop, and make sure that they did."""
+        """Stop all workers, and wait until they have; close those that have not."""
         until_ns = time.monotonic_ns() + round(drain_s * 1e9)
         for reader in readers:
             reader.stop(until_ns)
@@ -157,7 +157,7 @@ class WorkerEngine:
             raise
 
     def _mend(self) -> None:
-        """Start workers in the place of those that have not survived."""
+        """Replace workers that have ended."""
         wanted = len(self._workers)
         for worker in self._workers:
             if not worker.lives:
@@ -169,7 +169,7 @@ class WorkerEngine:
 
 
 class _Worker:
-    """The owner's view of one worker process. It is told one thing at a time."""
+    """The owner's side of one worker process, which handles one command at a time."""
 
     def __init__(self, plan: Plan) -> None:
         ours, theirs = socket.socketpair()
@@ -215,16 +215,16 @@ class _Worker:
         return answer
 
     def await_reply(self, within_s: float) -> Any:
-        """What it says when it has done what it was told.
+        """The reply to the last command.
 
         Raises:
-            TuningError: it has broken, or says nothing in time.
+            TuningError: the worker has failed, or does not reply in time.
         """
         if not select.select([self._channel], [], [], within_s)[0]:
             self.close()
             raise TuningError(f"the load generator did not answer within {within_s:g} s")
         try:
-            # A message that an interruption cut off would be lost, and the next answer be taken for another's.
+            # An interrupted message would be lost, and the next reply be taken for its own.
             with put_off():
                 reply, _ = self._channel.receive()
                 self.busy = False
@@ -233,10 +233,10 @@ class _Worker:
         return reply
 
     def close(self) -> None:
-        """End the process; again is harmless."""
+        """End the process; may be repeated."""
         if self.closed:
             return
-        # It ends by itself when it is idle and sees the channel closed.
+        # An idle worker ends by itself when the channel is closed.
         patience_s = 0 if self.busy else 1
         self.closed, self.busy = True, False
         self._channel.close()
@@ -251,7 +251,7 @@ class _Worker:
     def _send(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
         self.busy = True
         try:
-            # Of half a message, nobody would ever make anything.
+            # Half a message would break the channel.
             with put_off():
                 self._channel.send(message, descriptors)
         except OSError:
@@ -269,7 +269,7 @@ class _Worker:
 
 @contextlib.contextmanager
 def _ledgers(workers: Sequence[_Worker]) -> Iterator[tuple[list[LedgerReader], list[int]]]:
-    """A ledger for each worker."""
+    """Create a ledger for each worker."""
     descriptors: list[int] = []
     readers: list[LedgerReader] = []
     try:
@@ -284,7 +284,7 @@ def _ledgers(workers: Sequence[_Worker]) -> Iterator[tuple[list[LedgerReader], l
 
 
 def _await_all(workers: Sequence[_Worker], within_s: float) -> bool:
-    """Whether all of them have done what they were told, within the time."""
+    """Whether all workers have replied within the time."""
     end = time.monotonic() + within_s
     while busy := [worker for worker in workers if worker.busy]:
         replying = select.select(busy, [], [], max(0.0, end - time.monotonic()))[0]

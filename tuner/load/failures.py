@@ -1,4 +1,4 @@
-"""What a failed request says, in one line, and what kind of failure that is."""
+"""Errors of requests, in one line, and their causes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CODES = (
 
 _LONGEST = 300
 
-# As gRPC and Triton 2.51 word them, and our own engines; matched without regard to case, the first that fits.
+# Messages of gRPC, Triton 2.51 and our own drivers; the first match counts.
 _CAUSES = (
     (re.compile("^DEADLINE_EXCEEDED"), Cause.HUNG),
     (re.compile("out of memory|failed to allocate|bad_alloc", re.IGNORECASE), Cause.OUT_OF_MEMORY),
@@ -40,7 +40,7 @@ _CAUSES = (
     ),
 )
 
-# Which of our own options mends what Triton complains of.
+# Advice for messages of Triton that an option of ours fixes.
 _ADVICE = (
     (
         re.compile("shared memory size specified with the request for output .* should be at least"),
@@ -50,19 +50,19 @@ _ADVICE = (
 
 
 def describe(code: str, details: str | None) -> str:
-    """`CODE: message`, in one line of at most some hundred characters; and the option that helps, where one does."""
+    """`CODE: message` in one line of at most 300 characters, and the option that helps, if any."""
     line = " ".join(f"{code}: {details or 'no details'}".split())
     advice = [f"; {text}" for pattern, text in _ADVICE if pattern.search(line)]
     return "".join([line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "...", *advice])
 
 
 def cause_of(description: str) -> Cause:
-    """The kind of failure that a line of `describe` speaks of."""
+    """The cause of a failure, from a line of `describe`."""
     return next((cause for pattern, cause in _CAUSES if pattern.search(description)), Cause.REQUESTS_FAILED)
 
 
 def failed(what: str, description: str) -> ServerError:
-    """The error that says that `what` failed, with its cause."""
+    """The error `what: description`, with its cause."""
     cause = cause_of(description)
     message = f"{what}: {description}"
     return ServerHungError(message, cause=cause) if cause is Cause.HUNG else ServerError(message, cause=cause)

@@ -1,4 +1,4 @@
-"""The first request to a model that has just been loaded: alone, and with all the time that it needs."""
+"""The first request to a freshly loaded model, sent with gRPC's own library."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _WHAT = "the first request failed"
 
 
 def ask_once(endpoint: Endpoint, request: bytes, *, timeout_s: float) -> tuple[bytes, float]:
-    """Send one request, and wait for its answer; of several responses, for the first.
+    """Send one request, and wait for its answer, or the first of several responses.
 
     Args:
-        endpoint: Where to; over gRPC.
+        endpoint: A gRPC endpoint.
         request: A serialised `ModelInferRequest`.
-        timeout_s: How long it may take, connecting included.
+        timeout_s: Deadline in seconds, including connecting.
 
     Returns:
-        The serialised `ModelInferResponse`, and the seconds it took, connecting included.
+        The serialised `ModelInferResponse`, and the seconds that it took, including connecting.
 
     Raises:
         ServerHungError: no answer within `timeout_s`.
@@ -37,7 +37,7 @@ def ask_once(endpoint: Endpoint, request: bytes, *, timeout_s: float) -> tuple[b
         try:
             answer = _ask(channel, endpoint, request, timeout_s)
         except grpc.RpcError as error:
-            # A model that may give any number of responses is asked over a stream, and Triton says so with this code.
+            # Triton returns this code for a decoupled model, which needs a stream.
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise _failure(error) from None
             answer = _ask_stream(channel, endpoint, request, timeout_s)

@@ -1,8 +1,8 @@
-"""Where one process notes requests as they end, and another reads along: one piece of shared memory an offer.
+"""The ledger: shared memory in which a worker records requests as they end, while its owner reads them.
 
-It has no name and takes no more than what is written: its pages come when they are touched, and go with the last of the
-two. Only the worker writes what it noted, and only its owner writes when to stop, so nothing needs a lock: a count is
-raised after what it counts was written, and what lies below it never changes.
+There is one for each offer. It is anonymous, and its pages are allocated when they are written. No lock is needed: only
+the worker writes records, only the owner writes the stop time, the count is raised after a record is written, and
+records below the count never change.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from contextlib import contextmanager
 from typing import Final, Literal
 
 CAPACITY: Final = 1 << 26
-"""Requests that an offer can note: at 30,000 a second, after 37 minutes it is full, and the offer ends."""
+"""Requests that a ledger can hold. When it is full, the offer ends: after 37 minutes at 30,000 requests/s."""
 
 MOST_AT_ONCE: Final = 1 << 12
-"""So many requests may be noted before their count is raised; there is room for them beyond the capacity."""
+"""Requests that may be recorded before the count is raised; there is extra room for them."""
 
-# The control words, by place.
+# Indices of the control words.
 COUNT, NOTED_NS, BEGAN_NS, ENDED_NS, CPU_NS, STOP_NS, MESSAGES, GAPS, WAITING = range(9)
 
 MESSAGE_BYTES: Final = 1 << 11
-# Messages may carry an id or an address each; after so many kinds the rest is counted together.
+# Messages may contain ids; after this many distinct ones, the rest is counted as other errors.
 MOST_MESSAGES: Final = 50
 _OTHER = "other errors"
 
@@ -47,10 +47,10 @@ _ELEMENT_BYTES = sum(size for _, _, size in _ARRAYS)
 
 
 def make_memory(capacity: int | None = None) -> int:
-    """A file descriptor of memory for one offer, zeroed.
+    """A file descriptor of zeroed memory for one offer.
 
     Args:
-        capacity: How many requests it can note; None: `CAPACITY`.
+        capacity: Number of requests that it can hold; None: `CAPACITY`.
     """
     descriptor = os.memfd_create("tritontune-load", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, _ARRAYS_AT + ((capacity or CAPACITY) + MOST_AT_ONCE) * _ELEMENT_BYTES)
@@ -58,7 +58,7 @@ def make_memory(capacity: int | None = None) -> int:
 
 
 def array_length(memory_bytes: int) -> int:
-    """How many elements each array has, in memory of that size."""
+    """Elements of each array, in memory of that size."""
     return (memory_bytes - _ARRAYS_AT) // _ELEMENT_BYTES
 
 
@@ -71,22 +71,22 @@ def array_places(length: int) -> Iterator[tuple[str, int, Form]]:
 
 
 class Full(Exception):  # noqa: N818 (it ends an offer; it is no error)
-    """An offer has noted as many requests as there is room for."""
+    """The ledger of an offer is full."""
 
 
 class OwnerGoneError(Exception):
-    """Nobody reads along any more."""
+    """The owner process has ended."""
 
 
 class LedgerWriter:
-    """The worker's side. Hot paths may write to the arrays themselves, and end with `count`.
+    """The worker's side of a ledger. Hot paths may write to the arrays, and then call `raise_count`.
 
     Args:
-        descriptor: Of the memory.
-        owner: Who reads along: the parent process of the one that is to write.
+        descriptor: The file descriptor of the memory.
+        owner: The pid of the owner, which must be the parent of the writing process; None: the parent.
 
     Attributes:
-        capacity: How many requests can be noted.
+        capacity: Number of requests that can be recorded.
     """
 
     def __init__(self, descriptor: int, owner: int | None = None) -> None:
@@ -110,21 +110,21 @@ class LedgerWriter:
 
     @property
     def stop_ns(self) -> int:
-        """0 while the load is to go on; then, until when what is under way may end by itself."""
+        """0 while the load goes on; then the time in ns until which requests under way may end."""
         return self.control[STOP_NS]
 
     def note(self, sent_ns: int, done_ns: int, outcome: int, *, lag_us: int = 0, received: int = 0) -> None:
-        """Note a request that ended. `done_ns` must not be before that of the one noted last.
+        """Record a request that ended. `done_ns` must not decrease from call to call.
 
         Args:
-            sent_ns: When it was sent, or due.
+            sent_ns: When it was sent (closed loop) or due (open loop).
             done_ns: When it ended.
-            outcome: 0, or what `outcome_of` says of its error.
+            outcome: 0 for success, else the number from `outcome_of`.
             lag_us: How much later than due it was sent.
             received: Bytes of the answer.
 
         Raises:
-            Full: it was the last that there is room for.
+            Full: the ledger is full now.
         """
         place = self.control[COUNT]
         self.sent_ns[place] = sent_ns
@@ -135,17 +135,17 @@ class LedgerWriter:
         self.raise_count(place + 1)
 
     def raise_count(self, count: int) -> None:
-        """Say that so many requests are noted.
+        """Publish the number of recorded requests.
 
         Raises:
-            Full: there is no room for more.
+            Full: the ledger is full.
         """
         self.control[COUNT] = count
         if count >= self.capacity:
             raise Full
 
     def note_responses(self, first_ns: int, count: int, gaps_us: list[int]) -> None:
-        """Note what is known of the responses of the request that is noted next."""
+        """Record the responses of the request that is recorded next: time of the first, number, and gaps."""
         place, gaps = self.control[COUNT], self.control[GAPS]
         self.first_ns[place] = first_ns
         self._responses[place] = count
@@ -155,7 +155,7 @@ class LedgerWriter:
         self.control[GAPS] = gaps
 
     def outcome_of(self, message: str) -> int:
-        """The number under which an error message is noted."""
+        """The outcome number of an error message, which is stored on first use."""
         if message not in self._outcomes and len(self._outcomes) >= MOST_MESSAGES:
             message = _OTHER
         if message not in self._outcomes:
@@ -169,10 +169,10 @@ class LedgerWriter:
         return self._outcomes[message]
 
     def tick(self, now_ns: int, waiting: int = 0) -> None:
-        """Say that all that ended until now is noted, and what it has cost; now and then, also when nothing ends.
+        """Publish the time up to which all ended requests are recorded, and the CPU time; called regularly.
 
         Raises:
-            OwnerGoneError: there is nobody to say it to.
+            OwnerGoneError: the owner has ended.
         """
         if os.getppid() != self._owner:
             raise OwnerGoneError
@@ -181,14 +181,14 @@ class LedgerWriter:
         self.control[NOTED_NS] = now_ns
 
     def end(self) -> None:
-        """Stop the clocks; nothing is noted after. Again changes nothing."""
+        """Stop the clocks; nothing may be recorded afterwards. May be repeated."""
         if not self.control[ENDED_NS]:
             now_ns = time.monotonic_ns()
             self.tick(now_ns, self.control[WAITING])
             self.control[ENDED_NS] = now_ns
 
     def close(self) -> None:
-        """Give the memory back; its reader keeps its own hold on it."""
+        """Release the memory; the reader keeps its own mapping."""
         for view in (self.control, *self._arrays.values(), self._whole):
             view.release()
         self._memory.close()
@@ -196,7 +196,7 @@ class LedgerWriter:
 
 @contextmanager
 def ledger(descriptor: int, owner: int) -> Iterator[LedgerWriter]:
-    """The worker's side of the memory that a descriptor holds; closes both."""
+    """Open the worker's side of a ledger; closes the descriptor, and the ledger at the end."""
     writer = LedgerWriter(descriptor, owner)
     os.close(descriptor)
     try:
@@ -206,7 +206,7 @@ def ledger(descriptor: int, owner: int) -> Iterator[LedgerWriter]:
 
 
 def read_message(memory: memoryview, number: int) -> str:
-    """The error message of an outcome, 1 or more."""
+    """The error message of an outcome number, from 1."""
     at = _MESSAGES_AT + (number - 1) * MESSAGE_BYTES
     length = int.from_bytes(memory[at : at + 8], "little")
     return bytes(memory[at + 8 : at + 8 + length]).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""The outputs that an answer holds, as tensors with values."""
+"""Reads the outputs of an answer as tensors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tuner.load.inputs.tensors import DTYPES, InputTensor, split_texts, text_arr
 
 
 def read_outputs(answer: bytes) -> tuple[InputTensor, ...]:
-    """Read a serialised `ModelInferResponse`, its outputs in `raw_output_contents`; parameters and ids are left out.
+    """The outputs of a serialised `ModelInferResponse` with `raw_output_contents`; parameters and ids are ignored.
 
     Raises:
-        ValueError: it is none, or its bytes do not make the tensors that it says; one line says why.
+        ValueError: the bytes are not such a message, or do not fit its tensors; one line says why.
     """
     try:
         response = service_pb2.ModelInferResponse.FromString(answer)
@@ -32,10 +32,10 @@ def read_outputs(answer: bytes) -> tuple[InputTensor, ...]:
 
 
 def tensor_of(name: str, datatype: str, shape: tuple[int, ...], raw: bytes) -> InputTensor:
-    """The tensor whose raw form these bytes are; see `InputTensor.raw`.
+    """The tensor from its raw bytes; see `InputTensor.raw`.
 
     Raises:
-        ValueError: they are not; one line says why.
+        ValueError: the bytes do not fit datatype and shape; one line says why.
     """
     if datatype not in DTYPES:
         raise ValueError(f"output {name!r} has unsupported datatype {datatype}")

@@ -1,4 +1,4 @@
-"""How long to wait after failures, so that a dead server costs no CPU."""
+"""Pauses after failed requests, so that a dead server costs no CPU time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST_DOUBLINGS = 10
 
 
 def pause_ns(failures: int) -> int:
-    """The pause after so many failures in a row: none after the first, and twice as long after each that follows."""
+    """The pause in ns after consecutive failures: 0 after the first, then 10 ms, doubling up to 250 ms."""
     if failures < 2:
         return 0
     return min(_LONGEST_PAUSE_NS, FIRST_PAUSE_NS << min(failures - 2, _MOST_DOUBLINGS))

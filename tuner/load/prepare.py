@@ -1,4 +1,4 @@
-"""From what was asked and what a model is, to what is sent to it, and by which driver."""
+"""Makes the plan of a load: the requests for a model, and the driver that sends them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tuner.load.workload import DriverName, Plan, Sequences, Workload
 from tuner.options.endpoint import Endpoint
 from tuner.options.groups import MADE_UP, LoadOptions, as_option
 
-# Different requests, so that a response cache does not look miraculous.
+# Number of different made-up requests, so that a response cache does not answer all of them.
 _REQUEST_POOL = 16
-# The id of a sequence may have to fit into 32 bits with a sign; so there are as many more after the first.
+# Sequence ids may have to fit into a signed 32-bit integer, with room for ids after the first.
 _MOST_FIRST_ID = 1 << 30
-# Of a sequence that is made of a pool, and not of recorded steps.
+# Default mean length of a made-up sequence, in requests.
 _SEQUENCE_LENGTH = 20
 _OF_SEQUENCES = {"sequence_length", "sequence_length_variation", "sequences"}
 _OF_STRINGS = {"string_length", "string_data"}
@@ -44,18 +44,18 @@ def prepared(
     version: str = "",
     request_timeout_s: float,
 ) -> Iterator[Plan]:
-    """Make requests for a model, and hold the memory that they lie in.
+    """Make requests for a model; the context holds their shared memory.
 
     Args:
-        effective: The model's config as the server completed it.
-        options: What requests are to be made of.
-        endpoint: Where they are to go.
-        version: Of the model; empty: the server's choice.
-        request_timeout_s: Deadline of each.
+        effective: The model's effective config.
+        options: The user's options for requests.
+        endpoint: The server's endpoint.
+        version: The model's version; empty: the server's choice.
+        request_timeout_s: Deadline of each request, in seconds.
 
     Raises:
         InputError: requests cannot be made for the model.
-        JobError: an option does not go with the model, the protocol, or the server, or has no use with them.
+        JobError: an option does not fit the model, the protocol or the server, or has no effect with them.
     """
     stateful = effective.HasField("sequence_batching")
     request_options = RequestOptions(
@@ -84,7 +84,7 @@ def prepared(
 
 
 def _check_use(effective: model_config_pb2.ModelConfig, interface: ModelInterface, options: LoadOptions) -> None:
-    """Say so where an option would be ignored."""
+    """Raise an error if an option would have no effect."""
 
     def refuse(names: set[str], why: str) -> None:
         if given := sorted(names & options.model_fields_set):
@@ -106,7 +106,7 @@ def _check_use(effective: model_config_pb2.ModelConfig, interface: ModelInterfac
 
 
 def _can_time_out(effective: model_config_pb2.ModelConfig, timeout_s: float) -> bool:
-    """Whether a queue minds a request's own time-out: one that allows that, and only where it is the shorter one."""
+    """Whether a queue policy applies a request's time-out: it allows the override, and its own time-out is longer."""
     batching = effective.dynamic_batching
     return any(
         policy.allow_timeout_override and policy.default_timeout_microseconds > timeout_s * 1e6
@@ -129,7 +129,7 @@ def _sequences(batching: model_config_pb2.ModelSequenceBatching, options: LoadOp
 
 
 def apart(plan: Plan) -> Plan:
-    """The same plan for another connection, whose sequences have other ids."""
+    """The same plan for another connection, with other sequence ids."""
     workload = plan.workload
     if workload.sequences is None:
         return plan
@@ -137,12 +137,12 @@ def apart(plan: Plan) -> Plan:
 
 
 def _draw_first_id() -> int:
-    """At random: another load generator, maybe one of our own, must not send requests of the same sequences."""
+    """A random first sequence id, so that load generators do not share sequences."""
     return 1 + secrets.randbelow(_MOST_FIRST_ID)
 
 
 def _wants_text_ids(batching: model_config_pb2.ModelSequenceBatching) -> bool:
-    """Whether the control input that gives the model a sequence's id is one of strings; else ids are numbers."""
+    """Whether the model's control input for sequence ids is of strings; else ids are numbers."""
     kind = model_config_pb2.ModelSequenceBatching.Control.CONTROL_SEQUENCE_CORRID
     controls = (control for each in batching.control_input for control in each.control)
     return any(each.kind == kind and each.data_type == model_config_pb2.TYPE_STRING for each in controls)
@@ -194,7 +194,7 @@ def _workload(
 
 
 def _driver(workload: Workload, options: LoadOptions, endpoint: Endpoint) -> DriverName:
-    """Our own framing, for all that it does."""
+    """The driver for a workload: our own framing wherever it suffices."""
     if endpoint.protocol == "http":
         if options.compression:
             raise JobError("--compression is for gRPC; leave it out for an HTTP endpoint")

@@ -1,4 +1,4 @@
-"""The seam between what offers load and what makes numbers of it."""
+"""The interface between the load engine and the measurement."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tuner.core.loads import Load
 
 @dataclass(frozen=True)
 class Responses:
-    """What a model with any number of responses to a request answered.
+    """The responses of a decoupled model.
 
     Attributes:
-        first_ns: (n,) when each request's first response was there; of requests that failed before, when they did.
-        count: (n,) responses of each request.
-        gap_us: (m,) the time between one response and the next of the same request, over all requests.
+        first_ns: (n,) time of each request's first response, in ns; of a request without any, the time of its end.
+        count: (n,) number of responses to each request.
+        gap_us: (m,) times between consecutive responses of a request, in us, over all requests.
     """
 
     first_ns: npt.NDArray[np.int64]
@@ -31,20 +31,20 @@ class Responses:
 
 @dataclass(frozen=True)
 class Samples:
-    """Requests that ended, in the order in which they did. Times are of the machine's one monotonic clock, in ns.
+    """Requests in the order in which they ended. Times are in ns on the monotonic clock.
 
     Attributes:
-        sent_ns: (n,) when each was sent in a closed loop, and when it was due in an open one.
-        done_ns: (n,) when its answer was there, or its error; never decreasing.
-        ok: (n,) whether it was answered without error.
-        lag_us: (n,) how much later than due each was sent; 0 in a closed loop.
-        received: (n,) bytes of each answer.
-        errors: How often each error message was seen; the counts add up to the number of `ok == False`.
-        cpu_s: CPU seconds that the client's processes spent meanwhile, all together.
+        sent_ns: (n,) when each request was sent (closed loop) or due (open loop).
+        done_ns: (n,) when its answer or error arrived; never decreasing.
+        ok: (n,) whether it succeeded.
+        lag_us: (n,) how much later than due it was sent, in us; 0 in a closed loop.
+        received: (n,) bytes of its answer.
+        errors: Count of each error message; the sum is the number of failed requests.
+        cpu_s: CPU seconds of all client processes.
         wall_s: Seconds since the load began.
-        processes: How many processes offered it.
-        waiting: Requests that were due at the last look and could not be sent yet.
-        responses: Only for a model with any number of responses to a request.
+        processes: Number of client processes.
+        waiting: Requests that are due but not sent yet.
+        responses: The responses of a decoupled model; None for others.
         began_ns: When the load began; None: with the first request.
     """
 
@@ -66,27 +66,31 @@ class Samples:
 
 
 Watch = Callable[[Samples], "float | None"]
-"""Looks at all samples so far, and says in how many seconds it wants to look again, or None to end. What it raises
-ends the load and reaches the caller of `offer`."""
+"""Called with all samples so far; returns the seconds until the next call, or None to end the load. An exception ends
+the load, and is raised by `offer`."""
 
 
 class LoadEngine(Protocol):
-    """Offers load to one model of one server and times every request. Leaving the context closes its connections."""
+    """Offers load to one model of one server, and times every request. Leaving the context closes its connections."""
 
     def offer(self, load: Load, watch: Watch, *, first_look_s: float) -> Samples:
-        """Offer `load` until `watch` has seen enough or the load is over, without a pause between its looks.
+        """Offer `load` until `watch` returns None or the load is over, without pauses.
 
-        A request that fails is counted, never raised. On return nothing is under way any more: requests that were
-        still out are drained for a moment and cancelled if they do not end; neither kind is in the samples. A load
-        that ends by itself (a ramp, a recording) is drained until every request has ended, and `watch` looks once
-        more.
+        Failed requests are counted, never raised. On return no request is under way: the remaining ones were drained
+        for a moment, then cancelled, and are not in the samples. A load that ends by itself (a ramp, a recording) is
+        drained until every request has ended, and `watch` is called once more.
+
+        Args:
+            load: The load.
+            watch: See `Watch`.
+            first_look_s: Seconds until the first call of `watch`.
 
         Raises:
-            TuningError: the engine itself broke.
+            TuningError: the engine itself failed.
         """
 
     def close(self) -> None:
-        """Close the connections; again is harmless."""
+        """Close the connections; may be repeated."""
 
     def __enter__(self) -> Self: ...
 

@@ -1,4 +1,4 @@
-"""Reads the ledgers of an offer's workers, and merges them into one."""
+"""Reads the ledgers of an offer's workers, and merges them into samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LedgerReader:
     """The owner's side of one worker's ledger.
 
     Args:
-        descriptor: Of the memory; stays the caller's.
+        descriptor: The file descriptor of the memory; the caller closes it.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -39,7 +39,7 @@ class LedgerReader:
 
     @classmethod
     def make(cls, capacity: int | None = None) -> tuple[LedgerReader, int]:
-        """A new ledger, and the descriptor to hand to its writer and close."""
+        """A new ledger, and the descriptor to pass to its writer, and then to close."""
         descriptor = ledger.make_memory(capacity)
         try:
             return cls(descriptor), descriptor
@@ -48,39 +48,39 @@ class LedgerReader:
             raise
 
     def stop(self, until_ns: int) -> None:
-        """Tell the writer to end, and until when what is under way may end by itself."""
+        """Tell the writer to stop; requests under way may end until `until_ns`."""
         self._control[ledger.STOP_NS] = until_ns
 
     def word(self, place: int) -> int:
-        """A control word."""
+        """The control word at an index."""
         return int(self._control[place])
 
     @property
     def wall_ns(self) -> int:
-        """How long the offer has been going on, or did."""
+        """Duration of the offer so far, in ns."""
         began_ns = self.word(ledger.BEGAN_NS)
         return (self.word(ledger.ENDED_NS) or time.monotonic_ns()) - began_ns if began_ns else 0
 
     def array(self, name: str, count: int) -> npt.NDArray[Any]:
-        """The first elements of an array; they cannot be written to."""
+        """The first `count` elements of an array, read-only."""
         view: npt.NDArray[Any] = self._arrays[name][:count].view()
         view.flags.writeable = False
         return view
 
     def messages(self) -> list[str]:
-        """The error messages by outcome, from 1 on."""
+        """The error messages, in order of outcome number from 1."""
         whole = memoryview(self._memory)
         return [ledger.read_message(whole, number) for number in range(1, self.word(ledger.MESSAGES) + 1)]
 
 
 def read_samples(readers: Sequence[LedgerReader], *, decoupled: bool = False) -> Samples:
-    """All that the workers of an offer have noted until one moment, in the order in which it ended.
+    """The samples of all workers up to one moment, in the order in which requests ended.
 
     Args:
-        readers: One a worker.
-        decoupled: Whether to read what was noted of the responses, too.
+        readers: One reader for each worker.
+        decoupled: Whether to read responses too.
     """
-    # Clocks before counts: what is counted later than its clock only makes a sum larger that nobody divides.
+    # Clocks are read before counts, so that every counted request is within the times read.
     waiting = sum(reader.word(ledger.WAITING) for reader in readers)
     cpu_s = sum(reader.word(ledger.CPU_NS) for reader in readers) / 1e9
     counts = _counts(readers)
@@ -110,10 +110,10 @@ def read_samples(readers: Sequence[LedgerReader], *, decoupled: bool = False) ->
 
 
 def _counts(readers: Sequence[LedgerReader]) -> list[int]:
-    """How many samples of each to read: of several, what ended until the moment up to which all have noted theirs.
+    """The number of samples to read from each worker: with several, those up to the time that all have recorded.
 
-    Otherwise a request of one worker could turn up later between those of others that were seen already. Who has ended
-    notes nothing more, and need not be waited for.
+    Otherwise a later sample of one worker could belong between samples that were read already. A worker that has ended
+    records nothing more, so it is not waited for.
     """
     noted_ns = [reader.word(ledger.NOTED_NS) for reader in readers if not reader.word(ledger.ENDED_NS)]
     if len(readers) == 1 or not noted_ns:

@@ -1,4 +1,4 @@
-"""Whether an answer is the one that was expected."""
+"""Compares an answer with the expected outputs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tuner.load.failures import describe
 
 
 def mismatch(answer: bytes, expected: Mapping[str, bytes]) -> str | None:
-    """What is wrong with a serialised `ModelInferResponse`, as `CODE: message`; None when it is as expected.
+    """What is wrong with a serialised `ModelInferResponse`, as `CODE: message`; None: it is as expected.
 
     Args:
-        answer: The response, its outputs in `raw_output_contents`.
-        expected: Raw bytes by output; others may be there.
+        answer: The response, with `raw_output_contents`.
+        expected: Raw bytes by output name; other outputs are ignored.
     """
     from google.protobuf.message import DecodeError  # noqa: PLC0415 (most workers do without gRPC)
     from tritonclient.grpc import service_pb2  # noqa: PLC0415 (the same)

@@ -1,6 +1,6 @@
-"""A worker: a process of its own that offers load, so that nothing else of the client's ever holds it up.
+"""A worker: a separate process that offers load, so that nothing else in the client delays it.
 
-It is light to start: no driver imports numpy, and the wire driver not gRPC.
+It starts quickly: no driver imports numpy, and the wire driver does not import gRPC.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from tuner.load.workload import Plan
 
 
 class Done:
-    """An offer is over, and nothing is under way."""
+    """Message to the owner: the offer is over, and no request is under way."""
 
 
 class Ready:
-    """The worker has started and has its requests."""
+    """Message to the owner: the worker has started, and has its requests."""
 
 
 def make_driver(plan: Plan) -> Driver:
-    """The driver that a plan asks for. Imported here, as each needs libraries that the others do not."""
+    """The driver of a plan. Imported here, as each needs libraries that the others do not."""
     if plan.driver == "wire":
         from tuner.load.wire.driver import WireDriver  # noqa: PLC0415 (see above)
 
@@ -43,7 +43,7 @@ def make_driver(plan: Plan) -> Driver:
 
 
 def work(channel: Channel) -> None:
-    """Do as the owner says until it is gone."""
+    """Execute the owner's commands until it is gone."""
     owner = os.getppid()
     plan, _ = channel.receive()
     driver = make_driver(plan)
@@ -65,7 +65,7 @@ def work(channel: Channel) -> None:
 
 
 def _offer(driver: Driver, offer: Offer, book: LedgerWriter) -> None:
-    # A collection in the middle of a window would look like a slow request.
+    # A garbage collection during a load would look like a slow request.
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -81,17 +81,17 @@ def _offer(driver: Driver, offer: Offer, book: LedgerWriter) -> None:
 
 def main() -> None:
     """The process: `argv[1]` is the descriptor of its end of the channel."""
-    # Ctrl-C at the terminal is for the owner, whose end is seen at the channel.
+    # Ctrl-C at the terminal is for the owner; its end closes the channel.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _be_punctual()
     spare_client()
     with Channel(socket.socket(fileno=int(sys.argv[1]))) as channel:
         work(channel)
-    # What libraries would tidy up now is gone with the process.
+    # Skip the clean-up of libraries.
     os._exit(0)
 
 
 def _be_punctual() -> None:
-    """Be woken when a wait is over, and not up to 50 us later, as Linux likes to."""
+    """Set the timer slack to 1 ns, so that waits do not end up to 50 us late (Linux's default)."""
     set_timer_slack, shortest_ns = 29, 1
     ctypes.CDLL(None).prctl(set_timer_slack, shortest_ns, 0, 0, 0)

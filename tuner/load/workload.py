@@ -1,4 +1,4 @@
-"""What is sent: requests that are ready for the wire, and how they go together. Needs no numpy, as workers do not."""
+"""Serialised requests, and how they form sequences. Without numpy, as workers do not import it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Request:
 
     Attributes:
         body: The serialised `ModelInferRequest`; over HTTP, the whole body.
-        json_length: Over HTTP, how many bytes of the body are JSON; binary tensors follow.
-        expected: Outputs that a right answer has, as raw bytes by name; empty: any answer without error is right.
+        json_length: Over HTTP, the number of JSON bytes in the body; binary tensors follow.
+        expected: Expected outputs, as raw bytes by name; empty: any answer without error is correct.
     """
 
     body: bytes
@@ -31,14 +31,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Sequences:
-    """How a stateful model's requests go together.
+    """How the requests of a stateful model form sequences.
 
     Attributes:
         length: Mean number of requests in a sequence; None: a sequence is one stream of the workload, whole.
-        variation: Lengths lie evenly within this share around the mean.
-        live: Sequences under way at once in an open loop; in a closed loop, it is the concurrency.
-        first_id: The id of the first sequence; others follow.
-        text_ids: Whether ids are sent as strings, for a model whose control input wants them so.
+        variation: Lengths are uniform within this share around the mean.
+        live: Sequences under way at once in an open loop; in a closed loop, the concurrency.
+        first_id: The id of the first sequence; the following ids are consecutive.
+        text_ids: Whether ids are sent as strings, as the model's control input requires.
         iterative: Whether each request is a sequence of its own that the model ends (`iterative_sequence`): it is sent
             as a start, without an end, and nothing follows it.
     """
@@ -51,10 +51,10 @@ class Sequences:
     iterative: bool = False
 
     def id_of(self, number: int) -> int | str:
-        """The id of a sequence, counted from 0."""
+        """The id of a sequence by its number, from 0."""
         whole = self.first_id + number
-        # Triton 2.51 hands a model a buffer of the longest id that there can be, and the rest of it, all zeros, makes a
-        # second string, which it then refuses; so ids are as long as they can be.
+        # Triton 2.51 passes a buffer of the maximum length to the model; zeros behind a shorter id would form a second
+        # string, which it refuses. So ids have the maximum length.
         return str(whole).zfill(_LONGEST_TEXT_ID) if self.text_ids else whole
 
 
@@ -65,10 +65,10 @@ class Workload:
     Attributes:
         model: Its name.
         version: Its version; empty: the server's choice.
-        streams: Requests in the order in which a sequence sends them; a model without state gets all of them in turn.
+        streams: Requests in the order in which a sequence sends them; a stateless model gets all of them in turn.
         batch_size: Inferences in each request.
-        sequences: How requests go together, for a stateful model.
-        decoupled: Whether the model may give any number of responses to a request.
+        sequences: How requests form sequences; None for a stateless model.
+        decoupled: Whether the model is decoupled (any number of responses to a request).
     """
 
     model: str
@@ -80,20 +80,19 @@ class Workload:
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """All of them, stream after stream."""
+        """All requests, stream after stream."""
         return tuple(request for stream in self.streams for request in stream)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a worker process gets when it starts: where to send what, and how.
+    """What a worker process gets at its start: the requests, the endpoint, and the driver.
 
     Attributes:
         driver: `wire` (unary gRPC, our own framing), `grpcio` (streams, sequences, compression), or `http`.
-        request_timeout_s: Deadline of each request; past it, it has failed.
-        connections: How many to spread the requests over, for each process; `wire` opens more
-            where a peer's limits ask for it.
-        compression: Of request bodies; `grpcio` only.
+        request_timeout_s: Deadline of each request, in seconds.
+        connections: Number of connections of each process; `wire` opens more if the server limits streams.
+        compression: Compression of request bodies; `grpcio` only.
     """
 
     driver: DriverName

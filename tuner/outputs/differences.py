@@ -1,4 +1,4 @@
-"""How one answer differs from another to the same request, beyond a tolerance."""
+"""Differences between two answers to the same request, beyond a tolerance."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tuner.load.inputs.tensors import InputTensor
 Response = tuple[InputTensor, ...]
 """The outputs of one response."""
 
-# What is left of a value after each of many roundings may differ in its last two places.
+# Rounding may change a value by two steps of its datatype (2 epsilon).
 _STEPS = 2
 _EPSILON: Mapping[str, float] = {"FP16": 2.0**-10, "BF16": 2.0**-7, "FP32": 2.0**-23, "FP64": 2.0**-52}
-# The tolerance of a value is this share of the scale's where the value itself is almost nothing.
+# For values near zero, the absolute tolerance is this share of the relative one, times the output's scale.
 _NEAR_ZERO = 0.01
 _LONGEST_QUOTE = 40
 
@@ -48,16 +48,16 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Difference:
-    """Where an answer is not what it was.
+    """A difference between an answer and the golden one.
 
     Attributes:
-        output: Its name; None: it is the number of responses that differs.
-        response: In which response to the request, from 0.
-        was: What there was, in words.
-        now: What there is in its place.
+        output: The name of the output; None: the number of responses differs.
+        response: Index of the response, from 0.
+        was: The golden value, as text.
+        now: The new value, as text.
         detail: Where in the output, and by how much; may be empty.
-        excess: How many times what is allowed; infinite where nothing is.
-        of_values: Whether type and shape are the same, and values differ.
+        excess: Deviation over tolerance; infinite if the tolerance is 0.
+        of_values: Whether only values differ, not type or shape.
     """
 
     output: str | None
@@ -72,13 +72,13 @@ class Difference:
 def differences(
     before: Sequence[Response], after: Sequence[Response], tolerance: Tolerance, scales: Mapping[str, float]
 ) -> Iterator[Difference]:
-    """The differences between two answers to one request, at most one an output and response: its worst.
+    """The differences between two answers to one request: the worst one of each output and response.
 
     Args:
-        before: The responses that are to be had; any number.
-        after: Those that came.
-        tolerance: Of floats.
-        scales: Of each output of floats; see `scales_of`.
+        before: The golden responses.
+        after: The new responses.
+        tolerance: The tolerance of floats.
+        scales: The scale of each output of floats; see `scales_of`.
     """
     if len(before) != len(after):
         yield Difference(None, 0, _counted(len(before)), _counted(len(after)))
@@ -92,7 +92,7 @@ def differences(
 
 
 def scales_of(responses: Sequence[Response]) -> Mapping[str, float]:
-    """The root mean square of each output of floats, over all responses; what is not finite does not count."""
+    """The root mean square of each output of floats, over all responses, without values that are not finite."""
     squares: dict[str, tuple[float, int]] = {}
     largest: dict[str, float] = {}
     values = [(each.name, _finite(each)) for response in responses for each in response if each.datatype in _EPSILON]
@@ -100,13 +100,13 @@ def scales_of(responses: Sequence[Response]) -> Mapping[str, float]:
         largest[name] = max(largest.get(name, 0.0), float(np.abs(finite).max(initial=0.0)))
     for name, finite in values:
         total, count = squares.get(name, (0.0, 0))
-        # Squares of the largest FP64 would be infinite.
+        # Scaled, as squares of large FP64 values would be infinite.
         squares[name] = (total + float(np.square(finite / (largest[name] or 1.0)).sum()), count + finite.size)
     return {name: largest[name] * math.sqrt(total / max(1, count)) for name, (total, count) in squares.items()}
 
 
 def is_float(datatype: str) -> bool:
-    """Whether values of KServe's datatype are compared within a tolerance."""
+    """Whether a KServe datatype is one of floats, which are compared within a tolerance."""
     return datatype in _EPSILON
 
 
@@ -135,7 +135,7 @@ def _exact(name: str, place: int, was: InputTensor, now: InputTensor) -> Differe
         return None
     worst = int(differ[0])
     if was.values.dtype.kind in "iu":
-        # Python's integers, as a difference may need a bit more than they have.
+        # Python integers, as a difference may overflow the datatype.
         before, after = (each.values.ravel()[differ].astype(np.object_) for each in (was, now))
         worst = int(differ[int(np.argmax(np.abs(after - before)))])
     more = f"{differ.size} of {was.values.size} elements differ" if differ.size > 1 else ""
@@ -169,7 +169,7 @@ def _floats(
 def _at(  # noqa: PLR0917 (the parts of one line)
     name: str, place: int, index: int, was: InputTensor, now: InputTensor, told: str, excess: float = math.inf
 ) -> Difference:
-    """The difference of one element, by its place in row-major order."""
+    """The difference of one element, given by its row-major index."""
     element = [int(axis) for axis in np.unravel_index(index, was.shape)]
     before, after = _value(was, index), _value(now, index)
     detail = "; ".join(part for part in (f"element {element}" if element else "", told) if part)
@@ -183,7 +183,7 @@ def _value(tensor: InputTensor, index: int) -> Any:
 
 
 def _told_apart(before: Any, after: Any) -> tuple[str, str]:
-    """Two values in words that are as short as they can be without being the same."""
+    """Two values as text, with as few digits as distinguish them."""
     if isinstance(before, bytes):
         return _texts_told_apart(*(each.decode(errors="backslashreplace") for each in (before, after)))
     if not isinstance(before, float):
@@ -193,7 +193,7 @@ def _told_apart(before: Any, after: Any) -> tuple[str, str]:
 
 
 def _texts_told_apart(before: str, after: str) -> tuple[str, str]:
-    """Two texts in quotes, of long ones the part where they begin to differ."""
+    """Two quoted texts; of long ones, the part where they begin to differ."""
     pairs = enumerate(zip(before, after, strict=False))
     differ = next((at for at, (old, new) in pairs if old != new), min(len(before), len(after)))
     is_long = max(len(before), len(after)) > _LONGEST_QUOTE

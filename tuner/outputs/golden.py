@@ -1,4 +1,4 @@
-"""Golden outputs: what the baseline answers to a few requests, which every candidate must answer, too."""
+"""Golden outputs: the baseline's answers to a few requests, which every candidate must reproduce."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from tuner.load.outputs import read_outputs
 from tuner.load.workload import Request
 from tuner.outputs.differences import Difference, Response, Tolerance, differences, is_float, scales_of
 
-# Recording ends after so long, though not before so many lines; a slow model answers the fewer.
+# Recording ends after 2 s, but not before 2 lines (chains of requests).
 _PATIENCE_S = 2.0
 _FEWEST_LINES = 2
-# An answer that is another every second time is seen to be so in all but one of 256 recordings: so many of the first
-# answers are compared, though not for longer than the recording took, or the patience is, with this many rounds.
+# 8 repeats detect an answer that varies every second time in all but one of 256 recordings. They end after 2 rounds and
+# the time of the recording, but at least 2 s.
 _COMPARED, _FEWEST_ROUNDS = 8, 2
-# How often a request is asked alone, to see whether its answer varies when nothing comes with it.
+# How often a request is repeated alone, to see whether its answer varies.
 _ASKED_ALONE = 15
-# The same of so many bytes, which are held in memory, and on disk.
+# Recording also ends at this many bytes, which are held in memory and on disk.
 _MOST_BYTES = 256 << 20
-# How many requests are under way at once when a candidate is asked: its largest batch twice over, within these limits,
+# Requests sent at once to a candidate: twice its largest batch, within these limits,
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 16, 128
-# and no more than would take so long one after the other, or have more than `_MOST_BYTES`.
+# and at most as many as take 1 s one after the other, or have `_MOST_BYTES`.
 _ASKING_S = 1.0
 
 Responses = tuple[Response, ...]
-"""All responses to a request; of most models, one."""
+"""All responses to a request; one for most models."""
 
 
 @dataclass(frozen=True)
 class GoldenAnswer:
-    """A request and what it was answered.
+    """A request and its golden answer.
 
     Attributes:
-        request: As it goes over the wire, but for its place in a sequence.
+        request: The request, without sequence parameters.
         responses: The outputs of each response.
     """
 
@@ -49,20 +49,19 @@ class GoldenAnswer:
 
     @property
     def byte_size(self) -> int:
-        """Of the request and its outputs; of strings, roughly."""
+        """Bytes of the request and its outputs; approximate for strings."""
         outputs = (tensor.values.nbytes for response in self.responses for tensor in response)
         return len(self.request.body) + sum(outputs)
 
 
 @dataclass(frozen=True)
 class Unsteady:
-    """What the baseline does not answer the same way each time.
+    """An output that varies from time to time, so that its values are not compared.
 
     Attributes:
-        output: Its name; None: the number of responses.
-        words: What it was, and was another time.
-        outline_varies: Whether its type, its shape, or that it is there at all differed, too, so that nothing of it
-            is compared; else these are.
+        output: The name of the output; None: the number of responses varies.
+        words: Two different values, as text.
+        outline_varies: Whether its type, shape or presence varies too, so that nothing of it is compared.
     """
 
     output: str | None
@@ -72,13 +71,14 @@ class Unsteady:
 
 @dataclass(frozen=True)
 class GoldenOutputs:
-    """What the baseline answers.
+    """The golden outputs of the baseline.
 
     Attributes:
-        lines: In the order in which they were asked; of a stateful model each is a sequence.
-        unsteady: What is therefore not compared; where it is the number of responses, nothing is.
-        refused: Why requests are missing that failed with the baseline, one line each.
-        answer_s: Seconds that a request takes on its own.
+        lines: Chains of requests with their answers, in the order in which they were asked. For a stateful model, each
+            is a sequence.
+        unsteady: Outputs that vary. If the number of responses varies, nothing is compared.
+        refused: The errors of requests that failed with the baseline, one line each.
+        answer_s: Seconds that a single request takes.
     """
 
     lines: tuple[tuple[GoldenAnswer, ...], ...]
@@ -88,28 +88,28 @@ class GoldenOutputs:
 
     @property
     def questions(self) -> RequestChains:
-        """The requests alone."""
+        """The requests, without answers."""
         return tuple(tuple(answer.request for answer in line) for line in self.lines)
 
     @cached_property
     def scales(self) -> Mapping[str, float]:
-        """Of each output of floats; see `scales_of`."""
+        """The scale of each output of floats; see `scales_of`."""
         return scales_of([response for line in self.lines for answer in line for response in answer.responses])
 
     def is_float(self, output: str) -> bool:
-        """Whether the output is compared within a tolerance."""
+        """Whether the output is one of floats, compared within a tolerance."""
         responses = (response for line in self.lines for answer in line for response in answer.responses)
         return any(is_float(tensor.datatype) for response in responses for tensor in response if tensor.name == output)
 
     def differences(
         self, number: int, responses: Sequence[Responses], tolerance: Tolerance
     ) -> list[tuple[str, Difference]]:
-        """Where the answers to a line differ, each with the request in words; but for the values of what is unsteady.
+        """The differences in the answers to a line, each with its request as text, without values of unsteady outputs.
 
         Args:
-            number: Of the line.
-            responses: To each of its requests.
-            tolerance: Of floats.
+            number: Index of the line.
+            responses: The responses to each of its requests.
+            tolerance: The tolerance of floats.
         """
         unsteady = {each.output: each for each in self.unsteady}
         if None in unsteady:
@@ -128,19 +128,17 @@ class GoldenOutputs:
 
 
 def record_golden(ask: Ask, questions: RequestChains, tolerance: Tolerance) -> GoldenOutputs:
-    """Ask the baseline: line after line, which is what is recorded; then all at once, to see what is steady.
+    """Record the baseline's answers line by line; then ask all lines at once, repeatedly, to find unsteady outputs.
 
-    The latter several times where there are few lines: one answer that is the same proves nothing.
-
-    Requests that fail are left out; a slow model is asked fewer.
+    Failed requests are left out. A slow model is asked fewer requests.
 
     Args:
-        ask: Of a server with that config.
-        questions: What to ask.
-        tolerance: Within which two answers are the same.
+        ask: Asks a server with the baseline.
+        questions: The requests.
+        tolerance: The tolerance of floats.
 
     Raises:
-        ServerError: the server crashed, hangs, or answers what cannot be read.
+        ServerError: the server crashed, hangs, or sends an invalid answer.
     """
     lines: list[tuple[GoldenAnswer, ...]] = []
     refused: list[str] = []
@@ -162,9 +160,9 @@ def record_golden(ask: Ask, questions: RequestChains, tolerance: Tolerance) -> G
     patience_s = max(_PATIENCE_S, time.monotonic() - began)
     began = time.monotonic()
     for rounds in range(1, 1 + _COMPARED):
-        # The other way round, so that instances that take turns do not get the same requests again.
+        # Reversed, so that instances that take turns get other requests than before.
         for number, replies in zip(reversed(range(len(lines))), ask(golden.questions[::-1]), strict=True):
-            # What a queue has no room for when all come at once says nothing of the outputs.
+            # A request refused by a full queue says nothing about outputs.
             if not _refusal(replies, number, len(golden.lines[number])):
                 for where, difference in golden.differences(number, _read(replies, number), tolerance):
                     words = f"{difference.was} for {where} alone, {difference.now} together with others"
@@ -180,25 +178,25 @@ def record_golden(ask: Ask, questions: RequestChains, tolerance: Tolerance) -> G
 def check_golden(
     ask: Ask, golden: GoldenOutputs, tolerance: Tolerance, *, largest_batch: int = 1
 ) -> tuple[Unsteady, ...]:
-    """Ask a candidate the same, many requests at once, so that it forms batches: that is where candidates go wrong.
+    """Check a candidate's answers to the golden requests, sent many at once so that it forms batches.
 
-    An output that is no float may be no function of the request, and show it only now: as the name of the instance that
-    answers, of which the baseline has one. So where such an output differs, the request is asked alone,
-    several times; if the answers differ among each other, only the output's type and shape are compared. Floats get no
-    such allowance: an instance of several that computes something else is what is looked for.
+    An output without floats may depend on more than the request, such as the name of the instance, of which the
+    baseline may have only one. So if it differs, the request is repeated alone; if those answers vary, only type and
+    shape of the output are compared. Floats get no such allowance, as one of several instances may compute wrong
+    values.
 
     Args:
-        ask: Of its server.
-        golden: What is to be answered.
-        tolerance: Of floats.
-        largest_batch: Requests that the server takes together at most.
+        ask: Asks the candidate's server.
+        golden: The golden outputs.
+        tolerance: The tolerance of floats.
+        largest_batch: The largest batch that the server forms, in requests.
 
     Returns:
-        What this candidate does not answer the same way each time, though the baseline does.
+        Outputs that vary with this candidate, though not with the baseline.
 
     Raises:
-        OutputsDifferError: an answer is another; the message names the worst difference.
-        ServerError: a request failed, on its own, too; or the server crashed, hangs, or answers what cannot be read.
+        OutputsDifferError: an answer differs; the message names the worst difference.
+        ServerError: a request failed, even alone; or the server crashed, hangs, or sends an invalid answer.
     """
     found: list[tuple[int, str, Difference]] = []
     numbers = list(range(len(golden.lines))) * _copies(golden, largest_batch)
@@ -206,7 +204,7 @@ def check_golden(
         told = replies
         length = len(golden.lines[number])
         if _refusal(replies, number, length):
-            # A queue may have had no room for so many.
+            # The queue may have been full.
             (told,) = ask([golden.questions[number]])
             if error := _refusal(told, number, length):
                 raise failed("a request failed that the baseline answers", error)
@@ -222,7 +220,7 @@ def check_golden(
 def _unsteady_alone(
     ask: Ask, golden: GoldenOutputs, found: Sequence[tuple[int, str, Difference]], tolerance: Tolerance
 ) -> Iterator[Unsteady]:
-    """The outputs, of those in which differences were found, that vary when a line is asked alone; none of floats."""
+    """The outputs with differences that vary when a line is repeated alone; never outputs of floats."""
     first: dict[str, tuple[int, str]] = {}
     for number, where, difference in found:
         if difference.output is not None and difference.of_values and not golden.is_float(difference.output):
@@ -244,7 +242,7 @@ def _unsteady_alone(
 
 
 def _copies(golden: GoldenOutputs, largest_batch: int) -> int:
-    """How often each line is asked at once."""
+    """How often each line is asked at the same time."""
     if not golden.lines or len(golden.lines[0]) > 1:
         return 1
     wanted = min(max(2 * largest_batch, _FEWEST_AT_ONCE), _MOST_AT_ONCE, _ASKING_S / max(golden.answer_s, 1e-6))
@@ -263,10 +261,10 @@ def _told(where: str, worst: Difference, *, wrong: int, golden: GoldenOutputs) -
 
 
 def _refusal(replies: Sequence[Reply], number: int, length: int) -> str | None:
-    """Why a line of that number and length was not answered to its end, where the server is well otherwise.
+    """The error of a line that the server refused; None: it was answered.
 
     Raises:
-        ServerError: it is not.
+        ServerError: the server crashed or hangs.
     """
     error = replies[-1].error
     if error is None:
@@ -287,5 +285,5 @@ def _read(replies: Sequence[Reply], number: int) -> list[Responses]:
 
 
 def _where(number: int, at: int, length: int) -> str:
-    """A request in words, counted from 1."""
+    """The name of a request, counted from 1."""
     return f"request {number + 1}" if length == 1 else f"request {at + 1} of sequence {number + 1}"

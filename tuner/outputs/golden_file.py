@@ -24,16 +24,16 @@ _Arrays = dict[str, npt.NDArray[Any]]
 
 
 class GoldenFileError(Exception):
-    """There are no golden outputs of this study in a file; the text says why."""
+    """The file does not have the golden outputs of this study; the text says why."""
 
 
 def write_golden(path: Path, golden: GoldenOutputs, study: str) -> None:
-    """Write them in one move, so that a kill never leaves half of them.
+    """Write golden outputs atomically.
 
     Args:
-        path: Where to.
-        golden: What to write.
-        study: Whose they are.
+        path: The file.
+        golden: The golden outputs.
+        study: The identity of the study.
     """
     arrays: _Arrays = {}
     contents = {
@@ -50,13 +50,13 @@ def write_golden(path: Path, golden: GoldenOutputs, study: str) -> None:
 
 
 def read_golden(path: Path, study: str) -> GoldenOutputs:
-    """Read them.
+    """Read golden outputs.
 
     Raises:
-        GoldenFileError: they are not there, cannot be read, or are those of another study.
+        GoldenFileError: the file is missing, cannot be read, or belongs to another study.
     """
     try:
-        # numpy would leave open what it cannot read.
+        # numpy would leave a file open that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             contents: Mapping[str, Any] = json.loads(arrays[_CONTENTS].tobytes())
             if contents["study"] != study:
@@ -76,7 +76,7 @@ def read_golden(path: Path, study: str) -> GoldenOutputs:
 
 
 def _told(answer: GoldenAnswer, arrays: _Arrays) -> dict[str, Any]:
-    """An answer as JSON; its arrays are put with the others."""
+    """An answer as JSON; its arrays are added to `arrays`."""
 
     def put(array: npt.NDArray[Any]) -> str:
         name = f"array_{len(arrays)}"
@@ -84,7 +84,7 @@ def _told(answer: GoldenAnswer, arrays: _Arrays) -> dict[str, Any]:
         return name
 
     def told(tensor: InputTensor) -> dict[str, Any]:
-        # Texts of any length would make a pickle.
+        # An object array would be pickled.
         array = np.frombuffer(tensor.raw(), np.uint8) if tensor.datatype == "BYTES" else tensor.values
         return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape, "array": put(array)}
 

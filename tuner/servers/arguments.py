@@ -1,4 +1,4 @@
-"""The arguments with which every launcher starts Triton, so that they all start the same server."""
+"""Triton's command line arguments, the same for every launcher."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from tuner.servers.protocols import Launch
 from tuner.servers.python_models import is_complete, may_call
 
 BARE = ("--model-control-mode=explicit", "--allow-http=false", "--allow-grpc=false", "--allow-metrics=false")
-"""For a server that is to say which version it is, and no more."""
+"""Arguments for a start without a model, which only reports Triton's version."""
 
 
 def triton_arguments(request: Launch, *, mark: Mark, repository: PurePath, grpc_port: int) -> tuple[str, ...]:
-    """What follows the name of the program.
+    """The arguments behind the name of the program.
 
-    HTTP and metrics are off: everything is asked over gRPC, and Triton's polling of the GPU costs time on the CPU.
+    HTTP and metrics are off: all requests use gRPC, and Triton's polling of the GPU costs CPU time.
 
     Args:
-        request: What to start.
-        mark: Becomes the server's id, by which it is told from the server of another run.
-        repository: Where the server sees the repository.
-        grpc_port: On which it listens.
+        request: The launch.
+        mark: The server's mark; its id, which distinguishes it from servers of other runs.
+        repository: The path of the repository as the server sees it.
+        grpc_port: The port that the server listens on.
     """
     return (
         f"--id={mark}",
@@ -36,7 +36,7 @@ def triton_arguments(request: Launch, *, mark: Mark, repository: PurePath, grpc_
 
 
 def _are_complete(request: Launch) -> bool:
-    """Whether no model that may be loaded leaves anything for Triton to complete."""
+    """Whether the configs of all models that may be loaded are complete."""
     model = request.repository / request.model
     if not is_complete(model):
         return False

@@ -1,4 +1,4 @@
-"""Which backend a model needs, and whether a Triton of this machine has it, as far as files tell."""
+"""The backend that a model needs, and whether a Triton on this machine has it, judged by files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tuner.config.repository import ModelFolder
 from tuner.core.errors import ConfigError, JobError
 from tuner.servers.installation import TritonInstallation
 
-# What Triton takes in place of the name of a backend, and in place of both (`backend_config.cc`).
+# Backends by `platform`, and by file name if a config has neither (Triton's `backend_config.cc`).
 _OF_PLATFORM = {
     "tensorrt_plan": "tensorrt",
     "onnxruntime_onnx": "onnxruntime",
@@ -31,10 +31,10 @@ _OF_FILE = {
 def check_backends(
     models: Sequence[ModelFolder], installation: TritonInstallation, arguments: Sequence[str] = ()
 ) -> None:
-    """See that a Triton has a backend for one of the models at least; the others fail in their turn.
+    """Check that Triton has the backend of at least one of the models; others fail when they are launched.
 
     Raises:
-        JobError: it has none for any of them; the message is about the first.
+        JobError: it has the backend of none of them; the message is about the first model.
     """
     missing = [why_no_backend(model, installation, arguments) for model in models]
     if missing and all(missing):
@@ -42,12 +42,12 @@ def check_backends(
 
 
 def why_no_backend(model: ModelFolder, installation: TritonInstallation, arguments: Sequence[str] = ()) -> str:
-    """That a Triton has no backend for a model, in one line; empty when it has, or no file tells.
+    """Why Triton lacks the backend of a model, in one line; empty: it has it, or files do not tell.
 
     Args:
-        model: What is to be served.
+        model: The model to serve.
         installation: The Triton.
-        arguments: Of the user's, which may name another folder of backends.
+        arguments: The user's arguments for Triton, which may set another backend folder.
     """
     name, folder = _backend_of(model), installation.backend_folder(arguments)
     if not name or folder is None or (folder / name).exists():
@@ -63,7 +63,7 @@ def why_no_backend(model: ModelFolder, installation: TritonInstallation, argumen
 
 
 def backends_in_words(installation: TritonInstallation, arguments: Sequence[str] = ()) -> str:
-    """Which backends a Triton has, for people."""
+    """The backends of a Triton and their folder, as text."""
     folder = installation.backend_folder(arguments)
     if folder is None:
         return "no backend folder beside it; set one by --triton-arg=--backend-directory=DIR"
@@ -82,7 +82,7 @@ def _names(folder: Path) -> Iterable[str]:
 
 
 def _backend_of(model: ModelFolder) -> str | None:
-    """The name of its backend; None: it has none, or no file tells."""
+    """The name of the model's backend; None: it has none, or files do not tell."""
     try:
         config = model.config.proto if model.config else None
     except ConfigError:

@@ -1,4 +1,4 @@
-"""The models that a server loads beside the one that is measured, since that calls them (BLS)."""
+"""Models that a server loads in addition, because the measured model calls them (BLS)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from tuner.core.errors import JobError, ServerError, nearest
 from tuner.servers.model_control import ModelControl
 from tuner.servers.protocols import Server
 
-# As Triton 2.51 says it to a model that calls one that is not loaded, and of one that it does not know.
+# Triton 2.51's messages about a called model that is not loaded, or unknown.
 _MISSING = re.compile(r"[Mm]odel:? '([^']+)' is not (?:ready|found)")
 
 
 def missing_model(message: str) -> str | None:
-    """The model of which an answer of Triton's says that it is not there."""
+    """The model that is missing by a message of Triton; None: the message is about something else."""
     found = _MISSING.search(message)
     return found[1] if found else None
 
 
 class Callees:
-    """What a model calls, as far as is known; Triton tells of one after the other, when it is called.
+    """The models that a model calls, as far as known. Triton names one missing model at a time, when it is called.
 
     Args:
-        model: The one that calls.
-        repository: Where the others are found; None: of a server that is not ours, on which nothing is loaded.
-        names: Those that are known.
-        note: Is told what was found.
+        model: The calling model.
+        repository: The staged repository; None: the server is not ours, so nothing is loaded on it.
+        names: The known callees.
+        note: Called with a line for each callee that is found.
 
     Attributes:
-        names: To be loaded with each launch.
+        names: The callees to load with each launch.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Callees:
         self._note = note
 
     def hinted(self, error: ServerError) -> ServerError:
-        """An error, with what would help where it says that a model is missing."""
+        """The error, with a hint if it is about a missing model."""
         name = missing_model(str(error))
         if name is None or name == self._model or name in self.names:
             return error
@@ -58,15 +58,15 @@ class Callees:
         return ServerError(hint, cause=error.cause, last_words=error.last_words)
 
     def load_missing(self, error: ServerError, server: Server, *, within_s: float) -> None:
-        """Load the model of which a failed request says that it is missing.
+        """Load the model that is missing by the error of a failed request.
 
         Args:
-            error: Why the request failed.
-            server: That it was sent to.
-            within_s: How long the model may take to load.
+            error: The error of the request.
+            server: The server that it was sent to.
+            within_s: How long the model may take to load, in seconds.
 
         Raises:
-            ServerError: the same one, with a hint where the repository has no such model; or the model does not load.
+            ServerError: the same error, with a hint if the repository has no such model; or the model does not load.
         """
         name = missing_model(str(error))
         if name not in self._others() or name == self._model or name in self.names:
@@ -82,11 +82,11 @@ class Callees:
 
 
 def check_load_model(names: Sequence[str], repository: ModelRepository, models: Sequence[ModelFolder]) -> None:
-    """See that the models of `--load-model` are there, and others than the only one that is tuned or measured.
+    """Check that the models of `--load-model` exist, and are not the only model that is tuned or measured.
 
     Raises:
         RepositoryError: there is no such model.
-        JobError: it is loaded anyway.
+        JobError: the model is loaded anyway.
     """
     for name in names:
         repository.model(name)

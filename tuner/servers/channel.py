@@ -1,4 +1,4 @@
-"""How every gRPC channel to a Triton is set up."""
+"""gRPC channels to a Triton, with the options that all of them share."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ MOST_METADATA_BYTES = 4 << 20
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # A failure's reason comes as metadata, of which gRPC takes 16 KiB: too little for a traceback of a model's.
+    # Error messages are sent as metadata; gRPC's default of 16 KiB is too little for a model's traceback.
     ("grpc.max_metadata_size", MOST_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MOST_METADATA_BYTES),
-    # A server that died on the same port leaves its connection's long back-off behind in the shared pool.
+    # In the shared pool, a dead server leaves a long reconnect back-off to its port.
     ("grpc.use_local_subchannel_pool", 1),
-    # A proxy of the environment would be measured, too, or know nothing of a loopback address.
+    # A proxy from the environment would be measured too, or could not reach a loopback address.
     ("grpc.enable_http_proxy", 0),
 )
 
 
 def open_channel(endpoint: Endpoint) -> grpc.Channel:
-    """A channel to an endpoint; it connects with the first call."""
+    """A channel to an endpoint, which connects with the first call."""
     options = channel_options(endpoint)
     if endpoint.tls is None:
         return grpc.insecure_channel(endpoint.address, options)

@@ -1,4 +1,4 @@
-"""Which way to get a Triton."""
+"""Chooses a launcher: a local process, or Docker."""
 
 from __future__ import annotations
 
@@ -39,21 +39,20 @@ def choose_launcher(
     headers: tuple[Header, ...] = (),
     models: Sequence[ModelFolder] = (),
 ) -> Launcher:
-    """The launcher that the job asks for, which has started its Triton once.
+    """The launcher for a job; it has started its Triton once, as a check.
 
-    `auto` takes Docker where an option asks for it; else a Triton of this machine; and where there is none, Docker
-    again.
+    `auto` takes Docker if an option needs it, else a Triton on this machine, and if there is none, Docker.
 
     Args:
-        job: What was asked.
-        note: Is told what was chosen where that is not what was asked for.
-        see_pull: Is told how far the image is, if it must be pulled.
-        headers: Sent to its servers with every request.
-        models: What it is to serve, for whose backends a Triton of this machine is looked through.
+        job: The server options.
+        note: Called with a line if something else than requested was chosen.
+        see_pull: Called with the progress of pulling the image.
+        headers: Headers sent to the servers with every request.
+        models: The models to serve, whose backends a Triton on this machine must have.
 
     Raises:
-        JobError: what was asked for cannot be used; one line says why.
-        TuningError: the image does not come.
+        JobError: the options cannot be satisfied; one line says why.
+        TuningError: the image cannot be pulled.
     """
     for_docker = asking_for_docker(job)
     refuse_contradictions(job)
@@ -83,7 +82,7 @@ def choose_launcher(
 
 
 def clear_leftovers(launcher: Launcher, note: Callable[[str], None]) -> None:
-    """Remove what killed runs have left behind, and say of which servers that was."""
+    """Remove the leftovers of killed runs, and note the names of their servers."""
     if left := launcher.remove_leftovers():
         note(f"removed leftovers of killed runs: {counted(left, 'server')}")
 
@@ -129,7 +128,7 @@ def _in_docker(
 
 
 def _usual_gpus() -> str | None:
-    """All, where there may be some; whether the engine can give them is seen when it tries."""
+    """All GPUs, if there may be some; whether the engine can provide them is seen at the first start."""
     if Machine.here().gpus:
         return ALL
     with closing(connect()) as client, engine_trouble():

@@ -1,4 +1,4 @@
-"""Asks a Triton about itself, with a deadline on every question."""
+"""A client for Triton's metadata and model control, with a deadline on every call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _READY = "READY"
 
 
 class ServerConnection(Protocol):
-    """How questions get to a server, and answers back. An empty version stands for all, or for the server's choice."""
+    """The calls to a server, over gRPC or HTTP. An empty version means all versions, or the server's choice."""
 
     def server_metadata(self) -> service_pb2.ServerMetadataResponse:
         """`GET v2`."""
@@ -48,12 +48,12 @@ class ServerConnection(Protocol):
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What a server says of itself.
+    """A server's metadata.
 
     Attributes:
-        name: Its `--id`; `triton` when none was given.
-        version: Such as `2.51.0`.
-        extensions: Of the KServe protocol that it speaks.
+        name: Its `--id`; `triton` by default.
+        version: Its version, such as `2.51.0`.
+        extensions: The extensions of the KServe protocol that it supports.
     """
 
     name: str
@@ -65,15 +65,15 @@ class TritonClient:
     """A connection to one server. Leaving the context closes it.
 
     Args:
-        endpoint: Of gRPC or HTTP.
-        timeout_s: Deadline of each call.
+        endpoint: A gRPC or HTTP endpoint.
+        timeout_s: Deadline of each call, in seconds.
 
-    Every call raises `ServerHungError` when there is no answer in time, `ServerDiedError` when nobody is there, and
-    `ServerError` when the server answers with an error; the message then is the server's own. That one is also raised
-    where one side does not trust the other, or where something else than a Triton answers; it says which.
+    Every call raises `ServerHungError` without an answer in time, `ServerDiedError` if nobody answers, and
+    `ServerError` with the server's own message if it answers with an error. `ServerError` is also raised if TLS fails,
+    or something else than a Triton answers.
 
     Raises:
-        JobError: a file of the endpoint's TLS is not what it should be.
+        JobError: a TLS file of the endpoint cannot be used.
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float = 5.0) -> None:
@@ -86,7 +86,7 @@ class TritonClient:
         return ServerInfo(metadata.name, metadata.version, tuple(metadata.extensions))
 
     def models(self) -> Mapping[str, str]:
-        """The state of each model of the repository: `READY` when a version is, empty when none was ever loaded."""
+        """The state of each model in the repository: `READY` if a version is; empty if none was ever loaded."""
         states: dict[str, str] = {}
         for model in self._connection.repository_index().models:
             if states.get(model.name) != _READY:
@@ -94,36 +94,36 @@ class TritonClient:
         return states
 
     def loaded(self) -> list[str]:
-        """The models of which a version is ready, sorted."""
+        """The models with a ready version, sorted."""
         return sorted(name for name, state in self.models().items() if state == _READY)
 
     def is_model_ready(self, name: str, version: str = "") -> bool:
-        """Whether the model can be asked for inferences now."""
+        """Whether the model is ready for inference."""
         ready: bool = self._connection.model_ready(name, version).ready
         return ready
 
     def model_config(self, name: str, version: str = "") -> model_config_pb2.ModelConfig:
-        """The effective config: what the server and the backend made of `config.pbtxt`."""
+        """The effective config: `config.pbtxt` as completed by the server and the backend."""
         return self._connection.model_config(name, version).config
 
     def statistics(self, name: str, version: str = "") -> service_pb2.ModelStatistics:
-        """What the server counted for a version of the model since it was loaded; without one, for the latest."""
+        """The statistics of a model version since it was loaded; of the latest version by default."""
         statistics = self._connection.statistics(name, version).model_stats
         if not statistics:
             raise ServerError(f"the server has no statistics for model {name!r}", cause=Cause.REQUESTS_FAILED)
         return max(statistics, key=lambda each: int(each.version) if each.version.isdecimal() else -1)
 
     def load_model(self, name: str, config: str | None = None) -> None:
-        """Have a model loaded, anew if it is already; returns when it is ready.
+        """Load a model, or reload it; returns when it is ready.
 
         Args:
-            name: Of a model in the server's repository.
-            config: A config in the place of its own, as JSON; None: its own.
+            name: The name of a model in the server's repository.
+            config: A config override, as JSON; None: the model's own config.
         """
         self._connection.load_model(name, config)
 
     def unload_model(self, name: str) -> None:
-        """Have a model unloaded; returns before it is. One that is not loaded, or not there, is no error."""
+        """Start unloading a model; returns before it is done. A model that is not loaded, or unknown, is no error."""
         self._connection.unload_model(name)
 
     def close(self) -> None:

@@ -1,24 +1,24 @@
-"""What cannot be asked for together of a server, whatever there is on this machine."""
+"""Server options that cannot be combined, on any machine."""
 
 from __future__ import annotations
 
 from tuner.core.errors import JobError
 from tuner.options.groups import ServerOptions, as_option
 
-# Each says Docker, as no other launcher can do it.
+# Options that only Docker supports.
 _FOR_DOCKER = ("image", "shm_size", "memory", "mount", "network", "user", "docker_arg")
 
 
 def asking_for_docker(job: ServerOptions) -> list[str]:
-    """The options that were given and that only Docker has a use for."""
+    """The given options that only Docker supports."""
     return [name for name in _FOR_DOCKER if getattr(job, name)]
 
 
 def refuse_contradictions(job: ServerOptions) -> None:
-    """See that options of different kinds of servers were not given together.
+    """Check that options of different kinds of servers are not combined.
 
     Raises:
-        JobError: they were: one line.
+        JobError: they are.
     """
     for_docker = asking_for_docker(job)
     if job.server == "process" and for_docker:

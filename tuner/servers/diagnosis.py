@@ -1,4 +1,4 @@
-"""Why a call did not get through to a Triton: what speaks at its endpoint instead, by trying."""
+"""Finds out why a call did not reach a Triton, by trying other protocols at its endpoint."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tuner.core.errors import Cause, ServerDiedError, ServerError, ServerHungErr
 from tuner.options.endpoint import Endpoint
 from tuner.options.tls import Tls
 
-# Each try; there are some five, and only after something has gone wrong.
+# Time-out of each try in s; there are about five, only after a failure.
 _PATIENCE_S = 0.5
 _NAMES = {"grpc": "gRPC", "grpcs": "gRPC over TLS", "http": "HTTP", "https": "HTTP over TLS"}
 _ALPN = {"grpc": "h2", "http": "http/1.1"}
-# How HTTP/2 begins, on both sides; the client's are empty.
+# Frame type SETTINGS, with which HTTP/2 begins on both sides.
 _SETTINGS = b"\4"
 _HELLO = {
     "grpc": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0" + _SETTINGS + b"\0\0\0\0\0",
@@ -27,10 +27,10 @@ def hung(endpoint: Endpoint, timeout_s: float) -> ServerHungError:
 
 
 def explain_failure(endpoint: Endpoint) -> ServerError:
-    """The error of a call that did not get through: what is wrong with the endpoint, as far as can be seen from here.
+    """The error for a call that did not get through, with what is wrong with the endpoint.
 
     Returns:
-        `ServerDiedError` when nobody is there, or who is there would be the right one.
+        `ServerDiedError` if nobody answers, or the right protocol is spoken; else another `ServerError`.
     """
     address = endpoint.address
     try:
@@ -48,7 +48,7 @@ def explain_failure(endpoint: Endpoint) -> ServerError:
 
 
 def misdirected(endpoint: Endpoint, found: str) -> ServerError:
-    """The error of a call to where something else is spoken; that is named by its scheme."""
+    """The error for an endpoint with another protocol, which is given by its URL scheme."""
     asked = endpoint.url.partition(":")[0]
     text = f"{endpoint.address} speaks {_NAMES[found]}, not {_NAMES[asked]}: use {found}://{endpoint.address}"
     return ServerError(text, cause=Cause.REQUESTS_FAILED)
@@ -59,7 +59,7 @@ def _connect(endpoint: Endpoint) -> socket.socket:
 
 
 def _distrust(endpoint: Endpoint, tls: Tls) -> str | None:
-    """What one side has against the other's certificate."""
+    """Why the TLS handshake fails, by the certificates; None: it does not."""
     context = tls.context(_ALPN[endpoint.protocol])
     try:
         with (
@@ -67,7 +67,7 @@ def _distrust(endpoint: Endpoint, tls: Tls) -> str | None:
             context.wrap_socket(plain, server_hostname=tls.server_name or endpoint.host) as secure,
         ):
             secure.sendall(_HELLO[endpoint.protocol])
-            # What the server thinks of our certificate, or of having got none, comes after the handshake.
+            # The server rejects a (missing) client certificate only after the handshake.
             if secure.recv(1):
                 return None
             said = "may not trust the client certificate" if tls.certificate else "may require a client certificate"
@@ -82,7 +82,7 @@ def _distrust(endpoint: Endpoint, tls: Tls) -> str | None:
 
 
 def _speaks(endpoint: Endpoint, scheme: str) -> bool:
-    """Whether what a scheme stands for is spoken there, whoever it is."""
+    """Whether the endpoint speaks the protocol of a URL scheme, without checking certificates."""
     protocol = scheme[:4]
     try:
         with _connect(endpoint) as plain:
@@ -101,7 +101,7 @@ def _answers(connection: socket.socket, protocol: str) -> bool:
 
 
 def _trusting_all(protocol: str) -> ssl.SSLContext:
-    """Nothing of ours is sent to whom it lets in."""
+    """A TLS context that trusts every server; used without sending any data of ours."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""Asks a Triton about itself over gRPC."""
+"""Calls to a Triton over gRPC."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.options.endpoint import Endpoint
 from tuner.servers.channel import open_channel
 from tuner.servers.diagnosis import explain_failure, hung
 
-# Triton itself answers UNAVAILABLE too, for a model that is not ready; only gRPC's own texts mean that nobody is there.
+# Triton itself returns UNAVAILABLE for a model that is not ready; only these texts of gRPC mean no connection.
 _NOBODY_THERE = (
     "failed to connect",
     "errors resolving",

@@ -1,4 +1,4 @@
-"""What a Triton answers over HTTP, where a part of it means the same to all who ask."""
+"""Error messages in Triton's HTTP answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 
 def own_words(body: bytes) -> str | None:
-    """The message of a Triton's `{"error": message}`, in one line; None: it is no such thing."""
+    """The message of Triton's `{"error": message}`, in one line; None: another kind of body."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):

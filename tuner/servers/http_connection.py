@@ -1,4 +1,4 @@
-"""Asks a Triton about itself over HTTP."""
+"""Calls to a Triton over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tuner.options.endpoint import Endpoint
 from tuner.servers.diagnosis import explain_failure, hung, misdirected
 from tuner.servers.http_answers import own_words
 
-# What web servers say of a request in the clear.
+# How web servers answer a request without TLS.
 _WANTS_TLS = re.compile(rb"to (an )?https", re.IGNORECASE)
 
 _Message = TypeVar("_Message", bound=Message)
@@ -108,7 +108,7 @@ class HttpConnection:
             )
             with closing(response):
                 body = bytearray()
-                # The time-out is of each piece, and a server may send many.
+                # urllib3's time-out is for each piece, and a server may send many.
                 while piece := response.read1():
                     body += piece
                     if time.monotonic() > deadline:
@@ -125,7 +125,7 @@ class HttpConnection:
         return _Reply(path, response.status, response.reason or "", location, bytes(body))
 
     def _read(self, reply: _Reply, message: _Message, *, within: str | None = None) -> _Message:
-        """What the reply says, as the message that gRPC has for it, or as one field of that."""
+        """The reply as the protobuf message of the gRPC call, or as one field (`within`) of it."""
         if reply.status != 200:
             raise self._refusal(reply)
         try:
@@ -136,7 +136,7 @@ class HttpConnection:
 
     def _refusal(self, reply: _Reply) -> ServerError:
         words = own_words(reply.body)
-        # A web server of another kind may say `Not Found` in the same form.
+        # Another web server may answer `Not Found` in the same form.
         if words and words.casefold() not in {reply.reason.casefold(), responses.get(reply.status, "").casefold()}:
             return ServerError(words, cause=Cause.REQUESTS_FAILED)
         if reply.status == 400 and _WANTS_TLS.search(reply.body):

@@ -1,4 +1,4 @@
-"""Finds a Triton that can be started as a process."""
+"""Finds a Triton on this machine that can be started as a process."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class NoTritonError(JobError):
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a start needs beside the server's own arguments.
+    """Arguments and variables that an installation needs to start.
 
     Attributes:
-        arguments: More of them.
-        environment: Variables to set, in place of what they are.
+        arguments: Additional arguments.
+        environment: Environment variables to set.
     """
 
     arguments: tuple[str, ...] = ()
@@ -52,10 +52,10 @@ class TritonInstallation:
     """A Triton on this machine.
 
     Attributes:
-        binary: The server.
-        version: Such as `2.51.0`.
-        origin: Where it is from: the wheel with its version, or the binary's path.
-        wheel: The wheel, when it is from there.
+        binary: The path of `tritonserver`.
+        version: Its version, such as `2.51.0`.
+        origin: The wheel with its version, or the path of the binary.
+        wheel: The wheel that it is from; None: it is from no wheel.
     """
 
     binary: Path
@@ -65,17 +65,17 @@ class TritonInstallation:
 
     @property
     def description(self) -> str:
-        """Version and origin in words."""
+        """Version and origin."""
         return f"Triton {self.version} ({self.origin})"
 
     @property
     def root(self) -> Path:
-        """The folder whose parts lie as in `/opt/tritonserver`, which Triton takes where it is started by itself."""
+        """The installation folder, laid out like `/opt/tritonserver`, Triton's default."""
         folder = self.binary.resolve().parent
         return folder.parent if folder.name == "bin" else folder
 
     def backend_folder(self, arguments: Sequence[str] = ()) -> Path | None:
-        """Where it looks for backends when it is given the user's arguments; None: no file tells."""
+        """The backend folder, given the user's arguments; None: unknown."""
         for argument in reversed(arguments):
             flag, _, value = argument.partition("=")
             if flag == _BACKEND_DIRECTORY and value:
@@ -84,11 +84,11 @@ class TritonInstallation:
         return own if own.is_dir() else None
 
     def prepare(self, folder: Path, variables: Mapping[str, str] = os.environ) -> Preparation:
-        """Lay out in `folder`, which is empty, what a server needs for as long as it runs.
+        """Prepare an empty folder with what a server needs while it runs.
 
         Args:
-            folder: Where.
-            variables: Of the environment that the server would have without it.
+            folder: The empty folder.
+            variables: The environment that the server would have otherwise.
         """
         if self.wheel is None:
             return _own_parts(self.root, variables)
@@ -97,9 +97,9 @@ class TritonInstallation:
 
 
 def _own_parts(root: Path, variables: Mapping[str, str]) -> Preparation:
-    """An installation that lies elsewhere than at `/opt/tritonserver`, of which Triton would not find the parts."""
+    """Arguments for an installation outside of `/opt/tritonserver`, whose parts Triton would not find."""
     there = {name: root / name for name in (*_FOLDERS, "lib") if (root / name).is_dir()}
-    if "backends" not in there:  # such as /usr, whose lib is not Triton's
+    if "backends" not in there:  # such as /usr, whose lib is not Triton's own
         return Preparation()
     libraries = [str(there[name]) for name in ("lib",) if name in there]
     present = [path for path in [variables.get("LD_LIBRARY_PATH")] if path]
@@ -114,16 +114,16 @@ def find_triton(
 ) -> TritonInstallation:
     """Find a Triton: at the given path, else `tritonserver` on PATH, else the wheel `nvidia-pytriton`.
 
-    It is started for a moment (some 30 ms), without a model, to see that it can be, and which version it is.
+    It is started for a moment (some 30 ms) without a model, to check that it works, and to read its version.
 
     Args:
         triton_path: A `tritonserver`, or a folder that holds it or `bin/tritonserver`.
-        arguments: Of the user's, with which it is to be started.
-        environment: Variables of the user's, likewise.
+        arguments: The user's arguments for Triton.
+        environment: The user's environment variables for Triton.
 
     Raises:
         NoTritonError: there is none.
-        JobError: it cannot be started here: one line says what to do.
+        JobError: it cannot be started; one line says why.
     """
     if triton_path is not None:
         return _probed(binary_of(triton_path), None, arguments, environment or {})
@@ -165,7 +165,7 @@ def _probed(
 def _probe_version(
     found: TritonInstallation, mark: Mark, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> str:
-    """Start the server as a launch would, but on an empty repository and in silence, until it has said its version."""
+    """Start the server as a launch would, but with an empty repository and no ports, until it logs its version."""
     repository, parts, log = mark.folder / "repository", mark.folder / "parts", mark.folder / "log"
     repository.mkdir()
     parts.mkdir()

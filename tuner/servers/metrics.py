@@ -1,4 +1,4 @@
-"""What a Triton tells of the machine that it runs on, at its metrics port."""
+"""The machine of a remote Triton, from its metrics endpoint."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _GPU_MEMORY = "nv_gpu_memory_total_bytes"
 
 
 def machine_of(endpoint: Endpoint, metrics_url: str | None) -> Machine:
-    """The machine of a server elsewhere. What it does not tell is not known: its cores, always.
+    """The machine of a remote server. Its cores are always unknown.
 
     Args:
-        endpoint: Of the server.
-        metrics_url: Of its metrics; None: Triton's own port on the same host, if anybody is there.
+        endpoint: The server's endpoint.
+        metrics_url: The URL of its metrics; None: port 8002 of the same host, if it answers.
 
     Raises:
-        JobError: nothing of the kind is at `metrics_url`.
+        JobError: there are no metrics of a Triton at `metrics_url`.
     """
     host = endpoint.address.rpartition(":")[0]
     url = metrics_url or f"http://{host}:{_PORT}/metrics"
@@ -43,10 +43,10 @@ def machine_of(endpoint: Endpoint, metrics_url: str | None) -> Machine:
 
 
 def gpus_of(text: str) -> list[Gpu]:
-    """The GPUs that a Triton's metrics tell of, in Prometheus' text format.
+    """The GPUs in a Triton's metrics, which are in Prometheus' text format.
 
     Raises:
-        ValueError: it is none, or another server's.
+        ValueError: the text is not in that format, or from another server.
     """
     if "nv_inference" not in text:
         raise ValueError("no metrics of a Triton there")

@@ -1,4 +1,4 @@
-"""Loads and unloads models on a Triton in explicit model control, with a deadline, and an eye on the server."""
+"""Loads and unloads models on a Triton in explicit model control, with a deadline, while watching the server."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from tuner.servers.triton_log import find_reason
 
 _LOOK_S = 0.01
 _ASK_S = 5.0
-# What Triton calls a model that it is still taking down.
+# The state of a model that is being unloaded.
 _UNLOADING = "UNLOADING"
 _NOT_ALLOWED = "explicit model load / unload is not allowed"
 _NO_MODEL = "tritontune-asks-for-a-model-that-is-not-there"
 
 
 class ModelControl:
-    """What a server is told to load.
+    """Model control of one server.
 
     Args:
-        endpoint: Of the server.
+        endpoint: The server's endpoint.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
     def refusal(self) -> str | None:
-        """Why the server loads nothing when it is told to; None: it does.
+        """Why the server refuses to load models; None: it does not.
 
         Raises:
-            ServerError: it cannot be asked.
+            ServerError: the server cannot be asked.
         """
         with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
             try:
@@ -49,16 +49,16 @@ class ModelControl:
         return None
 
     def load(self, model: str, config: str, *, within_s: float, alive: Callable[[], None]) -> None:
-        """Load a model with a config in the place of its own, and return once it can be asked.
+        """Load a model with a config override, and return once it is ready.
 
         Args:
-            model: Of the server's repository.
-            config: The text of a config.pbtxt; empty: the one that the repository has.
-            within_s: The deadline.
-            alive: Raises `ServerDiedError` when the server is gone; called all the while.
+            model: The name of a model in the server's repository.
+            config: The text of a config.pbtxt; empty: the one in the repository.
+            within_s: The deadline, in seconds.
+            alive: Raises `ServerDiedError` if the server is gone; called repeatedly.
 
         Raises:
-            LaunchError: it does not load, or not in time.
+            LaunchError: the model does not load, or not in time.
             ServerDiedError: the server is gone.
         """
         override = as_override(config) if config.strip() else None
@@ -76,10 +76,10 @@ class ModelControl:
             raise LaunchError(f"model {model!r} does not load: {reason}", cause=cause) from error
 
     def unload(self, model: str, *, within_s: float) -> bool:
-        """Unload a model, and wait until it is gone. Returns whether it was in time.
+        """Unload a model, and wait until it is unloaded. Returns whether that was in time.
 
         Raises:
-            ServerError: the server is gone, or does not do it.
+            ServerError: the server is gone, or refuses.
         """
         deadline = time.monotonic() + within_s
         with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
@@ -92,14 +92,14 @@ class ModelControl:
 
 
 def as_override(text: str) -> str:
-    """A config.pbtxt as the JSON that a load request takes.
+    """A config.pbtxt as JSON, as a load request takes it.
 
     Raises:
-        LaunchError: it has what cannot be sent: the message says where.
+        LaunchError: it has a field that cannot be sent; the message says where.
     """
     config = model_config_pb2.ModelConfig()
     try:
-        # Strictly: what the schema here does not know would be lost on the way.
+        # Strict, as unknown fields would be lost.
         text_format.Parse(text, config)
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
@@ -109,7 +109,7 @@ def as_override(text: str) -> str:
 
 
 class _Call:
-    """A call to a server in a thread of its own, so that the server can be watched meanwhile."""
+    """A call to a server in its own thread, while the server is watched."""
 
     def __init__(self, endpoint: Endpoint, within_s: float, ask: Callable[[TritonClient], None]) -> None:
         self._client = TritonClient(endpoint, timeout_s=within_s)
@@ -129,7 +129,7 @@ class _Call:
                 alive()
                 self._thread.join(_LOOK_S)
         finally:
-            # Where it is still under way, it is given up.
+            # This cancels a call that is still under way.
             self._client.close()
         if self._error:
             raise self._error

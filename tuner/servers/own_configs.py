@@ -1,4 +1,4 @@
-"""What the models of a server were before candidates took their place, in a file that outlives a kill."""
+"""The own configs of a remote server's models, stored in a file so that a killed run can restore them later."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tuner.core.errors import JobError
 
 
 class OwnConfigs:
-    """The models that a run has touched, until each has its own config back.
+    """The models that a run has changed and not yet restored.
 
     Args:
-        file: Of the run.
-        address: Of the server; what the file says of another one is not ours to give back.
+        file: The file of the run.
+        address: The server's address; entries for another server are ignored.
     """
 
     def __init__(self, file: Path, address: str) -> None:
@@ -23,7 +23,7 @@ class OwnConfigs:
         self._address = address
 
     def kept(self) -> Mapping[str, str | None]:
-        """The effective config of each, as text; None: it was not loaded.
+        """The effective config of each model, as text; None: it was not loaded.
 
         Raises:
             JobError: the file is damaged.
@@ -38,7 +38,7 @@ class OwnConfigs:
             raise JobError(f"{self._file}: is damaged; {way_out}") from error
 
     def keep(self, models: Mapping[str, str | None]) -> None:
-        """Write them down in the place of what was there, or forget them when there are none."""
+        """Replace the stored models; without any, remove the file."""
         if not models:
             self._file.unlink(missing_ok=True)
             return

@@ -34,14 +34,14 @@ class ProcessLauncher:
     """Starts servers as processes, on free ports of the loopback interface.
 
     Args:
-        installation: Which Triton.
-        extra_args: More arguments for it, after all others.
-        gpus: Those that it may use: `all`, `none`, or a list of indices and UUIDs; None: as our own environment says.
-        environment: More variables; None as a value hands on our own.
-        headers: Sent with every request.
+        installation: The Triton.
+        extra_args: Further arguments for Triton, after all others.
+        gpus: The GPUs that it may use: `all`, `none`, or a list of indices and UUIDs; None: by our environment.
+        environment: Environment variables; the value None passes on the one of this process.
+        headers: Headers sent with every request.
 
     Raises:
-        JobError: this machine has not got those GPUs.
+        JobError: this machine does not have those GPUs.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ProcessLauncher:
 
     @property
     def description(self) -> str:
-        """Which Triton this is, and what it is given."""
+        """The Triton, with its GPUs, variables and arguments."""
         gpus = [f"GPUs {self._gpus}"] if self._gpus else []
         arguments = map(argument_without_secrets, self._extra_args)
         triton = f"{self._installation.description} as a process"
@@ -70,22 +70,22 @@ class ProcessLauncher:
 
     @property
     def gpus(self) -> str:
-        """Those that a server sees: as asked, else what its environment lets it see."""
+        """The GPUs that a server sees: those requested, else by its environment."""
         return self._gpus or shown_by_cuda(ALL, {**os.environ, **resolved(self._variables)})
 
     @property
     def machine(self) -> Machine:
-        """This one."""
+        """This machine."""
         return Machine.here()
 
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 
-        One that crashes by itself before that gets a second try: Tritons that start at the same moment may trip over
-        each other. The log of the first one stays beside that of the second, which begins with a line about it.
+        A server that crashes before it is ready gets a second attempt, as Tritons that start at the same moment may
+        disturb each other. The log of the first attempt is kept, and the log of the second begins with a line about it.
 
         Raises:
-            LaunchError: it did not become ready; nothing is left behind.
+            LaunchError: the model did not become ready; nothing is left behind.
         """
         deadline = time.monotonic() + request.deadline_s
         about_first = ""
@@ -105,11 +105,11 @@ class ProcessLauncher:
         raise LaunchError(f"no free port for Triton: other programs took {_PORT_TRIES} in a row", cause=Cause.CRASHED)
 
     def remove_leftovers(self) -> tuple[str, ...]:
-        """End the servers whose owner is gone, and remove their files. Returns the servers' names."""
+        """End servers whose owner is gone, and remove their files. Returns the names of the servers."""
         return remove_process_leftovers()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing, as nothing is held between launches."""
 
     def _start(self, request: Launch, preface: str = "") -> ProcessServer:
         mark, port = Mark.new(), free_port()
@@ -131,7 +131,7 @@ class ProcessLauncher:
         except BaseException:
             mark.remove_files()
             raise
-        # What is handed on is there for whoever repeats the command, too.
+        # Variables passed on from this process are left out: whoever repeats the command has them.
         told = {name: value for name, value in asked.items() if self._variables.get(name, "") is not None}
         return ProcessServer(
             process,
@@ -147,9 +147,9 @@ class ProcessLauncher:
 
 
 def remove_process_leftovers() -> tuple[str, ...]:
-    """End the servers whose owner is gone, whichever Triton they are, and remove their files. Returns their names.
+    """End servers whose owner is gone, of any Triton, and remove their files. Returns the names of the servers.
 
-    A server's name is that of its folder, and in the environment of its processes.
+    A server's name is the name of its folder, and an environment variable of its processes.
     """
     abandoned = end_processes(lambda mark: mark.abandoned)
     abandoned |= {mark for mark in marks_on_files() if mark.abandoned}
@@ -160,14 +160,14 @@ def remove_process_leftovers() -> tuple[str, ...]:
 
 
 def _set_aside(log: Path, crash: str) -> str:
-    """Keep the log of a server that crashed and was stopped; returns what the next one begins with."""
+    """Keep the log of a crashed first attempt; returns the first line for the next log."""
     first = log.with_name(f"{log.name}.first")
     log.replace(first)
     return f"tritontune: Triton {crash} before it was ready (see {first.name}); this is the second attempt\n"
 
 
 def _plain(repository: Path, folder: Path) -> Path:
-    """The repository, or a link to it where the Python backend, which sends paths through a shell, would fail at it."""
+    """The repository, or a link to it if its path is unsafe in a shell, through which the Python backend passes it."""
     repository = repository.absolute()
     if _PLAIN_PATH.fullmatch(str(repository)):
         return repository

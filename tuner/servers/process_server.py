@@ -13,21 +13,21 @@ from tuner.servers.processes import end_processes
 from tuner.servers.python_envs import remove_python_envs
 from tuner.servers.server import End, TritonServer
 
-# What a program does to itself, unlike SIGKILL, which others send.
+# Signals of a crash, unlike SIGKILL, which others send.
 _CRASHES = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
 class ProcessServer(TritonServer):
-    """A server that runs as a process, the leader of a session of its own.
+    """A server that runs as a process, the leader of its own session.
 
     Args:
-        process: The server itself.
-        mark: Which all its processes and files carry.
-        model: That it is to load.
-        log: The file to which it writes.
-        grpc_address: `host:port`.
-        command: The command line, with the environment that it needs.
-        headers: Sent with every request.
+        process: The process of the server.
+        mark: The mark of all its processes and files.
+        model: The name of the model that it loads.
+        log: The file that it writes to.
+        grpc_address: Its gRPC address, `host:port`.
+        command: The command line, with environment variables.
+        headers: Headers sent with every request.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class ProcessServer(TritonServer):
 
     @property
     def pid(self) -> int:
-        """The process of the server itself."""
+        """The pid of the server process."""
         return self._process.pid
 
     @property
     def crash(self) -> str | None:
-        """How the server itself has crashed: `was ended by SIGABRT`; None where it has not."""
+        """How the server process crashed: `was ended by SIGABRT`; None: it did not."""
         code = self._process.poll()
         return describe_exit(code) if code is not None and -code in _CRASHES else None
 

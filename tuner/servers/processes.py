@@ -1,4 +1,4 @@
-"""Finds and ends all processes of a server, whatever they did to hide."""
+"""Finds and ends all processes of a server, even those that left its session or changed their environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.core.errors import Cause, ServerHungError
 from tuner.core.mark import VARIABLE, Mark
 from tuner.core.proc import read_state
 
-# A killed process is gone in ms, but one that holds much GPU memory takes its time.
+# In s: a killed process is gone in ms, but one with much GPU memory takes longer.
 _DEADLINE_S = 10.0
 _LOOK_S = 0.002
 
@@ -30,16 +30,16 @@ def marked_processes() -> Iterator[tuple[Mark, psutil.Process]]:
 
 
 def end_processes(chosen: Callable[[Mark], bool]) -> frozenset[Mark]:
-    """Kill every process with a chosen mark, and every one of its session, and wait until none is left.
+    """Kill every process with a chosen mark or in the session of one, and wait until none is left.
 
-    Each server has a session of its own, which a process cannot leave by overwriting its environment, and a process
-    that leaves the session keeps its environment.
+    Each server has its own session. A process that overwrites its environment stays in the session, and one that leaves
+    the session keeps its environment.
 
     Returns:
-        The marks of those that were found.
+        The marks that were found.
 
     Raises:
-        ServerHungError: one of them does not end; it waits for a device, most likely.
+        ServerHungError: a process does not end within 10 s, probably as it waits for a device.
     """
     found: set[Mark] = set()
     deadline = time.monotonic() + _DEADLINE_S

@@ -1,7 +1,7 @@
-"""The seam behind which every way of getting a Triton lives.
+"""The interfaces of launchers and servers.
 
-A `Launcher` starts servers; a `Server` is one that runs and has the model ready. Every implementation passes the
-contract tests in `tuner/testing/launcher_contract.py`.
+A `Launcher` starts servers; a `Server` runs with its model ready. Every implementation passes the contract tests in
+`tuner/testing/launcher_contract.py`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from tuner.servers.usage import ServerUsage
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start.
+    """A request to start a server.
 
     Attributes:
-        repository: A staged model repository of our own (`tuner.config.staging`): real folders, files that may be
-            links into the user's repository.
-        model: The model to load; others of the repository load only when it needs them (ensembles).
-        log: The file to which the server's output goes; who has any makes its folder, too.
+        repository: A staged model repository (`tuner.config.staging`): real folders, with links to the user's files.
+        model: The model to load; others load only if it needs them (ensembles).
+        log: The file for the server's output; a launcher with output creates its folder.
         deadline_s: Seconds within which the model must be ready.
-        also: More models to load, which that one calls.
+        also: Further models to load, which the model calls.
     """
 
     repository: Path
@@ -40,7 +39,7 @@ class Launch:
 
     @property
     def config(self) -> str:
-        """The text of the model's config.pbtxt; empty when it has none."""
+        """The text of the model's config.pbtxt; empty if it has none."""
         path = self.repository / self.model / CONFIG
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -50,25 +49,25 @@ class Server(Protocol):
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it is reached."""
+        """The endpoint of the server."""
 
     @property
     def command(self) -> str:
-        """The command line (or its like) that started it, for people to read and repeat."""
+        """The command line (or equivalent) that started it, for the user to repeat."""
 
     def check(self) -> None:
-        """Raise `ServerDiedError`, with its cause and last words, when the server is no longer there. Takes < 1 ms."""
+        """Raise `ServerDiedError`, with cause and last words, if the server is gone. Takes < 1 ms."""
 
     def mind_model(self) -> None:
-        """Take note of the model's own processes as they are now; from here on `check` minds them, too."""
+        """Record the current processes of the model; from now on `check` also checks them."""
 
     def usage(self) -> ServerUsage | None:
-        """What it takes of processors and memory; None where nobody says, as of one that is gone. Raises nothing."""
+        """CPU and memory usage so far; None: unknown, or the server is gone. Raises nothing."""
 
     def stop(self, *, grace_s: float = 5.0) -> None:
-        """Stop it and all that it started, for certain, within `grace_s` and a moment; again is harmless.
+        """Stop the server and all its processes, within little more than `grace_s` seconds; may be repeated.
 
-        A server that is not ours to stop is left running, without the candidate's hold on it.
+        A remote server keeps running, and is released for the next candidate.
         """
 
     def __enter__(self) -> Self: ...
@@ -83,7 +82,7 @@ class Launcher(Protocol):
 
     @property
     def machine(self) -> Machine:
-        """What the servers run on.
+        """The machine that the servers run on.
 
         Raises:
             TuningError: it cannot be asked.
@@ -91,25 +90,25 @@ class Launcher(Protocol):
 
     @property
     def description(self) -> str:
-        """Which Triton this is, for the study's record: kind, version or digest, path."""
+        """The Triton, for the study's record: kind, version or digest, path."""
 
     @property
     def gpus(self) -> str | None:
-        """Which GPUs of this machine its servers see: `all`, `none`, or as `CUDA_VISIBLE_DEVICES` and Docker write it.
+        """The GPUs of this machine that its servers see: `all`, `none`, or a list as in `CUDA_VISIBLE_DEVICES`.
 
-        None: those of another machine.
+        None: the servers use another machine.
         """
 
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 
         Raises:
-            LaunchError: it did not become ready: the cause, and Triton's own last words; nothing is left behind.
-            TuningError: nothing can be launched any more, whatever the candidate.
+            LaunchError: the model did not become ready (with cause and Triton's last words); nothing is left behind.
+            TuningError: no candidate can be launched any more.
         """
 
     def remove_leftovers(self) -> tuple[str, ...]:
-        """Remove what earlier runs, now dead, left behind. Returns the names of the servers that it was of."""
+        """Remove the leftovers of killed runs. Returns the names of their servers."""
 
     def close(self) -> None:
-        """Give back what it holds beyond its servers; again is harmless."""
+        """Release what it holds besides its servers; may be repeated."""

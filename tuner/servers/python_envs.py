@@ -1,9 +1,9 @@
 """Removes the folders that Triton's Python backend leaves in `/tmp`.
 
-Each server makes `/tmp/python_env_XXXXXX` at its start, whatever TMPDIR says, for execution environments that it may
-have to unpack, and removes it when it has the time to end in its own way, which a killed one has not. The name does
-not say whose it is, so what goes is empty, this user's, and older than every live process that could have made it.
-Where processes that are not seen here may have made it, on another host or in another container, all of it stays.
+Each server creates `/tmp/python_env_XXXXXX` for execution environments, whatever TMPDIR is, and a killed server leaves
+it behind. The name does not show the owner. So a folder is removed if it is empty, belongs to this user, and is older
+than every live process that could have created it. It stays if processes that are not visible here, on another host or
+in another container, may have created it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FIRST_NAMESPACE = 0xEFFFFFFC
 
 
 def remove_python_envs() -> int:
-    """Remove those that no live Triton can have made. Returns how many."""
+    """Remove the folders that no live Triton can have created. Returns how many."""
     made = dict(_empty_ones())
     if not made or _is_shared(_PLACE):
         return 0
@@ -38,14 +38,14 @@ def remove_python_envs() -> int:
     count = 0
     for folder, made_at in made.items():
         if made_at + _SLACK_S < oldest:
-            with suppress(OSError):  # somebody was quicker, or has unpacked something
+            with suppress(OSError):  # already removed, or in use
                 folder.rmdir()
                 count += 1
     return count
 
 
 def _is_shared(folder: Path) -> bool:
-    """Whether processes that are not seen here may use it, too."""
+    """Whether processes that are not visible here may use the folder."""
     # Fields 5 and 9 and on; see proc(5). Of mounts at one place the last one counts.
     mounts = [line.split(" - ") for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
     where = {Path(mount.split()[4]): kind.split()[0] for mount, kind in mounts}
@@ -58,7 +58,7 @@ def _is_shared(folder: Path) -> bool:
 
 
 def _empty_ones() -> Iterator[tuple[Path, float]]:
-    """With the time at which each was made."""
+    """The empty folders of this user, with their creation times."""
     for folder in _PLACE.glob(_PATTERN):
         with suppress(OSError):
             status = folder.lstat()
@@ -67,7 +67,7 @@ def _empty_ones() -> Iterator[tuple[Path, float]]:
 
 
 def _backends(before: float) -> Iterator[float]:
-    """When the live processes of this user that have the Python backend, or soon will, were started."""
+    """Start times of this user's live processes that have loaded the Python backend, or may soon."""
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             started = process.create_time()

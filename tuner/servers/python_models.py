@@ -1,7 +1,7 @@
-"""What the source of a Python-backend model tells without running it.
+"""What the source of a Python-backend model shows without running it.
 
-Triton asks each Python model to complete its own config in a process started for that alone, and waits a full second
-for every instance when it takes leave of a model; most models define neither method, and for these both are in vain.
+Triton starts a process to let each Python model complete its config (`auto_complete_config`), and waits a second for
+each instance when it unloads a model (`finalize`). Most models define neither method, so both can be skipped.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _CLASS = "TritonPythonModel"  # the name that the Python backend looks for
 
 
 def may_define(model_file: Path, method: str) -> bool:
-    """Whether the model might have that method.
+    """Whether the model may define a method.
 
-    False is certain: the file nowhere mentions the name, and its class has neither bases nor decorators that could
-    bring it. Anything unclear is True.
+    False is certain: the file does not mention the name, and its class has no bases or decorators that could define it.
+    Unclear cases are True.
     """
     try:
         text = model_file.read_text(encoding="utf-8")
         tree = ast.parse(text)
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError, SystemError):
-        return True  # the last three: of text that is nested too deeply for Python's parser
+        return True  # the last three: text nested too deeply for Python's parser
     if re.search(rf"\b{method}\b", text):
         return True
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _CLASS]
@@ -35,10 +35,10 @@ def may_define(model_file: Path, method: str) -> bool:
 
 
 def is_complete(model: Path) -> bool:
-    """Whether a model folder leaves nothing for Triton to complete.
+    """Whether a model's config is complete.
 
     Its config names the Python backend, inputs and outputs with their types and shapes, and `max_batch_size`; and no
-    version of its code defines `auto_complete_config`. Anything unclear is False.
+    version of its code defines `auto_complete_config`. Unclear cases are False.
     """
     try:
         text = (model / "config.pbtxt").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def is_complete(model: Path) -> bool:
 
 
 def may_call(model: Path) -> bool:
-    """Whether a model of the Python backend might have others answer for it (BLS)."""
+    """Whether a Python-backend model may call other models (BLS)."""
     try:
         return any("InferenceRequest" in file.read_text(encoding="utf-8") for file in model.rglob("*.py"))
     except (OSError, ValueError):

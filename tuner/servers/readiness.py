@@ -1,4 +1,4 @@
-"""Waits until a server that was started has its model ready, and knows at once when that will not be."""
+"""Waits until a started server has its model ready, and detects at once if that cannot happen."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from tuner.servers.triton_log import find_reason, gave_up, last_words, port_take
 
 _LOOK_S = 0.01
 _ASK_S = 0.5
-# A stub that dies early leaves Triton waiting for it for ever; one that dies later is noticed by Triton, in about 2 s.
+# In s: Triton notices a stub that dies late after about 2 s, but waits for ever for one that dies early.
 _STUBS_EVERY_S = 0.5
 _STUB_DEAD_FOR_S = 3.0
-# All that Triton says of a stub that ended in `initialize`, whether it crashed or was killed.
+# Triton's only message about a stub that ended in `initialize`, crashed or killed.
 _ENDED_UNSEEN = "is not healthy"
-# With --grpc-restricted-protocol, of a request without the header: "This protocol is restricted, expecting header 'x'".
+# Triton's message for a request without the header of --grpc-restricted-protocol.
 _RESTRICTED = "is restricted, expecting header"
 
 
 class PortTakenError(Exception):
-    """Another program took the port between our choice and Triton's start."""
+    """Another program took the port before Triton bound it."""
 
 
 def await_ready(server: TritonServer, *, deadline: float, allowed_s: float) -> None:
-    """Return once the model can be asked.
+    """Return once the model is ready.
 
     Args:
-        server: Just started.
+        server: The server, just started.
         deadline: When to give up (`time.monotonic`).
-        allowed_s: How long that was, for the message.
+        allowed_s: The whole time allowed in seconds, for the message.
 
     Raises:
-        LaunchError: it will not become ready, or was not in time.
-        PortTakenError: try again on another.
+        LaunchError: the model cannot become ready, or was not in time.
+        PortTakenError: the port was taken; try another one.
     """
     dead_stubs = _DeadStubs(server)
     while not _is_ready(server):
@@ -59,7 +59,7 @@ def _is_ready(server: TritonServer) -> bool:
         return False
     with TritonClient(server.endpoint, timeout_s=_ASK_S) as client:
         try:
-            # The name, as who listens there may be the server of another run.
+            # The name is checked, as the server of another run may listen there.
             return client.server().name == str(server.mark) and client.is_model_ready(server.model)
         except ServerError as error:
             if _RESTRICTED in str(error):
@@ -69,7 +69,7 @@ def _is_ready(server: TritonServer) -> bool:
 
 
 def _check(server: TritonServer) -> None:
-    """Raise when the server is gone, or says that it will not become ready."""
+    """Raise an error if the server is gone, or has given up loading the model."""
     given_up = gave_up(read_log(server.log))
     try:
         server.check()
@@ -82,7 +82,7 @@ def _check(server: TritonServer) -> None:
 
 
 def _failure(server: TritonServer, otherwise: str, cause: Cause) -> LaunchError:
-    """The failure with Triton's own reason, or with another when it gives none, or the time is the reason."""
+    """The error with Triton's own reason from its log, or with `otherwise` if there is none, or time ran out."""
     text = read_log(server.log)
     reason = None if cause is Cause.TIMED_OUT else find_reason(text)
     message = reason.text if reason else otherwise
@@ -94,7 +94,7 @@ def _failure(server: TritonServer, otherwise: str, cause: Cause) -> LaunchError:
 
 
 class _DeadStubs:
-    """Looks now and then for stubs that died so early that Triton waits for them for ever."""
+    """Finds stubs that died so early that Triton waits for them for ever."""
 
     def __init__(self, server: TritonServer) -> None:
         self._server = server
@@ -102,7 +102,7 @@ class _DeadStubs:
         self._since: dict[int, float] = {}
 
     def end_of_one(self) -> End | None:
-        """How a stub ended that has been dead for longer than Triton takes to notice."""
+        """How a stub ended that has been dead for 3 s, longer than Triton takes to notice; None: there is none."""
         now = time.monotonic()
         if now < self._next_look:
             return None

@@ -1,4 +1,4 @@
-"""One server for all candidates: it loads each in the place of the last."""
+"""A launcher that reloads candidates in one server, instead of relaunching it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _UNLOAD_S = 30.0
 
 
 class ReloadLauncher:
-    """Has one server of another launcher load candidate after candidate, by config override.
+    """Loads candidate after candidate in one server of another launcher, by config override.
 
-    The server is started with the first, and anew after one with which anything went wrong.
+    The server is started with the first candidate, and restarted after any failure.
 
     Args:
-        launcher: Starts the server.
+        launcher: The launcher that starts the server.
     """
 
     def __init__(self, launcher: Launcher) -> None:
@@ -35,25 +35,25 @@ class ReloadLauncher:
 
     @property
     def description(self) -> str:
-        """Which Triton this is."""
+        """The Triton."""
         return f"{self._launcher.description}, reloaded"
 
     @property
     def machine(self) -> Machine:
-        """What the server runs on."""
+        """The machine that the server runs on."""
         return self._launcher.machine
 
     @property
     def gpus(self) -> str | None:
-        """Which GPUs the server sees."""
+        """The GPUs that the server sees."""
         return self._launcher.gpus
 
     def launch(self, request: Launch) -> Server:
-        """Have the candidate loaded and return once the model is ready.
+        """Load a candidate, and return once the model is ready.
 
         Raises:
-            LaunchError: it did not become ready.
-            TuningError: nothing can be launched any more.
+            LaunchError: the model did not become ready.
+            TuningError: no candidate can be launched any more.
         """
         running = self._running
         if running and running.leased:
@@ -65,7 +65,7 @@ class ReloadLauncher:
             try:
                 return running.load(request)
             except BaseException as error:
-                # What is left of a candidate that does not load well is not known.
+                # After other failures, the state of the server is unknown.
                 if not isinstance(error, LaunchError) or error.cause is not Cause.INVALID_CONFIG:
                     self._stop()
                 raise
@@ -78,7 +78,7 @@ class ReloadLauncher:
         return self._launcher.remove_leftovers()
 
     def close(self) -> None:
-        """Stop the server, and give back what its launcher holds."""
+        """Stop the server, and release what its launcher holds."""
         try:
             self._stop()
         finally:
@@ -91,10 +91,10 @@ class ReloadLauncher:
 
 
 class _Running:
-    """The server, and what it was started for.
+    """The running server.
 
     Attributes:
-        leased: Whether a candidate is at work on it.
+        leased: Whether a candidate uses it.
     """
 
     def __init__(self, server: Server, request: Launch) -> None:
@@ -106,7 +106,7 @@ class _Running:
         self._control = ModelControl(server.endpoint)
 
     def takes(self, request: Launch) -> bool:
-        """Whether it can serve this one, too."""
+        """Whether it can serve this request: it is alive, with the same repository and model."""
         try:
             self.server.check()
         except ServerDiedError:
@@ -117,7 +117,7 @@ class _Running:
         """Load a candidate.
 
         Raises:
-            LaunchError: it does not become ready.
+            LaunchError: the model does not become ready.
         """
         began = self._log.stat().st_size
         try:
@@ -129,15 +129,15 @@ class _Running:
         return self.lease(request, began)
 
     def lease(self, request: Launch, began: int) -> Server:
-        """The server for one candidate."""
+        """A lease of the server for one candidate."""
         self.leased = True
         return _Lease(self, request, began)
 
     def give_back(self, request: Launch, began: int) -> None:
-        """Take the candidate down, and note what the server wrote meanwhile.
+        """Unload the candidate, and copy what the server logged meanwhile.
 
         Raises:
-            ServerError: the server is gone, or does not do it.
+            ServerError: the server is gone, or refuses.
         """
         try:
             if not self._control.unload(request.model, within_s=_UNLOAD_S):
@@ -149,7 +149,7 @@ class _Running:
 
 
 class _Lease:
-    """A server for one candidate."""
+    """The server while one candidate uses it; implements `Server`."""
 
     def __init__(self, running: _Running, request: Launch, began: int) -> None:
         self._running = running
@@ -182,7 +182,7 @@ class _Lease:
         return None if self._stopped else self._running.server.usage()
 
     def stop(self, *, grace_s: float = 5.0) -> None:
-        """Take the candidate down; where that does not go well, the server with it."""
+        """Unload the candidate; if that fails, stop the server."""
         if self._stopped:
             return
         self._stopped = True
@@ -198,7 +198,7 @@ class _Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and not self._stopped:
-            # A candidate with which something went wrong leaves nothing to the next one.
+            # After a failure, the next candidate gets a new server.
             self._stopped = True
             self._running.leased = False
             self._running.server.stop()
@@ -206,7 +206,7 @@ class _Lease:
 
 
 def _failure(request: Launch, error: ServerError) -> LaunchError:
-    """Why a candidate does not load: the server's log says more than its answer."""
+    """Why a candidate does not load, from the server's log if possible, which says more than its answer."""
     text = read_log(request.log)
     message, cause = str(error), error.cause
     if cause is not Cause.TIMED_OUT and (reason := find_reason(text)):
@@ -215,7 +215,7 @@ def _failure(request: Launch, error: ServerError) -> LaunchError:
 
 
 def copy_log(log: Path, began: int, to: Path) -> None:
-    """Copy what was written to a log since it had some size."""
+    """Copy what was appended to a log since it had `began` bytes."""
     if log == to:
         return
     to.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A Triton that somebody else runs: candidates are loaded there by config override, and its own config afterwards."""
+"""A Triton that the user runs: candidates are loaded there by config override, and its own configs restored later."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tuner.servers.own_configs import OwnConfigs
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.usage import ServerUsage
 
-# Who runs it may be starting it anew.
+# In s: it may be restarting.
 _COMES_BACK_S = 30.0
 _KNOCK_S = 0.5
 _UNLOAD_S = 10.0
@@ -40,13 +40,13 @@ _ASK_S = 5.0
 
 
 class RemoteLauncher:
-    """Has a server that runs load candidate after candidate.
+    """Loads candidate after candidate on a running server.
 
     Args:
-        endpoint: Of the server, in explicit model control.
-        metrics_url: Where it tells of its GPUs; None: Triton's own port on the same host.
-        note: Is told, in one line, of a model that could not be given its own config back.
-        own: Outlives a kill; what it tells of an earlier one, `close` gives back, too.
+        endpoint: The server's endpoint; it must be in explicit model control.
+        metrics_url: The URL of its metrics, for its GPUs; None: port 8002 of the same host.
+        note: Called with a line for each model that could not be restored.
+        own: The stored own configs; `close` also restores those that a killed run left.
     """
 
     def __init__(
@@ -57,35 +57,35 @@ class RemoteLauncher:
         self._note = note
         self._control = ModelControl(endpoint)
         self._own = own
-        # The models that were touched, with their effective config as it was; None: it was not loaded.
+        # The own effective configs of the models that were changed; None: the model was not loaded.
         self._before: dict[str, str | None] = dict(own.kept()) if own else {}
         self._in_use = False
 
     @property
     def description(self) -> str:
-        """The server's version, and where it is.
+        """The server's version and URL.
 
         Raises:
-            ServerError: it cannot be asked.
+            ServerError: the server cannot be asked.
         """
         with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
             return f"Triton {client.server().version} at {self._endpoint.url}"
 
     @property
     def machine(self) -> Machine:
-        """What the server says that it runs on."""
+        """The machine that the server runs on, by its metrics."""
         return machine_of(self._endpoint, self._metrics_url)
 
     @property
     def gpus(self) -> None:
-        """Those of another machine."""
+        """None, as the server is on another machine."""
         return
 
     def look(self) -> None:
-        """See that the server can be tuned.
+        """Check that the server can be tuned.
 
         Raises:
-            JobError: it is not there, is no Triton, or loads nothing when it is told to.
+            JobError: the server is not reachable, not a Triton, or not in explicit model control.
         """
         try:
             refusal = self._control.refusal()
@@ -101,8 +101,8 @@ class RemoteLauncher:
         """Load a candidate and return once the model is ready.
 
         Raises:
-            LaunchError: it did not become ready.
-            TuningError: the server is gone, and does not come back, or serves another candidate already.
+            LaunchError: the model did not become ready.
+            TuningError: the server is gone and does not come back, or already serves another candidate.
         """
         if self._in_use:
             raise TuningError(f"the Triton at {self._endpoint.address} serves one candidate at a time")
@@ -120,14 +120,14 @@ class RemoteLauncher:
         return _RemoteServer(self._endpoint, model, self._give_back)
 
     def remove_leftovers(self) -> tuple[str, ...]:
-        """None are known: a server that is not ours has no mark."""
+        """Return nothing: a remote server leaves no leftovers of ours."""
         return ()
 
     def close(self) -> None:
-        """Give each model that was touched its own config back, or unload it if it was not loaded.
+        """Restore the own config of each changed model; unload those that were not loaded before.
 
         Raises:
-            InterruptedRunError: Ctrl-C came once more; the message names the models that have not got it back.
+            InterruptedRunError: Ctrl-C was pressed again; the message names the models that are not restored.
         """
         left, self._before = self._before, {}
         if not left and self._own is None:
@@ -163,13 +163,13 @@ class RemoteLauncher:
         )
 
     def _restore(self, model: str, config: str | None) -> None:
-        # A load by itself would keep to an override.
+        # Loading without unloading would keep the override.
         self._control.unload(model, within_s=_UNLOAD_S)
         if config is None:
             return
         self._control.load(model, "", within_s=_RESTORE_S, alive=_not_watched)
         if self._config_of(model) != config:
-            # It had been loaded with an override, or its file has changed since.
+            # It was loaded with an override before, or its file has changed since.
             self._control.load(model, config, within_s=_RESTORE_S, alive=_not_watched)
 
     def _config_of(self, model: str) -> str:
@@ -190,10 +190,10 @@ class RemoteLauncher:
             self._own.keep(self._before)
 
     def _await_server(self) -> None:
-        """Return once the server is there.
+        """Return once the server answers.
 
         Raises:
-            TuningError: it is not, for long.
+            TuningError: it does not answer for 30 s.
         """
         deadline = time.monotonic() + _COMES_BACK_S
         while True:
@@ -212,7 +212,7 @@ class RemoteLauncher:
 
 
 class _RemoteServer:
-    """The server while it serves a candidate."""
+    """The remote server while it serves a candidate; implements `Server`."""
 
     def __init__(self, endpoint: Endpoint, model: str, give_back: Callable[[], None]) -> None:
         self._endpoint = endpoint
@@ -233,10 +233,10 @@ class _RemoteServer:
         return f"# load {self._model!r} with this config.pbtxt on {self._endpoint.url}"
 
     def check(self) -> None:
-        """Ask the server, not more often than each second, whether it has the model ready.
+        """Ask the server, at most once a second, whether the model is ready.
 
         Raises:
-            ServerDiedError: it is gone, or has the model no more.
+            ServerDiedError: the server is gone, or the model is not ready any more.
         """
         if self._stopped:
             raise ServerDiedError("the server was stopped", cause=Cause.CRASHED)
@@ -247,18 +247,18 @@ class _RemoteServer:
                 what = f"model {self._model!r} at {self._endpoint.address} is no longer ready"
                 raise ServerDiedError(what, cause=Cause.CRASHED)
         except ServerHungError:
-            pass  # The requests under way have deadlines of their own.
+            pass  # The deadlines of requests handle a slow server.
         self._next_check = time.monotonic() + _CHECK_EVERY_S
 
     def mind_model(self) -> None:
-        """Its processes are not to be seen from here."""
+        """Do nothing, as its processes are not visible here."""
 
     def usage(self) -> ServerUsage | None:
-        """Nor is what they take."""
+        """Return None, as its usage is not visible here."""
         return None
 
     def stop(self, *, grace_s: float = 5.0) -> None:  # noqa: ARG002 (nothing is stopped)
-        """Leave it to the next candidate, or to `RemoteLauncher.close`."""
+        """Release the server for the next candidate, or for `RemoteLauncher.close`."""
         if not self._stopped:
             self._stopped = True
             self._client.close()
@@ -274,4 +274,4 @@ class _RemoteServer:
 
 
 def _not_watched() -> None:
-    """A server that goes away ends the call by itself."""
+    """Do nothing: the call itself fails if the server goes away."""

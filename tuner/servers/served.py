@@ -1,4 +1,4 @@
-"""The repository of a server that runs, as far as it tells: a folder and a config.pbtxt for each model."""
+"""A model repository from a running server: a folder with the effective config.pbtxt of each model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tuner.servers.client import TritonClient
 
 
 def served_repository(endpoint: Endpoint, models: Sequence[str], into: Path) -> ModelRepository:
-    """Write down the configs of models that are loaded, as the server completed them.
+    """Write the effective configs of loaded models to a folder, as a repository.
 
     Args:
-        endpoint: Of the server.
-        models: Their names; none: every model that is loaded.
+        endpoint: The server's endpoint.
+        models: The names of the models; none: all loaded models.
         into: An empty folder.
 
     Raises:
-        JobError: the server cannot be asked, or has no such model loaded.
+        JobError: the server cannot be asked, or such a model is not loaded.
     """
     try:
         with TritonClient(endpoint) as client:

@@ -1,4 +1,4 @@
-"""A Triton that was started here, in whichever way: what all of these servers have in common."""
+"""The base class of servers that tritontune starts itself, as a process or in Docker."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tuner.servers.triton_log import last_words, read_log, tells_of_memory
 from tuner.servers.usage import ProcessUsage, ServerUsage
 
 _GRACE_S = 5.0
-# Who presses Ctrl-C wants the terminal back.
+# After Ctrl-C, in s.
 _HURRIED_GRACE_S = 1.0
-# A connection breaks a moment before whoever held its other end is known to be gone.
+# In s: a connection breaks slightly before the end of the process is visible.
 _NOTICE_S = 0.5
 _LOOK_S = 0.01
 
@@ -33,9 +33,9 @@ class End:
     """How a server, or a part of it, ended.
 
     Attributes:
-        how: The end of a sentence that begins with what ended.
-        killed: Whether that was by SIGKILL, which is also what the kernel sends when memory runs out.
-        out_of_memory: Whether it is known to have run out of memory.
+        how: How it ended, as the predicate of a sentence: `was ended by SIGKILL`.
+        killed: Whether SIGKILL ended it, which the kernel also sends when memory runs out.
+        out_of_memory: Whether memory is known to have run out.
     """
 
     how: str
@@ -44,21 +44,21 @@ class End:
 
     @classmethod
     def by(cls, code: int | None, *, out_of_memory: bool = False) -> Self:
-        """With an exit code, or the negative number of a signal; None: nobody knows."""
+        """From an exit code, or the negative number of a signal; None: unknown."""
         how = "has ended" if code is None else describe_exit(code)
         return cls(how, killed=code == -signal.SIGKILL, out_of_memory=out_of_memory)
 
 
 class TritonServer(ABC):
-    """A server and all that it started. Leaving the context stops it.
+    """A server and all its processes. Leaving the context stops it.
 
     Args:
-        mark: Whose it is, and its `--id`.
-        model: That it is to load.
-        log: The file in which its output is.
-        grpc_address: `host:port`.
-        command: The command line, for people.
-        headers: Sent with every request: the server may answer nobody without.
+        mark: The server's mark, which is also its `--id`.
+        model: The name of the model that it loads.
+        log: The file with its output.
+        grpc_address: Its gRPC address, `host:port`.
+        command: The command line, for the user.
+        headers: Headers sent with every request; the server may require them.
     """
 
     def __init__(
@@ -77,35 +77,35 @@ class TritonServer(ABC):
     @property
     @abstractmethod
     def pid(self) -> int:
-        """The process of the server itself, as this machine numbers it."""
+        """The pid of the server process on this machine."""
 
     @abstractmethod
     def _end(self) -> End | None:
-        """How the server itself ended, or None while it runs. Takes < 1 ms."""
+        """How the server process ended; None while it runs. Takes < 1 ms."""
 
     @abstractmethod
     def _terminate(self) -> None:
-        """Send it SIGTERM; harmless when it has ended."""
+        """Send SIGTERM; harmless if it has ended."""
 
     @abstractmethod
     def _remove(self) -> None:
-        """End it at once, with all that it started, and leave nothing of it behind."""
+        """End the server and all its processes at once, and remove everything that belongs to it."""
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it is reached."""
+        """The endpoint of the server."""
         return self._endpoint
 
     @property
     def command(self) -> str:
-        """The command line (or its like) that started it."""
+        """The command line (or equivalent) that started it."""
         return self._command
 
     def check(self) -> None:
-        """Raise `ServerDiedError` when the server, or the process of one of its Python instances, is gone.
+        """Raise `ServerDiedError` if the server, or the process of one of its Python instances, is gone.
 
-        Triton does not mind the latter: the model stays `ready`, each request for that instance fails after a second,
-        and none is ever started in its place.
+        Triton ignores a dead instance: the model stays `ready`, each request for the instance fails after a second, and
+        the instance is never restarted.
         """
         if self._stopped:
             raise ServerDiedError("the server was stopped", cause=Cause.CRASHED)
@@ -118,29 +118,29 @@ class TritonServer(ABC):
                 raise self._death(f"an instance of model {self.model!r}", End.by(stub.exit_code))
 
     def find_stubs(self) -> tuple[AnyStub, ...]:
-        """The processes of Python instances as they are now, ended ones included."""
+        """The current processes of Python instances, including ended ones."""
         return stubs_of(self.pid)
 
     def mind_model(self) -> None:
-        """Take note of the processes of Python instances as they are now; from here on `check` minds them, too."""
+        """Record the current processes of Python instances; from now on `check` also checks them."""
         self._stubs = self.find_stubs()
 
     def usage(self) -> ServerUsage | None:
-        """What it takes of processors and memory, as far as its processes can be seen from here."""
+        """CPU and memory usage of its processes; None: they are not visible here."""
         if self._usage is None:
             self._usage = ProcessUsage(self.pid, str(self.mark))
         return None if self._stopped else self._usage.read()
 
     def kernel_was_short_of_memory(self) -> bool | None:
-        """Whether the kernel has killed anything for want of memory since the start; None where it does not say."""
+        """Whether the kernel killed processes because memory ran out since the start; None: unknown."""
         before, now = self._oom_kills, oom_kills()
         return None if before is None or now is None else now > before
 
     def stop(self, *, grace_s: float = _GRACE_S) -> None:
-        """Stop it and all that it started, for certain; again is harmless.
+        """Stop the server and all its processes; may be repeated.
 
-        A Python model that may define `finalize` is given `grace_s` to do so. All else is killed at once: it has
-        nothing that the kernel does not take back, and Triton's own way down takes a second or more for each instance.
+        A Python model that may define `finalize` gets `grace_s` seconds for it. Everything else is killed at once: the
+        kernel frees its resources, and Triton's own shutdown takes a second or more for each instance.
         """
         if self._stopped:
             return
@@ -155,7 +155,7 @@ class TritonServer(ABC):
             clean_file(self.log)
 
     def _end_soon(self) -> End | None:
-        """How the server itself ended: all processes of a container end with it, and it is the last to be heard of."""
+        """How the server ended, if it does within 0.5 s; in a container, its stubs end before it does."""
         deadline = time.monotonic() + _NOTICE_S
         while not (end := self._end()) and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
@@ -184,7 +184,7 @@ class TritonServer(ABC):
             raise cause from error
 
     def _cause_of(self, error: ServerError) -> ServerError | None:
-        """What became of the server, where that says more than that a request failed."""
+        """The death of the server, if it explains the error of a request; else None."""
         if isinstance(error, ServerDiedError):
             return None
         deadline = time.monotonic() + _NOTICE_S

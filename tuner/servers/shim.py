@@ -1,8 +1,8 @@
-"""Becomes another program that dies with the process that started it.
+"""Replaces itself by another program that dies with the process that started it.
 
-Run as `python -I -S shim.py OWNER_PID PROGRAM ARGUMENT...`. The kernel is asked to send SIGKILL when the owner ends,
-however it ends, and that outlives `execv`. Doing this in the child through Popen's `preexec_fn` would not be safe in a
-program with threads. Standard library alone, and nothing of this package, so that it costs a few ms.
+Run as `python -I -S shim.py OWNER_PID PROGRAM ARGUMENT...`. It asks the kernel to send SIGKILL when the owner
+ends, which survives `execv`. Popen's `preexec_fn` would not be safe in a program with threads. It imports the standard
+library alone, so that it takes a few ms.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
-    """Ask for the signal, make sure that the owner was still there by then, and become the program."""
+    """Request the signal, check that the owner still lives, and run the program."""
     owner, *command = sys.argv[1:]
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")

@@ -1,4 +1,4 @@
-"""Starts the process of a server, so that it dies with us and is never left without an owner."""
+"""Starts the process of a server, so that it dies with this process."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from tuner.core.errors import Cause, LaunchError
 from tuner.core.interrupts import put_off
 from tuner.servers import shim
 
-# To become another program takes ms; more, where its disk or the machine is very busy.
+# Starting takes ms, or longer on a very busy disk or machine.
 _WITHIN_S = 30.0
 
 
 def start_process(
     command: Sequence[str], environment: Mapping[str, str], log: Path, preface: str = ""
 ) -> subprocess.Popen[bytes]:
-    """Start a program that ends when this process does; an interruption meanwhile ends it again.
+    """Start a program that ends when this process does; an interruption during the start ends it.
 
-    It has a session of its own: Ctrl-C at the terminal is for us alone.
+    It has its own session, so that Ctrl-C at the terminal does not reach it.
 
     Args:
         command: The program and its arguments.
-        environment: What it has beside our own.
-        log: The file for what it says.
-        preface: With which that begins.
+        environment: Environment variables, in addition to those of this process.
+        log: The file for its output.
+        preface: Text at the beginning of the log.
 
     Raises:
-        LaunchError: it has not become the program in 30 s.
+        LaunchError: the program did not start within 30 s.
         OSError: it cannot be started.
     """
     through_shim = [sys.executable, "-I", "-S", shim.__file__, str(os.getpid()), *command]
@@ -43,7 +43,7 @@ def start_process(
         output.write(preface.encode())
         output.flush()
         try:
-            # An interrupted `submit` would leave a thread behind that nobody can ever end.
+            # An interrupted `submit` would leave a thread behind that cannot be ended.
             with put_off():
                 start = _starter(os.getpid()).submit(
                     subprocess.Popen[bytes],
@@ -75,7 +75,7 @@ def _result(start: Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
 def _starter(_pid: int) -> ThreadPoolExecutor:
     """The thread that starts the servers of a process.
 
-    The kernel ends a server when the thread that started it does, so that one must live as long as the process; and a
-    fork of the process has not got it.
+    The kernel ends a server when the thread that started it ends, so this thread lives as long as the process. A fork
+    gets its own one.
     """
     return ThreadPoolExecutor(1, thread_name_prefix="tritontune-starter")

@@ -1,4 +1,4 @@
-"""The processes in which Triton runs Python models, one for each instance."""
+"""Stubs: the processes in which Triton runs Python models, one for each instance."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tuner.servers.python_models import may_define
 
 _PROGRAM = "triton_python_backend_stub"
 PROGRAM_NAMES = {_PROGRAM, _PROGRAM[:15]}
-"""What such a process is called: of a zombie, the kernel keeps 15 characters and nothing else."""
+"""The names of such a process; the kernel keeps 15 characters of a zombie's name."""
 
 _LOOK_S = 0.01
 
 
 class AnyStub(Protocol):
-    """One such process, however it is seen."""
+    """One stub, on this machine or as a Docker engine reports it."""
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its pid."""
 
     @property
     def alive(self) -> bool:
@@ -33,20 +33,21 @@ class AnyStub(Protocol):
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended, negative for a signal; None when it runs, or nobody knows."""
+        """Its exit code, negative for a signal; None: it runs, or unknown."""
 
     @property
     def may_finalize(self) -> bool:
-        """Whether its model might define `finalize`."""
+        """Whether its model may define `finalize`."""
 
 
 @dataclass(frozen=True)
 class Stub:
-    """One that this machine sees.
+    """A stub on this machine.
 
     Attributes:
-        started: When, in ticks since boot.
-        model_file: The code that it runs; None when it had ended before it was found.
+        pid: Its pid.
+        started: Its start time, in clock ticks since boot.
+        model_file: The path of its code; None if it had ended before it was found.
     """
 
     pid: int
@@ -60,18 +61,18 @@ class Stub:
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended, negative for a signal; None when it runs, or nobody knows any more."""
+        """Its exit code, negative for a signal; None: it runs, or unknown."""
         state = read_state(self.pid)
         return state.exit_code if state and state.started == self.started and state.ended else None
 
     @property
     def may_finalize(self) -> bool:
-        """Whether its model might define `finalize`."""
+        """Whether its model may define `finalize`."""
         return self.model_file is not None and may_define(self.model_file, "finalize")
 
 
 def stubs_of(server_pid: int) -> tuple[Stub, ...]:
-    """The stubs that a server has now, ended ones included: it does not collect them. Takes some ms."""
+    """The current stubs of a server, including ended ones, which Triton does not reap. Takes some ms."""
     try:
         children = psutil.Process(server_pid).children()
     except psutil.NoSuchProcess:
@@ -91,9 +92,9 @@ def stubs_of(server_pid: int) -> tuple[Stub, ...]:
 
 
 def want_to_finalize(stubs: Sequence[AnyStub]) -> bool:
-    """Whether Triton should take its models down: one of them may have something to do then, and none has crashed.
+    """Whether to let Triton shut down: a model may define `finalize`, and no stub has died.
 
-    With one stub dead, Triton's way down hangs.
+    Triton's shutdown hangs with a dead stub.
     """
     return all(stub.alive for stub in stubs) and any(stub.may_finalize for stub in stubs)
 
@@ -101,7 +102,7 @@ def want_to_finalize(stubs: Sequence[AnyStub]) -> bool:
 def await_end(stubs: Sequence[AnyStub], *, deadline: float, server_ended: Callable[[], bool]) -> None:
     """Return when all stubs or the server have ended, or at the deadline (`time.monotonic`).
 
-    Triton itself looks only once a second whether its models are down.
+    Triton itself checks only once a second whether its models are unloaded.
     """
     while any(stub.alive for stub in stubs) and not server_ended() and time.monotonic() < deadline:
         time.sleep(_LOOK_S)

@@ -1,4 +1,4 @@
-"""Reads the reason for a failure out of what Triton wrote."""
+"""Finds the reason of a failure in Triton's log."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LAST_LINES = 30
 _MOST_BYTES = 1 << 20
 
 _GAVE_UP = re.compile(
-    # It takes the models down again that did load, and then waits a full second before it exits.
+    # Triton unloads the models that did load, then waits a second before it exits.
     r"Waiting for in-flight requests to complete"
-    # The process for a Python instance could not begin; Triton would wait for it forever.
+    # The process of a Python instance could not start; Triton would wait for it for ever.
     r"|Failed to preinitialize Python stub: .*\n"
 )
 _PORT_TAKEN = re.compile(r"Socket '[^']*' already in use|Address already in use")
 
-# In order: the first that is found says the most.
+# In order of how much they say; the first match counts.
 _REASONS = (
     re.compile(r"failed to load '[^']+' version \d+: (?P<text>.*)"),
     re.compile(r"Poll failed for model directory '[^']+': (?P<text>.*)"),
@@ -55,8 +55,8 @@ class Reason:
     """Why a server did not become ready.
 
     Attributes:
-        text: One line, in Triton's own words.
-        cause: What kind of failure that is.
+        text: Triton's own reason, in one line.
+        cause: The kind of failure.
     """
 
     text: str
@@ -64,7 +64,7 @@ class Reason:
 
 
 def read_log(log: Path) -> str:
-    """What the server wrote, or the last MiB of it; empty when there is no such file."""
+    """The log of a server, or the last MiB of it; empty if there is no such file."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _MOST_BYTES))
@@ -74,7 +74,7 @@ def read_log(log: Path) -> str:
 
 
 def gave_up(text: str) -> bool:
-    """Whether a server that is to start can no longer become ready, though it still runs."""
+    """Whether a starting server has given up, though it still runs."""
     return _GAVE_UP.search(text) is not None
 
 
@@ -84,12 +84,12 @@ def port_taken(text: str) -> bool:
 
 
 def tells_of_memory(text: str) -> bool:
-    """Whether the last words say that memory ran out."""
+    """Whether the last lines say that memory ran out."""
     return _OUT_OF_MEMORY.search(last_words(text)) is not None
 
 
 def find_reason(text: str) -> Reason | None:
-    """Why the model was not loaded, as far as the log tells."""
+    """Why the model was not loaded, by the log; None: it does not say."""
     for pattern in _REASONS:
         if match := pattern.search(text):
             words = _plain(match["text"])
@@ -102,19 +102,19 @@ def find_reason(text: str) -> Reason | None:
 
 
 def last_words(text: str) -> str:
-    """The last lines that say something: no tables, no empty ones."""
+    """The last 30 lines of a log, without tables and empty lines."""
     lines = [line.rstrip() for line in text.splitlines()]
     return "\n".join([line for line in lines if line and not line.startswith(("|", "+-"))][-_LAST_LINES:])
 
 
 def find_version(text: str) -> str | None:
-    """The version that a server tells at its start, such as `2.51.0`."""
+    """The version in a server's log, such as `2.51.0`."""
     match = _VERSION.search(text)
     return match[1] if match else None
 
 
 def why_it_ended(text: str) -> str:
-    """In one line, why a server ended that was to start without a model."""
+    """Why a server that was started without a model ended, in one line."""
     if reason := find_reason(text):
         return reason.text
     if _USAGE.search(text):

@@ -1,4 +1,4 @@
-"""What a server has taken of the processors so far, and of the memory now: of its processes, as the kernel counts."""
+"""CPU time and memory of a server's processes, from /proc."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import psutil
 
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# To look for processes costs a look at every one of the machine; at most this share of a core goes into it.
+# Finding child processes scans all processes of the machine: at most once a second, and at most this share of a core.
 _LOOK_AGAIN_S = 1.0
 _LOOKING_SHARE = 0.02
 
 
 @dataclass(frozen=True)
 class ServerUsage:
-    """What a server and all its processes take.
+    """CPU and memory usage of a server and its processes.
 
     Attributes:
-        cpu_s: CPU seconds since it started.
-        memory_bytes: Resident now. What its processes share counts once.
+        cpu_s: CPU seconds since the start.
+        memory_bytes: Current resident memory; shared memory counts once.
     """
 
     cpu_s: float
@@ -33,8 +33,8 @@ class ProcessUsage:
     """Reads the usage of a process and its descendants, as far as this machine shows them.
 
     Args:
-        pid: The server's, as this machine numbers it.
-        mark: That is on its command line: in a container with pids of its own, this pid may be another's.
+        pid: The pid of the server on this machine.
+        mark: The mark on its command line, as the pid may belong to another process in a container.
     """
 
     def __init__(self, pid: int, mark: str) -> None:
@@ -44,18 +44,18 @@ class ProcessUsage:
         self._look_at = float("-inf")
 
     def read(self) -> ServerUsage | None:
-        """What they take now, or None where they cannot be seen. Takes well below 1 ms, once a second some ms."""
+        """The usage now; None: the processes are not visible. Takes well below 1 ms, but once a second some ms."""
         began = time.monotonic()
         if began > self._look_at:
             self._family = self._found()
             now = time.monotonic()
             self._look_at = now + max(_LOOK_AGAIN_S, (now - began) / _LOOKING_SHARE)
         parts = [part for pid in self._family if (part := _part(pid))]
-        if not parts or not sum(own + shared for _, own, shared in parts):  # what has ended holds no memory
+        if not parts or not sum(own + shared for _, own, shared in parts):  # ended processes hold no memory
             return None
         return ServerUsage(
             cpu_s=sum(cpu_s for cpu_s, _, _ in parts),
-            # What is shared is mostly the same in all of them: libraries, and the memory that the tensors go through.
+            # Shared memory is mostly the same in all processes: libraries, and the tensors' memory.
             memory_bytes=sum(own for _, own, _ in parts) + max(shared for _, _, shared in parts),
         )
 
@@ -70,7 +70,7 @@ class ProcessUsage:
 
 
 def _part(pid: int) -> tuple[float, int, int] | None:
-    """CPU seconds, resident bytes of its own, and shared ones (proc(5): `stat`, `statm`); None: it has ended."""
+    """CPU seconds, own resident bytes, and shared ones of a process (proc(5): `stat`, `statm`); None: it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         memory = Path(f"/proc/{pid}/statm").read_text(encoding="ascii")

@@ -1,4 +1,4 @@
-"""The Triton inside the pip wheel `nvidia-pytriton`, and what it takes to run it outside of a container."""
+"""The Triton in the pip wheel `nvidia-pytriton`, and how to run it outside of a container."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _LIBPYTHON = f"libpython{_PYTHON}.so.1.0"  # the name that the wheel's Python ba
 
 @dataclass(frozen=True)
 class Wheel:
-    """Where the parts lie.
+    """The paths of the wheel's parts.
 
     Attributes:
-        triton: The folder of Triton itself.
-        libraries: The folder of the shared libraries that the wheel brings.
+        triton: The folder of Triton.
+        libraries: The folder of the wheel's shared libraries.
         stub: The program that runs a Python model, for the running Python.
         libpython: The library of the running Python, which the stub loads.
     """
@@ -39,10 +39,10 @@ class Wheel:
 
     @classmethod
     def find(cls) -> Self | None:
-        """Find it in this environment; None when it is not installed.
+        """Find the wheel in this environment; None if it is not installed.
 
         Raises:
-            JobError: it is, and cannot be used with the running Python.
+            JobError: it is installed, but cannot be used with the running Python.
         """
         package = importlib.util.find_spec("pytriton")
         if package is None or package.origin is None:
@@ -53,7 +53,7 @@ class Wheel:
 
     @property
     def binary(self) -> Path:
-        """The server."""
+        """The path of `tritonserver`."""
         return self.triton / "bin" / "tritonserver"
 
     @property
@@ -62,22 +62,22 @@ class Wheel:
         return f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}"
 
     def link_parts(self, folder: Path) -> None:
-        """Lay out the folders that the server and its stubs look into, as links to the parts."""
+        """Create the folders that the server and its stubs search, with links to the parts."""
         backend, lib = folder / "backends" / "python", folder / "lib"
         backend.mkdir(parents=True)
         lib.mkdir()
         for part in self.triton.glob("backends/python/*.*"):
             (backend / part.name).symlink_to(part)
         (backend / self.stub.name).symlink_to(self.stub)
-        # Alone: beside it in a conda environment lie libraries that would take the place of the system's.
+        # Only this library: others of a conda environment would replace the system's.
         (lib / self.libpython.name).symlink_to(self.libpython)
 
     def arguments(self, folder: Path) -> tuple[str, ...]:
-        """The server's arguments that go with what was linked into `folder`."""
+        """The server's arguments for the folders that `link_parts` created."""
         return f"--backend-directory={folder / 'backends'}", f"--cache-directory={self.triton / 'caches'}"
 
     def environment(self, folder: Path, variables: Mapping[str, str]) -> Mapping[str, str]:
-        """The variables that make models import what the running Python imports, before what they have already."""
+        """Environment variables with which models import the packages of the running Python first."""
         packages = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
         return {
             "LD_LIBRARY_PATH": _with(variables.get("LD_LIBRARY_PATH"), self.libraries, folder / "lib"),
@@ -97,7 +97,7 @@ def _find_stub(triton: Path) -> Path:
     if not stub.is_file():
         known = sorted((path.name for path in stubs.glob("3.*")), key=lambda name: int(name.partition(".")[2]))
         raise JobError(
-            f"{DISTRIBUTION} runs models with Python {', '.join(known)}, and this is {_PYTHON}; "
+            f"{DISTRIBUTION} supports Python {', '.join(known)}, but this is {_PYTHON}; "
             "install tritontune with one of those"
         )
     return stub
@@ -108,7 +108,7 @@ def _find_libpython() -> Path:
         if (folder / _LIBPYTHON).is_file():
             return folder / _LIBPYTHON
     raise JobError(
-        f"{DISTRIBUTION} needs {_LIBPYTHON}, which this Python came without; "
+        f"{DISTRIBUTION} needs {_LIBPYTHON}, which this Python does not have; "
         f"on Debian and Ubuntu: apt install libpython{_PYTHON}"
     )
 

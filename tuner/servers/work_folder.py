@@ -1,4 +1,4 @@
-"""Temporary folders that carry the mark of their owner, so that those of a killed run can be told and removed."""
+"""Temporary folders named after their owner's mark, so that those of killed runs can be found and removed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PREFIX = "work-of-"
 
 @contextmanager
 def work_folder() -> Iterator[Path]:
-    """An empty folder, which is removed in the end."""
+    """An empty folder, which is removed when the context is left."""
     folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{Mark.new()}"
     folder.mkdir(mode=0o700)
     try:

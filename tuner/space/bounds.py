@@ -1,6 +1,6 @@
-"""Fits a search space to a model, a machine and a job: what Triton would refuse is not offered.
+"""Fits a search space to a model, a machine and a job, so that it has no values that Triton would refuse.
 
-The laws are Triton's own: a model with `max_batch_size: 0` takes no batches; a model has one scheduler, so dynamic
+The rules are Triton's: a model with `max_batch_size: 0` takes no batches; a model has one scheduler, so dynamic
 batching excludes sequence batching; no request, warm-up or preferred batch may be larger than `max_batch_size`; an
 instance on the CPU competes for the cores, and one on a GPU needs it there.
 """
@@ -23,19 +23,19 @@ DYNAMIC_BATCHING = "dynamic_batching"
 PREFERRED_BATCH_SIZE = "dynamic_batching.preferred_batch_size"
 INSTANCE_COUNT = "instance_group[*].count"
 
-# What dynamic_batching may hold and still be switched off without a client noticing more than speed.
+# dynamic_batching with only these fields may be switched off: clients notice nothing but the speed.
 _PLAIN_BATCHING = {"preferred_batch_size", "max_queue_delay_microseconds"}
 _INDEX = re.compile(r"\[\d+\]")
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """A space file's parameters, as far as they can vary here.
+    """The parameters of a space file that can vary for a model, a machine and a job.
 
     Attributes:
-        parameters: Those that can.
+        parameters: The parameters that can vary.
         left_out: Why each of the others cannot, by name.
-        notes: Which values of the parameters are left out that the user may miss, and why; one line each.
+        notes: Values that are left out, with the reason, one line each.
     """
 
     parameters: tuple[Parameter, ...]
@@ -45,12 +45,12 @@ class Bounded:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a space is fitted to.
+    """The model, machine and job that a space is fitted to.
 
     Attributes:
         own: The user's config; None: the model has no file.
-        effective: What the server made of it, less what follows from other fields; see `stated`.
-        machine: That the server runs on.
+        effective: The effective config, without what Triton derives from other fields; see `stated`.
+        machine: The machine that the server runs on.
         batch_size: Inferences in each request of the job.
     """
 
@@ -99,17 +99,17 @@ def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
 
 
 def check_fields(spec: SpaceSpec, configs: Iterable[ModelConfig], source: str) -> None:
-    """See that each parameter names a field that a config.pbtxt has, and values that it takes, before any launch.
+    """Check, before any launch, that each parameter names a field of config.pbtxt, with values that it takes.
 
-    What a field's index means only a model's completed config tells, so an index stands here for all of them.
+    An index in a field path stands for any index here, as only the effective config shows which exist.
 
     Args:
         spec: The space file.
-        configs: Of the models, whose text may hold fields that we do not know.
-        source: With which the message begins.
+        configs: The models' configs, whose text may have fields unknown here.
+        source: The file's name, for the message.
 
     Raises:
-        SpaceError: one does not, in any of the configs.
+        SpaceError: a field or a value is wrong for all configs.
     """
     known = (ModelConfig.parse("max_batch_size: 1\n", source), *configs)
     for name, item in spec.parameters.items():
@@ -134,18 +134,18 @@ def _field_fault(field: str, item: ParameterSpec, config: ModelConfig) -> Config
 
 
 def _fault(source: str, name: str, field: str, error: ConfigError) -> str:
-    """What is wrong with a parameter, which is named once."""
+    """The message for a wrong parameter, which names it once."""
     told = str(error)
     return f"{source}: {told}" if name == field and told.startswith(name) else f"{source}: {name}: {told}"
 
 
 def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue:
-    """What a config has at a field, as a ladder's value.
+    """The value of a field in a config, as a ladder value.
 
     Args:
         field: The field's path.
-        config: Which says it.
-        may_be_on: Whether the field is a message that is either there or not.
+        config: The config.
+        may_be_on: Whether the field is a message that is either present or not.
 
     Raises:
         ConfigError: there is no such field, or it is a message with a ladder of other values than off and on.
@@ -164,22 +164,22 @@ def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue
 
 
 def _try_values(field: str, item: ParameterSpec, effective: ModelConfig) -> None:
-    """Put every value of the ladder in once.
+    """Try every value of the ladder.
 
     Raises:
-        ConfigError: the field takes no such value.
+        ConfigError: the field does not take a value.
     """
     for value in item.values:
         effective.edited({field: as_edit(value)})
 
 
 def as_edit(value: LadderValue) -> Value | None:
-    """A ladder's value as an edit of a config."""
+    """A ladder value as an edit of a config."""
     return None if value == OFF else EMPTY if value == ON else value
 
 
 def _refused(field: str, effective: ModelConfig) -> str:
-    """Why a field cannot vary for this model at all; empty when it can."""
+    """Why a field cannot vary for this model; empty: it can."""
     config = effective.proto
     batching = field == MAX_BATCH_SIZE or (field + ".").startswith(DYNAMIC_BATCHING + ".")
     if batching and config.max_batch_size == 0:
@@ -192,7 +192,7 @@ def _refused(field: str, effective: ModelConfig) -> str:
 
 
 def _too_small(value: LadderValue, field: str, spec: SpaceSpec, to: Surroundings) -> str:
-    """What is larger than a value of max_batch_size, which it could then not be; empty when nothing is."""
+    """Why a value of max_batch_size is too small; empty: it is not."""
     if field != MAX_BATCH_SIZE or not is_number(value):
         return ""
     config = to.effective.proto
@@ -209,11 +209,11 @@ def _too_small(value: LadderValue, field: str, spec: SpaceSpec, to: Surroundings
 def _allowed(value: LadderValue, field: str, item: ParameterSpec, to: Surroundings) -> bool:
     config, machine = to.effective.proto, to.machine
     if field == DYNAMIC_BATCHING and value == OFF:
-        # Priorities, queue policies and order are promises to clients, which the user made.
+        # Priorities, queue policies and order are promises to clients.
         plain = {field.name for field, _ in config.dynamic_batching.ListFields()} <= _PLAIN_BATCHING
         return plain and not _stays_on(to)
     if field.endswith(".gpus") and machine.gpus:
-        # By their places; where nobody tells of any, Triton will.
+        # GPU indices; if the machine's GPUs are unknown, Triton checks them.
         places = value if isinstance(value, tuple) else (value,)
         return all(not is_number(place) or place < len(machine.gpus) for place in places)
     if not is_number(value) or field == MAX_BATCH_SIZE:
@@ -225,7 +225,7 @@ def _allowed(value: LadderValue, field: str, item: ParameterSpec, to: Surroundin
 
 
 def _stays_on(to: Surroundings) -> str:
-    """Why dynamic batching that the server completes cannot be switched off; empty: it can, or is the user's own."""
+    """Why dynamic batching that Triton adds cannot be switched off; empty: it can be, or is the user's own."""
     own = to.own or ModelConfig.parse("", "no config.pbtxt")
     return why_batching_stays(to.effective, own) if batching_is_completed(to.effective, own) else ""
 
@@ -236,7 +236,7 @@ def _why_only(field: str, to: Surroundings) -> str:
 
 
 def _can_batch(parameters: list[Parameter], effective: ModelConfig) -> bool:
-    """Whether any candidate, or the model as it is, batches dynamically."""
+    """Whether any candidate, or the baseline, batches dynamically."""
     return effective.holds(DYNAMIC_BATCHING) or any(
         (p.field + ".").startswith(DYNAMIC_BATCHING + ".") for p in parameters
     )

@@ -10,7 +10,7 @@ from tuner.config.config import ModelConfig
 from tuner.space.spec import OFF, ON, LadderValue
 
 Assignment = Mapping[str, LadderValue]
-"""Parameters that count, by name. One that does not (a queue delay without dynamic batching) is not in it."""
+"""Parameter values by name, without those that have no effect (a queue delay without dynamic batching)."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,21 @@ class Candidate:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for candidates of which Triton's core makes the same; see `tuner.config.completion`."""
+        """Equal for candidates with the same effective config; see `tuner.config.completion`."""
         return fingerprint(self.config)
 
 
 def key_of(assignment: Assignment) -> tuple[tuple[str, LadderValue], ...]:
-    """An assignment, hashable; equal for equal ones."""
+    """A hashable form of an assignment."""
     return tuple(sorted(assignment.items()))
 
 
 def in_words(parameters: Assignment, baseline: Assignment) -> str:
-    """An assignment for people to read: `dynamic_batching, max_batch_size 64, instance_group.count 2`.
+    """An assignment as text: `dynamic_batching, max_batch_size 64, instance_group.count 2`.
 
     Args:
         parameters: The assignment.
-        baseline: That of the baseline; what that does not have either is worth no word.
+        baseline: The baseline's assignment; a value `off` that it has too is left out.
     """
     words = [_words(name, value, baseline.get(name, OFF)) for name, value in parameters.items()]
     return ", ".join(word for word in words if word) or "the baseline"

@@ -1,4 +1,4 @@
-"""What a server serves of what a candidate asks for: labels are intentions, an effective config is an observation."""
+"""Compares a candidate's parameters with the effective config of its server."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tuner.space.spec import OFF, ON, LadderValue
 
 @dataclass(frozen=True)
 class Otherwise:
-    """A parameter that the server has another value of than a candidate asks for.
+    """A parameter whose value on the server differs from the candidate's.
 
     Attributes:
-        name: Of the parameter.
-        asked: By the candidate.
-        served: By the server.
+        name: The name of the parameter.
+        asked: The candidate's value.
+        served: The server's value.
     """
 
     name: str
@@ -33,9 +33,9 @@ class Otherwise:
 
 
 def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelConfig) -> tuple[Otherwise, ...]:
-    """The parameters of a candidate of which its server, by its effective config, has another value.
+    """The parameters of a candidate that have another value in the effective config.
 
-    A field that is left out (`off`) has whatever value Triton gives it; a message that is left out must not be there.
+    A field that is `off` may have any value that Triton gives it; a message that is `off` must be absent.
     """
     told = stated(effective, candidate.config)
     found = []
@@ -46,7 +46,7 @@ def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelC
             continue
         try:
             served = value_at(parameter.field, told, may_be_on=is_message)
-        except ConfigError:  # a newer Triton's field, which the schema here does not show
+        except ConfigError:  # a field of a newer Triton, unknown here
             continue
         if _plain(asked) != _plain(served):
             found.append(Otherwise(parameter.name, asked, served))
@@ -54,7 +54,7 @@ def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelC
 
 
 def _plain(value: LadderValue) -> tuple[type, LadderValue]:
-    """A value, such that equal ones are equal: a list of one is that one, and a default is what is not there."""
+    """A value in comparable form: a list of one element is that element, and a default is `off`."""
     if isinstance(value, tuple) and len(value) == 1:
         value = value[0]
     return (str, OFF) if value in {0, "", ()} else (type(value), value)

@@ -10,7 +10,7 @@ from typing_extensions import TypeIs
 from tuner.space.spec import OFF, LadderValue, Scalar
 
 AS_IS = "as is"
-"""The value of a parameter of which the model has no single value, such as groups of unlike instance counts."""
+"""The value of a parameter that has several values in the model, as with different instance counts of groups."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,11 @@ class Parameter:
     """One search parameter.
 
     Attributes:
-        field: Path of the field in config.pbtxt that it sets.
-        ladder: Possible values in order; the sampler sees their indices.
-        base: The model's own value, one of the ladder.
-        when: Values that other parameters must have for this one to count.
+        name: Its name in the space file.
+        field: The path of the field in config.pbtxt that it sets.
+        ladder: Its possible values in order; samplers see their indices.
+        base: The model's own value, which is in the ladder.
+        when: Values that other parameters must have for this one to have an effect.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Parameter:
     when: Mapping[str, tuple[Scalar, ...]]
 
     def index(self, value: LadderValue) -> int:
-        """The place of a value in the ladder; `true` and `1` are different values.
+        """The index of a value in the ladder; `true` and `1` are different values.
 
         Raises:
             ValueError: it is not in the ladder.
@@ -46,18 +47,18 @@ class Parameter:
         return any(type(known) is type(value) and known == value for known in self.ladder)
 
     def nearest(self, value: float) -> LadderValue | None:
-        """The largest number of the ladder that is no larger than `value`, or the smallest; None without numbers."""
+        """The largest number of the ladder that is <= `value`, else the smallest one; None without numbers."""
         numbers = [v for v in self.ladder if is_number(v)]
         return max((v for v in numbers if v <= value), default=min(numbers, default=None))
 
 
 def is_number(value: LadderValue) -> TypeIs[int | float]:
-    """Whether a ladder value is a number (`true` is none)."""
+    """Whether a ladder value is a number; `true` is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def ladder_with(ladder: tuple[LadderValue, ...], base: LadderValue) -> tuple[LadderValue, ...]:
-    """The ladder with the model's own value in its place: numbers in order, `off` first, all else last."""
+    """The ladder with the model's own value inserted: numbers in order, `off` first, others last."""
     if any(type(base) is type(value) and base == value for value in ladder):
         return ladder
     if base in {OFF, AS_IS}:

@@ -1,4 +1,4 @@
-"""The search space of one model: which candidates there are, and what each changes."""
+"""The search space of one model: its candidates, and their edits of the config."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from tuner.space.spec import OFF, LadderValue, SpaceSpec
 class SearchSpace:
     """The candidates for one model.
 
-    A sampler sees a flat space: every parameter, always, as an index of its ladder. `assignment` brings indices to
-    the one form that all equal candidates share: a parameter that has no effect there is not in it.
+    A sampler sees a flat space: an index of the ladder for every parameter. `assignment` converts indices to the form
+    that all equal candidates share, without parameters that have no effect.
 
     Attributes:
-        parameters: What may vary, in the order of the space file.
-        left_out: Why each other parameter of the file may not, by name.
-        base: The user's config, which candidates edit; where there is none, what the server made of the model.
-        effective: The user's config as the server completed it, less what follows from other fields; see `stated`.
-        machine: What the server runs on.
-        notes: Which values of the ladders are left out that the user may miss, and why.
+        parameters: The parameters that can vary, in the order of the space file.
+        left_out: Why each of the other parameters cannot, by name.
+        base: The config that candidates edit: the user's, or without one the effective config.
+        effective: The effective config, without what Triton derives from other fields; see `stated`.
+        machine: The machine that the server runs on.
+        notes: Values that are left out, with the reason, one line each.
     """
 
     parameters: tuple[Parameter, ...]
@@ -62,8 +62,8 @@ class SearchSpace:
         Args:
             spec: The space file.
             own: The user's config; None: the model has no file.
-            effective: What the server made of it.
-            machine: That it runs on.
+            effective: The effective config of the baseline.
+            machine: The machine that the server runs on.
             batch_size: Inferences in each request.
 
         Raises:
@@ -76,11 +76,11 @@ class SearchSpace:
 
     @property
     def baseline(self) -> Assignment:
-        """The user's config as an assignment."""
+        """The assignment of the baseline."""
         return self.assignment({})
 
     def assignment(self, indices: Mapping[str, int]) -> Assignment:
-        """The assignment that ladder indices mean; parameters without an index keep the model's own value."""
+        """The assignment of ladder indices; parameters without an index keep the model's own value."""
         return self.settle({p.name: p.ladder[indices[p.name]] for p in self.parameters if p.name in indices})
 
     def settle(self, wanted: Assignment) -> Assignment:
@@ -114,7 +114,7 @@ class SearchSpace:
         return Candidate(assignment, base.edited(self._edits(assignment)))
 
     def size(self) -> int:
-        """How many index combinations there are; several may mean the same candidate."""
+        """Number of index combinations; several may mean the same candidate."""
         return math.prod(len(p.ladder) for p in self.parameters)
 
     def assignments(self) -> Iterator[Assignment]:
@@ -130,7 +130,7 @@ class SearchSpace:
         if any(chosen[other] not in values for other, values in parameter.when.items() if other in chosen):
             return False
         if parameter.field == MAX_BATCH_SIZE:
-            # Without dynamic batching each request is an execution of its own, whatever the limit.
+            # Without dynamic batching each request is executed alone.
             return self._batches_dynamically(chosen)
         parents = (p for p in self.parameters if parameter.field.startswith(p.field + "."))
         return all(chosen[parent.name] != OFF for parent in parents)
@@ -143,7 +143,7 @@ class SearchSpace:
         return self.effective.holds(DYNAMIC_BATCHING) or any(chosen[p.name] != OFF for p in settings)
 
     def _within_max_batch_size(self, counting: dict[str, LadderValue]) -> Assignment:
-        """Preferred sizes above the limit do not load; the limit itself is the preferred size when none is named."""
+        """Drop preferred sizes above the limit, which do not load, and the limit alone, which is Triton's default."""
         by_field = {p.field: p for p in self.parameters if p.name in counting}
         preferred = by_field.get(PREFERRED_BATCH_SIZE)
         if preferred is None:
@@ -168,7 +168,7 @@ class SearchSpace:
                 continue
             kinds = self.effective.values("instance_group[*].kind")
             if p.field == INSTANCE_COUNT and kinds and not self.base.holds("instance_group"):
-                # A group of our own says where it runs, as Triton had chosen by itself.
+                # A new group has the kind that Triton had chosen.
                 edits["instance_group[*].kind"] = kinds[0]
             edits[p.field] = as_edit(value)
         return edits

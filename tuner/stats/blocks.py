@@ -1,7 +1,7 @@
-"""How sure a sum over a window is, when what is summed is correlated in time.
+"""Confidence intervals of sums over a window whose terms are correlated in time.
 
-Batch-mates end together, and in a closed loop each request waits for those before it. So blocks of time are compared,
-never single requests.
+Requests of a batch end together, and in a closed loop each request waits for earlier ones. So variances are estimated
+from blocks of time, never from single requests.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from scipy import special
 from tuner.stats.window import Window
 
 TAIL = 0.025
-"""Of a 95 % interval, at either side."""
+"""The probability on each side of a 95 % interval."""
 
 Z95 = 1.96
 """The two-sided 95 % quantile of the normal distribution."""
 
 _MOST_BLOCKS, _FEWEST_BLOCKS = 40, 4
 _BLOCK_LATENCIES = 2.0
-# So few blocks cannot tell a stronger correlation from a trend, nor one of blocks that alternate.
+# Bounds of the estimated correlation of neighbouring blocks: with few blocks, stronger values are not reliable.
 _CORRELATION = (-0.25, 0.8)
 _WAVES = 8
 
@@ -30,9 +30,9 @@ _Floats = npt.NDArray[np.float64]
 
 
 def block_edges(window: Window) -> npt.NDArray[np.intp]:
-    """Where among the completions the blocks of time begin and end; blocks without one are left out.
+    """Indices of completions at which blocks of time begin and end, shape (blocks + 1,); empty blocks are left out.
 
-    A block is no shorter than two typical requests, so that its requests have little to do with those before it.
+    A block is at least two median latencies long, so that its requests depend little on earlier ones.
     """
     typical_s = max(float(np.median(window.latency_ms)) / 1e3, 1e-9)
     blocks = int(np.clip(window.length_s / typical_s / _BLOCK_LATENCIES, _FEWEST_BLOCKS, _MOST_BLOCKS))
@@ -44,12 +44,12 @@ def block_edges(window: Window) -> npt.NDArray[np.intp]:
 
 
 def half_width_of_sum(residuals: _Floats) -> float:
-    """Half of the 95 % interval of a sum of residuals of mean 0, each of a block.
+    """Half width of the 95 % interval of a sum of block residuals with mean 0.
 
-    Two estimates of its variance, and the one that says less: that of the blocks themselves, widened by
-    (1 + rho) / (1 - rho) for the correlation rho of neighbours, which knows fast changes best; and the mean power of
-    the eight slowest cosines (Lazarus, Lewis, Stock and Watson 2018), which sees slow ones, such as those of a
-    machine that is not alone. Each with Student's t for what it is made of.
+    The larger of two estimates, each with its quantile of Student's t. (1) The variance of the blocks times
+    (1 + rho) / (1 - rho), rho being the correlation of neighbours; best for fast changes. (2) The mean power of the
+    eight slowest cosines (E. Lazarus, D. J. Lewis, J. H. Stock and M. W. Watson, JBES 36, 2018); best for slow changes,
+    as on a shared machine.
     """
     blocks = len(residuals)
     variance = blocks / (blocks - 1) * float(residuals @ residuals) * inflation(residuals)
@@ -60,7 +60,7 @@ def half_width_of_sum(residuals: _Floats) -> float:
 
 
 def inflation(residuals: _Floats) -> float:
-    """How much larger the variance of a mean is where neighbouring blocks are correlated: (1 + rho) / (1 - rho)."""
+    """The factor (1 + rho) / (1 - rho) on the variance of a mean for correlation rho of neighbouring blocks."""
     spread = residuals - residuals.mean()
     square = float(spread @ spread)
     rho = float(spread[1:] @ spread[:-1]) / square if square > 0 else 0.0
@@ -69,10 +69,10 @@ def inflation(residuals: _Floats) -> float:
 
 
 def student(count: int, tail: float = TAIL) -> float:
-    """The quantile of Student's t for the mean of `count` values, beyond which on either side is `tail`."""
+    """The quantile of Student's t for the mean of `count` values, with probability `tail` beyond it."""
     return float(special.stdtrit(count - 1, 1 - tail))
 
 
 def gamma(probability: float, shape: float) -> float:
-    """The quantile of a gamma distribution: how many of a Poisson process's mean gaps `shape` gaps take."""
+    """The quantile of the gamma distribution with scale 1: the time of `shape` Poisson events at rate 1."""
     return float(special.gammaincinv(shape, probability))

@@ -1,7 +1,6 @@
-"""How latencies are distributed, in logarithmic buckets that are the same for every measurement.
+"""Latency histograms with fixed logarithmic buckets.
 
-As in HdrHistogram, what a bucket holds is known to a share of it, at 1 ms as at 10 s, and histograms of several
-measurements add up.
+As in HdrHistogram, the relative error is the same at 1 ms and at 10 s, and histograms can be added.
 """
 
 from __future__ import annotations
@@ -18,34 +17,33 @@ from tuner.core.record import Record
 _BUCKETS_A_DOUBLING = 16
 _DOUBLINGS = 32
 _LOWEST_MS = 1e-3
-# Of a bucket, as a share of its upper end.
+# The geometric middle of a bucket, as a share of its upper end.
 _MIDDLE = 2 ** (-1 / (2 * _BUCKETS_A_DOUBLING))
 _UPPER_MS = _LOWEST_MS * 2 ** (np.arange(_DOUBLINGS * _BUCKETS_A_DOUBLING + 1) / _BUCKETS_A_DOUBLING)
 
 
 class Histogram(Record):
-    """Latencies by bucket.
+    """A latency histogram.
 
-    A latency lies at most 4.4 % below the upper end of its bucket; below 1 us and above 72 min it is in the first or
-    the last bucket there is.
+    A latency is at most 4.4 % below the upper end of its bucket. Latencies below 1 us and above 72 min are in the first
+    and the last bucket.
 
     Attributes:
-        buckets: Those that are not empty, from low to high: the upper end in ms, which belongs to it, and how many
-            latencies lie in it.
+        buckets: The buckets that are not empty, in ascending order: (upper end in ms, inclusive; count).
     """
 
     buckets: tuple[tuple[float, int], ...] = ()
 
     @classmethod
     def of(cls, latency_ms: npt.NDArray[np.float64]) -> Histogram:
-        """The histogram of latencies in ms, in any order."""
+        """The histogram of latencies in ms, shape (n,), in any order."""
         places = np.searchsorted(_UPPER_MS[:-1], latency_ms, side="left")
         counts = np.bincount(places, minlength=1)
         return cls(buckets=tuple((float(_UPPER_MS[place]), int(counts[place])) for place in counts.nonzero()[0]))
 
     @classmethod
     def together(cls, histograms: Iterable[Histogram]) -> Histogram:
-        """All latencies of several histograms."""
+        """The sum of several histograms."""
         counts: Counter[float] = Counter()
         for histogram in histograms:
             counts.update(dict(histogram.buckets))
@@ -53,12 +51,12 @@ class Histogram(Record):
 
     @property
     def mean_ms(self) -> float | None:
-        """The mean latency, as far as the buckets tell it: to some 2 %. None without any."""
+        """The mean latency in ms, to some 2 %; None for an empty histogram."""
         if not self.count:
             return None
         return sum(upper_ms * _MIDDLE * count for upper_ms, count in self.buckets) / self.count
 
     @property
     def count(self) -> int:
-        """How many latencies there are."""
+        """Number of latencies."""
         return sum(count for _, count in self.buckets)

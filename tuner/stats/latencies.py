@@ -1,4 +1,4 @@
-"""Latency percentiles with 95 % intervals, and limits on them, from requests that depend on each other."""
+"""Latency percentiles with 95 % intervals, and tests of limits, from requests that depend on each other."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tuner.stats.blocks import TAIL, block_edges, gamma, half_width_of_sum, stud
 from tuner.stats.limit_test import LimitTest
 from tuner.stats.window import Window
 
-# Fewer completions have no spread to speak of; they are taken as those of a memoryless server.
+# With fewer completions, an exponential distribution is assumed.
 _FEW = 8
-# Where the design effect is looked at, for all percentiles together: one tail alone holds too few requests.
+# Percentiles at which the design effect is averaged, as a single tail has too few requests.
 _BODY = (0.5, 0.7, 0.85, 0.95)
 _FEWEST_ABOVE = 5
-# Independent requests from which the tail's decay is judged, when it must be.
+# Independent requests from which the tail's decay is estimated.
 _TAIL_REQUESTS = 10.0
-# The part of the shape that is believed, and of the squared coefficient of variation, the least and the most.
+# Shrinkage of the estimated shape, and bounds of the squared coefficient of variation.
 _SHAPE_SHARE = 0.6
 _SQUARED_VARIATION = (0.4, 4.0)
 
@@ -31,13 +31,13 @@ _Floats = npt.NDArray[np.float64]
 
 
 def percentiles(window: Window) -> Mapping[Percentile, Interval]:
-    """Latency percentiles in ms, each with the interval that follows from that of the share of requests below it.
+    """Latency percentiles in ms, each with a 95 % interval.
 
-    Woodruff's method (1952): the share below the true percentile q is like that of n' independent requests, so those
-    at the ends of its interval (that of Jeffreys: Brown, Cai and DasGupta 2001) bound the percentile. n' is n over the
-    design effect (Kish 1965), the variance of shares between blocks over that of independent requests, made smaller
-    for the few blocks that it comes from (Korn and Graubard 1998). Where n' requests are too few to bound q from
-    above, its tail is taken as a generalised Pareto distribution.
+    Woodruff's method (1952): the Jeffreys interval (Brown, Cai and DasGupta 2001) of the share of requests below a
+    percentile, with the effective sample size n', gives the interval of the percentile. n' is n over the design effect
+    (Kish 1965): the variance of shares between blocks over that of independent requests, with a correction for few
+    blocks (Korn and Graubard 1998). If n' is too small for an upper bound, the tail is modelled by a generalised Pareto
+    distribution.
 
     Raises:
         ValueError: the window is empty.
@@ -58,7 +58,7 @@ def percentiles(window: Window) -> Mapping[Percentile, Interval]:
 
 
 def limit_tests(window: Window, slo: SLO) -> tuple[LimitTest, ...]:
-    """How many requests were over each limit, and how many of them tell as much as independent ones.
+    """For each limit, the number of requests over it, and the design effect.
 
     Raises:
         ValueError: the window is empty.
@@ -81,13 +81,13 @@ def limit_tests(window: Window, slo: SLO) -> tuple[LimitTest, ...]:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Latencies by blocks of time, and how much the requests within one are alike.
+    """Latencies in blocks of time, for the design effect.
 
     Attributes:
-        latency_ms: (n,) in order of time.
-        ordered: (n,) the same in order of size.
-        edges: (blocks + 1,) where in `latency_ms` the blocks begin and end.
-        body_effect: The design effect over the body of the distribution.
+        latency_ms: (n,) in order of completion.
+        ordered: (n,) sorted.
+        edges: (blocks + 1,) indices in `latency_ms` at which blocks begin and end.
+        body_effect: The mean design effect over the body of the distribution.
     """
 
     latency_ms: _Floats
@@ -115,7 +115,7 @@ class _Blocks:
         return Interval(value=value, low=min(low, value), high=max(high, value))
 
     def effect(self, share: float, value: float) -> float:
-        """So many requests tell as much of the share above a value as one independent request; 1 and more."""
+        """The design effect for the share above a value, at least 1."""
         if len(self.edges) < 3:
             return float(len(self.ordered))
         effect = self.body_effect
@@ -124,11 +124,11 @@ class _Blocks:
         return max(1.0, effect)
 
     def _beyond(self, share: float, independent: float) -> float:
-        """The upper end where all requests seen may lie below the percentile; never below the largest of them.
+        """The upper bound of a percentile that may be above all requests seen; at least the largest latency.
 
-        From a threshold well below the percentile on, the tail is a generalised Pareto distribution, with the upper
-        bound of the mean excess. Of the shape that the excesses' variation says (Hosking and Wallis 1987) it takes a
-        part: so few tell little, and an exponential tail is what queues have.
+        Above a threshold well below the percentile, the tail is a generalised Pareto distribution, with the upper bound
+        of its mean excess. Its shape is estimated from the variation of the excesses (Hosking and Wallis 1987), and
+        shrunk towards an exponential tail, as of queues, because the excesses are few.
         """
         count = len(self.ordered)
         above = min(max(_TAIL_REQUESTS, 3 * independent * (1 - share)), independent / 2)
@@ -147,7 +147,7 @@ class _Blocks:
 
 
 def _memoryless(ordered: _Floats, share: float) -> Interval:
-    """A percentile of so few latencies that only their mean is worth anything, with the bounds of an exponential."""
+    """A percentile of very few latencies, with bounds from an exponential distribution."""
     count, value = len(ordered), float(np.quantile(ordered, share))
     depth = float(ordered.sum()) * -math.log1p(-share)
     low, high = depth / gamma(1 - TAIL, count), depth / gamma(TAIL, count)
@@ -161,7 +161,7 @@ def _ordered(window: Window) -> _Floats:
 
 
 def _design_effect(latency_ms: _Floats, edges: npt.NDArray[np.intp], limit_ms: float) -> float:
-    """The variance of the share of requests above a limit, as blocks show it, over that of independent requests."""
+    """The variance of the share of requests above a limit, from blocks, over that of independent requests."""
     count = len(latency_ms)
     passed = np.concatenate([[0], np.cumsum(latency_ms > limit_ms)])
     above = np.diff(passed[edges])

@@ -11,16 +11,15 @@ from tuner.stats.blocks import TAIL, block_edges, gamma, half_width_of_sum, infl
 from tuner.stats.window import Window
 
 _FEWEST_BLOCKS, _GROWTH_BLOCKS = 4, 8
-# Fewer completions have no spread to speak of.
+# With fewer completions, a Poisson process is assumed.
 _FEW = 8
 
 
 def throughput(window: Window) -> Interval:
-    """Completions a second, counted from one completion to another: (N_k - N_j) / (t_k - t_j).
+    """Completions per second, counted from completion to completion: (N_k - N_j) / (t_k - t_j).
 
-    A count over a time that begins and ends with completions is not off by a batch at either end. The interval is
-    that of a ratio estimated from blocks of time; see `half_width_of_sum`. Very few completions, or blocks that hold
-    any, are taken as a Poisson process.
+    This avoids an error of a batch at the ends. The interval is that of a ratio estimated from blocks of time; see
+    `half_width_of_sum`. With very few completions or blocks, a Poisson process is assumed.
 
     Raises:
         ValueError: the window is empty.
@@ -41,17 +40,16 @@ def throughput(window: Window) -> Interval:
 
 
 def poisson_rate(count: int, length_s: float) -> Interval:
-    """Events a second, of so many in so long, with the exact interval of a Poisson process (Garwood 1936)."""
+    """The rate of `count` events in `length_s` seconds, with the exact interval of a Poisson process (Garwood 1936)."""
     low = gamma(TAIL, count) if count else 0.0
     return Interval(value=count / length_s, low=low / length_s, high=gamma(1 - TAIL, count + 1) / length_s)
 
 
 def growth(window: Window) -> Interval:
-    """How fast latency grows, in seconds a second: 0 when requests are answered as fast as they come.
+    """The growth of latency, in s per s: 0 if requests are answered as fast as they arrive.
 
-    The slope of a line through the mean latencies of blocks of equally many requests, by least squares, with Student's
-    t for the few blocks, its variance widened as that of `throughput`. Too few requests for that grow by nothing that
-    is known.
+    The least-squares slope through mean latencies of 8 blocks of equally many requests, with Student's t, and the
+    variance corrected for correlation (`inflation`). With too few requests, the interval is infinite.
     """
     if len(window) < _GROWTH_BLOCKS * _FEW:
         return Interval(value=0.0, low=-math.inf, high=math.inf)

@@ -1,4 +1,4 @@
-"""Whether what is measured changes while it is measured: the first half of a window against the second."""
+"""Drift: changes between the first and the second half of a window."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tuner.stats.blocks import inflation
 from tuner.stats.window import Window
 
 _MOST_BLOCKS, _FEWEST_BLOCKS = 16, 8
-# Of sound measurements, one in so many may look as if it changed; it is measured once more, and then not even that.
+# Probability of a false alarm; such a point is re-measured, so two in a row are rarer still.
 _BY_CHANCE = 0.002
-# A smaller change matters to nobody, however surely it is known.
+# Smaller relative changes are ignored, even if significant.
 _MATTERS = 0.05
 
 _Floats = npt.NDArray[np.float64]
@@ -23,7 +23,7 @@ _Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Trend:
-    """A change that is both beyond chance and large enough to matter.
+    """A change that is significant and larger than 5 %.
 
     Attributes:
         first: The mean over the first half.
@@ -35,14 +35,14 @@ class Trend:
 
 
 def latency_trend(window: Window) -> Trend | None:
-    """Of the mean latency in ms."""
+    """The trend of the mean latency in ms; None: no trend."""
     if (edges := _edges(window)) is None:
         return None
     return _trend(np.add.reduceat(window.latency_ms, edges[:-1]) / np.diff(edges))
 
 
 def gap_trend(window: Window) -> Trend | None:
-    """Of the mean time in ms from one answer to the next: one over throughput."""
+    """The trend of the mean time in ms between answers (1 / throughput); None: no trend."""
     if (edges := _edges(window)) is None:
         return None
     ends_ns = np.concatenate([[window.start_ns], window.done_ns[edges[1:] - 1]])
@@ -50,9 +50,9 @@ def gap_trend(window: Window) -> Trend | None:
 
 
 def _edges(window: Window) -> npt.NDArray[np.intp] | None:
-    """Where blocks of as many requests each begin and end, an even number of them; None for too few.
+    """Indices at which an even number of blocks with equally many requests begin and end; None: too few.
 
-    A block is no shorter than a typical request, so that it has little to do with those before it.
+    A block is at least a median latency long, so that it depends little on earlier ones.
     """
     if not len(window):
         return None
@@ -64,12 +64,10 @@ def _edges(window: Window) -> npt.NDArray[np.intp] | None:
 
 
 def _trend(blocks: _Floats) -> Trend | None:
-    """Whether the slope of a line through the blocks, by least squares, is beyond chance, and the change matters.
+    """The trend of blocks, if their least-squares slope is significant and the change is above 5 %.
 
-    Student's t for the few blocks, the variance widened for those that depend on their neighbours. What is left beside
-    the line tells how much blocks vary; beside the means of the halves, a steady growth would count as such, too. The
-    line is one of logarithms: in a closed loop, a latency that grows with time grows exponentially with each request,
-    and a block with a stall in it does not outweigh all others.
+    Student's t with the variance of the residuals, corrected for correlation (`inflation`). The line is fitted to
+    logarithms: in a closed loop, a growing latency grows exponentially, and a stall in one block does not dominate.
     """
     half = len(blocks) // 2
     trend = Trend(float(blocks[:half].mean()), float(blocks[half:].mean()))

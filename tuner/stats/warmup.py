@@ -1,4 +1,4 @@
-"""Where a measurement stops warming up."""
+"""Finds the end of the warm-up of a measurement."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import numpy.typing as npt
 
 _BATCH = 5
 _FEWEST_BATCHES = 4
-# A stall in the middle is no warm-up: above this share of them, latencies weigh alike.
+# Latencies are capped at this quantile, so that a stall in the middle does not count as warm-up.
 _LEVELLED_ABOVE = 0.9
 
 _Floats = npt.NDArray[np.float64]
 
 
 def warm_up(latency_ms: _Floats, concurrency: int) -> int:
-    """How many requests at the beginning of a closed loop to leave out; at most half of them.
+    """The number of leading requests of a closed loop to leave out; at most half of them.
 
-    The first round goes in any case: its requests all arrive at once, which no later ones do, and
-    may pay for whatever the server does once. What lies beyond is MSER-5's to find.
+    The first round is always left out: its requests arrive all at once, and include one-time work of the server. MSER-5
+    finds longer warm-ups.
 
     Args:
-        latency_ms: (n,) in the order in which the requests ended.
-        concurrency: Requests of a round.
+        latency_ms: (n,) in order of completion.
+        concurrency: Requests under way.
     """
     count = len(latency_ms)
     if not count:
@@ -30,15 +30,13 @@ def warm_up(latency_ms: _Floats, concurrency: int) -> int:
 
 
 def open_warm_up(latency_ms: _Floats) -> int:
-    """How many requests at the beginning of an open loop to leave out; at most half of them.
+    """The number of leading requests of an open loop to leave out; at most half of them.
 
-    The very first find an idle server, and go in any case. Beyond them MSER-5 proposes how many, but it would take a
-    stall of the first half for warm-up, too: in an open loop a stall is in the latency of all that was due meanwhile.
-    So warm-up ends where latency first comes to the level that it has later, from above or from below: what was at
-    that level and left it again is no warm-up.
+    The first 5 are always left out, as they find an idle server. MSER-5 proposes more, but it would also take a stall
+    in the first half for warm-up. So warm-up ends where latency first reaches its later level.
 
     Args:
-        latency_ms: (n,) in the order in which the requests ended.
+        latency_ms: (n,) in order of completion.
     """
     count = len(latency_ms)
     first = min(_BATCH, count // 2)
@@ -52,9 +50,9 @@ def open_warm_up(latency_ms: _Floats) -> int:
 
 
 def mser5(values: _Floats) -> int:
-    """MSER-5 (White 1997): the number of leading values, at most half, without which the mean is known best.
+    """MSER-5 (K. P. White, 1997): the number of leading values to leave out, at most half.
 
-    That is where the sum of squares of the remaining means of five, over the square of their number, is least.
+    It minimises the sum of squares of the remaining means of five over the square of their number.
     """
     batches = len(values) // _BATCH
     if batches < _FEWEST_BATCHES:

@@ -1,4 +1,4 @@
-"""The part of a measurement that counts: warm-up cut off, and no batch cut in two at either end."""
+"""The window: the part of a measurement that counts, without warm-up and without partial batches at its ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuner.load.protocols import Samples
 from tuner.stats.warmup import open_warm_up, warm_up
 
 _FEW = 8
-# Of the latencies of an open loop; so quick are only those that waited for next to nothing.
+# The quantile of latencies that is taken as the time in service, without waiting.
 _UNDELAYED = 0.05
 
 
@@ -21,9 +21,9 @@ class Window:
     """Successful requests that count, in the order in which they ended.
 
     Attributes:
-        start_ns: When the last request ended that does not count any more.
-        done_ns: (n,) when each ended; never decreasing.
-        latency_ms: (n,) how long each took.
+        start_ns: When the last request before the window ended.
+        done_ns: (n,) completion times, never decreasing.
+        latency_ms: (n,) latencies.
     """
 
     start_ns: int
@@ -35,29 +35,29 @@ class Window:
 
     @property
     def end_ns(self) -> int:
-        """When the last of them ended; without any, the start."""
+        """When the last request ended; the start of an empty window."""
         return int(self.done_ns[-1]) if len(self) else self.start_ns
 
     @property
     def length_s(self) -> float:
-        """From the start to the last completion, at least 1 ns; without any completion too."""
+        """Seconds from the start to the last completion, at least 1 ns."""
         return max(1, self.end_ns - self.start_ns) / 1e9
 
     def covers(self, samples: Samples) -> npt.NDArray[np.bool_]:
-        """(m,) which samples, failures included, ended within it."""
+        """(m,) which samples, failed ones included, ended in the window."""
         first_ns = min(self.start_ns + 1, self.done_ns[0]) if len(self) else self.start_ns + 1
         return (samples.done_ns >= first_ns) & (samples.done_ns <= self.end_ns)
 
 
 def ends_by_itself(load: Load) -> bool:
-    """Whether a load is over at some time, and measured as a whole."""
+    """Whether a load ends by itself (a ramp, a recording without repeats), so that it is measured as a whole."""
     return isinstance(load, Ramp) or (isinstance(load, Replay) and load.period_ns is None)
 
 
 def steady_window(samples: Samples, load: Load) -> Window:
-    """The successes from where the load has warmed up; all of them when there are too few to tell.
+    """The successful requests after warm-up; all of them if there are few.
 
-    What a ramp or a recording offers is never steady, so all of it counts.
+    Ramps and recordings are never steady, so all of their requests count.
     """
     whole = whole_window(samples)
     if isinstance(load, Concurrency):
@@ -70,25 +70,25 @@ def steady_window(samples: Samples, load: Load) -> Window:
 
 
 def whole_window(samples: Samples) -> Window:
-    """All successes, from when the first request was sent or due."""
+    """All successful requests, from when the first request was sent or due."""
     began_ns = int(samples.sent_ns.min()) if len(samples) else 0
     done_ns = samples.done_ns[samples.ok]
     return Window(began_ns, done_ns, (done_ns - samples.sent_ns[samples.ok]) / 1e6)
 
 
 def _in_service(whole: Window) -> int:
-    """How many requests of an open loop were served at once, by Little's law: their rate times the time in service.
+    """Requests of an open loop in service at once, by Little's law: rate times time in service.
 
-    Most requests also wait, and where the server cannot keep up ever longer, so their mean says too much.
+    The mean latency would include waiting times.
     """
     service_s = float(np.quantile(whole.latency_ms, _UNDELAYED)) / 1e3
     return int(len(whole) / whole.length_s * service_s)
 
 
 def _between_batches(whole: Window, samples: Samples, *, first: int, batch: int) -> Window:
-    """What is left without the first requests, and without part of a batch at either end.
+    """The window without the first requests, and without partial batches at its ends.
 
-    A batch is at most `batch` requests, and ends where a wide gap follows; after the last request, that is the time
+    A batch has at most `batch` requests, and ends before the widest gap; behind the last request, the gap is the time
     since.
     """
     done_ns, count = whole.done_ns, len(whole)
@@ -102,5 +102,5 @@ def _between_batches(whole: Window, samples: Samples, *, first: int, batch: int)
 
 
 def _widest_gap(ends_ns: npt.NDArray[np.int64], place: int, reach: int) -> int:
-    """How many completions lie before the widest of `reach` gaps, of which the first is that before `place`."""
+    """The number of completions before the widest of `reach` gaps, the first of which is before index `place`."""
     return place + int(np.argmax(np.diff(ends_ns[place - 1 : place + reach])))
