@@ -1,4 +1,4 @@
-"""One candidate's curve: which loads to measure, from low to high, and where it pays to look closer."""
+"""The sweep: the loads at which one candidate is measured, from low to high, and then near the SLO or the knee."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ from tuner.stats.limit_test import Verdict
 
 Curve = Plan[Concurrency, list[OperatingPoint]]
 
-# Throughput that grows by less in a doubling of the load has as good as stopped.
-_GROWTH = 1.05
-_FLAT_DOUBLINGS = 2
-# While batches still grow by as much in two doublings, larger ones may pay yet: a batch of two can take twice as long
-# as one, and one of eight no longer than that.
+# The load rises no further after so many doublings without a growth of throughput by this factor.
+_GROWTH, _FLAT_DOUBLINGS = 1.05, 2
+# More doublings are allowed while two of them let batches grow by this factor: a batch of two can take twice as long
+# as one request, and a batch of eight no longer than a batch of two.
 _BATCHES_GROW, _FLAT_DOUBLINGS_THEN = 1.5, 4
-# At so many levels in a row others must do better.
-_BEATEN_LEVELS = 3
-# Throughput that grows by less in a doubling of the load is on its way to stop.
-_SLOWING = 1.25
+# A candidate is beaten when rivals are better at so many levels in a row, and the last doubling of the load let its
+# throughput grow by no more than this factor.
+_BEATEN_LEVELS, _SLOWING = 3, 1.25
+# Levels of the bisection at the SLO's edge.
 _EDGE_LEVELS = 2
 
 
 def sweep(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY) -> Curve:
     """Plan a curve.
 
-    First the load rises; see `rise`. Then come the levels between: at the SLO's edge by bisection, or, where no limit
-    was met, one at the knee, below the first load that gives almost all throughput. So the points do not come in order
-    of load; see `in_order_of_load`.
+    First the load rises; see `rise`. Then come levels between those: two by bisection between the highest load that
+    holds the SLO and the next one, which violates it; or one at the knee, below the first load with almost the highest
+    throughput. So the points are not in order of load; see `in_order_of_load`.
 
     Args:
-        slo: The limits, maybe none.
-        max_concurrency: The highest load to offer.
+        slo: The limits; may be empty.
+        max_concurrency: The highest load to offer, in requests in flight.
         flat_from: See `rise`.
-        rivals: See `rise`; who is beaten by them is not looked at more closely.
+        rivals: See `rise`; a beaten candidate gets no levels between.
 
     Returns:
         The points, in the order in which they were measured.
@@ -54,17 +53,16 @@ def sweep(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals 
 
 
 def rise(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY) -> Curve:
-    """Double concurrency from 1 until throughput has stopped growing, the SLO is broken, or the highest is reached.
+    """Double concurrency from 1 until throughput stops growing, the SLO is violated, or the highest is reached.
 
-    It also ends when others have surely done better at the last three levels, and growth is already on its way down.
+    It also ends when rivals are clearly better at the last three levels (see `Rivals.beat`), and growth slows down.
 
     Args:
-        slo: The limits, maybe none.
-        max_concurrency: The highest load to offer.
-        flat_from: The concurrency below which throughput that does not grow means nothing yet. A dynamic batcher
-            closes batches ahead of its instances, so that little is gained below some 4 requests an instance, and
-            much beyond.
-        rivals: What others have reached.
+        slo: The limits; may be empty.
+        max_concurrency: The highest load to offer, in requests in flight.
+        flat_from: The concurrency from which flat throughput ends the rise. A dynamic batcher closes batches ahead of
+            its instances, so throughput grows little below about 4 requests per instance, and much beyond.
+        rivals: Operating points of other candidates.
 
     Returns:
         The points, in order of load.
@@ -80,7 +78,7 @@ def rise(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals =
 
 
 def in_order_of_load(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
-    """The curve that a sweep's points make."""
+    """The curve: a sweep's points in order of load."""
     return tuple(sorted(points, key=lambda point: point.load.level))
 
 
@@ -93,17 +91,19 @@ def _doublings(highest: int) -> Iterator[int]:
 
 
 def _is_broken(points: list[OperatingPoint], slo: SLO) -> bool:
-    """Whether the last point breaks the SLO beyond doubt, or the last two by what was measured: one may be bad luck."""
-    surely = not slo.holds({name: interval.low for name, interval in points[-1].latency_ms.items()})
-    surely = (surely or points[-1].verdict(slo) is Verdict.BREAKS) and not points[-1].doubts
-    return surely or (len(points) > 1 and not any(point.holds(slo) for point in points[-2:]))
+    """Whether the last point violates the SLO by its interval (95 %) or its test (99 %), or the last two as measured.
+
+    A single point may be over the limit by chance.
+    """
+    shown = not slo.holds({name: interval.low for name, interval in points[-1].latency_ms.items()})
+    shown = (shown or points[-1].verdict(slo) is Verdict.BREAKS) and not points[-1].doubts
+    return shown or (len(points) > 1 and not any(point.holds(slo) for point in points[-2:]))
 
 
 def _is_flat(points: list[OperatingPoint]) -> bool:
-    """Whether the last doublings together gained next to nothing over the best before them.
+    """Whether throughput stayed below `_GROWTH` times the best one in the last doublings.
 
-    Batches that still grow have a chance of more doublings. What counts as best moves up only by a gain that counts,
-    so that slow growth adds up and is not cut short.
+    The best one moves up only with a growth of that factor, so that slow growth adds up.
     """
     best, since = points[0].throughput.value, 0
     for point in points[1:]:
@@ -113,16 +113,16 @@ def _is_flat(points: list[OperatingPoint]) -> bool:
 
 
 def _batches_grow(points: list[OperatingPoint]) -> bool:
-    """Whether the server forms ever larger batches."""
+    """Whether the mean batch grew by more than `_BATCHES_GROW` in the last two doublings."""
     sizes = [point.average_batch_size or 0.0 for point in points[-1 - _FLAT_DOUBLINGS :]]
     return sizes[0] > 0 and sizes[-1] > _BATCHES_GROW * sizes[0]
 
 
 def _is_beaten(points: list[OperatingPoint], slo: SLO, rivals: Rivals) -> bool:
-    """Whether others surely did better at the last levels, and what a doubling of the load gains grows less.
+    """Whether rivals are clearly better at the last levels, and growth slows down.
 
-    Who still grows in proportion to the load may only be waiting for fuller batches; and who was measured badly, such
-    as beside load from elsewhere, was not beaten.
+    While throughput grows in proportion to the load, batches may still fill. A point with a quality warning, such as
+    load from elsewhere, is never beaten.
     """
     last = points[-_BEATEN_LEVELS:]
     if len(last) < _BEATEN_LEVELS or last[-1].throughput.value > _SLOWING * last[-2].throughput.value:
@@ -131,7 +131,7 @@ def _is_beaten(points: list[OperatingPoint], slo: SLO, rivals: Rivals) -> bool:
 
 
 def _edge(points: list[OperatingPoint], slo: SLO) -> tuple[int, int] | None:
-    """The highest load that holds the SLO, and the next one, which breaks it."""
+    """The highest load that holds the SLO, and the next one, which violates it; None: the last one holds it."""
     edges = [
         (_requests(lower), _requests(upper))
         for lower, upper in pairwise(points)
@@ -152,9 +152,9 @@ def _bisect(slo: SLO, holding: int, breaking: int) -> Curve:
 
 
 def _knee(points: list[OperatingPoint], slo: SLO) -> int | None:
-    """A load between the first that gives almost all throughput and the one before it, if there is room for more.
+    """A load just below the first one with almost the highest throughput, where there is one between two levels.
 
-    It may give as much at a lower latency.
+    It may give as much throughput at a lower latency.
     """
     if not points[-1].holds(slo):
         return None
