@@ -81,7 +81,7 @@ def remove_outdated(folder: Path, now: Mapping[str, str]) -> None:
         return
     for name in (_CONFIG, _DIFF):
         (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # there is none, or something else is in it
+    with suppress(OSError):  # it does not exist, or contains other files
         folder.rmdir()
 
 
@@ -160,13 +160,13 @@ def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None
         f"on {study.identity.machine}, {study.identity.server}",
     ]
     comment = "".join(f"{_PROVENANCE}{line}\n" for line in lines if line)
-    # A config that was exported before has such a comment already, of the measurement then.
+    # An exported config has such a comment already, of an earlier measurement.
     return comment + without_provenance(best.trial.deployable_config)
 
 
 def without_provenance(text: str) -> str:
     """A config without the comment of `config_with_provenance`."""
-    # Not splitlines(): to text format only \n ends a line.
+    # Not splitlines(): in the text format only \n ends a line.
     return "".join(line for line in re.split(r"(?<=\n)", text) if not line.startswith(_PROVENANCE))
 
 

@@ -1,1 +1,1 @@
-"""`report.html`: what a run found, as one page for people that needs nothing but a browser."""
+"""`report.html`: the results of a run as one page that needs only a browser."""

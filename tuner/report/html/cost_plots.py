@@ -1,4 +1,4 @@
-"""Where the time of a request goes, and what a candidate takes of a GPU's memory."""
+"""Plots of the parts of a request's time, and of GPU memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PARTS = (
 
 
 def time_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
-    """The mean request of the baseline and of the best, part by part; of a baseline that breaks the SLO, too."""
+    """The parts of the mean latency of the baseline and the best config, at their best loads."""
     title = "Where a request's time goes"
     named = {"baseline": found.baseline or (candidates[0].shown if candidates else None), "best": found.best}
     if found.best and found.best == found.baseline:
@@ -65,7 +65,7 @@ def time_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
 
 
 def _parts_ms(each: TrialPoint) -> tuple[float, ...]:
-    """Of the mean latency: queue, input, model, output, and what is left; empty where the server says nothing."""
+    """Parts of the mean latency in ms: queue, input, model, output, rest; empty if the server reported none."""
     server = each.point.server
     if server is None or each.point.histogram.mean_ms is None:
         return ()
@@ -74,7 +74,7 @@ def _parts_ms(each: TrialPoint) -> tuple[float, ...]:
 
 
 def memory_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot | None:
-    """GPU memory against throughput; None where no GPU was in use."""
+    """Throughput against GPU memory; None if no GPU was in use."""
     told = [(c, p, gib) for c in candidates for p in c.points if (gib := _taken_gib(c, p)) is not None]
     if not told:
         return None

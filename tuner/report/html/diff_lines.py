@@ -1,4 +1,4 @@
-"""A unified diff, line by line, for a page that colours it."""
+"""The lines of a unified diff, for a page that colours them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Kind = Literal["file", "hunk", "added", "removed", "same"]
 
 @dataclass(frozen=True)
 class DiffLine:
-    """A line of a diff, its mark included, and of which kind it is."""
+    """A line of a diff, including its mark, and its kind."""
 
     kind: Kind
     text: str
 
 
 def diff_lines(diff: str) -> tuple[DiffLine, ...]:
-    """The lines of a unified diff of one file; none of an empty one."""
+    """The lines of a unified diff of one file; empty for an empty diff."""
     lines = diff.split("\n")[:-1]
     return tuple(DiffLine("file" if number < 2 else _kind(line), line) for number, line in enumerate(lines))
 

@@ -1,4 +1,4 @@
-"""The plot that the page is about: every operating point, by latency and throughput."""
+"""The main plot: all operating points, throughput against latency."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FRONT_TRACE, SELECTED_TRACE = "front", "selected candidate"
 
 
 def front_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
-    """Throughput against the latency percentile that counts, a line a candidate."""
+    """Throughput against latency at the SLO's percentile, one line for each candidate."""
     percentile = found.slo.percentile
     title = f"Throughput against {percentile} latency"
     points = [each for candidate in candidates for each in candidate.points]
@@ -42,7 +42,7 @@ def front_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
     latencies = [each.latency_ms(percentile) for each in points]
     across = axis(f"{percentile} latency, ms", [*latencies, *([limit] if limit else [])])
     log = across.get("type") == "log"
-    # Set, so that nothing moves when another candidate is chosen, whose intervals may go far.
+    # Fixed ranges, so that the plot does not move when a candidate with wide intervals is selected.
     across |= {"range": _range([*latencies, *([limit] if limit else [])], log=log), "autorange": False}
     highest = max(each.point.throughput.value for each in points)
     upward = {**axis("inferences/s"), "range": [0, 1.08 * highest], "autorange": False}
@@ -62,7 +62,7 @@ def front_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
 
 
 def point_hover(each: TrialPoint, found: Recommendation, words: str, *, best: bool = False) -> str:
-    """What a pointer on an operating point is told."""
+    """The hover text of an operating point."""
     point, percentile = each.point, found.slo.percentile
     throughput, slow = point.throughput, point.latency_ms[percentile]
     average = point.average_batch_size
@@ -81,7 +81,7 @@ def point_hover(each: TrialPoint, found: Recommendation, words: str, *, best: bo
 def _curves(
     name: str, candidates: Sequence[TrialView], found: Recommendation, colour: str, words: dict[int, str]
 ) -> Trace:
-    """Curves as one trace, which a browser draws in a moment however many there are: a gap ends each."""
+    """Curves as one trace, with gaps between them: browsers draw this fast, however many there are."""
     x: list[float | None] = []
     y: list[float | None] = []
     texts: list[str] = []
@@ -110,7 +110,7 @@ def _curves(
 
 
 def _front(found: Recommendation, words: dict[int, str]) -> Trace:
-    """The front itself, with the stairs of what can be had within each latency."""
+    """The front, as steps of the highest throughput within each latency."""
     return {
         **_empty(FRONT_TRACE, "lines+markers", FRONT),
         **_points(found.front, found, words),
@@ -139,7 +139,7 @@ def _points(
 
 
 def _failing(candidates: Sequence[TrialView], found: Recommendation, words: dict[int, str]) -> Trace:
-    """Operating points under which requests failed, which count for nothing."""
+    """Operating points with failed requests, which are never recommended."""
     failing = [(c.number, point) for c in candidates for point in c.trial.curve if point.errors]
     return {
         **_empty("some requests failed", "markers", LIMIT),
@@ -152,8 +152,8 @@ def _failing(candidates: Sequence[TrialView], found: Recommendation, words: dict
 
 
 def _failing_hover(number: int, point: OperatingPoint, found: Recommendation, words: str) -> str:
-    told = f"{point.errors:,} requests failed: {point.error}"
-    return hover(f"trial {number}", words, point_in_words(point, found.slo.percentile), told)
+    failure = f"{point.errors:,} requests failed: {point.error}"
+    return hover(f"trial {number}", words, point_in_words(point, found.slo.percentile), failure)
 
 
 def _empty(name: str, mode: str, colour: str) -> Trace:
@@ -171,16 +171,16 @@ def _empty(name: str, mode: str, colour: str) -> Trace:
 
 
 def _range(values: Sequence[float], *, log: bool) -> list[float]:
-    """Of an axis, with some room at its ends; on a logarithmic one Plotly wants the logarithms."""
+    """The range of an axis with margins; Plotly expects logarithms for a logarithmic axis."""
     if log:
-        told = [math.log10(value) for value in values if value > 0]
-        room = 0.04 * (max(told) - min(told))
-        return [min(told) - room, max(told) + room]
+        logs = [math.log10(value) for value in values if value > 0]
+        margin = 0.04 * (max(logs) - min(logs))
+        return [min(logs) - margin, max(logs) + margin]
     return [0, 1.06 * max(values)]
 
 
 def _limit_line(limit_ms: float, found: Recommendation, *, log: bool) -> dict[str, Any]:
-    """Where the SLO is. On a logarithmic axis Plotly places annotations by the logarithm, and shapes by the value."""
+    """The line at the SLO. On logarithmic axes Plotly places annotations by logarithm, but shapes by value."""
     line = {"color": LIMIT, "width": 1.5, "dash": "dashdot"}
     shape = {"type": "line", "x0": limit_ms, "x1": limit_ms, "yref": "paper", "y0": 0, "y1": 1, "line": line}
     label = {
@@ -199,13 +199,13 @@ def _limit_line(limit_ms: float, found: Recommendation, *, log: bool) -> dict[st
 
 def _alt(candidates: Sequence[TrialView], points: Sequence[TrialPoint], found: Recommendation) -> str:
     percentile = found.slo.percentile
-    told = f"Scatter plot of {len(points)} operating points of {sum(bool(c.points) for c in candidates)} candidates. "
+    text = f"Scatter plot of {len(points)} operating points of {sum(bool(c.points) for c in candidates)} candidates. "
     if found.front:
         first, last = found.front[0], found.front[-1]
-        told += (
+        text += (
             f"The front goes from {point_in_words(first.point, percentile)} "
             f"to {point_in_words(last.point, percentile)}. "
         )
     if found.best:
-        told += f"Best is trial {found.best.trial.number}: {point_in_words(found.best.point, percentile)}. "
-    return told + "The table of all trials has the same numbers."
+        text += f"Best is trial {found.best.trial.number}: {point_in_words(found.best.point, percentile)}. "
+    return text + "The table of all trials has the same numbers."

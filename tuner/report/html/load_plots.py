@@ -1,4 +1,4 @@
-"""How the finalists bear a rising load: throughput, and the latency that counts."""
+"""Plots of throughput and latency against the load, for the baseline and the finalists."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tuner.report.html.front_plot import point_hover
 from tuner.report.html.plots import BASELINE, LIMIT, Plot, Trace, axis, doubling_axis, series
 from tuner.report.html.trial_views import TrialView
 
-# As many as can be told apart.
+# The most curves beside the baseline that can be told apart.
 _MOST = 5
 
 
 def finalists(candidates: Sequence[TrialView], found: Recommendation) -> tuple[TrialView, ...]:
-    """The baseline, the best, and those of the front with most points there."""
+    """The baseline, the best trial, and the trials with most points on the front."""
     counts: dict[int, int] = {}
     for each in found.front:
         counts[each.trial.number] = counts.get(each.trial.number, 0) + 1
@@ -28,7 +28,7 @@ def finalists(candidates: Sequence[TrialView], found: Recommendation) -> tuple[T
 
 
 def load_plots(candidates: Sequence[TrialView], found: Recommendation) -> tuple[Plot, Plot]:
-    """Throughput, and the latency percentile that counts, against concurrency."""
+    """Throughput, and latency at the SLO's percentile, against concurrency."""
     percentile, shown = found.slo.percentile, finalists(candidates, found)
     limit = dict(found.slo.limits).get(percentile)
     throughput = _plot("load-throughput", "Throughput under load", "inferences/s", shown, found, _throughput)

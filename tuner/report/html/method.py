@@ -1,4 +1,4 @@
-"""How a study was measured, as far as it is known."""
+"""The section on how a study was measured."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NOT_KNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Detail:
-    """One line of how it was measured.
+    """One line of the section.
 
     Attributes:
-        term: What it is about.
-        value: What there is to say.
-        code: Whether that is for a machine to read.
+        term: Its label.
+        value: Its text.
+        code: Whether to show the text as code.
     """
 
     term: str
@@ -32,7 +32,7 @@ class Detail:
 
 
 def how_it_was_measured(study: Study) -> tuple[Detail, ...]:
-    """The machine, the server, the versions, the load and the commands."""
+    """The lines on model, server, machine, versions, commands, and quality of the measurement."""
     runs = study.runs
     return (*_what(study), *_where(study, runs[-1] if runs else None), *_how(runs), *_trust(study))
 
@@ -92,7 +92,7 @@ def _how(runs: tuple[Provenance, ...]) -> Iterator[Detail]:
 
 
 def _trust(study: Study) -> Iterator[Detail]:
-    """What the measurements say of themselves."""
+    """The quality of the measurements."""
     points = [point for trial in study.trials for point in trial.curve]
     if not points:
         return

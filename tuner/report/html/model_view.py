@@ -1,4 +1,4 @@
-"""Everything that the page shows of one model."""
+"""The data of one model's part of the page."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class ModelView:
     """One model's part of the page.
 
     Attributes:
-        name: The model's.
-        percentile: The latency that counts.
-        ended: Why its run ended; None: it goes on, or was killed, or nobody says.
-        known: Whether it would be said why.
-        answer: What comes first.
-        front: The plot that the page is about.
-        load: Throughput and latency against load.
-        time: Where a request's time goes.
-        search: How it went, and what matters.
-        memory: Of GPUs; None: there were none.
+        name: Name of the model.
+        percentile: The SLO's latency percentile.
+        ended: Why its run ended; None: it is running, was killed, or an early version did not store it.
+        known: Whether the version that measured it stores why a run ended.
+        answer: The summary on top.
+        front: The main plot.
+        load: Plots of throughput and latency against the load.
+        time: Plot of the parts of a request's time.
+        search: Plots of the search's progress and of parameter importance.
+        memory: Plot of GPU memory; None: no GPU was in use.
         candidates: All trials.
-        table: The same as a table.
-        measured: How it was measured.
-        selected: The trial that is shown first; None: there is none.
+        table: The table of all trials.
+        measured: The section on how it was measured.
+        selected: The trial selected at first; None: there is no trial.
     """
 
     name: str
@@ -57,18 +57,18 @@ class ModelView:
 
     @property
     def failed(self) -> tuple[TrialView, ...]:
-        """The candidates that failed."""
-        return tuple(each for each in self.candidates if each.trial.failure)
+        """The failed trials."""
+        return tuple(view for view in self.candidates if view.trial.failure)
 
     @property
     def plots(self) -> tuple[Plot, ...]:
-        """Those that there are."""
+        """All plots with data."""
         every = (self.front, *self.load, self.time, *self.search, *([self.memory] if self.memory else []))
         return tuple(plot for plot in every if not plot.missing)
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the page's scripts need of it."""
+        """The data for the page's scripts."""
         return {
             "percentile": self.percentile,
             "selected": self.selected,
@@ -78,7 +78,7 @@ class ModelView:
 
 
 def model_view(run: RunFolder, study: Study) -> ModelView:
-    """Look at a study."""
+    """Make the view of a study."""
     found = recommend(study.trials, study.identity.slo, study.verified, study.identity.max_gpu_memory)
     every = trial_views(study, found)
     first = found.best.trial.number if found.best else 0

@@ -1,4 +1,4 @@
-"""Writes `report.html`: reads the studies of a run, and makes one page of them that needs nothing but a browser."""
+"""Writes `report.html` from the stored studies of a run."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _SCRIPTS = ("plots.js", "selection.js", "table.js")
 
 
 def write_report(run: RunFolder, out: Path | None = None) -> Path:
-    """Write the report of a run, from its stored studies alone; it may be under way.
+    """Write the report of a run from its stored studies; the run may still be going on.
 
     Args:
-        run: Where the run lies.
-        out: The file to write; None: `report.html` in the run's folder.
+        run: The run folder.
+        out: The file to write; None: `report.html` in the run folder.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        JobError: the studies cannot be read, or the file not be written.
+        JobError: the studies cannot be read, or the file cannot be written.
     """
     path, page = out or run.report, report_html(run)
     try:
@@ -50,7 +50,7 @@ def write_report(run: RunFolder, out: Path | None = None) -> Path:
 
 
 def report_html(run: RunFolder) -> str:
-    """The page, as text."""
+    """The HTML text of the page."""
     with snapshot(run.database) as database:
         views = tuple(model_view(run, study) for study in Study.load_all(database))
     if not views:
@@ -76,19 +76,19 @@ def _page(run: RunFolder, views: Sequence[ModelView]) -> str:
         title=f"{', '.join(view.name for view in views)}: tritontune report",
         style=Markup(_text("report.css")),  # noqa: S704 (our own)
         scripts=[Markup(text) for text in scripts],  # noqa: S704 (our own, and Plotly's)
-        # Nothing else may run, and nothing be fetched, whatever a model is called.
+        # The Content-Security-Policy allows only these scripts and no requests, whatever names models have.
         script_sources=" ".join(_source_hash(text) for text in scripts),
     )
 
 
 def json_script(data: Any) -> Markup:
-    """Data as JSON that can stand in a script element: no text in it can end that, or begin a comment."""
+    """Data as JSON for a script element, escaped so that no text can end the element or begin a comment."""
     text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704 (escaped)
 
 
 def _breakable(name: str) -> Markup:
-    """A name that a line may be broken in, behind its underscores and dots."""
+    """A name with possible line breaks after underscores and dots."""
     parts = re.split(r"(?<=[_.])", name)
     return Markup("<wbr>").join(parts)
 
@@ -99,5 +99,5 @@ def _text(name: str) -> str:
 
 
 def _source_hash(script: str) -> str:
-    """As a Content-Security-Policy names a script that may run."""
+    """The hash of a script for the Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""What the page's plots are made of: Plotly's traces and layouts, in colours that the page has for light and dark."""
+"""Building blocks of the plots: Plotly's traces and layouts, with colour names for the light and dark theme."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Trace = dict[str, Any]
-"""A trace as Plotly takes it, but that colours are names of the page's, such as `@accent`."""
+"""A Plotly trace whose colours are names of the page's theme, such as `@accent`."""
 
 BASELINE, BEST, FRONT, OTHERS, LIMIT = "@baseline", "@best", "@accent", "@faint", "@bad"
-# Of lines that are to be told apart, with markers that tell them apart without colour, too.
+# Colours of series, and markers that distinguish them without colour.
 _SERIES = ("@series-1", "@series-2", "@series-3", "@series-4", "@series-5", "@series-6")
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "pentagon")
-# An axis on which so much lies is logarithmic.
-_LONG = 12.0
+# An axis is logarithmic if the largest value exceeds the smallest by this factor.
+_LOG_FACTOR = 12.0
 _HOVER_WIDTH = 44
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot, or why there is none.
+    """A plot, or the reason why there is none.
 
     Attributes:
-        key: Names it on its page.
-        title: What it shows.
-        alt: The same for who cannot see it, and what it comes to.
-        note: What is to be known to read it; may be empty.
-        traces: See `Trace`.
-        layout: Plotly's.
-        missing: Why there is none; empty where there is one.
-        tall: Whether it deserves more room than the others.
+        key: Its identifier on the page.
+        title: Its title.
+        alt: A text alternative with the main result.
+        note: How to read it; may be empty.
+        traces: The traces; see `Trace`.
+        layout: Plotly's layout.
+        missing: Why there is no plot; empty: there is one.
+        tall: Whether it is taller than the others.
     """
 
     key: str
@@ -47,16 +47,16 @@ class Plot:
 
     @property
     def figure(self) -> dict[str, Any]:
-        """What the page's script draws."""
+        """The figure for the page's script."""
         return {"traces": list(self.traces), "layout": dict(self.layout)}
 
 
 def axis(title: str, values: Iterable[float] = (), *, log: bool | None = None) -> dict[str, Any]:
-    """An axis, logarithmic where `log` says so, or else where the values span more than a decade."""
-    told = [value for value in values if value > 0]
-    if not told or not (max(told) / min(told) > _LONG if log is None else log):
+    """An axis, logarithmic where `log` says so, or else if the values span more than a factor of 12."""
+    positive = [value for value in values if value > 0]
+    if not positive or not (max(positive) / min(positive) > _LOG_FACTOR if log is None else log):
         return {"title": {"text": title}, "rangemode": "tozero"}
-    ticks = _ticks(min(told), max(told))
+    ticks = _ticks(min(positive), max(positive))
     return {
         "title": {"text": f"{title} (log)"},
         "type": "log",
@@ -66,9 +66,9 @@ def axis(title: str, values: Iterable[float] = (), *, log: bool | None = None) -
 
 
 def doubling_axis(title: str, levels: Iterable[float]) -> dict[str, Any]:
-    """A logarithmic axis for loads that double."""
-    told = sorted({level for level in levels if level > 0})
-    low, high = (told[0], told[-1]) if told else (1.0, 1.0)
+    """A logarithmic axis with ticks at powers of 2."""
+    positive = sorted({level for level in levels if level > 0})
+    low, high = (positive[0], positive[-1]) if positive else (1.0, 1.0)
     ticks = [2**power for power in range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)]
     step = max(1, math.ceil(len(ticks) / 9))
     return {
@@ -80,7 +80,7 @@ def doubling_axis(title: str, levels: Iterable[float]) -> dict[str, Any]:
 
 
 def series(index: int) -> dict[str, Any]:
-    """Line and marker of the n-th of several curves."""
+    """Line and marker of the n-th curve."""
     colour = _SERIES[index % len(_SERIES)]
     return {
         "mode": "lines+markers",
@@ -90,13 +90,13 @@ def series(index: int) -> dict[str, Any]:
 
 
 def hover(title: str, *lines: str) -> str:
-    """What a pointer on a point is told. Plotly reads it as HTML, so nothing of what is told may be any."""
-    told = (part for line in lines if line for part in textwrap.wrap(line, _HOVER_WIDTH))
-    return "<br>".join([f"<b>{escape(title)}</b>", *map(escape, told)])
+    """A hover text. Plotly reads it as HTML, so all parts are escaped."""
+    parts = (part for line in lines if line for part in textwrap.wrap(line, _HOVER_WIDTH))
+    return "<br>".join([f"<b>{escape(title)}</b>", *map(escape, parts)])
 
 
 def escape(text: str) -> str:
-    """A text that Plotly shows as it is."""
+    """Escape a text for Plotly."""
     return html.escape(text, quote=False)
 
 
@@ -106,7 +106,7 @@ def range_in_words(low: float, high: float, number: Any) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Of a logarithmic axis, with numbers at 1, 2 and 5 where there is room for them, else at powers of ten."""
+    """Ticks of a logarithmic axis: at 1, 2 and 5 of each decade if there is room, else at powers of ten."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if len(powers) <= 4 else (1,)
     return [float(f"{step}e{power}") for power in powers for step in steps]

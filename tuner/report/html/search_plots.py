@@ -1,4 +1,4 @@
-"""How the search went: what was known when, and which parameters decide."""
+"""Plots of the search: the hypervolume over time, and the importance of parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.study.study import Study
 
 
 def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
-    """The hypervolume against the time that trials have taken."""
+    """The hypervolume against the time spent on trials."""
     title, areas = "How the search went", study.hypervolumes
     if not candidates:
         return Plot("progress", title, missing="no trial has ended")
@@ -66,7 +66,7 @@ def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
 
 
 def importance_plot(study: Study) -> Plot:
-    """The share that each parameter has in how good a candidate is."""
+    """The importance of each parameter."""
     title, found = "Parameter importance", importances(study)
     if found.reason:
         return Plot("importance", title, missing=f"not available: {found.reason}")

@@ -1,4 +1,4 @@
-"""The answer, which comes first: what was gained, whether the SLO is held, and what to deploy."""
+"""The summary on top of a model's report: the gain, the SLO, and the config to deploy."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Fact:
     """A line below the headline.
 
     Attributes:
-        term: What it is about.
-        value: What there is to say.
-        note: What else is to be known of it.
-        tone: How that is to be taken; None: neither way.
+        term: Its label.
+        value: Its text.
+        note: A detail in small print; may be empty.
+        tone: Its colour; None: neutral.
     """
 
     term: str
@@ -53,16 +53,16 @@ class Fact:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is to be known of one model, before anything else.
+    """The summary of one model.
 
     Attributes:
-        tone: How good it is.
-        headline: In a few characters: `4.48x`.
-        told: What the headline is, in a sentence.
-        facts: What it rests on.
-        diff: Of the best config against the user's; none: nothing is to be changed.
-        effects: What each change does, a line each.
-        deploy: The command that deploys it.
+        tone: The colour of the headline.
+        headline: A few characters, such as `4.48x`.
+        told: The meaning of the headline, in a sentence.
+        facts: The lines below it.
+        diff: The diff of the best config against the user's; empty: no change.
+        effects: The effect of each change, one line each.
+        deploy: The command that deploys the best config.
     """
 
     tone: Tone
@@ -75,7 +75,7 @@ class Summary:
 
 
 def summary(run: RunFolder, study: Study, found: Recommendation) -> Summary:
-    """What a study says of its model."""
+    """The summary of a study."""
     if not study.trials:
         if study.ended:
             return Summary("bad", "No result", f"no trial of this model has finished: {study.ended}", ())
@@ -136,7 +136,7 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
 
 
 def _doubts(study: Study) -> str:
-    """How many points did not pass a gate, and which; empty when all passed."""
+    """The number of points with quality warnings, and the warnings; empty: none."""
     gates = Counter(gate for t in study.trials for p in t.curve for gate in {doubt.gate for doubt in p.doubts})
     doubtful = sum(bool(point.doubts) for trial in study.trials for point in trial.curve)
     most = ", ".join(f"{gate.words} {count:,}" for gate, count in gates.most_common())
@@ -157,7 +157,7 @@ def _slo_fact(study: Study, found: Recommendation) -> Fact:
 
 
 def _launches(study: Study, best: TrialPoint) -> str:
-    """From how much it is known, where it was measured again."""
+    """The number of launches and requests of a verified point."""
     if not best.verified:
         return ""
     rounds = next((v.rounds for v in study.verified if (v.trial, v.load) == (best.trial.number, best.point.load)), ())

@@ -1,4 +1,4 @@
-"""Words that are also for plain terminals, as a page can write them."""
+"""Symbols for texts that plain terminals write in ASCII."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def in_symbols(text: str) -> str:
-    """With the signs of print: `p99 ≤ 25 ms`."""
+    """Replace ASCII operators by symbols: `p99 ≤ 25 ms`."""
     return text.replace("<=", "≤").replace(">=", "≥")
 
 
 def short_name(parameter: str) -> str:
-    """A parameter's name where there is little room, as candidates are told of: without the block that it is in."""
+    """A parameter's name without its block, for narrow columns and axes."""
     return parameter.removeprefix("dynamic_batching.")

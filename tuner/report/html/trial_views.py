@@ -1,4 +1,4 @@
-"""Each trial of a study, as the page tells of it: its config, how it fared, and its operating points."""
+"""The trials of a study as the page shows them: config, outcome, and operating points."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ BASELINE_WORDS = "the baseline"
 
 @dataclass(frozen=True)
 class TrialView:
-    """A trial, for the page.
+    """A trial as the page shows it.
 
     Attributes:
-        trial: What was measured.
-        words: Its config for people; of the baseline, that it is that.
-        fared: `holds`, `breaks` or `failed`.
-        outcome: The same in words.
-        points: Those that answered all requests, in order of load; what was verified says it anew.
-        shown: The point that speaks for it: its best within the SLO, else its quickest; None: it has none.
-        diff: Of its config against the user's.
+        trial: The trial.
+        words: Its changed parameters; of trial 0, `the baseline`.
+        fared: `holds`, `breaks` or `failed`: whether it holds the SLO.
+        outcome: The outcome in words.
+        points: Points whose requests were all answered, in order of load; verified points replace those of the sweep.
+        shown: The point for the table: the best within the SLO, else that of lowest latency; None: there is none.
+        diff: The diff of its config against the user's.
     """
 
     trial: TrialResult
@@ -48,12 +48,12 @@ class TrialView:
 
     @property
     def number(self) -> int:
-        """Of the trial."""
+        """The number of the trial."""
         return self.trial.number
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the page's script shows of it when it is chosen."""
+        """The data for the page's script, shown when the trial is selected."""
         return {
             "trial": self.number,
             "words": self.words,
@@ -66,7 +66,7 @@ class TrialView:
 
 
 def trial_views(study: Study, found: Recommendation) -> tuple[TrialView, ...]:
-    """All trials of a study."""
+    """The views of all trials of a study."""
     path = f"{study.identity.model}/config.pbtxt"
     before, verified = ModelConfig.parse(study.identity.config, path), study.verified
     return tuple(_candidate(study, found, before, verified, trial) for trial in study.trials)
@@ -122,7 +122,7 @@ def _point_data(each: TrialPoint) -> dict[str, Any]:
 
 
 def doubts_of(point: OperatingPoint) -> str:
-    """Why a point is doubtful, in a line; empty when it is not."""
+    """The reasons of a point's quality warnings, in one line; empty: none."""
     return "; ".join(doubt.reason for doubt in point.doubts)
 
 

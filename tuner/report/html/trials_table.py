@@ -1,4 +1,4 @@
-"""The table of all trials, which a browser can sort and filter."""
+"""The table of all trials, sortable and filterable in the browser."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tuner.space.spec import OFF, ON, LadderValue
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: what it shows, and what it is sorted by.
+    """A cell.
 
     Attributes:
-        text: What it shows.
-        key: A number, or a text in lower case; None: there is nothing, which comes last.
-        number: Whether it is set as one.
+        text: Its text.
+        key: Its sort key, a number or a lower-case text; None: an empty cell, which is sorted last.
+        number: Whether it is aligned as a number.
     """
 
     text: str
@@ -31,13 +31,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A trial.
+    """The row of a trial.
 
     Attributes:
-        number: Of the trial.
+        number: The number of the trial.
         fared: See `TrialView`.
-        words: Its config.
-        cells: In the order of the columns, the trial's own number left out.
+        words: Its changed parameters.
+        cells: Its cells in the order of the columns, without the number.
     """
 
     number: int
@@ -48,11 +48,11 @@ class Row:
 
 @dataclass(frozen=True)
 class TrialsTable:
-    """All of them.
+    """The table.
 
     Attributes:
-        columns: Titles, and whether numbers are below.
-        rows: In order of the trials.
+        columns: The title of each column, and whether it holds numbers.
+        rows: The rows in order of the trials.
     """
 
     columns: tuple[tuple[str, bool], ...]
@@ -60,7 +60,7 @@ class TrialsTable:
 
 
 def trials_table(candidates: Sequence[TrialView], found: Recommendation) -> TrialsTable:
-    """The table of some trials; columns in which there would be nothing are left out."""
+    """Make the table of trials, without empty columns."""
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate.trial.parameters))
     percentile = found.slo.percentile
     points = [c.shown.point if c.shown else None for c in candidates]
@@ -96,7 +96,7 @@ def _memory(candidate: TrialView) -> Cell:
 
 
 def _value(value: LadderValue | None) -> Cell:
-    """A parameter's; one that does not count has none, and `off` comes first."""
+    """The cell of a parameter: empty if it has no effect; `off` is sorted first."""
     if value is None:
         return Cell("", None)
     if isinstance(value, tuple):
