@@ -1,4 +1,4 @@
-"""One finalist: what was measured of it so far, and whether it may still be the best."""
+"""A finalist: its rounds so far, and whether it is eliminated."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tuner.recommend.shortlist import ShortlistEntry
 from tuner.recommend.verification import Verification
 from tuner.stats.limit_test import LimitTest, Verdict, together
 
-# Rounds that confirm what was chosen: at least, and at most while it is not sure or not precise enough.
+# Confirming rounds: at least, and at most while its test is open or its interval too wide.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 8
-# From so many rounds on it is asked whether the most that there may be can be enough.
-_DOUBT_ROUNDS = 2
-# Standard deviations between launches that a lower load leaves to the limit: one launch in forty is slower.
-_ROOM = 2.0
-# The same of a load to begin with, which may be slowed by less than that: it is tried before it is given up.
-_HOPE = 1.0
-# Launches differ by so much at the least, however alike a few of them were.
+# Rounds after which a finalist near the limit is eliminated if `MOST_ROUNDS` could not show that it holds the SLO.
+_LEAST_DECIDING_ROUNDS = 2
+# Margin to the limit, in standard deviations between launches, for a lower load: 1 launch in 40 is slower.
+_MARGIN = 2.0
+# The same for the first load of a finalist, which is tried with less margin before it is lowered.
+_FIRST_MARGIN = 1.0
+# The least standard deviation of the logarithm of latency between launches.
 _LEAST_SPREAD = 0.02
-# How much lower to go when it breaks a limit: never by less, never by more.
+# Smallest and largest factor on the load when it is lowered.
 _STEP = (0.5, 0.95)
 
 
 class FinalistStatus(Enum):
-    """Whether a finalist may still be the best."""
+    """Whether a finalist may be the best, or why it is eliminated."""
 
     REMAINS = "may be the best"
     BREAKS_SLO = "violates the SLO (99 % confidence)"
@@ -42,10 +42,10 @@ class Finalist:
     """A shortlist entry, relaunched round after round.
 
     Args:
-        entry: What is measured.
-        slo: The limits, maybe none.
-        max_gpu_memory: Bytes that its server may take of each GPU; None: all that there is.
-        before: What was measured of it before.
+        entry: The config and its load.
+        slo: The limits; may be empty.
+        max_gpu_memory: Limit on the memory of each GPU, in bytes; None: no limit.
+        before: Its rounds of earlier runs; None: there are none.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Finalist:
         self.verification = before or Verification(trial=entry.trial.number, load=entry.load)
         self._slo = slo
         self._max_gpu_memory = max_gpu_memory
-        # Where launches after the search tell of it, nothing is left to expect.
+        # Estimates from relaunches have no search bias.
         self._bias = SearchBias() if entry.searched else SearchBias(1.0, 1.0)
 
     def __str__(self) -> str:
@@ -63,118 +63,117 @@ class Finalist:
 
     @property
     def began(self) -> bool:
-        """Whether there has been a round."""
+        """Whether it was launched."""
         return bool(self.verification.rounds or self.verification.failure)
 
     @property
     def rounds(self) -> int:
-        """How many there have been."""
+        """The number of its rounds."""
         return len(self.verification.rounds)
 
     @property
     def throughput(self) -> float:
-        """Inferences/s that are to be expected of it: the mean of its rounds, or what seems likely before them."""
+        """Expected throughput in inferences/s: the mean of its rounds; before them, the search's less its bias."""
         if not self.rounds:
             return self.entry.throughput * self._bias.throughput
         return self.verification.throughput
 
     @property
     def mean_latency_ms(self) -> float:
-        """At the percentile that counts, over its rounds; infinite without any."""
+        """Mean latency over its rounds at the SLO's percentile, in ms; infinite without rounds."""
         rounds = self.verification.rounds
         return fmean(point.latency_ms[self._slo.percentile].value for point in rounds) if rounds else math.inf
 
     def add(self, number: int, point: OperatingPoint, *, choosing: bool) -> None:
-        """Another round, by its number among all, and whether it has a say in the choice."""
-        told = self.verification
-        self._update(rounds=(*told.rounds, point), numbers=(*told.numbers, number), failure=self._fault(point))
+        """Add a round with its number; `choosing`: whether it has a part in the choice."""
+        so_far = self.verification
+        self._update(rounds=(*so_far.rounds, point), numbers=(*so_far.numbers, number), failure=self._fault(point))
         if choosing:
             self.choose()
 
     def fail(self, reason: str) -> None:
-        """It failed, and gets no further round."""
+        """Record a failure, which eliminates it."""
         self._update(failure=reason)
 
     def choose(self) -> None:
-        """Its rounds so far have had a say in the choice."""
+        """Mark its rounds so far as choosing rounds."""
         self._update(choosing=self.rounds)
 
     def status(self, spread: float) -> FinalistStatus:
-        """What its rounds say.
+        """Its status after the rounds so far.
 
         Args:
             spread: Standard deviation of latency's logarithm from launch to launch.
         """
-        told = self.verification
-        if told.failure:
+        if self.verification.failure:
             return FinalistStatus.FAILED
-        if together(test.verdict for test in told.limits) is Verdict.BREAKS:
+        if together(test.verdict for test in self.verification.limits) is Verdict.BREAKS:
             return FinalistStatus.BREAKS_SLO
         over = self.rounds >= LEAST_ROUNDS and self._is_over
-        near = self.rounds >= _DOUBT_ROUNDS and self._room(spread) < 1
-        # Away from the limit, requests that were too few to tell are no reason to doubt it.
+        near = self.rounds >= _LEAST_DECIDING_ROUNDS and self._headroom(spread) < 1
+        # Away from the limit, an open test does not eliminate it.
         inconclusive = over or (near and self.decidable and not self._will_hold)
         return FinalistStatus.INCONCLUSIVE if inconclusive else FinalistStatus.REMAINS
 
     @property
     def decidable(self) -> bool:
-        """Whether a test can show that it holds its limits: of a slow model there may be too few requests for one."""
+        """Whether a test can show that it holds the SLO; a slow model may have too few requests."""
         none_over = [
             tuple(test.model_copy(update={"over": 0}) for test in point.limits) for point in self.verification.rounds
         ]
-        return all(test.verdict is Verdict.HOLDS for test in _gone_on(none_over))
+        return all(test.verdict is Verdict.HOLDS for test in _continued(none_over))
 
     @property
-    def is_sure(self) -> bool:
-        """Whether a test shows that it holds its limits, or none ever can."""
+    def is_decided(self) -> bool:
+        """Whether a test shows that it holds the SLO (99 % confidence), or none can decide."""
         verdict = together(test.verdict for test in self.verification.limits)
         return verdict is Verdict.HOLDS or not self.decidable
 
     def expect(self, bias: SearchBias, spread: float) -> None:
-        """Expect of it what launches of others say, and less load where the search expected too much.
+        """Update its expectation from the search bias, and lower its first load if the SLO would not hold.
 
         Args:
-            bias: Between the search and the launches after it.
+            bias: The bias of the search.
             spread: As for `lower`.
         """
         if self.entry.searched:
             self._bias = bias
-        while not self.began and self._room(spread, _HOPE) < 1 and (lower := self.lower(spread)):
+        while not self.began and self._headroom(spread, _FIRST_MARGIN) < 1 and (lower := self.lower(spread)):
             self.entry = lower
             self.verification = Verification(trial=lower.trial.number, load=lower.load)
 
     def lower(self, spread: float) -> ShortlistEntry | None:
-        """The same config under so much less load that it is likely to hold; None: there is no lower.
+        """The same config under a lower load that probably holds the SLO; None: there is no lower load.
 
         Args:
             spread: Standard deviation of latency's logarithm from launch to launch.
         """
-        known = self.entry
+        entry = self.entry
         if self.rounds:
-            latency_ms = {name: self._latency_ms(name) for name in known.latency_ms}
-            known = replace(known, throughput=self.throughput, latency_ms=latency_ms, searched=False)
+            latency_ms = {name: self._latency_ms(name) for name in entry.latency_ms}
+            entry = replace(entry, throughput=self.throughput, latency_ms=latency_ms, searched=False)
         low, high = _STEP
-        return known.lower(min(max(self._room(spread), low), high))
+        return entry.lower(min(max(self._headroom(spread), low), high))
 
     @property
     def deviations(self) -> tuple[float, ...]:
-        """Of the logarithm of each round's latency, at the percentile that counts, from their mean.
+        """Deviations of the logarithm of each round's latency, at the SLO's percentile, from their mean.
 
-        They are as large as they would be from the true mean.
+        They are scaled to the size of deviations from the true mean.
         """
         logs = self._logs(self._slo.percentile)
         if len(logs) < 2:
             return ()
         return tuple((log - fmean(logs)) * math.sqrt(len(logs) / (len(logs) - 1)) for log in logs)
 
-    def _room(self, spread: float, deviations: float = _ROOM) -> float:
-        """The limit over what so slow a launch may give, of the limit that is nearest; 1 and more is away from it."""
+    def _headroom(self, spread: float, deviations: float = _MARGIN) -> float:
+        """The tightest limit over the latency of a launch slower by `deviations`; at least 1: there is margin."""
         slow = math.exp(deviations * max(spread, _LEAST_SPREAD))
-        rooms = (limit_ms / (self._latency_ms(name) * slow) for name, limit_ms in self._slo.limits)
-        return min(rooms, default=math.inf)
+        ratios = (limit_ms / (self._latency_ms(name) * slow) for name, limit_ms in self._slo.limits)
+        return min(ratios, default=math.inf)
 
     def _latency_ms(self, name: Percentile) -> float:
-        """What is to be expected of a launch."""
+        """Expected latency of a launch, in ms."""
         if self.rounds:
             return self.verification.latency_ms(name)
         return self.entry.latency_ms[name] * self._bias.latency
@@ -184,18 +183,18 @@ class Finalist:
 
     @property
     def _will_hold(self) -> bool:
-        """Whether a test shows that it holds, if all rounds that there may be are like those so far."""
+        """Whether a test shows that it holds the SLO after `MOST_ROUNDS`, if further rounds are like those so far."""
         rounds = [point.limits for point in self.verification.rounds]
-        return all(test.verdict is Verdict.HOLDS for test in _gone_on(rounds))
+        return all(test.verdict is Verdict.HOLDS for test in _continued(rounds))
 
     @property
     def _is_over(self) -> bool:
-        """Whether it breaks a limit by its mean."""
+        """Whether its mean latency is above a limit."""
         rounds = self.verification.rounds
         return any(fmean(p.latency_ms[name].value for p in rounds) > limit_ms for name, limit_ms in self._slo.limits)
 
     def _fault(self, point: OperatingPoint) -> str | None:
-        """What speaks against it, if anything; the baseline may take the memory that it takes."""
+        """Why a point eliminates it; None: it does not. The memory limit does not apply to the baseline."""
         if point.errors:
             return f"{point.errors} requests failed: {point.error}"
         limit, taken = self._max_gpu_memory, point.gpu.taken_bytes if point.gpu else None
@@ -207,7 +206,7 @@ class Finalist:
         self.verification = self.verification.model_copy(update=changes)
 
 
-def _gone_on(rounds: list[tuple[LimitTest, ...]]) -> list[LimitTest]:
-    """The tests of as many rounds as there may be, when they go on as they did."""
+def _continued(rounds: list[tuple[LimitTest, ...]]) -> list[LimitTest]:
+    """The pooled tests after `MOST_ROUNDS` if further rounds are like those so far."""
     times = math.ceil(MOST_ROUNDS / max(1, len(rounds)))
     return [LimitTest.pooled(tests * times) for tests in zip(*rounds, strict=True)]

@@ -36,7 +36,7 @@ _NEAR = 0.8
 _ALIKE = 0.98
 # Another candidate replaces the chosen one when its expected throughput is higher by this factor.
 _BETTER = 1.05
-# The median absolute deviation of a normal distribution whose standard deviation is 1.
+# Median absolute deviation of the standard normal distribution.
 _MAD = 0.6745
 # Half width of throughput's 95 % interval, as a share of throughput, at which no further round is needed.
 _PRECISE = 0.05
@@ -313,4 +313,4 @@ def _is_known(finalist: Finalist, *, beside: Finalist) -> bool:
     if rounds < LEAST_ROUNDS or verification.point is None:
         return False
     precise = verification.point.throughput.relative_half_width <= _PRECISE and beside.rounds >= LEAST_ROUNDS
-    return rounds >= MOST_ROUNDS or (finalist.is_sure and precise)
+    return rounds >= MOST_ROUNDS or (finalist.is_decided and precise)
