@@ -23,10 +23,10 @@ __all__ = ["EMPTY", "ModelConfig", "Value"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The text of a config.pbtxt, known to be one.
+    """The text of a valid config.pbtxt.
 
-    Triton may be newer than the protobuf schema here: fields and enum values that the schema does not know are no
-    error, are not in `proto`, and survive every edit.
+    Triton may be newer than our protobuf schema: fields and enum values that the schema does not know are no error, are
+    not in `proto`, and survive every edit.
 
     Field paths, as `values` and `edited` take them:
 
@@ -38,10 +38,10 @@ class ModelConfig:
 
     Attributes:
         text: Every byte of the file.
-        source: Where it is from, for error messages.
+        source: Its origin, such as a path, for error messages.
 
     Raises:
-        ConfigError: the text is no config: `SOURCE:LINE:COLUMN: what is wrong`.
+        ConfigError: the text is not a valid config: `SOURCE:LINE:COLUMN: what is wrong`.
     """
 
     text: str
@@ -55,7 +55,7 @@ class ModelConfig:
         """Read a file.
 
         Raises:
-            ConfigError: it cannot be read, or is no config.
+            ConfigError: it cannot be read, or is not a valid config.
         """
         try:
             content = path.read_bytes()
@@ -71,38 +71,39 @@ class ModelConfig:
 
     @classmethod
     def parse(cls, text: str, source: str) -> ModelConfig:
-        """Take a text that is already in memory.
+        """Parse a text.
 
         Raises:
-            ConfigError: it is no config.
+            ConfigError: it is not a valid config.
         """
         return cls(text, source)
 
     @classmethod
     def from_proto(cls, proto: model_config_pb2.ModelConfig) -> ModelConfig:
-        """Write down a config that the server has completed, for a model without a file.
+        """Write the text of a config that the server has completed, for a model without a file.
 
-        What a newer server says in fields that the schema here does not know cannot be written down, and is left out.
+        Fields of a newer server that our schema does not know are left out.
         """
         text = text_format.MessageToString(proto, as_utf8=True, use_short_repeated_primitives=True)
         return cls(text, f"{proto.name or 'model'} (as the server completed it)")
 
     @property
     def proto(self) -> model_config_pb2.ModelConfig:
-        """What the text means to the schema here; a copy."""
+        """The text as a protobuf of our schema; a copy."""
         copy = model_config_pb2.ModelConfig()
         copy.CopyFrom(self._proto)
         return copy
 
     @property
     def unknown_fields(self) -> tuple[str, ...]:
-        """The fields that the schema here does not know, and which are in the text alone, as dotted names."""
+        """Dotted names of the fields that our schema does not know: they are in the text, and not in `proto`."""
         return tuple(dict.fromkeys(unknown_fields(self._root)))
 
     def values(self, path: str) -> tuple[Single, ...]:
         """The values that the text has at a field path, in order; those of a repeated field one by one.
 
-        A message counts as `EMPTY`, whatever it holds. What the text does not say is not there, default or not.
+        A message counts as `EMPTY`, whatever its fields. A field that is not in the text has no values, even if it has
+        a default.
 
         Raises:
             ConfigError: there is no such field; the message has the nearest name.
@@ -111,7 +112,7 @@ class ModelConfig:
         return contents(find(self._root, steps), steps[-1])
 
     def holds(self, path: str) -> bool:
-        """Whether the text has a field path.
+        """Whether the text has a value at a field path.
 
         Raises:
             ConfigError: there is no such field.
@@ -121,13 +122,13 @@ class ModelConfig:
     def edited(self, changes: Mapping[str, Value | None]) -> ModelConfig:
         """The config with fields changed, and no other byte.
 
-        A change to what is there already changes nothing. New fields, and the messages and map entries on the way to
-        them, are added in the file's own style; `[*]` of an empty list adds the first element. Where a removed field
-        leaves its line empty, the line goes, with the comment on it.
+        Setting a value that is there already changes nothing. New fields, and the messages and map entries on the way
+        to them, are added in the file's own style; `[*]` of an empty list adds the first element. If a removed field
+        leaves only a comment on its line, the line is removed.
 
         Args:
             changes: By field path: a value, the whole list of a repeated field (or its only value), `EMPTY` for a
-                message that must be there, or None to remove the field. Made in the order of the mapping.
+                message that must be there, or None to remove the field. They are made in the order of the mapping.
 
         Raises:
             ConfigError: there is no such field, it does not take the value, or the changes contradict each other or
@@ -156,7 +157,7 @@ class ModelConfig:
         """The config of an edited text.
 
         Raises:
-            ConfigError: it is no config, does not say what is expected, or an edit undoes another one.
+            ConfigError: it is not a valid config, is not as expected, or an edit undoes another one.
         """
         paths = ", ".join(path for path, _, _ in made)
         try:

@@ -1,4 +1,4 @@
-"""One edit of a text: splices that touch nothing but the field that it names."""
+"""Edits of a text, as splices that change only the named field."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tuner.core.errors import ConfigError
 
 
 def put(text: str, source: str, steps: Steps, value: Value) -> str:
-    """The text with what the path names set to a value that fits; what is missing on the way is added."""
+    """The text with the fields that a path names set to a value; missing messages on the way are added."""
     text = _without(text, source, _surplus(parse(text, source), steps, value))
     root = parse(text, source)
     return spliced(text, _Put(text, Style.of(text, root), value).within(root, None, steps))
 
 
 def taken_out(text: str, source: str, steps: Steps) -> str:
-    """The text without what the path names, however often it is there."""
+    """The text without the values that a path names."""
     return _without(text, source, find(parse(text, source), steps))
 
 
@@ -37,7 +37,7 @@ def _without(text: str, source: str, unwanted: Sequence[Slot]) -> str:
 
 
 def _surplus(root: Message, steps: Steps, value: Value) -> list[Slot]:
-    """The values that must go so that a single field is left to be set, the last one."""
+    """The values to remove, so that the last of several fields of one name is the only one, and can be set."""
     surplus: list[Slot] = []
     for parent in parents(root, steps[:-1]):
         chosen = choose(parent, steps[-1])
@@ -48,14 +48,14 @@ def _surplus(root: Message, steps: Steps, value: Value) -> list[Slot]:
 
 @dataclass(frozen=True)
 class _Put:
-    """Sets one value; the methods give the splices for a part of the text each."""
+    """Sets one value; each method gives the splices for a part of the text."""
 
     text: str
     style: Style
     value: Value
 
     def within(self, message: Message, owner: Slot | None, steps: Steps) -> Iterator[Splice]:
-        """Follow the steps into a message, and set the value where they end."""
+        """Follow the steps into a message, and set the value at their end."""
         step, below = steps[0], steps[1:]
         chosen = choose(message, step)
         if not chosen:
@@ -99,7 +99,7 @@ class _Put:
         return into_list(self.text, self.style, last.value, [lines[0].removeprefix(name).lstrip(": "), *lines[1:]])
 
     def _lines(self, steps: Steps, present: int = 0) -> list[str]:
-        """A new field, one line or several; `present` are there already."""
+        """The lines of a new field; `present` of its name are there already."""
         step, below = steps[0], steps[1:]
         if isinstance(step.pick, Index) and step.pick.number > present:
             raise ConfigError(f"no {step.name}[{step.pick.number}]; the next one to add is {step.name}[{present}]")

@@ -1,4 +1,4 @@
-"""What a text says, as plain data, and edits of that data: what the text must say after the same edits."""
+"""The contents of a text as plain data, and edits of them: what an edited text is compared with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Contents: TypeAlias = "dict[str, list[Contents | str]]"
 
 
 def read(message: Message, schema: Any) -> Contents:
-    """What a message of a text says, including fields that the schema does not know."""
+    """The contents of a message of a text, including fields that the schema does not know."""
     contents: Contents = {}
     for slot in slots(message):
         field = field_of(schema, slot.field.name)
@@ -29,7 +29,7 @@ def read(message: Message, schema: Any) -> Contents:
 
 
 def put(contents: Contents, steps: Steps, value: Value) -> None:
-    """Set what a path names to a value; what is missing on the way is added."""
+    """Set the fields that a path names to a value; missing messages on the way are added."""
     step, below = steps[0], steps[1:]
     values = contents.setdefault(step.name, [])
     if not (below or isinstance(value, Empty)):
@@ -45,7 +45,7 @@ def put(contents: Contents, steps: Steps, value: Value) -> None:
 
 
 def remove(contents: Contents, steps: Steps) -> None:
-    """Remove what a path names, where it is there."""
+    """Remove the values that a path names, if there are any."""
     step, below = steps[0], steps[1:]
     values = contents.get(step.name, [])
     for place in reversed(_chosen(values, step)):
@@ -72,7 +72,7 @@ def is_made(contents: Contents, steps: Steps, value: Value) -> bool:
 
 
 def _chosen(values: list[Contents | str], step: Step) -> list[int]:
-    """The places that a step picks."""
+    """The indices of the values that a step picks."""
     places = range(len(values))
     if isinstance(step.pick, Index):
         return list(places[step.pick.number : step.pick.number + 1])
@@ -82,7 +82,7 @@ def _chosen(values: list[Contents | str], step: Step) -> list[int]:
 
 
 def _key(entry: Contents | str, step: Step) -> Contents | str | None:
-    """The key of a map's entry; an entry without one has the default."""
+    """The key of a map's entry; an entry without a key has the default one."""
     key = field_of(step.field.message_type, "key") if step.field else None
     written = entry.get("key") if isinstance(entry, dict) else None
     return written[-1] if written else literals.spelled(key.default_value) if key else None

@@ -1,6 +1,6 @@
-"""Puts a new field or list item into a text, in the style of its neighbours.
+"""Adds a field or list item to a text, in the style of its neighbours.
 
-Among lines it gets lines of its own, with the same indentation; among fields that share a line it joins them.
+If its neighbours have lines of their own, it gets lines of its own, with their indentation; else it joins their line.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def into_message(text: str, style: Style, message: Message, owner: Slot | None, 
 
     Args:
         text: The text.
-        style: Its habits.
-        message: Into which the field goes.
-        owner: Where that message stands; None when it is the whole text.
-        lines: The field, one line or several, as if its message began at column 1.
+        style: Its style.
+        message: The message to which the field is added.
+        owner: The place of that message; None: it is the whole text.
+        lines: The lines of the field, indented as if its message began at column 1.
     """
     if message.fields:
         return behind(text, style, message, message.fields[-1], lines)
@@ -33,20 +33,20 @@ def into_message(text: str, style: Style, message: Message, owner: Slot | None, 
 
 
 def behind(text: str, style: Style, message: Message, anchor: Field, lines: Sequence[str]) -> list[Splice]:
-    """The splices that add a field to a message behind one that it has."""
+    """The splices that add a field to a message, behind the field `anchor`."""
     own_line = begins_line(text, anchor.start)
     if own_line or message.is_whole:
         rest = rest_of_line(text, anchor.end)
         at = anchor.end if rest is None else rest
         block = _block(style, indentation(text, anchor.start) if own_line else "", lines)
         return [Splice(at, at, style.newline + block + anchor.separator)]
-    # On one line, separators are a habit to keep: `a: 1, b: 2` becomes `a: 1, b: 2, c: 3`.
+    # On one line, the separators of the others are used: `a: 1, b: 2` becomes `a: 1, b: 2, c: 3`.
     habit = "" if anchor.separator else max(field.separator for field in message.fields)
     return [Splice(anchor.end, anchor.end, f"{habit} {_one_line(lines)}{anchor.separator}")]
 
 
 def into_list(text: str, style: Style, value: ListValue, lines: Sequence[str]) -> list[Splice]:
-    """The splices that add an item to a list that has some."""
+    """The splices that add an item to a list that is not empty."""
     last = value.items[-1]
     at, piece = last.end, f" {_one_line(lines)}"
     if begins_line(text, last.start):
@@ -57,7 +57,7 @@ def into_list(text: str, style: Style, value: ListValue, lines: Sequence[str]) -
 
 
 def instead(text: str, style: Style, field: Field, lines: Sequence[str]) -> Splice:
-    """The splice that writes a field in place of one that is there."""
+    """The splice that replaces a field."""
     if begins_line(text, field.start):
         return Splice(field.start, field.value.end, _block(style, indentation(text, field.start), lines).lstrip())
     return Splice(field.start, field.value.end, _one_line(lines))

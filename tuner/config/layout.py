@@ -1,4 +1,4 @@
-"""How a text is laid out: its lines, and the indentation that new ones take over."""
+"""The layout of a text: lines, indentation, and splices that change pieces of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REST_OF_LINE = re.compile(r"[ \t\r\v\f]*(?:#[^\n]*)?(?=\n|\Z)")
 
 @dataclass(frozen=True)
 class Splice:
-    """The text from `start` to `end` becomes `text`."""
+    """Replaces the piece from offset `start` to `end` by `text`."""
 
     start: int
     end: int
@@ -22,7 +22,7 @@ class Splice:
 
 
 def spliced(text: str, splices: Iterable[Splice]) -> str:
-    """The text after all splices, which do not overlap; those at one place go in as they come."""
+    """The text after all splices, which must not overlap; those at one offset are made in their order."""
     parts, position = [], 0
     for splice in sorted(splices, key=lambda s: s.start):
         parts += [text[position : splice.start], splice.text]
@@ -31,25 +31,25 @@ def spliced(text: str, splices: Iterable[Splice]) -> str:
 
 
 def line_start(text: str, offset: int) -> int:
-    """The offset at which the line begins."""
+    """The offset at which the line of an offset begins."""
     return text.rfind("\n", 0, offset) + 1
 
 
 def indentation(text: str, offset: int) -> str:
-    """The white space that the line begins with."""
+    """The white space at the beginning of the line."""
     line = text[line_start(text, offset) : offset]
     return line[: len(line) - len(line.lstrip(_BLANK))]
 
 
 def begins_line(text: str, offset: int) -> bool:
-    """Whether there is only white space before it on its line."""
+    """Whether only white space precedes an offset on its line."""
     return not text[line_start(text, offset) : offset].strip(_BLANK)
 
 
 def rest_of_line(text: str, offset: int) -> int | None:
-    """The offset of the line's end when only white space and a comment are behind it on its line, else None.
+    """The offset of the line's end, if only white space and a comment follow an offset on its line; else None.
 
-    The end is before the newline, and before a carriage return that belongs to it.
+    The end is before the newline and its carriage return.
     """
     rest = _REST_OF_LINE.match(text, offset)
     if not rest:
@@ -59,23 +59,23 @@ def rest_of_line(text: str, offset: int) -> int | None:
 
 
 def blank_before(text: str, offset: int) -> int:
-    """The offset from which on there is only white space of the same line."""
+    """The offset at which the white space before an offset begins, on the same line."""
     return len(text[:offset].rstrip(_BLANK))
 
 
 def blank_behind(text: str, offset: int) -> int:
-    """The offset up to which there is only white space of the same line."""
+    """The offset at which the white space behind an offset ends, on the same line."""
     return len(text) - len(text[offset:].lstrip(_BLANK))
 
 
 @dataclass(frozen=True)
 class Style:
-    """The habits of a text.
+    """The style of a text.
 
     Attributes:
-        newline: What ends its lines.
-        indent: What each level of messages adds.
-        padding: What stands inside the brackets of a list.
+        newline: The end of its lines.
+        indent: White space that each level of messages adds.
+        padding: White space inside the brackets of a list.
     """
 
     newline: str
@@ -84,7 +84,7 @@ class Style:
 
     @classmethod
     def of(cls, text: str, root: Message) -> Style:
-        """Read the habits off a text; where it shows none, those of Triton's documentation."""
+        """Derive the style of a text; what it does not show is as in Triton's documentation."""
         newline = "\r\n" if re.search(r"^[^\n]*\r\n", text) else "\n"
         return cls(newline, _indent(text, root), _padding(text, root))
 

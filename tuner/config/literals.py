@@ -1,7 +1,7 @@
 """Scalars of protobuf's text format: what their spelling means, and how to spell them.
 
 Source: the text format specification, https://protobuf.dev/reference/protobuf/textformat-spec/, and for its dark
-corners the C++ parser, which is the one that Triton uses.
+corners the C++ parser, which Triton uses.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _WORDS = {"inf": "inf", "infinity": "inf", "nan": "nan"}
 
 
 class EscapeError(ValueError):
-    """A string literal holds an escape sequence that there is not.
+    """A string literal has an invalid escape sequence.
 
     Args:
-        sequence: The sequence as it stands.
-        offset: Where it begins, from the opening quote.
+        sequence: The sequence as written.
+        offset: Its offset from the opening quote.
     """
 
     def __init__(self, sequence: str, offset: int) -> None:
@@ -43,7 +43,7 @@ def unquoted(literal: str) -> bytes:
     """The bytes that one string literal, with its quotes, stands for.
 
     Raises:
-        EscapeError: an escape sequence is not of the format.
+        EscapeError: an escape sequence is invalid.
     """
     parts, position, body = [], 1, literal[:-1]
     for escape in _ESCAPE.finditer(body, 1):
@@ -68,9 +68,9 @@ def _meant(escape: re.Match[str]) -> bytes:
 
 
 def in_python_spelling(literal: str) -> str:
-    r"""A string literal as Python's text format understands it too: `\?`, surrogate pairs and `\u005c` it does not.
+    r"""Respell a string literal for Python's parser, which reads no `\?`, surrogate pairs and `\u005c`.
 
-    It is never longer than it was.
+    The result is never longer.
     """
     return _ESCAPE.sub(_respelled, literal)
 

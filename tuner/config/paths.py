@@ -31,14 +31,14 @@ class Every(Enum):
 
 @dataclass(frozen=True)
 class Index:
-    """The value at a place, from 0."""
+    """The value at an index, from 0."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Key:
-    """The entry of a map."""
+    """The entry of a map with a key."""
 
     value: Plain
 
@@ -54,7 +54,7 @@ class Step:
     An entry of a map takes two: the entry itself, and its `value`.
 
     Attributes:
-        name: Of the field.
+        name: Name of the field.
         pick: Which of the field's values; a field that is not repeated is picked whole.
         field: Its descriptor; None when the schema does not know it.
     """
@@ -70,10 +70,10 @@ Steps = tuple[Step, ...]
 def resolve(path: str, root: Message, schema: Any) -> Steps:
     """Look a path up in the schema, a message descriptor.
 
-    A field that the schema does not know is taken where the text of `root` has it, with whatever is below it.
+    A field that the schema does not know is accepted if the text of `root` has it, with any field below it.
 
     Raises:
-        ConfigError: it is no path, or names a field that there is not.
+        ConfigError: it is not a valid path, or the schema has no such field.
     """
     steps: Steps = ()
     segments = list(_segments(path))
@@ -104,14 +104,14 @@ def find(root: Message, steps: Iterable[Step]) -> list[Slot]:
 
 
 def parents(root: Message, way: Steps) -> list[Message]:
-    """The messages to which a path leads, one without steps to the whole."""
+    """The messages that a path names; without steps, the whole text."""
     return [slot.node for slot in find(root, way) if isinstance(slot.node, Message)] if way else [root]
 
 
 def to_remove(root: Message, steps: Steps) -> list[Steps]:
-    """The steps to what goes when what a path names is removed.
+    """The steps to all that must be removed for the removal of a path.
 
-    A map's entry goes with its value, and with the only field of its value: Triton would take the empty rest of
+    A map's entry is removed with its value, and with the only field of its value: Triton would take the empty rest of
     `parameters { key: "k" value { } }` for an empty text.
     """
     last = steps[-1].field
@@ -142,7 +142,7 @@ def choose(parent: Message, step: Step) -> list[Slot]:
 
 
 def _key(entry: Scalar | Message, field: FieldDescriptor | None) -> Plain | None:
-    """The key of a map's entry; an entry without one has the default."""
+    """The key of a map's entry; an entry without a key has the default one."""
     key = field_of(field.message_type, "key") if field else None
     written = [slot.node for slot in slots(entry, "key")] if isinstance(entry, Message) else []
     if written and isinstance(written[-1], Scalar):

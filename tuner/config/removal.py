@@ -1,4 +1,4 @@
-"""Takes one value out of a text, with what would be left over of its line or list."""
+"""Removes one value from a text, with its comma, and with its line if only a comment would be left on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BLANK = " \t"
 
 
 def removal(text: str, slot: Slot) -> list[Splice]:
-    """The splices that take a value out: the whole field when there is no other value in it."""
+    """The splices that remove a value; its whole field, if it has no other value."""
     value = slot.field.value
     if slot.index is None or not isinstance(value, ListValue) or len(value.items) == 1:
         return [_field(text, slot.message, slot.field)]
@@ -19,7 +19,7 @@ def removal(text: str, slot: Slot) -> list[Splice]:
 def _field(text: str, message: Message, field: Field) -> Splice:
     place = message.fields.index(field)
     if place and place == len(message.fields) - 1 and not field.separator:
-        # Of `a: 1, b: 2` is to stay `a: 1`, without the comma.
+        # `a: 1, b: 2` becomes `a: 1`, without the comma.
         before = message.fields[place - 1].value.end
         if text[before : field.start].strip(_BLANK) in {",", ";"}:
             return Splice(before, field.end)
@@ -40,7 +40,7 @@ def _item(text: str, value: ListValue, index: int) -> list[Splice]:
 
 
 def _cut(text: str, start: int, end: int) -> Splice:
-    """Cut a piece: with its lines when at most a comment is left on them, else with the space on one side."""
+    """Cut a piece: with its lines if at most a comment would be left on them, else with the space on one side."""
     rest = rest_of_line(text, end)
     if rest is not None and begins_line(text, start):
         newline = text.find("\n", rest)

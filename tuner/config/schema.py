@@ -1,6 +1,6 @@
-"""What Triton's schema says of a field: which values it takes, how they are spelled, and what a spelling means.
+"""Fields in Triton's schema: which values they take, how these are written, and how they are read.
 
-A field that the schema does not know is `None` everywhere here: it takes anything.
+A field that the schema does not know is `None` everywhere here, and takes any value.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_message(field: FieldDescriptor) -> bool:
 
 
 def is_repeated(field: FieldDescriptor) -> bool:
-    """Whether a field may stand several times."""
+    """Whether a field is repeated."""
     # `label` is deprecated and `is_repeated` is new; that the default is a list holds in every protobuf.
     return bool(field.default_value == [])
 
@@ -64,7 +64,7 @@ def is_utf8(text: str) -> bool:
 
 
 def meaning(node: Scalar, field: FieldDescriptor | None) -> Plain:
-    """The value that a scalar of the text is to its field."""
+    """The value of a scalar of the text, as its field reads it."""
     if field is None:
         return node.value == "true" if node.kind == "name" and node.value in {"true", "false"} else node.value
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
@@ -77,10 +77,10 @@ def meaning(node: Scalar, field: FieldDescriptor | None) -> Plain:
 
 
 def checked(value: Plain, field: FieldDescriptor | None) -> Plain:
-    """The value as its field takes it.
+    """Convert a value for its field.
 
     Raises:
-        ConfigError: the field takes no such value.
+        ConfigError: the field does not take the value.
     """
     if isinstance(value, str) and not is_utf8(value):
         raise ConfigError(f"{value!r} cannot be written as UTF-8")
@@ -103,10 +103,10 @@ def checked(value: Plain, field: FieldDescriptor | None) -> Plain:
 
 
 def spelled(value: Plain, field: FieldDescriptor | None, instead_of: Scalar | None = None) -> str:
-    """How a value is written for its field.
+    """Write a value for its field.
 
-    Enum values are bare words. Where no schema tells, a string stays what it is `instead_of`, quoted or bare, and a
-    new one is bare when it looks like an enum value.
+    Enum values are bare words. For a field that the schema does not know, a string is quoted or bare as the value that
+    it replaces (`instead_of`); a new one is bare if it looks like an enum value.
     """
     if isinstance(value, str) and _is_bare(value, field, instead_of):
         return value

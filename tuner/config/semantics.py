@@ -1,4 +1,4 @@
-"""What the text of a config.pbtxt means to Triton's schema, as far as the schema here knows it."""
+"""Reads the text of a config.pbtxt into a protobuf, as far as our schema knows its fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def to_proto(text: str, source: str, root: Message) -> model_config_pb2.ModelCon
     """Read a text whose tree is `root` into a protobuf.
 
     Raises:
-        ConfigError: a field does not take its value, stands twice, or excludes another one: `SOURCE:LINE:COLUMN: ...`.
+        ConfigError: a field has a wrong value, is there twice, or excludes another one: `SOURCE:LINE:COLUMN: ...`.
     """
     readable = spliced(text, _Readable(text, source).within(root, SCHEMA))
     proto = model_config_pb2.ModelConfig()
@@ -40,7 +40,7 @@ def to_proto(text: str, source: str, root: Message) -> model_config_pb2.ModelCon
 
 
 def unknown_fields(message: Message, schema: Any = SCHEMA) -> Iterator[str]:
-    """The fields of a text that our schema does not know, or whose value it does not, as dotted names."""
+    """Dotted names of the fields of a text that our schema does not know, or whose enum value it does not know."""
     for field in message.fields:
         known = field_of(schema, field.name)
         values = field.value.items if isinstance(field.value, ListValue) else (field.value,)
@@ -61,9 +61,9 @@ def _located(error: text_format.ParseError, text: str, source: str) -> ConfigErr
 
 @dataclass(frozen=True)
 class _Readable:
-    """Makes a text readable for Python's parser, by splices of equal length, so that its lines and columns hold.
+    """Makes a text readable for Python's parser, by splices of equal length, so that lines and columns stay.
 
-    What our schema does not know becomes white space. What only the C++ parser takes is spelled as Python's does.
+    Fields that our schema does not know become white space. Spellings that only the C++ parser reads are respelled.
     """
 
     text: str

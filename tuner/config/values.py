@@ -1,4 +1,4 @@
-"""What a field can be set to, and what it is set to."""
+"""Values of fields: which ones a field takes, and which ones a text has."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from tuner.core.errors import ConfigError
 
 
 class Empty(Enum):
-    """The one value of its kind, `EMPTY`."""
+    """The type of `EMPTY`."""
 
     EMPTY = "{ }"
 
 
 EMPTY = Empty.EMPTY
-"""A message that is there. As an edit: it is added without fields when it is missing, else left as it is."""
+"""A message. As an edit: an empty message is added if there is none; else it stays as it is."""
 
 Single = Plain | Empty
-"""What one place in a text can hold: a value (an enum's by its name), or a message."""
+"""A value (of an enum: its name), or a message."""
 
 Value = Single | tuple[Plain, ...]
-"""What a field can be set to; a repeated one to the list as a whole."""
+"""A value that a field can be set to; a repeated field is set to a whole list."""
 
 
 def fitting(value: Value, step: Step) -> Value:
-    """The value as the field at the end of a path takes it; one value for a repeated field is a list of one.
+    """Convert a value for the field at the end of a path; a single value for a repeated field becomes a list.
 
     Raises:
-        ConfigError: it takes no such value.
+        ConfigError: the field does not take the value.
     """
     field = step.field
     if field and is_message(field):
@@ -53,12 +53,12 @@ def fitting(value: Value, step: Step) -> Value:
 
 
 def contents(places: Sequence[Slot], step: Step) -> tuple[Single, ...]:
-    """What stands in the places that a path with this last step names."""
+    """The values in the places that a path with this last step names."""
     return tuple(EMPTY if isinstance(slot.node, Message) else meaning(slot.node, step.field) for slot in places)
 
 
 def shows(found: Sequence[Single], value: Value) -> bool:
-    """Whether contents are those of a field that is set to the value."""
+    """Whether these are the values of a field that is set to a value."""
     wanted = value if isinstance(value, tuple) else (value,)
     return [_comparable(item) for item in found] == [_comparable(item) for item in wanted]
 
