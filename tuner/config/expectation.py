@@ -61,7 +61,7 @@ def remove(contents: Contents, steps: Steps) -> None:
 def is_made(contents: Contents, steps: Steps, value: Value) -> bool:
     """Whether an edit still holds after later ones: whether making it again changes nothing.
 
-    Of an element that was removed by its index nothing can be contents: those behind it have moved up.
+    The removal of an element by its index counts as made: the elements behind it have moved up.
     """
     again = copy.deepcopy(contents)
     if value != ():

@@ -1,19 +1,19 @@
-"""Triton's scheduler, event by event, compiled.
+"""Triton's scheduler, simulated event by event, as compiled code.
 
-Rules are those of Triton's core (`dynamic_batch_scheduler.cc`, `rate_limiter.cc`, `instance_queue.cc`; read at r24.10):
+The rules are those of Triton's core (`dynamic_batch_scheduler.cc`, `rate_limiter.cc`, `instance_queue.cc`; read at
+r24.10):
 
-- Without dynamic batching each request is a payload of its own, and waits for an instance in order.
-- With it, a thread puts the requests that wait into the current payload, and hands that over to the instances; up to
-  two payloads an instance lie ahead of them, and one that is not saturated grows until an instance takes it.
-- A batch goes at a preferred size; when it cannot grow; when its oldest request has waited for the delay; or at once
-  where there is no delay. Arrivals wake the thread only when they reach the next preferred size, or when the current
-  payload is not there to grow; so do instances that take a payload or end one.
-- With a delay, an instance that takes a payload takes along those behind it that have waited for longer, as far as
-  `max_batch_size` allows.
+- Without dynamic batching each request is a payload of its own. Payloads wait for an instance in order.
+- With it, a thread moves waiting requests into the current payload, and hands that over to the instances. Up to two
+  payloads per instance wait for an instance. A payload that is not saturated grows until an instance takes it.
+- A payload leaves at a preferred size; when it cannot grow; when its oldest request has waited for the delay; or at
+  once without a delay. An arrival wakes the thread only if the requests reach the next preferred size, or if no current
+  payload can grow. An instance that takes or ends a payload wakes the thread, too.
+- With a delay, an instance that takes a payload also takes those behind it that have waited for longer than the delay,
+  up to `max_batch_size`.
 
-Instances slow each other down: how long an execution takes depends on how many are busy meanwhile, and with what: a
-large batch is in the way of a small one for longer than another small one would be. Responses leave the server one
-after the other, and the clients' next requests come as they do.
+Instances slow each other down: the time of an execution depends on how many instances are busy meanwhile, and on the
+sizes of their batches. Responses leave the server one after the other, and each client then sends its next request.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tuner.search.twin.compiling import compiled, inlined
 
 _NEVER = np.inf
-# From an arrival until the batcher's thread looks at the queue: what else comes meanwhile goes along.
+# Time from an arrival until the batcher's thread looks at the queue; requests that arrive meanwhile join the payload.
 _REACTION_MS = 0.05
 
 
@@ -84,7 +84,7 @@ class _Queue(NamedTuple):
 
 
 class _Instances(NamedTuple):
-    """What each instance executes.
+    """The execution of each instance.
 
     Attributes:
         first: Number of the first request.
@@ -105,7 +105,7 @@ class _Instances(NamedTuple):
 
 
 class _State:
-    """What changes; in compiled code a record of numpy, which functions receive by reference.
+    """The state of a simulation; in compiled code a numpy record, which is passed by reference.
 
     Attributes:
         now_ms: The simulated time.
@@ -162,14 +162,14 @@ def serve(scenario: Scenario, latency_ms: NDArray[np.float64], seed: int) -> tup
     Args:
         scenario: What is simulated.
         latency_ms: Takes the latency of each request that counts, in order of arrival.
-        seed: Of the random numbers.
+        seed: Seed of the random numbers.
 
     Returns:
         Inferences per second, mean batch size (inferences per execution), mean number of busy instances.
     """
     np.random.seed(seed)
     requests = scenario.warm_up + len(latency_ms)
-    # Requests overtake each other where there are several instances, and so some more are served than count.
+    # With several instances requests overtake each other, so more requests are served than count.
     room = 2 * (requests + scenario.concurrency) if scenario.concurrency > 0 else requests
     number = scenario.service_ms.shape[1]
     ring = (2 * number if scenario.dynamic else room) + 1
@@ -187,7 +187,7 @@ def serve(scenario: Scenario, latency_ms: NDArray[np.float64], seed: int) -> tup
 
 @inlined
 def _begin(scenario: Scenario, state: _State, queue: _Queue, instances: _Instances) -> None:
-    """Set what does not begin with 0."""
+    """Set the initial values that are not 0."""
     state.growing = -1
     state.wakes_ms = _NEVER
     for size in range(len(scenario.preferred)):
@@ -234,7 +234,7 @@ def _run(
 
 @inlined
 def _figures(scenario: Scenario, state: _State) -> tuple[float, float, float]:
-    """What `serve` returns."""
+    """Compute what `serve` returns."""
     lasted_ms = state.now_ms - state.began_ms
     if lasted_ms <= 0 or state.executions == 0:
         return 0.0, 0.0, 0.0
@@ -244,7 +244,7 @@ def _figures(scenario: Scenario, state: _State) -> tuple[float, float, float]:
 
 @inlined
 def _next_end(scenario: Scenario, state: _State, instances: _Instances) -> tuple[float, int]:
-    """When the next execution ends, and on which instance; never, and -1, where none is busy."""
+    """The time of the next end of an execution, and its instance; infinity and -1 if none is busy."""
     all_add_ms = 0.0
     for place in range(len(instances.requests)):
         if instances.requests[place] > 0:
@@ -263,7 +263,7 @@ def _next_end(scenario: Scenario, state: _State, instances: _Instances) -> tuple
 
 @inlined
 def _advance(scenario: Scenario, state: _State, instances: _Instances, then_ms: float) -> None:
-    """Go on to a time until which nothing happens."""
+    """Advance to the time of the next event."""
     for place in range(len(instances.requests)):
         if instances.requests[place] > 0:
             instances.left[place] -= (then_ms - state.now_ms) / instances.takes_ms[place]
@@ -282,7 +282,7 @@ def _answer(
         latency_ms[number - scenario.warm_up] = state.sent_ms - came_ms[number] + scenario.away_ms
         state.answered += 1
     if scenario.concurrency > 0 and state.came < len(came_ms):
-        # In order of arrival: who was answered first may be back last.
+        # Arrivals are in order of time: the client that was answered first may come back last.
         comes_ms = state.sent_ms + np.random.exponential(scenario.away_ms)
         position = state.came
         while position > state.arrived and came_ms[position - 1] > comes_ms:
@@ -321,14 +321,14 @@ def _arrive(scenario: Scenario, state: _State, queue: _Queue) -> None:
 
 @inlined
 def _has_room(state: _State, queue: _Queue) -> bool:
-    """Whether another payload may wait."""
+    """Whether the ring has room for another payload."""
     ring = len(queue.first)
     return (state.tail - state.head) % ring < ring - 1
 
 
 @inlined
 def _schedule(scenario: Scenario, state: _State, queue: _Queue, instances: _Instances) -> None:
-    """Let instances take payloads, which wakes the batcher; what it then forms, instances may take."""
+    """Let idle instances take payloads, and the woken thread form new ones, until neither can go on."""
     while True:
         while state.busy < len(instances.requests) and state.head != state.tail:
             _take(scenario, state, queue, instances)
@@ -340,7 +340,7 @@ def _schedule(scenario: Scenario, state: _State, queue: _Queue, instances: _Inst
 
 @inlined
 def _take(scenario: Scenario, state: _State, queue: _Queue, instances: _Instances) -> None:
-    """Let an idle instance take the first payload, and with a delay the late ones behind it."""
+    """Let an idle instance take the first payload; with a delay, the late ones behind it, too."""
     place = 0
     while instances.requests[place] > 0:
         place += 1
@@ -359,7 +359,7 @@ def _take(scenario: Scenario, state: _State, queue: _Queue, instances: _Instance
 
 @inlined
 def _pop(state: _State, queue: _Queue) -> int:
-    """Take the first payload out of the ring; its number of requests."""
+    """Remove the first payload from the ring, and return its number of requests."""
     count = queue.requests[state.head]
     if state.growing == state.head:
         state.growing, state.next_preferred = -1, 0
@@ -381,7 +381,7 @@ def _is_late(scenario: Scenario, state: _State, queue: _Queue, count: int) -> bo
 
 @inlined
 def _form(scenario: Scenario, state: _State, queue: _Queue) -> bool:
-    """One turn of the batcher's thread; whether another one follows."""
+    """One turn of the batcher's thread; returns whether another one follows."""
     state.wakes_ms = _NEVER
     if state.saturated:
         state.growing, state.saturated, state.next_preferred = -1, False, 0
@@ -401,7 +401,7 @@ def _form(scenario: Scenario, state: _State, queue: _Queue) -> bool:
 
 @inlined
 def _leaving(scenario: Scenario, state: _State, oldest_ms: float, held: int) -> int:
-    """Inferences that go into the current payload, which has `held`; 0: they wait, as `wakes_ms` says until when."""
+    """The number of inferences that join the `held` ones in the current payload; 0: they wait until `wakes_ms`."""
     pending, best, cannot_grow = _look_through(scenario, state, held)
     exceeded = scenario.delay_ms > 0 and state.now_ms - oldest_ms >= scenario.delay_ms - 1e-9
     if best > 0 and not exceeded:
@@ -427,7 +427,7 @@ def _look_through(scenario: Scenario, state: _State, held: int) -> tuple[int, in
     """Count the waiting inferences that fit behind `held`.
 
     Returns:
-        Those that fit; those that make a preferred size; whether more wait, which do not fit.
+        Inferences that fit; inferences up to the largest preferred size; whether more are waiting that do not fit.
     """
     pending = best = 0
     for _ in range(state.arrived - state.queued):
