@@ -88,11 +88,11 @@ class OutputCheck:
 
     def _say_what_is_left_out(self, golden: GoldenOutputs) -> None:
         """Remark on each output and request that is not compared."""
-        for each in golden.unsteady:
-            what = "no output is compared" if each.output is None else f"output {each.output!r} is not compared"
-            if each.output is not None and not each.outline_varies:
-                what = f"the values of output {each.output!r} are not compared"
-            self._remark(f"{what}: the baseline gives {each.words}{self._hint(golden, each)}")
+        for output in golden.unsteady:
+            what = "no output is compared" if output.output is None else f"output {output.output!r} is not compared"
+            if output.output is not None and not output.outline_varies:
+                what = f"the values of output {output.output!r} are not compared"
+            self._remark(f"{what}: the baseline gives {output.words}{self._hint(golden, output)}")
         if golden.refused and not golden.lines:
             self._remark(f"no output is compared: the baseline fails every request: {golden.refused[0]}")
         elif count := len(golden.refused):

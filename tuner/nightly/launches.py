@@ -31,7 +31,7 @@ class Launches:
 
     def __init__(self, context: RunContext, model: ModelFolder, folder: Path) -> None:
         self._deployed, self._candidate = (
-            trial_context_of(context, model.name, each) for each in (_RULES, _CANDIDATE_RULES)
+            trial_context_of(context, model.name, rules) for rules in (_RULES, _CANDIDATE_RULES)
         )
         self._folder = folder
         self._launch_s = context.job.launch_timeout or deadlines.first_launch_s(model.size_bytes())

@@ -114,16 +114,16 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
     action, failed, candidate, text = "", "", None, ""
     best = outcome.recommendation.best
     if decision.act and compared and best:
-        found = _improvement(outcome, best, compared)
+        improvement = _improvement(outcome, best, compared)
         try:
             # An action must be reported, so it is not interrupted; only the user's command may take too long for that.
             if task.job.action != "command":
                 night_context.until_told.enter_context(put_off())
-            action = act(task, found, work=night_context.work, night=night_context.folder)
+            action = act(task, improvement, work=night_context.work, night=night_context.folder)
         except TritontuneError as error:
             failed = f"; {error}; the config is in {improved(night_context.folder)}"
         if is_deployed(task, improved(night_context.folder) / "config.pbtxt"):
-            candidate, text = found.measured, found.text
+            candidate, text = improvement.measured, improvement.text
     return Night(
         night=night_context.night,
         repository=task.repository_key,

@@ -50,10 +50,11 @@ class NightProgress(Progress):
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         """See `Progress`."""
-        found = outcome.recommendation
+        recommendation = outcome.recommendation
         best = "no candidate holds the SLO"
-        if found.best == found.baseline and found.best:
+        if recommendation.best == recommendation.baseline and recommendation.best:
             best = "the baseline"
-        elif found.best:
-            best = f"trial {found.best.trial.number}" + (f", {gain_in_words(found.gain)}" if found.gain else "")
+        elif recommendation.best:
+            gain = f", {gain_in_words(recommendation.gain)}" if recommendation.gain else ""
+            best = f"trial {recommendation.best.trial.number}{gain}"
         self._say(f"{outcome.model}: {outcome.ended}; best: {best}")

@@ -39,25 +39,27 @@ def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tupl
 
     A verified point replaces that of the search. Loads that were only verified are included.
     """
-    anew = {each.load: each for each in verified if each.trial == trial.number}
+    relaunched = {verification.load: verification for verification in verified if verification.trial == trial.number}
     measured: list[tuple[OperatingPoint | None, Verification | None]] = []
     for point in trial.curve:
-        again = anew.pop(point.load, None)
-        measured.append((again.point if again else point, again))
-    measured += [(again.point, again) for again in anew.values()]
+        verification = relaunched.pop(point.load, None)
+        measured.append((verification.point if verification else point, verification))
+    measured += [(verification.point, verification) for verification in relaunched.values()]
     points = [
-        TrialPoint(trial, told, verified=again is not None, confirmed=again is not None and again.confirms)
-        for told, again in measured
-        if told and told.errors == 0
+        TrialPoint(
+            trial, current, verified=verification is not None, confirmed=bool(verification and verification.confirms)
+        )
+        for current, verification in measured
+        if current and current.errors == 0
     ]
-    return tuple(sorted(points, key=lambda each: each.point.load.level))
+    return tuple(sorted(points, key=lambda trial_point: trial_point.point.load.level))
 
 
 def smoothed_points(points: Iterable[TrialPoint]) -> tuple[TrialPoint, ...]:
     """The points of one trial, those of its sweep smoothed, the verified ones unchanged."""
     points = tuple(points)
-    told = dict(zip((p.point.load for p in points), smoothed(p.point for p in points), strict=True))
-    return tuple(p if p.verified else replace(p, point=told[p.point.load]) for p in points)
+    by_load = dict(zip((p.point.load for p in points), smoothed(p.point for p in points), strict=True))
+    return tuple(p if p.verified else replace(p, point=by_load[p.point.load]) for p in points)
 
 
 def usable_points(
@@ -87,15 +89,17 @@ def excess_memory(trial: TrialResult, max_gpu_memory: int | None) -> float:
 def pareto_front(points: Iterable[TrialPoint], percentile: Percentile) -> tuple[TrialPoint, ...]:
     """The points that no other beats in both latency and throughput, in ascending order of both."""
     front: list[TrialPoint] = []
-    for each in sorted(points, key=lambda p: (p.latency_ms(percentile), -p.point.throughput.value)):
-        if not front or each.point.throughput.value > front[-1].point.throughput.value:
-            front.append(each)
+    for trial_point in sorted(points, key=lambda p: (p.latency_ms(percentile), -p.point.throughput.value)):
+        if not front or trial_point.point.throughput.value > front[-1].point.throughput.value:
+            front.append(trial_point)
     return tuple(front)
 
 
 def rivals(front: Iterable[TrialPoint], percentile: Percentile) -> Rivals:
     """The front as bounds by which the sweep of a candidate stops early; see `Rivals`."""
-    return Rivals(tuple((each.point.throughput.value, each.latency_ms(percentile)) for each in front))
+    return Rivals(
+        tuple((trial_point.point.throughput.value, trial_point.latency_ms(percentile)) for trial_point in front)
+    )
 
 
 def hypervolume(points: Iterable[TrialPoint], percentile: Percentile, reference_latency_ms: float) -> float:

@@ -51,12 +51,12 @@ def compared(above: TrialPoint, below: TrialPoint, verified: Sequence[Verificati
     if above == below:
         same = above.point.throughput.value
         return GainEstimate(Interval(value=1.0, low=1.0, high=1.0), (same, same))
-    rounds = {(each.trial, each.load): each for each in verified}
-    one, other = (rounds.get((each.trial.number, each.point.load)) for each in (above, below))
+    rounds = {(trial_point.trial, trial_point.load): trial_point for trial_point in verified}
+    one, other = (rounds.get((trial_point.trial.number, trial_point.point.load)) for trial_point in (above, below))
     pairs = pairs_of(one, other) if one and other else ()
     if len(pairs) > 1:
         one_rate, other_rate = (
-            math.exp(fmean(math.log(each.value) for each in side)) for side in zip(*pairs, strict=True)
+            math.exp(fmean(math.log(trial_point.value) for trial_point in side)) for side in zip(*pairs, strict=True)
         )
         return GainEstimate(paired_ratio(pairs), (one_rate, other_rate), len(pairs))
     launch = launch_spread(verified, _throughput)
@@ -109,8 +109,8 @@ def launch_spread(verified: Sequence[Verification], pick: Pick) -> float:
     freedom.
     """
     squares, freedom = 0.0, 0
-    for each in verified:
-        logs = [math.log(pick(point).value) for point in each.rounds if pick(point).value > 0]
+    for verification in verified:
+        logs = [math.log(pick(point).value) for point in verification.rounds if pick(point).value > 0]
         if logs:
             squares += sum((value - fmean(logs)) ** 2 for value in logs)
             freedom += len(logs) - 1

@@ -41,7 +41,10 @@ class NotChosen:
 
 
 def not_chosen(
-    trials: Sequence[TrialResult], verified: Sequence[Verification], found: Recommendation, limit: int | None = None
+    trials: Sequence[TrialResult],
+    verified: Sequence[Verification],
+    recommendation: Recommendation,
+    limit: int | None = None,
 ) -> tuple[NotChosen, ...]:
     """The best point of each trial that looked better than the recommended one, in descending order of throughput.
 
@@ -51,53 +54,55 @@ def not_chosen(
     Args:
         trials: All trials of the study.
         verified: All relaunched points.
-        found: The recommendation.
+        recommendation: The recommendation of the study.
         limit: Limit on the memory of each GPU, in bytes; None: no limit.
 
     Returns:
         At most three.
     """
-    best = found.best
+    best = recommendation.best
     if best is None or not verified:
         return ()
-    again = {(each.trial, each.load): each for each in verified}
-    told = []
+    slo = recommendation.slo
+    relaunches = {(verification.trial, verification.load): verification for verification in verified}
+    better = []
     for trial in trials:
         within = usable_points([trial], (), limit) if trial.number else points_of(trial)
-        seemed = best_point((each for each in within if _promises(each, best, found)), found.slo)
+        seemed = best_point((point for point in within if _promises(point, best, slo)), slo)
         if seemed is None:
             continue
-        known = again.get((trial.number, seemed.point.load)) or _broken_before(seemed, verified, found.slo)
-        if why := _why_not(seemed, known, best, found):
-            told.append(NotChosen(seemed, why, (known.failure or "") if known else ""))
-    return _most_promising(told)
+        relaunched = relaunches.get((trial.number, seemed.point.load)) or _broken_before(seemed, verified, slo)
+        if why := _why_not(seemed, relaunched, best, slo):
+            better.append(NotChosen(seemed, why, (relaunched.failure or "") if relaunched else ""))
+    return _most_promising(better)
 
 
-def _promises(each: TrialPoint, best: TrialPoint, found: Recommendation) -> bool:
-    same = (each.trial.number, each.point.load) == (best.trial.number, best.point.load)
+def _promises(trial_point: TrialPoint, best: TrialPoint, slo: SLO) -> bool:
+    same = (trial_point.trial.number, trial_point.point.load) == (best.trial.number, best.point.load)
     factor = WINNERS_CURSE if best.verified else 1.0
-    return not same and holds(each, found.slo) and factor * each.point.throughput.value > best.point.throughput.value
+    promised = factor * trial_point.point.throughput.value
+    return not same and holds(trial_point, slo) and promised > best.point.throughput.value
 
 
 def _broken_before(seemed: TrialPoint, verified: Sequence[Verification], slo: SLO) -> Verification | None:
     """The relaunched point of the same config under no more load that broke the SLO, if there is one."""
-    for each in verified:
-        if each.trial == seemed.trial.number and each.point is not None:
-            point = TrialPoint(seemed.trial, each.point, verified=True)
+    for verification in verified:
+        if verification.trial == seemed.trial.number and verification.point is not None:
+            point = TrialPoint(seemed.trial, verification.point, verified=True)
             if is_past(seemed, [point]) and not holds(point, slo):
-                return each
+                return verification
     return None
 
 
-def _why_not(seemed: TrialPoint, known: Verification | None, best: TrialPoint, found: Recommendation) -> WhyNot | None:
-    if known is None or not (known.rounds or known.failure):
+def _why_not(seemed: TrialPoint, relaunched: Verification | None, best: TrialPoint, slo: SLO) -> WhyNot | None:
+    if relaunched is None or not (relaunched.rounds or relaunched.failure):
         return WhyNot.NO_TIME if best.verified else None
-    if known.failure or known.point is None:
+    if relaunched.failure or relaunched.point is None:
         return WhyNot.FAILED
-    if not holds(TrialPoint(seemed.trial, known.point, verified=True), found.slo):
+    if not holds(TrialPoint(seemed.trial, relaunched.point, verified=True), slo):
         return WhyNot.BREAKS
-    return WhyNot.UNSURE if known.point.throughput.value > best.point.throughput.value else None
+    return WhyNot.UNSURE if relaunched.point.throughput.value > best.point.throughput.value else None
 
 
-def _most_promising(told: Iterable[NotChosen]) -> tuple[NotChosen, ...]:
-    return tuple(sorted(told, key=lambda each: -each.seemed.point.throughput.value)[:_MOST])
+def _most_promising(points: Iterable[NotChosen]) -> tuple[NotChosen, ...]:
+    return tuple(sorted(points, key=lambda trial_point: -trial_point.seemed.point.throughput.value)[:_MOST])

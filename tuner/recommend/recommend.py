@@ -104,23 +104,23 @@ def versus(
     if holds(equal, slo):
         if to_equal.pairs and not to_other.pairs:
             return equal, to_equal
-        return min((other, to_other), (equal, to_equal), key=lambda each: each[1].ratio.value)
+        return min((other, to_other), (equal, to_equal), key=lambda pair: pair[1].ratio.value)
     share = min(_share_within(other, equal, name, limit_ms) for name, limit_ms in slo.limits)
     between = to_other.ratio.value ** (1 - share) * to_equal.ratio.value**share
     both = (to_other.ratio, to_equal.ratio)
-    ratio = Interval(value=between, low=min(each.low for each in both), high=max(each.high for each in both))
+    ratio = Interval(value=between, low=min(pair.low for pair in both), high=max(pair.high for pair in both))
     best_rate = to_other.rates[0] ** (1 - share) * to_equal.rates[0] ** share
     return other, GainEstimate(ratio, (best_rate, best_rate / between), min(to_other.pairs, to_equal.pairs))
 
 
-def _widened(found: GainEstimate, best: TrialPoint, other: TrialPoint, slo: SLO) -> GainEstimate:
+def _widened(gain: GainEstimate, best: TrialPoint, other: TrialPoint, slo: SLO) -> GainEstimate:
     """Widen the interval at unequal loads by what each config may give under more load, until it breaks the SLO."""
     if best.point.load == other.point.load:
-        return found
-    more, others = (headroom(each.trial.curve, each.point, slo) for each in (best, other))
-    ratio = found.ratio
+        return gain
+    more, others = (headroom(trial_point.trial.curve, trial_point.point, slo) for trial_point in (best, other))
+    ratio = gain.ratio
     widened = Interval(value=ratio.value, low=ratio.low / others, high=ratio.high * more)
-    return replace(found, ratio=widened)
+    return replace(gain, ratio=widened)
 
 
 def _share_within(lower: TrialPoint, upper: TrialPoint, name: Percentile, limit_ms: float) -> float:
@@ -177,24 +177,24 @@ def best_of_one(points: Iterable[TrialPoint], slo: SLO, bias: SearchBias) -> Tri
     return next((point for point in points if chosen and point.point.load == chosen.point.load), None)
 
 
-def _is_likely(each: TrialPoint, slo: SLO, bias: SearchBias) -> bool:
+def _is_likely(trial_point: TrialPoint, slo: SLO, bias: SearchBias) -> bool:
     """Whether a point is verified, or would hold the SLO with the latency bias of the search."""
-    return each.verified or each.point.holds(slo, slower=bias.latency)
+    return trial_point.verified or trial_point.point.holds(slo, slower=bias.latency)
 
 
-def is_past(each: TrialPoint, broken: Iterable[TrialPoint]) -> bool:
+def is_past(trial_point: TrialPoint, broken: Iterable[TrialPoint]) -> bool:
     """Whether one of the points that break the SLO is of the same trial, under the same or a lower load."""
     return any(
-        past.trial.number == each.trial.number
-        and isinstance(past.point.load, type(each.point.load))
-        and past.point.load.level <= each.point.load.level
+        past.trial.number == trial_point.trial.number
+        and isinstance(past.point.load, type(trial_point.point.load))
+        and past.point.load.level <= trial_point.point.load.level
         for past in broken
     )
 
 
-def _weighted(each: TrialPoint, slo: SLO) -> float:
-    sure, confirmed = 1.0 if is_certain(each, slo) else _UNTESTED, 1.0 if each.confirmed else _UNCONFIRMED
-    return sure * confirmed * each.point.throughput.value
+def _weighted(trial_point: TrialPoint, slo: SLO) -> float:
+    sure, confirmed = 1.0 if is_certain(trial_point, slo) else _UNTESTED, 1.0 if trial_point.confirmed else _UNCONFIRMED
+    return sure * confirmed * trial_point.point.throughput.value
 
 
 def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:

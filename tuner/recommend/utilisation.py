@@ -72,7 +72,7 @@ class Utilisation:
     limit: Limit | None = None
 
 
-def utilisation(each: TrialPoint) -> Utilisation:
+def utilisation(trial_point: TrialPoint) -> Utilisation:
     """Compute the utilisation from a point, its server's statistics and its trial's effective config.
 
     The limit is the first of these that applies:
@@ -87,11 +87,11 @@ def utilisation(each: TrialPoint) -> Utilisation:
         model        less than that, and less than 10 % of a request's time in the server is queue
         queue_delay  requests wait for no longer than the config's queue delay
     """
-    effective = ModelConfig.parse(each.trial.effective_config or "", "the effective config").proto
-    point, server = each.point, each.point.server
+    effective = ModelConfig.parse(trial_point.trial.effective_config or "", "the effective config").proto
+    point, server = trial_point.point, trial_point.point.server
     instances = instance_count(effective)
     gpu_percent = point.gpu.utilization_percent if point.gpu else None
-    found = Utilisation(
+    result = Utilisation(
         instances=instances,
         average_batch=server.average_batch_size if server and server.executions else None,
         largest_batch=_largest_batch(effective, point.batch_size),
@@ -102,7 +102,7 @@ def utilisation(each: TrialPoint) -> Utilisation:
         cpu_cores=point.server_resources.cpu_cores if point.server_resources else None,
         elsewhere_share=_elsewhere_share(point, server) if server else None,
     )
-    return replace(found, limit=_limit(found, point, _queue_delay_ms(effective)))
+    return replace(result, limit=_limit(result, point, _queue_delay_ms(effective)))
 
 
 def _queue_share(server: ServerBreakdown) -> float | None:
@@ -152,37 +152,37 @@ def _queue_delay_ms(effective: model_config_pb2.ModelConfig) -> float:
     return float(effective.dynamic_batching.max_queue_delay_microseconds / 1e3)
 
 
-def _limit(found: Utilisation, point: OperatingPoint, delay_ms: float) -> Limit | None:  # noqa: PLR0911 (a list of cases)
+def _limit(utilisation: Utilisation, point: OperatingPoint, delay_ms: float) -> Limit | None:  # noqa: PLR0911 (a list of cases)
     if point.client_bound:
         return Limit.CLIENT
     if point.kept_up is False:
         return Limit.RATE
-    queued = found.queue_share is not None and found.queue_share >= _HARDLY_QUEUED
-    full = _are_instances_full(found, delay_ms)
-    if full and _may_batches_grow(found):
+    queued = utilisation.queue_share is not None and utilisation.queue_share >= _HARDLY_QUEUED
+    full = _are_instances_full(utilisation, delay_ms)
+    if full and _may_batches_grow(utilisation):
         return Limit.BATCHES
-    if queued and found.gpu_utilisation is not None and found.gpu_utilisation >= _GPU_BUSY:
+    if queued and utilisation.gpu_utilisation is not None and utilisation.gpu_utilisation >= _GPU_BUSY:
         return Limit.GPU
     if full:
         return Limit.INSTANCES
-    if found.elsewhere_share is not None and found.elsewhere_share >= _ELSEWHERE:
+    if utilisation.elsewhere_share is not None and utilisation.elsewhere_share >= _ELSEWHERE:
         return Limit.ELSEWHERE
-    if found.elsewhere_share is not None and not queued:
+    if utilisation.elsewhere_share is not None and not queued:
         return Limit.MODEL
     if point.server and queued and delay_ms and point.server.queue_ms <= _DELAY_SLACK * delay_ms:
         return Limit.QUEUE_DELAY
     return None
 
 
-def _are_instances_full(found: Utilisation, delay_ms: float) -> bool:
-    busy, waiting = found.instance_busy, found.waiting
+def _are_instances_full(utilisation: Utilisation, delay_ms: float) -> bool:
+    busy, waiting = utilisation.instance_busy, utilisation.waiting
     if busy is None:
         return False
-    others_wait = not delay_ms and waiting is not None and waiting >= found.instances
+    others_wait = not delay_ms and waiting is not None and waiting >= utilisation.instances
     return busy >= (_BUSY_WHILE_OTHERS_WAIT if others_wait else _BUSY)
 
 
-def _may_batches_grow(found: Utilisation) -> bool:
-    if found.average_batch is None or found.largest_batch is None:
+def _may_batches_grow(utilisation: Utilisation) -> bool:
+    if utilisation.average_batch is None or utilisation.largest_batch is None:
         return False
-    return found.average_batch < _FULL_BATCH * found.largest_batch
+    return utilisation.average_batch < _FULL_BATCH * utilisation.largest_batch

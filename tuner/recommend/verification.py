@@ -141,13 +141,13 @@ def _all_responses(rounds: Sequence[ResponseTimes]) -> ResponseTimes | None:
     """The response times of all rounds, with equal weights."""
     if not rounds:
         return None
-    firsts = [each.time_to_first_ms for each in rounds if each.time_to_first_ms]
-    gaps = [each.inter_response_ms for each in rounds if each.inter_response_ms]
+    firsts = [responses.time_to_first_ms for responses in rounds if responses.time_to_first_ms]
+    gaps = [responses.inter_response_ms for responses in rounds if responses.inter_response_ms]
     return ResponseTimes(
         time_to_first_ms={p: _mean([first[p] for first in firsts]) for p in PERCENTILES if firsts},
         inter_response_ms={p: fmean(gap[p] for gap in gaps) for p in PERCENTILES if gaps},
-        per_request=fmean(each.per_request for each in rounds),
-        per_s=fmean(each.per_s for each in rounds),
+        per_request=fmean(responses.per_request for responses in rounds),
+        per_s=fmean(responses.per_s for responses in rounds),
     )
 
 

@@ -142,8 +142,8 @@ class _Finals:
     def verifications(self) -> tuple[Verification, ...]:
         """The verifications of all finalists that were launched, in this run or an earlier one."""
         began = (f.verification for f in (*self._beside, *self._all()) if f.began)
-        known = {**self._before, **{(v.trial, v.load): v for v in began}}
-        return tuple(known.values())
+        latest = {**self._before, **{(v.trial, v.load): v for v in began}}
+        return tuple(latest.values())
 
     def choose(self) -> None:
         """Measure the top candidates and their replacements, while there is time to confirm one afterwards."""
@@ -175,11 +175,12 @@ class _Finals:
         load = chosen.entry.load
         if chosen.entry.trial.number == baseline.entry.trial.number or load == baseline.entry.load:
             return None
-        known = next((f for f in (*self._baselines, *self._beside) if f.entry.load == load), None)
-        if known is None:
-            known = self._finalist(replace(baseline.entry, load=load))
-            self._beside.append(known)
-        return None if known.status(self._spread()) in {FinalistStatus.FAILED, FinalistStatus.BREAKS_SLO} else known
+        existing = next((f for f in (*self._baselines, *self._beside) if f.entry.load == load), None)
+        if existing is None:
+            existing = self._finalist(replace(baseline.entry, load=load))
+            self._beside.append(existing)
+        eliminated = existing.status(self._spread()) in {FinalistStatus.FAILED, FinalistStatus.BREAKS_SLO}
+        return None if eliminated else existing
 
     def _has_time_for(self, launches: int) -> bool:
         return self._terms.now() + launches * self._took_s / self._launches <= self._terms.until
@@ -242,8 +243,8 @@ class _Finals:
         status, spread = finalist.status(self._spread()), self._spread()
         if status in {FinalistStatus.REMAINS, FinalistStatus.FAILED} or not (entry := finalist.lower(spread)):
             return
-        known = (f for f in (*self._all(), *self._beside) if f.entry.trial.number == entry.trial.number)
-        lower = next((f for f in known if f.entry.load == entry.load), None) or self._finalist(entry)
+        existing = (f for f in (*self._all(), *self._beside) if f.entry.trial.number == entry.trial.number)
+        lower = next((f for f in existing if f.entry.load == entry.load), None) or self._finalist(entry)
         for group in (self._finalists, self._baselines):
             if finalist in group and lower not in group:
                 group.append(lower)

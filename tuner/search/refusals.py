@@ -112,11 +112,11 @@ class Refusals:
             launched = ModelConfig.parse(trial.config, "a trial's config")
             effective = ModelConfig.parse(trial.effective_config, "the effective config")
             candidate = Candidate(self._space.recall(trial.parameters), launched)
-            for each in served_otherwise(self._space, candidate, effective):
-                side = _side(each.asked, each.served) if is_number(each.served) else 0
-                bound = _Bound(each.name, each.asked, side)
+            for difference in served_otherwise(self._space, candidate, effective):
+                side = _side(difference.asked, difference.served) if is_number(difference.served) else 0
+                bound = _Bound(difference.name, difference.asked, side)
                 rules.append(
-                    _Rule((bound,), f"trial {trial.number}, with {bound}, was not served as configured: {each}")
+                    _Rule((bound,), f"trial {trial.number}, with {bound}, was not served as configured: {difference}")
                 )
         return rules
 

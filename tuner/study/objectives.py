@@ -51,7 +51,7 @@ def as_optuna_trial(
         ],
         user_attrs=dict(attributes),
     )
-    excesses = [slo.excess({p: i.value for p, i in each.point.latency_ms.items()}) for each in points]
+    excesses = [slo.excess({p: i.value for p, i in trial_point.point.latency_ms.items()}) for trial_point in points]
     trial.set_constraint("slo", min(excesses, default=1.0))
     trial.set_constraint("launch", -1.0 if result.failure is None else 1.0)
     if max_gpu_memory is not None:

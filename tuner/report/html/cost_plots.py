@@ -21,14 +21,19 @@ _PARTS = (
 )
 
 
-def time_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
+def time_plot(candidates: Sequence[TrialView], recommendation: Recommendation) -> Plot:
     """The parts of the mean latency of the baseline and the best config, at their best loads."""
     title = "Where a request's time goes"
-    named = {"baseline": found.baseline or (candidates[0].shown if candidates else None), "best": found.best}
-    if found.best and found.best == found.baseline:
-        named = {"baseline, best": found.best}
+    named = {
+        "baseline": recommendation.baseline or (candidates[0].shown if candidates else None),
+        "best": recommendation.best,
+    }
+    if recommendation.best and recommendation.best == recommendation.baseline:
+        named = {"baseline, best": recommendation.best}
     parts = {
-        f"{name}, at {each.point.load}": told for name, each in named.items() if each and (told := _parts_ms(each))
+        f"{name}, at {trial_point.point.load}": times_ms
+        for name, trial_point in named.items()
+        if trial_point and (times_ms := _parts_ms(trial_point))
     }
     if not parts:
         return Plot("time", title, missing="the server reported no times")
@@ -37,8 +42,8 @@ def time_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
         "time",
         title,
         alt=" ".join(
-            f"{row}: {', '.join(f'{name} {latency(ms)}' for (name, _), ms in zip(_PARTS, told, strict=True))}."
-            for row, told in parts.items()
+            f"{row}: {', '.join(f'{name} {latency(ms)}' for (name, _), ms in zip(_PARTS, times_ms, strict=True))}."
+            for row, times_ms in parts.items()
         ),
         note="Mean over all requests: queue and compute times from Triton, the rest from the client.",
         traces=[
@@ -46,9 +51,9 @@ def time_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
                 "type": "bar",
                 "name": name,
                 "orientation": "h",
-                "x": [told[index] for told in rows.values()],
+                "x": [times_ms[index] for times_ms in rows.values()],
                 "y": list(rows),
-                "text": [f"{name}: {latency(told[index])}" for told in rows.values()],
+                "text": [f"{name}: {latency(times_ms[index])}" for times_ms in rows.values()],
                 "textposition": "none",
                 "hovertemplate": "%{text}<extra></extra>",
                 "marker": {"color": colour, "line": {"color": "@surface", "width": 1}},
@@ -64,21 +69,21 @@ def time_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
     )
 
 
-def _parts_ms(each: TrialPoint) -> tuple[float, ...]:
+def _parts_ms(trial_point: TrialPoint) -> tuple[float, ...]:
     """Parts of the mean latency in ms: queue, input, model, output, rest; empty if the server reported none."""
-    server = each.point.server
-    if server is None or each.point.histogram.mean_ms is None:
+    server = trial_point.point.server
+    if server is None or trial_point.point.histogram.mean_ms is None:
         return ()
     inside = (server.queue_ms, server.compute_input_ms, server.compute_infer_ms, server.compute_output_ms)
-    return (*inside, max(0.0, each.point.histogram.mean_ms - sum(inside)))
+    return (*inside, max(0.0, trial_point.point.histogram.mean_ms - sum(inside)))
 
 
-def memory_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot | None:
+def memory_plot(candidates: Sequence[TrialView], recommendation: Recommendation) -> Plot | None:
     """Throughput against GPU memory; None if no GPU was in use."""
     told = [(c, p, gib) for c in candidates for p in c.points if (gib := _taken_gib(c, p)) is not None]
     if not told:
         return None
-    best, baseline = found.best and found.best.trial.number, 0
+    best, baseline = recommendation.best and recommendation.best.trial.number, 0
     groups = (
         ("candidates", FRONT, [row for row in told if row[0].number not in {best, baseline}]),
         ("baseline", BASELINE, [row for row in told if row[0].number == baseline and best != baseline]),
@@ -90,27 +95,30 @@ def memory_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot 
         "GPU memory and throughput",
         alt=f"Scatter plot of throughput against GPU memory of {len(told)} operating points; at most {most:.3g} GiB.",
         note="GPU memory that the server used, on the GPU where it used most.",
-        traces=[_dots(name, colour, rows, found) for name, colour, rows in groups if rows],
+        traces=[_dots(name, colour, rows, recommendation) for name, colour, rows in groups if rows],
         layout={"xaxis": axis("GPU memory, GiB", log=False), "yaxis": axis("inferences/s")},
     )
 
 
-def _taken_gib(candidate: TrialView, each: TrialPoint) -> float | None:
-    taken = each.point.gpu.taken_bytes if each.point.gpu else None
+def _taken_gib(candidate: TrialView, trial_point: TrialPoint) -> float | None:
+    taken = trial_point.point.gpu.taken_bytes if trial_point.point.gpu else None
     if taken is None and candidate.trial.gpu_memory:
         taken = candidate.trial.gpu_memory.peak_bytes
     return None if taken is None else taken / 2**30
 
 
-def _dots(name: str, colour: str, rows: Sequence[tuple[TrialView, TrialPoint, float]], found: Recommendation) -> Trace:
+def _dots(
+    name: str, colour: str, rows: Sequence[tuple[TrialView, TrialPoint, float]], recommendation: Recommendation
+) -> Trace:
     return {
         "type": "scatter",
         "name": name,
         "mode": "markers",
         "x": [gib for _, _, gib in rows],
-        "y": [each.point.throughput.value for _, each, _ in rows],
+        "y": [trial_point.point.throughput.value for _, trial_point, _ in rows],
         "text": [
-            f"{point_hover(each, found, c.words)}<br>{format_size(gib * 2**30)} of GPU memory" for c, each, gib in rows
+            f"{point_hover(trial_point, recommendation, c.words)}<br>{format_size(gib * 2**30)} of GPU memory"
+            for c, trial_point, gib in rows
         ],
         "customdata": [c.number for c, _, _ in rows],
         "hovertemplate": "%{text}<extra></extra>",

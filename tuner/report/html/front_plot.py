@@ -17,69 +17,69 @@ from tuner.results.words import latency, point_in_words, rate
 FRONT_TRACE, SELECTED_TRACE = "front", "selected candidate"
 
 
-def front_plot(candidates: Sequence[TrialView], found: Recommendation) -> Plot:
+def front_plot(candidates: Sequence[TrialView], recommendation: Recommendation) -> Plot:
     """Throughput against latency at the SLO's percentile, one line for each candidate."""
-    percentile = found.slo.percentile
+    percentile = recommendation.slo.percentile
     title = f"Throughput against {percentile} latency"
-    points = [each for candidate in candidates for each in candidate.points]
+    points = [trial_point for candidate in candidates for trial_point in candidate.points]
     if not points:
         return Plot("front", title, missing="no operating point was measured")
     words = {candidate.number: candidate.words for candidate in candidates}
     others = [candidate for candidate in candidates if candidate.number and candidate.points]
     traces = [
-        _curves("candidates", others, found, OTHERS, words),
-        _curves("baseline", [c for c in candidates if not c.number and c.points], found, BASELINE, words),
+        _curves("candidates", others, recommendation, OTHERS, words),
+        _curves("baseline", [c for c in candidates if not c.number and c.points], recommendation, BASELINE, words),
         {
             **_empty(SELECTED_TRACE, "lines+markers", FRONT),
             "line": {"color": "@text", "width": 2.5},
             "marker": {"color": "@text", "size": 9, "symbol": "circle-open", "line": {"width": 2, "color": "@text"}},
         },
-        _front(found, words),
-        _best(found, words),
-        _failing(candidates, found, words),
+        _front(recommendation, words),
+        _best(recommendation, words),
+        _failing(candidates, recommendation, words),
     ]
-    limit = dict(found.slo.limits).get(percentile)
-    latencies = [each.latency_ms(percentile) for each in points]
+    limit = dict(recommendation.slo.limits).get(percentile)
+    latencies = [trial_point.latency_ms(percentile) for trial_point in points]
     across = axis(f"{percentile} latency, ms", [*latencies, *([limit] if limit else [])])
     log = across.get("type") == "log"
     # Fixed ranges, so that the plot does not move when a candidate with wide intervals is selected.
     across |= {"range": _range([*latencies, *([limit] if limit else [])], log=log), "autorange": False}
-    highest = max(each.point.throughput.value for each in points)
+    highest = max(trial_point.point.throughput.value for trial_point in points)
     upward = {**axis("inferences/s"), "range": [0, 1.08 * highest], "autorange": False}
     return Plot(
         "front",
         title,
-        alt=_alt(candidates, points, found),
+        alt=_alt(candidates, points, recommendation),
         note="Up and to the left is better. Select a point, or a trial in the table below, to see its config.",
         traces=[trace for trace in traces if trace["x"] or trace["name"] == SELECTED_TRACE],
         layout={
             "xaxis": across,
             "yaxis": upward,
-            **(_limit_line(limit, found, log=log) if limit else {}),
+            **(_limit_line(limit, recommendation, log=log) if limit else {}),
         },
         tall=True,
     )
 
 
-def point_hover(each: TrialPoint, found: Recommendation, words: str, *, best: bool = False) -> str:
+def point_hover(trial_point: TrialPoint, recommendation: Recommendation, words: str, *, best: bool = False) -> str:
     """The hover text of an operating point."""
-    point, percentile = each.point, found.slo.percentile
+    point, percentile = trial_point.point, recommendation.slo.percentile
     throughput, slow = point.throughput, point.latency_ms[percentile]
     average = point.average_batch_size
     return hover(
-        f"trial {each.trial.number}{', best' if best else ''}",
+        f"trial {trial_point.trial.number}{', best' if best else ''}",
         words,
         f"at {point.load}",
         f"{rate(throughput.value)} inferences/s ({range_in_words(throughput.low, throughput.high, rate)})",
         f"{percentile} {latency(slow.value)} ({range_in_words(slow.low, slow.high, latency)})",
         f"batches of {average:.1f} on average" if average else "",
-        "verified: re-measured on other launches" if each.verified else "",
+        "verified: re-measured on other launches" if trial_point.verified else "",
         f"quality warnings: {doubts_of(point)}" if point.doubts else "",
     )
 
 
 def _curves(
-    name: str, candidates: Sequence[TrialView], found: Recommendation, colour: str, words: dict[int, str]
+    name: str, candidates: Sequence[TrialView], recommendation: Recommendation, colour: str, words: dict[int, str]
 ) -> Trace:
     """Curves as one trace, with gaps between them: browsers draw this fast, however many there are."""
     x: list[float | None] = []
@@ -87,10 +87,10 @@ def _curves(
     texts: list[str] = []
     numbers: list[int] = []
     for candidate in candidates:
-        for each in candidate.points:
-            x.append(short(each.latency_ms(found.slo.percentile)))
-            y.append(short(each.point.throughput.value))
-            texts.append(point_hover(each, found, words[candidate.number]))
+        for trial_point in candidate.points:
+            x.append(short(trial_point.latency_ms(recommendation.slo.percentile)))
+            y.append(short(trial_point.point.throughput.value))
+            texts.append(point_hover(trial_point, recommendation, words[candidate.number]))
         x.append(None)
         y.append(None)
         texts.append("")
@@ -109,51 +109,54 @@ def _curves(
     }
 
 
-def _front(found: Recommendation, words: dict[int, str]) -> Trace:
+def _front(recommendation: Recommendation, words: dict[int, str]) -> Trace:
     """The front, as steps of the highest throughput within each latency."""
     return {
         **_empty(FRONT_TRACE, "lines+markers", FRONT),
-        **_points(found.front, found, words),
+        **_points(recommendation.front, recommendation, words),
         "line": {"color": FRONT, "width": 1.5, "shape": "hv", "dash": "dot"},
         "marker": {"color": FRONT, "size": 9},
     }
 
 
-def _best(found: Recommendation, words: dict[int, str]) -> Trace:
+def _best(recommendation: Recommendation, words: dict[int, str]) -> Trace:
     return {
         **_empty("best", "markers", BEST),
-        **_points([found.best] if found.best else [], found, words, best=True),
+        **_points([recommendation.best] if recommendation.best else [], recommendation, words, best=True),
         "marker": {"color": BEST, "size": 17, "symbol": "star", "line": {"color": "@surface", "width": 1.5}},
     }
 
 
 def _points(
-    points: Sequence[TrialPoint], found: Recommendation, words: dict[int, str], *, best: bool = False
+    points: Sequence[TrialPoint], recommendation: Recommendation, words: dict[int, str], *, best: bool = False
 ) -> dict[str, Any]:
     return {
-        "x": [short(each.latency_ms(found.slo.percentile)) for each in points],
-        "y": [short(each.point.throughput.value) for each in points],
-        "text": [point_hover(each, found, words[each.trial.number], best=best) for each in points],
-        "customdata": [each.trial.number for each in points],
+        "x": [short(trial_point.latency_ms(recommendation.slo.percentile)) for trial_point in points],
+        "y": [short(trial_point.point.throughput.value) for trial_point in points],
+        "text": [
+            point_hover(trial_point, recommendation, words[trial_point.trial.number], best=best)
+            for trial_point in points
+        ],
+        "customdata": [trial_point.trial.number for trial_point in points],
     }
 
 
-def _failing(candidates: Sequence[TrialView], found: Recommendation, words: dict[int, str]) -> Trace:
+def _failing(candidates: Sequence[TrialView], recommendation: Recommendation, words: dict[int, str]) -> Trace:
     """Operating points with failed requests, which are never recommended."""
     failing = [(c.number, point) for c in candidates for point in c.trial.curve if point.errors]
     return {
         **_empty("some requests failed", "markers", LIMIT),
-        "x": [point.latency_ms[found.slo.percentile].value for _, point in failing],
+        "x": [point.latency_ms[recommendation.slo.percentile].value for _, point in failing],
         "y": [point.throughput.value for _, point in failing],
-        "text": [_failing_hover(number, point, found, words[number]) for number, point in failing],
+        "text": [_failing_hover(number, point, recommendation, words[number]) for number, point in failing],
         "customdata": [number for number, _ in failing],
         "marker": {"color": LIMIT, "size": 8, "symbol": "x-thin", "line": {"color": LIMIT, "width": 2}},
     }
 
 
-def _failing_hover(number: int, point: OperatingPoint, found: Recommendation, words: str) -> str:
+def _failing_hover(number: int, point: OperatingPoint, recommendation: Recommendation, words: str) -> str:
     failure = f"{point.errors:,} requests failed: {point.error}"
-    return hover(f"trial {number}", words, point_in_words(point, found.slo.percentile), failure)
+    return hover(f"trial {number}", words, point_in_words(point, recommendation.slo.percentile), failure)
 
 
 def _empty(name: str, mode: str, colour: str) -> Trace:
@@ -179,7 +182,7 @@ def _range(values: Sequence[float], *, log: bool) -> list[float]:
     return [0, 1.06 * max(values)]
 
 
-def _limit_line(limit_ms: float, found: Recommendation, *, log: bool) -> dict[str, Any]:
+def _limit_line(limit_ms: float, recommendation: Recommendation, *, log: bool) -> dict[str, Any]:
     """The line at the SLO. On logarithmic axes Plotly places annotations by logarithm, but shapes by value."""
     line = {"color": LIMIT, "width": 1.5, "dash": "dashdot"}
     shape = {"type": "line", "x0": limit_ms, "x1": limit_ms, "yref": "paper", "y0": 0, "y1": 1, "line": line}
@@ -189,7 +192,7 @@ def _limit_line(limit_ms: float, found: Recommendation, *, log: bool) -> dict[st
         "yref": "paper",
         "xanchor": "right",
         "yanchor": "bottom",
-        "text": f"SLO {found.slo.percentile} ≤ {limit_ms:g} ms",
+        "text": f"SLO {recommendation.slo.percentile} ≤ {limit_ms:g} ms",
         "textangle": -90,
         "showarrow": False,
         "font": {"color": LIMIT, "size": 12},
@@ -197,15 +200,15 @@ def _limit_line(limit_ms: float, found: Recommendation, *, log: bool) -> dict[st
     return {"shapes": [shape], "annotations": [label]}
 
 
-def _alt(candidates: Sequence[TrialView], points: Sequence[TrialPoint], found: Recommendation) -> str:
-    percentile = found.slo.percentile
+def _alt(candidates: Sequence[TrialView], points: Sequence[TrialPoint], recommendation: Recommendation) -> str:
+    percentile = recommendation.slo.percentile
     text = f"Scatter plot of {len(points)} operating points of {sum(bool(c.points) for c in candidates)} candidates. "
-    if found.front:
-        first, last = found.front[0], found.front[-1]
+    if recommendation.front:
+        first, last = recommendation.front[0], recommendation.front[-1]
         text += (
             f"The front goes from {point_in_words(first.point, percentile)} "
             f"to {point_in_words(last.point, percentile)}. "
         )
-    if found.best:
-        text += f"Best is trial {found.best.trial.number}: {point_in_words(found.best.point, percentile)}. "
+    if best := recommendation.best:
+        text += f"Best is trial {best.trial.number}: {point_in_words(best.point, percentile)}. "
     return text + "The table of all trials has the same numbers."

@@ -15,37 +15,37 @@ from tuner.report.html.trial_views import TrialView
 _MOST = 5
 
 
-def finalists(candidates: Sequence[TrialView], found: Recommendation) -> tuple[TrialView, ...]:
+def finalists(candidates: Sequence[TrialView], recommendation: Recommendation) -> tuple[TrialView, ...]:
     """The baseline, the best trial, and the trials with most points on the front."""
     counts: dict[int, int] = {}
-    for each in found.front:
-        counts[each.trial.number] = counts.get(each.trial.number, 0) + 1
-    best = [found.best.trial.number] if found.best else []
+    for trial_point in recommendation.front:
+        counts[trial_point.trial.number] = counts.get(trial_point.trial.number, 0) + 1
+    best = [recommendation.best.trial.number] if recommendation.best else []
     numbers = [*best, *sorted(counts, key=lambda number: -counts[number])]
     chosen = [number for number in dict.fromkeys(numbers) if number][:_MOST]
     by_number = {candidate.number: candidate for candidate in candidates}
     return tuple(by_number[number] for number in (0, *chosen) if number in by_number)
 
 
-def load_plots(candidates: Sequence[TrialView], found: Recommendation) -> tuple[Plot, Plot]:
+def load_plots(candidates: Sequence[TrialView], recommendation: Recommendation) -> tuple[Plot, Plot]:
     """Throughput, and latency at the SLO's percentile, against concurrency."""
-    percentile, shown = found.slo.percentile, finalists(candidates, found)
-    limit = dict(found.slo.limits).get(percentile)
-    throughput = _plot("load-throughput", "Throughput under load", "inferences/s", shown, found, _throughput)
+    percentile, shown = recommendation.slo.percentile, finalists(candidates, recommendation)
+    limit = dict(recommendation.slo.limits).get(percentile)
+    throughput = _plot("load-throughput", "Throughput under load", "inferences/s", shown, recommendation, _throughput)
     slow = _plot(
         "load-latency",
         f"{percentile} latency under load",
         f"{percentile} latency, ms",
         shown,
-        found,
-        lambda each: each.latency_ms(percentile),
+        recommendation,
+        lambda trial_point: trial_point.latency_ms(percentile),
         limit,
     )
     return throughput, slow
 
 
-def _throughput(each: TrialPoint) -> float:
-    return each.point.throughput.value
+def _throughput(trial_point: TrialPoint) -> float:
+    return trial_point.point.throughput.value
 
 
 def _plot(  # noqa: PLR0917 (it is called just above)
@@ -53,7 +53,7 @@ def _plot(  # noqa: PLR0917 (it is called just above)
     title: str,
     unit: str,
     shown: Sequence[TrialView],
-    found: Recommendation,
+    recommendation: Recommendation,
     pick: Callable[[TrialPoint], float],
     limit: float | None = None,
 ) -> Plot:
@@ -61,15 +61,17 @@ def _plot(  # noqa: PLR0917 (it is called just above)
     curves = [(candidate, points) for candidate, points in curves if points]
     if not curves:
         return Plot(key, title, missing="no closed-loop load was measured")
-    values = [pick(each) for _, points in curves for each in points]
-    levels = [each.point.load.level for _, points in curves for each in points]
-    traces = [_curve(index, candidate, points, found, pick) for index, (candidate, points) in enumerate(curves)]
+    values = [pick(trial_point) for _, points in curves for trial_point in points]
+    levels = [trial_point.point.load.level for _, points in curves for trial_point in points]
+    traces = [
+        _curve(index, candidate, points, recommendation, pick) for index, (candidate, points) in enumerate(curves)
+    ]
     if limit:
-        traces.append(_limit(limit, levels, found))
+        traces.append(_limit(limit, levels, recommendation))
     return Plot(
         key,
         title,
-        alt=f"Lines of {unit} against concurrency for {', '.join(_name(c, found) for c, _ in curves)}.",
+        alt=f"Lines of {unit} against concurrency for {', '.join(_name(c, recommendation) for c, _ in curves)}.",
         traces=traces,
         layout={
             "xaxis": doubling_axis("concurrency", levels),
@@ -82,7 +84,7 @@ def _curve(
     index: int,
     candidate: TrialView,
     points: Sequence[TrialPoint],
-    found: Recommendation,
+    recommendation: Recommendation,
     pick: Callable[[TrialPoint], float],
 ) -> Trace:
     look = series(max(0, index - 1))
@@ -94,20 +96,20 @@ def _curve(
         }
     return {
         "type": "scatter",
-        "name": _name(candidate, found),
-        "x": [each.point.load.level for each in points],
-        "y": [pick(each) for each in points],
-        "text": [point_hover(each, found, candidate.words) for each in points],
+        "name": _name(candidate, recommendation),
+        "x": [trial_point.point.load.level for trial_point in points],
+        "y": [pick(trial_point) for trial_point in points],
+        "text": [point_hover(trial_point, recommendation, candidate.words) for trial_point in points],
         "customdata": [candidate.number] * len(points),
         "hovertemplate": "%{text}<extra></extra>",
         **look,
     }
 
 
-def _limit(limit: float, levels: Sequence[float], found: Recommendation) -> Trace:
+def _limit(limit: float, levels: Sequence[float], recommendation: Recommendation) -> Trace:
     return {
         "type": "scatter",
-        "name": f"SLO {found.slo.percentile} ≤ {limit:g} ms",
+        "name": f"SLO {recommendation.slo.percentile} ≤ {limit:g} ms",
         "mode": "lines",
         "x": [min(levels), max(levels)],
         "y": [limit, limit],
@@ -116,8 +118,8 @@ def _limit(limit: float, levels: Sequence[float], found: Recommendation) -> Trac
     }
 
 
-def _name(candidate: TrialView, found: Recommendation) -> str:
+def _name(candidate: TrialView, recommendation: Recommendation) -> str:
     if not candidate.number:
         return "baseline"
-    is_best = found.best is not None and found.best.trial.number == candidate.number
+    is_best = recommendation.best is not None and recommendation.best.trial.number == candidate.number
     return f"trial {candidate.number}{', best' if is_best else ''}"

@@ -57,8 +57,8 @@ def _requests(study: Study) -> str:
     if given := sent.get("request_parameter"):
         sent["request_parameter"] = dict.fromkeys(given, HIDDEN)
     batch = next((point.batch_size for trial in study.trials for point in trial.curve), 1)
-    each = f"requests of {batch} inference{'s' * (batch != 1)}"
-    return f"{each}, {without_secrets(json.dumps(sent, ensure_ascii=False))}" if sent else f"{each}, random inputs"
+    size = f"requests of {batch} inference{'s' * (batch != 1)}"
+    return f"{size}, {without_secrets(json.dumps(sent, ensure_ascii=False))}" if sent else f"{size}, random inputs"
 
 
 def _where(study: Study, run: Provenance | None) -> Iterator[Detail]:

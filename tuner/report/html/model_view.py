@@ -79,22 +79,22 @@ class ModelView:
 
 def model_view(run: RunFolder, study: Study) -> ModelView:
     """Make the view of a study."""
-    found = recommend(study.trials, study.identity.slo, study.verified, study.identity.max_gpu_memory)
-    every = trial_views(study, found)
-    first = found.best.trial.number if found.best else 0
+    recommendation = recommend(study.trials, study.identity.slo, study.verified, study.identity.max_gpu_memory)
+    every = trial_views(study, recommendation)
+    first = recommendation.best.trial.number if recommendation.best else 0
     return ModelView(
         name=study.identity.model,
-        percentile=found.slo.percentile,
+        percentile=recommendation.slo.percentile,
         ended=study.ended,
         known=bool(study.runs),
-        answer=summary(run, study, found),
-        front=front_plot(every, found),
-        load=load_plots(every, found),
-        time=time_plot(every, found),
+        answer=summary(run, study, recommendation),
+        front=front_plot(every, recommendation),
+        load=load_plots(every, recommendation),
+        time=time_plot(every, recommendation),
         search=(progress_plot(study, every), importance_plot(study)),
-        memory=memory_plot(every, found),
+        memory=memory_plot(every, recommendation),
         candidates=every,
-        table=trials_table(every, found),
+        table=trials_table(every, recommendation),
         measured=how_it_was_measured(study),
         selected=first if every else None,
     )

@@ -18,17 +18,17 @@ def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
     title, areas = "How the search went", study.hypervolumes
     if not candidates:
         return Plot("progress", title, missing="no trial has ended")
-    ends = list(accumulate(0.0 if each.trial.imported else each.trial.wall_s for each in candidates))
+    ends = list(accumulate(0.0 if view.trial.imported else view.trial.wall_s for view in candidates))
     unit, seconds = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if ends[-1] > 2 * s or s == 1)
-    told = list(zip(candidates, ends, areas, strict=False))
-    final = told[-1][2] if told else 0.0
+    steps = list(zip(candidates, ends, areas, strict=False))
+    final = steps[-1][2] if steps else 0.0
     if not final:
         return Plot("progress", title, missing="no point holds the SLO yet, so the hypervolume is 0")
     return Plot(
         "progress",
         title,
         alt=(
-            f"Stairs of the hypervolume of the front after each of {len(told)} trials, "
+            f"Stairs of the hypervolume of the front after each of {len(steps)} trials, "
             f"in {format_duration(max(ends[-1], 1e-3))}; the last value is {final:,.4g}."
         ),
         note=(
@@ -40,8 +40,8 @@ def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
                 "type": "scatter",
                 "name": "hypervolume",
                 "mode": "lines+markers",
-                "x": [end / seconds for _, end, _ in told],
-                "y": [area for _, _, area in told],
+                "x": [end / seconds for _, end, _ in steps],
+                "y": [area for _, _, area in steps],
                 "text": [
                     hover(
                         f"trial {c.number}",
@@ -49,12 +49,12 @@ def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
                         f"after {format_duration(max(end, 1e-3))}",
                         f"hypervolume {area:,.4g}",
                     )
-                    for c, end, area in told
+                    for c, end, area in steps
                 ],
-                "customdata": [c.number for c, _, _ in told],
+                "customdata": [c.number for c, _, _ in steps],
                 "hovertemplate": "%{text}<extra></extra>",
                 "line": {"color": FRONT, "width": 2, "shape": "hv"},
-                "marker": {"color": FRONT, "size": 6 if len(told) < 60 else 3},
+                "marker": {"color": FRONT, "size": 6 if len(steps) < 60 else 3},
             }
         ],
         layout={
@@ -67,18 +67,16 @@ def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
 
 def importance_plot(study: Study) -> Plot:
     """The importance of each parameter."""
-    title, found = "Parameter importance", importances(study)
-    if found.reason:
-        return Plot("importance", title, missing=f"not available: {found.reason}")
-    shares = dict(reversed(list(found.shares.items())))  # Plotly counts from below.
-    most = next(iter(found.shares))
+    title, importance = "Parameter importance", importances(study)
+    if importance.reason:
+        return Plot("importance", title, missing=f"not available: {importance.reason}")
+    shares = dict(reversed(list(importance.shares.items())))  # Plotly counts from below.
+    most = next(iter(importance.shares))
     return Plot(
         "importance",
         title,
-        alt=f"Bars of the importance of {len(shares)} parameters; the first is {most} with {found.shares[most]:.0%}.",
-        note=(
-            f"Importance of each parameter for the throughput within the SLO, over {found.trials} trials (PED-ANOVA)."
-        ),
+        alt=f"Bars of the importance of {len(shares)} parameters; the first is {most} with {shares[most]:.0%}.",
+        note=f"Importance for throughput within the SLO, over {importance.trials} trials (PED-ANOVA).",
         traces=[
             {
                 "type": "bar",

@@ -74,44 +74,46 @@ class Summary:
     deploy: str = ""
 
 
-def summary(run: RunFolder, study: Study, found: Recommendation) -> Summary:
+def summary(run: RunFolder, study: Study, recommendation: Recommendation) -> Summary:
     """The summary of a study."""
     if not study.trials:
         if study.ended:
             return Summary("bad", "No result", f"no trial of this model has finished: {study.ended}", ())
         return Summary("unsure", "Nothing yet", "no trial of this model has finished", ())
-    if found.best is None:
-        told = in_symbols(f"none of {len(study.trials)} trials {what_is_asked(found.slo)}")
-        return Summary("bad", "No config", told, tuple(_facts(study, found)))
-    best, facts = found.best, tuple(_facts(study, found))
-    effects = tuple(effects_in_words(field_effects(study, best), found.slo))
+    if recommendation.best is None:
+        text = in_symbols(f"none of {len(study.trials)} trials {what_is_asked(recommendation.slo)}")
+        return Summary("bad", "No config", text, tuple(_facts(study, recommendation)))
+    best, facts = recommendation.best, tuple(_facts(study, recommendation))
+    effects = tuple(effects_in_words(field_effects(study, best), recommendation.slo))
     diff = diff_lines(config_diff(study, best))
     if not diff:
         if alone := no_candidate_in_words(study):
             return Summary("unsure", "Baseline", f"gain: {alone}", facts)
         return Summary("good", "Baseline", "No candidate beats the baseline.", facts)
-    tone, headline, told = _gain(study, found, best)
-    return Summary(tone, headline, told, facts, diff, effects, _deploy(run, study))
+    tone, headline, text = _gain(study, recommendation, best)
+    return Summary(tone, headline, text, facts, diff, effects, _deploy(run, study))
 
 
-def _gain(study: Study, found: Recommendation, best: TrialPoint) -> tuple[Tone, str, str]:
-    gain = found.gain
+def _gain(study: Study, recommendation: Recommendation, best: TrialPoint) -> tuple[Tone, str, str]:
+    gain = recommendation.gain
     tone: Tone = "good" if best.verified else "unsure"
     if gain is None:
-        missed = f"{what_is_missed(found.slo)} {when_missed(study.trials[0], found.slo, study.verified)}"
-        told = in_symbols(f"inferences/s, where the baseline {missed}")
-        return tone, rate(best.point.throughput.value), told
-    rests_on = gain_rests_on(found, verified=bool(study.verified))
+        missed = (
+            f"{what_is_missed(recommendation.slo)} {when_missed(study.trials[0], recommendation.slo, study.verified)}"
+        )
+        text = in_symbols(f"inferences/s, where the baseline {missed}")
+        return tone, rate(best.point.throughput.value), text
+    rests_on = gain_rests_on(recommendation, verified=bool(study.verified))
     within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}{rests_on}"
     if gain.low <= 1 <= gain.high:
-        told = f"the baseline's throughput, which may be noise: {within}"
-        return "unsure", f"{gain.value:.2f}{TIMES}", told
+        text = f"the baseline's throughput, which may be noise: {within}"
+        return "unsure", f"{gain.value:.2f}{TIMES}", text
     return tone, f"{gain.value:.2f}{TIMES}", f"the baseline's throughput; {within}"
 
 
-def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
-    slo, best, baseline = found.slo, found.best, found.baseline
-    yield _slo_fact(study, found)
+def _facts(study: Study, recommendation: Recommendation) -> Iterator[Fact]:
+    slo, best, baseline = recommendation.slo, recommendation.best, recommendation.baseline
+    yield _slo_fact(study, recommendation)
     if best:
         yield Fact(f"Best, trial {best.trial.number}", point_in_words(best.point, slo.percentile), why_in_words(best))
     if baseline is None:
@@ -120,8 +122,8 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
         failure = baseline.trial.failure
         note = f"failed at another load: {failure.cause.value}" if failure else why_in_words(baseline)
         yield Fact("Baseline, trial 0", point_in_words(baseline.point, slo.percentile), note)
-    for each in study.not_chosen:
-        yield Fact("Not chosen", in_symbols(not_chosen_in_words(each, slo.percentile)), tone="unsure")
+    for not_chosen in study.not_chosen:
+        yield Fact("Not chosen", in_symbols(not_chosen_in_words(not_chosen, slo.percentile)), tone="unsure")
     if certified := study.certified:
         tone: Tone = "good" if certified.point else "unsure"
         yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
@@ -131,8 +133,8 @@ def _facts(study: Study, found: Recommendation) -> Iterator[Fact]:
         yield Fact("Note", in_symbols(remark), tone="unsure")
     trials, points = len(study.trials), sum(len(trial.curve) for trial in study.trials)
     took = format_duration(max(study.took_s, 1e-3))
-    told = f"{trials:,} trials, {points:,} operating points, {study.launches:,} launches in {took}"
-    yield Fact("Measured", told, _doubts(study))
+    effort = f"{trials:,} trials, {points:,} operating points, {study.launches:,} launches in {took}"
+    yield Fact("Measured", effort, _doubts(study))
 
 
 def _doubts(study: Study) -> str:
@@ -143,8 +145,8 @@ def _doubts(study: Study) -> str:
     return f"{doubtful:,} point{'s' * (doubtful > 1)} with quality warnings: {most}" if doubtful else ""
 
 
-def _slo_fact(study: Study, found: Recommendation) -> Fact:
-    slo, best = found.slo, found.best
+def _slo_fact(study: Study, recommendation: Recommendation) -> Fact:
+    slo, best = recommendation.slo, recommendation.best
     how = in_symbols(how_sure(best, slo, of=len(study.trials))) + _launches(study, best) if best else ""
     if not slo.root:
         return Fact("SLO", "none", how)

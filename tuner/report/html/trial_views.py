@@ -61,23 +61,27 @@ class TrialView:
             "fared": self.fared,
             "failure": shortened(self.trial.failure.message) if self.trial.failure else None,
             "diff": [[line.kind, line.text] for line in self.diff],
-            "points": [_point_data(each) for each in self.points],
+            "points": [_point_data(trial_point) for trial_point in self.points],
         }
 
 
-def trial_views(study: Study, found: Recommendation) -> tuple[TrialView, ...]:
+def trial_views(study: Study, recommendation: Recommendation) -> tuple[TrialView, ...]:
     """The views of all trials of a study."""
     path = f"{study.identity.model}/config.pbtxt"
     before, verified = ModelConfig.parse(study.identity.config, path), study.verified
-    return tuple(_candidate(study, found, before, verified, trial) for trial in study.trials)
+    return tuple(_candidate(study, recommendation, before, verified, trial) for trial in study.trials)
 
 
 def _candidate(
-    study: Study, found: Recommendation, before: ModelConfig, verified: Sequence[Verification], trial: TrialResult
+    study: Study,
+    recommendation: Recommendation,
+    before: ModelConfig,
+    verified: Sequence[Verification],
+    trial: TrialResult,
 ) -> TrialView:
-    slo, points = found.slo, points_of(trial, verified)
+    slo, points = recommendation.slo, points_of(trial, verified)
     best = best_point(points, slo)
-    fared, outcome = _outcome(study, found, trial, holds=best is not None)
+    fared, outcome = _outcome(study, recommendation, trial, holds=best is not None)
     text = trial.deployable_config
     return TrialView(
         trial=trial,
@@ -85,27 +89,27 @@ def _candidate(
         fared=fared,
         outcome=outcome,
         points=points,
-        shown=best or min(points, key=lambda each: each.latency_ms(slo.percentile), default=None),
+        shown=best or min(points, key=lambda trial_point: trial_point.latency_ms(slo.percentile), default=None),
         diff=diff_lines(unified_diff(before, ModelConfig.parse(text, before.source))) if text != before.text else (),
     )
 
 
-def _outcome(study: Study, found: Recommendation, trial: TrialResult, *, holds: bool) -> tuple[str, str]:
+def _outcome(study: Study, recommendation: Recommendation, trial: TrialResult, *, holds: bool) -> tuple[str, str]:
     if trial.failure:
         return "failed", trial.failure.cause.value.replace("_", " ")
     if trial.gpu_memory and excess_memory(trial, study.identity.max_gpu_memory) > 0:
         return "failed", f"took {format_size(trial.gpu_memory.peak_bytes)} of GPU memory"
-    asked = bool(found.slo.root)
+    asked = bool(recommendation.slo.root)
     if not holds:
         missed = "breaks the SLO" if asked else "fails some requests"
         return "breaks", missed if trial.curve else "nothing was measured"
-    if found.best and found.best.trial.number == trial.number:
+    if recommendation.best and recommendation.best.trial.number == trial.number:
         return "holds", "best"
     return "holds", "holds the SLO" if asked else "answers all requests"
 
 
-def _point_data(each: TrialPoint) -> dict[str, Any]:
-    point = each.point
+def _point_data(trial_point: TrialPoint) -> dict[str, Any]:
+    point = trial_point.point
     throughput = point.throughput
     return {
         "load": str(point.load),
@@ -116,7 +120,7 @@ def _point_data(each: TrialPoint) -> dict[str, Any]:
             for name, interval in point.latency_ms.items()
         },
         "batch": None if point.average_batch_size is None else short(point.average_batch_size),
-        "verified": each.verified,
+        "verified": trial_point.verified,
         "doubts": doubts_of(point),
     }
 

@@ -59,10 +59,10 @@ class TrialsTable:
     rows: tuple[Row, ...]
 
 
-def trials_table(candidates: Sequence[TrialView], found: Recommendation) -> TrialsTable:
+def trials_table(candidates: Sequence[TrialView], recommendation: Recommendation) -> TrialsTable:
     """Make the table of trials, without empty columns."""
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate.trial.parameters))
-    percentile = found.slo.percentile
+    percentile = recommendation.slo.percentile
     points = [c.shown.point if c.shown else None for c in candidates]
     columns = [
         ("outcome", [Cell(c.outcome, c.outcome.lower(), number=False) for c in candidates]),

@@ -134,12 +134,12 @@ class Forecast:
                 beyond.append(self._beyond(scheduling, concurrency))
         deviations = np.full(shape, np.nan), np.full(shape, np.nan)
         at = np.array(places)
-        for errors, told, deviation in (
+        for errors, values, deviation in (
             (self._throughput, throughput, deviations[0]),
             (self._latency, latency, deviations[1]),
         ):
             correction = errors.at(at)
-            told[rows, columns] += correction.mean
+            values[rows, columns] += correction.mean
             deviation[rows, columns] = np.hypot(correction.deviation, beyond)
         allowed = np.log([self.twin.most_per_s(*candidate) for candidate in candidates])
         return Curves(np.array(loads, float), throughput, deviations[0], latency, deviations[1], allowed)
@@ -185,9 +185,9 @@ class Forecast:
         at = np.array([place(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels])
         predicted = [self.twin.predict(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels]
         measured = np.log([[level.throughput, level.latency_ms] for level in trial.levels])
-        told = np.log([[each.throughput, each.latency_ms] for each in predicted])
-        told += np.stack([self._throughput.at(at).mean, self._latency.at(at).mean], axis=1)
-        off = np.sqrt(np.mean(np.square(measured - told), axis=0))
+        expected = np.log([[prediction.throughput, prediction.latency_ms] for prediction in predicted])
+        expected += np.stack([self._throughput.at(at).mean, self._latency.at(at).mean], axis=1)
+        off = np.sqrt(np.mean(np.square(measured - expected), axis=0))
         forecast_errors.throughput.append(float(off[0]))
         forecast_errors.latency.append(float(off[1]))
 

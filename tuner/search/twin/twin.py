@@ -83,7 +83,7 @@ class Twin:
     def most_per_s(self, scheduling: Scheduling, setting: int) -> float:
         """Upper bound (97.5 %) of the throughput that cores and GPUs allow, in inferences/s; infinite: unknown."""
         most = self._largest(scheduling)
-        allowed = (each.most_per_s(setting, most) * math.exp(Z95 * each.spread) for each in self._demands)
+        allowed = (demand.most_per_s(setting, most) * math.exp(Z95 * demand.spread) for demand in self._demands)
         return min(allowed, default=math.inf)
 
     def _largest(self, scheduling: Scheduling) -> int:
@@ -121,7 +121,7 @@ class Twin:
             batcher.serve(scenario._replace(apart_ms=apart_ms), latency_ms[place], _SEED + place)
             for place, apart_ms in enumerate(starts_ms)
         ]
-        throughput, batch, busy = (sum(each) / len(figures) for each in zip(*figures, strict=True))
+        throughput, batch, busy = (sum(figure) / len(figures) for figure in zip(*figures, strict=True))
         return Prediction(throughput, _quantile(latency_ms.ravel(), self._share), batch, busy)
 
     def _table_ms(self, setting: int, largest: int, instances: int) -> NDArray[np.float64]:
@@ -161,11 +161,11 @@ def _demands(levels: Sequence[Level], cores: int | None) -> list[DeviceDemand]:
     """The device demands of executions, one for each kind of device with measurements."""
     on_cores = [level.cores_work for level in levels if level.cores_work]
     capacity = cores or max((level.cores for level in levels if level.cores), default=None)
-    found = [DeviceDemand(on_cores, capacity)] if on_cores and capacity else []
+    demands = [DeviceDemand(on_cores, capacity)] if on_cores and capacity else []
     on_gpus = [level.gpus_work for level in levels if level.gpus_work]
     if on_gpus:
-        found.append(DeviceDemand(on_gpus, max(level.gpus for level in levels)))
-    return found
+        demands.append(DeviceDemand(on_gpus, max(level.gpus for level in levels)))
+    return demands
 
 
 def _transport(levels: Sequence[Level]) -> tuple[float, float]:
