@@ -1,4 +1,4 @@
-"""Files that somebody may look at at any moment: the one way in which they are written."""
+"""Atomic writes: the one way in which files are written that others may read at any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The boundary around all commands: what nobody foresaw becomes one line, and a log file for whoever mends it."""
+"""The error boundary around all commands: an unexpected error becomes one line and a log file."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ import click
 from tuner.core.errors import TritontuneError, UnexpectedError, shortened
 
 LOG = "error.log"
-"""The log's name in the folder of a run."""
+"""The name of the log in a run folder."""
 
-# What these options are given may be secret, whatever it looks like.
+# Options whose values may be secret.
 _SECRET = ("--header", "-H", "--env", "--request-parameter")
 
 
 @contextmanager
 def boundary(folder: Path | None = None) -> Iterator[None]:
-    """Let through what is raised on purpose; of all else make an `UnexpectedError`, whose log is written by then.
+    """Pass expected errors on; convert others to an `UnexpectedError`, and write a log.
 
     Args:
-        folder: Where the log goes, as `error.log`; a temporary file where there is no such folder, or it is full.
+        folder: The folder for `error.log`; the log is a temporary file if it does not exist, or is full.
 
     Raises:
-        UnexpectedError: something went wrong that nobody foresaw; its message is one line that names the log.
+        UnexpectedError: an unexpected error; its message is one line that names the log.
     """
     try:
         yield
@@ -44,7 +44,7 @@ def boundary(folder: Path | None = None) -> Iterator[None]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What was at the root of it: `OSError: No space left on device: 'run/study.db'`."""
+    """The root cause in one line: `OSError: No space left on device: 'run/study.db'`."""
     from tuner.core.redaction import without_secrets  # noqa: PLC0415 (only what fails needs it)
 
     while error.__cause__ is not None:
@@ -56,14 +56,14 @@ def in_one_line(error: BaseException) -> str:
 
 
 def write_log(error: BaseException, folder: Path | None) -> Path | None:
-    """Write what there is to know of an error, without secrets.
+    """Write an error log, without secrets.
 
     Args:
-        error: With its traceback.
-        folder: Where to, if it is there and can be written to; else it is a temporary file.
+        error: The error, with its traceback.
+        folder: The folder for the log; a temporary file is used if it cannot be written to.
 
     Returns:
-        The log; None where nothing can be written anywhere.
+        The path of the log; None: no log could be written.
     """
     try:
         text = _text(error)
@@ -101,7 +101,7 @@ def _text(error: BaseException) -> str:
 
 
 def command_without_secrets(words: Sequence[str]) -> str:
-    """A command line of tritontune in which what may be secret is starred out."""
+    """A command line of tritontune, with possible secrets replaced by stars."""
     from tuner.core.redaction import HIDDEN, argument_without_secrets  # noqa: PLC0415 (only what fails needs it)
 
     told, hide = ["tritontune"], False

@@ -1,4 +1,4 @@
-"""Whose something is that lies about: a folder, a container, an unfinished file.
+"""Leases: the owner of a folder, a container or an unfinished file.
 
 The owner is a process. Its id alone says little: other hosts that share a folder have a process of that id, too, as
 other containers do, and so has the same host after it was started anew. A lease names all of them, and what another
@@ -32,7 +32,7 @@ class Lease:
     Attributes:
         host: Eight hexadecimal digits of its host; zeros where nothing tells hosts apart.
         boot: Eight of the time since its kernel was started.
-        namespace: In which its pid means something.
+        namespace: Its pid namespace.
         pid: The process.
         started: When it started, in ticks since boot; another process may get its pid later.
     """

@@ -1,4 +1,4 @@
-"""What load to offer. A closed loop keeps requests under way; an open loop sends at its own times, come what may."""
+"""Kinds of load. A closed loop keeps requests under way; an open loop sends at given times."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 Distribution = Literal["poisson", "constant"]
-"""Of the gaps between requests: exponential, as independent users make them, or all alike."""
+"""The gaps between requests: exponential (Poisson arrivals, as of independent users), or constant."""
 
 
 @dataclass(frozen=True)
 class Concurrency:
-    """Closed loop: this many requests are under way at every moment."""
+    """Closed loop: a constant number of requests under way."""
 
     requests: int
 
     @property
     def level(self) -> float:
-        """How much this is, among loads of its kind."""
+        """The size of the load among those of its kind."""
         return self.requests
 
     def __str__(self) -> str:
@@ -26,14 +26,14 @@ class Concurrency:
 
 @dataclass(frozen=True)
 class RequestRate:
-    """Open loop: so many requests a second, due at times of their own, however many are under way."""
+    """Open loop: a constant rate of requests per second, however many are under way."""
 
     per_s: float
     distribution: Distribution = "poisson"
 
     @property
     def level(self) -> float:
-        """How much this is, among loads of its kind."""
+        """The size of the load among those of its kind."""
         return self.per_s
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class RequestRate:
 
 @dataclass(frozen=True)
 class Ramp:
-    """Open loop: a request rate that goes evenly from one value to another, and then ends."""
+    """Open loop: a rate that changes linearly from one value to another within `over_s` seconds, and then ends."""
 
     from_per_s: float
     to_per_s: float
@@ -51,7 +51,7 @@ class Ramp:
 
     @property
     def level(self) -> float:
-        """How much this is, among loads of its kind."""
+        """The size of the load among those of its kind."""
         return self.to_per_s
 
     def __str__(self) -> str:
@@ -63,9 +63,9 @@ class Replay:
     """Open loop: requests at recorded times.
 
     Attributes:
-        name: Of the recording.
-        offsets_ns: When each request is due, since the start; never decreasing.
-        period_ns: After so long it begins anew; None: it ends with the last request.
+        name: The name of the recording.
+        offsets_ns: Due times in ns since the start, never decreasing.
+        period_ns: It repeats after this time, in ns; None: it ends with the last request.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Replay:
 
     @property
     def level(self) -> float:
-        """How much this is, among loads of its kind: mean requests a second."""
+        """The size of the load among those of its kind: mean requests per second."""
         length_ns = self.period_ns or self.offsets_ns[-1] or 1
         return len(self.offsets_ns) / length_ns * 1e9
 

@@ -11,20 +11,20 @@ from pathlib import Path
 from tuner.core.errors import JobError
 
 LOCK = ".lock"
-"""The name of the file by which a folder is held."""
+"""The name of the lock file."""
 
 
 @contextmanager
 def locked(folder: Path, *, option: str, holder: str) -> Iterator[None]:
-    """Hold a folder, which is made where there is none.
+    """Lock a folder, which is created if it does not exist.
 
     Args:
-        folder: Where the lock file lies.
-        option: What named the folder, to begin an error with.
-        holder: Who else may have it, in the words of the error.
+        folder: The folder.
+        option: The option that named the folder, for the message.
+        holder: What else may hold the lock, for the message.
 
     Raises:
-        JobError: somebody else has it, or it cannot be used.
+        JobError: the folder is locked, or cannot be used.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,8 @@ class Machine:
     """The machine that the server runs on.
 
     Attributes:
-        cpus: Cores that it may use: affinity and container limits counted; None: not known.
-        gpus: None are found where there is no NVIDIA driver.
+        cpus: Usable cores, by affinity and container limits; None: unknown.
+        gpus: Its GPUs; empty without an NVIDIA driver.
         processor: The processor's architecture.
     """
 

@@ -34,7 +34,7 @@ class Mark(Lease):
     Marks of before there were leases do not say of which host they are, so what carries one is left alone.
 
     Attributes:
-        number: Which of the owner's servers.
+        number: The number of the server, counted by its owner.
     """
 
     number: int

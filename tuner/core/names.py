@@ -1,4 +1,4 @@
-"""Names that others chose, before one becomes part of a path."""
+"""Checks names from elsewhere before they become part of a path."""
 
 from __future__ import annotations
 

@@ -39,9 +39,9 @@ class GpuProcess:
     """A process that computes on a GPU.
 
     Attributes:
-        pid: As the driver numbers it, which is as the machine does, not a container.
-        name: Of its program; empty when nobody says.
-        memory_bytes: That it uses there; None when nobody says.
+        pid: Its pid on the machine, which differs from that in a container.
+        name: The name of its program; empty: unknown.
+        memory_bytes: GPU memory that it uses; None: unknown.
     """
 
     pid: int
@@ -51,17 +51,17 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class GpuReading:
-    """How a GPU is at one moment. None is what it does not tell.
+    """The state of a GPU at one moment. None: not reported.
 
     Attributes:
         utilization_percent: Share of the driver's last sample period (1/6 s to 1 s) in which a kernel ran.
-        memory_bytes: In use by all, without what the driver reserves; as nvidia-smi counts.
-        power_w: That the board draws; from Ampere on the mean of a second.
-        energy_j: That it has drawn since the driver was loaded.
-        temperature_c: Of the chip.
-        sm_clock_mhz: Of the multiprocessors.
-        memory_clock_mhz: Of the memory.
-        throttle_reasons: Why the clocks are lower than they could be, in nvidia-smi's words; None: it does not say.
+        memory_bytes: Memory in use by all processes, without the driver's reserve, as nvidia-smi shows it.
+        power_w: Power of the board, in W; from Ampere on, the mean over a second.
+        energy_j: Energy of the board since the driver was loaded, in J.
+        temperature_c: Temperature of the chip, in degrees Celsius.
+        sm_clock_mhz: Clock of the multiprocessors, in MHz.
+        memory_clock_mhz: Clock of the memory, in MHz.
+        throttle_reasons: Why clocks are reduced, by nvidia-smi's names; None: not reported.
     """
 
     utilization_percent: float | None = None
@@ -76,14 +76,14 @@ class GpuReading:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU, or a MIG instance of one. It answers while NVML is open.
+    """A GPU, or a MIG instance of one. It can be read while NVML is open.
 
     Attributes:
-        index: Of the GPU, as NVML and nvidia-smi count: in order of the PCI bus.
+        index: Its index in NVML and nvidia-smi, in order of the PCI bus.
         uuid: `GPU-...` or `MIG-...`.
-        name: Such as `NVIDIA H100 80GB HBM3`, or `NVIDIA H100 80GB HBM3 MIG 1g.10gb`.
-        memory_bytes: That it has; None where that is not said, as of a chip that shares its memory with the CPU.
-        mig_index: Of the MIG instance on its GPU; None for a GPU.
+        name: Its name, such as `NVIDIA H100 80GB HBM3`, or `NVIDIA H100 80GB HBM3 MIG 1g.10gb`.
+        memory_bytes: Its memory; None: not reported, as of a chip that shares memory with the CPU.
+        mig_index: The index of the MIG instance on its GPU; None for a GPU.
     """
 
     index: int

@@ -1,4 +1,4 @@
-"""How precisely numbers should be known."""
+"""The required precision of measurements."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Precision:
     """Half widths of 95 % intervals, as shares of the values.
 
     Attributes:
-        throughput: Of throughput.
-        latency: Of the percentile that counts.
+        throughput: Relative half width for throughput.
+        latency: Relative half width for the latency percentile.
     """
 
     throughput: float = 0.03
@@ -26,7 +26,7 @@ class Precision:
         """Read `3%,10%`, throughput and percentile, or `3%`, throughput alone.
 
         Raises:
-            ValueError: one line that says what would be right.
+            ValueError: the text is not valid; the message shows a valid one.
         """
         try:
             shares = [parse_share(part) for part in text.split(",")]

@@ -1,6 +1,6 @@
-"""Reads what Linux says of a process in `/proc`, and psutil does not.
+"""Reads process data from `/proc` that psutil does not have.
 
-That is the exit code of a zombie, and a start time that no change of the clock can move.
+That is exit codes of zombies, and start times in clock ticks, which do not change with the system clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ProcessState:
     Attributes:
         state: One letter; `Z` is a zombie.
         started: Clock ticks from boot to its start: with the pid, it names a process for as long as the machine is up.
-        exit_code: Of a zombie: its exit code, or the negative number of the signal that ended it.
+        exit_code: The exit code of a zombie, or the negative number of the signal that ended it.
     """
 
     state: str

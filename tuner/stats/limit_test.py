@@ -45,12 +45,12 @@ class LimitTest(Record):
     """How many requests were over a limit.
 
     Attributes:
-        percentile: That must lie within the limit.
-        limit_ms: The limit.
-        requests: Requests that count.
-        over: Those of them that took longer.
-        design_effect: So many requests tell as much as one independent request would: batch-mates end together, and
-            who is behind a slow request is slow, too.
+        percentile: The percentile that must be within the limit.
+        limit_ms: The limit, in ms.
+        requests: Requests in the window.
+        over: Requests that took longer than the limit.
+        design_effect: Number of requests with as much information as one independent request (Kish 1965): requests of a
+            batch end together, and those behind a slow request are slow too.
     """
 
     percentile: Percentile

@@ -1,4 +1,4 @@
-"""Wakes an asyncio loop at a moment: exactly, where timers of its own are rounded up to a millisecond."""
+"""A precise timer for an asyncio loop, whose own timers are rounded up to a millisecond."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import time
 from typing import Final
 
-# From <sys/timerfd.h>. The os module has all this as of Python 3.13.
+# From <sys/timerfd.h>; in the os module from Python 3.13 on.
 _CLOEXEC: Final = os.O_CLOEXEC
 _NONBLOCK: Final = os.O_NONBLOCK
 _ABSOLUTE: Final = 1
@@ -18,10 +18,10 @@ _NS_PER_S = 1_000_000_000
 
 
 class Alarm:
-    """A timer of the kernel's that a loop listens to. One coroutine at a time waits for it.
+    """A timerfd that a loop listens to. One coroutine at a time may wait for it.
 
     Args:
-        loop: Who listens, until `close`.
+        loop: The loop, until `close`.
 
     Raises:
         OSError: there are no descriptors left.
@@ -34,7 +34,7 @@ class Alarm:
         loop.add_reader(self._descriptor, self._ring)
 
     async def until(self, at_ns: int) -> None:
-        """Wait until a moment of the monotonic clock, in ns; when it has passed, for one turn of the loop."""
+        """Wait until a time of the monotonic clock, in ns; if it has passed, for one turn of the loop."""
         if at_ns <= time.monotonic_ns():
             await asyncio.sleep(0)
             return
@@ -45,7 +45,7 @@ class Alarm:
         await self._rung
 
     def close(self) -> None:
-        """Listen no more."""
+        """Remove the timer from the loop."""
         self._loop.remove_reader(self._descriptor)
         os.close(self._descriptor)
 

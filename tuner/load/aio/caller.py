@@ -1,4 +1,4 @@
-"""The seam between a driver on an asyncio loop and a client library that sends one request at a time."""
+"""The interface between an asyncio driver and a client library that sends one request at a time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Outcome:
     """How a request ended.
 
     Attributes:
-        error: `CODE: message`, or None when all is well.
-        received: Bytes of the answer; of several responses, all together.
-        responses_ns: When each response was there, on the monotonic clock; only of a model that may give any number.
+        error: `CODE: message`; None: success.
+        received: Bytes of the answer, or of all responses.
+        responses_ns: Times of the responses on the monotonic clock, for a decoupled model.
     """
 
     error: str | None = None
@@ -28,11 +28,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reply:
-    """All that came back for one request.
+    """The whole reply to one request.
 
     Attributes:
-        responses: Serialised `ModelInferResponse`s that hold outputs, in their order; of most models, one.
-        error: `CODE: message`, or None when all is well.
+        responses: Serialised `ModelInferResponse`s with outputs, in order; one for most models.
+        error: `CODE: message`; None: success.
     """
 
     responses: tuple[bytes, ...]
@@ -40,34 +40,34 @@ class Reply:
 
     @classmethod
     def of(cls, answer: Answer) -> Reply:
-        """The reply of a model that gives one response to a request."""
+        """The reply of a model with one response to a request."""
         return cls(() if answer.error else (answer.body,), answer.error)
 
 
 class Caller(Protocol):
-    """Sends requests over connections of its own. Its methods run on one loop, and it is made there.
+    """Sends requests over its own connections. It is created and used on one loop.
 
-    It keeps no deadline: whoever awaits cancels what takes too long, and then nothing of it must be left under way.
+    It has no deadlines: its user cancels late requests, which must then not be under way any more.
     """
 
     async def call(self, slot: int, request: Request) -> Outcome:
-        """Send a request and wait for its end; what goes wrong is in the outcome, and never raised.
+        """Send a request and wait for its end; errors are in the outcome, never raised.
 
         Args:
-            slot: From 0; no two requests of one slot are ever under way at once.
-            request: What to send.
+            slot: Index from 0; at most one request of a slot is under way.
+            request: The request.
         """
 
     async def ask(self, request: Request) -> Answer:
-        """Send a request and bring its answer whole; of several responses, the first."""
+        """Send a request and return its whole answer, or the first of several responses."""
 
     async def ask_whole(self, slot: int, request: Request) -> Reply:
-        """Send a request of a slot (see `call`), and bring all of its responses."""
+        """Send a request of a slot (see `call`), and return all of its responses."""
 
     async def close(self) -> None:
         """Close all connections."""
 
 
 def too_late(timeout_s: float) -> str:
-    """What is said of a request that has passed its deadline."""
+    """The error of a request that has passed its deadline."""
     return describe("DEADLINE_EXCEEDED", f"no answer within {timeout_s:g} s")

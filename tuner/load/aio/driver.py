@@ -1,4 +1,4 @@
-"""A driver on an asyncio loop, over a client library that sends one request at a time."""
+"""The asyncio driver, over a client library that sends one request at a time."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tuner.load.drivers import Answer, Offer
 from tuner.load.ledger import LedgerWriter
 from tuner.load.workload import Plan, Request
 
-# What closing and cancelling may take before it is given up on.
+# Longest time to close and cancel, in s.
 _PATIENCE_S = 5.0
 
 _T = TypeVar("_T")
 
 
 class AsyncioDriver:
-    """A `Driver` that needs to know only how one request is sent.
+    """A `Driver` on top of a `Caller`.
 
     Args:
-        plan: What to send where.
-        connect: Makes the caller, on the running loop; it connects when the first request is sent.
-        mark: How a request is made one of a sequence; None: there are no sequences.
+        plan: The requests, and where to send them.
+        connect: Creates the caller on the running loop; it connects with the first request.
+        mark: Adds sequence parameters to a request; None: sequences are not supported.
 
     Raises:
         ValueError: the plan has sequences, and there is no mark.
@@ -37,7 +37,7 @@ class AsyncioDriver:
             raise ValueError(f"driver {plan.driver!r} cannot send sequences")
         self._plan = plan
         self._mark = mark
-        # Of sequences, over all offers, so that none has the id of one that failed and still lives in the server.
+        # Sequence numbers over all offers, so that no id is reused: a failed sequence may still be alive in the server.
         self._serials = itertools.count()
         self._loop = asyncio.new_event_loop()
 
@@ -56,7 +56,7 @@ class AsyncioDriver:
         self._run(hold())
 
     def ask(self, request: Request, timeout_s: float | None = None) -> Answer:
-        """See `Driver.ask`. To a stateful model, it is a sequence of one."""
+        """See `Driver.ask`. For a stateful model, the request is a sequence of its own."""
         sequences, timeout_s = self._plan.workload.sequences, timeout_s or self._plan.request_timeout_s
         if sequences and self._mark:
             place = Place(sequences.id_of(next(self._serials)), start=True, end=not sequences.iterative)
@@ -104,7 +104,7 @@ class AsyncioDriver:
             self._loop.remove_reader(descriptor)
 
     def close(self) -> None:
-        """See `Driver.close`; again is harmless."""
+        """See `Driver.close`; may be repeated."""
         if self._loop.is_closed():
             return
         try:

@@ -1,4 +1,4 @@
-"""What is added to a serialised `ModelInferRequest` as it is sent; protobuf merges a message appended to another."""
+"""Adds fields to a serialised `ModelInferRequest`: protobuf merges a message that is appended to another."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tuner.load.workload import Request
 
 
 def in_sequence(request: Request, place: Place) -> Request:
-    """The request as one of a sequence."""
+    """The request with sequence parameters."""
     return replace(request, body=request.body + _parameters_of(place))
 
 
 def with_id(number: int) -> bytes:
-    """What gives a request an id, which comes back with each of its responses."""
+    """Bytes to append to a request to give it an id, which each response repeats."""
     serialised: bytes = service_pb2.ModelInferRequest(id=str(number)).SerializeToString()
     return serialised
 
 
-# All requests of a sequence but the first and the last have the same.
+# Requests of a sequence, except for the first and the last, have equal parameters.
 @lru_cache(maxsize=4_096)
 def _parameters_of(place: Place) -> bytes:
     request = service_pb2.ModelInferRequest()

@@ -1,4 +1,4 @@
-"""A driver over grpcio: for what our own framing does not do, which is streams, sequences and compression."""
+"""A driver over grpcio, for streams, sequences and compression, which our own framing does not support."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _COMPRESSIONS: Final = {
 
 
 class GrpcioDriver(AsyncioDriver):
-    """A `Driver` over gRPC's own library, with request and response left as bytes.
+    """A `Driver` over gRPC's own library, with requests and responses as bytes.
 
     Args:
-        plan: What to send where.
+        plan: The requests, and where to send them.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -51,7 +51,7 @@ def _open_channel(plan: Plan) -> grpc.aio.Channel:
 
 
 class _UnaryCaller:
-    """One answer to each request."""
+    """A caller for models with one response to a request."""
 
     def __init__(self, plan: Plan, channels: list[grpc.aio.Channel]) -> None:
         self._channels = channels

@@ -1,4 +1,4 @@
-"""Requests that have any number of responses, over streams that stay open."""
+"""Requests to decoupled models, over gRPC streams that stay open."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from tuner.load.workload import Plan, Request
 
 _METHOD: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
 _ENDED = "the server ended the stream"
-# What grpc.aio makes of a write to a stream whose connection is gone, before it has read why.
+# grpc.aio's message for a write to a broken stream, before it has read the reason.
 _WRITE_FAILED = "Internal error from Core"
-# Of the request that asks on its own; slots begin at 0.
+# The slot of single requests; other slots begin at 0.
 _NO_SLOT = -1
-# What a stream may take to end by itself.
+# Longest time for a stream to end by itself, in s.
 _PATIENCE_S = 2.0
 
 
 class StreamCaller:
-    """Sends the requests of each slot over a stream of its own, which stays open from one to the next.
+    """Sends the requests of each slot over its own stream, which stays open between requests.
 
-    A request has ended when its final response is there, which it must ask to have marked, or its first error; of
-    that, Triton says on the stream no more than the text.
+    A request ends with its final response, which must be marked on request, or with its first error, of which Triton
+    sends only the text.
 
     Args:
-        plan: What to send where.
-        channels: Which the streams take turns with; closed with the caller.
+        plan: The requests, and where to send them.
+        channels: The channels, among which streams are distributed; closed with the caller.
     """
 
     def __init__(self, plan: Plan, channels: list[grpc.aio.Channel]) -> None:
@@ -84,7 +84,7 @@ class StreamCaller:
         except StreamError as failure:
             return Answer(b"", str(failure))
         finally:
-            # With it goes what it would still have answered.
+            # Leaving the stream discards further responses.
             self._leave(stream)
 
     async def ask_whole(self, slot: int, request: Request) -> Reply:
@@ -116,7 +116,7 @@ class StreamCaller:
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
     def _stream(self, slot: int) -> _Stream:
-        """The slot's stream, or a new one where it has ended."""
+        """The slot's stream, or a new one if it has ended."""
         stream = self._streams.get(slot)
         if stream is None or stream.over:
             call = self._infer[slot % len(self._infer)](metadata=self._headers)
@@ -139,18 +139,18 @@ def is_final(response: service_pb2.ModelInferResponse) -> bool:
 
 
 class _Stream:
-    """Carries one request after another.
+    """A stream that carries one request after another.
 
-    It is never cancelled while answers are still to come on it, unless they do not come for long: Triton 2.51 and older
-    die of that now and then (https://github.com/triton-inference-server/server/issues/7368).
+    It is not cancelled while answers are pending, unless they do not come within 2 s: Triton 2.51 and older sometimes
+    crash on that (https://github.com/triton-inference-server/server/issues/7368).
     """
 
     def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
         self._call = call
         self._broken = False
-        # Each with the time at which it was there.
+        # Responses with their times.
         self._came: asyncio.Queue[tuple[bytes | StreamError, int]] = asyncio.Queue()
-        # Of its own, since grpc.aio cancels the whole call when who reads is cancelled.
+        # A separate task, as grpc.aio cancels the whole call if its reader is cancelled.
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
     @property
@@ -159,7 +159,7 @@ class _Stream:
         return self._broken or self._reader.done() or self._call.done()
 
     async def send(self, request: Request, number: int) -> None:
-        """Send a request that has the number as its id.
+        """Send a request with a number as its id.
 
         Raises:
             StreamError: the stream has broken.
@@ -170,7 +170,7 @@ class _Stream:
             raise self._failure(error) from None
 
     async def receive(self, number: int) -> tuple[service_pb2.ModelInferResponse, int]:
-        """The next response to the request of that number, and when it was there, in ns on the monotonic clock.
+        """The next response to the request with a number, and its time on the monotonic clock, in ns.
 
         Raises:
             StreamError: it is an error, or the stream has broken.
@@ -181,18 +181,18 @@ class _Stream:
             if isinstance(raw, StreamError):
                 raise raw
             message = service_pb2.ModelStreamInferResponse.FromString(raw)
-            # What else there may be belongs to a request that has failed already.
+            # Other messages belong to requests that have failed already.
             if message.error_message and message.infer_response.id in (wanted, ""):
-                # Triton says the id in it, too, and so no two errors would be alike.
+                # The id is removed, as it makes every error message unique.
                 text = message.error_message.replace(f"[request id: {wanted}] ", "")
                 raise StreamError(describe("UNKNOWN", text))
             if message.infer_response.id == wanted:
                 return message.infer_response, came_ns
 
     async def leave(self) -> None:
-        """Send nothing more, and have the server end it once all is answered."""
+        """Close the sending side, and wait until the server ends the stream; then cancel it."""
         self._broken = True
-        # A server that has not even taken the stream keeps it waiting, too.
+        # This may time out, also if the server has not accepted the stream.
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.TimeoutError):
             await asyncio.wait_for(self._end(), _PATIENCE_S)
         self._call.cancel()

@@ -1,4 +1,4 @@
-"""A driver over HTTP: KServe v2 with binary tensors, for servers of which nothing else can be reached."""
+"""A driver over HTTP: KServe v2 with binary tensors."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tuner.load.validation import mismatch
 from tuner.load.workload import Plan, Request
 from tuner.options.endpoint import Endpoint
 
-# So that the server cannot outrun us by much, and large answers still come in large pieces.
+# Read buffer of a connection: large enough for large pieces, and limits what the server sends ahead.
 _BUFFER_BYTES: Final = 1 << 20
-# Longer than any pause between levels; who ends a connection is the server.
+# Longer than any pause between loads, so that only the server closes connections.
 _KEEP_ALIVE_S: Final = 3600.0
-# What aiohttp would add to each request; the last has Triton compress its answers.
+# Headers that aiohttp would add; the last one would make Triton compress answers.
 _NOT_SENT: Final = ("user-agent", "accept", "accept-encoding")
 
 
 class HttpDriver(AsyncioDriver):
-    """A `Driver` over HTTP/1.1, with as many connections as there are requests under way.
+    """A `Driver` over HTTP/1.1, with a connection for each request under way.
 
     Args:
-        plan: What to send where.
+        plan: The requests, and where to send them.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -37,7 +37,7 @@ class HttpDriver(AsyncioDriver):
 
 
 class _HttpCaller:
-    """Sends requests over connections that are kept, and what comes upon one that has ended over a new one."""
+    """Sends requests over kept-alive connections, and over a new one if the server has just closed one."""
 
     def __init__(self, plan: Plan) -> None:
         self._endpoint = plan.endpoint
@@ -52,7 +52,7 @@ class _HttpCaller:
             plan.endpoint, aiohttp.TCPConnector(ssl=context, limit=0, ttl_dns_cache=None, force_close=True)
         )
         if any(request.expected for request in plan.workload.requests):
-            # It takes a while, and no request shall wait for it.
+            # Imported now, as it takes a while.
             from tritonclient.grpc import service_pb2  # noqa: F401, PLC0415
 
     async def call(self, slot: int, request: Request) -> Outcome:  # noqa: ARG002 (a connection is as good as another)
@@ -88,7 +88,7 @@ class _HttpCaller:
         except aiohttp.ClientConnectorError:
             raise
         except aiohttp.ClientConnectionError:
-            # A server may end a connection that it kept just as the next request is on its way; nobody has failed.
+            # The server may close a kept-alive connection while the next request is on its way, which is no failure.
             response = await self._post(self._new, request)
         async with response:
             body = await response.read()

@@ -1,4 +1,4 @@
-"""Why a request over HTTP has got no answer, in one line."""
+"""Errors of requests over HTTP, in one line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tuner.load.failures import describe
 from tuner.options.endpoint import Endpoint
 
 FAILURES: Final = (aiohttp.ClientError, OSError)
-"""All that aiohttp raises then."""
+"""The exceptions that aiohttp raises for failed requests."""
 
 
 def explain(endpoint: Endpoint, error: Exception) -> str:
-    """What one of `FAILURES` means, as `CODE: message`."""
+    """One of `FAILURES` as `CODE: message`."""
     if isinstance(error, aiohttp.ClientResponseError):
-        # The rest of it shows the bytes.
+        # The rest of the message quotes bytes.
         return describe("INTERNAL", f"not an HTTP response: {error.message.partition(':')[0]}")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = _reason(error.certificate_error)

@@ -1,4 +1,4 @@
-"""KServe v2 over HTTP with binary tensors: what is put into a request as it is sent, and read out of an answer."""
+"""KServe v2 over HTTP with binary tensors: headers and sequence parameters of requests, and parsing of answers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tuner.load.workload import Request
 from tuner.servers.http_answers import own_words
 
 JSON_LENGTH = "inference-header-content-length"
-"""The header that says how many bytes of a body are JSON; binary tensors follow."""
+"""The header with the number of JSON bytes in a body; binary tensors follow."""
 
-# As Triton translates its own codes, and gRPC's specification those of proxies.
+# Triton's mapping of its own codes, and gRPC's specification for those of proxies.
 _CODES: Mapping[int, str] = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -37,13 +37,13 @@ _OK = 200
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """What came back for a request.
+    """The HTTP response to a request.
 
     Attributes:
-        status: The number.
-        reason: Its words.
-        json_length: How many bytes of the body are JSON; None: all.
-        body: Whole.
+        status: The status code.
+        reason: The reason phrase.
+        json_length: Number of JSON bytes in the body; None: all.
+        body: The whole body.
     """
 
     status: int
@@ -53,17 +53,17 @@ class HttpAnswer:
 
     @property
     def error(self) -> str | None:
-        """`CODE: message`, or None when all is well."""
+        """`CODE: message`; None: success."""
         if self.status == _OK:
             return None
         words = own_words(self.body) or f"HTTP {self.status} {self.reason}"
         return describe(_CODES.get(self.status, "UNKNOWN"), words)
 
     def as_response(self) -> bytes:
-        """The serialised `ModelInferResponse` that says the same over gRPC, parameters aside.
+        """The answer as a serialised `ModelInferResponse`, without parameters.
 
         Raises:
-            ValueError: it is no such answer; one line says why.
+            ValueError: the body is not a valid answer; one line says why.
         """
         from google.protobuf.json_format import ParseDict, ParseError  # noqa: PLC0415 (most workers do without)
         from tritonclient.grpc import service_pb2  # noqa: PLC0415 (the same)
@@ -88,21 +88,21 @@ class HttpAnswer:
 
 
 def _binary_size(output: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:
-    """How many bytes of the body are an output's; none, where they are in shared memory."""
+    """Bytes of an output in the body; 0 if it is in shared memory."""
     if "data" in output:
         raise ValueError("in JSON")
     return int(parameters.get("binary_data_size", 0))
 
 
 def headers_of(request: Request) -> Mapping[str, str]:
-    """What is said of a request's body."""
+    """The headers that describe a request's body."""
     if request.json_length is None:
         return {"content-type": "application/json"}
     return {"content-type": "application/octet-stream", JSON_LENGTH: str(request.json_length)}
 
 
 def in_sequence(request: Request, place: Place) -> Request:
-    """The request as one of a sequence."""
+    """The request with sequence parameters."""
     length = request.json_length or len(request.body)
     head: dict[str, Any] = json.loads(request.body[:length])
     head["parameters"] = {

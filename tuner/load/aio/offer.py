@@ -1,4 +1,4 @@
-"""One offer on an asyncio loop: keeps requests under way or a schedule, and notes how each ends."""
+"""One offer on an asyncio loop: a closed or an open loop, whose requests are recorded in the ledger."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tuner.load.ledger import LedgerWriter
 from tuner.load.pauses import pause_ns
 from tuner.load.workload import Plan, Request
 
-# How often to look whether it is time to end, and whether a deadline has passed.
+# Period of checks for the stop time and for deadlines, in s.
 _LOOK_S = 0.02
-# What cancelling may take before it is given up on.
+# Longest time to cancel requests, in s.
 _PATIENCE_S = 5.0
-# With more than that due for each request that can be sent, counting them must not take the time to send any.
+# Most due requests to queue at once, so that sending is not delayed by queueing.
 _MOST_AT_ONCE = 16
 
 _OK = 0
@@ -31,21 +31,21 @@ _OK = 0
 
 @dataclass(frozen=True)
 class _Seat:
-    """What has at most one request under way."""
+    """A slot with at most one request under way, and the source of its requests."""
 
     slot: int
     source: RequestSource
 
 
 class AsyncioOffer:
-    """Holds a load once; made on the running loop.
+    """Offers a load once; created on the running loop.
 
     Args:
-        plan: What is sent where.
-        offer: How much.
-        ledger: Where it is noted, and read when to stop.
-        supply: What is sent next.
-        caller: Sends it.
+        plan: The requests, and where to send them.
+        offer: The load.
+        ledger: The ledger, which also has the stop time.
+        supply: The sources of requests.
+        caller: The caller that sends them.
     """
 
     def __init__(self, plan: Plan, offer: Offer, ledger: LedgerWriter, supply: RequestSupply, caller: Caller) -> None:
@@ -62,10 +62,10 @@ class AsyncioOffer:
         self._open = True
         self._leaving = False
         self._closed = self._loop.create_future()
-        # Set when there is nothing left to wait for, or something went wrong.
+        # Set when no task is left, or a task failed.
         self._settled = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        # By task, when it has waited long enough; in that order, as all of them wait for the same time.
+        # Deadlines by task, in ascending order, as all requests have the same time-out.
         self._deadlines: dict[asyncio.Task[Any], int] = {}
         self._expired: set[asyncio.Task[Any]] = set()
         self._free: deque[_Seat] = deque()
@@ -76,8 +76,8 @@ class AsyncioOffer:
         """See `Driver.offer`.
 
         Raises:
-            Full: there is no room for more.
-            OwnerGoneError: nobody wants it any more.
+            Full: the ledger is full.
+            OwnerGoneError: the owner has ended.
         """
         try:
             await self._alarm.until(self._offer.start_ns)
@@ -94,7 +94,7 @@ class AsyncioOffer:
             self._alarm.close()
 
     def _look(self) -> bool:
-        """Do what is to be done now and then; whether to go on."""
+        """Check stop time and deadlines, and update the ledger. Returns whether to go on."""
         if self._settled.done():
             self._settled.result()
             self._settled = self._loop.create_future()
@@ -110,7 +110,7 @@ class AsyncioOffer:
         return True
 
     def _end(self) -> None:
-        """Note nothing from now on, and end properly what has begun; again changes nothing."""
+        """Stop recording, and end open sequences; may be repeated."""
         if not self._open:
             return
         self._open = False
@@ -121,7 +121,7 @@ class AsyncioOffer:
             self._spawn(self._finish(seat))
 
     async def _keep_one_under_way(self, seat: _Seat) -> None:
-        """One seat of a closed loop."""
+        """One slot of a closed loop."""
         failures = 0
         while self._open:
             sent_ns = time.monotonic_ns()
@@ -133,7 +133,7 @@ class AsyncioOffer:
         await self._finish(seat)
 
     async def _keep_the_schedule(self) -> None:
-        """An open loop: send what is due, or have it wait where no seat is free."""
+        """An open loop: send requests that are due, or queue them if no slot is free."""
         schedule = self._offer.due_ns()
         due_ns = next(schedule, None)
         while self._open:
@@ -144,8 +144,8 @@ class AsyncioOffer:
                 self._waiting.append(due_ns)
                 due_ns = next(schedule, None)
             if self._send_what_waits():
-                # A turn of the loop for each: in one, grpc.aio may hand over no more than one of the answers that have
-                # come, and none must wait until all is sent that is due.
+                # One turn of the loop for each request: grpc.aio may deliver only one answer a turn, and answers must
+                # not wait until all due requests are sent.
                 await asyncio.sleep(0)
             elif due_ns is None:
                 return
@@ -153,7 +153,7 @@ class AsyncioOffer:
                 await self._alarm.until(due_ns)
 
     def _send_what_waits(self) -> bool:
-        """Send the request that has waited longest, if it can be; whether it was."""
+        """Send the oldest queued request, if a slot is free. Returns whether it was sent."""
         if not self._waiting or not (seat := self._take_seat()):
             return False
         self._spawn(self._send_when_due(seat, self._waiting.popleft()))
@@ -171,7 +171,7 @@ class AsyncioOffer:
             await self._finish(seat)
 
     def _take_seat(self) -> _Seat | None:
-        """The one that has been free for longest, so that no sequence idles for long; None when all are taken."""
+        """The slot that has been free for longest, so that no sequence idles for long; None: all are taken."""
         if self._supply.live is not None and self._seats < self._supply.live:
             return self._new_seat()
         if self._free:
@@ -183,13 +183,13 @@ class AsyncioOffer:
         return _Seat(self._seats - 1, self._supply.source())
 
     async def _finish(self, seat: _Seat) -> None:
-        """Tell the server that no more comes, where it expects more."""
+        """End the slot's open sequence, if any."""
         request = seat.source.closing()
         if request is not None:
             await self._call(seat, request)
 
     async def _call(self, seat: _Seat, request: Request) -> Outcome:
-        """Send one request and see to its deadline."""
+        """Send one request, with its deadline."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("there is no task")
@@ -210,7 +210,7 @@ class AsyncioOffer:
         return outcome
 
     def _expire(self, now_ns: int) -> None:
-        """Cancel the calls that have passed their deadline."""
+        """Cancel the requests that have passed their deadline."""
         for task, deadline_ns in self._deadlines.items():
             if deadline_ns > now_ns:
                 return

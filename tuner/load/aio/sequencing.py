@@ -1,4 +1,4 @@
-"""Which request goes out next: any, of a model without state; or else the next one of a sequence."""
+"""Chooses the next request: in turn for a stateless model, or the next one of a sequence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.load.workload import Request, Sequences, Workload
 
 @dataclass(frozen=True)
 class Place:
-    """Where a request stands in its sequence.
+    """The position of a request in its sequence.
 
     Attributes:
         sequence: The sequence's id.
@@ -27,41 +27,41 @@ class Place:
 
 
 Mark = Callable[[Request, Place], Request]
-"""Makes a request one of a sequence, as a protocol says it."""
+"""Adds sequence parameters to a request, for a protocol."""
 
 
 class RequestSource(Protocol):
-    """Where requests come from that are sent one after another."""
+    """A source of requests that are sent one after another."""
 
     def next(self) -> Request:
-        """The next one; the one before has been answered."""
+        """The next request; the previous one has been answered."""
 
     def failed(self) -> None:
-        """The last one has failed."""
+        """Called if the last request has failed."""
 
     def closing(self) -> Request | None:
-        """What ends properly what has begun, if anything has."""
+        """The request that ends the open sequence; None: there is none."""
 
 
 class RequestSupply(Protocol):
-    """Where the lines of one offer come from."""
+    """Creates the request sources of one offer."""
 
     @property
     def live(self) -> int | None:
-        """How many lines an open loop has; None: as many as it likes."""
+        """Number of sources in an open loop; None: any number."""
 
     def source(self) -> RequestSource:
-        """A new one."""
+        """A new source."""
 
 
 def make_supply(workload: Workload, offer: Offer, serials: Iterator[int], mark: Mark | None) -> RequestSupply:
     """The supply of requests for one offer.
 
     Args:
-        workload: All that can be sent.
-        offer: Whose.
-        serials: Numbers that no earlier sequence of this worker's had, from 0.
-        mark: How requests are made those of a sequence.
+        workload: All requests.
+        offer: The offer.
+        serials: Numbers that no earlier sequence of this worker had, from 0.
+        mark: Adds sequence parameters to a request; None: not supported.
 
     Raises:
         ValueError: the workload has sequences, and there is no mark.
@@ -76,16 +76,16 @@ def make_supply(workload: Workload, offer: Offer, serials: Iterator[int], mark: 
 
 
 def draw_length(sequences: Sequences, stream: tuple[Request, ...], chance: random.Random) -> int:
-    """How many requests the next sequence has, at least one."""
+    """The length of the next sequence in requests, at least 1."""
     if sequences.length is None:
         return len(stream)
-    # What lies a rounding error below a whole number is meant to be that number.
+    # Tolerate rounding errors just below a whole number.
     spread = min(int(sequences.length * sequences.variation + 1e-9), sequences.length - 1)
     return chance.randint(sequences.length - spread, sequences.length + spread)
 
 
 class _Turns:
-    """All requests in turn, whoever asks."""
+    """All requests in turn, shared by all slots."""
 
     live = None
 
@@ -106,7 +106,7 @@ class _Turns:
 
 
 class _Starts:
-    """All requests in turn, each the start of a sequence that the model itself ends."""
+    """All requests in turn, each starting a sequence that the model ends (`iterative_sequence`)."""
 
     live = None
 
@@ -132,7 +132,7 @@ class _Starts:
 
 
 def _number(offer: Offer, serials: Iterator[int]) -> int:
-    """Of the next sequence. Workers take turns with the numbers, which stay small: some models have 32 bits for ids."""
+    """The number of the next sequence. Workers interleave numbers, which stay small, as ids may have 32 bits."""
     return offer.worker + offer.workers * next(serials)
 
 
@@ -144,7 +144,7 @@ class _Sequence:
 
 
 class _SequenceSupply:
-    """Sequences with ids of their own, over the streams in turn."""
+    """Sequences with their own ids, over the streams in turn."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class _SequenceSupply:
 
     @property
     def live(self) -> int:
-        """This worker's share; what falls due to it can not wait for ever, so it is at least one."""
+        """This worker's share of live sequences, at least one, as its due requests cannot wait for ever."""
         each, more = divmod(self._sequences.live, self._offer.workers)
         return max(1, each + (self._offer.worker < more))
 
@@ -193,7 +193,7 @@ class _SequenceSource:
         return self._send(sequence, end=self._sent == sequence.length - 1)
 
     def failed(self) -> None:
-        """Whatever the server made of it, the rest of the sequence would rest on it."""
+        """Abandon the sequence, as later requests depend on the failed one."""
         self._sequence = None
 
     def closing(self) -> Request | None:

@@ -1,4 +1,4 @@
-"""Steps of single inferences, joined to requests of a batch size."""
+"""Joins steps of single inferences to requests of a batch size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PlacedStep:
     """A step of a file.
 
     Attributes:
-        place: Where it stands, file included.
+        place: Its file and position in it.
         step: Its tensors, without a batch dimension.
     """
 
@@ -27,10 +27,10 @@ class PlacedStep:
 
 
 def join_batches(interface: ModelInterface, stream: Sequence[PlacedStep], batch_size: int) -> Stream:
-    """Make each request of the next `batch_size` steps; where the last lacks some, the stream begins again.
+    """Make each request of the next `batch_size` steps; the last one is filled up from the beginning of the stream.
 
     Raises:
-        InputError: the model takes no such batch, or steps of one request differ in their inputs or shapes.
+        InputError: the model does not take that batch size, or steps of one request differ in inputs or shapes.
     """
     if not batch_dims(interface, batch_size):
         return tuple(placed.step for placed in stream)

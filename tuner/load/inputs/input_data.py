@@ -1,4 +1,4 @@
-"""The inputs that a user brings with `--input-data`."""
+"""Reads the inputs of `--input-data`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tuner.load.inputs.tensors import Stream, dtype_of
 
 
 def check_input_data(path: Path) -> None:
-    """See that a file is JSON or `.npz` at all, while no model is there yet that it should fit.
+    """Check that a file is JSON or `.npz`, before a model is known.
 
     Raises:
-        InputError: one line that says what is wrong, and where in the file.
+        InputError: what is wrong, and where in the file, in one line.
     """
     check = check_npz if path.suffix == ".npz" else load_json
     with _readable(path):
@@ -31,20 +31,19 @@ def read_input_data(
 ) -> tuple[Stream, ...]:
     """Read requests from a file: JSON in the format of perf_analyzer, or numpy's `.npz`.
 
-    A request of batch size b is made of b steps that follow each other, and the last of a stream is filled up from
-    its beginning, so that every step is sent.
+    A request of batch size b has b consecutive steps; the last one of a stream is filled up from its beginning.
 
     Args:
-        path: The file. In `.npz` there is an array for each input, and the first axis of all counts the steps.
-        interface: What the model takes and gives.
-        shapes: Dimensions by input, without the batch dimension, for tensors of the file that do not say their own.
+        path: The file. An `.npz` has an array for each input, whose first axis is the step.
+        interface: The model's inputs and outputs.
+        shapes: Shapes by input, without the batch dimension, for tensors without a shape in the file.
         batch_size: Inferences in each request.
 
     Returns:
-        The streams of the file, one unless it says otherwise. A stream's steps belong together in a sequence.
+        The streams of the file. The steps of a stream form a sequence.
 
     Raises:
-        InputError: one line that says what is wrong, and where in the file.
+        InputError: what is wrong, and where in the file, in one line.
     """
     batch_dims(interface, batch_size)
     check_shapes(interface, shapes)

@@ -1,4 +1,4 @@
-"""Inputs in the JSON format of perf_analyzer."""
+"""Reads inputs in the JSON format of perf_analyzer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def read_json(
     """Read the streams of a file.
 
     Raises:
-        InputError: it is not JSON, or not in this format, or does not fit the model.
-        OSError: it cannot be read.
+        InputError: the file is not in this format, or does not fit the model.
+        OSError: the file cannot be read.
     """
     top = load_json(path)
     for key in top:
@@ -45,11 +45,11 @@ def read_json(
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """Read what is in a file, as far as no model need be known for it.
+    """Parse a file, without checks against a model.
 
     Raises:
-        InputError: it is not JSON, or no object with the key `data`.
-        OSError: it cannot be read.
+        InputError: it is not JSON, or not an object with the key `data`.
+        OSError: the file cannot be read.
     """
     try:
         top = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_distinct)
@@ -75,7 +75,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entries(where: str, data: Any) -> tuple[tuple[Entry, ...], ...]:
-    """The streams of a list of steps, which is one, or of a list of lists of steps."""
+    """The streams in a list of steps (one stream), or in a list of lists of steps."""
     if not isinstance(data, list) or not data:
         raise InputError(f"{where}: must be a non-empty list of steps, or of lists of steps")
     if all(isinstance(stream, list) for stream in data):

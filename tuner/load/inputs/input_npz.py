@@ -1,4 +1,4 @@
-"""Inputs in numpy's `.npz`: an array for each input, whose first axis counts the steps."""
+"""Reads inputs from NumPy's `.npz`: an array for each input, whose first axis is the step."""
 
 from __future__ import annotations
 

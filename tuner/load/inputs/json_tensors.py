@@ -1,4 +1,4 @@
-"""The tensors of a step in the JSON format of perf_analyzer."""
+"""Reads the tensors of a step in the JSON format of perf_analyzer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _FORMS = '[...], {"content": [...], "shape": [...]} or {"b64": "...", "shape": [
 
 @dataclass(frozen=True)
 class Entry:
-    """A step as it stands in the file.
+    """A step in the file, not parsed yet.
 
     Attributes:
-        place: Where it does, file included.
-        tensors: By name, none of them looked at yet.
+        place: Its file and position in it.
+        tensors: Its tensors by name, as JSON values.
     """
 
     place: str
@@ -34,13 +34,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Side:
-    """What goes into a model, or what comes out, of which nothing need be told.
+    """The inputs of a model, all required unless optional; or its outputs, none of them required.
 
     Attributes:
         kind: `input` or `output`.
-        model: Its name.
-        tensors: What the config says of them.
-        shapes: What `--shape` says of them.
+        model: The name of the model.
+        tensors: The tensors by the config.
+        shapes: Their shapes by `--shape`.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Side:
         """The tensors of a step, in the order of the config.
 
         Raises:
-            InputError: one line that says what is wrong, and where.
+            InputError: what is wrong, and where, in one line.
         """
         known = {tensor.name: tensor for tensor in self.tensors}
         for name in entry.tensors:
@@ -92,7 +92,7 @@ class Side:
     def _shape(
         self, where: str, tensor: Tensor, said: tuple[int, ...] | None, nesting: tuple[int, ...]
     ) -> tuple[int, ...]:
-        """Of the tensor: as it says itself, or as its lists are nested, or as is usual for the input."""
+        """The shape of a tensor: its own, else by its nested lists, else by `--shape` or the config."""
         nested = nesting if len(nesting) > 1 else None
         if said is not None and nested is not None and said != nested:
             raise InputError(f'{where}: lists have shape {list(nested)}, but "shape" is {list(said)}')
@@ -110,7 +110,7 @@ class Side:
 
 
 def _parts(where: str, value: Any) -> tuple[list[Any] | dict[str, Any], tuple[int, ...] | None]:
-    """The content of a tensor, a list or something in base64, and the shape that it says it has."""
+    """The content of a tensor (a list or base64), and its shape, if given."""
     if isinstance(value, list):
         return value, None
     if not isinstance(value, dict):

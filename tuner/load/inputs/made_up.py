@@ -1,4 +1,4 @@
-"""Made-up inputs for a model, from what its config says of them."""
+"""Makes up inputs for a model from its config."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tuner.load.inputs.tensors import DTYPES, InputTensor, Step, Stream, dtype_o
 
 _LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
 _FLOATS = ("FP16", "FP32", "FP64")
-# Before each element of BYTES is its length.
+# Each element of BYTES follows its length.
 _LENGTH_BYTES = 4
 _POOL_BYTES = 256 << 20
-# Of a request there are the values, and what they are made of; later the message, and that of the worker that sends it.
+# Copies of a request in memory: values and their source; later the message, here and in the worker.
 _COPIES = 2
 
 
 @dataclass(frozen=True)
 class _Texts:
-    """What the elements of BYTES are: of random letters, unless one text is given for all."""
+    """The elements of BYTES: random letters, or one fixed text."""
 
     length: int
     fixed: bytes | None
@@ -45,25 +45,25 @@ def make_inputs(
     string_data: str | None = None,
     check_size: Callable[[int], None] = lambda _size: None,
 ) -> Stream:
-    """Make up the inputs of up to `pool` different requests; of large ones fewer, down to one (see `pool_of`).
+    """Make up the inputs of up to `pool` different requests; fewer if they are large (see `pool_of`).
 
-    Floats lie in [0, 1); integers are 0 or 1, which are valid as token, type and mask alike; BYTES are letters.
+    Floats are uniform in [0, 1). Integers are 0 or 1, which are valid tokens, types and masks. BYTES are letters.
     Optional inputs are left out unless a shape is given for them.
 
     Args:
-        interface: What the model takes.
-        shapes: Dimensions by input, without the batch dimension; needed where the config leaves one variable.
-        pool: How many requests to make at most.
-        seed: The same seed makes the same inputs.
+        interface: The model's inputs.
+        shapes: Shapes by input, without the batch dimension; required for variable dimensions.
+        pool: Most requests to make.
+        seed: Seed of the random values.
         batch_size: Inferences in each request.
-        zero: Make all requests of zeros, and of empty texts, instead.
+        zero: Use zeros and empty texts instead.
         string_length: Letters in each element of BYTES.
-        string_data: The one text that all elements of BYTES are.
-        check_size: Raises `InputError` for a request of so many bytes, before any is made.
+        string_data: A fixed text for all elements of BYTES.
+        check_size: Raises `InputError` if a request of that many bytes is too large; called first.
 
     Raises:
-        InputError: a shape is missing, contradicts the config, or names no input; the model takes no such batch; a
-            datatype cannot be made up; or memory does not hold it all.
+        InputError: a shape is missing or wrong; the batch size is too large; a datatype is not supported; or there is
+            not enough memory.
     """
     check_shapes(interface, shapes)
     batch = batch_dims(interface, batch_size)
@@ -96,7 +96,7 @@ def make_inputs(
 
 
 def pool_of(size: int, most: int) -> int:
-    """How many requests of so many bytes to hold: what fits into 256 MiB, at least one, and not more than `most`."""
+    """Number of requests of `size` bytes to hold: as many as fit into 256 MiB, at least 1 and at most `most`."""
     return max(1, min(most, _POOL_BYTES // max(size, 1)))
 
 
@@ -117,7 +117,7 @@ def _dims(interface: ModelInterface, tensor: Tensor, given: tuple[int, ...] | No
 
 
 def _values(datatype: str, dims: tuple[int, ...], texts: _Texts, rng: np.random.Generator | None) -> npt.NDArray[Any]:
-    """Random values; zeros without a source of them."""
+    """Random values; zeros if `rng` is None."""
     if datatype == "BYTES":
         return _text_values(dims, texts, rng)
     if rng is None:
@@ -130,7 +130,7 @@ def _values(datatype: str, dims: tuple[int, ...], texts: _Texts, rng: np.random.
 
 
 def _below_one(rng: np.random.Generator, dims: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    # FP16 would round what lies between 0.9998 and 1 up to 1.
+    # FP16 would round values above 0.9998 to 1.
     return np.asarray(rng.random(dims, dtype=np.float32) * np.float32(0.999))
 
 

@@ -1,4 +1,4 @@
-"""Which shapes a model takes, and in which batches."""
+"""Shapes and batch sizes that a model takes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tuner.core.errors import InputError, JobError, nearest
 
 
 def batch_dims(interface: ModelInterface, batch_size: int) -> tuple[int, ...]:
-    """What stands in front of the shape of each tensor: the batch dimension, or nothing for a model without batches.
+    """The dimensions before the shape of each tensor: the batch dimension, or none for a model without batching.
 
     Raises:
-        InputError: the model takes no batch of this size.
+        InputError: the model does not take this batch size.
     """
     if batch_size < 1:
         raise InputError(f"batch size must be >= 1, got {batch_size}")
@@ -25,26 +25,26 @@ def batch_dims(interface: ModelInterface, batch_size: int) -> tuple[int, ...]:
 
 
 def fits(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
-    """Whether a shape is one of those that a config's shape, with its variable dimensions, stands for."""
+    """Whether a shape matches a config's shape, in which -1 is variable."""
     return len(shape) == len(given) and all(
         dim in (-1, asked) and asked >= 0 for dim, asked in zip(shape, given, strict=True)
     )
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Dimensions by input, without the batch dimension."""
+"""Shapes by input, without the batch dimension."""
 
 
 def own_shapes(interface: ModelInterface, asked_for: Shapes, *, elsewhere: bool = False) -> Shapes:
-    """Of the shapes that were asked for, those of a model's inputs; `MODEL/INPUT` goes before `INPUT`.
+    """The requested shapes for a model's inputs; `MODEL/INPUT` takes precedence over `INPUT`.
 
     Args:
-        interface: What the model takes.
-        asked_for: By `INPUT`, for each model that has it, or `MODEL/INPUT`, for that model alone.
-        elsewhere: Whether others are for other models.
+        interface: The model's inputs.
+        asked_for: Shapes by `INPUT`, for every model that has it, or `MODEL/INPUT`, for that model.
+        elsewhere: Whether other shapes may be for other models.
 
     Raises:
-        InputError: a shape is for no input of this model, though it names the model, or there is no other one.
+        InputError: a shape is for an unknown input of this model.
     """
     own: dict[str, tuple[int, ...]] = {}
     tensors, prefix = {tensor.name for tensor in interface.inputs}, f"{interface.name}/"
@@ -60,11 +60,11 @@ def own_shapes(interface: ModelInterface, asked_for: Shapes, *, elsewhere: bool 
 
 
 def shapes_for(model: str, inputs: Collection[str] | None, asked_for: Shapes) -> Shapes:
-    """The shapes that may be for one of several models, as far as its files tell.
+    """The shapes that may be for one of several models, by its files.
 
     Args:
-        model: Its name.
-        inputs: Of the model; None: its files do not tell.
+        model: The name of the model.
+        inputs: The names of its inputs; None: unknown.
         asked_for: See `own_shapes`.
     """
     if inputs is None:
@@ -73,14 +73,14 @@ def shapes_for(model: str, inputs: Collection[str] | None, asked_for: Shapes) ->
 
 
 def check_somewhere(inputs: Mapping[str, Collection[str] | None], asked_for: Shapes) -> None:
-    """See that each shape is for an input of at least one of several models.
+    """Check that each shape is for an input of at least one of several models.
 
     Args:
-        inputs: Of each model; None: its files do not tell.
+        inputs: The input names of each model; None: unknown.
         asked_for: See `own_shapes`.
 
     Raises:
-        JobError: it is not.
+        JobError: a shape is for no input.
     """
     for name in asked_for:
         known = [each for each in inputs.values() if each is not None]
@@ -97,11 +97,11 @@ def check_somewhere(inputs: Mapping[str, Collection[str] | None], asked_for: Sha
 
 
 def check_shapes(interface: ModelInterface, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """See that each `--shape` is one that its input can have.
+    """Check that each `--shape` fits its input.
 
     Args:
-        interface: What the model takes.
-        shapes: Dimensions by input, without the batch dimension.
+        interface: The model's inputs.
+        shapes: Shapes by input, without the batch dimension.
 
     Raises:
         InputError: a shape contradicts the config, or names no input.
@@ -114,7 +114,7 @@ def check_shapes(interface: ModelInterface, shapes: Mapping[str, tuple[int, ...]
 
 
 def asked(tensor: Tensor) -> str:
-    """The option that a person would have to complete, such as `--shape X:D1,128` for an `X` of [-1, 128]."""
+    """The option for the user to complete, such as `--shape X:D1,128` for an `X` of [-1, 128]."""
     dims = (f"D{place}" if dim == -1 else str(dim) for place, dim in enumerate(tensor.shape, start=1))
     return f"--shape {tensor.name}:{','.join(dims)}"
 

@@ -1,4 +1,4 @@
-"""Tensors with their values, and what requests are made of."""
+"""Tensors with values, and steps, from which requests are made."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
     "BYTES": np.dtype(np.object_),
 }
-"""How an `InputTensor` keeps each of KServe's datatypes."""
+"""The NumPy dtype for each KServe datatype in an `InputTensor`."""
 
 
 @dataclass(frozen=True)
 class InputTensor:
-    """One input of a request, or one output that a right answer has.
+    """An input of a request, or an expected output.
 
     Attributes:
-        name: As the config has it.
+        name: Its name in the config.
         datatype: KServe's name, such as `FP32`.
-        values: The whole tensor, with the batch dimension in front when the model is batched. BYTES are an array of
-            `bytes` objects; BF16, which numpy does not know, are the upper 16 bits of FP32 as `uint16`.
+        values: The whole tensor, with the batch dimension first if the model batches. BYTES are an array of `bytes`
+            objects; BF16, which NumPy does not have, are the upper 16 bits of FP32 as `uint16`.
     """
 
     name: str
@@ -42,11 +42,11 @@ class InputTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the values."""
+        """The shape of the values."""
         return self.values.shape
 
     def raw(self) -> bytes:
-        """The values in row-major order, little-endian; each element of BYTES behind its length in 4 bytes."""
+        """The raw bytes: row-major, little-endian; each element of BYTES follows its length in 4 bytes."""
         if self.datatype != "BYTES":
             return self.values.tobytes()
         return b"".join(len(text).to_bytes(_LENGTH_BYTES, "little") + text for text in self.values.flat)
@@ -57,11 +57,11 @@ RequestInputs = tuple[InputTensor, ...]
 
 @dataclass(frozen=True)
 class Step:
-    """What one request says, and what the answer must be.
+    """The inputs of one request, and its expected outputs.
 
     Attributes:
-        inputs: Optional ones may be missing.
-        expected: Outputs whose values are known; empty: any answer without error is right.
+        inputs: The inputs; optional ones may be missing.
+        expected: Expected outputs; empty: any answer without error is correct.
     """
 
     inputs: RequestInputs
@@ -73,14 +73,14 @@ Stream = tuple[Step, ...]
 
 
 def dtype_of(where: str, datatype: str) -> np.dtype[Any]:
-    """How values of a datatype are kept.
+    """The NumPy dtype for a datatype.
 
     Args:
-        where: Whose datatype it is, for the error.
+        where: The tensor, for the message.
         datatype: KServe's name.
 
     Raises:
-        InputError: it is not known here.
+        InputError: the datatype is not supported.
     """
     if datatype not in DTYPES:
         raise InputError(f"{where} has unsupported datatype {datatype} (supported: {', '.join(DTYPES)})")
@@ -88,17 +88,17 @@ def dtype_of(where: str, datatype: str) -> np.dtype[Any]:
 
 
 def fixed_bytes(datatype: str, shape: tuple[int, ...]) -> int | None:
-    """How many bytes a tensor has; None: that depends on its values, or on dimensions that are variable."""
+    """Bytes of a tensor; None: it depends on values or variable dimensions."""
     if datatype == "BYTES" or datatype not in DTYPES or -1 in shape:
         return None
     return DTYPES[datatype].itemsize * math.prod(shape)
 
 
 def split_texts(raw: bytes) -> list[bytes]:
-    """The elements of a tensor of BYTES in its raw form.
+    """The elements of a BYTES tensor, from its raw bytes.
 
     Raises:
-        ValueError: it does not consist of texts behind their lengths.
+        ValueError: the bytes are not elements that follow their lengths.
     """
     texts, at = [], 0
     while at < len(raw):
@@ -111,7 +111,7 @@ def split_texts(raw: bytes) -> list[bytes]:
 
 
 def text_array(texts: list[bytes], shape: tuple[int, ...]) -> npt.NDArray[np.object_]:
-    """An array of `bytes` objects, which numpy would rather not make."""
+    """An object array of `bytes`; `np.array` would make a fixed-width array."""
     array = np.empty(len(texts), dtype=np.object_)
     array[:] = texts
     return array.reshape(shape)

@@ -1,4 +1,4 @@
-"""Numbers and texts of a file as the values of a datatype, none of them bent to fit."""
+"""Converts numbers and texts of a file to a datatype, without changing values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tuner.load.inputs.tensors import DTYPES, split_texts, text_array
 
 _LONGEST_QUOTE = 40
-# The kinds of numpy's types that may stand for a datatype of ours, by the datatype or by its own kind.
+# The kinds of NumPy dtypes that may be converted, by datatype or by its kind.
 _KINDS = {"BYTES": "SU", "BF16": "f", "b": "b", "f": "fiu", "i": "iu", "u": "iu"}
 
 
@@ -23,7 +23,7 @@ class ElementError(ValueError):
 
     Args:
         message: What is wrong with it.
-        index: Which it is, in row-major order.
+        index: Its row-major index.
     """
 
     def __init__(self, message: str, index: int) -> None:
@@ -32,10 +32,10 @@ class ElementError(ValueError):
 
 
 def flatten(nested: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
-    """The elements of lists in lists in row-major order, and the lengths of the lists from the outside in.
+    """The elements of nested lists in row-major order, and their shape.
 
     Raises:
-        ValueError: lists of one level have different lengths, or stand beside values.
+        ValueError: the lists are ragged.
     """
     flat, shape = nested, [len(nested)]
     while list in (kinds := set(map(type, flat))):
@@ -48,15 +48,15 @@ def flatten(nested: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
 
 
 def from_list(values: Sequence[Any], datatype: str) -> npt.NDArray[Any]:
-    """What JSON says, as a one-dimensional array. BF16 is rounded to the nearest, as FP16 and FP32 are.
+    """JSON values as a one-dimensional array. Floats are rounded to the nearest.
 
     Raises:
-        ElementError: a value is not of the datatype, or out of its range.
+        ElementError: a value does not fit the datatype.
     """
     try:
         return _convert(values, datatype)
     except ValueError:
-        # All at once is fast; one by one says which.
+        # Converting all at once is fast; one by one finds the wrong one.
         for index, value in enumerate(values):
             try:
                 _convert([value], datatype)
@@ -66,10 +66,10 @@ def from_list(values: Sequence[Any], datatype: str) -> npt.NDArray[Any]:
 
 
 def from_base64(text: str, datatype: str) -> npt.NDArray[Any]:
-    """The raw form of a tensor in base64, as a one-dimensional array.
+    """The raw bytes of a tensor in base64, as a one-dimensional array.
 
     Raises:
-        ValueError: it is not base64, or not of whole values.
+        ValueError: the text is not base64, or its bytes are not whole values.
     """
     raw, dtype = _decoded(text), DTYPES[datatype]
     if datatype == "BYTES":
@@ -81,12 +81,12 @@ def from_base64(text: str, datatype: str) -> npt.NDArray[Any]:
 
 
 def from_array(array: npt.NDArray[Any], datatype: str) -> npt.NDArray[Any]:
-    """An array of another program, of the same shape.
+    """An array from a file, converted to a datatype.
 
-    Texts are numpy's `S` and `U`; BF16 is made from floats, or is what `ml_dtypes` leaves in a file.
+    Texts are NumPy's `S` and `U`; BF16 is made from floats, or read as `ml_dtypes` stores it.
 
     Raises:
-        ValueError: it holds other things than the datatype, or a value out of its range.
+        ValueError: its dtype or a value does not fit the datatype.
     """
     if datatype == "BF16" and array.dtype == np.dtype("V2"):
         return array.view(DTYPES["BF16"])
@@ -144,10 +144,10 @@ def _floats(array: npt.NDArray[Any], datatype: str) -> npt.NDArray[Any]:
 
 
 def _upper_half(floats: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """Rounded to the nearest, and to even between two."""
+    """The upper 16 bits of FP32 values, rounded to the nearest, ties to even."""
     bits = floats.view(np.uint32)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    # Rounding could make an infinity of what is not a number.
+    # Rounding could turn NaN into infinity.
     return np.where(np.isnan(floats), (bits >> 16) | 0x40, rounded).astype(np.uint16)
 
 
@@ -166,7 +166,7 @@ def _decoded(text: Any) -> bytes:
     if not isinstance(text, str):
         raise ValueError(f"{_quoted(text)} is not a base64 string")  # noqa: TRY004 (the same)
     try:
-        # Some tools break the lines.
+        # Some tools insert line breaks.
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError:
         raise ValueError(f"{_quoted(text)} is not base64") from None

@@ -1,4 +1,4 @@
-"""Requests as they go over the wire, serialised before the load begins."""
+"""Serialises all requests of a workload before the load begins."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tuner.options.parameters import MOST_INT64, MOST_UINT64, Parameter, check_p
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """What requests say beside their inputs.
+    """The contents of requests besides their inputs.
 
     Attributes:
-        version: Of the model; empty: the server's choice.
-        parameters: For the model, by name; see `parse_parameter`.
-        priority: For models with priority levels; 0: the model's own.
-        timeout_us: How long a request may wait in a queue that knows time-outs; 0: the model's own.
-        batch_size: Inferences in each request; the tensors have so many.
-        sequences: How requests go together, for a stateful model.
-        decoupled: Whether the model may give any number of responses to a request.
-        outputs: The ones to ask for; none: all.
+        version: The model's version; empty: the server's choice.
+        parameters: Request parameters by name; see `parse_parameter`.
+        priority: The priority, for models with priority levels; 0: the model's default.
+        timeout_us: Time-out in the model's queue, in us; 0: the model's default.
+        batch_size: Inferences in each request.
+        sequences: How requests form sequences; None for a stateless model.
+        decoupled: Whether the model is decoupled.
+        outputs: The outputs to request; empty: all.
 
     Raises:
-        JobError: one of them cannot be said in a request.
+        JobError: a value cannot be sent in a request.
     """
 
     version: str = ""
@@ -67,14 +67,14 @@ def build_workload(
     """Serialise every request once.
 
     Args:
-        interface: What the model takes and gives.
-        streams: What the requests say.
-        options: What they say beside that.
-        protocol: In which form.
-        places: Where the tensors of each request lie in shared memory; None: all go over the network.
+        interface: The model's inputs and outputs.
+        streams: The inputs of the requests.
+        options: Their other contents.
+        protocol: The protocol to serialise for.
+        places: The slices of each request's tensors in shared memory; None: all tensors go over the network.
 
     Raises:
-        JobError: HTTP cannot do what is asked.
+        JobError: HTTP does not support what is asked.
         InputError: the model has no such output, or a request is too large.
     """
     if options.decoupled and protocol == "http":

@@ -1,4 +1,4 @@
-"""Requests as gRPC sends them."""
+"""Serialises requests for gRPC."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tuner.load.requests.message import Message, Slice
 from tuner.options.parameters import Parameter
 
 MOST_BYTES = 2**31 - 1
-"""Of a request: protobuf counts in 31 bits."""
+"""The largest request in bytes: protobuf sizes have 31 bits."""
 
 
 def check_size(model: str, size: int) -> None:
-    """See that a request is not too large.
+    """Check that a request is not too large.
 
     Args:
-        model: To which it goes.
+        model: The name of the model, for the message.
         size: Bytes of its tensors.
 
     Raises:
@@ -65,7 +65,7 @@ def _parameter(name: str, value: Parameter) -> service_pb2.InferParameter:
         return service_pb2.InferParameter(string_param=value)
     if isinstance(value, float):
         return service_pb2.InferParameter(double_param=value)
-    # Triton wants a priority without a sign, and everything else with one.
+    # Triton expects an unsigned priority, and signed integers otherwise.
     if name == "priority":
         return service_pb2.InferParameter(uint64_param=value)
     return service_pb2.InferParameter(int64_param=value)

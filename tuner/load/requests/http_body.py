@@ -1,4 +1,4 @@
-"""Requests as HTTP sends them: JSON, and behind it the tensors in binary."""
+"""Serialises requests for HTTP: JSON, followed by binary tensors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tuner.load.requests.message import Message, MessageInput, Slice
 
 
 def http_body(message: Message) -> tuple[bytes, int]:
-    """The body, and how many bytes of it are JSON. The model and its version are part of the URL."""
-    # Outputs that go into shared memory do not heed that the others are to be binary.
+    """The body, and its number of JSON bytes. The model and its version are part of the URL."""
+    # `binary_data_output` does not affect outputs in shared memory.
     head: dict[str, Any] = {
         "parameters": {**message.parameters, "binary_data_output": True},
         "inputs": [_input(tensor) for tensor in message.inputs],

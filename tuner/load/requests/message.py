@@ -1,4 +1,4 @@
-"""A request before it takes the form of a protocol."""
+"""A request before it is serialised for a protocol."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Slice:
     """A part of a shared memory region.
 
     Attributes:
-        region: The name under which the server knows it.
-        offset: Where the part begins, in bytes.
-        byte_size: How long it is.
+        region: The name of the region on the server.
+        offset: The start of the part, in bytes.
+        byte_size: Its length in bytes.
     """
 
     region: str
@@ -24,7 +24,7 @@ class Slice:
 
     @property
     def parameters(self) -> Mapping[str, str | int]:
-        """What a tensor that lies there says of it, over gRPC and HTTP alike."""
+        """The parameters of a tensor in this slice, for gRPC and HTTP."""
         return {
             "shared_memory_region": self.region,
             "shared_memory_offset": self.offset,
@@ -34,7 +34,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Places:
-    """Where tensors of a request lie in shared memory, by name; what is not named goes over the network."""
+    """The slices of a request's tensors in shared memory, by name; other tensors go over the network."""
 
     inputs: Mapping[str, Slice] = field(default_factory=dict)
     outputs: Mapping[str, Slice] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Places:
 
 @dataclass(frozen=True)
 class MessageInput:
-    """An input: its description, and its raw bytes or where they are."""
+    """An input: its description, and its raw bytes or their slice of shared memory."""
 
     name: str
     datatype: str
@@ -55,7 +55,7 @@ class Message:
     """A whole request.
 
     Attributes:
-        outputs: Those to ask for, and where to put them (None: into the answer); none named: all, into the answer.
+        outputs: The requested outputs, with their slices (None: in the answer); empty: all, in the answer.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""Memory that a server can open, too: of the machine, or of a GPU."""
+"""Shared memory regions that a server can open: POSIX shared memory, or GPU memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _DIRECTORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it, not a plac
 
 @contextmanager
 def system_region(name: str, byte_size: int, contents: Sequence[bytes] = ()) -> Iterator[SystemRegion]:
-    """POSIX shared memory, which is gone when the context is left.
+    """POSIX shared memory, which is removed when the context is left.
 
     Args:
-        name: Of the region, and of its file.
-        byte_size: How large it is.
-        contents: What lies in it, one behind the other from the beginning on.
+        name: The name of the region, and of its file.
+        byte_size: Its size in bytes.
+        contents: Its contents, one behind the other.
 
     Raises:
-        JobError: there is not so much.
+        JobError: there is not enough shared memory.
     """
     path = _DIRECTORY / name
     try:
@@ -45,16 +45,16 @@ def system_region(name: str, byte_size: int, contents: Sequence[bytes] = ()) -> 
 
 @contextmanager
 def cuda_region(name: str, byte_size: int, contents: Sequence[bytes] = (), *, device: int = 0) -> Iterator[CudaRegion]:
-    """Memory of a GPU, which is freed when the context is left.
+    """GPU memory, which is freed when the context is left.
 
     Args:
-        name: Of the region.
-        byte_size: How large it is.
-        contents: What lies in it, one behind the other from the beginning on.
-        device: The number of the GPU.
+        name: The name of the region.
+        byte_size: Its size in bytes.
+        contents: Its contents, one behind the other.
+        device: The index of the GPU.
 
     Raises:
-        JobError: the libraries are missing, or the GPU is, or it has not so much.
+        JobError: CUDA libraries or the GPU are missing, or it has not enough memory.
     """
     cuda = _cuda()
     try:
@@ -74,7 +74,7 @@ def cuda_region(name: str, byte_size: int, contents: Sequence[bytes] = (), *, de
 
 
 def _fill(descriptor: int, byte_size: int) -> None:
-    """Take the memory now: where it is missing when it is written to, the writer is killed, us or the server."""
+    """Allocate the memory now: a later write without free memory would kill the writer, us or the server."""
     try:
         os.posix_fallocate(descriptor, 0, byte_size)
     except OSError as error:
@@ -91,7 +91,7 @@ def _cuda() -> Any:
 
 
 def _no_memory(device: int, error: Exception) -> JobError:
-    """The reason is the cause of tritonclient's exception, where it has one; CUDA's own words come as bytes."""
+    """The error with the cause of tritonclient's exception, if any; CUDA's messages are bytes."""
     reason = next(iter((error.__cause__ or error).args), "")
     words = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason or error)
     return JobError(

@@ -1,4 +1,4 @@
-"""Tells a server of shared memory."""
+"""Registers shared memory regions at a server."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class SystemRegion:
     """POSIX shared memory.
 
     Attributes:
-        name: The name under which the server is to know it.
-        byte_size: All of it.
-        key: What `shm_open` takes.
+        name: Its name on the server.
+        byte_size: Its size in bytes.
+        key: Its name for `shm_open`.
     """
 
     name: str
@@ -43,10 +43,10 @@ class CudaRegion:
     """Memory of a GPU.
 
     Attributes:
-        name: The name under which the server is to know it.
-        byte_size: All of it.
-        handle: What `cudaIpcOpenMemHandle` takes.
-        device: The number of the GPU.
+        name: Its name on the server.
+        byte_size: Its size in bytes.
+        handle: Its handle for `cudaIpcOpenMemHandle`.
+        device: The index of the GPU.
     """
 
     name: str
@@ -59,31 +59,31 @@ Region = SystemRegion | CudaRegion
 
 
 class Registry(Protocol):
-    """What a server knows of shared memory.
+    """The shared memory registry of a server.
 
-    Both questions raise `ServerError` when the server does not answer.
+    `register` and `unregister` raise `ServerError` if the server does not answer.
     """
 
     def register(self, region: Region) -> None:
         """Let the server open a region.
 
         Raises:
-            JobError: it cannot; one line says why.
+            JobError: the server refuses; one line says why.
         """
 
     def unregister(self, region: Region) -> None:
-        """Let the server close a region; one that it does not know is no error.
+        """Let the server close a region; an unknown region is no error.
 
         Raises:
-            JobError: it does not.
+            JobError: the server refuses.
         """
 
     def close(self) -> None:
-        """Close the connection; again is harmless."""
+        """Close the connection; may be repeated."""
 
 
 def open_registry(endpoint: Endpoint) -> Registry:
-    """The registry of a server, over the protocol of its endpoint; it connects with the first question."""
+    """The registry of a server, over the protocol of its endpoint; it connects with the first call."""
     return HttpRegistry(endpoint) if endpoint.protocol == "http" else GrpcRegistry(endpoint)
 
 

@@ -1,4 +1,4 @@
-"""Requests whose tensors lie in memory that the server opens, too, so that they need not go over the network."""
+"""Requests whose tensors are in shared memory, so that they do not go over the network."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tuner.options.endpoint import Protocol
 
 MemoryKind = Literal["system", "cuda"]
 
-# Two tensors never share a cache line, and each begins where GPUs like it.
+# Alignment of tensors in bytes: none share a cache line, and GPUs copy aligned memory faster.
 _ALIGNMENT = 256
-# A request that has been answered holds its memory for a moment longer, in which the server refuses to close it.
+# In s: an answered request holds its memory for a moment, in which the server refuses to close it.
 _IN_USE_S, _AGAIN_S = 5.0, 0.02
 
 
@@ -41,22 +41,22 @@ def shared_workload(
     output_bytes: int = 102_400,
     device: int = 0,
 ) -> Iterator[Workload]:
-    """Serialise every request, with its inputs and its outputs in shared memory of its own.
+    """Serialise every request, with its inputs and outputs in slices of shared memory.
 
-    On leaving, the server is told to close the memory, and then it is gone, whatever happened meanwhile.
+    When the context is left, the server closes the memory, and it is removed.
 
     Args:
-        interface: What the model takes and gives.
-        streams: What the requests say.
-        options: What they say beside that.
-        protocol: In which form.
-        registry: Of the server.
-        kind: Of this machine (`system`), or of a GPU (`cuda`).
-        output_bytes: Room for the output of one inference that has variable dimensions or holds BYTES.
-        device: The number of the GPU.
+        interface: The model's inputs and outputs.
+        streams: The inputs of the requests.
+        options: Their other contents.
+        protocol: The protocol to serialise for.
+        registry: The server's shared memory registry.
+        kind: Memory of this machine (`system`), or of a GPU (`cuda`).
+        output_bytes: Bytes for an output of one inference with variable dimensions or of BYTES.
+        device: The index of the GPU.
 
     Raises:
-        JobError: there is no such memory, or the server cannot open it, or answers are to be checked.
+        JobError: there is no such memory, the server cannot open it, or answers are to be checked.
         ServerError: the server does not answer.
         InputError: see `build_workload`.
     """
@@ -95,21 +95,21 @@ def shared_workload(
 
 
 class _Layout:
-    """Hands out the slices of a region, one behind the other."""
+    """Allocates consecutive slices of a region."""
 
     def __init__(self, region: str) -> None:
         self.region = region
         self.byte_size = 0
 
     def take(self, byte_size: int) -> Slice:
-        """The next one."""
+        """The next slice, of that many bytes."""
         taken = Slice(self.region, self.byte_size, byte_size)
         self.byte_size += byte_size + -byte_size % _ALIGNMENT
         return taken
 
 
 def _output_sizes(interface: ModelInterface, options: RequestOptions, output_bytes: int) -> dict[str, int]:
-    """How much room each output of a request gets, in bytes."""
+    """Bytes for each output of a request."""
     count = math.prod(batch_dims(interface, options.batch_size))
     sizes = {tensor.name: fixed_bytes(tensor.datatype, tensor.shape) for tensor in interface.outputs}
     return {
@@ -120,7 +120,7 @@ def _output_sizes(interface: ModelInterface, options: RequestOptions, output_byt
 
 
 def _forget(registry: Registry, region: Region) -> None:
-    """A server that is gone knows no region any more, and nothing of it may hide what went wrong before."""
+    """Unregister a region. Errors are ignored, as they could hide an earlier one."""
     until = time.monotonic() + _IN_USE_S
     with suppress(TritontuneError):
         while True:
