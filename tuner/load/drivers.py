@@ -61,7 +61,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Ask:
+class SingleRequest:
     """A single request outside of a load, whose whole answer is returned.
 
     Attributes:

@@ -20,7 +20,7 @@ from tuner.core.errors import TuningError
 from tuner.core.interrupts import put_off
 from tuner.core.loads import Concurrency, Load
 from tuner.load.channel import Channel
-from tuner.load.drivers import Answer, Ask, Offer
+from tuner.load.drivers import Answer, Offer, SingleRequest
 from tuner.load.failures import failed
 from tuner.load.protocols import Samples, Watch
 from tuner.load.reading import LedgerReader, read_samples
@@ -210,7 +210,7 @@ class _Worker:
         self._send(offer, (descriptor,))
 
     def ask(self, request: Request, timeout_s: float) -> Answer:
-        self._send(Ask(request, timeout_s))
+        self._send(SingleRequest(request, timeout_s))
         answer: Answer = self.await_reply(timeout_s + _PATIENCE_S)
         return answer
 

@@ -14,7 +14,7 @@ import sys
 
 from tuner.core.lean import spare_client
 from tuner.load.channel import Channel
-from tuner.load.drivers import Ask, Driver, Offer
+from tuner.load.drivers import Driver, Offer, SingleRequest
 from tuner.load.ledger import Full, LedgerWriter, OwnerGoneError, ledger
 from tuner.load.workload import Plan
 
@@ -52,7 +52,7 @@ def work(channel: Channel) -> None:
         while True:
             driver.rest(channel.fileno())
             command, descriptors = channel.receive()
-            if isinstance(command, Ask):
+            if isinstance(command, SingleRequest):
                 channel.send(driver.ask(command.request, command.timeout_s))
                 continue
             with ledger(descriptors[0], owner) as book:

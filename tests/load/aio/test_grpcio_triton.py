@@ -20,7 +20,7 @@ from tuner.core.errors import ServerError
 from tuner.core.loads import Concurrency, Load, Replay, RequestRate
 from tuner.load.asking import asking, some_of
 from tuner.load.engine import WorkerEngine
-from tuner.load.inputs.tensors import InputTensor, Step
+from tuner.load.inputs.tensors import InputTensor, RequestStep
 from tuner.load.outputs import read_outputs
 from tuner.load.protocols import Samples
 from tuner.load.requests.build import RequestOptions, build_workload
@@ -54,7 +54,7 @@ def workload(model: str, streams: Sequence[Sequence[Sequence[float]]], options: 
     shape = (len(streams[0][0]),)
     interface = ModelInterface(model, 8, (Tensor("IN", "FP32", shape),), (Tensor("OUT", "FP32", shape),))
     steps = [
-        tuple(Step((InputTensor("IN", "FP32", np.array([values], np.float32)),)) for values in stream)
+        tuple(RequestStep((InputTensor("IN", "FP32", np.array([values], np.float32)),)) for values in stream)
         for stream in streams
     ]
     return build_workload(interface, steps, options, "grpc")

@@ -17,7 +17,7 @@ from tuner.config.interface import ModelInterface, Tensor
 from tuner.core.loads import Concurrency, Load, RequestRate
 from tuner.load.engine import WorkerEngine
 from tuner.load.first_request import ask_once
-from tuner.load.inputs.tensors import InputTensor, Step
+from tuner.load.inputs.tensors import InputTensor, RequestStep
 from tuner.load.protocols import Samples
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.workload import DriverName, Plan, Request, Sequences, Workload
@@ -55,7 +55,7 @@ def workload(
     for length in lengths:
         values = np.arange(length, dtype=np.float32)
         wanted = () if expecting is None else (InputTensor("OUT", "FP32", values + np.float32(expecting)),)
-        steps.append(Step((InputTensor("IN", "FP32", values),), wanted))
+        steps.append(RequestStep((InputTensor("IN", "FP32", values),), wanted))
     return build_workload(interface, [tuple(steps)], RequestOptions(version=version), protocol)
 
 
@@ -135,7 +135,7 @@ def test_sequences_are_in_order(services: Services, tmp_path: Path, load: Load, 
     service = services.load("stateful", config_text(more=batching, diary=tmp_path / "diary"))
     interface = ModelInterface(service.model, 8, (Tensor("IN", "FP32", (4,)),), ())
     values = [np.array([[place, 3, 0, 0]], np.float32) for place in range(3)]
-    stream = tuple(Step((InputTensor("IN", "FP32", value),)) for value in values)
+    stream = tuple(RequestStep((InputTensor("IN", "FP32", value),)) for value in values)
     options = RequestOptions(sequences=Sequences(length=4, variation=0, live=3, first_id=50, text_ids=text_ids))
     plan = Plan("http", service.http, build_workload(interface, [stream], options, "http"), 10)
     with WorkerEngine(plan) as engine:

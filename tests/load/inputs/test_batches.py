@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tuner.config.interface import ModelInterface
 from tuner.core.errors import InputError
 from tuner.load.inputs.batches import PlacedStep, join_batches
-from tuner.load.inputs.tensors import InputTensor, Step, text_array
+from tuner.load.inputs.tensors import InputTensor, RequestStep, text_array
 
 
 def interface(max_batch_size: int = 100) -> ModelInterface:
@@ -23,10 +23,10 @@ def tensor(name: str, *values: Any) -> InputTensor:
 
 def stream(count: int) -> list[PlacedStep]:
     """Steps that say which they are."""
-    return [PlacedStep(f"data[{n}]", Step((tensor("X", n, 10 * n),), (tensor("Y", -n),))) for n in range(count)]
+    return [PlacedStep(f"data[{n}]", RequestStep((tensor("X", n, 10 * n),), (tensor("Y", -n),))) for n in range(count)]
 
 
-def refusal(*steps: Step) -> str:
+def refusal(*steps: RequestStep) -> str:
     with pytest.raises(InputError) as raised:
         join_batches(interface(), [PlacedStep(f"f: data[{n}]", step) for n, step in enumerate(steps)], len(steps))
     return str(raised.value)
@@ -61,7 +61,7 @@ def test_every_step_is_sent_and_the_last_request_is_filled_from_the_beginning(co
 
 def test_texts_are_joined_as_they_are() -> None:
     steps = [
-        PlacedStep("", Step((InputTensor("X", "BYTES", text_array(texts, (2,))),)))
+        PlacedStep("", RequestStep((InputTensor("X", "BYTES", text_array(texts, (2,))),)))
         for texts in ([b"a", b"bb"], [b"", b"c"])
     ]
     (joined,) = join_batches(interface(), steps, 2)
@@ -70,20 +70,20 @@ def test_texts_are_joined_as_they_are() -> None:
 
 
 def test_steps_of_different_shapes_make_no_request() -> None:
-    assert refusal(Step((tensor("X", 1, 2),)), Step((tensor("X", 1),))) == (
+    assert refusal(RequestStep((tensor("X", 1, 2),)), RequestStep((tensor("X", 1),))) == (
         "f: data[1]: X has shape [1], but has shape [2] in f: data[0]; "
         "steps of one request (batch size 2) must have the same inputs and shapes"
     )
 
 
 def test_steps_of_different_inputs_make_no_request() -> None:
-    with_mask, without = Step((tensor("X", 1), tensor("MASK", 1))), Step((tensor("X", 1),))
+    with_mask, without = RequestStep((tensor("X", 1), tensor("MASK", 1))), RequestStep((tensor("X", 1),))
     assert refusal(with_mask, without).startswith("f: data[1]: MASK is missing, but has shape [1] in f: data[0]; ")
     assert refusal(without, with_mask).startswith("f: data[1]: MASK has shape [1], but is missing in f: data[0]; ")
 
 
 def test_steps_of_different_expectations_make_no_request() -> None:
-    known, unknown = Step((tensor("X", 1),), (tensor("Y", 1),)), Step((tensor("X", 1),))
+    known, unknown = RequestStep((tensor("X", 1),), (tensor("Y", 1),)), RequestStep((tensor("X", 1),))
     assert refusal(known, unknown).startswith("f: data[1]: Y is missing, but has shape [1] in f: data[0]; ")
 
 

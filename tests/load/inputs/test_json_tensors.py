@@ -13,14 +13,14 @@ from hypothesis.extra import numpy as hnp
 
 from tuner.config.interface import Tensor
 from tuner.core.errors import InputError
-from tuner.load.inputs.json_tensors import Entry, Side
+from tuner.load.inputs.json_tensors import JsonStep, Side
 from tuner.load.inputs.tensors import DTYPES, InputTensor, text_array
 
 
 def read(tensor: Tensor, value: object, *, kind: str = "input", shape: tuple[int, ...] | None = None) -> InputTensor:
     """What stands for the one tensor of a model, as JSON."""
     side = Side(kind, "m", (tensor,), {} if shape is None else {tensor.name: shape})
-    (result,) = side.read(Entry("f: data[3]", {tensor.name: json.loads(json.dumps(value))}))
+    (result,) = side.read(JsonStep("f: data[3]", {tensor.name: json.loads(json.dumps(value))}))
     return result
 
 
@@ -33,7 +33,7 @@ def refusal(tensor: Tensor, value: object, *, kind: str = "input", shape: tuple[
 
 def refused(side: Side, tensors: Mapping[str, Any]) -> str:
     with pytest.raises(InputError) as raised:
-        side.read(Entry("f: data[3]", tensors))
+        side.read(JsonStep("f: data[3]", tensors))
     return str(raised.value)
 
 
@@ -188,18 +188,18 @@ class TestNames:
     OUTPUTS = Side("output", "m", (Tensor("Y", "INT8", (1,)), Tensor("Z", "INT8", (1,))))
 
     def test_tensors_come_in_the_order_of_the_config(self) -> None:
-        tensors = self.INPUTS.read(Entry("", {"MASK": [True], "X": [1]}))
+        tensors = self.INPUTS.read(JsonStep("", {"MASK": [True], "X": [1]}))
         assert [tensor.name for tensor in tensors] == ["X", "MASK"]
 
     def test_optional_inputs_may_be_missing(self) -> None:
-        assert [tensor.name for tensor in self.INPUTS.read(Entry("", {"X": [1]}))] == ["X"]
+        assert [tensor.name for tensor in self.INPUTS.read(JsonStep("", {"X": [1]}))] == ["X"]
 
     def test_other_inputs_may_not(self) -> None:
         assert refused(self.INPUTS, {"MASK": [True]}) == "f: data[3]: input 'X' is missing"
 
     def test_any_output_may(self) -> None:
-        assert [tensor.name for tensor in self.OUTPUTS.read(Entry("", {"Z": [1]}))] == ["Z"]
-        assert self.OUTPUTS.read(Entry("", {})) == ()
+        assert [tensor.name for tensor in self.OUTPUTS.read(JsonStep("", {"Z": [1]}))] == ["Z"]
+        assert self.OUTPUTS.read(JsonStep("", {})) == ()
 
     def test_a_name_that_is_not_known_names_the_nearest(self) -> None:
         assert refused(self.INPUTS, {"X": [1], "MASKS": [True]}) == (

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2
 from tuner.config.interface import ModelInterface, Tensor
 from tuner.core.errors import InputError, JobError
 from tuner.load.inputs.made_up import make_inputs
-from tuner.load.inputs.tensors import InputTensor, Step, Stream, text_array
+from tuner.load.inputs.tensors import InputTensor, RequestStep, Stream, text_array
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.requests.message import Places, Slice
 from tuner.load.workload import Request, Sequences, Workload
@@ -77,7 +77,7 @@ class TestEither:
     def test_tensors_are_in_their_raw_form(self, protocol: Protocol, datatype: str, values: Any) -> None:
         tensor = InputTensor("X", datatype, values)
         model = ModelInterface("m", 0, (Tensor("X", datatype, (-1, -1)),), ())
-        request = only(build_workload(model, [(Step((tensor,)),)], RequestOptions(), protocol))
+        request = only(build_workload(model, [(RequestStep((tensor,)),)], RequestOptions(), protocol))
         assert raw(request, protocol) == tensor.raw()
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -86,13 +86,13 @@ class TestEither:
             InputTensor("OUT", "FP32", np.array([[1.5]], np.float32)),
             InputTensor("MORE", "BYTES", text_array([b"ab"], (1, 1))),
         )
-        stream = (Step(steps()[0].inputs, answers),)
+        stream = (RequestStep(steps()[0].inputs, answers),)
         request = only(build_workload(MODEL, [stream], RequestOptions(), protocol))
         assert request.expected == {"OUT": b"\0\0\xc0\x3f", "MORE": b"\2\0\0\0ab"}
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_a_workload_can_go_to_another_process(self, protocol: Protocol) -> None:
-        stream = (Step(steps()[0].inputs, (InputTensor("OUT", "FP32", np.zeros((1, 1), np.float32)),)),)
+        stream = (RequestStep(steps()[0].inputs, (InputTensor("OUT", "FP32", np.zeros((1, 1), np.float32)),)),)
         workload = build_workload(MODEL, [stream], RequestOptions(sequences=Sequences()), protocol)
         assert pickle.loads(pickle.dumps(workload)) == workload  # noqa: S301 (our own)
 
@@ -119,7 +119,7 @@ class TestEither:
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_what_is_expected_must_be_asked_for(self, protocol: Protocol) -> None:
-        stream = (Step(steps()[0].inputs, (InputTensor("OUT", "FP32", np.zeros((1, 1), np.float32)),)),)
+        stream = (RequestStep(steps()[0].inputs, (InputTensor("OUT", "FP32", np.zeros((1, 1), np.float32)),)),)
         with pytest.raises(InputError, match="^validation_data has output 'OUT', which is not requested$"):
             build_workload(MODEL, [stream], RequestOptions(outputs=("MORE",)), protocol)
 
@@ -184,7 +184,7 @@ class TestGrpc:
         tensor = _Huge("X", "UINT8", np.zeros(1, np.uint8))
         model = ModelInterface("m", 0, (Tensor("X", "UINT8", (-1,)),), ())
         with pytest.raises(InputError, match=r"^a request to model 'm' has 3\.0 GiB; the limit of gRPC is 2 GiB$"):
-            build_workload(model, [(Step((tensor,)),)], RequestOptions(), "grpc")
+            build_workload(model, [(RequestStep((tensor,)),)], RequestOptions(), "grpc")
 
 
 class _Huge(InputTensor):

@@ -13,7 +13,7 @@ from tuner.config.interface import ModelInterface, Tensor
 from tuner.core.errors import Cause, InputError, JobError, ServerDiedError
 from tuner.core.mark import Mark, marks_on_files
 from tuner.load.inputs.made_up import make_inputs
-from tuner.load.inputs.tensors import InputTensor, Step, Stream, text_array
+from tuner.load.inputs.tensors import InputTensor, RequestStep, Stream, text_array
 from tuner.load.requests.build import RequestOptions
 from tuner.load.requests.registries import Region, SystemRegion
 from tuner.load.requests.shared_memory import shared_workload
@@ -147,7 +147,7 @@ def test_a_tensor_without_elements_goes_over_the_network() -> None:
     variable = ModelInterface("m", 0, (Tensor("X", "FP32", (-1,)), Tensor("Y", "FP32", (-1,))), ())
     empty, full = (InputTensor(name, "FP32", np.ones(size, np.float32)) for name, size in (("X", 0), ("Y", 3)))
     for inputs in ((empty, full), (full, empty)):
-        with shared_workload(variable, [(Step(inputs),)], RequestOptions(), "grpc", Noted()) as workload:
+        with shared_workload(variable, [(RequestStep(inputs),)], RequestOptions(), "grpc", Noted()) as workload:
             sent = message(workload.requests[0])
             assert list(sent.raw_input_contents) == [b""]
             told = {each.name: dict(each.parameters) for each in sent.inputs}
@@ -158,7 +158,7 @@ def test_a_tensor_without_elements_goes_over_the_network() -> None:
 def test_requests_without_inputs_have_a_region_too() -> None:
     model = ModelInterface("m", 0, (), (Tensor("OUT", "FP64", (5,)),))
     registry = Noted()
-    with shared_workload(model, [(Step(()),)], RequestOptions(), "grpc", registry):
+    with shared_workload(model, [(RequestStep(()),)], RequestOptions(), "grpc", registry):
         assert registry.known[0].byte_size > 0
 
 
@@ -206,7 +206,7 @@ def test_a_server_that_is_gone_hides_no_error() -> None:
 
 def test_answers_that_are_to_be_checked_are_refused() -> None:
     answer = InputTensor("WORDS", "BYTES", text_array([b"a", b"b"], (1, 2)))
-    stream = (Step(steps()[0].inputs, (answer,)),)
+    stream = (RequestStep(steps()[0].inputs, (answer,)),)
     message = "^--shared-memory system and validation_data cannot be combined, because outputs are not read back; "
     with pytest.raises(JobError, match=message), shared_workload(MODEL, [stream], RequestOptions(), "grpc", Noted()):
         pass

@@ -10,7 +10,7 @@ import pytest
 from tuner.servers.docker.binds import Bind
 from tuner.servers.docker.container import ContainerSpec, device_requests, gpus_flag
 from tuner.servers.docker.container_options import ContainerOptions
-from tuner.servers.docker.identity import Identity, our_identity
+from tuner.servers.docker.identity import ContainerUser, our_identity
 
 SPEC = ContainerSpec(
     name="name",
@@ -18,7 +18,7 @@ SPEC = ContainerSpec(
     arguments=("tritonserver", "--id=a b"),
     binds=(Bind(Path("/a b"), Path("/c"), writable=True), Bind(Path("/d"), Path("/d"))),
     labels={"label": "value"},
-    identity=Identity(),
+    identity=ContainerUser(),
     options=ContainerOptions(shm_bytes=1024),
 )
 
@@ -78,7 +78,9 @@ def test_root_has_a_home_already(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("someone")
 def test_to_a_rootless_engine_root_within_is_its_user() -> None:
-    assert our_identity(["name=seccomp,profile=default", "name=rootless"], raise_limits=True) == Identity(user="0:0")
+    assert our_identity(["name=seccomp,profile=default", "name=rootless"], raise_limits=True) == ContainerUser(
+        user="0:0"
+    )
 
 
 def test_a_port_and_a_network_for_who_is_elsewhere() -> None:
@@ -101,7 +103,7 @@ def test_neither_the_command_nor_the_record_of_it_has_secrets_and_both_have_all_
     )
     arguments = ("tritonserver", "--http-restricted-api=health:admin-key=hunter2")
     command = str(
-        replace(SPEC, identity=Identity(environment={"HOME": "/of/ours"}), options=options, arguments=arguments)
+        replace(SPEC, identity=ContainerUser(environment={"HOME": "/of/ours"}), options=options, arguments=arguments)
     )
     record = ", ".join(options.words())
     assert "hunter2" not in command + record

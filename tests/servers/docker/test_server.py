@@ -19,7 +19,7 @@ from tuner.core.proc import oom_kills
 from tuner.options.mounts import parse_mount
 from tuner.servers.docker.container_options import ContainerOptions
 from tuner.servers.docker.launcher import DockerLauncher
-from tuner.servers.docker.watch import Watch
+from tuner.servers.docker.watch import ContainerWatch
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.server import End
 from tuner.testing.launcher_contract import await_death, infer
@@ -239,7 +239,7 @@ def test_what_is_asked_of_a_container(
 def test_a_log_that_cannot_be_written(engine: docker.DockerClient) -> None:
     container = engine.containers.run(IMAGE, ["sh", "-c", "echo hello; sleep 60"], detach=True)
     try:
-        watch = Watch(container, Path("/dev/full"))
+        watch = ContainerWatch(container, Path("/dev/full"))
         await_that(lambda: watch.end is not None)
         assert watch.end == End("can no longer be watched: /dev/full cannot be written: No space left on device")
     finally:

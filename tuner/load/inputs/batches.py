@@ -10,7 +10,7 @@ import numpy as np
 from tuner.config.interface import ModelInterface
 from tuner.core.errors import InputError
 from tuner.load.inputs.shapes import batch_dims
-from tuner.load.inputs.tensors import InputTensor, Step, Stream
+from tuner.load.inputs.tensors import InputTensor, RequestStep, Stream
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PlacedStep:
     """
 
     place: str
-    step: Step
+    step: RequestStep
 
 
 def join_batches(interface: ModelInterface, stream: Sequence[PlacedStep], batch_size: int) -> Stream:
@@ -40,12 +40,12 @@ def join_batches(interface: ModelInterface, stream: Sequence[PlacedStep], batch_
     )
 
 
-def _join(steps: Sequence[PlacedStep]) -> Step:
+def _join(steps: Sequence[PlacedStep]) -> RequestStep:
     for other in steps[1:]:
         _check_alike(steps[0], other, len(steps))
     inputs = zip(*(placed.step.inputs for placed in steps), strict=True)
     expected = zip(*(placed.step.expected for placed in steps), strict=True)
-    return Step(tuple(map(_stack, inputs)), tuple(map(_stack, expected)))
+    return RequestStep(tuple(map(_stack, inputs)), tuple(map(_stack, expected)))
 
 
 def _check_alike(first: PlacedStep, other: PlacedStep, batch_size: int) -> None:

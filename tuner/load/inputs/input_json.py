@@ -10,8 +10,8 @@ from typing import Any
 from tuner.config.interface import ModelInterface
 from tuner.core.errors import InputError, nearest
 from tuner.load.inputs.batches import PlacedStep
-from tuner.load.inputs.json_tensors import Entry, Side
-from tuner.load.inputs.tensors import Step
+from tuner.load.inputs.json_tensors import JsonStep, Side
+from tuner.load.inputs.tensors import RequestStep
 
 _TOP = ("data", "validation_data")
 
@@ -37,7 +37,7 @@ def read_json(
     outputs = Side("output", interface.name, interface.outputs)
     return tuple(
         tuple(
-            PlacedStep(entry.place, Step(inputs.read(entry), outputs.read(answers[i][j]) if answers else ()))
+            PlacedStep(entry.place, RequestStep(inputs.read(entry), outputs.read(answers[i][j]) if answers else ()))
             for j, entry in enumerate(stream)
         )
         for i, stream in enumerate(streams)
@@ -74,7 +74,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _entries(where: str, data: Any) -> tuple[tuple[Entry, ...], ...]:
+def _entries(where: str, data: Any) -> tuple[tuple[JsonStep, ...], ...]:
     """The streams in a list of steps (one stream), or in a list of lists of steps."""
     if not isinstance(data, list) or not data:
         raise InputError(f"{where}: must be a non-empty list of steps, or of lists of steps")
@@ -85,16 +85,18 @@ def _entries(where: str, data: Any) -> tuple[tuple[Entry, ...], ...]:
     return (_stream(where, data),)
 
 
-def _stream(where: str, steps: Sequence[Any]) -> tuple[Entry, ...]:
+def _stream(where: str, steps: Sequence[Any]) -> tuple[JsonStep, ...]:
     if not steps:
         raise InputError(f"{where}: no steps")
     for number, step in enumerate(steps):
         if not isinstance(step, dict):
             raise InputError(f"{where}[{number}]: a step must be an object of tensors by name")
-    return tuple(Entry(f"{where}[{number}]", step) for number, step in enumerate(steps))
+    return tuple(JsonStep(f"{where}[{number}]", step) for number, step in enumerate(steps))
 
 
-def _check_aligned(path: Path, streams: tuple[tuple[Entry, ...], ...], answers: tuple[tuple[Entry, ...], ...]) -> None:
+def _check_aligned(
+    path: Path, streams: tuple[tuple[JsonStep, ...], ...], answers: tuple[tuple[JsonStep, ...], ...]
+) -> None:
     counts, answered = ([len(stream) for stream in side] for side in (streams, answers))
     if len(counts) != len(answered):
         raise InputError(f"{path}: data has {len(counts)} streams, but validation_data has {len(answered)}")

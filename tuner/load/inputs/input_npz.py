@@ -16,7 +16,7 @@ from tuner.config.interface import ModelInterface, Tensor
 from tuner.core.errors import InputError, nearest
 from tuner.load.inputs.batches import PlacedStep
 from tuner.load.inputs.shapes import fits
-from tuner.load.inputs.tensors import InputTensor, Step
+from tuner.load.inputs.tensors import InputTensor, RequestStep
 from tuner.load.inputs.values import from_array
 
 
@@ -52,7 +52,9 @@ def read_npz(
         tuple(
             PlacedStep(
                 f"{path}: [{number}]",
-                Step(tuple(InputTensor(tensor.name, tensor.datatype, values[number]) for tensor, values in tensors)),
+                RequestStep(
+                    tuple(InputTensor(tensor.name, tensor.datatype, values[number]) for tensor, values in tensors)
+                ),
             )
             for number in range(max(counts.values()))
         ),

@@ -20,7 +20,7 @@ _FORMS = '[...], {"content": [...], "shape": [...]} or {"b64": "...", "shape": [
 
 
 @dataclass(frozen=True)
-class Entry:
+class JsonStep:
     """A step in the file, not parsed yet.
 
     Attributes:
@@ -48,7 +48,7 @@ class Side:
     tensors: tuple[Tensor, ...]
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def read(self, entry: Entry) -> tuple[InputTensor, ...]:
+    def read(self, entry: JsonStep) -> tuple[InputTensor, ...]:
         """The tensors of a step, in the order of the config.
 
         Raises:

@@ -14,7 +14,7 @@ import psutil
 from tuner.config.interface import ModelInterface, Tensor
 from tuner.core.errors import InputError
 from tuner.load.inputs.shapes import asked, batch_dims, check_shapes
-from tuner.load.inputs.tensors import DTYPES, InputTensor, Step, Stream, dtype_of, text_array
+from tuner.load.inputs.tensors import DTYPES, InputTensor, RequestStep, Stream, dtype_of, text_array
 
 _LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
 _FLOATS = ("FP16", "FP32", "FP64")
@@ -77,8 +77,8 @@ def make_inputs(
     pool = pool_of(size, pool)
     rng = None if zero else np.random.default_rng(seed)
 
-    def step() -> Step:
-        return Step(
+    def step() -> RequestStep:
+        return RequestStep(
             tuple(
                 InputTensor(tensor.name, tensor.datatype, _values(tensor.datatype, shape, texts, rng))
                 for tensor, shape in zip(tensors, dims, strict=True)

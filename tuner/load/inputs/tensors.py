@@ -56,7 +56,7 @@ RequestInputs = tuple[InputTensor, ...]
 
 
 @dataclass(frozen=True)
-class Step:
+class RequestStep:
     """The inputs of one request, and its expected outputs.
 
     Attributes:
@@ -68,7 +68,7 @@ class Step:
     expected: tuple[InputTensor, ...] = ()
 
 
-Stream = tuple[Step, ...]
+Stream = tuple[RequestStep, ...]
 """Steps in the order in which a sequence sends them."""
 
 

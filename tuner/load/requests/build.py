@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from tuner.config.interface import ModelInterface
 from tuner.core.errors import InputError, JobError, nearest
-from tuner.load.inputs.tensors import Step, Stream
+from tuner.load.inputs.tensors import RequestStep, Stream
 from tuner.load.requests.grpc_body import grpc_body
 from tuner.load.requests.http_body import http_body
-from tuner.load.requests.message import Message, MessageInput, Places
+from tuner.load.requests.message import MessageInput, Places, RequestMessage
 from tuner.load.workload import Request, Sequences, Workload
 from tuner.options.endpoint import Protocol
 from tuner.options.parameters import MOST_INT64, MOST_UINT64, Parameter, check_parameter
@@ -121,14 +121,14 @@ def _parameters(options: RequestOptions) -> Mapping[str, Parameter]:
 
 def _message(
     interface: ModelInterface,
-    step: Step,
+    step: RequestStep,
     options: RequestOptions,
     parameters: Mapping[str, Parameter],
     places: Places,
-) -> Message:
+) -> RequestMessage:
     if any(interface.batched and tensor.shape[:1] != (options.batch_size,) for tensor in step.inputs):
         raise ValueError(f"the inputs do not have batch size {options.batch_size}")
-    return Message(
+    return RequestMessage(
         model=interface.name,
         version=options.version,
         parameters=parameters,
@@ -140,6 +140,6 @@ def _message(
     )
 
 
-def _request(message: Message, step: Step, protocol: Protocol) -> Request:
+def _request(message: RequestMessage, step: RequestStep, protocol: Protocol) -> Request:
     body, json_length = http_body(message) if protocol == "http" else (grpc_body(message), None)
     return Request(body, json_length, {tensor.name: tensor.raw() for tensor in step.expected})

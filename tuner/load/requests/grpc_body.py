@@ -8,7 +8,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from tuner.core.errors import InputError
-from tuner.load.requests.message import Message, Slice
+from tuner.load.requests.message import RequestMessage, Slice
 from tuner.options.parameters import Parameter
 
 MOST_BYTES = 2**31 - 1
@@ -29,7 +29,7 @@ def check_size(model: str, size: int) -> None:
         raise InputError(f"a request to model {model!r} has {size / 2**30:.1f} GiB; the limit of gRPC is 2 GiB")
 
 
-def grpc_body(message: Message) -> bytes:
+def grpc_body(message: RequestMessage) -> bytes:
     """The serialised `ModelInferRequest`.
 
     Raises:

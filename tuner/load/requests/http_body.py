@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tuner.load.requests.message import Message, MessageInput, Slice
+from tuner.load.requests.message import MessageInput, RequestMessage, Slice
 
 
-def http_body(message: Message) -> tuple[bytes, int]:
+def http_body(message: RequestMessage) -> tuple[bytes, int]:
     """The body, and its number of JSON bytes. The model and its version are part of the URL."""
     # `binary_data_output` does not affect outputs in shared memory.
     head: dict[str, Any] = {

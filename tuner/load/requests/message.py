@@ -51,7 +51,7 @@ class MessageInput:
 
 
 @dataclass(frozen=True)
-class Message:
+class RequestMessage:
     """A whole request.
 
     Attributes:

@@ -13,7 +13,7 @@ from tuner.config.interface import ModelInterface
 from tuner.core.errors import JobError, TritontuneError
 from tuner.core.mark import Mark
 from tuner.load.inputs.shapes import batch_dims
-from tuner.load.inputs.tensors import Step, Stream, fixed_bytes
+from tuner.load.inputs.tensors import RequestStep, Stream, fixed_bytes
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.requests.message import Places, Slice
 from tuner.load.requests.regions import cuda_region, system_region
@@ -70,7 +70,7 @@ def shared_workload(
     sizes = _output_sizes(interface, options, output_bytes)
     contents: list[bytes] = []
 
-    def place(step: Step) -> Places:
+    def place(step: RequestStep) -> Places:
         placed = {}
         for tensor in step.inputs:
             raw = tensor.raw()

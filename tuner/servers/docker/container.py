@@ -18,7 +18,7 @@ from tuner.options.gpus import ALL, CONTAINER_DEVICES, NONE
 from tuner.options.mounts import UserMount
 from tuner.servers.docker.binds import Bind
 from tuner.servers.docker.container_options import ContainerOptions
-from tuner.servers.docker.identity import Identity
+from tuner.servers.docker.identity import ContainerUser
 from tuner.servers.docker.removal import remove_for_certain
 from tuner.servers.docker.volume import Volume
 
@@ -48,7 +48,7 @@ class ContainerSpec:
     arguments: tuple[str, ...]
     binds: tuple[Bind | Volume, ...]
     labels: Mapping[str, str]
-    identity: Identity
+    identity: ContainerUser
     options: ContainerOptions = field(default_factory=ContainerOptions)
     publish_on: str = "127.0.0.1"
     network: str | None = None

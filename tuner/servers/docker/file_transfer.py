@@ -18,9 +18,9 @@ from tuner.servers.docker.engine import engine_trouble
 from tuner.servers.docker.engine_location import EngineLocation
 from tuner.servers.docker.file_visibility import engine_sees
 from tuner.servers.docker.files import ModelFiles
-from tuner.servers.docker.identity import Identity
+from tuner.servers.docker.identity import ContainerUser
 from tuner.servers.docker.leftovers import labels_of
-from tuner.servers.docker.tar import Entry, tar
+from tuner.servers.docker.tar import TarMember, tar
 from tuner.servers.docker.volume import Volume
 
 _COPY = PurePosixPath("/tritontune/run")
@@ -44,7 +44,7 @@ class FileTransfer:
     mounts: tuple[Bind | Volume, ...]
     copied: bool
 
-    def fill(self, container: Container, identity: Identity) -> None:
+    def fill(self, container: Container, identity: ContainerUser) -> None:
         """Copy the repository, if necessary, into a container that was created but not started.
 
         The copy may be read and written by every user: only this container sees it, and it is removed with it.
@@ -106,8 +106,8 @@ class TransferPlanner:
         return self._seen[repository]
 
 
-def _entries(repository: Path) -> Iterator[Entry]:
-    yield Entry(_NAME, 0o777)
+def _entries(repository: Path) -> Iterator[TarMember]:
+    yield TarMember(_NAME, 0o777)
     for folder, folders, names in os.walk(repository):
         place = PurePosixPath(_NAME, *Path(folder).relative_to(repository).parts)
         for name in sorted([*folders, *names]):
@@ -115,11 +115,11 @@ def _entries(repository: Path) -> Iterator[Entry]:
             if path.is_symlink():
                 # A dangling link is left for the server to report.
                 leads_to = ModelFiles.place_of(path.resolve()) if path.exists() else path.readlink()
-                yield Entry(str(place / name), 0o777, link=str(leads_to))
+                yield TarMember(str(place / name), 0o777, link=str(leads_to))
             elif path.is_dir():
-                yield Entry(str(place / name), 0o777)
+                yield TarMember(str(place / name), 0o777)
             elif path.is_file():
-                yield Entry(str(place / name), _mode(path), content=path)
+                yield TarMember(str(place / name), _mode(path), content=path)
 
 
 def _mode(file: Path) -> int:

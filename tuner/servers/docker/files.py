@@ -17,7 +17,7 @@ from tuner.servers.docker.container import remove_container
 from tuner.servers.docker.engine import connect
 from tuner.servers.docker.engine_location import EngineLocation
 from tuner.servers.docker.leftovers import labels_of
-from tuner.servers.docker.tar import Entry, tar
+from tuner.servers.docker.tar import TarMember, tar
 from tuner.servers.docker.volume import Volume, remove_volume
 
 _TARGET = PurePosixPath("/tritontune/files")
@@ -92,13 +92,13 @@ class ModelFiles:
             remove_container(client, volume.name)
 
 
-def _entries(files: list[Path]) -> Iterator[Entry]:
+def _entries(files: list[Path]) -> Iterator[TarMember]:
     """Folders and files, readable for every user, as only our servers mount the volume."""
     folders = {folder for file in files for folder in file.parents if folder != folder.parent}
     for folder in sorted(folders):
-        yield Entry(_name(folder), 0o755)
+        yield TarMember(_name(folder), 0o755)
     for file in files:
-        yield Entry(_name(file), file.stat().st_mode & 0o777 | 0o444, content=file)
+        yield TarMember(_name(file), file.stat().st_mode & 0o777 | 0o444, content=file)
 
 
 def _name(path: Path) -> str:

@@ -11,7 +11,7 @@ _ULIMITS: Mapping[str, int] = {"memlock": -1, "stack": 64 << 20}
 
 
 @dataclass(frozen=True)
-class Identity:
+class ContainerUser:
     """The user of a container, with groups and limits.
 
     Attributes:
@@ -29,7 +29,7 @@ class Identity:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def our_identity(security_options: Sequence[str], *, raise_limits: bool, user: str | None = None) -> Identity:
+def our_identity(security_options: Sequence[str], *, raise_limits: bool, user: str | None = None) -> ContainerUser:
     """The user of this process in a container, unless another one is named.
 
     Args:
@@ -39,12 +39,12 @@ def our_identity(security_options: Sequence[str], *, raise_limits: bool, user: s
     """
     names = {option.partition(",")[0].removeprefix("name=") for option in security_options}
     if user is not None:
-        return Identity(user=user, ulimits=_ULIMITS if raise_limits and "rootless" not in names else {})
+        return ContainerUser(user=user, ulimits=_ULIMITS if raise_limits and "rootless" not in names else {})
     if "rootless" in names:
         # With a rootless engine, root in the container is the user of the engine, and limits cannot be raised.
-        return Identity(user="0:0")
+        return ContainerUser(user="0:0")
     uid, gid = os.getuid(), os.getgid()
-    return Identity(
+    return ContainerUser(
         user=f"{uid}:{gid}",
         groups=tuple(sorted({*os.getgroups()} - {gid})),
         user_namespace="host" if "userns" in names else "",

@@ -28,10 +28,10 @@ from tuner.servers.docker.file_transfer import FileTransfer, TransferPlanner
 from tuner.servers.docker.identity import our_identity
 from tuner.servers.docker.leftovers import labels_of, remove_leftovers
 from tuner.servers.docker.look import await_version, check_network, check_volumes
-from tuner.servers.docker.refusals import NotTritonError, RefusedError, refusal
+from tuner.servers.docker.refusals import ContainerRefusedError, NotTritonError, refusal
 from tuner.servers.docker.server import DockerServer
 from tuner.servers.docker.volume import remove_volume
-from tuner.servers.docker.watch import Watch
+from tuner.servers.docker.watch import ContainerWatch
 from tuner.servers.ports import free_port
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.readiness import PortTakenError, await_ready
@@ -127,12 +127,12 @@ class DockerLauncher:
             check_network(location, self._options.network)
             try:
                 container, _ = self._started(client, self._spec(client, mark, arguments, location))
-                self._version = await_version(Watch(container, folder / "log"), folder / "log")
+                self._version = await_version(ContainerWatch(container, folder / "log"), folder / "log")
             except ImageNotFound as error:
                 raise JobError(f"--image {self._image}: {explain(error)}") from error
             except NotTritonError as error:
                 raise JobError(f"--image {self._image} is not a Triton image: it has no tritonserver") from error
-            except RefusedError as error:
+            except ContainerRefusedError as error:
                 raise JobError(f"--server docker: {error}") from error
             except LaunchError as error:
                 raise JobError(f"--image {self._image}: Triton does not start: {error}") from error

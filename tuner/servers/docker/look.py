@@ -13,7 +13,7 @@ from tuner.core.errors import Cause, JobError, LaunchError
 from tuner.core.quantities import format_duration
 from tuner.options.mounts import UserMount
 from tuner.servers.docker.engine_location import EngineLocation
-from tuner.servers.docker.watch import Watch
+from tuner.servers.docker.watch import ContainerWatch
 from tuner.servers.server import End
 from tuner.servers.triton_log import find_version, last_words, read_log, why_it_ended
 
@@ -22,7 +22,7 @@ _LOOK_S = 180.0
 _EVERY_S = 0.02
 
 
-def await_version(watch: Watch, log: Path) -> str:
+def await_version(watch: ContainerWatch, log: Path) -> str:
     """The version of the Triton in a container that was just started without a model.
 
     Args:

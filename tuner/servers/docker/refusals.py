@@ -24,11 +24,11 @@ class NoGpuRuntimeError(JobError):
     """The engine cannot give GPUs to containers."""
 
 
-class RefusedError(LaunchError):
+class ContainerRefusedError(LaunchError):
     """The engine refuses to create or start a container."""
 
 
-class NotTritonError(RefusedError):
+class NotTritonError(ContainerRefusedError):
     """The image has no Triton."""
 
 
@@ -49,4 +49,4 @@ def refusal(error: APIError, *, gpus: str | None) -> TritontuneError:
         return JobError(f"--gpus {gpus}: no such GPU on this machine ({reason})")
     if _NO_TRITON.search(reason):
         return NotTritonError(f"Docker cannot start the container: {reason}", cause=Cause.CRASHED)
-    return RefusedError(f"Docker cannot start the container: {reason}", cause=Cause.CRASHED)
+    return ContainerRefusedError(f"Docker cannot start the container: {reason}", cause=Cause.CRASHED)

@@ -22,7 +22,7 @@ from tuner.servers.docker.file_transfer import FileTransfer
 from tuner.servers.docker.stubs import DistantStubs
 from tuner.servers.docker.usage import container_usage
 from tuner.servers.docker.volume import remove_volume
-from tuner.servers.docker.watch import Watch
+from tuner.servers.docker.watch import ContainerWatch
 from tuner.servers.server import End, TritonServer
 from tuner.servers.stubs import AnyStub, stubs_of
 from tuner.servers.triton_log import last_words, read_log
@@ -72,7 +72,7 @@ class DockerServer(TritonServer):
         pid: int = container.attrs["State"]["Pid"]
         self._pid = pid if not location.is_distant and _is_seen(pid, str(container.id), mark) else 0
         self._distant_stubs = DistantStubs(container, transfer.here)
-        self._watch = Watch(container, log)
+        self._watch = ContainerWatch(container, log)
 
     @property
     def pid(self) -> int:

@@ -13,7 +13,7 @@ _PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Entry:
+class TarMember:
     """An archive member: a file if it has `content`, a symbolic link if it has `link`, else a folder.
 
     Attributes:
@@ -29,7 +29,7 @@ class Entry:
     link: str | None = None
 
 
-def tar(entries: Iterable[Entry], *, uid: int = 0, gid: int = 0) -> Iterator[bytes]:
+def tar(entries: Iterable[TarMember], *, uid: int = 0, gid: int = 0) -> Iterator[bytes]:
     """The archive, in pieces of up to 1 MiB.
 
     Args:

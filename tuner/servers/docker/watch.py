@@ -20,7 +20,7 @@ _FIRST_LOOK_S = 0.01
 _SLOWEST_LOOK_S = 1.0
 
 
-class Watch:
+class ContainerWatch:
     """Copies the output of a running container to a file until it ends, then reports how it ended.
 
     Its thread ends with the container, even if that is removed, and with the engine.
