@@ -69,7 +69,7 @@ def test_a_history_that_cannot_be(job: dict[str, Any], tmp_path: Path) -> None:
     ("options", "complaint"),
     [
         ({"load_model": ["slow"]}, "--load-model slow: this is the model itself"),
-        ({"space": "space.yaml"}, "space.yaml: max_batch_size: it takes a whole number .*, not 'many'$"),
+        ({"space": "space.yaml"}, "space.yaml: max_batch_size: must be a whole number .*, got 'many'$"),
     ],
 )
 def test_what_a_run_refuses_before_a_launch(

@@ -14,10 +14,10 @@ pytestmark = pytest.mark.usefixtures("fake_on_path")
 def test_it_says_what_holds_a_load(finished_run: Path) -> None:
     done = tritontune("estimate", finished_run, "--rate", "800", "--slo", "p99=60ms")
     assert done.returncode == 0, done.stderr
-    first, *_, last = done.stdout.strip().splitlines()
+    first = done.stdout.strip().splitlines()[0]
     assert first.startswith("800 requests/s within p99 <= 60 ms: ")
     assert "host" in first
-    assert "Poisson arrivals" in last
+    assert "Poisson arrivals" in done.stdout
 
 
 def test_json_for_machines(finished_run: Path) -> None:
