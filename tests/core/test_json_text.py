@@ -19,7 +19,7 @@ from tuner.core.record import Interval
 from tuner.measure.points import OperatingPoint
 from tuner.nightly.history import History
 from tuner.nightly.jobs import Notify
-from tuner.nightly.notify import tell
+from tuner.nightly.notify import send_notifications
 from tuner.nightly.outcome import NightReport
 from tuner.options.measure_job import MeasureJob
 from tuner.report.html.page import json_script
@@ -78,7 +78,7 @@ def test_measure(vague: OperatingPoint, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_night(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = night(gain=UNKNOWN)
     report = NightReport.of("2026-01-01T00:00:00+00:00", (one,), notes=(), duration_s=math.inf)
-    assert not list(tell(report, [Notify(file=tmp_path / "told.jsonl")]))
+    assert not list(send_notifications(report, [Notify(file=tmp_path / "told.jsonl")]))
     assert _strictly((tmp_path / "told.jsonl").read_text())["jobs"][0]["gain"]["high"] is None
     place = str(tmp_path / "history.db")
     with History.opened(place) as stored:

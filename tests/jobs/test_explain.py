@@ -37,7 +37,7 @@ class Bench(Progress):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def leave_out(self, wanted: Assignment, load: Concurrency | None) -> None:
+    def run_without(self, wanted: Assignment, load: Concurrency | None) -> None:
         self.launched.append((wanted, load))
         if wanted != self.refused:
             self.add(wanted, self.gives(wanted))
@@ -49,7 +49,7 @@ class Bench(Progress):
         self.verified += 1
 
     def explain(self) -> None:
-        explain(self.study, leave_out=self.leave_out, verify=self.verify, progress=self)
+        explain(self.study, run_without=self.run_without, verify=self.verify, progress=self)
 
     @property
     def unknown(self) -> list[str]:
@@ -125,7 +125,7 @@ def test_where_the_config_as_it_is_does_best_that_is_said(tmp_path: Path) -> Non
     bench = Bench(tmp_path)
     alone = Study.create_or_resume(tmp_path / "alone.db", identity())
     alone.add(trial(0, point(), parameters=BUILT.baseline), BUILT)
-    explain(alone, leave_out=bench.leave_out, verify=bench.verify, progress=bench)
+    explain(alone, run_without=bench.run_without, verify=bench.verify, progress=bench)
     assert bench.notes == ["nothing to explain: the baseline is the best config"]
 
 
@@ -133,5 +133,5 @@ def test_nothing_holds_so_nothing_is_explained(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     strict = Study.create_or_resume(tmp_path / "strict.db", identity(slo={"p99": "1ms"}))
     strict.add(trial(0, point(), parameters=BUILT.baseline), BUILT)
-    explain(strict, leave_out=bench.leave_out, verify=bench.verify, progress=bench)
+    explain(strict, run_without=bench.run_without, verify=bench.verify, progress=bench)
     assert (bench.launched, bench.verified) == ([], 0)

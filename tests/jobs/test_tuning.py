@@ -54,9 +54,9 @@ class Told(Progress):
     def trial_began(self, number: int, words: str) -> None:
         self.events.append(f"trial {number} began: {words}")
 
-    def trial_ended(self, result: TrialResult, standing: Recommendation) -> None:
+    def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
         self.events.append(f"trial {result.number} ended")
-        assert standing.best is not None or result.failure
+        assert recommendation.best is not None or result.failure
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         self.events.append(f"{outcome.model} ended: {outcome.ended}")

@@ -99,7 +99,7 @@ class Machine:
         (task,) = tasks_of(JobsFile.read(path), path, print)
         self.number += 1
         self.launches.clear()
-        with History.opened(str(self.folder / "history.db")) as history, ExitStack() as until_told:
+        with History.opened(str(self.folder / "history.db")) as history, ExitStack() as until_reported:
             night_context = NightContext(
                 night=f"2026-01-{self.number:02d}T03:00:00+00:00",
                 folder=self.folder / f"work/{self.number}",
@@ -109,7 +109,7 @@ class Machine:
                 spare_until=0.0,
                 at_last=1e12,
                 say=self.said.append,
-                until_told=until_told,
+                until_reported=until_reported,
             )
             found = run_model_night(task, night_context, history)
             history.add(found)

@@ -138,7 +138,7 @@ def test_sigterm_ends_it_with_a_report(nights: Nights, *, as_error: bool) -> Non
 @pytest.mark.usefixtures("ended_as_the_command_does")
 def test_what_was_done_with_a_model_is_told_before_sigterm_ends_the_night(nights: Nights) -> None:
     def part(task: Task, night_context: NightContext) -> Night:
-        night_context.until_told.enter_context(put_off())
+        night_context.until_reported.enter_context(put_off())
         if task.model.name == "b":
             signal.raise_signal(signal.SIGTERM)
         return kept(task, night_context)
@@ -190,7 +190,10 @@ def test_budgets_are_shortened_and_late_jobs_left_out(nights: Nights, monkeypatc
 
 def test_two_nights_at_once_are_none(nights: Nights) -> None:
     nights.work.mkdir()
-    with locked(nights.work, option="work", holder="another night"), pytest.raises(JobError, match="another night is"):
+    with (
+        locked(nights.work, option="work", holder="another night"),
+        pytest.raises(JobError, match="in use by another night"),
+    ):
         nights.run(kept)
     assert not (nights.work / "nights").exists()
 

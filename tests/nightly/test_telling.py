@@ -15,7 +15,7 @@ from support.nights import measured, night
 from support.web_peer import Reply, WebPeer
 
 from tuner.nightly.jobs import Notify
-from tuner.nightly.notify import report_json, tell
+from tuner.nightly.notify import report_json, send_notifications
 from tuner.nightly.outcome import NightReport
 from tuner.nightly.prometheus import write_metrics
 from tuner.nightly.web import post
@@ -70,8 +70,8 @@ def test_each_is_told_in_its_own_way(peer: WebPeer, tmp_path: Path) -> None:
         Notify.make({"slack": f"http://{peer.address}/slack"}),
         Notify.make({"file": str(file)}),
     ]
-    assert list(tell(report, whom)) == []
-    assert list(tell(report, whom[2:])) == []
+    assert list(send_notifications(report, whom)) == []
+    assert list(send_notifications(report, whom[2:])) == []
     hook, slack = peer.asked
     assert json.loads(hook.body) == report_json(report)
     assert json.loads(hook.body)["schema"] == 1
@@ -91,7 +91,7 @@ def test_who_cannot_be_told_is_named_without_secrets(peer: WebPeer, monkeypatch:
             Notify.make({"file": "/proc/nowhere/told"}),
             Notify.make({"slack": f"http://{peer.address}/slack"}),
         ]
-        problems = list(tell(_report(IMPROVED), whom))
+        problems = list(send_notifications(_report(IMPROVED), whom))
     assert len(problems) == 2
     assert problems[0].startswith(f"notification failed: {url}/... cannot be reached")
     assert problems[1].startswith("notification failed: /proc/nowhere/told: ")

@@ -37,7 +37,7 @@ def _told(trials: list[TrialResult], verified: list[Verification]) -> tuple[NotC
 def test_what_looked_better_is_told(again: list[Verification], why: WhyNot, detail: str) -> None:
     trials = [trial(0, point(8, 100, 20)), trial(1, point(4, 120, 10), point(8, 150, 20), point(16, 200, 40))]
     (told,) = _told(trials, [_again(0, 100, 100, 100), *again])
-    assert (told.seemed.trial.number, told.seemed.point.throughput.value) == (1, 150)
+    assert (told.searched.trial.number, told.searched.point.throughput.value) == (1, 150)
     assert (told.why, told.detail) == (why, detail)
 
 
@@ -53,20 +53,20 @@ def test_where_nothing_was_verified_the_best_is_what_looked_best() -> None:
 def test_what_broke_the_slo_is_told_where_the_best_was_measured_once_too() -> None:
     trials = [trial(0, point(8, 100, 20)), trial(1, point(4, 120, 10), point(8, 150, 20))]
     (told,) = _told(trials, [_again(1, 140, 142, p99=30)])
-    assert (told.seemed.point.throughput.value, told.why) == (150, WhyNot.BREAKS)
+    assert (told.searched.point.throughput.value, told.why) == (150, WhyNot.BREAKS)
 
 
 def test_nothing_that_was_not_verified_waits_for_it_where_the_best_was_not_either() -> None:
     trials = [trial(0, point(8, 100, 20)), trial(1, point(8, 150, 20)), trial(2, point(4, 120, 10), point(8, 130, 24))]
-    assert {each.seemed.trial.number for each in _told(trials, [_again(1, 140, 142, p99=30)])} == {1}
+    assert {each.searched.trial.number for each in _told(trials, [_again(1, 140, 142, p99=30)])} == {1}
 
 
 def test_the_most_promising_come_first_and_a_few_are_enough() -> None:
     trials = [trial(0, point(8, 100, 20)), *(trial(n, point(8, 110 + n, 20)) for n in range(1, 6))]
-    assert [each.seemed.trial.number for each in _told(trials, [_again(0, 100, 100, 100)])] == [5, 4, 3]
+    assert [each.searched.trial.number for each in _told(trials, [_again(0, 100, 100, 100)])] == [5, 4, 3]
 
 
 def test_what_breaks_the_slo_under_less_load_was_struck_off() -> None:
     trials = [trial(0, point(8, 100, 20)), trial(1, point(8, 150, 20), point(10, 180, 22))]
     (told,) = _told(trials, [_again(0, 100, 100, 100), _again(1, 140, 142, p99=30)])
-    assert (told.seemed.point.load, told.why) == (Concurrency(10), WhyNot.BREAKS)
+    assert (told.searched.point.load, told.why) == (Concurrency(10), WhyNot.BREAKS)

@@ -13,11 +13,11 @@ from tuner.study.study import Study
 # The most configs to explain in turn: a config that is better without a change becomes the best one.
 _MOST_BESTS = 3
 
-LeaveOut = Callable[[Assignment, Concurrency | None], None]
+RunWithout = Callable[[Assignment, Concurrency | None], None]
 """Runs a trial of a candidate, with one more load after the sweep, and stores it in the study."""
 
 
-def explain(study: Study, *, leave_out: LeaveOut, verify: Callable[[], None], progress: Progress) -> None:
+def explain(study: Study, *, run_without: RunWithout, verify: Callable[[], None], progress: Progress) -> None:
     """Run a trial of the best candidate without each of its changes, unless the study has it.
 
     These are ordinary trials: their points may be on the front, and one may be the new best. Then that is verified and
@@ -25,7 +25,7 @@ def explain(study: Study, *, leave_out: LeaveOut, verify: Callable[[], None], pr
 
     Args:
         study: The study with the best candidate; the new trials are stored in it.
-        leave_out: Runs a trial of a candidate without a change.
+        run_without: Runs a trial of a candidate without a change.
         verify: Verifies the best candidate, unless it is verified.
         progress: Receives a note for each change.
     """
@@ -44,7 +44,7 @@ def explain(study: Study, *, leave_out: LeaveOut, verify: Callable[[], None], pr
                 continue
             tried.append(effect.without)
             progress.note(f"explaining trial {best.trial.number}: without {', '.join((effect.name, *effect.together))}")
-            leave_out(effect.without, load)
+            run_without(effect.without, load)
         if len(tried) == before:
             return
         verify()

@@ -169,7 +169,9 @@ class ModelTuning:
         if job.verify:
             self._end_well(verified_by=self._began + _VERIFY_SHARE * job.budget, certified_by=self._began + job.budget)
         if job.explain:
-            explain(self._study, leave_out=self._leave_out, verify=self._verify_anew, progress=self._context.progress)
+            explain(
+                self._study, run_without=self._run_without, verify=self._verify_anew, progress=self._context.progress
+            )
         return ended
 
     def _clear_up(self) -> None:
@@ -208,7 +210,7 @@ class ModelTuning:
         self._study.add_verifying_s(now - self._counted)
         self._counted = now
 
-    def _leave_out(self, wanted: Assignment, load: Concurrency | None) -> None:
+    def _run_without(self, wanted: Assignment, load: Concurrency | None) -> None:
         """Run a trial for the explanation."""
         space = self._space(self._study.trials[0])
         assignment = space.settle(wanted)
@@ -420,8 +422,8 @@ class ModelTuning:
 
     def _store(self, result: TrialResult, space: SearchSpace) -> None:
         self._study.add(result, space)
-        standing = write_results(self._context.out, self._study)
-        self._context.progress.trial_ended(result, standing)
+        recommendation = write_results(self._context.out, self._study)
+        self._context.progress.trial_ended(result, recommendation)
 
     def _end(self) -> str | None:
         """Why the search ends now; None to go on."""

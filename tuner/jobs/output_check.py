@@ -50,7 +50,7 @@ class OutputCheck:
         except GoldenFileError as error:
             self._note(f"{self._file} {error}; relaunching the baseline to record its outputs")
             return False
-        self._say_what_is_left_out(self._golden)
+        self._remark_on_exclusions(self._golden)
         return True
 
     def record(self, session: Session) -> None:
@@ -66,7 +66,7 @@ class OutputCheck:
             self._golden = record_golden(ask, questions, self._tolerance)
         if self._is_kept:
             write_golden(self._file, self._golden, self._study)
-        self._say_what_is_left_out(self._golden)
+        self._remark_on_exclusions(self._golden)
 
     def check(self, session: Session) -> None:
         """See that a candidate answers the same.
@@ -86,7 +86,7 @@ class OutputCheck:
                 f"request differ; one candidate gives {output.words}"
             )
 
-    def _say_what_is_left_out(self, golden: GoldenOutputs) -> None:
+    def _remark_on_exclusions(self, golden: GoldenOutputs) -> None:
         """Remark on each output and request that is not compared."""
         for output in golden.unsteady:
             what = "no output is compared" if output.output is None else f"output {output.output!r} is not compared"

@@ -55,8 +55,8 @@ class Progress:
     def point_measured(self, point: OperatingPoint) -> None:
         """A load level was measured."""
 
-    def trial_ended(self, result: TrialResult, standing: Recommendation) -> None:
-        """A trial is stored; `standing` is the recommendation of the study now."""
+    def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
+        """A trial is stored; `recommendation` is the recommendation of the study now."""
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         """The tuning of a model has ended."""

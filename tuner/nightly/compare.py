@@ -70,7 +70,7 @@ def compare(
         sides: dict[str, PairedLaunch] = {}
         try:
             for which in order.sample(["deployed", "candidate"], 2):
-                sides[which] = candidate(number) if which == "candidate" else launched(deployed, number, note)
+                sides[which] = candidate(number) if which == "candidate" else launch_deployed(deployed, number, note)
         except ServerError as error:
             result = result.model_copy(update={"failure": f"{error.cause.value}: {error}"})
             break
@@ -137,7 +137,7 @@ def load_within(
     return Concurrency(load)
 
 
-def launched(deployed: LaunchOnce, number: int, note: Callable[[str], None]) -> PairedLaunch:
+def launch_deployed(deployed: LaunchOnce, number: int, note: Callable[[str], None]) -> PairedLaunch:
     """Launch the deployed config; after a failure, which may be an accident, once more.
 
     Raises:

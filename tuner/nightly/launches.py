@@ -24,7 +24,7 @@ class Launches:
     """Launches one model repeatedly.
 
     Args:
-        context: What it works with.
+        context: The context of the run.
         model: The model.
         folder: The folder for the logs of the servers.
     """

@@ -1,4 +1,4 @@
-"""One model's part of a night: measure what is deployed, tune, compare, decide, act."""
+"""One model's part of a night: measure the deployed config, tune, compare, decide, act."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tuner.jobs.tuning import identity_of, reported, run_context, tune_model
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck
 from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
-from tuner.nightly.compare import ComparisonTerms, compare, launched, load_within
+from tuner.nightly.compare import ComparisonTerms, compare, launch_deployed, load_within
 from tuner.nightly.comparison import Comparison, PairedLaunch
 from tuner.nightly.drift import NO_HISTORY, Drift, PastMeasurement, judge_drift, normal_nights
 from tuner.nightly.gate import Decision, decide
@@ -57,7 +57,7 @@ class NightContext:
         spare_until: Deadline of the comparison if no other model needs the time, by `time.monotonic`.
         at_last: Deadline for beginning anything, by `time.monotonic`.
         say: Takes progress messages.
-        until_told: Contexts (such as blocked signals) to hold until the outcome is stored and reported.
+        until_reported: Contexts (such as blocked signals) to hold until the outcome is stored and reported.
     """
 
     night: str
@@ -68,7 +68,7 @@ class NightContext:
     spare_until: float
     at_last: float
     say: Callable[[str], None]
-    until_told: ExitStack
+    until_reported: ExitStack
 
 
 def run_model_night(task: Task, night_context: NightContext, history: History) -> Night:
@@ -118,7 +118,7 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
         try:
             # An action must be reported, so it is not interrupted; only the user's command may take too long for that.
             if task.job.action != "command":
-                night_context.until_told.enter_context(put_off())
+                night_context.until_reported.enter_context(put_off())
             action = act(task, improvement, work=night_context.work, night=night_context.folder)
         except TritontuneError as error:
             failed = f"; {error}; the config is in {improved(night_context.folder)}"
@@ -193,7 +193,9 @@ class _Deployed:
         """
         self._count += 1
         name = f"deployed-{self._count:02d}"
-        return launched(lambda _: self.launches.launch(self._identity.config, loads, name), self._count, self._say)
+        return launch_deployed(
+            lambda _: self.launches.launch(self._identity.config, loads, name), self._count, self._say
+        )
 
     def add(self, side: PairedLaunch) -> None:
         """Add the point of a launch under the load of its history."""

@@ -19,7 +19,7 @@ from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.model_night import COMPARING_SHARE, NightContext, run_model_night
 from tuner.nightly.night_window import NightWindow
-from tuner.nightly.notify import report_json, tell
+from tuner.nightly.notify import report_json, send_notifications
 from tuner.nightly.outcome import NightReport, in_words
 from tuner.nightly.prometheus import write_metrics
 from tuner.nightly.tasks import Task
@@ -89,7 +89,7 @@ class _Night:
             return
         if share < 1:
             self._note(f"{task.name}: budget cut to {share:.0%} to end within the window")
-        with ExitStack() as until_told:
+        with ExitStack() as until_reported:
             night_context = NightContext(
                 night=self._night,
                 folder=self._folder / task.folder,
@@ -99,10 +99,10 @@ class _Night:
                 spare_until=ends - sum(later),
                 at_last=ends,
                 say=self._say,
-                until_told=until_told,
+                until_reported=until_reported,
             )
             night = self._part(task, night_context)
-            until_told.enter_context(put_off())
+            until_reported.enter_context(put_off())
             self._add(night)
 
     def _part(self, task: Task, night_context: NightContext) -> Night:
@@ -149,7 +149,7 @@ class _Night:
             except OSError as error:
                 self._note(f"prometheus: {self._file.prometheus}: {error.strerror}")
         self._write(self._report())
-        for problem in tell(self._report(), self._file.notify):
+        for problem in send_notifications(self._report(), self._file.notify):
             self._note(problem)
         report = self._report()
         self._write(report)

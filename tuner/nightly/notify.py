@@ -11,18 +11,18 @@ from tuner.nightly.outcome import NightReport
 from tuner.nightly.web import WebError, post
 
 
-def tell(report: NightReport, targets: Sequence[Notify]) -> Iterator[str]:
+def send_notifications(report: NightReport, targets: Sequence[Notify]) -> Iterator[str]:
     """Send all notifications. Yields a message, without secrets, for each that failed."""
     for target in targets:
         try:
-            _tell(report, target)
+            _send(report, target)
         except WebError as error:
             yield f"notification failed: {error}"
         except OSError as error:
             yield f"notification failed: {target.file}: {error.strerror}"
 
 
-def _tell(report: NightReport, target: Notify) -> None:
+def _send(report: NightReport, target: Notify) -> None:
     if target.webhook:
         post(target.webhook.get_secret_value(), report_json(report))
     elif target.slack:

@@ -37,15 +37,15 @@ class NightProgress(Progress):
         """See `Progress`."""
         self._trial = f"trial {number}: {words}"
 
-    def trial_ended(self, result: TrialResult, standing: Recommendation) -> None:
+    def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
         """See `Progress`."""
-        best = recommend((result,), standing.slo).best
+        best = recommend((result,), recommendation.slo).best
         if result.failure:
             text = f"{result.failure.cause.value}: {shortened(result.failure.message)}"
         elif best:
-            text = point_in_words(best.point, standing.slo.percentile)
+            text = point_in_words(best.point, recommendation.slo.percentile)
         else:
-            text = f"{what_is_missed(standing.slo)} at every load"
+            text = f"{what_is_missed(recommendation.slo)} at every load"
         self._say(f"{self._trial}: {text} ({format_duration(result.wall_s)})")
 
     def model_ended(self, outcome: ModelOutcome) -> None:

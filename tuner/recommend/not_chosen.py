@@ -30,12 +30,12 @@ class NotChosen:
     """A point that looked better than the recommended one.
 
     Attributes:
-        seemed: The point as the search measured it.
+        searched: The point as the search measured it.
         why: Why it was not chosen.
         detail: The message of the failure; empty without one.
     """
 
-    seemed: TrialPoint
+    searched: TrialPoint
     why: WhyNot
     detail: str = ""
 
@@ -68,12 +68,12 @@ def not_chosen(
     better = []
     for trial in trials:
         within = usable_points([trial], (), limit) if trial.number else points_of(trial)
-        seemed = best_point((point for point in within if _promises(point, best, slo)), slo)
-        if seemed is None:
+        searched = best_point((point for point in within if _promises(point, best, slo)), slo)
+        if searched is None:
             continue
-        relaunched = relaunches.get((trial.number, seemed.point.load)) or _broken_before(seemed, verified, slo)
-        if why := _why_not(seemed, relaunched, best, slo):
-            better.append(NotChosen(seemed, why, (relaunched.failure or "") if relaunched else ""))
+        relaunched = relaunches.get((trial.number, searched.point.load)) or _broken_before(searched, verified, slo)
+        if why := _why_not(searched, relaunched, best, slo):
+            better.append(NotChosen(searched, why, (relaunched.failure or "") if relaunched else ""))
     return _most_promising(better)
 
 
@@ -84,25 +84,25 @@ def _promises(trial_point: TrialPoint, best: TrialPoint, slo: SLO) -> bool:
     return not same and holds(trial_point, slo) and promised > best.point.throughput.value
 
 
-def _broken_before(seemed: TrialPoint, verified: Sequence[Verification], slo: SLO) -> Verification | None:
+def _broken_before(searched: TrialPoint, verified: Sequence[Verification], slo: SLO) -> Verification | None:
     """The relaunched point of the same config under no more load that broke the SLO, if there is one."""
     for verification in verified:
-        if verification.trial == seemed.trial.number and verification.point is not None:
-            point = TrialPoint(seemed.trial, verification.point, verified=True)
-            if is_past(seemed, [point]) and not holds(point, slo):
+        if verification.trial == searched.trial.number and verification.point is not None:
+            point = TrialPoint(searched.trial, verification.point, verified=True)
+            if is_past(searched, [point]) and not holds(point, slo):
                 return verification
     return None
 
 
-def _why_not(seemed: TrialPoint, relaunched: Verification | None, best: TrialPoint, slo: SLO) -> WhyNot | None:
+def _why_not(searched: TrialPoint, relaunched: Verification | None, best: TrialPoint, slo: SLO) -> WhyNot | None:
     if relaunched is None or not (relaunched.rounds or relaunched.failure):
         return WhyNot.NO_TIME if best.verified else None
     if relaunched.failure or relaunched.point is None:
         return WhyNot.FAILED
-    if not holds(TrialPoint(seemed.trial, relaunched.point, verified=True), slo):
+    if not holds(TrialPoint(searched.trial, relaunched.point, verified=True), slo):
         return WhyNot.BREAKS
     return WhyNot.UNSURE if relaunched.point.throughput.value > best.point.throughput.value else None
 
 
 def _most_promising(points: Iterable[NotChosen]) -> tuple[NotChosen, ...]:
-    return tuple(sorted(points, key=lambda trial_point: -trial_point.seemed.point.throughput.value)[:_MOST])
+    return tuple(sorted(points, key=lambda trial_point: -trial_point.searched.point.throughput.value)[:_MOST])

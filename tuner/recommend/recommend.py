@@ -200,7 +200,7 @@ def _weighted(trial_point: TrialPoint, slo: SLO) -> float:
 def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     """The best point of those that hold the SLO; None when none does.
 
-    Points near a limit (see `NEAR`) may keep it by luck, so a point with margin and at least 90 % of the highest
+    Points near a limit (see `NEAR`) may keep it by chance, so a point with margin and at least 90 % of the highest
     throughput is preferred. Among those, it is the one of lowest latency with at least 97 %: no throughput is given up
     for a latency below the limit. If all rivals are near a limit, it is the rival of lowest latency. Only points of the
     Pareto front are considered.
@@ -233,7 +233,7 @@ def holds(point: TrialPoint, slo: SLO) -> bool:
     """Whether a point keeps every limit as measured, and no test shows at 99 % confidence that it breaks one.
 
     The reported numbers of a verified point leave out the rounds that chose it. Here all rounds count, so that the
-    remaining ones do not pass by luck.
+    remaining ones do not pass by chance.
     """
     if not point.point.holds(slo) or point.point.verdict(slo) is Verdict.BREAKS:
         return False

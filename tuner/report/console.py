@@ -106,7 +106,7 @@ class ConsoleProgress(Progress):
         """See `Progress`."""
         self._last_point = point_in_words(point, self._slo.percentile)
 
-    def trial_ended(self, result: TrialResult, standing: Recommendation) -> None:
+    def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
         """See `Progress`."""
         own = recommend((result,), self._slo).best
         if result.failure:
@@ -120,7 +120,7 @@ class ConsoleProgress(Progress):
         else:
             text = f"{what_is_missed(self._slo)} at every load"
         self._line(f"{escape(self._trial)}: {text} [dim]({format_duration(result.wall_s)})[/]")
-        self._stand(standing)
+        self._stand(recommendation)
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         """See `Progress`."""
@@ -142,12 +142,12 @@ class ConsoleProgress(Progress):
             print_models(self._results, tuned, self.failures, verbose=self._verbose)
         self._results.print(f"report:   {path}", highlight=False, markup=False, soft_wrap=True)
 
-    def _stand(self, standing: Recommendation) -> None:
-        if standing.best:
-            point = standing.best.point
-            at = latency(standing.best.latency_ms(self._slo.percentile))
-            gain = f", {standing.gain.value:.2f} x" if standing.gain else ""
-            trial = standing.best.trial.number
+    def _stand(self, recommendation: Recommendation) -> None:
+        if recommendation.best:
+            point = recommendation.best.point
+            at = latency(recommendation.best.latency_ms(self._slo.percentile))
+            gain = f", {recommendation.gain.value:.2f} x" if recommendation.gain else ""
+            trial = recommendation.best.trial.number
             self._best = (
                 f"best so far: {rate(point.throughput.value)}/s, {self._slo.percentile} {at}{gain} (trial {trial})"
             )

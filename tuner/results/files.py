@@ -189,7 +189,7 @@ def _front_point(each: TrialPoint) -> dict[str, Any]:
 def _not_chosen_json(each: NotChosen, slo: SLO) -> dict[str, Any]:
     """A point that looked better than the best during the search, and why it was not chosen."""
     return {
-        **_trial_point(each.seemed),
+        **_trial_point(each.searched),
         "reason": each.why.name.lower(),
         "why": not_chosen_in_words(each, slo.percentile),
     }

@@ -41,7 +41,7 @@ def not_chosen_in_words(better: NotChosen, percentile: Percentile) -> str:
     `trial 3 looked better (3,835 inferences/s, p99 91.4 ms at concurrency 256), but it was not verified in time; to
     verify it, use --resume with a longer --budget`
     """
-    looked = f"trial {better.seemed.trial.number} looked better ({point_in_words(better.seemed.point, percentile)})"
+    looked = f"trial {better.searched.trial.number} looked better ({point_in_words(better.searched.point, percentile)})"
     detail = f" ({better.detail})" if better.detail else ""
     what = {
         WhyNot.NO_TIME: "; to verify it, use --resume with a longer --budget",

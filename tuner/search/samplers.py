@@ -122,7 +122,7 @@ class _OptunaSampler(ABC):
     def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
         trials = history.optuna_trials()
-        # A seed of its own for each proposal: the same after --resume as in one go.
+        # Each proposal has its own seed, so that a resumed run proposes the same.
         with quiet_optuna():
             study = optuna.create_study(directions=DIRECTIONS, sampler=self._sampler(self._seed + len(trials)))
             study.add_trials(trials)

@@ -1,4 +1,4 @@
-"""What was measured of one model, on disk. An Optuna study in SQLite, which optuna-dashboard opens."""
+"""The stored measurements of one model: an Optuna study in SQLite, which optuna-dashboard can open."""
 
 from __future__ import annotations
 

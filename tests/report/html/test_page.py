@@ -60,7 +60,7 @@ def _details(view: ModelView) -> dict[str, str]:
 def test_the_answer_of_what_was_not_verified(run: RunFolder, study: Study) -> None:
     view = _view(run, study)
     assert (view.answer.tone, view.answer.headline[:4]) == ("unsure", "3.63")
-    assert view.answer.told == "the baseline's throughput; 95 % interval 2.91 to 4.81"
+    assert view.answer.explanation == "the baseline's throughput; 95 % interval 2.91 to 4.81"
     facts = _facts(view)
     assert facts["SLO"][0] == "p99 ≤ 25 ms: held as measured"
     assert facts["SLO"][1] == "not verified: the best of 3 single measurements, likely too good"
@@ -115,7 +115,7 @@ def test_a_gain_that_may_be_noise_says_so(run: RunFolder) -> None:
     study.add(trial(1, point(1, 110, 9, share=0.3), parameters=better, config=config), built)
     answer = _view(run, study).answer
     assert answer.tone == "unsure"
-    assert "may be noise" in answer.told
+    assert "may be noise" in answer.explanation
 
 
 def test_doubtful_points_are_counted(run: RunFolder) -> None:

@@ -80,20 +80,20 @@ def _parts_ms(trial_point: TrialPoint) -> tuple[float, ...]:
 
 def memory_plot(candidates: Sequence[TrialView], recommendation: Recommendation) -> Plot | None:
     """Throughput against GPU memory; None if no GPU was in use."""
-    told = [(c, p, gib) for c in candidates for p in c.points if (gib := _taken_gib(c, p)) is not None]
-    if not told:
+    measured = [(c, p, gib) for c in candidates for p in c.points if (gib := _taken_gib(c, p)) is not None]
+    if not measured:
         return None
     best, baseline = recommendation.best and recommendation.best.trial.number, 0
     groups = (
-        ("candidates", FRONT, [row for row in told if row[0].number not in {best, baseline}]),
-        ("baseline", BASELINE, [row for row in told if row[0].number == baseline and best != baseline]),
-        ("best", BEST, [row for row in told if row[0].number == best]),
+        ("candidates", FRONT, [row for row in measured if row[0].number not in {best, baseline}]),
+        ("baseline", BASELINE, [row for row in measured if row[0].number == baseline and best != baseline]),
+        ("best", BEST, [row for row in measured if row[0].number == best]),
     )
-    most = max(gib for _, _, gib in told)
+    most = max(gib for _, _, gib in measured)
     return Plot(
         "memory",
         "GPU memory and throughput",
-        alt=f"Scatter plot of throughput against GPU memory of {len(told)} operating points; at most {most:.3g} GiB.",
+        alt=f"Scatter plot of throughput against GPU memory of {len(measured)} points; at most {most:.3g} GiB.",
         note="GPU memory that the server used, on the GPU where it used most.",
         traces=[_dots(name, colour, rows, recommendation) for name, colour, rows in groups if rows],
         layout={"xaxis": axis("GPU memory, GiB", log=False), "yaxis": axis("inferences/s")},

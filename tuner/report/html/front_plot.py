@@ -10,7 +10,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation
 from tuner.report.html.plots import BASELINE, BEST, FRONT, LIMIT, OTHERS, Plot, Trace, axis, hover, range_in_words
-from tuner.report.html.trial_views import TrialView, doubts_of
+from tuner.report.html.trial_views import TrialView, warnings_of
 from tuner.results.points_json import short
 from tuner.results.words import latency, point_in_words, rate
 
@@ -74,7 +74,7 @@ def point_hover(trial_point: TrialPoint, recommendation: Recommendation, words: 
         f"{percentile} {latency(slow.value)} ({range_in_words(slow.low, slow.high, latency)})",
         f"batches of {average:.1f} on average" if average else "",
         "verified: re-measured on other launches" if trial_point.verified else "",
-        f"quality warnings: {doubts_of(point)}" if point.doubts else "",
+        f"quality warnings: {warnings_of(point)}" if point.doubts else "",
     )
 
 

@@ -58,7 +58,7 @@ class Summary:
     Attributes:
         tone: The colour of the headline.
         headline: A few characters, such as `4.48x`.
-        told: The meaning of the headline, in a sentence.
+        explanation: The meaning of the headline, in a sentence.
         facts: The lines below it.
         diff: The diff of the best config against the user's; empty: no change.
         effects: The effect of each change, one line each.
@@ -67,7 +67,7 @@ class Summary:
 
     tone: Tone
     headline: str
-    told: str
+    explanation: str
     facts: tuple[Fact, ...]
     diff: tuple[DiffLine, ...] = ()
     effects: tuple[str, ...] = ()
@@ -134,15 +134,15 @@ def _facts(study: Study, recommendation: Recommendation) -> Iterator[Fact]:
     trials, points = len(study.trials), sum(len(trial.curve) for trial in study.trials)
     took = format_duration(max(study.took_s, 1e-3))
     effort = f"{trials:,} trials, {points:,} operating points, {study.launches:,} launches in {took}"
-    yield Fact("Measured", effort, _doubts(study))
+    yield Fact("Measured", effort, _quality_warnings(study))
 
 
-def _doubts(study: Study) -> str:
+def _quality_warnings(study: Study) -> str:
     """The number of points with quality warnings, and the warnings; empty: none."""
     gates = Counter(gate for t in study.trials for p in t.curve for gate in {doubt.gate for doubt in p.doubts})
-    doubtful = sum(bool(point.doubts) for trial in study.trials for point in trial.curve)
+    count = sum(bool(point.doubts) for trial in study.trials for point in trial.curve)
     most = ", ".join(f"{gate.words} {count:,}" for gate, count in gates.most_common())
-    return f"{doubtful:,} point{'s' * (doubtful > 1)} with quality warnings: {most}" if doubtful else ""
+    return f"{count:,} point{'s' * (count > 1)} with quality warnings: {most}" if count else ""
 
 
 def _slo_fact(study: Study, recommendation: Recommendation) -> Fact:

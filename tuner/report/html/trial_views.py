@@ -32,7 +32,7 @@ class TrialView:
         trial: The trial.
         words: Its changed parameters; of trial 0, `the baseline`.
         fared: `holds`, `breaks` or `failed`: whether it holds the SLO.
-        outcome: The outcome in words.
+        outcome: The outcome, for people.
         points: Points whose requests were all answered, in order of load; verified points replace those of the sweep.
         shown: The point for the table: the best within the SLO, else that of lowest latency; None: there is none.
         diff: The diff of its config against the user's.
@@ -121,11 +121,11 @@ def _point_data(trial_point: TrialPoint) -> dict[str, Any]:
         },
         "batch": None if point.average_batch_size is None else short(point.average_batch_size),
         "verified": trial_point.verified,
-        "doubts": doubts_of(point),
+        "doubts": warnings_of(point),
     }
 
 
-def doubts_of(point: OperatingPoint) -> str:
+def warnings_of(point: OperatingPoint) -> str:
     """The reasons of a point's quality warnings, in one line; empty: none."""
     return "; ".join(doubt.reason for doubt in point.doubts)
 

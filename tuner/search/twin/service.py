@@ -1,4 +1,4 @@
-"""How long executions take, by batch size and busy instances, from what was measured."""
+"""Execution times by batch size and busy instances, fitted to measurements."""
 
 from __future__ import annotations
 
