@@ -1,4 +1,4 @@
-"""What every load engine must do, against whatever server a subclass brings."""
+"""The contract of load engines, against any server that a subclass provides."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Service(Protocol):
     """A server with one model."""
 
     def plan(self, driver: DriverName, request_timeout_s: float) -> Plan:
-        """How a driver reaches it, with requests to the model."""
+        """The plan of a load: the address, and requests to the model."""
 
     def successes(self) -> int:
-        """How many requests the server has answered without error."""
+        """Number of requests that the server has answered without error."""
 
     def kill(self) -> None:
-        """End it as SIGKILL does."""
+        """End the server with SIGKILL, or in an equivalent way."""
 
 
 Serve = Callable[[str], Service]
@@ -37,7 +37,7 @@ never, and `hang` not at all. Only what is doomed is killed."""
 
 
 def for_seconds(seconds: float) -> Watch:
-    """Ends the load after so long."""
+    """Ends the load after a time in s."""
     return lambda samples: None if samples.wall_s >= seconds else seconds - samples.wall_s
 
 
@@ -46,7 +46,7 @@ _AT_MOST_S = 20.0
 
 
 def until_requests(count: int, *, at_most_s: float = _AT_MOST_S) -> Watch:
-    """Ends the load as soon as so many have ended, well or not, or after a while."""
+    """Ends the load after a number of completed requests, failed ones included, or after a time-out in s."""
     return lambda samples: None if len(samples) >= count or samples.wall_s > at_most_s else 0.02
 
 
@@ -55,7 +55,7 @@ def _grew(lengths: list[int], by: int) -> bool:
 
 
 class LoadEngineContract:
-    """Subclass it with the driver, and with a fixture `serve`, a `Serve`."""
+    """Derive from it, and provide the driver and a fixture `serve` (`Serve`)."""
 
     driver: ClassVar[DriverName]
 
@@ -73,7 +73,7 @@ class LoadEngineContract:
         first_look_s: float = 0.05,
         processes: int = 1,
     ) -> Samples:
-        """One offer by an engine of its own."""
+        """Offer one load with a new engine."""
         with self.engine(service, request_timeout_s, processes=processes) as engine:
             return engine.offer(load, watch, first_look_s=first_look_s)
 
@@ -84,14 +84,14 @@ class LoadEngineContract:
         samples = self.offer(service, until_requests(200), load=Concurrency(concurrency))
         served = service.successes() - before
         assert samples.ok.all()
-        # Those under way at the end are served, too, and not in the samples.
+        # Requests under way at the end are served, but not in the samples.
         assert 200 <= len(samples) <= served <= len(samples) + concurrency
 
     def test_it_holds_the_concurrency(self, serve: Serve) -> None:
         samples = self.offer(serve("sleep"), until_requests(300), load=Concurrency(6))
         latency_s = (samples.done_ns - samples.sent_ns).sum() / 1e9
         span_s = (samples.done_ns[-1] - samples.sent_ns.min()) / 1e9
-        # Little's law; what was under way at the end is missing from the sum.
+        # Little's law; requests under way at the end are missing from the sum.
         assert 5 < latency_s / span_s <= 6
 
     def test_its_samples_are_well_formed(self, serve: Serve) -> None:
@@ -119,7 +119,7 @@ class LoadEngineContract:
     def test_a_model_that_always_fails_is_counted_and_costs_little(self, serve: Serve) -> None:
         samples = self.offer(serve("fail"), lambda so_far: None if len(so_far) >= 10 and so_far.wall_s >= 1 else 0.05)
         assert not samples.ok.any()
-        # It waits a while after each failure.
+        # The engine pauses after each failure.
         assert 10 <= len(samples) <= 200 * samples.wall_s
 
     def test_a_request_that_is_not_answered_fails_at_its_deadline(self, serve: Serve) -> None:
@@ -180,7 +180,7 @@ class LoadEngineContract:
         def watch(samples: Samples) -> float | None:
             looked_s.append(time.monotonic())
             looks.append(samples)
-            # A busy machine may answer nothing between two looks.
+            # On a busy machine, no request may end between two looks.
             return None if len({len(look) for look in looks}) == 4 or samples.wall_s > _AT_MOST_S else 0.1
 
         began_s = time.monotonic()
@@ -247,9 +247,9 @@ class LoadEngineContract:
     def test_an_open_loop_keeps_its_schedule(self, serve: Serve) -> None:
         samples = self.offer(serve("echo"), until_requests(190), load=RequestRate(200, "constant"))
         assert samples.ok.all()
-        # None before its time.
+        # No request is sent before it is due.
         assert 190 <= len(samples) <= 200 * samples.wall_s + 1
-        # Due every 5 ms, whatever happened in between; some of the last are under way at the end, and do not count.
+        # Due every 5 ms regardless of responses; those under way at the end do not count.
         gaps_ns = np.diff(np.sort(samples.sent_ns))
         assert set(gaps_ns[:100].tolist()) == {5_000_000}
         assert set((gaps_ns % 5_000_000).tolist()) == {0}

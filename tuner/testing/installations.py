@@ -1,4 +1,4 @@
-"""A fake Triton on this machine, for launchers, `--triton-path` and `doctor` alike."""
+"""Installs a fake Triton on this machine, for launchers, `--triton-path` and `doctor`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ main(__file__, sys.argv[1:])
 
 
 def fake_installation(folder: Path, **control: Any) -> TritonInstallation:
-    """Make a Triton in a folder, which for the command line is `--triton-path`.
+    """Write a fake Triton installation into a folder, which `--triton-path` takes.
 
     Args:
-        folder: Is made if need be.
-        control: What the server does on demand (`tuner.testing.fake.runtime.Control`).
+        folder: Is created if it is missing.
+        control: The server's behaviour (`tuner.testing.fake.runtime.Control`).
     """
     for backend in _BACKENDS:
         (folder / "backends" / backend).mkdir(parents=True, exist_ok=True)
@@ -40,5 +40,5 @@ def fake_installation(folder: Path, **control: Any) -> TritonInstallation:
 
 
 def control_fake(folder: Path, **control: Any) -> None:
-    """Change what the servers of a folder's Triton do, those that run and those to come."""
+    """Change the behaviour of all servers of a fake installation, running and future ones."""
     write_atomically((folder / _PROGRAM_AT).with_name(FILE), json.dumps(control))

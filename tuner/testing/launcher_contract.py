@@ -1,11 +1,11 @@
-"""What every launcher must do. A test class for each derives from `LauncherContract`, or from `CandidateContract` where
-servers are not its own to start and stop, and gives these fixtures:
+"""The contract of launchers. A test class derives from `LauncherContract`, or from `CandidateContract` if the launcher
+does not start and stop servers, and provides these fixtures:
 
 launcher         the launcher
-launcher_source  lines of Python that make the same, as `launcher`, in another process
-traces           a function from a pid to what the servers owned by that process have on this machine now, by name:
+launcher_source  Python code that creates the same launcher as the variable `launcher`, for another process
+traces           a function from a pid to the resources that servers of that process use on this machine, by name:
                  processes, containers, shared memory, folders
-kill             a function that ends a server as a crash would
+kill             a function that ends a server like a crash
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ time.sleep(600)
 
 
 def infer(server: Server, model: str, *, items: int = 1, timeout_s: float = 10) -> npt.NDArray[np.float32]:
-    """Send one request of that many items, and return the answer."""
+    """Send one request with a number of items, and return the answer."""
     values = np.arange(4 * items, dtype=np.float32).reshape(items, 4)
     tensor = triton.InferInput("IN", values.shape, "FP32")
     tensor.set_data_from_numpy(values)
@@ -54,7 +54,7 @@ def infer(server: Server, model: str, *, items: int = 1, timeout_s: float = 10) 
 
 
 def await_death(server: Server, within_s: float = 60) -> ServerDiedError:
-    """What `check` raises, as soon as it does."""
+    """Wait until `check` raises, and return its error."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
@@ -68,16 +68,16 @@ def await_death(server: Server, within_s: float = 60) -> ServerDiedError:
 def is_listening(address: str) -> bool:
     host, port = address.split(":")
     with socket.socket() as probe:
-        probe.settimeout(1)  # at the address of a container that is gone, nobody even refuses
+        probe.settimeout(1)  # a removed container does not even refuse connections
         return probe.connect_ex((host, int(port))) == 0
 
 
 class CandidateContract:
-    """What every launcher makes of a candidate, also one whose server is not its own; see the top of the file.
+    """The contract for candidates, for every launcher; see the top of the file for the fixtures.
 
     Attributes:
-        tells_last_words: Whether what the server writes is to be seen.
-        gpus: Which GPUs of this machine its servers see where nobody narrows them; None: another machine's.
+        tells_last_words: Whether the launcher sees the server's log.
+        gpus: The GPUs of this machine that its servers see by default; None: they run on another machine.
     """
 
     tells_last_words = True
@@ -85,7 +85,7 @@ class CandidateContract:
 
     @pytest.fixture
     def request_for(self, model_repository: ModelRepositoryFactory, tmp_path: Path) -> Callable[..., Launch]:
-        """Makes a `Launch` of a model from `tuner/testing/models`."""
+        """Creates a `Launch` of a model from `tuner/testing/models`."""
 
         def make(source: str, *, deadline_s: float = 60, config: str | None = None) -> Launch:
             model = model_repository.add(source, config=config)
@@ -182,10 +182,10 @@ class CandidateContract:
 
 
 class LauncherContract(CandidateContract):
-    """What every launcher must do that starts servers of its own.
+    """The contract for launchers that start their own servers.
 
     Attributes:
-        tells_usage: Whether anybody says what its servers take.
+        tells_usage: Whether the launcher measures the servers' CPU and memory usage.
     """
 
     tells_usage = True
@@ -257,7 +257,7 @@ class LauncherContract(CandidateContract):
         with pytest.raises(triton.InferenceServerException, match="Deadline"):
             infer(server, "hangs", timeout_s=0.5)
         server.check()
-        server.stop(grace_s=0.5)  # it hangs for an hour
+        server.stop(grace_s=0.5)  # its model hangs for an hour
         assert not traces(os.getpid())
 
     def test_removes_what_a_killed_owner_left_behind_and_nothing_else(
@@ -273,7 +273,7 @@ class LauncherContract(CandidateContract):
 
 @contextmanager
 def abandoned(launcher_source: str, request: Launch) -> Iterator[int]:
-    """Have another process launch, kill it, and give its pid."""
+    """Launch in another process, kill that process, and return its pid."""
     script = _OWNER.format(
         source=launcher_source,
         repository=str(request.repository),

@@ -1,6 +1,6 @@
-"""Makes model repositories of the Python-backend models in `tuner/testing/models`, each told of in its docstring.
+"""Writes model repositories of the Python models in `tuner/testing/models`, each described in its docstring.
 
-All take `IN` and give `OUT`, FP32 of shape [4], in batches.
+All have the input `IN` and the output `OUT`, FP32 of shape [4], and support batches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
 
 
 def config_text(*, instances: int = 1, max_batch_size: int = 8, more: str = "", **parameters: object) -> str:
-    """A config for the models; `parameters` are those that the model's docstring names."""
+    """A config for one of the models; `parameters` are described in the docstring of its code."""
     text = CONFIG.format(instances=instances, max_batch_size=max_batch_size, more=more)
     return text + "".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in parameters.items()
@@ -38,15 +38,15 @@ def known_config(
     more: str = "",
     **parameters: object,
 ) -> str:
-    """A config for the backend `fake`, which only a fake Triton has: a model of known service times.
+    """A config for the backend `fake` of the fake Triton: a model with known service times.
 
     Args:
-        service_us: What an execution takes.
-        service_us_per_item: What each item of its batch adds.
-        instances: How many.
+        service_us: Service time of an execution, in us.
+        service_us_per_item: Additional service time of each item of the batch, in us.
+        instances: Number of instances.
         max_batch_size: The largest batch.
-        more: Text that follows, such as `dynamic_batching { }`.
-        parameters: Others that `tuner.testing.fake.native` tells of.
+        more: Further text of the config, such as `dynamic_batching { }`.
+        parameters: Further parameters; see `tuner.testing.fake.native`.
     """
     known = {"service_us": service_us, "service_us_per_item": service_us_per_item, **parameters}
     text = config_text(instances=instances, max_batch_size=max_batch_size, more=more, **known)
@@ -86,9 +86,9 @@ class ModelRepositoryFactory:
         """Add a model with the code of `tuner/testing/models/SOURCE.py`.
 
         Args:
-            source: Which code.
-            name: Of the model; the source's by default.
-            config: The text of its config.pbtxt: `config_text()` by default; none is written when it is empty.
+            source: Name of the code.
+            name: Name of the model; by default that of the code.
+            config: The text of its config.pbtxt; by default `config_text()`; empty: no config.pbtxt is written.
 
         Returns:
             The name.
@@ -102,11 +102,11 @@ class ModelRepositoryFactory:
         return name
 
     def add_known(self, name: str = "known", config: str | None = None) -> str:
-        """Add a model of known service times, for a fake Triton.
+        """Add a model with known service times, for a fake Triton.
 
         Args:
-            name: Of the model.
-            config: The text of its config.pbtxt: `known_config()` by default.
+            name: Name of the model.
+            config: The text of its config.pbtxt; by default `known_config()`.
 
         Returns:
             The name.

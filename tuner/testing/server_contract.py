@@ -1,10 +1,10 @@
-"""What a Triton does when it is asked, over gRPC and HTTP. For each kind of Triton, a test class derives from
+"""The contract of a Triton server over gRPC and HTTP. For each kind of server, a test class derives from
 `AskedContract` and another one from `InferenceContract`; both need this fixture:
 
-endpoints        by protocol, of a server in explicit model control on the repository that `write_models` writes, with
-                 the models `LOADED` loaded, and `slow` not
+endpoints        the endpoints by protocol, of a server in explicit model control mode on the repository that
+                 `write_models` writes, with the models `LOADED` loaded, and `slow` not loaded
 
-Only `slow` and `auto_complete` are loaded and unloaded by tests; the others are as they were.
+Tests load and unload only `slow` and `auto_complete`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ensemble_scheduling { step [
 
 
 def write_models(repository: ModelRepositoryFactory) -> None:
-    """Write the models of the contract."""
+    """Write the repository of the contract."""
     batching = "dynamic_batching { }"
     repository.add("identity", config=config_text(max_batch_size=4, more=f"version_policy {{ all {{}} }} {batching}"))
     model = repository.path / "identity"
@@ -65,7 +65,7 @@ def write_models(repository: ModelRepositoryFactory) -> None:
 
 
 def request_of(model: str = "identity", **changes: Any) -> service_pb2.ModelInferRequest:
-    """A request to one of the models, in which something may be wrong."""
+    """A request to one of the models; arguments can make it invalid."""
     told = {"name": "IN", "datatype": "FP32", "shape": [1, 4], "version": "", **changes}
     request = service_pb2.ModelInferRequest(model_name=model, model_version=told["version"])
     tensor = request.inputs.add()
@@ -93,7 +93,7 @@ _SHAPE = (
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 class AskedContract:
-    """What it tells of itself, over either protocol."""
+    """Health, metadata, configs, statistics and model control, over either protocol."""
 
     @pytest.fixture
     def client(self, endpoints: dict[Protocol, Endpoint], protocol: Protocol) -> Iterator[TritonClient]:
@@ -122,7 +122,7 @@ class AskedContract:
     def test_effective_config(self, client: TritonClient) -> None:
         config = client.model_config("identity")
         assert (config.name, config.backend, config.max_batch_size) == ("identity", "python", 4)
-        # Filled in by the server.
+        # Completed by the server.
         assert (config.instance_group[0].name, config.default_model_filename) == ("identity_0", "model.py")
         assert list(config.dynamic_batching.preferred_batch_size) == [4]
         assert config.optimization.input_pinned_memory.enable
@@ -140,7 +140,7 @@ class AskedContract:
         before = client.model_config("slow")
         client.load_model("slow", json.dumps(override(max_batch_size=3)))
         assert client.model_config("slow").max_batch_size == 3
-        # A load by itself keeps to the override.
+        # A load without a config keeps the override.
         client.load_model("slow")
         assert client.model_config("slow").max_batch_size == 3
         unload(client, "slow")
@@ -173,7 +173,7 @@ class AskedContract:
         infer(endpoints["grpc"], version="1", items=3)
         deadline = time.monotonic() + 30
         while client.statistics("identity", "1").inference_count == before["1"].inference_count:
-            assert time.monotonic() < deadline  # it answers before it counts
+            assert time.monotonic() < deadline  # the response precedes the count
             time.sleep(0.001)
         after = client.statistics("identity", "1")
         assert after.inference_count - before["1"].inference_count == 3
@@ -214,14 +214,14 @@ class AskedContract:
 
 
 def override(**changes: object) -> Mapping[str, object]:
-    """A config of the contract's models as JSON."""
+    """A config of the contract's models as JSON, for a load request."""
     tensor = {"data_type": "TYPE_FP32", "dims": [4]}
     tensors = {"input": [{"name": "IN", **tensor}], "output": [{"name": "OUT", **tensor}]}
     return {"backend": "python", "max_batch_size": 4, **tensors, **changes}
 
 
 def unload(client: TritonClient, model: str) -> None:
-    """Unload a model and wait until it is."""
+    """Unload a model, and wait until it is unloaded."""
     client.unload_model(model)
     deadline = time.monotonic() + 30
     while client.models()[model] not in {"", "UNAVAILABLE"}:
@@ -230,7 +230,7 @@ def unload(client: TritonClient, model: str) -> None:
 
 
 class InferenceContract:
-    """What it makes of requests over gRPC."""
+    """Inference over gRPC."""
 
     @pytest.fixture
     def stub(self, endpoints: dict[Protocol, Endpoint]) -> Iterator[service_pb2_grpc.GRPCInferenceServiceStub]:
@@ -318,7 +318,7 @@ class InferenceContract:
         stub: service_pb2_grpc.GRPCInferenceServiceStub,
         wants_empty: bool,  # noqa: FBT001 (a parameter)
     ) -> None:
-        # Two responses, of which the second is an error, and then something empty.
+        # Two responses, the second an error, and an empty final response.
         request = request_of("decoupled", content=np.array([2, 1, 1, 0], np.float32).tobytes())
         request.id = "mine"
         if wants_empty:

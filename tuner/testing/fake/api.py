@@ -1,4 +1,4 @@
-"""What a client may ask, in the messages of gRPC; HTTP says the same in JSON."""
+"""The server's API as gRPC messages; HTTP translates them to JSON."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
-# What a client is told of contents that are of another type than its tensor.
+# Triton's errors for `contents` of another type than the tensor.
 _TYPES = {
     "bool_contents": "BOOL",
     "int_contents": "INT32",
@@ -62,15 +62,15 @@ Answer = Callable[[pb.ModelInferResponse, Response], None]
 
 
 class Api:
-    """The server as clients see it.
+    """The server's API.
 
     Args:
-        name: `--id`.
-        version: That it tells.
-        repository: Its models.
-        runtime: Its clock.
-        explicit: Whether models may be loaded and unloaded.
-        strict: Whether it is ready only with all its models (`--strict-readiness`).
+        name: The server's name (`--id`).
+        version: The Triton version to report.
+        repository: The models.
+        runtime: The clock and the control file.
+        explicit: Whether models can be loaded and unloaded.
+        strict: Whether it is ready only if all models are (`--strict-readiness`).
     """
 
     def __init__(
@@ -90,18 +90,18 @@ class Api:
         return not self._strict or all(state == "READY" for state in states)
 
     def metadata(self) -> pb.ServerMetadataResponse:
-        """Of the server."""
+        """Metadata of the server."""
         return pb.ServerMetadataResponse(name=self._name, version=self._version, extensions=EXTENSIONS)
 
     def model_ready(self, name: str, version: str) -> bool:
-        """Whether a model can be asked."""
+        """Whether a model is ready."""
         return self._repository.ready(name, version)
 
     def model_metadata(self, name: str, version: str) -> pb.ModelMetadataResponse:
-        """Of a model.
+        """Metadata of a model.
 
         Raises:
-            RefusedError: it cannot be asked.
+            RefusedError: the model is not ready.
         """
         served = self._repository.served(name, version)
         config = served.config
@@ -125,18 +125,18 @@ class Api:
         )
 
     def config(self, name: str, version: str) -> pb.ModelConfigResponse:
-        """Of a model, complete.
+        """The completed config of a model.
 
         Raises:
-            RefusedError: it cannot be asked.
+            RefusedError: the model is not ready.
         """
         return pb.ModelConfigResponse(config=self._repository.served(name, version).config)
 
     def statistics(self, name: str, version: str) -> pb.ModelStatisticsResponse:
-        """Of a model, or all of them.
+        """Statistics of a model, or of all models.
 
         Raises:
-            RefusedError: it cannot be asked.
+            RefusedError: the model is not ready.
         """
         self._runtime.now()
         served = self._repository.all_served(name, version)
@@ -145,7 +145,7 @@ class Api:
         )
 
     def index(self, *, ready: bool = False) -> pb.RepositoryIndexResponse:
-        """All models and their states."""
+        """The repository index: all models and their states."""
         models = [
             pb.RepositoryIndexResponse.ModelIndex(name=name, version=version, state=state, reason=reason)
             for name, version, state, reason in self._repository.states()
@@ -157,7 +157,7 @@ class Api:
         """Load a model; `parameters` as in `RepositoryModelLoadRequest`.
 
         Raises:
-            RefusedError: it does not load.
+            RefusedError: the model fails to load.
         """
         self._must_be_explicit()
         override = parameters["config"].string_param if "config" in parameters else None
@@ -170,7 +170,7 @@ class Api:
         """Begin to unload a model.
 
         Raises:
-            RefusedError: that is not allowed.
+            RefusedError: the server is not in explicit model control mode.
         """
         self._must_be_explicit()
         key = "unload_dependents"
@@ -184,19 +184,19 @@ class Api:
         """Register a region of shared memory.
 
         Raises:
-            RefusedError: it cannot be.
+            RefusedError: the region cannot be registered.
         """
         self._memory.register(name, key, offset, byte_size)
 
     def unregister(self, name: str) -> None:
-        """Forget a region, or all of them."""
+        """Unregister a region, or all regions."""
         self._memory.unregister(name)
 
     def memory_status(self, name: str) -> pb.SystemSharedMemoryStatusResponse:
-        """The regions.
+        """The registered regions.
 
         Raises:
-            RefusedError: there is none of that name.
+            RefusedError: there is no region of that name.
         """
         kind = pb.SystemSharedMemoryStatusResponse.RegionStatus
         regions = {
@@ -206,18 +206,18 @@ class Api:
         return pb.SystemSharedMemoryStatusResponse(regions=regions)
 
     def is_decoupled(self, name: str, version: str) -> bool:
-        """Whether a model answers as often as it likes.
+        """Whether a model is decoupled.
 
         Raises:
-            RefusedError: it cannot be asked.
+            RefusedError: the model is not ready.
         """
         return bool(self._repository.served(name, version).decoupled)
 
     def infer(self, message: pb.ModelInferRequest, answer: Answer) -> Request:
-        """Have a model infer; `answer` takes each response, with what it was made of.
+        """Run an inference; `answer` takes each response with its request.
 
         Raises:
-            RefusedError: it does not.
+            RefusedError: the request or the model is invalid.
         """
         request = self._request(message)
         served = self._repository.served(message.model_name, message.model_version)
@@ -247,7 +247,7 @@ class Api:
         return request
 
     def _hold(self, go_on: Callable[[], None]) -> None:
-        """Keep an answer until nothing stalls any more."""
+        """Try again in 10 ms, while the control file says `stall`."""
         asyncio.get_running_loop().call_later(0.01, go_on)
 
     def _request(self, message: pb.ModelInferRequest) -> Request:
@@ -304,7 +304,7 @@ class Api:
 
 
 def config_json(response: pb.ModelConfigResponse) -> dict[str, Any]:
-    """A config as HTTP has it."""
+    """A config as JSON, as the HTTP API returns it."""
     return as_json(response.config)
 
 
@@ -318,7 +318,7 @@ def _place(parameters: Any) -> tuple[str, int, int]:
 
 
 def _from_contents(model: str, entry: Any) -> bytes:
-    """A tensor that was sent element by element."""
+    """The raw bytes of a tensor whose elements were sent in `contents`."""
     wanted = _CONTENTS.get(entry.datatype, "")
     for descriptor, values in entry.contents.ListFields():
         if descriptor.name != wanted:

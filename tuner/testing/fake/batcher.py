@@ -1,6 +1,6 @@
-"""Triton's dynamic batcher, live: the rules of `tuner.search.twin.batcher`, request by request.
+"""Triton's dynamic batcher in real time: the rules of `tuner.search.twin.batcher`, request by request.
 
-That one is compiled and simulates a whole load; this one serves. A test holds one against the other.
+That module is compiled and simulates a whole load; this one serves. A test compares the two.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _ROUNDING_S = 1e-9
 
 
 class Item(Protocol):
-    """What is batched: a request.
+    """A request to batch.
 
     Attributes:
-        arrived: When (`Timeline`).
-        size: Inferences in it.
-        form: Requests of unequal form share no batch; None: it goes with all.
-        cancelled: Whether nobody waits for it any more.
+        arrived: Arrival time, in s of the `Timeline`.
+        size: Number of inferences.
+        form: Requests of different forms cannot share a batch; None: any batch.
+        cancelled: Whether the client has cancelled it.
     """
 
     arrived: float
@@ -33,22 +33,22 @@ class Item(Protocol):
 
 
 class Instance(Protocol):
-    """What executes a batch."""
+    """A model instance, which executes batches."""
 
     def execute(self, batch: Sequence[Item], at: float, done: Callable[[float], None]) -> None:
-        """Begin to execute a batch at a time; `done` is called once with the time at which it has ended."""
+        """Start executing a batch at a time; `done` is called once with the end time (both in s of the timeline)."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How requests are batched.
+    """Settings of the batcher.
 
     Attributes:
-        largest: Of all batches (`max_batch_size`, at least 1).
-        dynamic: Whether batches are formed; else each request is an execution.
-        preferred: Batch sizes.
-        delay_s: How long a request may wait for others.
-        most_queued: Requests beyond so many are refused; 0: none is.
+        largest: Largest batch (`max_batch_size`, at least 1).
+        dynamic: Whether requests are batched; False: one request per execution.
+        preferred: Preferred batch sizes.
+        delay_s: Longest time that a request waits for others, in s.
+        most_queued: Largest queue in requests, beyond which requests are refused; 0: unlimited.
     """
 
     largest: int = 1
@@ -72,9 +72,9 @@ class Batcher:
     """Forms batches of requests, and hands them to instances.
 
     Args:
-        rules: How.
-        instances: That execute them; the one that has been free for the longest does, as in Triton.
-        timeline: Of which the times are.
+        rules: The batcher's settings.
+        instances: The instances; the one that has been idle longest is next, as in Triton.
+        timeline: The clock of all times.
     """
 
     def __init__(self, rules: Rules, instances: Sequence[Instance], timeline: Timeline) -> None:
@@ -94,11 +94,11 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for an instance."""
+        """Number of requests that wait for an instance."""
         return len(self._queue) + sum(len(payload.items) for payload in self._payloads)
 
     def arrive(self, item: Item, at: float) -> bool:
-        """Take a request. Returns whether there was room for it."""
+        """Queue a request. Returns False if the queue is full."""
         if self._rules.most_queued and self.waiting >= self._rules.most_queued:
             return False
         if not self._rules.dynamic:
@@ -134,7 +134,7 @@ class Batcher:
         self._settle(at, wake=True)
 
     def _settle(self, at: float, *, wake: bool) -> None:
-        """Instances take payloads, which wakes the batcher; what that makes of the queue, instances may take."""
+        """Let idle instances take formed batches, and form batches, until nothing changes."""
         while True:
             while self._idle and self._payloads:
                 self._start(at)
@@ -164,7 +164,7 @@ class Batcher:
             self._next_preferred = 0
 
     def _form(self, at: float) -> bool:
-        """One turn of the batcher's thread. Returns whether there is to be another."""
+        """One iteration of the batcher thread. Returns whether to run another one."""
         self._sleep()
         if self._saturated:
             self._growing, self._saturated, self._next_preferred = None, False, 0
@@ -189,7 +189,7 @@ class Batcher:
         return goes > 0 or self._saturated
 
     def _look(self, held: int) -> tuple[int, int, int, bool]:
-        """What could go: how many requests, of which size, how many up to a preferred size, whether no more fits."""
+        """The next batch: requests, inferences, requests up to a preferred size, and whether no more requests fit."""
         count = size = marked = 0
         form = self._growing.items[0].form if self._growing else self._queue[0].form
         for item in self._queue:
@@ -207,7 +207,7 @@ class Batcher:
         return count, size, marked, False
 
     def _wait(self, held: int, size: int, count: int) -> int:
-        """Wait for the next preferred size or the end of the delay. Returns what goes all the same."""
+        """Wait for the next preferred size or the end of the delay. Returns the number of requests to send now."""
         larger = [each for each in self._preferred if each > held + size]
         self._next_preferred = min(larger, default=self._last_preferred) - held
         if held > 0 and not self._saturated and held not in self._preferred:

@@ -1,4 +1,4 @@
-"""Configs as Triton's core reads, completes and refuses them (`model_config_utils.cc`, seen on 2.51)."""
+"""Parses, completes and validates configs as Triton's core does (`model_config_utils.cc`, observed on 2.51)."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _NO_VALUE = re.compile(r'Enum type "[^"]*" has no value named (?P<word>\S+?)\.?$
 
 
 def refuse(text: str, code: Code = Code.INVALID_ARGUMENT) -> RefusedError:
-    """An error to raise."""
+    """The error for an invalid config."""
     return RefusedError(code, text)
 
 
 def read_config(path: Path) -> pb.ModelConfig:
-    """Parse a file, which need not be there.
+    """Parse a config.pbtxt, which may be missing.
 
     Raises:
-        RefusedError: it has an error of syntax, which goes to the log.
+        RefusedError: the file has a syntax error, which is also logged.
     """
     config = pb.ModelConfig()
     if not path.exists():
@@ -50,7 +50,7 @@ def read_config(path: Path) -> pb.ModelConfig:
 
 
 def _as_protobuf_says(error: text_format.ParseError) -> str:
-    """The C++ library names the end of a word that it does not know, and says some things otherwise."""
+    """Python's protobuf error, reworded as the C++ library's."""
     line, column = error.GetLine() or 1, error.GetColumn() or 1
     reason = str(error).removeprefix(f"{line}:{column} : ")
     if match := _NO_FIELD.search(reason):
@@ -65,7 +65,7 @@ def parse_override(text: str) -> pb.ModelConfig:
     """Parse the config of a load request.
 
     Raises:
-        RefusedError: it is none.
+        RefusedError: it is not a valid config.
     """
     from google.protobuf import json_format  # noqa: PLC0415 (most servers never need it)
 
@@ -80,7 +80,7 @@ def parse_override(text: str) -> pb.ModelConfig:
 
 
 def add_missing(config: pb.ModelConfig, completion: pb.ModelConfig) -> None:
-    """Take from another config what a config leaves out, field by field."""
+    """Copy the fields that a config lacks from another config."""
     for descriptor, _ in completion.ListFields():
         if descriptor.name == "parameters":
             for key, value in completion.parameters.items():
@@ -102,7 +102,7 @@ def _is_set(config: pb.ModelConfig, descriptor: FieldDescriptor) -> bool:
 
 
 def complete(config: pb.ModelConfig, name: str) -> None:
-    """Fill in what core fills in, whatever the backend."""
+    """Complete a config as core does for every backend."""
     if not config.name:
         config.name = name
     if not config.HasField("version_policy"):
@@ -143,10 +143,10 @@ def _complete_sequences(config: pb.ModelConfig) -> None:
 
 
 def validate(config: pb.ModelConfig, name: str) -> None:
-    """See that core would take it.
+    """Check a config as core does.
 
     Raises:
-        RefusedError: it would not.
+        RefusedError: core rejects the config.
     """
     if config.name and config.name != name:
         raise refuse(
@@ -179,10 +179,10 @@ def _validate_tensor(kind: str, tensor: Any, name: str) -> None:
 
 
 def validate_instances(config: pb.ModelConfig, name: str) -> None:
-    """See that this machine, which has no GPU, could hold the instances.
+    """Check that the instances can run on a machine without a GPU.
 
     Raises:
-        RefusedError: it could not.
+        RefusedError: they need a GPU.
     """
     for group in config.instance_group:
         if group.kind == pb.ModelInstanceGroup.KIND_GPU:
@@ -191,10 +191,10 @@ def validate_instances(config: pb.ModelConfig, name: str) -> None:
 
 
 def versions_to_load(config: pb.ModelConfig, present: Sequence[int]) -> list[int]:
-    """Which of the version folders the policy wants, the latest last.
+    """The versions that the version policy selects, the latest last.
 
     Raises:
-        RefusedError: none.
+        RefusedError: the policy selects none.
     """
     policy, ordered = config.version_policy, sorted(present)
     if policy.HasField("specific"):
@@ -209,23 +209,23 @@ def versions_to_load(config: pb.ModelConfig, present: Sequence[int]) -> list[int
 
 
 def instance_names(config: pb.ModelConfig) -> list[str]:
-    """Of all instances, in order."""
+    """The names of all instances, in order."""
     return [f"{group.name}_{number}" for group in config.instance_group for number in range(group.count)]
 
 
 def datatype(value: int) -> str:
-    """A type of a config, by the protocol's name: `FP32`."""
+    """The protocol's name of a config's data type, such as `FP32`."""
     name: str = pb.DataType.Name(value).removeprefix("TYPE_")
     return "BYTES" if name == "STRING" else name
 
 
 def string_parameters(config: pb.ModelConfig) -> Mapping[str, str]:
-    """The parameters of a config."""
+    """The `parameters` of a config, as strings."""
     return {key: value.string_value for key, value in config.parameters.items()}
 
 
 def as_json(message: Any) -> dict[str, Any]:
-    """A message as Triton writes it in JSON: with every field that has a default, and whole numbers as such."""
+    """A message as Triton's JSON: fields with default values are included, and 64-bit integers are numbers."""
     found: dict[str, Any] = {}
     for descriptor in message.DESCRIPTOR.fields:
         value = getattr(message, descriptor.name)

@@ -1,4 +1,4 @@
-"""Ensembles: models that call others, each as soon as what it needs is there."""
+"""Ensembles: models that call other models, each as soon as its inputs are complete."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Ensemble:
     """The steps of an ensemble.
 
     Args:
-        config: Of it.
-        infer: Has a model of the server infer.
+        config: The ensemble's config.
+        infer: Runs an inference of a model of the server.
     """
 
     def __init__(self, config: pb.ModelConfig, infer: Callable[[Request], None]) -> None:
@@ -23,7 +23,7 @@ class Ensemble:
         self._infer = infer
 
     def infer(self, request: Request, answer: Callable[[Request, Response], None]) -> None:
-        """Have all steps taken; the answer comes once."""
+        """Run all steps for a request; it gets one response."""
         _Run(self._steps, self._outputs, self._infer, request, answer).advance()
 
 

@@ -1,4 +1,4 @@
-"""The calls of `inference.GRPCInferenceService`."""
+"""The methods of `inference.GRPCInferenceService`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuner.testing.fake.messages import Code, RefusedError, Request, Response
 
 _EMPTY_FINAL = "triton_enable_empty_final_response"
 _FINAL = "triton_final_response"
-# Which API each call belongs to, for `--grpc-restricted-protocol`.
+# The API of each method, for `--grpc-restricted-protocol`.
 _GROUPS = {
     "ServerLive": "health",
     "ServerReady": "health",
@@ -39,12 +39,12 @@ _GROUPS = {
 
 
 class GrpcService:
-    """Answers gRPC; it is an `http2.Service`.
+    """Serves the methods; an `http2.Service`.
 
     Args:
-        api: That answers.
-        restricted: The header and its value, without which a group of calls is refused.
-        compresses: Whether answers are compressed for a client that takes that.
+        api: The server's API.
+        restricted: By group of methods, the header and the value that it requires.
+        compresses: Whether responses are compressed for clients that accept it.
     """
 
     def __init__(self, api: Api, restricted: Mapping[str, tuple[str, str]], *, compresses: bool) -> None:
@@ -174,7 +174,7 @@ def _refuse_cuda(asked: Any) -> Any:
 
 
 class _Stream:
-    """One `ModelStreamInfer`: requests and responses, each as it comes."""
+    """One `ModelStreamInfer` call."""
 
     def __init__(self, api: Api, call: Call) -> None:
         self._api = api

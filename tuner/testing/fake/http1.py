@@ -1,4 +1,4 @@
-"""Serves HTTP: requests of one connection after the other, and what Triton's endpoints say in JSON."""
+"""Serves HTTP/1.1: one request of a connection after another, and Triton's endpoints in JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer."""
+    """An HTTP response."""
 
     status: int = 200
     body: bytes = b""
@@ -42,7 +42,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request; header names are in lower case."""
+    """An HTTP request; header names are in lower case."""
 
     verb: str
     path: str
@@ -57,8 +57,8 @@ class HttpConnection(asyncio.Protocol):
     """One connection of a client.
 
     Args:
-        handler: Answers.
-        others: Of the server, for as long as they last.
+        handler: Handles the requests.
+        others: The server's open connections, which this one joins.
     """
 
     def __init__(self, handler: Handler, others: set[HttpConnection]) -> None:
@@ -87,11 +87,11 @@ class HttpConnection(asyncio.Protocol):
             if self._task is None:
                 self._next()
         else:
-            # What speaks TLS to it, most likely.
+            # Most likely a TLS handshake.
             self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._transport:
             self._transport.close()
 
@@ -147,11 +147,11 @@ def _json(content: Any) -> bytes:
 
 
 class HttpService:
-    """Answers HTTP.
+    """Handles HTTP requests.
 
     Args:
-        api: That answers.
-        restricted: The header, in lower case, and its value, without which a group of endpoints is refused.
+        api: The server's API.
+        restricted: By group of endpoints, the header (in lower case) and the value that it requires.
     """
 
     def __init__(self, api: Api, restricted: Mapping[str, tuple[str, str]]) -> None:
@@ -159,7 +159,7 @@ class HttpService:
         self._restricted = restricted
 
     async def __call__(self, asked: Asked) -> Reply:  # noqa: PLR0911 (one for each endpoint)
-        """Answer a request."""
+        """Handle a request."""
         parts = [unquote(part) for part in asked.path.strip("/").split("/")]
         if parts[0] != "v2":
             return _not_found()
@@ -265,7 +265,7 @@ def _group(parts: list[str]) -> str:
 
 
 def _cuda(parts: list[str]) -> Reply:
-    """Of a server that sees no GPU."""
+    """CUDA shared memory endpoints, on a server without a GPU."""
     if parts[-1:] == ["status"]:
         return Reply(body=b"[]")
     if parts[-1:] == ["unregister"]:
@@ -296,10 +296,10 @@ def _parameters(values: Mapping[str, Any]) -> Any:
 
 
 def read_inference(name: str, version: str, asked: Asked) -> tuple[pb.ModelInferRequest, Callable[[str], bool]]:
-    """An inference request of HTTP as gRPC has it, and which of its outputs are to be binary.
+    """The gRPC form of an HTTP inference request, and the outputs that are to be binary.
 
     Raises:
-        RefusedError: it is none.
+        RefusedError: the body is not a valid request.
     """
     body = asked.body
     encoding = asked.headers.get("content-encoding", "")
@@ -371,7 +371,7 @@ def _to_json(datatype: str, data: bytes) -> list[Any]:
 
 
 def write_inference(made: pb.ModelInferResponse, binary: Callable[[str], bool]) -> Reply:
-    """An inference response of gRPC as HTTP has it."""
+    """The HTTP form of a gRPC inference response."""
     content: dict[str, Any] = {"model_name": made.model_name, "model_version": made.model_version}
     if made.id:
         content = {"id": made.id, **content}

@@ -1,4 +1,4 @@
-"""Serves gRPC: HTTP/2 frames, flow control and gRPC's messages on one connection."""
+"""Serves gRPC on a connection: HTTP/2 frames, flow control and gRPC messages."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def _frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
 
 @dataclass(eq=False)
 class Call:
-    """A call that a client has made.
+    """A gRPC call of a client.
 
     Attributes:
-        method: Its name, without the service's.
-        headers: All of them.
-        encoding: Of its answers: `gzip`, `deflate`, or empty.
-        on_end: Is called when the client sends no more messages.
-        on_cancel: Is called when the client takes the call back, or is gone.
+        method: The method's name, without the service's.
+        headers: The request headers.
+        encoding: Compression of responses: `gzip`, `deflate`, or empty.
+        on_end: Called when the client has sent its last message.
+        on_cancel: Called when the client cancels the call or disconnects.
     """
 
     connection: Connection
@@ -97,7 +97,7 @@ class Call:
         return b"\1" + len(content).to_bytes(4, "big") + content
 
     def finish(self, error: RefusedError | None = None) -> None:
-        """End the call."""
+        """End the call with a status."""
         if not self.over and self.trailers is None:
             self.connection.finish(self, _status(error) if error else _GOOD)
 
@@ -108,13 +108,13 @@ class Call:
 
 
 class Service(Protocol):
-    """What is served."""
+    """A gRPC service."""
 
     def begin(self, call: Call) -> None:
-        """A call begins; its callbacks are set now.
+        """Begin a call, and set its callbacks.
 
         Raises:
-            RefusedError: it is refused.
+            RefusedError: the call is refused.
         """
 
 
@@ -122,8 +122,8 @@ class Connection(asyncio.Protocol):
     """One connection of a client.
 
     Args:
-        service: That it asks.
-        others: Of the server, for as long as they last.
+        service: The service.
+        others: The server's open connections, which this one joins.
     """
 
     def __init__(self, service: Service, others: set[Connection]) -> None:
@@ -146,7 +146,7 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         self._transport = cast("asyncio.WriteTransport", transport)
         self._others.add(self)
-        # A header table of no size, so that the header blocks of a client are the same for the same headers.
+        # A header table of size 0 makes equal headers have equal header blocks.
         settings = b"".join(
             number.to_bytes(2, "big") + value.to_bytes(4, "big")
             for number, value in ((1, 0), (3, (1 << 31) - 1), (4, _OUR_WINDOW), (5, _OUR_WINDOW - 1))
@@ -185,13 +185,13 @@ class Connection(asyncio.Protocol):
         del buffer[:at]
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._transport:
             self._flush()
             self._transport.close()
 
     def send(self, call: Call, data: bytes) -> None:
-        """Send a part of an answer, as far as the client's windows allow; the rest follows."""
+        """Send a part of a response as far as the client's flow-control windows allow, and the rest later."""
         if not call.headed:
             call.headed = True
             encoding = _literal("grpc-encoding", call.encoding) if call.encoding else b""
@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
         self._push(call)
 
     def finish(self, call: Call, trailers: bytes) -> None:
-        """End an answer."""
+        """End a response."""
         call.trailers = trailers if call.headed else _HEAD + trailers
         self._push(call)
 
@@ -285,7 +285,7 @@ class Connection(asyncio.Protocol):
         table = self._decoder.header_table
         free_before = not table.dynamic_entries
         headers = [(str(name), str(value)) for name, value in self._decoder.decode(block)]
-        # What touches the table may mean something else the next time.
+        # A block that uses the dynamic table may decode differently next time.
         if free_before and not table.dynamic_entries and len(self._blocks) < _KEEP_BLOCKS:
             self._blocks[block] = headers
         return headers
@@ -326,7 +326,7 @@ class Connection(asyncio.Protocol):
             call.on_end()
 
     def _drop(self, call: Call) -> None:
-        """The client takes a call back."""
+        """The client cancels a call (RST_STREAM)."""
         self._calls.pop(call.stream, None)
         call.over = True
         call.on_cancel()

@@ -1,4 +1,4 @@
-"""Writes what Triton 2.51 writes, in its form: what the launchers read."""
+"""Writes Triton 2.51's log lines, as the launchers read them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import time
 
 
 def say(letter: str, place: str, text: str, *, quoted: bool = True) -> None:
-    """One line.
+    """Write one log line.
 
     Args:
         letter: `I`, `W` or `E`.
         place: File and line of Triton's source.
-        text: What is said.
-        quoted: Newer Tritons quote and escape messages, but for tables.
+        text: The message.
+        quoted: Whether to quote and escape the message, as newer Tritons do except for tables.
     """
     now = time.time()
     stamp = time.strftime("%m%d %H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}"
@@ -24,13 +24,13 @@ def say(letter: str, place: str, text: str, *, quoted: bool = True) -> None:
 
 
 def raw(text: str) -> None:
-    """A line as it is."""
+    """Write a line unchanged."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def table(place: str, *rows: tuple[str, ...]) -> None:
-    """A table, of which the first row is the head."""
+    """Write a table, whose first row is the header."""
     cells = [[cell.split("\n") for cell in row] for row in rows]
     widths = [max(len(line) for row in cells for line in row[column]) for column in range(len(rows[0]))]
     rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"

@@ -1,4 +1,4 @@
-"""The program: `tritonserver` as our launchers start it."""
+"""The main program: `tritonserver` as our launchers start it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tuner.core.lean import spare_client
 
 
 def main(program: str, arguments: Sequence[str]) -> None:
-    """Be the server until it is told to end.
+    """Run the server until it is stopped.
 
     Args:
-        program: The path of the executable; its control file lies beside it.
-        arguments: Of the command line.
+        program: The path of the executable; the control file is beside it.
+        arguments: The command line arguments.
     """
     spare_client()
     from tuner.testing.fake.options import parse_options  # noqa: PLC0415 (what follows imports the protocol)
@@ -28,10 +28,10 @@ def main(program: str, arguments: Sequence[str]) -> None:
     async def serve() -> int:
         return await FakeTriton(Path(program), options).run()
 
-    # `select` takes time-outs in us, where others round them up to ms.
+    # `select` has time-outs in us; epoll's are rounded up to ms.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
     asyncio.set_event_loop(loop)
     code = loop.run_until_complete(serve())
     sys.stdout.flush()
-    # Whatever still hangs goes down with it.
+    # Exit at once, so that hanging threads do not delay it.
     os._exit(code)

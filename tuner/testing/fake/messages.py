@@ -1,4 +1,4 @@
-"""What is asked and answered, whichever protocol it came by."""
+"""Requests and responses, independent of the protocol."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FORMATS: Mapping[str, str] = {
 
 
 class Code(IntEnum):
-    """gRPC's status codes, as far as Triton uses them."""
+    """gRPC's status codes that Triton uses."""
 
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
@@ -70,11 +70,11 @@ WORDS: Mapping[Code, str] = {
 
 
 class RefusedError(Exception):
-    """What Triton answers with an error.
+    """An error response of Triton.
 
     Attributes:
-        code: Its kind.
-        text: Triton's words.
+        code: Its status code.
+        text: Triton's message.
     """
 
     def __init__(self, code: Code, text: str) -> None:
@@ -88,9 +88,9 @@ class Tensor:
     """A tensor.
 
     Attributes:
-        datatype: As the protocol names it: `FP32`.
-        shape: With the batch dimension, where the model has one.
-        data: Its elements, as the protocol has them.
+        datatype: The protocol's name of its type, such as `FP32`.
+        shape: With the batch dimension, if the model has one.
+        data: Its elements, serialised as in the protocol.
     """
 
     datatype: str
@@ -100,13 +100,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Response:
-    """One answer to a request.
+    """One response to a request.
 
     Attributes:
-        outputs: By name.
-        error: In the place of all outputs.
-        final: Whether it is the last one.
-        empty: Whether it only says that there is none any more.
+        outputs: Outputs by name.
+        error: The error, instead of outputs.
+        final: Whether it is the last response.
+        empty: Whether it only marks the end (an empty final response).
     """
 
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
@@ -117,25 +117,25 @@ class Response:
 
 @dataclass(eq=False)
 class Request:
-    """An inference that is asked for.
+    """An inference request.
 
     Attributes:
-        model: Its name.
-        version: As asked; empty: the server's choice.
-        id: The client's own.
-        inputs: By name.
-        wanted: The outputs that are asked for; none: all.
+        model: Name of the model.
+        version: Requested version; empty: the server's choice.
+        id: The client's id of the request.
+        inputs: Inputs by name.
+        wanted: Requested outputs; empty: all.
         answer: Takes each response.
-        sequence: Its number or name; 0: none.
+        sequence: Number or name of the sequence; 0: none.
         start: Whether it begins the sequence.
-        end: Whether it ends it.
-        arrived: When (`Timeline`).
-        size: Inferences in it.
+        end: Whether it ends the sequence.
+        arrived: Arrival time, in s of the `Timeline`.
+        size: Number of inferences.
         form: See `batcher.Item`.
-        cancelled: Whether nobody waits for the answer any more.
-        on_cancel: Is called when that comes true.
-        ready: Whether it is one at all; else it fills the place of a sequence that has sent nothing.
-        rescheduled: Whether its model wants to execute it once more.
+        cancelled: Whether the client has cancelled it.
+        on_cancel: Called when it is cancelled.
+        ready: False if it only fills the batch slot of a sequence without a request.
+        rescheduled: Whether the model asks to execute it again.
     """
 
     model: str
@@ -156,7 +156,7 @@ class Request:
     rescheduled: bool = False
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """Cancel the request."""
         if not self.cancelled:
             self.cancelled = True
             for call in self.on_cancel:
@@ -164,10 +164,10 @@ class Request:
 
 
 def texts_of(data: bytes) -> list[bytes]:
-    """The elements of a tensor of type BYTES.
+    """The elements of a BYTES tensor.
 
     Raises:
-        ValueError: it is no such thing.
+        ValueError: the data is not a valid BYTES tensor.
     """
     found, at = [], 0
     while at < len(data):
@@ -183,12 +183,12 @@ def texts_of(data: bytes) -> list[bytes]:
 
 
 def joined(texts: Sequence[bytes]) -> bytes:
-    """Elements as a tensor of type BYTES."""
+    """Elements serialised as a BYTES tensor."""
     return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
 def count_of(shape: Sequence[int]) -> int:
-    """How many elements a shape has."""
+    """Number of elements of a shape."""
     count = 1
     for length in shape:
         count *= length

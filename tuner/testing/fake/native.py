@@ -1,31 +1,32 @@
-"""The backend `fake`: a model that its config's `parameters` describe, without a process of its own.
+"""The backend `fake`: a model described by its config's `parameters`, without a process of its own.
 
-Each parameter is a `string_value`:
+Each parameter is a `string_value`; times are in us where their names say so:
 
-service_us              what an execution takes (default 1000)
-service_us_per_item     what each item of its batch adds (default 0)
-service_us_table        instead of both, `1:1000 8:3000`: by batch size, linear in between and beyond
-slowdown                how much an execution holds up each other one that runs meanwhile, as a share of what it takes
-                        alone (default 0: instances do not feel each other; 1: two take twice as long, as on one core)
-slower_by               how much slower it has become after `slower_over_s` (default 1), as a share: 0.5 is half as much
-                        again; 0 by default
-load_us                 what it takes to load (default 0)
-load_error              it does not load, with this message
-out_of_memory_when_instances   it does not load, for want of memory, with so many instances or more
-crash_at_load           the server ends by this signal (`SIGABRT`) or exit code while it loads
-crash_when_batch_exceeds, crash_after   so it does at an execution of more items, or after so many executions
-crash_with              how, as in `crash_at_load` (default `SIGABRT`)
-memory_when_batch_exceeds      an execution of more items fails: out of memory
-hang_at_load            it never gets ready (`true`)
-hang_when_batch_exceeds, hang_after     an execution never ends, nor another of its instance
-hang_when_instances     only with so many instances or more
-stall_after, stall_s    after so many executions, one takes so many seconds longer
-fail_every, message     each that many-th request is answered with an error (default message `not this one`)
-wrong_from_batch        executions of so many items or more give other values
-wrong_by                by this share of them (default 0.5)
+service_us              service time of an execution (default 1000)
+service_us_per_item     additional service time of each item of the batch (default 0)
+service_us_table        instead of both, such as `1:1000 8:3000`: service time by batch size, linear in between and
+                        beyond
+slowdown                how much an execution delays each concurrent one, as a share of its own service time (default 0:
+                        instances are independent; 1: two concurrent ones take twice as long, as on one core)
+slower_by               increase of service times after `slower_over_s` seconds (default 1), as a share (default 0):
+                        0.5 is 50 % slower
+load_us                 time to load (default 0)
+load_error              loading fails with this message
+out_of_memory_when_instances   loading fails out of memory with at least this many instances
+crash_at_load           the server ends with this signal (`SIGABRT`) or exit code during loading
+crash_when_batch_exceeds, crash_after   the server ends at an execution of more items, or after so many executions
+crash_with              the signal or exit code of that, as in `crash_at_load` (default `SIGABRT`)
+memory_when_batch_exceeds      an execution of more items fails out of memory
+hang_at_load            the model never becomes ready (`true`)
+hang_when_batch_exceeds, hang_after     an execution never ends, and its instance executes nothing more
+hang_when_instances     hangs only with at least this many instances
+stall_after, stall_s    after so many executions, one takes that many seconds longer
+fail_every, message     every n-th request gets an error (default message `not this one`)
+wrong_from_batch        executions of at least this many items return wrong values
+wrong_by                by this share of the correct values (default 0.5)
 
-An output is the input in its place, or the first one, cut or repeated to its shape; a dimension of -1 is as long as
-the input's.
+An output is the input at the same position, or else the first input, cut or repeated to the output's shape; a dimension
+of -1 has the input's length.
 """
 
 from __future__ import annotations
@@ -63,14 +64,14 @@ class Parameters:
         return name in self._values
 
     def text(self, name: str, default: str = "") -> str:
-        """As it is."""
+        """The text of a parameter."""
         return self._values.get(name, default)
 
     def number(self, name: str, default: float = 0.0) -> float:
-        """A number.
+        """The number of a parameter.
 
         Raises:
-            RefusedError: it is none.
+            RefusedError: it is not a number.
         """
         try:
             return float(self._values.get(name, default))
@@ -79,26 +80,26 @@ class Parameters:
             raise RefusedError(Code.INVALID_ARGUMENT, text) from None
 
     def beyond(self, name: str, value: float) -> bool:
-        """Whether a value is larger than a limit that there is."""
+        """Whether a value exceeds a limit; False if the limit is not set."""
         return name in self and value > self.number(name)
 
 
 @dataclass(frozen=True)
 class ServiceTime:
-    """How long an execution takes alone.
+    """The service time of an execution that runs alone.
 
     Attributes:
-        points: Batch sizes and seconds, in order.
+        points: Batch sizes and seconds, in ascending order.
     """
 
     points: tuple[tuple[float, float], ...]
 
     @classmethod
     def of(cls, parameters: Parameters) -> ServiceTime:
-        """As the parameters say.
+        """The service time that parameters describe.
 
         Raises:
-            RefusedError: they make no sense.
+            RefusedError: the parameters are invalid.
         """
         if table := parameters.text("service_us_table").replace(",", " "):
             try:
@@ -112,7 +113,7 @@ class ServiceTime:
         return cls(((0.0, base), (1.0, base + item)))
 
     def seconds(self, size: int) -> float:
-        """Of a batch size."""
+        """The service time of a batch size, in s."""
         after = next((at for at, (known, _) in enumerate(self.points) if known >= size), len(self.points) - 1)
         (size_0, s_0), (size_1, s_1) = self.points[max(0, after - 1)], self.points[max(1, after)]
         return max(0.0, s_0 + (s_1 - s_0) * (size - size_0) / (size_1 - size_0))
@@ -121,17 +122,17 @@ class ServiceTime:
 @dataclass(eq=False)
 class _Execution:
     alone_s: float
-    left: float  # as a share
+    left: float  # remaining share of the execution
     takes_s: float
     ended: Callable[[float], None]
     event: Event | None = None
 
 
 class Executions:
-    """What runs at once, and is in each other's way.
+    """Concurrent executions, which slow each other down.
 
     Args:
-        timeline: Of which the times are.
+        timeline: The clock of all times.
         slowdown: See the top of the file.
     """
 
@@ -142,7 +143,7 @@ class Executions:
         self._now = 0.0
 
     def begin(self, alone_s: float, at: float, ended: Callable[[float], None]) -> None:
-        """Begin one that would take so long alone."""
+        """Begin an execution with a service time in s."""
         self._advance(at)
         self._running.append(_Execution(alone_s, 1.0, alone_s, ended))
         self._plan(at)
@@ -174,7 +175,7 @@ class Executions:
 
 
 def crash(how: str) -> None:
-    """End this process by a signal or with an exit code."""
+    """End this process with a signal or an exit code."""
     sys.stdout.flush()
     if how.lstrip("-").isdigit():
         os._exit(int(how))
@@ -186,7 +187,7 @@ def crash(how: str) -> None:
 
 @dataclass(frozen=True)
 class Shape:
-    """What an output is like: its type, and its dimensions without that of the batch."""
+    """An output: its type, and its dimensions without the batch dimension."""
 
     name: str
     datatype: str
@@ -197,13 +198,13 @@ class NativeModel:
     """All instances of a model of the backend `fake`.
 
     Args:
-        parameters: Of its config.
+        parameters: The parameters of its config.
         inputs: The names of its inputs, in order.
         outputs: Its outputs.
         batches: Whether tensors have a batch dimension.
-        count: How many instances.
-        timeline: Of which the times are.
-        speed: How fast the machine is now, as a factor.
+        count: Number of instances.
+        timeline: The clock of all times.
+        speed: The current speed of the machine, as a factor.
     """
 
     def __init__(
@@ -237,10 +238,10 @@ class NativeModel:
         self._seen = 0
 
     def refuse(self) -> None:
-        """See to what goes wrong while it loads.
+        """Fail or crash while loading, if the parameters say so.
 
         Raises:
-            RefusedError: it does not load.
+            RefusedError: the model fails to load.
         """
         if "crash_at_load" in self.parameters:
             crash(self.parameters.text("crash_at_load"))
@@ -250,11 +251,11 @@ class NativeModel:
             raise RefusedError(Code.INTERNAL, _CUDA_OUT_OF_MEMORY)
 
     def instances(self, finished: Callable[..., None]) -> list[NativeInstance]:
-        """Its instances; `finished` is told of each execution: requests, responses, when it began and ended."""
+        """Its instances; `finished` is called for each execution with requests, responses, start and end time."""
         return [NativeInstance(self, finished) for _ in range(self._count)]
 
     def begin(self, size: int, at: float, ended: Callable[[float], None]) -> None:
-        """Begin an execution; `ended` is never called where it hangs."""
+        """Begin an execution; `ended` is never called if it hangs."""
         self._executions += 1
         limits = self.parameters
         if limits.beyond("crash_when_batch_exceeds", size) or limits.beyond("crash_after", self._executions):
@@ -271,7 +272,7 @@ class NativeModel:
         self._at_once.begin(seconds, at, ended)
 
     def answer(self, request: Request, size: int) -> Response:
-        """What one request of an execution of so many items gets."""
+        """The response to one request of an execution with a number of items."""
         self._seen += 1
         if self.parameters.beyond("memory_when_batch_exceeds", size):
             return Response(error=RefusedError(Code.INTERNAL, _CUDA_OUT_OF_MEMORY))
@@ -302,7 +303,7 @@ class NativeModel:
 
 
 class NativeInstance:
-    """One of its instances."""
+    """One instance of the model."""
 
     def __init__(self, model: NativeModel, finished: Callable[..., None]) -> None:
         self._model = model

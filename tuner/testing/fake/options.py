@@ -1,4 +1,4 @@
-"""The command line of Triton 2.51: what it takes, and what it says of what it does not."""
+"""Parses Triton 2.51's command line, with Triton's own messages for errors."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ _KNOWN = frozenset(
 
 @dataclass(frozen=True)
 class Options:
-    """What the server is asked for.
+    """The options of the command line.
 
     Attributes:
         values: All values of each option, in order.
@@ -115,26 +115,26 @@ class Options:
     values: Mapping[str, Sequence[str]]
 
     def last(self, name: str, default: str = "") -> str:
-        """The value of an option that is given once; the last one counts."""
+        """The last value of an option."""
         return self.values.get(name, [default])[-1]
 
     def on(self, name: str, *, default: bool) -> bool:
-        """Whether an option is switched on."""
+        """Whether a boolean option is on."""
         return self.last(name, str(default)).lower() in ("true", "1", "on")
 
     @property
     def repositories(self) -> list[Path]:
-        """Of models."""
+        """The model repositories."""
         return [Path(path) for name in ("model-repository", "model-store") for path in self.values.get(name, ())]
 
     @property
     def models(self) -> Sequence[str]:
-        """That are loaded at the start."""
+        """The models to load at the start."""
         return list(self.values.get("load-model", ()))
 
     @property
     def backends(self) -> Collection[str] | None:
-        """That are in the folder for them; None: none is named."""
+        """The backends in the backend folder; None: no folder is given."""
         folder = self.last("backend-directory")
         if not folder:
             return None
@@ -144,7 +144,7 @@ class Options:
             return []
 
     def restrictions(self, name: str, prefix: str) -> dict[str, tuple[str, str]]:
-        """For each group of an API the header and its value (`--grpc-restricted-protocol`)."""
+        """By group of APIs, the header and the value that it requires (`--grpc-restricted-protocol`)."""
         found = {}
         for value in self.values.get(name, ()):
             groups, _, header = value.partition(":")
@@ -154,7 +154,7 @@ class Options:
 
 
 def parse_options(program: str, arguments: Sequence[str]) -> Options:
-    """Read the command line; what Triton does not know ends the process, as it does there."""
+    """Parse the command line; an unknown option ends the process, as in Triton."""
     values: dict[str, list[str]] = {}
     left = list(arguments)
     while left:

@@ -1,4 +1,4 @@
-"""Messages between the server and the process of a Python instance: pickled, each after its length."""
+"""Messages between the server and a Python instance's process: pickled, each with a length prefix."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _LENGTH = struct.Struct("<Q")
 
 
 def packed(message: Any) -> bytes:
-    """A message as it is sent."""
+    """A message as bytes."""
     content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(content)) + content
 
 
 class Unpacker:
-    """Finds messages in what has been received."""
+    """Splits received bytes into messages."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Any]:
-        """The messages that are whole with this piece."""
+        """The messages that are complete with this chunk."""
         self._buffer += data
         found = []
         while len(self._buffer) >= _LENGTH.size:
@@ -38,7 +38,7 @@ class Unpacker:
 
 
 class ChildEnd:
-    """The process's end, which blocks; several threads may send."""
+    """The instance process's end of the pipe, which blocks; several threads may send."""
 
     def __init__(self, plug: socket.socket) -> None:
         self._plug = plug
@@ -51,7 +51,7 @@ class ChildEnd:
             self._plug.sendall(packed(message))
 
     def receive(self) -> list[Any] | None:
-        """Wait for messages; None: the server is gone."""
+        """Wait for messages; None: the server has ended."""
         try:
             data = self._plug.recv(1 << 18)
         except OSError:

@@ -1,4 +1,4 @@
-"""The Python backend: the server's side of the processes in which `model.py` runs."""
+"""The Python backend: the server's side of the processes that run `model.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.testing.fake.log import raw, say
 from tuner.testing.fake.messages import Code, RefusedError, Request, Response, Tensor
 from tuner.testing.fake.pipe import Unpacker, packed
 
-# Triton needs 1 s for each request to find that the process of an instance is gone.
+# In s: Triton needs 1 s for each request to detect that the process of an instance has ended.
 _UNHEALTHY_S = 0.1
 
 
@@ -22,8 +22,8 @@ class Stub(asyncio.Protocol):
     """One process of a model.
 
     Args:
-        on_message: Takes what it says.
-        on_end: Is called when it has ended.
+        on_message: Takes each of its messages.
+        on_end: Called when it has ended.
     """
 
     def __init__(self, on_message: Callable[[Any], None], on_end: Callable[[], None]) -> None:
@@ -35,7 +35,7 @@ class Stub(asyncio.Protocol):
         self.ended = asyncio.Event()
 
     async def start(self, model_file: Path, work: Callable[[Any], None]) -> None:
-        """Fork it."""
+        """Fork the process."""
         from tuner.testing.fake.stub import fork_stub  # noqa: PLC0415 (most servers have no such model)
 
         ours, theirs = socket.socketpair()
@@ -58,22 +58,22 @@ class Stub(asyncio.Protocol):
         self._on_end()
 
     def send(self, message: Any) -> None:
-        """Send it a message, which is lost where it has ended."""
+        """Send a message, which is lost if the process has ended."""
         if self._transport:
             self._transport.write(packed(message))
 
     def collect(self) -> None:
-        """Let go of a process that has ended as it should; what has crashed stays for all to see."""
+        """Reap a process that has ended normally; a crashed one stays visible as a zombie."""
         if self._transport:
             self._transport.close()
         os.waitpid(self.pid, 0)
 
 
 async def completed_by_model(model_file: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """What a model's `auto_complete_config` makes of its config.
+    """A config completed by a model's `auto_complete_config`.
 
     Raises:
-        RefusedError: it raises.
+        RefusedError: `auto_complete_config` raises.
     """
     answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
 
@@ -102,19 +102,19 @@ async def completed_by_model(model_file: Path, config: dict[str, Any]) -> dict[s
 
 
 class PythonInstance:
-    """One instance; it is a `batcher.Instance`.
+    """One instance; a `batcher.Instance`.
 
     Args:
-        name: Such as `identity_0_0`.
-        model: The model's name.
-        version: Of the model.
-        model_file: Its code.
+        name: Name of the instance, such as `identity_0_0`.
+        model: Name of the model.
+        version: Version of the model.
+        model_file: Its `model.py`.
         config: Its config, as JSON.
-        decoupled: Whether it answers by response senders.
-        clock: The time.
-        finished: See `native.NativeModel.instances`; a decoupled model has no responses then.
-        answered: Takes a response of a decoupled model: the request and the response.
-        infer: Has another model of the server infer.
+        decoupled: Whether the model is decoupled.
+        clock: Returns the time, in s of the timeline.
+        finished: See `native.NativeModel.instances`; without responses for a decoupled model.
+        answered: Takes a request and a response of a decoupled model.
+        infer: Runs an inference of another model of the server.
     """
 
     def __init__(
@@ -158,24 +158,24 @@ class PythonInstance:
 
     @property
     def unhealthy(self) -> str:
-        """What Triton says when its process is gone."""
+        """Triton's error for an instance whose process has ended."""
         return f"Stub process '{self._name}' is not healthy."
 
     async def start(self) -> None:
-        """Start its process, and return when its model is initialized.
+        """Start the process, and return when the model is initialised.
 
         Raises:
-            RefusedError: it raises, or ends.
+            RefusedError: `initialize` raises, or the process ends.
         """
         say("I", "python_be.cc:2249", f"TRITONBACKEND_ModelInstanceInitialize: {self._name} (CPU device 0)")
         if " " in str(self._model_file):
-            # The process gets a command line that it does not understand, and Triton waits for it for ever.
+            # As in Triton, the process gets an invalid command line, and Triton waits for it without end.
             await self._stub.start(self._model_file, lambda _: os._exit(1))
             await asyncio.Event().wait()
         if not self._model_file.is_file():
             text = f"Failed to preinitialize Python stub: Python model file not found in '{self._model_file}'"
             raw(f"I0000 00:00:00.000000 {os.getpid()} pb_stub.cc:2105]  {text}")
-            # Triton waits for a process that is not there, for ever.
+            # Triton waits without end for a process that does not exist.
             await asyncio.Event().wait()
         await self._stub.start(self._model_file, self._work)
         if (error := await self._loaded) is not None:
@@ -187,7 +187,7 @@ class PythonInstance:
             raise RefusedError(Code.INTERNAL, error)
 
     async def stop(self) -> None:
-        """Let it finalize, and wait until it is gone; one that hangs holds this up."""
+        """Finalise the model, and wait until the process has ended; this blocks while it hangs."""
         if self._stub.ended.is_set():
             return
         self._stub.send(("finalize",))
@@ -235,7 +235,7 @@ class PythonInstance:
             self._on_call(message[1])
 
     def _on_done(self, told: Sequence[Any], error: str | None) -> None:
-        """An execution has ended: with its responses, or whether each request of a decoupled model is to come again."""
+        """An execution has ended, with its responses or, if decoupled, whether to execute each request again."""
         if error is not None:
             self._fail(f"Failed to process the request(s) for model '{self._name}', message: {error}")
         elif self._decoupled:
@@ -257,7 +257,7 @@ class PythonInstance:
             self._answered(request, _response(packed_response, final=final))
 
     def _on_call(self, told: dict[str, Any]) -> None:
-        """The model asks another one."""
+        """The model calls another model."""
 
         def answer(response: Response) -> None:
             outputs = {name: (each.datatype, each.shape, each.data) for name, each in response.outputs.items()}

@@ -1,4 +1,4 @@
-"""The model repository: which models there are, which are loaded, and what becomes of one that is to be."""
+"""The model repository: its models, their states, and loading and unloading."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class _Version:
 
 @dataclass
 class _Model:
-    """What is known of a model.
+    """The state of a model.
 
     Attributes:
-        versions: By number.
-        override: The config that it was loaded with in the place of its own.
-        files: The folder with the files that it was loaded with in the place of its own.
-        wanted: Whether somebody asked for it by its name, rather than an ensemble.
+        versions: Versions by number.
+        override: The config of the load request, instead of its own.
+        files: The folder with the files of the load request, instead of its own.
+        wanted: Whether it was loaded by its name, rather than for an ensemble.
     """
 
     versions: dict[int, _Version] = field(default_factory=dict)
@@ -59,10 +59,10 @@ class Repository:
     """The models of a server.
 
     Args:
-        paths: Of the repositories.
-        runtime: The server's.
-        completes: Whether configs are completed by backends.
-        verbose: Whether the log says more.
+        paths: The model repositories.
+        runtime: The server's clock and control file.
+        completes: Whether backends complete configs.
+        verbose: Whether the log is verbose.
     """
 
     def __init__(self, paths: Sequence[Path], runtime: Runtime, *, completes: bool, verbose: bool = False) -> None:
@@ -74,12 +74,12 @@ class Repository:
         self._background: set[asyncio.Task[None]] = set()
 
     def names(self) -> list[str]:
-        """Of all model folders."""
+        """The names of all model folders."""
         found = {entry.name for path in self._paths if path.is_dir() for entry in path.iterdir() if entry.is_dir()}
         return sorted(name for name in found if not name.startswith("."))
 
     def states(self) -> list[tuple[str, str, str, str]]:
-        """Name, version, state and reason of each version that was ever to be loaded; of other models, the name."""
+        """Name, version, state and reason of each version that was ever loaded; only the name of other models."""
         rows: list[tuple[str, str, str, str]] = []
         for name in sorted({*self.names(), *self._models}):
             model = self._models.get(name)
@@ -92,7 +92,7 @@ class Repository:
         return rows
 
     def ready(self, name: str, version: str = "") -> bool:
-        """Whether a model can be asked."""
+        """Whether a model is ready."""
         try:
             self.served(name, version)
         except RefusedError:
@@ -100,10 +100,10 @@ class Repository:
         return True
 
     def served(self, name: str, version: str = "") -> Served:
-        """A model that can be asked; without a version the latest one.
+        """A ready model; without a version, its latest one.
 
         Raises:
-            RefusedError: it cannot.
+            RefusedError: the model is not ready.
         """
         model = self._models.get(name)
         if model is None or not model.versions:
@@ -122,10 +122,10 @@ class Repository:
         return found
 
     def all_served(self, name: str = "", version: str = "") -> list[Served]:
-        """For statistics: all versions of all models, of one model, or one version.
+        """The models for statistics: all versions of all models or of one model, or one version.
 
         Raises:
-            RefusedError: there is no such one.
+            RefusedError: there is no such model or version.
         """
         ready = {
             model: [each.served for _, each in sorted(known.versions.items()) if each.state == "READY" and each.served]
@@ -141,18 +141,18 @@ class Repository:
         return found
 
     def infer(self, request: Request) -> None:
-        """Have a model infer.
+        """Run an inference.
 
         Raises:
-            RefusedError: it does not.
+            RefusedError: the model is not ready, or the request is invalid.
         """
         self.served(request.model, request.version).infer(request)
 
     async def start(self, names: Sequence[str]) -> None:
-        """Load the models that the server starts with.
+        """Load the models of the start.
 
         Raises:
-            RefusedError: one of them does not load.
+            RefusedError: a model fails to load.
         """
         polled, failed = {}, False
         for name in names:
@@ -170,17 +170,17 @@ class Repository:
             raise refuse("failed to load all models", Code.INTERNAL)
 
     async def load(self, name: str, override: str | None, files: Mapping[str, bytes]) -> None:
-        """Load a model, in the place of what is loaded of it.
+        """Load a model, replacing its loaded version.
 
         Raises:
-            RefusedError: it does not load; what was loaded stays.
+            RefusedError: the model fails to load; the loaded version stays.
         """
         if files and override is None:
             text = "failed to load '%s', override model directory requires a config to be provided as well"
             raise refuse(text % name)
         model = self._models.setdefault(name, _Model())
         if override is None and not files:
-            override = model.override  # as core keeps to it until the model is unloaded
+            override = model.override  # core keeps it until the model is unloaded
         folder = _written(files) if files else model.files
         try:
             config = self._poll(name, override, folder)
@@ -193,7 +193,7 @@ class Repository:
         await self._reload_ensembles(name)
 
     def unload(self, name: str, *, dependents: bool = False) -> None:
-        """Begin to unload a model; one that is not loaded is no error."""
+        """Begin to unload a model; a model that is not loaded is no error."""
         model = self._models.get(name)
         if model is None:
             return
@@ -210,7 +210,7 @@ class Repository:
             self.unload(step, dependents=True)
 
     async def close(self) -> None:
-        """Unload everything, and wait until it is."""
+        """Unload all models, and wait until they are unloaded."""
         for name in list(self._models):
             for number, version in self._models[name].versions.items():
                 self._retire(name, number, version, "unloaded")
@@ -218,7 +218,7 @@ class Repository:
             await asyncio.gather(*self._background)
 
     def live(self) -> int:
-        """How many models are loaded, or on their way down."""
+        """Number of models that are loaded or unloading."""
         return sum(any(each.served for each in model.versions.values()) for model in self._models.values())
 
     def _retire(self, name: str, number: int, version: _Version, reason: str) -> None:
@@ -248,7 +248,7 @@ class Repository:
         """Read a model's config.
 
         Raises:
-            RefusedError: there is no such model, or core refuses the config; the log says so.
+            RefusedError: there is no such model, or its config is invalid, which is logged.
         """
         folder = files or self._folder(name)
         if folder is None or "/" in name:
@@ -268,10 +268,10 @@ class Repository:
         return config, folder
 
     async def _load(self, name: str, polled: tuple[pb.ModelConfig, Path], *, wanted: bool) -> None:
-        """Load a model whose config is polled, and those that it needs.
+        """Load a model whose config has been read, and the models that it needs.
 
         Raises:
-            RefusedError: it does not load.
+            RefusedError: the model fails to load.
         """
         config, folder = polled
         model = self._models.setdefault(name, _Model())
@@ -351,7 +351,7 @@ class Repository:
         return [other for other in self._models if name in self._steps_of(other)]
 
     async def _reload_ensembles(self, name: str) -> None:
-        """An ensemble that was unloaded with a model comes back with it."""
+        """Reload ensembles that were unloaded because of a model."""
         for other, model in list(self._models.items()):
             if model.wanted and other != name and not self.ready(other):
                 try:
@@ -379,7 +379,7 @@ def _versions_in(folder: Path) -> list[int]:
 
 
 def _backend_of(folder: Path) -> str:
-    """Which backend a model without a config is for, by its files; empty: nobody knows."""
+    """The backend of a model without a config, by its files; empty: unknown."""
     for version in _versions_in(folder):
         if (folder / str(version) / COMPLETION).is_file():
             return NATIVE
@@ -389,10 +389,10 @@ def _backend_of(folder: Path) -> str:
 
 
 async def _complete_by_backend(config: pb.ModelConfig, version: Path) -> None:
-    """Have the backend complete a config.
+    """Let the backend complete a config.
 
     Raises:
-        RefusedError: its completion makes no sense.
+        RefusedError: the completed config is invalid.
     """
     if config.backend == NATIVE:
         add_missing(config, read_config(version / COMPLETION))
@@ -410,7 +410,7 @@ async def _complete_by_backend(config: pb.ModelConfig, version: Path) -> None:
 
 
 def _written(files: Mapping[str, bytes]) -> Path:
-    """A model folder of the files that came with a request."""
+    """A new model folder with the files of a load request."""
     folder = Path(tempfile.mkdtemp(prefix="folder"))
     for name, content in files.items():
         path = (folder / name).resolve()

@@ -1,4 +1,4 @@
-"""The server's clock, and what a test changes while the server runs."""
+"""The server's clock, and the control file, by which tests change its behaviour while it runs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ FILE = "fake.json"
 
 
 class Control:
-    """What the whole server does on demand; the file is looked at again whenever it has changed.
+    """The behaviour of the whole server, from a file that is read again whenever it changes.
 
-    Keys: `speed` (how fast the machine is, as a factor; 1), `start_s` (how long the server takes before it begins),
-    `fail_start` (it ends at once, with these words), `ignore_sigterm` (`true`), `stall` (`true`: nothing is answered
-    until it is false again), `version` (that it tells).
+    Keys: `speed` (speed of the machine, as a factor; 1), `start_s` (start-up time in s), `fail_start` (the server ends
+    at once, with this message), `ignore_sigterm` (`true`), `stall` (`true`: no responses until it is false again),
+    `version` (the Triton version to report).
 
     Args:
-        path: The file, which need not be there.
-        environment: Of the process.
+        path: The file, which may be missing.
+        environment: The environment of the process.
     """
 
     def __init__(self, path: Path, environment: Mapping[str, str] = os.environ) -> None:
@@ -58,9 +58,9 @@ class Runtime:
     """What all models of a server share.
 
     Args:
-        control: What it does on demand.
-        backends: That there are; None: all that are known.
-        caches: Whether it has a response cache.
+        control: The control file.
+        backends: The installed backends; None: all known ones.
+        caches: Whether the server has a response cache.
     """
 
     def __init__(self, control: Control, *, backends: Collection[str] | None = None, caches: bool = False) -> None:
@@ -73,17 +73,17 @@ class Runtime:
         self.timeline = Timeline(self._set_alarm)
 
     def now(self) -> float:
-        """The time; whatever was due before has happened."""
+        """The time, in s, after all due events have run."""
         now = self._loop.time()
         self.timeline.run(now)
         return now
 
     def time(self) -> float:
-        """The time, whatever is due."""
+        """The time, in s, without running due events."""
         return self._loop.time()
 
     def speed(self) -> float:
-        """How fast the machine is."""
+        """The speed of the machine, as a factor."""
         return float(self.control.get("speed", 1.0))
 
     def _set_alarm(self, due: float) -> None:

@@ -1,4 +1,4 @@
-"""Triton's sequence batchers, as far as models of tests tell the difference (`sequence_batch_scheduler.cc`)."""
+"""Triton's sequence batchers, as far as the tests' models can tell the difference (`sequence_batch_scheduler.cc`)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _KINDS = pb.ModelSequenceBatching.Control
 
 @dataclass(frozen=True)
 class Controls:
-    """The inputs by which a model is told of sequences.
+    """The control inputs of a sequence batcher.
 
     Attributes:
-        config: Of the batcher.
+        config: The sequence batcher's config.
         batches: Whether tensors have a batch dimension.
     """
 
@@ -31,7 +31,7 @@ class Controls:
     batches: bool
 
     def add_to(self, request: Request) -> None:
-        """Give a request these inputs."""
+        """Add the control inputs to a request."""
         flags = {
             _KINDS.CONTROL_SEQUENCE_START: request.start,
             _KINDS.CONTROL_SEQUENCE_END: request.end,
@@ -62,7 +62,7 @@ def _number(name: str, shape: tuple[int, ...], sequence: int | str) -> Tensor:
 
 @dataclass(eq=False)
 class _Sequence:
-    """A sequence that lives, and what of it waits."""
+    """A live sequence, and its queued requests."""
 
     waiting: deque[Request] = field(default_factory=deque)
     under_way: bool = False
@@ -72,15 +72,15 @@ class _Sequence:
 
 
 class Sequences:
-    """Takes requests of sequences.
+    """Schedules the requests of sequences.
 
     Args:
-        config: Of the batcher.
+        config: The sequence batcher's config.
         largest: `max_batch_size`.
-        instances: That execute them.
-        timeline: Of which the times are.
-        model: Its name, for messages.
-        blank: Makes a request for the place of a sequence that has sent nothing.
+        instances: The model's instances.
+        timeline: The clock of all times.
+        model: Name of the model, for messages.
+        blank: Creates the request that fills the batch slot of a sequence without a request.
     """
 
     def __init__(
@@ -113,13 +113,13 @@ class Sequences:
         self._runners: Sequence[_Slots] = runners
 
     def arrive(self, request: Request, at: float) -> None:
-        """Take a request.
+        """Queue a request.
 
         Raises:
-            RefusedError: it belongs to no sequence that lives.
+            RefusedError: its sequence is not live.
         """
         if self._iterative:
-            # Each request is a sequence of its own.
+            # Each request is its own sequence.
             self._made_up += 1
             request.sequence, request.start, request.end = self._made_up, True, True
         if not request.sequence:
@@ -143,7 +143,7 @@ class Sequences:
             self._runners[sequence.place].run(at)
 
     def _watch(self, number: int | str, sequence: _Sequence, at: float) -> None:
-        """Let a sequence go that sends nothing for too long."""
+        """End a sequence that has been idle for too long."""
         if sequence.idle:
             sequence.idle.dropped = True
 
@@ -159,7 +159,7 @@ class Sequences:
         sequence.idle = self._timeline.at(at + self._idle_s, expire)
 
     def _fill(self, at: float) -> None:
-        """Give the sequences that wait a place of their own."""
+        """Give free slots to waiting sequences."""
         while self._backlog:
             free = [(runner.taken, place) for place, runner in enumerate(self._runners) if runner.has_room]
             if not free:
@@ -172,7 +172,7 @@ class Sequences:
 
 
 class _Slots:
-    """The places that an instance has for sequences."""
+    """The sequence slots of an instance."""
 
     def __init__(self, count: int, controls: Controls) -> None:
         self.slots: list[_Sequence | None] = [None] * count
@@ -212,7 +212,7 @@ class _Slots:
 
 
 class _Direct(_Slots):
-    """Each sequence keeps its place in the batch."""
+    """The strategy `direct`: each sequence keeps its batch slot."""
 
     def __init__(self, instance: Instance, count: int, controls: Controls, blank: Callable[[], Request]) -> None:
         super().__init__(count, controls)
@@ -246,7 +246,7 @@ class _Direct(_Slots):
 
 
 class _Oldest(_Slots):
-    """The oldest requests of several sequences form a batch, one of each."""
+    """The strategy `oldest`: a batch has the oldest request of each of several sequences."""
 
     def __init__(
         self, instance: Instance, rules: Rules, timeline: Timeline, candidates: int, controls: Controls
@@ -276,7 +276,7 @@ class _Oldest(_Slots):
 
 
 def blank_inputs(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Tensor]:
-    """Inputs full of zeros, by their types and shapes."""
+    """Inputs of zeros, with given types and shapes."""
     made = {}
     for name, (kind, shape) in shapes.items():
         count = 1

@@ -1,4 +1,4 @@
-"""One version of a model that is loaded."""
+"""One loaded version of a model."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Served:
     """A version of a model.
 
     Args:
-        name: Of the model.
-        version: Its number.
-        config: Complete.
-        folder: Of the version.
-        runtime: The server's.
-        infer: Has another model of the server infer, for an ensemble.
+        name: Name of the model.
+        version: Its version.
+        config: Its completed config.
+        folder: The folder of the version.
+        runtime: The server's clock and control file.
+        infer: Runs an inference of another model of the server, for an ensemble.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Served:
         """Start its instances.
 
         Raises:
-            RefusedError: it does not load.
+            RefusedError: the model fails to load.
         """
         if self.config.platform == "ensemble":
             self._ensemble = Ensemble(self.config, self._infer)
@@ -146,15 +146,15 @@ class Served:
         return self._python
 
     async def unload(self) -> None:
-        """Wait for what is under way, and stop its instances."""
+        """Wait for requests in flight, and stop the instances."""
         await self._idle.wait()
         await asyncio.gather(*(instance.stop() for instance in self._python))
 
     def infer(self, request: Request) -> None:
-        """Take a request; its `answer` gets the responses, sooner or later.
+        """Queue a request; its `answer` takes the responses later.
 
         Raises:
-            RefusedError: it is none that the model takes.
+            RefusedError: the request is invalid.
         """
         self._check(request)
         now = request.arrived = self._runtime.now()
@@ -214,7 +214,7 @@ class Served:
         request.answer(response)
 
     def _composed(self, request: Request, response: Response) -> None:
-        """An ensemble has answered."""
+        """The response of an ensemble."""
         now = self._runtime.time()
         if response.error:
             self.statistics.failed(request.arrived, now)
@@ -227,10 +227,10 @@ class Served:
         return Request(self.name, blank_inputs(shapes), lambda _: None, ready=False)
 
     def _check(self, request: Request) -> None:
-        """See that a request is one, and how large it is.
+        """Check a request, and set its size.
 
         Raises:
-            RefusedError: it is none.
+            RefusedError: the request is invalid.
         """
         for name in request.inputs:
             if name not in self._inputs:
@@ -281,7 +281,7 @@ class Served:
 
 
 def rules_of(config: pb.ModelConfig) -> Rules:
-    """How a config has requests batched."""
+    """The batcher's settings in a config."""
     batching = config.dynamic_batching
     dynamic = config.HasField("dynamic_batching") and config.max_batch_size > 0
     return Rules(

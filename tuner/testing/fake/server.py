@@ -1,4 +1,4 @@
-"""The server's life: it starts, loads, listens, and ends when it is told to."""
+"""The server process: start-up, loading, listening and shutdown."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _EXIT_S = 30.0
 
 
 class PortTakenError(Exception):
-    """Somebody else listens there."""
+    """Another process listens on the port."""
 
 
 class FakeTriton:
     """One server.
 
     Args:
-        program: The executable; its control file lies beside it.
-        options: Of the command line.
+        program: The path of the executable; the control file is beside it.
+        options: The options of the command line.
     """
 
     def __init__(self, program: Path, options: Options) -> None:
@@ -61,7 +61,7 @@ class FakeTriton:
         self._connections: set[Any] = set()
 
     async def run(self) -> int:
-        """Serve until somebody ends it. Returns the exit code."""
+        """Serve until the process is stopped. Returns the exit code."""
         self._listen_to_signals()
         if (words := self._control.get("fail_start")) is not None:
             raw(str(words))
@@ -121,7 +121,7 @@ class FakeTriton:
         self._stop.set()
 
     def _tell(self) -> None:
-        """Write what Triton writes when all models are loaded, or are not."""
+        """Log Triton's lines after loading, with the models' states."""
         table("server.cc:604", ("Repository Agent", "Path"))
         rows = [
             (name, version or "-", state if state == "READY" else f"{state}: {reason}")

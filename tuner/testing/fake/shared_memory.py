@@ -1,4 +1,4 @@
-"""System shared memory that clients register."""
+"""System shared memory registered by clients."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Region:
     """A registered region.
 
     Attributes:
-        key: Its file in `/dev/shm`, with a slash before it.
-        offset: Where it begins there.
-        byte_size: How long it is.
-        memory: The file's, mapped.
+        key: Its name for `shm_open`, with a leading slash.
+        offset: Start of the region in the file, in bytes.
+        byte_size: Its size in bytes.
+        memory: The mapped file.
     """
 
     key: str
@@ -37,7 +37,7 @@ class SharedMemory:
         """Register a region.
 
         Raises:
-            RefusedError: it is there already, or its file is not, or too short.
+            RefusedError: it is registered already, or its file is missing or too short.
         """
         if name in self._regions:
             raise RefusedError(Code.ALREADY_EXISTS, f"shared memory region '{name}' already in manager")
@@ -54,17 +54,17 @@ class SharedMemory:
         self._regions[name] = Region(key, offset, byte_size, memory)
 
     def unregister(self, name: str) -> None:
-        """Forget a region, or all of them; one that is not there is no error."""
+        """Unregister a region, or all regions; an unknown one is no error."""
         if name:
             self._regions.pop(name, None)
         else:
             self._regions.clear()
 
     def status(self, name: str) -> Mapping[str, Region]:
-        """A region, or all of them, by name.
+        """A region, or all regions, by name.
 
         Raises:
-            RefusedError: it is not there.
+            RefusedError: the region is unknown.
         """
         if not name:
             return dict(self._regions)
@@ -73,19 +73,19 @@ class SharedMemory:
         return {name: self._regions[name]}
 
     def read(self, name: str, offset: int, byte_size: int) -> bytes:
-        """What is in a region.
+        """Read from a region.
 
         Raises:
-            RefusedError: it is not there, or not so long.
+            RefusedError: the region is unknown or too short.
         """
         region, at = self._place(name, offset, byte_size)
         return region.memory[at : at + byte_size]
 
     def check(self, name: str, offset: int, byte_size: int) -> None:
-        """See that a region is there and so long.
+        """Check that a region is registered and large enough.
 
         Raises:
-            RefusedError: it is not.
+            RefusedError: the region is unknown or too short.
         """
         self._place(name, offset, byte_size)
 
@@ -93,7 +93,7 @@ class SharedMemory:
         """Write into a region.
 
         Raises:
-            RefusedError: it is not there, or not so long.
+            RefusedError: the region is unknown or too short.
         """
         region, at = self._place(name, offset, len(data))
         region.memory[at : at + len(data)] = data

@@ -1,4 +1,4 @@
-"""What a model counts, as core does: requests in `inference_stats`, executions in `batch_stats`."""
+"""A model's statistics as core counts them: requests in `inference_stats`, executions in `batch_stats`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tuner.testing.fake.messages import Request
 
-# Of an execution, what goes into copying inputs and outputs.
+# Share of an execution spent on copying inputs and outputs.
 _COPYING = 0.02
 _CACHE_NS = 1_000
 
@@ -37,7 +37,7 @@ class _Batches:
 
 @dataclass
 class Statistics:
-    """Of one version of a model."""
+    """Statistics of one version of a model."""
 
     last_ms: int = 0
     inferences: int = 0
@@ -51,7 +51,7 @@ class Statistics:
     misses: _Sum = field(default_factory=_Sum)
 
     def executed(self, batch: Sequence[Request], began: float, ended: float) -> None:
-        """Count an execution and its requests; an answer that is an error counts like any other."""
+        """Count an execution and its requests; error responses count too."""
         took = round((ended - began) * 1e9)
         copying = round(took * _COPYING)
         size = 0
@@ -70,20 +70,20 @@ class Statistics:
             _add(self.by_size.setdefault(size, _Batches()), took, copying)
 
     def failed(self, arrived: float, now: float) -> None:
-        """Count a request that was refused before it was executed."""
+        """Count a request that was refused before its execution."""
         self.fail.add(round((now - arrived) * 1e9))
 
     def found(self) -> None:
-        """Count a request that the cache has answered."""
+        """Count a cache hit."""
         self.success.add(_CACHE_NS)
         self.hits.add(_CACHE_NS)
 
     def missed(self) -> None:
-        """Count an answer that the cache has taken."""
+        """Count a cache miss, whose response was stored."""
         self.misses.add(_CACHE_NS)
 
     def proto(self, model: str, version: int) -> pb.ModelStatistics:
-        """As it is told of."""
+        """The statistics as a protobuf message."""
         return pb.ModelStatistics(
             name=model,
             version=str(version),

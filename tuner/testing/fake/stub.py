@@ -1,4 +1,4 @@
-"""The process of a Python instance: a fork of the server that looks like Triton's stub."""
+"""The process of a Python instance: a fork of the server, with the command line of Triton's stub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _forks = itertools.count()
 
 
 def fork_stub(plug: socket.socket, model_file: Path, work: Callable[[ChildEnd], None]) -> int:
-    """Fork a process that does some work for a model and ends. Returns its pid."""
+    """Fork a process that runs a function and ends. Returns its pid."""
     if next(_forks):
         import numpy  # noqa: F401, ICN001, PLC0415 (of many, each would import it for itself)
     sys.stdout.flush()
@@ -53,7 +53,7 @@ def _become_stub(plug: socket.socket, model_file: Path) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Nothing of the server's stays open here: its ports are free as soon as it is gone.
+    # Close the server's descriptors, so that its ports are free as soon as it ends.
     os.closerange(3, plug.fileno())
     os.closerange(plug.fileno() + 1, 4096)
     Path("/proc/self/comm").write_text(NAME, encoding="ascii")
@@ -61,7 +61,7 @@ def _become_stub(plug: socket.socket, model_file: Path) -> None:
 
 
 def _rename(arguments: list[str]) -> None:
-    """Write another command line over that of the server, as far as there is room."""
+    """Overwrite the server's command line, as far as there is room."""
     fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     begin, end = int(fields[45]), int(fields[46])
     text = b"\0".join(map(os.fsencode, arguments))[: end - begin - 1]
@@ -82,7 +82,7 @@ def load_class(model_file: Path) -> Any:
 
 
 def as_stub_says(error: BaseException) -> str:
-    """An exception as the Python backend tells of it."""
+    """An exception as the Python backend formats it."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if f"{os.sep}testing{os.sep}fake{os.sep}" not in frame.filename]
     places = "".join(f"  {frame.filename}({frame.lineno}): {frame.name}\n" for frame in reversed(own))
@@ -92,7 +92,7 @@ def as_stub_says(error: BaseException) -> str:
 
 
 def complete_config(end: ChildEnd, model_file: Path, config: dict[str, Any]) -> None:
-    """Have a model complete its config, and send that."""
+    """Let a model complete its config, and send the result."""
     try:
         model = load_class(model_file)
         if complete := getattr(model, "auto_complete_config", None):
@@ -104,13 +104,13 @@ def complete_config(end: ChildEnd, model_file: Path, config: dict[str, Any]) -> 
 
 
 class StubLoop:
-    """Runs an instance for as long as the server wants it.
+    """Runs an instance until the server ends it.
 
     Args:
-        end: Of the pipe.
-        model_file: Its code.
-        arguments: Of `initialize`.
-        decoupled: Whether it answers by response senders.
+        end: The process's end of the pipe.
+        model_file: The model's code.
+        arguments: The arguments of `initialize`.
+        decoupled: Whether the model is decoupled.
     """
 
     def __init__(self, end: ChildEnd, model_file: Path, arguments: dict[str, str], *, decoupled: bool) -> None:
@@ -126,7 +126,7 @@ class StubLoop:
         pb_utils.InferenceRequest.caller = self._call
 
     def run(self) -> None:
-        """Initialize, execute, finalize."""
+        """Initialise the model, execute requests, and finalise."""
         threading.Thread(target=self._listen, daemon=True).start()
         try:
             model = load_class(self._model_file)()
@@ -152,7 +152,7 @@ class StubLoop:
                     self._cancelled.add(message[1])
                 else:
                     self._asked.put(message)
-        # A server that is gone needs no instances.
+        # The server has ended, and so do its instances.
         os._exit(0)
 
     def _execute(self, model: Any, asked: list[dict[str, Any]]) -> None:
@@ -185,7 +185,7 @@ class StubLoop:
         return pb_utils.InferenceRequest.received(inputs, asked, sender)
 
     def _call(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
-        """Ask another model of the server; several threads may."""
+        """Call another model of the server; several threads may do so."""
         with self._lock:
             self._last += 1
             number = self._last

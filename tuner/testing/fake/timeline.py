@@ -1,4 +1,4 @@
-"""What is to happen when, in order of time, whether the clock is real or a test's."""
+"""Events in order of time, on a real clock or on that of a test."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 @dataclass(order=True)
 class Event:
-    """Something that is to happen.
+    """A scheduled event.
 
     Attributes:
-        due: When, in seconds of the timeline's clock.
-        number: Events of one time happen in the order in which they were set.
-        action: Is called with `due`.
-        dropped: Whether it is not to happen after all.
+        due: Its time, in s of the timeline's clock.
+        number: Orders events of the same time as they were scheduled.
+        action: Called with `due`.
+        dropped: Whether it is cancelled.
     """
 
     due: float
@@ -26,13 +26,13 @@ class Event:
 
 
 class Timeline:
-    """Events, each of which is told when it was due, not when its turn came.
+    """Scheduled events, each of which gets its scheduled time, not the time at which it runs.
 
-    So what follows from an event is in time even where the process was late: a model that takes 10 ms serves 100
-    executions a second on a machine that is busy with something else, too.
+    Follow-up events are thus in time even if the process was late: a model with a service time of 10 ms serves 100
+    executions/s even on a busy machine.
 
     Args:
-        on_sooner: Is called when another event has become the next one, with the time at which that is due.
+        on_sooner: Called with the time of a new event that is the next one.
     """
 
     def __init__(self, on_sooner: Callable[[float], None] | None = None) -> None:
@@ -43,13 +43,13 @@ class Timeline:
 
     @property
     def next_due(self) -> float | None:
-        """When the next event is due; None: there is none."""
+        """The time of the next event; None: there is none."""
         while self._events and self._events[0].dropped:
             heapq.heappop(self._events)
         return self._events[0].due if self._events else None
 
     def at(self, due: float, action: Callable[[float], None]) -> Event:
-        """Have something happen at a time; it can be dropped."""
+        """Schedule an event; it can be cancelled by `dropped`."""
         event = Event(due, next(self._numbers), action)
         heapq.heappush(self._events, event)
         if self._on_sooner and not self._running and self._events[0] is event:
@@ -57,7 +57,7 @@ class Timeline:
         return event
 
     def run(self, until: float) -> None:
-        """Let everything happen that is due by a time."""
+        """Run all events up to a time."""
         self._running = True
         try:
             while (due := self.next_due) is not None and due <= until:

@@ -1,4 +1,4 @@
-"""Stands in for the module of Triton's Python backend, as far as models of tests use it."""
+"""Stands in for Triton's module of the Python backend, as far as the tests' models use it."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def _names() -> dict[Any, str]:
 
 
 class TritonModelException(Exception):  # noqa: N818 (its name)
-    """What a model may raise."""
+    """An exception for models to raise."""
 
 
 class TritonError:
-    """Why a request fails.
+    """The error of a response.
 
     Args:
-        message: In words.
-        code: Of no use here.
+        message: The message.
+        code: Ignored.
     """
 
     UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS, CANCELLED = range(8)
@@ -67,16 +67,16 @@ class TritonError:
         self._code = code
 
     def message(self) -> str:
-        """In words."""
+        """The message."""
         return self._message
 
     def code(self) -> int:
-        """Its kind."""
+        """The status code."""
         return self._code
 
 
 class Tensor:
-    """A tensor by its name.
+    """A named tensor.
 
     Args:
         name: Its name.
@@ -104,16 +104,16 @@ class Tensor:
         return self._values.shape
 
     def is_cpu(self) -> bool:
-        """Whether it is in the memory of the host."""
+        """Whether it is in host memory."""
         return True
 
 
 class InferenceResponse:
-    """What a model answers.
+    """The response of a model.
 
     Args:
         output_tensors: The outputs.
-        error: In their place.
+        error: The error, instead of outputs.
     """
 
     def __init__(self, output_tensors: Sequence[Tensor] = (), error: TritonError | None = None) -> None:
@@ -125,11 +125,11 @@ class InferenceResponse:
         return self._tensors
 
     def has_error(self) -> bool:
-        """Whether it is an error."""
+        """Whether the response is an error."""
         return self._error is not None
 
     def error(self) -> TritonError | None:
-        """Which one."""
+        """The error."""
         return self._error
 
 
@@ -141,25 +141,25 @@ class ResponseSender:
         self._cancelled = cancelled
 
     def send(self, response: InferenceResponse | None = None, flags: int = 0) -> None:
-        """Send one; with the flag, it is the last."""
+        """Send a response; the flag marks the last one."""
         self._send(response, flags)
 
     def is_cancelled(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether the client has cancelled the request."""
         return self._cancelled()
 
 
 class InferenceRequest:
-    """What a model is asked, or asks another one.
+    """A request to this model, or of this model to another one.
 
     Args:
-        model_name: Which one.
-        requested_output_names: Of it; empty: all.
-        inputs: For it.
-        model_version: Of it; -1: the server's choice.
-        request_id: Of one's own.
-        correlation_id: Of a sequence.
-        flags: Whether the request begins or ends that.
+        model_name: Name of the model to call.
+        requested_output_names: Its outputs to return; empty: all.
+        inputs: Its inputs.
+        model_version: Its version; -1: the server's choice.
+        request_id: The caller's id of the request.
+        correlation_id: The sequence's id.
+        flags: Whether the request begins or ends its sequence.
     """
 
     caller: Callable[[InferenceRequest], InferenceResponse] | None = None
@@ -191,28 +191,28 @@ class InferenceRequest:
 
     @classmethod
     def received(cls, inputs: Sequence[Tensor], asked: Mapping[str, Any], sender: ResponseSender) -> InferenceRequest:
-        """One that has come from the server."""
+        """A request received from the server."""
         request = cls(inputs=inputs)
         request._asked = asked
         request._sender = sender
         return request
 
     def exec(self) -> InferenceResponse:
-        """Ask the other model, and wait for its answer."""
+        """Call the other model, and wait for its response."""
         if InferenceRequest.caller is None:
             raise TritonModelException("no other model can be asked here")
         return InferenceRequest.caller(self)
 
     def model_name(self) -> str:
-        """Of the model that is asked."""
+        """Name of the called model."""
         return self._model
 
     def model_version(self) -> int:
-        """Of it."""
+        """Version of the called model."""
         return self._version
 
     def set_release_flags(self, flags: int) -> None:
-        """Say whether it is to be executed once more."""
+        """Set whether the request is to be executed again."""
         self.release_flags = flags
 
     def inputs(self) -> list[Tensor]:
@@ -220,46 +220,46 @@ class InferenceRequest:
         return self._inputs
 
     def request_id(self) -> str:
-        """The client's own name of it."""
+        """The client's id of the request."""
         return str(self._asked["id"])
 
     def correlation_id(self) -> Any:
-        """Of its sequence."""
+        """The sequence's id."""
         return self._asked["sequence"]
 
     def flags(self) -> int:
-        """Whether it begins or ends its sequence."""
+        """Whether the request begins or ends its sequence."""
         return int(self._asked["flags"])
 
     def requested_output_names(self) -> list[str]:
-        """Which outputs are asked for."""
+        """The requested outputs."""
         return list(self._asked["wanted"])
 
     def is_cancelled(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether the client has cancelled the request."""
         return self._sender is not None and self._sender.is_cancelled()
 
     def get_response_sender(self) -> ResponseSender | None:
-        """To answer with; None: it is one's own."""
+        """Its response sender; None: it is this model's own request."""
         return self._sender
 
 
 class ModelConfig:
-    """A config that a model completes.
+    """A config for a model to complete.
 
     Args:
-        config: As JSON.
+        config: The config as JSON.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """The config as JSON."""
         return self._config
 
     def set_max_batch_size(self, value: int) -> None:
-        """Set it, unless the config says that it is larger."""
+        """Set `max_batch_size`, unless the config has a larger one."""
         if self._config["max_batch_size"] > value:
             raise ValueError(
                 f"configuration specified max_batch_size {self._config['max_batch_size']}, but in auto-complete-config"
@@ -268,19 +268,19 @@ class ModelConfig:
         self._config["max_batch_size"] = value
 
     def set_dynamic_batching(self) -> None:
-        """Switch it on."""
+        """Enable dynamic batching."""
         self._config.setdefault("dynamic_batching", {})
 
     def set_model_transaction_policy(self, policy: Mapping[str, Any]) -> None:
-        """Set it."""
+        """Set the transaction policy."""
         self._config["model_transaction_policy"] = dict(policy)
 
     def add_input(self, tensor: Mapping[str, Any]) -> None:
-        """Add one, or what the config leaves out of it."""
+        """Add an input, or the fields that the config lacks."""
         self._add("input", tensor)
 
     def add_output(self, tensor: Mapping[str, Any]) -> None:
-        """Add one, or what the config leaves out of it."""
+        """Add an output, or the fields that the config lacks."""
         self._add("output", tensor)
 
     def _add(self, kind: str, tensor: Mapping[str, Any]) -> None:
@@ -296,48 +296,48 @@ class Logger:
 
     @staticmethod
     def log_info(text: str) -> None:
-        """Of no concern."""
+        """Log an information."""
         sys.stdout.write(f"I {text}\n")
 
     @staticmethod
     def log_warn(text: str) -> None:
-        """Of some."""
+        """Log a warning."""
         sys.stdout.write(f"W {text}\n")
 
     @staticmethod
     def log_error(text: str) -> None:
-        """Of much."""
+        """Log an error."""
         sys.stdout.write(f"E {text}\n")
 
 
 def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | None:
-    """An input; None: there is none of that name."""
+    """An input by name; None: there is none."""
     return next((tensor for tensor in request.inputs() if tensor.name() == name), None)
 
 
 def get_output_tensor_by_name(response: InferenceResponse, name: str) -> Tensor | None:
-    """An output; None: there is none of that name."""
+    """An output by name; None: there is none."""
     return next((tensor for tensor in response.output_tensors() if tensor.name() == name), None)
 
 
 def get_input_config_by_name(config: Mapping[str, Any], name: str) -> Any:
-    """What a config says of an input."""
+    """The config of an input."""
     return next((each for each in config.get("input", ()) if each["name"] == name), None)
 
 
 def get_output_config_by_name(config: Mapping[str, Any], name: str) -> Any:
-    """What a config says of an output."""
+    """The config of an output."""
     return next((each for each in config.get("output", ()) if each["name"] == name), None)
 
 
 def triton_string_to_numpy(name: str) -> Any:
-    """Numpy's type for `TYPE_FP32`."""
+    """NumPy's type for a config's data type, such as `TYPE_FP32`."""
     name = name.removeprefix("TYPE_")
     return _types()[BYTES if name == "STRING" else name]
 
 
 def tensor_of(name: str, datatype: str, shape: Sequence[int], data: bytes) -> Tensor:
-    """A tensor as the protocol has it."""
+    """A tensor from the protocol's representation."""
     import numpy as np  # noqa: PLC0415 (see above)
 
     if datatype == BYTES:
@@ -346,7 +346,7 @@ def tensor_of(name: str, datatype: str, shape: Sequence[int], data: bytes) -> Te
 
 
 def as_protocol(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
-    """Type, shape and elements as the protocol has them."""
+    """Type, shape and serialised elements, as in the protocol."""
     import numpy as np  # noqa: PLC0415 (see above)
 
     values = tensor.as_numpy()

@@ -1,4 +1,4 @@
-"""Takes its process down with it.
+"""Crashes its process.
 
 Parameters: `crash_when_batch_exceeds`: at an execution of more items than this (default 0: at the first one), or, when
 it is `initialize`, at the start; `crash_with`: `abort` (default) or an exit code.

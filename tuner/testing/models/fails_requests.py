@@ -1,6 +1,6 @@
 """Answers some requests with an error.
 
-Parameters: `fail_every`: each that many-th request of an instance (default 1: all); `message` (default `not this one`).
+Parameters: `fail_every`: every n-th request of an instance (default 1: all); `message` (default `not this one`).
 """
 
 import json

@@ -1,7 +1,4 @@
-"""Hands back what it gets, and says goodbye.
-
-Its `finalize` writes a line for each instance to the server's log.
-"""
+"""Returns its input; `finalize` writes a line for each instance to the server's log."""
 
 import triton_python_backend_utils as pb_utils
 

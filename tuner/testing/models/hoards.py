@@ -1,7 +1,7 @@
-"""Hands back what it gets, after 30 ms, and soon takes more memory than there is.
+"""Returns its input after 30 ms, and soon allocates more memory than there is.
 
-Parameters: `hoard_when_instances`: only when the config has that many instances or more; `hoard_after`: executions that
-go well before (default 5).
+Parameters: `hoard_when_instances`: only if the config has at least this many instances; `hoard_after`: number of
+executions that succeed before (default 5).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Answers with the number of the instance that answers."""
+"""Returns the number of the executing instance."""
 
 import numpy as np
 import triton_python_backend_utils as pb_utils

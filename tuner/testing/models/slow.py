@@ -1,4 +1,4 @@
-"""Hands back what it gets, in its own time.
+"""Returns its input after a set time.
 
 Parameters: `sleep_ms` for each execution (default 10), and `sleep_ms_per_item` for each item of its batch (default 0).
 """

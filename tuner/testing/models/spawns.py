@@ -1,4 +1,4 @@
-"""Hands back what it gets, and starts a process that leaves the session and would outlive it by far."""
+"""Returns its input, and starts a process in another session, which would outlive the server."""
 
 import subprocess
 
