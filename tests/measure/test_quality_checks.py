@@ -32,12 +32,12 @@ SEEN = ServerResources(cpu_cores=1.0, memory_bytes=1)
 
 
 def reasons(found: OperatingPoint) -> dict[QualityCheck, str]:
-    return {doubt.gate: doubt.reason for doubt in found.doubts}
+    return {warning.gate: warning.reason for warning in found.doubts}
 
 
 def about(samples: Samples, load: Load, reads: Reads | None = None) -> dict[QualityCheck, str]:
     doubts = warnings_about(samples, steady_window(samples, load), load, reads)
-    return {doubt.gate: doubt.reason for doubt in doubts}
+    return {warning.gate: warning.reason for warning in doubts}
 
 
 def test_a_sound_point_is_not_doubted() -> None:
@@ -240,18 +240,18 @@ def test_the_server_and_the_client_count_alike(load: Load, share: float, why: st
 def test_requests_of_the_load_before_are_not_blamed_on_another_client() -> None:
     samples, load = run_open(Batcher(5.0), RequestRate(500), 2.0, np.random.default_rng(0)), RequestRate(500)
     window, reads = steady_window(samples, load), reads_of(samples, 2 * len(samples))
-    (doubt,) = warnings_about(samples, window, load, reads, behind=True)
-    assert doubt.gate is QualityCheck.REQUEST_COUNT
-    assert doubt.reason.endswith(": the server still answered requests of the previous load")
+    (warning,) = warnings_about(samples, window, load, reads, behind=True)
+    assert warning.gate is QualityCheck.REQUEST_COUNT
+    assert warning.reason.endswith(": the server still answered requests of the previous load")
 
 
 def test_the_count_of_a_model_that_answers_in_steps_says_nothing() -> None:
     load = Concurrency(8)
     samples = run(Batcher(5.0), 8, 2.0, np.random.default_rng(0))
     window, reads = steady_window(samples, load), reads_of(samples, 3 * len(samples))
-    assert QualityCheck.REQUEST_COUNT in {doubt.gate for doubt in warnings_about(samples, window, load, reads)}
+    assert QualityCheck.REQUEST_COUNT in {warning.gate for warning in warnings_about(samples, window, load, reads)}
     steps = warnings_about(samples, window, load, reads, in_steps=True)
-    assert QualityCheck.REQUEST_COUNT not in {doubt.gate for doubt in steps}
+    assert QualityCheck.REQUEST_COUNT not in {warning.gate for warning in steps}
 
 
 def test_a_model_that_was_loaded_anew_counts_from_0() -> None:

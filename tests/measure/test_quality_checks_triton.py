@@ -59,7 +59,7 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def reasons(doubts: tuple[QualityWarning, ...]) -> dict[QualityCheck, str]:
-    return {doubt.gate: doubt.reason for doubt in doubts}
+    return {warning.gate: warning.reason for warning in doubts}
 
 
 def test_a_sound_model_is_doubted_for_the_machines_sake_alone(opened: Open) -> None:

@@ -15,7 +15,7 @@ def test_each_gate_has_a_name_for_people() -> None:
 
 def test_of_each_gate_the_first_doubt_is_told_with_the_rounds_that_it_failed_in() -> None:
     together = warnings_together([(), (LITTLE, DRIFT), (MORE_DRIFT,)])
-    assert [(doubt.gate, doubt.reason) for doubt in together] == [
+    assert [(warning.gate, warning.reason) for warning in together] == [
         (QualityCheck.LITTLES_LAW, "too few (in 1 of 3 rounds)"),
         (QualityCheck.DRIFT, "drifts (in 2 of 3 rounds)"),
     ]

@@ -19,9 +19,9 @@ NONE = SLO()
 P99_25 = SLO({"p99": 25.0})
 
 
-def point(concurrency: int, throughput: float, *, doubt: float = 0.02) -> OperatingPoint:
+def point(concurrency: int, throughput: float, *, warning: float = 0.02) -> OperatingPoint:
     """A level whose latency is as Little's law has it."""
-    latency = interval(concurrency / throughput * 1e3, doubt)
+    latency = interval(concurrency / throughput * 1e3, warning)
     return OperatingPoint(
         load=Concurrency(concurrency),
         throughput=interval(throughput),
@@ -36,14 +36,14 @@ def point(concurrency: int, throughput: float, *, doubt: float = 0.02) -> Operat
 class Server:
     """Measures by a curve of throughput, and keeps the levels it was asked for."""
 
-    def __init__(self, throughput: Callable[[int], float], *, doubt: float = 0.02) -> None:
+    def __init__(self, throughput: Callable[[int], float], *, warning: float = 0.02) -> None:
         self.levels: list[int] = []
         self._throughput = throughput
-        self._doubt = doubt
+        self._doubt = warning
 
     def measure(self, load: Concurrency) -> OperatingPoint:
         self.levels.append(load.requests)
-        return point(load.requests, self._throughput(load.requests), doubt=self._doubt)
+        return point(load.requests, self._throughput(load.requests), warning=self._doubt)
 
 
 def saturating(capacity: float, alone: float) -> Callable[[int], float]:
@@ -57,10 +57,10 @@ def levels(
     *,
     max_concurrency: int = 1_024,
     flat_from: int = 1,
-    doubt: float = 0.02,
+    warning: float = 0.02,
     rivals: Rivals = NOBODY,
 ) -> list[int]:
-    server = Server(throughput, doubt=doubt)
+    server = Server(throughput, warning=warning)
     points = list(
         points_of(sweep(slo=slo, max_concurrency=max_concurrency, flat_from=flat_from, rivals=rivals), server.measure)
     )
@@ -130,11 +130,11 @@ def test_one_level_that_may_have_had_bad_luck_does_not_end_it() -> None:
     def throughput(concurrency: int) -> float:
         return 35.0 if concurrency == 1 else 100.0 * concurrency
 
-    assert max(levels(throughput, P99_25, max_concurrency=16, doubt=0.3)) == 16
+    assert max(levels(throughput, P99_25, max_concurrency=16, warning=0.3)) == 16
 
 
 def test_two_levels_in_a_row_that_break_it_do() -> None:
-    assert levels(saturating(1_000, 38), P99_25, doubt=0.3) == [1, 2]
+    assert levels(saturating(1_000, 38), P99_25, warning=0.3) == [1, 2]
 
 
 def test_an_slo_that_always_holds_changes_nothing() -> None:
@@ -196,11 +196,11 @@ def test_who_was_beaten_at_one_level_alone_goes_on() -> None:
 @pytest.mark.parametrize("slo", [NONE, SLO({"p99": 1.0})])
 def test_who_was_measured_badly_has_not_lost_for_sure(slo: SLO) -> None:
     rivals = Rivals(((2_000.0, 4.0),))
-    doubt = QualityWarning(gate=QualityCheck.MACHINE_LOAD, reason="other processes used 1.2 of 2 cores")
+    warning = QualityWarning(gate=QualityCheck.MACHINE_LOAD, reason="other processes used 1.2 of 2 cores")
     server = Server(saturating(500, alone=100))
 
     def beside_others(load: Concurrency) -> OperatingPoint:
-        return server.measure(load).model_copy(update={"doubts": (doubt,)})
+        return server.measure(load).model_copy(update={"doubts": (warning,)})
 
     list(points_of(sweep(slo=slo, max_concurrency=64, rivals=rivals), beside_others))
     doubtful, server.levels = server.levels, []

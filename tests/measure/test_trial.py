@@ -169,7 +169,7 @@ def test_a_model_that_fails_one_request_in_a_hundred_says_so_at_each_point(trial
     assert result.failure is None
     assert len(result.curve) == 2
     for measured in result.curve:
-        assert QualityCheck.FAILURES in {doubt.gate for doubt in measured.doubts}
+        assert QualityCheck.FAILURES in {warning.gate for warning in measured.doubts}
 
 
 def test_what_no_request_can_be_made_for_is_no_failure_of_the_config_as_it_is(trials: Trials) -> None:

@@ -158,7 +158,7 @@ def test_doubts_about_a_round_are_told_with_how_many_rounds_there_were() -> None
     rounds = (point(8, 100, 10), point(8, 100, 10, errors=2), point(8, 100, 10))
     together = Verification(trial=1, load=Concurrency(8), rounds=rounds).point
     assert together is not None
-    assert [(doubt.gate, doubt.reason) for doubt in together.doubts] == [
+    assert [(warning.gate, warning.reason) for warning in together.doubts] == [
         (QualityCheck.FAILURES, "2 of 502 requests failed, most often with UNAVAILABLE: gone (in 1 of 3 rounds)")
     ]
     assert together.server is not None

@@ -74,11 +74,11 @@ def test_doubtful_points_are_marked_and_the_legend_says_why() -> None:
 
 def test_load_from_elsewhere_is_one_line_with_the_most_of_it() -> None:
     def busy(each: OperatingPoint, cores: float) -> OperatingPoint:
-        doubt = QualityWarning(
+        warning = QualityWarning(
             gate=QualityCheck.MACHINE_LOAD, reason=f"load from elsewhere: other processes used {cores}"
         )
         load = MachineLoad(cores=4, idle_cores=1.0, elsewhere_cores=cores, stolen_cores=0.0)
-        return each.model_copy(update={"doubts": (doubt,), "machine": load})
+        return each.model_copy(update={"doubts": (warning,), "machine": load})
 
     recommendation = found(busy(point(4, 200, 10), 0.9), busy(point(8, 300, 20), 2.5), busy(point(16, 400, 30), 1.2))
     most = "load from elsewhere: other processes used 2.5"

@@ -75,7 +75,7 @@ def warnings_about(
         _request_count(samples, load, reads, behind=behind) if reads and not in_steps else None,
         _drift(window, load),
     ]
-    return tuple(doubt for doubt in found if doubt)
+    return tuple(warning for warning in found if warning)
 
 
 def _warnings_in(point: OperatingPoint) -> Iterator[QualityWarning]:

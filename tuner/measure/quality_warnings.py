@@ -53,12 +53,12 @@ class QualityWarning(Record):
 def warnings_together(rounds: Sequence[tuple[QualityWarning, ...]]) -> tuple[QualityWarning, ...]:
     """The warnings of several rounds at one load: the first of each check, with the number of rounds that failed it."""
     first: dict[QualityCheck, QualityWarning] = {}
-    for doubt in (doubt for doubts in rounds for doubt in doubts):
-        first.setdefault(doubt.gate, doubt)
+    for warning in (warning for doubts in rounds for warning in doubts):
+        first.setdefault(warning.gate, warning)
     if len(rounds) == 1:
         return tuple(first.values())
     counts = {gate: sum(any(each.gate is gate for each in doubts) for doubts in rounds) for gate in first}
     return tuple(
-        QualityWarning(gate=gate, reason=f"{doubt.reason} (in {counts[gate]} of {len(rounds)} rounds)")
-        for gate, doubt in first.items()
+        QualityWarning(gate=gate, reason=f"{warning.reason} (in {counts[gate]} of {len(rounds)} rounds)")
+        for gate, warning in first.items()
     )

@@ -18,12 +18,12 @@ class RemeasurePolicy:
 
     def pays(self, point: OperatingPoint) -> bool:
         """Whether a second measurement may have fewer warnings, at the cost of one load level."""
-        failed = {doubt.gate for doubt in point.doubts}
+        failed = {warning.gate for warning in point.doubts}
         return bool(failed - self._lasting) and point.window_s <= _LONGEST_S and not ends_by_itself(point.load)
 
     def better(self, first: OperatingPoint, second: OperatingPoint) -> OperatingPoint:
         """The measurement with fewer warnings, or the second; its `discarded` has the warnings of the other."""
-        failed = [{doubt.gate for doubt in point.doubts} for point in (first, second)]
+        failed = [{warning.gate for warning in point.doubts} for point in (first, second)]
         self._lasting |= failed[0] & failed[1]
         kept, discarded = (first, second) if len(failed[0]) < len(failed[1]) else (second, first)
         return kept.model_copy(update={"discarded": discarded.doubts})

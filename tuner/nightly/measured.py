@@ -75,7 +75,7 @@ class Measured(Record):
             launches=launches,
             turns_per_us=point.machine_speed.turns_per_us if point.machine_speed else None,
             cpu_cores=point.server_resources.cpu_cores if point.server_resources else None,
-            doubts=tuple(doubt.gate.words for doubt in point.doubts),
+            doubts=tuple(warning.gate.words for warning in point.doubts),
         )
 
 

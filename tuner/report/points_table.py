@@ -44,7 +44,7 @@ def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
     for point in points:
         if point.kept_up is False:
             yield f"at {point.load}: the server did not sustain this rate"
-        doubted = any(doubt.gate is QualityCheck.GPU_THROTTLED for doubt in point.doubts)
+        doubted = any(warning.gate is QualityCheck.GPU_THROTTLED for warning in point.doubts)
         if point.gpu and point.gpu.throttle_reasons and not doubted:
             yield f"at {point.load}: the GPU was throttled, {', '.join(point.gpu.throttle_reasons)}"
 

@@ -90,7 +90,7 @@ def machine_cells(point: OperatingPoint) -> dict[str, _Cell]:
 
 def doubts_cell(point: OperatingPoint) -> str:
     """The quality warnings of a point, each with its reason."""
-    return "; ".join(f"{doubt.gate.value}: {doubt.reason}" for doubt in point.doubts)
+    return "; ".join(f"{warning.gate.value}: {warning.reason}" for warning in point.doubts)
 
 
 def _offered(point: OperatingPoint) -> dict[str, _Cell]:

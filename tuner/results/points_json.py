@@ -34,8 +34,8 @@ def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, An
         "verified": verified,
         "server_resources": point.server_resources and _resources_json(point.server_resources),
         "gpu": point.gpu and _gpu_json(point.gpu),
-        "doubts": [_doubt_json(doubt) for doubt in point.doubts],
-        "discarded": [_doubt_json(doubt) for doubt in point.discarded],
+        "doubts": [_warning_json(warning) for warning in point.doubts],
+        "discarded": [_warning_json(warning) for warning in point.discarded],
     }
 
 
@@ -96,8 +96,8 @@ def _client_json(client: ClientView) -> dict[str, Any]:
     }
 
 
-def _doubt_json(doubt: QualityWarning) -> dict[str, str]:
-    return {"gate": doubt.gate.value, "reason": doubt.reason}
+def _warning_json(warning: QualityWarning) -> dict[str, str]:
+    return {"gate": warning.gate.value, "reason": warning.reason}
 
 
 def _machine_json(machine: MachineLoad) -> dict[str, Any]:

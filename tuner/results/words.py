@@ -37,7 +37,7 @@ def latency(value_ms: float) -> str:
 def point_in_words(point: OperatingPoint, percentile: Percentile) -> str:
     """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`, and its quality warnings."""
     at = latency(point.latency_ms[percentile].value)
-    doubts = f" (quality warning: {', '.join(doubt.gate.words for doubt in point.doubts)})" if point.doubts else ""
+    doubts = f" (quality warning: {', '.join(warning.gate.words for warning in point.doubts)})" if point.doubts else ""
     return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at {point.load}{doubts}"
 
 
@@ -46,13 +46,13 @@ def doubts_in_words(point: OperatingPoint) -> Iterator[str]:
 
     `at concurrency 16: 5 of 500 failed, most with INTERNAL: no; also when re-measured`.
     """
-    failed_before = {doubt.gate for doubt in point.discarded}
-    for doubt in point.doubts:
-        yield f"at {point.load}: {doubt.reason}{'; also when re-measured' if doubt.gate in failed_before else ''}"
-    failed = {doubt.gate for doubt in point.doubts}
-    for doubt in point.discarded:
-        if doubt.gate not in failed:
-            yield f"at {point.load}: re-measured; the first time: {doubt.reason}"
+    failed_before = {warning.gate for warning in point.discarded}
+    for warning in point.doubts:
+        yield f"at {point.load}: {warning.reason}{'; also when re-measured' if warning.gate in failed_before else ''}"
+    failed = {warning.gate for warning in point.doubts}
+    for warning in point.discarded:
+        if warning.gate not in failed:
+            yield f"at {point.load}: re-measured; the first time: {warning.reason}"
 
 
 def all_doubts_in_words(points: Sequence[tuple[str, OperatingPoint]]) -> Iterator[str]:

@@ -10,7 +10,16 @@ from typing import Any
 from tritonclient.grpc import service_pb2 as pb
 
 from tuner.testing.fake.configs import as_json, datatype, refuse
-from tuner.testing.fake.messages import BYTES, FORMATS, Code, RefusedError, Request, Response, Tensor, joined
+from tuner.testing.fake.messages import (
+    BYTES,
+    FORMATS,
+    Code,
+    InferRequest,
+    InferResponse,
+    RawTensor,
+    RefusedError,
+    joined,
+)
 from tuner.testing.fake.repository import Repository
 from tuner.testing.fake.runtime import Runtime
 from tuner.testing.fake.shared_memory import SharedMemory
@@ -58,7 +67,7 @@ _TYPES = {
 NO_CUDA_MEMORY = "failed to register CUDA shared memory region '{}': failed to open CUDA IPC handle: no GPU is there"
 _NOT_ALLOWED = "explicit model load / unload is not allowed if polling is enabled"
 
-Answer = Callable[[pb.ModelInferResponse, Response], None]
+Answer = Callable[[pb.ModelInferResponse, InferResponse], None]
 
 
 class Api:
@@ -213,7 +222,7 @@ class Api:
         """
         return bool(self._repository.served(name, version).decoupled)
 
-    def infer(self, message: pb.ModelInferRequest, answer: Answer) -> Request:
+    def infer(self, message: pb.ModelInferRequest, answer: Answer) -> InferRequest:
         """Run an inference; `answer` takes each response with its request.
 
         Raises:
@@ -225,7 +234,7 @@ class Api:
         for region, offset, byte_size in places.values():
             self._memory.check(region, offset, byte_size)
 
-        def take(response: Response) -> None:
+        def take(response: InferResponse) -> None:
             if self._runtime.control.get("stall"):
                 self._hold(lambda: take(response))
                 return
@@ -235,7 +244,7 @@ class Api:
                 try:
                     self._fill(made, response, places)
                 except RefusedError as error:
-                    response = Response(error=error, final=response.final)
+                    response = InferResponse(error=error, final=response.final)
             if served.config.platform == "ensemble":
                 made.parameters["sequence_id"].int64_param = 0
                 made.parameters["sequence_start"].bool_param = False
@@ -250,17 +259,17 @@ class Api:
         """Try again in 10 ms, while the control file says `stall`."""
         asyncio.get_running_loop().call_later(0.01, go_on)
 
-    def _request(self, message: pb.ModelInferRequest) -> Request:
+    def _request(self, message: pb.ModelInferRequest) -> InferRequest:
         inputs, raw = {}, list(message.raw_input_contents)
         for entry in message.inputs:
             data = self._content(message.model_name, entry, raw)
-            inputs[entry.name] = Tensor(entry.datatype, tuple(entry.shape), data)
+            inputs[entry.name] = RawTensor(entry.datatype, tuple(entry.shape), data)
         parameters = message.parameters
         sequence: int | str = 0
         if "sequence_id" in parameters:
             named = parameters["sequence_id"]
             sequence = named.string_param or named.int64_param or named.uint64_param
-        return Request(
+        return InferRequest(
             message.model_name,
             inputs,
             lambda _: None,
@@ -280,7 +289,9 @@ class Api:
             return _from_contents(model, entry)
         return raw.pop(0) if raw else b""
 
-    def _fill(self, made: pb.ModelInferResponse, response: Response, places: dict[str, tuple[str, int, int]]) -> None:
+    def _fill(
+        self, made: pb.ModelInferResponse, response: InferResponse, places: dict[str, tuple[str, int, int]]
+    ) -> None:
         for name, tensor in response.outputs.items():
             output = made.outputs.add()
             output.name, output.datatype = name, tensor.datatype

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from tuner.testing.fake.messages import RefusedError, Request, Response, Tensor
+from tuner.testing.fake.messages import InferRequest, InferResponse, RawTensor, RefusedError
 
 
 class Ensemble:
@@ -17,12 +17,12 @@ class Ensemble:
         infer: Runs an inference of a model of the server.
     """
 
-    def __init__(self, config: pb.ModelConfig, infer: Callable[[Request], None]) -> None:
+    def __init__(self, config: pb.ModelConfig, infer: Callable[[InferRequest], None]) -> None:
         self._steps = list(config.ensemble_scheduling.step)
         self._outputs = [entry.name for entry in config.output]
         self._infer = infer
 
-    def infer(self, request: Request, answer: Callable[[Request, Response], None]) -> None:
+    def infer(self, request: InferRequest, answer: Callable[[InferRequest, InferResponse], None]) -> None:
         """Run all steps for a request; it gets one response."""
         _Run(self._steps, self._outputs, self._infer, request, answer).advance()
 
@@ -34,16 +34,16 @@ class _Run:
         self,
         steps: list[pb.ModelEnsembling.Step],
         outputs: list[str],
-        infer: Callable[[Request], None],
-        request: Request,
-        answer: Callable[[Request, Response], None],
+        infer: Callable[[InferRequest], None],
+        request: InferRequest,
+        answer: Callable[[InferRequest, InferResponse], None],
     ) -> None:
         self._left = list(steps)
         self._outputs = outputs
         self._infer = infer
         self._request = request
         self._answer = answer
-        self._tensors: dict[str, Tensor] = dict(request.inputs)
+        self._tensors: dict[str, RawTensor] = dict(request.inputs)
         self._over = False
 
     def advance(self) -> None:
@@ -54,7 +54,7 @@ class _Run:
 
     def _take(self, step: pb.ModelEnsembling.Step) -> None:
         inputs = {own: self._tensors[name] for own, name in step.input_map.items()}
-        inner = Request(
+        inner = InferRequest(
             step.model_name,
             inputs,
             lambda response: self._taken(step, response),
@@ -67,21 +67,21 @@ class _Run:
         try:
             self._infer(inner)
         except RefusedError as error:
-            self._end(Response(error=error))
+            self._end(InferResponse(error=error))
 
-    def _taken(self, step: pb.ModelEnsembling.Step, response: Response) -> None:
+    def _taken(self, step: pb.ModelEnsembling.Step, response: InferResponse) -> None:
         if response.error:
-            self._end(Response(error=response.error))
+            self._end(InferResponse(error=response.error))
             return
         for own, name in step.output_map.items():
             if own in response.outputs:
                 self._tensors[name] = response.outputs[own]
         if all(name in self._tensors for name in self._outputs):
-            self._end(Response({name: self._tensors[name] for name in self._outputs}))
+            self._end(InferResponse({name: self._tensors[name] for name in self._outputs}))
         else:
             self.advance()
 
-    def _end(self, response: Response) -> None:
+    def _end(self, response: InferResponse) -> None:
         if not self._over:
             self._over = True
             self._answer(self._request, response)

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tuner.testing.fake.api import NO_CUDA_MEMORY, Api
 from tuner.testing.fake.http2 import Call
-from tuner.testing.fake.messages import Code, RefusedError, Request, Response
+from tuner.testing.fake.messages import Code, InferRequest, InferResponse, RefusedError
 
 _EMPTY_FINAL = "triton_enable_empty_final_response"
 _FINAL = "triton_final_response"
@@ -39,7 +39,7 @@ _GROUPS = {
 
 
 class GrpcService:
-    """Serves the methods; an `http2.Service`.
+    """Serves the methods; an `http2.GrpcHandler`.
 
     Args:
         api: The server's API.
@@ -83,7 +83,7 @@ class GrpcService:
         }
 
     def begin(self, call: Call) -> None:
-        """See `http2.Service`."""
+        """See `http2.GrpcHandler`."""
         if restriction := self._restricted.get(_GROUPS.get(call.method, "")):
             name, value = restriction
             if call.headers.get(name) != value:
@@ -119,7 +119,7 @@ class GrpcService:
     def _infer(self, call: Call, message: bytes) -> None:
         asked = pb.ModelInferRequest.FromString(message)
 
-        def answer(made: pb.ModelInferResponse, response: Response) -> None:
+        def answer(made: pb.ModelInferResponse, response: InferResponse) -> None:
             if response.error:
                 call.finish(response.error)
             else:
@@ -179,17 +179,17 @@ class _Stream:
     def __init__(self, api: Api, call: Call) -> None:
         self._api = api
         self._call = call
-        self._open: set[Request] = set()
+        self._open: set[InferRequest] = set()
         self._ended = False
         self._under_way = 0
 
     def take(self, message: bytes) -> None:
         asked = pb.ModelInferRequest.FromString(message)
         wants_empty = _EMPTY_FINAL in asked.parameters and asked.parameters[_EMPTY_FINAL].bool_param
-        mine: list[Request] = []
+        mine: list[InferRequest] = []
         self._under_way += 1
 
-        def answer(made: pb.ModelInferResponse, response: Response) -> None:
+        def answer(made: pb.ModelInferResponse, response: InferResponse) -> None:
             if not response.empty or wants_empty:
                 made.parameters[_FINAL].bool_param = response.final
                 error = response.error.text if response.error else ""

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tuner.testing.fake.api import NO_CUDA_MEMORY, Api, config_json
 from tuner.testing.fake.configs import as_json
-from tuner.testing.fake.messages import BYTES, FORMATS, Code, RefusedError, Response, joined, texts_of
+from tuner.testing.fake.messages import BYTES, FORMATS, Code, InferResponse, RefusedError, joined, texts_of
 
 _STATUS = {
     Code.INVALID_ARGUMENT: 400,
@@ -31,7 +31,7 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 @dataclass(frozen=True)
-class Reply:
+class HttpReply:
     """An HTTP response."""
 
     status: int = 200
@@ -41,7 +41,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Asked:
+class HttpRequest:
     """An HTTP request; header names are in lower case."""
 
     verb: str
@@ -50,10 +50,10 @@ class Asked:
     body: bytes
 
 
-Handler = Callable[[Asked], Awaitable[Reply]]
+Handler = Callable[[HttpRequest], Awaitable[HttpReply]]
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpServerConnection(asyncio.Protocol):
     """One connection of a client.
 
     Args:
@@ -61,7 +61,7 @@ class HttpConnection(asyncio.Protocol):
         others: The server's open connections, which this one joins.
     """
 
-    def __init__(self, handler: Handler, others: set[HttpConnection]) -> None:
+    def __init__(self, handler: Handler, others: set[HttpServerConnection]) -> None:
         self._handler = handler
         self._others = others
         self._transport: asyncio.WriteTransport | None = None
@@ -107,25 +107,25 @@ class HttpConnection(asyncio.Protocol):
             }
             length = int(headers.get("content-length", "0"))
         except ValueError:
-            self._send(Reply(400, b"", "text/plain"), close=True)
+            self._send(HttpReply(400, b"", "text/plain"), close=True)
             return
         if len(rest) < length:
             return
         del self._in[: len(head) + 4 + length]
-        asked = Asked(verb, target.partition("?")[0], headers, rest[:length])
+        asked = HttpRequest(verb, target.partition("?")[0], headers, rest[:length])
         self._task = asyncio.get_running_loop().create_task(self._answer(asked))
 
-    async def _answer(self, asked: Asked) -> None:
+    async def _answer(self, asked: HttpRequest) -> None:
         try:
             reply = await self._handler(asked)
         except RefusedError as error:
-            reply = Reply(_STATUS.get(error.code, 500), _error(error.text))
+            reply = HttpReply(_STATUS.get(error.code, 500), _error(error.text))
         self._task = None
         self._send(reply, close=asked.headers.get("connection", "").lower() == "close")
         if self._transport and self._in:
             self._next()
 
-    def _send(self, reply: Reply, *, close: bool) -> None:
+    def _send(self, reply: HttpReply, *, close: bool) -> None:
         if self._transport is None:
             return
         headers = {"Content-Type": reply.content_type, **reply.headers, "Content-Length": str(len(reply.body))}
@@ -158,14 +158,14 @@ class HttpService:
         self._api = api
         self._restricted = restricted
 
-    async def __call__(self, asked: Asked) -> Reply:  # noqa: PLR0911 (one for each endpoint)
+    async def __call__(self, asked: HttpRequest) -> HttpReply:  # noqa: PLR0911 (one for each endpoint)
         """Handle a request."""
         parts = [unquote(part) for part in asked.path.strip("/").split("/")]
         if parts[0] != "v2":
             return _not_found()
         self._guard(parts[1:], asked)
         if len(parts) == 1:
-            return Reply(body=_json(as_json(self._api.metadata())))
+            return HttpReply(body=_json(as_json(self._api.metadata())))
         if parts[1] == "health":
             return _readiness(parts[-1] == "live" or self._api.ready())
         if parts[1] == "models" and len(parts) > 2:
@@ -178,67 +178,67 @@ class HttpService:
             return _cuda(parts[2:])
         return _not_found()
 
-    def _guard(self, parts: list[str], asked: Asked) -> None:
+    def _guard(self, parts: list[str], asked: HttpRequest) -> None:
         if restriction := self._restricted.get(_group(parts)):
             name, value = restriction
             if asked.headers.get(name) != value:
                 text = f"This API is restricted, expecting header '{name}'"
                 raise RefusedError(Code.PERMISSION_DENIED, text)
 
-    async def _model(self, parts: list[str], asked: Asked) -> Reply:
+    async def _model(self, parts: list[str], asked: HttpRequest) -> HttpReply:
         name, version, rest = parts[0], "", parts[1:]
         if len(rest) > 1 and rest[0] == "versions":
             version, rest = rest[1], rest[2:]
         what = rest[0] if rest else ""
         if what == "":
-            return Reply(body=_json(as_json(self._api.model_metadata(name, version))))
+            return HttpReply(body=_json(as_json(self._api.model_metadata(name, version))))
         if what == "ready":
             return _readiness(self._api.model_ready(name, version), "Model version not ready")
         if what == "config":
-            return Reply(body=_json(config_json(self._api.config(name, version))))
+            return HttpReply(body=_json(config_json(self._api.config(name, version))))
         if what == "stats":
-            return Reply(body=_json(as_json(self._api.statistics(name, version))))
+            return HttpReply(body=_json(as_json(self._api.statistics(name, version))))
         if what == "infer" and asked.verb == "POST":
             return await self._infer(name, version, asked)
         return _not_found()
 
-    async def _repository(self, parts: list[str], asked: Asked) -> Reply:
+    async def _repository(self, parts: list[str], asked: HttpRequest) -> HttpReply:
         if parts == ["index"]:
             rows = [{key: value for key, value in as_json(each).items() if value} for each in self._api.index().models]
-            return Reply(body=_json(rows))
+            return HttpReply(body=_json(rows))
         if len(parts) == 3 and parts[0] == "models" and parts[2] in ("load", "unload"):
             parameters = json.loads(asked.body or b"{}").get("parameters", {})
             if parts[2] == "unload":
                 self._api.unload(parts[1], _parameters(parameters))
             else:
                 await self._api.load(parts[1], _parameters(parameters))
-            return Reply()
+            return HttpReply()
         return _not_found()
 
-    def _memory(self, parts: list[str], asked: Asked) -> Reply:
+    def _memory(self, parts: list[str], asked: HttpRequest) -> HttpReply:
         name = ""
         if len(parts) == 3 and parts[0] == "region":
             name, parts = parts[1], parts[2:]
         if parts == ["status"]:
             regions = self._api.memory_status(name).regions
-            return Reply(body=_json([as_json(regions[each]) for each in sorted(regions)]))
+            return HttpReply(body=_json([as_json(regions[each]) for each in sorted(regions)]))
         if parts == ["register"]:
             content = json.loads(asked.body)
             self._api.register(name, content["key"], content.get("offset", 0), content["byte_size"])
-            return Reply()
+            return HttpReply()
         if parts == ["unregister"]:
             self._api.unregister(name)
-            return Reply()
+            return HttpReply()
         return _not_found()
 
-    async def _infer(self, name: str, version: str, asked: Asked) -> Reply:
+    async def _infer(self, name: str, version: str, asked: HttpRequest) -> HttpReply:
         if self._api.is_decoupled(name, version):
             text = "HTTP end point doesn't support models with decoupled transaction policy"
             raise RefusedError(Code.UNIMPLEMENTED, text)
         message, binary = read_inference(name, version, asked)
-        answer: asyncio.Future[tuple[pb.ModelInferResponse, Response]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[pb.ModelInferResponse, InferResponse]] = asyncio.get_running_loop().create_future()
 
-        def take(made: pb.ModelInferResponse, response: Response) -> None:
+        def take(made: pb.ModelInferResponse, response: InferResponse) -> None:
             if not answer.done():
                 answer.set_result((made, response))
 
@@ -264,21 +264,23 @@ def _group(parts: list[str]) -> str:
     return {"infer": "inference", "config": "model-config", "stats": "statistics"}.get(last, "metadata")
 
 
-def _cuda(parts: list[str]) -> Reply:
+def _cuda(parts: list[str]) -> HttpReply:
     """CUDA shared memory endpoints, on a server without a GPU."""
     if parts[-1:] == ["status"]:
-        return Reply(body=b"[]")
+        return HttpReply(body=b"[]")
     if parts[-1:] == ["unregister"]:
-        return Reply()
+        return HttpReply()
     raise RefusedError(Code.INVALID_ARGUMENT, NO_CUDA_MEMORY.format(parts[1] if len(parts) > 1 else ""))
 
 
-def _not_found() -> Reply:
-    return Reply(404, _error("Not Found"), "text/plain")
+def _not_found() -> HttpReply:
+    return HttpReply(404, _error("Not Found"), "text/plain")
 
 
-def _readiness(ready: bool, words: str = "") -> Reply:  # noqa: FBT001 (its only meaning)
-    return Reply(content_type="text/plain") if ready else Reply(400, _error(words) if words else b"", "text/plain")
+def _readiness(ready: bool, words: str = "") -> HttpReply:  # noqa: FBT001 (its only meaning)
+    return (
+        HttpReply(content_type="text/plain") if ready else HttpReply(400, _error(words) if words else b"", "text/plain")
+    )
 
 
 def _parameters(values: Mapping[str, Any]) -> Any:
@@ -295,7 +297,7 @@ def _parameters(values: Mapping[str, Any]) -> Any:
     return message.parameters
 
 
-def read_inference(name: str, version: str, asked: Asked) -> tuple[pb.ModelInferRequest, Callable[[str], bool]]:
+def read_inference(name: str, version: str, asked: HttpRequest) -> tuple[pb.ModelInferRequest, Callable[[str], bool]]:
     """The gRPC form of an HTTP inference request, and the outputs that are to be binary.
 
     Raises:
@@ -370,7 +372,7 @@ def _to_json(datatype: str, data: bytes) -> list[Any]:
     return list(struct.unpack(f"<{len(data) // struct.calcsize(kind)}{kind}", data))
 
 
-def write_inference(made: pb.ModelInferResponse, binary: Callable[[str], bool]) -> Reply:
+def write_inference(made: pb.ModelInferResponse, binary: Callable[[str], bool]) -> HttpReply:
     """The HTTP form of a gRPC inference response."""
     content: dict[str, Any] = {"model_name": made.model_name, "model_version": made.model_version}
     if made.id:
@@ -391,8 +393,8 @@ def write_inference(made: pb.ModelInferResponse, binary: Callable[[str], bool]) 
     content["outputs"] = outputs
     head = _json(content)
     if not pieces:
-        return Reply(body=head)
-    return Reply(
+        return HttpReply(body=head)
+    return HttpReply(
         body=head + b"".join(pieces),
         content_type="application/octet-stream",
         headers={_HEADER_LENGTH: str(len(head))},

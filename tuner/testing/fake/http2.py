@@ -68,7 +68,7 @@ class Call:
         on_cancel: Called when the client cancels the call or disconnects.
     """
 
-    connection: Connection
+    connection: GrpcServerConnection
     stream: int
     method: str
     headers: Mapping[str, str]
@@ -107,7 +107,7 @@ class Call:
         self.finish()
 
 
-class Service(Protocol):
+class GrpcHandler(Protocol):
     """A gRPC service."""
 
     def begin(self, call: Call) -> None:
@@ -118,7 +118,7 @@ class Service(Protocol):
         """
 
 
-class Connection(asyncio.Protocol):
+class GrpcServerConnection(asyncio.Protocol):
     """One connection of a client.
 
     Args:
@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         others: The server's open connections, which this one joins.
     """
 
-    def __init__(self, service: Service, others: set[Connection]) -> None:
+    def __init__(self, service: GrpcHandler, others: set[GrpcServerConnection]) -> None:
         self._service = service
         self._others = others
         self._transport: asyncio.WriteTransport | None = None

@@ -84,7 +84,7 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True, order=True)
-class Tensor:
+class RawTensor:
     """A tensor.
 
     Attributes:
@@ -99,7 +99,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Response:
+class InferResponse:
     """One response to a request.
 
     Attributes:
@@ -109,14 +109,14 @@ class Response:
         empty: Whether it only marks the end (an empty final response).
     """
 
-    outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    outputs: Mapping[str, RawTensor] = field(default_factory=dict)
     error: RefusedError | None = None
     final: bool = True
     empty: bool = False
 
 
 @dataclass(eq=False)
-class Request:
+class InferRequest:
     """An inference request.
 
     Attributes:
@@ -139,8 +139,8 @@ class Request:
     """
 
     model: str
-    inputs: dict[str, Tensor]
-    answer: Callable[[Response], None]
+    inputs: dict[str, RawTensor]
+    answer: Callable[[InferResponse], None]
     version: str = ""
     id: str = ""
     wanted: Sequence[str] = ()

@@ -40,7 +40,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.testing.fake.messages import BYTES, ITEM_BYTES, Code, RefusedError, Request, Response, Tensor, count_of
+from tuner.testing.fake.messages import (
+    BYTES,
+    ITEM_BYTES,
+    Code,
+    InferRequest,
+    InferResponse,
+    RawTensor,
+    RefusedError,
+    count_of,
+)
 from tuner.testing.fake.timeline import Event, Timeline
 
 if TYPE_CHECKING:
@@ -271,20 +280,20 @@ class NativeModel:
             seconds += limits.number("stall_s")
         self._at_once.begin(seconds, at, ended)
 
-    def answer(self, request: Request, size: int) -> Response:
+    def answer(self, request: InferRequest, size: int) -> InferResponse:
         """The response to one request of an execution with a number of items."""
         self._seen += 1
         if self.parameters.beyond("memory_when_batch_exceeds", size):
-            return Response(error=RefusedError(Code.INTERNAL, _CUDA_OUT_OF_MEMORY))
+            return InferResponse(error=RefusedError(Code.INTERNAL, _CUDA_OUT_OF_MEMORY))
         if self._fail_every and self._seen % self._fail_every == 0:
-            return Response(error=RefusedError(Code.INTERNAL, self.parameters.text("message", "not this one")))
+            return InferResponse(error=RefusedError(Code.INTERNAL, self.parameters.text("message", "not this one")))
         wrong_by = self._wrong_by if size >= self._wrong_from else 0.0
         outputs = {shape.name: self._output(request, place, shape) for place, shape in enumerate(self._outputs)}
         if wrong_by:
             outputs = {name: _wrong(tensor, wrong_by) for name, tensor in outputs.items()}
-        return Response(outputs)
+        return InferResponse(outputs)
 
-    def _output(self, request: Request, place: int, shape: Shape) -> Tensor:
+    def _output(self, request: InferRequest, place: int, shape: Shape) -> RawTensor:
         names = [name for name in self._inputs if name in request.inputs]
         source = request.inputs[names[min(place, len(names) - 1)]]
         batch = source.shape[:1] if self._batches else ()
@@ -293,13 +302,13 @@ class NativeModel:
             length if length >= 0 else (own[axis] if axis < len(own) else 1) for axis, length in enumerate(shape.dims)
         )
         if source.datatype == shape.datatype and own == dims:
-            return Tensor(shape.datatype, source.shape, source.data)
+            return RawTensor(shape.datatype, source.shape, source.data)
         needed = count_of(batch + dims)
         if shape.datatype == BYTES:
-            return Tensor(BYTES, batch + dims, b"\1\0\0\0x" * needed)
+            return RawTensor(BYTES, batch + dims, b"\1\0\0\0x" * needed)
         length = needed * ITEM_BYTES[shape.datatype]
         data = source.data or b"\0"
-        return Tensor(shape.datatype, batch + dims, (data * (length // len(data) + 1))[:length])
+        return RawTensor(shape.datatype, batch + dims, (data * (length // len(data) + 1))[:length])
 
 
 class NativeInstance:
@@ -321,13 +330,13 @@ class NativeInstance:
         self._model.begin(size, at, ended)
 
 
-def _wrong(tensor: Tensor, share: float) -> Tensor:
+def _wrong(tensor: RawTensor, share: float) -> RawTensor:
     kind = _ARRAYS.get(tensor.datatype)
     if kind is None:
-        return Tensor(tensor.datatype, tensor.shape, bytes(byte ^ 1 for byte in tensor.data))
+        return RawTensor(tensor.datatype, tensor.shape, bytes(byte ^ 1 for byte in tensor.data))
     values = array.array(kind, tensor.data)
     if kind in "fd":
         changed = array.array(kind, [value * (1 + share) + share for value in values])
     else:
         changed = array.array(kind, [value ^ 1 for value in values])
-    return Tensor(tensor.datatype, tensor.shape, changed.tobytes())
+    return RawTensor(tensor.datatype, tensor.shape, changed.tobytes())

@@ -105,7 +105,7 @@ _KNOWN = frozenset(
 
 
 @dataclass(frozen=True)
-class Options:
+class CommandLine:
     """The options of the command line.
 
     Attributes:
@@ -153,7 +153,7 @@ class Options:
         return found
 
 
-def parse_options(program: str, arguments: Sequence[str]) -> Options:
+def parse_options(program: str, arguments: Sequence[str]) -> CommandLine:
     """Parse the command line; an unknown option ends the process, as in Triton."""
     values: dict[str, list[str]] = {}
     left = list(arguments)
@@ -171,7 +171,7 @@ def parse_options(program: str, arguments: Sequence[str]) -> Options:
         values.setdefault(name, []).append(value)
     if "help" in values:
         _give_up("", code=0)
-    return Options(values)
+    return CommandLine(values)
 
 
 def _give_up(text: str, *, code: int = 1) -> None:

@@ -40,20 +40,20 @@ class Unpacker:
 class ChildEnd:
     """The instance process's end of the pipe, which blocks; several threads may send."""
 
-    def __init__(self, plug: socket.socket) -> None:
-        self._plug = plug
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
         self._unpacker = Unpacker()
         self._lock = threading.Lock()
 
     def send(self, message: Any) -> None:
         """Send a message."""
         with self._lock:
-            self._plug.sendall(packed(message))
+            self._sock.sendall(packed(message))
 
     def receive(self) -> list[Any] | None:
         """Wait for messages; None: the server has ended."""
         try:
-            data = self._plug.recv(1 << 18)
+            data = self._sock.recv(1 << 18)
         except OSError:
             return None
         return self._unpacker.feed(data) if data else None

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuner.testing.fake.log import raw, say
-from tuner.testing.fake.messages import Code, RefusedError, Request, Response, Tensor
+from tuner.testing.fake.messages import Code, InferRequest, InferResponse, RawTensor, RefusedError
 from tuner.testing.fake.pipe import Unpacker, packed
 
 # In s: Triton needs 1 s for each request to detect that the process of an instance has ended.
 _UNHEALTHY_S = 0.1
 
 
-class Stub(asyncio.Protocol):
+class StubProcess(asyncio.Protocol):
     """One process of a model.
 
     Args:
@@ -84,7 +84,7 @@ async def completed_by_model(model_file: Path, config: dict[str, Any]) -> dict[s
         if not answer.done():
             answer.set_result(("failed", "Stub process is not healthy."))
 
-    stub = Stub(take, ended)
+    stub = StubProcess(take, ended)
 
     def work(end: Any) -> None:
         from tuner.testing.fake.stub import complete_config  # noqa: PLC0415 (see above)
@@ -128,8 +128,8 @@ class PythonInstance:
         decoupled: bool,
         clock: Callable[[], float],
         finished: Callable[..., None],
-        answered: Callable[[Request, Response], None],
-        infer: Callable[[Request], None],
+        answered: Callable[[InferRequest, InferResponse], None],
+        infer: Callable[[InferRequest], None],
     ) -> None:
         self._name = name
         self._model = model
@@ -148,12 +148,12 @@ class PythonInstance:
         self._finished = finished
         self._answered = answered
         self._infer = infer
-        self._stub = Stub(self._take, self._on_end)
+        self._stub = StubProcess(self._take, self._on_end)
         self._loaded: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._batch: Sequence[Request] = ()
+        self._batch: Sequence[InferRequest] = ()
         self._began = 0.0
         self._done: Callable[[float], None] | None = None
-        self._open: dict[int, Request] = {}
+        self._open: dict[int, InferRequest] = {}
         self._number = 0
 
     @property
@@ -207,7 +207,7 @@ class PythonInstance:
 
         StubLoop(end, self._model_file, self._arguments, decoupled=self._decoupled).run()
 
-    def _packed(self, request: Request) -> dict[str, Any]:
+    def _packed(self, request: InferRequest) -> dict[str, Any]:
         self._number += 1
         number = self._number
         if self._decoupled:
@@ -252,21 +252,21 @@ class PythonInstance:
         if final:
             del self._open[number]
         if packed_response is None:
-            self._answered(request, Response(final=final, empty=True))
+            self._answered(request, InferResponse(final=final, empty=True))
         else:
             self._answered(request, _response(packed_response, final=final))
 
     def _on_call(self, told: dict[str, Any]) -> None:
         """The model calls another model."""
 
-        def answer(response: Response) -> None:
+        def answer(response: InferResponse) -> None:
             outputs = {name: (each.datatype, each.shape, each.data) for name, each in response.outputs.items()}
             error = response.error.text if response.error else None
             self._stub.send(("called", told["number"], (outputs, error)))
 
-        request = Request(
+        request = InferRequest(
             told["model"],
-            {name: Tensor(*parts) for name, parts in told["inputs"].items()},
+            {name: RawTensor(*parts) for name, parts in told["inputs"].items()},
             answer,
             version="" if told["version"] < 0 else str(told["version"]),
             id=told["id"],
@@ -281,13 +281,13 @@ class PythonInstance:
             text = error.text
             if error.code == Code.NOT_FOUND:
                 text = f"Failed for execute the inference request. Model '{told['model']}' is not ready."
-            answer(Response(error=RefusedError(Code.INTERNAL, text)))
+            answer(InferResponse(error=RefusedError(Code.INTERNAL, text)))
 
     def _on_end(self) -> None:
         if not self._loaded.done():
             self._loaded.set_result(self.unhealthy)
         for request in self._open.values():
-            self._answered(request, Response(error=RefusedError(Code.INTERNAL, self.unhealthy)))
+            self._answered(request, InferResponse(error=RefusedError(Code.INTERNAL, self.unhealthy)))
         self._open.clear()
         if self._done:
             self._fail(self.unhealthy)
@@ -295,9 +295,9 @@ class PythonInstance:
     def _fail(self, text: str) -> None:
         for number in [number for number, request in self._open.items() if request in self._batch]:
             del self._open[number]
-        self._finish([Response(error=RefusedError(Code.INTERNAL, text)) for _ in self._batch])
+        self._finish([InferResponse(error=RefusedError(Code.INTERNAL, text)) for _ in self._batch])
 
-    def _finish(self, responses: Sequence[Response] | None) -> None:
+    def _finish(self, responses: Sequence[InferResponse] | None) -> None:
         batch, done, self._batch, self._done = self._batch, self._done, (), None
         if done is None:
             return
@@ -306,8 +306,8 @@ class PythonInstance:
         done(now)
 
 
-def _response(packed_response: tuple[dict[str, Any], str | None], *, final: bool = True) -> Response:
+def _response(packed_response: tuple[dict[str, Any], str | None], *, final: bool = True) -> InferResponse:
     outputs, error = packed_response
     if error is not None:
-        return Response(error=RefusedError(Code.INTERNAL, error), final=final)
-    return Response({name: Tensor(*parts) for name, parts in outputs.items()}, final=final)
+        return InferResponse(error=RefusedError(Code.INTERNAL, error), final=final)
+    return InferResponse({name: RawTensor(*parts) for name, parts in outputs.items()}, final=final)

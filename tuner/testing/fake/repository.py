@@ -24,7 +24,7 @@ from tuner.testing.fake.configs import (
     versions_to_load,
 )
 from tuner.testing.fake.log import say
-from tuner.testing.fake.messages import WORDS, Code, RefusedError, Request
+from tuner.testing.fake.messages import WORDS, Code, InferRequest, RefusedError
 from tuner.testing.fake.python_backend import completed_by_model
 from tuner.testing.fake.runtime import Runtime
 from tuner.testing.fake.served import NATIVE, Served
@@ -140,7 +140,7 @@ class Repository:
             raise refuse(f"requested model version is not available for model '{name}'")
         return found
 
-    def infer(self, request: Request) -> None:
+    def infer(self, request: InferRequest) -> None:
         """Run an inference.
 
         Raises:

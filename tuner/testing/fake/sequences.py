@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from tuner.testing.fake.batcher import Batcher, Instance, Rules
 from tuner.testing.fake.configs import datatype
-from tuner.testing.fake.messages import BYTES, FORMATS, Code, RefusedError, Request, Tensor, joined
+from tuner.testing.fake.messages import BYTES, FORMATS, Code, InferRequest, RawTensor, RefusedError, joined
 from tuner.testing.fake.timeline import Event, Timeline
 
 _KINDS = pb.ModelSequenceBatching.Control
@@ -30,7 +30,7 @@ class Controls:
     config: pb.ModelSequenceBatching
     batches: bool
 
-    def add_to(self, request: Request) -> None:
+    def add_to(self, request: InferRequest) -> None:
         """Add the control inputs to a request."""
         flags = {
             _KINDS.CONTROL_SEQUENCE_START: request.start,
@@ -47,31 +47,31 @@ class Controls:
                 request.inputs[entry.name] = tensor
 
 
-def _flag(control: Any, shape: tuple[int, ...], *, on: bool) -> Tensor:
+def _flag(control: Any, shape: tuple[int, ...], *, on: bool) -> RawTensor:
     for name, values in (("INT32", control.int32_false_true), ("FP32", control.fp32_false_true)):
         if values:
-            return Tensor(name, shape, struct.pack(FORMATS[name], values[int(on)]))
-    return Tensor("BOOL", shape, struct.pack("?", control.bool_false_true[int(on)]))
+            return RawTensor(name, shape, struct.pack(FORMATS[name], values[int(on)]))
+    return RawTensor("BOOL", shape, struct.pack("?", control.bool_false_true[int(on)]))
 
 
-def _number(name: str, shape: tuple[int, ...], sequence: int | str) -> Tensor:
+def _number(name: str, shape: tuple[int, ...], sequence: int | str) -> RawTensor:
     if name == BYTES:
-        return Tensor(BYTES, shape, joined([str(sequence).encode()]))
-    return Tensor(name, shape, struct.pack(FORMATS[name], int(sequence)))
+        return RawTensor(BYTES, shape, joined([str(sequence).encode()]))
+    return RawTensor(name, shape, struct.pack(FORMATS[name], int(sequence)))
 
 
 @dataclass(eq=False)
 class _Sequence:
     """A live sequence, and its queued requests."""
 
-    waiting: deque[Request] = field(default_factory=deque)
+    waiting: deque[InferRequest] = field(default_factory=deque)
     under_way: bool = False
     ended: bool = False
     place: int = -1
     idle: Event | None = None
 
 
-class Sequences:
+class SequenceBatcher:
     """Schedules the requests of sequences.
 
     Args:
@@ -91,7 +91,7 @@ class Sequences:
         instances: Sequence[Instance],
         timeline: Timeline,
         model: str,
-        blank: Callable[[], Request],
+        blank: Callable[[], InferRequest],
     ) -> None:
         self._controls = Controls(config, largest > 0)
         self._timeline = timeline
@@ -112,7 +112,7 @@ class Sequences:
                 runners.append(_Direct(instance, max(1, largest), self._controls, blank))
         self._runners: Sequence[_Slots] = runners
 
-    def arrive(self, request: Request, at: float) -> None:
+    def arrive(self, request: InferRequest, at: float) -> None:
         """Queue a request.
 
         Raises:
@@ -194,7 +194,7 @@ class _Slots:
     def free(self, sequence: _Sequence) -> None:
         self.slots[self.slots.index(sequence)] = None
 
-    def over(self, sequence: _Sequence, request: Request, at: float) -> None:
+    def over(self, sequence: _Sequence, request: InferRequest, at: float) -> None:
         """One of a sequence's requests is done, or one of its steps."""
         sequence.under_way = False
         if request.rescheduled:
@@ -214,7 +214,7 @@ class _Slots:
 class _Direct(_Slots):
     """The strategy `direct`: each sequence keeps its batch slot."""
 
-    def __init__(self, instance: Instance, count: int, controls: Controls, blank: Callable[[], Request]) -> None:
+    def __init__(self, instance: Instance, count: int, controls: Controls, blank: Callable[[], InferRequest]) -> None:
         super().__init__(count, controls)
         self._instance = instance
         self._blank = blank
@@ -254,7 +254,7 @@ class _Oldest(_Slots):
         super().__init__(max(1, candidates), controls)
         self._instance = instance
         self._batcher = Batcher(rules, [self], timeline)
-        self._of: dict[Request, _Sequence] = {}
+        self._of: dict[InferRequest, _Sequence] = {}
 
     def run(self, at: float) -> None:
         for slot in self.slots:
@@ -275,7 +275,7 @@ class _Oldest(_Slots):
         self._instance.execute(batch, at, ended)
 
 
-def blank_inputs(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Tensor]:
+def blank_inputs(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, RawTensor]:
     """Inputs of zeros, with given types and shapes."""
     made = {}
     for name, (kind, shape) in shapes.items():
@@ -283,5 +283,5 @@ def blank_inputs(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str,
         for length in shape:
             count *= max(1, length)
         width = 4 if kind == BYTES else struct.calcsize(FORMATS.get(kind, "H"))
-        made[name] = Tensor(kind, tuple(max(1, length) for length in shape), bytes(width * count))
+        made[name] = RawTensor(kind, tuple(max(1, length) for length in shape), bytes(width * count))
     return made

@@ -11,11 +11,11 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tuner.testing.fake.batcher import Batcher, Instance, Rules
 from tuner.testing.fake.configs import as_json, datatype, instance_names, refuse, string_parameters, validate_instances
 from tuner.testing.fake.ensembles import Ensemble
-from tuner.testing.fake.messages import BYTES, ITEM_BYTES, Code, RefusedError, Request, Response, count_of
+from tuner.testing.fake.messages import BYTES, ITEM_BYTES, Code, InferRequest, InferResponse, RefusedError, count_of
 from tuner.testing.fake.native import NativeModel, Parameters, Shape
 from tuner.testing.fake.python_backend import PythonInstance
 from tuner.testing.fake.runtime import Runtime
-from tuner.testing.fake.sequences import Sequences, blank_inputs
+from tuner.testing.fake.sequences import SequenceBatcher, blank_inputs
 from tuner.testing.fake.statistics import Statistics
 
 NATIVE = "fake"
@@ -25,7 +25,7 @@ _NOTE = (
     "max_batch_size to zero. See the model configuration docs for more info on max_batch_size."
 )
 
-Infer = Callable[[Request], None]
+Infer = Callable[[InferRequest], None]
 
 
 class Served:
@@ -57,7 +57,7 @@ class Served:
         self._idle.set()
         self._python: list[PythonInstance] = []
         self._batcher: Batcher | None = None
-        self._sequences: Sequences | None = None
+        self._sequences: SequenceBatcher | None = None
         self._ensemble: Ensemble | None = None
         own = {entry.name for entry in config.sequence_batching.control_input}
         self._inputs = {entry.name: (datatype(entry.data_type), self._shape(entry.dims)) for entry in config.input}
@@ -65,7 +65,7 @@ class Served:
         self._ragged = {entry.name for entry in config.input if entry.allow_ragged_batch}
         self._outputs = {entry.name for entry in config.output}
         self._caches = runtime.caches and config.response_cache.enable
-        self._cache: dict[object, Response] = {}
+        self._cache: dict[object, InferResponse] = {}
 
     def _shape(self, dims: Sequence[int]) -> tuple[int, ...]:
         return (-1, *dims) if self._batches else tuple(dims)
@@ -93,7 +93,7 @@ class Served:
             )
         timeline = self._runtime.timeline
         if self.config.HasField("sequence_batching"):
-            self._sequences = Sequences(
+            self._sequences = SequenceBatcher(
                 self.config.sequence_batching,
                 largest=self.config.max_batch_size,
                 instances=instances,
@@ -150,7 +150,7 @@ class Served:
         await self._idle.wait()
         await asyncio.gather(*(instance.stop() for instance in self._python))
 
-    def infer(self, request: Request) -> None:
+    def infer(self, request: InferRequest) -> None:
         """Queue a request; its `answer` takes the responses later.
 
         Raises:
@@ -181,8 +181,8 @@ class Served:
             self._ended()
             raise
 
-    def _counting(self, answer: Callable[[Response], None], key: object) -> Callable[[Response], None]:
-        def take(response: Response) -> None:
+    def _counting(self, answer: Callable[[InferResponse], None], key: object) -> Callable[[InferResponse], None]:
+        def take(response: InferResponse) -> None:
             if response.final:
                 self._ended()
             if key is not None and not response.error:
@@ -198,7 +198,7 @@ class Served:
             self._idle.set()
 
     def _finished(
-        self, batch: Sequence[Request], responses: Sequence[Response] | None, began: float, ended: float
+        self, batch: Sequence[InferRequest], responses: Sequence[InferResponse] | None, began: float, ended: float
     ) -> None:
         self.statistics.executed(batch, began, ended)
         if responses is None:
@@ -207,13 +207,13 @@ class Served:
             if request.ready:
                 self._answered(request, response)
 
-    def _answered(self, request: Request, response: Response) -> None:
+    def _answered(self, request: InferRequest, response: InferResponse) -> None:
         if request.wanted and response.outputs:
             outputs = {name: tensor for name, tensor in response.outputs.items() if name in request.wanted}
-            response = Response(outputs, final=response.final)
+            response = InferResponse(outputs, final=response.final)
         request.answer(response)
 
-    def _composed(self, request: Request, response: Response) -> None:
+    def _composed(self, request: InferRequest, response: InferResponse) -> None:
         """The response of an ensemble."""
         now = self._runtime.time()
         if response.error:
@@ -222,11 +222,11 @@ class Served:
             self.statistics.executed([request], request.arrived, now)
         self._answered(request, response)
 
-    def _blank(self) -> Request:
+    def _blank(self) -> InferRequest:
         shapes = {name: (kind, shape) for name, (kind, shape) in self._inputs.items()}
-        return Request(self.name, blank_inputs(shapes), lambda _: None, ready=False)
+        return InferRequest(self.name, blank_inputs(shapes), lambda _: None, ready=False)
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: InferRequest) -> None:
         """Check a request, and set its size.
 
         Raises:
@@ -255,7 +255,7 @@ class Served:
             raise refuse(prefix + text)
         self._set_form(request)
 
-    def _check_input(self, request: Request, name: str, prefix: str) -> None:
+    def _check_input(self, request: InferRequest, name: str, prefix: str) -> None:
         tensor, (kind, shape) = request.inputs[name], self._inputs[name]
         where = f"for model '{self.name}'"
         if tensor.datatype != kind:
@@ -274,7 +274,7 @@ class Served:
             text = f"input byte size mismatch for input '{name}' {where}. Expected {expected}, got {len(tensor.data)}"
             raise refuse(prefix + text)
 
-    def _set_form(self, request: Request) -> None:
+    def _set_form(self, request: InferRequest) -> None:
         if self._batches:
             names = [name for name in request.inputs if name not in self._ragged]
             request.form = tuple((name, request.inputs[name].shape[1:]) for name in sorted(names))

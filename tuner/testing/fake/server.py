@@ -13,18 +13,18 @@ from typing import Any
 
 from tuner.testing.fake.api import EXTENSIONS, Api
 from tuner.testing.fake.grpc_api import GrpcService
-from tuner.testing.fake.http1 import Asked, HttpConnection, HttpService, Reply
-from tuner.testing.fake.http2 import Connection
+from tuner.testing.fake.http1 import HttpReply, HttpRequest, HttpServerConnection, HttpService
+from tuner.testing.fake.http2 import GrpcServerConnection
 from tuner.testing.fake.log import raw, say, table
 from tuner.testing.fake.messages import WORDS, RefusedError
-from tuner.testing.fake.options import Options
+from tuner.testing.fake.options import CommandLine
 from tuner.testing.fake.repository import Repository
 from tuner.testing.fake.runtime import FILE, VERSION, Control, Runtime
 
 _EXIT_S = 30.0
 
 
-class PortTakenError(Exception):
+class AddressInUseError(Exception):
     """Another process listens on the port."""
 
 
@@ -36,7 +36,7 @@ class FakeTriton:
         options: The options of the command line.
     """
 
-    def __init__(self, program: Path, options: Options) -> None:
+    def __init__(self, program: Path, options: CommandLine) -> None:
         self._options = options
         self._control = Control(program.with_name(FILE))
         self._version = str(self._control.get("version", VERSION))
@@ -83,7 +83,7 @@ class FakeTriton:
             return 1
         try:
             await self._listen()
-        except PortTakenError as taken:
+        except AddressInUseError as taken:
             say(
                 "E",
                 "main.cc:245",
@@ -151,17 +151,19 @@ class FakeTriton:
                 compresses=options.last("grpc-infer-response-compression-level", "none") != "none",
             )
             address = options.last("grpc-address", "0.0.0.0"), int(options.last("grpc-port", "8001"))  # noqa: S104 (Triton's default)
-            await self._open("GRPC", lambda: Connection(service, self._connections), *address, tls=_tls(options))
+            await self._open(
+                "GRPC", lambda: GrpcServerConnection(service, self._connections), *address, tls=_tls(options)
+            )
             say("I", "grpc_server.cc:2558", f"Started GRPCInferenceService at {address[0]}:{address[1]}")
         if options.on("allow-http", default=True):
             handler = HttpService(self._api, options.restrictions("http-restricted-api", ""))
             address = options.last("http-address", "0.0.0.0"), int(options.last("http-port", "8000"))  # noqa: S104 (the same)
-            await self._open("HTTP", lambda: HttpConnection(handler, self._connections), *address)
+            await self._open("HTTP", lambda: HttpServerConnection(handler, self._connections), *address)
             say("I", "http_server.cc:4713", f"Started HTTPService at {address[0]}:{address[1]}")
         if options.on("allow-metrics", default=True):
             default = options.last("http-address", "0.0.0.0")  # noqa: S104 (the same)
             address = options.last("metrics-address", default), int(options.last("metrics-port", "8002"))
-            await self._open("Metrics", lambda: HttpConnection(self._metrics, self._connections), *address)
+            await self._open("Metrics", lambda: HttpServerConnection(self._metrics, self._connections), *address)
             say("I", "http_server.cc:362", f"Started Metrics Service at {address[0]}:{address[1]}")
 
     async def _open(
@@ -177,11 +179,11 @@ class FakeTriton:
         try:
             self._servers.append(await loop.create_server(make, host, port, ssl=tls, backlog=1024))
         except OSError as error:
-            raise PortTakenError(what, f"{host}:{port}") from error
+            raise AddressInUseError(what, f"{host}:{port}") from error
 
-    async def _metrics(self, asked: Asked) -> Reply:
+    async def _metrics(self, asked: HttpRequest) -> HttpReply:
         if asked.path != "/metrics":
-            return Reply(404, b"", "text/plain")
+            return HttpReply(404, b"", "text/plain")
         lines = [
             "# HELP nv_inference_request_success Number of successful inference requests, all batch sizes",
             "# TYPE nv_inference_request_success counter",
@@ -189,7 +191,7 @@ class FakeTriton:
         for served in self._repository.all_served():
             labels = f'model="{served.name}",version="{served.version}"'
             lines.append(f"nv_inference_request_success{{{labels}}} {served.statistics.success.count}")
-        return Reply(body=("\n".join(lines) + "\n").encode(), content_type="text/plain; charset=utf-8")
+        return HttpReply(body=("\n".join(lines) + "\n").encode(), content_type="text/plain; charset=utf-8")
 
     async def _shut_down(self) -> int:
         exit_s = float(self._options.last("exit-timeout-secs", str(_EXIT_S)))
@@ -223,7 +225,7 @@ _NO_CUDA = (
 )
 
 
-def _tls(options: Options) -> ssl.SSLContext | None:
+def _tls(options: CommandLine) -> ssl.SSLContext | None:
     if not options.on("grpc-use-ssl", default=False):
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tritonclient.grpc import service_pb2 as pb
 
-from tuner.testing.fake.messages import Request
+from tuner.testing.fake.messages import InferRequest
 
 # Share of an execution spent on copying inputs and outputs.
 _COPYING = 0.02
@@ -50,7 +50,7 @@ class Statistics:
     hits: _Sum = field(default_factory=_Sum)
     misses: _Sum = field(default_factory=_Sum)
 
-    def executed(self, batch: Sequence[Request], began: float, ended: float) -> None:
+    def executed(self, batch: Sequence[InferRequest], began: float, ended: float) -> None:
         """Count an execution and its requests; error responses count too."""
         took = round((ended - began) * 1e9)
         copying = round(took * _COPYING)

@@ -27,7 +27,7 @@ _MODULE = "triton_python_backend_utils"
 _forks = itertools.count()
 
 
-def fork_stub(plug: socket.socket, model_file: Path, work: Callable[[ChildEnd], None]) -> int:
+def fork_stub(sock: socket.socket, model_file: Path, work: Callable[[ChildEnd], None]) -> int:
     """Fork a process that runs a function and ends. Returns its pid."""
     if next(_forks):
         import numpy  # noqa: F401, ICN001, PLC0415 (of many, each would import it for itself)
@@ -37,8 +37,8 @@ def fork_stub(plug: socket.socket, model_file: Path, work: Callable[[ChildEnd], 
         return pid
     code = 1
     try:
-        _become_stub(plug, model_file)
-        work(ChildEnd(plug))
+        _become_stub(sock, model_file)
+        work(ChildEnd(sock))
         code = 0
     except BaseException:  # noqa: BLE001 (nothing of it may reach the server's own code)
         traceback.print_exc()
@@ -48,14 +48,14 @@ def fork_stub(plug: socket.socket, model_file: Path, work: Callable[[ChildEnd], 
         os._exit(code)
 
 
-def _become_stub(plug: socket.socket, model_file: Path) -> None:
+def _become_stub(sock: socket.socket, model_file: Path) -> None:
     gc.freeze()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Close the server's descriptors, so that its ports are free as soon as it ends.
-    os.closerange(3, plug.fileno())
-    os.closerange(plug.fileno() + 1, 4096)
+    os.closerange(3, sock.fileno())
+    os.closerange(sock.fileno() + 1, 4096)
     Path("/proc/self/comm").write_text(NAME, encoding="ascii")
     _rename([NAME, str(model_file)])
 
