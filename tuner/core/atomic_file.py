@@ -1,4 +1,4 @@
-"""Atomic writes: the one way in which files are written that others may read at any time."""
+"""Atomic writes, for all files that others may read at any time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _MOST_LETTERS = 40
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    r"""Write a file in one move, so that a reader, a kill or a power failure never meets half of one.
+    r"""Write a file in one step, so that neither a reader, a kill nor a power failure leaves half of it.
 
-    Its folder is made. Through a symbolic link, the file that it leads to is replaced. What is replaced keeps its mode,
-    and its owner where that can be. What is no file, such as `/dev/stdout`, is written to.
+    Missing folders are created. A symbolic link is followed, and its target replaced. The replaced file's mode is kept,
+    and its owner if possible. A path that is not a regular file, such as `/dev/stdout`, is written to directly.
 
     Args:
         path: The file.
-        content: Of a text, what UTF-8 cannot say, such as a file's name in other bytes, is written as Python escapes
-            it: `\udcff`.
+        content: Text or bytes. Lone surrogates in a text, as in file names that are not UTF-8, are written as Python's
+            escapes, such as `\udcff`.
 
     Raises:
-        OSError: it cannot be written, as when its owner made it read-only. Nothing has changed then.
+        OSError: the file cannot be written, for example as it is read-only; it is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     target = path.resolve()
@@ -34,10 +34,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def status_of(path: Path) -> os.stat_result | None:
-    """Of a file that is to be replaced; None: there is none.
+    """The status of a file that is to be replaced; None: there is none.
 
     Raises:
-        OSError: it may not be written to, although to replace it needs no such right.
+        OSError: the file is not writable. (Replacing it would not need that permission.)
     """
     try:
         with path.open("r+b", buffering=0) as file:
@@ -47,15 +47,15 @@ def status_of(path: Path) -> os.stat_result | None:
 
 
 def replace_atomically(target: Path, content: bytes, before: os.stat_result | None) -> None:
-    """Put a file in the place of another.
+    """Replace a file atomically.
 
     Args:
         target: Its path, with links resolved.
-        content: What it is to hold.
-        before: What `status_of` says of the one whose mode and owner it is to have; None: of any new file.
+        content: The new content.
+        before: The result of `status_of`, for the mode and the owner; None: those of a new file.
 
     Raises:
-        OSError: it cannot be written. Nothing has changed then.
+        OSError: the file cannot be written; it is unchanged.
     """
     if target.exists() and not target.is_file():
         target.write_bytes(content)
@@ -80,7 +80,7 @@ def replace_atomically(target: Path, content: bytes, before: os.stat_result | No
 
 
 def sync_folder(folder: Path) -> None:
-    """See that the names in a folder outlive a power failure, where its file system can do that."""
+    """Make a folder's entries survive a power failure (fsync), if its file system supports that."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -90,7 +90,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(path: Path) -> int:
-    """Remove what killed writers of this file have left beside it. Returns how many files."""
+    """Remove the temporary files that killed writers of a file have left beside it. Returns their number."""
     target = path.resolve()
     beginning = _beginning(target)
     abandoned = [
@@ -108,7 +108,7 @@ def _beginning(target: Path) -> str:
 
 
 def _lease_of(name: str) -> Lease | None:
-    """Of an unfinished file: the last four parts of its name."""
+    """The lease in a temporary file's name: its last four parts."""
     return Lease.parse("-".join(name.split("-")[-4:]))
 
 

@@ -1,8 +1,8 @@
-"""Leases: the owner of a folder, a container or an unfinished file.
+"""Leases: the owner of a folder, a container or a temporary file.
 
-The owner is a process. Its id alone says little: other hosts that share a folder have a process of that id, too, as
-other containers do, and so has the same host after it was started anew. A lease names all of them, and what another
-host or container owns is never ours to remove.
+The owner is a process. Its pid is not unique: other hosts that share the folder, other containers, and the same host
+after a reboot have a process of the same pid. A lease identifies all of them, and what another host or container owns
+is never removed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ FORM = r"([0-9a-f]{8})([0-9a-f]{8})-([0-9a-f]+)-(\d+)-(\d+)"
 
 @dataclass(frozen=True)
 class Lease:
-    """A process, named so that no other one anywhere has the same name.
+    """A process, identified uniquely across hosts, boots and containers.
 
     Attributes:
-        host: Eight hexadecimal digits of its host; zeros where nothing tells hosts apart.
-        boot: Eight of the time since its kernel was started.
+        host: Eight hexadecimal digits that identify the host; zeros if it has no id.
+        boot: Eight hexadecimal digits that identify the boot.
         namespace: Its pid namespace.
-        pid: The process.
-        started: When it started, in ticks since boot; another process may get its pid later.
+        pid: Its pid.
+        started: Its start time in clock ticks since boot, as its pid may be reused.
     """
 
     host: str
@@ -45,7 +45,7 @@ class Lease:
 
     @staticmethod
     def parse(text: str) -> Lease | None:
-        """Read what `str` has made of one; None of anything else."""
+        """Parse the result of `str`; None: it is not a lease."""
         found = re.fullmatch(FORM, text, re.ASCII)
         return Lease(*parts_of(found)) if found else None
 
@@ -54,14 +54,14 @@ class Lease:
 
     @property
     def abandoned(self) -> bool:
-        """Whether the process is known to be gone: it has ended here, or before this host was started anew."""
+        """Whether the process is known to have ended: here, or before a reboot of this host."""
         if self.boot == boot_id():
             return self.namespace == pid_namespace() and not lives(self.pid, self.started)
         return self.host == host_id() != _UNKNOWN
 
 
 def own_lease() -> Lease:
-    """Of this process."""
+    """The lease of this process."""
     pid = os.getpid()
     own = read_state(pid)
     if own is None:
@@ -70,16 +70,16 @@ def own_lease() -> Lease:
 
 
 def parts_of(found: re.Match[str]) -> tuple[str, str, int, int, int]:
-    """The parts of a lease, of what begins with `FORM`."""
+    """The parts of a lease in a text that begins with `FORM`."""
     host, boot, namespace, pid, started, *_ = found.groups()
     return host, boot, int(namespace, 16), int(pid), int(started)
 
 
 @cache
 def host_id() -> str:
-    """Of this host; zeros where it has no id of its own, as in many containers.
+    """The id of this host; zeros if it has none, as in many containers.
 
-    Copies of a machine may share the id, but hardly the name as well.
+    Copies of a virtual machine may share the machine id, so the host name is part of it.
     """
     try:
         machine = _MACHINE_ID.read_text(encoding="ascii").strip()
@@ -90,7 +90,7 @@ def host_id() -> str:
 
 @cache
 def boot_id() -> str:
-    """Of this kernel since it was started: no other kernel has the same."""
+    """The id of this boot of the kernel, which is unique."""
     return _digest(_BOOT_ID.read_text(encoding="ascii").strip())
 
 

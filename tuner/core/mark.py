@@ -1,7 +1,7 @@
-"""Names a server after the process that owns it.
+"""Marks: names of servers that identify the process that owns them.
 
-So whoever meets its traces later can tell whether that process lives. The name is in the environment of all the
-server's processes, and in the names of its shared memory files and its folder.
+By its mark, whoever finds a server's remains can tell whether its owner lives. The mark is in the environment of all
+the server's processes, and in the names of its shared memory files and its folder.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Mark(Lease):
-    """The name of one server: the lease of its owner, and a number.
+    """The name of a server: the lease of its owner, and a number.
 
-    Marks of before there were leases do not say of which host they are, so what carries one is left alone.
+    Marks of versions before leases do not identify the host, so their files are left alone.
 
     Attributes:
         number: The number of the server, counted by its owner.
@@ -41,13 +41,13 @@ class Mark(Lease):
 
     @classmethod
     def new(cls) -> Self:
-        """For the next server of this process."""
+        """The mark of the next server of this process."""
         own = own_lease()
         return cls(own.host, own.boot, own.namespace, own.pid, own.started, next(_numbers))
 
     @classmethod
     def of(cls, text: str) -> Self | None:
-        """Read it from the variable, or from the name of a file or folder; None when that is not ours."""
+        """Parse the variable, or the name of a file or folder; None: it is not a mark."""
         match = _FORM.fullmatch(text)
         return cls(*parts_of(match), int(match[6])) if match else None
 
@@ -56,23 +56,23 @@ class Mark(Lease):
 
     @property
     def folder(self) -> Path:
-        """The server's own folder. Its path is short, as models make sockets below it (108 characters at most)."""
+        """The server's folder. Its path is short, as models create sockets in it (`sun_path`: 108 bytes at most)."""
         return Path(tempfile.gettempdir()) / str(self)
 
     @property
     def shared_memory_prefix(self) -> str:
-        """With which the names of its files in `/dev/shm` begin."""
+        """The prefix of the server's file names in `/dev/shm`."""
         return f"{self}-"
 
     def remove_files(self) -> None:
-        """Remove the folder and the shared memory files; its processes must be gone."""
+        """Remove the folder and the shared memory files; the processes must have ended."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for file in _SHARED_MEMORY.glob(f"{self.shared_memory_prefix}*"):
             file.unlink(missing_ok=True)
 
 
 def marks_on_files() -> Iterator[Mark]:
-    """The mark of every folder and shared memory file of this user that has one."""
+    """The marks of all folders and shared memory files of this user."""
     for place in (Path(tempfile.gettempdir()), _SHARED_MEMORY):
         for path in place.glob("tritontune-*"):
             if (mark := Mark.of(path.name)) and _owner(path) == os.geteuid():

@@ -1,7 +1,7 @@
-"""Leaves out what may be secret, of texts that others will read.
+"""Removes secrets from texts that others will read.
 
-What is told of a server, a job or a run goes through here where the text is made, so that no writer behind it needs to
-know what may be secret. The value itself is left out, and no digest takes its place: a short one could be guessed.
+Descriptions of a server, a job or a run are redacted where the text is made, so that no writer needs to know about
+secrets. The whole value is replaced, without a digest: a short secret could be guessed from it.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _known: set[str] = set()
 
 
 def keep_secret(name: str, value: str) -> None:
-    """From now on, leave a value out of errors and of servers' logs, if it is one.
+    """Redact a value in errors and servers' logs from now on, if it is a secret.
 
-    It is where its name says so, or where it looks like a key: letters and digits, without blanks or slashes. Of a URL,
-    its password is.
+    It is a secret if its name says so, or if it looks like a key: letters and digits, without blanks or slashes. The
+    secret of a URL is its password.
     """
     _keep_passwords(value)
     # `Bearer SECRET` is answered by servers without its first word, too.
@@ -60,7 +60,7 @@ def _keep(name: str, value: str) -> None:
 
 
 def keep_secret_of_argument(argument: str) -> None:
-    """The same of an argument of a program."""
+    """Redact the secret in an argument of a program from now on, if there is one."""
     _keep_passwords(argument)
     if secret := _secret_of(argument):
         _keep("secret", argument[secret.start("value") :])
@@ -72,15 +72,15 @@ def _keep_passwords(text: str) -> None:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what is named so is a secret by its name."""
+    """Whether a name is that of a secret."""
     return _SECRET_NAME.fullmatch(name) is not None
 
 
 def value_of_variable(name: str, value: str) -> str:
-    """What may be told of the value of an environment variable; `***` where it may be secret.
+    """The value of an environment variable for a description; `***` if it may be secret.
 
-    Told are numbers of three digits at most, words such as `true`, and the values of variables that are known to decide
-    how fast a server is, such as `OMP_PROC_BIND`.
+    Values shown are numbers of up to three digits, words such as `true`, and the values of variables that are known to
+    affect performance, such as `OMP_PROC_BIND`.
     """
     if is_secret_name(name):
         return HIDDEN
@@ -88,25 +88,25 @@ def value_of_variable(name: str, value: str) -> str:
 
 
 def argument_without_secrets(argument: str) -> str:
-    """An argument of a program; all that follows a secret's name is taken for it, which may have any letters in it."""
+    """An argument of a program, in which everything after a secret's name is replaced."""
     if secret := _secret_of(argument):
         argument = f"{argument[: secret.start('value')]}{HIDDEN}"
     return without_secrets(argument)
 
 
 def _secret_of(argument: str) -> re.Match[str] | None:
-    """Where the secret of an argument begins, if there is one."""
+    """The match whose group `value` begins at the secret of an argument; None: there is none."""
     return _RESTRICTED.search(argument) or _NAMED.search(argument)
 
 
 def without_secrets(text: str) -> str:
-    """A text in which the values of what is named like a secret, users of URLs, and known secrets are starred out."""
+    """A text in which values with a secret's name, users in URLs, and known secrets are replaced by `***`."""
     named = _NAMED.sub(rf"\g<name>{HIDDEN}", _RESTRICTED.sub(rf"\g<name>{HIDDEN}", text))
     return without_known_secrets(_USER.sub(HIDDEN, named))
 
 
 def without_known_secrets(text: str) -> str:
-    """A text of others, such as a log, in which only the values that `keep_secret` was told of are starred out."""
+    """A text of others, such as a log, in which only the secrets of `keep_secret` are replaced by `***`."""
     # The longest first, as one may be part of another.
     for value in sorted(_known, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
@@ -114,7 +114,7 @@ def without_known_secrets(text: str) -> str:
 
 
 def clean_file(path: Path) -> None:
-    """Star out known secrets in a file of ours that another program has written; one that is not there is none."""
+    """Replace known secrets in a file that another program has written; a missing file is no error."""
     with suppress(FileNotFoundError):
         content = path.read_bytes()
         clean = content
