@@ -161,7 +161,7 @@ def opened() -> Iterator[None]:
 
 
 def driver_version() -> str:
-    """The version of the driver; empty where there is none."""
+    """The version of the driver; empty if there is none."""
     try:
         with opened():
             return _asked(pynvml.nvmlSystemGetDriverVersion) or ""
@@ -214,7 +214,7 @@ def _asked(ask: Callable[..., _Answer], *arguments: Any) -> _Answer | None:
 
 
 def _memory(handle: Any) -> Any | None:
-    """Total, free and used bytes; by the second version, which tells the driver's own share apart, where there is."""
+    """Total, free and used bytes; with version 2 of the call, if available, which separates the driver's own share."""
     memory = _asked(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
     return _asked(pynvml.nvmlDeviceGetMemoryInfo, handle) if memory is None else memory
 

@@ -68,7 +68,7 @@ def check_npz(path: Path) -> None:
         InputError: it is not.
         OSError: it cannot be read.
     """
-    # What numpy has to say of a file that is none of its own is about pickles.
+    # NumPy's message for a file in another format is about pickles.
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise InputError(f"{path}: not an .npz file (numpy.savez writes them)")

@@ -19,7 +19,7 @@ from tuner.options.endpoint import Endpoint
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # Distinct blocks to remember; error messages with ids could otherwise fill memory.
 _MOST_KNOWN = 4096
-# How gRPC reads an HTTP status where there is no status of its own (gRPC's http-grpc-status-mapping.md).
+# gRPC status by HTTP status, for responses without `grpc-status` (gRPC's http-grpc-status-mapping.md).
 _HTTP_CODES = {
     "400": "INTERNAL",
     "401": "UNAUTHENTICATED",
