@@ -21,6 +21,7 @@ from tuner.recommend.certify import certify
 from tuner.recommend.verification import Verification
 from tuner.recommend.verify import VerificationTerms, verify
 from tuner.results.words import point_in_words
+from tuner.stats.limit_test import CONFIDENCE
 from tuner.study.study import Study
 
 # Seconds of a measurement in a round of the finalists; more near a limit.
@@ -143,7 +144,7 @@ def _none_of(rates: Sequence[float], slo: SLO) -> str:
     """Why none of the rates tried was certified."""
     tried = " to ".join(format_number(rate) for rate in sorted({min(rates), max(rates)}))
     return (
-        f"no rate tried ({tried} requests/s) was shown to hold {slo} (99 % confidence)"
+        f"no rate tried ({tried} requests/s) was shown to hold {slo} ({CONFIDENCE})"
         if slo.root
         else f"the server kept up with no rate tried ({tried} requests/s)"
     )

@@ -8,7 +8,7 @@ from tuner.core.quantities import format_ms, format_number
 from tuner.core.record import Record
 from tuner.nightly.comparison import LEAST_PAIRS, Comparison
 from tuner.recommend.verification import limits_together
-from tuner.stats.limit_test import Verdict
+from tuner.stats.limit_test import CONFIDENCE, Verdict
 
 
 class Decision(Record):
@@ -36,7 +36,7 @@ def decide(comparison: Comparison | None, *, min_gain: float) -> Decision:
         return Decision(act=False, reason="the search found nothing better")
     if objection := next(_objections(comparison, min_gain), None):
         return Decision(act=False, reason=objection)
-    held = f"; {comparison.slo} holds (99 % confidence)" if comparison.slo.root else ""
+    held = f"; {comparison.slo} holds ({CONFIDENCE})" if comparison.slo.root else ""
     return Decision(act=True, reason=f"{_in_words(comparison)}{held}")
 
 
@@ -48,7 +48,7 @@ def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
     if gain is None or pairs < LEAST_PAIRS:
         yield f"time for only {pairs} pairs of launches; at least {LEAST_PAIRS} are needed"
     elif comparison.verdict is Verdict.BREAKS:
-        yield f"the candidate violates {comparison.slo} (99 % confidence), at {words}"
+        yield f"the candidate violates {comparison.slo} ({CONFIDENCE}), at {words}"
     elif gain.low <= 1 + min_gain:
         yield f"gain not shown to exceed {min_gain:.1%} (95 % confidence): {words}"
     elif comparison.verdict is not Verdict.HOLDS:

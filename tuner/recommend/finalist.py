@@ -13,7 +13,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.recommend.search_bias import SearchBias
 from tuner.recommend.shortlist import ShortlistEntry
 from tuner.recommend.verification import Verification
-from tuner.stats.limit_test import LimitTest, Verdict, together
+from tuner.stats.limit_test import CONFIDENCE, LimitTest, Verdict, together
 
 # Confirming rounds: at least, and at most while its test is open or its interval too wide.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 8
@@ -33,7 +33,7 @@ class FinalistStatus(Enum):
     """Whether a finalist may be the best, or why it is eliminated."""
 
     REMAINS = "may be the best"
-    BREAKS_SLO = "violates the SLO (99 % confidence)"
+    BREAKS_SLO = f"violates the SLO ({CONFIDENCE})"
     INCONCLUSIVE = "too near to the limit for a test to show that it holds the SLO"
     FAILED = "failed"
 

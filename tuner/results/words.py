@@ -16,11 +16,9 @@ from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation, is_certain
 from tuner.recommend.verification import Verification
 from tuner.search.stopping import BUDGET_SPENT
-from tuner.stats.limit_test import CHANCE, Verdict
+from tuner.stats.limit_test import CONFIDENCE, Verdict
 from tuner.study.study import Study
 
-CONFIDENCE = f"{1 - CHANCE:.0%} confidence".replace("%", " %")
-"""At which the SLO test says that a limit holds, or that it does not."""
 _ONCE = "not verified: launched once"
 
 

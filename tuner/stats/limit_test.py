@@ -28,6 +28,8 @@ from tuner.stats.blocks import student
 
 CHANCE = 0.01
 """How often a test may err, at all of its looks together."""
+CONFIDENCE = f"{100 * (1 - CHANCE):g} % confidence"
+"""The confidence of a test's verdict, for messages."""
 
 # A limit is held long before so many times as many requests as a test with one look needs.
 _MOST_FEWEST = 4

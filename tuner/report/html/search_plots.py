@@ -17,7 +17,7 @@ def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
     """The hypervolume against the time spent on trials."""
     title, areas = "How the search went", study.hypervolumes
     if not candidates:
-        return Plot("progress", title, missing="no trial has ended")
+        return Plot("progress", title, missing="no trial has finished")
     ends = list(accumulate(0.0 if view.trial.imported else view.trial.wall_s for view in candidates))
     unit, seconds = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if ends[-1] > 2 * s or s == 1)
     steps = list(zip(candidates, ends, areas, strict=False))
