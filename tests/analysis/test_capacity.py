@@ -78,6 +78,7 @@ def test_with_so_many_hosts_the_limit_is_held(study: Study, limit_ms: float) -> 
     assert any(each.latency_ms.value <= limit_ms for each in found)
 
 
+@pytest.mark.slow
 def test_what_was_measured_badly_leaves_more_open(study: Study, tmp_path: Path) -> None:
     unsure = blurred(study, tmp_path)
     for limit_ms in (12.0, 40.0):
@@ -132,6 +133,7 @@ def measured_on(machine: Machine, truth: Truth, database: Path) -> Study:
     return study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1.0, 1.8], ids=["two instances fill the cores", "one fills the cores"])
 def test_a_host_has_no_more_cores_than_the_one_that_was_measured(threads: float, tmp_path: Path) -> None:
     truth = Truth(5.0, 0.2, cores=2, threads=threads)
@@ -147,6 +149,7 @@ def test_a_host_has_no_more_cores_than_the_one_that_was_measured(threads: float,
         assert each.hosts >= 4
 
 
+@pytest.mark.slow
 def test_instances_that_were_not_launched_may_hold_far_less(tmp_path: Path) -> None:
     truth = Truth(5.0, 0.2, cores=2, threads=1.8)
     study = measured_on(Machine(cpus=2, gpus=(), processor="x86_64"), truth, tmp_path / "study.db")

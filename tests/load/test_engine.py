@@ -184,6 +184,7 @@ def test_a_worker_that_cannot_be_told_stops_all_the_others(server: InferencePeer
         assert offer(engine).processes == 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_ended(server: InferencePeer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_PATIENCE_S", 0.2)
     with WorkerEngine(plan_of(server, "echo")) as engine:
@@ -367,6 +368,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["echo", "hang"])
 def test_an_interrupted_process_ends_without_a_word(server: InferencePeer, model: str) -> None:
     """In development mode Python tells of every file, socket and process that is left behind."""

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from support.services import Services, TritonService
 
 from tuner.core.loads import Concurrency, Load, RequestRate
@@ -62,6 +63,7 @@ def waited(services: Services, load: Load) -> tuple[int, Stall]:
     return int(np.count_nonzero(late)), stall
 
 
+@pytest.mark.slow
 def test_an_open_loop_shows_a_stall(services: Services) -> None:
     """All that was due meanwhile waited: half of the time on average."""
     late, stall = waited(services, RequestRate(_RATE, "constant"))

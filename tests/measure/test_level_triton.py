@@ -81,6 +81,7 @@ def test_the_servers_numbers_and_ours_agree(bench: Callable[..., Measure]) -> No
     assert point.throughput.value * point.latency_ms["p50"].value / 1e3 == pytest.approx(4, rel=0.15)
 
 
+@pytest.mark.slow
 def test_an_open_loop_is_kept_up_with_or_not(bench: Callable[..., Measure]) -> None:
     measure = bench("slow", sleep_ms=10)
     hard = measure(RequestRate(300))
@@ -125,6 +126,7 @@ def test_two_measurements_of_a_level_agree(bench: Callable[..., Measure]) -> Non
     assert first.value == pytest.approx(second.value, rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_model_that_hangs_under_load_hangs(bench: Callable[..., Measure], monkeypatch: pytest.MonkeyPatch) -> None:
     # How patient to be is another test's; it would be 5 s and more.
     monkeypatch.setattr(deadlines, "_ANSWER_PATIENCE_S", 1.0)

@@ -148,6 +148,7 @@ def test_a_source_that_answers_no_more_is_waited_for_once() -> None:
         assert asked[-1] > now_ns > asked[-2]
 
 
+@pytest.mark.slow
 def test_an_interruption_at_any_moment_lets_it_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_END_S", 0.02)
     files = {threading.__file__, module.__file__}

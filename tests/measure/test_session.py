@@ -59,6 +59,7 @@ def test_a_model_that_answers_is_measured_and_its_samples_are_shown(service: Tri
     assert seen[-1][1] > 0.5 * point.requests
 
 
+@pytest.mark.slow
 def test_what_the_server_takes_is_measured_with_each_point(services: Services) -> None:
     # It works all the time: the kernel counts in ticks of 10 ms.
     service = services.load("slow", config_text(sleep_ms=0))
@@ -85,6 +86,7 @@ def test_what_the_server_takes_is_measured_with_each_point(services: Services) -
     assert point.gpu is None
 
 
+@pytest.mark.slow
 def test_a_ramp_says_it_of_each_slice(service: TritonService, server: Server) -> None:
     with open_session(
         server.endpoint,
@@ -186,6 +188,7 @@ def busy_session(most: int) -> Iterator[tuple[Session, Busy]]:
             yield session, engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "processes"), [(8, 4), (2, 2), (1, 1)])
 def test_a_client_that_is_the_limit_gets_more_processes_where_there_are_cores(most: int, processes: int) -> None:
     with busy_session(most) as (session, engine):

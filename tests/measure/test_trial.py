@@ -123,6 +123,7 @@ def test_the_effective_config_is_the_servers(trials: Trials) -> None:
     assert result.config == "max_batch_size: 4\n"
 
 
+@pytest.mark.slow
 def test_time_that_is_up_ends_the_curve_after_the_level_under_way(trials: Trials) -> None:
     result = trials.run("slow", config_text(), until_s=0.0)
     assert [point.load for point in result.curve] == [Concurrency(1)]
@@ -163,6 +164,7 @@ def test_a_server_that_stops_answering_leaves_the_points_before(
     assert len(result.curve) < len(trials.heard.levels)
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_one_request_in_a_hundred_says_so_at_each_point(trials: Trials) -> None:
     rules = LevelRules(min_s=0.2, max_s=0.3, min_requests=600)
     result = trials.run("fails_requests", config_text(fail_every=100), rules=rules, max_concurrency=2)

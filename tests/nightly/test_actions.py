@@ -175,6 +175,7 @@ for old, new in itertools.cycle([texts, texts[::-1]]):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_whole_config(tmp_path: Path) -> None:
     """Configs of half a MiB are put in place without a pause; ten times SIGKILL comes at a random moment."""
     dice = random.Random(11)  # noqa: S311 (no secret)

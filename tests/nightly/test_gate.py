@@ -174,6 +174,7 @@ def test_launches_that_differ_leave_open_what_others_do(factors: list[float], ve
         assert ", but launches differ too much; 1.3" in decide(found, min_gain=0.03).reason
 
 
+@pytest.mark.slow
 def test_of_candidates_just_at_the_limit_hardly_any_is_deployed_and_of_others_most() -> None:
     assert picks.let_through(25, noise=0.08).share == 0
     assert picks.let_through(10, noise=0.04, room=0.3).share >= 0.9

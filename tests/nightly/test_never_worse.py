@@ -49,6 +49,7 @@ def _nights(ratio: float, count: int) -> int:
     return acted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "most"), [(30, 1), pytest.param(100, 2, marks=pytest.mark.statistics)])
 def test_no_worse_config_takes_the_place_of_a_better_one(count: int, most: int) -> None:
     assert _nights(0.95, count) == 0

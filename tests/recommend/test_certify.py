@@ -158,6 +158,7 @@ def test_failed_requests_certify_nothing() -> None:
     assert not is_certified(point(Concurrency(4)), NO_LIMIT)
 
 
+@pytest.mark.slow
 def test_of_a_server_whose_queue_is_real_the_rate_is_below_its_capacity() -> None:
     engine = SimulatedEngine(Batcher(5.0, item_ms=0.3, largest=16), np.random.default_rng(0))
     capacity, slo = 16 / 9.8 * 1e3, SLO.parse(["p99=30ms"])

@@ -82,6 +82,7 @@ def test_it_ends_when_nothing_more_is_to_be_gained() -> None:
     assert len(past.trials) < 15
 
 
+@pytest.mark.slow
 def test_a_resumed_search_goes_on_as_it_would_have() -> None:
     built, truth = space(SMALL), Truth(5.0, 0.2, neighbour=0.3, noise=0.05)
     past, one = begun(built, truth), sampler(built)
@@ -126,6 +127,7 @@ def test_a_crash_spares_nobody_else() -> None:
     assert any(each["instance_group.count"] in {2, 4} for each in past.seen[3:])
 
 
+@pytest.mark.slow
 def test_what_it_does_not_know_it_lets_others_propose() -> None:
     built = space(SMALL + "  THREADS: {field: 'parameters[\"THREADS\"].string_value', ladder: [off, '1', '2']}")
     past = begun(built, Truth(5.0, 0.2))

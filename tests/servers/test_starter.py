@@ -19,6 +19,7 @@ def _python(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_program_dies_with_who_started_it(tmp_path: Path) -> None:
     script = """
 import pathlib, sys

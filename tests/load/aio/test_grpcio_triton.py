@@ -130,6 +130,7 @@ def test_an_open_loop_over_streams_keeps_its_schedule(decoupled: TritonService) 
     assert len(samples) == 40
 
 
+@pytest.mark.slow
 def test_a_request_over_a_stream_has_a_deadline(decoupled: TritonService) -> None:
     plan = answering(decoupled, (2, 400, -1, 0), (1, 0, -1, 1), request_timeout_s=0.5)
     samples = offer(plan, Concurrency(1), requests=4)
@@ -267,6 +268,7 @@ def entries(diary: Path, ended: int) -> list[tuple[int, int, int]]:
     return [(int(number), int(length), int(alive)) for number, length, alive in told]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [Concurrency(6), RequestRate(400)])
 def test_sequences_are_whole_and_so_many_at_once(stateful: Callable[..., tuple[Plan, Path]], load: Load) -> None:
     plan, diary = stateful(length=12, variation=0.25, live=6, first_id=1_000)

@@ -154,6 +154,7 @@ class TestAnswers:
         assert samples.ok.all()
         assert set(samples.received.tolist()) == {5}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("reply", "error"),
         [

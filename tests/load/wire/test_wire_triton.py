@@ -80,6 +80,7 @@ def test_tensors_of_all_sizes_come_back_as_they_went(identity: TritonService, lo
     assert (samples.received > 4 * min(lengths)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("installation", "mutual"),
     [on_fake_server(False), on_fake_server(True), on_real_server(True)],
@@ -133,6 +134,7 @@ def test_triton_says_what_is_wrong_with_a_request(identity: TritonService, reque
         assert engine.ask(plan.workload.requests[0])
 
 
+@pytest.mark.slow
 def test_several_connections_and_processes(identity: TritonService) -> None:
     plan = replace(plan_of(identity.grpc, identity.model, *LENGTHS), connections=3)
     with WorkerEngine(plan, processes=2) as engine:

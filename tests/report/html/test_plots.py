@@ -34,6 +34,7 @@ def _painted(node: Any) -> Any:
     return "#123456" if isinstance(node, str) and node.startswith("@") else node
 
 
+@pytest.mark.slow
 def test_plotly_takes_every_figure(view: ModelView) -> None:
     assert len(view.plots) == 6
     for plot in view.plots:

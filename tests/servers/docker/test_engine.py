@@ -51,6 +51,7 @@ def test_a_socket_on_which_nobody_listens(path: Path) -> None:
         assert_problem(f"the Docker engine does not answer at {path}: Connection refused")
 
 
+@pytest.mark.slow
 def test_an_engine_that_does_not_answer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "_ASK_S", 1)
     with socket.socket(socket.AF_UNIX) as silent:
