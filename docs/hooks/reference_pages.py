@@ -18,7 +18,7 @@ import click
 from tuner.cli.main import cli
 from tuner.core.errors import TritontuneError
 from tuner.core.quantities import DURATION
-from tuner.nightly.schema import jobs_schema
+from tuner.nightly.jobs import jobs_schema
 from tuner.options.tune_job import TuneJob
 from tuner.results.points_csv import points_csv
 from tuner.space.spec import ParameterSpec, shipped_spaces

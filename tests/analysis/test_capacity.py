@@ -11,11 +11,11 @@ from tuner.core.errors import JobError
 from tuner.core.machine import Machine
 from tuner.core.record import Interval
 from tuner.core.slo import SLO
-from tuner.jobs.provenance import provenance
 from tuner.options.tune_job import TuneJob
-from tuner.search.calibration import calibrations
 from tuner.search.scheduling_map import SchedulingMap
+from tuner.search.twin_sampler import calibrations
 from tuner.space.spec import parse_space
+from tuner.study.provenance import provenance
 from tuner.study.study import Study
 
 TRUTH = Truth(fixed_ms=5.0, item_ms=0.2, neighbour=0.3)

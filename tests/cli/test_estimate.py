@@ -12,7 +12,7 @@ from support.known_truth import Truth
 
 from tuner.cli.estimate import estimate
 from tuner.core.errors import JobError
-from tuner.search.calibration import calibrations
+from tuner.search.twin_sampler import calibrations
 from tuner.space.spec import parse_space
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study

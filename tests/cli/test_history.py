@@ -7,11 +7,10 @@ import pytest
 from support.builders import interval
 from support.nights import measured, night
 
-from tuner.cli.history import history
+from tuner.cli.history import history, plotted
 from tuner.core.errors import JobError
 from tuner.core.quantities import format_number
 from tuner.nightly.history import History
-from tuner.nightly.plot import plotted
 
 
 @pytest.fixture

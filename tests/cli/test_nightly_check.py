@@ -13,7 +13,7 @@ from support.web_peer import Reply, WebPeer
 from tuner.cli.nightly import check, print_schema
 from tuner.core.errors import JobError
 from tuner.core.lock import locked
-from tuner.nightly.schema import jobs_schema
+from tuner.nightly.jobs import jobs_schema
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 

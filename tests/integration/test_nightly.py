@@ -19,7 +19,7 @@ from tuner.config.config import ModelConfig
 from tuner.jobs import model_tuning
 from tuner.measure import meter
 from tuner.measure.rules import LevelRules
-from tuner.nightly import launches, model_night
+from tuner.nightly import model_night
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = pytest.mark.timeout(500)
@@ -107,8 +107,8 @@ def short_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Levels are short, launches few, and nothing is known of what else this machine does."""
     short = LevelRules(min_s=0.1, max_s=0.1)
     monkeypatch.setattr(model_tuning, "_SWEEP_RULES", short)
-    monkeypatch.setattr(launches, "_RULES", short)
-    monkeypatch.setattr(launches, "_CANDIDATE_RULES", short)
+    monkeypatch.setattr(model_night, "_RULES", short)
+    monkeypatch.setattr(model_night, "_CANDIDATE_RULES", short)
     monkeypatch.setattr(model_night, "_MOST_LAUNCHES", model_night._LAUNCHES)
     monkeypatch.setattr(meter, "machine_load", lambda *_, **__: None)
     monkeypatch.setattr(meter, "machine_speed", lambda *_, **__: None)

@@ -11,7 +11,7 @@ from support.nights import jobs_file
 from tuner.cli.main import cli
 from tuner.jobs import model_tuning
 from tuner.measure.rules import LevelRules
-from tuner.nightly import launches
+from tuner.nightly import model_night
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(200)]
@@ -26,7 +26,7 @@ def test_no_secret_of_a_job_is_in_what_it_leaves(
 ) -> None:
     monkeypatch.setattr(model_tuning, "_SWEEP_RULES", LevelRules(min_s=0.1, max_s=0.1))
     for name in ("_RULES", "_CANDIDATE_RULES"):
-        monkeypatch.setattr(launches, name, LevelRules(min_s=0.1, max_s=0.1))
+        monkeypatch.setattr(model_night, name, LevelRules(min_s=0.1, max_s=0.1))
     monkeypatch.setenv("HANDED_ON", f"{_MARK}-handed-on")
     model_repository.add("slow", config=config_text(sleep_ms=1))
     with (model_repository.path / "slow/1/model.py").open("a", encoding="utf-8") as file:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from tuner.nightly.night_window import NightWindow
+from tuner.nightly.night import NightWindow
 
 
 @pytest.fixture(autouse=True)

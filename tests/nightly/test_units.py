@@ -16,8 +16,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from tuner.core.quantities import parse_duration
-from tuner.nightly.jobs import JobsFile
-from tuner.nightly.schema import jobs_schema
+from tuner.nightly.jobs import JobsFile, jobs_schema
 from tuner.nightly.tasks import tasks_of
 
 ROOT = Path(__file__).parents[2]

@@ -11,10 +11,9 @@ from tuner.core.errors import Cause
 from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
-from tuner.search.calibration import calibrations
 from tuner.search.goal import Goal
 from tuner.search.samplers import NoMore, TpeSampler
-from tuner.search.twin_sampler import TwinSampler
+from tuner.search.twin_sampler import TwinSampler, calibrations
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
 

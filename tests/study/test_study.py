@@ -11,11 +11,11 @@ from support.builders import MLP, identity, ladders, point, space, trial
 from tuner.core.errors import Cause, JobError
 from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.machine import Machine
-from tuner.jobs.provenance import provenance
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.verification import Verification
 from tuner.space.candidate import Assignment
+from tuner.study.provenance import provenance
 from tuner.study.study import Study
 
 

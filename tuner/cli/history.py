@@ -14,10 +14,12 @@ from tuner.core.json_text import json_text
 from tuner.core.quantities import format_duration, format_ms, format_number
 from tuner.core.slo import Percentile
 from tuner.nightly.history import History, Night
-from tuner.nightly.plot import plotted
 from tuner.report.results_console import results_console
 
 _COLOURS = {"improved": "green", "regression": "red", "failed": "red", "kept": "default"}
+
+
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def history(place: str, models: tuple[str, ...], last: int, *, as_json: bool) -> None:
@@ -75,3 +77,26 @@ def _print(console: Console, repository: str, model: str, nights: Sequence[Night
     for name, values, words in rows:
         if line := plotted(values, words):
             console.print(f"{name:>12}  {line}", highlight=False, markup=False)
+
+
+def plotted(values: Sequence[float | None], words: Callable[[float], str]) -> str:
+    """A bar for each value, followed by the lowest and the highest: `▁▃█  740 to 3,180`.
+
+    Args:
+        values: The values; None leaves a gap.
+        words: Formats a value.
+
+    Returns:
+        The line; empty without values.
+    """
+    present = [value for value in values if value is not None]
+    if not present:
+        return ""
+    low, high = min(present), max(present)
+    bars = "".join(" " if value is None else _bar(value, low, high) for value in values)
+    return f"{bars}  {words(low)} to {words(high)}" if high > low else f"{bars}  {words(low)}"
+
+
+def _bar(value: float, low: float, high: float) -> str:
+    share = (value - low) / (high - low) if high > low else 0.5
+    return _BARS[min(len(_BARS) - 1, int(share * len(_BARS)))]

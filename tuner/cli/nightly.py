@@ -20,7 +20,7 @@ from tuner.nightly.web import WebError, check_reachable
 
 def print_schema() -> None:
     """Print the JSON schema of job files."""
-    from tuner.nightly.schema import jobs_schema  # noqa: PLC0415 (only needed here)
+    from tuner.nightly.jobs import jobs_schema  # noqa: PLC0415 (only needed here)
 
     click.echo(json_text(jobs_schema(), indent=1))
 

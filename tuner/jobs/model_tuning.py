@@ -33,10 +33,9 @@ from tuner.results.files import write_results
 from tuner.search.choose import choose_sampler
 from tuner.search.goal import Goal
 from tuner.search.gpu_memory import MemoryEstimate
-from tuner.search.proposals import Proposals
+from tuner.search.proposals import Proposals, ServedConfigs
 from tuner.search.refusals import Refusals
 from tuner.search.samplers import FirstThen, NoMore, Sampler
-from tuner.search.served import ServedConfigs
 from tuner.search.stopping import BUDGET_SPENT, Stopping
 from tuner.servers.callees import Callees
 from tuner.servers.protocols import Launcher

@@ -27,7 +27,6 @@ from tuner.core.machine import Machine
 from tuner.core.nvml import driver_version
 from tuner.jobs.model_tuning import ModelTuning, RunContext
 from tuner.jobs.progress import ModelOutcome, Progress
-from tuner.jobs.provenance import provenance
 from tuner.jobs.stored_job import store_job
 from tuner.load.inputs.input_data import check_input_data
 from tuner.load.inputs.shapes import check_somewhere
@@ -46,6 +45,7 @@ from tuner.servers.served import served_repository
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
 from tuner.space.bounds import check_fields
 from tuner.space.spec import load_space
+from tuner.study.provenance import provenance
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Identity, Study
 

@@ -1,4 +1,7 @@
-"""One load level: reads samples until they are precise enough, and makes an operating point of them."""
+"""One load level: reads samples until they are precise enough, and makes an operating point of them.
+
+A measurement does not end during a stall or just after one, or the stall would be missing from it.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,31 @@ import numpy as np
 
 from tuner.core.loads import Concurrency, Load, Ramp, Replay
 from tuner.load.protocols import LoadEngine, Samples
-from tuner.measure.evidence import Evidence
-from tuner.measure.failing import raise_if_failing, raise_if_unanswered
+from tuner.measure.failing import raise_if_failing, raise_if_unanswered, silence_s
 from tuner.measure.meter import Meter
 from tuner.measure.operating_point import operating_point
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_checks import warnings_about
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import Read, Reads, ReadStatistics
-from tuner.measure.stops import is_catching_up, is_still
 from tuner.measure.timeline import timeline
+from tuner.stats.latencies import limit_tests, percentiles
+from tuner.stats.limit_test import Verdict, together
 from tuner.stats.rates import throughput
-from tuner.stats.window import ends_by_itself, steady_window
+from tuner.stats.window import Window, ends_by_itself, steady_window
 
 # Each look comes at this multiple of the time of the previous one, which limits the number of looks.
 _LOOK_GROWTH = 1.4
 # The longest time between checks of the server's health, in seconds.
 _PULSE_S = 0.5
 _SHORTEST_PAUSE_S = 0.001
+# Stopping at the first narrow interval selects those that are narrow by chance, mostly from short windows. So the
+# interval of a window below 3 s must be narrower by (length / 3 s) ** 0.12. Calibrated with benchmarks/precision.py.
+_LONG_S, _SOONER = 3.0, 0.12
+# A stall is a silence of more than twice the longest request plus this, in seconds.
+_STILL_S = 0.05
+# A latest answer between these multiples of the longest stall is late because of it.
+_CAUGHT_UP, _BECAUSE = 0.25, 1.1
 
 
 def measure_level(
@@ -227,3 +237,83 @@ class _Level:
             return False
         suffices = self._evidence.suffices(steady_window(samples, self._load))
         return suffices and samples.wall_s >= self._earliest_s
+
+
+class Evidence:
+    """The looks at one load level so far.
+
+    Args:
+        load: The load that is offered.
+        rules: The required precision, the SLO, and the rivals.
+        batch_size: Inferences in each request.
+    """
+
+    def __init__(self, load: Load, rules: LevelRules, *, batch_size: int = 1) -> None:
+        self._load = load
+        self._rules = rules
+        self._batch_size = batch_size
+        self._narrow = 0
+
+    def suffices(self, window: Window) -> bool:
+        """Whether the level is precise enough, violates the SLO (99 % confidence), or a rival beats it (95 % interval).
+
+        Args:
+            window: The part of the samples that counts at this look; not empty.
+        """
+        rules = self._rules
+        latency_ms, requests_per_s = percentiles(window), throughput(window)
+        verdict = together(test.verdict for test in limit_tests(window, rules.slo))
+        if verdict is Verdict.BREAKS:
+            return True
+        if rules.rivals.beat(requests_per_s.times(self._batch_size), latency_ms[rules.percentile]):
+            return True
+        undecided = verdict is Verdict.OPEN and any(
+            latency_ms[name].low <= limit_ms <= latency_ms[name].high for name, limit_ms in rules.slo.limits
+        )
+        # A short window is more likely to be narrow by chance.
+        share = min(1.0, window.length_s / _LONG_S) ** _SOONER
+        precise = latency_ms[rules.percentile].relative_half_width <= share * rules.latency_precision and (
+            # The throughput of an open loop is the offered rate.
+            not isinstance(self._load, Concurrency)
+            or requests_per_s.relative_half_width <= share * rules.throughput_precision
+        )
+        self._narrow = self._narrow + 1 if precise and not undecided else 0
+        return self._narrow >= rules.narrow_looks
+
+
+def is_still(samples: Samples, load: Load) -> bool:
+    """Whether answers have stopped coming.
+
+    Args:
+        samples: All samples of the load so far, with at least one success.
+        load: The load that is offered.
+    """
+    longest_s = float((samples.done_ns - samples.sent_ns)[samples.ok].max()) / 1e9
+    return silence_s(samples) > 2 * (longest_s + _longest_pause_s(samples, load)) + _STILL_S
+
+
+def is_catching_up(samples: Samples, load: Load) -> bool:
+    """Whether an open loop still answers requests that were due during a past stall.
+
+    That is the case if the latest answer took between 0.25 and 1.1 times as long as the longest stall. A server that
+    cannot keep up is later than that.
+
+    Args:
+        samples: All samples of the load so far, with at least one success.
+        load: The load that is offered.
+    """
+    if isinstance(load, Concurrency):
+        return False
+    done_ns = samples.done_ns[samples.ok]
+    latency_s = (done_ns - samples.sent_ns[samples.ok]) / 1e9
+    stop_s = float(np.diff(done_ns, prepend=samples.sent_ns.min()).max()) / 1e9
+    if stop_s <= 2 * (float(np.median(latency_s)) + _longest_pause_s(samples, load)) + _STILL_S:
+        return False
+    return _CAUGHT_UP * stop_s < float(latency_s[-1]) <= _BECAUSE * stop_s
+
+
+def _longest_pause_s(samples: Samples, load: Load) -> float:
+    """The longest time in seconds in which no request was due; 0 in a closed loop."""
+    if isinstance(load, Concurrency):
+        return 0.0
+    return float(np.diff(np.sort(samples.sent_ns), prepend=samples.sent_ns.min()).max()) / 1e9

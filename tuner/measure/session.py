@@ -29,14 +29,17 @@ from tuner.measure.machine_load import is_of_this_machine
 from tuner.measure.meter import Meter, ReadUsage, metering
 from tuner.measure.pace import Pace
 from tuner.measure.points import OperatingPoint
-from tuner.measure.remeasure import RemeasurePolicy
+from tuner.measure.quality_warnings import QualityCheck
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import ReadStatistics
 from tuner.options.endpoint import Endpoint
 from tuner.options.groups import MADE_UP, LoadOptions
 from tuner.servers.client import TritonClient
+from tuner.stats.window import ends_by_itself
 
 _MOST_PROCESSES = 8
+# Longer measurements are not re-measured, in seconds.
+_LONGEST_S = 60.0
 
 See = Callable[[Load, Samples], None]
 """Called with the samples so far, at every look at a load."""
@@ -48,6 +51,25 @@ Remedy = Callable[[ServerError], None]
 
 def _give_up(error: ServerError) -> None:
     raise error
+
+
+class RemeasurePolicy:
+    """Decides on re-measuring within a session. A check that failed twice in a row no longer causes it."""
+
+    def __init__(self) -> None:
+        self._lasting: set[QualityCheck] = set()
+
+    def pays(self, point: OperatingPoint) -> bool:
+        """Whether a second measurement may have fewer warnings, at the cost of one load level."""
+        failed = {warning.gate for warning in point.doubts}
+        return bool(failed - self._lasting) and point.window_s <= _LONGEST_S and not ends_by_itself(point.load)
+
+    def better(self, first: OperatingPoint, second: OperatingPoint) -> OperatingPoint:
+        """The measurement with fewer warnings, or the second; its `discarded` has the warnings of the other."""
+        failed = [{warning.gate for warning in point.doubts} for point in (first, second)]
+        self._lasting |= failed[0] & failed[1]
+        kept, discarded = (first, second) if len(failed[0]) < len(failed[1]) else (second, first)
+        return kept.model_copy(update={"discarded": discarded.doubts})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The nightly job file."""
+"""The nightly job file, and its JSON schema for editors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import Self
 
 from tuner.core.errors import JobError
@@ -22,6 +23,9 @@ from tuner.options.tune_job import TuneJob
 Action = Literal["propose", "apply", "command"]
 
 _EXAMPLE = "`jobs: [{repository: models, model: mlp, slo: {p99: 40ms}}]`"
+
+SCHEMA_FILE = "jobs.schema.json"
+"""Name of the shipped JSON schema of job files, beside this file."""
 
 
 def _secret(value: Any) -> Any:
@@ -225,3 +229,27 @@ def _entry(entry: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
         raise JobError(f"{where}: must be a mapping of options, such as `repository: models`")
     return entry
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """Leaves out the titles of fields, which repeat their names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """See `GenerateJsonSchema`."""
+        del schema
+        return False
+
+
+def jobs_schema() -> dict[str, Any]:
+    """The schema, with descriptions, and defaults as a file has them."""
+    schema = JobsFile.model_json_schema(schema_generator=_WithoutTitles)
+    definitions = schema["$defs"]
+    for model, part in ((JobsFile, schema), (NightlyJob, definitions["NightlyJob"]), (Notify, definitions["Notify"])):
+        for name, default in model.defaults().items():
+            part["properties"][name]["default"] = default
+    definitions["NightlyJob"]["required"] = ["repository"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "tritontune nightly job file",
+    }

@@ -12,21 +12,25 @@ from pathlib import Path
 
 from tuner.config.config import ModelConfig
 from tuner.config.diff import unified_diff
+from tuner.config.repository import ModelFolder
+from tuner.core import deadlines
 from tuner.core.atomic_file import remove_unfinished
 from tuner.core.errors import ServerError, TritontuneError
 from tuner.core.interrupts import put_off
 from tuner.core.loads import Concurrency
+from tuner.jobs.model_tuning import RunContext, trial_context_of
 from tuner.jobs.progress import ModelOutcome
 from tuner.jobs.tuning import identity_of, reported, run_context, tune_model
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck
+from tuner.measure.rules import LevelRules
+from tuner.measure.trial import Limits, relaunch
 from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
 from tuner.nightly.compare import ComparisonTerms, compare, launch_deployed, load_within
 from tuner.nightly.comparison import Comparison, PairedLaunch
 from tuner.nightly.drift import NO_HISTORY, Drift, PastMeasurement, judge_drift, normal_nights
 from tuner.nightly.gate import Decision, decide
 from tuner.nightly.history import History, Night
-from tuner.nightly.launches import Launches
 from tuner.nightly.measured import Conditions, Measured, config_fingerprint
 from tuner.nightly.outcome import Outcome
 from tuner.nightly.progress import NightProgress
@@ -42,6 +46,12 @@ from tuner.study.study import Identity
 _LAUNCHES, _MOST_LAUNCHES, _PRECISE = 3, 6, 0.05
 COMPARING_SHARE = 0.5
 """Time for the comparison beyond the least number of pairs, as a share of the budget, on top of it."""
+
+
+# Seconds of a measurement, as for the finalists of a run.
+_RULES = LevelRules(min_s=1.5, max_s=3.0)
+# A candidate gets more time if its requests are too few to show that it holds the SLO.
+_CANDIDATE_RULES = LevelRules(min_s=1.5, max_s=6.0)
 
 
 @dataclass(frozen=True)
@@ -313,3 +323,37 @@ def _conditions(identity: Identity, task: Task) -> Conditions:
         server=identity.server,
         requests=json.dumps(identity.requests, sort_keys=True),
     )
+
+
+class Launches:
+    """Launches one model repeatedly.
+
+    Args:
+        context: The context of the run.
+        model: The model.
+        folder: The folder for the logs of the servers.
+    """
+
+    def __init__(self, context: RunContext, model: ModelFolder, folder: Path) -> None:
+        self._deployed, self._candidate = (
+            trial_context_of(context, model.name, rules) for rules in (_RULES, _CANDIDATE_RULES)
+        )
+        self._folder = folder
+        self._launch_s = context.job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
+
+    def launch(self, config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+        """Launch a config once, and measure it under each load.
+
+        Args:
+            config: The text of the config; empty: the model has none.
+            loads: The loads, in the order in which they are measured.
+            name: The name of the folder for the server's log.
+            candidate: Whether it is a candidate, which gets more time for the test of the SLO.
+
+        Raises:
+            ServerError: the server failed.
+        """
+        limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, until=time.monotonic())
+        trial_context = self._candidate if candidate else self._deployed
+        with relaunch(trial_context, config, self._folder / name, limits=limits, candidate=candidate) as session:
+            return PairedLaunch(points=tuple(session.measure(load) for load in loads))

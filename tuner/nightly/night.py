@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 
 from tuner.core.atomic_file import write_atomically
@@ -18,7 +20,6 @@ from tuner.nightly.folders import REPORT, WorkFolder
 from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.model_night import COMPARING_SHARE, NightContext, run_model_night
-from tuner.nightly.night_window import NightWindow
 from tuner.nightly.notify import report_json, send_notifications
 from tuner.nightly.outcome import NightReport, in_words
 from tuner.nightly.prometheus import write_metrics
@@ -172,3 +173,39 @@ class _Night:
     def _note(self, text: str) -> None:
         self._notes.append(text)
         self._say(text)
+
+
+class NightWindow:
+    """The time window of a night; at its end, the work is interrupted as by Ctrl-C.
+
+    Attributes:
+        over: Whether the window has ended.
+    """
+
+    def __init__(self) -> None:
+        self.over = False
+
+    @contextmanager
+    def lasting(self, seconds: float) -> Iterator[None]:
+        """Raise `KeyboardInterrupt` in the context after `seconds`. Without effect outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        ending = ExitStack()
+
+        def end(*_: object) -> None:
+            self.over = True
+            ending.enter_context(undisturbed())
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, end)
+        began = time.monotonic()
+        others_s, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            ending.close()
+            signal.signal(signal.SIGALRM, before)
+            if others_s:
+                signal.setitimer(signal.ITIMER_REAL, max(0.001, others_s - (time.monotonic() - began)))

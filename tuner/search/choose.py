@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tuner.core.errors import JobError
 from tuner.options.tune_job import SamplerName
 from tuner.search.goal import Goal
-from tuner.search.guide_candidates import first_candidates
 from tuner.search.samplers import FirstThen, GpSampler, GridSampler, RandomSampler, Sampler, TpeSampler
+from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE
+from tuner.space.candidate import Assignment
+from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
+from tuner.space.spec import ON, LadderValue
 
 
 def check_installed(name: SamplerName) -> None:
@@ -46,3 +49,26 @@ def choose_sampler(
     from tuner.search.twin_sampler import TwinSampler  # noqa: PLC0415 (importing its compiler takes a while)
 
     return TwinSampler(space, seed, goal, FirstThen(first_candidates(space), TpeSampler(space, seed)), note)
+
+
+def first_candidates(space: SearchSpace) -> Iterator[Assignment]:
+    """The steps of Triton's optimization guide: dynamic batching, twice the instances, both, and larger batches.
+
+    Source: the "Optimization" chapter of the Triton user guide.
+    """
+    batching = {p.name: ON for p in space.parameters if p.field == DYNAMIC_BATCHING and ON in p.ladder}
+    instances = _doubled(space, INSTANCE_COUNT)
+    batches = _doubled(space, MAX_BATCH_SIZE)
+    for values in (batching, instances, {**batching, **instances}, {**batching, **instances, **batches}):
+        assignment = space.settle(values)
+        if assignment != space.baseline:
+            yield assignment
+
+
+def _doubled(space: SearchSpace, field: str) -> dict[str, LadderValue]:
+    """The parameter of a field at the ladder value nearest to twice the baseline's."""
+    return {
+        p.name: value
+        for p in space.parameters
+        if p.field == field and is_number(p.base) and (value := p.nearest(p.base * 2)) is not None
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tuner.core.errors import Cause
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import pareto_front, reference_latency_ms, usable_points
-from tuner.search.calibration import calibrations
 from tuner.search.gains import Gains, dominated, gains, within_limit
 from tuner.search.goal import Goal
 from tuner.search.samplers import ALL_SEEN, LISTABLE, NoMore, RandomSampler, Sampler, TrialHistory
@@ -19,8 +18,11 @@ from tuner.search.scheduling_map import SchedulingMap
 from tuner.search.twin.forecast import Forecast, ForecastErrors
 from tuner.search.twin.observed_trial import ObservedTrial, observed_trial
 from tuner.search.twin.scheduling import Scheduling, why_not_simulated
+from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE
 from tuner.space.candidate import Assignment, key_of
+from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
+from tuner.space.spec import ON, LadderValue
 
 WORTHWHILE = 0.01
 """The least gain, as a share, that is worth a launch."""
@@ -199,3 +201,28 @@ class _Nothing:
 
 def _has_executions(trial: ObservedTrial) -> bool:
     return any(level.executions for level in trial.levels)
+
+
+def calibrations(space: SearchSpace) -> Iterator[Assignment]:
+    """The candidates to launch first for the simulator.
+
+    The first has the largest batches on the fewest instances: under rising loads, batches of all sizes run undisturbed.
+    The second has twice the instances, which shows how instances slow each other down. It launches quickly, and fits
+    where many more instances might not.
+    """
+    batching: dict[str, LadderValue] = {
+        p.name: ON for p in space.parameters if p.field == DYNAMIC_BATCHING and ON in p.ladder
+    }
+    fewest: dict[str, LadderValue] = {}
+    twice: dict[str, LadderValue] = {}
+    for parameter in space.parameters:
+        numbers = [value for value in parameter.ladder if is_number(value)]
+        if parameter.field == MAX_BATCH_SIZE and numbers:
+            batching[parameter.name] = max(numbers)
+        if parameter.field == INSTANCE_COUNT and numbers:
+            fewest[parameter.name] = min(numbers)
+            twice[parameter.name] = parameter.nearest(2 * min(numbers)) or min(numbers)
+    assignments = [space.settle({**batching, **instances}) for instances in (fewest, twice)]
+    for number, assignment in enumerate(assignments):
+        if assignment != space.baseline and assignment not in assignments[:number]:
+            yield assignment

@@ -5,11 +5,11 @@ import pytest
 from support.builders import space
 from support.known_truth import LOADS, Truth
 
-from tuner.search.calibration import calibrations
 from tuner.search.scheduling_map import SchedulingMap
 from tuner.search.twin.forecast import Curves, Forecast, ForecastErrors
 from tuner.search.twin.observed_trial import ObservedTrial, observed_trial
 from tuner.search.twin.scheduling import Scheduling
+from tuner.search.twin_sampler import calibrations
 from tuner.space.space import SearchSpace
 
 TRUTH = Truth(fixed_ms=4.0, item_ms=0.3, neighbour=0.4)

@@ -7,8 +7,8 @@ import pytest
 
 from tuner.core.errors import TuningError
 from tuner.servers.docker import engine_location as docker_location
-from tuner.servers.docker.address import address_of
 from tuner.servers.docker.engine_location import EngineLocation, engine_address
+from tuner.servers.docker.server import address_of
 
 ELSEWHERE = "192.0.2.77"
 CONTAINER = "c" * 64

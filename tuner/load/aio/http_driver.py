@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from typing import Final
 from urllib.parse import quote
 
@@ -9,7 +11,6 @@ import aiohttp
 
 from tuner.load.aio.caller import Outcome, Reply
 from tuner.load.aio.driver import AsyncioDriver
-from tuner.load.aio.http_failures import FAILURES, explain
 from tuner.load.aio.http_messages import JSON_LENGTH, HttpAnswer, headers_of, in_sequence
 from tuner.load.drivers import Answer
 from tuner.load.failures import describe
@@ -127,3 +128,35 @@ def _mismatch(answer: HttpAnswer, request: Request) -> str | None:
         return mismatch(answer.as_response(), request.expected)
     except ValueError as error:
         return describe("DATA_LOSS", str(error))
+
+
+FAILURES: Final = (aiohttp.ClientError, OSError)
+"""The exceptions that aiohttp raises for failed requests."""
+
+
+def explain(endpoint: Endpoint, error: Exception) -> str:
+    """One of `FAILURES` as `CODE: message`."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        # The rest of the message quotes bytes.
+        return describe("INTERNAL", f"not an HTTP response: {error.message.partition(':')[0]}")
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = _reason(error.certificate_error)
+        what = f"cannot connect to {endpoint.address}: certificate not trusted: {reason}"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        what = f"cannot connect to {endpoint.address}: {_reason(error.os_error)}"
+    elif isinstance(error, aiohttp.ServerDisconnectedError):
+        what = "the server closed the connection without an answer"
+    elif isinstance(error, aiohttp.ClientPayloadError):
+        what = "the connection ended in the middle of an answer"
+    else:
+        what = f"connection lost: {_reason(error.__cause__ or error)}"
+    return describe("UNAVAILABLE", what)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number and number > 0 else str(error) or "the server closed it"

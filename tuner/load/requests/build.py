@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tuner.config.interface import ModelInterface
 from tuner.core.errors import InputError, JobError, nearest
 from tuner.load.inputs.tensors import RequestStep, Stream
 from tuner.load.requests.grpc_body import grpc_body
-from tuner.load.requests.http_body import http_body
-from tuner.load.requests.message import MessageInput, Places, RequestMessage
+from tuner.load.requests.message import MessageInput, Places, RequestMessage, Slice
 from tuner.load.workload import Request, Sequences, Workload
 from tuner.options.endpoint import Protocol
 from tuner.options.parameters import MOST_INT64, MOST_UINT64, Parameter, check_parameter
@@ -143,3 +144,30 @@ def _message(
 def _request(message: RequestMessage, step: RequestStep, protocol: Protocol) -> Request:
     body, json_length = http_body(message) if protocol == "http" else (grpc_body(message), None)
     return Request(body, json_length, {tensor.name: tensor.raw() for tensor in step.expected})
+
+
+def http_body(message: RequestMessage) -> tuple[bytes, int]:
+    """The body, and its number of JSON bytes. The model and its version are part of the URL."""
+    # `binary_data_output` does not affect outputs in shared memory.
+    head: dict[str, Any] = {
+        "parameters": {**message.parameters, "binary_data_output": True},
+        "inputs": [_input(tensor) for tensor in message.inputs],
+    }
+    if message.outputs:
+        head["outputs"] = [
+            {"name": name} if place is None else {"name": name, "parameters": place.parameters}
+            for name, place in message.outputs.items()
+        ]
+    described = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
+    raw = (tensor.content for tensor in message.inputs if isinstance(tensor.content, bytes))
+    return b"".join((described, *raw)), len(described)
+
+
+def _input(tensor: MessageInput) -> dict[str, Any]:
+    content = tensor.content
+    return {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": tensor.shape,
+        "parameters": content.parameters if isinstance(content, Slice) else {"binary_data_size": len(content)},
+    }

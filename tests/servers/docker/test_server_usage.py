@@ -9,7 +9,7 @@ import pytest
 from support.docker_image import IMAGE, container_of
 
 from tuner.servers.docker.launcher import DockerLauncher
-from tuner.servers.docker.usage import container_usage
+from tuner.servers.docker.server import container_usage
 from tuner.servers.protocols import Launch, Server
 from tuner.servers.usage import ProcessUsage
 from tuner.testing.launcher_contract import infer

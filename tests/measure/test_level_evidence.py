@@ -8,7 +8,7 @@ from support.windows import exponential, window
 
 from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.slo import SLO
-from tuner.measure.evidence import Evidence
+from tuner.measure.level import Evidence
 from tuner.measure.rivals import Rivals
 from tuner.measure.rules import LevelRules
 from tuner.stats.rates import throughput

@@ -9,19 +9,17 @@ from jsonschema import Draft202012Validator
 from pydantic import BeforeValidator
 from pydantic_core import PydanticUndefined
 
-from tuner.nightly import schema
+from tuner.nightly import jobs
 from tuner.nightly.jobs import JobsFile, NightlyJob, Notify
 
 
 def test_what_ships_is_what_the_code_says() -> None:
-    shipped = json.loads((files("tuner.nightly") / schema.SCHEMA_FILE).read_text())
-    assert shipped == schema.jobs_schema(), (
-        "write it anew: tritontune nightly --schema > tuner/nightly/jobs.schema.json"
-    )
+    shipped = json.loads((files("tuner.nightly") / jobs.SCHEMA_FILE).read_text())
+    assert shipped == jobs.jobs_schema(), "write it anew: tritontune nightly --schema > tuner/nightly/jobs.schema.json"
 
 
 def test_it_is_a_schema_with_a_description_of_every_field() -> None:
-    made = schema.jobs_schema()
+    made = jobs.jobs_schema()
     Draft202012Validator.check_schema(made)
     for part in (made, *made["$defs"].values()):
         for name, field in part["properties"].items():
@@ -61,7 +59,7 @@ _WHOLE: dict[str, Any] = {
 
 
 def test_a_good_file_fits() -> None:
-    Draft202012Validator(schema.jobs_schema()).validate(_WHOLE)
+    Draft202012Validator(jobs.jobs_schema()).validate(_WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +79,4 @@ def test_a_good_file_fits() -> None:
     ],
 )
 def test_a_wrong_one_does_not(wrong: dict[str, Any]) -> None:
-    assert not Draft202012Validator(schema.jobs_schema()).is_valid({**_WHOLE, **wrong})
+    assert not Draft202012Validator(jobs.jobs_schema()).is_valid({**_WHOLE, **wrong})

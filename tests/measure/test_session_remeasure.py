@@ -6,7 +6,7 @@ from support.builders import point
 from tuner.core.loads import Load, Ramp, Replay, RequestRate
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck, QualityWarning
-from tuner.measure.remeasure import RemeasurePolicy
+from tuner.measure.session import RemeasurePolicy
 
 
 def doubtful(*gates: QualityCheck, throughput: float = 100.0) -> OperatingPoint:

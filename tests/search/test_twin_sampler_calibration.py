@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from support.builders import MLP, space
 
-from tuner.search.calibration import calibrations
+from tuner.search.twin_sampler import calibrations
 from tuner.space.candidate import in_words
 from tuner.space.space import SearchSpace
 

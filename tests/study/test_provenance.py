@@ -10,9 +10,9 @@ import pytest
 from tuner.core import versions
 from tuner.core.machine import Machine
 from tuner.core.nvml import Gpu
-from tuner.jobs import provenance as module
-from tuner.jobs.provenance import provenance
 from tuner.options.tune_job import TuneJob
+from tuner.study import provenance as module
+from tuner.study.provenance import provenance
 
 JOB = TuneJob.make({"repository": "models", "budget": "90s"})
 

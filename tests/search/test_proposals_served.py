@@ -4,7 +4,7 @@ from support.builders import MLP, point, space, trial
 
 from tuner.config.config import ModelConfig
 from tuner.core.errors import Cause
-from tuner.search.served import ServedConfigs
+from tuner.search.proposals import ServedConfigs
 from tuner.space.candidate import Candidate
 
 BATCHING = MLP + "dynamic_batching { preferred_batch_size: [ 32 ] }\n"

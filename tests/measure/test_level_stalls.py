@@ -6,7 +6,7 @@ from support.closed_loop import Batcher, run
 from support.open_loop import run_open
 
 from tuner.core.loads import Concurrency, Load, RequestRate
-from tuner.measure.stops import is_catching_up, is_still
+from tuner.measure.level import is_catching_up, is_still
 
 STOP = Batcher(0.5, largest=1, stop_ms=(1_000, 2_000))
 

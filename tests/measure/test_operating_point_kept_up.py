@@ -12,7 +12,7 @@ from support.open_loop import run_open
 from tuner.core.loads import Concurrency, Load, Ramp, Replay, RequestRate
 from tuner.core.record import Interval
 from tuner.load.protocols import Samples
-from tuner.measure.keeping_up import kept_up
+from tuner.measure.operating_point import kept_up
 from tuner.stats.rates import throughput
 from tuner.stats.window import steady_window, whole_window
 
