@@ -27,7 +27,6 @@ from tuner.config.repository import ModelRepository
 from tuner.config.staging import stage
 from tuner.core.loads import Concurrency
 from tuner.core.machine import Machine
-from tuner.core.slo import SLO
 from tuner.jobs.progress import Progress
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch, run_trial
@@ -73,7 +72,7 @@ def record(model: str, highest: int, seconds: float, seed: int) -> Grid:
         staged = stage(repository, Path(folder) / "repository")
         launcher = ProcessLauncher(find_triton())
         # The first level is the trial's, which tells what launching takes; the others come from a second launch.
-        trial_context = TrialContext(launcher, staged, model, LoadOptions(), SLO(), rules, max_concurrency=1)
+        trial_context = TrialContext(launcher, staged, model, LoadOptions(), rules, max_concurrency=1)
         loads = [Concurrency(2**power) for power in range(1, int(math.log2(highest)) + 1)]
 
         def measure(candidate: Candidate, number: int) -> TrialResult:

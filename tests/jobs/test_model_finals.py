@@ -62,8 +62,7 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
         repository=anything,
         model="mlp",
         options=anything,
-        slo=study.identity.slo,
-        rules=LevelRules(),
+        rules=LevelRules(slo=study.identity.slo),
         max_concurrency=8,
     )
     job = TuneJob.make({"repository": str(tmp_path), "slo": {"p99": "25ms"}})
@@ -133,8 +132,7 @@ class Certifying:
             repository=anything,
             model="mlp",
             options=anything,
-            slo=self.study.identity.slo,
-            rules=LevelRules(),
+            rules=LevelRules(slo=self.study.identity.slo),
             max_concurrency=8,
         )
         finals = ModelFinals(

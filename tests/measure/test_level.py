@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2
 
 from tuner.core.errors import Cause, ServerDiedError, ServerError, ServerHungError
 from tuner.core.loads import Concurrency
+from tuner.core.slo import SLO
 from tuner.load.engine import WorkerEngine
 from tuner.load.workload import Plan, Request, Workload
 from tuner.measure.level import Deadline, LevelCutError, measure_level
@@ -95,7 +96,7 @@ def test_it_ends_only_when_both_throughput_and_the_percentile_are_known() -> Non
 
 def test_the_percentile_that_counts_is_the_one_of_the_rules() -> None:
     rules = replace(RULES, throughput_precision=1, latency_precision=0.05)
-    _, median_s = simulated(Batcher(3.0, spread=0.2), rules=replace(rules, percentile="p50"))
+    _, median_s = simulated(Batcher(3.0, spread=0.2), rules=replace(rules, slo=SLO({"p50": 1e6})))
     _, tail_s = simulated(Batcher(3.0, spread=0.2), rules=rules)
     assert median_s < tail_s
 

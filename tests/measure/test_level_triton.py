@@ -77,7 +77,7 @@ def test_the_servers_numbers_and_ours_agree(bench: Callable[..., Measure]) -> No
     # With four requests under way, the one instance is hardly ever idle.
     assert point.server.wall_s is not None
     assert executions * service_ms / 1e3 / point.server.wall_s == pytest.approx(0.95, abs=0.1)
-    # Little's law, the gate of every closed loop.
+    # Little's law, the check of every closed loop.
     assert point.throughput.value * point.latency_ms["p50"].value / 1e3 == pytest.approx(4, rel=0.15)
 
 

@@ -7,6 +7,7 @@ from tuner.core.loads import Concurrency, Load, Ramp, Replay, RequestRate
 from tuner.core.slo import SLO
 from tuner.measure.client_view import ClientView
 from tuner.measure.points import OperatingPoint
+from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 
 LOADS: tuple[Load, ...] = (
     Concurrency(16),
@@ -27,6 +28,14 @@ def test_a_load_comes_back_from_disk_as_it_was(load: Load) -> None:
     assert type(again.load) is type(load)
     assert again.load == load
     assert hash(again.load) == hash(load)
+
+
+def test_the_warnings_of_a_study_of_an_earlier_version_are_read() -> None:
+    warning = QualityWarning(check=QualityCheck.DRIFT, reason="it got slower")
+    now = point().model_copy(update={"warnings": (warning,)})
+    stored = now.model_dump_json().replace('"warnings"', '"doubts"').replace('"check"', '"gate"')
+    assert '"gate"' in stored
+    assert OperatingPoint.model_validate_json(stored) == now
 
 
 def test_a_limit_holds_for_what_was_measured() -> None:

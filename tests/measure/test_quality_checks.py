@@ -32,16 +32,16 @@ SEEN = ServerResources(cpu_cores=1.0, memory_bytes=1)
 
 
 def reasons(found: OperatingPoint) -> dict[QualityCheck, str]:
-    return {warning.gate: warning.reason for warning in found.doubts}
+    return {warning.check: warning.reason for warning in found.warnings}
 
 
 def about(samples: Samples, load: Load, reads: Reads | None = None) -> dict[QualityCheck, str]:
-    doubts = warnings_about(samples, steady_window(samples, load), load, reads)
-    return {warning.gate: warning.reason for warning in doubts}
+    warnings = warnings_about(samples, steady_window(samples, load), load, reads)
+    return {warning.check: warning.reason for warning in warnings}
 
 
 def test_a_sound_point_is_not_doubted() -> None:
-    assert point().doubts == ()
+    assert point().warnings == ()
 
 
 def test_failures() -> None:
@@ -106,7 +106,7 @@ def test_a_gpu_that_is_throttled(bits: int, named: str) -> None:
     ],
 )
 def test_what_a_gpu_has_to_live_with_is_no_doubt(bits: int) -> None:
-    assert throttled(bits).doubts == ()
+    assert throttled(bits).warnings == ()
 
 
 def machine(elsewhere: float | None, *, idle: float = 1.0, stolen: float = 0.0) -> MachineLoad:
@@ -131,14 +131,14 @@ def test_load_from_elsewhere_matters_from_a_tenth_of_all_cores_on(load: MachineL
 
 
 def test_clocks_that_move_in_ticks_are_not_believed_over_a_short_time() -> None:
-    for window_s, doubted in ((0.1, False), (10.0, True)):
+    for window_s, warned in ((0.1, False), (10.0, True)):
         found = judged(point(), machine=machine(0.5), server_resources=SEEN, window_s=window_s)
-        assert bool(found.doubts) is doubted
+        assert bool(found.warnings) is warned
 
 
 def test_beside_a_server_that_is_elsewhere_only_a_client_that_starves_matters() -> None:
-    assert judged(point(), machine=machine(2.0)).doubts == ()
-    assert judged(point(), machine=machine(None, idle=0.0)).doubts == ()
+    assert judged(point(), machine=machine(2.0)).warnings == ()
+    assert judged(point(), machine=machine(None, idle=0.0)).warnings == ()
     assert QualityCheck.MACHINE_LOAD in reasons(judged(point(), machine=machine(3.5, idle=0.1)))
     assert QualityCheck.MACHINE_LOAD in reasons(judged(point(), machine=machine(None, stolen=1.0)))
 
@@ -174,7 +174,7 @@ def test_sound_measurements_pass(batcher: Batcher, concurrency: int) -> None:
         engine = SimulatedEngine(batcher, np.random.default_rng(seed))
         rules = LevelRules(max_s=1.0)
         found = measure_level(engine, Concurrency(concurrency), statistics=None, health=lambda: None, rules=rules)
-        assert found.doubts == ()
+        assert found.warnings == ()
 
 
 def test_open_loops_pass_too() -> None:
@@ -241,7 +241,7 @@ def test_requests_of_the_load_before_are_not_blamed_on_another_client() -> None:
     samples, load = run_open(Batcher(5.0), RequestRate(500), 2.0, np.random.default_rng(0)), RequestRate(500)
     window, reads = steady_window(samples, load), reads_of(samples, 2 * len(samples))
     (warning,) = warnings_about(samples, window, load, reads, behind=True)
-    assert warning.gate is QualityCheck.REQUEST_COUNT
+    assert warning.check is QualityCheck.REQUEST_COUNT
     assert warning.reason.endswith(": the server still answered requests of the previous load")
 
 
@@ -249,9 +249,9 @@ def test_the_count_of_a_model_that_answers_in_steps_says_nothing() -> None:
     load = Concurrency(8)
     samples = run(Batcher(5.0), 8, 2.0, np.random.default_rng(0))
     window, reads = steady_window(samples, load), reads_of(samples, 3 * len(samples))
-    assert QualityCheck.REQUEST_COUNT in {warning.gate for warning in warnings_about(samples, window, load, reads)}
+    assert QualityCheck.REQUEST_COUNT in {warning.check for warning in warnings_about(samples, window, load, reads)}
     steps = warnings_about(samples, window, load, reads, in_steps=True)
-    assert QualityCheck.REQUEST_COUNT not in {warning.gate for warning in steps}
+    assert QualityCheck.REQUEST_COUNT not in {warning.check for warning in steps}
 
 
 def test_a_model_that_was_loaded_anew_counts_from_0() -> None:

@@ -1,4 +1,4 @@
-"""The gates on a Triton: what must fail one does, and what is sound passes."""
+"""The quality checks on a Triton: what must fail one does, and what is sound passes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Open = Callable[..., AbstractContextManager[Session]]
 def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     """One server for all; opens a session with a model of it."""
     installation: TritonInstallation = request.getfixturevalue(request.param)
-    folder = tmp_path_factory.mktemp("gates")
+    folder = tmp_path_factory.mktemp("checks")
     (folder / "models").mkdir()
     models = ModelRepositoryFactory(folder / "models")
     models.add("slow", config=config_text(instances=2, sleep_ms=10))
@@ -58,15 +58,15 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         server.stop(grace_s=0.5)
 
 
-def reasons(doubts: tuple[QualityWarning, ...]) -> dict[QualityCheck, str]:
-    return {warning.gate: warning.reason for warning in doubts}
+def reasons(warnings: tuple[QualityWarning, ...]) -> dict[QualityCheck, str]:
+    return {warning.check: warning.reason for warning in warnings}
 
 
 def test_a_sound_model_is_doubted_for_the_machines_sake_alone(opened: Open) -> None:
     """Others may use this machine, which is then said."""
     with opened("slow") as session:
         for concurrency in (1, 2, 8):
-            found = reasons(session.measure(Concurrency(concurrency)).doubts)
+            found = reasons(session.measure(Concurrency(concurrency)).warnings)
             assert not {
                 QualityCheck.LITTLES_LAW,
                 QualityCheck.REQUEST_COUNT,
@@ -79,7 +79,7 @@ def test_a_model_that_fails_one_request_in_a_hundred(opened: Open) -> None:
     rules = LevelRules(min_s=0.3, max_s=0.4, min_requests=600)
     with opened("fails_requests", rules) as session:
         point = session.measure(Concurrency(4))
-        reason = reasons(point.doubts)[QualityCheck.FAILURES]
+        reason = reasons(point.warnings)[QualityCheck.FAILURES]
         assert (
             reason
             == f"{point.errors} of {point.errors + point.requests:,} requests failed, most often with {point.error}"
@@ -87,7 +87,7 @@ def test_a_model_that_fails_one_request_in_a_hundred(opened: Open) -> None:
         assert "not this one" in reason
         assert point.errors / point.requests == pytest.approx(0.01, rel=0.5)
         assert QualityCheck.FAILURES in reasons(point.discarded)
-        assert QualityCheck.LITTLES_LAW not in reasons(point.doubts)
+        assert QualityCheck.LITTLES_LAW not in reasons(point.warnings)
 
 
 @pytest.mark.parametrize("opened", [on_fake_server(), on_real_server()], indirect=True)
@@ -96,8 +96,8 @@ def test_answers_of_the_response_cache(opened: Open) -> None:
         point = session.measure(Concurrency(4))
     assert point.server is not None
     assert point.server.cache_hits > 0.9 * point.server.requests
-    assert "the response cache, not the model" in reasons(point.doubts)[QualityCheck.CACHE_HITS]
-    assert QualityCheck.REQUEST_COUNT not in reasons(point.doubts)
+    assert "the response cache, not the model" in reasons(point.warnings)[QualityCheck.CACHE_HITS]
+    assert QualityCheck.REQUEST_COUNT not in reasons(point.warnings)
 
 
 @pytest.mark.parametrize("opened", [on_fake_server(), on_real_server()], indirect=True)
@@ -120,15 +120,15 @@ def test_another_client_of_the_model(opened: Open) -> None:
         finally:
             over.set()
             offer.join()
-        assert reasons(point.doubts)[QualityCheck.REQUEST_COUNT].endswith("another client uses the model")
-        assert QualityCheck.REQUEST_COUNT not in reasons(session.measure(Concurrency(2)).doubts)
+        assert reasons(point.warnings)[QualityCheck.REQUEST_COUNT].endswith("another client uses the model")
+        assert QualityCheck.REQUEST_COUNT not in reasons(session.measure(Concurrency(2)).warnings)
 
 
 def test_a_model_that_is_ever_slower(opened: Open) -> None:
     with opened("drifts", LevelRules(min_s=1.0, max_s=1.1, min_requests=30)) as session:
         point = session.measure(Concurrency(1))
     # That other programs wake and sleep may hide it once.
-    reason = reasons((*point.doubts, *point.discarded))[QualityCheck.DRIFT]
+    reason = reasons((*point.warnings, *point.discarded))[QualityCheck.DRIFT]
     first, second = (float(word) for word in reason.split() if word[0].isdigit())
     assert reason.startswith("drift: mean latency was")
     assert second > 1.05 * first
@@ -139,7 +139,7 @@ def test_a_request_that_is_held_back(opened: Open) -> None:
     # However slow the machine is, it stops early among so many.
     with opened("holds", LevelRules(min_s=0.3, max_s=0.4, min_requests=600)) as session:
         point = session.measure(Concurrency(4))
-    reason = reasons((*point.doubts, *point.discarded))[QualityCheck.LITTLES_LAW]
+    reason = reasons((*point.warnings, *point.discarded))[QualityCheck.LITTLES_LAW]
     assert reason.startswith("Little's law: concurrency is 4, but throughput x mean latency is ")
 
 
@@ -156,5 +156,5 @@ def test_programs_that_run_beside_it(opened: Open) -> None:
         pytest.skip("this machine does not tell")
     assert point.machine.elsewhere_cores is not None
     assert point.machine.elsewhere_cores > 0.3
-    assert "load from elsewhere: other processes used" in reasons(point.doubts)[QualityCheck.MACHINE_LOAD]
+    assert "load from elsewhere: other processes used" in reasons(point.warnings)[QualityCheck.MACHINE_LOAD]
     assert QualityCheck.MACHINE_LOAD in reasons(point.discarded)

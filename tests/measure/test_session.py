@@ -195,16 +195,16 @@ def test_a_client_that_is_the_limit_gets_more_processes_where_there_are_cores(mo
         point = session.measure(Concurrency(8))
         assert engine.processes == point.client.processes == processes
     assert point.client_bound is (processes < 3)
-    assert (QualityCheck.CLIENT_BOUND in {warning.gate for warning in point.doubts}) is (processes < 3)
+    assert (QualityCheck.CLIENT_BOUND in {warning.check for warning in point.warnings}) is (processes < 3)
 
 
 def test_what_lasts_is_measured_again_at_one_level_alone() -> None:
     with busy_session(1) as (session, engine):
         first = session.measure(Concurrency(8))
         assert engine.offers == 2
-        assert QualityCheck.CLIENT_BOUND in {warning.gate for warning in first.discarded}
+        assert QualityCheck.CLIENT_BOUND in {warning.check for warning in first.discarded}
         second = session.measure(Concurrency(4))
-    assert QualityCheck.CLIENT_BOUND in {warning.gate for warning in second.doubts}
+    assert QualityCheck.CLIENT_BOUND in {warning.check for warning in second.warnings}
     # Unless something else is doubtful, too, as a trend on a machine that others use.
     assert (engine.offers == 3) is (second.discarded == ())
 

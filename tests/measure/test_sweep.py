@@ -39,11 +39,11 @@ class Server:
     def __init__(self, throughput: Callable[[int], float], *, warning: float = 0.02) -> None:
         self.levels: list[int] = []
         self._throughput = throughput
-        self._doubt = warning
+        self._warning = warning
 
     def measure(self, load: Concurrency) -> OperatingPoint:
         self.levels.append(load.requests)
-        return point(load.requests, self._throughput(load.requests), warning=self._doubt)
+        return point(load.requests, self._throughput(load.requests), warning=self._warning)
 
 
 def saturating(capacity: float, alone: float) -> Callable[[int], float]:
@@ -196,11 +196,11 @@ def test_who_was_beaten_at_one_level_alone_goes_on() -> None:
 @pytest.mark.parametrize("slo", [NONE, SLO({"p99": 1.0})])
 def test_who_was_measured_badly_has_not_lost_for_sure(slo: SLO) -> None:
     rivals = Rivals(((2_000.0, 4.0),))
-    warning = QualityWarning(gate=QualityCheck.MACHINE_LOAD, reason="other processes used 1.2 of 2 cores")
+    warning = QualityWarning(check=QualityCheck.MACHINE_LOAD, reason="other processes used 1.2 of 2 cores")
     server = Server(saturating(500, alone=100))
 
     def beside_others(load: Concurrency) -> OperatingPoint:
-        return server.measure(load).model_copy(update={"doubts": (warning,)})
+        return server.measure(load).model_copy(update={"warnings": (warning,)})
 
     list(points_of(sweep(slo=slo, max_concurrency=64, rivals=rivals), beside_others))
     doubtful, server.levels = server.levels, []

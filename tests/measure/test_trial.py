@@ -77,7 +77,6 @@ class Trials:
             "repository": stage(ModelRepository.open(self._repository.path), self._folder / "staged"),
             "model": name,
             "options": LoadOptions(),
-            "slo": SLO(),
             "rules": LevelRules(max_s=0.5),
             "max_concurrency": 4,
             **changes,
@@ -171,7 +170,7 @@ def test_a_model_that_fails_one_request_in_a_hundred_says_so_at_each_point(trial
     assert result.failure is None
     assert len(result.curve) == 2
     for measured in result.curve:
-        assert QualityCheck.FAILURES in {warning.gate for warning in measured.doubts}
+        assert QualityCheck.FAILURES in {warning.check for warning in measured.warnings}
 
 
 def test_what_no_request_can_be_made_for_is_no_failure_of_the_config_as_it_is(trials: Trials) -> None:

@@ -14,7 +14,6 @@ from tuner.config.config import ModelConfig
 from tuner.config.repository import ModelRepository
 from tuner.config.staging import stage
 from tuner.core.errors import Cause, InputError, InterruptedRunError, ServerError, TritontuneError, TuningError
-from tuner.core.slo import SLO
 from tuner.jobs.progress import Progress
 from tuner.measure import trial
 from tuner.measure.rules import LevelRules
@@ -46,7 +45,6 @@ def context(tmp_path: Path) -> TrialContext:
         repository=stage(ModelRepository.open(repository.path), tmp_path / "staged"),
         model=name,
         options=LoadOptions(),
-        slo=SLO(),
         rules=LevelRules(),
         max_concurrency=4,
     )

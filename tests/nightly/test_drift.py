@@ -74,13 +74,15 @@ def test_a_slower_machine_accounts_only_for_what_is_computed() -> None:
 
 def test_what_others_did_to_the_machine_is_not_blamed_on_the_config() -> None:
     nights = past(*[100.0] * 5)
-    now = measured(50.0, 20.0, doubts=("load from elsewhere",))
+    now = measured(50.0, 20.0, warnings=("load from elsewhere",))
     drift = judge_drift(now, nights, files="abc", min_regression=0.1)
     assert (drift.regression, drift.inconclusive, drift.suspected) == (False, True, True)
     assert drift.reason.startswith("inconclusive: machine busy with other load: 50 inferences/s")
-    quiet = judge_drift(measured(50.0, 20.0, doubts=("drift",)), nights, files="abc", min_regression=0.1)
+    quiet = judge_drift(measured(50.0, 20.0, warnings=("drift",)), nights, files="abc", min_regression=0.1)
     assert (quiet.regression, quiet.inconclusive) == (True, False)
-    fine = judge_drift(measured(100.0, 10.0, doubts=("load from elsewhere",)), nights, files="abc", min_regression=0.1)
+    fine = judge_drift(
+        measured(100.0, 10.0, warnings=("load from elsewhere",)), nights, files="abc", min_regression=0.1
+    )
     assert (fine.regression, fine.inconclusive) == (False, False)
 
 
@@ -118,10 +120,10 @@ def test_a_slowdown_does_not_become_normal_at_once() -> None:
 
 
 def test_nights_beside_others_count_only_where_there_are_no_better_ones() -> None:
-    good, doubtful = past(100.0, 101.0), past(50.0, doubts=("load from elsewhere",))
+    good, doubtful = past(100.0, 101.0), past(50.0, warnings=("load from elsewhere",))
     assert normal_nights([*good, *doubtful], "abc") == good
     assert normal_nights(doubtful, "abc") == doubtful
-    drift = judge_drift(measured(99.0, doubts=("load from elsewhere",)), good, files="abc", min_regression=0.1)
+    drift = judge_drift(measured(99.0, warnings=("load from elsewhere",)), good, files="abc", min_regression=0.1)
     assert drift.reason.endswith("against 2 earlier nights (quality warning: load from elsewhere)")
 
 

@@ -37,7 +37,9 @@ def test_what_is_recorded_comes_back(place: str) -> None:
     nights = [
         night(1, deployed=None, conditions=None, outcome="failed", reason="it 'crashed'; -- ü"),
         night(2, gain=interval(1.4), outcome="improved", candidate=measured(140.0), candidate_config="f" * 64),
-        night(3, regression=True, outcome="regression", drift="it got slower", deployed=measured(doubts=("a", "b c"))),
+        night(
+            3, regression=True, outcome="regression", drift="it got slower", deployed=measured(warnings=("a", "b c"))
+        ),
         night(3, model="other"),
     ]
     with History.opened(place) as history:

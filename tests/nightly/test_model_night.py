@@ -212,11 +212,11 @@ def test_beside_a_busy_neighbour_a_config_that_is_unchanged_is_no_regression(mac
 
     def beside(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
         warning = QualityWarning(
-            gate=QualityCheck.MACHINE_LOAD,
+            check=QualityCheck.MACHINE_LOAD,
             reason="load from elsewhere: other processes used 1.2 of 2 cores",
         )
         side = machine_launch(config, loads, name, candidate=candidate)
-        return PairedLaunch(points=tuple(each.model_copy(update={"doubts": (warning,)}) for each in side.points))
+        return PairedLaunch(points=tuple(each.model_copy(update={"warnings": (warning,)}) for each in side.points))
 
     machine.rates["better"] /= 2
     machine.launch = beside  # type: ignore[method-assign]

@@ -75,6 +75,7 @@ def test_each_is_told_in_its_own_way(peer: WebPeer, tmp_path: Path) -> None:
     hook, slack = peer.asked
     assert json.loads(hook.body) == report_json(report)
     assert json.loads(hook.body)["schema"] == 1
+    assert json.loads(hook.body)["jobs"][0]["candidate"]["doubts"] == []
     text = json.loads(slack.body)["text"]
     assert text.startswith("tritontune: regression: mlp: improved: 1.30 x")
     assert text.endswith("slower: &lt;100&gt; &amp; more")

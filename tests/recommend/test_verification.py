@@ -154,11 +154,11 @@ def test_what_went_wrong_in_one_round_is_said_of_all() -> None:
     assert together.kept_up is False
 
 
-def test_doubts_about_a_round_are_told_with_how_many_rounds_there_were() -> None:
+def test_warnings_about_a_round_are_told_with_how_many_rounds_there_were() -> None:
     rounds = (point(8, 100, 10), point(8, 100, 10, errors=2), point(8, 100, 10))
     together = Verification(trial=1, load=Concurrency(8), rounds=rounds).point
     assert together is not None
-    assert [(warning.gate, warning.reason) for warning in together.doubts] == [
+    assert [(warning.check, warning.reason) for warning in together.warnings] == [
         (QualityCheck.FAILURES, "2 of 502 requests failed, most often with UNAVAILABLE: gone (in 1 of 3 rounds)")
     ]
     assert together.server is not None

@@ -410,7 +410,6 @@ def test_one_that_does_not_launch_again_is_struck_off(
         repository=stage(ModelRepository.open(model_repository.path), tmp_path / "staged"),
         model="slow",
         options=LoadOptions(),
-        slo=SLO.parse(["p99=200ms"]),
         rules=LevelRules(min_s=0.3, max_s=0.4, slo=SLO.parse(["p99=200ms"])),
         max_concurrency=4,
     )

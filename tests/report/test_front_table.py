@@ -62,8 +62,8 @@ def test_rates_are_named_as_such() -> None:
 
 
 def test_doubtful_points_are_marked_and_the_legend_says_why() -> None:
-    drifts = QualityWarning(gate=QualityCheck.DRIFT, reason="drifts: it did")
-    doubtful = [each.model_copy(update={"doubts": (drifts,)}) for each in (point(4, 200, 10), point(8, 300, 20))]
+    drifts = QualityWarning(check=QualityCheck.DRIFT, reason="drifts: it did")
+    doubtful = [each.model_copy(update={"warnings": (drifts,)}) for each in (point(4, 200, 10), point(8, 300, 20))]
     recommendation = found(*doubtful)
     assert [row.split(" 1 ")[0] for row in rows(shown(recommendation))[1:]] == ["best ?", "?"]
     assert front_legend(recommendation, space().baseline).splitlines()[2:] == [
@@ -75,10 +75,10 @@ def test_doubtful_points_are_marked_and_the_legend_says_why() -> None:
 def test_load_from_elsewhere_is_one_line_with_the_most_of_it() -> None:
     def busy(each: OperatingPoint, cores: float) -> OperatingPoint:
         warning = QualityWarning(
-            gate=QualityCheck.MACHINE_LOAD, reason=f"load from elsewhere: other processes used {cores}"
+            check=QualityCheck.MACHINE_LOAD, reason=f"load from elsewhere: other processes used {cores}"
         )
         load = MachineLoad(cores=4, idle_cores=1.0, elsewhere_cores=cores, stolen_cores=0.0)
-        return each.model_copy(update={"doubts": (warning,), "machine": load})
+        return each.model_copy(update={"warnings": (warning,), "machine": load})
 
     recommendation = found(busy(point(4, 200, 10), 0.9), busy(point(8, 300, 20), 2.5), busy(point(16, 400, 30), 1.2))
     most = "load from elsewhere: other processes used 2.5"

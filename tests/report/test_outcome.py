@@ -78,7 +78,7 @@ def long_outcome(run: RunFolder) -> ModelOutcome:
         study.add(trial(number, *_rising(400 * seemed), parameters=other), built)
     test = LimitTest(percentile="p99", limit_ms=60.0, requests=50, over=0, design_effect=1.0)
     for number, load, rate in ((0, 1, 100), (1, 20, 700)):
-        changes = {"limits": (test,), "doubts": (QualityWarning(gate=QualityCheck.DRIFT, reason="drift: it did"),)}
+        changes = {"limits": (test,), "warnings": (QualityWarning(check=QualityCheck.DRIFT, reason="drift: it did"),)}
         rounds = tuple(point(load, rate + n, 40).model_copy(update=changes) for n in range(3))
         study.add_verified(
             [Verification(trial=number, load=Concurrency(load), rounds=rounds, numbers=(1, 2, 3), choosing=1)]

@@ -66,8 +66,8 @@ def test_below_it_stands_what_to_know(open_point: OperatingPoint) -> None:
 
 
 def test_a_point_that_was_measured_twice_says_so_and_what_was_thrown_away() -> None:
-    failing, drift = point(2, errors=1), QualityWarning(gate=QualityCheck.DRIFT, reason="drifts: it did")
-    twice = failing.model_copy(update={"discarded": (*failing.doubts, drift)})
+    failing, drift = point(2, errors=1), QualityWarning(check=QualityCheck.DRIFT, reason="drifts: it did")
+    twice = failing.model_copy(update={"discarded": (*failing.warnings, drift)})
     assert notes(twice) == [
         "at concurrency 2: 1 of 501 requests failed, most often with UNAVAILABLE: gone; also when re-measured",
         "at concurrency 2: re-measured; the first time: drifts: it did",

@@ -67,12 +67,12 @@ def test_measure_tells_all_else_as_well(open_point: OperatingPoint) -> None:
     assert (told["responses"]["per_request"], told["responses"]["per_s"]) == (8, 3_600)
 
 
-def test_doubts_are_told_by_gate(open_point: OperatingPoint) -> None:
+def test_warnings_are_told_by_check(open_point: OperatingPoint) -> None:
     assert point_json(open_point)["doubts"] == [
         {"gate": "failures", "reason": "3 of 503 requests failed, most often with UNAVAILABLE: gone"},
         {"gate": "client_bound", "reason": "client-bound: the load generator took 91%"},
     ]
-    assert point_json(open_point.model_copy(update={"discarded": open_point.doubts[:1]}))["discarded"] == [
+    assert point_json(open_point.model_copy(update={"discarded": open_point.warnings[:1]}))["discarded"] == [
         {"gate": "failures", "reason": "3 of 503 requests failed, most often with UNAVAILABLE: gone"}
     ]
     assert (point_json(point())["doubts"], point_json(point())["discarded"]) == ([], [])

@@ -85,9 +85,9 @@ def point(
 
 
 def judged(point: OperatingPoint, **changes: Any) -> OperatingPoint:
-    """A point with some changes, and the doubts that follow from what it says."""
+    """A point with some changes, and the quality warnings that follow from what it says."""
     changed = point.model_copy(update=changes)
-    return changed.model_copy(update={"doubts": warnings_in(changed)})
+    return changed.model_copy(update={"warnings": warnings_in(changed)})
 
 
 def served_point(

@@ -270,7 +270,7 @@ def _session(  # noqa: PLR0917 (it is called at two places, just above)
     served: _Served | None = None,
     watch: GpuWatch | None = None,
 ) -> Iterator[Session]:
-    rules = LevelRules(percentile=job.slo.percentile, slo=job.slo).to(job.precision)
+    rules = LevelRules(slo=job.slo).to(job.precision)
     if job.time is not None:
         longest_s = max(job.time, rules.slow_max_s)
         rules = replace(rules, max_s=job.time, slow_max_s=longest_s, slow_requests=_FEWEST)

@@ -128,10 +128,7 @@ class ModelFinals:
 
     def _with_rules(self, rules: LevelRules) -> TrialContext:
         """The trial context with other rules and the SLO to test."""
-        slo = self._job.slo
-        return replace(
-            self._trial_context, rules=replace(rules, percentile=slo.percentile, slo=slo).to(self._job.precision)
-        )
+        return replace(self._trial_context, rules=replace(rules, slo=self._job.slo).to(self._job.precision))
 
     @property
     def _ready_s(self) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -81,3 +82,14 @@ def _late(lag_p99_ms: float, latency_p99_ms: float, cpu: float) -> str | None:
         return None
     others = "; other processes kept the machine busy" if cpu <= _IDLE else ""
     return f"p99 of the send lag was {format_ms(lag_p99_ms)}{others}"
+
+
+def clients_together(clients: Sequence[ClientView]) -> ClientView:
+    """The client's view of all rounds: means, and what limited the client in any of them."""
+    lags = [client.send_lag_ms for client in clients if client.send_lag_ms]
+    return ClientView(
+        cpu=fmean(client.cpu for client in clients),
+        processes=max(client.processes for client in clients),
+        send_lag_ms={name: fmean(lag[name] for lag in lags) for name in lags[0]} if lags else None,
+        bound=next((client.bound for client in clients if client.bound), None),
+    )

@@ -77,7 +77,7 @@ def measure_level(
     level = _Level(load, statistics, health, rules, batch_size, deadline=deadline)
     samples = level.offer(engine)
     window, reads = steady_window(samples, load), level.reads
-    point = operating_point(
+    return operating_point(
         samples,
         window,
         load,
@@ -86,9 +86,8 @@ def measure_level(
         server=reads.breakdown if reads else None,
         meter=meter,
         slo=rules.slo,
+        noticed=warnings_about(samples, window, load, reads, in_steps=in_steps, behind=behind),
     )
-    doubts = warnings_about(samples, window, load, reads, in_steps=in_steps, behind=behind)
-    return point.model_copy(update={"doubts": doubts + point.doubts})
 
 
 def measure_ramp(

@@ -15,6 +15,7 @@ from tuner.measure.failing import most_frequent_error
 from tuner.measure.meter import Meter
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.quality_checks import warnings_in
+from tuner.measure.quality_warnings import QualityWarning
 from tuner.measure.responses import response_times
 from tuner.stats.histogram import Histogram
 from tuner.stats.latencies import limit_tests, percentiles
@@ -39,8 +40,11 @@ def operating_point(
     server: ServerBreakdown | None = None,
     meter: Meter | None = None,
     slo: SLO = NO_LIMIT,
+    noticed: tuple[QualityWarning, ...] = (),
 ) -> OperatingPoint:
     """The operating point of a load, with its quality warnings.
+
+    Intervals allow for the machine's varying speed; in an open loop not that of throughput, which is the offered rate.
 
     Args:
         samples: All samples of the load.
@@ -51,14 +55,21 @@ def operating_point(
         server: The server's own statistics.
         meter: Measures resources of the server, its GPUs and this machine; None: not measured.
         slo: The limits to test.
+        noticed: Quality warnings that the samples gave.
     """
     meter = meter or Meter()
+    speed, resources = meter.machine_speed(window), meter.server_resources(window)
+
+    def allowed(interval: Interval) -> Interval:
+        return speed.allowed_for(interval, resources.cpu_cores if resources else None) if speed else interval
+
+    inferences_per_s = requests_per_s.times(batch_size)
     received = samples.received[samples.ok & window.covers(samples)]
     errors = int(np.count_nonzero(~samples.ok & (samples.done_ns > window.start_ns)))
     point = OperatingPoint(
         load=load,
-        throughput=requests_per_s.times(batch_size),
-        latency_ms=percentiles(window),
+        throughput=allowed(inferences_per_s) if isinstance(load, Concurrency) else inferences_per_s,
+        latency_ms={name: allowed(interval) for name, interval in percentiles(window).items()},
         requests=len(window),
         errors=errors,
         error=most_frequent_error(samples) if errors else None,
@@ -71,24 +82,12 @@ def operating_point(
         kept_up=kept_up(requests_per_s, samples, window, load),
         server=server,
         responses=response_times(samples, window, requests_per_s.value),
-        server_resources=meter.server_resources(window),
+        server_resources=resources,
         gpu=meter.gpu_usage(window, len(window) * batch_size),
         machine=meter.machine_load(window, samples.cpu_s / samples.wall_s),
-        machine_speed=meter.machine_speed(window),
+        machine_speed=speed,
     )
-    return _allowing_for_speed(point).model_copy(update={"doubts": warnings_in(point)})
-
-
-def _allowing_for_speed(point: OperatingPoint) -> OperatingPoint:
-    """The point with intervals widened for the machine's varying speed; not the throughput of an open loop."""
-    if (speed := point.machine_speed) is None:
-        return point
-    cores = point.server_resources.cpu_cores if point.server_resources else None
-    throughput = point.throughput
-    if isinstance(point.load, Concurrency):
-        throughput = speed.allowed_for(throughput, cores)
-    latency_ms = {name: speed.allowed_for(interval, cores) for name, interval in point.latency_ms.items()}
-    return point.model_copy(update={"throughput": throughput, "latency_ms": latency_ms})
+    return point.model_copy(update={"warnings": (*noticed, *warnings_in(point))})
 
 
 def kept_up(requests_per_s: Interval, samples: Samples, window: Window, load: Load) -> bool | None:

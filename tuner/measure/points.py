@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from tuner.core.loads import Load
 from tuner.core.record import Interval, Record
-from tuner.core.slo import SLO, Percentile
-from tuner.measure.client_view import ClientView
-from tuner.measure.gpu_view import GpuUsage
-from tuner.measure.machine_load import MachineLoad
-from tuner.measure.machine_speed import MachineSpeed
-from tuner.measure.quality_warnings import QualityWarning
-from tuner.measure.responses import ResponseTimes
-from tuner.measure.server_resources import ServerResources
+from tuner.core.slo import PERCENTILES, SLO, Percentile
+from tuner.measure.client_view import ClientView, clients_together
+from tuner.measure.gpu_view import GpuUsage, usage_together
+from tuner.measure.machine_load import MachineLoad, loads_together
+from tuner.measure.machine_speed import MachineSpeed, speeds_together
+from tuner.measure.quality_warnings import QualityWarning, warnings_together
+from tuner.measure.responses import ResponseTimes, responses_together
+from tuner.measure.server_resources import ServerResources, resources_together
 from tuner.stats.histogram import Histogram
+from tuner.stats.launches import mean_of_launches
 from tuner.stats.limit_test import LimitTest, Verdict, together
 
 
@@ -77,7 +79,7 @@ class OperatingPoint(Record):
         gpu: Usage of the GPUs; None: no GPU in use, or unknown.
         machine: Load of this machine's processors; None: unknown.
         machine_speed: Speed of this machine and its variation, which the intervals allow for; None: unknown.
-        doubts: Quality warnings.
+        warnings: Quality warnings; `doubts` in studies of earlier versions, and in exports.
         discarded: Quality warnings of a discarded measurement at the same load; empty: there was none.
     """
 
@@ -100,7 +102,7 @@ class OperatingPoint(Record):
     gpu: GpuUsage | None = None
     machine: MachineLoad | None = None
     machine_speed: MachineSpeed | None = None
-    doubts: tuple[QualityWarning, ...] = ()
+    warnings: tuple[QualityWarning, ...] = Field((), validation_alias=AliasChoices("warnings", "doubts"))
     discarded: tuple[QualityWarning, ...] = ()
 
     @property
@@ -129,3 +131,70 @@ class OperatingPoint(Record):
     def client_bound(self) -> bool:
         """Whether the load generator, not the server, was the limit."""
         return self.client.bound is not None
+
+
+def rounds_together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
+    """Several measurements of one config under one load as one point, without the tests of limits."""
+    return OperatingPoint(
+        load=rounds[0].load,
+        throughput=mean_of_launches([point.throughput for point in rounds]),
+        latency_ms={p: mean_of_launches([point.latency_ms[p] for point in rounds]) for p in PERCENTILES},
+        requests=sum(point.requests for point in rounds),
+        errors=sum(point.errors for point in rounds),
+        error=next((point.error for point in rounds if point.error), None),
+        window_s=sum(point.window_s for point in rounds),
+        batch_size=rounds[0].batch_size,
+        received_bytes_per_s=fmean(point.received_bytes_per_s for point in rounds),
+        histogram=Histogram.together(point.histogram for point in rounds),
+        client=clients_together([point.client for point in rounds]),
+        kept_up=None if rounds[0].kept_up is None else all(point.kept_up for point in rounds),
+        server=servers_together(point.server for point in rounds),
+        responses=responses_together(point.responses for point in rounds),
+        server_resources=resources_together(point.server_resources for point in rounds),
+        gpu=usage_together(point.gpu for point in rounds),
+        machine=loads_together(point.machine for point in rounds),
+        machine_speed=speeds_together(point.machine_speed for point in rounds),
+        warnings=warnings_together([point.warnings for point in rounds]),
+        discarded=warnings_together([point.discarded for point in rounds]),
+    )
+
+
+def limits_together(rounds: Sequence[OperatingPoint]) -> tuple[LimitTest, ...]:
+    """The pooled tests of several launches, which tested the same limits."""
+    return tuple(LimitTest.pooled(tests) for tests in zip(*(point.limits for point in rounds), strict=True))
+
+
+def servers_together(rounds: Iterable[ServerBreakdown | None]) -> ServerBreakdown | None:
+    """Pool several measurements at one load: counts add up, means are weighted by them."""
+    servers = [server for server in rounds if server]
+    if not servers:
+        return None
+    inferences = sum(server.inferences for server in servers)
+
+    def mean(pick: Callable[[ServerBreakdown], float]) -> float:
+        # Without inferences, where the response cache answered all requests, the mean is 0.
+        return sum(pick(server) * server.inferences for server in servers) / max(1, inferences)
+
+    batches: dict[int, tuple[int, float]] = {}
+    for size, (executions, service_ms) in (item for server in servers for item in server.batches.items()):
+        before, before_ms = batches.get(size, (0, 0.0))
+        total = before + executions
+        batches[size] = (total, (before * before_ms + executions * service_ms) / total)
+    return ServerBreakdown(
+        inferences=inferences,
+        executions=sum(server.executions for server in servers),
+        queue_ms=mean(lambda server: server.queue_ms),
+        compute_input_ms=mean(lambda server: server.compute_input_ms),
+        compute_infer_ms=mean(lambda server: server.compute_infer_ms),
+        compute_output_ms=mean(lambda server: server.compute_output_ms),
+        batches=dict(sorted(batches.items())),
+        wall_s=_sum(server.wall_s for server in servers),
+        requests=sum(server.requests for server in servers),
+        cache_hits=sum(server.cache_hits for server in servers),
+    )
+
+
+def _sum(seconds: Iterable[float | None]) -> float | None:
+    """The sum; None when one of the values is unknown."""
+    values = list(seconds)
+    return None if None in values else sum(value for value in values if value is not None)

@@ -82,26 +82,26 @@ def _warnings_in(point: OperatingPoint) -> Iterator[QualityWarning]:
     if point.errors:
         of = point.requests + point.errors
         yield QualityWarning(
-            gate=QualityCheck.FAILURES,
+            check=QualityCheck.FAILURES,
             reason=f"{point.errors:,} of {of:,} requests failed, most often with {point.error}",
         )
     if point.server and point.server.cache_hits:
         share = f"{point.server.cache_hits:,} of {point.server.requests:,} requests"
         yield QualityWarning(
-            gate=QualityCheck.CACHE_HITS, reason=f"the response cache, not the model, answered {share}"
+            check=QualityCheck.CACHE_HITS, reason=f"the response cache, not the model, answered {share}"
         )
     if point.client.bound:
         whose = "" if point.client.held_up else "client-bound: "
-        yield QualityWarning(gate=QualityCheck.CLIENT_BOUND, reason=f"{whose}{point.client.bound}")
+        yield QualityWarning(check=QualityCheck.CLIENT_BOUND, reason=f"{whose}{point.client.bound}")
     if point.gpu and (reason := _throttled(point.gpu)):
-        yield QualityWarning(gate=QualityCheck.GPU_THROTTLED, reason=reason)
+        yield QualityWarning(check=QualityCheck.GPU_THROTTLED, reason=reason)
     if point.machine and (
         reason := _busy(point.machine, point.window_s, server_is_seen=point.server_resources is not None)
     ):
-        yield QualityWarning(gate=QualityCheck.MACHINE_LOAD, reason=reason)
+        yield QualityWarning(check=QualityCheck.MACHINE_LOAD, reason=reason)
     elif point.machine_speed and point.machine_speed.wander > _WANDER:
         wander = f"this machine's speed varied by {point.machine_speed.wander:.0%} (standard deviation)"
-        yield QualityWarning(gate=QualityCheck.MACHINE_LOAD, reason=f"load from elsewhere: {wander}")
+        yield QualityWarning(check=QualityCheck.MACHINE_LOAD, reason=f"load from elsewhere: {wander}")
 
 
 def _throttled(usage: GpuUsage) -> str | None:
@@ -134,7 +134,7 @@ def _littles_law(samples: Samples, window: Window, load: Concurrency) -> Quality
     reason = (
         f"Little's law: concurrency is {load.requests:,}, but throughput x mean latency is {format_number(under_way)}"
     )
-    return QualityWarning(gate=QualityCheck.LITTLES_LAW, reason=reason)
+    return QualityWarning(check=QualityCheck.LITTLES_LAW, reason=reason)
 
 
 def _tolerated_under_way(latency_s: np.ndarray[tuple[int], np.dtype[np.float64]], length_s: float) -> float:
@@ -167,7 +167,7 @@ def _request_count(samples: Samples, load: Load, reads: Reads, *, behind: bool) 
     if counted > last_told - first_asked:
         why = "the server still answered requests of the previous load" if behind else "another client uses the model"
     reason = f"the server counted {counted:,} requests, this client {last_told - first_asked:,}: {why}"
-    return QualityWarning(gate=QualityCheck.REQUEST_COUNT, reason=reason)
+    return QualityWarning(check=QualityCheck.REQUEST_COUNT, reason=reason)
 
 
 def _under_way(samples: Samples, load: Load) -> float:
@@ -183,7 +183,7 @@ def _drift(window: Window, load: Load) -> QualityWarning | None:
         reason = f"mean latency was {_halves(trend)}"
     elif isinstance(load, Concurrency) and (trend := gap_trend(window)):
         reason = f"the mean time between answers was {_halves(trend)}"
-    return QualityWarning(gate=QualityCheck.DRIFT, reason=f"drift: {reason}") if reason else None
+    return QualityWarning(check=QualityCheck.DRIFT, reason=f"drift: {reason}") if reason else None
 
 
 def _halves(trend: Trend) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
+from pydantic import AliasChoices, Field
+
 from tuner.core.record import Record
 
 
@@ -42,23 +44,23 @@ class QualityWarning(Record):
     """A quality check that an operating point failed.
 
     Attributes:
-        gate: The check. (Stored and exported by this name.)
+        check: The check; `gate` in studies of earlier versions, and in exports.
         reason: Why it failed, in one line with numbers.
     """
 
-    gate: QualityCheck
+    check: QualityCheck = Field(validation_alias=AliasChoices("check", "gate"))
     reason: str
 
 
 def warnings_together(rounds: Sequence[tuple[QualityWarning, ...]]) -> tuple[QualityWarning, ...]:
     """The warnings of several rounds at one load: the first of each check, with the number of rounds that failed it."""
     first: dict[QualityCheck, QualityWarning] = {}
-    for warning in (warning for doubts in rounds for warning in doubts):
-        first.setdefault(warning.gate, warning)
+    for warning in (warning for warnings in rounds for warning in warnings):
+        first.setdefault(warning.check, warning)
     if len(rounds) == 1:
         return tuple(first.values())
-    counts = {gate: sum(any(each.gate is gate for each in doubts) for doubts in rounds) for gate in first}
+    counts = {check: sum(any(each.check is check for each in warnings) for warnings in rounds) for check in first}
     return tuple(
-        QualityWarning(gate=gate, reason=f"{warning.reason} (in {counts[gate]} of {len(rounds)} rounds)")
-        for gate, warning in first.items()
+        QualityWarning(check=check, reason=f"{warning.reason} (in {counts[check]} of {len(rounds)} rounds)")
+        for check, warning in first.items()
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from statistics import fmean
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from tuner.core.record import Interval, Record
 from tuner.core.slo import PERCENTILES, Percentile, share_of
 from tuner.load.protocols import Samples
 from tuner.stats.latencies import percentiles
+from tuner.stats.launches import mean_of_launches
 from tuner.stats.window import Window
 
 
@@ -51,4 +53,19 @@ def response_times(samples: Samples, window: Window, requests_per_s: float) -> R
         inter_response_ms={name: float(np.quantile(gaps_ms, share_of(name))) for name in PERCENTILES if len(gaps_ms)},
         per_request=per_request,
         per_s=per_request * requests_per_s,
+    )
+
+
+def responses_together(rounds: Iterable[ResponseTimes | None]) -> ResponseTimes | None:
+    """Pool several measurements at one load, with equal weights."""
+    known = [responses for responses in rounds if responses]
+    if not known:
+        return None
+    firsts = [responses.time_to_first_ms for responses in known if responses.time_to_first_ms]
+    gaps = [responses.inter_response_ms for responses in known if responses.inter_response_ms]
+    return ResponseTimes(
+        time_to_first_ms={p: mean_of_launches([first[p] for first in firsts]) for p in PERCENTILES if firsts},
+        inter_response_ms={p: fmean(gap[p] for gap in gaps) for p in PERCENTILES if gaps},
+        per_request=fmean(responses.per_request for responses in known),
+        per_s=fmean(responses.per_s for responses in known),
     )

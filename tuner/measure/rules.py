@@ -22,9 +22,8 @@ class LevelRules:
     ends by itself is measured to its end, and a repeating recording at least once as a whole.
 
     Attributes:
-        percentile: The latency percentile that must be precise.
         throughput_precision: Required relative half width of throughput's 95 % interval; closed loops only.
-        latency_precision: The same for the latency percentile.
+        latency_precision: The same for `percentile` of latency.
         first_look_s: Seconds until the first look, which never ends the level.
         min_s: Shortest measurement, in seconds.
         max_s: Longest measurement, in seconds, except for a slow model.
@@ -38,7 +37,6 @@ class LevelRules:
         rivals: A level that these beat clearly ends.
     """
 
-    percentile: Percentile = "p99"
     throughput_precision: float = DEFAULT.throughput
     latency_precision: float = DEFAULT.latency
     first_look_s: float = 0.15
@@ -52,6 +50,11 @@ class LevelRules:
     request_timeout_s: float = 30.0
     slo: SLO = NO_LIMIT
     rivals: Rivals = NOBODY
+
+    @property
+    def percentile(self) -> Percentile:
+        """The latency percentile that must be precise: the highest that the SLO limits."""
+        return self.slo.percentile
 
     def to(self, precision: Precision) -> LevelRules:
         """These rules, which are for the default precision, for another one: half the width takes four times as long.

@@ -61,15 +61,15 @@ class RemeasurePolicy:
 
     def pays(self, point: OperatingPoint) -> bool:
         """Whether a second measurement may have fewer warnings, at the cost of one load level."""
-        failed = {warning.gate for warning in point.doubts}
+        failed = {warning.check for warning in point.warnings}
         return bool(failed - self._lasting) and point.window_s <= _LONGEST_S and not ends_by_itself(point.load)
 
     def better(self, first: OperatingPoint, second: OperatingPoint) -> OperatingPoint:
         """The measurement with fewer warnings, or the second; its `discarded` has the warnings of the other."""
-        failed = [{warning.gate for warning in point.doubts} for point in (first, second)]
+        failed = [{warning.check for warning in point.warnings} for point in (first, second)]
         self._lasting |= failed[0] & failed[1]
         kept, discarded = (first, second) if len(failed[0]) < len(failed[1]) else (second, first)
-        return kept.model_copy(update={"discarded": discarded.doubts})
+        return kept.model_copy(update={"discarded": discarded.warnings})
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Session:
                 return point
             wider = min(2 * self._engine.processes, self._most_processes)
             if not point.client_bound or wider == self._engine.processes:
-                if point.kept_up is False or point.doubts:
+                if point.kept_up is False or point.warnings:
                     self._let_settle()
                 return point
             self._engine.widen(wider)

@@ -96,7 +96,7 @@ def _is_broken(points: list[OperatingPoint], slo: SLO) -> bool:
     A single point may be over the limit by chance.
     """
     shown = not slo.holds({name: interval.low for name, interval in points[-1].latency_ms.items()})
-    shown = (shown or points[-1].verdict(slo) is Verdict.BREAKS) and not points[-1].doubts
+    shown = (shown or points[-1].verdict(slo) is Verdict.BREAKS) and not points[-1].warnings
     return shown or (len(points) > 1 and not any(point.holds(slo) for point in points[-2:]))
 
 
@@ -127,7 +127,7 @@ def _is_beaten(points: list[OperatingPoint], slo: SLO, rivals: Rivals) -> bool:
     last = points[-_BEATEN_LEVELS:]
     if len(last) < _BEATEN_LEVELS or last[-1].throughput.value > _SLOWING * last[-2].throughput.value:
         return False
-    return all(not point.doubts and rivals.beat(point.throughput, point.latency_ms[slo.percentile]) for point in last)
+    return all(not point.warnings and rivals.beat(point.throughput, point.latency_ms[slo.percentile]) for point in last)
 
 
 def _edge(points: list[OperatingPoint], slo: SLO) -> tuple[int, int] | None:

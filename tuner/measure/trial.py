@@ -110,13 +110,17 @@ class TrialContext:
     repository: StagedRepository
     model: str
     options: LoadOptions
-    slo: SLO
     rules: LevelRules
     max_concurrency: int
     gpus: Gpus = NO_GPUS
     max_gpu_memory: int | None = None
     shapes_elsewhere: bool = False
     callees: Callees = field(default_factory=lambda: Callees(""))
+
+    @property
+    def slo(self) -> SLO:
+        """The limits that a candidate must hold."""
+        return self.rules.slo
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from statistics import fmean
 from tuner.core.loads import Concurrency
 from tuner.core.record import Interval, Record
 from tuner.core.slo import SLO
-from tuner.measure.points import OperatingPoint
+from tuner.measure.points import OperatingPoint, limits_together
 from tuner.recommend.between_launches import launches_hold
 from tuner.recommend.gain import paired_ratio
-from tuner.recommend.verification import limits_together
 from tuner.stats.limit_test import CHANCE, Verdict, together
 
 LEAST_PAIRS, MOST_PAIRS = 4, 10

@@ -82,7 +82,7 @@ def normal_nights(past: Sequence[PastMeasurement], files: str) -> list[PastMeasu
     else:
         normal = [night for night in past if not night.regression]
     # Nights with quality warnings count only if there are no others.
-    trusted = [night for night in normal if not night.measured.doubts]
+    trusted = [night for night in normal if not night.measured.warnings]
     return (trusted or normal)[-_MOST_NIGHTS:]
 
 
@@ -191,9 +191,9 @@ def _latencies(percentile: Percentile, then: Sequence[Measured]) -> tuple[Percen
 
 def _in_words(now: Measured, throughput: Interval, latency: str, nights: int) -> str:
     against = f"{nights} earlier night{'s' * (nights > 1)}"
-    doubts = f" (quality warning: {', '.join(now.doubts)})" if now.doubts else ""
+    warnings = f" (quality warning: {', '.join(now.warnings)})" if now.warnings else ""
     return (
         f"{format_number(now.throughput.value)} inferences/s at concurrency {now.concurrency}, "
         f"{throughput.value - 1:+.0%} ({throughput.low - 1:+.0%} to {throughput.high - 1:+.0%}), "
-        f"{latency}, against {against}{doubts}"
+        f"{latency}, against {against}{warnings}"
     )

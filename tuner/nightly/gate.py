@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from tuner.core.quantities import format_ms, format_number
 from tuner.core.record import Record
+from tuner.measure.points import limits_together
 from tuner.nightly.comparison import LEAST_PAIRS, Comparison
-from tuner.recommend.verification import limits_together
 from tuner.stats.limit_test import CONFIDENCE, Verdict
 
 

@@ -333,7 +333,7 @@ def _row(measured: Measured) -> dict[str, Any]:
         "launches": measured.launches,
         "turns_per_us": measured.turns_per_us,
         "cpu_cores": measured.cpu_cores,
-        "doubts": _SEPARATOR.join(measured.doubts),
+        "doubts": _SEPARATOR.join(measured.warnings),
         **_columns("throughput", measured.throughput),
         **_columns("p99_ms", measured.p99_ms),
         "percentile": measured.percentile,
@@ -359,7 +359,7 @@ def _measured(row: Any) -> Measured:
         launches=row["launches"],
         turns_per_us=row["turns_per_us"],
         cpu_cores=row["cpu_cores"],
-        doubts=tuple(row["doubts"].split(_SEPARATOR)) if row["doubts"] else (),
+        warnings=tuple(row["doubts"].split(_SEPARATOR)) if row["doubts"] else (),
     )
 
 

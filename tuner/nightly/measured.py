@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from pydantic import Field
+
 from tuner.config.tokens import tokens
 from tuner.core.loads import Concurrency
 from tuner.core.record import Interval, Record
@@ -26,7 +28,7 @@ class Measured(Record):
         launches: Number of launches.
         turns_per_us: Speed of a core of the machine during the launches (see `MachineSpeed`); None: unknown.
         cpu_cores: CPU cores that the server used (CPU seconds per second); None: unknown.
-        doubts: Quality warnings, such as `load from elsewhere`.
+        warnings: Quality warnings, such as `load from elsewhere`; `doubts` in reports.
     """
 
     concurrency: int
@@ -37,12 +39,12 @@ class Measured(Record):
     launches: int
     turns_per_us: float | None = None
     cpu_cores: float | None = None
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = Field((), serialization_alias="doubts")
 
     @property
     def is_busy(self) -> bool:
         """Whether other processes loaded the machine during the launches."""
-        return QualityCheck.MACHINE_LOAD.words in self.doubts
+        return QualityCheck.MACHINE_LOAD.words in self.warnings
 
     def latency_at(self, percentile: Percentile) -> Interval | None:
         """Latency at a percentile, in ms; None: not stored."""
@@ -75,7 +77,7 @@ class Measured(Record):
             launches=launches,
             turns_per_us=point.machine_speed.turns_per_us if point.machine_speed else None,
             cpu_cores=point.server_resources.cpu_cores if point.server_resources else None,
-            doubts=tuple(warning.gate.words for warning in point.doubts),
+            warnings=tuple(warning.check.words for warning in point.warnings),
         )
 
 

@@ -226,7 +226,7 @@ class _Deployed:
 
         Launches during other load on the machine are left out if there are enough others.
         """
-        checks = [{warning.gate for warning in point.doubts} for point in self._rounds]
+        checks = [{warning.check for warning in point.warnings} for point in self._rounds]
         quiet = [p for p, failed in zip(self._rounds, checks, strict=True) if QualityCheck.MACHINE_LOAD not in failed]
         rounds = quiet if len(quiet) >= _LAUNCHES else self._rounds
         return Measured.of(rounds, self._identity.slo.percentile)

@@ -1,4 +1,4 @@
-"""How much launches of one config differ, and how well a few launches show that."""
+"""Whether all future launches of a config hold a limit, judged by a few."""
 
 from __future__ import annotations
 
@@ -10,32 +10,11 @@ from scipy import special
 
 from tuner.core.slo import Percentile, share_of
 from tuner.measure.points import OperatingPoint
-from tuner.stats.blocks import TAIL, student
+from tuner.stats.blocks import student
 
-# Prior standard deviation of a logarithm between launches, on a machine that others use heavily, and its weight in
-# launches. Without a prior, two launches allow for hundreds of times the throughput.
-_PRIOR_DEVIATION, _PRIOR_LAUNCHES = 0.3, 2
 # Typical standard deviation of the logarithm of latency between launches on one machine within an hour, and its weight
 # in launches.
 _TYPICAL_DEVIATION, _TYPICAL_LAUNCHES = 0.05, 3
-
-
-def half_width(square: float, freedom: int, tail: float = TAIL) -> float:
-    """Half width of the interval of one launch, as a logarithm: Student's t, with or without the prior.
-
-    Of the intervals with and without the prior it is the narrower one. It still covers the truth in 94 to 95 % of
-    cases where launches differ by no more than the prior, and in 91 % where they differ by nearly twice as much.
-
-    Args:
-        square: Sample variance of the logarithms.
-        freedom: Its degrees of freedom, at least 1.
-        tail: Error probability on either side.
-    """
-    with_prior = (freedom * square + _PRIOR_LAUNCHES * _PRIOR_DEVIATION**2) / (freedom + _PRIOR_LAUNCHES)
-    return min(
-        student(freedom + 1, tail) * math.sqrt(square),
-        student(freedom + _PRIOR_LAUNCHES + 1, tail) * math.sqrt(with_prior),
-    )
 
 
 def launches_hold(rounds: Sequence[OperatingPoint], name: Percentile, limit_ms: float, chance: float) -> bool:

@@ -20,8 +20,7 @@ from tuner.core.loads import RequestRate
 from tuner.core.slo import SLO
 from tuner.measure.highest_rate import rounded
 from tuner.measure.plan import Plan
-from tuner.measure.points import OperatingPoint
-from tuner.recommend.verification import rounds_together
+from tuner.measure.points import OperatingPoint, rounds_together
 from tuner.stats.limit_test import LimitTest, Verdict
 
 LEVELS = 6

@@ -9,10 +9,10 @@ from statistics import fmean, variance
 
 from tuner.core.record import Interval
 from tuner.measure.points import OperatingPoint
-from tuner.recommend.between_launches import half_width
 from tuner.recommend.front import TrialPoint, points_of, smoothed_points
 from tuner.recommend.verification import Verification
 from tuner.stats.blocks import TAIL, Z95
+from tuner.stats.launches import half_width
 
 Pair = tuple[Interval, Interval]
 """Two throughputs of the same round, in inferences/s."""

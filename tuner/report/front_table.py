@@ -7,7 +7,7 @@ from rich.table import Table
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation, holds
 from tuner.results.why import why_in_words
-from tuner.results.words import all_doubts_in_words, latency, loads_in_words, rate
+from tuner.results.words import latency, loads_in_words, rate, warnings_of_points
 from tuner.space.candidate import Assignment, in_words
 
 WARNED = "?"
@@ -64,7 +64,7 @@ def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tup
     marks = {
         "best": each == recommendation.best,
         "baseline": each == recommendation.baseline != recommendation.best,
-        WARNED: bool(point.doubts),
+        WARNED: bool(point.warnings),
     }
     return (
         " ".join(mark for mark, holds_for_it in marks.items() if holds_for_it),
@@ -83,8 +83,8 @@ def front_legend(recommendation: Recommendation, baseline: Assignment) -> str:
     trials = {each.trial.number: each.trial.parameters for each in points}
     words = {number: in_words(parameters, baseline) if number else "baseline" for number, parameters in trials.items()}
     lines = [f"  trial {number}: {words[number]}" for number in sorted(words)]
-    warned = [(f"  {WARNED} trial {each.trial.number} ", each.point) for each in points if each.point.doubts]
-    lines += all_doubts_in_words(warned)
+    warned = [(f"  {WARNED} trial {each.trial.number} ", each.point) for each in points if each.point.warnings]
+    lines += warnings_of_points(warned)
     return "\n".join(lines)
 
 

@@ -144,7 +144,7 @@ def _summary(outcome: ModelOutcome, width: int) -> Iterator[RenderableType]:
     answer = [_cropped(line) if line.plain.startswith(_CROPPED) else line for line in _answer(outcome)]
     changes, why, where = list(_changes_in_short(outcome)), list(_why(outcome, width)), list(_where(outcome))
     diff = config_diff(outcome.study, recommendation.best).splitlines() if recommendation.best else []
-    warned = any(point.point.doubts for point in points_that_matter(recommendation, MOST_POINTS))
+    warned = any(point.point.warnings for point in points_that_matter(recommendation, MOST_POINTS))
     # Beside these: the empty line before, the titles of the front, the warning below it, and an error.
     others = [*answer, *changes, *why, *where, _line("report", str(outcome.folder.report))]
     room = MOST_LINES - 3 - warned - _height(others, width)
@@ -155,7 +155,7 @@ def _summary(outcome: ModelOutcome, width: int) -> Iterator[RenderableType]:
     changed = list(_changed(diff, path, room - rows, width))
     spare = room - rows - _height(changed, width)
     front = [front_table(recommendation, rows)] if rows else []
-    if any(point.point.doubts for point in points_that_matter(recommendation, rows)):
+    if any(point.point.warnings for point in points_that_matter(recommendation, rows)):
         why.insert(0, Text(f"{WARNED}: with quality warnings, which the report explains", "dim"))
     yield from (*answer, *notes, *changes)
     for block in (changed, front, [*why, *where]):

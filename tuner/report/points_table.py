@@ -15,7 +15,7 @@ from tuner.core.quantities import format_number, format_size
 from tuner.core.slo import PERCENTILES, Percentile
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck
-from tuner.results.words import all_doubts_in_words, loads_in_words, rate
+from tuner.results.words import loads_in_words, rate, warnings_of_points
 
 _FIRSTS: tuple[Percentile, ...] = ("p50", "p99")
 # More than any table needs.
@@ -40,12 +40,12 @@ def points_table(points: Sequence[OperatingPoint]) -> RenderableType:
 
 def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
     """Quality warnings, rates that the server did not sustain, and reasons for GPU throttling, a line each."""
-    yield from all_doubts_in_words([("", point) for point in points])
+    yield from warnings_of_points([("", point) for point in points])
     for point in points:
         if point.kept_up is False:
             yield f"at {point.load}: the server did not sustain this rate"
-        doubted = any(warning.gate is QualityCheck.GPU_THROTTLED for warning in point.doubts)
-        if point.gpu and point.gpu.throttle_reasons and not doubted:
+        warned = any(warning.check is QualityCheck.GPU_THROTTLED for warning in point.warnings)
+        if point.gpu and point.gpu.throttle_reasons and not warned:
             yield f"at {point.load}: the GPU was throttled, {', '.join(point.gpu.throttle_reasons)}"
 
 
@@ -80,7 +80,7 @@ class _Fitting:
             self._points, zip(loads, *(column.cells for column in columns), strict=True), strict=True
         ):
             # No markup: the name of a recording may hold brackets, and so may an error message.
-            table.add_row(*map(Text, cells), style="yellow" if point.doubts or point.kept_up is False else None)
+            table.add_row(*map(Text, cells), style="yellow" if point.warnings or point.kept_up is False else None)
         return table
 
 

@@ -25,7 +25,7 @@ from tuner.recommend.front import TrialPoint, points_of
 from tuner.recommend.not_chosen import NotChosen
 from tuner.recommend.recommend import Recommendation, is_certain
 from tuner.results.picked import not_chosen_in_words
-from tuner.results.points_csv import MACHINE_COLUMNS, doubts_cell, machine_cells
+from tuner.results.points_csv import MACHINE_COLUMNS, machine_cells, warnings_cell
 from tuner.results.points_json import interval_json, load_json, point_json
 from tuner.results.why import effect_in_words, why_in_words
 from tuner.results.words import certified_in_words, gain_in_words, point_in_words
@@ -227,7 +227,7 @@ def _row(point: OperatingPoint) -> Mapping[str, Any]:
         "requests": point.requests,
         "errors": point.errors,
         **machine_cells(point),
-        "doubts": doubts_cell(point),
+        "doubts": warnings_cell(point),
     }
 
 

@@ -74,7 +74,7 @@ def _row(point: OperatingPoint) -> Mapping[str, _Cell]:
         **(_server(point.server) if point.server else {}),
         **(_responses(point.responses) if point.responses else {}),
         **machine_cells(point),
-        "doubts": doubts_cell(point),
+        "doubts": warnings_cell(point),
     }
 
 
@@ -88,9 +88,9 @@ def machine_cells(point: OperatingPoint) -> dict[str, _Cell]:
     return cells
 
 
-def doubts_cell(point: OperatingPoint) -> str:
+def warnings_cell(point: OperatingPoint) -> str:
     """The quality warnings of a point, each with its reason."""
-    return "; ".join(f"{warning.gate.value}: {warning.reason}" for warning in point.doubts)
+    return "; ".join(f"{warning.check.value}: {warning.reason}" for warning in point.warnings)
 
 
 def _offered(point: OperatingPoint) -> dict[str, _Cell]:

@@ -34,7 +34,7 @@ def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, An
         "verified": verified,
         "server_resources": point.server_resources and _resources_json(point.server_resources),
         "gpu": point.gpu and _gpu_json(point.gpu),
-        "doubts": [_warning_json(warning) for warning in point.doubts],
+        "doubts": [_warning_json(warning) for warning in point.warnings],
         "discarded": [_warning_json(warning) for warning in point.discarded],
     }
 
@@ -97,7 +97,7 @@ def _client_json(client: ClientView) -> dict[str, Any]:
 
 
 def _warning_json(warning: QualityWarning) -> dict[str, str]:
-    return {"gate": warning.gate.value, "reason": warning.reason}
+    return {"gate": warning.check.value, "reason": warning.reason}
 
 
 def _machine_json(machine: MachineLoad) -> dict[str, Any]:

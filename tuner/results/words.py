@@ -35,25 +35,27 @@ def latency(value_ms: float) -> str:
 def point_in_words(point: OperatingPoint, percentile: Percentile) -> str:
     """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`, and its quality warnings."""
     at = latency(point.latency_ms[percentile].value)
-    doubts = f" (quality warning: {', '.join(warning.gate.words for warning in point.doubts)})" if point.doubts else ""
-    return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at {point.load}{doubts}"
+    warnings = (
+        f" (quality warning: {', '.join(warning.check.words for warning in point.warnings)})" if point.warnings else ""
+    )
+    return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at {point.load}{warnings}"
 
 
-def doubts_in_words(point: OperatingPoint) -> Iterator[str]:
+def warnings_in_words(point: OperatingPoint) -> Iterator[str]:
     """The quality warnings of an operating point, and why it was re-measured, a line each.
 
     `at concurrency 16: 5 of 500 failed, most with INTERNAL: no; also when re-measured`.
     """
-    failed_before = {warning.gate for warning in point.discarded}
-    for warning in point.doubts:
-        yield f"at {point.load}: {warning.reason}{'; also when re-measured' if warning.gate in failed_before else ''}"
-    failed = {warning.gate for warning in point.doubts}
+    failed_before = {warning.check for warning in point.discarded}
+    for warning in point.warnings:
+        yield f"at {point.load}: {warning.reason}{'; also when re-measured' if warning.check in failed_before else ''}"
+    failed = {warning.check for warning in point.warnings}
     for warning in point.discarded:
-        if warning.gate not in failed:
+        if warning.check not in failed:
             yield f"at {point.load}: re-measured; the first time: {warning.reason}"
 
 
-def all_doubts_in_words(points: Sequence[tuple[str, OperatingPoint]]) -> Iterator[str]:
+def warnings_of_points(points: Sequence[tuple[str, OperatingPoint]]) -> Iterator[str]:
     """The quality warnings of operating points, a line each.
 
     Load from elsewhere is the machine's, not the point's: it has one line for all points, with the highest load.
@@ -63,11 +65,11 @@ def all_doubts_in_words(points: Sequence[tuple[str, OperatingPoint]]) -> Iterato
     """
     busy: list[tuple[float, str]] = []
     for name, point in points:
-        of_machine = [each.reason for each in point.doubts if each.gate is QualityCheck.MACHINE_LOAD]
+        of_machine = [each.reason for each in point.warnings if each.check is QualityCheck.MACHINE_LOAD]
         taken = (point.machine.elsewhere_cores or 0.0) + point.machine.stolen_cores if point.machine else 0.0
         busy += [(taken, f"{name}at {point.load}: {reason}") for reason in of_machine]
-        others = [each for each in point.doubts if each.gate is not QualityCheck.MACHINE_LOAD]
-        for line in doubts_in_words(point.model_copy(update={"doubts": tuple(others)})):
+        others = [each for each in point.warnings if each.check is not QualityCheck.MACHINE_LOAD]
+        for line in warnings_in_words(point.model_copy(update={"warnings": tuple(others)})):
             yield f"{name}{line}"
     if busy:
         most = max(busy, key=lambda each: each[0])[1]

@@ -94,7 +94,7 @@ def test_a_pointer_is_told_text_and_no_html() -> None:
     assert max(map(len, told.split("<br>"))) < 80
 
 
-def test_doubts_are_told_where_a_pointer_is(run: RunFolder, open_point: OperatingPoint) -> None:
+def test_warnings_are_told_where_a_pointer_is(run: RunFolder, open_point: OperatingPoint) -> None:
     study, built = Study.create_or_resume(run.database, identity()), space()
     doubtful = open_point.model_copy(update={"errors": 0, "error": None})
     study.add(trial(0, doubtful, parameters=built.baseline), built)

@@ -74,7 +74,7 @@ def point_hover(trial_point: TrialPoint, recommendation: Recommendation, words: 
         f"{percentile} {latency(slow.value)} ({range_in_words(slow.low, slow.high, latency)})",
         f"batches of {average:.1f} on average" if average else "",
         "verified: re-measured on other launches" if trial_point.verified else "",
-        f"quality warnings: {warnings_of(point)}" if point.doubts else "",
+        f"quality warnings: {warnings_of(point)}" if point.warnings else "",
     )
 
 

@@ -96,7 +96,7 @@ def _trust(study: Study) -> Iterator[Detail]:
     points = [point for trial in study.trials for point in trial.curve]
     if not points:
         return
-    count = sum(bool(point.doubts) for point in points)
+    count = sum(bool(point.warnings) for point in points)
     yield Detail("Points with quality warnings", f"{count} of {len(points)}")
     wander = [point.machine_speed.wander for point in points if point.machine_speed]
     if wander:

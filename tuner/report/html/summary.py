@@ -139,9 +139,11 @@ def _facts(study: Study, recommendation: Recommendation) -> Iterator[Fact]:
 
 def _quality_warnings(study: Study) -> str:
     """The number of points with quality warnings, and the warnings; empty: none."""
-    gates = Counter(gate for t in study.trials for p in t.curve for gate in {warning.gate for warning in p.doubts})
-    count = sum(bool(point.doubts) for trial in study.trials for point in trial.curve)
-    most = ", ".join(f"{gate.words} {count:,}" for gate, count in gates.most_common())
+    checks = Counter(
+        check for t in study.trials for p in t.curve for check in {warning.check for warning in p.warnings}
+    )
+    count = sum(bool(point.warnings) for trial in study.trials for point in trial.curve)
+    most = ", ".join(f"{check.words} {count:,}" for check, count in checks.most_common())
     return f"{count:,} point{'s' * (count > 1)} with quality warnings: {most}" if count else ""
 
 

@@ -127,7 +127,7 @@ def _point_data(trial_point: TrialPoint) -> dict[str, Any]:
 
 def warnings_of(point: OperatingPoint) -> str:
     """The reasons of a point's quality warnings, in one line; empty: none."""
-    return "; ".join(warning.reason for warning in point.doubts)
+    return "; ".join(warning.reason for warning in point.warnings)
 
 
 def _finite(value: float) -> float | None:
