@@ -48,7 +48,7 @@ from tuner.recommend.certify import certify
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.recommend.verify import VerificationTerms, verify
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 
 LIMIT = SLO({"p99": 25.0})
 CANDIDATES = 24
@@ -149,7 +149,7 @@ def measured(
         client=ClientView(cpu=0.1),
         kept_up=None if isinstance(load, Concurrency) else True,
         limits=tuple(
-            LimitTest(
+            SLOTest(
                 percentile=name,
                 limit_ms=limit_ms,
                 requests=requests,

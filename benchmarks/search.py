@@ -36,7 +36,7 @@ from tuner.core.slo import SLO, Percentile
 from tuner.measure.trial import TrialResult
 from tuner.options.tune_job import SamplerName
 from tuner.recommend.front import hypervolume, reference_latency_ms, usable_points
-from tuner.search.choose import choose_sampler
+from tuner.search.choose_sampler import choose_sampler
 from tuner.search.gains import within_limit
 from tuner.search.goal import Goal
 from tuner.search.samplers import NoMore

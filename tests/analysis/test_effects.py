@@ -27,7 +27,7 @@ class Trials:
 
     def add(self, changed: Assignment, *points: OperatingPoint, failure: Cause | None = None) -> None:
         number = len(self.study.trials)
-        self.study.add(trial(number, *points, parameters=BUILT.settle(changed), failure=failure), BUILT)
+        self.study.add(trial(number, *points, parameters=BUILT.normalize(changed), failure=failure), BUILT)
 
     def verify(self, number: int, *rounds: OperatingPoint) -> None:
         self.study.add_verified([Verification(trial=number, load=rounds[0].load, rounds=rounds)])
@@ -109,7 +109,7 @@ def test_a_change_that_the_others_ask_for_is_not_left_out_alone(tmp_path: Path) 
     built = space(config=config)
     study = Study.create_or_resume(tmp_path / "study.db", identity(config=config))
     study.add(trial(0, point(1, 100, 10), parameters=built.baseline, config=config), built)
-    smaller = built.settle({"max_batch_size": 8})
+    smaller = built.normalize({"max_batch_size": 8})
     study.add(trial(1, point(8, 400, 20), parameters=smaller), built)
     best = study.recommendation.best
     assert best is not None
@@ -117,7 +117,7 @@ def test_a_change_that_the_others_ask_for_is_not_left_out_alone(tmp_path: Path) 
     assert (size.name, size.value, size.was) == ("max_batch_size", 8, 32)
     assert (preferred.name, preferred.value, preferred.was) == ("dynamic_batching.preferred_batch_size", "off", 16)
     assert preferred.without is None
-    assert size.without == built.settle({"max_batch_size": 32, "dynamic_batching.preferred_batch_size": "off"})
+    assert size.without == built.normalize({"max_batch_size": 32, "dynamic_batching.preferred_batch_size": "off"})
 
 
 class TestHowWellItIsKnown:

@@ -21,7 +21,7 @@ def study(tmp_path: Path) -> Study:
 
 def _add(study: Study, assignment: Assignment, throughput: float) -> None:
     built = space(SMALL_SPACE)
-    study.add(trial(len(study.trials), point(1, throughput, 10), parameters=built.settle(assignment)), built)
+    study.add(trial(len(study.trials), point(1, throughput, 10), parameters=built.normalize(assignment)), built)
 
 
 def test_what_decides_is_most_important(study: Study) -> None:

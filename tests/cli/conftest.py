@@ -7,7 +7,7 @@ from support.builders import identity, point, space, trial
 
 from tuner.core.loads import Concurrency
 from tuner.recommend.verification import Verification
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -44,13 +44,13 @@ def study(repository: Path, tmp_path: Path) -> Study:
     run.path.mkdir()
     built = space(config=CONFIG)
     study = Study.create_or_resume(run.database, identity(repository=str(repository), config=CONFIG))
-    better = built.settle({"dynamic_batching": "on", "instance_group.count": 2})
+    better = built.normalize({"dynamic_batching": "on", "instance_group.count": 2})
     study.add(trial(0, point(1, 100, 2), point(2, 110, 20), parameters=built.baseline, config=CONFIG), built)
     config = built.candidate(better).config.text
     study.add(
         trial(1, point(1, 90, 12), point(8, 400, 20), point(16, 500, 40), parameters=better, config=config), built
     )
-    test = LimitTest(percentile="p99", limit_ms=25.0, requests=5_000, over=1, design_effect=2.0)
+    test = SLOTest(percentile="p99", limit_ms=25.0, requests=5_000, over=1, design_effect=2.0)
     for number, load, rate in ((0, 2, 100), (1, 8, 390)):
         rounds = tuple(point(load, rate + n, 20).model_copy(update={"limits": (test,)}) for n in range(3))
         study.add_verified([Verification(trial=number, load=Concurrency(load), rounds=rounds, numbers=(1, 2, 3))])

@@ -10,7 +10,7 @@ from tuner.cli import doctor
 from tuner.cli.doctor import Check, State, checks
 from tuner.core.errors import JobError
 from tuner.options.groups import ServerOptions
-from tuner.servers.choose import DEFAULT_IMAGE
+from tuner.servers.choose_launcher import DEFAULT_IMAGE
 from tuner.servers.installation import NoTritonError, TritonInstallation
 
 

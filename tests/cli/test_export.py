@@ -18,7 +18,7 @@ from tuner.cli.export import export
 from tuner.cli.export_target import Target
 from tuner.config.config import ModelConfig
 from tuner.core.errors import ConfigError, JobError, SLOError
-from tuner.results.files import without_provenance, write_results
+from tuner.results.result_files import without_provenance, write_results
 from tuner.study import study as study_module
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study

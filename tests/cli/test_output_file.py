@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.command_line import tritontune
 
-from tuner.results.files import write_results
+from tuner.results.result_files import write_results
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 

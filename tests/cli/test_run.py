@@ -14,7 +14,7 @@ from tuner.core.errors import InterruptedRunError, SLOError, TritontuneError, Tu
 from tuner.jobs.progress import ModelOutcome, Progress
 from tuner.jobs.tuning import RunResult
 from tuner.options.tune_job import TuneJob
-from tuner.results.files import write_results
+from tuner.results.result_files import write_results
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -28,7 +28,7 @@ def _tuned(out: RunFolder, progress: Progress, model: str, p99: float = 10.0) ->
     study = Study.create_or_resume(out.database, identity(model=model, slo={"p99": "25ms"}))
     progress.model_began(model, study=study, budget_s=60.0)
     study.add(trial(0, point(1, 100, p99), parameters=built.baseline), built)
-    better = built.settle({"instance_group.count": 2})
+    better = built.normalize({"instance_group.count": 2})
     study.add(trial(1, point(2, 300, p99), parameters=better, config=built.candidate(better).config.text), built)
     outcome = ModelOutcome(out, model, study, write_results(out, study), "the budget is spent")
     progress.model_ended(outcome)

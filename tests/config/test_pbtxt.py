@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.random_configs import Handwriting, random_config
 
-from tuner.config.pbtxt import ListValue, Message, Scalar, Slot, descendants, parse, slots
+from tuner.config.pbtxt import ListValue, MessageValue, Scalar, Slot, descendants, parse, slots
 from tuner.config.tokens import tokens
 from tuner.core.errors import ConfigError
 
@@ -20,7 +20,7 @@ input [ { dims: [ 1, -2 ] }, < dims: 3; > ],
 """
 
 
-def read(text: str) -> Message:
+def read(text: str) -> MessageValue:
     return parse(text, "f")
 
 
@@ -144,5 +144,5 @@ def test_the_spans_tile_the_text(rng: random.Random) -> None:
     for slot in descendants(root):
         assert slot.message.inner <= slot.field.start <= slot.node.start < slot.node.end <= slot.field.end
         assert slot.field.end <= slot.message.close
-        if isinstance(slot.node, Message):
+        if isinstance(slot.node, MessageValue):
             assert text[slot.node.start] + text[slot.node.close] in {"{}", "<>"}

@@ -23,7 +23,7 @@ from tuner.nightly.notify import send_notifications
 from tuner.nightly.outcome import NightReport
 from tuner.options.measure_job import MeasureJob
 from tuner.report.html.page import json_script
-from tuner.results.files import write_results
+from tuner.results.result_files import write_results
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 

@@ -22,7 +22,7 @@ from tuner.nightly.jobs import JobsFile
 from tuner.options.groups import Options
 from tuner.options.measure_job import MeasureJob
 from tuner.options.tune_job import TuneJob
-from tuner.results.files import write_results
+from tuner.results.result_files import write_results
 from tuner.search.twin_sampler import calibrations
 from tuner.space.spec import load_space, parse_space
 from tuner.study.run_folder import RunFolder

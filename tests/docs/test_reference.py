@@ -27,15 +27,15 @@ from tuner.nightly.measured import Conditions, Measured
 from tuner.nightly.outcome import NightReport
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
-from tuner.results.files import front_json, trials_csv
 from tuner.results.points_json import measured_point_json, point_json
+from tuner.results.result_files import front_json, trials_csv
 from tuner.space.spec import ParameterSpec
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
 __all__ = ["gpu_point", "open_point", "run", "study", "verified"]
 
-_BETTER = space().settle({"dynamic_batching": "on", "max_batch_size": 128})
+_BETTER = space().normalize({"dynamic_batching": "on", "max_batch_size": 128})
 _TRIALS = "docs/reference/trials-csv.md"
 _SCHEMA = json.loads((ROOT / "docs/reference/front.schema.json").read_text("utf-8"))
 

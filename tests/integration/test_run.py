@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner.core.slo import SLO
 from tuner.recommend.certify import is_certified
-from tuner.report.outcome import MOST_LINES
+from tuner.report.end_of_run import MOST_LINES
 from tuner.study.study import Study
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 

@@ -32,7 +32,7 @@ class Bench(Progress):
 
     def add(self, wanted: Assignment, *points: OperatingPoint, failure: Cause | None = None) -> None:
         number = len(self.study.trials)
-        self.study.add(trial(number, *points, parameters=BUILT.settle(wanted), failure=failure), BUILT)
+        self.study.add(trial(number, *points, parameters=BUILT.normalize(wanted), failure=failure), BUILT)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -63,8 +63,8 @@ def test_each_change_is_left_out_once_at_the_bests_load(tmp_path: Path) -> None:
     bench.explain()
     assert bench.launched == [
         ({"dynamic_batching": "off", "instance_group.count": 2}, Concurrency(8)),
-        (BUILT.settle({**BEST, "max_batch_size": 32}), Concurrency(8)),
-        (BUILT.settle({**BEST, "instance_group.count": 1}), Concurrency(8)),
+        (BUILT.normalize({**BEST, "max_batch_size": 32}), Concurrency(8)),
+        (BUILT.normalize({**BEST, "instance_group.count": 1}), Concurrency(8)),
     ]
     assert bench.notes == [
         "explaining trial 1: without dynamic_batching, max_batch_size",
@@ -88,7 +88,7 @@ def test_what_trials_tell_already_is_not_launched(tmp_path: Path) -> None:
     bench.add({**BEST, "instance_group.count": 1}, point(8, 300, 20))
     bench.add({"instance_group.count": 2}, failure=Cause.CRASHED)
     bench.explain()
-    assert [wanted for wanted, _ in bench.launched] == [BUILT.settle({**BEST, "max_batch_size": 32})]
+    assert [wanted for wanted, _ in bench.launched] == [BUILT.normalize({**BEST, "max_batch_size": 32})]
 
 
 def test_a_single_change_is_known_from_the_start(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_single_change_is_known_from_the_start(tmp_path: Path) -> None:
 
 def test_what_surely_does_not_fit_is_asked_for_once(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.refused = BUILT.settle({**BEST, "max_batch_size": 32})
+    bench.refused = BUILT.normalize({**BEST, "max_batch_size": 32})
     bench.explain()
     assert len(bench.launched) == 3
     assert bench.unknown == ["max_batch_size"]
@@ -109,7 +109,7 @@ def test_one_that_is_better_without_a_change_is_verified_and_explained_in_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path)
-    smaller = BUILT.settle({**BEST, "max_batch_size": 32})
+    smaller = BUILT.normalize({**BEST, "max_batch_size": 32})
     monkeypatch.setattr(bench, "gives", lambda wanted: point(16, 900, 20) if wanted == smaller else point(8, 300, 20))
     bench.explain()
     best = bench.study.recommendation.best
@@ -117,7 +117,7 @@ def test_one_that_is_better_without_a_change_is_verified_and_explained_in_turn(
     assert best.trial.parameters == smaller
     assert bench.unknown == []
     # The new best without its instances had not been launched for the old one.
-    assert bench.launched[-1] == (BUILT.settle({"dynamic_batching": "on"}), Concurrency(16))
+    assert bench.launched[-1] == (BUILT.normalize({"dynamic_batching": "on"}), Concurrency(16))
     assert bench.verified == 2
 
 

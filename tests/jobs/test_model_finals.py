@@ -24,8 +24,8 @@ from tuner.measure.trial import TrialContext
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.verification import Verification
-from tuner.results.files import write_results
-from tuner.stats.limit_test import LimitTest
+from tuner.results.result_files import write_results
+from tuner.stats.slo_verdict import SLOTest
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -42,7 +42,7 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
     study = Study.create_or_resume(run.database, identity())
     study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)
     for number, (throughput, count) in enumerate(((300, 2), (290, 4)), start=1):
-        parameters = built.settle({"instance_group.count": count})
+        parameters = built.normalize({"instance_group.count": count})
         study.add(trial(number, point(8, throughput, 20), parameters=parameters), built)
     write_results(run, study)
     launches, counted = itertools.count(1), list[None]()
@@ -117,7 +117,7 @@ class Certifying:
         built = space()
         self.study.add(trial(0, point(8, 100, 10), parameters=built.baseline), built)
         if verified:
-            test = LimitTest(percentile="p99", limit_ms=25.0, requests=5_000, over=0, design_effect=1.0)
+            test = SLOTest(percentile="p99", limit_ms=25.0, requests=5_000, over=0, design_effect=1.0)
             rounds = tuple(point(8, 100, 10).model_copy(update={"limits": (test,)}) for _ in range(3))
             self.study.add_verified([Verification(trial=0, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
         self.launches = self.measured = 0
@@ -158,7 +158,7 @@ class Certifying:
     def _measure(self, load: Load) -> OperatingPoint:
         self.measured += 1
         over = 0 if load.level <= self._holds else 500
-        test = LimitTest(percentile="p99", limit_ms=25.0, requests=5_000, over=over, design_effect=1.0)
+        test = SLOTest(percentile="p99", limit_ms=25.0, requests=5_000, over=over, design_effect=1.0)
         told = point(load, load.level, 50 if over else 10, kept_up=True)
         return told.model_copy(update={"limits": (test,)})
 

@@ -25,9 +25,9 @@ from tuner.core.errors import TuningError
 from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.proc import read_state
 from tuner.load import engine as engines
-from tuner.load.channel import Channel
 from tuner.load.engine import WorkerEngine
 from tuner.load.protocols import Samples
+from tuner.load.worker_channel import Channel
 from tuner.load.workload import DriverName, Plan, Request, Workload
 from tuner.options.endpoint import Tls
 from tuner.testing.engine_contract import for_seconds, until_requests

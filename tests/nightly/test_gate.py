@@ -13,7 +13,7 @@ from tuner.core.slo import PERCENTILES, SLO
 from tuner.nightly.comparison import Comparison, PairedLaunch, sequential_ratio
 from tuner.nightly.gate import decide, is_settled
 from tuner.recommend.gain import paired_ratio
-from tuner.stats.limit_test import Verdict
+from tuner.stats.slo_verdict import Verdict
 
 FOUR = [1.30, 1.32, 1.31, 1.29]
 

@@ -16,7 +16,7 @@ from tuner.measure.plan import result_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.recommend.certify import LEVELS, certify, is_certified
-from tuner.stats.limit_test import LimitTest, Verdict
+from tuner.stats.slo_verdict import SLOTest, Verdict
 
 LIMIT = SLO.parse(["p99=20ms"])
 
@@ -35,7 +35,7 @@ class Server:
     def measure(self, load: Load) -> OperatingPoint:
         self.rates.append(load.level)
         holds = load.level <= self._holds
-        test = LimitTest(
+        test = SLOTest(
             percentile="p99",
             limit_ms=20.0,
             requests=self._requests,
@@ -117,7 +117,7 @@ class Repeats:
         self._count = 0
 
     def measure(self, load: Load) -> OperatingPoint:
-        test = LimitTest(percentile="p99", limit_ms=20.0, requests=200, over=0, design_effect=1)
+        test = SLOTest(percentile="p99", limit_ms=20.0, requests=200, over=0, design_effect=1)
         self._count += 1
         return self._told[self._count - 1].model_copy(update={"load": load, "limits": (test,)})
 

@@ -13,7 +13,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.recommend.finalist import Finalist, FinalistStatus
 from tuner.recommend.search_bias import WINNERS_CURSE, SearchBias
 from tuner.recommend.shortlist import ShortlistEntry
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 
 LIMIT = SLO({"p99": 25.0})
 
@@ -27,7 +27,7 @@ def entry(p99: float = 12.0, *, searched: bool = True) -> ShortlistEntry:
 def measured(p99: float, requests: int, over: dict[Percentile, int]) -> OperatingPoint:
     """A round with as many requests over a limit of 25 ms, by percentile."""
     limits = tuple(
-        LimitTest(percentile=percentile, limit_ms=25.0, requests=requests, over=count, design_effect=1)
+        SLOTest(percentile=percentile, limit_ms=25.0, requests=requests, over=count, design_effect=1)
         for percentile, count in over.items()
     )
     return point(8, 300, p99).model_copy(update={"limits": limits})

@@ -9,13 +9,13 @@ from tuner.measure.trial import TrialResult
 from tuner.recommend.not_chosen import NotChosen, WhyNot, not_chosen
 from tuner.recommend.recommend import recommend
 from tuner.recommend.verification import Verification
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 
 LIMIT = SLO.parse(["p99=25ms"])
 
 
 def _again(number: int, *rates: float, p99: float = 20, over: int = 0, failure: str | None = None) -> Verification:
-    test = LimitTest(percentile="p99", limit_ms=25.0, requests=1_000, over=over, design_effect=1)
+    test = SLOTest(percentile="p99", limit_ms=25.0, requests=1_000, over=over, design_effect=1)
     rounds = tuple(point(8, rate, p99).model_copy(update={"limits": (test,)}) for rate in rates)
     return Verification(trial=number, load=Concurrency(8), rounds=rounds, choosing=0, failure=failure)
 

@@ -16,7 +16,7 @@ from tuner.measure.trial import TrialResult
 from tuner.recommend.front import points_of
 from tuner.recommend.recommend import Recommendation, is_certain, recommend, versus
 from tuner.recommend.verification import Verification
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 
 LIMIT = SLO.parse(["p99=25ms"])
 
@@ -43,7 +43,7 @@ class TestEqualLoad:
         """
 
         def rounds(number: int, load: int, rate: float, latency: float, over: int) -> Verification:
-            test = LimitTest(percentile="p99", limit_ms=25.0, requests=2000, over=over, design_effect=1.0)
+            test = SLOTest(percentile="p99", limit_ms=25.0, requests=2000, over=over, design_effect=1.0)
             measured = point(load, rate, latency).model_copy(update={"limits": (test,)})
             return Verification(trial=number, load=Concurrency(load), rounds=(measured,) * 3, numbers=(1, 2, 3))
 
@@ -168,14 +168,14 @@ def test_the_baseline_can_be_the_best() -> None:
 
 
 def _verified(
-    number: int, load: int, *rates: float, limits: tuple[LimitTest, ...] = (), choosing: int = 0
+    number: int, load: int, *rates: float, limits: tuple[SLOTest, ...] = (), choosing: int = 0
 ) -> Verification:
     rounds = tuple(point(load, rate, 20).model_copy(update={"limits": limits}) for rate in rates)
     return Verification(trial=number, load=Concurrency(load), rounds=rounds, choosing=choosing)
 
 
-def _test(over: int, limit_ms: float = 25.0) -> tuple[LimitTest, ...]:
-    return (LimitTest(percentile="p99", limit_ms=limit_ms, requests=1_000, over=over, design_effect=1),)
+def _test(over: int, limit_ms: float = 25.0) -> tuple[SLOTest, ...]:
+    return (SLOTest(percentile="p99", limit_ms=limit_ms, requests=1_000, over=over, design_effect=1),)
 
 
 def test_the_best_is_one_that_was_verified() -> None:
@@ -307,7 +307,7 @@ def test_what_takes_too_much_memory_of_a_gpu_is_neither_best_nor_on_the_front() 
 
 def test_what_breaks_the_slo_when_measured_again_breaks_it_under_more_load_too() -> None:
     trials = [trial(0, point(2, 100, 10)), trial(1, point(4, 120, 10), point(8, 200, 20), point(10, 230, 24))]
-    tests = (LimitTest(percentile="p99", limit_ms=25.0, requests=1_000, over=0, design_effect=1),)
+    tests = (SLOTest(percentile="p99", limit_ms=25.0, requests=1_000, over=0, design_effect=1),)
     own = (point(2, 100, 10).model_copy(update={"limits": tests}),) * 2
     again = (point(8, 190, 30).model_copy(update={"limits": tests}),) * 2
     verified = [

@@ -18,7 +18,7 @@ from tuner.measure.server_resources import ServerResources
 from tuner.recommend.front import usable_points
 from tuner.recommend.recommend import recommend
 from tuner.recommend.verification import Verification
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 
 THREE = Verification(trial=1, load=Concurrency(8), rounds=tuple(point(8, rate, 20) for rate in (300, 330, 360)))
 
@@ -88,7 +88,7 @@ def test_the_rounds_that_chose_are_not_told() -> None:
 
 
 def test_limits_are_tested_with_all_rounds() -> None:
-    test = LimitTest(percentile="p99", limit_ms=25, requests=2_000, over=5, design_effect=1)
+    test = SLOTest(percentile="p99", limit_ms=25, requests=2_000, over=5, design_effect=1)
     rounds = tuple(each.model_copy(update={"limits": (test,)}) for each in THREE.rounds)
     told = THREE.model_copy(update={"rounds": rounds, "choosing": 1}).point
     assert told is not None

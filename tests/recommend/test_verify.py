@@ -27,7 +27,7 @@ from tuner.recommend.recommend import Recommendation, recommend
 from tuner.recommend.verification import Verification
 from tuner.recommend.verify import VerificationTerms, verify
 from tuner.servers.process import ProcessLauncher
-from tuner.stats.limit_test import LimitTest, Verdict
+from tuner.stats.slo_verdict import SLOTest, Verdict
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 LIMIT = SLO.parse(["p99=25ms"])
@@ -68,10 +68,10 @@ class Machine:
         limits = tuple(self._test(p99 / speed, name, limit_ms) for name, limit_ms in self.slo.limits)
         return point(load, throughput * speed, p99 / speed).model_copy(update={"limits": limits})
 
-    def _test(self, p99_ms: float, name: Percentile, limit_ms: float) -> LimitTest:
+    def _test(self, p99_ms: float, name: Percentile, limit_ms: float) -> SLOTest:
         """Of requests in whose tail a fifth of the latency more is ten times as rare."""
         over = min(self._requests, round(self._requests * 0.01 * (p99_ms / limit_ms) ** 13))
-        return LimitTest(percentile=name, limit_ms=limit_ms, requests=self._requests, over=over, design_effect=4)
+        return SLOTest(percentile=name, limit_ms=limit_ms, requests=self._requests, over=over, design_effect=4)
 
     def verify(
         self, trials: Sequence[TrialResult], *, within_s: float = 1e6, verified: Sequence[Verification] = ()

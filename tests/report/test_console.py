@@ -16,8 +16,8 @@ from tuner.recommend.recommend import recommend
 from tuner.recommend.verification import Verification
 from tuner.report.console import ConsoleProgress
 from tuner.report.html.page import write_report
-from tuner.results.files import front_json, write_results
-from tuner.stats.limit_test import LimitTest
+from tuner.results.result_files import front_json, write_results
+from tuner.stats.slo_verdict import SLOTest
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -96,7 +96,7 @@ def test_what_is_less_sure_than_it_could_be_says_so(run: RunFolder, study: Study
     _play(screen, run, study)
     assert "SLO:      p99 <= 25 ms not verified: the best of 3 single measurements, likely too good\n" in screen.found
     assert "rate:" not in screen.found
-    few = LimitTest(percentile="p99", limit_ms=25.0, requests=50, over=0, design_effect=1.0)
+    few = SLOTest(percentile="p99", limit_ms=25.0, requests=50, over=0, design_effect=1.0)
     rounds = (point(8, 390, 24).model_copy(update={"limits": (few,)}),) * 3
     study.add_verified([Verification(trial=1, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
     study.certify(CertifiedRate(trial=1, load=Concurrency(8), reason="no time left", launched=False))
@@ -118,7 +118,7 @@ def test_what_is_sure_says_no_more(run: RunFolder, verified: Study) -> None:
 
 def test_what_looked_better_and_was_not_verified_says_so(run: RunFolder, verified: Study) -> None:
     built = space()
-    better = built.settle({"dynamic_batching": "on", "max_batch_size": 128})
+    better = built.normalize({"dynamic_batching": "on", "max_batch_size": 128})
     verified.add(trial(3, point(8, 600, 21), parameters=better), built)
     screen = Screen(terminal=False)
     _play(screen, run, verified)
@@ -152,7 +152,7 @@ def test_it_says_when_the_config_as_it_is_is_best(run: RunFolder) -> None:
     study = Study.create_or_resume(run.database, identity())
     built = space()
     study.add(trial(0, point(), parameters=built.baseline), built)
-    study.add(trial(1, failure=Cause.HUNG, parameters=built.settle({"instance_group.count": 2})), built)
+    study.add(trial(1, failure=Cause.HUNG, parameters=built.normalize({"instance_group.count": 2})), built)
     screen = Screen(terminal=False)
     _play(screen, run, study)
     assert "gain:     none: no candidate beats the baseline\n" in screen.found
@@ -184,7 +184,7 @@ def test_the_figures_of_a_gain_are_told_where_they_are_not_those_of_the_two_poin
     run: RunFolder, study: Study
 ) -> None:
     built = space()
-    better = built.settle({"instance_group.count": 3})
+    better = built.normalize({"instance_group.count": 3})
     study.add(trial(3, point(1, 300, 4), point(2, 420, 6), point(4, 950, 9), parameters=better), built)
     screen = Screen(terminal=False)
     _play(screen, run, study)

@@ -18,7 +18,7 @@ LIMIT = SLO({"p99": 15})
 
 
 def found(*points: OperatingPoint) -> Recommendation:
-    better = space().settle({"instance_group.count": 2})
+    better = space().normalize({"instance_group.count": 2})
     return recommend([trial(0, point(1, 50, 4)), trial(1, *points, parameters=better)], LIMIT)
 
 
@@ -44,7 +44,7 @@ def test_one_row_a_point_and_the_best_is_marked() -> None:
 
 def test_the_best_is_shown_where_one_that_was_measured_once_beats_it() -> None:
     again = Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 12),) * 3, choosing=1)
-    better = space().settle({"instance_group.count": 2})
+    better = space().normalize({"instance_group.count": 2})
     trials = [trial(0, point(1, 50, 4)), trial(1, point(8, 330, 10), parameters=better), trial(2, point(4, 310, 11))]
     recommendation = recommend(trials, SLO(), [again])
     assert recommendation.best is not None

@@ -10,7 +10,7 @@ from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 from tuner.report.points_table import points_table
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 
 
 def shown(*points: OperatingPoint, width: int = 300) -> str:
@@ -135,7 +135,7 @@ def test_what_a_point_cost_the_machine_has_columns_where_anybody_knows(gpu_point
 
 
 def test_the_percentile_that_is_limited_is_never_left_out() -> None:
-    limit = LimitTest(percentile="p95", limit_ms=25.0, requests=500, over=0, design_effect=1.0)
+    limit = SLOTest(percentile="p95", limit_ms=25.0, requests=500, over=0, design_effect=1.0)
     narrow, limited = (shown(judged(point(1, 100, 10), limits=limits), width=50) for limits in ((), (limit,)))
     assert "p95 ms" not in narrow.split("columns left out")[0]
     assert "p95 ms" in limited.split("columns left out")[0]

@@ -17,7 +17,7 @@ from tuner.results.words import (
     what_is_asked,
     when_missed,
 )
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 
 
 @pytest.mark.parametrize(("value", "text"), [(3541.2, "3,541"), (100, "100"), (73.24, "73.2"), (0.5142, "0.514")])
@@ -45,7 +45,7 @@ def test_an_open_verdict_says_what_was_measured(p99: float, measured: str) -> No
 def _tested(*tests: tuple[Percentile, int]) -> TrialPoint:
     """A verified point with tests of 5,000 requests each: of which percentile against 25 ms, how many were over."""
     limits = tuple(
-        LimitTest(percentile=percentile, limit_ms=25.0, requests=5_000, over=over, design_effect=1.0)
+        SLOTest(percentile=percentile, limit_ms=25.0, requests=5_000, over=over, design_effect=1.0)
         for percentile, over in tests
     )
     tested = point(8, 100, 20).model_copy(update={"limits": limits})

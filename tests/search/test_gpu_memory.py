@@ -50,7 +50,7 @@ def measured(
         trial(
             number,
             point(),
-            parameters=of.settle({"dynamic_batching": "on", "instance_group.count": i, "max_batch_size": b, **more}),  # type: ignore[dict-item]
+            parameters=of.normalize({"dynamic_batching": "on", "instance_group.count": i, "max_batch_size": b, **more}),  # type: ignore[dict-item]
         ).model_copy(
             update={
                 "gpu_memory": GpuMemory(
@@ -67,7 +67,7 @@ WALK = [(1, 1), (1, 32), (2, 1), (2, 32), (2, 64), (1, 8)]
 
 def wanted(instances: int, batch: int, **more: object) -> dict[str, object]:
     return dict(
-        SPACE.settle({"dynamic_batching": "on", "instance_group.count": instances, "max_batch_size": batch, **more})  # type: ignore[dict-item]
+        SPACE.normalize({"dynamic_batching": "on", "instance_group.count": instances, "max_batch_size": batch, **more})  # type: ignore[dict-item]
     )
 
 
@@ -129,7 +129,7 @@ def test_what_failed_or_was_not_measured_says_nothing() -> None:
 
 
 def test_without_batching_a_request_is_the_batch() -> None:
-    off = SPACE.settle({"dynamic_batching": "off", "instance_group.count": 2})
+    off = SPACE.normalize({"dynamic_batching": "off", "instance_group.count": 2})
     assert memory_factors(SPACE, off, batch_size=4) == MemoryFactors(2, 4, (("threads", "off"),))
     delayed = wanted(2, 64, **{"dynamic_batching.max_queue_delay_microseconds": 500, "threads": "2"})
     assert memory_factors(SPACE, delayed, batch_size=1) == MemoryFactors(2, 64, (("threads", "2"),))  # type: ignore[arg-type]
@@ -137,7 +137,7 @@ def test_without_batching_a_request_is_the_batch() -> None:
         "schema: 1\nparameters: {instance_group.count: {field: 'instance_group[*].count', ladder: [1, 2]}}",
         config=MLP + "dynamic_batching { }\n",
     )
-    assert memory_factors(fixed, fixed.settle({"instance_group.count": 2}), batch_size=1) == MemoryFactors(2, 32, ())
+    assert memory_factors(fixed, fixed.normalize({"instance_group.count": 2}), batch_size=1) == MemoryFactors(2, 32, ())
 
 
 def saturating(instances: int, batch: int) -> float:

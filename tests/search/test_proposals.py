@@ -4,7 +4,7 @@ from pathlib import Path
 
 from support.builders import identity, point, space, trial
 
-from tuner.search.choose import first_candidates
+from tuner.search.choose_sampler import first_candidates
 from tuner.search.proposals import Proposals
 from tuner.search.samplers import FirstThen, NoMore, RandomSampler
 from tuner.study.study import Study

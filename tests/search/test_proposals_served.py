@@ -52,4 +52,4 @@ def test_equal_ladder_values_are_one_candidate() -> None:
     )
     served = ServedConfigs()
     served.read([trial(0, point(), config=built.base.text)])
-    assert served.same_as(built.candidate(built.settle({"delay": 0}))) == 0
+    assert served.same_as(built.candidate(built.normalize({"delay": 0}))) == 0

@@ -21,7 +21,7 @@ BUILT = space(SPACE, MLP.replace("32", "8"))
 
 
 def batches(size: int, instances: int = 1) -> Assignment:
-    return BUILT.settle({"dynamic_batching": "on", "max_batch_size": size, "instance_group.count": instances})
+    return BUILT.normalize({"dynamic_batching": "on", "max_batch_size": size, "instance_group.count": instances})
 
 
 def loaded(number: int, parameters: Mapping[str, LadderValue]) -> TrialResult:
@@ -43,7 +43,7 @@ def test_nothing_as_large_again() -> None:
     assert refusal(batches(16), *trials) is None
     assert refusal(batches(32, 4), *trials) == "trial 2 did not load with max_batch_size 32 or more: 16 at most, not 32"
     assert refusal(batches(128), *trials)
-    assert refusal(BUILT.settle({"instance_group.count": 4}), *trials) is None
+    assert refusal(BUILT.normalize({"instance_group.count": 4}), *trials) is None
 
 
 def test_while_several_changes_may_be_to_blame_only_what_goes_as_far_in_all_of_them_is_refused() -> None:
@@ -89,7 +89,7 @@ def test_what_was_served_otherwise_is_not_asked_for_again() -> None:
         "trial 1, with max_batch_size 4 or less, was not served as configured: max_batch_size is 8, but 4 was requested"
     )
     assert refusal(batches(16), *trials) is None
-    assert refusal(BUILT.settle({"instance_group.count": 4}), *trials) == (
+    assert refusal(BUILT.normalize({"instance_group.count": 4}), *trials) == (
         "trial 2, with dynamic_batching off, was not served as configured: "
         "dynamic_batching is on, but off was requested"
     )

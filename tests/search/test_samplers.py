@@ -10,7 +10,7 @@ from support.histories import Past, walk
 from tuner.core.errors import Cause, JobError
 from tuner.measure.trial import TrialResult
 from tuner.options.tune_job import SamplerName
-from tuner.search.choose import check_installed
+from tuner.search.choose_sampler import check_installed
 from tuner.search.samplers import ALL_SEEN, GridSampler, RandomSampler, Sampler, TpeSampler
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace

@@ -24,14 +24,14 @@ def test_an_assignment_means_what_its_config_does() -> None:
 def test_what_the_model_batches_by_itself_stays() -> None:
     more = "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 300 }"
     built = space("schema: 1\nparameters: {max_batch_size: {ladder: [16]}}", MLP + more)
-    told, _ = SchedulingMap(built).of(built.settle({"max_batch_size": 16}))
+    told, _ = SchedulingMap(built).of(built.normalize({"max_batch_size": 16}))
     assert told == Scheduling(1, 16, dynamic_batching=True, preferred=(4, 8), delay_us=300)
 
 
 def test_what_triton_prefers_follows_the_limit() -> None:
     own, served = MLP + "dynamic_batching { }", MLP + "dynamic_batching { preferred_batch_size: 32 }"
     built = space("schema: 1\nparameters: {max_batch_size: {ladder: [128]}}", own, served)
-    told, _ = SchedulingMap(built).of(built.settle({"max_batch_size": 128}))
+    told, _ = SchedulingMap(built).of(built.normalize({"max_batch_size": 128}))
     assert told == Scheduling(1, 128, dynamic_batching=True)
 
 
@@ -51,7 +51,7 @@ def test_settings_of_what_the_twin_does_not_know_are_told_apart() -> None:
     schedulings = SchedulingMap(built)
     assert [p.name for p in schedulings.unknown] == ["THREADS"]
     two, one = ({"THREADS": "2"}, {"THREADS": "1"})
-    numbers = [schedulings.of(built.settle(each))[1] for each in (two, one, two, {})]
+    numbers = [schedulings.of(built.normalize(each))[1] for each in (two, one, two, {})]
     assert numbers == [1, 2, 1, 0]
 
 

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tuner.core.errors import ServerError
 from tuner.load.first_request import ask_once
 from tuner.options.endpoint import Endpoint
-from tuner.servers import channel
+from tuner.servers import grpc_channel as channel
 from tuner.servers.client import TritonClient
 
 REASON = "no such backend; " * 6_000

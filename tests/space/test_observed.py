@@ -21,7 +21,7 @@ parameters:
 
 def otherwise(wanted: Assignment, served: str, config: str = MLP) -> list[str]:
     built = space(SPACE, config)
-    candidate = built.candidate(built.settle(wanted))
+    candidate = built.candidate(built.normalize(wanted))
     return list(map(str, served_otherwise(built, candidate, ModelConfig.parse(served, "effective"))))
 
 
@@ -73,7 +73,7 @@ def test_what_was_not(wanted: Assignment, served: str, told: list[str]) -> None:
 def test_a_list_of_one_is_that_one() -> None:
     built = space(SPACE.replace("[off, 4, [4, 8]]", "[off, [4], [4, 8]]"))
     preferred = "dynamic_batching.preferred_batch_size"
-    candidate = built.candidate(built.settle({**BATCHING, "max_batch_size": 16, preferred: (4,)}))
+    candidate = built.candidate(built.normalize({**BATCHING, "max_batch_size": 16, preferred: (4,)}))
     assert candidate.parameters[preferred] == (4,)
     config = MLP.replace("32", "16") + "dynamic_batching { preferred_batch_size: [ SIZE ] }"
     assert served_otherwise(built, candidate, ModelConfig.parse(config.replace("SIZE", "4"), "effective")) == ()
@@ -83,5 +83,5 @@ def test_a_list_of_one_is_that_one() -> None:
 def test_a_field_that_the_schema_here_does_not_know_cannot_be_seen() -> None:
     config = MLP + "new_field: 1\n"
     built = space("schema: 1\nparameters: {new_field: {ladder: [1, 2]}}", config, MLP + "new_field: 1\n")
-    candidate = built.candidate(built.settle({"new_field": 2}))
+    candidate = built.candidate(built.normalize({"new_field": 2}))
     assert served_otherwise(built, candidate, ModelConfig.parse(MLP, "effective")) == ()

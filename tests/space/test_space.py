@@ -106,7 +106,7 @@ class TestBounds:
     def test_a_model_without_a_file_may_have_larger_batches_than_the_server_chose(self) -> None:
         effective = MLP.replace("32", "4") + "dynamic_batching { preferred_batch_size: [ 4 ] }\n"
         built = space(config=None, effective=effective)
-        changed = _proto(built.candidate(built.settle({"max_batch_size": 128})).config.text)
+        changed = _proto(built.candidate(built.normalize({"max_batch_size": 128})).config.text)
         assert (changed.max_batch_size, list(changed.dynamic_batching.preferred_batch_size)) == (128, [])
         assert [each.name for each in changed.input] == ["X"]
 
@@ -133,7 +133,7 @@ class TestBounds:
         own = 'backend: "onnxruntime"\nmax_batch_size: 32\n'
         completed = MLP.replace("python", "onnxruntime") + "dynamic_batching { preferred_batch_size: [ 32 ] }\n"
         built = space(config=own, effective=completed)
-        off = built.candidate(built.settle({"dynamic_batching": OFF}))
+        off = built.candidate(built.normalize({"dynamic_batching": OFF}))
         # A backend that finds inputs and outputs described completes nothing.
         assert off.config.text.startswith(own)
         assert [each.name for each in (*off.config.proto.input, *off.config.proto.output)] == ["X", "Y"]
@@ -167,7 +167,7 @@ class TestAssignments:
             assert built.candidate(built.baseline).config.text == config
 
     def test_without_dynamic_batching_its_settings_and_the_batch_do_not_count(self) -> None:
-        settled = space().settle({"max_batch_size": 64, "dynamic_batching.max_queue_delay_microseconds": 500})
+        settled = space().normalize({"max_batch_size": 64, "dynamic_batching.max_queue_delay_microseconds": 500})
         assert settled == {"dynamic_batching": OFF, "instance_group.count": 1}
 
     @pytest.mark.parametrize(("preferred", "expected"), [(8, 8), (16, OFF), (64, OFF)])
@@ -177,14 +177,14 @@ class TestAssignments:
             "max_batch_size": 16,
             "dynamic_batching.preferred_batch_size": preferred,
         }
-        assert space().settle(wanted)["dynamic_batching.preferred_batch_size"] == expected
+        assert space().normalize(wanted)["dynamic_batching.preferred_batch_size"] == expected
 
     def test_several_preferred_sizes_lose_those_above_the_limit(self) -> None:
         built = space(config=TUNED)
-        settled = built.settle({"max_batch_size": 4})
+        settled = built.normalize({"max_batch_size": 4})
         assert settled["dynamic_batching.preferred_batch_size"] == OFF
         # The limit itself may be one of several.
-        assert built.settle({"max_batch_size": 8})["dynamic_batching.preferred_batch_size"] == (4, 8)
+        assert built.normalize({"max_batch_size": 8})["dynamic_batching.preferred_batch_size"] == (4, 8)
         assert _proto(built.candidate(settled).config.text).dynamic_batching.preferred_batch_size == []
 
     def test_conditions_of_the_file(self) -> None:
@@ -193,8 +193,8 @@ class TestAssignments:
             "  max_queue_size: {field: dynamic_batching.default_queue_policy.max_queue_size, ladder: [off, 8],"
             " when: {instance_group.count: [2]}}"
         )
-        assert "max_queue_size" not in built.settle({"max_queue_size": 8})
-        assert built.settle({"max_queue_size": 8, "instance_group.count": 2})["max_queue_size"] == 8
+        assert "max_queue_size" not in built.normalize({"max_queue_size": 8})
+        assert built.normalize({"max_queue_size": 8, "instance_group.count": 2})["max_queue_size"] == 8
 
     def test_all_assignments_are_distinct(self) -> None:
         built = space(
@@ -222,7 +222,7 @@ class TestAssignments:
 class TestEdits:
     def test_only_the_named_fields_change(self) -> None:
         built = space(config=GROUPS)
-        changed = _proto(built.candidate(built.settle({"instance_group.count": 2})).config.text)
+        changed = _proto(built.candidate(built.normalize({"instance_group.count": 2})).config.text)
         assert [group.count for group in changed.instance_group] == [2, 2]
         assert list(changed.instance_group[0].gpus) == [0]
         assert changed.instance_group[1].rate_limiter.priority == 2
@@ -230,13 +230,13 @@ class TestEdits:
     def test_a_group_of_our_own_says_where_it_runs(self) -> None:
         bare = "max_batch_size: 8\n"
         built = space(config=bare, effective=bare + "instance_group [ { kind: KIND_CPU count: 1 } ]")
-        (group,) = _proto(built.candidate(built.settle({"instance_group.count": 3})).config.text).instance_group
+        (group,) = _proto(built.candidate(built.normalize({"instance_group.count": 3})).config.text).instance_group
         assert (group.count, group.kind) == (3, group.KIND_CPU)
 
     def test_switching_on_leaves_the_users_own_settings(self) -> None:
         kept = MLP + "dynamic_batching { preserve_ordering: true max_queue_delay_microseconds: 100 }\n"
         built = space(config=kept)
-        changed = _proto(built.candidate(built.settle({"dynamic_batching.preferred_batch_size": 8})).config.text)
+        changed = _proto(built.candidate(built.normalize({"dynamic_batching.preferred_batch_size": 8})).config.text)
         assert changed.dynamic_batching.preserve_ordering
         assert changed.dynamic_batching.max_queue_delay_microseconds == 100
         assert list(changed.dynamic_batching.preferred_batch_size) == [8]
@@ -249,12 +249,12 @@ class TestEdits:
             "dynamic_batching.preferred_batch_size": 31,
             "gone": 1,
         }
-        assert built.recall(stored) == built.settle({"dynamic_batching": ON, "max_batch_size": 64})
+        assert built.recall(stored) == built.normalize({"dynamic_batching": ON, "max_batch_size": 64})
 
     def test_equal_candidates_have_one_fingerprint(self) -> None:
         built = space()
         one, same, other = (
-            built.candidate(built.settle(wanted)).fingerprint
+            built.candidate(built.normalize(wanted)).fingerprint
             for wanted in ({"max_batch_size": 64}, {"max_batch_size": 8}, {"instance_group.count": 2})
         )
         assert one == same != other

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from support.windows import exponential, sound, window
 
 from tuner.core.slo import PERCENTILES, SLO
-from tuner.stats.latencies import limit_tests, percentiles
-from tuner.stats.limit_test import Verdict
+from tuner.stats.latencies import percentiles, slo_tests
 from tuner.stats.rates import throughput
+from tuner.stats.slo_verdict import Verdict
 from tuner.stats.window import Window
 
 
@@ -76,7 +76,7 @@ def test_whatever_comes_the_intervals_are_sound_and_in_order(gaps: list[float], 
 def test_requests_over_a_limit_are_counted_exactly() -> None:
     latency_ms = np.random.default_rng(0).permutation(np.arange(1.0, 1_001.0))
     seen = Window(0, np.cumsum(np.full(1_000, 1_000_000)), latency_ms)
-    p50, p99 = limit_tests(seen, SLO({"p99": 990.0, "p50": 400.0}))
+    p50, p99 = slo_tests(seen, SLO({"p99": 990.0, "p50": 400.0}))
     assert (p50.percentile, p50.limit_ms, p50.requests, p50.over) == ("p50", 400, 1_000, 600)
     assert (p99.percentile, p99.limit_ms, p99.requests, p99.over) == ("p99", 990, 1_000, 10)
     assert p50.verdict is Verdict.BREAKS
@@ -88,10 +88,10 @@ def test_batch_mates_tell_less_of_a_limit_than_as_many_requests_alone() -> None:
     of_batches = np.repeat(rng.gamma(25, 1, 200), 16)
     done_ns = np.cumsum(np.full(len(of_batches), 1_000_000))
     slo = SLO({"p90": 30.0})
-    (together,) = limit_tests(Window(0, done_ns, of_batches), slo)
-    (alone,) = limit_tests(Window(0, done_ns, rng.permutation(of_batches)), slo)
+    (together,) = slo_tests(Window(0, done_ns, of_batches), slo)
+    (alone,) = slo_tests(Window(0, done_ns, rng.permutation(of_batches)), slo)
     assert together.design_effect > 4 * alone.design_effect
 
 
 def test_without_a_limit_there_is_nothing_to_test() -> None:
-    assert limit_tests(window(exponential(100)), SLO()) == ()
+    assert slo_tests(window(exponential(100)), SLO()) == ()

@@ -48,6 +48,6 @@ def test_what_a_failure_midway_measured_still_counts() -> None:
 
 def test_parameters_are_ladder_indices() -> None:
     built = space()
-    told = as_optuna_trial(trial(0, point(), parameters=built.settle({"instance_group.count": 3})), built, SLO(), {})
+    told = as_optuna_trial(trial(0, point(), parameters=built.normalize({"instance_group.count": 3})), built, SLO(), {})
     assert told.params["instance_group.count"] == 2
     assert told.params["dynamic_batching"] == 0

@@ -37,8 +37,8 @@ def test_what_is_stored_comes_back(database: Path) -> None:
     study = Study.create_or_resume(database, identity())
     results = [
         trial(0, point(1, 100, 10), parameters=built.baseline),
-        trial(1, point(1, 200, 20), parameters=built.settle({"dynamic_batching.preferred_batch_size": 8})),
-        trial(2, failure=Cause.OUT_OF_MEMORY, parameters=built.settle({"instance_group.count": 4})),
+        trial(1, point(1, 200, 20), parameters=built.normalize({"dynamic_batching.preferred_batch_size": 8})),
+        trial(2, failure=Cause.OUT_OF_MEMORY, parameters=built.normalize({"instance_group.count": 4})),
     ]
     for result in results:
         study.add(result, built)
@@ -73,7 +73,7 @@ def test_a_certified_rate_is_that_of_what_is_best(database: Path) -> None:
     assert study.launches == 2
     study.certify(CertifiedRate(trial=0, load=Concurrency(1), reason="no time left", launched=False))
     assert study.launches == 1
-    study.add(trial(1, point(1, 300, 10), parameters=built.settle({"instance_group.count": 2})), built)
+    study.add(trial(1, point(1, 300, 10), parameters=built.normalize({"instance_group.count": 2})), built)
     assert study.certified is None
 
 
@@ -161,7 +161,7 @@ def test_it_knows_its_space_but_for_the_ladders_that_the_machine_bounds(database
     study.add(trial(0, point(), parameters=built.baseline), built)
     assert {p.name: p.base for p in study.space.parameters} == {p.name: p.base for p in built.parameters}
     changed: Assignment = {"dynamic_batching": "on", "max_batch_size": 64, "instance_group.count": 2}
-    assert study.space.settle(changed) == built.settle(changed)
+    assert study.space.normalize(changed) == built.normalize(changed)
     assert ladders(built)["instance_group.count"] == (1, 2)
     # An older version noted no machine.
     assert ladders(study.space)["instance_group.count"][-1] == 16

@@ -26,7 +26,7 @@ def earlier(folder: Path, **changes: Any) -> Path:
     study = Study.create_or_resume(folder / "study.db", identity(space=spec, **changes))
     known: list[tuple[Assignment, float]] = [({}, 100.0), (BATCHES, 900.0), (INSTANCES, 300.0)]
     for number, (wanted, throughput) in enumerate(known):
-        assignment = built.settle(wanted)
+        assignment = built.normalize(wanted)
         config = built.candidate(assignment).config.text
         study.add(trial(number, point(1, throughput, 10.0), parameters=assignment, config=config), built)
     return folder
@@ -39,7 +39,7 @@ def built() -> SearchSpace:
 
 def test_under_the_same_conditions_its_trials_count(tmp_path: Path, built: SearchSpace) -> None:
     known = WarmStart.of(earlier(tmp_path), identity(), built)
-    assert [each.parameters for each in known.trials] == [built.settle(BATCHES), built.settle(INSTANCES)]
+    assert [each.parameters for each in known.trials] == [built.normalize(BATCHES), built.normalize(INSTANCES)]
     assert all(each.imported and each.wall_s == 0 for each in known.trials)
     assert (known.first, known.differs) == ((), "")
 
@@ -51,7 +51,7 @@ def test_under_other_conditions_its_best_is_launched_first(
     known = WarmStart.of(earlier(tmp_path), identity(**change), built)
     assert known.trials == ()
     assert known.differs in change
-    assert known.first == (built.settle(BATCHES),)
+    assert known.first == (built.normalize(BATCHES),)
 
 
 def test_what_was_the_baseline_then_is_a_candidate_now(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_what_was_the_baseline_then_is_a_candidate_now(tmp_path: Path) -> None:
     built = space(SMALL_SPACE, ours)
     known = WarmStart.of(earlier(tmp_path), identity(config=ours), built)
     # Its batches are our baseline, which is measured anew; its own was without.
-    assert built.settle({"dynamic_batching": "off"}) not in [each.parameters for each in known.trials]
+    assert built.normalize({"dynamic_batching": "off"}) not in [each.parameters for each in known.trials]
     assert built.baseline not in [each.parameters for each in known.trials]
 
 
@@ -73,7 +73,7 @@ def test_a_folder_without_a_run_is_an_error(tmp_path: Path, built: SearchSpace) 
 
 
 def test_first_some_and_then_the_rest(built: SearchSpace) -> None:
-    first = [built.settle(INSTANCES), built.settle(BATCHES)]
+    first = [built.normalize(INSTANCES), built.normalize(BATCHES)]
     sampler, past, seen = FirstThen(first, GridSampler(built)), Past(built), [built.baseline]
     for _ in range(3):
         proposed = sampler.propose(past, seen)

@@ -16,7 +16,7 @@ from tuner.nightly.comparison import Comparison, PairedLaunch
 from tuner.nightly.drift import PastMeasurement
 from tuner.nightly.history import Night
 from tuner.nightly.measured import Conditions, Measured, config_fingerprint
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 
 LIMIT = SLO({"p99": 25.0})
 
@@ -97,6 +97,6 @@ def jobs_file(path: Path, *jobs: dict[str, Any], **settings: Any) -> Path:
 
 
 def _tested(made: OperatingPoint, over: int, requests: int) -> OperatingPoint:
-    test = LimitTest(percentile="p99", limit_ms=25.0, requests=requests, over=over, design_effect=1.0)
+    test = SLOTest(percentile="p99", limit_ms=25.0, requests=requests, over=over, design_effect=1.0)
     speed = MachineSpeed(turns_per_us=80.0, wander=0.01)
     return made.model_copy(update={"limits": (test,), "machine_speed": speed})

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from tuner.core.lean import spare_client
 from tuner.load import worker
-from tuner.load.channel import Channel
+from tuner.load.worker_channel import Channel
 
 _MAIN = "import sys; sys.path[:] = {path!r}; from support.nursery import be_nursery; be_nursery(int(sys.argv[1]))"
 _DRIVERS = ("tuner.load.wire.driver", "tuner.load.aio.grpcio_driver", "tuner.load.aio.http_driver")

@@ -47,7 +47,7 @@ def _measured(number: int, built: SearchSpace, assignment: Any, capacity: float,
     """A trial whose throughput comes near its capacity as the load rises, and is half of that under one load."""
     rates = {load: capacity * load / (load + half) for load in (1, 2, 4, 8, 16, 32)}
     curve = [point(load, rate, 3 + 1000 * load / rate) for load, rate in rates.items()]
-    settled = built.settle(assignment)
+    settled = built.normalize(assignment)
     return trial(number, *curve, parameters=settled, config=built.candidate(settled).config.text)
 
 

@@ -16,7 +16,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.responses import ResponseTimes
 from tuner.measure.server_resources import ServerResources
 from tuner.recommend.verification import Verification
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -31,20 +31,20 @@ def study(run: RunFolder) -> Study:
     """A baseline, a better candidate, and one that failed, under p99 <= 25 ms."""
     built = space()
     study = Study.create_or_resume(run.database, identity())
-    better = built.settle({"dynamic_batching": "on", "max_batch_size": 64, "instance_group.count": 2})
+    better = built.normalize({"dynamic_batching": "on", "max_batch_size": 64, "instance_group.count": 2})
     study.add(trial(0, point(1, 100, 10), point(2, 110, 20), parameters=built.baseline), built)
     config = built.candidate(better).config.text
     study.add(
         trial(1, point(1, 90, 12), point(8, 400, 20), point(16, 500, 40), parameters=better, config=config), built
     )
-    study.add(trial(2, failure=Cause.CRASHED, parameters=built.settle({"instance_group.count": 4})), built)
+    study.add(trial(2, failure=Cause.CRASHED, parameters=built.normalize({"instance_group.count": 4})), built)
     return study
 
 
 @pytest.fixture
 def verified(study: Study) -> Study:
     """The same study, in which the better candidate was measured again beside the baseline."""
-    test = LimitTest(percentile="p99", limit_ms=25.0, requests=5_000, over=1, design_effect=2.0)
+    test = SLOTest(percentile="p99", limit_ms=25.0, requests=5_000, over=1, design_effect=2.0)
     for number, load, rate in ((0, 2, 100), (1, 8, 390)):
         rounds = tuple(point(load, rate + n, 20).model_copy(update={"limits": (test,)}) for n in range(3))
         numbers = tuple(range(1, 4))

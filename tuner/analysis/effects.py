@@ -54,7 +54,7 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
     bias = SearchBias.of(trials, study.verified, study.identity.slo.percentile)
     effects = []
     for name in changed:
-        without = space.settle({**chosen, name: was[name]})
+        without = space.normalize({**chosen, name: was[name]})
         if without == chosen:
             effects.append(FieldEffect(name, chosen[name], was[name], without=None))
             continue

@@ -23,7 +23,7 @@ from tuner.core.quantities import counted
 from tuner.options.environment import resolved
 from tuner.options.groups import ServerOptions, check_is_local
 from tuner.servers.backends import backends_in_words, why_no_backend
-from tuner.servers.choose import DEFAULT_IMAGE
+from tuner.servers.choose_launcher import DEFAULT_IMAGE
 from tuner.servers.docker.launcher import engine_problem, remove_docker_leftovers
 from tuner.servers.installation import NoTritonError, TritonInstallation, find_triton
 from tuner.servers.process import remove_process_leftovers

@@ -20,8 +20,8 @@ from tuner.config.model_copy import copy_model
 from tuner.config.repository import CONFIG, ModelFolder, ModelRepository
 from tuner.core.atomic_file import write_atomically
 from tuner.core.errors import ConfigError, JobError, SLOError, TritontuneError
-from tuner.results.files import config_with_provenance, without_provenance
 from tuner.results.picked import picked_in_words
+from tuner.results.result_files import config_with_provenance, without_provenance
 from tuner.results.words import what_is_asked
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study

@@ -40,7 +40,7 @@ from tuner.results.points_csv import points_csv
 from tuner.results.points_json import measured_point_json
 from tuner.results.words import point_in_words, rate
 from tuner.servers.callees import Callees, check_load_model
-from tuner.servers.choose import choose_launcher, clear_leftovers
+from tuner.servers.choose_launcher import choose_launcher, clear_leftovers
 from tuner.servers.client import TritonClient
 from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.servers.work_folder import remove_abandoned_work, work_folder

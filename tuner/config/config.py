@@ -11,8 +11,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from tuner.config import edits, expectation
-from tuner.config.paths import Steps, find, resolve, to_remove
-from tuner.config.pbtxt import Message, parse
+from tuner.config.paths import Segments, find, resolve, to_remove
+from tuner.config.pbtxt import MessageValue, parse
 from tuner.config.semantics import SCHEMA, to_proto, unknown_fields
 from tuner.config.tokens import error_at
 from tuner.config.values import EMPTY, Single, Value, contents, fitting
@@ -108,8 +108,8 @@ class ModelConfig:
         Raises:
             ConfigError: there is no such field; the message has the nearest name.
         """
-        steps = resolve(path, self._root, SCHEMA)
-        return contents(find(self._root, steps), steps[-1])
+        segments = resolve(path, self._root, SCHEMA)
+        return contents(find(self._root, segments), segments[-1])
 
     def holds(self, path: str) -> bool:
         """Whether the text has a value at a field path.
@@ -135,25 +135,27 @@ class ModelConfig:
                 the rest of the config.
         """
         text, expected = self.text, expectation.read(self._root, SCHEMA)
-        made: list[tuple[str, Steps, Value]] = []
+        made: list[tuple[str, Segments, Value]] = []
         for path, value in changes.items():
             root = parse(text, self.source)
-            steps = resolve(path, root, SCHEMA)
+            segments = resolve(path, root, SCHEMA)
             try:
-                new = () if value is None else fitting(value, steps[-1])
+                new = () if value is None else fitting(value, segments[-1])
                 if new == ():
-                    for gone in to_remove(root, steps):
+                    for gone in to_remove(root, segments):
                         text = edits.taken_out(text, self.source, gone)
                         expectation.remove(expected, gone)
                 else:
-                    text = edits.put(text, self.source, steps, new)
-                    expectation.put(expected, steps, new)
+                    text = edits.put(text, self.source, segments, new)
+                    expectation.put(expected, segments, new)
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
-            made.append((path, steps, new))
+            made.append((path, segments, new))
         return self._with(text, made, expected)
 
-    def _with(self, text: str, made: Sequence[tuple[str, Steps, Value]], expected: expectation.Contents) -> ModelConfig:
+    def _with(
+        self, text: str, made: Sequence[tuple[str, Segments, Value]], expected: expectation.Contents
+    ) -> ModelConfig:
         """The config of an edited text.
 
         Raises:
@@ -166,13 +168,13 @@ class ModelConfig:
             raise ConfigError(f"after the edit of {paths}: {error}") from None
         if expectation.read(parse(text, self.source), SCHEMA) != expected:
             raise ConfigError(f"{self.source}: the edit of {paths} would change other fields, too")
-        for path, steps, new in made:
-            if not expectation.is_made(expected, steps, new):
+        for path, segments, new in made:
+            if not expectation.is_made(expected, segments, new):
                 raise ConfigError(f"{self.source}: edits of {paths} contradict each other: {path} would be undone")
         return after
 
     @cached_property
-    def _root(self) -> Message:
+    def _root(self) -> MessageValue:
         return parse(self.text, self.source)
 
     @cached_property

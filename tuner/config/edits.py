@@ -17,8 +17,8 @@ from tuner.config.layout import (
     rest_of_line,
     spliced,
 )
-from tuner.config.paths import EVERY, Index, Key, Step, Steps, choose, find, parents
-from tuner.config.pbtxt import Field, ListValue, Message, Scalar, Slot, descendants, parse, slots
+from tuner.config.paths import EVERY, Index, Key, Segment, Segments, choose, find, parents
+from tuner.config.pbtxt import Field, ListValue, MessageValue, Scalar, Slot, descendants, parse, slots
 from tuner.config.schema import is_map, spelled
 from tuner.config.values import EMPTY, Empty, Value, contents, shows
 from tuner.core.errors import ConfigError
@@ -26,16 +26,16 @@ from tuner.core.errors import ConfigError
 _BLANK = " \t"
 
 
-def put(text: str, source: str, steps: Steps, value: Value) -> str:
+def put(text: str, source: str, segments: Segments, value: Value) -> str:
     """The text with the fields that a path names set to a value; missing messages on the way are added."""
-    text = _without(text, source, _surplus(parse(text, source), steps, value))
+    text = _without(text, source, _surplus(parse(text, source), segments, value))
     root = parse(text, source)
-    return spliced(text, _Put(text, Style.of(text, root), value).within(root, None, steps))
+    return spliced(text, _Put(text, Style.of(text, root), value).within(root, None, segments))
 
 
-def taken_out(text: str, source: str, steps: Steps) -> str:
+def taken_out(text: str, source: str, segments: Segments) -> str:
     """The text without the values that a path names."""
-    return _without(text, source, find(parse(text, source), steps))
+    return _without(text, source, find(parse(text, source), segments))
 
 
 def _without(text: str, source: str, unwanted: Sequence[Slot]) -> str:
@@ -46,12 +46,12 @@ def _without(text: str, source: str, unwanted: Sequence[Slot]) -> str:
     return text
 
 
-def _surplus(root: Message, steps: Steps, value: Value) -> list[Slot]:
+def _surplus(root: MessageValue, segments: Segments, value: Value) -> list[Slot]:
     """The values to remove, so that the last of several fields of one name is the only one, and can be set."""
     surplus: list[Slot] = []
-    for parent in parents(root, steps[:-1]):
-        chosen = choose(parent, steps[-1])
-        if not isinstance(value, Empty) and not shows(contents(chosen, steps[-1]), value):
+    for parent in parents(root, segments[:-1]):
+        chosen = choose(parent, segments[-1])
+        if not isinstance(value, Empty) and not shows(contents(chosen, segments[-1]), value):
             surplus += [slot for slot in chosen if slot.field is not chosen[-1].field]
     return surplus
 
@@ -64,41 +64,41 @@ class _Put:
     style: Style
     value: Value
 
-    def within(self, message: Message, owner: Slot | None, steps: Steps) -> Iterator[Splice]:
-        """Follow the steps into a message, and set the value at their end."""
-        step, below = steps[0], steps[1:]
-        chosen = choose(message, step)
+    def within(self, message: MessageValue, owner: Slot | None, segments: Segments) -> Iterator[Splice]:
+        """Follow the segments into a message, and set the value at their end."""
+        segment, below = segments[0], segments[1:]
+        chosen = choose(message, segment)
         if not chosen:
-            yield from self._add(message, owner, steps)
+            yield from self._add(message, owner, segments)
         elif below:
             for slot in chosen:
-                if not isinstance(slot.node, Message):
-                    raise ConfigError(f"{step.name} is not a message")
+                if not isinstance(slot.node, MessageValue):
+                    raise ConfigError(f"{segment.name} is not a message")
                 yield from self.within(slot.node, slot, below)
-        elif not self._is_there(chosen, step):
+        elif not self._is_there(chosen, segment):
             slot = chosen[-1]
-            value = slot.node if isinstance(step.pick, Index) else slot.field.value
-            yield Splice(value.start, value.end, self._literal(step, slot.node))
+            value = slot.node if isinstance(segment.pick, Index) else slot.field.value
+            yield Splice(value.start, value.end, self._literal(segment, slot.node))
 
-    def _is_there(self, chosen: Sequence[Slot], step: Step) -> bool:
-        if isinstance(self.value, Empty) != isinstance(chosen[-1].node, Message):
+    def _is_there(self, chosen: Sequence[Slot], segment: Segment) -> bool:
+        if isinstance(self.value, Empty) != isinstance(chosen[-1].node, MessageValue):
             raise ConfigError(
-                f"{step.name} is {'not a message' if self.value is EMPTY else 'a message; set its fields'}"
+                f"{segment.name} is {'not a message' if self.value is EMPTY else 'a message; set its fields'}"
             )
-        return self.value is EMPTY or shows(contents(chosen, step), self.value)
+        return self.value is EMPTY or shows(contents(chosen, segment), self.value)
 
-    def _literal(self, step: Step, instead_of: Scalar | Message | None = None) -> str:
+    def _literal(self, segment: Segment, instead_of: Scalar | MessageValue | None = None) -> str:
         old = instead_of if isinstance(instead_of, Scalar) else None
         if isinstance(self.value, Empty):
             return self.value.value
         if isinstance(self.value, tuple):
-            return self.style.list_of(spelled(item, step.field, old) for item in self.value)
-        return spelled(self.value, step.field, old)
+            return self.style.list_of(spelled(item, segment.field, old) for item in self.value)
+        return spelled(self.value, segment.field, old)
 
-    def _add(self, message: Message, owner: Slot | None, steps: Steps) -> list[Splice]:
-        name = steps[0].name
+    def _add(self, message: MessageValue, owner: Slot | None, segments: Segments) -> list[Splice]:
+        name = segments[0].name
         there = [field for field in message.fields if field.name == name]
-        lines = self._lines(steps, len(list(slots(message, name))))
+        lines = self._lines(segments, len(list(slots(message, name))))
         if not there:
             return into_message(self.text, self.style, message, owner, lines)
         last = there[-1]
@@ -108,19 +108,21 @@ class _Put:
             return [instead(self.text, self.style, last, lines)]
         return into_list(self.text, self.style, last.value, [lines[0].removeprefix(name).lstrip(": "), *lines[1:]])
 
-    def _lines(self, steps: Steps, present: int = 0) -> list[str]:
+    def _lines(self, segments: Segments, present: int = 0) -> list[str]:
         """The lines of a new field; `present` of its name are there already."""
-        step, below = steps[0], steps[1:]
-        if isinstance(step.pick, Index) and step.pick.number > present:
-            raise ConfigError(f"no {step.name}[{step.pick.number}]; the next one to add is {step.name}[{present}]")
-        if step.field and is_map(step.field) and step.pick is EVERY:
-            raise ConfigError(f"{step.name} has no entries; name the key to add")
+        segment, below = segments[0], segments[1:]
+        if isinstance(segment.pick, Index) and segment.pick.number > present:
+            raise ConfigError(
+                f"no {segment.name}[{segment.pick.number}]; the next one to add is {segment.name}[{present}]"
+            )
+        if segment.field and is_map(segment.field) and segment.pick is EVERY:
+            raise ConfigError(f"{segment.name} has no entries; name the key to add")
         if not below:
-            return [f"{step.name} {{ }}" if self.value is EMPTY else f"{step.name}: {self._literal(step)}"]
+            return [f"{segment.name} {{ }}" if self.value is EMPTY else f"{segment.name}: {self._literal(segment)}"]
         lines = self._lines(below)
-        if isinstance(step.pick, Key):
-            lines.insert(0, f"key: {literals.spelled(step.pick.value)}")
-        return [f"{step.name} {{", *(self.style.indent + line for line in lines), "}"]
+        if isinstance(segment.pick, Key):
+            lines.insert(0, f"key: {literals.spelled(segment.pick.value)}")
+        return [f"{segment.name} {{", *(self.style.indent + line for line in lines), "}"]
 
 
 def removal(text: str, slot: Slot) -> list[Splice]:
@@ -131,7 +133,7 @@ def removal(text: str, slot: Slot) -> list[Splice]:
     return _item(text, value, slot.index)
 
 
-def _field(text: str, message: Message, field: Field) -> Splice:
+def _field(text: str, message: MessageValue, field: Field) -> Splice:
     place = message.fields.index(field)
     if place and place == len(message.fields) - 1 and not field.separator:
         # `a: 1, b: 2` becomes `a: 1`, without the comma.

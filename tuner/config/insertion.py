@@ -9,12 +9,14 @@ import re
 from collections.abc import Sequence
 
 from tuner.config.layout import Splice, Style, begins_line, indentation, line_start, rest_of_line
-from tuner.config.pbtxt import Field, ListValue, Message, Slot
+from tuner.config.pbtxt import Field, ListValue, MessageValue, Slot
 
 _SEPARATOR = re.compile(r"[ \t]*[,;]?")
 
 
-def into_message(text: str, style: Style, message: Message, owner: Slot | None, lines: Sequence[str]) -> list[Splice]:
+def into_message(
+    text: str, style: Style, message: MessageValue, owner: Slot | None, lines: Sequence[str]
+) -> list[Splice]:
     """The splices that add a field at the end of a message.
 
     Args:
@@ -32,7 +34,7 @@ def into_message(text: str, style: Style, message: Message, owner: Slot | None, 
     return [Splice(len(text), len(text), gap + _block(style, "", lines) + style.newline)]
 
 
-def behind(text: str, style: Style, message: Message, anchor: Field, lines: Sequence[str]) -> list[Splice]:
+def behind(text: str, style: Style, message: MessageValue, anchor: Field, lines: Sequence[str]) -> list[Splice]:
     """The splices that add a field to a message, behind the field `anchor`."""
     own_line = begins_line(text, anchor.start)
     if own_line or message.is_whole:
@@ -63,7 +65,7 @@ def instead(text: str, style: Style, field: Field, lines: Sequence[str]) -> Spli
     return Splice(field.start, field.value.end, _one_line(lines))
 
 
-def _into_empty(text: str, style: Style, message: Message, owner: Slot, lines: Sequence[str]) -> Splice:
+def _into_empty(text: str, style: Style, message: MessageValue, owner: Slot, lines: Sequence[str]) -> Splice:
     start = owner.field.start if owner.index is None else message.start
     outer = indentation(text, start)
     block = _block(style, outer + style.indent, lines) + style.newline

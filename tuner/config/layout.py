@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tuner.config.pbtxt import ListValue, Message, descendants
+from tuner.config.pbtxt import ListValue, MessageValue, descendants
 
 _BLANK = " \t\r\v\f"
 _REST_OF_LINE = re.compile(r"[ \t\r\v\f]*(?:#[^\n]*)?(?=\n|\Z)")
@@ -83,7 +83,7 @@ class Style:
     padding: str
 
     @classmethod
-    def of(cls, text: str, root: Message) -> Style:
+    def of(cls, text: str, root: MessageValue) -> Style:
         """Derive the style of a text; what it does not show is as in Triton's documentation."""
         newline = "\r\n" if re.search(r"^[^\n]*\r\n", text) else "\n"
         return cls(newline, _indent(text, root), _padding(text, root))
@@ -93,7 +93,7 @@ class Style:
         return f"[{self.padding}{', '.join(items)}{self.padding}]"
 
 
-def _indent(text: str, root: Message) -> str:
+def _indent(text: str, root: MessageValue) -> str:
     for slot in descendants(root):
         parent, start = slot.message, slot.field.start
         if parent is root or not begins_line(text, start):
@@ -104,8 +104,8 @@ def _indent(text: str, root: Message) -> str:
     return "  "
 
 
-def _padding(text: str, root: Message) -> str:
-    lists = (slot.field.value for slot in descendants(root) if not isinstance(slot.node, Message))
+def _padding(text: str, root: MessageValue) -> str:
+    lists = (slot.field.value for slot in descendants(root) if not isinstance(slot.node, MessageValue))
     for value in lists:
         if isinstance(value, ListValue):
             return " " if text[value.start + 1] in _BLANK else ""

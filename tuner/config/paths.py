@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from tuner.config.literals import EscapeError, unquoted
-from tuner.config.pbtxt import Message, Scalar, Slot, slots
+from tuner.config.pbtxt import MessageValue, Scalar, Slot, slots
 from tuner.config.schema import Plain, checked, field_of, is_map, is_message, is_repeated, meaning
 from tuner.core.errors import ConfigError, nearest
 
@@ -48,7 +48,7 @@ EVERY = Every.EVERY
 
 
 @dataclass(frozen=True)
-class Step:
+class Segment:
     """One segment of a path, looked up in the schema.
 
     An entry of a map takes two: the entry itself, and its `value`.
@@ -64,10 +64,10 @@ class Step:
     field: FieldDescriptor | None
 
 
-Steps = tuple[Step, ...]
+Segments = tuple[Segment, ...]
 
 
-def resolve(path: str, root: Message, schema: Any) -> Steps:
+def resolve(path: str, root: MessageValue, schema: Any) -> Segments:
     """Look a path up in the schema, a message descriptor.
 
     A field that the schema does not know is accepted if the text of `root` has it, with any field below it.
@@ -75,76 +75,78 @@ def resolve(path: str, root: Message, schema: Any) -> Steps:
     Raises:
         ConfigError: it is not a valid path, or the schema has no such field.
     """
-    steps: Steps = ()
+    segments: Segments = ()
     segments = list(_segments(path))
     for number, segment in enumerate(segments, 1):
         name = segment["name"]
         field = field_of(schema, name)
-        if schema and not field and not find(root, (*steps, Step(name, EVERY, None))):
+        if schema and not field and not find(root, (*segments, Segment(name, EVERY, None))):
             raise ConfigError(f"{path}: {schema.name} has no field {name!r}{nearest(name, schema.fields_by_name)}")
         try:
-            steps += _picked(segment, field, last=number == len(segments))
+            segments += _picked(segment, field, last=number == len(segments))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
-        last = steps[-1].field
+        last = segments[-1].field
         if number < len(segments) and last and not is_message(last):
             raise ConfigError(f"{path}: {name} is not a message")
         schema = last and last.message_type
-    return steps
+    return segments
 
 
-def find(root: Message, steps: Iterable[Step]) -> list[Slot]:
+def find(root: MessageValue, segments: Iterable[Segment]) -> list[Slot]:
     """The values in the text that a path names, in the order of the text."""
     found: list[Slot] = []
     messages = [root]
-    for step in steps:
-        found = [slot for message in messages for slot in choose(message, step)]
-        messages = [slot.node for slot in found if isinstance(slot.node, Message)]
+    for segment in segments:
+        found = [slot for message in messages for slot in choose(message, segment)]
+        messages = [slot.node for slot in found if isinstance(slot.node, MessageValue)]
     return found
 
 
-def parents(root: Message, way: Steps) -> list[Message]:
-    """The messages that a path names; without steps, the whole text."""
-    return [slot.node for slot in find(root, way) if isinstance(slot.node, Message)] if way else [root]
+def parents(root: MessageValue, way: Segments) -> list[MessageValue]:
+    """The messages that a path names; without segments, the whole text."""
+    return [slot.node for slot in find(root, way) if isinstance(slot.node, MessageValue)] if way else [root]
 
 
-def to_remove(root: Message, steps: Steps) -> list[Steps]:
-    """The steps to all that must be removed for the removal of a path.
+def to_remove(root: MessageValue, segments: Segments) -> list[Segments]:
+    """The segments to all that must be removed for the removal of a path.
 
     A map's entry is removed with its value, and with the only field of its value: Triton would take the empty rest of
     `parameters { key: "k" value { } }` for an empty text.
     """
-    last = steps[-1].field
+    last = segments[-1].field
     if last and last.containing_type.GetOptions().map_entry:
-        return [steps[:-1]]
-    entry = steps[-3] if len(steps) > 2 else None
+        return [segments[:-1]]
+    entry = segments[-3] if len(segments) > 2 else None
     if not (entry and entry.field and is_map(entry.field)):
-        return [steps]
-    entries = find(root, steps[:-2])
+        return [segments]
+    entries = find(root, segments[:-2])
     keys = dict.fromkeys(_key(slot.node, entry.field) for slot in entries)
-    gone: list[Steps] = []
+    gone: list[Segments] = []
     for key in (key for key in keys if key is not None):
-        way = (*steps[:-3], Step(entry.name, Key(key), entry.field))
-        values = parents(root, (*way, steps[-2]))
-        emptied = bool(values) and all({field.name for field in value.fields} == {steps[-1].name} for value in values)
-        gone.append(way if emptied else (*way, *steps[-2:]))
+        way = (*segments[:-3], Segment(entry.name, Key(key), entry.field))
+        values = parents(root, (*way, segments[-2]))
+        emptied = bool(values) and all(
+            {field.name for field in value.fields} == {segments[-1].name} for value in values
+        )
+        gone.append(way if emptied else (*way, *segments[-2:]))
     return gone
 
 
-def choose(parent: Message, step: Step) -> list[Slot]:
-    """The values that one step picks within one message."""
-    found = list(slots(parent, step.name))
-    if isinstance(step.pick, Index):
-        return found[step.pick.number : step.pick.number + 1]
-    if isinstance(step.pick, Key):
-        return [slot for slot in found if _key(slot.node, step.field) == step.pick.value]
+def choose(parent: MessageValue, segment: Segment) -> list[Slot]:
+    """The values that one segment picks within one message."""
+    found = list(slots(parent, segment.name))
+    if isinstance(segment.pick, Index):
+        return found[segment.pick.number : segment.pick.number + 1]
+    if isinstance(segment.pick, Key):
+        return [slot for slot in found if _key(slot.node, segment.field) == segment.pick.value]
     return found
 
 
-def _key(entry: Scalar | Message, field: FieldDescriptor | None) -> Plain | None:
+def _key(entry: Scalar | MessageValue, field: FieldDescriptor | None) -> Plain | None:
     """The key of a map's entry; an entry without a key has the default one."""
     key = field_of(field.message_type, "key") if field else None
-    written = [slot.node for slot in slots(entry, "key")] if isinstance(entry, Message) else []
+    written = [slot.node for slot in slots(entry, "key")] if isinstance(entry, MessageValue) else []
     if written and isinstance(written[-1], Scalar):
         return meaning(written[-1], key)
     return key.default_value if key else None
@@ -160,11 +162,11 @@ def _segments(path: str) -> Iterator[re.Match[str]]:
         position = segment.end()
 
 
-def _picked(segment: re.Match[str], field: FieldDescriptor | None, *, last: bool) -> Steps:
+def _picked(segment: re.Match[str], field: FieldDescriptor | None, *, last: bool) -> Segments:
     name = segment["name"]
     pick = _pick(segment)
     if field is None:
-        return (Step(name, pick or EVERY, None),)
+        return (Segment(name, pick or EVERY, None),)
     if is_map(field):
         return _into_map(name, pick, field, last=last)
     if isinstance(pick, Key):
@@ -173,13 +175,13 @@ def _picked(segment: re.Match[str], field: FieldDescriptor | None, *, last: bool
         raise ConfigError(f"{name} is {'a list that is set as a whole' if is_repeated(field) else 'not a list'}")
     if is_repeated(field) and is_message(field) and not pick and not last:
         raise ConfigError(f"{name} is a list; write {name}[*] or {name}[0]")
-    return (Step(name, pick or EVERY, field),)
+    return (Segment(name, pick or EVERY, field),)
 
 
-def _into_map(name: str, pick: Pick | None, field: FieldDescriptor, *, last: bool) -> Steps:
+def _into_map(name: str, pick: Pick | None, field: FieldDescriptor, *, last: bool) -> Segments:
     key, value = (field.message_type.fields_by_name[part] for part in ("key", "value"))
     if pick is None and last:
-        return (Step(name, EVERY, field),)
+        return (Segment(name, EVERY, field),)
     if isinstance(pick, Index) and isinstance(key.default_value, int):
         pick = Key(pick.number)
     if pick is not EVERY and not (isinstance(pick, Key) and type(pick.value) is type(key.default_value)):
@@ -187,7 +189,7 @@ def _into_map(name: str, pick: Pick | None, field: FieldDescriptor, *, last: boo
         raise ConfigError(f"{name} is a map; write {name}[{form}]")
     if isinstance(pick, Key):
         checked(pick.value, key)
-    return (Step(name, pick, field), Step("value", EVERY, value))
+    return (Segment(name, pick, field), Segment("value", EVERY, value))
 
 
 def _pick(segment: re.Match[str]) -> Pick | None:

@@ -43,7 +43,7 @@ class Scalar:
 
 
 @dataclass(frozen=True)
-class Message:
+class MessageValue:
     """`{ ... }`, `< ... >`, or the whole text.
 
     Attributes:
@@ -79,7 +79,7 @@ class ListValue:
 
     start: int
     end: int
-    items: tuple[Scalar | Message, ...]
+    items: tuple[Scalar | MessageValue, ...]
     commas: tuple[int, ...]
 
 
@@ -98,7 +98,7 @@ class Field:
     start: int
     end: int
     name: str
-    value: Scalar | Message | ListValue
+    value: Scalar | MessageValue | ListValue
     separator: str
 
 
@@ -113,13 +113,13 @@ class Slot:
         node: The value.
     """
 
-    message: Message
+    message: MessageValue
     field: Field
     index: int | None
-    node: Scalar | Message
+    node: Scalar | MessageValue
 
 
-def slots(message: Message, name: str | None = None) -> Iterator[Slot]:
+def slots(message: MessageValue, name: str | None = None) -> Iterator[Slot]:
     """The values of a message in the order of the text, or only those of the fields that are called `name`."""
     for field in message.fields:
         if name is not None and field.name != name:
@@ -131,16 +131,16 @@ def slots(message: Message, name: str | None = None) -> Iterator[Slot]:
             yield Slot(message, field, None, field.value)
 
 
-def descendants(message: Message) -> Iterator[Slot]:
+def descendants(message: MessageValue) -> Iterator[Slot]:
     """The values of a message and of all messages within, in the order of the text."""
     for slot in slots(message):
         yield slot
-        if isinstance(slot.node, Message):
+        if isinstance(slot.node, MessageValue):
             yield from descendants(slot.node)
 
 
 @lru_cache(maxsize=64)  # an edit looks at the same text several times
-def parse(text: str, source: str) -> Message:
+def parse(text: str, source: str) -> MessageValue:
     """Read a text; the message that comes back is the whole of it.
 
     Raises:
@@ -159,11 +159,11 @@ class _Parser:
         self._next = 0
         self._depth = 0
 
-    def root(self) -> Message:
+    def root(self) -> MessageValue:
         fields = []
         while self._token.kind != "end":
             fields.append(self._field())
-        return Message(0, 0, len(self._text), len(self._text), tuple(fields))
+        return MessageValue(0, 0, len(self._text), len(self._text), tuple(fields))
 
     @property
     def _token(self) -> Token:
@@ -187,7 +187,7 @@ class _Parser:
         start = self._token.start
         name = self._name()
         colon = self._take() if self._at(":") else None
-        value: Scalar | Message | ListValue
+        value: Scalar | MessageValue | ListValue
         if self._at("["):
             value = self._list(self._value if colon else self._message)
         elif colon or self._at("{", "<"):
@@ -212,9 +212,9 @@ class _Parser:
             raise self._expected("the name of an extension and ']'")
         return "".join([*parts, self._take().text])
 
-    def _list(self, item: Callable[[], Scalar | Message]) -> ListValue:
+    def _list(self, item: Callable[[], Scalar | MessageValue]) -> ListValue:
         opening = self._take()
-        items: list[Scalar | Message] = []
+        items: list[Scalar | MessageValue] = []
         commas: list[int] = []
         while not self._at("]"):
             if items:
@@ -224,10 +224,10 @@ class _Parser:
             items.append(item())
         return ListValue(opening.start, self._take().end, tuple(items), tuple(commas))
 
-    def _value(self) -> Scalar | Message:
+    def _value(self) -> Scalar | MessageValue:
         return self._message() if self._at("{", "<") else self._scalar()
 
-    def _message(self) -> Message:
+    def _message(self) -> MessageValue:
         if not self._at("{", "<"):
             raise self._expected("'{'")
         opening = self._take()
@@ -242,7 +242,7 @@ class _Parser:
             raise self._expected(f"{_CLOSING[opening.text]!r} for the {opening} of line {line}")
         self._depth -= 1
         closing = self._take()
-        return Message(opening.start, opening.end, closing.start, closing.end, tuple(fields))
+        return MessageValue(opening.start, opening.end, closing.start, closing.end, tuple(fields))
 
     def _scalar(self) -> Scalar:
         if self._token.kind == "string":

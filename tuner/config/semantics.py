@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner.config.layout import Splice, spliced
 from tuner.config.literals import in_python_spelling
-from tuner.config.pbtxt import ListValue, Message, Scalar
+from tuner.config.pbtxt import ListValue, MessageValue, Scalar
 from tuner.config.schema import field_of, is_unknown_word, is_utf8
 from tuner.config.tokens import error_at
 from tuner.core.errors import ConfigError
@@ -22,7 +22,7 @@ SCHEMA = model_config_pb2.ModelConfig.DESCRIPTOR
 """The message that a config.pbtxt is."""
 
 
-def to_proto(text: str, source: str, root: Message) -> model_config_pb2.ModelConfig:
+def to_proto(text: str, source: str, root: MessageValue) -> model_config_pb2.ModelConfig:
     """Read a text whose tree is `root` into a protobuf.
 
     Raises:
@@ -39,7 +39,7 @@ def to_proto(text: str, source: str, root: Message) -> model_config_pb2.ModelCon
     return proto
 
 
-def unknown_fields(message: Message, schema: Any = SCHEMA) -> Iterator[str]:
+def unknown_fields(message: MessageValue, schema: Any = SCHEMA) -> Iterator[str]:
     """Dotted names of the fields of a text that our schema does not know, or whose enum value it does not know."""
     for field in message.fields:
         known = field_of(schema, field.name)
@@ -48,7 +48,7 @@ def unknown_fields(message: Message, schema: Any = SCHEMA) -> Iterator[str]:
             yield field.name
             continue
         for value in values:
-            if isinstance(value, Message):
+            if isinstance(value, MessageValue):
                 yield from (f"{field.name}.{name}" for name in unknown_fields(value, known.message_type))
 
 
@@ -69,7 +69,7 @@ class _Readable:
     text: str
     source: str
 
-    def within(self, message: Message, schema: Any) -> Iterator[Splice]:
+    def within(self, message: MessageValue, schema: Any) -> Iterator[Splice]:
         for field in message.fields:
             known = field_of(schema, field.name)
             values = field.value.items if isinstance(field.value, ListValue) else (field.value,)
@@ -81,7 +81,7 @@ class _Readable:
                 spelling = self._spelling(scalar, known)
                 yield Splice(scalar.start, scalar.end, spelling.rjust(scalar.end - scalar.start))
             for value in values:
-                if isinstance(value, Message):
+                if isinstance(value, MessageValue):
                     yield from self.within(value, known.message_type)
 
     def _spelling(self, scalar: Scalar, field: FieldDescriptor) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from enum import Enum
 
 from tuner.config import literals
-from tuner.config.paths import Step
-from tuner.config.pbtxt import Message, Slot
+from tuner.config.paths import Segment
+from tuner.config.pbtxt import MessageValue, Slot
 from tuner.config.schema import Plain, checked, is_map, is_message, is_repeated, meaning
 from tuner.core.errors import ConfigError
 
@@ -28,13 +28,13 @@ Value = Single | tuple[Plain, ...]
 """A value that a field can be set to; a repeated field is set to a whole list."""
 
 
-def fitting(value: Value, step: Step) -> Value:
+def fitting(value: Value, segment: Segment) -> Value:
     """Convert a value for the field at the end of a path; a single value for a repeated field becomes a list.
 
     Raises:
         ConfigError: the field does not take the value.
     """
-    field = step.field
+    field = segment.field
     if field and is_message(field):
         if value is EMPTY and not is_map(field):
             return value
@@ -52,9 +52,9 @@ def fitting(value: Value, step: Step) -> Value:
     return tuple(checked(item, field) for item in value)
 
 
-def contents(places: Sequence[Slot], step: Step) -> tuple[Single, ...]:
-    """The values in the places that a path with this last step names."""
-    return tuple(EMPTY if isinstance(slot.node, Message) else meaning(slot.node, step.field) for slot in places)
+def contents(places: Sequence[Slot], segment: Segment) -> tuple[Single, ...]:
+    """The values in the places that a path with this last segment names."""
+    return tuple(EMPTY if isinstance(slot.node, MessageValue) else meaning(slot.node, segment.field) for slot in places)
 
 
 def shows(found: Sequence[Single], value: Value) -> bool:

@@ -21,7 +21,7 @@ from tuner.recommend.certify import certify
 from tuner.recommend.verification import Verification
 from tuner.recommend.verify import VerificationTerms, verify
 from tuner.results.words import point_in_words
-from tuner.stats.limit_test import CONFIDENCE
+from tuner.stats.slo_verdict import CONFIDENCE
 from tuner.study.study import Study
 
 # Seconds of a measurement in a round of the finalists; more near a limit.

@@ -29,8 +29,8 @@ from tuner.measure.session import Session
 from tuner.measure.trial import FAILURE, Limits, TrialContext, TrialResult, relaunch, run_trial
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.front import rivals
-from tuner.results.files import write_results
-from tuner.search.choose import choose_sampler
+from tuner.results.result_files import write_results
+from tuner.search.choose_sampler import choose_sampler
 from tuner.search.goal import Goal
 from tuner.search.gpu_memory import MemoryEstimate
 from tuner.search.proposals import Proposals, ServedConfigs
@@ -211,7 +211,7 @@ class ModelTuning:
     def _run_without(self, wanted: Assignment, load: Concurrency | None) -> None:
         """Run a trial for the explanation."""
         space = self._space(self._study.trials[0])
-        assignment = space.settle(wanted)
+        assignment = space.normalize(wanted)
         candidate = space.candidate(assignment)
         if refusal := self._refusal(candidate, space):
             self._context.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")

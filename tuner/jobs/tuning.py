@@ -33,10 +33,10 @@ from tuner.load.inputs.shapes import check_somewhere
 from tuner.measure.gpu import Gpus
 from tuner.options.groups import MADE_UP
 from tuner.options.tune_job import TuneJob
-from tuner.results.files import write_results
-from tuner.search.choose import check_installed
+from tuner.results.result_files import write_results
+from tuner.search.choose_sampler import check_installed
 from tuner.servers.callees import check_load_model
-from tuner.servers.choose import choose_launcher, clear_leftovers
+from tuner.servers.choose_launcher import choose_launcher, clear_leftovers
 from tuner.servers.own_configs import OwnConfigs
 from tuner.servers.protocols import Launcher
 from tuner.servers.reload import ReloadLauncher

@@ -19,11 +19,11 @@ from typing_extensions import Self
 from tuner.core.errors import TuningError
 from tuner.core.interrupts import put_off
 from tuner.core.loads import Concurrency, Load
-from tuner.load.channel import Channel
 from tuner.load.drivers import Answer, Offer, SingleRequest
 from tuner.load.failures import failed
 from tuner.load.protocols import Samples, Watch
 from tuner.load.reading import LedgerReader, read_samples
+from tuner.load.worker_channel import Channel
 from tuner.load.workload import Plan, Request
 
 # Time to drain requests under way, so that they do not affect the next load, in s.

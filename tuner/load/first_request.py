@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from tuner.load.failures import describe, failed
 from tuner.options.endpoint import Endpoint
-from tuner.servers.channel import open_channel
+from tuner.servers.grpc_channel import open_channel
 
 _METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM_METHOD: Final = "/inference.GRPCInferenceService/ModelStreamInfer"

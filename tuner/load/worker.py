@@ -13,9 +13,9 @@ import socket
 import sys
 
 from tuner.core.lean import spare_client
-from tuner.load.channel import Channel
 from tuner.load.drivers import Driver, Offer, SingleRequest
 from tuner.load.ledger import Full, LedgerWriter, OwnerGoneError, ledger
+from tuner.load.worker_channel import Channel
 from tuner.load.workload import Plan
 
 

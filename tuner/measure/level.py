@@ -21,9 +21,9 @@ from tuner.measure.quality_checks import warnings_about
 from tuner.measure.rules import LevelRules
 from tuner.measure.server_statistics import Read, Reads, ReadStatistics
 from tuner.measure.timeline import timeline
-from tuner.stats.latencies import limit_tests, percentiles
-from tuner.stats.limit_test import Verdict, together
+from tuner.stats.latencies import percentiles, slo_tests
 from tuner.stats.rates import throughput
+from tuner.stats.slo_verdict import Verdict, together
 from tuner.stats.window import Window, ends_by_itself, steady_window
 
 # Each look comes at this multiple of the time of the previous one, which limits the number of looks.
@@ -261,7 +261,7 @@ class Evidence:
         """
         rules = self._rules
         latency_ms, requests_per_s = percentiles(window), throughput(window)
-        verdict = together(test.verdict for test in limit_tests(window, rules.slo))
+        verdict = together(test.verdict for test in slo_tests(window, rules.slo))
         if verdict is Verdict.BREAKS:
             return True
         if rules.rivals.beat(requests_per_s.times(self._batch_size), latency_ms[rules.percentile]):

@@ -18,7 +18,7 @@ from tuner.measure.quality_checks import warnings_in
 from tuner.measure.quality_warnings import QualityWarning
 from tuner.measure.responses import response_times
 from tuner.stats.histogram import Histogram
-from tuner.stats.latencies import limit_tests, percentiles
+from tuner.stats.latencies import percentiles, slo_tests
 from tuner.stats.rates import growth
 from tuner.stats.window import Window
 
@@ -78,7 +78,7 @@ def operating_point(
         received_bytes_per_s=float(received.mean()) * requests_per_s.value,
         histogram=Histogram.of(window.latency_ms),
         client=client_view(samples, window, load),
-        limits=limit_tests(window, slo),
+        limits=slo_tests(window, slo),
         kept_up=kept_up(requests_per_s, samples, window, load),
         server=server,
         responses=response_times(samples, window, requests_per_s.value),

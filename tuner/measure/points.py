@@ -19,7 +19,7 @@ from tuner.measure.responses import ResponseTimes, responses_together
 from tuner.measure.server_resources import ServerResources, resources_together
 from tuner.stats.histogram import Histogram
 from tuner.stats.launches import mean_of_launches
-from tuner.stats.limit_test import LimitTest, Verdict, together
+from tuner.stats.slo_verdict import SLOTest, Verdict, together
 
 
 class ServerBreakdown(Record):
@@ -94,7 +94,7 @@ class OperatingPoint(Record):
     received_bytes_per_s: float = 0.0
     histogram: Histogram = Histogram()
     client: ClientView
-    limits: tuple[LimitTest, ...] = ()
+    limits: tuple[SLOTest, ...] = ()
     kept_up: bool | None = None
     server: ServerBreakdown | None = None
     responses: ResponseTimes | None = None
@@ -159,9 +159,9 @@ def rounds_together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
     )
 
 
-def limits_together(rounds: Sequence[OperatingPoint]) -> tuple[LimitTest, ...]:
+def limits_together(rounds: Sequence[OperatingPoint]) -> tuple[SLOTest, ...]:
     """The pooled tests of several launches, which tested the same limits."""
-    return tuple(LimitTest.pooled(tests) for tests in zip(*(point.limits for point in rounds), strict=True))
+    return tuple(SLOTest.pooled(tests) for tests in zip(*(point.limits for point in rounds), strict=True))
 
 
 def servers_together(rounds: Iterable[ServerBreakdown | None]) -> ServerBreakdown | None:

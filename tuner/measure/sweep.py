@@ -11,7 +11,7 @@ from tuner.core.slo import SLO
 from tuner.measure.plan import Plan
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rivals import NOBODY, Rivals
-from tuner.stats.limit_test import Verdict
+from tuner.stats.slo_verdict import Verdict
 
 Curve = Plan[Concurrency, list[OperatingPoint]]
 

@@ -16,7 +16,7 @@ from tuner.core.record import Interval
 from tuner.nightly.hook import run_hook
 from tuner.nightly.measured import Measured, config_fingerprint
 from tuner.nightly.tasks import Task
-from tuner.results.files import remove_outdated
+from tuner.results.result_files import remove_outdated
 
 PROPOSED = "proposed"
 """Name of the folder of proposals in the work folder."""

@@ -16,7 +16,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.nightly.comparison import LEAST_PAIRS, LOOKS, MOST_PAIRS, Comparison, PairedLaunch
 from tuner.nightly.gate import is_settled
 from tuner.recommend.recommend import NEAR
-from tuner.stats.limit_test import Verdict
+from tuner.stats.slo_verdict import Verdict
 
 LaunchOnce = Callable[[int], PairedLaunch]
 """Launches and measures a config once, given the number of the pair (from 1); may raise a `ServerError`."""

@@ -11,7 +11,7 @@ from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint, limits_together
 from tuner.recommend.between_launches import launches_hold
 from tuner.recommend.gain import paired_ratio
-from tuner.stats.limit_test import CHANCE, Verdict, together
+from tuner.stats.slo_verdict import CHANCE, Verdict, together
 
 LEAST_PAIRS, MOST_PAIRS = 4, 10
 """Pairs before the first decision, and in all."""

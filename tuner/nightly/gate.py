@@ -8,7 +8,7 @@ from tuner.core.quantities import format_ms, format_number
 from tuner.core.record import Record
 from tuner.measure.points import limits_together
 from tuner.nightly.comparison import LEAST_PAIRS, Comparison
-from tuner.stats.limit_test import CONFIDENCE, Verdict
+from tuner.stats.slo_verdict import CONFIDENCE, Verdict
 
 
 class Decision(Record):

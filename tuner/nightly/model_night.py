@@ -32,12 +32,12 @@ from tuner.nightly.drift import NO_HISTORY, Drift, PastMeasurement, judge_drift,
 from tuner.nightly.gate import Decision, decide
 from tuner.nightly.history import History, Night
 from tuner.nightly.measured import Conditions, Measured, config_fingerprint
+from tuner.nightly.night_progress import NightProgress
 from tuner.nightly.outcome import Outcome
-from tuner.nightly.progress import NightProgress
 from tuner.nightly.tasks import Task
 from tuner.recommend.front import TrialPoint
 from tuner.report.html.page import write_report
-from tuner.results.files import config_with_provenance
+from tuner.results.result_files import config_with_provenance
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Identity
 

@@ -16,7 +16,6 @@ from tuner.core.interrupts import put_off, undisturbed
 from tuner.core.json_text import json_text
 from tuner.core.lock import locked
 from tuner.core.quantities import format_duration
-from tuner.nightly.folders import REPORT, WorkFolder
 from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
 from tuner.nightly.model_night import COMPARING_SHARE, NightContext, run_model_night
@@ -24,6 +23,7 @@ from tuner.nightly.notify import report_json, send_notifications
 from tuner.nightly.outcome import NightReport, in_words
 from tuner.nightly.prometheus import write_metrics
 from tuner.nightly.tasks import Task
+from tuner.nightly.work_folder import REPORT, WorkFolder
 
 # A model is skipped if less than this share of its budget is left.
 _LEAST_SHARE = 0.25

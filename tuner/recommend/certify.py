@@ -6,7 +6,7 @@ and latency grows without bound. If the server can do more than the closed loop 
 higher than its throughput.
 
 Each rate is offered until its test decides, and several rates are tried. The test is valid at any time
-(`tuner.stats.limit_test`) and corrected for all rates: with a probability of at most 1 %, a rate is certified at which
+(`tuner.stats.slo_verdict`) and corrected for all rates: with a probability of at most 1 %, a rate is certified at which
 this server does not hold the SLO.
 """
 
@@ -21,7 +21,7 @@ from tuner.core.slo import SLO
 from tuner.measure.highest_rate import rounded
 from tuner.measure.plan import Plan
 from tuner.measure.points import OperatingPoint, rounds_together
-from tuner.stats.limit_test import LimitTest, Verdict
+from tuner.stats.slo_verdict import SLOTest, Verdict
 
 LEVELS = 6
 """The most rates that are tried."""
@@ -99,7 +99,7 @@ def _decided(rate: RequestRate, slo: SLO, time_left: _TimeLeft) -> Plan[RequestR
     repeats = [point := (yield from time_left.timed(rate))]
     while len(repeats) < _REPEATS and _may_be_certified(point, slo) and time_left:
         repeats.append((yield from time_left.timed(rate)))
-        limits = tuple(LimitTest.added(tests) for tests in zip(*(repeat.limits for repeat in repeats), strict=True))
+        limits = tuple(SLOTest.added(tests) for tests in zip(*(repeat.limits for repeat in repeats), strict=True))
         point = rounds_together(repeats).model_copy(update={"limits": limits})
     return point
 

@@ -13,7 +13,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.recommend.search_bias import SearchBias
 from tuner.recommend.shortlist import ShortlistEntry
 from tuner.recommend.verification import Verification
-from tuner.stats.limit_test import CONFIDENCE, LimitTest, Verdict, together
+from tuner.stats.slo_verdict import CONFIDENCE, SLOTest, Verdict, together
 
 # Confirming rounds: at least, and at most while its test is open or its interval too wide.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 8
@@ -206,7 +206,7 @@ class Finalist:
         self.verification = self.verification.model_copy(update=changes)
 
 
-def _continued(rounds: list[tuple[LimitTest, ...]]) -> list[LimitTest]:
+def _continued(rounds: list[tuple[SLOTest, ...]]) -> list[SLOTest]:
     """The pooled tests after `MOST_ROUNDS` if further rounds are like those so far."""
     times = math.ceil(MOST_ROUNDS / max(1, len(rounds)))
-    return [LimitTest.pooled(tests * times) for tests in zip(*rounds, strict=True)]
+    return [SLOTest.pooled(tests * times) for tests in zip(*rounds, strict=True)]

@@ -14,7 +14,7 @@ from tuner.recommend.front import TrialPoint, pareto_front, points_of, smoothed_
 from tuner.recommend.gain import GainEstimate, compared
 from tuner.recommend.search_bias import SearchBias
 from tuner.recommend.verification import Verification
-from tuner.stats.limit_test import Verdict
+from tuner.stats.slo_verdict import Verdict
 
 # Shares of the highest throughput above which a point with an overlapping interval counts as a rival, and as equal.
 _RIVAL, _EQUAL = 0.9, 0.97
@@ -225,7 +225,7 @@ def _rivals(points: Sequence[TrialPoint], share: float) -> list[TrialPoint]:
 
 
 def is_certain(point: TrialPoint, slo: SLO) -> bool:
-    """Whether a test shows at 99 % confidence that a point keeps every limit; see `tuner.stats.limit_test`."""
+    """Whether a test shows at 99 % confidence that a point keeps every limit; see `tuner.stats.slo_verdict`."""
     return point.point.verdict(slo) is Verdict.HOLDS
 
 

@@ -13,7 +13,7 @@ from tuner.core.loads import Load
 from tuner.core.record import Record
 from tuner.core.slo import Percentile
 from tuner.measure.points import OperatingPoint, limits_together, rounds_together
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 
 
 class Verification(Record):
@@ -50,7 +50,7 @@ class Verification(Record):
         return math.exp(median(math.log(point.latency_ms[percentile].value) for point in self.rounds))
 
     @property
-    def limits(self) -> tuple[LimitTest, ...]:
+    def limits(self) -> tuple[SLOTest, ...]:
         """The pooled tests of all rounds; all rounds tested the same limits."""
         return limits_together(self.rounds)
 

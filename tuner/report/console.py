@@ -22,7 +22,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import excess_memory
 from tuner.recommend.recommend import Recommendation, recommend
-from tuner.report.outcome import print_models, print_outcome
+from tuner.report.end_of_run import print_models, print_outcome
 from tuner.report.pull_bar import PullBar
 from tuner.results.words import latency, point_in_words, rate, what_is_missed
 from tuner.servers.docker.pull import Pull

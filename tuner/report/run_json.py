@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.core.errors import TritontuneError
 from tuner.jobs.progress import ModelOutcome
-from tuner.results.files import BEST_CONFIG, FRONT, front_json
+from tuner.results.result_files import BEST_CONFIG, FRONT, front_json
 from tuner.study.run_folder import RunFolder
 
 

@@ -16,7 +16,7 @@ from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation, is_certain
 from tuner.recommend.verification import Verification
 from tuner.search.stopping import BUDGET_SPENT
-from tuner.stats.limit_test import CONFIDENCE, Verdict
+from tuner.stats.slo_verdict import CONFIDENCE, Verdict
 from tuner.study.study import Study
 
 _ONCE = "not verified: launched once"

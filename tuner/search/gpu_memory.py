@@ -56,7 +56,7 @@ def memory_factors(space: SearchSpace, assignment: Assignment, *, batch_size: in
 
     Args:
         space: The search space.
-        assignment: The candidate's assignment, in its one form (`SearchSpace.settle`).
+        assignment: The candidate's assignment, in its one form (`SearchSpace.normalize`).
         batch_size: Inferences in each request; the batch without dynamic batching.
     """
     fields = {p.name: p.field for p in space.parameters}

@@ -222,7 +222,7 @@ def calibrations(space: SearchSpace) -> Iterator[Assignment]:
         if parameter.field == INSTANCE_COUNT and numbers:
             fewest[parameter.name] = min(numbers)
             twice[parameter.name] = parameter.nearest(2 * min(numbers)) or min(numbers)
-    assignments = [space.settle({**batching, **instances}) for instances in (fewest, twice)]
+    assignments = [space.normalize({**batching, **instances}) for instances in (fewest, twice)]
     for number, assignment in enumerate(assignments):
         if assignment != space.baseline and assignment not in assignments[:number]:
             yield assignment

@@ -10,8 +10,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tuner.core.errors import Cause, ServerError
 from tuner.options.endpoint import Endpoint
-from tuner.servers.channel import open_channel
 from tuner.servers.diagnosis import explain_failure, hung
+from tuner.servers.grpc_channel import open_channel
 
 # Triton itself returns UNAVAILABLE for a model that is not ready; only these texts of gRPC mean no connection.
 _NOBODY_THERE = (

@@ -81,9 +81,9 @@ class SearchSpace:
 
     def assignment(self, indices: Mapping[str, int]) -> Assignment:
         """The assignment of ladder indices; parameters without an index keep the model's own value."""
-        return self.settle({p.name: p.ladder[indices[p.name]] for p in self.parameters if p.name in indices})
+        return self.normalize({p.name: p.ladder[indices[p.name]] for p in self.parameters if p.name in indices})
 
-    def settle(self, wanted: Assignment) -> Assignment:
+    def normalize(self, wanted: Assignment) -> Assignment:
         """The candidate that an assignment means: what is missing keeps the model's own value, what has no effect goes.
 
         Raises:
@@ -94,12 +94,12 @@ class SearchSpace:
         return self._within_max_batch_size(counting)
 
     def recall(self, stored: Assignment) -> Assignment:
-        """The candidate of a stored trial; as `settle`, where another version of tritontune had other ladders, too.
+        """The candidate of a stored trial; as `normalize`, where another version of tritontune had other ladders, too.
 
         A value that is in no ladder is then taken for the model's own.
         """
         known = {p.name: stored[p.name] for p in self.parameters if p.name in stored and p.has(stored[p.name])}
-        return self.settle(known)
+        return self.normalize(known)
 
     def indices(self, assignment: Assignment) -> dict[str, int]:
         """Ladder indices of an assignment, one for every parameter."""
@@ -121,7 +121,7 @@ class SearchSpace:
         """Every distinct assignment."""
         seen = set()
         for values in itertools.product(*(p.ladder for p in self.parameters)):
-            settled = self.settle(dict(zip((p.name for p in self.parameters), values, strict=True)))
+            settled = self.normalize(dict(zip((p.name for p in self.parameters), values, strict=True)))
             if (key := tuple(settled.items())) not in seen:
                 seen.add(key)
                 yield settled

@@ -13,7 +13,7 @@ from scipy import special
 from tuner.core.record import Interval
 from tuner.core.slo import PERCENTILES, SLO, Percentile, share_of
 from tuner.stats.blocks import TAIL, block_edges, gamma, half_width_of_sum, student
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 from tuner.stats.window import Window
 
 # With fewer completions, an exponential distribution is assumed.
@@ -57,7 +57,7 @@ def percentiles(window: Window) -> Mapping[Percentile, Interval]:
     return found
 
 
-def limit_tests(window: Window, slo: SLO) -> tuple[LimitTest, ...]:
+def slo_tests(window: Window, slo: SLO) -> tuple[SLOTest, ...]:
     """For each limit, the number of requests over it, and the design effect.
 
     Raises:
@@ -68,7 +68,7 @@ def limit_tests(window: Window, slo: SLO) -> tuple[LimitTest, ...]:
     ordered = _ordered(window)
     blocks = _Blocks.of(window, ordered) if len(ordered) >= _FEW else None
     return tuple(
-        LimitTest(
+        SLOTest(
             percentile=name,
             limit_ms=limit_ms,
             requests=len(ordered),

@@ -66,7 +66,7 @@ def _own_assignment(trial: TrialResult, theirs: SearchSpace, ours: SearchSpace) 
     """The assignment in our space that gives the trial's config; None: there is none."""
     wanted = {p.name: trial.parameters.get(p.name, p.base) for p in theirs.parameters}
     try:
-        assignment = ours.settle({p.name: wanted.get(p.name, p.base) for p in ours.parameters})
+        assignment = ours.normalize({p.name: wanted.get(p.name, p.base) for p in ours.parameters})
         same = ours.candidate(assignment).config.proto == ModelConfig.parse(trial.config, "a trial's config").proto
     except (ConfigError, ValueError):
         return None

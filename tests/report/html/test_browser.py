@@ -15,7 +15,7 @@ from support.builders import identity, point, space, trial
 
 from tuner.measure.points import OperatingPoint
 from tuner.report.html.page import write_report
-from tuner.results.files import write_results
+from tuner.results.result_files import write_results
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -249,7 +249,7 @@ def test_names_in_every_script_and_with_html_in_them(browser: Browser, tmp_path:
     for name in NAMES:
         study = Study.create_or_resume(run.database, identity(model=name, server=evil, repository=f"/models/{evil}"))
         study.add(trial(0, _with_html(evil), point(2, 100, 10), parameters=built.baseline), built)
-        better = built.settle({"instance_group.count": 2})
+        better = built.normalize({"instance_group.count": 2})
         config = f"# {evil}\n" + built.candidate(better).config.text
         study.add(trial(1, point(1, 300, 10), parameters=better, config=config), built)
         study.end(evil)

@@ -20,7 +20,7 @@ from tuner.recommend.verification import Verification
 from tuner.report.html import page as page_module
 from tuner.report.html.model_view import ModelView, model_view
 from tuner.report.html.page import json_script, report_html, write_report
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 from tuner.study.provenance import Provenance
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -90,7 +90,7 @@ def test_the_answer_of_what_was_verified_and_certified(run: RunFolder, verified:
 
 
 def test_the_answer_says_what_is_not_sure(run: RunFolder, study: Study) -> None:
-    few = LimitTest(percentile="p99", limit_ms=25.0, requests=50, over=0, design_effect=1.0)
+    few = SLOTest(percentile="p99", limit_ms=25.0, requests=50, over=0, design_effect=1.0)
     rounds = (point(8, 390, 20).model_copy(update={"limits": (few,)}),) * 3
     study.add_verified([Verification(trial=1, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
     value, note, tone = _facts(_view(run, study))["SLO"]
@@ -99,7 +99,7 @@ def test_the_answer_says_what_is_not_sure(run: RunFolder, study: Study) -> None:
 
 
 def test_the_answer_tells_of_what_looked_better(run: RunFolder, study: Study) -> None:
-    enough = LimitTest(percentile="p99", limit_ms=25.0, requests=1_000, over=0, design_effect=1.0)
+    enough = SLOTest(percentile="p99", limit_ms=25.0, requests=1_000, over=0, design_effect=1.0)
     rounds = (point(4, 300, 15).model_copy(update={"limits": (enough,)}),) * 3
     study.add_verified([Verification(trial=1, load=Concurrency(4), rounds=rounds, choosing=0)])
     value, _, tone = _facts(_view(run, study))["Not chosen"]
@@ -110,7 +110,7 @@ def test_the_answer_tells_of_what_looked_better(run: RunFolder, study: Study) ->
 def test_a_gain_that_may_be_noise_says_so(run: RunFolder) -> None:
     study, built = Study.create_or_resume(run.database, identity()), space()
     study.add(trial(0, point(1, 100, 10, share=0.3), parameters=built.baseline), built)
-    better = built.settle({"instance_group.count": 2})
+    better = built.normalize({"instance_group.count": 2})
     config = built.candidate(better).config.text
     study.add(trial(1, point(1, 110, 9, share=0.3), parameters=better, config=config), built)
     answer = _view(run, study).answer

@@ -9,7 +9,7 @@ import pytest
 from tuner.core.machine import Machine
 from tuner.core.nvml import Gpu
 from tuner.options.groups import ServerOptions
-from tuner.servers import choose
+from tuner.servers import choose_launcher as choose
 from tuner.servers.docker import launcher as docker
 from tuner.servers.docker.container_options import ContainerOptions
 from tuner.servers.docker.launcher import DockerLauncher

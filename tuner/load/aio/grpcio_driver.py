@@ -16,7 +16,7 @@ from tuner.load.drivers import Answer
 from tuner.load.failures import describe
 from tuner.load.validation import mismatch
 from tuner.load.workload import Plan, Request
-from tuner.servers.channel import channel_credentials, channel_options
+from tuner.servers.grpc_channel import channel_credentials, channel_options
 
 _METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
 _COMPRESSIONS: Final = {

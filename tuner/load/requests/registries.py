@@ -16,8 +16,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tuner.core.errors import JobError, TritontuneError
 from tuner.options.endpoint import Endpoint
-from tuner.servers.channel import open_channel
 from tuner.servers.diagnosis import explain_failure, hung
+from tuner.servers.grpc_channel import open_channel
 from tuner.servers.http_answers import own_words
 
 _TIMEOUT_S = 10.0

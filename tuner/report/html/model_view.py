@@ -27,7 +27,7 @@ class ModelView:
         name: Name of the model.
         percentile: The SLO's latency percentile.
         ended: Why its run ended; None: it is running, was killed, or an early version did not store it.
-        known: Whether the version that measured it stores why a run ended.
+        stores_end: Whether the version that measured it stores why a run ended.
         answer: The summary on top.
         front: The main plot.
         load: Plots of throughput and latency against the load.
@@ -43,7 +43,7 @@ class ModelView:
     name: str
     percentile: str
     ended: str | None
-    known: bool
+    stores_end: bool
     answer: Summary
     front: Plot
     load: tuple[Plot, ...]
@@ -86,7 +86,7 @@ def model_view(run: RunFolder, study: Study) -> ModelView:
         name=study.identity.model,
         percentile=recommendation.slo.percentile,
         ended=study.ended,
-        known=bool(study.runs),
+        stores_end=bool(study.runs),
         answer=summary(run, study, recommendation),
         front=front_plot(every, recommendation),
         load=load_plots(every, recommendation),

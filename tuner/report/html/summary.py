@@ -14,8 +14,8 @@ from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation, is_certain
 from tuner.report.html.diff_lines import DiffLine, diff_lines
 from tuner.report.html.symbols import TIMES, in_symbols
-from tuner.results.files import config_diff
 from tuner.results.picked import not_chosen_in_words
+from tuner.results.result_files import config_diff
 from tuner.results.why import effects_in_words, why_in_words
 from tuner.results.words import (
     certified_in_words,

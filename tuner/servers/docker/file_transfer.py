@@ -17,7 +17,7 @@ from tuner.servers.docker.binds import Bind, binds_of, linked_files
 from tuner.servers.docker.engine import engine_trouble
 from tuner.servers.docker.engine_location import EngineLocation
 from tuner.servers.docker.file_visibility import engine_sees
-from tuner.servers.docker.files import ModelFiles
+from tuner.servers.docker.files_volume import ModelFiles
 from tuner.servers.docker.identity import ContainerUser
 from tuner.servers.docker.leftovers import labels_of
 from tuner.servers.docker.tar import TarMember, tar

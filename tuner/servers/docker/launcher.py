@@ -28,8 +28,8 @@ from tuner.servers.docker.file_transfer import FileTransfer, TransferPlanner
 from tuner.servers.docker.identity import our_identity
 from tuner.servers.docker.leftovers import labels_of, remove_leftovers
 from tuner.servers.docker.look import await_version, check_network, check_volumes
-from tuner.servers.docker.refusals import ContainerRefusedError, NotTritonError, refusal
 from tuner.servers.docker.server import DockerServer
+from tuner.servers.docker.start_errors import ContainerRefusedError, NotTritonError, refusal
 from tuner.servers.docker.volume import remove_volume
 from tuner.servers.docker.watch import ContainerWatch
 from tuner.servers.ports import free_port

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tuner.load.channel import Channel
+from tuner.load.worker_channel import Channel
 
 
 @pytest.fixture

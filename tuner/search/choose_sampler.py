@@ -60,7 +60,7 @@ def first_candidates(space: SearchSpace) -> Iterator[Assignment]:
     instances = _doubled(space, INSTANCE_COUNT)
     batches = _doubled(space, MAX_BATCH_SIZE)
     for values in (batching, instances, {**batching, **instances}, {**batching, **instances, **batches}):
-        assignment = space.settle(values)
+        assignment = space.normalize(values)
         if assignment != space.baseline:
             yield assignment
 

@@ -19,10 +19,10 @@ from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.verification import Verification
 from tuner.report.console import ConsoleProgress
-from tuner.report.outcome import MOST_LINES, MOST_POINTS, print_models, print_outcome
-from tuner.results.files import write_results
+from tuner.report.end_of_run import MOST_LINES, MOST_POINTS, print_models, print_outcome
+from tuner.results.result_files import write_results
 from tuner.space.spec import LadderValue
-from tuner.stats.limit_test import LimitTest
+from tuner.stats.slo_verdict import SLOTest
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -69,14 +69,14 @@ def long_outcome(run: RunFolder) -> ModelOutcome:
         "dynamic_batching.max_queue_delay_microseconds": 5000,
         "instance_group.count": 2,
     }
-    assignment = built.settle(better)
+    assignment = built.normalize(better)
     config = built.candidate(assignment).config.text
     study.add(trial(0, point(1, 100, 10), point(2, 110, 20, errors=3), parameters=built.baseline), built)
     study.add(trial(1, *_rising(400), parameters=assignment, config=config), built)
     for number, seemed in enumerate((1.5, 1.4, 1.3), start=2):
-        other = built.settle({**better, "max_batch_size": 2**number})
+        other = built.normalize({**better, "max_batch_size": 2**number})
         study.add(trial(number, *_rising(400 * seemed), parameters=other), built)
-    test = LimitTest(percentile="p99", limit_ms=60.0, requests=50, over=0, design_effect=1.0)
+    test = SLOTest(percentile="p99", limit_ms=60.0, requests=50, over=0, design_effect=1.0)
     for number, load, rate in ((0, 1, 100), (1, 20, 700)):
         changes = {"limits": (test,), "warnings": (QualityWarning(check=QualityCheck.DRIFT, reason="drift: it did"),)}
         rounds = tuple(point(load, rate + n, 40).model_copy(update=changes) for n in range(3))
@@ -167,7 +167,7 @@ def test_a_diff_without_room_for_its_context_keeps_all_changes(run: RunFolder, s
 def test_a_diff_with_room_for_its_context_keeps_it(run: RunFolder) -> None:
     config = 'backend: "python"\nmax_batch_size: 32\n'
     study, built = Study.create_or_resume(run.database, identity(config=config)), space(config=config)
-    better = built.settle({"max_batch_size": 64})
+    better = built.normalize({"max_batch_size": 64})
     study.add(trial(0, point(1, 100, 10), parameters=built.baseline, config=config), built)
     study.add(trial(1, point(1, 300, 10), parameters=better, config=built.candidate(better).config.text), built)
     told = shown(outcome_of(run, study), 200)
@@ -197,7 +197,7 @@ def test_nothing_was_verified(run: RunFolder, width: int) -> None:
 def test_the_baseline_is_best(run: RunFolder) -> None:
     study, built = Study.create_or_resume(run.database, identity(slo={})), space()
     study.add(trial(0, point(), parameters=built.baseline), built)
-    study.add(trial(1, failure=Cause.HUNG, parameters=built.settle({"instance_group.count": 2})), built)
+    study.add(trial(1, failure=Cause.HUNG, parameters=built.normalize({"instance_group.count": 2})), built)
     told = shown(outcome_of(run, study), 100)
     assert "gain:     none: no candidate beats the baseline\n" in told
     assert "best:     the baseline\nbaseline: 100 inferences/s, p99 10 ms at concurrency 1\n" in told

@@ -43,7 +43,7 @@ class Verdict(Enum):
     OPEN = "open"
 
 
-class LimitTest(Record):
+class SLOTest(Record):
     """How many requests were over a limit.
 
     Attributes:
@@ -95,21 +95,21 @@ class LimitTest(Record):
         return bisect_left(range(most), 1, key=lambda count: judge(count, 0, self.allowed, tests) is Verdict.HOLDS)
 
     @classmethod
-    def added(cls, tests: Sequence[LimitTest]) -> LimitTest:
+    def added(cls, tests: Sequence[SLOTest]) -> SLOTest:
         """What several measurements of one launch say together of the limit that all of them were tested for."""
         requests, over = sum(test.requests for test in tests), sum(test.over for test in tests)
         effect = sum(test.design_effect * test.requests for test in tests) / requests if requests else 1.0
         return tests[0].model_copy(update={"requests": requests, "over": over, "design_effect": effect})
 
     @classmethod
-    def pooled(cls, launches: Sequence[LimitTest]) -> LimitTest:
+    def pooled(cls, launches: Sequence[SLOTest]) -> SLOTest:
         """The same of several launches."""
         added = cls.added(launches)
         effect = max(added.design_effect, _between(launches, added.requests, added.over))
         return added.model_copy(update={"design_effect": effect})
 
 
-def _between(launches: Sequence[LimitTest], requests: int, over: int) -> float:
+def _between(launches: Sequence[SLOTest], requests: int, over: int) -> float:
     """The design effect of launches as clusters: the variance between them over that of independent requests."""
     count = len(launches)
     if count < 2 or not 0 < over < requests:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from support.builders import space
 
-from tuner.search.choose import first_candidates
+from tuner.search.choose_sampler import first_candidates
 from tuner.space.candidate import in_words
 from tuner.space.space import SearchSpace
 

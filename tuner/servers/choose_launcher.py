@@ -20,7 +20,7 @@ from tuner.servers.docker.container_options import ContainerOptions
 from tuner.servers.docker.engine import connect, engine_trouble
 from tuner.servers.docker.launcher import DockerLauncher, engine_problem
 from tuner.servers.docker.pull import ImageNameError, SeePull, ensure_image
-from tuner.servers.docker.refusals import NoGpuRuntimeError
+from tuner.servers.docker.start_errors import NoGpuRuntimeError
 from tuner.servers.installation import NoTritonError, find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launcher

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from tuner.core.slo import PERCENTILES, Percentile
-from tuner.stats.limit_test import LimitTest, Verdict, judge, together
+from tuner.stats.slo_verdict import SLOTest, Verdict, judge, together
 
 
 @pytest.mark.parametrize(("over", "needed"), [(0, 556), (1, 862), (2, 1097), (5, 1683)])
@@ -68,14 +68,14 @@ def test_of_many_servers_just_at_their_limit_one_in_a_hundred_is_judged_at_most(
 def test_one_of_several_tests_asks_for_more() -> None:
     assert judge(600, 0, 0.01) is Verdict.HOLDS
     assert judge(600, 0, 0.01, tests=6) is Verdict.OPEN
-    test = LimitTest(percentile="p99", limit_ms=10, requests=600, over=0, design_effect=1)
+    test = SLOTest(percentile="p99", limit_ms=10, requests=600, over=0, design_effect=1)
     assert (test.verdict, test.verdict_among(6)) == (Verdict.HOLDS, Verdict.OPEN)
 
 
 @pytest.mark.parametrize("tests", [1, 2, 6])
 @pytest.mark.parametrize("percentile", PERCENTILES)
 def test_the_fewest_requests_are_those_from_which_on_it_holds(percentile: Percentile, tests: int) -> None:
-    test = LimitTest(percentile=percentile, limit_ms=10, requests=1, over=0, design_effect=1)
+    test = SLOTest(percentile=percentile, limit_ms=10, requests=1, over=0, design_effect=1)
     fewest = test.fewest(tests)
     assert judge(fewest, 0, test.allowed, tests) is Verdict.HOLDS
     assert judge(fewest - 1, 0, test.allowed, tests) is Verdict.OPEN
@@ -86,40 +86,40 @@ def test_nothing_is_known_of_no_request() -> None:
 
 
 def test_requests_that_hang_together_count_for_fewer() -> None:
-    alone = LimitTest(percentile="p99", limit_ms=10, requests=1_000, over=0, design_effect=1)
+    alone = SLOTest(percentile="p99", limit_ms=10, requests=1_000, over=0, design_effect=1)
     batches = alone.model_copy(update={"design_effect": 16.0})
     assert alone.verdict is Verdict.HOLDS
     assert batches.verdict is Verdict.OPEN
 
 
-def launch(over: int, requests: int = 2_000, effect: float = 1.0) -> LimitTest:
-    return LimitTest(percentile="p99", limit_ms=10, requests=requests, over=over, design_effect=effect)
+def launch(over: int, requests: int = 2_000, effect: float = 1.0) -> SLOTest:
+    return SLOTest(percentile="p99", limit_ms=10, requests=requests, over=over, design_effect=effect)
 
 
 def test_launches_that_agree_add_up() -> None:
     assert launch(4).verdict is Verdict.HOLDS
     assert launch(15).verdict is Verdict.OPEN
-    pooled = LimitTest.pooled([launch(15, effect=2), launch(15, effect=4)])
+    pooled = SLOTest.pooled([launch(15, effect=2), launch(15, effect=4)])
     assert (pooled.requests, pooled.over, pooled.design_effect) == (4_000, 30, 3)
-    assert LimitTest.pooled([launch(15)] * 16).verdict is Verdict.HOLDS
+    assert SLOTest.pooled([launch(15)] * 16).verdict is Verdict.HOLDS
 
 
 def test_launches_that_differ_count_for_less() -> None:
     alike, unlike = [launch(15)] * 4, [launch(0), launch(0), launch(60), launch(0)]
-    assert LimitTest.pooled(unlike).over == LimitTest.pooled(alike).over
-    assert LimitTest.pooled(unlike).design_effect > 100
-    assert LimitTest.pooled(unlike).verdict is Verdict.OPEN
+    assert SLOTest.pooled(unlike).over == SLOTest.pooled(alike).over
+    assert SLOTest.pooled(unlike).design_effect > 100
+    assert SLOTest.pooled(unlike).verdict is Verdict.OPEN
 
 
 def test_how_much_less_they_count_for() -> None:
     # The variance of 10 and 30 of 2,000 over that of independent requests; 12.71 is Student's quantile of two launches.
     variance = 2 * 10**2 / (2_000 * 0.01 * 0.99)
     of_two, of_many = stats.t(1).ppf(0.975), stats.t(3_999).ppf(0.975)
-    assert LimitTest.pooled([launch(10), launch(30)]).design_effect == pytest.approx(variance * (of_two / of_many) ** 2)
+    assert SLOTest.pooled([launch(10), launch(30)]).design_effect == pytest.approx(variance * (of_two / of_many) ** 2)
     # One launch, or one of which no request is over, tells nothing of how they differ.
-    assert LimitTest.pooled([launch(30, effect=3)]).design_effect == 3
-    assert LimitTest.pooled([launch(0), launch(0)]).design_effect == 1
-    assert LimitTest.pooled([launch(2_000), launch(2_000)]).design_effect == 1
+    assert SLOTest.pooled([launch(30, effect=3)]).design_effect == 3
+    assert SLOTest.pooled([launch(0), launch(0)]).design_effect == 1
+    assert SLOTest.pooled([launch(2_000), launch(2_000)]).design_effect == 1
 
 
 def test_of_launches_at_the_limit_few_are_judged_to_hold() -> None:
@@ -127,7 +127,7 @@ def test_of_launches_at_the_limit_few_are_judged_to_hold() -> None:
     held = as_if_alike = 0
     for _ in range(1_000):
         # 1 % of requests over the limit on average, and from launch to launch some more or some less.
-        pooled = LimitTest.pooled([launch(int(rng.binomial(2_000, share))) for share in rng.gamma(2.0, 0.005, size=6)])
+        pooled = SLOTest.pooled([launch(int(rng.binomial(2_000, share))) for share in rng.gamma(2.0, 0.005, size=6)])
         held += pooled.verdict is Verdict.HOLDS
         as_if_alike += pooled.model_copy(update={"design_effect": 1.0}).verdict is Verdict.HOLDS
     assert held < 15

@@ -9,8 +9,8 @@ from tuner.core.errors import JobError, TuningError
 from tuner.core.machine import Machine
 from tuner.core.nvml import Gpu
 from tuner.options.tune_job import TuneJob
-from tuner.servers import choose
-from tuner.servers.choose import DEFAULT_IMAGE, choose_launcher
+from tuner.servers import choose_launcher as choose
+from tuner.servers.choose_launcher import DEFAULT_IMAGE, choose_launcher
 from tuner.servers.docker.launcher import DockerLauncher
 from tuner.servers.process import ProcessLauncher
 

@@ -18,9 +18,9 @@ from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.points import OperatingPoint
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.verification import Verification
-from tuner.results import files
-from tuner.results.files import front_json, trials_csv, write_results
+from tuner.results import result_files as files
 from tuner.results.points_csv import MACHINE_COLUMNS, points_csv
+from tuner.results.result_files import front_json, trials_csv, write_results
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -107,7 +107,7 @@ def test_what_is_not_certified_has_a_reason(run: RunFolder, verified: Study) -> 
 
 def test_what_looked_better_is_told_with_the_reason(run: RunFolder, verified: Study) -> None:
     built = space()
-    better = built.settle({"dynamic_batching": "on", "max_batch_size": 128})
+    better = built.normalize({"dynamic_batching": "on", "max_batch_size": 128})
     verified.add(trial(3, point(8, 600, 21), parameters=better), built)
     write_results(run, verified)
     (told,) = json.loads((run.model("mlp") / "front.json").read_text())["not_chosen"]

@@ -19,8 +19,8 @@ from tuner.jobs.progress import ModelOutcome
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import is_certain
 from tuner.report.front_table import WARNED, front_legend, front_points, front_reasons, front_table, points_that_matter
-from tuner.results.files import BEST_CONFIG, BEST_DIFF, config_diff
 from tuner.results.picked import not_chosen_in_words
+from tuner.results.result_files import BEST_CONFIG, BEST_DIFF, config_diff
 from tuner.results.why import effects_in_short, effects_in_words, why_in_words
 from tuner.results.words import (
     certified_in_words,
