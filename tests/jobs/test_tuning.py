@@ -29,6 +29,8 @@ parameters:
   instances: {field: "instance_group[0].count", ladder: [1, 2, 3, 4], max_per_cpu: 4}
 """
 
+NAMES = {"quickness", "instances"}
+
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rough", "fake_on_path")]
 
 
@@ -134,27 +136,30 @@ def test_other_samplers_search_too(model_repository: ModelRepositoryFactory, tmp
 def test_each_change_is_explained_by_a_launch_without_it(
     model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
-    model_repository.add("slow", config=config_text(sleep_ms=40))
+    model_repository.add("slow", config=config_text(sleep_ms=100))
     space = tmp_path / "space.yaml"
     space.write_text(QUICKER_AND_MORE)
-    # With this seed the first candidate has both changes.
+    # With this seed the first candidate has both changes, and serves far more than the baseline on any machine.
     job = _job(model_repository, space=str(space), explain=True, seed=7)
     (outcome,) = tune(job, out=RunFolder(tmp_path / "run")).outcomes
     best = outcome.recommendation.best
     assert best is not None
     study = Study.load(outcome.folder.database, "slow")
-    quicker, more = field_effects(study, best)
-    assert (quicker.name, more.name) == ("quickness", "instances")
     # Two launches on top of the two trials that were asked for.
-    assert {effect.trial and effect.trial.number for effect in (quicker, more)} == {2, 3}
-    for effect in (quicker, more):
+    _, both, *without = study.trials
+    assert {name for name in both.parameters if both.parameters[name] != study.space.baseline[name]} == NAMES
+    assert [
+        {name for name in NAMES if trial.parameters[name] == study.space.baseline[name]} for trial in without[:2]
+    ] == [{"quickness"}, {"instances"}]
+    # On a machine that stood still for a while, the best may be one of those. Whichever it is, it is explained.
+    effects = field_effects(study, best)
+    assert effects
+    for effect in effects:
         assert effect.trial is not None
         assert effect.trial.failure is None
         assert best.point.load in [point.load for point in effect.trial.curve]
-    assert quicker.throughput is not None
-    assert quicker.throughput.value > 1
-    assert more.throughput is not None
-    assert more.throughput.value > 1
+        assert effect.throughput is not None
+        assert effect.throughput.value > 1
 
 
 def test_without_verifying_the_search_has_all_of_the_budget(

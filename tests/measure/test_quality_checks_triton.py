@@ -41,7 +41,7 @@ def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     models.add("identity", name="cached", config=config_text(more="response_cache { enable: true }"))
     # It goes on for longer than a busy machine warms up.
     models.add("drifts", config=config_text(from_ms=10, to_ms=2010, over=600))
-    models.add("hangs", name="holds", config=config_text(instances=2, hang_after=40))
+    models.add("hangs", name="holds", config=config_text(instances=2, hang_after=40, sleep_ms=2))
     others = ("fails_requests", "cached", "drifts", "holds")
     arguments = ("--cache-config=local,size=1048576", *(f"--load-model={name}" for name in others))
     launch = Launch(models.path, "slow", folder / "log", 60)
@@ -136,8 +136,8 @@ def test_a_model_that_is_ever_slower(opened: Open) -> None:
 
 def test_a_request_that_is_held_back(opened: Open) -> None:
     """One of two instances stops for good, and the other goes on."""
-    # However slow the machine is, it stops early among so many.
-    with opened("holds", LevelRules(min_s=0.3, max_s=0.4, min_requests=600)) as session:
+    # However slow the machine is, it stops early among so many. The client, which may be late, is not busy.
+    with opened("holds", LevelRules(min_s=0.3, max_s=0.4, min_requests=1000)) as session:
         point = session.measure(Concurrency(4))
     reason = reasons((*point.warnings, *point.discarded))[QualityCheck.LITTLES_LAW]
     assert reason.startswith("Little's law: concurrency is 4, but throughput x mean latency is ")

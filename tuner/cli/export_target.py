@@ -53,7 +53,7 @@ class Target:
         ending = None if to.is_dir() else _ENDINGS.get(to.suffix.lower())
         if ending is None:
             if asked not in {None, "pbtxt"}:
-                usual = next(suffix for suffix, each in _ENDINGS.items() if each == asked)
+                usual = next(suffix for suffix, config_format in _ENDINGS.items() if config_format == asked)
                 raise JobError(
                     f"--format {asked}: needs --to a file, such as {to}{usual}; a model folder holds a config.pbtxt"
                 )

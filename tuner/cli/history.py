@@ -29,9 +29,9 @@ def history(place: str, models: tuple[str, ...], last: int, *, as_json: bool) ->
         JobError: there is no such history, or a model is not in it.
     """
     with History.opened(place, make=False) as stored:
-        known = stored.models
-        if unknown := [name for name in models if name not in known]:
-            raise JobError(f"--model: {place} has no model {unknown[0]!r}{nearest(unknown[0], known)}")
+        stored_models = stored.models
+        if unknown := [name for name in models if name not in stored_models]:
+            raise JobError(f"--model: {place} has no model {unknown[0]!r}{nearest(unknown[0], stored_models)}")
         nights = stored.nights(models=models, last=last)
     if as_json:
         print(json_text({"schema": 1, "nights": [night.model_dump(mode="json") for night in nights]}, indent=1))  # noqa: T201 (it is what was asked for)
@@ -67,11 +67,11 @@ def _print(console: Console, repository: str, model: str, nights: Sequence[Night
         )
     console.print(table)
     served = [night.serving for night in nights]
-    percentile: Percentile = next((each.percentile for each in reversed(served) if each), "p99")
-    latencies = [each.latency_at(percentile) if each else None for each in served]
+    percentile: Percentile = next((measured.percentile for measured in reversed(served) if measured), "p99")
+    latencies = [measured.latency_at(percentile) if measured else None for measured in served]
     rows: tuple[tuple[str, list[float | None], Callable[[float], str]], ...] = (
-        ("inferences/s", [each.throughput.value if each else None for each in served], format_number),
-        (percentile, [each.value if each else None for each in latencies], format_ms),
+        ("inferences/s", [measured.throughput.value if measured else None for measured in served], format_number),
+        (percentile, [latency.value if latency else None for latency in latencies], format_ms),
         ("gain", [night.gain.value if night.gain else None for night in nights], lambda value: f"{value:.2f}"),
     )
     for name, values, words in rows:

@@ -33,24 +33,24 @@ def check(path: Path, *, as_json: bool) -> None:
     """
     file = JobsFile.read(path)
     tasks = tasks_of(file, path, _say)
-    for number, each in enumerate(file.notify):
+    for number, target in enumerate(file.notify):
         where = f"{path}: notify[{number}]"
-        if each.url:
+        if target.url:
             try:
-                check_reachable(each.url)
+                check_reachable(target.url)
             except WebError as error:
                 raise JobError(f"{where}: {error}") from None
-        elif each.file and not each.file.parent.is_dir():
-            raise JobError(f"{where}: file: there is no folder {each.file.parent}")
-        elif each.file and each.file.is_dir():
-            raise JobError(f"{where}: file: {each.file} is a folder; name a file in it")
+        elif target.file and not target.file.parent.is_dir():
+            raise JobError(f"{where}: file: there is no folder {target.file.parent}")
+        elif target.file and target.file.is_dir():
+            raise JobError(f"{where}: file: {target.file} is a folder; name a file in it")
     try:
         place = History.checked(file.history_url)
     except JobError as error:
         raise JobError(f"{path}: {error}") from None
     if as_json:
-        told = [{"repository": str(task.repository.path), "model": task.model.name} for task in tasks]
-        click.echo(json_text({"schema": 1, "ok": True, "jobs": told}))
+        jobs = [{"repository": str(task.repository.path), "model": task.model.name} for task in tasks]
+        click.echo(json_text({"schema": 1, "ok": True, "jobs": jobs}))
         return
     for task in tasks:
         click.echo(_in_words(task))

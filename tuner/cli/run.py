@@ -75,7 +75,7 @@ def _tune(job: TuneJob, folder: RunFolder, progress: ConsoleProgress, *, resume:
 
     with boundary(folder.path), progress:
         result = tune(job, out=folder, resume=resume, progress=progress)
-    without = [each.model for each in result.outcomes if each.recommendation.best is None]
+    without = [outcome.model for outcome in result.outcomes if outcome.recommendation.best is None]
     if without and not result.failures:
         raise SLOError(f"no candidate of {', '.join(without)} {what_is_asked(job.slo)}")
 

@@ -9,28 +9,28 @@ from tuner.core.errors import JobError, nearest
 from tuner.core.slo import SLO
 
 
-def check_models(asked: Iterable[str], known: Sequence[str], run_dir: Path) -> None:
+def check_models(asked: Iterable[str], models: Sequence[str], run_dir: Path) -> None:
     """Check that a run has studies of these models.
 
     Raises:
         JobError: it has none of a model; the message names the first.
     """
-    if unknown := [name for name in asked if name not in known]:
-        raise JobError(f"--model: {run_dir} holds no study of model {unknown[0]!r}{nearest(unknown[0], known)}")
+    if unknown := [name for name in asked if name not in models]:
+        raise JobError(f"--model: {run_dir} holds no study of model {unknown[0]!r}{nearest(unknown[0], models)}")
 
 
-def one_model(asked: str | None, known: Sequence[str], run_dir: Path) -> str:
+def one_model(asked: str | None, models: Sequence[str], run_dir: Path) -> str:
     """The model asked for, or the only one.
 
     Raises:
         JobError: the run holds no model, several, or not the one asked for.
     """
-    if not known:
+    if not models:
         raise JobError(f"{run_dir} holds no study yet: its run has measured nothing")
-    check_models([asked] if asked else [], known, run_dir)
-    if asked is None and len(known) > 1:
-        raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(known)}")
-    return asked or known[0]
+    check_models([asked] if asked else [], models, run_dir)
+    if asked is None and len(models) > 1:
+        raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(models)}")
+    return asked or models[0]
 
 
 def parsed_slo(slo: tuple[str, ...]) -> SLO:

@@ -48,11 +48,11 @@ def fingerprint(config: ModelConfig) -> str:
     """A hash that is equal for configs with the same effective config, completed or not."""
     proto = config.proto
     _derive(proto)
-    known = hashlib.sha256(proto.SerializeToString(deterministic=True))
+    digest = hashlib.sha256(proto.SerializeToString(deterministic=True))
     if config.unknown_fields:
         # Unknown fields are compared by text.
-        known.update(config.text.encode())
-    return known.hexdigest()
+        digest.update(config.text.encode())
+    return digest.hexdigest()
 
 
 def served_fingerprint(effective: ModelConfig, launched: ModelConfig) -> str:

@@ -50,9 +50,9 @@ def replace_config(path: Path, new_text: str, *, expected_sha256: str | None) ->
     try:
         target = path.resolve()
         before = _Before.of(target)
-        found = before and hashlib.sha256(before.content).hexdigest()
-        if found != expected_sha256:
-            how = "is gone" if not found else "has changed" if expected_sha256 else "was created"
+        sha256 = before and hashlib.sha256(before.content).hexdigest()
+        if sha256 != expected_sha256:
+            how = "is gone" if not sha256 else "has changed" if expected_sha256 else "was created"
             raise ConfigError(f"{path}: {how} since it was read; nothing was written")
         return _replace(target, new_text.encode(), before)
     except (OSError, RuntimeError) as error:  # before Python 3.13, resolve() has a RuntimeError for links in a circle

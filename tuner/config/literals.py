@@ -89,8 +89,8 @@ def number(literal: str) -> int | float | None:
     sign, digits = (-1, literal[1:]) if literal.startswith("-") else (1, literal)
     if word := _WORDS.get(digits.lower()):
         return sign * float(word)
-    if found := _INTEGER.fullmatch(digits):
-        return sign * int(digits, 16 if found["hex"] else 8 if found["octal"] else 10)
+    if match := _INTEGER.fullmatch(digits):
+        return sign * int(digits, 16 if match["hex"] else 8 if match["octal"] else 10)
     if _FLOAT.fullmatch(digits):
         return sign * float(digits.rstrip("fF"))
     return None

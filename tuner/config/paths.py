@@ -76,18 +76,18 @@ def resolve(path: str, root: MessageValue, schema: Any) -> Segments:
         ConfigError: it is not a valid path, or the schema has no such field.
     """
     segments: Segments = ()
-    segments = list(_segments(path))
-    for number, segment in enumerate(segments, 1):
-        name = segment["name"]
+    matches = list(_matches(path))
+    for number, match in enumerate(matches, 1):
+        name = match["name"]
         field = field_of(schema, name)
         if schema and not field and not find(root, (*segments, Segment(name, EVERY, None))):
             raise ConfigError(f"{path}: {schema.name} has no field {name!r}{nearest(name, schema.fields_by_name)}")
         try:
-            segments += _picked(segment, field, last=number == len(segments))
+            segments += _picked(match, field, last=number == len(matches))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
         last = segments[-1].field
-        if number < len(segments) and last and not is_message(last):
+        if number < len(matches) and last and not is_message(last):
             raise ConfigError(f"{path}: {name} is not a message")
         schema = last and last.message_type
     return segments
@@ -95,12 +95,12 @@ def resolve(path: str, root: MessageValue, schema: Any) -> Segments:
 
 def find(root: MessageValue, segments: Iterable[Segment]) -> list[Slot]:
     """The values in the text that a path names, in the order of the text."""
-    found: list[Slot] = []
+    matches: list[Slot] = []
     messages = [root]
     for segment in segments:
-        found = [slot for message in messages for slot in choose(message, segment)]
-        messages = [slot.node for slot in found if isinstance(slot.node, MessageValue)]
-    return found
+        matches = [slot for message in messages for slot in choose(message, segment)]
+        messages = [slot.node for slot in matches if isinstance(slot.node, MessageValue)]
+    return matches
 
 
 def parents(root: MessageValue, way: Segments) -> list[MessageValue]:
@@ -135,12 +135,12 @@ def to_remove(root: MessageValue, segments: Segments) -> list[Segments]:
 
 def choose(parent: MessageValue, segment: Segment) -> list[Slot]:
     """The values that one segment picks within one message."""
-    found = list(slots(parent, segment.name))
+    candidates = list(slots(parent, segment.name))
     if isinstance(segment.pick, Index):
-        return found[segment.pick.number : segment.pick.number + 1]
+        return candidates[segment.pick.number : segment.pick.number + 1]
     if isinstance(segment.pick, Key):
-        return [slot for slot in found if _key(slot.node, segment.field) == segment.pick.value]
-    return found
+        return [slot for slot in candidates if _key(slot.node, segment.field) == segment.pick.value]
+    return candidates
 
 
 def _key(entry: Scalar | MessageValue, field: FieldDescriptor | None) -> Plain | None:
@@ -152,7 +152,7 @@ def _key(entry: Scalar | MessageValue, field: FieldDescriptor | None) -> Plain |
     return key.default_value if key else None
 
 
-def _segments(path: str) -> Iterator[re.Match[str]]:
+def _matches(path: str) -> Iterator[re.Match[str]]:
     position = 0
     while position < len(path) or not path:
         segment = _SEGMENT.match(path, position)

@@ -42,14 +42,16 @@ def to_proto(text: str, source: str, root: MessageValue) -> model_config_pb2.Mod
 def unknown_fields(message: MessageValue, schema: Any = SCHEMA) -> Iterator[str]:
     """Dotted names of the fields of a text that our schema does not know, or whose enum value it does not know."""
     for field in message.fields:
-        known = field_of(schema, field.name)
+        descriptor = field_of(schema, field.name)
         values = field.value.items if isinstance(field.value, ListValue) else (field.value,)
-        if known is None or any(isinstance(value, Scalar) and is_unknown_word(value, known) for value in values):
+        if descriptor is None or any(
+            isinstance(value, Scalar) and is_unknown_word(value, descriptor) for value in values
+        ):
             yield field.name
             continue
         for value in values:
             if isinstance(value, MessageValue):
-                yield from (f"{field.name}.{name}" for name in unknown_fields(value, known.message_type))
+                yield from (f"{field.name}.{name}" for name in unknown_fields(value, descriptor.message_type))
 
 
 def _located(error: text_format.ParseError, text: str, source: str) -> ConfigError:
@@ -71,18 +73,18 @@ class _Readable:
 
     def within(self, message: MessageValue, schema: Any) -> Iterator[Splice]:
         for field in message.fields:
-            known = field_of(schema, field.name)
+            descriptor = field_of(schema, field.name)
             values = field.value.items if isinstance(field.value, ListValue) else (field.value,)
             scalars = [value for value in values if isinstance(value, Scalar)]
-            if known is None or any(is_unknown_word(value, known) for value in scalars):
+            if descriptor is None or any(is_unknown_word(value, descriptor) for value in scalars):
                 yield Splice(field.start, field.end, _blank(self.text[field.start : field.end]))
                 continue
             for scalar in scalars:
-                spelling = self._spelling(scalar, known)
+                spelling = self._spelling(scalar, descriptor)
                 yield Splice(scalar.start, scalar.end, spelling.rjust(scalar.end - scalar.start))
             for value in values:
                 if isinstance(value, MessageValue):
-                    yield from self.within(value, known.message_type)
+                    yield from self.within(value, descriptor.message_type)
 
     def _spelling(self, scalar: Scalar, field: FieldDescriptor) -> str:
         piece = self.text[scalar.start : scalar.end]

@@ -50,12 +50,12 @@ def tokens(text: str, source: str) -> Iterator[Token]:
         raise error_at(text, source, lone.start(), f"{lone[0]!r} cannot be written as UTF-8")
     position = 0
     while position < len(text):
-        found = _TOKEN.match(text, position)
-        if not found:
+        match = _TOKEN.match(text, position)
+        if not match:
             raise error_at(text, source, position, _puzzle(text[position]))
-        if found.lastgroup not in {"space", "comment"}:
-            yield Token(str(found.lastgroup), position, found.end(), found[0])
-        position = found.end()
+        if match.lastgroup not in {"space", "comment"}:
+            yield Token(str(match.lastgroup), position, match.end(), match[0])
+        position = match.end()
     yield Token("end", position, position, "")
 
 

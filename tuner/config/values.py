@@ -57,10 +57,10 @@ def contents(places: Sequence[Slot], segment: Segment) -> tuple[Single, ...]:
     return tuple(EMPTY if isinstance(slot.node, MessageValue) else meaning(slot.node, segment.field) for slot in places)
 
 
-def shows(found: Sequence[Single], value: Value) -> bool:
+def shows(items: Sequence[Single], value: Value) -> bool:
     """Whether these are the values of a field that is set to a value."""
     wanted = value if isinstance(value, tuple) else (value,)
-    return [_comparable(item) for item in found] == [_comparable(item) for item in wanted]
+    return [_comparable(item) for item in items] == [_comparable(item) for item in wanted]
 
 
 def _comparable(value: Single) -> str:

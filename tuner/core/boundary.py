@@ -49,10 +49,10 @@ def in_one_line(error: BaseException) -> str:
 
     while error.__cause__ is not None:
         error = error.__cause__
-    told = str(error)
+    message = str(error)
     if isinstance(error, OSError) and error.strerror:
-        told = error.strerror + (f": {str(error.filename)!r}" if error.filename is not None else "")
-    return shortened(without_secrets(f"{type(error).__name__}: {told}" if told else type(error).__name__))
+        message = error.strerror + (f": {str(error.filename)!r}" if error.filename is not None else "")
+    return shortened(without_secrets(f"{type(error).__name__}: {message}" if message else type(error).__name__))
 
 
 def write_log(error: BaseException, folder: Path | None) -> Path | None:
@@ -104,16 +104,16 @@ def command_without_secrets(words: Sequence[str]) -> str:
     """A command line of tritontune, with possible secrets replaced by stars."""
     from tuner.core.redaction import HIDDEN, argument_without_secrets  # noqa: PLC0415 (only what fails needs it)
 
-    told, hide = ["tritontune"], False
+    parts, hide = ["tritontune"], False
     for word in words:
         name, equals, _ = word.partition("=")
         if hide:
-            told.append(HIDDEN)
+            parts.append(HIDDEN)
         elif equals and name in _SECRET:
-            told.append(f"{name}={HIDDEN}")
+            parts.append(f"{name}={HIDDEN}")
         elif word.startswith("-H") and word != "-H":
-            told.append(f"-H{HIDDEN}")
+            parts.append(f"-H{HIDDEN}")
         else:
-            told.append(argument_without_secrets(word))
+            parts.append(argument_without_secrets(word))
         hide = not hide and word in _SECRET
-    return shlex.join(told)
+    return shlex.join(parts)

@@ -152,13 +152,13 @@ def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
     return f"{line[: kept - kept // 3]}{gap}{line[-(kept // 3) :]}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, choices: Iterable[str]) -> str:
     """A hint for the end of a message: `; did you mean 'mlp'?`, or ` (available: cnn, mlp)` if no name is similar."""
-    names = sorted(known)
+    names = sorted(choices)
     return similar(name, names) or (f" (available: {', '.join(names)})" if names else "")
 
 
-def similar(name: str, known: Iterable[str]) -> str:
+def similar(name: str, choices: Iterable[str]) -> str:
     """A hint such as `; did you mean 'mlp'?` for the end of a message; empty if no name is similar."""
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, sorted(choices), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -95,7 +95,7 @@ def _handled_by(handler: Callable[[int, Any], None] | signal.Handlers) -> Iterat
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {number: known for number in _ENDING if (known := signal.getsignal(number)) is not None}
+    before: dict[int, Any] = {number: action for number in _ENDING if (action := signal.getsignal(number)) is not None}
     try:
         for number in before:
             signal.signal(number, handler)
@@ -105,5 +105,5 @@ def _handled_by(handler: Callable[[int, Any], None] | signal.Handlers) -> Iterat
         before = dict.fromkeys(before, signal.SIG_IGN)
         raise
     finally:
-        for number, known in before.items():
-            signal.signal(number, known)
+        for number, action in before.items():
+            signal.signal(number, action)

@@ -46,8 +46,8 @@ class Lease:
     @staticmethod
     def parse(text: str) -> Lease | None:
         """Parse the result of `str`; None: it is not a lease."""
-        found = re.fullmatch(FORM, text, re.ASCII)
-        return Lease(*parts_of(found)) if found else None
+        match = re.fullmatch(FORM, text, re.ASCII)
+        return Lease(*parts_of(match)) if match else None
 
     def __str__(self) -> str:
         return f"{self.host}{self.boot}-{self.namespace:x}-{self.pid}-{self.started}"
@@ -69,9 +69,9 @@ def own_lease() -> Lease:
     return Lease(host_id(), boot_id(), pid_namespace(), pid, own.started)
 
 
-def parts_of(found: re.Match[str]) -> tuple[str, str, int, int, int]:
+def parts_of(match: re.Match[str]) -> tuple[str, str, int, int, int]:
     """The parts of a lease in a text that begins with `FORM`."""
-    host, boot, namespace, pid, started, *_ = found.groups()
+    host, boot, namespace, pid, started, *_ = match.groups()
     return host, boot, int(namespace, 16), int(pid), int(started)
 
 

@@ -128,8 +128,8 @@ class Gpu:
 
     def processes(self) -> tuple[GpuProcess, ...]:
         """Who computes on it now; nobody, where that is not said."""
-        found = _asked(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
-        return tuple(GpuProcess(each.pid, _process_name(each.pid), each.usedGpuMemory) for each in found)
+        infos = _asked(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
+        return tuple(GpuProcess(info.pid, _process_name(info.pid), info.usedGpuMemory) for info in infos)
 
     def mig_instances(self) -> tuple[Gpu, ...] | None:
         """Its MIG instances; None when MIG is off, as on most."""
@@ -138,8 +138,8 @@ class Gpu:
             return None
         places = _asked(pynvml.nvmlDeviceGetMaxMigDeviceCount, self._handle) or 0
         handles = [_asked(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, self._handle, place) for place in range(places)]
-        found = [(place, handle) for place, handle in enumerate(handles) if handle is not None]
-        return tuple(_gpu(handle, self.index, mig_index=place, board=self._handle) for place, handle in found)
+        instances = [(place, handle) for place, handle in enumerate(handles) if handle is not None]
+        return tuple(_gpu(handle, self.index, mig_index=place, board=self._handle) for place, handle in instances)
 
 
 @contextmanager

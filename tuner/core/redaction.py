@@ -50,8 +50,8 @@ def keep_secret(name: str, value: str) -> None:
     """
     _keep_passwords(value)
     # `Bearer SECRET` is answered by servers without its first word, too.
-    for each in (value, value.rpartition(" ")[2]):
-        _keep(name, each)
+    for secret in (value, value.rpartition(" ")[2]):
+        _keep(name, secret)
 
 
 def _keep(name: str, value: str) -> None:

@@ -11,13 +11,13 @@ _PACKAGES = ("optuna", "numpy", "scipy", "numba", "grpcio", "tritonclient", "pro
 
 def versions() -> dict[str, str]:
     """Of the packages that matter for what is measured, as far as they are installed."""
-    found = {}
+    packages = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            packages[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return packages
 
 
 def system() -> str:

@@ -54,7 +54,7 @@ def _difference(mine: service_pb2.ModelInferResponse, seen: Sequence[service_pb2
         return f"outputs {_names(mine)} and {_names(seen[0])}"
     ours, others = list(_parts(mine)), [list(_parts(answer)) for answer in seen]
     for place, part in enumerate(ours):
-        theirs = {each[place] for each in others if place < len(each)}
+        theirs = {parts[place] for parts in others if place < len(parts)}
         if len(theirs) == 1 and part not in theirs:
             return f"output {mine.outputs[place // 2].name!r} differs" if place < 2 * len(mine.outputs) else _ELSEWHERE
     return None

@@ -38,8 +38,8 @@ class Offer:
         """Number of requests that this worker keeps under way; None in an open loop."""
         if not isinstance(self.load, Concurrency):
             return None
-        each, more = divmod(self.load.requests, self.workers)
-        return each + (self.worker < more)
+        share, more = divmod(self.load.requests, self.workers)
+        return share + (self.worker < more)
 
     def due_ns(self) -> Iterator[int]:
         """The due times of this worker's requests of an open loop, in ns: every `workers`-th of the schedule."""

@@ -144,8 +144,8 @@ def _draw_first_id() -> int:
 def _wants_text_ids(batching: model_config_pb2.ModelSequenceBatching) -> bool:
     """Whether the model's control input for sequence ids is of strings; else ids are numbers."""
     kind = model_config_pb2.ModelSequenceBatching.Control.CONTROL_SEQUENCE_CORRID
-    controls = (control for each in batching.control_input for control in each.control)
-    return any(each.kind == kind and each.data_type == model_config_pb2.TYPE_STRING for each in controls)
+    controls = (control for control_input in batching.control_input for control in control_input.control)
+    return any(control.kind == kind and control.data_type == model_config_pb2.TYPE_STRING for control in controls)
 
 
 def _streams(interface: ModelInterface, options: LoadOptions, check: Callable[[int], None]) -> Sequence[Stream]:

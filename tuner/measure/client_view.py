@@ -73,8 +73,8 @@ def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
 def _busy(cpu: float, processes: int) -> str | None:
     if cpu <= _BUSY:
         return None
-    each = f" in each of {processes} processes" if processes > 1 else ""
-    return f"the load generator took {cpu:.0%} of a core{each}"
+    where = f" in each of {processes} processes" if processes > 1 else ""
+    return f"the load generator took {cpu:.0%} of a core{where}"
 
 
 def _late(lag_p99_ms: float, latency_p99_ms: float, cpu: float) -> str | None:

@@ -88,9 +88,9 @@ NO_GPUS = Gpus("none", lambda _line: None)
 
 
 def _in_words(processes: tuple[GpuProcess, ...]) -> str:
-    told = [_process(each) for each in processes[:_MOST_NAMED]]
-    more = len(processes) - len(told)
-    return ", ".join([*told, f"{more} more"] if more else told)
+    texts = [_process(process) for process in processes[:_MOST_NAMED]]
+    more = len(processes) - len(texts)
+    return ", ".join([*texts, f"{more} more"] if more else texts)
 
 
 def _process(process: GpuProcess) -> str:

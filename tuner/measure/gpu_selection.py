@@ -25,11 +25,11 @@ def visible_gpus(selection: str, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
         return tuple(shown for gpu in gpus if (shown := _as_shown(gpu)))
     chosen: list[Gpu] = []
     for name in names:
-        found = _named(name, gpus)
-        if found is None:
+        gpu = _named(name, gpus)
+        if gpu is None:
             break
-        if found not in chosen:
-            chosen.append(found)
+        if gpu not in chosen:
+            chosen.append(gpu)
     return tuple(chosen)
 
 
@@ -68,13 +68,15 @@ def _named(name: str, gpus: Sequence[Gpu]) -> Gpu | None:
         return _as_shown(by_index[0]) if by_index else None
     number, colon, place = name.partition(":")
     if colon and number.isdecimal() and place.isdecimal():
-        instances = (each for gpu in gpus if gpu.index == int(number) for each in gpu.mig_instances() or ())
-        return next((each for each in instances if each.mig_index == int(place)), None)
+        instances = (instance for gpu in gpus if gpu.index == int(number) for instance in gpu.mig_instances() or ())
+        return next((instance for instance in instances if instance.mig_index == int(place)), None)
     if name.startswith("MIG-"):
-        return _single(each for gpu in gpus for each in gpu.mig_instances() or () if each.uuid.startswith(name))
+        return _single(
+            instance for gpu in gpus for instance in gpu.mig_instances() or () if instance.uuid.startswith(name)
+        )
     if name.startswith("GPU-"):
-        found = _single(gpu for gpu in gpus if gpu.uuid.startswith(name))
-        return _as_shown(found) if found else None
+        board = _single(gpu for gpu in gpus if gpu.uuid.startswith(name))
+        return _as_shown(board) if board else None
     return None
 
 
@@ -84,7 +86,7 @@ def _as_shown(gpu: Gpu) -> Gpu | None:
     return gpu if instances is None else next(iter(instances), None)
 
 
-def _single(found: Iterable[Gpu]) -> Gpu | None:
+def _single(gpus: Iterable[Gpu]) -> Gpu | None:
     """The only one; None if there are none or several."""
-    all_found = tuple(found)
+    all_found = tuple(gpus)
     return all_found[0] if len(all_found) == 1 else None

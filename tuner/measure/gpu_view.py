@@ -63,8 +63,8 @@ class GpuUsage(Record):
     @property
     def utilization_percent(self) -> float | None:
         """Mean over the GPUs that report it, in percent."""
-        told = [gpu.utilization_percent for gpu in self.gpus if gpu.utilization_percent is not None]
-        return fmean(told) if told else None
+        percents = [gpu.utilization_percent for gpu in self.gpus if gpu.utilization_percent is not None]
+        return fmean(percents) if percents else None
 
     @property
     def memory_bytes(self) -> int | None:
@@ -79,8 +79,8 @@ class GpuUsage(Record):
     @property
     def power_w(self) -> float | None:
         """Sum over all GPUs, in W; None if one does not report it."""
-        told = [gpu.power_w for gpu in self.gpus if gpu.power_w is not None]
-        return sum(told) if told and len(told) == len(self.gpus) else None
+        powers_w = [gpu.power_w for gpu in self.gpus if gpu.power_w is not None]
+        return sum(powers_w) if powers_w and len(powers_w) == len(self.gpus) else None
 
     @property
     def temperature_c(self) -> float | None:
@@ -119,13 +119,13 @@ class GpuMemory(Record):
 
 def usage_together(rounds: Iterable[GpuUsage | None]) -> GpuUsage | None:
     """Pool several measurements at one load: means of means, maxima of peaks."""
-    told = [each for each in rounds if each]
-    if not told:
+    usages = [usage for usage in rounds if usage]
+    if not usages:
         return None
     by_gpu: dict[str, list[GpuView]] = {}
-    for view in (view for usage in told for view in usage.gpus):
+    for view in (view for usage in usages for view in usage.gpus):
         by_gpu.setdefault(view.uuid, []).append(view)
-    energies = [each.energy_per_inference_j for each in told if each.energy_per_inference_j is not None]
+    energies = [usage.energy_per_inference_j for usage in usages if usage.energy_per_inference_j is not None]
     return GpuUsage(
         gpus=tuple(_view_together(views) for views in by_gpu.values()),
         energy_per_inference_j=fmean(energies) if energies else None,
@@ -137,16 +137,16 @@ _MOST = ("memory_bytes", "run_memory_bytes", "temperature_c")
 
 
 def _view_together(views: list[GpuView]) -> GpuView:
-    def told(name: str) -> list[float]:
+    def values(name: str) -> list[float]:
         return [value for view in views if (value := getattr(view, name)) is not None]
 
     reasons = [view.throttle_reasons for view in views if view.throttle_reasons is not None]
     return views[0].model_copy(
         update={
-            **{name: fmean(told(name)) if told(name) else None for name in _MEANS},
-            **{name: max(told(name), default=None) for name in _MOST},
-            "energy_j": sum(told("energy_j")) if told("energy_j") else None,
-            "idle_memory_bytes": min(told("idle_memory_bytes"), default=None),
-            "throttle_reasons": tuple(sorted({name for each in reasons for name in each})) if reasons else None,
+            **{name: fmean(values(name)) if values(name) else None for name in _MEANS},
+            **{name: max(values(name), default=None) for name in _MOST},
+            "energy_j": sum(values("energy_j")) if values("energy_j") else None,
+            "idle_memory_bytes": min(values("idle_memory_bytes"), default=None),
+            "throttle_reasons": tuple(sorted({name for names in reasons for name in names})) if reasons else None,
         }
     )

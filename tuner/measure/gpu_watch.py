@@ -26,13 +26,13 @@ class GpuWatch:
 
     Args:
         visible: The GPUs that the server sees; none: nothing is sampled.
-        told: Called with the model's effective config, once it is known.
+        listener: Called with the model's effective config, once it is known.
     """
 
     def __init__(
-        self, visible: Sequence[Gpu], told: Callable[[model_config_pb2.ModelConfig], None] = lambda _config: None
+        self, visible: Sequence[Gpu], listener: Callable[[model_config_pb2.ModelConfig], None] = lambda _config: None
     ) -> None:
-        self._told = told
+        self._told = listener
         self._visible = tuple(visible)
         self._used: tuple[Gpu, ...] | None = None
         self._idle: dict[Gpu, int | None] = {}
@@ -63,8 +63,8 @@ class GpuWatch:
         views = tuple(self._view(gpu, samples, seconds) for gpu in self._used)
         energies = [view.energy_j for view in views]
         energy_j = math.fsum(joules for joules in energies if joules is not None)
-        known = inferences > 0 and None not in energies
-        return GpuUsage(gpus=views, energy_per_inference_j=energy_j / inferences if known else None)
+        energy_known = inferences > 0 and None not in energies
+        return GpuUsage(gpus=views, energy_per_inference_j=energy_j / inferences if energy_known else None)
 
     @property
     def memory(self) -> GpuMemory | None:
@@ -117,10 +117,12 @@ def _power_by_energy_w(samples: Sequence[Sample[GpuReading]]) -> float | None:
     The driver updates the counter every 20 to 100 ms, which affects a line through many samples less than a difference
     of two. Power readings are means over a second from Ampere on, so they lag in a short window.
     """
-    told = [(sample.at_ns / 1e9, sample.answer.energy_j) for sample in samples if sample.answer.energy_j is not None]
-    if len(told) < 2:
+    readings = [
+        (sample.at_ns / 1e9, sample.answer.energy_j) for sample in samples if sample.answer.energy_j is not None
+    ]
+    if len(readings) < 2:
         return None
-    at_s, energy_j = np.array(told).T
+    at_s, energy_j = np.array(readings).T
     at_s -= at_s.mean()
     slope_w = float(at_s @ (energy_j - energy_j.mean()) / (at_s @ at_s))
     return slope_w if slope_w >= 0 else None  # the counter restarts with the driver
@@ -128,16 +130,16 @@ def _power_by_energy_w(samples: Sequence[Sample[GpuReading]]) -> float | None:
 
 def _power_by_readings_w(samples: Sequence[Sample[GpuReading]]) -> float | None:
     """The mean of the power readings over time (trapezoidal rule)."""
-    told = [(sample.at_ns, sample.answer.power_w) for sample in samples if sample.answer.power_w is not None]
-    if len(told) < 2:
-        return told[0][1] if told else None
-    joules = sum((later[0] - sooner[0]) * (later[1] + sooner[1]) / 2 for sooner, later in pairwise(told))
-    return joules / (told[-1][0] - told[0][0])
+    readings = [(sample.at_ns, sample.answer.power_w) for sample in samples if sample.answer.power_w is not None]
+    if len(readings) < 2:
+        return readings[0][1] if readings else None
+    joules = sum((later[0] - sooner[0]) * (later[1] + sooner[1]) / 2 for sooner, later in pairwise(readings))
+    return joules / (readings[-1][0] - readings[0][0])
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    told = [value for value in values if value is not None]
-    return fmean(told) if told else None
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None
 
 
 _Number = TypeVar("_Number", int, float)

@@ -62,18 +62,18 @@ class ProcessorTimes:
 def processor_times() -> ProcessorTimes | None:
     """The CPU times of all processors so far; None: not available. Takes some 0.05 ms."""
     try:
-        told = psutil.cpu_times()
+        times = psutil.cpu_times()
     except (OSError, psutil.Error, ValueError, IndexError):
         return None
-    interrupts_s = told.irq + told.softirq
-    total_s = told.user + told.nice + told.system + told.idle + told.iowait + interrupts_s + told.steal
+    interrupts_s = times.irq + times.softirq
+    total_s = times.user + times.nice + times.system + times.idle + times.iowait + interrupts_s + times.steal
     if total_s <= 0:
         return None
     return ProcessorTimes(
         cores=psutil.cpu_count() or 1,
-        idle_s=told.idle + told.iowait,
+        idle_s=times.idle + times.iowait,
         interrupts_s=interrupts_s,
-        stolen_s=told.steal,
+        stolen_s=times.steal,
         total_s=total_s,
         own_s=time.process_time(),
     )
@@ -97,10 +97,10 @@ def machine_load(
     Returns:
         None if there are too few samples, or the CPU times do not add up.
     """
-    told = server if len(server) > 1 else machine
-    if len(machine) < 2 or len(told) < 2:
+    samples = server if len(server) > 1 else machine
+    if len(machine) < 2 or len(samples) < 2:
         return None
-    start_ns, end_ns = max(told[0].at_ns, machine[0].at_ns), min(told[-1].at_ns, machine[-1].at_ns)
+    start_ns, end_ns = max(samples[0].at_ns, machine[0].at_ns), min(samples[-1].at_ns, machine[-1].at_ns)
     seconds = (end_ns - start_ns) / 1e9
     if seconds <= 0:
         return None
@@ -133,23 +133,23 @@ def machine_load(
 
 def loads_together(rounds: Iterable[MachineLoad | None]) -> MachineLoad | None:
     """Pool several measurements at one load, by their means."""
-    told = [each for each in rounds if each]
-    if not told:
+    loads = [load for load in rounds if load]
+    if not loads:
         return None
-    elsewhere = [each.elsewhere_cores for each in told if each.elsewhere_cores is not None]
+    elsewhere = [load.elsewhere_cores for load in loads if load.elsewhere_cores is not None]
     return MachineLoad(
-        cores=told[0].cores,
-        idle_cores=fmean(each.idle_cores for each in told),
+        cores=loads[0].cores,
+        idle_cores=fmean(load.idle_cores for load in loads),
         elsewhere_cores=fmean(elsewhere) if elsewhere else None,
-        stolen_cores=fmean(each.stolen_cores for each in told),
+        stolen_cores=fmean(load.stolen_cores for load in loads),
     )
 
 
 def is_of_this_machine(host: str) -> bool:
     """Whether a host name or address is this machine; True if it cannot be resolved."""
     try:
-        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
+        addresses = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
         own = {address.address for address in chain.from_iterable(psutil.net_if_addrs().values())}
     except (OSError, psutil.Error):
         return True
-    return any(address in own or ipaddress.ip_address(address.split("%")[0]).is_loopback for address in found)
+    return any(address in own or ipaddress.ip_address(address.split("%")[0]).is_loopback for address in addresses)

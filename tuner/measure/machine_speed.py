@@ -106,9 +106,9 @@ def _trimmed(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def speeds_together(rounds: Iterable[MachineSpeed | None]) -> MachineSpeed | None:
     """Pool several measurements: the mean speed, and the deviation from it within and between them."""
-    told = [each for each in rounds if each]
-    if not told:
+    speeds = [speed for speed in rounds if speed]
+    if not speeds:
         return None
-    mean = fmean(each.turns_per_us for each in told)
-    square = fmean((each.wander * each.turns_per_us) ** 2 + (each.turns_per_us - mean) ** 2 for each in told)
+    mean = fmean(speed.turns_per_us for speed in speeds)
+    square = fmean((speed.wander * speed.turns_per_us) ** 2 + (speed.turns_per_us - mean) ** 2 for speed in speeds)
     return MachineSpeed(turns_per_us=mean, wander=math.sqrt(square) / mean)

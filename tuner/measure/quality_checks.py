@@ -70,12 +70,12 @@ def warnings_about(
             compared.
         behind: Whether the server may still have answered requests of the previous load.
     """
-    found = [
+    warnings = [
         _littles_law(samples, window, load) if isinstance(load, Concurrency) else None,
         _request_count(samples, load, reads, behind=behind) if reads and not in_steps else None,
         _drift(window, load),
     ]
-    return tuple(warning for warning in found if warning)
+    return tuple(warning for warning in warnings if warning)
 
 
 def _warnings_in(point: OperatingPoint) -> Iterator[QualityWarning]:
@@ -105,8 +105,8 @@ def _warnings_in(point: OperatingPoint) -> Iterator[QualityWarning]:
 
 
 def _throttled(usage: GpuUsage) -> str | None:
-    told = [(view.gpu, sorted(_THROTTLED.intersection(view.throttle_reasons or ()))) for view in usage.gpus]
-    named = [f"{gpu} was throttled: {', '.join(reasons)}" for gpu, reasons in told if reasons]
+    by_gpu = [(view.gpu, sorted(_THROTTLED.intersection(view.throttle_reasons or ()))) for view in usage.gpus]
+    named = [f"{gpu} was throttled: {', '.join(reasons)}" for gpu, reasons in by_gpu if reasons]
     return "; ".join(named) or None
 
 
@@ -157,7 +157,9 @@ def _request_count(samples: Samples, load: Load, reads: Reads, *, behind: bool) 
         return None
     done_ns = samples.done_ns[samples.ok]
     moments = [reads.first.asked_ns, reads.first.told_ns, reads.last.asked_ns, reads.last.told_ns]
-    first_asked, first_told, last_asked, last_told = (int(each) for each in np.searchsorted(done_ns, moments, "right"))
+    first_asked, first_told, last_asked, last_told = (
+        int(count) for count in np.searchsorted(done_ns, moments, "right")
+    )
     # The server still answers requests whose deadline has passed.
     given_up = len(samples) - len(done_ns)
     unsure = _COUNT * (last_told - first_asked) + _under_way(samples, load)

@@ -59,7 +59,7 @@ def warnings_together(rounds: Sequence[tuple[QualityWarning, ...]]) -> tuple[Qua
         first.setdefault(warning.check, warning)
     if len(rounds) == 1:
         return tuple(first.values())
-    counts = {check: sum(any(each.check is check for each in warnings) for warnings in rounds) for check in first}
+    counts = {check: sum(any(warning.check is check for warning in warnings) for warnings in rounds) for check in first}
     return tuple(
         QualityWarning(check=check, reason=f"{warning.reason} (in {counts[check]} of {len(rounds)} rounds)")
         for check, warning in first.items()

@@ -58,14 +58,14 @@ def response_times(samples: Samples, window: Window, requests_per_s: float) -> R
 
 def responses_together(rounds: Iterable[ResponseTimes | None]) -> ResponseTimes | None:
     """Pool several measurements at one load, with equal weights."""
-    known = [responses for responses in rounds if responses]
-    if not known:
+    times = [responses for responses in rounds if responses]
+    if not times:
         return None
-    firsts = [responses.time_to_first_ms for responses in known if responses.time_to_first_ms]
-    gaps = [responses.inter_response_ms for responses in known if responses.inter_response_ms]
+    firsts = [responses.time_to_first_ms for responses in times if responses.time_to_first_ms]
+    gaps = [responses.inter_response_ms for responses in times if responses.inter_response_ms]
     return ResponseTimes(
         time_to_first_ms={p: mean_of_launches([first[p] for first in firsts]) for p in PERCENTILES if firsts},
         inter_response_ms={p: fmean(gap[p] for gap in gaps) for p in PERCENTILES if gaps},
-        per_request=fmean(responses.per_request for responses in known),
-        per_s=fmean(responses.per_s for responses in known),
+        per_request=fmean(responses.per_request for responses in times),
+        per_s=fmean(responses.per_s for responses in times),
     )

@@ -87,24 +87,24 @@ class Sampling(Generic[_Answer]):
         """Return when the source was asked after that time, which it is at once, or is asked no more."""
         deadline = time.monotonic() + _END_S
         while self._asked_at_ns <= end_ns and not self._ended and (left_s := deadline - time.monotonic()) > 0:
-            told = queue.SimpleQueue[None]()
-            self._hurry.put(told)
+            waiter = queue.SimpleQueue[None]()
+            self._hurry.put(waiter)
             with suppress(queue.Empty):
-                told.get(timeout=left_s)
+                waiter.get(timeout=left_s)
 
     def _run(self) -> None:
         try:
             answers = self._sample()
             while answers and not self._over:
-                told = self._next_hurry(self._pause_s)
+                waiter = self._next_hurry(self._pause_s)
                 if not self._over:
                     self._sample()
-                if told:
-                    told.put(None)
+                if waiter:
+                    waiter.put(None)
         finally:
             self._ended = True
-            while told := self._next_hurry(0.0):
-                told.put(None)
+            while waiter := self._next_hurry(0.0):
+                waiter.put(None)
 
     def _next_hurry(self, within_s: float) -> queue.SimpleQueue[None] | None:
         """Who waits for the next answer, if somebody does within a time."""

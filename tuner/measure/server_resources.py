@@ -37,9 +37,9 @@ def resources(samples: Sequence[Sample[ServerUsage]]) -> ServerResources | None:
 
 def resources_together(rounds: Iterable[ServerResources | None]) -> ServerResources | None:
     """Pool several measurements at one load: mean CPU, peak memory."""
-    told = [each for each in rounds if each]
-    if not told:
+    usages = [usage for usage in rounds if usage]
+    if not usages:
         return None
     return ServerResources(
-        cpu_cores=fmean(each.cpu_cores for each in told), memory_bytes=max(each.memory_bytes for each in told)
+        cpu_cores=fmean(usage.cpu_cores for usage in usages), memory_bytes=max(usage.memory_bytes for usage in usages)
     )

@@ -87,13 +87,13 @@ def _mean_ms(before: service_pb2.StatisticDuration, after: service_pb2.Statistic
 def _batches(before: service_pb2.ModelStatistics, after: service_pb2.ModelStatistics) -> dict[int, tuple[int, float]]:
     """Executions and mean service time (input, inference and output) in ms, by batch size."""
     earlier = {batch.batch_size: batch for batch in before.batch_stats}
-    found: dict[int, tuple[int, float]] = {}
+    batches: dict[int, tuple[int, float]] = {}
     for now in sorted(after.batch_stats, key=lambda batch: int(batch.batch_size)):
         then = earlier.get(now.batch_size, service_pb2.InferBatchStatistics())
         executions = now.compute_infer.count - then.compute_infer.count
         if executions > 0:
-            found[now.batch_size] = (executions, (_service_ns(now) - _service_ns(then)) / executions / 1e6)
-    return found
+            batches[now.batch_size] = (executions, (_service_ns(now) - _service_ns(then)) / executions / 1e6)
+    return batches
 
 
 def _service_ns(batch: service_pb2.InferBatchStatistics) -> int:

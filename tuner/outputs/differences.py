@@ -87,15 +87,17 @@ def differences(
         was = {tensor.name: tensor for tensor in old}
         now = {tensor.name: tensor for tensor in new}
         for name in {**was, **now}:
-            if found := _difference(name, place, was.get(name), now.get(name), tolerance, scales.get(name, 0.0)):
-                yield found
+            if difference := _difference(name, place, was.get(name), now.get(name), tolerance, scales.get(name, 0.0)):
+                yield difference
 
 
 def scales_of(responses: Sequence[Response]) -> Mapping[str, float]:
     """The root mean square of each output of floats, over all responses, without values that are not finite."""
     squares: dict[str, tuple[float, int]] = {}
     largest: dict[str, float] = {}
-    values = [(each.name, _finite(each)) for response in responses for each in response if each.datatype in _EPSILON]
+    values = [
+        (tensor.name, _finite(tensor)) for response in responses for tensor in response if tensor.datatype in _EPSILON
+    ]
     for name, finite in values:
         largest[name] = max(largest.get(name, 0.0), float(np.abs(finite).max(initial=0.0)))
     for name, finite in values:
@@ -136,7 +138,7 @@ def _exact(name: str, place: int, was: InputTensor, now: InputTensor) -> Differe
     worst = int(differ[0])
     if was.values.dtype.kind in "iu":
         # Python integers, as a difference may overflow the datatype.
-        before, after = (each.values.ravel()[differ].astype(np.object_) for each in (was, now))
+        before, after = (tensor.values.ravel()[differ].astype(np.object_) for tensor in (was, now))
         worst = int(differ[int(np.argmax(np.abs(after - before)))])
     more = f"{differ.size} of {was.values.size} elements differ" if differ.size > 1 else ""
     return _at(name, place, worst, was, now, more)
@@ -158,21 +160,21 @@ def _floats(
     worst = int(np.argmax(excess))
     if not excess[worst] > 1.0:
         return None
-    told = ""
+    note = ""
     if np.isfinite(off[worst]) and rtol * abs(before[worst]) >= atol and before[worst]:
-        told = f"{100 * off[worst] / abs(before[worst]):,.3g} % off, {100 * rtol:.3g} % allowed"
+        note = f"{100 * off[worst] / abs(before[worst]):,.3g} % off, {100 * rtol:.3g} % allowed"
     elif np.isfinite(off[worst]):
-        told = f"off by {off[worst]:.3g}, {limit[worst]:.3g} allowed"
-    return _at(name, place, worst, was, now, told, float(excess[worst]))
+        note = f"off by {off[worst]:.3g}, {limit[worst]:.3g} allowed"
+    return _at(name, place, worst, was, now, note, float(excess[worst]))
 
 
 def _at(  # noqa: PLR0917 (the parts of one line)
-    name: str, place: int, index: int, was: InputTensor, now: InputTensor, told: str, excess: float = math.inf
+    name: str, place: int, index: int, was: InputTensor, now: InputTensor, note: str, excess: float = math.inf
 ) -> Difference:
     """The difference of one element, given by its row-major index."""
     element = [int(axis) for axis in np.unravel_index(index, was.shape)]
     before, after = _value(was, index), _value(now, index)
-    detail = "; ".join(part for part in (f"element {element}" if element else "", told) if part)
+    detail = "; ".join(part for part in (f"element {element}" if element else "", note) if part)
     return Difference(name, place, *_told_apart(before, after), detail, excess, of_values=True)
 
 
@@ -185,7 +187,7 @@ def _value(tensor: InputTensor, index: int) -> Any:
 def _told_apart(before: Any, after: Any) -> tuple[str, str]:
     """Two values as text, with as few digits as distinguish them."""
     if isinstance(before, bytes):
-        return _texts_told_apart(*(each.decode(errors="backslashreplace") for each in (before, after)))
+        return _texts_told_apart(*(value.decode(errors="backslashreplace") for value in (before, after)))
     if not isinstance(before, float):
         return str(before), str(after)
     texts = ((f"{before:.{digits}g}", f"{after:.{digits}g}") for digits in (4, 6, 9, 17))

@@ -111,12 +111,14 @@ class GoldenOutputs:
             responses: The responses to each of its requests.
             tolerance: The tolerance of floats.
         """
-        unsteady = {each.output: each for each in self.unsteady}
+        unsteady = {entry.output: entry for entry in self.unsteady}
         if None in unsteady:
             return []
 
-        def is_known(found: Difference) -> bool:
-            return found.output in unsteady and (found.of_values or unsteady[found.output].outline_varies)
+        def is_known(difference: Difference) -> bool:
+            return difference.output in unsteady and (
+                difference.of_values or unsteady[difference.output].outline_varies
+            )
 
         line = self.lines[number]
         return [
@@ -152,11 +154,11 @@ def record_golden(ask: Ask, questions: RequestChains, tolerance: Tolerance) -> G
             refused.append(error)
         else:
             lines.append(tuple(map(GoldenAnswer, line, _read(replies, number))))
-        byte_size = sum(answer.byte_size for each in lines for answer in each)
+        byte_size = sum(answer.byte_size for answers in lines for answer in answers)
         if number + 1 >= _FEWEST_LINES and (time.monotonic() - began > _PATIENCE_S or byte_size > _MOST_BYTES):
             break
     golden = GoldenOutputs(tuple(lines), refused=tuple(refused), answer_s=median(seconds))
-    found: dict[str | None, Unsteady] = {}
+    unsteady: dict[str | None, Unsteady] = {}
     patience_s = max(_PATIENCE_S, time.monotonic() - began)
     began = time.monotonic()
     for rounds in range(1, 1 + _COMPARED):
@@ -167,12 +169,12 @@ def record_golden(ask: Ask, questions: RequestChains, tolerance: Tolerance) -> G
                 for where, difference in golden.differences(number, _read(replies, number), tolerance):
                     words = f"{difference.was} for {where} alone, {difference.now} together with others"
                     varies = not difference.of_values
-                    if difference.output not in found or varies > found[difference.output].outline_varies:
-                        found[difference.output] = Unsteady(difference.output, words, varies)
+                    if difference.output not in unsteady or varies > unsteady[difference.output].outline_varies:
+                        unsteady[difference.output] = Unsteady(difference.output, words, varies)
         enough = rounds * len(golden.lines) >= _COMPARED or not golden.lines
         if enough or (rounds >= _FEWEST_ROUNDS and time.monotonic() - began > patience_s):
             break
-    return replace(golden, unsteady=tuple(found.values()))
+    return replace(golden, unsteady=tuple(unsteady.values()))
 
 
 def check_golden(
@@ -198,44 +200,48 @@ def check_golden(
         OutputsDifferError: an answer differs; the message names the worst difference.
         ServerError: a request failed, even alone; or the server crashed, hangs, or sends an invalid answer.
     """
-    found: list[tuple[int, str, Difference]] = []
+    mismatches: list[tuple[int, str, Difference]] = []
     numbers = list(range(len(golden.lines))) * _copies(golden, largest_batch)
     for number, replies in zip(numbers, ask([golden.questions[number] for number in numbers]), strict=True):
-        told = replies
+        answers = replies
         length = len(golden.lines[number])
         if _refusal(replies, number, length):
             # The queue may have been full.
-            (told,) = ask([golden.questions[number]])
-            if error := _refusal(told, number, length):
+            (answers,) = ask([golden.questions[number]])
+            if error := _refusal(answers, number, length):
                 raise failed("a request failed that the baseline answers", error)
-        found += [(number, *each) for each in golden.differences(number, _read(told, number), tolerance)]
-    unsteady = {each.output: each for each in _unsteady_alone(ask, golden, found, tolerance)}
-    wrong = [each for each in found if each[2].output not in unsteady or not each[2].of_values]
+        mismatches += [(number, *pair) for pair in golden.differences(number, _read(answers, number), tolerance)]
+    unsteady = {entry.output: entry for entry in _unsteady_alone(ask, golden, mismatches, tolerance)}
+    wrong = [mismatch for mismatch in mismatches if mismatch[2].output not in unsteady or not mismatch[2].of_values]
     if wrong:
-        _, where, worst = max(wrong, key=lambda each: each[2].excess)
+        _, where, worst = max(wrong, key=lambda mismatch: mismatch[2].excess)
         raise OutputsDifferError(_told(where, worst, wrong=len({number for number, _, _ in wrong}), golden=golden))
     return tuple(unsteady.values())
 
 
 def _unsteady_alone(
-    ask: Ask, golden: GoldenOutputs, found: Sequence[tuple[int, str, Difference]], tolerance: Tolerance
+    ask: Ask, golden: GoldenOutputs, mismatches: Sequence[tuple[int, str, Difference]], tolerance: Tolerance
 ) -> Iterator[Unsteady]:
     """The outputs with differences that vary when a line is repeated alone; never outputs of floats."""
     first: dict[str, tuple[int, str]] = {}
-    for number, where, difference in found:
+    for number, where, difference in mismatches:
         if difference.output is not None and difference.of_values and not golden.is_float(difference.output):
             first.setdefault(difference.output, (number, where))
     for output, (number, where) in first.items():
-        known: GoldenOutputs | None = None
+        reference: GoldenOutputs | None = None
         for _ in range(_ASKED_ALONE):
             (replies,) = ask([golden.questions[number]])
             if _refusal(replies, number, len(golden.lines[number])):
                 break
             responses = _read(replies, number)
-            if known is None:
+            if reference is None:
                 answers = tuple(map(GoldenAnswer, golden.questions[number], responses))
-                known = GoldenOutputs((*golden.lines[:number], answers))
-            now = [each for _, each in known.differences(number, responses, tolerance) if each.output == output]
+                reference = GoldenOutputs((*golden.lines[:number], answers))
+            now = [
+                difference
+                for _, difference in reference.differences(number, responses, tolerance)
+                if difference.output == output
+            ]
             if now:
                 yield Unsteady(output, f"{now[0].was} for {where} alone, {now[0].now} when repeated")
                 break

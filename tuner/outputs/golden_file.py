@@ -38,7 +38,7 @@ def write_golden(path: Path, golden: GoldenOutputs, study: str) -> None:
     arrays: _Arrays = {}
     contents = {
         "study": study,
-        "unsteady": [[each.output, each.words, each.outline_varies] for each in golden.unsteady],
+        "unsteady": [[entry.output, entry.words, entry.outline_varies] for entry in golden.unsteady],
         "refused": golden.refused,
         "answer_s": golden.answer_s,
         "lines": [[_told(answer, arrays) for answer in line] for line in golden.lines],
@@ -62,8 +62,8 @@ def read_golden(path: Path, study: str) -> GoldenOutputs:
             if contents["study"] != study:
                 raise GoldenFileError("belongs to another study")
             return GoldenOutputs(
-                tuple(tuple(_answer(told, arrays) for told in line) for line in contents["lines"]),
-                tuple(Unsteady(*each) for each in contents["unsteady"]),
+                tuple(tuple(_answer(answer, arrays) for answer in line) for line in contents["lines"]),
+                tuple(Unsteady(*entry) for entry in contents["unsteady"]),
                 tuple(contents["refused"]),
                 contents["answer_s"],
             )
@@ -83,7 +83,7 @@ def _told(answer: GoldenAnswer, arrays: _Arrays) -> dict[str, Any]:
         arrays[name] = array
         return name
 
-    def told(tensor: InputTensor) -> dict[str, Any]:
+    def entry(tensor: InputTensor) -> dict[str, Any]:
         # An object array would be pickled.
         array = np.frombuffer(tensor.raw(), np.uint8) if tensor.datatype == "BYTES" else tensor.values
         return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape, "array": put(array)}
@@ -91,21 +91,21 @@ def _told(answer: GoldenAnswer, arrays: _Arrays) -> dict[str, Any]:
     return {
         "request": put(np.frombuffer(answer.request.body, np.uint8)),
         "json_length": answer.request.json_length,
-        "responses": [[told(tensor) for tensor in response] for response in answer.responses],
+        "responses": [[entry(tensor) for tensor in response] for response in answer.responses],
     }
 
 
-def _answer(told: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> GoldenAnswer:
+def _answer(answer: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> GoldenAnswer:
     return GoldenAnswer(
-        Request(arrays[told["request"]].tobytes(), told["json_length"]),
-        tuple(tuple(_tensor(output, arrays) for output in response) for response in told["responses"]),
+        Request(arrays[answer["request"]].tobytes(), answer["json_length"]),
+        tuple(tuple(_tensor(output, arrays) for output in response) for response in answer["responses"]),
     )
 
 
-def _tensor(told: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> InputTensor:
-    datatype, array = told["datatype"], arrays[told["array"]]
+def _tensor(output: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> InputTensor:
+    datatype, array = output["datatype"], arrays[output["array"]]
     if datatype == "BYTES":
-        return tensor_of(told["name"], datatype, tuple(told["shape"]), array.tobytes())
-    if array.dtype != DTYPES[datatype] or array.shape != tuple(told["shape"]):
+        return tensor_of(output["name"], datatype, tuple(output["shape"]), array.tobytes())
+    if array.dtype != DTYPES[datatype] or array.shape != tuple(output["shape"]):
         raise ValueError("an array does not match its declared datatype or shape")
-    return InputTensor(told["name"], datatype, array)
+    return InputTensor(output["name"], datatype, array)

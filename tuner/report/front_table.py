@@ -24,22 +24,26 @@ def front_table(recommendation: Recommendation, most: int | None = None) -> Tabl
     percentile, points = recommendation.slo.percentile, front_points(recommendation)
     shown = points if most is None else points_that_matter(recommendation, most)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    load, offered = loads_in_words([each.point for each in shown])
+    load, offered = loads_in_words([trial_point.point for trial_point in shown])
     title = "front" if len(shown) == len(points) else f"front ({len(shown)} of {len(points)})"
     table.add_column(title)
     for column in ("trial", load, "inferences/s", "p50", percentile, "mean batch"):
         table.add_column(column, justify="right")
-    for each, at in zip(shown, offered, strict=True):
-        style = "bold" if each == recommendation.best else "" if holds(each, recommendation.slo) else "dim"
-        table.add_row(*_front_row(each, at, recommendation), style=style)
+    for trial_point, at in zip(shown, offered, strict=True):
+        style = (
+            "bold" if trial_point == recommendation.best else "" if holds(trial_point, recommendation.slo) else "dim"
+        )
+        table.add_row(*_front_row(trial_point, at, recommendation), style=style)
     return table
 
 
 def front_points(recommendation: Recommendation) -> tuple[TrialPoint, ...]:
     """The front, the best point and the baseline's, by latency; the last two may lie behind the front."""
     front, percentile = recommendation.front, recommendation.slo.percentile
-    added = {id(each): each for each in (recommendation.best, recommendation.baseline) if each and each not in front}
-    return tuple(sorted((*front, *added.values()), key=lambda each: each.latency_ms(percentile)))
+    added = {
+        id(point): point for point in (recommendation.best, recommendation.baseline) if point and point not in front
+    }
+    return tuple(sorted((*front, *added.values()), key=lambda point: point.latency_ms(percentile)))
 
 
 def points_that_matter(recommendation: Recommendation, most: int) -> tuple[TrialPoint, ...]:
@@ -58,21 +62,21 @@ def points_that_matter(recommendation: Recommendation, most: int) -> tuple[Trial
     return tuple(points[n] for n in sorted(first))
 
 
-def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tuple[str, ...]:
-    point = each.point
+def _front_row(trial_point: TrialPoint, at: str, recommendation: Recommendation) -> tuple[str, ...]:
+    point = trial_point.point
     average = point.average_batch_size
     marks = {
-        "best": each == recommendation.best,
-        "baseline": each == recommendation.baseline != recommendation.best,
+        "best": trial_point == recommendation.best,
+        "baseline": trial_point == recommendation.baseline != recommendation.best,
         WARNED: bool(point.warnings),
     }
     return (
         " ".join(mark for mark, holds_for_it in marks.items() if holds_for_it),
-        str(each.trial.number),
+        str(trial_point.trial.number),
         at,
         rate(point.throughput.value),
         latency(point.latency_ms["p50"].value),
-        latency(each.latency_ms(recommendation.slo.percentile)),
+        latency(trial_point.latency_ms(recommendation.slo.percentile)),
         "" if average is None else f"{average:.1f}",
     )
 
@@ -80,15 +84,23 @@ def _front_row(each: TrialPoint, at: str, recommendation: Recommendation) -> tup
 def front_legend(recommendation: Recommendation, baseline: Assignment) -> str:
     """What the trials of the table are, compared with the baseline, and the quality warnings, one line each."""
     points = front_points(recommendation)
-    trials = {each.trial.number: each.trial.parameters for each in points}
+    trials = {trial_point.trial.number: trial_point.trial.parameters for trial_point in points}
     words = {number: in_words(parameters, baseline) if number else "baseline" for number, parameters in trials.items()}
     lines = [f"  trial {number}: {words[number]}" for number in sorted(words)]
-    warned = [(f"  {WARNED} trial {each.trial.number} ", each.point) for each in points if each.point.warnings]
+    warned = [
+        (f"  {WARNED} trial {trial_point.trial.number} ", trial_point.point)
+        for trial_point in points
+        if trial_point.point.warnings
+    ]
     lines += warnings_of_points(warned)
     return "\n".join(lines)
 
 
 def front_reasons(recommendation: Recommendation) -> str:
     """Why each point of the table is good, one line each; points of which the server reports nothing have none."""
-    sentences = [(each, why_in_words(each)) for each in front_points(recommendation)]
-    return "\n".join(f"  trial {each.trial.number} at {each.point.load}: {why}" for each, why in sentences if why)
+    sentences = [(trial_point, why_in_words(trial_point)) for trial_point in front_points(recommendation)]
+    return "\n".join(
+        f"  trial {trial_point.trial.number} at {trial_point.point.load}: {why}"
+        for trial_point, why in sentences
+        if why
+    )

@@ -109,21 +109,21 @@ def _response_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     """Columns of a decoupled model, which gives any number of responses to a request."""
     responses = [point.responses for point in points]
     for percentile in _FIRSTS:
-        firsts = [each.time_to_first_ms.get(percentile) if each else None for each in responses]
+        firsts = [response.time_to_first_ms.get(percentile) if response else None for response in responses]
         yield _Column(f"first {percentile} ms", [format_number(first.value) if first else "" for first in firsts], 1)
-    gaps = [each.inter_response_ms.get("p50") if each else None for each in responses]
+    gaps = [response.inter_response_ms.get("p50") if response else None for response in responses]
     yield _Column("gap p50 ms", ["" if gap is None else format_number(gap) for gap in gaps], 1)
-    yield _Column("responses", [f"{each.per_request:.3g}" if each else "" for each in responses], 3)
+    yield _Column("responses", [f"{response.per_request:.3g}" if response else "" for response in responses], 3)
 
 
 def _server_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     """Columns of times in the server, from its statistics."""
     servers = [point.server for point in points]
-    yield _Column("queue ms", [format_number(each.queue_ms) if each else "" for each in servers], 2)
-    yield _Column("input ms", [format_number(each.compute_input_ms) if each else "" for each in servers], 5)
-    yield _Column("infer ms", [format_number(each.compute_infer_ms) if each else "" for each in servers], 2)
-    yield _Column("output ms", [format_number(each.compute_output_ms) if each else "" for each in servers], 5)
-    yield _Column("batch", [f"{each.average_batch_size:.1f}" if each else "" for each in servers], 2)
+    yield _Column("queue ms", [format_number(server.queue_ms) if server else "" for server in servers], 2)
+    yield _Column("input ms", [format_number(server.compute_input_ms) if server else "" for server in servers], 5)
+    yield _Column("infer ms", [format_number(server.compute_infer_ms) if server else "" for server in servers], 2)
+    yield _Column("output ms", [format_number(server.compute_output_ms) if server else "" for server in servers], 5)
+    yield _Column("batch", [f"{server.average_batch_size:.1f}" if server else "" for server in servers], 2)
 
 
 def _client_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
@@ -137,14 +137,14 @@ def _machine_columns(points: Sequence[OperatingPoint]) -> Iterator[_Column]:
     """Columns of CPU, memory, GPU and energy, as far as known."""
     taken = [point.server_resources for point in points]
     if any(taken):
-        yield _Column("server CPU", [f"{each.cpu_cores:.0%}" if each else "" for each in taken], 3)
-        yield _Column("memory", [format_size(each.memory_bytes) if each else "" for each in taken], 4)
+        yield _Column("server CPU", [f"{usage.cpu_cores:.0%}" if usage else "" for usage in taken], 3)
+        yield _Column("memory", [format_size(usage.memory_bytes) if usage else "" for usage in taken], 4)
     gpus = [point.gpu for point in points]
     shown = (
-        _Column("GPU", [_cell(each.utilization_percent if each else None, "{:.0f}%") for each in gpus], 2),
+        _Column("GPU", [_cell(gpu.utilization_percent if gpu else None, "{:.0f}%") for gpu in gpus], 2),
         _Column("GPU memory", [format_size(u.memory_bytes) if u and u.memory_bytes else "" for u in gpus], 2),
-        _Column("GPU W", [_cell(each.power_w if each else None, "{:.0f}") for each in gpus], 4),
-        _Column("J/inference", [_cell(each.energy_per_inference_j if each else None, "{:.3g}") for each in gpus], 4),
+        _Column("GPU W", [_cell(gpu.power_w if gpu else None, "{:.0f}") for gpu in gpus], 4),
+        _Column("J/inference", [_cell(gpu.energy_per_inference_j if gpu else None, "{:.3g}") for gpu in gpus], 4),
     )
     yield from (column for column in shown if any(column.cells))
 

@@ -103,7 +103,7 @@ def _offered(point: OperatingPoint) -> dict[str, _Cell]:
 
 
 def _found(point: OperatingPoint) -> dict[str, _Cell]:
-    found: dict[str, _Cell] = {
+    cells: dict[str, _Cell] = {
         "requests": point.requests,
         "errors": point.errors,
         "error": point.error or "",
@@ -113,8 +113,8 @@ def _found(point: OperatingPoint) -> dict[str, _Cell]:
         **_interval("inferences_per_s", point.throughput),
     }
     for percentile, interval in point.latency_ms.items():
-        found |= _interval(f"{percentile}_ms", interval)
-    return found
+        cells |= _interval(f"{percentile}_ms", interval)
+    return cells
 
 
 def _client(client: ClientView) -> dict[str, _Cell]:
@@ -141,15 +141,15 @@ def _server(server: ServerBreakdown) -> dict[str, _Cell]:
 
 
 def _responses(responses: ResponseTimes) -> dict[str, _Cell]:
-    found: dict[str, _Cell] = {
+    cells: dict[str, _Cell] = {
         "responses_per_request": short(responses.per_request),
         "responses_per_s": short(responses.per_s),
     }
     for percentile, interval in responses.time_to_first_ms.items():
-        found |= _interval(f"first_response_{percentile}_ms", interval)
+        cells |= _interval(f"first_response_{percentile}_ms", interval)
     for percentile, gap_ms in responses.inter_response_ms.items():
-        found[f"inter_response_{percentile}_ms"] = short(gap_ms)
-    return found
+        cells[f"inter_response_{percentile}_ms"] = short(gap_ms)
+    return cells
 
 
 def _gpu(usage: GpuUsage) -> dict[str, _Cell]:

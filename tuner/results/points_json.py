@@ -144,7 +144,7 @@ def _maybe_short(value: float | None) -> float | None:
 
 def _responses_json(responses: ResponseTimes) -> dict[str, Any]:
     return {
-        "time_to_first_ms": {name: interval_json(each) for name, each in responses.time_to_first_ms.items()},
+        "time_to_first_ms": {name: interval_json(interval) for name, interval in responses.time_to_first_ms.items()},
         "inter_response_ms": _shortened(responses.inter_response_ms),
         "per_request": short(responses.per_request),
         "per_s": short(responses.per_s),

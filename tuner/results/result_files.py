@@ -99,8 +99,8 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
         "schema": 1,
         "model": study.identity.model,
         "slo": {f"{percentile}_ms": limit for percentile, limit in recommendation.slo.limits},
-        "baseline": [_trial_point(each) for each in points_of(study.trials[0], study.verified)],
-        "front": [_front_point(each) for each in recommendation.front],
+        "baseline": [_trial_point(trial_point) for trial_point in points_of(study.trials[0], study.verified)],
+        "front": [_front_point(trial_point) for trial_point in recommendation.front],
         "best": best
         and {
             **_front_point(best),
@@ -114,7 +114,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
             "slo_certain": None if not recommendation.slo.root else is_certain(best, recommendation.slo),
             **_certified_json(study.certified),
         },
-        "not_chosen": [_not_chosen_json(each, recommendation.slo) for each in study.not_chosen],
+        "not_chosen": [_not_chosen_json(better, recommendation.slo) for better in study.not_chosen],
         "budget": {
             "wall_s": round(study.took_s, 1),
             "launches": study.launches,
@@ -177,21 +177,25 @@ def config_diff(study: Study, best: TrialPoint) -> str:
     return unified_diff(before, ModelConfig.parse(best.trial.deployable_config, path))
 
 
-def _trial_point(each: TrialPoint) -> dict[str, Any]:
-    parameters = dict(each.trial.parameters)
-    return {"trial": each.trial.number, "parameters": parameters, **point_json(each.point, verified=each.verified)}
+def _trial_point(trial_point: TrialPoint) -> dict[str, Any]:
+    parameters = dict(trial_point.trial.parameters)
+    return {
+        "trial": trial_point.trial.number,
+        "parameters": parameters,
+        **point_json(trial_point.point, verified=trial_point.verified),
+    }
 
 
-def _front_point(each: TrialPoint) -> dict[str, Any]:
-    return {**_trial_point(each), "why": why_in_words(each) or None}
+def _front_point(trial_point: TrialPoint) -> dict[str, Any]:
+    return {**_trial_point(trial_point), "why": why_in_words(trial_point) or None}
 
 
-def _not_chosen_json(each: NotChosen, slo: SLO) -> dict[str, Any]:
+def _not_chosen_json(better: NotChosen, slo: SLO) -> dict[str, Any]:
     """A point that looked better than the best during the search, and why it was not chosen."""
     return {
-        **_trial_point(each.searched),
-        "reason": each.why.name.lower(),
-        "why": not_chosen_in_words(each, slo.percentile),
+        **_trial_point(better.searched),
+        "reason": better.why.name.lower(),
+        "why": not_chosen_in_words(better, slo.percentile),
     }
 
 

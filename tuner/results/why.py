@@ -101,19 +101,19 @@ def effects_in_words(effects: Iterable[FieldEffect], slo: SLO) -> Iterator[str]:
 
 def effects_in_short(effects: Iterable[FieldEffect]) -> str:
     """All effects in a few words: `dynamic_batching 2.90 x, count no effect; effect unknown without --explain: ...`."""
-    known, unknown = [], []
+    phrases, unknown = [], []
     for effect in effects:
         name = effect.name.removeprefix("dynamic_batching.")
         if not is_known(effect):
             unknown.append(name)
         elif effect.throughput is None:
-            known.append(f"{name} {'follows from others' if effect.without is None else 'is needed'}")
+            phrases.append(f"{name} {'follows from others' if effect.without is None else 'is needed'}")
         elif _is_noise(effect.throughput):
-            known.append(f"{name} no effect")
+            phrases.append(f"{name} no effect")
         else:
-            known.append(f"{name} {effect.throughput.value:.2f} x")
+            phrases.append(f"{name} {effect.throughput.value:.2f} x")
     not_known = f"effect unknown without --explain: {', '.join(unknown)}" if unknown else ""
-    return "; ".join(part for part in (", ".join(known), not_known) if part)
+    return "; ".join(part for part in (", ".join(phrases), not_known) if part)
 
 
 def is_known(effect: FieldEffect) -> bool:

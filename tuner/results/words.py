@@ -65,14 +65,14 @@ def warnings_of_points(points: Sequence[tuple[str, OperatingPoint]]) -> Iterator
     """
     busy: list[tuple[float, str]] = []
     for name, point in points:
-        of_machine = [each.reason for each in point.warnings if each.check is QualityCheck.MACHINE_LOAD]
+        of_machine = [warning.reason for warning in point.warnings if warning.check is QualityCheck.MACHINE_LOAD]
         taken = (point.machine.elsewhere_cores or 0.0) + point.machine.stolen_cores if point.machine else 0.0
         busy += [(taken, f"{name}at {point.load}: {reason}") for reason in of_machine]
-        others = [each for each in point.warnings if each.check is not QualityCheck.MACHINE_LOAD]
+        others = [warning for warning in point.warnings if warning.check is not QualityCheck.MACHINE_LOAD]
         for line in warnings_in_words(point.model_copy(update={"warnings": tuple(others)})):
             yield f"{name}{line}"
     if busy:
-        most = max(busy, key=lambda each: each[0])[1]
+        most = max(busy, key=lambda pair: pair[0])[1]
         yield f"{most} (the highest of {len(busy)} points with load from elsewhere)" if len(busy) > 1 else most
 
 
@@ -137,12 +137,15 @@ def _with_interval(point: OperatingPoint, percentile: Percentile) -> str:
 def launches_of(study: Study, best: TrialPoint) -> int:
     """Number of launches on which a point was verified; 0: it was not."""
     at = best.trial.number, best.point.load
-    return next((len(each.rounds) for each in study.verified if (each.trial, each.load) == at), 0)
+    return next(
+        (len(verification.rounds) for verification in study.verified if (verification.trial, verification.load) == at),
+        0,
+    )
 
 
 def when_missed(baseline: TrialResult, slo: SLO, verified: Iterable[Verification]) -> str:
     """Where the baseline misses the SLO: `at every measured load`, or `when relaunched`."""
-    again = any(each.trial == baseline.number for each in verified)
+    again = any(verification.trial == baseline.number for verification in verified)
     if again and any(point.holds(slo) for point in baseline.curve):
         return "when relaunched"
     return "at every measured load"

@@ -17,8 +17,8 @@ _MISSING = re.compile(r"[Mm]odel:? '([^']+)' is not (?:ready|found)")
 
 def missing_model(message: str) -> str | None:
     """The model that is missing by a message of Triton; None: the message is about something else."""
-    found = _MISSING.search(message)
-    return found[1] if found else None
+    match = _MISSING.search(message)
+    return match[1] if match else None
 
 
 class Callees:

@@ -111,7 +111,7 @@ class TritonClient:
         statistics = self._connection.statistics(name, version).model_stats
         if not statistics:
             raise ServerError(f"the server has no statistics for model {name!r}", cause=Cause.REQUESTS_FAILED)
-        return max(statistics, key=lambda each: int(each.version) if each.version.isdecimal() else -1)
+        return max(statistics, key=lambda entry: int(entry.version) if entry.version.isdecimal() else -1)
 
     def load_model(self, name: str, config: str | None = None) -> None:
         """Load a model, or reload it; returns when it is ready.

@@ -39,18 +39,18 @@ def explain_failure(endpoint: Endpoint) -> ServerError:
         return ServerDiedError(f"no Triton answers at {address}: {error.strerror or error}", cause=Cause.CRASHED)
     asked = endpoint.url.partition(":")[0]
     schemes = [asked, *(scheme for scheme in ("grpcs", "https", "grpc", "http") if scheme != asked)]
-    found = next((scheme for scheme in schemes if _speaks(endpoint, scheme)), asked)
-    if found != asked:
-        return misdirected(endpoint, found)
+    protocol = next((scheme for scheme in schemes if _speaks(endpoint, scheme)), asked)
+    if protocol != asked:
+        return misdirected(endpoint, protocol)
     if endpoint.tls and (reason := _distrust(endpoint, endpoint.tls)):
         return ServerError(reason, cause=Cause.REQUESTS_FAILED)
     return ServerDiedError(f"no Triton answers at {address}", cause=Cause.CRASHED)
 
 
-def misdirected(endpoint: Endpoint, found: str) -> ServerError:
+def misdirected(endpoint: Endpoint, scheme: str) -> ServerError:
     """The error for an endpoint with another protocol, which is given by its URL scheme."""
     asked = endpoint.url.partition(":")[0]
-    text = f"{endpoint.address} speaks {_NAMES[found]}, not {_NAMES[asked]}: use {found}://{endpoint.address}"
+    text = f"{endpoint.address} speaks {_NAMES[scheme]}, not {_NAMES[asked]}: use {scheme}://{endpoint.address}"
     return ServerError(text, cause=Cause.REQUESTS_FAILED)
 
 

@@ -152,33 +152,33 @@ def binary_of(path: Path) -> Path:
 def _probed(
     binary: Path, wheel: Wheel | None, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> TritonInstallation:
-    found = TritonInstallation(binary, "", wheel.description if wheel else str(binary), wheel)
+    installation = TritonInstallation(binary, "", wheel.description if wheel else str(binary), wheel)
     mark = Mark.new()
     mark.folder.mkdir(mode=0o700)
     try:
-        version = _probe_version(found, mark, arguments, environment)
+        version = _probe_version(installation, mark, arguments, environment)
     finally:
         mark.remove_files()
-    return replace(found, version=version)
+    return replace(installation, version=version)
 
 
 def _probe_version(
-    found: TritonInstallation, mark: Mark, arguments: Sequence[str], environment: Mapping[str, str]
+    installation: TritonInstallation, mark: Mark, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> str:
     """Start the server as a launch would, but with an empty repository and no ports, until it logs its version."""
     repository, parts, log = mark.folder / "repository", mark.folder / "parts", mark.folder / "log"
     repository.mkdir()
     parts.mkdir()
     variables = {**os.environ, **environment}
-    prepared = found.prepare(parts, variables)
-    command = [str(found.binary), f"--model-repository={repository}", *BARE, *prepared.arguments, *arguments]
+    prepared = installation.prepare(parts, variables)
+    command = [str(installation.binary), f"--model-repository={repository}", *BARE, *prepared.arguments, *arguments]
     try:
         own = {VARIABLE: str(mark), "TMPDIR": str(mark.folder)}
         server = start_process(command, {**environment, **prepared.environment, **own}, log)
     except OSError as error:
-        raise JobError(f"{found.binary} does not start: {error.strerror}") from error
+        raise JobError(f"{installation.binary} does not start: {error.strerror}") from error
     try:
-        return _await_version(server, log, found.binary)
+        return _await_version(server, log, installation.binary)
     finally:
         server.kill()
         server.wait()

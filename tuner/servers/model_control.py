@@ -71,8 +71,8 @@ class ModelControl:
         except ServerError as error:
             alive()
             reason, cause = str(error), Cause.INVALID_CONFIG
-            if found := find_reason(reason):
-                reason, cause = found.text, found.cause
+            if problem := find_reason(reason):
+                reason, cause = problem.text, problem.cause
             raise LaunchError(f"model {model!r} does not load: {reason}", cause=cause) from error
 
     def unload(self, model: str, *, within_s: float) -> bool:

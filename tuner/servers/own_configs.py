@@ -29,8 +29,8 @@ class OwnConfigs:
             JobError: the file is damaged.
         """
         try:
-            told = json.loads(self._file.read_text(encoding="utf-8"))
-            return dict(told["models"]) if told["address"] == self._address else {}
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+            return dict(content["models"]) if content["address"] == self._address else {}
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, KeyError) as error:

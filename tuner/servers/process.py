@@ -132,7 +132,7 @@ class ProcessLauncher:
             mark.remove_files()
             raise
         # Variables passed on from this process are left out: whoever repeats the command has them.
-        told = {name: value for name, value in asked.items() if self._variables.get(name, "") is not None}
+        values = {name: value for name, value in asked.items() if self._variables.get(name, "") is not None}
         return ProcessServer(
             process,
             mark=mark,
@@ -141,7 +141,7 @@ class ProcessLauncher:
             grpc_address=f"127.0.0.1:{port}",
             headers=self._headers,
             command=shlex.join(
-                ["env", *assignments({**told, **preparation.environment}), *map(argument_without_secrets, command)]
+                ["env", *assignments({**values, **preparation.environment}), *map(argument_without_secrets, command)]
             ),
         )
 

@@ -41,16 +41,16 @@ def end_processes(chosen: Callable[[Mark], bool]) -> frozenset[Mark]:
     Raises:
         ServerHungError: a process does not end within 10 s, probably as it waits for a device.
     """
-    found: set[Mark] = set()
+    marks: set[Mark] = set()
     deadline = time.monotonic() + _DEADLINE_S
     while ours := [(mark, process) for mark, process in marked_processes() if chosen(mark)]:
-        found.update(mark for mark, _ in ours)
+        marks.update(mark for mark, _ in ours)
         victims = _with_their_sessions({process for _, process in ours})
         for process in victims:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         _await_end(victims, deadline)
-    return frozenset(found)
+    return frozenset(marks)
 
 
 def _await_end(victims: list[psutil.Process], deadline: float) -> None:

@@ -50,7 +50,7 @@ def _is_shared(folder: Path) -> bool:
     mounts = [line.split(" - ") for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
     where = {Path(mount.split()[4]): kind.split()[0] for mount, kind in mounts}
     resolved = folder.resolve()
-    mount = next(each for each in (resolved, *resolved.parents) if each in where or each == each.parent)
+    mount = next(path for path in (resolved, *resolved.parents) if path in where or path == path.parent)
     if where.get(mount) not in _LOCAL:
         return True
     # A container sees its own processes only, and what is mounted into it may be in others, too.

@@ -180,8 +180,8 @@ class RemoteLauncher:
         if model in self._before:
             return
         with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
-            known = client.models()
-            if model not in known:
+            models = client.models()
+            if model not in models:
                 reason = f"the repository of {self._endpoint.address} has no such model"
                 raise LaunchError(f"model {model!r} does not load: {reason}", cause=Cause.INVALID_CONFIG)
             ready = client.is_model_ready(model)

@@ -77,7 +77,7 @@ def stubs_of(server_pid: int) -> tuple[Stub, ...]:
         children = psutil.Process(server_pid).children()
     except psutil.NoSuchProcess:
         return ()
-    found = []
+    stubs = []
     for child in children:
         try:
             arguments = child.cmdline() if child.name() in PROGRAM_NAMES else None
@@ -87,8 +87,8 @@ def stubs_of(server_pid: int) -> tuple[Stub, ...]:
             continue
         state = read_state(child.pid)
         if arguments is not None and state:
-            found.append(Stub(child.pid, state.started, Path(arguments[1]) if len(arguments) > 1 else None))
-    return tuple(found)
+            stubs.append(Stub(child.pid, state.started, Path(arguments[1]) if len(arguments) > 1 else None))
+    return tuple(stubs)
 
 
 def want_to_finalize(stubs: Sequence[AnyStub]) -> bool:

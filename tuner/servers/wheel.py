@@ -95,9 +95,9 @@ def _find_stub(triton: Path) -> Path:
     stubs = triton / "python_backend_stubs"
     stub = stubs / _PYTHON / "triton_python_backend_stub"
     if not stub.is_file():
-        known = sorted((path.name for path in stubs.glob("3.*")), key=lambda name: int(name.partition(".")[2]))
+        versions = sorted((path.name for path in stubs.glob("3.*")), key=lambda name: int(name.partition(".")[2]))
         raise JobError(
-            f"{DISTRIBUTION} supports Python {', '.join(known)}, but this is {_PYTHON}; "
+            f"{DISTRIBUTION} supports Python {', '.join(versions)}, but this is {_PYTHON}; "
             "install tritontune with one of those"
         )
     return stub

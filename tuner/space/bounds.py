@@ -111,12 +111,12 @@ def check_fields(spec: SpaceSpec, configs: Iterable[ModelConfig], source: str) -
     Raises:
         SpaceError: a field or a value is wrong for all configs.
     """
-    known = (ModelConfig.parse("max_batch_size: 1\n", source), *configs)
+    all_configs = (ModelConfig.parse("max_batch_size: 1\n", source), *configs)
     for name, item in spec.parameters.items():
         field = item.field or name
         anywhere = _INDEX.sub("[*]", field)
         faults = []
-        for config in known:
+        for config in all_configs:
             if (fault := _field_fault(anywhere, item, config)) is None:
                 break
             faults.append(fault)
@@ -135,8 +135,8 @@ def _field_fault(field: str, item: ParameterSpec, config: ModelConfig) -> Config
 
 def _fault(source: str, name: str, field: str, error: ConfigError) -> str:
     """The message for a wrong parameter, which names it once."""
-    told = str(error)
-    return f"{source}: {told}" if name == field and told.startswith(name) else f"{source}: {name}: {told}"
+    message = str(error)
+    return f"{source}: {message}" if name == field and message.startswith(name) else f"{source}: {name}: {message}"
 
 
 def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue:
@@ -150,11 +150,11 @@ def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue
     Raises:
         ConfigError: there is no such field, or it is a message with a ladder of other values than off and on.
     """
-    found = config.values(field)
+    items = config.values(field)
     if may_be_on:
-        return ON if found else OFF
-    values = tuple(value for value in found if value is not EMPTY)
-    if len(values) < len(found):
+        return ON if items else OFF
+    values = tuple(value for value in items if value is not EMPTY)
+    if len(values) < len(items):
         raise ConfigError(f"{field} is a message; its ladder can only be [off, on]")
     if not values:
         return OFF
@@ -200,7 +200,9 @@ def _too_small(value: LadderValue, field: str, spec: SpaceSpec, to: Surroundings
     preferred = 0 if preferred_varies else max(config.dynamic_batching.preferred_batch_size, default=0)
     largest = {
         f"requests hold {to.batch_size} {'inference' if to.batch_size == 1 else 'inferences'} (-b)": to.batch_size,
-        "the model's warm-up sends batches of {}": max((each.batch_size for each in config.model_warmup), default=0),
+        "the model's warm-up sends batches of {}": max(
+            (warmup.batch_size for warmup in config.model_warmup), default=0
+        ),
         "the model prefers batches of {}": preferred,
     }
     return next((reason.format(size) for reason, size in largest.items() if value < size), "")

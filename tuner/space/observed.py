@@ -37,20 +37,20 @@ def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelC
 
     A field that is `off` may have any value that Triton gives it; a message that is `off` must be absent.
     """
-    told = stated(effective, candidate.config)
-    found = []
+    config = stated(effective, candidate.config)
+    mismatches = []
     for parameter in space.parameters:
         asked = candidate.parameters.get(parameter.name, AS_IS)
         is_message = ON in parameter.ladder
         if asked == AS_IS or (asked == OFF and not is_message):
             continue
         try:
-            served = value_at(parameter.field, told, may_be_on=is_message)
+            served = value_at(parameter.field, config, may_be_on=is_message)
         except ConfigError:  # a field of a newer Triton, unknown here
             continue
         if _plain(asked) != _plain(served):
-            found.append(Otherwise(parameter.name, asked, served))
-    return tuple(found)
+            mismatches.append(Otherwise(parameter.name, asked, served))
+    return tuple(mismatches)
 
 
 def _plain(value: LadderValue) -> tuple[type, LadderValue]:

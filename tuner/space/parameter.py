@@ -37,14 +37,14 @@ class Parameter:
         Raises:
             ValueError: it is not in the ladder.
         """
-        for index, known in enumerate(self.ladder):
-            if type(known) is type(value) and known == value:
+        for index, rung in enumerate(self.ladder):
+            if type(rung) is type(value) and rung == value:
                 return index
         raise ValueError(f"{self.name}: {value!r} is not one of {', '.join(map(str, self.ladder))}")
 
     def has(self, value: LadderValue) -> bool:
         """Whether a value is in the ladder."""
-        return any(type(known) is type(value) and known == value for known in self.ladder)
+        return any(type(rung) is type(value) and rung == value for rung in self.ladder)
 
     def nearest(self, value: float) -> LadderValue | None:
         """The largest number of the ladder that is <= `value`, else the smallest one; None without numbers."""

@@ -69,10 +69,10 @@ class SearchSpace:
         Raises:
             SpaceError: a parameter names a field that a config.pbtxt does not have.
         """
-        told = stated(effective, own)
-        base = own or told
-        bounded = bound(spec, Surroundings(own, told, machine, batch_size))
-        return cls(bounded.parameters, bounded.left_out, base, told, machine, bounded.notes)
+        config = stated(effective, own)
+        base = own or config
+        bounded = bound(spec, Surroundings(own, config, machine, batch_size))
+        return cls(bounded.parameters, bounded.left_out, base, config, machine, bounded.notes)
 
     @property
     def baseline(self) -> Assignment:
@@ -98,8 +98,8 @@ class SearchSpace:
 
         A value that is in no ladder is then taken for the model's own.
         """
-        known = {p.name: stored[p.name] for p in self.parameters if p.name in stored and p.has(stored[p.name])}
-        return self.normalize(known)
+        values = {p.name: stored[p.name] for p in self.parameters if p.name in stored and p.has(stored[p.name])}
+        return self.normalize(values)
 
     def indices(self, assignment: Assignment) -> dict[str, int]:
         """Ladder indices of an assignment, one for every parameter."""

@@ -67,8 +67,8 @@ class SpaceSpec(BaseModel):
         for name, parameter in self.parameters.items():
             for other, values in parameter.when.items():
                 if other not in self.parameters or other == name:
-                    known = self.parameters.keys() - {name}
-                    raise ValueError(f"{name}: when: no other parameter {other!r}{nearest(other, known)}")
+                    names = self.parameters.keys() - {name}
+                    raise ValueError(f"{name}: when: no other parameter {other!r}{nearest(other, names)}")
                 if not values:
                     raise ValueError(f"{name}: when: {other}: needs at least one value")
         return self
@@ -123,8 +123,8 @@ def _first_fault(error: ValidationError) -> str:
     fault = first_fault(error)
     path = [str(part) for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
-        known: Mapping[str, Any] = SpaceSpec.model_fields if len(path) == 1 else ParameterSpec.model_fields
-        names = {field.alias or name for name, field in known.items()}
+        fields: Mapping[str, Any] = SpaceSpec.model_fields if len(path) == 1 else ParameterSpec.model_fields
+        names = {field.alias or name for name, field in fields.items()}
         return f"{': '.join([*path[:-1], f'unknown option {path[-1]!r}'])}{nearest(path[-1], names)}"
     if fault["type"] == "missing":
         return f"{': '.join(path)} is missing"

@@ -48,13 +48,13 @@ def percentiles(window: Window) -> Mapping[Percentile, Interval]:
     else:
         blocks = _Blocks.of(window, ordered)
         estimates = [blocks.percentile(share_of(name)) for name in PERCENTILES]
-    found: dict[Percentile, Interval] = {}
+    intervals: dict[Percentile, Interval] = {}
     low = high = 0.0
     for name, estimate in zip(PERCENTILES, estimates, strict=True):
         # A higher percentile lies no lower, and neither do the ends of its interval.
         low, high = max(low, estimate.low), max(high, estimate.high)
-        found[name] = Interval(value=estimate.value, low=low, high=high)
-    return found
+        intervals[name] = Interval(value=estimate.value, low=low, high=high)
+    return intervals
 
 
 def slo_tests(window: Window, slo: SLO) -> tuple[SLOTest, ...]:
@@ -142,8 +142,8 @@ class _Blocks:
         squared_variation = float(np.clip(excess_ms.var() / mean_ms**2, *_SQUARED_VARIATION))
         shape = _SHAPE_SHARE * (1 - 1 / squared_variation) / 2
         reach = math.expm1(shape * math.log(depth)) / shape if shape else math.log(depth)
-        known = above / squared_variation
-        return max(largest, threshold + mean_ms * (1 - shape) * reach * known / gamma(TAIL, known))
+        events = above / squared_variation
+        return max(largest, threshold + mean_ms * (1 - shape) * reach * events / gamma(TAIL, events))
 
 
 def _memoryless(ordered: _Floats, share: float) -> Interval:

@@ -158,5 +158,5 @@ def _log_evidence(requests: float, over: float, allowed: float) -> float:
 
 def together(verdicts: Iterable[Verdict]) -> Verdict:
     """Of several limits, all of which must hold."""
-    found = set(verdicts)
-    return Verdict.BREAKS if Verdict.BREAKS in found else Verdict.OPEN if Verdict.OPEN in found else Verdict.HOLDS
+    kinds = set(verdicts)
+    return Verdict.BREAKS if Verdict.BREAKS in kinds else Verdict.OPEN if Verdict.OPEN in kinds else Verdict.HOLDS

@@ -157,8 +157,8 @@ class LoadEngineContract:
             if not killed_s and len(samples) >= 20:
                 service.kill()
                 killed_s.append(samples.wall_s)
-            told = killed_s and samples.wall_s > killed_s[0] + 0.2 and np.count_nonzero(~samples.ok) > 3
-            return None if told or samples.wall_s > _AT_MOST_S else 0.02
+            enough = killed_s and samples.wall_s > killed_s[0] + 0.2 and np.count_nonzero(~samples.ok) > 3
+            return None if enough or samples.wall_s > _AT_MOST_S else 0.02
 
         samples = self.offer(service, watch, request_timeout_s=5)
         assert samples.ok[:20].all()

@@ -48,8 +48,8 @@ def known_config(
         more: Further text of the config, such as `dynamic_batching { }`.
         parameters: Further parameters; see `tuner.testing.fake.native`.
     """
-    known = {"service_us": service_us, "service_us_per_item": service_us_per_item, **parameters}
-    text = config_text(instances=instances, max_batch_size=max_batch_size, more=more, **known)
+    settings = {"service_us": service_us, "service_us_per_item": service_us_per_item, **parameters}
+    text = config_text(instances=instances, max_batch_size=max_batch_size, more=more, **settings)
     return text.replace('backend: "python"', 'backend: "fake"')
 
 

@@ -66,14 +66,14 @@ def write_models(repository: ModelRepositoryFactory) -> None:
 
 def request_of(model: str = "identity", **changes: Any) -> service_pb2.ModelInferRequest:
     """A request to one of the models; arguments can make it invalid."""
-    told = {"name": "IN", "datatype": "FP32", "shape": [1, 4], "version": "", **changes}
-    request = service_pb2.ModelInferRequest(model_name=model, model_version=told["version"])
+    fields = {"name": "IN", "datatype": "FP32", "shape": [1, 4], "version": "", **changes}
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=fields["version"])
     tensor = request.inputs.add()
-    tensor.name, tensor.datatype = told["name"], told["datatype"]
-    tensor.shape.extend(told["shape"])
-    default = np.arange(np.prod(told["shape"]), dtype=np.float32).tobytes()
-    request.raw_input_contents.append(told.get("content", default))
-    for name in told.get("outputs", ()):
+    tensor.name, tensor.datatype = fields["name"], fields["datatype"]
+    tensor.shape.extend(fields["shape"])
+    default = np.arange(np.prod(fields["shape"]), dtype=np.float32).tobytes()
+    request.raw_input_contents.append(fields.get("content", default))
+    for name in fields.get("outputs", ()):
         request.outputs.add().name = name
     return request
 
@@ -308,9 +308,11 @@ class InferenceContract:
         assert set(numbers) == {0, 1, 2}
 
     def test_metadata(self, stub: service_pb2_grpc.GRPCInferenceServiceStub) -> None:
-        told = stub.ModelMetadata(service_pb2.ModelMetadataRequest(name="identity"), timeout=30)
-        assert (told.platform, list(told.versions)) == ("python", ["1", "12"])
-        assert [(each.name, each.datatype, list(each.shape)) for each in told.inputs] == [("IN", "FP32", [-1, 4])]
+        metadata = stub.ModelMetadata(service_pb2.ModelMetadataRequest(name="identity"), timeout=30)
+        assert (metadata.platform, list(metadata.versions)) == ("python", ["1", "12"])
+        assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in metadata.inputs] == [
+            ("IN", "FP32", [-1, 4])
+        ]
 
     @pytest.mark.parametrize("wants_empty", [False, True])
     def test_a_stream_of_responses(
@@ -323,17 +325,17 @@ class InferenceContract:
         request.id = "mine"
         if wants_empty:
             request.parameters["triton_enable_empty_final_response"].bool_param = True
-        told = [
+        replies = [
             (
-                each.error_message,
-                each.infer_response.id,
-                len(each.infer_response.outputs),
-                each.infer_response.parameters["triton_final_response"].bool_param,
+                reply.error_message,
+                reply.infer_response.id,
+                len(reply.infer_response.outputs),
+                reply.infer_response.parameters["triton_final_response"].bool_param,
             )
-            for each in stub.ModelStreamInfer(iter([request]), timeout=30)
+            for reply in stub.ModelStreamInfer(iter([request]), timeout=30)
         ]
         expected = [("", "mine", 1, False), ("the model says no", "mine", 0, False)]
-        assert told == [*expected, ("", "mine", 0, True)][: 2 + wants_empty]
+        assert replies == [*expected, ("", "mine", 0, True)][: 2 + wants_empty]
 
     def test_a_stream_to_nobody_goes_on(self, stub: service_pb2_grpc.GRPCInferenceServiceStub) -> None:
         answers = list(stub.ModelStreamInfer(iter([request_of("nobody"), request_of()]), timeout=30))

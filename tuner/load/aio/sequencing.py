@@ -164,8 +164,8 @@ class _SequenceSupply:
     @property
     def live(self) -> int:
         """This worker's share of live sequences, at least one, as its due requests cannot wait for ever."""
-        each, more = divmod(self._sequences.live, self._offer.workers)
-        return max(1, each + (self._offer.worker < more))
+        share, more = divmod(self._sequences.live, self._offer.workers)
+        return max(1, share + (self._offer.worker < more))
 
     def source(self) -> _SequenceSource:
         return _SequenceSource(self._begin, self._mark)

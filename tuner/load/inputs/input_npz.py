@@ -30,10 +30,10 @@ def read_npz(
         OSError: it cannot be read.
     """
     arrays = _arrays(path)
-    known = {tensor.name: tensor for tensor in interface.inputs}
+    inputs = {tensor.name: tensor for tensor in interface.inputs}
     for name in arrays:
-        if name not in known:
-            raise InputError(f"{path}: model {interface.name!r} has no input {name!r}{nearest(name, known)}")
+        if name not in inputs:
+            raise InputError(f"{path}: model {interface.name!r} has no input {name!r}{nearest(name, inputs)}")
     for tensor in interface.inputs:
         if tensor.name not in arrays and not tensor.optional:
             raise InputError(f"{path}: input {tensor.name!r} is missing")

@@ -54,11 +54,11 @@ class Side:
         Raises:
             InputError: what is wrong, and where, in one line.
         """
-        known = {tensor.name: tensor for tensor in self.tensors}
+        tensors = {tensor.name: tensor for tensor in self.tensors}
         for name in entry.tensors:
-            if name not in known:
+            if name not in tensors:
                 raise InputError(
-                    f"{entry.place}: model {self.model!r} has no {self.kind} {name!r}{nearest(name, known)}"
+                    f"{entry.place}: model {self.model!r} has no {self.kind} {name!r}{nearest(name, tensors)}"
                 )
         for tensor in self.tensors:
             if tensor.name not in entry.tensors and self.kind == "input" and not tensor.optional:

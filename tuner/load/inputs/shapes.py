@@ -83,16 +83,16 @@ def check_somewhere(inputs: Mapping[str, Collection[str] | None], asked_for: Sha
         JobError: a shape is for no input.
     """
     for name in asked_for:
-        known = [each for each in inputs.values() if each is not None]
-        if any(name in each for each in known):
+        listings = [names for names in inputs.values() if names is not None]
+        if any(name in names for names in listings):
             continue
         model = next((model for model in inputs if name.startswith(f"{model}/")), None)
         if model is not None:
             own, plain = inputs[model], name.removeprefix(f"{model}/")
             if own is not None and plain not in own:
                 raise JobError(f"--shape: model {model!r} has no input {plain!r}{nearest(plain, own)}")
-        elif len(known) == len(inputs):
-            every = {each for names in known for each in names}
+        elif len(listings) == len(inputs):
+            every = {input_name for names in listings for input_name in names}
             raise JobError(f"--shape: no input {name!r} in any of the models {', '.join(inputs)}{nearest(name, every)}")
 
 

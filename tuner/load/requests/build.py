@@ -100,10 +100,10 @@ def build_workload(
 
 
 def _check_outputs(interface: ModelInterface, streams: Sequence[Stream], options: RequestOptions) -> None:
-    known = [tensor.name for tensor in interface.outputs]
+    outputs = [tensor.name for tensor in interface.outputs]
     for name in options.outputs:
-        if name not in known:
-            raise InputError(f"model {interface.name!r} has no output {name!r}{nearest(name, known)}")
+        if name not in outputs:
+            raise InputError(f"model {interface.name!r} has no output {name!r}{nearest(name, outputs)}")
     expected = {tensor.name for stream in streams for step in stream for tensor in step.expected}
     if options.outputs and (missing := expected - set(options.outputs)):
         raise InputError(f"validation_data has output {min(missing)!r}, which is not requested")

@@ -79,13 +79,13 @@ class HeaderBlocks:
         Raises:
             ProtocolError: the block cannot be decoded.
         """
-        known = self._known.get(block)
-        if known is None:
-            known = self._decode(block)
+        meaning = self._known.get(block)
+        if meaning is None:
+            meaning = self._decode(block)
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[block] = known
-        return known
+            self._known[block] = meaning
+        return meaning
 
     def _decode(self, block: bytes) -> Meaning:
         try:

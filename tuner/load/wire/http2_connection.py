@@ -213,10 +213,10 @@ class Http2Connection:
 
     def _take_whole(self, pattern: Pattern, data: bytes, at: int) -> bool:
         """Process the answer at an offset, if all of it is there and it matches the pattern."""
-        found = pattern.match(data, at)
-        if found is None:
+        match = pattern.match(data, at)
+        if match is None:
             return False
-        number = int.from_bytes(found[1], "big")
+        number = int.from_bytes(match[1], "big")
         stream = self.streams.get(number)
         if stream is None or stream.received or stream.answer is not None or number in self.unsent:
             return False

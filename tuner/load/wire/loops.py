@@ -113,7 +113,7 @@ class ClosedLoop(Loop):
         self._start_ns = offer.start_ns
         self._slots = offer.concurrency or 0
         self._failures = [0] * self._slots
-        self._looks_into_answers = any(each.validates for each in framed)
+        self._looks_into_answers = any(request.validates for request in framed)
         # A heap of requests that pause after failures: (retry at, in ns; slot; request).
         self._resting: list[tuple[int, int, Stream]] = []
 
@@ -169,14 +169,14 @@ class ClosedLoop(Loop):
             now_ns, start, end = _clock(), 0, len(data)
             renewed = []
             while start < end:
-                found = match(data, start)
-                if found is None:
+                answer = match(data, start)
+                if answer is None:
                     # Often enough the peer also says how much more it takes.
                     at_update, start = start, http2.take_update(data, start)
                     if start == at_update:
                         break
                     continue
-                stream = streams.pop(int.from_bytes(found[1], "big"), None)
+                stream = streams.pop(int.from_bytes(answer[1], "big"), None)
                 # Part of an answer has come before this one, or it comes before its request has gone: for the parser.
                 if stream is None or stream.received or stream.sent_ns >= now_ns:
                     if stream:
@@ -186,17 +186,17 @@ class ClosedLoop(Loop):
                 sent_ns[place], received[place], done_ns[place] = stream.sent_ns, size, now_ns
                 place += 1
                 failures[stream.slot] = 0
-                each = framed[at]
+                request = framed[at]
                 at = at + 1 if at < last else 0
-                stream.framed, stream.tries, stream.sent_ns = each, 1, now_ns
+                stream.framed, stream.tries, stream.sent_ns = request, 1, now_ns
                 renewed.append(stream)
-                if each.small and each.size <= http2.window:
+                if request.small and request.size <= http2.window:
                     stream.number = number = http2.number
                     streams[number] = stream
                     http2.number = number + 2
-                    http2.window -= each.size
+                    http2.window -= request.size
                     name = number.to_bytes(4, "big")
-                    out += (each.before, name, each.between, name, each.body)
+                    out += (request.before, name, request.between, name, request.body)
                 else:
                     http2.send(stream)
             control[COUNT] = place

@@ -115,8 +115,8 @@ class ContainerSpec:
             yield f"--userns={who.user_namespace}"
         yield from (f"--ulimit={name}={value}" for name, value in who.ulimits.items())
         for name, value in self._environment().items():
-            told = value and value_of_variable(name, value) if name in asked.environment else value
-            yield f"--env={name}" if told is None else f"--env={name}={told}"
+            text = value and value_of_variable(name, value) if name in asked.environment else value
+            yield f"--env={name}" if text is None else f"--env={name}={text}"
         yield from (f"--mount={mount}" for mount in (*self.binds, *asked.mounts))
         yield from map(argument_without_secrets, docker_run_options(asked.more))
 

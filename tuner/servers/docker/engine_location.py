@@ -89,10 +89,10 @@ def _host(docker_host: str) -> str | None:
     if address is None:
         return None
     try:
-        found = socket.getaddrinfo(address[0], None, socket.AF_INET, socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(address[0], None, socket.AF_INET, socket.SOCK_STREAM)
     except OSError as error:
         raise TuningError(f"DOCKER_HOST: cannot resolve host {address[0]!r}: {error.strerror}") from error
-    host = str(found[0][4][0])
+    host = str(addresses[0][4][0])
     return None if _is_ours(host) else host
 
 

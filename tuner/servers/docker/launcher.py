@@ -95,8 +95,8 @@ class DockerLauncher:
         """
         with closing(connect()) as client, engine_trouble():
             distant = locate_engine(client).is_distant
-            told = client.info() if distant else {}
-        machine = Machine(cpus=told["NCPU"], gpus=(), processor=told["Architecture"]) if distant else Machine.here()
+            info = client.info() if distant else {}
+        machine = Machine(cpus=info["NCPU"], gpus=(), processor=info["Architecture"]) if distant else Machine.here()
         return replace(machine, cpus=None if machine.cpus is None else self._options.cores(machine.cpus))
 
     @cached_property

@@ -102,8 +102,8 @@ class DockerServer(TritonServer):
         """The processes of Python instances, from this machine, or else from the engine."""
         if not self._pid:
             return self._distant_stubs.look()
-        found = stubs_of(self._pid)
-        return tuple(replace(s, model_file=s.model_file and self._transfer.here(s.model_file)) for s in found)
+        stubs = stubs_of(self._pid)
+        return tuple(replace(s, model_file=s.model_file and self._transfer.here(s.model_file)) for s in stubs)
 
     def kernel_was_short_of_memory(self) -> bool | None:
         """Whether the kernel has killed processes because memory ran out since the start; None: unknown.

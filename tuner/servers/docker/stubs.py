@@ -91,8 +91,8 @@ class DistantStubs:
             return  # The container has ended, or its machine has another kind of `ps`.
         except ENGINE_ERRORS:
             return  # Whoever watches the container says so.
-        found = {int(pid): (state, command.split()) for pid, state, command in rows}
-        stubs = {pid: (state, words) for pid, (state, words) in found.items() if _is_stub(words)}
+        processes = {int(pid): (state, command.split()) for pid, state, command in rows}
+        stubs = {pid: (state, words) for pid, (state, words) in processes.items() if _is_stub(words)}
         for pid, (_, words) in stubs.items():
             if len(words) > 1 and pid not in self._files:
                 self._files[pid] = self._here(Path(words[1]))

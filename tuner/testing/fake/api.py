@@ -115,19 +115,19 @@ class Api:
         served = self._repository.served(name, version)
         config = served.config
         batch = (-1,) if config.max_batch_size > 0 else ()
-        versions = sorted((each.version for each in self._repository.all_served(name)), reverse=False)
+        versions = sorted((model.version for model in self._repository.all_served(name)), reverse=False)
         tensors = [
             [
                 pb.ModelMetadataResponse.TensorMetadata(
-                    name=each.name, datatype=datatype(each.data_type), shape=(*batch, *each.dims)
+                    name=tensor.name, datatype=datatype(tensor.data_type), shape=(*batch, *tensor.dims)
                 )
-                for each in part
+                for tensor in part
             ]
             for part in (config.input, config.output)
         ]
         return pb.ModelMetadataResponse(
             name=name,
-            versions=[str(each) for each in versions],
+            versions=[str(number) for number in versions],
             platform=config.platform or config.backend,
             inputs=tensors[0],
             outputs=tensors[1],
@@ -150,7 +150,7 @@ class Api:
         self._runtime.now()
         served = self._repository.all_served(name, version)
         return pb.ModelStatisticsResponse(
-            model_stats=[each.statistics.proto(each.name, each.version) for each in served]
+            model_stats=[model.statistics.proto(model.name, model.version) for model in served]
         )
 
     def index(self, *, ready: bool = False) -> pb.RepositoryIndexResponse:
@@ -209,8 +209,8 @@ class Api:
         """
         kind = pb.SystemSharedMemoryStatusResponse.RegionStatus
         regions = {
-            each: kind(name=each, key=region.key, offset=region.offset, byte_size=region.byte_size)
-            for each, region in self._memory.status(name).items()
+            region_name: kind(name=region_name, key=region.key, offset=region.offset, byte_size=region.byte_size)
+            for region_name, region in self._memory.status(name).items()
         }
         return pb.SystemSharedMemoryStatusResponse(regions=regions)
 

@@ -208,7 +208,7 @@ class Batcher:
 
     def _wait(self, held: int, size: int, count: int) -> int:
         """Wait for the next preferred size or the end of the delay. Returns the number of requests to send now."""
-        larger = [each for each in self._preferred if each > held + size]
+        larger = [preferred for preferred in self._preferred if preferred > held + size]
         self._next_preferred = min(larger, default=self._last_preferred) - held
         if held > 0 and not self._saturated and held not in self._preferred:
             return count

@@ -226,17 +226,17 @@ def string_parameters(config: pb.ModelConfig) -> Mapping[str, str]:
 
 def as_json(message: Any) -> dict[str, Any]:
     """A message as Triton's JSON: fields with default values are included, and 64-bit integers are numbers."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for descriptor in message.DESCRIPTOR.fields:
         value = getattr(message, descriptor.name)
         if descriptor.message_type and descriptor.message_type.GetOptions().map_entry:
             kind = descriptor.message_type.fields_by_name["value"]
-            found[descriptor.name] = {key: _value(kind, each) for key, each in value.items()}
+            fields[descriptor.name] = {key: _value(kind, item) for key, item in value.items()}
         elif descriptor.label == FieldDescriptor.LABEL_REPEATED:
-            found[descriptor.name] = [_value(descriptor, each) for each in value]
+            fields[descriptor.name] = [_value(descriptor, item) for item in value]
         elif not descriptor.has_presence or message.HasField(descriptor.name):
-            found[descriptor.name] = _value(descriptor, value)
-    return found
+            fields[descriptor.name] = _value(descriptor, value)
+    return fields
 
 
 def _value(descriptor: FieldDescriptor, value: Any) -> Any:

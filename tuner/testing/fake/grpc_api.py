@@ -91,7 +91,7 @@ class GrpcService:
                 raise RefusedError(Code.UNAVAILABLE, text)
         if self._compresses:
             taken = call.headers.get("grpc-accept-encoding", "").replace(" ", "").split(",")
-            call.encoding = next((each for each in ("gzip", "deflate") if each in taken), "")
+            call.encoding = next((encoding for encoding in ("gzip", "deflate") if encoding in taken), "")
         if call.method == "ModelInfer":
             call.on_message = lambda message: self._infer(call, message)
         elif call.method == "ModelStreamInfer":

@@ -204,7 +204,7 @@ class HttpService:
 
     async def _repository(self, parts: list[str], asked: HttpRequest) -> HttpReply:
         if parts == ["index"]:
-            rows = [{key: value for key, value in as_json(each).items() if value} for each in self._api.index().models]
+            rows = [{key: value for key, value in as_json(row).items() if value} for row in self._api.index().models]
             return HttpReply(body=_json(rows))
         if len(parts) == 3 and parts[0] == "models" and parts[2] in ("load", "unload"):
             parameters = json.loads(asked.body or b"{}").get("parameters", {})
@@ -221,7 +221,7 @@ class HttpService:
             name, parts = parts[1], parts[2:]
         if parts == ["status"]:
             regions = self._api.memory_status(name).regions
-            return HttpReply(body=_json([as_json(regions[each]) for each in sorted(regions)]))
+            return HttpReply(body=_json([as_json(regions[key]) for key in sorted(regions)]))
         if parts == ["register"]:
             content = json.loads(asked.body)
             self._api.register(name, content["key"], content.get("offset", 0), content["byte_size"])
@@ -355,7 +355,7 @@ def _set_parameters(target: Any, values: Mapping[str, Any]) -> None:
 
 
 def _flat(data: Any) -> list[Any]:
-    return [each for part in data for each in _flat(part)] if isinstance(data, list) else [data]
+    return [item for part in data for item in _flat(part)] if isinstance(data, list) else [data]
 
 
 def _from_json(datatype: str, data: Any) -> bytes:

@@ -280,8 +280,8 @@ class GrpcServerConnection(asyncio.Protocol):
             self._push(asked)
 
     def _headers(self, block: bytes) -> list[tuple[str, str]]:
-        if known := self._blocks.get(block):
-            return known
+        if cached := self._blocks.get(block):
+            return cached
         table = self._decoder.header_table
         free_before = not table.dynamic_entries
         headers = [(str(name), str(value)) for name, value in self._decoder.decode(block)]

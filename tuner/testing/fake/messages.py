@@ -169,7 +169,7 @@ def texts_of(data: bytes) -> list[bytes]:
     Raises:
         ValueError: the data is not a valid BYTES tensor.
     """
-    found, at = [], 0
+    texts, at = [], 0
     while at < len(data):
         if at + 4 > len(data):
             raise ValueError("a length is cut off")
@@ -177,9 +177,9 @@ def texts_of(data: bytes) -> list[bytes]:
         at += 4
         if at + length > len(data):
             raise ValueError("an element is cut off")
-        found.append(data[at : at + length])
+        texts.append(data[at : at + length])
         at += length
-    return found
+    return texts
 
 
 def joined(texts: Sequence[bytes]) -> bytes:

@@ -123,7 +123,7 @@ class ServiceTime:
 
     def seconds(self, size: int) -> float:
         """The service time of a batch size, in s."""
-        after = next((at for at, (known, _) in enumerate(self.points) if known >= size), len(self.points) - 1)
+        after = next((at for at, (batch, _) in enumerate(self.points) if batch >= size), len(self.points) - 1)
         (size_0, s_0), (size_1, s_1) = self.points[max(0, after - 1)], self.points[max(1, after)]
         return max(0.0, s_0 + (s_1 - s_0) * (size - size_0) / (size_1 - size_0))
 
@@ -158,20 +158,20 @@ class Executions:
         self._plan(at)
 
     def _advance(self, at: float) -> None:
-        for each in self._running:
-            each.left -= (at - self._now) / each.takes_s if each.takes_s > 0 else each.left
+        for execution in self._running:
+            execution.left -= (at - self._now) / execution.takes_s if execution.takes_s > 0 else execution.left
         self._now = at
 
     def _plan(self, at: float) -> None:
-        everything = sum(each.alone_s for each in self._running)
-        for each in self._running:
-            takes_s = each.alone_s + self._slowdown * (everything - each.alone_s)
-            if each.event and takes_s == each.takes_s:
+        everything = sum(execution.alone_s for execution in self._running)
+        for execution in self._running:
+            takes_s = execution.alone_s + self._slowdown * (everything - execution.alone_s)
+            if execution.event and takes_s == execution.takes_s:
                 continue
-            each.takes_s = takes_s
-            if each.event:
-                each.event.dropped = True
-            each.event = self._timeline.at(at + max(0.0, each.left) * takes_s, self._ender(each))
+            execution.takes_s = takes_s
+            if execution.event:
+                execution.event.dropped = True
+            execution.event = self._timeline.at(at + max(0.0, execution.left) * takes_s, self._ender(execution))
 
     def _ender(self, execution: _Execution) -> Callable[[float], None]:
         def end(at: float) -> None:

@@ -145,12 +145,12 @@ class CommandLine:
 
     def restrictions(self, name: str, prefix: str) -> dict[str, tuple[str, str]]:
         """By group of APIs, the header and the value that it requires (`--grpc-restricted-protocol`)."""
-        found = {}
+        restrictions = {}
         for value in self.values.get(name, ()):
             groups, _, header = value.partition(":")
             key, _, content = header.partition("=")
-            found.update({group: (f"{prefix}{key}".lower(), content) for group in groups.split(",")})
-        return found
+            restrictions.update({group: (f"{prefix}{key}".lower(), content) for group in groups.split(",")})
+        return restrictions
 
 
 def parse_options(program: str, arguments: Sequence[str]) -> CommandLine:

@@ -26,15 +26,15 @@ class Unpacker:
     def feed(self, data: bytes) -> list[Any]:
         """The messages that are complete with this chunk."""
         self._buffer += data
-        found = []
+        messages = []
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            found.append(pickle.loads(bytes(self._buffer[_LENGTH.size : end])))  # noqa: S301 (from our own child)
+            messages.append(pickle.loads(bytes(self._buffer[_LENGTH.size : end])))  # noqa: S301 (from our own child)
             del self._buffer[:end]
-        return found
+        return messages
 
 
 class ChildEnd:

@@ -219,7 +219,7 @@ class PythonInstance:
             "sequence": request.sequence,
             "flags": request.start + 2 * request.end,
             "wanted": list(request.wanted),
-            "inputs": {name: (each.datatype, each.shape, each.data) for name, each in request.inputs.items()},
+            "inputs": {name: (tensor.datatype, tensor.shape, tensor.data) for name, tensor in request.inputs.items()},
         }
 
     def _take(self, message: Any) -> None:
@@ -234,18 +234,18 @@ class PythonInstance:
         elif message[0] == "call":
             self._on_call(message[1])
 
-    def _on_done(self, told: Sequence[Any], error: str | None) -> None:
+    def _on_done(self, results: Sequence[Any], error: str | None) -> None:
         """An execution has ended, with its responses or, if decoupled, whether to execute each request again."""
         if error is not None:
             self._fail(f"Failed to process the request(s) for model '{self._name}', message: {error}")
         elif self._decoupled:
-            for request, again in zip(self._batch, told, strict=True):
+            for request, again in zip(self._batch, results, strict=True):
                 request.rescheduled = again
                 if again:
                     self._open = {number: other for number, other in self._open.items() if other is not request}
             self._finish(None)
         else:
-            self._finish([_response(each) for each in told])
+            self._finish([_response(result) for result in results])
 
     def _on_response(self, number: int, packed_response: Any, *, final: bool) -> None:
         request = self._open[number]
@@ -256,31 +256,31 @@ class PythonInstance:
         else:
             self._answered(request, _response(packed_response, final=final))
 
-    def _on_call(self, told: dict[str, Any]) -> None:
+    def _on_call(self, call: dict[str, Any]) -> None:
         """The model calls another model."""
 
         def answer(response: InferResponse) -> None:
-            outputs = {name: (each.datatype, each.shape, each.data) for name, each in response.outputs.items()}
+            outputs = {name: (tensor.datatype, tensor.shape, tensor.data) for name, tensor in response.outputs.items()}
             error = response.error.text if response.error else None
-            self._stub.send(("called", told["number"], (outputs, error)))
+            self._stub.send(("called", call["number"], (outputs, error)))
 
         request = InferRequest(
-            told["model"],
-            {name: RawTensor(*parts) for name, parts in told["inputs"].items()},
+            call["model"],
+            {name: RawTensor(*parts) for name, parts in call["inputs"].items()},
             answer,
-            version="" if told["version"] < 0 else str(told["version"]),
-            id=told["id"],
-            wanted=told["wanted"],
-            sequence=told["sequence"],
-            start=bool(told["flags"] & 1),
-            end=bool(told["flags"] & 2),
+            version="" if call["version"] < 0 else str(call["version"]),
+            id=call["id"],
+            wanted=call["wanted"],
+            sequence=call["sequence"],
+            start=bool(call["flags"] & 1),
+            end=bool(call["flags"] & 2),
         )
         try:
             self._infer(request)
         except RefusedError as error:
             text = error.text
             if error.code == Code.NOT_FOUND:
-                text = f"Failed for execute the inference request. Model '{told['model']}' is not ready."
+                text = f"Failed for execute the inference request. Model '{call['model']}' is not ready."
             answer(InferResponse(error=RefusedError(Code.INTERNAL, text)))
 
     def _on_end(self) -> None:

@@ -75,8 +75,8 @@ class Repository:
 
     def names(self) -> list[str]:
         """The names of all model folders."""
-        found = {entry.name for path in self._paths if path.is_dir() for entry in path.iterdir() if entry.is_dir()}
-        return sorted(name for name in found if not name.startswith("."))
+        names = {entry.name for path in self._paths if path.is_dir() for entry in path.iterdir() if entry.is_dir()}
+        return sorted(name for name in names if not name.startswith("."))
 
     def states(self) -> list[tuple[str, str, str, str]]:
         """Name, version, state and reason of each version that was ever loaded; only the name of other models."""
@@ -85,7 +85,8 @@ class Repository:
             model = self._models.get(name)
             if model and model.versions:
                 rows += [
-                    (name, str(number), each.state, each.reason) for number, each in sorted(model.versions.items())
+                    (name, str(number), version.state, version.reason)
+                    for number, version in sorted(model.versions.items())
                 ]
             elif name in self.names():
                 rows.append((name, "", "", ""))
@@ -109,17 +110,17 @@ class Repository:
         if model is None or not model.versions:
             raise refuse(f"Request for unknown model: '{name}' is not found", Code.NOT_FOUND)
         ready = {
-            number: each.served for number, each in model.versions.items() if each.state == "READY" and each.served
+            number: entry.served for number, entry in model.versions.items() if entry.state == "READY" and entry.served
         }
         if not version or version == "-1":
             if not ready:
                 raise refuse(f"Request for unknown model: '{name}' has no available versions", Code.NOT_FOUND)
-            found = ready[max(ready)]
+            served = ready[max(ready)]
         elif version.isdecimal() and int(version) in ready:
-            found = ready[int(version)]
+            served = ready[int(version)]
         else:
             raise refuse(f"Request for unknown model: '{name}' version {version} is not found", Code.NOT_FOUND)
-        return found
+        return served
 
     def all_served(self, name: str = "", version: str = "") -> list[Served]:
         """The models for statistics: all versions of all models or of one model, or one version.
@@ -128,17 +129,19 @@ class Repository:
             RefusedError: there is no such model or version.
         """
         ready = {
-            model: [each.served for _, each in sorted(known.versions.items()) if each.state == "READY" and each.served]
-            for model, known in sorted(self._models.items())
+            key: [
+                entry.served for _, entry in sorted(model.versions.items()) if entry.state == "READY" and entry.served
+            ]
+            for key, model in sorted(self._models.items())
         }
         if not name:
             return [served for versions in ready.values() for served in versions if served]
         if not ready.get(name):
             raise refuse(f"requested model '{name}' is not available")
-        found = [served for served in ready[name] if served and version in ("", str(served.version))]
-        if not found:
+        models = [served for served in ready[name] if served and version in ("", str(served.version))]
+        if not models:
             raise refuse(f"requested model version is not available for model '{name}'")
-        return found
+        return models
 
     def infer(self, request: InferRequest) -> None:
         """Run an inference.
@@ -219,7 +222,7 @@ class Repository:
 
     def live(self) -> int:
         """Number of models that are loaded or unloading."""
-        return sum(any(each.served for each in model.versions.values()) for model in self._models.values())
+        return sum(any(version.served for version in model.versions.values()) for model in self._models.values())
 
     def _retire(self, name: str, number: int, version: _Version, reason: str) -> None:
         served = version.served
@@ -344,8 +347,8 @@ class Repository:
         return served
 
     def _steps_of(self, name: str) -> set[str]:
-        served = [each.served for each in self._models[name].versions.values() if each.served]
-        return {step.model_name for each in served for step in each.config.ensemble_scheduling.step}
+        served = [version.served for version in self._models[name].versions.values() if version.served]
+        return {step.model_name for model in served for step in model.config.ensemble_scheduling.step}
 
     def _ensembles_over(self, name: str) -> list[str]:
         return [other for other in self._models if name in self._steps_of(other)]

@@ -227,19 +227,19 @@ class _Direct(_Slots):
         while taken[-1] is None:
             taken.pop()
         batch = []
-        for each in taken:
-            request = each[1] if each else self._blank()
+        for pair in taken:
+            request = pair[1] if pair else self._blank()
             self.controls.add_to(request)
             batch.append(request)
-            if each:
-                each[0].under_way = True
+            if pair:
+                pair[0].under_way = True
         self._busy = True
 
         def done(now: float) -> None:
             self._busy = False
-            for each in taken:
-                if each:
-                    self.over(*each, now)
+            for pair in taken:
+                if pair:
+                    self.over(*pair, now)
             self.run(now)
 
         self._instance.execute(batch, at, done)

@@ -109,7 +109,9 @@ class Served:
         model = NativeModel(
             parameters,
             inputs=list(self._inputs),
-            outputs=[Shape(each.name, datatype(each.data_type), tuple(each.dims)) for each in self.config.output],
+            outputs=[
+                Shape(output.name, datatype(output.data_type), tuple(output.dims)) for output in self.config.output
+            ],
             batches=self._batches,
             count=sum(group.count for group in self.config.instance_group),
             timeline=self._runtime.timeline,
@@ -138,10 +140,10 @@ class Served:
             )
             for name in instance_names(self.config)
         ]
-        results = await asyncio.gather(*(each.start() for each in self._python), return_exceptions=True)
+        results = await asyncio.gather(*(instance.start() for instance in self._python), return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
-            await asyncio.gather(*(each.stop() for each in self._python))
+            await asyncio.gather(*(instance.stop() for instance in self._python))
             raise errors[0]
         return self._python
 
@@ -159,9 +161,9 @@ class Served:
         self._check(request)
         now = request.arrived = self._runtime.now()
         key = tuple(sorted(request.inputs.items())) if self._caches else None
-        if key is not None and (known := self._cache.get(key)):
+        if key is not None and (response := self._cache.get(key)):
             self.statistics.found()
-            request.answer(known)
+            request.answer(response)
             return
         self._under_way += 1
         self._idle.clear()

@@ -156,7 +156,7 @@ class StubLoop:
         os._exit(0)
 
     def _execute(self, model: Any, asked: list[dict[str, Any]]) -> None:
-        requests = [self._request(each) for each in asked]
+        requests = [self._request(request) for request in asked]
         try:
             responses = model.execute(requests)
         except Exception as error:  # noqa: BLE001 (it is somebody's code)
@@ -191,7 +191,7 @@ class StubLoop:
             number = self._last
             answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
             self._calls[number] = answer
-        told = {
+        message = {
             "number": number,
             "model": request.model_name(),
             "version": request.model_version(),
@@ -201,7 +201,7 @@ class StubLoop:
             "wanted": request.requested_output_names(),
             "inputs": {tensor.name(): pb_utils.as_protocol(tensor) for tensor in request.inputs()},
         }
-        self._end.send(("call", told))
+        self._end.send(("call", message))
         outputs, error = answer.get()
         if error is not None:
             return pb_utils.InferenceResponse([], pb_utils.TritonError(error))

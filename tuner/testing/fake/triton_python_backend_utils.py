@@ -322,12 +322,12 @@ def get_output_tensor_by_name(response: InferenceResponse, name: str) -> Tensor 
 
 def get_input_config_by_name(config: Mapping[str, Any], name: str) -> Any:
     """The config of an input."""
-    return next((each for each in config.get("input", ()) if each["name"] == name), None)
+    return next((tensor for tensor in config.get("input", ()) if tensor["name"] == name), None)
 
 
 def get_output_config_by_name(config: Mapping[str, Any], name: str) -> Any:
     """The config of an output."""
-    return next((each for each in config.get("output", ()) if each["name"] == name), None)
+    return next((tensor for tensor in config.get("output", ()) if tensor["name"] == name), None)
 
 
 def triton_string_to_numpy(name: str) -> Any:
@@ -351,6 +351,6 @@ def as_protocol(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
 
     values = tensor.as_numpy()
     if values.dtype.kind in "OSU":
-        texts = [each if isinstance(each, bytes) else str(each).encode() for each in values.ravel()]
+        texts = [value if isinstance(value, bytes) else str(value).encode() for value in values.ravel()]
         return BYTES, values.shape, joined(texts)
     return _names()[values.dtype], values.shape, np.ascontiguousarray(values).tobytes()

@@ -2,7 +2,8 @@
 
 Parameters: `hang_when_batch_exceeds`: from an execution of more items than this (default 0: from the first one), or,
 when it is `initialize`, from the start; `hang_when_instances`: only when the config has that many instances or more;
-`hang_after`: instead of all that, the first instance hangs after so many executions, and the others go on.
+`hang_after`: instead of all that, the first instance hangs after so many executions, and the others go on;
+`sleep_ms`: what an execution that does not hang takes (default 0).
 """
 
 import json
@@ -22,6 +23,7 @@ class TritonPythonModel:
         if limit == "initialize" and self.hangs:
             self.hang()
         self.limit = 0 if limit == "initialize" else int(limit)
+        self.sleep_s = float(parameters.get("sleep_ms", "0")) / 1e3
         self.executions_left = None
         if "hang_after" in parameters:
             is_first = args["model_instance_name"].endswith("_0")
@@ -31,6 +33,7 @@ class TritonPythonModel:
         inputs = [pb_utils.get_input_tensor_by_name(request, "IN").as_numpy() for request in requests]
         if self.hangs and self.is_time(sum(len(values) for values in inputs)):
             self.hang()
+        time.sleep(self.sleep_s)
         return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)]) for values in inputs]
 
     def is_time(self, items):
