@@ -136,7 +136,7 @@ def test_other_samplers_search_too(model_repository: ModelRepositoryFactory, tmp
 def test_each_change_is_explained_by_a_launch_without_it(
     model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
-    model_repository.add("slow", config=config_text(sleep_ms=100))
+    model_repository.add("slow", config=config_text(sleep_ms=40))
     space = tmp_path / "space.yaml"
     space.write_text(QUICKER_AND_MORE)
     # With this seed the first candidate has both changes, and serves far more than the baseline on any machine.
