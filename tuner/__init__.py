@@ -1,6 +1,6 @@
 """Finds the config.pbtxt with which Triton serves a model best.
 
-What the command line does can be called from Python, too:
+Python can call the tuning of the command line:
 
     from tuner import TuneJob, tune
 
@@ -30,7 +30,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for: `tritontune --help` should not wait for Optuna."""
+    """Import a public name on first use, so that `tritontune --help` does not wait for Optuna."""
     if name not in _HOMES:
         raise AttributeError(f"module 'tuner' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

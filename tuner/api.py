@@ -1,4 +1,4 @@
-"""Tuning as users call it: the job, its result files and its report."""
+"""The entry point of tuning for users: runs a job, and writes its result files and its report."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def tune(
     """Tune every model of a job, one after the other, and write `report.html`.
 
     Args:
-        job: What to tune.
+        job: The job.
         out: Folder for the results; None: a new folder, named by the time.
         resume: Continue with the studies that `out` holds.
-        progress: Receives what happens, as it happens.
+        progress: Receives the events of the run.
 
     Raises:
         UsageError: the job, the repository, or the only model's input is wrong.
-        TuningError: no model could be tuned; with a single model, its own reason.
+        TuningError: no model could be tuned; with a single model, its error.
         InterruptedRunError: Ctrl-C; all finished trials are stored and written.
     """
     return tuning.tune(job, write_report=write_report, out=out, resume=resume, progress=progress)

@@ -107,7 +107,7 @@ def _triton_here(wanted: ServerOptions) -> TritonInstallation | TritontuneError:
 
 
 def _ways_to_a_server(wanted: ServerOptions, triton: TritonInstallation | TritontuneError) -> Iterator[Check]:
-    """One way is enough, but what the options name must work."""
+    """Check the ways to start a server. One is enough, but a way that the options name must work."""
     image = wanted.image
     problem = engine_problem(image)
     if isinstance(triton, TritontuneError):

@@ -33,7 +33,7 @@ class _Export:
 
     Attributes:
         text: The config, with a comment on its provenance on top.
-        words: Which point was chosen, and how sure that is.
+        words: The chosen point, and how certain its numbers are, in words.
     """
 
     study: Study
@@ -50,7 +50,7 @@ class _Export:
         """The folder of the model in the user's repository.
 
         Raises:
-            JobError: there is none on this machine.
+            JobError: the model has no repository on this machine.
         """
         repository = self.study.identity.repository
         if "://" in repository:
@@ -109,14 +109,14 @@ def export(
     exports, left_out = _exports(run, chosen, slo, all_or_none=bool(models))
     deployed: dict[str, _Deployed] = {}
     if target.in_place:
-        # Of several models, all or none.
+        # Checked before the first write: all models are exported, or none.
         deployed = {item.model: _deployed(item) for item in exports}
     elif target.folder is not None:
         for item in exports:
             _check_folder(item, target.folder)
     for item in exports:
         done = _in_place(item, deployed[item.model]) if target.in_place else _write(item, target)
-        # After the writing: when that fails, the error is the only line.
+        # Printed after the write, so that a failed write prints nothing but its error.
         for line in (f"{item.model}: {item.words}", done):
             if line:
                 click.echo(line, err=True)
@@ -127,10 +127,10 @@ def export(
 def _exports(
     run: RunFolder, models: Sequence[str], slo: tuple[str, ...], *, all_or_none: bool
 ) -> tuple[list[_Export], list[TritontuneError]]:
-    """The exports, and why other models have none.
+    """The exports, and the errors of the models without one.
 
     Raises:
-        TritontuneError: no model has one, or, if `all_or_none`, a model has none.
+        TritontuneError: no model has an export; or, if `all_or_none`, a model has none.
     """
     exports, left_out = [], list[TritontuneError]()
     for name in models:
@@ -160,11 +160,11 @@ def _deployed(item: _Export) -> _Deployed:
     """The config in the repository, which must be the one that was tuned, or an export of the same study.
 
     Raises:
-        ConfigError: it is another.
+        ConfigError: the config is neither of these.
     """
     path = item.folder.path / CONFIG
     sha256 = sha256_of(path)
-    # It is not parsed: it may be no config any more.
+    # The file is not parsed: it may have become invalid.
     text = path.read_bytes().decode(errors="replace") if sha256 is not None else ""
     config = without_provenance(text)
     # The comment on provenance may differ.
@@ -218,7 +218,7 @@ def _check_folder(item: _Export, to: Path) -> None:
     """Check that the folder of a model can be made.
 
     Raises:
-        JobError: it exists, or lies in the repository.
+        JobError: the folder exists, or lies in the repository.
     """
     model, folder = item.folder, to / item.model
     if os.path.lexists(folder):

@@ -33,8 +33,8 @@ class Target:
     def of(cls, to: Path | None, format_name: str | None, *, in_place: bool) -> Target:
         """The target that the options ask for.
 
-        A path with the suffix of a format is a file, unless it is a folder. One with nearly such a suffix is refused:
-        it is more likely a mistake than the name of a new folder.
+        A path with the suffix of a format is a file, unless such a folder exists. A path with a similar suffix is
+        refused: a typing mistake is more likely than a new folder of that name.
 
         Raises:
             JobError: the options contradict each other, or the format is unknown.

@@ -368,9 +368,9 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> NoReturn:
-    """The entry point: every error is one line, and its kind is the exit code."""
+    """The entry point. It prints an error as one line, and exits with the code of its kind."""
     _end_on_sigterm()
-    # gRPC would also log what an error says in one line.
+    # Otherwise gRPC logs errors that tritontune reports anyway.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         with boundary(), _reader_may_leave():
@@ -417,7 +417,7 @@ def _give_up_stdout_if_broken() -> bool:
 
 
 def _flush() -> None:
-    print(end="", flush=True)  # noqa: T201 (unlike a call of stdout's own, it takes a closed one)
+    print(end="", flush=True)  # noqa: T201 (print accepts a closed stdout; sys.stdout.flush does not)
 
 
 def _end_on_sigterm() -> None:

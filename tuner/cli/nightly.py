@@ -1,4 +1,4 @@
-"""`tritontune nightly`: a night of tuning, or only a look at its job file."""
+"""`tritontune nightly`: runs a night of tuning, or checks its job file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def print_schema() -> None:
 
 
 def check(path: Path, *, as_json: bool) -> None:
-    """Say what a night would do, or what is wrong with its job file.
+    """Print what a night would do.
 
     Raises:
-        JobError: it cannot be done: one line.
+        JobError: the job file is wrong, or a job of it cannot run; the message is one line.
     """
     file = JobsFile.read(path)
     tasks = tasks_of(file, path, _say)
@@ -65,12 +65,12 @@ def _in_words(task: Task) -> str:
 
 
 def nightly(path: Path, *, as_json: bool) -> None:
-    """Run a night, and end with the exit code of the worst that happened.
+    """Run a night, and exit with the code of its worst result.
 
     Raises:
-        JobError: the job file is wrong, or another night is at work.
+        JobError: the job file is wrong, or another night is running.
     """
-    from tuner.nightly.night import run_night  # noqa: PLC0415 (a second that errors in the file need not wait for)
+    from tuner.nightly.night import run_night  # noqa: PLC0415 (takes 1 s; errors in the file are reported before)
     from tuner.nightly.notify import report_json  # noqa: PLC0415 (the same)
 
     file = JobsFile.read(path)
@@ -83,5 +83,5 @@ def nightly(path: Path, *, as_json: bool) -> None:
 
 
 def _say(text: str) -> None:
-    """With the time, for whoever reads the log in the morning."""
+    """Print a line with the time."""
     click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)

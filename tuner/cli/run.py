@@ -1,4 +1,4 @@
-"""`tritontune run`: tune, show it, and say what was found."""
+"""`tritontune run`: tunes models, and shows the progress and the result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(
     verbose: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Tune what a job file and the options ask for.
+    """Tune the models of a job file and of the options.
 
     Args:
         job_file: Path of the job file; None: options alone.
@@ -38,7 +38,7 @@ def run(
         as_json: Print the result as JSON on stdout, and everything else on stderr.
 
     Raises:
-        TritontuneError: with the exit code that says how it ended.
+        TritontuneError: the run failed; the error's exit code tells how.
     """
     if resume and out is None:
         raise JobError("--resume needs --out, the folder of the run to continue")
@@ -67,7 +67,7 @@ def _tune(job: TuneJob, folder: RunFolder, progress: ConsoleProgress, *, resume:
     """Tune all models.
 
     Raises:
-        SLOError: a model has no best config, and none failed, which has an exit code of its own.
+        SLOError: a model has no best config. A failed model takes precedence, with its own exit code.
         TritontuneError: no model could be tuned, or the run was interrupted.
     """
     from tuner.api import tune  # noqa: PLC0415 (see above)
@@ -81,7 +81,7 @@ def _tune(job: TuneJob, folder: RunFolder, progress: ConsoleProgress, *, resume:
 
 
 def _print_json(folder: RunFolder, progress: ConsoleProgress, error: TritontuneError | None, *, as_json: bool) -> None:
-    """Print the result, if that was asked for and the run got as far as its first model."""
+    """Print the result, if `as_json` is set and at least one model was tuned or has failed."""
     if as_json and (progress.outcomes or progress.failures):
         from tuner.core.json_text import json_text  # noqa: PLC0415 (see above)
         from tuner.report.run_json import run_json  # noqa: PLC0415 (see above)
@@ -95,7 +95,7 @@ def _new(job_file: Path | None, options: Mapping[str, Any]) -> TuneJob:
 
 
 def _resumed(job_file: Path | None, options: Mapping[str, Any], out: Path) -> TuneJob:
-    """The stored job of a run. Options given again must say the same, or be of those that may change."""
+    """The stored job of a run, overridden by the given options; some of these must have their stored value."""
     from tuner.jobs.stored_job import resumed_job  # noqa: PLC0415 (as above)
     from tuner.study.run_folder import RunFolder  # noqa: PLC0415 (as above)
 

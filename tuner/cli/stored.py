@@ -1,4 +1,4 @@
-"""What all commands that read a finished run share."""
+"""Checks of options, for all commands that read a finished run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ def check_models(asked: Iterable[str], models: Sequence[str], run_dir: Path) -> 
     """Check that a run has studies of these models.
 
     Raises:
-        JobError: it has none of a model; the message names the first.
+        JobError: a model has no study; the message names the first such model.
     """
     if unknown := [name for name in asked if name not in models]:
         raise JobError(f"--model: {run_dir} holds no study of model {unknown[0]!r}{nearest(unknown[0], models)}")
 
 
 def one_model(asked: str | None, models: Sequence[str], run_dir: Path) -> str:
-    """The model asked for, or the only one.
+    """The requested model, or the only model of the run.
 
     Raises:
-        JobError: the run holds no model, several, or not the one asked for.
+        JobError: the run does not hold the requested model; or none was requested, and it holds no model or several.
     """
     if not models:
         raise JobError(f"{run_dir} holds no study yet: its run has measured nothing")

@@ -1,13 +1,14 @@
 """The model repository on disk, and the text of a config.pbtxt.
 
-    repository      the models that there are
-    staging         our own copy of them, in which candidates' configs are put
+    repository      the models of a repository
+    staging         a copy of the repository, for the configs of candidates
     deploy          the user's config.pbtxt, replaced on request
-    config          ModelConfig: a text, what it means, and edits by field path
-    interface       what a model takes and gives
+    config          ModelConfig: the text of a config, its meaning, and edits by field path
+    interface       the inputs and outputs of a model
     tunable, diff   which models can be tuned; what an edit changed
 
-Behind `config`: `pbtxt` makes a tree of the text (of `tokens` and `literals`), `paths` finds fields in it by what
-`schema` knows of them, `edits` splices it (with `insertion`, `removal` and the habits of `layout`), `semantics` reads
-it into a protobuf, and `expectation` makes the same edit there, to hold the text's against.
+`config` uses these modules: `pbtxt` parses the text into a syntax tree (with `tokens` and `literals`). `paths` finds
+fields in the tree, and `schema` knows their types. `edits` changes the text (with `insertion` and `layout`).
+`semantics` reads the text into a protobuf. `expectation` makes the same edit on plain data, and the edited text must
+equal it.
 """

@@ -55,10 +55,10 @@ def place_beside(repository: ModelRepository, staged: StagedRepository) -> tuple
 
 
 def copy_hint(message: str, placed: tuple[str, ...]) -> str:
-    """A hint for a model that does not load because of a missing file; empty for other reasons.
+    """A hint for a model that fails to load because of a missing file; empty for other reasons.
 
     Args:
-        message: Why it does not load.
+        message: Triton's reason.
         placed: The names of files beside the staged copy.
     """
     if not _MISSING.search(message):
@@ -87,7 +87,7 @@ def _place(path: Path, into: Path) -> None:
 
 
 def _named_in_code(repository: Path) -> set[str]:
-    """Words in Python files that may name files beside the repository."""
+    """Words in the models' Python files that may be names of files beside the repository."""
     return {word for text in _sources(repository) if _UPWARDS.search(text) for word in _WORD.findall(text)}
 
 

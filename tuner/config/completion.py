@@ -1,9 +1,9 @@
-"""What Triton completes when it loads a config: which values it derives, and from which fields.
+"""The fields that Triton completes when it loads a config.
 
-Core derives the same for every backend: an empty `preferred_batch_size` becomes `[max_batch_size]`, and so on
-(`NormalizeModelConfig` in its model_config_utils.cc). A backend, or a Python model's `auto_complete_config`, may
-complete more: inputs and outputs, `max_batch_size`, `dynamic_batching`. What core derives follows from other fields and
-changes with them; what a backend completes is the value of a field like any other, though not the user's.
+Triton's core derives some values from other fields, for every backend: an empty `preferred_batch_size` becomes
+`[max_batch_size]`, and so on (`NormalizeModelConfig` in model_config_utils.cc). Derived values change with those
+fields. A backend, or a Python model's `auto_complete_config`, may complete more: inputs, outputs, `max_batch_size` and
+`dynamic_batching`. These values count as if the user had written them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tuner.config.config import ModelConfig
 
 _SEQUENCE_IDLE_US = 1_000_000
 _PINNED = ("input_pinned_memory", "output_pinned_memory")
-# The parts of a config without which ONNX Runtime, OpenVINO and TensorFlow complete the others, too.
+# If one of these is missing, ONNX Runtime, OpenVINO and TensorFlow complete other fields, too.
 _TENSORS = ("input", "output")
 
 
@@ -56,7 +56,7 @@ def fingerprint(config: ModelConfig) -> str:
 
 
 def served_fingerprint(effective: ModelConfig, launched: ModelConfig) -> str:
-    """The fingerprint of a served config. The effective config lacks unknown fields; then the launched one is used."""
+    """The fingerprint of the launched config if it has unknown fields, else of the effective config."""
     return fingerprint(launched) if launched.unknown_fields else fingerprint(effective)
 
 
@@ -66,7 +66,7 @@ def batching_is_completed(effective: ModelConfig, own: ModelConfig) -> bool:
 
 
 def why_batching_stays(effective: ModelConfig, own: ModelConfig) -> str:
-    """Why added dynamic batching cannot be switched off by the file; empty: `described` may switch it off."""
+    """Why the file cannot switch off dynamic batching that Triton adds; empty: `described` may switch it off."""
     config, said = effective.proto, own.proto
     if config.backend == "python":
         return "the model's auto_complete_config switches it on"
@@ -92,7 +92,7 @@ def described(own: ModelConfig, effective: ModelConfig) -> ModelConfig:
 
 
 def _without_defaults(config: model_config_pb2.ModelConfig, said: model_config_pb2.ModelConfig) -> None:
-    """Remove the values that core gives to fields that were not set."""
+    """Remove the defaults that Triton's core gave to unset fields."""
     idle = "max_sequence_idle_microseconds"
     sequences = config.sequence_batching
     if getattr(sequences, idle) == _SEQUENCE_IDLE_US and not getattr(said.sequence_batching, idle):
@@ -107,7 +107,7 @@ def _without_defaults(config: model_config_pb2.ModelConfig, said: model_config_p
 
 
 def _with_preferred_sizes(config: Any, said: Any) -> Iterator[tuple[Any, Any]]:
-    """The messages of a config with preferred batch sizes, each with its counterpart in another config."""
+    """Each message of a config that has preferred batch sizes, with its counterpart in another config."""
     if config.HasField("dynamic_batching"):
         yield config.dynamic_batching, said.dynamic_batching
     if config.sequence_batching.HasField("oldest"):

@@ -1,4 +1,4 @@
-"""A config.pbtxt: its text, what the text means, and edits that change nothing else."""
+"""A config.pbtxt: its text, its meaning, and edits that change only the named fields."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = ["EMPTY", "ModelConfig", "Value"]
 class ModelConfig:
     """The text of a valid config.pbtxt.
 
-    Triton may be newer than our protobuf schema: fields and enum values that the schema does not know are no error, are
-    not in `proto`, and survive every edit.
+    Triton may be newer than our protobuf schema. Fields and enum values that the schema does not know are allowed. They
+    are not in `proto`, and edits keep them.
 
     Field paths, as `values` and `edited` take them:
 
         max_batch_size
         dynamic_batching.max_queue_delay_microseconds
-        instance_group[*].count                             every group's
+        instance_group[*].count                             of every group
         instance_group[0].count
-        parameters["KEY"].string_value                      an entry of a map, by its key
+        parameters["KEY"].string_value                      of the map entry with this key
 
     Attributes:
         text: Every byte of the file.
@@ -55,7 +55,7 @@ class ModelConfig:
         """Read a file.
 
         Raises:
-            ConfigError: it cannot be read, or is not a valid config.
+            ConfigError: the file cannot be read, or is not a valid config.
         """
         try:
             content = path.read_bytes()
@@ -96,14 +96,14 @@ class ModelConfig:
 
     @property
     def unknown_fields(self) -> tuple[str, ...]:
-        """Dotted names of the fields that our schema does not know: they are in the text, and not in `proto`."""
+        """Dotted names of the fields that our schema does not know. They are in the text, but not in `proto`."""
         return tuple(dict.fromkeys(unknown_fields(self._root)))
 
     def values(self, path: str) -> tuple[Single, ...]:
-        """The values that the text has at a field path, in order; those of a repeated field one by one.
+        """The values at a field path, in the order of the text. A repeated field gives each of its values.
 
-        A message counts as `EMPTY`, whatever its fields. A field that is not in the text has no values, even if it has
-        a default.
+        A message is `EMPTY`, whatever its fields. A field that is not in the text has no values, even if it has a
+        default.
 
         Raises:
             ConfigError: there is no such field; the message has the nearest name.
@@ -120,18 +120,18 @@ class ModelConfig:
         return bool(self.values(path))
 
     def edited(self, changes: Mapping[str, Value | None]) -> ModelConfig:
-        """The config with fields changed, and no other byte.
+        """The config with changed fields; all other bytes stay.
 
-        Setting a value that is there already changes nothing. New fields, and the messages and map entries on the way
-        to them, are added in the file's own style; `[*]` of an empty list adds the first element. If a removed field
-        leaves only a comment on its line, the line is removed.
+        Setting a field to its present value changes nothing. New fields are added in the file's own style, with missing
+        parent messages and map entries. `[*]` of an empty list adds the first element. If a removed field leaves only a
+        comment on its line, the line is removed.
 
         Args:
             changes: By field path: a value, the whole list of a repeated field (or its only value), `EMPTY` for a
-                message that must be there, or None to remove the field. They are made in the order of the mapping.
+                message that must exist, or None to remove the field. They are made in the order of the mapping.
 
         Raises:
-            ConfigError: there is no such field, it does not take the value, or the changes contradict each other or
+            ConfigError: the field does not exist or does not take the value, or the changes contradict each other or
                 the rest of the config.
         """
         text, expected = self.text, expectation.read(self._root, SCHEMA)
@@ -159,7 +159,7 @@ class ModelConfig:
         """The config of an edited text.
 
         Raises:
-            ConfigError: it is not a valid config, is not as expected, or an edit undoes another one.
+            ConfigError: the text is not a valid config, differs from the expected one, or an edit undoes another one.
         """
         paths = ", ".join(path for path, _, _ in made)
         try:

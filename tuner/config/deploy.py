@@ -1,6 +1,6 @@
-"""Replaces config files atomically where the user deploys from.
+"""Replaces config files in the user's repository, atomically.
 
-`replace_config` is the one place from which the user's repository is written to.
+Only `replace_config` writes to the user's repository.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def sha256_of(path: Path) -> str | None:
     """The SHA-256 of a file's bytes in hex, links followed; None when there is no file.
 
     Raises:
-        ConfigError: it is there and cannot be read.
+        ConfigError: the file exists, but cannot be read.
     """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -55,7 +55,7 @@ def replace_config(path: Path, new_text: str, *, expected_sha256: str | None) ->
             how = "is gone" if not sha256 else "has changed" if expected_sha256 else "was created"
             raise ConfigError(f"{path}: {how} since it was read; nothing was written")
         return _replace(target, new_text.encode(), before)
-    except (OSError, RuntimeError) as error:  # before Python 3.13, resolve() has a RuntimeError for links in a circle
+    except (OSError, RuntimeError) as error:  # before Python 3.13, resolve() raises RuntimeError for circular links
         raise ConfigError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -88,7 +88,7 @@ def _replace(target: Path, content: bytes, before: _Before | None) -> Path | Non
 
 
 def is_beside(name: str, config: str) -> bool:
-    """Whether a file of this name is one that `replace_config` puts beside a config: a backup, or an unfinished one."""
+    """Whether a name is that of a backup, or of a temporary file, that `replace_config` writes beside a config."""
     return name.startswith((f"{config}.bak-", f".{config}."))
 
 

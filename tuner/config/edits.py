@@ -1,4 +1,4 @@
-"""Edits of a text, as splices that change only the named field; a removed value goes with its comma, and its line."""
+"""Edits of a text, as splices that change only the named field; a removed value takes its comma and line along."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def taken_out(text: str, source: str, segments: Segments) -> str:
 
 def _without(text: str, source: str, unwanted: Sequence[Slot]) -> str:
     for start in sorted((slot.node.start for slot in unwanted), reverse=True):
-        # From the last to the first, so that the offsets of those to come hold.
+        # From the last to the first, so that earlier offsets stay valid.
         slot = next(slot for slot in descendants(parse(text, source)) if slot.node.start == start)
         text = spliced(text, removal(text, slot))
     return text
 
 
 def _surplus(root: MessageValue, segments: Segments, value: Value) -> list[Slot]:
-    """The values to remove, so that the last of several fields of one name is the only one, and can be set."""
+    """The values to remove before a value is set, so that of several fields of one name only the last remains."""
     surplus: list[Slot] = []
     for parent in parents(root, segments[:-1]):
         chosen = choose(parent, segments[-1])
@@ -109,7 +109,7 @@ class _Put:
         return into_list(self.text, self.style, last.value, [lines[0].removeprefix(name).lstrip(": "), *lines[1:]])
 
     def _lines(self, segments: Segments, present: int = 0) -> list[str]:
-        """The lines of a new field; `present` of its name are there already."""
+        """The lines of a new field; `present` fields of its name exist already."""
         segment, below = segments[0], segments[1:]
         if isinstance(segment.pick, Index) and segment.pick.number > present:
             raise ConfigError(
@@ -126,7 +126,7 @@ class _Put:
 
 
 def removal(text: str, slot: Slot) -> list[Splice]:
-    """The splices that remove a value; its whole field, if it has no other value."""
+    """The splices that remove a value, or its whole field if the field has no other value."""
     value = slot.field.value
     if slot.index is None or not isinstance(value, ListValue) or len(value.items) == 1:
         return [_field(text, slot.message, slot.field)]
@@ -157,7 +157,7 @@ def _item(text: str, value: ListValue, index: int) -> list[Splice]:
 
 
 def _cut(text: str, start: int, end: int) -> Splice:
-    """Cut a piece: with its lines if at most a comment would be left on them, else with the space on one side."""
+    """Cut a piece: with its lines if only a comment would remain on them, else with the space on one side."""
     rest = rest_of_line(text, end)
     if rest is not None and begins_line(text, start):
         newline = text.find("\n", rest)

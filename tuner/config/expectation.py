@@ -1,4 +1,4 @@
-"""The contents of a text as plain data, and edits of them: what an edited text is compared with."""
+"""The contents of a text as plain data, and edits of that data, with which an edited text is compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tuner.config.schema import field_of, meaning
 from tuner.config.values import Empty, Value
 
 Contents: TypeAlias = "dict[str, list[Contents | str]]"
-"""A message: by field name its values in the order of the text, each a message or a literal in one spelling."""
+"""A message: its values by field name, in the order of the text. Each is a message, or a literal in a normalised
+spelling."""
 
 
 def read(message: MessageValue, schema: Any) -> Contents:
@@ -29,7 +30,7 @@ def read(message: MessageValue, schema: Any) -> Contents:
 
 
 def put(contents: Contents, segments: Segments, value: Value) -> None:
-    """Set the fields that a path names to a value; missing messages on the way are added."""
+    """Set the fields at a path to a value; missing parent messages are added."""
     segment, below = segments[0], segments[1:]
     values = contents.setdefault(segment.name, [])
     if not (below or isinstance(value, Empty)):
@@ -59,9 +60,9 @@ def remove(contents: Contents, segments: Segments) -> None:
 
 
 def is_made(contents: Contents, segments: Segments, value: Value) -> bool:
-    """Whether an edit still holds after later ones: whether making it again changes nothing.
+    """Whether an edit still holds after later edits, that is, whether repeating it changes nothing.
 
-    The removal of an element by its index counts as made: the elements behind it have moved up.
+    The removal of an element by its index always holds: later elements have moved to its index.
     """
     again = copy.deepcopy(contents)
     if value != ():
@@ -82,7 +83,7 @@ def _chosen(values: list[Contents | str], segment: Segment) -> list[int]:
 
 
 def _key(entry: Contents | str, segment: Segment) -> Contents | str | None:
-    """The key of a map's entry; an entry without a key has the default one."""
+    """The key of a map entry; the default key if the entry has none."""
     key = field_of(segment.field.message_type, "key") if segment.field else None
     written = entry.get("key") if isinstance(entry, dict) else None
     return written[-1] if written else literals.spelled(key.default_value) if key else None

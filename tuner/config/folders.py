@@ -1,4 +1,4 @@
-"""Walks a folder as Triton sees it: links are followed, but never in a circle."""
+"""Walks a folder as Triton sees it: links are followed, except for circular ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CACHE = "__pycache__"
 
 @dataclass(frozen=True)
 class Entry:
-    """A folder or a regular file that was found.
+    """A folder or a regular file, found by a walk.
 
     Attributes:
         relative: Its path relative to the root of the walk.
@@ -27,15 +27,15 @@ class Entry:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder, or a link to one; else it is a file."""
+        """Whether it is a folder or a link to a folder; else it is a file."""
         return stat.S_ISDIR(self.status.st_mode)
 
 
 def walk(root: Path) -> Iterator[Entry]:
     """All files and folders below a root, sorted, each folder before its contents.
 
-    Ignored are `__pycache__`, dangling links, links to a parent folder, pipes and sockets, and unreadable sub-folders
-    (such as a volume's `lost+found`).
+    `__pycache__`, dangling links, links to a parent folder, pipes, sockets and unreadable sub-folders (such as a
+    volume's `lost+found`) are ignored.
 
     Raises:
         OSError: the root itself cannot be read.

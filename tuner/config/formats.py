@@ -22,12 +22,12 @@ _NAME_SUFFIX = "-config"
 
 
 def config_json(config: ModelConfig) -> str:
-    """The config as protobuf's JSON, with field names as in the text; Triton takes it as a config override.
+    """The config as protobuf's JSON, with field names as in the text. Triton accepts it as a config override.
 
     Comments are lost, and 64-bit numbers become strings.
 
     Raises:
-        ConfigError: it has unknown fields, which would be lost.
+        ConfigError: the config has unknown fields, which would be lost.
     """
     if unknown := config.unknown_fields:
         raise ConfigError(
@@ -73,7 +73,7 @@ def config_map_name(model: str) -> str:
 
 
 def _block(text: str) -> str:
-    """The text as a YAML literal block; or quoted, if a block cannot represent every byte."""
+    """The text as a YAML literal block, or as a quoted string if a block cannot represent every byte."""
     if not all(letter in "\t\n" or letter.isprintable() for letter in text) or not text.strip("\n"):
         quoted = _yaml(text, default_style='"')
         return quoted if quoted.endswith("\n") else quoted + "\n"

@@ -1,6 +1,6 @@
 """Adds a field or list item to a text, in the style of its neighbours.
 
-If its neighbours have lines of their own, it gets lines of its own, with their indentation; else it joins their line.
+If its neighbours are on separate lines, it gets a new line with their indentation; else it joins their line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def into_message(
         text: The text.
         style: Its style.
         message: The message to which the field is added.
-        owner: The place of that message; None: it is the whole text.
+        owner: The place of that message; None: the message is the whole text.
         lines: The lines of the field, indented as if its message began at column 1.
     """
     if message.fields:
@@ -35,14 +35,14 @@ def into_message(
 
 
 def behind(text: str, style: Style, message: MessageValue, anchor: Field, lines: Sequence[str]) -> list[Splice]:
-    """The splices that add a field to a message, behind the field `anchor`."""
+    """The splices that add a field to a message, after the field `anchor`."""
     own_line = begins_line(text, anchor.start)
     if own_line or message.is_whole:
         rest = rest_of_line(text, anchor.end)
         at = anchor.end if rest is None else rest
         block = _block(style, indentation(text, anchor.start) if own_line else "", lines)
         return [Splice(at, at, style.newline + block + anchor.separator)]
-    # On one line, the separators of the others are used: `a: 1, b: 2` becomes `a: 1, b: 2, c: 3`.
+    # On one line, the new field gets the separator of the other fields: `a: 1, b: 2` becomes `a: 1, b: 2, c: 3`.
     habit = "" if anchor.separator else max(field.separator for field in message.fields)
     return [Splice(anchor.end, anchor.end, f"{habit} {_one_line(lines)}{anchor.separator}")]
 

@@ -16,7 +16,7 @@ class Tensor:
     Attributes:
         datatype: KServe's name, such as `FP32` or `BYTES`.
         shape: Its shape in the config, without the batch dimension; -1 is variable.
-        optional: An input that a request may leave out.
+        optional: Whether a request may omit the input.
     """
 
     name: str
@@ -30,7 +30,7 @@ class ModelInterface:
     """A model as a client sees it.
 
     Attributes:
-        max_batch_size: Most inferences in a request; 0: requests have no batch dimension.
+        max_batch_size: Highest number of inferences in a request; 0: requests have no batch dimension.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ModelInterface:
 
     @classmethod
     def of(cls, config: model_config_pb2.ModelConfig) -> ModelInterface:
-        """From an effective config, which the server has completed.
+        """The interface by an effective config.
 
         Raises:
             InputError: a tensor has an unknown data type.

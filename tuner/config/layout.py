@@ -22,7 +22,7 @@ class Splice:
 
 
 def spliced(text: str, splices: Iterable[Splice]) -> str:
-    """The text after all splices, which must not overlap; those at one offset are made in their order."""
+    """The text after all splices, which must not overlap. Splices at the same offset are applied in their order."""
     parts, position = [], 0
     for splice in sorted(splices, key=lambda s: s.start):
         parts += [text[position : splice.start], splice.text]
@@ -84,7 +84,7 @@ class Style:
 
     @classmethod
     def of(cls, text: str, root: MessageValue) -> Style:
-        """Derive the style of a text; what it does not show is as in Triton's documentation."""
+        """The style of a text. Features that the text does not show are as in Triton's documentation."""
         newline = "\r\n" if re.search(r"^[^\n]*\r\n", text) else "\n"
         return cls(newline, _indent(text, root), _padding(text, root))
 

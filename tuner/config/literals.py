@@ -1,7 +1,7 @@
-"""Scalars of protobuf's text format: what their spelling means, and how to spell them.
+"""Scalars of protobuf's text format: reads literals, and writes them.
 
-Source: the text format specification, https://protobuf.dev/reference/protobuf/textformat-spec/, and for its dark
-corners the C++ parser, which Triton uses.
+Source: the text format specification, https://protobuf.dev/reference/protobuf/textformat-spec/. Where it is silent, the
+C++ parser, which Triton uses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ESCAPE = re.compile(
 _CHARS = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, "?": 63, "'": 39, '"': 34}
 _INTEGER = re.compile(r"(?P<hex>0[xX][0-9a-fA-F]+)|(?P<octal>0[0-7]+)|0|[1-9][0-9]*")
 _FLOAT = re.compile(r"(?!0[0-9])(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?")
-_LONGEST_NUMBER = 1000  # what is longer than any double's digits was never meant as one, and int() may refuse it
+_LONGEST_NUMBER = 1000  # longer than the digits of any double; int() refuses very long texts
 _WORDS = {"inf": "inf", "infinity": "inf", "nan": "nan"}
 
 
@@ -68,7 +68,7 @@ def _meant(escape: re.Match[str]) -> bytes:
 
 
 def in_python_spelling(literal: str) -> str:
-    r"""Respell a string literal for Python's parser, which reads no `\?`, surrogate pairs and `\u005c`.
+    r"""Rewrite a string literal for Python's parser, which does not read `\?`, surrogate pairs and `\u005c`.
 
     The result is never longer.
     """
@@ -78,12 +78,12 @@ def in_python_spelling(literal: str) -> str:
 def _respelled(escape: re.Match[str]) -> str:
     if escape["high"] or escape["char"] == "?":
         return _meant(escape).decode()
-    # Python makes a backslash of it first, and then takes that for the beginning of an escape.
+    # Python would decode it to a backslash, and then take the backslash for the beginning of an escape.
     return r"\\" if escape["unicode"] and _meant(escape) == b"\\" else escape[0]
 
 
 def number(literal: str) -> int | float | None:
-    """The number that a literal such as `-8`, `0x1F`, `017`, `.5f` or `-inf` stands for; None when it is none."""
+    """The number of a literal such as `-8`, `0x1F`, `017`, `.5f` or `-inf`; None if it is not a number."""
     if len(literal) > _LONGEST_NUMBER:
         return None
     sign, digits = (-1, literal[1:]) if literal.startswith("-") else (1, literal)

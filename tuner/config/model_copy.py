@@ -15,7 +15,7 @@ from tuner.config.folders import walk
 from tuner.config.repository import CONFIG, ModelFolder
 from tuner.core.atomic_file import sync_folder, write_atomically
 
-# linux/fs.h: the copy shares the blocks of its source until one of them changes. Some file systems can (XFS, Btrfs).
+# From linux/fs.h: the copy shares blocks with its source until either changes. XFS and Btrfs support it.
 _FICLONE = 0x40049409
 
 
@@ -58,6 +58,6 @@ def _copy_file(source: Path, copy: Path) -> None:
     with source.open("rb") as old, copy.open("xb") as new:
         try:
             fcntl.ioctl(new, _FICLONE, old.fileno())
-        except OSError:  # another file system, or one that has no such thing
+        except OSError:  # another file system, or one without FICLONE
             shutil.copyfileobj(old, new, 2**20)
     shutil.copymode(source, copy)

@@ -1,4 +1,4 @@
-"""Field paths such as `instance_group[*].count` or `parameters["KEY"].string_value`, and what they name in a text."""
+"""Field paths such as `instance_group[*].count` or `parameters["KEY"].string_value`, and the fields they select."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ EVERY = Every.EVERY
 class Segment:
     """One segment of a path, looked up in the schema.
 
-    An entry of a map takes two: the entry itself, and its `value`.
+    A map entry takes two segments: the entry itself, and its `value`.
 
     Attributes:
         name: Name of the field.
-        pick: Which of the field's values; a field that is not repeated is picked whole.
-        field: Its descriptor; None when the schema does not know it.
+        pick: The selected values of the field; `EVERY` for a field that is not repeated.
+        field: Descriptor of the field; None: unknown to the schema.
     """
 
     name: str
@@ -73,7 +73,7 @@ def resolve(path: str, root: MessageValue, schema: Any) -> Segments:
     A field that the schema does not know is accepted if the text of `root` has it, with any field below it.
 
     Raises:
-        ConfigError: it is not a valid path, or the schema has no such field.
+        ConfigError: the path is not valid, or the schema has no such field.
     """
     segments: Segments = ()
     matches = list(_matches(path))
@@ -109,10 +109,10 @@ def parents(root: MessageValue, way: Segments) -> list[MessageValue]:
 
 
 def to_remove(root: MessageValue, segments: Segments) -> list[Segments]:
-    """The segments to all that must be removed for the removal of a path.
+    """The paths to remove so that the value at a path is removed.
 
-    A map's entry is removed with its value, and with the only field of its value: Triton would take the empty rest of
-    `parameters { key: "k" value { } }` for an empty text.
+    A map entry is removed together with its value, and also with the only field of its value. Otherwise
+    `parameters { key: "k" value { } }` would remain, which Triton reads as an empty text.
     """
     last = segments[-1].field
     if last and last.containing_type.GetOptions().map_entry:
@@ -134,7 +134,7 @@ def to_remove(root: MessageValue, segments: Segments) -> list[Segments]:
 
 
 def choose(parent: MessageValue, segment: Segment) -> list[Slot]:
-    """The values that one segment picks within one message."""
+    """The values that a segment selects in a message."""
     candidates = list(slots(parent, segment.name))
     if isinstance(segment.pick, Index):
         return candidates[segment.pick.number : segment.pick.number + 1]
@@ -144,7 +144,7 @@ def choose(parent: MessageValue, segment: Segment) -> list[Slot]:
 
 
 def _key(entry: Scalar | MessageValue, field: FieldDescriptor | None) -> Plain | None:
-    """The key of a map's entry; an entry without a key has the default one."""
+    """The key of a map entry; the default key if the entry has none."""
     key = field_of(field.message_type, "key") if field else None
     written = [slot.node for slot in slots(entry, "key")] if isinstance(entry, MessageValue) else []
     if written and isinstance(written[-1], Scalar):

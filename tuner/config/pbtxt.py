@@ -1,8 +1,7 @@
 """A concrete syntax tree of protobuf's text format.
 
-The tree holds no text of its own: each node says from where to where it stands in the text that was parsed, so that
-an edit is a splice of that text and every byte that it does not name survives: comments, white space, order, fields
-that no schema knows.
+Nodes hold no text, but offsets into the parsed text. So an edit is a splice of that text, and all other bytes stay:
+comments, white space, order, and fields that no schema knows.
 
 Source of the grammar: https://protobuf.dev/reference/protobuf/textformat-spec/.
 """
@@ -19,7 +18,7 @@ from tuner.config.tokens import Token, error_at, line_of, tokens
 from tuner.core.errors import ConfigError
 
 MAX_DEPTH = 100
-"""How deep messages may nest; Triton's own schema needs 6."""
+"""The deepest nesting of messages; Triton's own schema needs 6."""
 
 _CLOSING = {"{": "}", "<": ">"}
 
@@ -32,8 +31,8 @@ class Scalar:
         start: Offset of its first character in the text.
         end: Offset behind its last.
         kind: How it is written; adjacent string literals are one `string`.
-        value: What that means: a str for `string`, a number for `number`, the bare word itself for `name`. Bytes of a
-            string that are not UTF-8 stand as lone surrogates.
+        value: The decoded value: a str for `string`, a number for `number`, the bare word for `name`. Bytes of a string
+            that are not UTF-8 become lone surrogates.
     """
 
     start: int
@@ -51,7 +50,7 @@ class MessageValue:
         inner: Offset behind it.
         close: Offset of the closing delimiter.
         end: Offset behind it.
-        fields: In the order of the text.
+        fields: The fields, in the order of the text.
     """
 
     start: int
@@ -62,7 +61,7 @@ class MessageValue:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the whole text, which no delimiters enclose."""
+        """Whether it is the whole text, which has no delimiters."""
         return self.inner == self.start
 
 
@@ -73,7 +72,7 @@ class ListValue:
     Attributes:
         start: Offset of the opening bracket.
         end: Offset behind the closing one.
-        items: In the order of the text.
+        items: The items, in the order of the text.
         commas: Offsets of the commas between them.
     """
 
@@ -85,14 +84,14 @@ class ListValue:
 
 @dataclass(frozen=True)
 class Field:
-    """One field as it stands, `name: value`.
+    """One field of the text, `name: value`.
 
     Attributes:
         start: Offset of the name.
         end: Offset behind the separator if there is one, else behind the value.
-        name: As written; an extension or type URL has its brackets around it, and no white space within.
-        value: One value or a list.
-        separator: `,` or `;` where one follows the value, else empty.
+        name: The name as written; an extension or type URL includes its brackets, without white space.
+        value: The value, or a list of values.
+        separator: The `,` or `;` after the value; empty: none.
     """
 
     start: int
@@ -104,12 +103,12 @@ class Field:
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one value: a field's own, or one in its list.
+    """The place of one value: the only value of a field, or an item of its list.
 
     Attributes:
-        message: In which the field stands.
-        field: In which the value stands.
-        index: In the field's list; None when the value stands alone.
+        message: The message of the field.
+        field: The field of the value.
+        index: The index in the field's list; None: the field has no list.
         node: The value.
     """
 
@@ -120,7 +119,7 @@ class Slot:
 
 
 def slots(message: MessageValue, name: str | None = None) -> Iterator[Slot]:
-    """The values of a message in the order of the text, or only those of the fields that are called `name`."""
+    """The values of a message in the order of the text; with `name`, only those of the fields of that name."""
     for field in message.fields:
         if name is not None and field.name != name:
             continue
@@ -139,12 +138,12 @@ def descendants(message: MessageValue) -> Iterator[Slot]:
             yield from descendants(slot.node)
 
 
-@lru_cache(maxsize=64)  # an edit looks at the same text several times
+@lru_cache(maxsize=64)  # an edit parses the same text several times
 def parse(text: str, source: str) -> MessageValue:
-    """Read a text; the message that comes back is the whole of it.
+    """Parse a text, and return the message that is the whole text.
 
     Raises:
-        ConfigError: it is not of the format: `SOURCE:LINE:COLUMN: what is wrong`.
+        ConfigError: the text violates the format: `SOURCE:LINE:COLUMN: what is wrong`.
     """
     return _Parser(text, source).root()
 

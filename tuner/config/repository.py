@@ -22,8 +22,8 @@ CONFIG = "config.pbtxt"
 LARGEST_VERSION = 2**63 - 1
 """The highest version number; Triton crashes at a higher one."""
 
-# Triton's rule (`model_lifecycle.cc`): a folder is a version if its name begins with a number (C++'s `std::stoll`), but
-# not if it has several characters and begins with a zero.
+# Triton's rule (`model_lifecycle.cc`): a folder is a version if its name begins with a number (C++'s `std::stoll`). A
+# name of several characters that begins with a zero is not a version.
 _VERSION = re.compile(r"[ \t\n\v\f\r]*(?P<number>[+-]?[0-9]+)")
 
 _WHOLE_BYTES = 64 * 2**20
@@ -37,9 +37,9 @@ class ModelFolder:
     Attributes:
         name: The folder's name, by which Triton knows the model.
         path: The folder.
-        versions: The numbers of its version folders, ascending; those of an ensemble may be empty.
-        misnamed: Folders that Triton takes for a version without finding its folder, with the version: it takes `2_old`
-            for version 2, but looks for `2`.
+        versions: The numbers of its version folders, ascending. A version folder of an ensemble may be empty.
+        misnamed: Folders that Triton counts as a version but cannot load, with that version. It counts `2_old` as
+            version 2, but loads the folder `2`.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ModelFolder:
 
     @cached_property
     def config(self) -> ModelConfig | None:
-        """The config.pbtxt, read on first use; None: it has none.
+        """The config.pbtxt, read on first use; None: the model has none.
 
         Raises:
             ConfigError: the file cannot be read, or is not a valid config.
@@ -110,7 +110,7 @@ class ModelRepository:
         """Find the models of a repository; each config is read on first use.
 
         Raises:
-            RepositoryError: no such folder, it cannot be read, or it holds no models.
+            RepositoryError: the folder does not exist, cannot be read, or holds no models.
         """
         try:
             folders = sorted(path.iterdir())
@@ -125,7 +125,7 @@ class ModelRepository:
         """The model with this name.
 
         Raises:
-            RepositoryError: there is none; the message has the nearest name.
+            RepositoryError: the repository has no such model; the message has the nearest name.
         """
         for model in self.models:
             if model.name == name:
@@ -146,7 +146,7 @@ def _model(path: Path) -> ModelFolder | None:
     try:
         within = list(path.iterdir())
         taken = {folder.name: version for folder in within if (version := _version(folder)) is not None}
-    except OSError:  # a file, or such as a volume's lost+found: no folder that Triton could load a model from
+    except OSError:  # a file or an unreadable folder, such as a volume's lost+found
         return None
     versions = tuple(
         sorted(version for name, version in taken.items() if name == str(version) and 0 <= version <= LARGEST_VERSION)
@@ -156,7 +156,7 @@ def _model(path: Path) -> ModelFolder | None:
 
 
 def _version(path: Path) -> int | None:
-    """The version that Triton takes a folder for; None: Triton ignores it."""
+    """The version that Triton reads from a folder's name; None: Triton ignores the folder."""
     match = _VERSION.match(path.name)
     if match is None or (len(path.name) > 1 and path.name.startswith("0")) or not path.is_dir():
         return None
@@ -187,7 +187,7 @@ def _parent(path: Path) -> Path:
 
 
 def _has_files(path: Path) -> bool:
-    with contextlib.suppress(OSError):  # what may not be read has none for us
+    with contextlib.suppress(OSError):  # an unreadable folder counts as empty
         return any(not entry.is_folder for entry in walk(path))
     return False
 

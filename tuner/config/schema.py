@@ -1,6 +1,6 @@
-"""Fields in Triton's schema: which values they take, how these are written, and how they are read.
+"""Fields in Triton's schema: the values that they take, and how to read and write them.
 
-A field that the schema does not know is `None` everywhere here, and takes any value.
+`None` is a field that the schema does not know; it takes any value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tuner.config.pbtxt import Scalar
 from tuner.core.errors import ConfigError, nearest
 
 Plain = bool | int | float | str
-"""A value that is neither a message nor a list; an enum value is its name."""
+"""A value that is neither a message nor a list; for an enum value, its name."""
 
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: range(-(2**31), 2**31),
@@ -35,7 +35,8 @@ def is_message(field: FieldDescriptor) -> bool:
 
 def is_repeated(field: FieldDescriptor) -> bool:
     """Whether a field is repeated."""
-    # `label` is deprecated and `is_repeated` is new; that the default is a list holds in every protobuf.
+    # `label` is deprecated, and `is_repeated` is new. In every version of protobuf, the default of a repeated field is
+    # a list.
     return bool(field.default_value == [])
 
 
@@ -45,17 +46,17 @@ def is_map(field: FieldDescriptor) -> bool:
 
 
 def field_of(message: Any, name: str) -> FieldDescriptor | None:
-    """The field of a message descriptor that has this name; None where the descriptor is None or has none."""
+    """The field of a message descriptor by its name; None if the descriptor is None or has no such field."""
     return message.fields_by_name.get(name) if message else None
 
 
 def is_unknown_word(node: Scalar, field: FieldDescriptor) -> bool:
-    """Whether a bare word stands for an enum value that this schema does not know; a newer Triton may."""
+    """Whether a bare word is an enum value that this schema does not know; a newer Triton may know it."""
     return field.enum_type is not None and node.kind == "name" and node.value not in field.enum_type.values_by_name
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text has no lone surrogates, so that UTF-8 can write it."""
+    """Whether UTF-8 can encode a text, which then has no lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -64,7 +65,7 @@ def is_utf8(text: str) -> bool:
 
 
 def meaning(node: Scalar, field: FieldDescriptor | None) -> Plain:
-    """The value of a scalar of the text, as its field reads it."""
+    """The value of a scalar of the text, by the type of its field."""
     if field is None:
         return node.value == "true" if node.kind == "name" and node.value in {"true", "false"} else node.value
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
@@ -105,8 +106,8 @@ def checked(value: Plain, field: FieldDescriptor | None) -> Plain:
 def spelled(value: Plain, field: FieldDescriptor | None, instead_of: Scalar | None = None) -> str:
     """Write a value for its field.
 
-    Enum values are bare words. For a field that the schema does not know, a string is quoted or bare as the value that
-    it replaces (`instead_of`); a new one is bare if it looks like an enum value.
+    Enum values are bare words. In a field that the schema does not know, a string is quoted or bare like the value that
+    it replaces (`instead_of`). A new string is bare if it looks like an enum value.
     """
     if isinstance(value, str) and _is_bare(value, field, instead_of):
         return value

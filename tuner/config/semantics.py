@@ -19,14 +19,14 @@ from tuner.config.tokens import error_at
 from tuner.core.errors import ConfigError
 
 SCHEMA = model_config_pb2.ModelConfig.DESCRIPTOR
-"""The message that a config.pbtxt is."""
+"""The message type of a config.pbtxt."""
 
 
 def to_proto(text: str, source: str, root: MessageValue) -> model_config_pb2.ModelConfig:
     """Read a text whose tree is `root` into a protobuf.
 
     Raises:
-        ConfigError: a field has a wrong value, is there twice, or excludes another one: `SOURCE:LINE:COLUMN: ...`.
+        ConfigError: a field has a wrong value, occurs twice, or excludes another one: `SOURCE:LINE:COLUMN: ...`.
     """
     readable = spliced(text, _Readable(text, source).within(root, SCHEMA))
     proto = model_config_pb2.ModelConfig()
@@ -34,13 +34,13 @@ def to_proto(text: str, source: str, root: MessageValue) -> model_config_pb2.Mod
         text_format.Parse(readable, proto)
     except text_format.ParseError as error:
         raise _located(error, readable, source) from None
-    except ValueError as error:  # an enum's number beyond 32 bits, for which the parser names no place
+    except ValueError as error:  # an enum number beyond 32 bits, for which the parser reports no place
         raise ConfigError(f"{source}: {error}") from None
     return proto
 
 
 def unknown_fields(message: MessageValue, schema: Any = SCHEMA) -> Iterator[str]:
-    """Dotted names of the fields of a text that our schema does not know, or whose enum value it does not know."""
+    """Dotted names of the fields of a text whose name or enum value our schema does not know."""
     for field in message.fields:
         descriptor = field_of(schema, field.name)
         values = field.value.items if isinstance(field.value, ListValue) else (field.value,)
@@ -63,9 +63,9 @@ def _located(error: text_format.ParseError, text: str, source: str) -> ConfigErr
 
 @dataclass(frozen=True)
 class _Readable:
-    """Makes a text readable for Python's parser, by splices of equal length, so that lines and columns stay.
+    """Makes a text readable for Python's parser, by splices of equal length that keep lines and columns.
 
-    Fields that our schema does not know become white space. Spellings that only the C++ parser reads are respelled.
+    Fields that our schema does not know become white space. Spellings that only the C++ parser reads are rewritten.
     """
 
     text: str

@@ -14,10 +14,10 @@ from tuner.core.errors import RepositoryError, nearest
 
 @dataclass(frozen=True)
 class StagedRepository:
-    """A copy of a repository that is ours to change.
+    """A copy of a repository, which may be changed.
 
     Attributes:
-        path: The folder that Triton takes as its model repository; absolute.
+        path: The folder to give Triton as its model repository; absolute.
         models: The names of the models in it.
     """
 
@@ -28,7 +28,7 @@ class StagedRepository:
         """Write a model's config.pbtxt atomically; None: remove it.
 
         Raises:
-            RepositoryError: there is no such model, or its config cannot be written.
+            RepositoryError: the model does not exist, or its config cannot be written.
         """
         if model not in self.models:
             raise RepositoryError(f"{self.path}: no model {model!r}{nearest(model, self.models)}")
@@ -45,9 +45,9 @@ class StagedRepository:
 def stage(repository: ModelRepository, into: Path) -> StagedRepository:
     """Copy a repository as folders and links.
 
-    Folders are real, so that files that Triton and its backends write (`__pycache__`) never reach the user's
-    repository. Files are absolute, resolved links to the user's, except for each config.pbtxt, which is copied. What
-    `tuner.config.folders.walk` ignores is left out.
+    Folders are real, so that Triton and its backends never write to the user's repository (`__pycache__`). Files are
+    absolute, resolved links to the user's files, but each config.pbtxt is copied. Files that
+    `tuner.config.folders.walk` ignores are omitted.
 
     Args:
         repository: The user's repository, which is only read.

@@ -1,4 +1,4 @@
-"""The tokens of protobuf's text format, and where in the text an error is."""
+"""The tokens of protobuf's text format, and errors with their line and column."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SURROGATE = re.compile("[\\ud800-\\udfff]")
 
 @dataclass(frozen=True)
 class Token:
-    """A word of the text, and where it stands.
+    """A token of the text, and its place.
 
     Attributes:
-        kind: `name`, `number`, `string`, `symbol`, or `end` for the empty one behind the last.
+        kind: `name`, `number`, `string`, `symbol`, or `end` for the empty token after the last one.
     """
 
     kind: str
@@ -41,10 +41,10 @@ class Token:
 
 
 def tokens(text: str, source: str) -> Iterator[Token]:
-    """The tokens of a text without white space and comments, and the one of kind `end`.
+    """The tokens of a text without white space and comments; the last one is of kind `end`.
 
     Raises:
-        ConfigError: a character begins no token.
+        ConfigError: no token begins with a character of the text.
     """
     if lone := _SURROGATE.search(text):
         raise error_at(text, source, lone.start(), f"{lone[0]!r} cannot be written as UTF-8")
@@ -60,7 +60,7 @@ def tokens(text: str, source: str) -> Iterator[Token]:
 
 
 def error_at(text: str, source: str, offset: int, what: str) -> ConfigError:
-    """An error that names the line and column (both from 1, a tab is one column) of `offset`."""
+    """An error with the line and column of `offset`, both from 1; a tab is one column."""
     return ConfigError(f"{source}:{line_of(text, offset)}:{offset - text.rfind(chr(10), 0, offset)}: {what}")
 
 

@@ -10,7 +10,7 @@ from tuner.config.repository import LARGEST_VERSION, ModelFolder
 
 
 def why_not_tunable(config: model_config_pb2.ModelConfig) -> str | None:
-    """Why a model cannot be tuned, in one line; None: it can.
+    """Why a model cannot be tuned, in one line; None: it can be tuned.
 
     Args:
         config: The user's config, or the effective one.
@@ -26,7 +26,7 @@ def why_not_loadable(model: ModelFolder) -> str | None:
     """Why Triton would not load a model, by its files, in one line; None: no reason found.
 
     Raises:
-        ConfigError: its config cannot be read.
+        ConfigError: the config of the model cannot be read.
     """
     config = model.config.proto if model.config else model_config_pb2.ModelConfig()
     if config.name and config.name != model.name:

@@ -1,4 +1,4 @@
-"""Values of fields: which ones a field takes, and which ones a text has."""
+"""Values of fields: the values that a field takes, and the values in a text."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Empty(Enum):
 
 
 EMPTY = Empty.EMPTY
-"""A message. As an edit: an empty message is added if there is none; else it stays as it is."""
+"""A message. As an edit: adds an empty message if there is none; else changes nothing."""
 
 Single = Plain | Empty
-"""A value (of an enum: its name), or a message."""
+"""A value (for an enum value, its name), or a message."""
 
 Value = Single | tuple[Plain, ...]
 """A value that a field can be set to; a repeated field is set to a whole list."""
@@ -53,16 +53,16 @@ def fitting(value: Value, segment: Segment) -> Value:
 
 
 def contents(places: Sequence[Slot], segment: Segment) -> tuple[Single, ...]:
-    """The values in the places that a path with this last segment names."""
+    """The values at some places of a path, whose last segment tells their type."""
     return tuple(EMPTY if isinstance(slot.node, MessageValue) else meaning(slot.node, segment.field) for slot in places)
 
 
 def shows(items: Sequence[Single], value: Value) -> bool:
-    """Whether these are the values of a field that is set to a value."""
+    """Whether the values of a field equal a value that the field can be set to."""
     wanted = value if isinstance(value, tuple) else (value,)
     return [_comparable(item) for item in items] == [_comparable(item) for item in wanted]
 
 
 def _comparable(value: Single) -> str:
-    # As literals, so that nan is itself, and neither 1 and true nor 0.0 and -0.0 are the same.
+    # Compared as literals: nan equals nan, but 1 differs from true, and 0.0 from -0.0.
     return value.value if isinstance(value, Empty) else literals.spelled(value)

@@ -1,1 +1,1 @@
-"""What every layer uses: quantities, intervals, SLOs, errors, files, leases. Imports no other layer."""
+"""The basis of all layers: quantities, intervals, SLOs, errors, files, leases. It imports no other layer."""

@@ -10,7 +10,7 @@ from secrets import token_hex
 
 from tuner.core.lease import Lease, own_lease
 
-# Of a name, the unfinished one takes so much: a file system takes 255 bytes.
+# A temporary file's name holds at most so many letters of the original, as names have at most 255 bytes.
 _MOST_LETTERS = 40
 
 
@@ -34,7 +34,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def status_of(path: Path) -> os.stat_result | None:
-    """The status of a file that is to be replaced; None: there is none.
+    """The status of a file that is to be replaced; None: the file does not exist.
 
     Raises:
         OSError: the file is not writable. (Replacing it would not need that permission.)
@@ -52,7 +52,7 @@ def replace_atomically(target: Path, content: bytes, before: os.stat_result | No
     Args:
         target: Its path, with links resolved.
         content: The new content.
-        before: The result of `status_of`, for the mode and the owner; None: those of a new file.
+        before: The result of `status_of`, for the mode and the owner; None: the mode and owner of a new file.
 
     Raises:
         OSError: the file cannot be written; it is unchanged.
@@ -60,12 +60,12 @@ def replace_atomically(target: Path, content: bytes, before: os.stat_result | No
     if target.exists() and not target.is_file():
         target.write_bytes(content)
         return
-    # A name of its own, as two may write the same file at once.
+    # A unique name, as two writers may write the same file at the same time.
     unfinished = target.with_name(f"{_beginning(target)}new-{token_hex(4)}-{own_lease()}")
     try:
         with unfinished.open("xb") as file:
             if before:
-                with suppress(PermissionError):  # only root can give a file away
+                with suppress(PermissionError):  # only root can change the owner of a file
                     os.fchown(file.fileno(), before.st_uid, before.st_gid)
                 os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
             file.write(content)
@@ -108,7 +108,7 @@ def _beginning(target: Path) -> str:
 
 
 def _lease_of(name: str) -> Lease | None:
-    """The lease in a temporary file's name: its last four parts."""
+    """The lease in the last four parts of a temporary file's name; None: there is none."""
     return Lease.parse("-".join(name.split("-")[-4:]))
 
 

@@ -70,7 +70,7 @@ def write_log(error: BaseException, folder: Path | None) -> Path | None:
         if folder is not None and folder.is_dir():
             try:
                 (folder / LOG).write_text(text, encoding="utf-8", errors="backslashreplace")
-            except OSError:  # such as a full disk, which may be what is to be told
+            except OSError:  # such as a full disk, which may be the error itself
                 (folder / LOG).unlink(missing_ok=True)
             else:
                 return folder / LOG
@@ -79,7 +79,7 @@ def write_log(error: BaseException, folder: Path | None) -> Path | None:
         ) as file:
             file.write(text)
             return Path(file.name)
-    except Exception:  # noqa: BLE001 (the error itself is still to be told)
+    except Exception:  # noqa: BLE001 (the error itself must still be reported)
         return None
 
 

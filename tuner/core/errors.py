@@ -139,11 +139,11 @@ class UnexpectedError(TritontuneError):
 
 
 MOST_CHARACTERS = 500
-"""The longest reason on the terminal; a model's traceback, for one, has no bound."""
+"""The longest reason on the terminal, in characters. A model's traceback, for example, can be much longer."""
 
 
 def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
-    """A text as one line, shortened in the middle to `most` characters: its end often says what to do."""
+    """A text as one line of at most `most` characters, shortened in the middle, since its end often has the fix."""
     line = " ".join(text.split())
     if len(line) <= most:
         return line

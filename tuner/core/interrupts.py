@@ -1,4 +1,4 @@
-"""Keeps Ctrl-C, SIGTERM and alarms away from moments in which they would do harm."""
+"""Contexts that ignore or delay Ctrl-C, SIGTERM and alarms."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 
 class ForcedError(KeyboardInterrupt):
-    """Somebody insists that what is under way ends; see `until_forced`."""
+    """A second Ctrl-C ended the work in progress; see `until_forced`."""
 
 
 def ignore_what_ends() -> None:
-    """From now on nothing interrupts: for what is ending already. For the main thread."""
+    """Ignore Ctrl-C, SIGTERM and alarms from now on, as the process is ending. Only for the main thread."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within the context, the signals that would end what is under way do nothing. What is in it must be short."""
+    """Ignore Ctrl-C, SIGTERM and alarms within the context, which must be short."""
     with _handled_by(signal.SIG_IGN):
         yield
 
 
 @contextmanager
 def put_off() -> Iterator[None]:
-    """Within the context, the signals that would end what is under way wait. What is in it must be short."""
+    """Delay Ctrl-C, SIGTERM and alarms until the end of the context, which must be short."""
     came: list[int] = []
 
     def note(number: int, _: object) -> None:
@@ -46,13 +46,14 @@ def put_off() -> Iterator[None]:
 
 @contextmanager
 def until_forced(tell: Callable[[], None]) -> Iterator[None]:
-    """Within the context, Ctrl-C ends what is under way where it comes a second time, by `ForcedError`.
+    """Within the context, only a second Ctrl-C interrupts: it raises `ForcedError`.
 
-    For what must be done before the end, and may take long. What has been interrupted already counts; SIGTERM is the
-    same as Ctrl-C, and an alarm waits. After it was forced, nothing interrupts any more.
+    For clean-up that may take long. SIGTERM counts as Ctrl-C, and an interruption before the context counts as the
+    first one. An alarm is delayed until the end. After `ForcedError`, these signals are ignored.
 
     Args:
-        tell: Says that the next time will do; called at once where something was interrupted before.
+        tell: Called at the first Ctrl-C, to tell the user that a second one interrupts. Called at once after an
+            interruption before the context.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -67,7 +68,7 @@ def until_forced(tell: Callable[[], None]) -> Iterator[None]:
 
 
 class _Insisting:
-    """Handles signals until somebody insists."""
+    """The signal handler of `until_forced`."""
 
     def __init__(self, tell: Callable[[], None]) -> None:
         self._tell = tell
@@ -75,7 +76,7 @@ class _Insisting:
         self.rang = False
 
     def begin(self) -> None:
-        """From now on, the next one ends what is under way."""
+        """From now on, the next Ctrl-C raises `ForcedError`."""
         self._began = True
         self._tell()
 
@@ -91,7 +92,7 @@ class _Insisting:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, Any], None] | signal.Handlers) -> Iterator[None]:
-    """Only the main thread is ever interrupted, so that elsewhere nothing is to be done."""
+    """Handle the signals within the context. Other threads get no signals, so there it does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -101,7 +102,7 @@ def _handled_by(handler: Callable[[int, Any], None] | signal.Handlers) -> Iterat
             signal.signal(number, handler)
         yield
     except ForcedError:
-        # What is left to say is said in peace.
+        # The error must be reported without a further interruption.
         before = dict.fromkeys(before, signal.SIG_IGN)
         raise
     finally:

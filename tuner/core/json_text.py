@@ -1,4 +1,4 @@
-"""JSON for others: what is not known is null, and never `Infinity` or `NaN`, which only Python's parser takes."""
+"""JSON for other programs: unknown values are null, never `Infinity` or `NaN`, which only Python's parser accepts."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 
 def json_text(data: Any, *, indent: int | None = None) -> str:
-    """Data as JSON that every parser takes; floats that are infinite or no number are null.
+    """Data as JSON that every parser accepts; infinite floats and NaN are null.
 
     Args:
-        data: Mappings, lists, tuples and what JSON has a form for.
-        indent: Spaces a level; None: all in one line.
+        data: Mappings, lists, tuples, and values that JSON can represent.
+        indent: Spaces for each level; None: all in one line.
     """
     return json.dumps(finite(data), indent=indent, allow_nan=False)
 
 
 def finite(data: Any) -> Any:
-    """The same with None in the place of what is infinite or no number."""
+    """The data with None in place of infinite floats and NaN."""
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):

@@ -1,8 +1,8 @@
 """Leases: the owner of a folder, a container or a temporary file.
 
-The owner is a process. Its pid is not unique: other hosts that share the folder, other containers, and the same host
-after a reboot have a process of the same pid. A lease identifies all of them, and what another host or container owns
-is never removed.
+The owner is a process. Its pid is not unique: a process with the same pid may exist on another host that shares the
+folder, in another container, or after a reboot. A lease identifies the process among all of these. Files and containers
+that another host or container owns are never removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UNKNOWN = "0" * 8
 
 FORM = r"([0-9a-f]{8})([0-9a-f]{8})-([0-9a-f]+)-(\d+)-(\d+)"
-"""How a lease is written, as a regular expression with its five parts."""
+"""A regular expression for the text of a lease, with a group for each of its five parts."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Lease:
     Attributes:
         host: Eight hexadecimal digits that identify the host; zeros if it has no id.
         boot: Eight hexadecimal digits that identify the boot.
-        namespace: Its pid namespace.
+        namespace: Number of its pid namespace, as text.
         pid: Its pid.
         started: Its start time in clock ticks since boot, as its pid may be reused.
     """
@@ -54,7 +54,7 @@ class Lease:
 
     @property
     def abandoned(self) -> bool:
-        """Whether the process is known to have ended: here, or before a reboot of this host."""
+        """Whether the process is known to have ended, on this host or before its last reboot."""
         if self.boot == boot_id():
             return self.namespace == pid_namespace() and not lives(self.pid, self.started)
         return self.host == host_id() != _UNKNOWN
@@ -77,7 +77,7 @@ def parts_of(match: re.Match[str]) -> tuple[str, str, int, int, int]:
 
 @cache
 def host_id() -> str:
-    """The id of this host; zeros if it has none, as in many containers.
+    """The id of this host; zeros if the host has none, as in many containers.
 
     Copies of a virtual machine may share the machine id, so the host name is part of it.
     """

@@ -1,4 +1,4 @@
-"""A lock on a folder, which ends with its holder however that ends."""
+"""A lock on a folder. It is released when its process ends, even when killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def locked(folder: Path, *, option: str, holder: str) -> Iterator[None]:
     Args:
         folder: The folder.
         option: The option that named the folder, for the message.
-        holder: What else may hold the lock, for the message.
+        holder: The other holder of the lock, in words, for the message.
 
     Raises:
         JobError: the folder is locked, or cannot be used.
@@ -36,6 +36,6 @@ def locked(folder: Path, *, option: str, holder: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise JobError(f"{folder}: in use by {holder}") from None
-        except OSError as error:  # as of some network file systems
+        except OSError as error:  # some network file systems have no locks
             raise JobError(f"{option}: {folder}: cannot be locked: {error.strerror}; choose another folder") from None
         yield

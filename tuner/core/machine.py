@@ -1,4 +1,4 @@
-"""What this machine has that bounds a search: processor cores and GPUs."""
+"""Processor cores and GPUs of this machine, which bound a search."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """Look at this machine."""
+        """Detect the cores, GPUs and processor of this machine."""
         return cls(cpus=_usable_cpus(), gpus=_gpus(), processor=platform.machine())
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """Marks: names of servers that identify the process that owns them.
 
-By its mark, whoever finds a server's remains can tell whether its owner lives. The mark is in the environment of all
-the server's processes, and in the names of its shared memory files and its folder.
+The mark on a server's leftovers tells whether its owner still runs. It is in the environment of all processes of the
+server, and in the names of its shared memory files and its folder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tuner.core.lease import FORM, Lease, own_lease, parts_of
 VARIABLE = "TRITONTUNE_SERVER"
 """The environment variable that holds the mark."""
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it, not a place for temporary files)
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (the kernel's folder for shared memory, not for temporary files)
 _FORM = re.compile(rf"tritontune-{FORM}-(\d+)(?:-.*)?", re.ASCII)
 _numbers = itertools.count(1)
 

@@ -1,4 +1,4 @@
-"""Checks names from elsewhere before they become part of a path."""
+"""Checks names from other sources before they become part of a path."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def why_no_folder(name: str) -> str | None:
-    """Why a folder cannot have this name, as the end of a sentence; None: it can.
+    """Why a folder cannot have this name, as the end of a sentence; None: the name is valid.
 
-    To be asked of every name that comes from elsewhere, from a server, a stored study or a job, and names a folder of
-    ours: one such as `../../x` would name a folder of somebody else's.
+    Check every name from a server, a stored study or a job before it becomes a folder name of ours. A name such as
+    `../../x` would lead to a folder elsewhere.
     """
     if not name or name in {".", ".."}:
         return "is not a folder name"

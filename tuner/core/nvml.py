@@ -1,6 +1,6 @@
-"""The one place where NVML is asked: which GPUs this machine has, and how they are at a moment.
+"""Queries NVML for the GPUs of this machine and their state. No other module uses NVML.
 
-NVML is the library of the driver that `nvidia-smi` asks, too; `pynvml` of the package nvidia-ml-py calls it.
+NVML is the driver's library, which `nvidia-smi` uses, too. `pynvml` of the package nvidia-ml-py calls it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import pynvml
 
 _Answer = TypeVar("_Answer")
 
-# What pynvml raises: for what the library answers, and for a library of another age.
+# pynvml raises these: errors of the library, and a library of another version.
 _ERRORS = (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError)
 
-# In nvidia-smi's words (`clocks_event_reasons.*`). An idle GPU is not throttled, so that reason is none.
+# By nvidia-smi's names (`clocks_event_reasons.*`). The reason "idle" is missing, as an idle GPU is not throttled.
 _THROTTLE_REASONS = {
     pynvml.nvmlClocksEventReasonApplicationsClocksSetting: "applications_clocks_setting",
     pynvml.nvmlClocksEventReasonSwPowerCap: "sw_power_cap",
@@ -31,7 +31,7 @@ _THROTTLE_REASONS = {
 
 
 class NoNvmlError(Exception):
-    """NVML cannot be asked: no driver, no library, no permission. The message is a part of a line that says which."""
+    """NVML cannot be used: no driver, no library, or no permission. The message, a part of a line, says which."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Gpu:
     memory_bytes: int | None
     mig_index: int | None = None
     _handle: Any = field(default=None, repr=False, compare=False)
-    # Of the GPU that a MIG instance is on; of a GPU itself, the same.
+    # NVML's handle of the GPU itself; differs from `_handle` for a MIG instance.
     _board: Any = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -100,10 +100,10 @@ class Gpu:
         return f"GPU {self.index}{mig} ({self.name})"
 
     def read(self) -> GpuReading:
-        """Ask for everything. Takes some 0.1 ms to some ms.
+        """Read the GPU's state, which takes from 0.1 ms to a few ms.
 
-        Of a MIG instance, clocks and temperature are the GPU's, of which there is one for all of its instances;
-        power, energy and utilisation are of all instances together, so that they are not said of one.
+        A MIG instance has the clocks and the temperature of its GPU. Its power, energy and utilisation are None, since
+        NVML reports them only for all instances of the GPU together.
         """
         alone = self.mig_index is None
         utilization = _asked(pynvml.nvmlDeviceGetUtilizationRates, self._handle) if alone else None
@@ -122,17 +122,17 @@ class Gpu:
         )
 
     def memory_in_use(self) -> int | None:
-        """Bytes in use, as in a reading."""
+        """Memory in use, in bytes, as `GpuReading.memory_bytes`."""
         memory = _memory(self._handle)
         return None if memory is None else int(memory.used)
 
     def processes(self) -> tuple[GpuProcess, ...]:
-        """Who computes on it now; nobody, where that is not said."""
+        """The processes that compute on it now; empty if they are not reported."""
         infos = _asked(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
         return tuple(GpuProcess(info.pid, _process_name(info.pid), info.usedGpuMemory) for info in infos)
 
     def mig_instances(self) -> tuple[Gpu, ...] | None:
-        """Its MIG instances; None when MIG is off, as on most."""
+        """Its MIG instances; None if MIG is off, as on most GPUs."""
         modes = _asked(pynvml.nvmlDeviceGetMigMode, self._handle)
         if self.mig_index is not None or modes is None or modes[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
             return None
@@ -144,10 +144,10 @@ class Gpu:
 
 @contextmanager
 def opened() -> Iterator[None]:
-    """Keep NVML open; within another that does, too.
+    """Keep NVML open within the context; contexts may be nested.
 
     Raises:
-        NoNvmlError: it cannot be.
+        NoNvmlError: NVML cannot be opened.
     """
     try:
         pynvml.nvmlInit()
@@ -170,10 +170,10 @@ def driver_version() -> str:
 
 
 def all_gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine that this process may ask, in NVML's order. NVML must be open.
+    """The GPUs of this machine that this process may query, in NVML's order. NVML must be open.
 
     Raises:
-        NoNvmlError: there are some, and it may ask none.
+        NoNvmlError: there are GPUs, but this process may query none of them.
     """
     gpus: list[Gpu] = []
     refusal = None
@@ -186,7 +186,7 @@ def all_gpus() -> tuple[Gpu, ...]:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             gpus.append(_gpu(handle, index, board=handle))
         except _ERRORS as error:
-            refusal = error  # kept from this process, as a container keeps those of others
+            refusal = error  # not accessible to this process, as the GPUs of other containers
     if refusal and not gpus:
         raise NoNvmlError(_reason(refusal))
     return tuple(gpus)
@@ -206,7 +206,7 @@ def _gpu(handle: Any, index: int, *, board: Any, mig_index: int | None = None) -
 
 
 def _asked(ask: Callable[..., _Answer], *arguments: Any) -> _Answer | None:
-    """An answer, or None from a GPU, a driver or a user that has none."""
+    """The result of a call of NVML; None if the GPU or the driver does not support it, or the user may not call it."""
     try:
         return ask(*arguments)
     except _ERRORS:
@@ -214,14 +214,14 @@ def _asked(ask: Callable[..., _Answer], *arguments: Any) -> _Answer | None:
 
 
 def _memory(handle: Any) -> Any | None:
-    """Total, free and used bytes; with version 2 of the call, if available, which separates the driver's own share."""
+    """Total, free and used bytes; by version 2 of the call if available, which excludes the driver's own share."""
     memory = _asked(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
     return _asked(pynvml.nvmlDeviceGetMemoryInfo, handle) if memory is None else memory
 
 
 def _throttle_reasons(handle: Any) -> frozenset[str] | None:
     bits = _asked(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle)
-    if bits is None:  # as drivers before 535 call it
+    if bits is None:  # the name of the call in drivers before 535
         bits = _asked(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
     return None if bits is None else frozenset(name for bit, name in _THROTTLE_REASONS.items() if bits & bit)
 
@@ -232,7 +232,7 @@ def _process_name(pid: int) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """A part of a line: `NVML says: Driver Not Loaded`."""
+    """The error as a part of a line: `NVML error: Driver Not Loaded`."""
     if isinstance(error, pynvml.NVMLError_LibraryNotFound):
         return "no NVIDIA driver (NVML library not found)"
     if isinstance(error, pynvml.NVMLError_NoPermission):

@@ -1,6 +1,6 @@
-"""Reads process data from `/proc` that psutil does not have.
+"""Reads process data from `/proc` that psutil lacks.
 
-That is exit codes of zombies, and start times in clock ticks, which do not change with the system clock.
+These are exit codes of zombies, and start times in clock ticks, which do not change with the system clock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class ProcessState:
 
     Attributes:
         state: One letter; `Z` is a zombie.
-        started: Clock ticks from boot to its start: with the pid, it names a process for as long as the machine is up.
+        started: Clock ticks from boot to its start; with the pid, it identifies the process until the next boot.
         exit_code: The exit code of a zombie, or the negative number of the signal that ended it.
     """
 
@@ -29,34 +29,34 @@ class ProcessState:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing of it is left but its entry in the process table."""
+        """Whether it has ended, and only its entry in the process table is left."""
         return self.state in _ENDED
 
 
 def read_state(pid: int) -> ProcessState | None:
-    """The state of a process, or None when there is none of that pid."""
+    """The state of the process with this pid; None: there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The second field is the program's name in parentheses, and may itself hold any character.
+    # The second field is the program's name in parentheses, which may contain any character.
     fields = text.rpartition(")")[2].split()
     return ProcessState(state=fields[0], started=int(fields[19]), exit_code=os.waitstatus_to_exitcode(int(fields[49])))
 
 
 def lives(pid: int, started: int) -> bool:
-    """Whether the process that started at that tick is still running."""
+    """Whether the process with this pid and this start time, in clock ticks, is still running."""
     now = read_state(pid)
     return now is not None and now.started == started and not now.ended
 
 
 def pid_namespace() -> int:
-    """The number of the namespace in which our pids mean something; containers have their own."""
+    """The number of our pid namespace; each container has its own."""
     return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def oom_kills() -> int | None:
-    """How often the kernel has killed for want of memory since boot, or None where it does not say."""
+    """Number of processes that the kernel has killed for lack of memory since boot; None: not reported."""
     try:
         lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
     except OSError:

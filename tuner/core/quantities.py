@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST_S = 365 * 24 * 3600.0
-"""The longest duration, as timers of the operating system have a bound."""
+"""The longest duration, in s, since timers of the operating system have a limit."""
 LARGEST_BYTES = 1 << 60
-"""The largest size."""
+"""The largest size, in bytes."""
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _PART = re.compile(rf"{_NUMBER}(us|ms|s|m|h)")
 DURATION = rf"^ *({_NUMBER}(us|ms|s|m|h))+ *$"
-"""What `parse_duration` reads, as a pattern of JSON schema."""
+"""A pattern for JSON schemas that matches the texts that `parse_duration` reads."""
 _BYTES = {
     "B": 1,
     "KB": 1000,
@@ -25,7 +25,7 @@ _BYTES = {
     "MIB": 1 << 20,
     "GIB": 1 << 30,
     "TIB": 1 << 40,
-    # As in Docker and the JVM.
+    # Powers of 1024, as in Docker and the JVM.
     "K": 1 << 10,
     "M": 1 << 20,
     "G": 1 << 30,
@@ -39,7 +39,7 @@ def parse_duration(text: str, *, units: Sequence[str] = ("s", "m")) -> float:
     """Seconds in a text such as `90s`, `10m`, `1h30m`, `2.5ms`.
 
     Args:
-        text: One number or more, each with its unit.
+        text: One or more numbers, each with its unit.
         units: Units that the error message proposes if there is none.
 
     Raises:

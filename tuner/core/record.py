@@ -1,4 +1,4 @@
-"""What is stored of a measurement is made of frozen records, and numbers with their 95 % intervals."""
+"""The base type of stored measurements, and numbers with their 95 % intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """A frozen type that goes to disk and comes back as it was, infinite numbers, too: as texts, which JSON can say."""
+    """A frozen type that can be stored as JSON without loss; infinite numbers are stored as text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
@@ -22,23 +22,23 @@ class Interval(Record):
 
     @classmethod
     def within_logs(cls, value: float, below: float, above: float | None = None) -> Interval:
-        """A value whose logarithm may be so much less or more; without `above`, as much more as less."""
+        """An interval by its widths below and above the logarithm of the value; `above` is `below` by default."""
         return cls(value=value, low=value * math.exp(-below), high=value * math.exp(below if above is None else above))
 
     @property
     def relative_half_width(self) -> float:
-        """Half of the interval's width over its value; infinite for a value of 0."""
+        """Half of the interval's width as a share of the value; infinite for a value of 0."""
         return (self.high - self.low) / 2 / self.value if self.value > 0 else float("inf")
 
     @property
     def log_half_width(self) -> float:
-        """Half of the width of the interval of the logarithm: the relative one where that is small.
+        """Half width of the interval of the logarithm; equal to the relative half width up to 1.
 
-        A latency that may be a thousand times as long has a logarithm that is known to within 8, not to within 1,000.
+        Example: a relative half width of 1,000 becomes 1 + log(1,000), about 8.
         """
         share = self.relative_half_width
         return share if share <= 1 else 1 + math.log(share)
 
     def times(self, factor: float) -> Interval:
-        """The same in another unit."""
+        """Value and interval times a factor, as to change the unit."""
         return Interval(value=self.value * factor, low=self.low * factor, high=self.high * factor)

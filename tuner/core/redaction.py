@@ -14,7 +14,7 @@ from tuner.core.atomic_file import write_atomically
 
 HIDDEN = "***"
 
-# Not `max_tokens` and `tokenizer`, which are no secrets; nor an author.
+# `max_tokens`, `tokenizer` and `author` do not match, as they are no secrets.
 _NAMES = (
     r"pass(?:word|wd|phrase)?|secret|token(?!s|iz)|credential|api[-_]?key|access[-_]?key|private[-_]?key"
     r"|auth(?!ors?(?![a-z]))|bearer|cookie"
@@ -25,18 +25,19 @@ _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
 _NAMED = re.compile(
     rf"(?<![\w.-])(?P<name>(?:{_NAME})[\"']?\s*[=:]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;}}]+)", re.IGNORECASE
 )
-# `--http-restricted-api=inference:admin=SECRET`: which APIs they are is no secret, and another server.
+# `--http-restricted-api=inference:admin=SECRET`: the APIs are no secret, and they distinguish servers.
 _RESTRICTED = re.compile(r"(?P<name>restricted-(?:api|protocol)=(?:[^\s=]*=)?)(?P<value>[^\s,;]+)", re.IGNORECASE)
 _USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
-# Variables that decide how fast a server is, and hold no secrets: measurements with other values are of another server.
+# Variables that affect the server's performance and hold no secrets. Their values are shown, as they distinguish
+# servers.
 _PUBLIC = re.compile(
     r"(?:OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|NUMEXPR|TBB|CUDA|CUBLAS|CUDNN|NVIDIA|NCCL|ORT|TF|XLA|TORCH|PYTORCH|MALLOC)_[A-Z0-9_]+"
     r"|PATH|PYTHONPATH|LD_LIBRARY_PATH|LD_PRELOAD|LANG|TZ"
 )
 _SHORT = re.compile(r"-?\d{0,3}|true|false|on|off|yes|no", re.IGNORECASE)
 
-# Shorter ones would be found in words that have nothing to do with them.
+# Shorter secrets could be parts of unrelated words.
 _SHORTEST = 6
 _LIKE_A_KEY = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[^/\s]+")
 _known: set[str] = set()
@@ -49,7 +50,7 @@ def keep_secret(name: str, value: str) -> None:
     secret of a URL is its password.
     """
     _keep_passwords(value)
-    # `Bearer SECRET` is answered by servers without its first word, too.
+    # A server may repeat `Bearer SECRET` without its first word.
     for secret in (value, value.rpartition(" ")[2]):
         _keep(name, secret)
 
@@ -106,8 +107,8 @@ def without_secrets(text: str) -> str:
 
 
 def without_known_secrets(text: str) -> str:
-    """A text of others, such as a log, in which only the secrets of `keep_secret` are replaced by `***`."""
-    # The longest first, as one may be part of another.
+    """A text of another program, such as a log, with the secrets of `keep_secret` replaced by `***`."""
+    # The longest first, as one secret may be part of another.
     for value in sorted(_known, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text

@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-# What proposes, sends and computes.
+# Packages that propose candidates, send requests, or compute.
 _PACKAGES = ("optuna", "numpy", "scipy", "numba", "grpcio", "tritonclient", "protobuf", "nvidia-pytriton")
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that matter for what is measured, as far as they are installed."""
+    """Versions, by name, of the installed packages that affect measurements."""
     packages = {}
     for package in _PACKAGES:
         try:

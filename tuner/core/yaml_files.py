@@ -1,7 +1,7 @@
-"""Reads job files, space files and values of options, which are YAML, and reports what is wrong in one line.
+"""Reads YAML of job files, space files and option values, and reports errors in one line.
 
-Only `true` and `false` are booleans, as in YAML 1.2. `on`, `off`, `yes` and `no` are text, and so is `12:30`. (PyYAML
-follows YAML 1.1, which makes false of `env: {COUNTRY: no}`, and 750 of `12:30`.)
+Only `true` and `false` are booleans, as in YAML 1.2. `on`, `off`, `yes`, `no` and `12:30` are text. PyYAML follows YAML
+1.1, in which `no` is false and `12:30` is 750.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import yaml
 from tuner.core.errors import JobError, shortened
 
 _BOOL, _INT, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
-_MOST_BITS = 1024  # larger than any double
+_MOST_BITS = 1024  # doubles have at most 1,024 bits before the point
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, and a number that is too large; takes more for text than YAML 1.1 does."""
+    """Refuses duplicate keys and too large numbers; reads words such as `no`, and times, as text."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         """The tag of a node, which is its type."""

@@ -44,7 +44,7 @@ class ModelFinals:
         spent: Called before each launch and each level, to store the time spent, so that a kill loses little of it.
     """
 
-    def __init__(  # noqa: PLR0917 (it is constructed at one place)
+    def __init__(  # noqa: PLR0917 (constructed at one place)
         self,
         job: TuneJob,
         study: Study,

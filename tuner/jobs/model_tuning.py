@@ -47,7 +47,7 @@ from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 from tuner.study.warm_start import WarmStart
 
-# Twice the candidates help a search more than intervals half as wide.
+# Wide intervals: more candidates help a search more than precise ones.
 _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5, narrow_looks=1)
 # Shares of the budget at which the search ends and verification ends; the rest is for certifying.
 _SEARCH_SHARE, _VERIFY_SHARE = 0.7, 0.92
@@ -152,7 +152,7 @@ class ModelTuning:
         self._outputs = OutputCheck(context.out.model(model.name), study.identity, context.progress.note, self._remark)
 
     def _remark(self, text: str) -> None:
-        """Note a remark on the results once; the end of the run and the report repeat it."""
+        """Show a remark on the results once, and store it for the end of the run and the report."""
         if self._study.remark(text):
             self._context.progress.note(f"{self._model.name}: {text}")
 
@@ -249,7 +249,7 @@ class ModelTuning:
         return ended
 
     def _ended_with_budget(self, result: TrialResult) -> bool:
-        """Whether the end of the budget cut a trial off, which says nothing about its candidate: it is dropped."""
+        """Whether the end of the budget cut a trial off, so that its result is dropped."""
         failure = result.failure
         if result.curve or not failure or failure.cause not in {Cause.TIMED_OUT, Cause.HUNG} or self._left_s > 0:
             return False
@@ -334,7 +334,7 @@ class ModelTuning:
         # The next attempt uses the folder; the log of the failed one is kept beside it.
         folder = self._context.out.trial(self._model.name, failed.number)
         beside = folder.with_name(f"{folder.name}-failed")
-        shutil.rmtree(beside, ignore_errors=True)  # left by a run that was killed during the second attempt
+        shutil.rmtree(beside, ignore_errors=True)  # left by a run that was killed during its second attempt
         folder.replace(beside)
         again = self._trial(Candidate({}, self._folder_config))
         return again if again.curve else failed
@@ -343,7 +343,7 @@ class ModelTuning:
         """Check that GPU memory can be measured if it has a limit.
 
         Raises:
-            JobError: it cannot.
+            JobError: GPU memory has a limit, but cannot be measured.
         """
         if self._context.job.max_gpu_memory is None or baseline.gpu_memory is not None:
             return

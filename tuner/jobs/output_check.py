@@ -1,4 +1,4 @@
-"""Outputs stay the same: what the baseline answers is recorded, and every candidate is held to it."""
+"""Records the baseline's outputs, and checks that every candidate reproduces them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OutputCheck:
         self._golden: GoldenOutputs | None = None
 
     def recall(self) -> bool:
-        """Whether candidates can be checked, or need not be; else the baseline has to be recorded once more."""
+        """Load the golden outputs of an earlier run. Returns false if the baseline must be recorded again."""
         if self._tolerance is None or self._golden is not None:
             return True
         try:
@@ -54,10 +54,9 @@ class OutputCheck:
         return True
 
     def record(self, session: Session) -> None:
-        """Record what the baseline answers.
+        """Record the outputs of the baseline.
 
-        Raises:
-            ServerError: it does not.
+        Raises: ServerError: the baseline does not answer.
         """
         if self._tolerance is None:
             return
@@ -69,11 +68,11 @@ class OutputCheck:
         self._remark_on_exclusions(self._golden)
 
     def check(self, session: Session) -> None:
-        """See that a candidate answers the same.
+        """Check that a candidate gives the golden outputs.
 
         Raises:
-            OutputsDifferError: it does not.
-            ServerError: it does not answer.
+            OutputsDifferError: its outputs differ.
+            ServerError: the candidate does not answer.
         """
         if self._tolerance is None or self._golden is None:
             return
@@ -100,7 +99,7 @@ class OutputCheck:
             self._remark(f"outputs of {requests} are not compared: the baseline fails {they}: {golden.refused[0]}")
 
     def _hint(self, golden: GoldenOutputs, unsteady: Unsteady) -> str:
-        """The advice to use real inputs: rounding may show most at unrealistic values."""
+        """The advice to use real inputs, since rounding errors may be largest for unrealistic values."""
         if not self._made_up or unsteady.output is None or not golden.is_float(unsteady.output):
             return ""
         return (

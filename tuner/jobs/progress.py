@@ -35,7 +35,7 @@ class ModelOutcome:
 
 
 class Progress:
-    """Receives the events of a run. This one ignores them; those of the terminal are in `tuner.report`."""
+    """Receives the events of a run. The base class ignores them; `tuner.report` has the displays for terminals."""
 
     def note(self, text: str) -> None:
         """A message for the user."""
@@ -62,7 +62,7 @@ class Progress:
         """The tuning of a model has ended."""
 
     def model_failed(self, model: str, error: TritontuneError) -> None:
-        """The tuning of a model failed; `model_ended` came before when it had measured something."""
+        """The tuning of a model failed. If it had measured something, `model_ended` was called before."""
 
     def reported(self, path: Path) -> None:
         """The run has ended, and its report was written to `path`."""

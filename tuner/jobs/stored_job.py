@@ -89,7 +89,7 @@ def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
 
 
 def _words_or_files(options: Mapping[str, Any]) -> list[str]:
-    """The options that name a file here, though they may also be a keyword."""
+    """The options that may be a keyword or a file, and name a file."""
     words = {"space": shipped_spaces(), "input_data": MADE_UP}
     return [name for name, keywords in words.items() if name in options and options[name] not in keywords]
 

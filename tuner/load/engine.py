@@ -224,7 +224,7 @@ class _Worker:
             self.close()
             raise TuningError(f"the load generator did not answer within {within_s:g} s")
         try:
-            # An interrupted message would be lost, and the next reply be taken for its own.
+            # After an interruption, the reply would be lost, or be taken for the reply to the next command.
             with put_off():
                 reply, _ = self._channel.receive()
                 self.busy = False

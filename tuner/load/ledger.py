@@ -24,7 +24,7 @@ MOST_AT_ONCE: Final = 1 << 12
 COUNT, NOTED_NS, BEGAN_NS, ENDED_NS, CPU_NS, STOP_NS, MESSAGES, GAPS, WAITING = range(9)
 
 MESSAGE_BYTES: Final = 1 << 11
-# Messages may contain ids; after this many distinct ones, the rest is counted as other errors.
+# Messages may contain ids. After this many distinct messages, further ones are counted as other errors.
 MOST_MESSAGES: Final = 50
 _OTHER = "other errors"
 

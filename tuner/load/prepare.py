@@ -129,7 +129,7 @@ def _sequences(batching: model_config_pb2.ModelSequenceBatching, options: LoadOp
 
 
 def apart(plan: Plan) -> Plan:
-    """The same plan for another connection, with other sequence ids."""
+    """A copy of the plan for another connection, with other sequence ids."""
     workload = plan.workload
     if workload.sequences is None:
         return plan

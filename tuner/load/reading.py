@@ -110,7 +110,7 @@ def read_samples(readers: Sequence[LedgerReader], *, decoupled: bool = False) ->
 
 
 def _counts(readers: Sequence[LedgerReader]) -> list[int]:
-    """The number of samples to read from each worker: with several, those up to the time that all have recorded.
+    """The number of samples to read from each worker: those up to the time that all workers have recorded.
 
     Otherwise a later sample of one worker could belong between samples that were read already. A worker that has ended
     records nothing more, so it is not waited for.

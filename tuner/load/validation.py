@@ -8,7 +8,7 @@ from tuner.load.failures import describe
 
 
 def mismatch(answer: bytes, expected: Mapping[str, bytes]) -> str | None:
-    """What is wrong with a serialised `ModelInferResponse`, as `CODE: message`; None: it is as expected.
+    """The fault of a serialised `ModelInferResponse`, as `CODE: message`; None: it is as expected.
 
     Args:
         answer: The response, with `raw_output_contents`.

@@ -80,8 +80,8 @@ def _offer(driver: Driver, offer: Offer, book: LedgerWriter) -> None:
 
 
 def main() -> None:
-    """The process: `argv[1]` is the descriptor of its end of the channel."""
-    # Ctrl-C at the terminal is for the owner; its end closes the channel.
+    """The entry point of the process; `argv[1]` is the descriptor of its end of the channel."""
+    # The owner handles Ctrl-C at the terminal. When the owner ends, the channel is closed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _be_punctual()
     spare_client()

@@ -86,7 +86,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a worker process gets at its start: the requests, the endpoint, and the driver.
+    """The data that a worker process gets at its start: the requests, the endpoint, and the driver.
 
     Attributes:
         driver: `wire` (unary gRPC, our own framing), `grpcio` (streams, sequences, compression), or `http`.

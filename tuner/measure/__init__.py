@@ -1,1 +1,1 @@
-"""Measures a server: one load level, the sweep over levels, one trial; quality checks and resource sampling."""
+"""Measures a server: load levels, sweeps and trials, with quality checks and resource sampling."""

@@ -1,4 +1,4 @@
-"""How busy and how late the load generator was, so that its limits are not taken for the server's."""
+"""CPU usage and lateness of the load generator, to distinguish its limits from the server's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.stats.window import Window
 
 # Above this share of a core, answers wait until the client reads them.
 _BUSY = 0.70
-# Below this share of a core, a late client did not get a core in time, so others kept the machine busy.
+# If a late client used less than this share of a core, other processes kept it from running.
 _IDLE = 0.35
 # A send lag that changes results: in ms, and as a share of the latency. Both must be exceeded.
 _LATE_MS, _LATE = 1.0, 0.10
@@ -85,7 +85,7 @@ def _late(lag_p99_ms: float, latency_p99_ms: float, cpu: float) -> str | None:
 
 
 def clients_together(clients: Sequence[ClientView]) -> ClientView:
-    """The client's view of all rounds: means, and what limited the client in any of them."""
+    """Pool several rounds: means, and the first limit of the client in any of them."""
     lags = [client.send_lag_ms for client in clients if client.send_lag_ms]
     return ClientView(
         cpu=fmean(client.cpu for client in clients),

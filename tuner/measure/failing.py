@@ -31,7 +31,7 @@ def most_frequent_error(samples: Samples) -> str | None:
 def raise_if_failing(samples: Samples, load: Load, *, timeout_s: float) -> None:
     """Raise an error if the server hangs, or too many requests fail.
 
-    A ramp or a recording that ends by itself is to show where a server breaks, so its last requests may fail.
+    Exception: the last requests of a ramp, or of a recording that ends, may fail, as they show the server's limit.
 
     Args:
         samples: All samples of the load so far.

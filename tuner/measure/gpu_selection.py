@@ -1,4 +1,4 @@
-"""Which GPUs of this machine a server sees, and which of them a model uses."""
+"""The GPUs of this machine that a server sees, and those that a model uses."""
 
 from __future__ import annotations
 
@@ -87,6 +87,6 @@ def _as_shown(gpu: Gpu) -> Gpu | None:
 
 
 def _single(gpus: Iterable[Gpu]) -> Gpu | None:
-    """The only one; None if there are none or several."""
+    """The only GPU; None if there are none or several."""
     all_found = tuple(gpus)
     return all_found[0] if len(all_found) == 1 else None

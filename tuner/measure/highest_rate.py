@@ -15,7 +15,8 @@ from tuner.measure.sweep import rise
 _START = 0.9
 _STEP_UP, _STEP_DOWN = 1 / 0.9, 0.5
 _LEVELS = 6
-# The search ends when the highest sustained and the lowest failing rate differ by this factor: noise decides below.
+# The search ends when the highest sustained and the lowest failing rate are within this factor. Closer rates differ by
+# noise only.
 _CLOSE = 1.02
 _DIGITS = 3
 

@@ -36,7 +36,7 @@ _SHORTEST_PAUSE_S = 0.001
 _LONG_S, _SOONER = 3.0, 0.12
 # A stall is a silence of more than twice the longest request plus this, in seconds.
 _STILL_S = 0.05
-# A latest answer between these multiples of the longest stall is late because of it.
+# The stall explains the latest answer's delay if that is between these multiples of the longest stall.
 _CAUGHT_UP, _BECAUSE = 0.25, 1.1
 
 
@@ -120,7 +120,7 @@ def measure_ramp(
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a level must end, precise enough or not.
+    """The time at which a level must end, even if it is not precise enough.
 
     Attributes:
         at: The time on the clock `now`, in seconds.
@@ -214,7 +214,7 @@ class _Level:
         self._last = Read.now(self._statistics) if self._statistics else None
 
     def _latest_s(self, samples: Samples) -> float:
-        """The latest end in seconds, which is later for a slow model."""
+        """The latest time at which the level ends, in seconds; later for a slow model."""
         rules = self._rules
         answered = int(np.count_nonzero(samples.ok))
         if not answered:
@@ -292,7 +292,7 @@ def is_still(samples: Samples, load: Load) -> bool:
 
 
 def is_catching_up(samples: Samples, load: Load) -> bool:
-    """Whether an open loop still answers requests that were due during a past stall.
+    """Whether the server still answers requests that were due during a past stall; false in a closed loop.
 
     That is the case if the latest answer took between 0.25 and 1.1 times as long as the longest stall. A server that
     cannot keep up is later than that.

@@ -18,7 +18,7 @@ from tuner.core.record import Record
 from tuner.measure.sampling import Sample
 from tuner.servers.usage import ServerUsage
 
-# The CPU times of all processors must be wall time times cores within this share. In some containers they are not.
+# CPU times of all processors must equal wall time times cores, within this share. In some containers they do not.
 _OFF = 0.2
 
 

@@ -26,10 +26,10 @@ _TRIMMED = 0.2
 # A moment is 1 s, or an eighth of a shorter window, but at least 0.25 s. A deviation needs 4 moments of 2 samples.
 _MOMENT_S, _SHORTEST_S, _MOMENTS = 1.0, 0.25, 4
 _FEWEST = 2
-# What wanders on a scale of seconds wanders on longer ones, too, as 1/f noise: with the same variance in each octave.
-# From 1 s to the 10 s of a window are 3.3 octaves, from there to an hour 8.5: sqrt(8.5 / 3.3), or 1.6, times the
-# deviation. And a Triton that is busy all the time follows the loop's speed to the power of 0.65 (26 measurements of
-# the example model on two cores of a shared machine, their throughput fitted to their speed; correlation 0.91).
+# The speed varies on all time scales, as 1/f noise: with the same variance in each octave. From 1 s to a window of 10 s
+# are 3.3 octaves, and from there to an hour 8.5. So the deviation grows by sqrt(8.5 / 3.3) = 1.6. The throughput of a
+# fully busy Triton is proportional to the loop's speed to the power of 0.65 (fit over 26 measurements of the example
+# model on two cores of a shared machine; correlation 0.91).
 FOLLOWS = 0.65
 _LATER = 1.6 * FOLLOWS
 
@@ -39,7 +39,7 @@ class MachineSpeed(Record):
 
     Attributes:
         turns_per_us: Turns of an empty loop per microsecond of CPU time (trimmed geometric mean).
-        wander: Relative standard deviation of the speed between seconds.
+        wander: Relative standard deviation of the speed between moments of up to 1 s.
     """
 
     turns_per_us: float
@@ -50,8 +50,8 @@ class MachineSpeed(Record):
 
         Args:
             interval: A throughput or latency of this window.
-            cores: CPU seconds per second of the server. A server that uses a processor for part of the time is slowed
-                down by at most that part. None: unknown, so all of the time.
+            cores: CPU seconds per second of the server. Only this part of its time is slowed down, at most all of it.
+                None: unknown, so all of its time.
         """
         further = Z95 * _LATER * self.wander * min(1.0, 1.0 if cores is None else cores)
         if not further:
@@ -74,9 +74,9 @@ def us_per_turn() -> float:
 def machine_speed(samples: Sequence[Sample[float]]) -> MachineSpeed | None:
     """The speed and its variation from samples of `us_per_turn`; None: too few samples.
 
-    The variance between moments is corrected for the variance within moments (analysis of variance), with trimmed means
-    and their standard errors (J. W. Tukey and D. H. McLaughlin, Sankhya A 25, 1963): a probe that shares a core with a
-    busy server sometimes takes ten times as long.
+    The variance between moments is corrected for the variance within moments (analysis of variance). Means are trimmed,
+    with their standard errors (J. W. Tukey and D. H. McLaughlin, Sankhya A 25, 1963), because a probe that shares a
+    core with a busy server sometimes takes ten times as long.
     """
     if len(samples) < _MOMENTS * _FEWEST:
         return None

@@ -1,4 +1,4 @@
-"""Request deadlines from how fast the server answers: under a load, and after an overload."""
+"""Deadlines of requests under a load and after an overload, from the server's speed."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ class Pace:
         self._backlog = max(0.0, due - (0 if isinstance(load, Concurrency) else answered))
 
     def drained_within_s(self) -> float:
-        """The deadline of a request after the last load, in seconds: it may wait for the backlog."""
+        """The deadline of a request after the last load, in seconds; includes the wait for the backlog."""
         return deadlines.backlog_s(self._alone_s, queue=self._backlog, service_s=self._service_s)

@@ -1,4 +1,4 @@
-"""Plans: which loads to measure, one after the other, as what was measured tells.
+"""Plans: the next load to measure, chosen from the results so far.
 
 A plan is a generator that yields a load and receives its operating point. It knows no server.
 """
@@ -22,7 +22,7 @@ def points_of(plan: Plan[_Load, object], measure: Callable[[_Load], OperatingPoi
 
     Args:
         plan: What to measure.
-        measure: Measures one load; what it raises ends the plan.
+        measure: Measures one load; its exceptions end the plan.
     """
     try:
         load = next(plan)
@@ -35,7 +35,7 @@ def points_of(plan: Plan[_Load, object], measure: Callable[[_Load], OperatingPoi
 
 
 def result_of(plan: Plan[_Load, _Result], measure: Callable[[_Load], OperatingPoint]) -> _Result:
-    """Carry a plan out, and return what it returns; see `points_of`."""
+    """Carry a plan out, and return its result; see `points_of`."""
     try:
         load = next(plan)
         while True:

@@ -70,7 +70,7 @@ class OperatingPoint(Record):
         batch_size: Inferences in each request.
         received_bytes_per_s: Bytes of successful answers per second.
         histogram: Histogram of the latencies.
-        client: How busy and late the load generator was.
+        client: CPU usage and lateness of the load generator.
         limits: Tests of the SLO's limits.
         kept_up: Whether the server kept up with the offered rate; None in a closed loop.
         server: The server's own statistics, if available.
@@ -134,7 +134,7 @@ class OperatingPoint(Record):
 
 
 def rounds_together(rounds: Sequence[OperatingPoint]) -> OperatingPoint:
-    """Several measurements of one config under one load as one point, without the tests of limits."""
+    """Pool several measurements of one config under one load; the pooled point has no tests of limits."""
     return OperatingPoint(
         load=rounds[0].load,
         throughput=mean_of_launches([point.throughput for point in rounds]),

@@ -28,16 +28,16 @@ _COUNT = 0.02
 _BETWEEN = 0.5
 # With a larger share of failures, clients pause between requests, so Little's law does not apply.
 _FEW_FAILURES = 0.02
-# Share of all processors that other load may take, plus the grain of process times, which have ticks of 10 ms (s).
+# Share of all processors that other load may take, and a tolerance in s for process times, which have ticks of 10 ms.
 _ELSEWHERE = 0.10
 _GRAIN_S = 0.04
 # If the server is on another machine, other load here matters only below this share of idle processors.
 _NO_IDLE = 0.05
-# Fewer cores are not mentioned.
+# Smaller numbers of cores are not reported.
 _TOLD = 0.05
 # Relative standard deviation of the machine's speed above which its measurements are not comparable.
 _WANDER = 0.15
-# Throttle reasons that mean too hot, or too little power. A power cap or fixed clocks are permanent, so no warning.
+# Throttle reasons for heat or lack of power. A power cap and fixed clocks are permanent, so they give no warning.
 _THROTTLED = {"hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown"}
 
 
@@ -140,16 +140,16 @@ def _littles_law(samples: Samples, window: Window, load: Concurrency) -> Quality
 def _tolerated_under_way(latency_s: np.ndarray[tuple[int], np.dtype[np.float64]], length_s: float) -> float:
     """The relative tolerance of throughput times mean latency.
 
-    5 %, plus the error of requests that are cut at the ends of the window: one that began before the window counts with
-    all of its time, and one still under way at the end with none. The mean length of a request that is under way at a
-    moment is E[L^2] / E[L] (the inspection paradox), half of it on each side of the cut; so that much of the window's
-    length is uncertain.
+    It is 5 %, plus the error of requests that are cut at the ends of the window. A request that began before the window
+    counts with all of its time, and one still under way at the end with none. The mean length of a request under way at
+    a given moment is E[L^2] / E[L] (the inspection paradox), half of it on each side of the cut. So this much of the
+    window's length is uncertain.
     """
     return _LITTLE + float(latency_s @ latency_s) / max(float(latency_s.sum()), 1e-12) / length_s
 
 
 def _request_count(samples: Samples, load: Load, reads: Reads, *, behind: bool) -> QualityWarning | None:
-    """Compare the successes between two reads of the server's statistics, by its count and by ours.
+    """Compare the server's and our count of successes between two reads of the server's statistics.
 
     The counts may differ by the requests under way at either read, and by those that ended during a read.
     """

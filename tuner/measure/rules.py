@@ -14,7 +14,7 @@ _LONGEST = 36.0
 
 @dataclass(frozen=True)
 class LevelRules:
-    """When a load level has been measured well enough.
+    """The rules by which the measurement of a load level ends.
 
     A level ends when throughput and the latency percentile are both precise enough, or after `max_s`. A slow model,
     with fewer than `min_requests` answers by then, or in a closed loop fewer than `min_rounds` rounds, or fewer than
@@ -29,7 +29,7 @@ class LevelRules:
         max_s: Longest measurement, in seconds, except for a slow model.
         slow_max_s: Longest measurement of a slow model, in seconds.
         min_requests: Successful requests that a level needs.
-        narrow_looks: Consecutive looks that must be precise enough, as one may be by chance.
+        narrow_looks: Consecutive looks that must be precise enough, as a single one may be so by chance.
         slow_requests: Answers after which a slow model gets no more time; None: `min_requests` and `min_rounds` decide.
         min_rounds: How often all requests under way should have been answered; closed loops only.
         request_timeout_s: Deadline of a request; a server that is silent for as long hangs.
@@ -57,7 +57,7 @@ class LevelRules:
         return self.slo.percentile
 
     def to(self, precision: Precision) -> LevelRules:
-        """These rules, which are for the default precision, for another one: half the width takes four times as long.
+        """The rules for another precision than the default; half the width takes four times as long.
 
         A lower precision keeps the default limits of time, and ends earlier.
         """

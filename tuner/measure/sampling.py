@@ -16,7 +16,7 @@ from typing_extensions import Self
 _Answer = TypeVar("_Answer")
 
 PERIOD_S = 0.1
-# An expensive source is asked less often, so that it takes at most this share of a core.
+# An expensive source is read less often, so that it takes at most this share of a core.
 _SHARE = 0.05
 # In s. Only a Docker engine that hangs takes longer; its thread is left behind.
 _END_S = 1.0
@@ -48,7 +48,7 @@ class Sampling(Generic[_Answer]):
         self._period_s = self._pause_s = period_s
         self._samples: list[Sample[_Answer]] = []
         self._over = False
-        # Nothing here waits with a lock of Python's, which an interruption of the main thread may leave locked.
+        # A SimpleQueue, since an interruption of the main thread may leave Python's locks locked.
         self._hurry = queue.SimpleQueue[queue.SimpleQueue[None] | None]()
         self._ended = True
         self._asked_at_ns = 0
@@ -84,7 +84,7 @@ class Sampling(Generic[_Answer]):
         return (*before, *within, *after)
 
     def _have_asked_since(self, end_ns: int) -> None:
-        """Return when the source was asked after that time, which it is at once, or is asked no more."""
+        """Request a sample, and return once one was taken after that time, or sampling has ended."""
         deadline = time.monotonic() + _END_S
         while self._asked_at_ns <= end_ns and not self._ended and (left_s := deadline - time.monotonic()) > 0:
             waiter = queue.SimpleQueue[None]()
@@ -107,7 +107,7 @@ class Sampling(Generic[_Answer]):
                 waiter.put(None)
 
     def _next_hurry(self, within_s: float) -> queue.SimpleQueue[None] | None:
-        """Who waits for the next answer, if somebody does within a time."""
+        """The queue of a caller that waits for the next sample; None if there is none within a time."""
         try:
             return self._hurry.get(timeout=within_s)
         except queue.Empty:
@@ -117,7 +117,7 @@ class Sampling(Generic[_Answer]):
         began_ns, began_cpu_s = time.monotonic_ns(), time.thread_time()
         answer = self._ask()
         self._pause_s = max(self._period_s, (time.thread_time() - began_cpu_s) / _SHARE)
-        # Whoever answers slowly means some moment in between.
+        # If the answer is slow, its time is the middle of the call.
         at_ns = (began_ns + time.monotonic_ns()) // 2
         if answer is not None:
             self._samples.append(Sample(at_ns, answer))

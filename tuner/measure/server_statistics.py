@@ -56,7 +56,7 @@ class Reads:
 def breakdown(
     before: service_pb2.ModelStatistics, after: service_pb2.ModelStatistics, *, wall_s: float | None = None
 ) -> ServerBreakdown | None:
-    """Where requests spent their time between two reads, `wall_s` seconds apart.
+    """The times of requests in the server between two reads, `wall_s` seconds apart.
 
     None if no request was answered, or the model was reloaded in between.
     """

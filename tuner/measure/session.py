@@ -46,7 +46,7 @@ See = Callable[[Load, Samples], None]
 
 
 Remedy = Callable[[ServerError], None]
-"""Gives the server what a failed request lacked, so that it can be sent again; or raises the error."""
+"""Loads what a failed request needs on the server, so that it can be sent again; or raises the error."""
 
 
 def _give_up(error: ServerError) -> None:
@@ -199,7 +199,7 @@ class Session:
         """Ask the server outside of any load; see `tuner.load.asking`.
 
         Raises:
-            ServerError: raised inside, or why the server is gone, if it is.
+            ServerError: the server is gone; or an error raised within the context.
         """
         try:
             with asking(apart(self._plan)) as ask:
@@ -210,7 +210,7 @@ class Session:
 
 
 class _SeenEngine(WorkerEngine):
-    """A worker engine that also passes its samples on, with deadlines by the server's pace."""
+    """A worker engine that passes its samples on to `see`, with deadlines by the server's pace."""
 
     def __init__(self, plan: Plan, see: See, pace: Pace, *, seed: int, processes: int) -> None:
         super().__init__(plan, seed=seed, processes=processes, patience=pace.patience_s)
@@ -300,7 +300,7 @@ def open_session(
 
 
 def _first_answer(plan: Plan, remedy: Remedy) -> tuple[float, bytes | None]:
-    """Seconds of the first answer; and the answer, if it came over gRPC's own library instead of the load's driver."""
+    """The seconds of the first answer, and the answer if gRPC's own library received it, not the load's driver."""
     while True:
         try:
             return _ask_first(plan)
@@ -321,11 +321,11 @@ def _ask_first(plan: Plan) -> tuple[float, bytes | None]:
 
 
 def _second_answer(plan: Plan, engine: WorkerEngine, first: bytes | None, pace: Pace) -> None:
-    """Ask again through the load's driver; its time is that of a warm model.
+    """Ask again through the load's driver, and record the time of this answer of a warm model.
 
     Raises:
-        TuningError: the answer differs from the first one, which came over gRPC's own library.
-        ServerError: no answer, though the first one came over gRPC's own library.
+        TuningError: the answer differs from the first one, which gRPC's own library received.
+        ServerError: there is no answer, although gRPC's own library had received one.
     """
     request = plan.workload.requests[0]
     began = time.monotonic()

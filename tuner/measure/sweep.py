@@ -1,4 +1,4 @@
-"""The sweep: the loads at which one candidate is measured, from low to high, and then near the SLO or the knee."""
+"""The sweep: the loads of one candidate's measurement, from low to high, and then near the SLO or the knee."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tuner.stats.slo_verdict import Verdict
 
 Curve = Plan[Concurrency, list[OperatingPoint]]
 
-# The load rises no further after so many doublings without a growth of throughput by this factor.
+# The load stops rising after this number of doublings without a growth of throughput by this factor.
 _GROWTH, _FLAT_DOUBLINGS = 1.05, 2
 # More doublings are allowed while two of them let batches grow by this factor: a batch of two can take twice as long
 # as one request, and a batch of eight no longer than a batch of two.
 _BATCHES_GROW, _FLAT_DOUBLINGS_THEN = 1.5, 4
-# A candidate is beaten when rivals are better at so many levels in a row, and the last doubling of the load let its
-# throughput grow by no more than this factor.
+# A candidate is beaten when rivals are better at this number of consecutive levels, and its throughput grew by at most
+# this factor with the last doubling of the load.
 _BEATEN_LEVELS, _SLOWING = 3, 1.25
 # Levels of the bisection at the SLO's edge.
 _EDGE_LEVELS = 2
@@ -152,7 +152,7 @@ def _bisect(slo: SLO, holding: int, breaking: int) -> Curve:
 
 
 def _knee(points: list[OperatingPoint], slo: SLO) -> int | None:
-    """A load just below the first one with almost the highest throughput, where there is one between two levels.
+    """A load just below the first level with almost the highest throughput; None if no load lies between the levels.
 
     It may give as much throughput at a lower latency.
     """

@@ -95,14 +95,13 @@ class TrialResult(Record):
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What stays the same over the trials of a model.
+    """The context that all trials of a model share.
 
     Attributes:
-        options: What requests are made of, and how they are sent.
-        rules: When a load level has been measured well enough.
-        gpus: Those that the launcher's servers see.
-        max_gpu_memory: Bytes that a server may take of each; None: all that there is.
-        shapes_elsewhere: Whether shapes of inputs that the model has not are for other models.
+        options: The contents of requests, and how they are sent.
+        rules: The rules by which the measurement of a load level ends.
+        max_gpu_memory: Bytes of each GPU that a server may use; None: no limit.
+        shapes_elsewhere: Whether `--shape` for inputs that the model lacks is for other models.
         callees: The models that are loaded beside it.
     """
 
@@ -125,7 +124,7 @@ class TrialContext:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long one trial may take.
+    """Time limits of one trial.
 
     Attributes:
         launch_s: Seconds until the model must be ready.
@@ -237,7 +236,7 @@ def relaunch(
         candidate: Whether it is a candidate, not the baseline; errors of the baseline are the user's to fix.
 
     Raises:
-        ServerError: it failed this time.
+        ServerError: the launch or the first request failed.
     """
     context.repository.write_config(context.model, config or None)
     launch = _launch(context, folder, limits)
@@ -278,7 +277,7 @@ class _Attempt:
         self.launch_s = self.age_s()
 
 
-def _measure(  # noqa: PLR0917 (it is called at one place, just above)
+def _measure(  # noqa: PLR0917 (called at one place, just above)
     context: TrialContext,
     server: Server,
     gpus: GpuWatch,
@@ -317,7 +316,7 @@ def _plan(context: TrialContext, flat_from: int, also: Concurrency | None) -> Pl
 
 
 def _one_more(load: Concurrency | None, points: Sequence[OperatingPoint], slo: SLO) -> Plan[Concurrency, None]:
-    """This load, unless there is a point under it already, or a lower load breaks the SLO."""
+    """A plan of one load; empty if it was measured already, or a lower load violates the SLO."""
     if load and all(point.load != load and point.holds(slo) for point in points if point.load.level <= load.level):
         yield load
 

@@ -167,7 +167,7 @@ def _machine(now: Measured, then: Sequence[Measured]) -> float | None:
 
 
 def _busy(now: Measured, machine: float | None, by_machine: float) -> str:
-    """What kept the machine from its usual speed, for the report; empty: nothing."""
+    """Why the machine was slower than usual, for the report; empty: it was not."""
     if now.is_busy:
         return "machine busy with other load"
     if machine is not None and by_machine < 1 - _MOST_CORRECTION:

@@ -186,11 +186,11 @@ class JobsFile(Options):
         return self.history.get_secret_value() if self.history else str(self.work / "history.db")
 
     def min_gain_of(self, job: NightlyJob) -> float:
-        """The job's value, or the file's."""
+        """The smallest gain to act on, as a share: the job's value, else the file's."""
         return self.min_gain if job.min_gain is None else job.min_gain
 
     def min_regression_of(self, job: NightlyJob) -> float:
-        """The job's value, or the file's."""
+        """The smallest slowdown to report, as a share: the job's value, else the file's."""
         return self.min_regression if job.min_regression is None else job.min_regression
 
     @classmethod
@@ -198,7 +198,7 @@ class JobsFile(Options):
         """Read a job file.
 
         Raises:
-            JobError: the file cannot be read or is wrong: one line, with the place.
+            JobError: the file cannot be read, or is wrong; the message is one line with the place.
         """
         content = _mapping(path)
         jobs = content.get("jobs")

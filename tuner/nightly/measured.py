@@ -84,7 +84,7 @@ class Measured(Record):
 class Conditions(Record):
     """The conditions that must be equal for two nights to be compared.
 
-    The model's other files are not included: the comparison is meant to find code that got slower.
+    The model's other files are not included, since the comparison must find code that got slower.
 
     Attributes:
         repository: Path of the model repository.

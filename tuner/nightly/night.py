@@ -114,7 +114,7 @@ class _Night:
             raise KeyboardInterrupt from None
         except TritontuneError as error:
             reason = str(error)
-        except Exception as error:  # noqa: BLE001 (a fault with one model must not end the night)
+        except Exception as error:  # noqa: BLE001 (an error of one model must not end the night)
             with suppress(OSError):
                 night_context.folder.mkdir(parents=True, exist_ok=True)
             log = write_log(error, night_context.folder)

@@ -69,7 +69,7 @@ def tasks_of(file: JobsFile, source: Path, note: Callable[[str], None]) -> tuple
         note: Receives the models of a repository that are left out, and why.
 
     Raises:
-        JobError: a job is wrong: one line.
+        JobError: a job is wrong; the message is one line.
     """
     tasks: list[Task] = []
     for number, job in enumerate(file.jobs):

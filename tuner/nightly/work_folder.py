@@ -59,5 +59,5 @@ class WorkFolder:
 def _has_trials(run: RunFolder, model: str) -> bool:
     try:
         return model in Study.models(run.database) and bool(Study.load(run.database, model).trials)
-    except TritontuneError:  # of another version
+    except TritontuneError:  # a study of another version
         return False

@@ -1,1 +1,1 @@
-"""What a user asks for: the values of options, groups of them, and whole jobs."""
+"""Types of the user's options: single values, groups of options, and whole jobs."""

@@ -152,10 +152,10 @@ def parse_docker_args(value: Any) -> dict[str, Any]:
 
 
 def merged(keywords: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords for docker-py, with those of the user; lists and mappings that both have are joined, the user's last.
+    """Our keywords for docker-py and the user's. Lists and mappings that both give are joined, the user's last.
 
     Raises:
-        TypeError: one of the user's should be a list or a mapping.
+        TypeError: a value of the user's should be a list or a mapping.
     """
     joined = {**keywords, **more}
     if "labels" in more:
@@ -170,7 +170,7 @@ def merged(keywords: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, An
 
 
 def docker_run_options(more: Mapping[str, Any]) -> Iterator[str]:
-    """The same as options of `docker run`."""
+    """The keywords as options of `docker run`."""
     for name, value in more.items():
         for text in _WRITERS.get(name, _texts)(value):
             yield f"{_FLAGS[name]}={text}"
@@ -223,7 +223,7 @@ def _with_colons(value: Any) -> list[str]:
 
 
 def _rates(value: Any) -> list[str]:
-    """Of block devices: `PATH:RATE`."""
+    """The rates of block devices, each as `PATH:RATE`."""
     return [":".join(_text(part) for part in rate.values()) for rate in value]
 
 

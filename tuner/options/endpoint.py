@@ -17,7 +17,7 @@ Protocol = Literal["grpc", "http"]
 Header = tuple[str, str]
 """Lower-case name, and value."""
 
-# Protocol, whether it has TLS, and the default port. Triton's HTTP endpoint has no TLS, so `https` is a proxy's.
+# Protocol, whether it has TLS, and the default port. Triton's HTTP endpoint has no TLS, so `https` means a proxy.
 _SCHEMES: dict[str, tuple[Protocol, bool, int]] = {
     "grpc": ("grpc", False, 8001),
     "grpcs": ("grpc", True, 8001),
@@ -53,12 +53,12 @@ class Endpoint:
 
     @property
     def host(self) -> str:
-        """Without brackets."""
+        """The host; an IPv6 address without brackets."""
         return self.address.rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:
-        """The number."""
+        """The number of the port."""
         return int(self.address.rpartition(":")[2])
 
     @property
@@ -78,7 +78,7 @@ class Endpoint:
             url: The text.
             tls: Certificates; makes a scheme without TLS an error.
             headers: See `Endpoint`.
-            option: What to name in an error.
+            option: The option to name in an error.
 
         Raises:
             JobError: one line that says what would be right.
@@ -126,7 +126,7 @@ def _is_host(text: str) -> bool:
         if text.startswith("["):
             ipaddress.IPv6Address(text[1:-1])
         else:
-            text.encode("idna")  # as whoever looks it up does
+            text.encode("idna")  # as the resolver encodes it
     except ValueError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Which GPUs a server may use: `all`, `none`, or a list of indices and UUIDs; for containers, and for processes."""
+"""The GPUs that a server may use, in a container or as a process: `all`, `none`, or a list of indices and UUIDs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def shown_by_cuda(given: str, variables: Mapping[str, str]) -> str:
         return given
     names = [name.strip() for name in wanted.split(",")]
     if given == ALL:
-        # CUDA knows no `all`.
+        # CUDA does not understand `all`.
         return NONE if names[0] in {"", ALL} else wanted
     devices = sorted(given.split(","), key=lambda name: int(name) if name.isdecimal() else -1)
     visible: list[str] = []
@@ -88,7 +88,7 @@ def process_environment(gpus: str | None, here: Sequence[Gpu]) -> Mapping[str, s
     """The variables that limit a process to these GPUs.
 
     Args:
-        gpus: `all`, `none`, or names; None: as our own environment says.
+        gpus: `all`, `none`, or names; None: no variables are set, so that our own environment decides.
         here: The GPUs of this machine, in NVML's order.
 
     Raises:

@@ -143,7 +143,7 @@ def check_is_local(repository: str) -> None:
     """Check that a repository is a path of this machine.
 
     Raises:
-        ValueError: it is in cloud storage, or a URL; the message says what to do.
+        ValueError: the repository is in cloud storage, or a URL; the message has the fix.
     """
     scheme, separator, _ = repository.partition("://")
     if not separator:
@@ -184,14 +184,14 @@ MADE_UP = frozenset({"random", "zero"})
 """The values of `input_data` that are not files."""
 ServerKind = Literal["auto", "process", "docker", "remote"]
 MOST_INT32 = 2**31 - 1
-# As numpy's generators, which Optuna's samplers have, take it.
+# The largest seed of numpy's generators, which Optuna's samplers use.
 MOST_UINT32 = 2**32 - 1
 Positive = Annotated[int, Field(ge=1, le=MOST_INT32)]
 Name = Annotated[str, AfterValidator(_not_empty)]
 
 
 class Options(BaseModel):
-    """A frozen set of options, which reads values as texts too."""
+    """The base of frozen options, whose values may also be given as text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
@@ -205,7 +205,7 @@ class Options(BaseModel):
                 named with dashes.
 
         Raises:
-            JobError: one line that names the option and what would be right.
+            JobError: an option is wrong; the message is one line with the option and the fix.
         """
         for name, value in options.items():
             # An empty path would be the current folder.
@@ -225,7 +225,7 @@ class Options(BaseModel):
 
     @classmethod
     def help_of(cls, name: str) -> str:
-        """What the help of a command says of a field: its description, and its default if that is a value."""
+        """The help text of a field: its description, and its default value if it has one."""
         default = cls.defaults()[name]
         has_one = not isinstance(default, bool) and default not in (None, "", [], {})
         return f"{cls.model_fields[name].description}{f' Default: {default}.' if has_one else ''}"
@@ -256,7 +256,7 @@ class Options(BaseModel):
 
 
 class ServerOptions(Options):
-    """How to get a Triton server."""
+    """Options of the server that tritontune starts."""
 
     server: ServerKind = Field(
         "auto",
@@ -317,7 +317,7 @@ class ServerOptions(Options):
 
 
 class RemoteOptions(Options):
-    """Where a Triton server runs already."""
+    """Options of a Triton server that runs already."""
 
     url: Name | None = Field(
         None, description="Address of a running Triton: HOST:PORT (gRPC), or a grpcs://, http:// or https:// URL."
@@ -365,7 +365,7 @@ _STARTING = ServerOptions.model_fields.keys() - {"server", "launch_timeout"}
 
 
 class LoadOptions(Options):
-    """What requests contain, and how they are sent."""
+    """Options of requests: their contents, and how they are sent."""
 
     input_data: Annotated[str, AfterValidator(_file_or_word)] = Field(
         "random", description="Input data: random, zero, or a file (perf_analyzer's JSON, or .npz)."

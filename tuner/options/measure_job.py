@@ -50,7 +50,7 @@ def _range(numbers: Sequence[float], part: str) -> list[float]:
     end, step = rest[0], rest[1] if len(rest) == 2 else 1.0
     if len(rest) > 2 or not step > 0 or end < start:
         raise ValueError(f"{part!r} is not a range; write START:END:STEP with START <= END and STEP > 0")
-    steps = (end - start) / step  # which may be infinite
+    steps = (end - start) / step  # may be infinite
     if steps >= _MOST_LEVELS:
         raise ValueError(f"{part!r} must have <= {_MOST_LEVELS:,} levels")
     count = int(steps + 1e-9) + 1

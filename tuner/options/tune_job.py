@@ -30,7 +30,7 @@ from tuner.options.groups import (
 
 SamplerName = Literal["twin", "tpe", "gp", "random", "grid"]
 
-# Options that say how a job is run; they are no part of the job.
+# Options of the command line that are not part of a job.
 _ON_THE_COMMAND_LINE = {"job", "out", "resume"}
 
 

@@ -1,4 +1,4 @@
-"""The faults that pydantic finds, in words for people."""
+"""Words of our own for the errors that pydantic finds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 _WHOLE, _NUMBER, _SWITCH = "must be a whole number", "must be a number", "must be true or false"
 _LIST, _MAPPING = "must be a list", "must be a mapping"
-# By pydantic's names of faults. It has words of its own for all others.
+# By pydantic's type of error. Other types keep pydantic's own message.
 _RULES = {
     "int_parsing": _WHOLE,
     "int_from_float": _WHOLE,
@@ -29,7 +29,7 @@ _RULES = {
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
 }
-# The same for numbers. Those of the command line are texts, and shown without quotes.
+# The same for limits of numbers. A number from the command line is a text, shown without quotes.
 _LIMITS = {
     "greater_than_equal": "must be >= {ge}",
     "greater_than": "must be > {gt}",
@@ -44,18 +44,18 @@ _SHOWN.maxstring = _SHOWN.maxother = 200
 
 
 def shown(value: Any) -> str:
-    """A value in an error: as Python writes it, but of one that is large only a part."""
+    """A value for an error message, as Python writes it; a large value is shortened."""
     return _SHOWN.repr(value)
 
 
 def first_fault(error: ValidationError) -> ErrorDetails:
-    """The one fault to report: an unknown name comes before what is then missing."""
+    """The error to report: unknown names come first, as they explain missing ones."""
     faults = error.errors(include_url=False)
     return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
 
 
 def describe(fault: ErrorDetails) -> str:
-    """What must be, and what was given; not where: `must be >= 0, got -1`."""
+    """The rule and the given value, without the option: `must be >= 0, got -1`."""
     kind, given, context = fault["type"], fault["input"], fault.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])

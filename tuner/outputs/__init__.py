@@ -1,1 +1,1 @@
-"""Golden outputs: what the baseline answers, and how other answers differ from it."""
+"""Golden outputs: the baseline's answers to a few requests, and their differences from other answers."""

@@ -25,12 +25,12 @@ _LONGEST_QUOTE = 40
 
 @dataclass(frozen=True)
 class Tolerance:
-    """By how much a float may differ; everything else must be equal.
+    """The allowed difference of floats; all other values must be equal.
 
-    A value `a` may stand for `b` when `|a - b| <= rtol * |b| + atol`. Here `rtol` is `relative`, or two steps of the
-    datatype (2 epsilon: 0.2 % of FP16, 1.6 % of BF16) where these are more. `atol` is for values near zero, which are
-    often the difference of larger ones, and hold their rounding: a hundredth of `relative`, or two steps, of the
-    output's scale, which is its root mean square. NaN stands for NaN, and infinity for the same infinity.
+    A value `a` equals the golden value `b` if `|a - b| <= rtol * |b| + atol`. Here `rtol` is the larger of `relative`
+    and two steps of the datatype (2 epsilon: 0.2 % for FP16, 1.6 % for BF16). `atol` is for values near zero, which
+    often are differences of larger values and have the rounding errors of these. It is a hundredth of `relative`, or
+    two steps, times the output's scale, its root mean square. NaN equals NaN, and infinity the same infinity.
 
     Attributes:
         relative: A share of the value, 0.001 for 0.1 %; 0: floats must be equal, too.
@@ -108,11 +108,11 @@ def scales_of(responses: Sequence[Response]) -> Mapping[str, float]:
 
 
 def is_float(datatype: str) -> bool:
-    """Whether a KServe datatype is one of floats, which are compared within a tolerance."""
+    """Whether a KServe datatype has floats, which are compared within a tolerance."""
     return datatype in _EPSILON
 
 
-def _difference(  # noqa: PLR0917 (it is called at one place, just above)
+def _difference(  # noqa: PLR0917 (called at one place, just above)
     name: str,
     place: int,
     was: InputTensor | None,
@@ -195,7 +195,7 @@ def _told_apart(before: Any, after: Any) -> tuple[str, str]:
 
 
 def _texts_told_apart(before: str, after: str) -> tuple[str, str]:
-    """Two quoted texts; of long ones, the part where they begin to differ."""
+    """Two quoted texts; long texts are cut to the part where they begin to differ."""
     pairs = enumerate(zip(before, after, strict=False))
     differ = next((at for at, (old, new) in pairs if old != new), min(len(before), len(after)))
     is_long = max(len(before), len(after)) > _LONGEST_QUOTE

@@ -26,9 +26,9 @@ _COMPARED, _FEWEST_ROUNDS = 8, 2
 _ASKED_ALONE = 15
 # Recording also ends at this many bytes, which are held in memory and on disk.
 _MOST_BYTES = 256 << 20
-# Requests sent at once to a candidate: twice its largest batch, within these limits,
+# Limits of the number of requests sent at once to a candidate, which is twice its largest batch.
 _FEWEST_AT_ONCE, _MOST_AT_ONCE = 16, 128
-# and at most as many as take 1 s one after the other, or have `_MOST_BYTES`.
+# The requests sent at once take at most 1 s one after the other, and have at most `_MOST_BYTES`.
 _ASKING_S = 1.0
 
 Responses = tuple[Response, ...]
@@ -97,7 +97,7 @@ class GoldenOutputs:
         return scales_of([response for line in self.lines for answer in line for response in answer.responses])
 
     def is_float(self, output: str) -> bool:
-        """Whether the output is one of floats, compared within a tolerance."""
+        """Whether the output has floats, which are compared within a tolerance."""
         responses = (response for line in self.lines for answer in line for response in answer.responses)
         return any(is_float(tensor.datatype) for response in responses for tensor in response if tensor.name == output)
 
@@ -162,7 +162,7 @@ def record_golden(ask: Ask, questions: RequestChains, tolerance: Tolerance) -> G
     patience_s = max(_PATIENCE_S, time.monotonic() - began)
     began = time.monotonic()
     for rounds in range(1, 1 + _COMPARED):
-        # Reversed, so that instances that take turns get other requests than before.
+        # Reversed, so that each of several instances gets other requests than before.
         for number, replies in zip(reversed(range(len(lines))), ask(golden.questions[::-1]), strict=True):
             # A request refused by a full queue says nothing about outputs.
             if not _refusal(replies, number, len(golden.lines[number])):
@@ -182,10 +182,10 @@ def check_golden(
 ) -> tuple[Unsteady, ...]:
     """Check a candidate's answers to the golden requests, sent many at once so that it forms batches.
 
-    An output without floats may depend on more than the request, such as the name of the instance, of which the
-    baseline may have only one. So if it differs, the request is repeated alone; if those answers vary, only type and
-    shape of the output are compared. Floats get no such allowance, as one of several instances may compute wrong
-    values.
+    An output without floats may depend on more than the request, for example on the name of the instance. The baseline
+    may have a single instance and not show that. So if such an output differs, the request is repeated alone. If these
+    answers vary, only type and shape of the output are compared. Floats have no such exception, as one of several
+    instances may compute wrong values.
 
     Args:
         ask: Asks the candidate's server.

@@ -1,4 +1,4 @@
-"""Golden outputs on disk: one `.npz`, with an array for each request and output, and JSON that says which is which."""
+"""Golden outputs on disk: an `.npz` with an array for each request and output, and JSON that describes the arrays."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_golden(path: Path, study: str) -> GoldenOutputs:
         GoldenFileError: the file is missing, cannot be read, or belongs to another study.
     """
     try:
-        # numpy would leave a file open that it cannot read.
+        # numpy would not close a file that it fails to read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             contents: Mapping[str, Any] = json.loads(arrays[_CONTENTS].tobytes())
             if contents["study"] != study:

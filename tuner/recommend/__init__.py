@@ -1,1 +1,1 @@
-"""The Pareto front, the best operating point and its gain; verifies and certifies it. Knows no database."""
+"""The Pareto front, the best operating point and its gain, and their verification; uses no database."""

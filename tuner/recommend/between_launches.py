@@ -1,4 +1,4 @@
-"""Whether all future launches of a config hold a limit, judged by a few."""
+"""Tests whether all future launches of a config hold a limit, from a few launches."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _TYPICAL_DEVIATION, _TYPICAL_LAUNCHES = 0.05, 3
 def launches_hold(rounds: Sequence[OperatingPoint], name: Percentile, limit_ms: float, chance: float) -> bool:
     """Whether the requests of all future launches together keep a limit, judged by a few launches.
 
-    Slow requests come mostly from a few slow launches, of which a small sample may contain none. So latency is modelled
-    as log-normal between and within launches. The result allows for the interval of the mean, and for how much the
-    percentile of all requests lies above that of a typical launch. Where requests of one launch are alike, the latter
-    is a tolerance limit (noncentral t; Hahn and Meeker 1991, "Statistical Intervals").
+    Most slow requests come from a few slow launches, and a small sample may contain none of these. So latency is
+    modelled as log-normal between and within launches. The result allows for the interval of the mean. It also allows
+    for the distance of the percentile of all requests from that of a typical launch. If requests within a launch are
+    alike, this is a tolerance limit (noncentral t; Hahn and Meeker 1991, "Statistical Intervals").
 
     Args:
         rounds: One point for each launch, all under the same load.
         name: The percentile that is limited.
         limit_ms: The limit, in ms.
-        chance: Error probability. Fewer than two launches never show it.
+        chance: Error probability. With fewer than two launches, the result is false.
     """
     count = len(rounds)
     if count < 2:

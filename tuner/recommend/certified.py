@@ -1,4 +1,4 @@
-"""The request rate that the best config was shown to serve."""
+"""The certified request rate of the best config."""
 
 from __future__ import annotations
 

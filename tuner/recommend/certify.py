@@ -26,7 +26,7 @@ from tuner.stats.slo_verdict import SLOTest, Verdict
 LEVELS = 6
 """The most rates that are tried."""
 
-# Shares of the closed loop's throughput: the first rate, and one that no server reaches; factor after a breaking one.
+# Shares of the closed loop's throughput: the first rate, and an upper bound. Last, the factor after a breaking rate.
 _START, _HIGHEST, _STEP_DOWN = 0.9, 1.1, 0.8
 # The search ends where the lowest breaking rate is within this factor of the highest certified one.
 _CLOSE = 1.03
@@ -77,7 +77,7 @@ def is_certified(point: OperatingPoint, slo: SLO) -> bool:
 
 
 class _TimeLeft:
-    """True while another level ends in time if it takes as long as the longest so far."""
+    """Whether another level ends in time, if it takes as long as the longest level so far."""
 
     def __init__(self, until: float, now: Callable[[], float]) -> None:
         self._until, self._now = until, now
@@ -105,6 +105,6 @@ def _decided(rate: RequestRate, slo: SLO, time_left: _TimeLeft) -> Plan[RequestR
 
 
 def _may_be_certified(point: OperatingPoint, slo: SLO) -> bool:
-    """Whether only the open test stands against certifying the rate."""
+    """Whether the rate would be certified if its open test held."""
     passes = point.kept_up and not point.errors and point.holds(slo)
     return bool(passes and slo.root and point.verdict(slo, among=LEVELS) is Verdict.OPEN)

@@ -16,7 +16,7 @@ from tuner.stats.blocks import Z95
 # A curve is a Gaussian process in log-log scale around a straight line: standard deviation from the line, correlation
 # length in octaves of load, and noise of a level beyond its own interval (standard deviation of the logarithm).
 _DEVIATION, _OCTAVES, _LEVEL_NOISE = 0.5, 1.5, 0.02
-# With fewer loads, a curve goes exactly through all points.
+# With fewer loads, points are not smoothed.
 _LEAST_LOADS = 3
 # Number of loads at which `headroom` looks for the one that breaks the SLO.
 _STEPS = 33

@@ -19,9 +19,9 @@ from tuner.stats.slo_verdict import CONFIDENCE, SLOTest, Verdict, together
 LEAST_ROUNDS, MOST_ROUNDS = 3, 8
 # Rounds after which a finalist near the limit is eliminated if `MOST_ROUNDS` could not show that it holds the SLO.
 _LEAST_DECIDING_ROUNDS = 2
-# Margin to the limit, in standard deviations between launches, for a lower load: 1 launch in 40 is slower.
+# Margin to the limit for a lower load, in standard deviations between launches; 1 launch in 40 exceeds it.
 _MARGIN = 2.0
-# The same for the first load of a finalist, which is tried with less margin before it is lowered.
+# The same for the first load of a finalist, which has less margin, as it may still be lowered.
 _FIRST_MARGIN = 1.0
 # The least standard deviation of the logarithm of latency between launches.
 _LEAST_SPREAD = 0.02
@@ -30,7 +30,7 @@ _STEP = (0.5, 0.95)
 
 
 class FinalistStatus(Enum):
-    """Whether a finalist may be the best, or why it is eliminated."""
+    """The state of a finalist: it may be the best, or why it is eliminated."""
 
     REMAINS = "may be the best"
     BREAKS_SLO = f"violates the SLO ({CONFIDENCE})"
@@ -80,7 +80,7 @@ class Finalist:
 
     @property
     def mean_latency_ms(self) -> float:
-        """Mean latency over its rounds at the SLO's percentile, in ms; infinite without rounds."""
+        """Mean latency of its rounds at the SLO's percentile, in ms; infinite without rounds."""
         rounds = self.verification.rounds
         return fmean(point.latency_ms[self._slo.percentile].value for point in rounds) if rounds else math.inf
 

@@ -82,9 +82,9 @@ def versus(
 ) -> tuple[TrialPoint, GainEstimate]:
     """Compare a point with another config at that config's best load.
 
-    That load is the one chosen for it, or the load of `best` if it was measured there and may hold the SLO: a load
-    chosen too low must not look like a gain. If it is open whether it holds the SLO there, both loads count, and the
-    value is that of the load in between at which its latency reaches the limit.
+    That load is the chosen one, or the load of `best` if the other config was measured there and may hold the SLO, so
+    that a load chosen too low does not look like a gain. If it is open whether it holds the SLO there, both loads
+    count. Then the value is that of the load in between at which its latency reaches the limit.
 
     Args:
         best: The point to compare.
@@ -139,11 +139,11 @@ def _baseline_wins(best: TrialPoint, gain: Interval, baseline: TrialPoint, perce
 def best_of(points: Iterable[TrialPoint], slo: SLO, bias: SearchBias) -> TrialPoint | None:
     """The best of some points, verified or not; None when none holds the SLO.
 
-    Points verified for this SLO are ranked by throughput times weights: one whose test is open counts 0.8, and one that
-    was not measured after it was chosen 0.85. Their intervals, over few launches, are too wide to separate rivals. A
-    point that was launched once is the luckiest of many, so it counts 0.58. It is excluded where the same config was
-    verified under no more load and broke the SLO there, and a verified point is preferred where the search's bias in
-    latency would make it break the SLO.
+    Points are ranked by throughput times weights. A point verified for this SLO has the weight 0.8 if its test is open,
+    and 0.85 if it was not measured after it was chosen. (Intervals over few launches are too wide to separate rivals.)
+    A point that was launched once is the luckiest of many, so it has the weight 0.58. It is excluded if the same
+    config, verified under at most that load, violated the SLO. A verified point is preferred to it if the latency bias
+    of the search would make it violate the SLO.
 
     Args:
         points: Points of any trials.
@@ -171,7 +171,7 @@ def best_of_one(points: Iterable[TrialPoint], slo: SLO, bias: SearchBias) -> Tri
         bias: See `best_of`.
     """
     points = tuple(points)
-    # A throughput whose interval reaches 0 would be reported otherwise than the curve says.
+    # A point whose interval of throughput includes 0 would differ in the report from the smoothed curve.
     positive = tuple(point for point in points if point.point.throughput.low > 0)
     chosen = best_of(smoothed_points(positive or points), slo, bias)
     return next((point for point in points if chosen and point.point.load == chosen.point.load), None)
@@ -200,10 +200,10 @@ def _weighted(trial_point: TrialPoint, slo: SLO) -> float:
 def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     """The best point of those that hold the SLO; None when none does.
 
-    Points near a limit (see `NEAR`) may keep it by chance, so a point with margin and at least 90 % of the highest
-    throughput is preferred. Among those, it is the one of lowest latency with at least 97 %: no throughput is given up
-    for a latency below the limit. If all rivals are near a limit, it is the rival of lowest latency. Only points of the
-    Pareto front are considered.
+    Points near a limit (see `NEAR`) may keep it by chance. So a point with margin is preferred if it has at least 90 %
+    of the highest throughput. Of the points with margin, the best has the lowest latency of those with at
+    least 97 % of their highest throughput: no throughput is given up for a latency below the limit. If all rivals are near a limit, the best is the rival of
+    lowest latency. Only points of the Pareto front are considered.
     """
     holding = pareto_front((p for p in points if holds(p, slo)), slo.percentile)
     rivals = _rivals(holding, _RIVAL)

@@ -34,7 +34,7 @@ class SearchBias:
 
     @classmethod
     def of(cls, trials: Iterable[TrialResult], verified: Iterable[Verification], percentile: Percentile) -> SearchBias:
-        """The median ratios over all relaunched points, with the prior as one more of them.
+        """The median ratios over all relaunched points, with the prior as an additional point.
 
         Args:
             trials: The trials of the search, with their curves.

@@ -1,4 +1,4 @@
-"""How busy the server was at an operating point, and what limits it, from the server's own statistics."""
+"""The utilisation of the server at an operating point, and what limits the point, from the server's own statistics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.recommend.front import TrialPoint
 
 # Share of time executing above which an instance is full: the time between two executions is not in the statistics.
 _BUSY = 0.90
-# The same while a request waits for each instance at all times: idle time is then between executions.
+# The same if each instance always has a waiting request, so that it is idle only between two executions.
 _BUSY_WHILE_OTHERS_WAIT = 0.75
 # GPU utilisation above which the GPU is the limit.
 _GPU_BUSY = 0.95
@@ -22,16 +22,16 @@ _GPU_BUSY = 0.95
 _FULL_BATCH = 0.90
 # Share of a request's time in the server below which the queue does not matter.
 _HARDLY_QUEUED = 0.10
-# Share of latency outside queue and model above which that is the limit.
+# Share of latency outside queue and model above which this part is the limit.
 _ELSEWHERE = 0.30
 # The mean queue time may exceed the queue delay by this factor: the last request may come late.
 _DELAY_SLACK = 1.2
-# The longest execution as a share of the window. Executions count when they end, so longer ones make shares too coarse.
+# The longest execution as a share of the window. Executions count at their end, so longer ones make shares inexact.
 _LONGEST_EXECUTION = 0.2
 
 
 class Limit(Enum):
-    """What keeps an operating point from more throughput, or from a lower latency."""
+    """The cause that limits the throughput or the latency of an operating point."""
 
     CLIENT = "client"
     RATE = "rate"
@@ -45,7 +45,7 @@ class Limit(Enum):
 
 @dataclass(frozen=True)
 class Utilisation:
-    """How busy the server was. Shares are between 0 and 1; None means unknown.
+    """The utilisation of the server. Shares are between 0 and 1; None means unknown.
 
     Attributes:
         instances: Number of model instances.

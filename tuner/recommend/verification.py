@@ -1,7 +1,7 @@
 """Verified points: configs that were relaunched after the search.
 
 The best of many noisy numbers is too good. So the reported numbers of a finalist come from rounds that had no part in
-choosing it. The rounds are spread over time, so that their spread includes what a shared machine does over time.
+choosing it. The rounds are distributed over time, so that their spread includes changes of a shared machine.
 """
 
 from __future__ import annotations

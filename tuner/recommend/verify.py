@@ -1,4 +1,4 @@
-"""Verification: relaunches the best candidates in rounds, until the best one is known well enough.
+"""Verification: relaunches the best candidates in rounds, until the result is precise enough.
 
 The best of many noisy measurements overstates its candidate, and so does the best of a few re-measurements. So rounds
 have two purposes. The first ones choose: the top candidates run side by side, and those that violate the SLO (99 %
@@ -64,7 +64,8 @@ class VerificationTerms:
 
     Attributes:
         slo: The limits; may be empty.
-        until: Deadline, by `now`. Only the first confirming round may begin before it and end after it.
+        until: Deadline, by `now`. No round begins that would end later, except the first confirming round, which begins
+            before it.
         launch_s: Expected seconds of a launch, measurements included.
         seed: Seed of the order of launches within a round.
         max_gpu_memory: GPU memory in bytes that a server may take of each GPU; None: all of it.
@@ -191,17 +192,17 @@ class _Finals:
         return min(confirmed, key=lambda f: f.entry.trial.number == 0, default=None)
 
     def _choice(self, chosen: Finalist | None) -> Finalist | None:
-        """The most promising finalist; the one before, unless another is better by `_BETTER`."""
+        """The most promising finalist; `chosen` itself, unless another finalist is better by `_BETTER`."""
         if chosen in self._within(1 / _BETTER):
             return chosen
         alike = self._within(_ALIKE)
         return min(alike, key=lambda f: (f.mean_latency_ms, -f.throughput), default=None)
 
     def _switch(self, before: Finalist | None, chosen: Finalist) -> None:
-        """The rounds so far led to this choice, so they do not confirm it."""
+        """Mark the rounds so far as choosing rounds of a new choice, since they cannot confirm it."""
         chosen.choose()
-        # An eliminated finalist was not eliminated by its throughput, and the baseline was never chosen: their rounds
-        # are unbiased.
+        # The rounds are unbiased if the finalist was eliminated, which does not depend on throughput, and for the
+        # baseline, which is never chosen.
         if before and before not in self._baselines and self._remains(before):
             before.choose()
         self._note(f"confirming {chosen}")
@@ -252,7 +253,7 @@ class _Finals:
                 self._replace(lower)
 
     def _learn(self) -> None:
-        """Correct what is expected of finalists that were not relaunched by the search bias of those that were."""
+        """Correct the expectations of finalists without a relaunch by the search bias of those with one."""
         bias, spread = SearchBias.of(self._trials, self.verifications, self._terms.slo.percentile), self._spread()
         for finalist in self._all():
             finalist.expect(bias, spread)
@@ -289,7 +290,7 @@ class _Finals:
         return sorted(self._within(_NEAR), key=lambda f: f.throughput, reverse=True)[:_TOP]
 
     def _within(self, share: float) -> list[Finalist]:
-        """The remaining finalists, launched or to be launched, with this share of the best throughput or more."""
+        """The remaining finalists, launched or not, with at least this share of the best throughput."""
         remaining = [f for f in self._remaining() if f.began or len(self._began()) < _MOST_FINALISTS]
         most = max((f.throughput for f in remaining), default=0.0)
         return [f for f in remaining if f.throughput >= share * most]

@@ -1,1 +1,1 @@
-"""What a run says and leaves: the terminal, tables and files."""
+"""Output for users: the terminal during and after a run, and `report.html`."""

@@ -1,4 +1,4 @@
-"""A run on the terminal: one line a trial and, on a real terminal, a live line below; at the end the result."""
+"""Shows a run on the terminal: a line for each trial, a live line on a real terminal, and the result at the end."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class ConsoleProgress(Progress):
     Args:
         console: For progress; plain lines when it is no terminal.
         results: For the result.
-        slo: Of the job.
+        slo: The SLO of the job.
         verbose: Print the whole result, not only its most important lines.
 
     Attributes:
-        outcomes: Of the models whose tuning ended, in order.
+        outcomes: Outcomes of the models whose tuning ended, in order.
         failures: Errors of the models that failed, by name.
         report: Path of the report; None: it was not written.
     """

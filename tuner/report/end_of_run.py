@@ -1,4 +1,4 @@
-"""The end of a run on the terminal: the answer first, in at most 25 lines, or, with `-v`, everything."""
+"""The end of a run on the terminal: at most 25 lines with the answer first; with `-v`, everything."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ from tuner.results.words import (
 )
 
 MOST_LINES = 25
-"""Lines on the terminal at the end of a run, from the empty line before the answer to the report's path and, after it,
-the line of an error."""
+"""Most lines on the terminal at the end of a run: from the empty line before the answer to the report's path, and the
+line of an error after it."""
 MOST_POINTS = 8
-"""Rows of the front among them."""
+"""Most rows of the front among these lines."""
 
-# When lines are scarce, so many are for the front and the diff at least, and so many for notes at most.
+# If there is not enough room: the fewest lines of the front and of the diff, and the most lines of notes.
 _FEWEST_POINTS, _FEWEST_CHANGES, _MOST_NOTES = 2, 4, 3
-# Of these the summary prints one line each.
+# Parts that the summary shortens to one line.
 _CROPPED = ("baseline:", "rate:")
 _LABEL_WIDTH = 10
 
 
 def print_outcome(console: Console, outcome: ModelOutcome, *, verbose: bool = False) -> None:
-    """Print what the tuning of a model found.
+    """Print the outcome of a model's tuning.
 
     Args:
         console: Where to print.
@@ -65,7 +65,7 @@ def print_outcome(console: Console, outcome: ModelOutcome, *, verbose: bool = Fa
 
 def _print(console: Console, line: RenderableType) -> None:
     if isinstance(line, Text) and line.no_wrap:
-        # Of a text, `print` takes the style alone.
+        # `print` ignores `no_wrap` and `overflow` of a `Text` itself.
         console.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
     else:
         console.print(line, highlight=False, soft_wrap=isinstance(line, Text))
@@ -78,13 +78,13 @@ def print_models(
 
     Args:
         console: Where to print.
-        outcomes: Of the models that were tuned.
-        failures: Why others were not, by name.
-        verbose: Print all of them, however many lines they take.
+        outcomes: Outcomes of the models that were tuned.
+        failures: Errors of the models that could not be tuned, by name.
+        verbose: Print all models, without a limit on lines.
     """
     rows = [_model_row(outcome) for outcome in outcomes]
     rows += [(name, "failed", shortened(str(error)), "") for name, error in failures.items()]
-    # Beside the rows: the empty line, the titles, how many more there are, the report in two lines, and an error.
+    # Other lines: the empty line, the titles, the number of omitted rows, two lines for the report, and an error.
     most = len(rows) if verbose else MOST_LINES - 6
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("model", "gain", "best (inferences/s)", "SLO"):
@@ -134,18 +134,18 @@ def _everything(outcome: ModelOutcome) -> Iterator[RenderableType]:
 
 
 def _summary(outcome: ModelOutcome, width: int) -> Iterator[RenderableType]:
-    """The same in at most `MOST_LINES`, less the lines that come after it.
+    """The outcome in at most `MOST_LINES`, less the lines that come after it.
 
     Args:
         outcome: What was found.
-        width: Of the terminal, in columns.
+        width: Width of the terminal, in columns.
     """
     recommendation, path = outcome.recommendation, str(outcome.folder.model(outcome.model) / BEST_DIFF)
     answer = [_cropped(line) if line.plain.startswith(_CROPPED) else line for line in _answer(outcome)]
     changes, why, where = list(_changes_in_short(outcome)), list(_why(outcome, width)), list(_where(outcome))
     diff = config_diff(outcome.study, recommendation.best).splitlines() if recommendation.best else []
     warned = any(point.point.warnings for point in points_that_matter(recommendation, MOST_POINTS))
-    # Beside these: the empty line before, the titles of the front, the warning below it, and an error.
+    # Further lines: the empty line before, the titles of the front, the warning below it, and an error.
     others = [*answer, *changes, *why, *where, _line("report", str(outcome.folder.report))]
     room = MOST_LINES - 3 - warned - _height(others, width)
     rows, fewest_changes = len(front_points(recommendation)), min(len(diff), _FEWEST_CHANGES)
@@ -225,7 +225,7 @@ def _notes(outcome: ModelOutcome) -> Iterator[Text]:
 
 
 def _few_notes(notes: Sequence[Text], room: int, width: int) -> Iterator[Text]:
-    """The first notes, in so many lines, `_MOST_NOTES` at most, and how many more there are."""
+    """The first notes, in at most `room` lines and `_MOST_NOTES`, and the number of omitted notes."""
     room = min(room, _MOST_NOTES)
     for number, note in enumerate(notes):
         height, is_last = _height([note], width), number == len(notes) - 1
@@ -237,7 +237,7 @@ def _few_notes(notes: Sequence[Text], room: int, width: int) -> Iterator[Text]:
 
 
 def _changed(diff: Sequence[str], path: str, room: int, width: int) -> Iterator[Text]:
-    """A diff in so many lines: whole, without its context, or as many changes as fit, and how many more there are."""
+    """A diff in at most `room` lines: whole, without context, or the first changes and the number of omitted ones."""
     # The first two lines name the files.
     shown = diff if len(diff) <= room else [line for line in diff[2:] if line[:1] in {"+", "-"}]
     fit = len(shown)
@@ -263,7 +263,7 @@ def _line(label: str, text: str, style: str = "") -> Text:
 
 
 def _cropped(text: Text) -> Text:
-    """A text that takes one line, however long it is."""
+    """A text that is cut to one line."""
     text.no_wrap = True
     return text
 

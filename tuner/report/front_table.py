@@ -1,4 +1,4 @@
-"""The front of a study as a table, and what its trials are."""
+"""The front of a study as a table, and the legend of its trials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WARNED = "?"
 
 
 def front_table(recommendation: Recommendation, most: int | None = None) -> Table:
-    """The front, the best point and the baseline's, one row a point; points that violate the SLO are dim.
+    """A row for each point of the front, the best point and the baseline's; dim if the point violates the SLO.
 
     Args:
         recommendation: Of the study.
@@ -38,7 +38,7 @@ def front_table(recommendation: Recommendation, most: int | None = None) -> Tabl
 
 
 def front_points(recommendation: Recommendation) -> tuple[TrialPoint, ...]:
-    """The front, the best point and the baseline's, by latency; the last two may lie behind the front."""
+    """The front, the best point and the baseline's, by latency. The last two need not be on the front."""
     front, percentile = recommendation.front, recommendation.slo.percentile
     added = {
         id(point): point for point in (recommendation.best, recommendation.baseline) if point and point not in front
@@ -49,7 +49,7 @@ def front_points(recommendation: Recommendation) -> tuple[TrialPoint, ...]:
 def points_that_matter(recommendation: Recommendation, most: int) -> tuple[TrialPoint, ...]:
     """The best point, the baseline's, and the points nearest to the best in order of latency.
 
-    When there is no best point, those of the lowest latency.
+    If there is no best point, the points of lowest latency.
 
     Args:
         recommendation: Of the study.
@@ -82,7 +82,7 @@ def _front_row(trial_point: TrialPoint, at: str, recommendation: Recommendation)
 
 
 def front_legend(recommendation: Recommendation, baseline: Assignment) -> str:
-    """What the trials of the table are, compared with the baseline, and the quality warnings, one line each."""
+    """A line for each trial of the table with its changes of the baseline, and a line for each quality warning."""
     points = front_points(recommendation)
     trials = {trial_point.trial.number: trial_point.trial.parameters for trial_point in points}
     words = {number: in_words(parameters, baseline) if number else "baseline" for number, parameters in trials.items()}
@@ -97,7 +97,7 @@ def front_legend(recommendation: Recommendation, baseline: Assignment) -> str:
 
 
 def front_reasons(recommendation: Recommendation) -> str:
-    """Why each point of the table is good, one line each; points of which the server reports nothing have none."""
+    """Why each point of the table is good, a line for each; points without the server's statistics have no line."""
     sentences = [(trial_point, why_in_words(trial_point)) for trial_point in front_points(recommendation)]
     return "\n".join(
         f"  trial {trial_point.trial.number} at {trial_point.point.load}: {why}"

@@ -31,15 +31,15 @@ class _Column(NamedTuple):
 
 
 def points_table(points: Sequence[OperatingPoint]) -> RenderableType:
-    """One row a load level, times in ms, and below the table notes such as quality warnings.
+    """A table with a row for each load level, times in ms, and notes such as quality warnings below it.
 
-    When the terminal is too narrow for all columns, the most important ones are shown and the others are named.
+    If the terminal is too narrow for all columns, the most important ones are shown, and the others are named.
     """
     return _Fitting(points)
 
 
 def notes_on(points: Sequence[OperatingPoint]) -> Iterator[str]:
-    """Quality warnings, rates that the server did not sustain, and reasons for GPU throttling, a line each."""
+    """Lines on quality warnings, on rates that the server did not sustain, and on GPU throttling."""
     yield from warnings_of_points([("", point) for point in points])
     for point in points:
         if point.kept_up is False:
@@ -79,7 +79,7 @@ class _Fitting:
         for point, cells in zip(
             self._points, zip(loads, *(column.cells for column in columns), strict=True), strict=True
         ):
-            # No markup: the name of a recording may hold brackets, and so may an error message.
+            # No markup, since the name of a recording and an error message may contain brackets.
             table.add_row(*map(Text, cells), style="yellow" if point.warnings or point.kept_up is False else None)
         return table
 

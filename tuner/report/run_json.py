@@ -1,4 +1,4 @@
-"""What `tritontune run --json` prints: the result of a run for machines."""
+"""The output of `tritontune run --json`: the result of a run for machines."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def run_json(
     report: Path | None,
     error: TritontuneError | None = None,
 ) -> dict[str, Any]:
-    """The document, schema 1: `models` holds for each model the contents of its `front.json`, and paths.
+    """The document, schema 1. `models` has the contents of `front.json` and the paths of each model.
 
     A model that failed after it had measured something is in both `models` and `failures`.
 
     Args:
-        folder: Of the run.
-        outcomes: Of the models whose tuning ended.
-        failures: Why models failed, by name.
+        folder: The run folder.
+        outcomes: Outcomes of the models whose tuning ended.
+        failures: Errors of the models that failed, by name.
         report: Path of the report; None: it was not written.
-        error: What ended the run early, or why it did not succeed.
+        error: The error that ended the run early or made it fail; None: there is none.
     """
     return {
         "schema": 1,

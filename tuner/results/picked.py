@@ -1,4 +1,4 @@
-"""Which point was chosen, in the words of `tritontune export`, and which looked better and was not."""
+"""Describes the chosen point for `tritontune export`, and points that looked better but were not chosen."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tuner.study.study import Study
 
 
 def picked_in_words(study: Study, recommendation: Recommendation) -> str:
-    """The chosen trial and load, what was measured there, and the verdict on the SLO.
+    """The chosen trial and load, its measurement, and the verdict on the SLO.
 
     `trial 4: 3,177 inferences/s, p99 66.7 ms at concurrency 128; SLO p99 <= 100 ms held (99 % confidence): 3 launches,
     p99 66.7 ms (60.1 to 74)`
 
     Args:
-        study: All trials.
-        recommendation: With a best point.
+        study: The study with all trials.
+        recommendation: The recommendation, with a best point.
 
     Raises:
         ValueError: there is no best point.
@@ -36,7 +36,7 @@ def picked_in_words(study: Study, recommendation: Recommendation) -> str:
 
 
 def not_chosen_in_words(better: NotChosen, percentile: Percentile) -> str:
-    """A point that looked better than the best, why it was not chosen, and what to do.
+    """A point that looked better than the best one, why it was not chosen, and what the user can do.
 
     `trial 3 looked better (3,835 inferences/s, p99 91.4 ms at concurrency 256), but it was not verified in time; to
     verify it, use --resume with a longer --budget`

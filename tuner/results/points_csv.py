@@ -32,11 +32,11 @@ MACHINE_COLUMNS = (
     "gpu_throttle_reasons",
     "elsewhere_cpu_cores",
 )
-"""Columns of the resources that a point took; those of several GPUs are combined as in `GpuUsage`."""
+"""Columns of resource usage. Values of several GPUs are combined as in `GpuUsage`."""
 
 
 def points_csv(points: Iterable[OperatingPoint]) -> str:
-    """One row an operating point. The columns are always the same; cells that do not apply are empty."""
+    """CSV with a row for each operating point. The columns are always the same; cells that do not apply are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(_columns()), restval="", lineterminator="\n")
     writer.writeheader()
@@ -46,7 +46,7 @@ def points_csv(points: Iterable[OperatingPoint]) -> str:
 
 
 def _is_unbounded(cell: _Cell) -> bool:
-    """Whether a value is an infinite number or NaN, for which the cell is empty, as JSON has null."""
+    """Whether a value is infinite or NaN. Such a cell is empty, as it is null in JSON."""
     return isinstance(cell, float) and not math.isfinite(cell)
 
 

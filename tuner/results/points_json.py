@@ -20,8 +20,8 @@ from tuner.measure.server_resources import ServerResources
 def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, Any]:
     """A POINT of `front.json`, without its trial.
 
-    `server_resources` and `gpu` are null when unknown. `doubts` are the point's quality warnings, `discarded` those of
-    another measurement of this load, which was thrown away.
+    `server_resources` and `gpu` are null when unknown. `doubts` are the point's quality warnings, and `discarded` those
+    of a discarded measurement of the same load.
     """
     average = point.average_batch_size
     return {
@@ -40,11 +40,11 @@ def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, An
 
 
 def measured_point_json(point: OperatingPoint) -> dict[str, Any]:
-    """A POINT and everything else that was measured, as in `tritontune measure --json`.
+    """A POINT with all further measured values, as in `tritontune measure --json`.
 
     `latency_histogram` is a list of the buckets that are not empty, `[upper end in ms, requests]`, from low to high.
-    What does not apply is null: `kept_up` and `send_lag_ms` in a closed loop, `server` without its statistics,
-    `responses` of a model that gives one response to each request.
+    Keys that do not apply are null: `kept_up` and `send_lag_ms` in a closed loop, `server` without the server's
+    statistics, and `responses` of a model with one response to each request.
     """
     return {
         **point_json(point),
@@ -74,7 +74,7 @@ def load_json(load: Load) -> dict[str, Any]:
 
 
 def interval_json(interval: Interval) -> dict[str, float]:
-    """An INTERVAL of the contract."""
+    """An INTERVAL of `front.json`."""
     return _shortened(interval.model_dump())
 
 

@@ -43,10 +43,10 @@ _PROVENANCE = "# tritontune: "
 
 
 def write_results(run: RunFolder, study: Study) -> Recommendation:
-    """Write `front.json`, `trials.csv` and `best/` of a model, each atomically. Returns the recommendation in them.
+    """Write `front.json`, `trials.csv` and `best/` of a model, each atomically. Returns the written recommendation.
 
-    `best/` is removed when there is no best. Outdated files are removed before new ones are written, so a run that is
-    killed in between leaves no two files that contradict each other.
+    `best/` is removed if there is no best config. Outdated files are removed before new ones are written, so that a
+    killed run never leaves files that contradict each other.
     """
     folder = run.model(study.identity.model)
     recommendation = study.recommendation
@@ -60,7 +60,7 @@ def write_results(run: RunFolder, study: Study) -> Recommendation:
 
 
 def _best_files(study: Study, recommendation: Recommendation) -> dict[str, str]:
-    """The texts of the files in `best/` by name; empty when there is no best."""
+    """The texts of the files in `best/` by name; empty if there is no best config."""
     best = recommendation.best
     if best is None:
         return {}
@@ -71,11 +71,11 @@ def _best_files(study: Study, recommendation: Recommendation) -> dict[str, str]:
 
 
 def remove_outdated(folder: Path, now: Mapping[str, str]) -> None:
-    """Remove the config and the diff in a folder, unless both are there and up to date.
+    """Remove the config and the diff in a folder, unless both exist and are up to date.
 
     Args:
-        folder: The folder, which is removed, too, when nothing else is in it.
-        now: Their current texts by name; empty: there is no best.
+        folder: The folder; it is removed, too, if it contains nothing else.
+        now: Their current texts by name; empty: there is no best config.
     """
     if now and all(_holds(folder / name, text) for name, text in now.items()):
         return
@@ -124,7 +124,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
 
 
 def trials_csv(study: Study) -> str:
-    """The text of `trials.csv`: one row an operating point; a trial without any has one row with its failure."""
+    """The text of `trials.csv`: a row for each operating point, or the failure of a trial without points."""
     names = list(dict.fromkeys(name for trial in study.trials for name in trial.parameters))
     columns = ["trial", *names, "concurrency", "request_rate", "throughput", "throughput_low", "throughput_high"]
     columns += [f"{percentile}_ms" for percentile in PERCENTILES]
@@ -160,7 +160,7 @@ def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None
         f"on {study.identity.machine}, {study.identity.server}",
     ]
     comment = "".join(f"{_PROVENANCE}{line}\n" for line in lines if line)
-    # An exported config has such a comment already, of an earlier measurement.
+    # An exported config already has such a comment, about an earlier measurement.
     return comment + without_provenance(best.trial.deployable_config)
 
 
@@ -200,7 +200,7 @@ def _not_chosen_json(better: NotChosen, slo: SLO) -> dict[str, Any]:
 
 
 def _effect_json(effect: FieldEffect, slo: SLO) -> dict[str, Any]:
-    """A changed field; `effect` is the throughput with the change over that without it, null when unknown."""
+    """A changed field. `effect` is the ratio of throughput with and without the change, null when unknown."""
     return {
         "name": effect.name,
         "value": effect.value,
@@ -213,7 +213,7 @@ def _effect_json(effect: FieldEffect, slo: SLO) -> dict[str, Any]:
 
 
 def _certified_json(certified: CertifiedRate | None) -> dict[str, Any]:
-    """The certified rate, or why there is none; both are null when no certification was tried."""
+    """The certified rate, or why there is none; both are null without an attempt."""
     point = certified.point if certified else None
     rate = point and {**load_json(point.load), **point_json(point, verified=True)}
     return {"certified_rate": rate, "not_certified": certified and certified.reason}
@@ -236,7 +236,7 @@ def _row(point: OperatingPoint) -> Mapping[str, Any]:
 
 
 def _number(value: float | None, form: str) -> str | None:
-    """A cell; empty when the number is unknown or infinite, which is null in JSON."""
+    """A number as a cell; None, an empty cell, if it is unknown or infinite (null in JSON)."""
     return None if value is None or not math.isfinite(value) else format(value, form)
 
 

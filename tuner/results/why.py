@@ -1,4 +1,4 @@
-"""Why a point is good, and what each change of the best config does, in plain English."""
+"""Explains a point, and the effect of each change of the best config, in plain English."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tuner.results.words import latency, point_in_words, what_is_missed
 from tuner.space.parameter import AS_IS
 from tuner.space.spec import LadderValue
 
-# An average batch that is no larger than this many requests is as good as no batching.
+# An average batch of at most this many requests counts as no batching.
 _ALONE = 1.05
 _MORE_WAITS = "more load only makes the queue longer"
 
 
 def why_in_words(trial_point: TrialPoint, most: int | None = None) -> str:
-    """One sentence on a point: how busy the server was, and what limits it. Empty when the server reports nothing.
+    """A sentence on the server's utilisation and the limit of a point; empty without the server's statistics.
 
     `batches of 14.0 on average; 38% of a request's time in the queue; both instances busy 96% of the time: more load
     only makes the queue longer`
 
     Args:
         trial_point: The point.
-        most: Number of characters that the sentence should have at most; the last facts are left out for that.
+        most: Desired length of the sentence, in characters; the last facts are omitted to keep it.
     """
     usage = utilisation(trial_point)
     facts, limit = list(_facts(usage, trial_point.point.batch_size)), _limit_in_words(usage, trial_point)
@@ -78,7 +78,7 @@ _LIMITS = {
 
 
 def effect_in_words(effect: FieldEffect, slo: SLO) -> str:
-    """One line on a changed field.
+    """The effect of a changed field, in one line.
 
     `dynamic_batching on (was off): 2.90 x the throughput (2.70 to 3.10); without it 640 inferences/s, p99 12.3 ms at
     concurrency 8 (trial 4)`
@@ -87,7 +87,7 @@ def effect_in_words(effect: FieldEffect, slo: SLO) -> str:
 
 
 def effects_in_words(effects: Iterable[FieldEffect], slo: SLO) -> Iterator[str]:
-    """One line on each change whose effect is known, and one line on all others together."""
+    """A line for each change with a known effect, and one line for all other changes."""
     unknown = []
     for effect in effects:
         if is_known(effect):
@@ -117,7 +117,7 @@ def effects_in_short(effects: Iterable[FieldEffect]) -> str:
 
 
 def is_known(effect: FieldEffect) -> bool:
-    """Whether anything is known of what a change does."""
+    """Whether the effect of a change is known."""
     return effect.without is None or effect.trial is not None
 
 
@@ -150,14 +150,14 @@ def _effect(effect: FieldEffect, slo: SLO) -> str:
 
 
 def _known_by(effect: FieldEffect) -> str:
-    """What the comparison is based on."""
+    """The basis of the comparison, in words."""
     if effect.pairs:
         return f"{effect.pairs} rounds side by side"
     return "verified" if effect.point and effect.point.verified else "launched once"
 
 
 def _on_latency(effect: FieldEffect, percentile: Percentile) -> str:
-    """The effect on latency; empty when it is unknown or within noise."""
+    """The effect on latency, in words; empty if it is unknown or within noise."""
     if effect.latency is None or effect.point is None or _is_noise(effect.latency):
         return ""
     without = latency(effect.point.latency_ms(percentile))

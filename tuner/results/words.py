@@ -42,7 +42,7 @@ def point_in_words(point: OperatingPoint, percentile: Percentile) -> str:
 
 
 def warnings_in_words(point: OperatingPoint) -> Iterator[str]:
-    """The quality warnings of an operating point, and why it was re-measured, a line each.
+    """A line for each quality warning of an operating point, and for each reason for its re-measurement.
 
     `at concurrency 16: 5 of 500 failed, most with INTERNAL: no; also when re-measured`.
     """
@@ -56,12 +56,12 @@ def warnings_in_words(point: OperatingPoint) -> Iterator[str]:
 
 
 def warnings_of_points(points: Sequence[tuple[str, OperatingPoint]]) -> Iterator[str]:
-    """The quality warnings of operating points, a line each.
+    """A line for each quality warning of operating points.
 
-    Load from elsewhere is the machine's, not the point's: it has one line for all points, with the highest load.
+    Load from elsewhere concerns the machine, not a point. So it has one line for all points, with the highest load.
 
     Args:
-        points: Each with the text that begins its lines.
+        points: The points, each with the text that begins its lines.
     """
     busy: list[tuple[float, str]] = []
     for name, point in points:
@@ -77,7 +77,7 @@ def warnings_of_points(points: Sequence[tuple[str, OperatingPoint]]) -> Iterator
 
 
 def what_is_asked(slo: SLO) -> str:
-    """What the best config must do: `holds p99 <= 25 ms`, or, without an SLO, `answers every request`."""
+    """The condition for the best config: `holds p99 <= 25 ms`, or, without an SLO, `answers every request`."""
     return f"holds {slo}" if slo.root else "answers every request"
 
 
@@ -90,7 +90,7 @@ def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
 
 
 def no_candidate_in_words(study: Study) -> str:
-    """Why no candidate was measured, and how to get some; empty when one was."""
+    """Why no candidate was measured, and the fix; empty if one was measured."""
     if len(study.trials) != 1 or study.trials[0].number:
         return ""
     only = "only the baseline was measured"
@@ -101,13 +101,13 @@ def no_candidate_in_words(study: Study) -> str:
 
 
 def how_sure(best: TrialPoint, slo: SLO, *, of: int, launches: int = 0) -> str:
-    """The verdict on the SLO: `held (99 % confidence): 3 launches, p99 20 ms (18 to 22)`, or why there is none.
+    """The verdict on the SLO: `held (99 % confidence): 3 launches, p99 20 ms (18 to 22)`, or why it is open.
 
     Args:
         best: The recommended point.
         slo: The limits.
         of: Number of trials from which it was chosen.
-        launches: Number of launches on which it was verified; 0: do not say.
+        launches: Number of launches on which it was verified; 0: omitted from the text.
     """
     if not best.verified:
         return f"not verified: the best of {of} single measurements, likely too good" if of > 1 else _ONCE
@@ -124,7 +124,7 @@ def how_sure(best: TrialPoint, slo: SLO, *, of: int, launches: int = 0) -> str:
 
 
 def _in_question(point: OperatingPoint, slo: SLO) -> list[Percentile]:
-    """The percentiles whose limits the tests leave open; when there is none, the one that counts."""
+    """The percentiles whose limits the tests leave open; if there are none, the SLO's percentile."""
     verdicts = {test.percentile: test.verdict for test in point.limits}
     return [name for name, _ in slo.limits if verdicts.get(name) is Verdict.OPEN] or [slo.percentile]
 
@@ -144,7 +144,7 @@ def launches_of(study: Study, best: TrialPoint) -> int:
 
 
 def when_missed(baseline: TrialResult, slo: SLO, verified: Iterable[Verification]) -> str:
-    """Where the baseline misses the SLO: `at every measured load`, or `when relaunched`."""
+    """The condition under which the baseline violates the SLO: `at every measured load`, or `when relaunched`."""
     again = any(verification.trial == baseline.number for verification in verified)
     if again and any(point.holds(slo) for point in baseline.curve):
         return "when relaunched"
@@ -152,7 +152,7 @@ def when_missed(baseline: TrialResult, slo: SLO, verified: Iterable[Verification
 
 
 def what_is_missed(slo: SLO) -> str:
-    """Why a config cannot be the best: `violates p99 <= 25 ms`, or, without an SLO, `fails some requests`."""
+    """The violated condition of a config: `violates p99 <= 25 ms`, or, without an SLO, `fails some requests`."""
     return f"violates {slo}" if slo.root else "fails some requests"
 
 
@@ -167,12 +167,12 @@ def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:
 
 
 def gain_rests_on(recommendation: Recommendation, *, verified: bool) -> str:
-    """What a gain rests on: its rounds, and its throughputs when they are not those of the two points.
+    """The basis of a gain: its rounds, and its throughputs if they differ from those of the two points.
 
     `, 3 rounds side by side`, `, not side by side: 400 over 112 inferences/s, from curves through all points`.
 
     Args:
-        recommendation: With a gain; for the baseline itself the text is empty.
+        recommendation: A recommendation with a gain. The text is empty if the baseline is recommended.
         verified: Whether anything was verified.
     """
     best, baseline = recommendation.best, recommendation.baseline

@@ -1,1 +1,1 @@
-"""The search: samplers that propose candidates, the simulator behind one of them, and the stopping rule."""
+"""The search: samplers that propose candidates, the simulator for the sampler `twin`, and the stopping rule."""

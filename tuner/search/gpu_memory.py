@@ -29,7 +29,7 @@ _CONFIDENCE = 0.995
 # The fewest trials, and the fewest residual degrees of freedom, that a fit needs.
 _LEAST_TRIALS = 5
 _LEAST_FREEDOM = 2
-# The least residual, as a share of the mean: allocators round up and keep what they once had.
+# The least residual, as a share of the mean: allocators round sizes up, and do not return memory.
 _LEAST_RESIDUAL = 0.02
 # How far to extrapolate, as factors of the largest value tried. Instances always hold their weights, but larger batches
 # need not be filled.
@@ -129,7 +129,7 @@ class MemoryEstimate:
         columns = design.shape[1]
         if len(alike) < max(_LEAST_TRIALS, columns + _LEAST_FREEDOM) or len(np.unique(design, axis=0)) <= columns:
             return None
-        # Memory never falls with either, so beyond the range it is at least that at the end of the range.
+        # Memory never falls with instances or batch size. So beyond the range it is at least the memory at its end.
         within = (
             _within_range(factors.instances, instances, _MOST_INSTANCES),
             _within_range(factors.batch, batches, _MOST_BATCHES),

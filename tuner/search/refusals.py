@@ -1,9 +1,9 @@
 """Skips candidates that Triton would refuse, judged by refused trials.
 
 When Triton refuses to load a config, its message does not name the parameter at fault. The suspects are the parameters
-in which the candidate differs from the baseline, except those where a trial with a value as far off did load. Refusals
-with the same kind of message share their cause, so the cause is among the suspects common to all of them. A candidate
-is skipped if it goes at least as far in all remaining suspects.
+in which the candidate differs from the baseline. A parameter is no suspect if a trial loaded with a value that differs
+at least as much. Refusals with the same kind of message share their cause, which is among their common suspects. A
+candidate is skipped if it differs at least as much in all remaining suspects.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class _Bound:
-    """A value of a parameter and all values beyond it: above for side 1, below for -1; side 0 is the value alone."""
+    """A value of a parameter, and all values above it (side 1) or below it (side -1); side 0: only the value."""
 
     name: str
     value: LadderValue
@@ -130,7 +130,7 @@ class Refusals:
 
 
 def _side(value: LadderValue, other: LadderValue) -> int:
-    """-1 if a value is below another, 1 if above or if the other is no number; 0 if the value is no number."""
+    """-1 if a value is below another, 1 if it is above or the other is no number; 0 if the value is no number."""
     if not is_number(value):
         return 0
     return -1 if is_number(other) and value < other else 1

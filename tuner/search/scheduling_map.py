@@ -1,4 +1,4 @@
-"""Maps assignments to what the simulator models (scheduling) and what it does not (settings)."""
+"""Maps assignments to scheduling, which the simulator models, and settings of all other parameters."""
 
 from __future__ import annotations
 

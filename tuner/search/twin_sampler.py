@@ -116,7 +116,7 @@ class TwinSampler:
         return self._fitted[1]
 
     def _explored(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | None:
-        """Every second time, the proposal of the other sampler, of which only the parameters not modelled are used."""
+        """Every second time, a proposal of the other sampler, used for the parameters that are not modelled."""
         if not self._scheduling_map.unknown or len(history.trials) % 2:
             return None
         proposed = self._other.propose(history, seen)
@@ -178,7 +178,7 @@ class TwinSampler:
 
     @cached_property
     def _candidates(self) -> tuple[Assignment, ...]:
-        """All assignments; of a large space a random sample."""
+        """All assignments; for a large space, a random sample."""
         if self._space.size() <= LISTABLE:
             return tuple(self._space.assignments())
         draws, none = RandomSampler(self._space, self._seed), _Nothing()

@@ -1,1 +1,1 @@
-"""Ways of getting a Triton that runs."""
+"""Launchers of Triton servers, and clients of running servers."""

@@ -13,13 +13,13 @@ BARE = ("--model-control-mode=explicit", "--allow-http=false", "--allow-grpc=fal
 
 
 def triton_arguments(request: Launch, *, mark: Mark, repository: PurePath, grpc_port: int) -> tuple[str, ...]:
-    """The arguments behind the name of the program.
+    """The arguments after the name of the program.
 
     HTTP and metrics are off: all requests use gRPC, and Triton's polling of the GPU costs CPU time.
 
     Args:
         request: The launch.
-        mark: The server's mark; its id, which distinguishes it from servers of other runs.
+        mark: The server's mark, used as its `--id`, which distinguishes it from servers of other runs.
         repository: The path of the repository as the server sees it.
         grpc_port: The port that the server listens on.
     """

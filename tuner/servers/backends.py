@@ -1,4 +1,4 @@
-"""The backend that a model needs, and whether a Triton on this machine has it, judged by files."""
+"""Finds the backend that a model needs, and checks by files whether a Triton on this machine has it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_backends(
     """Check that Triton has the backend of at least one of the models; others fail when they are launched.
 
     Raises:
-        JobError: it has the backend of none of them; the message is about the first model.
+        JobError: Triton has none of the models' backends; the message is about the first model.
     """
     missing = [why_no_backend(model, installation, arguments) for model in models]
     if missing and all(missing):
@@ -42,7 +42,7 @@ def check_backends(
 
 
 def why_no_backend(model: ModelFolder, installation: TritonInstallation, arguments: Sequence[str] = ()) -> str:
-    """Why Triton lacks the backend of a model, in one line; empty: it has it, or files do not tell.
+    """Why Triton lacks the backend of a model, in one line; empty: it has the backend, or the files do not show it.
 
     Args:
         model: The model to serve.
@@ -82,7 +82,7 @@ def _names(folder: Path) -> Iterable[str]:
 
 
 def _backend_of(model: ModelFolder) -> str | None:
-    """The name of the model's backend; None: it has none, or files do not tell."""
+    """The name of the model's backend; None: it has none, or the files do not show it."""
     try:
         config = model.config.proto if model.config else None
     except ConfigError:

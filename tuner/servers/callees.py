@@ -16,13 +16,13 @@ _MISSING = re.compile(r"[Mm]odel:? '([^']+)' is not (?:ready|found)")
 
 
 def missing_model(message: str) -> str | None:
-    """The model that is missing by a message of Triton; None: the message is about something else."""
+    """The missing model that a message of Triton names; None: the message is about something else."""
     match = _MISSING.search(message)
     return match[1] if match else None
 
 
 class Callees:
-    """The models that a model calls, as far as known. Triton names one missing model at a time, when it is called.
+    """The known callees of a model. Triton names a missing callee only when the model calls it.
 
     Args:
         model: The calling model.
@@ -58,7 +58,7 @@ class Callees:
         return ServerError(hint, cause=error.cause, last_words=error.last_words)
 
     def load_missing(self, error: ServerError, server: Server, *, within_s: float) -> None:
-        """Load the model that is missing by the error of a failed request.
+        """Load the missing model that the error of a failed request names.
 
         Args:
             error: The error of the request.
@@ -66,7 +66,7 @@ class Callees:
             within_s: How long the model may take to load, in seconds.
 
         Raises:
-            ServerError: the same error, with a hint if the repository has no such model; or the model does not load.
+            ServerError: no model was missing, or the repository lacks it (with a hint), or it does not load.
         """
         name = missing_model(str(error))
         if name not in self._others() or name == self._model or name in self.names:
@@ -85,8 +85,8 @@ def check_load_model(names: Sequence[str], repository: ModelRepository, models: 
     """Check that the models of `--load-model` exist, and are not the only model that is tuned or measured.
 
     Raises:
-        RepositoryError: there is no such model.
-        JobError: the model is loaded anyway.
+        RepositoryError: a model does not exist.
+        JobError: a model is the only one that is tuned or measured, and is loaded anyway.
     """
     for name in names:
         repository.model(name)

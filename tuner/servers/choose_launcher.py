@@ -45,7 +45,7 @@ def choose_launcher(
 
     Args:
         job: The server options.
-        note: Called with a line if something else than requested was chosen.
+        note: Called with a line if a fallback was chosen: Docker, or containers without a GPU.
         see_pull: Called with the progress of pulling the image.
         headers: Headers sent to the servers with every request.
         models: The models to serve, whose backends a Triton on this machine must have.
@@ -128,7 +128,7 @@ def _in_docker(
 
 
 def _usual_gpus() -> str | None:
-    """All GPUs, if there may be some; whether the engine can provide them is seen at the first start."""
+    """`all` if there may be GPUs, else None. The first start shows whether the engine can provide them."""
     if Machine.here().gpus:
         return ALL
     with closing(connect()) as client, engine_trouble():

@@ -19,31 +19,31 @@ _READY = "READY"
 
 
 class ServerConnection(Protocol):
-    """The calls to a server, over gRPC or HTTP. An empty version means all versions, or the server's choice."""
+    """A connection to a server, over gRPC or HTTP. An empty version means all versions, or the server's choice."""
 
     def server_metadata(self) -> service_pb2.ServerMetadataResponse:
-        """`GET v2`."""
+        """Call `GET v2`."""
 
     def repository_index(self) -> service_pb2.RepositoryIndexResponse:
-        """`POST v2/repository/index`."""
+        """Call `POST v2/repository/index`."""
 
     def model_ready(self, name: str, version: str) -> service_pb2.ModelReadyResponse:
-        """`GET v2/models/NAME[/versions/VERSION]/ready`."""
+        """Call `GET v2/models/NAME[/versions/VERSION]/ready`."""
 
     def model_config(self, name: str, version: str) -> service_pb2.ModelConfigResponse:
-        """`GET v2/models/NAME[/versions/VERSION]/config`."""
+        """Call `GET v2/models/NAME[/versions/VERSION]/config`."""
 
     def statistics(self, name: str, version: str) -> service_pb2.ModelStatisticsResponse:
-        """`GET v2/models/NAME[/versions/VERSION]/stats`."""
+        """Call `GET v2/models/NAME[/versions/VERSION]/stats`."""
 
     def load_model(self, name: str, config: str | None) -> None:
-        """`POST v2/repository/models/NAME/load`."""
+        """Call `POST v2/repository/models/NAME/load`."""
 
     def unload_model(self, name: str) -> None:
-        """`POST v2/repository/models/NAME/unload`."""
+        """Call `POST v2/repository/models/NAME/unload`."""
 
     def close(self) -> None:
-        """Close it; again is harmless."""
+        """Close the connection; may be repeated."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class TritonClient:
         endpoint: A gRPC or HTTP endpoint.
         timeout_s: Deadline of each call, in seconds.
 
-    Every call raises `ServerHungError` without an answer in time, `ServerDiedError` if nobody answers, and
+    Every call raises `ServerHungError` if no answer comes in time, `ServerDiedError` if there is no server, and
     `ServerError` with the server's own message if it answers with an error. `ServerError` is also raised if TLS fails,
-    or something else than a Triton answers.
+    or a server other than Triton answers.
 
     Raises:
         JobError: a TLS file of the endpoint cannot be used.
@@ -86,7 +86,7 @@ class TritonClient:
         return ServerInfo(metadata.name, metadata.version, tuple(metadata.extensions))
 
     def models(self) -> Mapping[str, str]:
-        """The state of each model in the repository: `READY` if a version is; empty if none was ever loaded."""
+        """The state of each model in the repository: `READY` if a version is ready, empty if none was ever loaded."""
         states: dict[str, str] = {}
         for model in self._connection.repository_index().models:
             if states.get(model.name) != _READY:
@@ -127,7 +127,7 @@ class TritonClient:
         self._connection.unload_model(name)
 
     def close(self) -> None:
-        """Close the connection; again is harmless."""
+        """Close the connection; may be repeated."""
         self._connection.close()
 
     def __enter__(self) -> Self:

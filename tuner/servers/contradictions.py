@@ -18,7 +18,7 @@ def refuse_contradictions(job: ServerOptions) -> None:
     """Check that options of different kinds of servers are not combined.
 
     Raises:
-        JobError: they are.
+        JobError: options of different kinds of servers are combined.
     """
     for_docker = asking_for_docker(job)
     if job.server == "process" and for_docker:

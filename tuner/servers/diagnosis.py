@@ -27,10 +27,10 @@ def hung(endpoint: Endpoint, timeout_s: float) -> ServerHungError:
 
 
 def explain_failure(endpoint: Endpoint) -> ServerError:
-    """The error for a call that did not get through, with what is wrong with the endpoint.
+    """The error for a call without an answer, with the fault of the endpoint.
 
     Returns:
-        `ServerDiedError` if nobody answers, or the right protocol is spoken; else another `ServerError`.
+        `ServerDiedError` if there is no server, or it speaks the right protocol; else another `ServerError`.
     """
     address = endpoint.address
     try:
@@ -59,7 +59,7 @@ def _connect(endpoint: Endpoint) -> socket.socket:
 
 
 def _distrust(endpoint: Endpoint, tls: Tls) -> str | None:
-    """Why the TLS handshake fails, by the certificates; None: it does not."""
+    """Why certificates make the TLS handshake fail; None: they do not."""
     context = tls.context(_ALPN[endpoint.protocol])
     try:
         with (

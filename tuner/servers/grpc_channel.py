@@ -14,9 +14,9 @@ CHANNEL_OPTIONS = (
     # Error messages are sent as metadata; gRPC's default of 16 KiB is too little for a model's traceback.
     ("grpc.max_metadata_size", MOST_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MOST_METADATA_BYTES),
-    # In the shared pool, a dead server leaves a long reconnect back-off to its port.
+    # In the shared pool, a dead server would leave a long reconnect back-off for its port.
     ("grpc.use_local_subchannel_pool", 1),
-    # A proxy from the environment would be measured too, or could not reach a loopback address.
+    # A proxy from the environment would distort measurements, or not reach a loopback address.
     ("grpc.enable_http_proxy", 0),
 )
 
@@ -42,6 +42,6 @@ def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
     Raises:
         JobError: see `Tls.context`.
     """
-    tls.context()  # gRPC takes any bytes, and fails later without a reason
+    tls.context()  # checks the files, since gRPC accepts any bytes and fails later without a reason
     key, certificate = tls.identity() or (None, None)
     return grpc.ssl_channel_credentials(tls.trusted(), key, certificate)

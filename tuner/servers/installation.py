@@ -31,7 +31,7 @@ _LOOK_S = 0.005
 
 
 class NoTritonError(JobError):
-    """There is no Triton on this machine."""
+    """No Triton is installed on this machine."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TritonInstallation:
         binary: The path of `tritonserver`.
         version: Its version, such as `2.51.0`.
         origin: The wheel with its version, or the path of the binary.
-        wheel: The wheel that it is from; None: it is from no wheel.
+        wheel: The pip wheel that contains it; None: it is not from a wheel.
     """
 
     binary: Path
@@ -99,7 +99,7 @@ class TritonInstallation:
 def _own_parts(root: Path, variables: Mapping[str, str]) -> Preparation:
     """Arguments for an installation outside of `/opt/tritonserver`, whose parts Triton would not find."""
     there = {name: root / name for name in (*_FOLDERS, "lib") if (root / name).is_dir()}
-    if "backends" not in there:  # such as /usr, whose lib is not Triton's own
+    if "backends" not in there:  # a prefix such as /usr, whose `lib` is not Triton's own
         return Preparation()
     libraries = [str(there[name]) for name in ("lib",) if name in there]
     present = [path for path in [variables.get("LD_LIBRARY_PATH")] if path]
@@ -114,7 +114,7 @@ def find_triton(
 ) -> TritonInstallation:
     """Find a Triton: at the given path, else `tritonserver` on PATH, else the wheel `nvidia-pytriton`.
 
-    It is started for a moment (some 30 ms) without a model, to check that it works, and to read its version.
+    It is started for about 30 ms without a model, to check that it works and to read its version.
 
     Args:
         triton_path: A `tritonserver`, or a folder that holds it or `bin/tritonserver`.
@@ -122,8 +122,8 @@ def find_triton(
         environment: The user's environment variables for Triton.
 
     Raises:
-        NoTritonError: there is none.
-        JobError: it cannot be started; one line says why.
+        NoTritonError: no Triton was found.
+        JobError: Triton cannot be started; the message is one line with the reason.
     """
     if triton_path is not None:
         return _probed(binary_of(triton_path), None, arguments, environment or {})
@@ -138,10 +138,10 @@ def find_triton(
 
 
 def binary_of(path: Path) -> Path:
-    """The program that a user's path names.
+    """The program `tritonserver` at a user's path.
 
     Raises:
-        JobError: there is none.
+        JobError: the path has no such program.
     """
     for binary in (path, path / _BINARY, path / "bin" / _BINARY):
         if binary.is_file() and os.access(binary, os.X_OK):

@@ -24,7 +24,7 @@ def machine_of(endpoint: Endpoint, metrics_url: str | None) -> Machine:
         metrics_url: The URL of its metrics; None: port 8002 of the same host, if it answers.
 
     Raises:
-        JobError: there are no metrics of a Triton at `metrics_url`.
+        JobError: `metrics_url` does not serve metrics of a Triton.
     """
     host = endpoint.address.rpartition(":")[0]
     url = metrics_url or f"http://{host}:{_PORT}/metrics"

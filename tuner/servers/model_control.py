@@ -1,4 +1,4 @@
-"""Loads and unloads models on a Triton in explicit model control, with a deadline, while watching the server."""
+"""Loads and unloads models on a Triton in explicit model control, with a deadline, and watches the server meanwhile."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ModelControl:
         self._endpoint = endpoint
 
     def refusal(self) -> str | None:
-        """Why the server refuses to load models; None: it does not.
+        """Why the server refuses to load models; None: it accepts loads.
 
         Raises:
-            ServerError: the server cannot be asked.
+            ServerError: the server does not answer.
         """
         with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
             try:
@@ -92,7 +92,7 @@ class ModelControl:
 
 
 def as_override(text: str) -> str:
-    """A config.pbtxt as JSON, as a load request takes it.
+    """A config.pbtxt as JSON for a load request.
 
     Raises:
         LaunchError: it has a field that cannot be sent; the message says where.
@@ -139,5 +139,5 @@ class _Call:
             self._ask(self._client)
         except ServerError as error:
             self._error = error
-        except Exception as error:  # noqa: BLE001 (whatever a client says of having been closed under its hands)
+        except Exception as error:  # noqa: BLE001 (a client that is closed during a call raises many kinds of errors)
             self._error = ServerError(str(error), cause=Cause.CRASHED)

@@ -1,4 +1,4 @@
-"""The own configs of a remote server's models, stored in a file so that a killed run can restore them later."""
+"""Stores the own configs of a remote server's models, so that they can be restored after a killed run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tuner.core.errors import JobError
 
 
 class OwnConfigs:
-    """The models that a run has changed and not yet restored.
+    """The models that a run has changed and has not restored yet.
 
     Args:
         file: The file of the run.
@@ -38,7 +38,7 @@ class OwnConfigs:
             raise JobError(f"{self._file}: is damaged; {way_out}") from error
 
     def keep(self, models: Mapping[str, str | None]) -> None:
-        """Replace the stored models; without any, remove the file."""
+        """Replace the stored models; without models, remove the file."""
         if not models:
             self._file.unlink(missing_ok=True)
             return

@@ -37,7 +37,7 @@ class ProcessLauncher:
         installation: The Triton.
         extra_args: Further arguments for Triton, after all others.
         gpus: The GPUs that it may use: `all`, `none`, or a list of indices and UUIDs; None: by our environment.
-        environment: Environment variables; the value None passes on the one of this process.
+        environment: Environment variables; None passes on the value from this process.
         headers: Headers sent with every request.
 
     Raises:
@@ -81,8 +81,8 @@ class ProcessLauncher:
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
 
-        A server that crashes before it is ready gets a second attempt, as Tritons that start at the same moment may
-        disturb each other. The log of the first attempt is kept, and the log of the second begins with a line about it.
+        A server that crashes before it is ready gets a second attempt, as simultaneous starts of several Tritons may
+        disturb each other. The first log is kept, and the second log begins with a line about it.
 
         Raises:
             LaunchError: the model did not become ready; nothing is left behind.
@@ -131,7 +131,7 @@ class ProcessLauncher:
         except BaseException:
             mark.remove_files()
             raise
-        # Variables passed on from this process are left out: whoever repeats the command has them.
+        # Variables passed on from this process are omitted, as the user's shell has them when repeating the command.
         values = {name: value for name, value in asked.items() if self._variables.get(name, "") is not None}
         return ProcessServer(
             process,
@@ -167,7 +167,7 @@ def _set_aside(log: Path, crash: str) -> str:
 
 
 def _plain(repository: Path, folder: Path) -> Path:
-    """The repository, or a link to it if its path is unsafe in a shell, through which the Python backend passes it."""
+    """The repository, or a link to it if its path needs quoting in the shell command of the Python backend."""
     repository = repository.absolute()
     if _PLAIN_PATH.fullmatch(str(repository)):
         return repository

@@ -13,7 +13,7 @@ from tuner.core.errors import Cause, ServerHungError
 from tuner.core.mark import VARIABLE, Mark
 from tuner.core.proc import read_state
 
-# In s: a killed process is gone in ms, but one with much GPU memory takes longer.
+# In s: a killed process ends within ms, but longer with much GPU memory.
 _DEADLINE_S = 10.0
 _LOOK_S = 0.002
 
@@ -39,7 +39,7 @@ def end_processes(chosen: Callable[[Mark], bool]) -> frozenset[Mark]:
         The marks that were found.
 
     Raises:
-        ServerHungError: a process does not end within 10 s, probably as it waits for a device.
+        ServerHungError: a process does not end within 10 s, probably because it waits for a device.
     """
     marks: set[Mark] = set()
     deadline = time.monotonic() + _DEADLINE_S
@@ -54,7 +54,7 @@ def end_processes(chosen: Callable[[Mark], bool]) -> frozenset[Mark]:
 
 
 def _await_end(victims: list[psutil.Process], deadline: float) -> None:
-    # Not psutil.wait_procs, which waits for the parent of a zombie to collect it: that may be an idle init.
+    # psutil.wait_procs would wait until the parent reaps a zombie, and an idle init may never do so.
     while left := [process.pid for process in victims if _runs(process)]:
         if time.monotonic() > deadline:
             raise ServerHungError(f"SIGKILL does not end process {left[0]}", cause=Cause.HUNG)

@@ -85,7 +85,7 @@ class Launcher(Protocol):
         """The machine that the servers run on.
 
         Raises:
-            TuningError: it cannot be asked.
+            TuningError: the machine cannot be determined.
         """
 
     @property

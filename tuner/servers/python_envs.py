@@ -17,20 +17,20 @@ import psutil
 
 from tuner.core.proc import pid_namespace
 
-_PLACE, _PATTERN = Path("/tmp"), "python_env_??????"  # noqa: S108 (where the backend has them)
+_PLACE, _PATTERN = Path("/tmp"), "python_env_??????"  # noqa: S108 (where the backend creates them)
 _BACKEND = "libtriton_python.so"
 _SERVER = "tritonserver"
-# The start of a process is known to a second (that of the machine itself), and the clock of files ticks in ms.
+# Tolerance: start times of processes depend on the machine's boot time, known to 1 s; file times have ticks of ms.
 _SLACK_S = 1.5
 _MOUNTS = Path("/proc/self/mountinfo")
-# Of one kernel, in part or in whole; others may be of many hosts.
+# File systems that a single host uses; others may be shared by several hosts.
 _LOCAL = frozenset({"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
-# linux/proc_ns.h: of the first namespace, in which all processes of a host are seen.
+# From linux/proc_ns.h: the number of the host's own namespace, in which all its processes are visible.
 _FIRST_NAMESPACE = 0xEFFFFFFC
 
 
 def remove_python_envs() -> int:
-    """Remove the folders that no live Triton can have created. Returns how many."""
+    """Remove the folders that no live Triton can have created. Returns their number."""
     made = dict(_empty_ones())
     if not made or _is_shared(_PLACE):
         return 0
@@ -46,14 +46,14 @@ def remove_python_envs() -> int:
 
 def _is_shared(folder: Path) -> bool:
     """Whether processes that are not visible here may use the folder."""
-    # Fields 5 and 9 and on; see proc(5). Of mounts at one place the last one counts.
+    # Mount point and file system type; see proc(5). If several are mounted at one place, the last one counts.
     mounts = [line.split(" - ") for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
     where = {Path(mount.split()[4]): kind.split()[0] for mount, kind in mounts}
     resolved = folder.resolve()
     mount = next(path for path in (resolved, *resolved.parents) if path in where or path == path.parent)
     if where.get(mount) not in _LOCAL:
         return True
-    # A container sees its own processes only, and what is mounted into it may be in others, too.
+    # A container sees only its own processes, and a mounted folder may also be mounted in other containers.
     return pid_namespace() != _FIRST_NAMESPACE and mount != mount.parent and where[mount] != "tmpfs"
 
 

@@ -1,4 +1,4 @@
-"""What the source of a Python-backend model shows without running it.
+"""Examines the source of a Python-backend model without running it.
 
 Triton starts a process to let each Python model complete its config (`auto_complete_config`), and waits a second for
 each instance when it unloads a model (`finalize`). Most models define neither method, so both can be skipped.
@@ -37,8 +37,8 @@ def may_define(model_file: Path, method: str) -> bool:
 def is_complete(model: Path) -> bool:
     """Whether a model's config is complete.
 
-    Its config names the Python backend, inputs and outputs with their types and shapes, and `max_batch_size`; and no
-    version of its code defines `auto_complete_config`. Unclear cases are False.
+    A complete config names the Python backend, inputs and outputs with their types and shapes, and `max_batch_size`.
+    Also, no version of the code defines `auto_complete_config`. Unclear cases are False.
     """
     try:
         text = (model / "config.pbtxt").read_text(encoding="utf-8")

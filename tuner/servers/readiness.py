@@ -13,7 +13,7 @@ from tuner.servers.triton_log import find_reason, gave_up, last_words, port_take
 
 _LOOK_S = 0.01
 _ASK_S = 0.5
-# In s: Triton notices a stub that dies late after about 2 s, but waits for ever for one that dies early.
+# In s. Triton notices a stub that dies late within about 2 s, but waits for ever for a stub that died early.
 _STUBS_EVERY_S = 0.5
 _STUB_DEAD_FOR_S = 3.0
 # Triton's only message about a stub that ended in `initialize`, crashed or killed.
@@ -35,7 +35,7 @@ def await_ready(server: TritonServer, *, deadline: float, allowed_s: float) -> N
         allowed_s: The whole time allowed in seconds, for the message.
 
     Raises:
-        LaunchError: the model cannot become ready, or was not in time.
+        LaunchError: the model cannot become ready, or was not ready in time.
         PortTakenError: the port was taken; try another one.
     """
     dead_stubs = _DeadStubs(server)
@@ -82,7 +82,7 @@ def _check(server: TritonServer) -> None:
 
 
 def _failure(server: TritonServer, otherwise: str, cause: Cause) -> LaunchError:
-    """The error with Triton's own reason from its log, or with `otherwise` if there is none, or time ran out."""
+    """The error with the reason from Triton's log; with `otherwise` if the log has none or time ran out."""
     text = read_log(server.log)
     reason = None if cause is Cause.TIMED_OUT else find_reason(text)
     message = reason.text if reason else otherwise
@@ -102,7 +102,7 @@ class _DeadStubs:
         self._since: dict[int, float] = {}
 
     def end_of_one(self) -> End | None:
-        """How a stub ended that has been dead for 3 s, longer than Triton takes to notice; None: there is none."""
+        """The end of a stub that has been dead for 3 s, longer than Triton takes to notice; None: there is none."""
         now = time.monotonic()
         if now < self._next_look:
             return None

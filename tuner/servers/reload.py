@@ -106,7 +106,7 @@ class _Running:
         self._control = ModelControl(server.endpoint)
 
     def takes(self, request: Launch) -> bool:
-        """Whether it can serve this request: it is alive, with the same repository and model."""
+        """Whether it can serve this request: it is alive, and has the same repository and model."""
         try:
             self.server.check()
         except ServerDiedError:
@@ -134,7 +134,7 @@ class _Running:
         return _Lease(self, request, began)
 
     def give_back(self, request: Launch, began: int) -> None:
-        """Unload the candidate, and copy what the server logged meanwhile.
+        """Unload the candidate, and copy the server's log since its load.
 
         Raises:
             ServerError: the server is gone, or refuses.
@@ -206,7 +206,7 @@ class _Lease:
 
 
 def _failure(request: Launch, error: ServerError) -> LaunchError:
-    """Why a candidate does not load, from the server's log if possible, which says more than its answer."""
+    """The error of a candidate that does not load, by the server's log if possible, else by its answer."""
     text = read_log(request.log)
     message, cause = str(error), error.cause
     if cause is not Cause.TIMED_OUT and (reason := find_reason(text)):
@@ -215,7 +215,7 @@ def _failure(request: Launch, error: ServerError) -> LaunchError:
 
 
 def copy_log(log: Path, began: int, to: Path) -> None:
-    """Copy what was appended to a log since it had `began` bytes."""
+    """Copy the part of a log that was appended after its first `began` bytes."""
     if log == to:
         return
     to.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A Triton that the user runs: candidates are loaded there by config override, and its own configs restored later."""
+"""Tunes a Triton that the user runs: loads candidates by config override, and later restores its own configs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RemoteLauncher:
         endpoint: The server's endpoint; it must be in explicit model control.
         metrics_url: The URL of its metrics, for its GPUs; None: port 8002 of the same host.
         note: Called with a line for each model that could not be restored.
-        own: The stored own configs; `close` also restores those that a killed run left.
+        own: The stored own configs; `close` also restores those of a killed run.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RemoteLauncher:
         """The server's version and URL.
 
         Raises:
-            ServerError: the server cannot be asked.
+            ServerError: the server does not answer.
         """
         with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
             return f"Triton {client.server().version} at {self._endpoint.url}"
@@ -102,7 +102,7 @@ class RemoteLauncher:
 
         Raises:
             LaunchError: the model did not become ready.
-            TuningError: the server is gone and does not come back, or already serves another candidate.
+            TuningError: the server has ended and does not restart, or already serves another candidate.
         """
         if self._in_use:
             raise TuningError(f"the Triton at {self._endpoint.address} serves one candidate at a time")
@@ -274,4 +274,4 @@ class _RemoteServer:
 
 
 def _not_watched() -> None:
-    """Do nothing: the call itself fails if the server goes away."""
+    """Do nothing, as the call itself fails if the server ends."""

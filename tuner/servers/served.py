@@ -18,11 +18,11 @@ def served_repository(endpoint: Endpoint, models: Sequence[str], into: Path) -> 
 
     Args:
         endpoint: The server's endpoint.
-        models: The names of the models; none: all loaded models.
+        models: The names of the models; empty: all loaded models.
         into: An empty folder.
 
     Raises:
-        JobError: the server cannot be asked, or such a model is not loaded.
+        JobError: the server does not answer, or a named model is not loaded.
     """
     try:
         with TritonClient(endpoint) as client:

@@ -34,7 +34,7 @@ class End:
 
     Attributes:
         how: How it ended, as the predicate of a sentence: `was ended by SIGKILL`.
-        killed: Whether SIGKILL ended it, which the kernel also sends when memory runs out.
+        killed: Whether SIGKILL ended it; the kernel sends SIGKILL when memory runs out.
         out_of_memory: Whether memory is known to have run out.
     """
 
@@ -44,7 +44,7 @@ class End:
 
     @classmethod
     def by(cls, code: int | None, *, out_of_memory: bool = False) -> Self:
-        """From an exit code, or the negative number of a signal; None: unknown."""
+        """The end of a process by its exit code or the negative number of a signal; None: unknown."""
         how = "has ended" if code is None else describe_exit(code)
         return cls(how, killed=code == -signal.SIGKILL, out_of_memory=out_of_memory)
 
@@ -85,7 +85,7 @@ class TritonServer(ABC):
 
     @abstractmethod
     def _terminate(self) -> None:
-        """Send SIGTERM; harmless if it has ended."""
+        """Send SIGTERM; no error if the process has ended."""
 
     @abstractmethod
     def _remove(self) -> None:
@@ -184,7 +184,7 @@ class TritonServer(ABC):
             raise cause from error
 
     def _cause_of(self, error: ServerError) -> ServerError | None:
-        """The death of the server, if it explains the error of a request; else None."""
+        """The error of a dead server if its death explains a failed request; else None."""
         if isinstance(error, ServerDiedError):
             return None
         deadline = time.monotonic() + _NOTICE_S

@@ -1,8 +1,8 @@
-"""Replaces itself by another program that dies with the process that started it.
+"""Replaces itself by another program, which is killed when the process that started it ends.
 
-Run as `python -I -S shim.py OWNER_PID PROGRAM ARGUMENT...`. It asks the kernel to send SIGKILL when the owner
-ends, which survives `execv`. Popen's `preexec_fn` would not be safe in a program with threads. It imports the standard
-library alone, so that it takes a few ms.
+Run as `python -I -S shim.py OWNER_PID PROGRAM ARGUMENT...`. It requests SIGKILL from the kernel for the end of the
+owner; the request survives `execv`. Popen's `preexec_fn` would not be safe in a program with threads. The shim imports
+only the standard library, so it takes a few ms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != int(owner):
         sys.exit("the process that started this server is gone")
-    os.execv(command[0], command)  # noqa: S606 (no shell is the point)
+    os.execv(command[0], command)  # noqa: S606 (no shell is wanted)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ _WITHIN_S = 30.0
 def start_process(
     command: Sequence[str], environment: Mapping[str, str], log: Path, preface: str = ""
 ) -> subprocess.Popen[bytes]:
-    """Start a program that ends when this process does; an interruption during the start ends it.
+    """Start a program that is killed when this process ends, or when the start is interrupted.
 
     It has its own session, so that Ctrl-C at the terminal does not reach it.
 
@@ -34,7 +34,7 @@ def start_process(
 
     Raises:
         LaunchError: the program did not start within 30 s.
-        OSError: it cannot be started.
+        OSError: the program cannot be started.
     """
     through_shim = [sys.executable, "-I", "-S", shim.__file__, str(os.getpid()), *command]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def start_process(
         output.write(preface.encode())
         output.flush()
         try:
-            # An interrupted `submit` would leave a thread behind that cannot be ended.
+            # An interrupted `submit` would leave a thread that cannot be ended.
             with put_off():
                 start = _starter(os.getpid()).submit(
                     subprocess.Popen[bytes],
@@ -75,7 +75,7 @@ def _result(start: Future[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
 def _starter(_pid: int) -> ThreadPoolExecutor:
     """The thread that starts the servers of a process.
 
-    The kernel ends a server when the thread that started it ends, so this thread lives as long as the process. A fork
-    gets its own one.
+    The kernel kills a server when the thread that started it ends, so this thread lives as long as the process. A
+    forked process has its own thread.
     """
     return ThreadPoolExecutor(1, thread_name_prefix="tritontune-starter")

@@ -15,7 +15,7 @@ from tuner.servers.python_models import may_define
 
 _PROGRAM = "triton_python_backend_stub"
 PROGRAM_NAMES = {_PROGRAM, _PROGRAM[:15]}
-"""The names of such a process; the kernel keeps 15 characters of a zombie's name."""
+"""The names of a stub process; the kernel keeps 15 characters of a zombie's name."""
 
 _LOOK_S = 0.01
 
@@ -92,7 +92,7 @@ def stubs_of(server_pid: int) -> tuple[Stub, ...]:
 
 
 def want_to_finalize(stubs: Sequence[AnyStub]) -> bool:
-    """Whether to let Triton shut down: a model may define `finalize`, and no stub has died.
+    """Whether Triton should shut down regularly: a model may define `finalize`, and no stub has died.
 
     Triton's shutdown hangs with a dead stub.
     """

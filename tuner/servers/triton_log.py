@@ -13,14 +13,14 @@ _LAST_LINES = 30
 _MOST_BYTES = 1 << 20
 
 _GAVE_UP = re.compile(
-    # Triton unloads the models that did load, then waits a second before it exits.
+    # Triton unloads the loaded models, and waits a second before it exits.
     r"Waiting for in-flight requests to complete"
-    # The process of a Python instance could not start; Triton would wait for it for ever.
+    # The process of a Python instance could not start. Triton would wait for it without end.
     r"|Failed to preinitialize Python stub: .*\n"
 )
 _PORT_TAKEN = re.compile(r"Socket '[^']*' already in use|Address already in use")
 
-# In order of how much they say; the first match counts.
+# The most informative patterns come first; the first match counts.
 _REASONS = (
     re.compile(r"failed to load '[^']+' version \d+: (?P<text>.*)"),
     re.compile(r"Poll failed for model directory '[^']+': (?P<text>.*)"),
@@ -84,12 +84,12 @@ def port_taken(text: str) -> bool:
 
 
 def tells_of_memory(text: str) -> bool:
-    """Whether the last lines say that memory ran out."""
+    """Whether the last lines report that memory ran out."""
     return _OUT_OF_MEMORY.search(last_words(text)) is not None
 
 
 def find_reason(text: str) -> Reason | None:
-    """Why the model was not loaded, by the log; None: it does not say."""
+    """Why the model was not loaded, by the log; None: the log has no reason."""
     for pattern in _REASONS:
         if match := pattern.search(text):
             words = _plain(match["text"])
@@ -123,7 +123,7 @@ def why_it_ended(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line without status, quotes and traceback."""
+    """A message as one line without status, quotes and traceback."""
     text = text.strip()
     if text.endswith('"'):  # newer logs quote and escape each message
         try:

@@ -11,7 +11,7 @@ import psutil
 
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# Finding child processes scans all processes of the machine: at most once a second, and at most this share of a core.
+# To find child processes, all processes are scanned: at most once a second, and with at most this share of a core.
 _LOOK_AGAIN_S = 1.0
 _LOOKING_SHARE = 0.02
 
@@ -34,7 +34,7 @@ class ProcessUsage:
 
     Args:
         pid: The pid of the server on this machine.
-        mark: The mark on its command line, as the pid may belong to another process in a container.
+        mark: The mark on its command line, to recognise it: in a container, the pid may belong to another process.
     """
 
     def __init__(self, pid: int, mark: str) -> None:
@@ -55,7 +55,7 @@ class ProcessUsage:
             return None
         return ServerUsage(
             cpu_s=sum(cpu_s for cpu_s, _, _ in parts),
-            # Shared memory is mostly the same in all processes: libraries, and the tensors' memory.
+            # Most shared memory is the same in all processes: libraries and tensors. So the largest value counts once.
             memory_bytes=sum(own for _, own, _ in parts) + max(shared for _, _, shared in parts),
         )
 
@@ -76,7 +76,7 @@ def _part(pid: int) -> tuple[float, int, int] | None:
         memory = Path(f"/proc/{pid}/statm").read_text(encoding="ascii")
     except OSError:
         return None
-    # The second field is the program's name in parentheses, and may itself hold any character.
+    # The second field is the program's name in parentheses, which may contain any character.
     fields = stat.rpartition(")")[2].split()
     resident, shared = (int(pages) * _PAGE_BYTES for pages in memory.split()[1:3])
     return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND, resident - shared, shared

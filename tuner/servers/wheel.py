@@ -42,7 +42,7 @@ class Wheel:
         """Find the wheel in this environment; None if it is not installed.
 
         Raises:
-            JobError: it is installed, but cannot be used with the running Python.
+            JobError: the wheel is installed, but cannot be used with the running Python.
         """
         package = importlib.util.find_spec("pytriton")
         if package is None or package.origin is None:

@@ -1,4 +1,4 @@
-"""Temporary folders named after their owner's mark, so that those of killed runs can be found and removed."""
+"""Temporary folders named by their owner's mark, so that the folders of killed runs can be found and removed."""
 
 from __future__ import annotations
 

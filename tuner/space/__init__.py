@@ -1,1 +1,1 @@
-"""What may vary, and within which bounds."""
+"""Search spaces: the parameters of a config that vary, their bounds, and candidates."""

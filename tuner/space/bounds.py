@@ -23,7 +23,7 @@ DYNAMIC_BATCHING = "dynamic_batching"
 PREFERRED_BATCH_SIZE = "dynamic_batching.preferred_batch_size"
 INSTANCE_COUNT = "instance_group[*].count"
 
-# dynamic_batching with only these fields may be switched off: clients notice nothing but the speed.
+# dynamic_batching with only these fields may be switched off, as clients then notice only the speed.
 _PLAIN_BATCHING = {"preferred_batch_size", "max_queue_delay_microseconds"}
 _INDEX = re.compile(r"\[\d+\]")
 
@@ -34,7 +34,7 @@ class Bounded:
 
     Attributes:
         parameters: The parameters that can vary.
-        left_out: Why each of the others cannot, by name.
+        left_out: Why each other parameter cannot vary, by name.
         notes: Values that are left out, with the reason, one line each.
     """
 
@@ -101,7 +101,7 @@ def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
 def check_fields(spec: SpaceSpec, configs: Iterable[ModelConfig], source: str) -> None:
     """Check, before any launch, that each parameter names a field of config.pbtxt, with values that it takes.
 
-    An index in a field path stands for any index here, as only the effective config shows which exist.
+    Indices in field paths are not checked, as only the effective config shows which exist.
 
     Args:
         spec: The space file.
@@ -148,7 +148,7 @@ def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue
         may_be_on: Whether the field is a message that is either present or not.
 
     Raises:
-        ConfigError: there is no such field, or it is a message with a ladder of other values than off and on.
+        ConfigError: the field does not exist, or it is a message and the ladder has values other than off and on.
     """
     items = config.values(field)
     if may_be_on:
@@ -192,7 +192,7 @@ def _refused(field: str, effective: ModelConfig) -> str:
 
 
 def _too_small(value: LadderValue, field: str, spec: SpaceSpec, to: Surroundings) -> str:
-    """Why a value of max_batch_size is too small; empty: it is not."""
+    """Why a value of max_batch_size is too small; empty: it is large enough."""
     if field != MAX_BATCH_SIZE or not is_number(value):
         return ""
     config = to.effective.proto
@@ -211,7 +211,7 @@ def _too_small(value: LadderValue, field: str, spec: SpaceSpec, to: Surroundings
 def _allowed(value: LadderValue, field: str, item: ParameterSpec, to: Surroundings) -> bool:
     config, machine = to.effective.proto, to.machine
     if field == DYNAMIC_BATCHING and value == OFF:
-        # Priorities, queue policies and order are promises to clients.
+        # Clients depend on priorities, queue policies and order.
         plain = {field.name for field, _ in config.dynamic_batching.ListFields()} <= _PLAIN_BATCHING
         return plain and not _stays_on(to)
     if field.endswith(".gpus") and machine.gpus:
@@ -227,7 +227,7 @@ def _allowed(value: LadderValue, field: str, item: ParameterSpec, to: Surroundin
 
 
 def _stays_on(to: Surroundings) -> str:
-    """Why dynamic batching that Triton adds cannot be switched off; empty: it can be, or is the user's own."""
+    """Why dynamic batching that Triton adds cannot be switched off; empty: it can be, or the user's config has it."""
     own = to.own or ModelConfig.parse("", "no config.pbtxt")
     return why_batching_stays(to.effective, own) if batching_is_completed(to.effective, own) else ""
 

@@ -27,7 +27,7 @@ class Candidate:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for candidates with the same effective config; see `tuner.config.completion`."""
+        """A hash that is equal for candidates with the same effective config; see `tuner.config.completion`."""
         return fingerprint(self.config)
 
 
@@ -41,7 +41,7 @@ def in_words(parameters: Assignment, baseline: Assignment) -> str:
 
     Args:
         parameters: The assignment.
-        baseline: The baseline's assignment; a value `off` that it has too is left out.
+        baseline: The baseline's assignment. A value `off` is omitted if the baseline has it, too.
     """
     words = [_words(name, value, baseline.get(name, OFF)) for name, value in parameters.items()]
     return ", ".join(word for word in words if word) or "the baseline"

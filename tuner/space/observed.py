@@ -35,7 +35,7 @@ class Otherwise:
 def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelConfig) -> tuple[Otherwise, ...]:
     """The parameters of a candidate that have another value in the effective config.
 
-    A field that is `off` may have any value that Triton gives it; a message that is `off` must be absent.
+    A field that is `off` may have any value that Triton sets. A message that is `off` must be absent.
     """
     config = stated(effective, candidate.config)
     mismatches = []
@@ -46,7 +46,7 @@ def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelC
             continue
         try:
             served = value_at(parameter.field, config, may_be_on=is_message)
-        except ConfigError:  # a field of a newer Triton, unknown here
+        except ConfigError:  # a field of a newer Triton, unknown to our schema
             continue
         if _plain(asked) != _plain(served):
             mismatches.append(Otherwise(parameter.name, asked, served))
@@ -54,7 +54,7 @@ def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelC
 
 
 def _plain(value: LadderValue) -> tuple[type, LadderValue]:
-    """A value in comparable form: a list of one element is that element, and a default is `off`."""
+    """A value in comparable form: a list of one element becomes that element, and a default becomes `off`."""
     if isinstance(value, tuple) and len(value) == 1:
         value = value[0]
     return (str, OFF) if value in {0, "", ()} else (type(value), value)

@@ -10,7 +10,7 @@ from typing_extensions import TypeIs
 from tuner.space.spec import OFF, LadderValue, Scalar
 
 AS_IS = "as is"
-"""The value of a parameter that has several values in the model, as with different instance counts of groups."""
+"""The value of a parameter with several values in the model, such as different instance counts of groups."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Parameter:
         """The index of a value in the ladder; `true` and `1` are different values.
 
         Raises:
-            ValueError: it is not in the ladder.
+            ValueError: the value is not in the ladder.
         """
         for index, rung in enumerate(self.ladder):
             if type(rung) is type(value) and rung == value:

@@ -33,8 +33,8 @@ class SearchSpace:
 
     Attributes:
         parameters: The parameters that can vary, in the order of the space file.
-        left_out: Why each of the other parameters cannot, by name.
-        base: The config that candidates edit: the user's, or without one the effective config.
+        left_out: Why each other parameter cannot vary, by name.
+        base: The config that candidates edit: the user's config; without a file, the effective config.
         effective: The effective config, without what Triton derives from other fields; see `stated`.
         machine: The machine that the server runs on.
         notes: Values that are left out, with the reason, one line each.
@@ -84,7 +84,7 @@ class SearchSpace:
         return self.normalize({p.name: p.ladder[indices[p.name]] for p in self.parameters if p.name in indices})
 
     def normalize(self, wanted: Assignment) -> Assignment:
-        """The candidate that an assignment means: what is missing keeps the model's own value, what has no effect goes.
+        """The normal form: missing parameters get the model's own value, and those without effect are removed.
 
         Raises:
             ValueError: a value is not in its parameter's ladder.
@@ -94,9 +94,9 @@ class SearchSpace:
         return self._within_max_batch_size(counting)
 
     def recall(self, stored: Assignment) -> Assignment:
-        """The candidate of a stored trial; as `normalize`, where another version of tritontune had other ladders, too.
+        """The normal form of a stored trial's assignment, even if another version of tritontune had other ladders.
 
-        A value that is in no ladder is then taken for the model's own.
+        A value that is not in its ladder is replaced by the model's own value.
         """
         values = {p.name: stored[p.name] for p in self.parameters if p.name in stored and p.has(stored[p.name])}
         return self.normalize(values)
@@ -106,7 +106,7 @@ class SearchSpace:
         return {p.name: p.index(assignment.get(p.name, p.base)) for p in self.parameters}
 
     def candidate(self, assignment: Assignment) -> Candidate:
-        """The candidate of a settled assignment, such as `assignment` returns."""
+        """The candidate of an assignment in its normal form, as `assignment` returns it."""
         base = self.base
         off = any(p.field == DYNAMIC_BATCHING and assignment.get(p.name) == OFF for p in self.parameters)
         if off and batching_is_completed(self.effective, base):
@@ -114,7 +114,7 @@ class SearchSpace:
         return Candidate(assignment, base.edited(self._edits(assignment)))
 
     def size(self) -> int:
-        """Number of index combinations; several may mean the same candidate."""
+        """Number of index combinations; several may give the same candidate."""
         return math.prod(len(p.ladder) for p in self.parameters)
 
     def assignments(self) -> Iterator[Assignment]:
@@ -143,7 +143,7 @@ class SearchSpace:
         return self.effective.holds(DYNAMIC_BATCHING) or any(chosen[p.name] != OFF for p in settings)
 
     def _within_max_batch_size(self, counting: dict[str, LadderValue]) -> Assignment:
-        """Drop preferred sizes above the limit, which do not load, and the limit alone, which is Triton's default."""
+        """Drop preferred sizes above the limit, which Triton refuses, and a list of the limit alone, its default."""
         by_field = {p.field: p for p in self.parameters if p.name in counting}
         preferred = by_field.get(PREFERRED_BATCH_SIZE)
         if preferred is None:
@@ -168,7 +168,7 @@ class SearchSpace:
                 continue
             kinds = self.effective.values("instance_group[*].kind")
             if p.field == INSTANCE_COUNT and kinds and not self.base.holds("instance_group"):
-                # A new group has the kind that Triton had chosen.
+                # A new group gets the kind that Triton has chosen.
                 edits["instance_group[*].kind"] = kinds[0]
             edits[p.field] = as_edit(value)
         return edits

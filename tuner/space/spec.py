@@ -85,7 +85,7 @@ def load_space(name_or_path: str) -> SpaceSpec:
     """Read a shipped space by name, or a file by path.
 
     Raises:
-        SpaceError: the space does not exist or is wrong; the message says where, and what would be right.
+        SpaceError: the space does not exist or is wrong; the message has the place and the fix.
     """
     if name_or_path in shipped_spaces():
         return parse_space(files("search_spaces").joinpath(f"{name_or_path}.yaml").read_text("utf-8"), name_or_path)

@@ -1,7 +1,7 @@
-"""Confidence intervals of sums over a window whose terms are correlated in time.
+"""Confidence intervals of sums over a window, for terms that are correlated in time.
 
 Requests of a batch end together, and in a closed loop each request waits for earlier ones. So variances are estimated
-from blocks of time, never from single requests.
+from blocks of time, not from single requests.
 """
 
 from __future__ import annotations

@@ -33,11 +33,10 @@ _Floats = npt.NDArray[np.float64]
 def percentiles(window: Window) -> Mapping[Percentile, Interval]:
     """Latency percentiles in ms, each with a 95 % interval.
 
-    Woodruff's method (1952): the Jeffreys interval (Brown, Cai and DasGupta 2001) of the share of requests below a
-    percentile, with the effective sample size n', gives the interval of the percentile. n' is n over the design effect
-    (Kish 1965): the variance of shares between blocks over that of independent requests, with a correction for few
-    blocks (Korn and Graubard 1998). If n' is too small for an upper bound, the tail is modelled by a generalised Pareto
-    distribution.
+    Woodruff's method (1952): the interval of a percentile follows from the Jeffreys interval (Brown, Cai and DasGupta
+    2001) of the share of requests below it, with the effective sample size n'. n' is n over the design effect (Kish
+    1965): the variance of shares between blocks over that of independent requests, corrected for few blocks (Korn and
+    Graubard 1998). If n' is too small for an upper bound, the tail is modelled by a generalised Pareto distribution.
 
     Raises:
         ValueError: the window is empty.
@@ -58,7 +57,7 @@ def percentiles(window: Window) -> Mapping[Percentile, Interval]:
 
 
 def slo_tests(window: Window, slo: SLO) -> tuple[SLOTest, ...]:
-    """For each limit, the number of requests over it, and the design effect.
+    """The test of each limit: the number of requests over it, and the design effect.
 
     Raises:
         ValueError: the window is empty.

@@ -1,4 +1,4 @@
-"""The mean of a few launches of one config, which differ from each other by more than their requests do."""
+"""The mean of a few launches of one config; launches differ by more than requests within a launch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from statistics import fmean, variance
 from tuner.core.record import Interval
 from tuner.stats.blocks import TAIL, student
 
-# Prior standard deviation of a logarithm between launches, on a machine that others use heavily, and its weight in
-# launches. Without a prior, two launches allow for hundreds of times the throughput.
+# Prior standard deviation of a logarithm between launches on a heavily shared machine, and its weight in launches.
+# Without a prior, the interval of two launches may extend to hundreds of times the throughput.
 _PRIOR_DEVIATION, _PRIOR_LAUNCHES = 0.3, 2
 
 
 def half_width(square: float, freedom: int, tail: float = TAIL) -> float:
-    """Half width of the interval of one launch, as a logarithm: Student's t, with or without the prior.
+    """Half width of the interval of one launch, as a logarithm, by Student's t.
 
-    Of the intervals with and without the prior it is the narrower one. It still covers the truth in 94 to 95 % of
-    cases where launches differ by no more than the prior, and in 91 % where they differ by nearly twice as much.
+    It is the narrower one of the intervals with and without the prior. It covers the truth in 94 to 95 % of cases if
+    launches differ by no more than the prior, and in 91 % if they differ by nearly twice as much.
 
     Args:
         square: Sample variance of the logarithms.

@@ -1,15 +1,15 @@
-"""Whether a latency limit holds, by a sequential binomial test on how many requests were over it.
+"""Tests whether a latency limit holds: a sequential binomial test of the number of requests over it.
 
-The question is that of MLPerf LoadGen's early stopping: is the share of requests over the limit less than the allowed
-one? But whoever measures until a test says yes asks it often. So the test is always valid: the likelihood ratio of all
-smaller shares, mixed by a beta distribution, to the allowed one is a supermartingale where the limit does not hold, and
-exceeds 100 in 1 % of cases at most, at whatever look (Ville 1939; Robbins 1970, "Statistical methods related to the law
-of the iterated logarithm"). So p99 holds from 556 independent requests on with none over. The mirror rule says early
-that it does not hold.
+The question is that of MLPerf LoadGen's early stopping: is the share of requests over the limit below the allowed
+share? A measurement that continues until the test holds looks at it many times, so the test must be valid at every
+look. It uses the likelihood ratio of all smaller shares, mixed by a beta distribution, to the allowed share. If the
+limit does not hold, this ratio is a supermartingale. It then exceeds 100 at any look in at most 1 % of cases (Ville
+1939; Robbins 1970, "Statistical methods related to the law of the iterated logarithm"). For example, p99 holds after
+556 independent requests with none over the limit. The mirrored test shows that a limit does not hold.
 
-Requests of several launches are no more independent than those of one: a machine is quicker in one minute than in the
-next. So launches are taken as clusters, and what differs between them makes their requests count for less (Kish 1965),
-all the more so as few launches tell of it (Korn and Graubard 1998).
+Requests of several launches are not independent either, as the machine's speed varies between launches. So launches are
+clusters: the variance between them reduces the weight of their requests (Kish 1965). With few launches, the weight is
+reduced further (Korn and Graubard 1998).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from tuner.core.slo import Percentile, share_of
 from tuner.stats.blocks import student
 
 CHANCE = 0.01
-"""How often a test may err, at all of its looks together."""
+"""Error probability of a test, over all of its looks."""
 CONFIDENCE = f"{100 * (1 - CHANCE):g} % confidence"
 """The confidence of a test's verdict, for messages."""
 
-# A limit is held long before so many times as many requests as a test with one look needs.
+# Upper bound of `fewest`, as a multiple of the requests that a test with one look needs.
 _MOST_FEWEST = 4
 
 
 class Verdict(Enum):
-    """What a test says of a limit; `OPEN` is too early to say."""
+    """The result of a test of a limit; `OPEN`: too few requests to decide."""
 
     HOLDS = "holds"
     BREAKS = "breaks"
@@ -44,15 +44,15 @@ class Verdict(Enum):
 
 
 class SLOTest(Record):
-    """How many requests were over a limit.
+    """The number of requests over a limit, and the test of that limit.
 
     Attributes:
         percentile: The percentile that must be within the limit.
         limit_ms: The limit, in ms.
         requests: Requests in the window.
         over: Requests that took longer than the limit.
-        design_effect: Number of requests with as much information as one independent request (Kish 1965): requests of a
-            batch end together, and those behind a slow request are slow too.
+        design_effect: Number of requests with as much information as one independent request (Kish 1965). Requests are
+            correlated: those of a batch end together, and those behind a slow request are slow, too.
     """
 
     percentile: Percentile
@@ -63,47 +63,47 @@ class SLOTest(Record):
 
     @property
     def limit(self) -> tuple[Percentile, float]:
-        """What is tested, as `SLO.limits` has it."""
+        """The tested limit, as in `SLO.limits`."""
         return self.percentile, self.limit_ms
 
     @property
     def verdict(self) -> Verdict:
-        """By this test alone."""
+        """The verdict of this test alone."""
         return self.verdict_among(1)
 
     def verdict_among(self, tests: int) -> Verdict:
-        """By the binomial test, of as many requests as are independent.
+        """The verdict of the binomial test, for the number of independent requests.
 
         Args:
-            tests: Of how many, each tried until one of them holds, this is one; see `judge`.
+            tests: Number of tests, this one included, of which any may hold; see `judge`.
         """
         return judge(self.independent, self.over / self.design_effect, self.allowed, tests)
 
     @property
     def allowed(self) -> float:
-        """The share of requests that may be over."""
+        """The share of requests that may be over the limit."""
         return 1 - share_of(self.percentile)
 
     @property
     def independent(self) -> float:
-        """As many independent requests would tell as much."""
+        """Number of independent requests with the same information."""
         return self.requests / self.design_effect
 
     def fewest(self, tests: int = 1) -> int:
-        """From so many independent requests on, none of them over, the limit is held."""
+        """The fewest independent requests that show that the limit holds, if none is over it."""
         most = math.ceil(_MOST_FEWEST * math.log(tests / CHANCE) / self.allowed)
         return bisect_left(range(most), 1, key=lambda count: judge(count, 0, self.allowed, tests) is Verdict.HOLDS)
 
     @classmethod
     def added(cls, tests: Sequence[SLOTest]) -> SLOTest:
-        """What several measurements of one launch say together of the limit that all of them were tested for."""
+        """Pool several measurements of one launch, which tested the same limit."""
         requests, over = sum(test.requests for test in tests), sum(test.over for test in tests)
         effect = sum(test.design_effect * test.requests for test in tests) / requests if requests else 1.0
         return tests[0].model_copy(update={"requests": requests, "over": over, "design_effect": effect})
 
     @classmethod
     def pooled(cls, launches: Sequence[SLOTest]) -> SLOTest:
-        """The same of several launches."""
+        """Pool several launches, which tested the same limit, as clusters."""
         added = cls.added(launches)
         effect = max(added.design_effect, _between(launches, added.requests, added.over))
         return added.model_copy(update={"design_effect": effect})
@@ -124,13 +124,13 @@ def _between(launches: Sequence[SLOTest], requests: int, over: int) -> float:
 def judge(requests: float, over: float, allowed: float, tests: int = 1) -> Verdict:
     """Whether a share of requests over a limit is within the allowed one.
 
-    It may be asked after each request.
+    It is valid at every look, even after each request.
 
     Args:
-        requests: Independent ones; need not be whole.
-        over: Of those.
-        allowed: The share that may be over: 0.01 for p99.
-        tests: How many such tests must not err together; each may err in so much fewer cases (Bonferroni).
+        requests: Number of independent requests; need not be whole.
+        over: Number of them over the limit.
+        allowed: The share that may be over the limit: 0.01 for p99.
+        tests: Number of tests that share the error probability (Bonferroni).
     """
     if requests <= 0:
         return Verdict.OPEN
@@ -140,14 +140,14 @@ def judge(requests: float, over: float, allowed: float, tests: int = 1) -> Verdi
 
 
 def _log_evidence(requests: float, over: float, allowed: float) -> float:
-    """The logarithm of the likelihood of smaller, or larger, shares than the allowed one, over that of this.
+    """The logarithm of the likelihood ratio of other shares to the allowed share.
 
-    Those on the side of the share that was seen, mixed by Jeffreys' prior, which is a beta distribution.
+    The other shares are those on the side of the observed share, mixed by Jeffreys' prior, a beta distribution.
 
     Args:
-        requests: Independent ones.
-        over: Of those.
-        allowed: The share that may be over.
+        requests: Number of independent requests.
+        over: Number of them over the limit.
+        allowed: The share that may be over the limit.
     """
     within = requests - over
     mass = special.betainc if over < allowed * requests else special.betaincc
@@ -157,6 +157,6 @@ def _log_evidence(requests: float, over: float, allowed: float) -> float:
 
 
 def together(verdicts: Iterable[Verdict]) -> Verdict:
-    """Of several limits, all of which must hold."""
+    """The verdict on several limits, all of which must hold."""
     kinds = set(verdicts)
     return Verdict.BREAKS if Verdict.BREAKS in kinds else Verdict.OPEN if Verdict.OPEN in kinds else Verdict.HOLDS

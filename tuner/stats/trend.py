@@ -13,7 +13,7 @@ from tuner.stats.blocks import inflation
 from tuner.stats.window import Window
 
 _MOST_BLOCKS, _FEWEST_BLOCKS = 16, 8
-# Probability of a false alarm; such a point is re-measured, so two in a row are rarer still.
+# Probability of a false alarm. The point is then re-measured, so two false alarms in a row are rare.
 _BY_CHANCE = 0.002
 # Smaller relative changes are ignored, even if significant.
 _MATTERS = 0.05

@@ -32,8 +32,8 @@ def warm_up(latency_ms: _Floats, concurrency: int) -> int:
 def open_warm_up(latency_ms: _Floats) -> int:
     """The number of leading requests of an open loop to leave out; at most half of them.
 
-    The first 5 are always left out, as they find an idle server. MSER-5 proposes more, but it would also take a stall
-    in the first half for warm-up. So warm-up ends where latency first reaches its later level.
+    The first 5 are always left out, as they find an idle server. MSER-5 may find more, but would also count a stall in
+    the first half as warm-up. So warm-up ends where latency first reaches its later level.
 
     Args:
         latency_ms: (n,) in order of completion.

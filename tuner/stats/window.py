@@ -88,8 +88,8 @@ def _in_service(whole: Window) -> int:
 def _between_batches(whole: Window, samples: Samples, *, first: int, batch: int) -> Window:
     """The window without the first requests, and without partial batches at its ends.
 
-    A batch has at most `batch` requests, and ends before the widest gap; behind the last request, the gap is the time
-    since.
+    A batch has at most `batch` requests, and ends before the widest gap between completions. The gap after the last
+    request is the time since its completion.
     """
     done_ns, count = whole.done_ns, len(whole)
     first, last = max(1, first), count

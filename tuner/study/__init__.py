@@ -1,1 +1,1 @@
-"""What a run stores: the study database, the run folder, and warm starts from earlier runs."""
+"""Stored results of a run: the study database, the run folder, and warm starts from earlier runs."""

@@ -34,9 +34,10 @@ def as_optuna_trial(
 ) -> FrozenTrial:
     """A trial for Optuna's storage.
 
-    Its values are the best throughput that holds the SLO, and the latency at the lowest load. A constraint holds at 0
-    and below: `launch` is whether it failed, `slo` by what share of the limit its best point breaks it, and
-    `gpu_memory`, where there is such a limit, the same of the memory that it took of a GPU.
+    Its values are the best throughput that holds the SLO, and the latency at the lowest load. A constraint holds if it
+    is at most 0. `launch` is 1 if the trial failed. `slo` is the excess of its best point over the limit, as a share of
+    the limit. `gpu_memory`, if memory is limited, is the excess of the GPU memory that it used, as a share of the
+    limit.
     """
     points = points_of(result)
     best = best_point(points, slo)

@@ -97,7 +97,7 @@ class RunFolder:
         After a usage error, a folder created here is removed again, unless something was measured.
 
         Raises:
-            JobError: it holds a study already, it has none to resume, or another run is using it.
+            JobError: the folder holds a study already, holds no study to resume, or another run is using it.
         """
         if resume:
             self.existing(self.path)
@@ -119,7 +119,7 @@ class RunFolder:
 
 
 def _remove(made: Sequence[Path]) -> None:
-    """Remove a folder with its contents, and the given parents as far as they are empty."""
+    """Remove a folder with its contents, and those given parents that are empty."""
     shutil.rmtree(made[0], ignore_errors=True)
     with suppress(OSError):
         for folder in made[1:]:

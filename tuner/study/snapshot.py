@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from tuner.core.errors import JobError
 
-# Seconds to wait for a writer in all, and between attempts. A run writes for milliseconds at a time.
+# Seconds to wait for a writer: in all, and between attempts. A run holds the lock for milliseconds.
 _TIMEOUT_S = 30.0
 _RETRY_S = 0.5
 # SQLite's codes for a locked database; Python names them from 3.11 on.

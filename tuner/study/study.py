@@ -190,7 +190,7 @@ class Study:
         """The result of certifying the best config; None: not tried."""
         stored, best = self._attributes.get(_CERTIFIED), self.recommendation.best
         certified = CertifiedRate.model_validate_json(stored) if stored else None
-        # A resumed search may have found a better config since.
+        # A resumed search may have found a better config in the meantime.
         same = certified and best and (certified.trial, certified.load) == (best.trial.number, best.point.load)
         return certified if same else None
 

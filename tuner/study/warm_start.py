@@ -21,7 +21,7 @@ _SAME = ("files", "requests", "server", "machine", "driver", "output_tolerance")
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What an earlier study of the same model contributes.
+    """Trials and candidates from an earlier study of the same model.
 
     Attributes:
         trials: Trials measured under the same conditions, which count as trials of this run.
@@ -38,7 +38,7 @@ class WarmStart:
         """Read the warm start of the model of `identity` from a run folder; empty if that run did not tune it.
 
         Raises:
-            JobError: it is not a run folder, or was stored by an incompatible version.
+            JobError: the path is not a run folder, or its study is from an incompatible version.
         """
         run = RunFolder.existing(run_dir)
         if identity.model not in Study.models(run.database):

@@ -32,8 +32,8 @@ class Service(Protocol):
 
 
 Serve = Callable[[str], Service]
-"""Serves a model: `echo` and `doomed` answer at once, `sleep` after 10 ms or more, `flaky` two times of three, `fail`
-never, and `hang` not at all. Only what is doomed is killed."""
+"""Serves a model. `echo` and `doomed` answer at once, and `sleep` after 10 ms or more. `flaky` succeeds two times of
+three. `fail` answers with an error, and `hang` never answers. Only servers of `doomed` are killed."""
 
 
 def for_seconds(seconds: float) -> Watch:
@@ -42,7 +42,7 @@ def for_seconds(seconds: float) -> Watch:
 
 
 _AT_MOST_S = 20.0
-"""When a load ends though what it waits for has not come."""
+"""The time, in s, after which a load ends even if its condition is not met."""
 
 
 def until_requests(count: int, *, at_most_s: float = _AT_MOST_S) -> Watch:
@@ -205,7 +205,7 @@ class LoadEngineContract:
             return 0.0
 
         self.offer(serve("sleep"), watch, load=Concurrency(4))
-        # More ended during one look than were under way when it began, so others were sent meanwhile.
+        # More requests ended during one look than were under way at its begin, so others were sent meanwhile.
         assert _grew(lengths, 4)
 
     def test_it_can_offer_again_another_load(self, serve: Serve) -> None:
@@ -249,7 +249,7 @@ class LoadEngineContract:
         assert samples.ok.all()
         # No request is sent before it is due.
         assert 190 <= len(samples) <= 200 * samples.wall_s + 1
-        # Due every 5 ms regardless of responses; those under way at the end do not count.
+        # Requests are due every 5 ms, regardless of responses; those under way at the end are not counted.
         gaps_ns = np.diff(np.sort(samples.sent_ns))
         assert set(gaps_ns[:100].tolist()) == {5_000_000}
         assert set((gaps_ns % 5_000_000).tolist()) == {0}

@@ -25,7 +25,7 @@ def fake_installation(folder: Path, **control: Any) -> TritonInstallation:
     """Write a fake Triton installation into a folder, which `--triton-path` takes.
 
     Args:
-        folder: Is created if it is missing.
+        folder: The folder; created if it is missing.
         control: The server's behaviour (`tuner.testing.fake.runtime.Control`).
     """
     for backend in _BACKENDS:

@@ -68,7 +68,7 @@ def await_death(server: Server, within_s: float = 60) -> ServerDiedError:
 def is_listening(address: str) -> bool:
     host, port = address.split(":")
     with socket.socket() as probe:
-        probe.settimeout(1)  # a removed container does not even refuse connections
+        probe.settimeout(1)  # a removed container does not answer, not even with a refusal
         return probe.connect_ex((host, int(port))) == 0
 
 

@@ -22,7 +22,7 @@ instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
 
 
 def config_text(*, instances: int = 1, max_batch_size: int = 8, more: str = "", **parameters: object) -> str:
-    """A config for one of the models; `parameters` are described in the docstring of its code."""
+    """The text of a config for one of the models. The docstring of its code describes the `parameters`."""
     text = CONFIG.format(instances=instances, max_batch_size=max_batch_size, more=more)
     return text + "".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in parameters.items()
@@ -68,7 +68,7 @@ sequence_batching {{
 
 
 def stateful_config(strategy: str = "", ids: str = "TYPE_UINT64") -> str:
-    """What the config of the model `stateful` has more, with the sequence batcher's strategy, and the type of ids."""
+    """Additional text for the config of `stateful`, with the strategy of the sequence batcher and the type of ids."""
     return _SEQUENCES.format(strategy=strategy, ids=ids)
 
 

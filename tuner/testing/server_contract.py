@@ -31,7 +31,7 @@ from tuner.testing.repositories import ModelRepositoryFactory, config_text, stat
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 LOADED = ("decoupled", "identity", "pipeline", "stateful", "fails_requests", "instances")
-"""The first one needs completing, so that a launcher lets the server do so."""
+"""The config of the first model is incomplete, so that launchers must let the server complete it."""
 
 _STEPS = """\
 platform: "ensemble"
@@ -173,7 +173,7 @@ class AskedContract:
         infer(endpoints["grpc"], version="1", items=3)
         deadline = time.monotonic() + 30
         while client.statistics("identity", "1").inference_count == before["1"].inference_count:
-            assert time.monotonic() < deadline  # the response precedes the count
+            assert time.monotonic() < deadline  # the server counts a request after it has sent the response
             time.sleep(0.001)
         after = client.statistics("identity", "1")
         assert after.inference_count - before["1"].inference_count == 3

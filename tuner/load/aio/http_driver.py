@@ -56,7 +56,7 @@ class _HttpCaller:
             # Imported now, as it takes a while.
             from tritonclient.grpc import service_pb2  # noqa: F401, PLC0415
 
-    async def call(self, slot: int, request: Request) -> Outcome:  # noqa: ARG002 (a connection is as good as another)
+    async def call(self, slot: int, request: Request) -> Outcome:  # noqa: ARG002 (any connection will do)
         try:
             answer = await self._send(request)
         except FAILURES as error:
@@ -76,7 +76,7 @@ class _HttpCaller:
         except ValueError as error:
             return Answer(b"", describe("DATA_LOSS", str(error)))
 
-    async def ask_whole(self, slot: int, request: Request) -> Reply:  # noqa: ARG002 (a connection is as good as another)
+    async def ask_whole(self, slot: int, request: Request) -> Reply:  # noqa: ARG002 (any connection will do)
         return Reply.of(await self.ask(request))
 
     async def close(self) -> None:

@@ -1,1 +1,1 @@
-"""What requests hold: tensors made up, or read from the user's files."""
+"""The inputs of requests: generated tensors, or tensors from the user's files."""

@@ -26,7 +26,7 @@ def read_npz(
     """Read the one stream of a file.
 
     Raises:
-        InputError: it is not such a file, or does not fit the model.
+        InputError: the file is not a valid `.npz`, or does not fit the model.
         OSError: it cannot be read.
     """
     arrays = _arrays(path)
@@ -62,10 +62,9 @@ def read_npz(
 
 
 def check_npz(path: Path) -> None:
-    """See that a file is one at all.
+    """Check that a file is a valid `.npz`, before a model is known.
 
-    Raises:
-        InputError: it is not.
+    Raises: InputError: the file is not a valid `.npz`.
         OSError: it cannot be read.
     """
     # NumPy's message for a file in another format is about pickles.
@@ -82,9 +81,9 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                 warnings.simplefilter("ignore")
                 with np.load(file, allow_pickle=False) as archive:
                     has_objects = any(_has_objects(archive.zip, member) for member in archive.zip.namelist())
-                    # What is no array comes as bytes.
+                    # Members that are not arrays are read as bytes.
                     arrays = {} if has_objects else {name: np.asarray(archive[name]) for name in archive.files}
-        except Exception as error:  # noqa: BLE001 (what damage leads to is for numpy and zipfile to choose)
+        except Exception as error:  # noqa: BLE001 (numpy and zipfile raise many kinds of errors for damaged files)
             raise InputError(f"{path}: is damaged: {' '.join(str(error).split())}") from None
     if has_objects:
         raise InputError(f"{path}: holds Python objects; store texts as arrays of bytes or str")

@@ -1,4 +1,4 @@
-"""Makes up inputs for a model from its config."""
+"""Generates inputs for a model from its config."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_inputs(
     string_data: str | None = None,
     check_size: Callable[[int], None] = lambda _size: None,
 ) -> Stream:
-    """Make up the inputs of up to `pool` different requests; fewer if they are large (see `pool_of`).
+    """Generate the inputs of up to `pool` different requests; fewer if they are large (see `pool_of`).
 
     Floats are uniform in [0, 1). Integers are 0 or 1, which are valid tokens, types and masks. BYTES are letters.
     Optional inputs are left out unless a shape is given for them.
@@ -91,7 +91,7 @@ def make_inputs(
         raise beyond
     try:
         return (step(),) * pool if zero else tuple(step() for _ in range(pool))
-    except (MemoryError, OverflowError, ValueError):  # the others for what is larger than any memory
+    except (MemoryError, OverflowError, ValueError):  # the latter two for sizes beyond any memory
         raise beyond from None
 
 

@@ -60,7 +60,7 @@ def own_shapes(interface: ModelInterface, asked_for: Shapes, *, elsewhere: bool 
 
 
 def shapes_for(model: str, inputs: Collection[str] | None, asked_for: Shapes) -> Shapes:
-    """The shapes that may be for one of several models, by its files.
+    """The shapes that apply to one of several models, by its files.
 
     Args:
         model: The name of the model.

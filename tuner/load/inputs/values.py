@@ -22,8 +22,8 @@ class ElementError(ValueError):
     """One of several values is wrong.
 
     Args:
-        message: What is wrong with it.
-        index: Its row-major index.
+        message: The fault of the value.
+        index: The row-major index of the value.
     """
 
     def __init__(self, message: str, index: int) -> None:
@@ -56,7 +56,7 @@ def from_list(values: Sequence[Any], datatype: str) -> npt.NDArray[Any]:
     try:
         return _convert(values, datatype)
     except ValueError:
-        # Converting all at once is fast; one by one finds the wrong one.
+        # The fast conversion of all values has failed; single conversions find the wrong value.
         for index, value in enumerate(values):
             try:
                 _convert([value], datatype)
@@ -155,7 +155,7 @@ def _text(value: Any) -> bytes:
     if isinstance(value, dict) and value.keys() == {"b64"}:
         return _decoded(value["b64"])
     if not isinstance(value, str):
-        raise ValueError(f"{_quoted(value)} is not a string")  # noqa: TRY004 (a fault of the file, not of a caller)
+        raise ValueError(f"{_quoted(value)} is not a string")  # noqa: TRY004 (the file is wrong, not the caller)
     try:
         return value.encode()
     except UnicodeEncodeError:

@@ -1,1 +1,1 @@
-"""Requests as they go over the wire, over gRPC or HTTP, with their tensors in them or in shared memory."""
+"""Serialised requests for gRPC or HTTP, with tensors in the body or in shared memory."""

@@ -14,7 +14,7 @@ import numpy as np
 from tuner.core.errors import JobError
 from tuner.load.requests.registries import CudaRegion, SystemRegion
 
-_DIRECTORY = Path("/dev/shm")  # noqa: S108 (where the kernel has it, not a place for temporary files)
+_DIRECTORY = Path("/dev/shm")  # noqa: S108 (the kernel's folder for shared memory, not for temporary files)
 
 
 @contextmanager

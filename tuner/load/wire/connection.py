@@ -71,7 +71,7 @@ class Connection:
             if context:
                 sock = _encrypted(sock, endpoint, context)
             sock.settimeout(0 if context else None)
-            # One system call fewer a wait than a time-out of Python's own, which polls before it reads.
+            # Saves a system call for each wait: Python's own time-out polls before it reads.
             tick = struct.pack("ll", 0, round(TICK_S * 1e6))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
             connection = cls(sock, Http2Connection(), tls=context is not None)
@@ -89,7 +89,7 @@ class Connection:
 
         Raises:
             OSError: the peer sends nothing within `patience_s` seconds, or closes the connection.
-            ProtocolError: it does not speak HTTP/2.
+            ProtocolError: the peer does not speak HTTP/2.
         """
         deadline = time.monotonic() + patience_s
         try:
@@ -116,7 +116,7 @@ class Connection:
 
         Raises:
             OSError: the connection is broken, or was closed by the peer.
-            ProtocolError: it violates HTTP/2.
+            ProtocolError: the peer violates HTTP/2.
         """
         if self.tls:
             self._read_encrypted()
@@ -133,8 +133,8 @@ class Connection:
         """Process bytes that were read from the socket.
 
         Raises:
-            ConnectionResetError: there are none, as the peer has closed the connection.
-            ProtocolError: they violate HTTP/2.
+            ConnectionResetError: there are no bytes, as the peer has closed the connection.
+            ProtocolError: the bytes violate HTTP/2.
         """
         if not data:
             raise ConnectionResetError(_CLOSED)
@@ -222,7 +222,7 @@ class Connection:
 
 
 def lost(error: Exception) -> str:
-    """What a broken connection means for the requests on it, as `CODE: message`."""
+    """The error of the requests on a broken connection, as `CODE: message`."""
     return describe("UNAVAILABLE", f"connection lost: {_reason(error)}")
 
 

@@ -1,7 +1,7 @@
-"""Header blocks (HPACK, RFC 7541): the one of all our requests, and the meaning of the peer's.
+"""Header blocks (HPACK, RFC 7541): writes the block of our requests, and reads the peer's blocks.
 
-We announce a header table of size 0, which makes the peer's blocks stateless: a block that was decoded once is known by
-its bytes from then on. Each that is new is decoded, so that no status other than 0 is missed.
+We announce a header table of size 0, which makes the peer's blocks stateless. So a block is decoded once, and
+recognised by its bytes afterwards. Every new block is decoded, so that no status other than 0 is missed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Meaning:
 
 
 def request_block(endpoint: Endpoint) -> bytes:
-    """The header block of every inference request; never indexed, so that one serves for all of them."""
+    """The header block of every inference request; without indexing, so that all requests share one block."""
     headers = [
         (":method", "POST"),
         (":scheme", "https" if endpoint.tls else "http"),

@@ -30,7 +30,7 @@ _RESET_CODES = {
 
 _UPDATE = frames.window_update(0, 0)[:HEAD_BYTES]
 
-# What a pattern is made of: header block, bytes of DATA, trailers.
+# The parts of an answer that make a pattern: header block, bytes of DATA, trailers.
 _Look = tuple[bytes, int, bytes]
 
 
@@ -52,12 +52,12 @@ class Http2Connection:
         out: Pieces of bytes to send, in order.
         bulky: Whether some are large, so that they should not be copied.
         streams: Requests under way by stream number, in the order in which they were sent.
-        unsent: Those of them that wait for a flow-control window.
+        unsent: Requests under way that wait for a flow-control window, by stream number.
         finished: Requests that have ended; `Stream.error` says how.
         refused: Requests that the peer did not process, so that they may be sent again.
         number: The number of the next stream.
         window: Bytes of DATA that the peer takes now, over all streams.
-        peer_is_known: Whether the peer's settings have come.
+        peer_is_known: Whether the peer's settings have arrived.
         closing: Whether the connection takes no more requests.
     """
 
@@ -84,7 +84,7 @@ class Http2Connection:
         self.window = frames.DEFAULT_WINDOW
         self._blocks = HeaderBlocks()
         self._kept = b""
-        # The DATA frame that is coming: its stream, what is left of it, and whether it ends the stream.
+        # The DATA frame that is being received: its stream, its remaining bytes, and whether it ends the stream.
         self._data: Stream | None = None
         self._left = 0
         self._ends = False
@@ -95,7 +95,7 @@ class Http2Connection:
         self._most_streams = frames.LAST_STREAM
         self.unsent: dict[int, Stream] = {}
         self._has_more_window = False
-        # How the last answer looked that the parser has taken; how those look that the pattern knows; and the pattern.
+        # The header block of the last parsed answer, the look of the answers that match the pattern, and the pattern.
         self._headers_seen = b""
         self._seen: _Look | None = None
         self._learned: _Look | None = None
@@ -119,9 +119,9 @@ class Http2Connection:
 
     @property
     def at_ease(self) -> Pattern | None:
-        """The pattern of answers, while nothing unusual is going on; else None.
+        """The pattern of answers if the connection is in its usual state; else None.
 
-        Then small requests have room, where `window` has.
+        In this state a small request has room if it fits into `window`.
         """
         if self._kept or self._left or self._open_block or self.unsent or self.out or self.closing:
             return None
@@ -159,11 +159,11 @@ class Http2Connection:
         for stream in list(self.streams.values()):
             self._finish(stream, error)
 
-    def receive(self, data: bytes) -> None:  # noqa: PLR0912 (hot; a call costs as much as a branch)
+    def receive(self, data: bytes) -> None:  # noqa: PLR0912 (hot path: function calls are expensive)
         """Process bytes from the peer, which may be cut anywhere.
 
         Raises:
-            ProtocolError: they violate HTTP/2. The connection cannot be used any more.
+            ProtocolError: the bytes violate HTTP/2. The connection cannot be used any more.
         """
         if self._kept:
             data = self._kept + data
@@ -193,12 +193,12 @@ class Http2Connection:
             if end - start < length:
                 break
             at = start + length
-            # PRIORITY is for servers, and frames of unknown types are to be ignored.
+            # PRIORITY is for servers, and frames of unknown types must be ignored.
             if handle := self._handlers.get(kind):
                 handle(flags, number & frames.LAST_STREAM, data[start:at])
         self._kept = data[at:]
         if self._has_more_window:
-            # Only now: what came together is used together, in frames that are not smaller than need be.
+            # Not before, so that windows that arrived together are used together, in large frames.
             self._has_more_window = False
             self._send_unsent()
 
@@ -237,9 +237,9 @@ class Http2Connection:
         return at
 
     def _learn(self, stream: Stream, trailers: bytes) -> None:
-        """Make a pattern from a successful answer, if it is the second in a row that looks like this.
+        """Make a pattern from a successful answer, if the answer before it had the same parts.
 
-        To make one takes as long as to read ten answers, so where no two are alike it is better left.
+        To make a pattern takes as long as to parse ten answers, so it does not pay if all answers differ.
         """
         seen = self._headers_seen, stream.received, trailers
         if seen == self._seen != self._learned and self._headers_seen and stream.received <= frames.DEFAULT_FRAME:
@@ -298,7 +298,7 @@ class Http2Connection:
         elif status is None and not meaning.informational:
             self._headers_seen = block
         elif status is not None and status != OK:
-            # An HTTP error with a body of its own, which nobody needs.
+            # An HTTP error with a body, which is not needed.
             self.cancel(stream, status)
 
     def _finish(self, stream: Stream, error: str | None) -> None:
@@ -311,7 +311,7 @@ class Http2Connection:
         """Forget a request. Returns whether some of it was not sent yet."""
         del self.streams[stream.number]
         if self._data is stream:
-            # The rest of the frame is nobody's, and the request may be another's soon.
+            # The rest of the frame belongs to no request, and the `Stream` may soon be used again.
             self._data = None
         return self.unsent.pop(stream.number, None) is not None
 
@@ -387,7 +387,7 @@ class Http2Connection:
         code = int.from_bytes(payload, "big")
         name = frames.error_name(code)
         error = describe(_RESET_CODES.get(name, "INTERNAL"), f"the server reset the stream ({name})")
-        self.unsent.pop(number, None)  # The peer does not want to hear of it.
+        self.unsent.pop(number, None)  # The peer wants no more bytes of it.
         if code == frames.REFUSED_STREAM:
             self._give_back(stream, error)
         else:
@@ -423,7 +423,7 @@ class Http2Connection:
             self._whole_block(block.stream, bytes(block.block), block.flags)
 
     def _check_known(self, number: int, kind: str) -> None:
-        """Frames of an ended stream may still arrive; frames of a stream that was never opened are an error."""
+        """Check that a frame belongs to an opened stream, which may have ended."""
         if not number & 1 or number >= self.number:
             raise ProtocolError(f"{kind} frame on stream {number}, which was never opened (PROTOCOL_ERROR)")
 
@@ -453,13 +453,13 @@ class Http2Connection:
 
 
 def _check_first_words(data: bytes) -> None:
-    """An HTTP/2 peer begins with SETTINGS; otherwise its first bytes are quoted."""
+    """Check that the peer begins with SETTINGS; the error quotes its first bytes."""
     if len(data) > 3 and data[3] != frames.SETTINGS:
         raise ProtocolError(f"its first frame is not SETTINGS: {data[:40]!r}")
 
 
 def _fault(stream: Stream) -> str | None:
-    """What is wrong with the answer of a stream that ended with status OK, if anything."""
+    """The fault in the answer of a stream that ended with status OK; None: it is correct."""
     if stream.prefix[:1] not in {b"\0", b""}:
         return describe("INTERNAL", "the answer is compressed, though compression was not requested")
     if stream.received != stream.wanted:

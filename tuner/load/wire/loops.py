@@ -21,20 +21,20 @@ from tuner.load.wire.stream import PREFIX_BYTES, Framed, Stream
 
 # How often the ledger's clocks are updated, and requests past their deadline are cancelled.
 _TICK_NS: Final = round(TICK_S * 1e9)
-# Requests that are due together go out together, but not so many that answers wait for them.
+# Requests that are due together are sent together; at most so many, so that answers do not wait.
 _MOST_AT_ONCE = 64
-# More than any server works on at once. What is due beyond that waits here, and is timed from when it was due all the
-# same: gRPC's library answers nothing at all while there is always more to read (seen with Triton 2.51, which then took
-# minutes to recover, and died of thousands of requests that were cancelled in the end).
+# More than any server works on at once. Further due requests wait here, and are timed from their due time. Without this
+# limit, gRPC's library in the server answers nothing while there is more to read. Triton 2.51 then took minutes to
+# recover, and crashed when thousands of requests were cancelled.
 _MOST_UNDER_WAY = 1024
-# Even of answers without content, fewer than `ledger.MOST_AT_ONCE`.
+# Bytes to read at once: fewer than `ledger.MOST_AT_ONCE` answers, even if these have no content.
 _SPRINT_BYTES = 1 << 16
 
 _clock = time.monotonic_ns
 
 
 class Loop(ABC):
-    """What both loops share: the next request, how requests are recorded, and the end.
+    """The base of both loops: chooses the next request, records requests, and ends the load.
 
     Args:
         pool: The connections to send over.
@@ -65,7 +65,7 @@ class Loop(ABC):
         """
 
     def next_request(self) -> Framed:
-        """The next request; all take turns."""
+        """The next request, in turn."""
         framed = self._framed[self._at]
         self._at += 1
         if self._at == len(self._framed):
@@ -86,7 +86,7 @@ class Loop(ABC):
             if stream.error is None and stream.answer is not None:
                 stream.error = mismatch(bytes(stream.answer[PREFIX_BYTES:]), stream.framed.request.expected)
             if stream.error is None and not stream.lag_us:
-                # What `note` would do, of which almost nothing is left for most requests.
+                # The same as `note`, shortened for successful requests.
                 place = ledger.control[COUNT]
                 ledger.sent_ns[place] = stream.sent_ns
                 ledger.received[place] = stream.received
@@ -139,19 +139,19 @@ class ClosedLoop(Loop):
                 self._wake(now_ns)
 
     def _plain_connection(self) -> tuple[Connection | None, Pattern | None]:
-        """The only connection and the pattern of its answers, while nothing unusual is going on; else None."""
+        """The only connection and the pattern of its answers, if it is in its usual state; else None."""
         connection = self.pool.only
         if connection is None or self._resting or self._looks_into_answers:
             return None, None
         self.pool.flush()
         return connection, connection.http2.at_ease
 
-    def _sprint(self, connection: Connection, pattern: Pattern) -> None:  # noqa: PLR0912, PLR0915 (hot: a call costs more)
-        """Take answers that match the pattern, and send the next requests, until anything else happens.
+    def _sprint(self, connection: Connection, pattern: Pattern) -> None:  # noqa: PLR0912, PLR0915 (hot path: no calls)
+        """Process answers that match the pattern, and send the next requests, until anything else happens.
 
-        It does what a turn of `go_on` does, in one piece, and leaves for its end what can wait: what a request costs
-        here is what the client costs. With little under way most of that is for memory that the server has driven out
-        of the processor's caches since the last answer, so what counts is to touch little.
+        This is a turn of `go_on` in one function, which postpones what can wait: its cost per request is the client's
+        cost. With few requests under way, most of that cost is memory that the server has displaced from the
+        processor's caches since the last answer. So the function touches little memory.
         """
         pool, http2, ledger, framed, at = self.pool, connection.http2, self.ledger, self._framed, self._at
         recv, match, streams, out = connection.socket.recv, pattern.match, http2.streams, http2.out
@@ -163,7 +163,7 @@ class ClosedLoop(Loop):
             try:
                 data = recv(_SPRINT_BYTES)
             except OSError as error:
-                if not isinstance(error, BlockingIOError):  # That only says that a tick has passed.
+                if not isinstance(error, BlockingIOError):  # BlockingIOError: no bytes within a tick.
                     pool.lose(connection, error)
                 break
             now_ns, start, end = _clock(), 0, len(data)
@@ -171,13 +171,13 @@ class ClosedLoop(Loop):
             while start < end:
                 answer = match(data, start)
                 if answer is None:
-                    # Often enough the peer also says how much more it takes.
+                    # The peer often sends WINDOW_UPDATE with an answer.
                     at_update, start = start, http2.take_update(data, start)
                     if start == at_update:
                         break
                     continue
                 stream = streams.pop(int.from_bytes(answer[1], "big"), None)
-                # Part of an answer has come before this one, or it comes before its request has gone: for the parser.
+                # A part of the answer has arrived before, or the answer precedes its request: left to the parser.
                 if stream is None or stream.received or stream.sent_ns >= now_ns:
                     if stream:
                         streams[stream.number] = stream

@@ -9,7 +9,7 @@ from tuner.load.wire import frames
 from tuner.load.wire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from tuner.load.wire.stream import PREFIX_BYTES
 
-_BEFORE_NUMBER = 5  # of a frame: its length, type and flags
+_BEFORE_NUMBER = 5  # length, type and flags of a frame
 
 
 class Pattern:

@@ -1,4 +1,4 @@
-"""The connection pool of a worker: as many connections as asked for, and more where the server limits streams."""
+"""The connection pool of a worker: the requested connections, and more if the server limits streams."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ConnectionPool:
 
     @property
     def under_way(self) -> int:
-        """How many requests are under way."""
+        """Number of requests under way."""
         return sum(len(connection.http2.streams) for connection in self._connections)
 
     @property
@@ -158,7 +158,7 @@ class ConnectionPool:
         self._connections.clear()
 
     def _connection_with_room(self) -> Connection | None:
-        """The next connection in turn that has room; a new one if there are fewer than asked for, or all are full."""
+        """The next connection in turn that has room; a new one if fewer than requested exist, or all are full."""
         connections = self._connections
         if len(connections) == 1 == self._plan.connections and connections[0].http2.has_room:
             return connections[0]
@@ -179,7 +179,7 @@ class ConnectionPool:
         return None
 
     def _would_another_help(self) -> bool:
-        """Whether a new connection could help: not if one without requests has no room either."""
+        """Whether a new connection could have room; false if a connection without requests has none."""
         return len(self._connections) < _MOST_CONNECTIONS and all(
             connection.http2.streams for connection in self._connections
         )
@@ -200,7 +200,7 @@ class ConnectionPool:
         except UnreachableError as error:
             self._unreachable = str(error)
             self._connect_failures += 1
-            # Never at once: otherwise every request that is due would try.
+            # After a pause, so that not every due request tries to connect.
             self._connect_again_ns = time.monotonic_ns() + pause_ns(self._connect_failures + 1)
             raise
         self._connect_failures = 0

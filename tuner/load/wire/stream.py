@@ -16,7 +16,7 @@ class Framed:
     """A request as frames, without the stream number.
 
     Args:
-        request: What to send.
+        request: The request.
         block: The header block of every request.
     """
 
@@ -28,7 +28,7 @@ class Framed:
         message = b"\0" + len(request.body).to_bytes(4, "big") + request.body
         self.size = len(message)
         self.small = self.size <= frames.DEFAULT_FRAME
-        # The bytes before the stream number, and between that and its second place.
+        # The bytes before the stream number, and the bytes between its first and second occurrence.
         self.before = frames.frame(HEADERS, frames.END_HEADERS, 0, block)[:5]
         self.block = block
         self.between = block + frames.frame(DATA, frames.END_STREAM, 0, message)[:5] if self.small else b""
@@ -79,7 +79,7 @@ class Stream:
         self.prefix = b""
         self.answer: bytearray | None = bytearray() if framed.validates else None
         self.error: str | None = None
-        # Of a large request: how much of it was sent, and how much more its window takes.
+        # For a large request: the bytes that were sent, and the bytes that its window still takes.
         self.at = 0
         self.window = 0
 
@@ -92,7 +92,7 @@ class Stream:
             self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Forget what came of it, to be sent once more."""
+        """Reset the state, so that the request can be sent again."""
         self.received, self.error = 0, None
         if self.prefix:
             self.wanted, self.prefix = PREFIX_BYTES, b""

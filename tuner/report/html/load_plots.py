@@ -11,7 +11,7 @@ from tuner.report.html.front_plot import point_hover
 from tuner.report.html.plots import BASELINE, LIMIT, Plot, Trace, axis, doubling_axis, series
 from tuner.report.html.trial_views import TrialView
 
-# The most curves beside the baseline that can be told apart.
+# The most curves, besides the baseline's, that a reader can distinguish.
 _MOST = 5
 
 
@@ -48,7 +48,7 @@ def _throughput(trial_point: TrialPoint) -> float:
     return trial_point.point.throughput.value
 
 
-def _plot(  # noqa: PLR0917 (it is called just above)
+def _plot(  # noqa: PLR0917 (called just above)
     key: str,
     title: str,
     unit: str,

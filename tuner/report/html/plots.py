@@ -52,7 +52,7 @@ class Plot:
 
 
 def axis(title: str, values: Iterable[float] = (), *, log: bool | None = None) -> dict[str, Any]:
-    """An axis, logarithmic where `log` says so, or else if the values span more than a factor of 12."""
+    """An axis. It is logarithmic as `log` says; by default, if the values span more than a factor of 12."""
     positive = [value for value in values if value > 0]
     if not positive or not (max(positive) / min(positive) > _LOG_FACTOR if log is None else log):
         return {"title": {"text": title}, "rangemode": "tozero"}

@@ -6,9 +6,9 @@ r24.10):
 - Without dynamic batching each request is a payload of its own. Payloads wait for an instance in order.
 - With it, a thread moves waiting requests into the current payload, and hands that over to the instances. Up to two
   payloads per instance wait for an instance. A payload that is not saturated grows until an instance takes it.
-- A payload leaves at a preferred size; when it cannot grow; when its oldest request has waited for the delay; or at
-  once without a delay. An arrival wakes the thread only if the requests reach the next preferred size, or if no current
-  payload can grow. An instance that takes or ends a payload wakes the thread, too.
+- A payload leaves at a preferred size, when it cannot grow, when its oldest request has waited for the delay, or at
+once if there is no delay. An arrival wakes the thread only if the requests reach the next preferred size, or if no
+current payload can grow. An instance that takes or ends a payload wakes the thread, too.
 - With a delay, an instance that takes a payload also takes those behind it that have waited for longer than the delay,
   up to `max_batch_size`.
 
@@ -75,7 +75,7 @@ class _Queue(NamedTuple):
     Attributes:
         came_ms: Arrival time of each request, ascending.
         first: Number of each payload's first request.
-        requests: Number of its requests.
+        requests: Number of each payload's requests.
     """
 
     came_ms: NDArray[np.float64]
@@ -89,7 +89,7 @@ class _Instances(NamedTuple):
     Attributes:
         first: Number of the first request.
         requests: Number of requests; 0: idle.
-        left: Share of the execution that is left.
+        left: Remaining share of the execution.
         length: Time of this execution over the mean one.
         takes_ms: Time of the whole execution beside the instances that are busy now.
         adds_ms: How much longer another execution takes beside one of this batch size (rows), by number of other busy
@@ -110,7 +110,7 @@ class _State:
     Attributes:
         now_ms: The simulated time.
         came: Number of requests whose arrival time is known.
-        arrived: Number of those that are at the server.
+        arrived: Number of requests that have arrived at the server.
         queued: Number of the first request that is in no payload.
         head: Place of the first payload in the ring.
         tail: Place behind the last one.
@@ -125,7 +125,7 @@ class _State:
         answered: Number of latencies that are known.
         done: Number of requests that were executed.
         began_ms: When the count of the figures began: with the execution that ended the warm-up.
-        warmed: `done` at that time.
+        warmed: The value of `done` at that time.
         executions: Number of executions that ended since.
         busy_ms: Busy time of all instances since.
     """
@@ -169,7 +169,7 @@ def serve(scenario: Scenario, latency_ms: NDArray[np.float64], seed: int) -> tup
     """
     np.random.seed(seed)
     requests = scenario.warm_up + len(latency_ms)
-    # With several instances requests overtake each other, so more requests are served than count.
+    # With several instances, requests overtake each other. So more requests are served than are counted.
     room = 2 * (requests + scenario.concurrency) if scenario.concurrency > 0 else requests
     number = scenario.service_ms.shape[1]
     ring = (2 * number if scenario.dynamic else room) + 1
@@ -208,7 +208,7 @@ def _run(
 ) -> tuple[float, float, float]:
     """Go from event to event: an execution ends, a request arrives, or the batcher's thread wakes.
 
-    It takes the state as an array of one record: the record alone would not keep its memory.
+    It takes the state as an array of one record, since a record alone would not keep its memory alive.
     """
     state: _State = states[0]
     _begin(scenario, state, queue, instances)
@@ -276,7 +276,7 @@ def _advance(scenario: Scenario, state: _State, instances: _Instances, then_ms: 
 def _answer(
     scenario: Scenario, state: _State, came_ms: NDArray[np.float64], number: int, latency_ms: NDArray[np.float64]
 ) -> None:
-    """Send an answer; in a closed loop its client's next request is then on the way."""
+    """Send an answer; in a closed loop, its client then sends the next request."""
     state.sent_ms = max(state.sent_ms, state.now_ms) + scenario.answer_ms
     if 0 <= number - scenario.warm_up < len(latency_ms):
         latency_ms[number - scenario.warm_up] = state.sent_ms - came_ms[number] + scenario.away_ms

@@ -12,8 +12,8 @@ from scipy.linalg import cho_factor, cho_solve
 
 from tuner.search.twin.scheduling import Scheduling
 
-# A Gaussian process on the logarithm of measured over predicted values. Its noise beyond that of the measurements:
-# standard deviations between launches, and between the load levels of a launch.
+# Noise of the Gaussian process on the logarithm of measured over predicted values, in addition to that of the
+# measurements: standard deviations between launches, and between the load levels of a launch.
 _LAUNCH_NOISE, _LEVEL_NOISE = 0.04, 0.04
 # Prior standard deviation of the simulator's error, its weight in trials, and the least standard deviation.
 _PRIOR_ERROR, _PRIOR_TRIALS = 0.15, 3.0

@@ -1,4 +1,4 @@
-"""Predictions for candidates: the simulator's, corrected by its past errors, with their uncertainty."""
+"""Predictions for candidates by the simulator, corrected by its past errors, with their uncertainty."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Curves:
         throughput_deviation: (n, k) standard deviations of these.
         latency: (n, k) logarithms of latency in ms at the SLO's percentile.
         latency_deviation: (n, k) standard deviations of these.
-        most: (n,) logarithms of the highest throughput that cores and GPUs allow; infinite: unknown.
+        most: (n,) logarithms of the highest throughput that cores and GPUs allow, in inferences/s; infinite: unknown.
     """
 
     concurrency: NDArray[np.float64]

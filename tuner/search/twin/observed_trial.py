@@ -1,4 +1,4 @@
-"""Extracts from a finished trial what the simulator is fitted to."""
+"""Extracts the measurements of a finished trial to which the simulator is fitted."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
     inferences_busy_s = sum(size * count * mean_ms for size, (count, mean_ms) in server.batches.items()) / 1e3
     busy = busy_s / server.wall_s
     instances = scheduling.instances
-    # A busy instance sees the others busy as often as on average, and no more than there are requests.
+    # Beside a busy instance, the others are busy as often as on average. No more are busy than there are requests.
     beside = min(1 + busy * (instances - 1) / instances, float(instances), float(concurrency))
     in_server_ms = server.queue_ms + server.compute_input_ms + server.compute_infer_ms + server.compute_output_ms
     mean_ms = concurrency * point.batch_size / point.throughput.value * 1e3

@@ -41,7 +41,7 @@ class Scheduling:
             instances=instance_count(config),
             max_batch_size=max(1, config.max_batch_size),
             dynamic_batching=config.HasField("dynamic_batching") and config.max_batch_size > 0,
-            # Without preferred sizes, Triton prefers the largest size.
+            # Without preferred sizes, the largest size is the preferred one.
             preferred=() if preferred == (config.max_batch_size,) else preferred,
             delay_us=batching.max_queue_delay_microseconds,
         )

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import least_squares
 
-# A Gaussian process with a Matérn 3/2 kernel (Rasmussen & Williams, 2006, chapters 2 and 4) on the logarithm of the
-# time, over the logarithms (base 2) of batch size, busy instances, and how many times as large the others' batches are.
+# Length scales of a Gaussian process with a Matérn 3/2 kernel (Rasmussen & Williams, 2006, chapters 2 and 4) on the
+# logarithm of the time. Its coordinates are logarithms (base 2) of batch size, busy instances, and the ratio of the
+# others' batch size to this one.
 _OCTAVES = np.array([2.0, 1.5, 1.5])
 _AMPLITUDES = (0.05, 0.1, 0.2, 0.4)
 # Noise, as standard deviations of the logarithm: between loads of a config on a shared machine, and between executions.
 _BETWEEN_LOADS, _BETWEEN_EXECUTIONS = 0.15, 0.3
 # Settings of the parameters that are not modelled: correlation of their residuals, and deviation of each as a whole.
 _CORRELATION, _DEVIATION = 0.7, 0.15
-# Priors of the law, medians and deviations of logarithms: an inference adds a tenth of the fixed time, and each busy
-# neighbour adds three tenths of the execution.
+# Priors of the law, as medians and deviations of logarithms: each inference adds a tenth of the fixed time, and each
+# busy neighbour adds three tenths of the execution's time.
 _ITEM, _ITEM_SPREAD, _NEIGHBOUR, _NEIGHBOUR_SPREAD = math.log(0.1), 1.5, math.log(0.3), 1.5
 
 
@@ -31,7 +32,7 @@ class Execution:
     Attributes:
         setting: Number of the setting of the parameters that are not modelled.
         batch_size: Inferences in each execution.
-        busy: Mean number of busy instances meanwhile, including the own.
+        busy: Mean number of busy instances during these executions, including the executing one.
         neighbour_size: Mean inferences in an execution of the other instances, over time.
         service_ms: Mean execution time, in ms.
         count: Number of executions.
@@ -46,7 +47,9 @@ class Execution:
 
 
 class ServiceTimes:
-    """The time of an execution: a + c * batch size, plus g times that of each busy neighbour, plus a fitted residual.
+    """Predicts execution times by a law and a residual, both fitted to measurements.
+
+    The law: a + c * batch size, plus g * (a + c * its batch size) for each busy neighbour. The residual is a factor.
 
     Args:
         executions: The measured executions, at least one.
@@ -72,7 +75,7 @@ class ServiceTimes:
         points = np.array([(size, k, 0.0) for size in sizes for k in busy])
         across = self._kernel(points, np.full(len(points), setting), self._amplitude)
         times = np.exp(_law_at(self._law, points) + across @ self._weights).reshape(largest + 1, instances)
-        # Larger batches and more neighbours never take less: the contrary is noise.
+        # Larger batches and more busy neighbours never take less time. A decrease is noise.
         monotonic: NDArray[np.float64] = np.maximum.accumulate(np.maximum.accumulate(times, axis=0), axis=1)
         return monotonic
 

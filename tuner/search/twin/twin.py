@@ -1,4 +1,4 @@
-"""The simulator of a model's server: fitted to trials, it predicts any scheduling under any load."""
+"""The simulator of a model's server, fitted to trials; predicts any scheduling under any load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.search.twin.service import ServiceTimes
 from tuner.stats.blocks import Z95
 
 _NOT_DUE = np.empty(0)
-# Simulated requests: at least, and for each request in flight; the same of the warm-up before them.
+# Simulated requests: the least number, and the number for each request in flight. Then the same for the warm-up.
 _REQUESTS, _ROUNDS = 300, 6
 _WARM_UP, _WARM_UP_ROUNDS = 50, 1.5
 # One seed for all candidates, so that they differ by their configs only (common random numbers).
@@ -90,7 +90,7 @@ class Twin:
         return max(self._unit, scheduling.max_batch_size if scheduling.dynamic_batching else 1)
 
     def _serve(self, scheduling: Scheduling, setting: int, concurrency: int, due_ms: NDArray[np.float64]) -> Prediction:
-        from tuner.search.twin import batcher  # noqa: PLC0415 (imports numba, which most commands need not wait for)
+        from tuner.search.twin import batcher  # noqa: PLC0415 (imports numba, which takes long)
 
         warm_up = int(_WARM_UP + _WARM_UP_ROUNDS * concurrency)
         requests = max(_REQUESTS, _ROUNDS * concurrency) if concurrency else len(due_ms) - warm_up
@@ -99,7 +99,7 @@ class Twin:
         preferred = np.zeros(largest + 1, bool)
         preferred[sizes] = True
         table_ms = self._table_ms(setting, largest, scheduling.instances)
-        # Clients may stay in step for long, depending on how they began, so both starts are simulated.
+        # Clients may stay synchronised for long, depending on their start. So both starts are simulated.
         starts_ms = (self._answer_ms, table_ms[1, 0] / concurrency) if concurrency > 1 else (self._answer_ms,)
         latency_ms = np.empty((len(starts_ms), requests))
         scenario = batcher.Scenario(
@@ -134,7 +134,7 @@ class Twin:
         return self._tables[key]
 
     def _most_alike(self, trials: Sequence[ObservedTrial]) -> tuple[float, tuple[float, float]]:
-        """Fit the variation of execution times, so that the measured latency percentiles come out."""
+        """Fit the variation of execution times to the measured latency percentiles."""
         best, chosen = math.inf, (self._spread, self._pause)
         for spread, pause in itertools.product(_SPREADS, _PAUSES):
             self._spread, self._pause = spread, pause
@@ -171,7 +171,7 @@ def _demands(levels: Sequence[Level], cores: int | None) -> list[DeviceDemand]:
 def _transport(levels: Sequence[Level]) -> tuple[float, float]:
     """Fit the time between two answers of a batch, and the time of a request outside the server, both in ms.
 
-    Answers of a batch leave one after the other, so on average half of the batch goes before.
+    Answers of a batch leave one after the other, so on average half of the batch leaves before an answer.
     """
     rows, wanted = [(1 / _AWAY_MS, 0.0), (0.0, 1 / _ANSWER_MS)], [1.0, 1.0]
     for level in levels:

@@ -1,4 +1,4 @@
-"""Which folders of this machine a container must see to serve a staged repository."""
+"""The folders of this machine that a container must see to serve a staged repository."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Bind:
     writable: bool = False
 
     def mount(self) -> Mount:
-        """The mount as docker-py takes it."""
+        """The mount for docker-py."""
         return Mount(str(self.target), str(self.source), type="bind", read_only=not self.writable)
 
     def __str__(self) -> str:
-        """The mount as `docker run --mount` takes it."""
+        """The mount as a value of `docker run --mount`."""
         return f"type=bind,source={self.source},target={self.target}" + ("" if self.writable else ",readonly")
 
 
@@ -41,7 +41,8 @@ def binds_of(repository: Path) -> tuple[Bind, ...]:
     """The staged repository, writable, and the fewest read-only folders that hold the targets of its links.
 
     The links are absolute and resolved (see `tuner.config.staging.stage`), so the container must see those folders at
-    the same paths. So does the repository, unless its path needs quoting; paths in its log are then valid here.
+    their own paths. It also sees the repository at its own path, so that paths in the log are valid here; but not if
+    that path needs quoting.
     """
     repository = repository.absolute()
     plain = shlex.quote(str(repository)) == str(repository)
@@ -61,12 +62,12 @@ def linked_files(repository: Path) -> Iterator[Path]:
 
 
 def _folder_of(file: Path) -> Path:
-    """What to mount for a file: its folder, or the file alone if the folder, such as `/opt`, is one of the image."""
+    """The path to mount for a file: its folder, or the file itself if the image has that folder, such as `/opt`."""
     return file.parent if len(file.parts) > len(("/", "folder", "file")) else file
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
-    """The paths without those that lie within another."""
+    """The paths that lie within no other path."""
     kept: list[Path] = []
     for path in sorted(set(paths)):
         if not (kept and path.is_relative_to(kept[-1])):

@@ -58,8 +58,8 @@ class ContainerSpec:
 
         Raises:
             DockerException: docker-py failed.
-            TypeError: an argument that is passed through has the wrong type.
-            ValueError: an argument that is passed through has a wrong value.
+            TypeError: an argument from the user's `docker_arg` has the wrong type.
+            ValueError: an argument from the user's `docker_arg` has a wrong value.
         """
         return client.containers.create(self.image, list(self.arguments), **self._keywords())
 
@@ -131,7 +131,7 @@ def device_requests(gpus: str | None) -> list[DeviceRequest]:
 
 
 def gpus_flag(gpus: str | None) -> list[str]:
-    """The same as an option of `docker run`, which reads CSV and therefore needs the quotes."""
+    """The GPUs as an option of `docker run`, which reads CSV and therefore needs the quotes."""
     if gpus in {None, NONE}:
         return []
     return [f"--gpus={ALL}" if gpus == ALL else f'--gpus="device={gpus}"']
@@ -142,7 +142,7 @@ def _mount(mount: UserMount) -> Mount:
 
 
 def remove_container(client: DockerClient, name: str) -> None:
-    """Kill a container and remove it with its anonymous volumes; harmless when there is none.
+    """Kill a container, and remove it with its anonymous volumes; no error if it does not exist.
 
     Raises:
         TuningError: the engine fails to remove it.

@@ -25,7 +25,7 @@ class ContainerOptions:
         shm_bytes: Size of /dev/shm, through which the Python backend passes tensors.
         memory_bytes: Memory limit, without swap; None: no limit.
         mounts: Additional mounts.
-        environment: Environment variables; the value None passes on the one of this process.
+        environment: Environment variables; None passes on the value from this process.
         network: The Docker network; None: the engine's default.
         user: The user that it runs as; None: the user of this process.
         more: Further keywords for docker-py's `containers.create`.
@@ -75,7 +75,7 @@ class ContainerOptions:
 
 
 def _cpus_of(text: str) -> int:
-    """The number of processors in a list such as `0-3,6`; 0 if it is not such a list, which the engine will refuse."""
+    """The number of processors in a list such as `0-3,6`; 0 for an invalid list, which the engine will refuse."""
     try:
         ranges = [(int(first), int(last or first)) for first, _, last in (r.partition("-") for r in text.split(","))]
     except ValueError:

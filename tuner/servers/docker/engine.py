@@ -22,7 +22,7 @@ _CALL_S = 60
 # An API version to ask the engine for its own; any will do.
 _SOME_VERSION = "1.44"
 
-# docker-py raises its own errors for the engine's answers, and errors of `requests` if there is no answer.
+# docker-py raises its own errors for answers of the engine, and errors of `requests` without an answer.
 ENGINE_ERRORS = (DockerException, RequestException)
 
 
@@ -36,7 +36,7 @@ def connect(*, timeout_s: int = _CALL_S) -> DockerClient:
         TuningError: no engine can be used.
     """
     with engine_trouble():
-        # Unlike docker-py itself, which asks for the version when a client is made, this closes what it opens.
+        # docker-py itself asks for the version when it makes a client, but does not close that connection.
         with closing(_client(timeout_s, _SOME_VERSION)) as probe:
             _knock(probe, timeout_s)
             version = probe.version(api_version=False)["ApiVersion"]
@@ -46,7 +46,7 @@ def connect(*, timeout_s: int = _CALL_S) -> DockerClient:
 def _client(timeout_s: int, version: str) -> DockerClient:
     client = DockerClient.from_env(timeout=timeout_s, version=version)
     if isinstance(client.api.verify, str):
-        # Else REQUESTS_CA_BUNDLE and its like would win over the engine's own CA.
+        # Otherwise variables such as REQUESTS_CA_BUNDLE would take precedence over the engine's own CA.
         client.api.trust_env = False
     return client
 
@@ -66,7 +66,7 @@ def engine_problem(image: str | None) -> str | None:
 
 @contextmanager
 def engine_trouble() -> Iterator[None]:
-    """Convert docker-py's errors to a `TuningError` of one line: without the engine, no job can go on."""
+    """Convert docker-py's errors to a `TuningError` of one line, since no job can continue without the engine."""
     try:
         yield
     except ENGINE_ERRORS as error:
@@ -85,7 +85,7 @@ def explain(error: DockerException | RequestException) -> str:
         case RequestException():
             text = "the Docker engine does not answer"
         case DockerException(__cause__=NameError()):  # docker-py could not import its adapter for ssh://
-            # docker-py would have its reader install a package that he may never have heard of.
+            # docker-py's message names a package that users of tritontune need not know.
             text = "DOCKER_HOST=ssh://... needs paramiko: pip install 'tritontune[ssh]'"
         case _:
             text = f"the Docker engine cannot be used: {error}"
@@ -93,7 +93,7 @@ def explain(error: DockerException | RequestException) -> str:
 
 
 def _knock(client: DockerClient, timeout_s: int) -> None:
-    """Check that the engine accepts connections, and raise why not."""
+    """Check that the engine accepts connections; else raise the error of connecting."""
     adapter = client.api.get_adapter(client.api.base_url)
     if not isinstance(adapter, UnixHTTPAdapter):
         _knock_over_the_network(timeout_s)
@@ -117,7 +117,7 @@ def _knock(client: DockerClient, timeout_s: int) -> None:
 def _knock_over_the_network(timeout_s: int) -> None:
     where = os.environ.get("DOCKER_HOST", "")
     if (address := engine_address(where)) is None or where.startswith("ssh:"):
-        return  # docker-py asks by itself when it makes a connection through ssh
+        return  # docker-py checks the connection through ssh itself
     try:
         socket.create_connection(address, timeout_s).close()
     except OSError as error:

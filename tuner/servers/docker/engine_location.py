@@ -1,4 +1,4 @@
-"""Where the engine is: on this machine, around the container that we run in, or on another machine."""
+"""Finds out where the engine runs: on this machine, outside of our container, or on another machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from docker.errors import NotFound
 from tuner.core.errors import TuningError
 
 _LOOPBACK = "127.0.0.1"
-_ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 (if the engine's machine does not have the address by which we reach it)
+_ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 (used if the engine's machine lacks the address by which we reach it)
 # Each container has its own /etc/hostname etc., mounted from a folder that is named after its id.
 _MOUNTED_FROM_OWN_FOLDER = re.compile(
     r"/(?:overlay-)?containers/(?P<id>[0-9a-f]{64})/\S*(?:hostname|hosts|resolv\.conf) ", re.ASCII
@@ -26,7 +26,7 @@ _UNNAMED = frozenset({"bridge", "default", "host", "none"})
 
 @dataclass(frozen=True)
 class EngineLocation:
-    """Where an engine is.
+    """The location of an engine.
 
     Attributes:
         host: The IPv4 address of the engine's machine; None: this machine.
@@ -50,7 +50,7 @@ class EngineLocation:
 
     @property
     def publish_at_worst_on(self) -> str:
-        """The same if the engine's machine does not have that address, as it is behind another machine (NAT)."""
+        """The address to publish on if the engine's machine lacks the address of `publish_on`, as behind a NAT."""
         return _ALL_ADDRESSES if self.is_distant else _LOOPBACK
 
     @property
@@ -70,7 +70,7 @@ def locate_engine(client: DockerClient) -> EngineLocation:
     """
     location = EngineLocation(host=_host(os.environ.get("DOCKER_HOST", "")))
     for number in _containers_around():
-        with suppress(NotFound):  # another engine's
+        with suppress(NotFound):  # a container of another engine
             own = client.containers.get(number)
             return EngineLocation(location.host, number, tuple(own.attrs["NetworkSettings"]["Networks"]))
     return location

@@ -1,4 +1,4 @@
-"""How a staged repository gets into a container: mounted if the engine sees our files, else copied."""
+"""Transfers a staged repository into a container: mounted if the engine sees our files, else copied."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NUMBERS = re.compile(r"(\d+)(?::(\d+))?", re.ASCII)
 
 @dataclass(frozen=True)
 class FileTransfer:
-    """How one staged repository gets into a container.
+    """The transfer of one staged repository into a container.
 
     Attributes:
         source: The local path of the staged repository.
@@ -47,7 +47,7 @@ class FileTransfer:
     def fill(self, container: Container, identity: ContainerUser) -> None:
         """Copy the repository, if necessary, into a container that was created but not started.
 
-        The copy may be read and written by every user: only this container sees it, and it is removed with it.
+        Every user may read and write the copy. Only this container sees it, and it is removed with the container.
 
         Raises:
             TuningError: a file of the repository cannot be read.

@@ -1,4 +1,4 @@
-"""A volume with the files of models, which do not differ between candidates, so that each is copied once a run."""
+"""A volume with the files of models. Candidates share these files, so each file is copied once in a run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ModelFiles:
 
         Raises:
             TuningError: a file cannot be read.
-            DockerException, RequestException: the engine does not take them.
+            DockerException, RequestException: the engine refuses the files.
         """
         volume = self._present(client) or self._made(location)
         now = {file: _state(file) for file in sorted(set(files))}
@@ -116,6 +116,6 @@ def _state(file: Path) -> _State:
 def _remove(owner: int, name: str) -> None:
     if os.getpid() != owner:  # a fork of the owner
         return
-    with suppress(TuningError), closing(connect()) as client:  # what cannot be removed now, the next run finds
+    with suppress(TuningError), closing(connect()) as client:  # the next run removes what cannot be removed now
         remove_container(client, name)
         remove_volume(client, name)

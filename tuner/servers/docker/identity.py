@@ -1,4 +1,4 @@
-"""The user of a container: ours by default, so that it can read our files, and we can remove what it writes."""
+"""The user of a container: by default ours, so that it can read our files, and we can remove its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-# NVIDIA's images ask for these limits when they start: backends pin memory, and need deep stacks.
+# Limits that NVIDIA's images recommend at their start: backends pin memory, and need deep stacks.
 _ULIMITS: Mapping[str, int] = {"memlock": -1, "stack": 64 << 20}
 
 
@@ -41,7 +41,7 @@ def our_identity(security_options: Sequence[str], *, raise_limits: bool, user: s
     if user is not None:
         return ContainerUser(user=user, ulimits=_ULIMITS if raise_limits and "rootless" not in names else {})
     if "rootless" in names:
-        # With a rootless engine, root in the container is the user of the engine, and limits cannot be raised.
+        # In a rootless engine, root in the container is the engine's user, and limits cannot be raised.
         return ContainerUser(user="0:0")
     uid, gid = os.getuid(), os.getgid()
     return ContainerUser(

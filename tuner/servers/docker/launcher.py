@@ -77,7 +77,7 @@ class DockerLauncher:
         """The image with its digest, its Triton version (after `look`), and the containers' options.
 
         Raises:
-            TuningError: the engine cannot be asked.
+            TuningError: the engine does not answer.
         """
         with closing(connect()) as client, engine_trouble():
             image = client.images.get(self._image)
@@ -91,7 +91,7 @@ class DockerLauncher:
         """The engine's machine, with the cores that a container may use. The GPUs of another machine are unknown.
 
         Raises:
-            TuningError: the engine cannot be asked.
+            TuningError: the engine does not answer.
         """
         with closing(connect()) as client, engine_trouble():
             distant = locate_engine(client).is_distant
@@ -104,7 +104,7 @@ class DockerLauncher:
         """The GPUs of this machine that a server sees: `all`, `none`, or indices and UUIDs; None: another machine's.
 
         Raises:
-            TuningError: the engine cannot be asked where it is.
+            TuningError: the location of the engine cannot be determined.
         """
         with closing(connect()) as client, engine_trouble():
             if locate_engine(client).is_distant:
@@ -149,7 +149,7 @@ class DockerLauncher:
         deadline = None
         for _ in range(_PORT_TRIES):
             server = self._start(request)
-            # The deadline starts here: copying large models over a network is not the server's time.
+            # The deadline starts here, as copying large models over a network does not count.
             deadline = deadline or time.monotonic() + request.deadline_s
             try:
                 await_ready(server, deadline=deadline, allowed_s=request.deadline_s)
@@ -171,7 +171,7 @@ class DockerLauncher:
         return remove_docker_leftovers()
 
     def close(self) -> None:
-        """Remove what is kept between launches. Another launch may follow."""
+        """Remove the data kept between launches; further launches are possible."""
         self._transfers.close()
 
     def _start(self, request: Launch) -> DockerServer:
@@ -211,7 +211,7 @@ class DockerLauncher:
     def _started(
         self, client: DockerClient, spec: ContainerSpec, transfer: FileTransfer | None = None
     ) -> tuple[Container, ContainerSpec]:
-        """Start a container by its spec, without what this engine refuses (limits, or the publish address)."""
+        """Start a container by its spec, without limits or the publish address if this engine refuses them."""
         while True:
             try:
                 return _run(client, spec, transfer), spec
@@ -272,8 +272,8 @@ def _run(client: DockerClient, spec: ContainerSpec, transfer: FileTransfer | Non
 
 
 class _LimitsRefusedError(Exception):
-    """The engine may not raise limits; the server runs without that."""
+    """The engine may not raise limits; the server must run without raised limits."""
 
 
 class _AddressRefusedError(Exception):
-    """The engine's machine does not have the address by which we reach it, as it is behind another (NAT)."""
+    """The engine's machine lacks the address by which we reach it, as behind a NAT."""

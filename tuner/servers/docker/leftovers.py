@@ -1,4 +1,4 @@
-"""Labels that mark containers and volumes as ours, and the removal of what killed runs left behind."""
+"""Labels that mark containers and volumes as ours, and the removal of leftovers of killed runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.servers.docker.volume import remove_volume
 
 _MARK_LABEL = "tritontune.mark"
 _CONTAINER_LABEL = "tritontune.container"
-"""The id of the container that the owner runs in, if it is one of the same engine."""
+"""The label with the id of the owner's container, if that is a container of the same engine."""
 
 
 def labels_of(mark: Mark, location: EngineLocation) -> dict[str, str]:

@@ -30,7 +30,7 @@ def await_version(watch: ContainerWatch, log: Path) -> str:
         log: The file that its output is copied to.
 
     Raises:
-        LaunchError: it ended before it reported its version, or did not report it in time.
+        LaunchError: Triton ended before it reported its version, or did not report it in time.
     """
     deadline = time.monotonic() + _LOOK_S
     while True:
@@ -53,7 +53,7 @@ def check_volumes(client: DockerClient, mounts: Iterable[UserMount]) -> None:
     """Check that the volumes to mount exist; the engine would silently create missing ones.
 
     Raises:
-        JobError: one does not exist.
+        JobError: a volume does not exist.
     """
     for mount in mounts:
         if mount.kind == "volume":

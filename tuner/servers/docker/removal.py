@@ -9,13 +9,13 @@ from docker.errors import APIError, NotFound
 
 from tuner.servers.docker.engine import engine_trouble
 
-# In s. The engine refuses to remove a container that is being removed already, or whose device is still busy.
+# In s. The engine refuses while the container is being removed already, or its device is busy.
 _REMOVAL_S = 20.0
 _REMOVAL_EVERY_S = 0.05
 
 
 def remove_for_certain(remove: Callable[[], None]) -> None:
-    """Call `remove` until the engine has done it, or reports that there is nothing to remove.
+    """Call `remove` until the engine has removed it, or reports that it does not exist.
 
     Raises:
         TuningError: the engine still refuses after 20 s.

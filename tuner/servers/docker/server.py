@@ -85,7 +85,7 @@ class DockerServer(TritonServer):
         return super().usage() or (None if self._stopped else container_usage(self._container))
 
     def _cause_of(self, error: ServerError) -> ServerError | None:
-        """As the base class; also that the container is paused, which is not the candidate's fault."""
+        """See `TritonServer`; also recognises a paused container, which is not the candidate's fault."""
         if self._is_paused():
             words = last_words(read_log(self.log))
             return ServerHungError(f"the container is paused: {error}", cause=Cause.HUNG, last_words=words)
@@ -124,14 +124,14 @@ class DockerServer(TritonServer):
         return self._watch.end
 
     def _death(self, what: str, end: End) -> ServerDiedError:
-        # How a process ended that is not visible here is unknown.
+        # The end of a process that is not visible here is unknown.
         unseen = not self._pid and not end.killed
         if unseen and self.kernel_was_short_of_memory():
             end = replace(end, out_of_memory=True)
         return super()._death(what, end)
 
     def _terminate(self) -> None:
-        with engine_trouble(), suppress(APIError):  # it is not running any more
+        with engine_trouble(), suppress(APIError):  # it is no longer running
             self._container.kill("SIGTERM")
 
     def _remove(self) -> None:
@@ -160,7 +160,7 @@ def _is_seen(pid: int, container_id: str, mark: Mark) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    # An engine without rights to cgroups leaves the container in ours.
+    # An engine without rights to cgroups leaves the container in our cgroup.
     return container_id in groups or str(mark).encode() in command
 
 
@@ -189,8 +189,8 @@ def _usage(stats: Mapping[str, Any]) -> ServerUsage | None:
 def address_of(attributes: Mapping[str, Any], port: int, location: EngineLocation) -> str:
     """`host:port` of a TCP port of a container: the container's own address if it is on a network of ours.
 
-    A published port is slower: every byte passes the process `docker-proxy`, which adds some 0.2 ms to a request, and
-    takes CPU time from the server.
+    A published port is slower: every byte passes through the process `docker-proxy`. That adds some 0.2 ms to a
+    request, and takes CPU time from the server.
 
     Args:
         attributes: `docker inspect` of the container, which runs and publishes the port. For one that has ended, the
@@ -204,7 +204,7 @@ def address_of(attributes: Mapping[str, Any], port: int, location: EngineLocatio
         if name in location.networks or _is_on_this_machine(network, location):
             return f"{network['IPAddress']}:{port}"
     if location.container and "host" not in location.networks and networks:
-        # We share the network of another container, so published ports are out of reach.
+        # This process shares the network of another container, so it cannot reach published ports.
         return f"{next(iter(networks.values()))['IPAddress']}:{port}"
     published = (settings["Ports"] or {}).get(f"{port}/tcp") or [{"HostPort": "0"}]
     return f"{location.publish_on}:{published[0]['HostPort']}"

@@ -9,7 +9,7 @@ from docker.errors import APIError
 from tuner.core.errors import Cause, JobError, LaunchError, TritontuneError
 from tuner.servers.docker.engine import explain
 
-# Docker up to 28 without a runtime hook, from 29 on without a CDI specification; and a runtime without a driver.
+# Docker up to 28 without a runtime hook; from 29 on without a CDI specification; or a runtime without a driver.
 _NO_GPU_RUNTIME = re.compile(
     r"could not select device driver|discover GPU vendor from CDI|unresolvable CDI devices nvidia.com/gpu=all"
     r"|nvidia-container-cli: initialization error|nvml error|libnvidia-ml\.so"

@@ -22,7 +22,7 @@ _COLUMNS = "-eo pid,stat,args"
 
 @dataclass(frozen=True)
 class DistantStub:
-    """One such process.
+    """A process of a Python instance that is not visible on this machine.
 
     Attributes:
         pid: Its pid on the engine's machine.
@@ -88,9 +88,9 @@ class DistantStubs:
         try:
             rows = self._container.top(ps_args=_COLUMNS)["Processes"]
         except APIError:
-            return  # The container has ended, or its machine has another kind of `ps`.
+            return  # The container has ended, or its machine has a different `ps`.
         except ENGINE_ERRORS:
-            return  # Whoever watches the container says so.
+            return  # The watch over the container reports that.
         processes = {int(pid): (state, command.split()) for pid, state, command in rows}
         stubs = {pid: (state, words) for pid, (state, words) in processes.items() if _is_stub(words)}
         for pid, (_, words) in stubs.items():

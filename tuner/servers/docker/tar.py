@@ -33,7 +33,7 @@ def tar(entries: Iterable[TarMember], *, uid: int = 0, gid: int = 0) -> Iterator
     """The archive, in pieces of up to 1 MiB.
 
     Args:
-        entries: The members; folders come before what is in them.
+        entries: The members; folders come before their contents.
         uid: The owner of all members.
         gid: The group of all members.
 

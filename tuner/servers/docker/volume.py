@@ -29,7 +29,7 @@ class Volume:
     writable: bool = False
 
     def mount(self) -> Mount:
-        """The mount as docker-py takes it."""
+        """The mount for docker-py."""
         return Mount(
             str(self.target),
             self.name,
@@ -40,12 +40,12 @@ class Volume:
         )
 
     def __str__(self) -> str:
-        """The mount as `docker run --mount` takes it."""
+        """The mount as a value of `docker run --mount`."""
         return f"type=volume,source={self.name},target={self.target}" + ("" if self.writable else ",readonly")
 
 
 def remove_volume(client: DockerClient, name: str) -> None:
-    """Remove a volume that no container uses; harmless if it does not exist.
+    """Remove a volume that no container uses; no error if it does not exist.
 
     Raises:
         TuningError: the engine fails to remove it.

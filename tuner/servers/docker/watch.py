@@ -15,7 +15,7 @@ from docker.models.containers import Container
 from tuner.servers.docker.engine import ENGINE_ERRORS, explain
 from tuner.servers.server import End
 
-# The output ends a moment before the engine calls the container ended.
+# The output ends a moment before the engine reports that the container has ended.
 _FIRST_LOOK_S = 0.01
 _SLOWEST_LOOK_S = 1.0
 
@@ -23,7 +23,7 @@ _SLOWEST_LOOK_S = 1.0
 class ContainerWatch:
     """Copies the output of a running container to a file until it ends, then reports how it ended.
 
-    Its thread ends with the container, even if that is removed, and with the engine.
+    Its thread ends when the container ends or is removed, or when the engine ends.
     """
 
     def __init__(self, container: Container, log: Path) -> None:
@@ -37,7 +37,7 @@ class ContainerWatch:
 
     @property
     def end(self) -> End | None:
-        """How the container ended, with all of its output in the file by then; None while it runs."""
+        """How the container ended, after all of its output is in the file; None while it runs."""
         return self._end
 
     def join(self, timeout_s: float) -> None:
@@ -67,7 +67,7 @@ class ContainerWatch:
                 raise
             self._end = End(f"can no longer be watched: {log.name} cannot be written: {error.strerror}")
             for _ in output:
-                pass  # An unread stream would keep its socket open; the server is stopped anyway.
+                pass  # Read on, as an unread stream would keep its socket open; the server is stopped anyway.
 
     def _await_end(self) -> End:
         pause_s = _FIRST_LOOK_S

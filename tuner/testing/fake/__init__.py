@@ -1,4 +1,4 @@
-"""A fake Triton: the server's process, without its backends. See `tuner.testing` for how it is used.
+"""A fake Triton: the server's process, without real backends. `tuner.testing` describes its use.
 
-The process imports this folder and `tuner.core.lean`, and neither numpy, gRPC nor numba, so that it starts in 0.1 s.
+The process imports only this folder and `tuner.core.lean`, without numpy, gRPC and numba, so that it starts in 0.1 s.
 """

@@ -16,7 +16,7 @@ from tuner.testing.fake.messages import Code, RefusedError
 
 CONFIG = "config.pbtxt"
 COMPLETION = "model.fake"
-"""In a version's folder: a config, of which the backend `fake` takes what the model's own leaves out."""
+"""The name of a config in a version's folder, from which the backend `fake` completes the model's config."""
 
 _SOURCE = (
     "/tmp/tritonbuild/tritonserver/build/_deps/repo-third-party-build/grpc-repo/src/grpc/third_party/protobuf"  # noqa: S108 (as Triton has it)
@@ -50,7 +50,7 @@ def read_config(path: Path) -> pb.ModelConfig:
 
 
 def _as_protobuf_says(error: text_format.ParseError) -> str:
-    """Python's protobuf error, reworded as the C++ library's."""
+    """A Python protobuf error in the words of the C++ library."""
     line, column = error.GetLine() or 1, error.GetColumn() or 1
     reason = str(error).removeprefix(f"{line}:{column} : ")
     if match := _NO_FIELD.search(reason):
@@ -65,7 +65,7 @@ def parse_override(text: str) -> pb.ModelConfig:
     """Parse the config of a load request.
 
     Raises:
-        RefusedError: it is not a valid config.
+        RefusedError: the text is not a valid config.
     """
     from google.protobuf import json_format  # noqa: PLC0415 (most servers never need it)
 
@@ -182,7 +182,7 @@ def validate_instances(config: pb.ModelConfig, name: str) -> None:
     """Check that the instances can run on a machine without a GPU.
 
     Raises:
-        RefusedError: they need a GPU.
+        RefusedError: the instances need a GPU.
     """
     for group in config.instance_group:
         if group.kind == pb.ModelInstanceGroup.KIND_GPU:

@@ -298,7 +298,7 @@ def _parameters(values: Mapping[str, Any]) -> Any:
 
 
 def read_inference(name: str, version: str, asked: HttpRequest) -> tuple[pb.ModelInferRequest, Callable[[str], bool]]:
-    """The gRPC form of an HTTP inference request, and the outputs that are to be binary.
+    """The gRPC form of an HTTP inference request, and a function that tells which outputs are sent as binary data.
 
     Raises:
         RefusedError: the body is not a valid request.

@@ -326,7 +326,7 @@ class GrpcServerConnection(asyncio.Protocol):
             call.on_end()
 
     def _drop(self, call: Call) -> None:
-        """The client cancels a call (RST_STREAM)."""
+        """Handle the cancellation of a call by the client (RST_STREAM)."""
         self._calls.pop(call.stream, None)
         call.over = True
         call.on_cancel()

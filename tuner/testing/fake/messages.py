@@ -24,7 +24,7 @@ ITEM_BYTES: Mapping[str, int] = {
     "FP64": 8,
     "BF16": 2,
 }
-"""Of an element, by the protocol's name of its type; `BYTES` has no fixed size."""
+"""Bytes of an element, by the protocol's name of its type; `BYTES` has no fixed size."""
 
 FORMATS: Mapping[str, str] = {
     "BOOL": "?",
@@ -40,7 +40,7 @@ FORMATS: Mapping[str, str] = {
     "FP32": "f",
     "FP64": "d",
 }
-"""For `struct`."""
+"""Format characters for `struct`, by the protocol's name of the type."""
 
 
 class Code(IntEnum):
@@ -66,7 +66,7 @@ WORDS: Mapping[Code, str] = {
     Code.INTERNAL: "Internal",
     Code.UNAVAILABLE: "Unavailable",
 }
-"""How Triton's log names them."""
+"""The names of the codes in Triton's log."""
 
 
 class RefusedError(Exception):
@@ -89,7 +89,7 @@ class RawTensor:
 
     Attributes:
         datatype: The protocol's name of its type, such as `FP32`.
-        shape: With the batch dimension, if the model has one.
+        shape: Its shape, with the batch dimension if the model has one.
         data: Its elements, serialised as in the protocol.
     """
 

@@ -169,7 +169,7 @@ class PythonInstance:
         """
         say("I", "python_be.cc:2249", f"TRITONBACKEND_ModelInstanceInitialize: {self._name} (CPU device 0)")
         if " " in str(self._model_file):
-            # As in Triton, the process gets an invalid command line, and Triton waits for it without end.
+            # As with Triton, the process gets an invalid command line, and the server waits for it without end.
             await self._stub.start(self._model_file, lambda _: os._exit(1))
             await asyncio.Event().wait()
         if not self._model_file.is_file():
@@ -235,7 +235,7 @@ class PythonInstance:
             self._on_call(message[1])
 
     def _on_done(self, results: Sequence[Any], error: str | None) -> None:
-        """An execution has ended, with its responses or, if decoupled, whether to execute each request again."""
+        """Handle the end of an execution: its responses; if decoupled, whether to execute each request again."""
         if error is not None:
             self._fail(f"Failed to process the request(s) for model '{self._name}', message: {error}")
         elif self._decoupled:
@@ -257,7 +257,7 @@ class PythonInstance:
             self._answered(request, _response(packed_response, final=final))
 
     def _on_call(self, call: dict[str, Any]) -> None:
-        """The model calls another model."""
+        """Handle a call of the model to another model."""
 
         def answer(response: InferResponse) -> None:
             outputs = {name: (tensor.datatype, tensor.shape, tensor.data) for name, tensor in response.outputs.items()}

@@ -12,7 +12,7 @@ from typing import Any
 from tuner.testing.fake.timeline import Timeline
 
 VERSION = "2.51.0"
-"""Of the Triton that it takes after."""
+"""The version of the Triton that the fake imitates."""
 
 VARIABLE = "TRITONTUNE_FAKE"
 """The environment variable that may hold a JSON object of the same keys as the control file."""
@@ -55,7 +55,7 @@ class Control:
 
 
 class Runtime:
-    """What all models of a server share.
+    """The clock and the settings that all models of a server share.
 
     Args:
         control: The control file.
@@ -73,7 +73,7 @@ class Runtime:
         self.timeline = Timeline(self._set_alarm)
 
     def now(self) -> float:
-        """The time, in s, after all due events have run."""
+        """Run all due events, and return the time in s."""
         now = self._loop.time()
         self.timeline.run(now)
         return now

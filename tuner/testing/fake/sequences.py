@@ -1,4 +1,4 @@
-"""Triton's sequence batchers, as far as the tests' models can tell the difference (`sequence_batch_scheduler.cc`)."""
+"""Triton's sequence batchers, as far as the tests' models need them (`sequence_batch_scheduler.cc`)."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class _Slots:
         self.slots[self.slots.index(sequence)] = None
 
     def over(self, sequence: _Sequence, request: InferRequest, at: float) -> None:
-        """One of a sequence's requests is done, or one of its steps."""
+        """Note that a request of a sequence, or a step of it, has ended."""
         sequence.under_way = False
         if request.rescheduled:
             request.rescheduled = request.start = False

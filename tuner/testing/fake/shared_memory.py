@@ -37,7 +37,7 @@ class SharedMemory:
         """Register a region.
 
         Raises:
-            RefusedError: it is registered already, or its file is missing or too short.
+            RefusedError: the region is registered already, or its file is missing or too short.
         """
         if name in self._regions:
             raise RefusedError(Code.ALREADY_EXISTS, f"shared memory region '{name}' already in manager")

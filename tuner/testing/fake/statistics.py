@@ -79,7 +79,7 @@ class Statistics:
         self.hits.add(_CACHE_NS)
 
     def missed(self) -> None:
-        """Count a cache miss, whose response was stored."""
+        """Count a cache miss, after which the response was stored."""
         self.misses.add(_CACHE_NS)
 
     def proto(self, model: str, version: int) -> pb.ModelStatistics:

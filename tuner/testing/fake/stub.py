@@ -30,7 +30,7 @@ _forks = itertools.count()
 def fork_stub(sock: socket.socket, model_file: Path, work: Callable[[ChildEnd], None]) -> int:
     """Fork a process that runs a function and ends. Returns its pid."""
     if next(_forks):
-        import numpy  # noqa: F401, ICN001, PLC0415 (of many, each would import it for itself)
+        import numpy  # noqa: F401, ICN001, PLC0415 (imported once, before forks)
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -40,7 +40,7 @@ def fork_stub(sock: socket.socket, model_file: Path, work: Callable[[ChildEnd], 
         _become_stub(sock, model_file)
         work(ChildEnd(sock))
         code = 0
-    except BaseException:  # noqa: BLE001 (nothing of it may reach the server's own code)
+    except BaseException:  # noqa: BLE001 (the fork must not return into the server's code)
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Events in order of time, on a real clock or on that of a test."""
+"""Events in order of time, on a real clock or on a test's clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Event:
 
     Attributes:
         due: Its time, in s of the timeline's clock.
-        number: Orders events of the same time as they were scheduled.
+        number: Its rank among events of the same time: the order of scheduling.
         action: Called with `due`.
         dropped: Whether it is cancelled.
     """
@@ -26,7 +26,7 @@ class Event:
 
 
 class Timeline:
-    """Scheduled events, each of which gets its scheduled time, not the time at which it runs.
+    """Scheduled events; the action of each gets the scheduled time, not the current time.
 
     Follow-up events are thus in time even if the process was late: a model with a service time of 10 ms serves 100
     executions/s even on a busy machine.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.testing.fake.messages import BYTES, joined, texts_of
 
-# numpy takes longer to import than all else, and most servers of tests get no request.
+# The import of numpy takes most of the start-up time, and most servers of tests get no request.
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -163,7 +163,7 @@ class InferenceRequest:
     """
 
     caller: Callable[[InferenceRequest], InferenceResponse] | None = None
-    """Asks another model; set by the process."""
+    """Calls another model; set by the instance's process."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class InferenceRequest:
         request_id: str = "",
         correlation_id: int | str = 0,
         flags: int = 0,
-        **others: Any,  # noqa: ARG002 (of no use here)
+        **others: Any,  # noqa: ARG002 (ignored)
     ) -> None:
         self._inputs = list(inputs)
         self._model = model_name
@@ -240,7 +240,7 @@ class InferenceRequest:
         return self._sender is not None and self._sender.is_cancelled()
 
     def get_response_sender(self) -> ResponseSender | None:
-        """Its response sender; None: it is this model's own request."""
+        """Its response sender; None for a request of this model to another one."""
         return self._sender
 
 

@@ -1,6 +1,6 @@
-"""Has another model answer (BLS), and reads the name of that one from `../common` beside the repository.
+"""Calls another model (BLS), whose name it imports from `../common` beside the repository.
 
-It fails to load where there is no such folder, as models do that share code so.
+Without that folder it fails to load, like other models that share code in this way.
 """
 
 import sys

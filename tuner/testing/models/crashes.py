@@ -1,7 +1,7 @@
 """Crashes its process.
 
-Parameters: `crash_when_batch_exceeds`: at an execution of more items than this (default 0: at the first one), or, when
-it is `initialize`, at the start; `crash_with`: `abort` (default) or an exit code.
+Parameters: `crash_when_batch_exceeds`: crashes at the first execution of more items than this (default 0: at the first
+execution); `initialize`: at the start. `crash_with`: `abort` (default) or an exit code.
 """
 
 import json

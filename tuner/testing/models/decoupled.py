@@ -1,11 +1,11 @@
-"""Answers a request as often as it says, each time with what it got.
+"""Sends a number of responses to each request; each response repeats the input.
 
-`IN` holds how many responses, how many ms pass before each, at which of them, from 0, an error comes instead (-1: none;
-what follows it is sent all the same), and whether the last response says itself that it is the last (1) or something
-empty does after it (0). The config sets `model_transaction_policy { decoupled: true }`.
+`IN` has four values: the number of responses; the delay before each, in ms; the index, from 0, of a response that is an
+error (-1: none; later responses are still sent); and whether the last response is marked as final (1), or an empty
+final response follows it (0). The config sets `model_transaction_policy { decoupled: true }`.
 
-Parameters: `diary` (none by default): a file to which each request adds a line when all is answered: "whole", or
-"cancelled" if the client has cancelled it by then.
+Parameters: `diary` (optional): a file to which each request appends a line after its last response: "whole", or
+"cancelled" if the client had cancelled the request before.
 """
 
 import json
@@ -26,7 +26,7 @@ class TritonPythonModel:
 
     def execute(self, requests):
         for request in requests:
-            # The request's memory is given back once this returns.
+            # Copied, since the request's memory is freed when this method returns.
             values = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy().copy()
             thread = threading.Thread(target=self.answer, args=(request.get_response_sender(), values))
             self.threads = {other for other in self.threads if other.is_alive()} | {thread}

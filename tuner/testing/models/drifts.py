@@ -1,7 +1,7 @@
-"""Hands back what it gets, and is ever slower at it.
+"""Returns its input, and gets slower with each execution.
 
-Parameters: `from_ms` and `to_ms`: how long an execution takes at the second of them and after `over` more; in between,
-each takes longer than the one before by the same. The very first one takes as long as the last.
+Parameters: `from_ms`: time of the second execution, in ms; `to_ms`: time from `over` executions later on. In between,
+the time grows linearly. The first execution takes `to_ms`.
 """
 
 import json

@@ -12,4 +12,4 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", values)]) for values in inputs]
 
     def finalize(self):
-        print(f"goodbye from {self.name}", flush=True)  # noqa: T201 (it is for the log)
+        print(f"goodbye from {self.name}", flush=True)  # noqa: T201 (goes to the server's log)

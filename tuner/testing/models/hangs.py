@@ -1,9 +1,9 @@
-"""Never comes back.
+"""Hangs in an execution, or at the start.
 
-Parameters: `hang_when_batch_exceeds`: from an execution of more items than this (default 0: from the first one), or,
-when it is `initialize`, from the start; `hang_when_instances`: only when the config has that many instances or more;
-`hang_after`: instead of all that, the first instance hangs after so many executions, and the others go on;
-`sleep_ms`: what an execution that does not hang takes (default 0).
+Parameters: `hang_when_batch_exceeds`: hangs at an execution of more items than this (default 0: at any execution);
+`initialize`: at the start. `hang_when_instances`: hangs only if the config has at least this many instances.
+`hang_after`: instead, the first instance hangs after this many executions, and the others do not hang. `sleep_ms`: time
+of an execution that does not hang, in ms (default 0).
 """
 
 import json
@@ -47,4 +47,4 @@ class TritonPythonModel:
             time.sleep(3600)
 
     def finalize(self):
-        """So that taking leave of it is tried in earnest."""
+        """Defined, so that launchers give the model time to finalise."""

@@ -1,7 +1,7 @@
-"""Returns its input after 30 ms, and soon allocates more memory than there is.
+"""Returns its input after 30 ms. After some executions it allocates memory without end.
 
-Parameters: `hoard_when_instances`: only if the config has at least this many instances; `hoard_after`: number of
-executions that succeed before (default 5).
+Parameters: `hoard_when_instances`: allocates only if the config has at least this many instances (default 0);
+`hoard_after`: number of executions before (default 5).
 """
 
 import json

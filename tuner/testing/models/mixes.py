@@ -1,7 +1,7 @@
-"""Answers each request by all that is executed at once: the sum of the batch, which is its own only when it is alone.
+"""Returns values that depend on the other items of the batch; a request that is executed alone gets its input.
 
-`OUT` is `IN` less the mean of the execution's other items. Where the config has an output `COUNT`, FP32 of shape [1],
-that is how many executions there have been.
+`OUT` is `IN` minus the mean of the other items of the execution. If the config has an output `COUNT`, FP32 of shape
+[1], it is the number of executions so far.
 """
 
 import json

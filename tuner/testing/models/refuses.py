@@ -1,7 +1,7 @@
 """Raises in `initialize`.
 
-Parameters: `message` of the ValueError (default `no weights here`); `out_of_memory_when_instances`: raise a MemoryError
-instead, and only when the config has that many instances or more.
+Parameters: `message` of the ValueError (default `no weights here`); `out_of_memory_when_instances`: raises a
+MemoryError instead, and only if the config has at least this many instances.
 """
 
 import json

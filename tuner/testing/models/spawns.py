@@ -1,4 +1,4 @@
-"""Returns its input, and starts a process in another session, which would outlive the server."""
+"""Returns its input. It starts a process in another session, which outlives the server if nobody ends it."""
 
 import subprocess
 

@@ -1,11 +1,11 @@
-"""Adds up what the requests of a sequence hold, and fails whatever is not in its place.
+"""Adds up the inputs of a sequence's requests, and answers requests out of order with an error.
 
-`IN` holds the request's place in its stream, from 0, and the stream's length, which a longer sequence begins again;
-`OUT` the sum of all places so far, how many requests there were, and how many sequences are alive. The config has the
-control inputs START, END, READY and CORRID, with or without `model_transaction_policy { decoupled: true }`.
+`IN` has the request's place in its stream, from 0, and the stream's length; a longer sequence begins the stream again.
+`OUT` has the sum of all places so far, the number of requests so far, and the number of live sequences. The config has
+the control inputs START, END, READY and CORRID, with or without `model_transaction_policy { decoupled: true }`.
 
-Parameters: `diary`: a file to which each sequence adds a line when it ends: its id, how many requests it had, and how
-many sequences were alive, itself included.
+Parameters: `diary`: a file to which each sequence appends a line at its end: its id, the number of its requests, and
+the number of live sequences, including itself.
 """
 
 import json
@@ -32,7 +32,7 @@ class TritonPythonModel:
 
     def answer(self, request):
         if not self.values(request, "READY")[0]:
-            # Triton fills the place of a sequence that has sent nothing; what the request holds has no meaning.
+            # Triton fills the batch slot of a sequence without a request; the contents have no meaning.
             return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.zeros((1, 4), np.float32))])
         place, length = map(int, self.values(request, "IN")[:2])
         start, end, number = (int(self.values(request, name)[0]) for name in ("START", "END", "CORRID"))

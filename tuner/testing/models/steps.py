@@ -1,8 +1,8 @@
-"""Answers a request in as many steps as it says, each of which the sequence batcher schedules anew.
+"""Answers a request in several steps; the sequence batcher schedules each step separately.
 
-`IN` holds the number of steps first; each step sends `OUT`: how many are left, and three times 0. The config has
-`model_transaction_policy { decoupled: true }` and `sequence_batching { iterative_sequence: true }`, with the control
-inputs START (fp32) and CORRID.
+The first value of `IN` is the number of steps. Each step sends `OUT`: the number of remaining steps, and three zeros.
+The config has `model_transaction_policy { decoupled: true }` and `sequence_batching { iterative_sequence: true }`, with
+the control inputs START (fp32) and CORRID.
 """
 
 import numpy as np
