@@ -23,12 +23,12 @@ class FieldEffect:
         name: The parameter.
         value: Its value in the best config.
         was: Its value in the baseline.
-        without: The best candidate without this change; None: other changes require it, so it cannot be left out.
+        without: The best candidate without this change; None: other changes require this one.
         together: Other changes that disappear with it, such as preferred sizes without dynamic batching.
         trial: The trial of `without`; None: there is none.
         point: The best point of that trial within the SLO; None: it failed, or holds the SLO at no load.
         throughput: Ratio of the best point's throughput to that of `point`.
-        latency: The same of latency at the SLO's percentile; None unless both are under the same load.
+        latency: Ratio of latency at the SLO's percentile, likewise; None unless both are under the same load.
         pairs: Rounds with both side by side that `throughput` was computed from; 0: from independent launches.
     """
 

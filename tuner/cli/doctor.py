@@ -1,4 +1,4 @@
-"""`tritontune doctor`: checks what tuning needs, and says what to do about what is missing."""
+"""`tritontune doctor`: checks the requirements of tuning, and prints the fix for each that is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tuner.servers.work_folder import remove_abandoned_work
 
 
 class State(Enum):
-    """The result of a check, as it is printed."""
+    """The printed result of a check."""
 
     OK = "[green]ok[/]  "
     NOT_NEEDED = "[dim]--[/]  "
@@ -43,9 +43,9 @@ class Check:
     """One check, printed as one line.
 
     Attributes:
-        name: What was checked.
+        name: The checked requirement.
         state: The result.
-        detail: What was found, or what to do.
+        detail: The finding, or the fix.
     """
 
     name: str
@@ -152,7 +152,7 @@ def _ports() -> Check:
 
 
 def _leftovers() -> Check:
-    """Remove what killed runs left behind."""
+    """Remove leftovers of killed runs."""
     try:
         folders = remove_abandoned_work()
         servers = remove_process_leftovers()

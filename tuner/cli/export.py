@@ -88,14 +88,14 @@ def export(
     Args:
         run_dir: Folder of the run.
         models: Names of the models; empty: all.
-        slo: Limits as in `--slo`; empty: those of the run.
+        slo: Limits as in `--slo`; empty: the limits of the run.
         target: Where to write.
         force: Whether a file of the target may be replaced.
 
     Raises:
         JobError: there is no such run or model, or the target cannot be written.
         SLOError: no candidate holds the SLO.
-        ConfigError: the repository's config.pbtxt is no longer the one that was tuned.
+        ConfigError: the repository's config.pbtxt differs from the tuned one.
     """
     check_output(target.file, option="--to", force=force)
     run = RunFolder.existing(run_dir)
@@ -157,7 +157,7 @@ def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
 
 
 def _deployed(item: _Export) -> _Deployed:
-    """The config in the repository, which must be the one that was tuned, or an export of the same study.
+    """The config in the repository, which must be the tuned one, or an export of the same study.
 
     Raises:
         ConfigError: the config is neither of these.
@@ -180,7 +180,7 @@ def _deployed(item: _Export) -> _Deployed:
 
 
 def _in_place(item: _Export, deployed: _Deployed) -> str:
-    """Replace the file in the repository, unless it is the same. Returns what was done, in words."""
+    """Replace the file in the repository, unless it is the same. Returns a message about the result."""
     path = item.folder.path / CONFIG
     if deployed.is_same:
         return f"{path}: unchanged, it is this config already"
@@ -189,7 +189,7 @@ def _in_place(item: _Export, deployed: _Deployed) -> str:
 
 
 def _write(item: _Export, target: Target) -> str:
-    """Write to the target. Returns what was done, in words; empty for stdout."""
+    """Write to the target. Returns a message about the result; empty for stdout."""
     if target.folder is not None:
         folder = target.folder / item.model
         try:

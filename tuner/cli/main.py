@@ -1,4 +1,4 @@
-"""Parses the command line. The other modules of this package do what a command asks for."""
+"""Parses the command line. Each other module of this package runs a command."""
 
 from __future__ import annotations
 
@@ -389,7 +389,7 @@ def main() -> NoReturn:
 
 def _fail(message: str, code: int) -> NoReturn:
     line = f"tritontune: {shortened(message)}".encode(errors="backslashreplace").decode()
-    with suppress(OSError):  # the reader has left
+    with suppress(OSError):  # the reader of stdout has ended
         click.echo(line, err=True)
     _give_up_stdout_if_broken()
     sys.exit(code)
@@ -397,7 +397,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 @contextmanager
 def _reader_may_leave() -> Iterator[None]:
-    """Exit with 1, silently, if the reader of stdout has left, as `head` does."""
+    """Exit with 1, silently, if the reader of stdout has ended, such as `head`."""
     try:
         yield
     except BrokenPipeError:
@@ -421,7 +421,7 @@ def _flush() -> None:
 
 
 def _end_on_sigterm() -> None:
-    """Make SIGTERM end a run as Ctrl-C does, and ignore further signals meanwhile."""
+    """Make SIGTERM end a run like Ctrl-C, and ignore further signals until it has ended."""
 
     def end(*_: object) -> None:
         ignore_what_ends()

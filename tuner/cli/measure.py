@@ -46,7 +46,7 @@ from tuner.servers.protocols import Launch, Launcher, Server
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
 
 _MOST_CONCURRENCY = 1024
-# With --time, a load ends after that time, but not before so many answers.
+# With --time, a load ends after that time, but has at least this many answers.
 _FEWEST = 2
 
 
@@ -60,7 +60,7 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None, forc
         force: Whether `csv` may replace a file.
 
     Raises:
-        TritontuneError: with the exit code that says what went wrong.
+        TritontuneError: a measurement failed; the error's exit code tells how.
     """
     job = MeasureJob.make(options)
     loads = job.loads
@@ -80,7 +80,7 @@ def measure(options: Mapping[str, Any], *, as_json: bool, csv: Path | None, forc
                 words = point_in_words(point, job.slo.percentile)
                 console.print(words, highlight=False, markup=False, soft_wrap=True)
     except BaseException:
-        # Print what was measured before an error or Ctrl-C. If that fails, too, the first error is still raised.
+        # Print the points measured before an error or Ctrl-C. If that fails, too, the first error is still raised.
         try:
             _tell(model, points, job, as_json=as_json, csv=csv, complete=False)
             if job.rate == "max" and points:
@@ -166,7 +166,7 @@ def _opened(job: MeasureJob, console: Console, line: LiveLine) -> Iterator[tuple
 
 
 def _noting(console: Console) -> Callable[[str], None]:
-    """A function that prints a line as it is."""
+    """A function that prints a line unchanged."""
     return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

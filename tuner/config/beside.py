@@ -1,6 +1,6 @@
 """Files beside a model repository that its models reach by relative paths, such as `../common`.
 
-A staged copy of the repository gets links to them beside it.
+Links to these files are placed beside the staged copy of the repository.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tuner.config.repository import ModelRepository
 from tuner.config.staging import StagedRepository
 from tuner.core.errors import RepositoryError
 
-# Signs of code that refers to files outside of its own folder.
+# Code that matches may refer to files outside of its own folder.
 _UPWARDS = re.compile(r"\.\.|\bparents?\b|\bdirname\b")
 _WORD = re.compile(r"[\w.-]+")
 _LARGEST_SOURCE = 1 << 20

@@ -82,7 +82,7 @@ class ModelConfig:
     def from_proto(cls, proto: model_config_pb2.ModelConfig) -> ModelConfig:
         """Write the text of a config that the server has completed, for a model without a file.
 
-        Fields of a newer server that our schema does not know are left out.
+        Fields of a newer server that our schema does not know are omitted.
         """
         text = text_format.MessageToString(proto, as_utf8=True, use_short_repeated_primitives=True)
         return cls(text, f"{proto.name or 'model'} (as the server completed it)")
@@ -127,8 +127,8 @@ class ModelConfig:
         comment on its line, the line is removed.
 
         Args:
-            changes: By field path: a value, the whole list of a repeated field (or its only value), `EMPTY` for a
-                message that must exist, or None to remove the field. They are made in the order of the mapping.
+            changes: New values by field path. A repeated field takes the whole list, or its only value. `EMPTY` is for
+                a message that must exist, and None removes the field. They are made in the order of the mapping.
 
         Raises:
             ConfigError: the field does not exist or does not take the value, or the changes contradict each other or

@@ -23,8 +23,8 @@ def copy_model(model: ModelFolder, to: Path, config: str) -> None:
     """Copy a model with another config, atomically.
 
     Links are followed, so that the copy is independent of the repository. If the file system supports it (FICLONE),
-    copies share blocks with the originals. `__pycache__`, backups of the config, and what `tuner.config.folders.walk`
-    ignores are left out.
+    copies share blocks with the originals. Omitted are `__pycache__`, backups of the config, and files that
+    `tuner.config.folders.walk` ignores.
 
     Args:
         model: The user's model, which is only read.

@@ -10,7 +10,7 @@ from secrets import token_hex
 
 from tuner.core.lease import Lease, own_lease
 
-# A temporary file's name holds at most so many letters of the original, as names have at most 255 bytes.
+# Letters of a file's name in the name of its temporary file; names have at most 255 bytes.
 _MOST_LETTERS = 40
 
 
@@ -26,7 +26,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             escapes, such as `\udcff`.
 
     Raises:
-        OSError: the file cannot be written, for example as it is read-only; it is unchanged.
+        OSError: the file cannot be written, for example because it is read-only; it is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     target = path.resolve()
@@ -90,7 +90,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(path: Path) -> int:
-    """Remove the temporary files that killed writers of a file have left beside it. Returns their number."""
+    """Remove the temporary files of killed writers beside a file. Returns their number."""
     target = path.resolve()
     beginning = _beginning(target)
     abandoned = [

@@ -17,8 +17,8 @@
     ├── InterruptedRunError     SIGTERM or Ctrl-C                            exit 130
     └── UnexpectedError         all other errors, with a log file            exit 1
 
-Every message is one line that says what is wrong, where, and the fix. Other exceptions are bugs of tritontune, or
-come from the system (a full disk): `tuner.core.boundary` turns them into an `UnexpectedError`.
+Every message is one line with the problem, its place, and the fix. Other exceptions are bugs of tritontune, or come
+from the system (a full disk); `tuner.core.boundary` converts them to an `UnexpectedError`.
 """
 
 from __future__ import annotations

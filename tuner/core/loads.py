@@ -17,7 +17,7 @@ class Concurrency:
 
     @property
     def level(self) -> float:
-        """The size of the load among those of its kind."""
+        """A number to order loads of the same kind."""
         return self.requests
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class RequestRate:
 
     @property
     def level(self) -> float:
-        """The size of the load among those of its kind."""
+        """A number to order loads of the same kind."""
         return self.per_s
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Ramp:
 
     @property
     def level(self) -> float:
-        """The size of the load among those of its kind."""
+        """A number to order loads of the same kind."""
         return self.to_per_s
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Replay:
 
     @property
     def level(self) -> float:
-        """The size of the load among those of its kind: mean requests per second."""
+        """A number to order loads of the same kind: mean requests per second."""
         length_ns = self.period_ns or self.offsets_ns[-1] or 1
         return len(self.offsets_ns) / length_ns * 1e9
 

@@ -31,7 +31,7 @@ _numbers = itertools.count(1)
 class Mark(Lease):
     """The name of a server: the lease of its owner, and a number.
 
-    Marks of versions before leases do not identify the host, so their files are left alone.
+    Marks of versions without leases do not identify the host, so their files are never removed.
 
     Attributes:
         number: The number of the server, counted by its owner.

@@ -43,7 +43,7 @@ def parse_duration(text: str, *, units: Sequence[str] = ("s", "m")) -> float:
         units: Units that the error message proposes if there is none.
 
     Raises:
-        ValueError: the text is not a duration > 0 and <= 1 year; the message says what would be right.
+        ValueError: the text is not a duration > 0 and <= 1 year; the message has the fix.
     """
     compact = text.strip().lower()
     if re.fullmatch(_NUMBER, compact):
@@ -69,7 +69,7 @@ def parse_share(value: float | str) -> float:
     """A share from a text such as `3%` or `0.03`, or from a number.
 
     Raises:
-        ValueError: it is not a share >= 0 and < 1; the message says what would be right.
+        ValueError: it is not a share >= 0 and < 1; the message has the fix.
     """
     text = str(value).strip()
     if isinstance(value, bool) or not _SHARE.fullmatch(text):
@@ -110,7 +110,7 @@ def parse_size(text: str) -> int:
     """Bytes in a text such as `8GiB` and `8g` (1024^3), `800MB` (1000^2), or a plain number of bytes.
 
     Raises:
-        ValueError: it is not a size, < 1 byte, or > 1 EiB; the message says what would be right.
+        ValueError: it is not a size, < 1 byte, or > 1 EiB; the message has the fix.
     """
     match = _SIZE.fullmatch(text.strip())
     factor = _BYTES.get(match[2].upper() or "B") if match else None

@@ -46,8 +46,8 @@ _known: set[str] = set()
 def keep_secret(name: str, value: str) -> None:
     """Redact a value in errors and servers' logs from now on, if it is a secret.
 
-    It is a secret if its name says so, or if it looks like a key: letters and digits, without blanks or slashes. The
-    secret of a URL is its password.
+    It is a secret if its name is that of a secret, or if it looks like a key: letters and digits, without blanks or
+    slashes. The secret of a URL is its password.
     """
     _keep_passwords(value)
     # A server may repeat `Bearer SECRET` without its first word.
@@ -80,8 +80,8 @@ def is_secret_name(name: str) -> bool:
 def value_of_variable(name: str, value: str) -> str:
     """The value of an environment variable for a description; `***` if it may be secret.
 
-    Values shown are numbers of up to three digits, words such as `true`, and the values of variables that are known to
-    affect performance, such as `OMP_PROC_BIND`.
+    Shown are numbers of up to three digits and words such as `true`. Also shown are values of variables that affect
+    performance, such as `OMP_PROC_BIND`.
     """
     if is_secret_name(name):
         return HIDDEN

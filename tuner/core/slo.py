@@ -23,7 +23,7 @@ def share_of(name: Percentile) -> float:
 class SLO(RootModel[dict[Percentile, float]]):
     """Latency limits in ms, by percentile; all must hold. Empty: no limit.
 
-    Reads `{"p99": "25ms"}`, `{"p99": 25.0}` (ms, as it is stored), and the command line's `["p99=25ms"]`.
+    Reads `{"p99": "25ms"}`, `{"p99": 25.0}` (the stored form, in ms), and the command line's `["p99=25ms"]`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,7 +43,7 @@ class SLO(RootModel[dict[Percentile, float]]):
         """Read the command line's form, `p99=25ms` each.
 
         Raises:
-            ValueError: one line that says what would be right.
+            ValueError: the text is wrong; the message is one line with the fix.
         """
         limits: dict[Any, Any] = {}
         for text in texts:

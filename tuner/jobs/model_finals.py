@@ -31,7 +31,7 @@ _CERTIFY_RULES = LevelRules(min_s=2.0, max_s=4.0)
 
 
 class ModelFinals:
-    """Verifies and certifies what a search has found.
+    """Verifies the finalists of a search, and certifies a rate of the best one.
 
     Args:
         job: The job.

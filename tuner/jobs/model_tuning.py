@@ -59,7 +59,7 @@ _LEAST_S = 0.1
 
 @dataclass(frozen=True)
 class RunContext:
-    """What the models of a run share.
+    """The context that all models of a run share.
 
     Attributes:
         job: The job.
@@ -113,7 +113,7 @@ def trial_context_of(context: RunContext, model: str, rules: LevelRules) -> Tria
 
 
 class ModelTuning:
-    """The tuning of one model, continuing what its study holds.
+    """The tuning of one model, which continues from the trials of its study.
 
     Args:
         context: The context of the run.
@@ -157,7 +157,7 @@ class ModelTuning:
             self._context.progress.note(f"{self._model.name}: {text}")
 
     def _write(self) -> None:
-        """Write the result files from the stored study, so that a kill leaves none that contradict it."""
+        """Write the result files from the stored study, so that they agree with it even after a kill."""
         write_results(self._context.out, self._study)
 
     def run(self) -> str:
@@ -203,7 +203,7 @@ class ModelTuning:
         self._write()
 
     def _count(self) -> None:
-        """Store the time spent on verifying so far, so that a resumed run does not get it again."""
+        """Store the time spent on verifying so far, so that it counts in a resumed run."""
         now = self._now()
         self._study.add_verifying_s(now - self._counted)
         self._counted = now

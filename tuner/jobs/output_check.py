@@ -36,7 +36,7 @@ class OutputCheck:
         self._tolerance = None if identity.output_tolerance is None else Tolerance(identity.output_tolerance)
         self._made_up = identity.requests.get("input_data", "random") in MADE_UP
         self._note = note
-        # The file would contain the requests as they are sent, so it is not written if they contain secrets.
+        # The file contains the sent requests, so it is not written if they contain secrets.
         self._is_kept = HIDDEN not in identity.requests.get("request_parameter", {}).values()
         self._remark = remark
         self._golden: GoldenOutputs | None = None
@@ -56,7 +56,8 @@ class OutputCheck:
     def record(self, session: Session) -> None:
         """Record the outputs of the baseline.
 
-        Raises: ServerError: the baseline does not answer.
+        Raises:
+            ServerError: the baseline does not answer.
         """
         if self._tolerance is None:
             return

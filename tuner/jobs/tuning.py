@@ -153,7 +153,7 @@ def _machine(launcher: Launcher, gpus: Gpus) -> Machine:
 
 @contextmanager
 def _repository(job: TuneJob) -> Iterator[ModelRepository]:
-    """The user's repository; with `--url`, a repository made from what the server reports."""
+    """The user's repository; with `--url`, a repository of the configs that the server reports."""
     if job.repository is not None:
         yield ModelRepository.open(job.repository)
         return
@@ -162,7 +162,7 @@ def _repository(job: TuneJob) -> Iterator[ModelRepository]:
 
 
 def _give_back(job: TuneJob, out: RunFolder, progress: Progress) -> None:
-    """Restore the model configs that a killed run left replaced on a running server."""
+    """Restore the model configs that a killed run had replaced on a running server."""
     with out.opened(resume=True):
         if out.own_configs.exists():
             progress.note(f"{job.url}: restoring the model configs that a killed run had replaced")
@@ -230,7 +230,7 @@ def chosen_models(
         repository: The model repository.
         names: Names of models; empty: all.
         note: Takes a message for each skipped model.
-        on_disk: Whether the repository is the user's own, not one made from what a server reports.
+        on_disk: Whether the repository is the user's, not one made from a server's configs.
 
     Raises:
         RepositoryError: a named model does not exist, or Triton would not load the only one.
@@ -327,7 +327,7 @@ def _outcome(context: RunContext, study: Study, ended: str) -> ModelOutcome:
 
 
 def identity_of(context: RunContext, model: ModelFolder) -> Identity:
-    """The identity of a model's study: what must be equal to resume it."""
+    """The identity of a model's study, which must be equal to resume it."""
     job = context.job
     return Identity(
         model=model.name,

@@ -16,8 +16,8 @@ def check_agreement(ours: bytes, theirs: bytes, theirs_again: Callable[[], bytes
     """Compare two serialised `ModelInferResponse`s.
 
     A model may answer the same request differently each time, for example with the name of its instance. So if the two
-    differ, gRPC's own library asks again, up to 15 times, until it gets our answer, or another one than its first. An
-    output that varies there is compared by name, type and shape; if its shape varies too, by name and type.
+    differ, gRPC's own library repeats the request, up to 15 times, until it gets our answer or a third one. An output
+    that varies there is compared by name, type and shape; if its shape varies too, by name and type.
 
     Args:
         ours: The answer to our own framing.

@@ -11,7 +11,8 @@ from tuner.load.aio.grpcio_driver import GrpcioDriver
 from tuner.load.workload import Plan, Request, Workload
 
 RequestChains = tuple[tuple[Request, ...], ...]
-"""Chains of requests: those of one chain are sent one after the other. For a stateful model, a chain is a sequence."""
+"""Chains of requests. Requests of one chain are sent one after the other. For a stateful model, a chain is a
+sequence."""
 
 Ask = Callable[[Sequence[Sequence[Request]]], list[list[Reply]]]
 """Sends all chains at once, and returns the replies of each; a chain ends with its first failed request."""

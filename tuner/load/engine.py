@@ -28,7 +28,7 @@ from tuner.load.workload import Plan, Request
 
 # Time to drain requests under way, so that they do not affect the next load, in s.
 _DRAIN_S = 1.0
-# The same after an error or Ctrl-C.
+# The time to drain requests after an error or Ctrl-C, in s.
 _HURRIED_DRAIN_S = 0.25
 # Extra time for a reply of a worker, in s.
 _PATIENCE_S = 10.0
@@ -44,8 +44,8 @@ Patience = Callable[[Load], float]
 class WorkerEngine:
     """A `LoadEngine` whose load comes from worker processes with their own connections.
 
-    So the caller's computations, garbage collection, threads and signal handlers never delay a request, and more
-    processes can be added if one core is not enough.
+    So the caller's computations, garbage collection, threads and signal handlers never delay a request. If one core is
+    not enough, more processes can be added.
 
     Args:
         plan: The requests, and where to send them.
@@ -142,7 +142,7 @@ class WorkerEngine:
         return read_samples(readers, decoupled=self._plan.workload.decoupled)
 
     def _end(self, workers: Sequence[_Worker], readers: Sequence[LedgerReader], drain_s: float) -> None:
-        """Stop all workers, and wait until they have; close those that have not."""
+        """Stop all workers, and wait until they have stopped; close the others."""
         until_ns = time.monotonic_ns() + round(drain_s * 1e9)
         for reader in readers:
             reader.stop(until_ns)

@@ -1,8 +1,8 @@
 """The ledger: shared memory in which a worker records requests as they end, while its owner reads them.
 
-There is one for each offer. It is anonymous, and its pages are allocated when they are written. No lock is needed: only
-the worker writes records, only the owner writes the stop time, the count is raised after a record is written, and
-records below the count never change.
+Each offer has its own ledger. The memory is anonymous, and its pages are allocated when they are written. No lock is
+needed: only the worker writes records, and only the owner writes the stop time. The count is raised after a record is
+written, and records below the count never change.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class LedgerWriter:
 
     @property
     def stop_ns(self) -> int:
-        """0 while the load goes on; then the time in ns until which requests under way may end."""
+        """0 while the load continues; then the time in ns until which requests under way may end."""
         return self.control[STOP_NS]
 
     def note(self, sent_ns: int, done_ns: int, outcome: int, *, lag_us: int = 0, received: int = 0) -> None:

@@ -43,7 +43,7 @@ def make_driver(plan: Plan) -> Driver:
 
 
 def work(channel: Channel) -> None:
-    """Execute the owner's commands until it is gone."""
+    """Execute the owner's commands until the owner ends."""
     owner = os.getppid()
     plan, _ = channel.receive()
     driver = make_driver(plan)

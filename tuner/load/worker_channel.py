@@ -31,7 +31,7 @@ class Channel:
         """Send an object, with copies of file descriptors.
 
         Raises:
-            OSError: the other end is gone, or does not read within the socket's time-out.
+            OSError: the other end is closed, or does not read within the socket's time-out.
         """
         body = pickle.dumps(message)
         socket.send_fds(self._end, [len(body).to_bytes(_LENGTH_BYTES, "little")], list(descriptors))
@@ -41,7 +41,7 @@ class Channel:
         """Receive the next object and its descriptors.
 
         Raises:
-            EOFError: the other end is gone.
+            EOFError: the other end is closed.
         """
         head, descriptors, _, _ = socket.recv_fds(self._end, _LENGTH_BYTES, _MOST_DESCRIPTORS)
         head += self._exactly(_LENGTH_BYTES - len(head)) if head else b""

@@ -39,8 +39,8 @@ class Sequences:
         live: Sequences under way at once in an open loop; in a closed loop, the concurrency.
         first_id: The id of the first sequence; the following ids are consecutive.
         text_ids: Whether ids are sent as strings, as the model's control input requires.
-        iterative: Whether each request is a sequence of its own that the model ends (`iterative_sequence`): it is sent
-            as a start, without an end, and nothing follows it.
+        iterative: Whether each request is its own sequence, which the model ends (`iterative_sequence`). It is sent as
+            a start, without an end, and no request follows it.
     """
 
     length: int | None = 20

@@ -12,9 +12,9 @@ from tuner.core.nvml import Gpu
 def visible_gpus(selection: str, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
     """The GPUs of a selection, in the order in which CUDA numbers them.
 
-    Like CUDA, it ends at the first unknown name (CUDA C++ Programming Guide, "CUDA Environment Variables"), and of a
-    GPU with MIG instances it takes the first one, unless others are named. CUDA's order is assumed to be that of the
-    PCI bus, which is true for GPUs of one kind.
+    As in CUDA, the list ends at the first unknown name (CUDA C++ Programming Guide, "CUDA Environment Variables"). A
+    GPU with MIG instances stands for its first instance, unless others are named. CUDA's order is assumed to be that of
+    the PCI bus, which is true for GPUs of one kind.
 
     Args:
         selection: `all`, `none`, or a list of indices, `GPU:MIG` indices, or beginnings of UUIDs.

@@ -16,7 +16,7 @@ class GpuView(Record):
         uuid: `GPU-...` or `MIG-...`.
         utilization_percent: Mean share of time in which a kernel ran, in percent.
         memory_bytes: Peak memory in use by all processes, as nvidia-smi shows it.
-        run_memory_bytes: The same since the server was launched.
+        run_memory_bytes: Peak memory in use since the server was launched.
         idle_memory_bytes: Memory in use before the launch, by other processes.
         total_memory_bytes: Memory of the GPU.
         power_w: Mean power of the board, in W.
@@ -43,7 +43,7 @@ class GpuView(Record):
 
     @property
     def taken_bytes(self) -> int | None:
-        """Peak memory since the launch, less what was in use before it, in bytes."""
+        """Peak memory since the launch, less the memory in use before it, in bytes."""
         if self.run_memory_bytes is None:
             return None
         return max(0, self.run_memory_bytes - (self.idle_memory_bytes or 0))

@@ -25,7 +25,7 @@ class GpuWatch:
     """Samples GPUs while a server runs. Enter it before the launch, and leave it after the server has stopped.
 
     Args:
-        visible: The GPUs that the server sees; none: nothing is sampled.
+        visible: The GPUs that the server sees; empty: nothing is sampled.
         listener: Called with the model's effective config, once it is known.
     """
 
@@ -55,7 +55,7 @@ class GpuWatch:
         self._told(effective)
 
     def view(self, start_ns: int, end_ns: int, inferences: int) -> GpuUsage | None:
-        """GPU usage between two times, in which so many inferences succeeded; None if no GPU is in use."""
+        """GPU usage between two times with a number of successful inferences; None if no GPU is in use."""
         if not self._used:
             return None
         samples = self._sampling.between(start_ns, end_ns)

@@ -28,7 +28,7 @@ def highest_rate(*, slo: SLO, max_concurrency: int, flat_from: int = 1) -> Plan[
     to 6 levels of Poisson arrivals bisect between sustained and failing rates; see `highest_sustained` for the outcome.
 
     Args:
-        slo: The limits that must hold, maybe none.
+        slo: The limits that must hold; may be empty.
         max_concurrency: The highest concurrency to offer.
         flat_from: See `sweep`.
     """

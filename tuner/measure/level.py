@@ -31,7 +31,7 @@ _LOOK_GROWTH = 1.4
 # The longest time between checks of the server's health, in seconds.
 _PULSE_S = 0.5
 _SHORTEST_PAUSE_S = 0.001
-# Stopping at the first narrow interval selects those that are narrow by chance, mostly from short windows. So the
+# Stopping at the first narrow interval selects intervals that are narrow by chance, mostly from short windows. So the
 # interval of a window below 3 s must be narrower by (length / 3 s) ** 0.12. Calibrated with benchmarks/precision.py.
 _LONG_S, _SOONER = 3.0, 0.12
 # A stall is a silence of more than twice the longest request plus this, in seconds.

@@ -1,4 +1,4 @@
-"""The speed of this machine during a measurement, and how much it varies.
+"""The speed of this machine during a measurement, and its variation.
 
 If others share caches, hardware threads or the clock of a processor, or a hypervisor takes time without reporting it,
 the machine's speed varies. No kernel counter shows that; the CPU time of a fixed piece of work does.
@@ -28,8 +28,8 @@ _MOMENT_S, _SHORTEST_S, _MOMENTS = 1.0, 0.25, 4
 _FEWEST = 2
 # The speed varies on all time scales, as 1/f noise: with the same variance in each octave. From 1 s to a window of 10 s
 # are 3.3 octaves, and from there to an hour 8.5. So the deviation grows by sqrt(8.5 / 3.3) = 1.6. The throughput of a
-# fully busy Triton is proportional to the loop's speed to the power of 0.65 (fit over 26 measurements of the example
-# model on two cores of a shared machine; correlation 0.91).
+# fully busy Triton is proportional to the loop's speed to the power of 0.65. (Fit over 26 measurements of the example
+# model on two cores of a shared machine; correlation 0.91.)
 FOLLOWS = 0.65
 _LATER = 1.6 * FOLLOWS
 
@@ -46,7 +46,7 @@ class MachineSpeed(Record):
     wander: float
 
     def allowed_for(self, interval: Interval, cores: float | None) -> Interval:
-        """An interval widened by how much the machine's speed may differ at another time.
+        """An interval, widened by the possible difference of the machine's speed at another time.
 
         Args:
             interval: A throughput or latency of this window.

@@ -41,7 +41,7 @@ class Meter:
     server_elsewhere: bool = False
 
     def gpu_usage(self, window: Window, inferences: int) -> GpuUsage | None:
-        """GPU usage over the window, in which so many inferences succeeded."""
+        """GPU usage over the window, with its number of successful inferences."""
         return self.gpus.view(window.start_ns, window.end_ns, inferences) if self.gpus else None
 
     def server_resources(self, window: Window) -> ServerResources | None:

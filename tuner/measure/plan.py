@@ -21,7 +21,7 @@ def points_of(plan: Plan[_Load, object], measure: Callable[[_Load], OperatingPoi
     """Carry a plan out, and yield each operating point as it comes: an error loses none of the points before it.
 
     Args:
-        plan: What to measure.
+        plan: The plan.
         measure: Measures one load; its exceptions end the plan.
     """
     try:

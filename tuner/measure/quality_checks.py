@@ -56,8 +56,8 @@ def warnings_about(
     """The warnings about the samples of a steady load: Little's law, the server's request count, and drift.
 
     Little's law (J. D. C. Little, 1961): the mean number of requests under way is throughput times mean latency. In a
-    closed loop it is the concurrency. The client's time between an answer and the next request is missing from it, and
-    requests that are cut at the ends of the window make it uncertain; see `_tolerated_under_way`.
+    closed loop it is the concurrency. The client's time between an answer and the next request is not part of it.
+    Requests that are cut at the ends of the window make it uncertain; see `_tolerated_under_way`.
 
     A recording may have trends of its own, so it is not checked for drift.
 
@@ -142,7 +142,7 @@ def _tolerated_under_way(latency_s: np.ndarray[tuple[int], np.dtype[np.float64]]
 
     It is 5 %, plus the error of requests that are cut at the ends of the window. A request that began before the window
     counts with all of its time, and one still under way at the end with none. The mean length of a request under way at
-    a given moment is E[L^2] / E[L] (the inspection paradox), half of it on each side of the cut. So this much of the
+    a given moment is E[L^2] / E[L] (the inspection paradox). Half of it is on each side of the cut. So this much of the
     window's length is uncertain.
     """
     return _LITTLE + float(latency_s @ latency_s) / max(float(latency_s.sum()), 1e-12) / length_s

@@ -1,4 +1,4 @@
-"""Quality warnings: why an operating point cannot be trusted as it is."""
+"""Quality warnings: the reasons not to trust an operating point."""
 
 from __future__ import annotations
 

@@ -16,25 +16,28 @@ _LONGEST = 36.0
 class LevelRules:
     """The rules by which the measurement of a load level ends.
 
-    A level ends when throughput and the latency percentile are both precise enough, or after `max_s`. A slow model,
-    with fewer than `min_requests` answers by then, or in a closed loop fewer than `min_rounds` rounds, or fewer than
-    `slow_requests` if given, gets more time, up to `slow_max_s`. In an open loop only the latency counts. A load that
-    ends by itself is measured to its end, and a repeating recording at least once as a whole.
+    A level ends when throughput and the latency percentile are both precise enough, or after `max_s`. A slow model gets
+    more time, up to `slow_max_s`. A model is slow if it has fewer than `min_requests` answers by then, or, in a closed
+    loop, fewer than `min_rounds` rounds. If `slow_requests` is given, this number of answers decides instead. In an
+    open loop only the latency counts. A load that ends by itself is measured to its end, and a repeating recording at
+    least once as a whole.
 
     Attributes:
         throughput_precision: Required relative half width of throughput's 95 % interval; closed loops only.
-        latency_precision: The same for `percentile` of latency.
+        latency_precision: Required relative half width of the interval of latency at `percentile`.
         first_look_s: Seconds until the first look, which never ends the level.
         min_s: Shortest measurement, in seconds.
         max_s: Longest measurement, in seconds, except for a slow model.
         slow_max_s: Longest measurement of a slow model, in seconds.
         min_requests: Successful requests that a level needs.
         narrow_looks: Consecutive looks that must be precise enough, as a single one may be so by chance.
-        slow_requests: Answers after which a slow model gets no more time; None: `min_requests` and `min_rounds` decide.
+        slow_requests: Number of answers that ends a slow model's extra time; None: `min_requests` and `min_rounds`
+            decide.
         min_rounds: How often all requests under way should have been answered; closed loops only.
         request_timeout_s: Deadline of a request; a server that is silent for as long hangs.
-        slo: Limits to test: a level that violates one (99 % confidence) ends, and an undecided one goes on.
-        rivals: A level that these beat clearly ends.
+        slo: Limits to test. A level ends when it violates a limit (99 % confidence), and continues while it is
+            undecided.
+        rivals: Results of other candidates. A level that they clearly beat ends.
     """
 
     throughput_precision: float = DEFAULT.throughput

@@ -259,12 +259,12 @@ def open_session(
         usage: Reads the server's CPU and memory usage; None: not available.
         gpus: A GPU watch that was entered before the launch; None: GPUs are not watched.
         shapes_elsewhere: Whether `--shape` for inputs that the model does not have is for other models.
-        remedy: Called when the first request fails; loads what the server lacks, so that the request is sent again, or
+        remedy: Called when the first request fails; loads the missing model, so that the request is sent again, or
             raises the error.
 
     Raises:
         UsageError: requests cannot be made for the model, or an option does not fit it.
-        TuningError: our load generator gets another answer than gRPC's own library.
+        TuningError: the answers to our load generator and to gRPC's own library differ.
         ServerError: the first request failed.
     """
     with TritonClient(endpoint) as client:

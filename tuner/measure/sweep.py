@@ -20,8 +20,8 @@ _GROWTH, _FLAT_DOUBLINGS = 1.05, 2
 # More doublings are allowed while two of them let batches grow by this factor: a batch of two can take twice as long
 # as one request, and a batch of eight no longer than a batch of two.
 _BATCHES_GROW, _FLAT_DOUBLINGS_THEN = 1.5, 4
-# A candidate is beaten when rivals are better at this number of consecutive levels, and its throughput grew by at most
-# this factor with the last doubling of the load.
+# A candidate is beaten when rivals are better at this number of consecutive levels, and its growth has slowed down:
+# throughput grew by at most this factor with the last doubling of the load.
 _BEATEN_LEVELS, _SLOWING = 3, 1.25
 # Levels of the bisection at the SLO's edge.
 _EDGE_LEVELS = 2
@@ -38,7 +38,7 @@ def sweep(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals 
         slo: The limits; may be empty.
         max_concurrency: The highest load to offer, in requests in flight.
         flat_from: See `rise`.
-        rivals: See `rise`; a beaten candidate gets no levels between.
+        rivals: See `rise`; a beaten candidate gets no levels in between.
 
     Returns:
         The points, in the order in which they were measured.

@@ -98,8 +98,13 @@ class TrialContext:
     """The context that all trials of a model share.
 
     Attributes:
+        launcher: Launches the servers.
+        repository: The staged repository with the model.
+        model: The model's name.
         options: The contents of requests, and how they are sent.
         rules: The rules by which the measurement of a load level ends.
+        max_concurrency: The highest concurrency of the sweep.
+        gpus: The GPUs that the launcher's servers see.
         max_gpu_memory: Bytes of each GPU that a server may use; None: no limit.
         shapes_elsewhere: Whether `--shape` for inputs that the model lacks is for other models.
         callees: The models that are loaded beside it.
@@ -152,7 +157,8 @@ Examine = Callable[[Session], None]
 """Checks a server before it is measured; a `ServerError` that it raises fails the trial."""
 
 
-# A dynamic batcher prepares up to two batches per instance; below about twice that, flat throughput means nothing.
+# A dynamic batcher prepares up to two batches per instance; below about twice that, flat throughput is no sign of
+# saturation.
 _REQUESTS_AN_INSTANCE = 4
 
 
@@ -170,7 +176,7 @@ def run_trial(
     """Launch a candidate, sweep the load upward, stop.
 
     Args:
-        context: What the trials of this model share.
+        context: The context of the model's trials.
         candidate: The candidate to launch.
         number: The trial's number in the study.
         folder: The folder for its config, launch command and server log; created here.
@@ -345,6 +351,6 @@ def _session(context: TrialContext, server: Server, gpus: GpuWatch, limits: Limi
 
 
 def _flat_from(effective: model_config_pb2.ModelConfig) -> int:
-    """The concurrency below which flat throughput means nothing."""
+    """The concurrency below which flat throughput is no sign of saturation."""
     instances = instance_count(effective)
     return _REQUESTS_AN_INSTANCE * instances if effective.HasField("dynamic_batching") else instances

@@ -51,7 +51,7 @@ def act(task: Task, improvement: Improvement, *, work: Path, night: Path) -> str
         night: The folder of this model's night.
 
     Returns:
-        What was done, for the report.
+        A message about the result, for the report.
 
     Raises:
         ConfigError: the deployed config has changed since it was read, or cannot be written; nothing was changed.

@@ -43,8 +43,9 @@ class Comparison(Record):
     Attributes:
         slo: The limits.
         loads: The loads of the candidate, in descending order: a test may show at a lower load that it holds the SLO.
-        deployed: Its launches, one for each pair. They include the candidate's load, so that both are compared fairly.
-        candidate: Its launches, one for each pair.
+        deployed: Launches of the deployed config, one for each pair. They include the candidate's load, for a fair
+            comparison.
+        candidate: Launches of the candidate, one for each pair.
         failure: Why the candidate failed, in one line; None: it did not.
     """
 
@@ -63,7 +64,7 @@ class Comparison(Record):
     def load(self) -> Concurrency:
         """The highest of the candidate's loads at which a test shows that it holds the SLO (99 % confidence).
 
-        If there is none, the highest at which no test shows that it breaks it.
+        If there is none, the highest load at which no test shows a violation.
         """
         verdicts = {load: self._candidate_verdict(load) for load in self.loads}
         wanted = (Verdict.HOLDS, Verdict.OPEN, Verdict.BREAKS)

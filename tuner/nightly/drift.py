@@ -48,7 +48,7 @@ class Drift(Record):
         reason: The result in a sentence.
         nights: Number of earlier nights it was compared with.
         throughput: Ratio of throughput to those nights, with its prediction interval; None: no earlier night.
-        latency: The same of latency at the SLO's percentile.
+        latency: Ratio of latency at the SLO's percentile, likewise.
         machine: Ratio of the machine's own speed to those nights; None: unknown.
         files_changed: Whether the model's files have changed since the last of those nights.
         suspected: Whether the ratio exceeds `min_regression`, significant or not.
@@ -93,11 +93,11 @@ def judge_drift(now: Measured, past: Sequence[PastMeasurement], *, files: str, m
     width comes from the spread of the nights so far, a prior while they are few, and the intervals of the measurements.
     It is a regression when tonight lies outside the interval and more than `min_regression` off.
 
-    If tonight's machine is slower, throughput is first corrected to the earlier speed, for the share of time in which
-    the server keeps a core busy.
+    If tonight's machine is slower, throughput is first corrected to the earlier speed. The correction applies to the
+    share of time in which the server keeps a core busy.
 
-    A remaining slowdown is inconclusive, not a regression, if other load took the CPU during the launches, or if the
-    machine was slower than can be corrected for.
+    A remaining slowdown is inconclusive, not a regression, in two cases: other load took the CPU during the launches,
+    or the machine was too slow for the correction.
 
     Args:
         now: Tonight's measurement.
@@ -184,7 +184,7 @@ def _of_machine(machine: float | None, cores: float | None) -> float:
 
 
 def _latencies(percentile: Percentile, then: Sequence[Measured]) -> tuple[Percentile, list[Interval]]:
-    """The latencies at a percentile of the nights that stored it, else those of p99, which every night stored."""
+    """The latencies at a percentile if nights stored it; else at p99, which every night stored."""
     latencies = [latency for measured in then if (latency := measured.latency_at(percentile))]
     return (percentile, latencies) if latencies else ("p99", [measured.p99_ms for measured in then])
 

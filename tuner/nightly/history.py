@@ -89,7 +89,7 @@ class Night(Record):
         reason: Why the gate decided so, or the failure, in a sentence.
         regression: Whether the deployed config got slower.
         drift: The comparison with its history, in a sentence; may be empty.
-        action: What was done with an improvement; empty: nothing.
+        action: The action on an improvement, in words; empty: none.
         gain: Throughput of the candidate over that of the deployed config; None: no candidate was compared.
         duration_s: Duration of the model's part, in seconds.
         files: Fingerprint of the model's files.

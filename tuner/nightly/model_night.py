@@ -284,7 +284,7 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
 
 
 def _own_load(outcome: ModelOutcome) -> Concurrency:
-    """The deployed config's best load within the SLO in the search; the lowest one if it holds it at none."""
+    """The deployed config's best load within the SLO in the search; the lowest load if no load holds it."""
     own = outcome.recommendation.baseline
     curve = outcome.study.trials[0].curve
     load = own.point.load if own else curve[0].load

@@ -16,7 +16,7 @@ EXIT_CODES: dict[str, int] = {"kept": 0, "improved": 10, "regression": 20, "fail
 
 
 class NightReport(Record):
-    """The report of a night: `report.json`, what `--json` prints, and what a webhook gets.
+    """The report of a night: the contents of `report.json`, of `--json`, and of the webhook's request.
 
     Attributes:
         night: When the night began, ISO 8601 in UTC.

@@ -125,7 +125,7 @@ def parse_docker_args(value: Any) -> dict[str, Any]:
     """Read texts `NAME=VALUE` with VALUE in YAML, or a mapping as in a job file.
 
     Raises:
-        ValueError: one line that says what would be right.
+        ValueError: the text is wrong; the message is one line with the fix.
     """
     if isinstance(value, Mapping):
         pairs = [(str(name), content) for name, content in value.items()]

@@ -81,7 +81,7 @@ class Endpoint:
             option: The option to name in an error.
 
         Raises:
-            JobError: one line that says what would be right.
+            JobError: the text is wrong; the message is one line with the fix.
         """
         scheme, separator, rest = url.strip().rpartition("://")
         scheme = scheme.lower()
@@ -109,7 +109,7 @@ def parse_header(text: str) -> Header:
     """Read `NAME:VALUE`; blanks around name and value are not part of them.
 
     Raises:
-        ValueError: one line that says what would be right.
+        ValueError: the text is wrong; the message is one line with the fix.
     """
     parts = _HEADER.fullmatch(text.strip())
     if not parts:

@@ -17,7 +17,7 @@ def parse_environment(value: Any) -> dict[str, str | None]:
     """Read texts `NAME=VALUE`, or `NAME` to pass on our own variable; or a mapping as in a job file.
 
     Raises:
-        ValueError: one line that says what would be right.
+        ValueError: the text is wrong; the message is one line with the fix.
     """
     if isinstance(value, Mapping):
         pairs = [(str(name), content if content is None else _text(content)) for name, content in value.items()]

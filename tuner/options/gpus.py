@@ -26,7 +26,7 @@ def parse_gpus(value: Any) -> str:
     """Read `all`, `none`, or a list such as `0,1`, `GPU-UUID`, `MIG-UUID`, also as a list of YAML.
 
     Raises:
-        ValueError: one line that says what would be right.
+        ValueError: the text is wrong; the message is one line with the fix.
     """
     names = [str(name).strip() for name in (value if isinstance(value, (list, tuple)) else str(value).split(","))]
     if len(names) == 1 and names[0].lower() in {ALL, NONE}:
@@ -44,7 +44,7 @@ def parse_gpus(value: Any) -> str:
 def gpus_of_runtime(variables: Mapping[str, str]) -> str | None:
     """The GPUs that a container's variables request from NVIDIA's runtime; None: no request.
 
-    A device request overrides these variables, so tritontune makes one of them.
+    A device request overrides these variables, so tritontune turns them into a device request.
 
     Raises:
         JobError: `parse_gpus` cannot read it.

@@ -452,7 +452,7 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """Read `NAME:D1,D2` (the name may hold colons).
 
     Raises:
-        ValueError: one line that says what would be right.
+        ValueError: the text is wrong; the message is one line with the fix.
     """
     name, colon, dims = str(text).rpartition(":")
     try:

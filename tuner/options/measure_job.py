@@ -96,7 +96,7 @@ Rate = Annotated[float, Field(gt=0, le=HIGHEST_RATE)]
 
 
 class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):
-    """What to measure, and under which loads; one after the other, in the order of the fields."""
+    """A model to measure, and its loads, measured one after the other in the order of the fields."""
 
     repository: Repository | None = Field(None, description="Model repository to serve, if there is no URL.")
     model: Name | None = Field(None, description="Model to measure. Default: the only one.")

@@ -36,7 +36,7 @@ def parse_mount(text: str) -> UserMount:
     """Read `SRC:DST` or `SRC:DST:ro`; a `SRC` with a slash or a leading dot is a path, any other a volume's name.
 
     Raises:
-        ValueError: one line that says what would be right.
+        ValueError: the text is wrong; the message is one line with the fix.
     """
     source, *rest = str(text).split(":")
     target, mode = (rest[0] if rest else ""), (rest[1] if len(rest) > 1 else "rw")

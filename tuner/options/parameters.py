@@ -23,7 +23,7 @@ def parse_parameter(text: str) -> tuple[str, Parameter]:
     same), or `string`.
 
     Raises:
-        ValueError: one line that says what would be right.
+        ValueError: the text is wrong; the message is one line with the fix.
     """
     name, _, rest = text.partition(":")
     value, separator, kind = rest.rpartition(":")

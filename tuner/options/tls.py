@@ -14,7 +14,7 @@ class Tls:
     """Certificates as PEM files.
 
     Attributes:
-        ca: CA certificates to trust; None: those that the system trusts.
+        ca: CA certificates to trust; None: the system's.
         certificate: Client certificate with its chain; None: no client certificate.
         key: Private key of the client certificate; None: in the certificate's file.
         server_name: Host name in the server's certificate; None: the host of the address.
@@ -32,7 +32,7 @@ class Tls:
             protocols: Protocols to offer by ALPN, such as `h2`.
 
         Raises:
-            JobError: a file cannot be read, or does not contain what it should.
+            JobError: a file cannot be read, or has the wrong contents.
         """
         context = self._trust()
         # As in gRPC: any certificate of the file may be the trust anchor, and strict X.509 checks are off.

@@ -40,7 +40,7 @@ def parse_triton_args(value: Any) -> tuple[str, ...]:
     """Read arguments for `tritonserver`, each as `--flag=value` or `--flag`.
 
     Raises:
-        ValueError: one line that says what would be right.
+        ValueError: the text is wrong; the message is one line with the fix.
     """
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Sequence):

@@ -46,9 +46,9 @@ def _tolerance(value: Any) -> float | None:
 
 
 class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
-    """What to tune, how, and for how long.
+    """A tuning job: the models, the SLO, the budget, and the options of the search.
 
-    `ServerOptions` and `RemoteOptions` say how to get a Triton server, and `LoadOptions` what requests contain.
+    Options of the server are in `ServerOptions` and `RemoteOptions`, and options of requests in `LoadOptions`.
     """
 
     repository: Repository | None = Field(

@@ -19,7 +19,7 @@ from tuner.outputs.differences import Difference, Response, Tolerance, differenc
 # Recording ends after 2 s, but not before 2 lines (chains of requests).
 _PATIENCE_S = 2.0
 _FEWEST_LINES = 2
-# 8 repeats detect an answer that varies every second time in all but one of 256 recordings. They end after 2 rounds and
+# 8 repeats detect an answer that varies every second time in 255 of 256 recordings. They end after 2 rounds and
 # the time of the recording, but at least 2 s.
 _COMPARED, _FEWEST_ROUNDS = 8, 2
 # How often a request is repeated alone, to see whether its answer varies.
@@ -74,7 +74,7 @@ class GoldenOutputs:
     """The golden outputs of the baseline.
 
     Attributes:
-        lines: Chains of requests with their answers, in the order in which they were asked. For a stateful model, each
+        lines: Chains of requests with their answers, in the order in which they were sent. For a stateful model, each
             is a sequence.
         unsteady: Outputs that vary. If the number of responses varies, nothing is compared.
         refused: The errors of requests that failed with the baseline, one line each.
@@ -132,7 +132,7 @@ class GoldenOutputs:
 def record_golden(ask: Ask, questions: RequestChains, tolerance: Tolerance) -> GoldenOutputs:
     """Record the baseline's answers line by line; then ask all lines at once, repeatedly, to find unsteady outputs.
 
-    Failed requests are left out. A slow model is asked fewer requests.
+    Failed requests are left out. A slow model gets fewer requests.
 
     Args:
         ask: Asks a server with the baseline.
@@ -248,7 +248,7 @@ def _unsteady_alone(
 
 
 def _copies(golden: GoldenOutputs, largest_batch: int) -> int:
-    """How often each line is asked at the same time."""
+    """Number of simultaneous copies of each line."""
     if not golden.lines or len(golden.lines[0]) > 1:
         return 1
     wanted = min(max(2 * largest_batch, _FEWEST_AT_ONCE), _MOST_AT_ONCE, _ASKING_S / max(golden.answer_s, 1e-6))

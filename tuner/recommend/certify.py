@@ -2,8 +2,8 @@
 
 A closed loop finds capacity, but its clients wait when the server is slow; real users do not. So the best config is
 launched once more and offered Poisson arrivals at rates around its throughput. Near capacity, clumped arrivals queue
-and latency grows without bound. If the server can do more than the closed loop asked for, the certified rate may be
-higher than its throughput.
+and latency grows without bound. If the closed loop does not use the whole capacity, the certified rate may be higher
+than its throughput.
 
 Each rate is offered until its test decides, and several rates are tried. The test is valid at any time
 (`tuner.stats.slo_verdict`) and corrected for all rates: with a probability of at most 1 %, a rate is certified at which
@@ -87,7 +87,7 @@ class _TimeLeft:
         return self._now() + self._longest_s <= self._until
 
     def timed(self, rate: RequestRate) -> Plan[RequestRate, OperatingPoint]:
-        """Measure a rate, and note how long that takes."""
+        """Measure a rate, and record the time that it takes."""
         began = self._now()
         point = yield rate
         self._longest_s = max(self._longest_s, self._now() - began)

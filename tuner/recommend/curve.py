@@ -13,8 +13,8 @@ from tuner.core.slo import PERCENTILES, SLO, Percentile
 from tuner.measure.points import OperatingPoint
 from tuner.stats.blocks import Z95
 
-# A curve is a Gaussian process in log-log scale around a straight line: standard deviation from the line, correlation
-# length in octaves of load, and noise of a level beyond its own interval (standard deviation of the logarithm).
+# A curve is a Gaussian process in log-log scale around a straight line. Its parameters: standard deviation from the
+# line, correlation length in octaves of load, and noise of a level beyond its own interval (as a standard deviation).
 _DEVIATION, _OCTAVES, _LEVEL_NOISE = 0.5, 1.5, 0.02
 # With fewer loads, points are not smoothed.
 _LEAST_LOADS = 3
@@ -23,7 +23,7 @@ _STEPS = 33
 
 
 def smoothed(curve: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
-    """The points of a closed loop with throughput and latencies replaced by those of a curve through all points.
+    """The points of a closed loop, with throughput and latencies of a smooth curve through all points.
 
     The best of many noisy points is too good and at an arbitrary load; smoothing reduces both errors.
 

@@ -125,7 +125,7 @@ class Finalist:
 
     @property
     def is_decided(self) -> bool:
-        """Whether a test shows that it holds the SLO (99 % confidence), or none can decide."""
+        """Whether a test shows that it holds the SLO (99 % confidence), or no test can decide."""
         verdict = together(test.verdict for test in self.verification.limits)
         return verdict is Verdict.HOLDS or not self.decidable
 

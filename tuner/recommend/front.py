@@ -56,7 +56,7 @@ def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tupl
 
 
 def smoothed_points(points: Iterable[TrialPoint]) -> tuple[TrialPoint, ...]:
-    """The points of one trial, those of its sweep smoothed, the verified ones unchanged."""
+    """The points of one trial: smoothed points of the sweep, and unchanged verified points."""
     points = tuple(points)
     by_load = dict(zip((p.point.load for p in points), smoothed(p.point for p in points), strict=True))
     return tuple(p if p.verified else replace(p, point=by_load[p.point.load]) for p in points)

@@ -48,7 +48,7 @@ def not_chosen(
 ) -> tuple[NotChosen, ...]:
     """The best point of each trial that looked better than the recommended one, in descending order of throughput.
 
-    A point that gave less when relaunched is left out: this is the purpose of relaunching. If the recommended point is
+    Points that gave less when relaunched are omitted, as relaunches exist to find these. If the recommended point is
     not verified, other unverified points are left out as well.
 
     Args:

@@ -21,7 +21,7 @@ _RIVAL, _EQUAL = 0.9, 0.97
 NEAR = 1.25
 """A point is near a limit if latencies this many times as high would break it."""
 # Weights of a throughput: where no test shows that the SLO holds, where it was not measured after it was chosen, and
-# where it was launched only once. `benchmarks/picks.py` measures what they give.
+# where it was launched only once. `benchmarks/picks.py` measures their effect.
 _UNTESTED, _UNCONFIRMED, _SINGLE_LAUNCH = 0.8, 0.85, 0.58
 
 
@@ -31,7 +31,7 @@ class Recommendation:
 
     Attributes:
         slo: The limits.
-        baseline: The best point of the user's config within the SLO; None when it holds it at no load.
+        baseline: The best point of the user's config within the SLO; None: it violates the SLO at every load.
         best: The point to deploy: of highest throughput within the SLO; None when no point holds it.
         gain: Throughput of `best` over that of `baseline`; None when either is missing.
         front: The Pareto front of latency and throughput.
@@ -82,9 +82,9 @@ def versus(
 ) -> tuple[TrialPoint, GainEstimate]:
     """Compare a point with another config at that config's best load.
 
-    That load is the chosen one, or the load of `best` if the other config was measured there and may hold the SLO, so
-    that a load chosen too low does not look like a gain. If it is open whether it holds the SLO there, both loads
-    count. Then the value is that of the load in between at which its latency reaches the limit.
+    That load is the chosen one, or the load of `best` if the other config was measured there and may hold the SLO.
+    Otherwise a load chosen too low would look like a gain. If it is open whether it holds the SLO there, both
+    loads count. Then the value is that of the load in between at which its latency reaches the limit.
 
     Args:
         best: The point to compare.
@@ -201,8 +201,8 @@ def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
     """The best point of those that hold the SLO; None when none does.
 
     Points near a limit (see `NEAR`) may keep it by chance. So a point with margin is preferred if it has at least 90 %
-    of the highest throughput. Of the points with margin, the best has the lowest latency of those with at
-    least 97 % of their highest throughput: no throughput is given up for a latency below the limit. If all rivals are near a limit, the best is the rival of
+    of the highest throughput. The best of these has the lowest latency at 97 % or more of their highest throughput. (No
+    throughput is given up for a latency below the limit.) If all rivals are near a limit, the best is the rival of
     lowest latency. Only points of the Pareto front are considered.
     """
     holding = pareto_front((p for p in points if holds(p, slo)), slo.percentile)

@@ -1,4 +1,4 @@
-"""The bias of the search: how far its numbers lie from those of later launches of the same configs.
+"""The bias of the search: the difference of its numbers from those of later launches of the same configs.
 
 The search picks the best of many single launches, so its best numbers are too good (winner's curse). A shared machine
 may also have become faster or slower since.

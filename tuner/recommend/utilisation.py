@@ -79,7 +79,7 @@ def utilisation(trial_point: TrialPoint) -> Utilisation:
 
         client       the load generator was the limit
         rate         the server does not keep up with the rate
-        batches      the instances are full, and their batches less than 90 % of the largest that can be
+        batches      the instances are full, and their batches are below 90 % of the largest possible ones
         gpu          a kernel ran 95 % of the time or more, and requests are queued
         instances    the instances are full: 90 % busy or more; or 75 % while a request waits for each at all times,
                      unless a queue delay makes them wait

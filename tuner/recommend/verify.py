@@ -46,7 +46,7 @@ class RelaunchAndMeasure(Protocol):
     """Relaunches a trial's config, and measures it under some loads."""
 
     def __call__(self, trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
-        """Measure, and yield each point as soon as it is known, so that a later failure loses none.
+        """Measure, and yield each point as soon as it is known, so that a later failure loses no point.
 
         Args:
             trial: The trial whose config is launched.
@@ -208,7 +208,7 @@ class _Finals:
         self._note(f"confirming {chosen}")
 
     def _play(self, finalists: Sequence[Finalist], *, choosing: bool) -> None:
-        """Play one round, in random order, so that none is always the first after a pause."""
+        """Launch one round in random order, so that the first launch after a pause varies."""
         self._round += 1
         launches: dict[int, list[Finalist]] = {}
         for finalist in sorted(finalists, key=lambda f: f.entry.load.requests):

@@ -54,9 +54,9 @@ def print_outcome(console: Console, outcome: ModelOutcome, *, verbose: bool = Fa
     """Print the outcome of a model's tuning.
 
     Args:
-        console: Where to print.
-        outcome: What was found.
-        verbose: Print all points, effects and notes, and the whole diff, in as many lines as they take.
+        console: The console.
+        outcome: The outcome.
+        verbose: Print all points, effects and notes, and the whole diff, without a limit on lines.
     """
     console.print()
     for line in _everything(outcome) if verbose else _summary(outcome, console.width):
@@ -137,7 +137,7 @@ def _summary(outcome: ModelOutcome, width: int) -> Iterator[RenderableType]:
     """The outcome in at most `MOST_LINES`, less the lines that come after it.
 
     Args:
-        outcome: What was found.
+        outcome: The outcome.
         width: Width of the terminal, in columns.
     """
     recommendation, path = outcome.recommendation, str(outcome.folder.model(outcome.model) / BEST_DIFF)

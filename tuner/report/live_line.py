@@ -43,7 +43,7 @@ class LiveLine:
             self._status.start()
 
     def see(self, load: Load, samples: Samples) -> None:
-        """Show what has been sampled so far."""
+        """Show the latest throughput and latency of the samples."""
         self._status.update(escape(live_words(load, samples, self._batch_size, self._percentile)))
 
     def __enter__(self) -> Self:

@@ -139,7 +139,7 @@ class MemoryEstimate:
 
 
 def _within_range(value: float, tried: _Numbers, factor: int) -> float:
-    """Limit a value to what the trials cover: their only value, or `factor` times their largest."""
+    """Limit a value to the range that trials cover: their only value, or `factor` times their largest."""
     most = float(tried.max())
     return min(value, most if tried.min() == most else most * factor)
 

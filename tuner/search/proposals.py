@@ -52,7 +52,7 @@ class ServedConfigs:
         self._read = 0
 
     def read(self, trials: Sequence[TrialResult]) -> None:
-        """Add the trials of a study; those that were added before are skipped."""
+        """Add the trials of a study, except for trials added before."""
         for trial in trials[self._read :]:
             if trial.effective_config and not (trial.failure and trial.failure.cause in _UNMEASURED):
                 launched = ModelConfig.parse(trial.config, "a trial's config")

@@ -68,9 +68,9 @@ class TritonClient:
         endpoint: A gRPC or HTTP endpoint.
         timeout_s: Deadline of each call, in seconds.
 
-    Every call raises `ServerHungError` if no answer comes in time, `ServerDiedError` if there is no server, and
-    `ServerError` with the server's own message if it answers with an error. `ServerError` is also raised if TLS fails,
-    or a server other than Triton answers.
+    Every call raises `ServerHungError` if no answer comes in time, and `ServerDiedError` if there is no server. If the
+    server answers with an error, it raises `ServerError` with the server's own message. `ServerError` is also raised if
+    TLS fails, or a server other than Triton answers.
 
     Raises:
         JobError: a TLS file of the endpoint cannot be used.

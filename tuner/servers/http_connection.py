@@ -37,7 +37,7 @@ class _Reply:
 
 
 class HttpConnection:
-    """A `ServerConnection` over HTTP. The environment is not asked for a proxy."""
+    """A `ServerConnection` over HTTP. Proxies of the environment are ignored."""
 
     def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
         self._endpoint = endpoint

@@ -84,7 +84,7 @@ class TritonInstallation:
         return own if own.is_dir() else None
 
     def prepare(self, folder: Path, variables: Mapping[str, str] = os.environ) -> Preparation:
-        """Prepare an empty folder with what a server needs while it runs.
+        """Prepare an empty folder with the files that a server needs while it runs.
 
         Args:
             folder: The empty folder.

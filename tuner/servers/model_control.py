@@ -79,7 +79,7 @@ class ModelControl:
         """Unload a model, and wait until it is unloaded. Returns whether that was in time.
 
         Raises:
-            ServerError: the server is gone, or refuses.
+            ServerError: the server has ended, or refuses.
         """
         deadline = time.monotonic() + within_s
         with TritonClient(self._endpoint, timeout_s=_ASK_S) as client:
@@ -121,7 +121,7 @@ class _Call:
         """Make the call, and wait for its answer.
 
         Raises:
-            ServerError: what the call or `alive` raises.
+            ServerError: raised by the call or by `alive`.
         """
         self._thread.start()
         try:

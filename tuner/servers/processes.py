@@ -1,4 +1,4 @@
-"""Finds and ends all processes of a server, even those that left its session or changed their environment."""
+"""Finds and ends all processes of a server, even if they left its session or changed their environment."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def marked_processes() -> Iterator[tuple[Mark, psutil.Process]]:
 
 
 def end_processes(chosen: Callable[[Mark], bool]) -> frozenset[Mark]:
-    """Kill every process with a chosen mark or in the session of one, and wait until none is left.
+    """Kill every process with a chosen mark, and all processes of their sessions; wait until all have ended.
 
-    Each server has its own session. A process that overwrites its environment stays in the session, and one that leaves
-    the session keeps its environment.
+    Each server has its own session. A process that overwrites its environment stays in the session. A process that
+    leaves the session keeps its environment.
 
     Returns:
         The marks that were found.

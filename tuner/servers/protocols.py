@@ -111,4 +111,4 @@ class Launcher(Protocol):
         """Remove the leftovers of killed runs. Returns the names of their servers."""
 
     def close(self) -> None:
-        """Release what it holds besides its servers; may be repeated."""
+        """Release resources other than its servers; may be repeated."""

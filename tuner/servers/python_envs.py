@@ -1,9 +1,9 @@
 """Removes the folders that Triton's Python backend leaves in `/tmp`.
 
-Each server creates `/tmp/python_env_XXXXXX` for execution environments, whatever TMPDIR is, and a killed server leaves
-it behind. The name does not show the owner. So a folder is removed if it is empty, belongs to this user, and is older
-than every live process that could have created it. It stays if processes that are not visible here, on another host or
-in another container, may have created it.
+Each server creates `/tmp/python_env_XXXXXX` for execution environments, regardless of TMPDIR. A killed server leaves it
+behind. The name does not show the owner. So a folder is removed if it is empty, belongs to this user, and is older than
+every live process that could have created it. It stays if processes that are not visible here, on another host or in
+another container, may have created it.
 """
 
 from __future__ import annotations

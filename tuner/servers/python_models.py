@@ -1,7 +1,7 @@
 """Examines the source of a Python-backend model without running it.
 
-Triton starts a process to let each Python model complete its config (`auto_complete_config`), and waits a second for
-each instance when it unloads a model (`finalize`). Most models define neither method, so both can be skipped.
+Triton starts a process for each Python model to complete its config (`auto_complete_config`). When it unloads a model,
+it waits a second for each instance (`finalize`). Most models define neither method, so both steps can be skipped.
 """
 
 from __future__ import annotations

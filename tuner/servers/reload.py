@@ -78,7 +78,7 @@ class ReloadLauncher:
         return self._launcher.remove_leftovers()
 
     def close(self) -> None:
-        """Stop the server, and release what its launcher holds."""
+        """Stop the server, and close its launcher."""
         try:
             self._stop()
         finally:
@@ -137,7 +137,7 @@ class _Running:
         """Unload the candidate, and copy the server's log since its load.
 
         Raises:
-            ServerError: the server is gone, or refuses.
+            ServerError: the server has ended, or refuses.
         """
         try:
             if not self._control.unload(request.model, within_s=_UNLOAD_S):

@@ -33,10 +33,11 @@ _Floats = npt.NDArray[np.float64]
 def percentiles(window: Window) -> Mapping[Percentile, Interval]:
     """Latency percentiles in ms, each with a 95 % interval.
 
-    Woodruff's method (1952): the interval of a percentile follows from the Jeffreys interval (Brown, Cai and DasGupta
-    2001) of the share of requests below it, with the effective sample size n'. n' is n over the design effect (Kish
-    1965): the variance of shares between blocks over that of independent requests, corrected for few blocks (Korn and
-    Graubard 1998). If n' is too small for an upper bound, the tail is modelled by a generalised Pareto distribution.
+    Woodruff's method (1952): the interval of a percentile follows from that of the share of requests below it. This is
+    the Jeffreys interval (Brown, Cai and DasGupta 2001) with the effective sample size n'. n' is n over the design
+    effect (Kish 1965): the variance of shares between blocks over that of independent requests, corrected for few
+    blocks (Korn and Graubard 1998). If n' is too small for an upper bound, the tail is modelled by a generalised Pareto
+    distribution.
 
     Raises:
         ValueError: the window is empty.
@@ -126,8 +127,8 @@ class _Blocks:
         """The upper bound of a percentile that may be above all requests seen; at least the largest latency.
 
         Above a threshold well below the percentile, the tail is a generalised Pareto distribution, with the upper bound
-        of its mean excess. Its shape is estimated from the variation of the excesses (Hosking and Wallis 1987), and
-        shrunk towards an exponential tail, as of queues, because the excesses are few.
+        of its mean excess. Its shape is estimated from the variation of the excesses (Hosking and Wallis 1987). As the
+        excesses are few, it is shrunk towards an exponential tail, as of queues.
         """
         count = len(self.ordered)
         above = min(max(_TAIL_REQUESTS, 3 * independent * (1 - share)), independent / 2)

@@ -18,7 +18,7 @@ def half_width(square: float, freedom: int, tail: float = TAIL) -> float:
     """Half width of the interval of one launch, as a logarithm, by Student's t.
 
     It is the narrower one of the intervals with and without the prior. It covers the truth in 94 to 95 % of cases if
-    launches differ by no more than the prior, and in 91 % if they differ by nearly twice as much.
+    launches differ by no more than the prior. If they differ by nearly twice as much, it covers it in 91 %.
 
     Args:
         square: Sample variance of the logarithms.

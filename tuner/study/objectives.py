@@ -35,9 +35,9 @@ def as_optuna_trial(
     """A trial for Optuna's storage.
 
     Its values are the best throughput that holds the SLO, and the latency at the lowest load. A constraint holds if it
-    is at most 0. `launch` is 1 if the trial failed. `slo` is the excess of its best point over the limit, as a share of
-    the limit. `gpu_memory`, if memory is limited, is the excess of the GPU memory that it used, as a share of the
-    limit.
+    is at most 0. `launch` is 1 if the trial failed, else -1. `slo` is the excess of its best point over the limit, as a
+    share of the limit. `gpu_memory`, if memory is limited, is the excess of the GPU memory that it used, as a share of
+    the limit.
     """
     points = points_of(result)
     best = best_point(points, slo)

@@ -82,7 +82,7 @@ class Identity(Record):
     driver: str = ""
 
     def difference(self, other: Identity) -> str:
-        """The name of the first field that differs; empty when none does."""
+        """The name of the first field that differs; empty: all fields are equal."""
         return next((name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)), "")
 
 

@@ -205,7 +205,7 @@ class LoadEngineContract:
             return 0.0
 
         self.offer(serve("sleep"), watch, load=Concurrency(4))
-        # More requests ended during one look than were under way at its begin, so others were sent meanwhile.
+        # More requests ended during one look than were under way at its start, so others were sent meanwhile.
         assert _grew(lengths, 4)
 
     def test_it_can_offer_again_another_load(self, serve: Serve) -> None:

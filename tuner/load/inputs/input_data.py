@@ -31,7 +31,7 @@ def read_input_data(
 ) -> tuple[Stream, ...]:
     """Read requests from a file: JSON in the format of perf_analyzer, or numpy's `.npz`.
 
-    A request of batch size b has b consecutive steps; the last one of a stream is filled up from its beginning.
+    A request of batch size b has b consecutive steps. The last request is filled up from the beginning of the stream.
 
     Args:
         path: The file. An `.npz` has an array for each input, whose first axis is the step.

@@ -64,7 +64,8 @@ def read_npz(
 def check_npz(path: Path) -> None:
     """Check that a file is a valid `.npz`, before a model is known.
 
-    Raises: InputError: the file is not a valid `.npz`.
+    Raises:
+        InputError: the file is not a valid `.npz`.
         OSError: it cannot be read.
     """
     # NumPy's message for a file in another format is about pickles.

@@ -34,7 +34,7 @@ class JsonStep:
 
 @dataclass(frozen=True)
 class Side:
-    """The inputs of a model, all required unless optional; or its outputs, none of them required.
+    """The inputs of a model, which are required unless optional, or its outputs, which are never required.
 
     Attributes:
         kind: `input` or `output`.

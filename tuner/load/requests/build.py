@@ -75,7 +75,7 @@ def build_workload(
         places: The slices of each request's tensors in shared memory; None: all tensors go over the network.
 
     Raises:
-        JobError: HTTP does not support what is asked.
+        JobError: HTTP does not support an option.
         InputError: the model has no such output, or a request is too large.
     """
     if options.decoupled and protocol == "http":

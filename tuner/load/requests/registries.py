@@ -136,7 +136,7 @@ class GrpcRegistry:
 
 
 class HttpRegistry:
-    """A `Registry` over HTTP. The environment is not asked for a proxy."""
+    """A `Registry` over HTTP. Proxies of the environment are ignored."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint

@@ -33,7 +33,7 @@ class UnreachableError(Exception):
 
 
 class Connection:
-    """One connection to a server. Only `connect` waits, and `read` when asked to.
+    """One connection to a server. Only `connect` waits, and `read` if `wait` is set.
 
     Attributes:
         socket: The socket, connected.
@@ -59,7 +59,7 @@ class Connection:
             patience_s: A shorter limit on each, in seconds.
 
         Raises:
-            UnreachableError: nobody answers, or the peer does not speak HTTP/2.
+            UnreachableError: there is no answer, or the peer does not speak HTTP/2.
         """
         patience_s = min(patience_s, _LONGEST_CONNECT_S)
         try:
@@ -95,7 +95,7 @@ class Connection:
         try:
             self.flush()
         except OSError:
-            # What the peer sent before it closed the connection explains more.
+            # Bytes that the peer sent before it closed the connection may explain the error.
             self.read(wait=False)
             raise
         while not self.http2.peer_is_known:
@@ -109,7 +109,7 @@ class Connection:
         return self.socket.fileno()
 
     def read(self, *, wait: bool) -> None:
-        """Receive what has arrived, and process it.
+        """Receive the bytes that have arrived, and process them.
 
         Args:
             wait: Wait up to `TICK_S` until something arrives; ignored for TLS.
@@ -190,7 +190,7 @@ class Connection:
         return True
 
     def close(self) -> None:
-        """Close the socket; the kernel still sends what it holds."""
+        """Close the socket; the kernel still sends the bytes in its buffer."""
         self.socket.close()
 
     def reset(self) -> None:
@@ -212,7 +212,7 @@ class Connection:
         _drop(out, self.socket.send(out[0]))
 
     def _read_encrypted(self) -> None:
-        """Read until TLS has nothing left: `select` does not see bytes that are decrypted already."""
+        """Read until TLS has no more bytes, since `select` does not see decrypted ones."""
         while True:
             try:
                 data = self.socket.recv(_SMALL_READ)

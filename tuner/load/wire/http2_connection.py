@@ -15,7 +15,7 @@ from tuner.load.wire.stream import PREFIX_BYTES, Stream
 
 # The largest header block that a peer may send, in bytes, in one frame or several.
 _LARGEST_BLOCK = 1 << 20
-# The peer gets the largest window, which is renewed when half of it is used.
+# The peer gets the largest window. It is renewed when half of it is used.
 _RENEW_AT = frames.LARGEST_WINDOW // 2
 _MOST_TRIES = 3
 # Above this number, stream numbers may run out, and each must be checked.
@@ -53,7 +53,7 @@ class Http2Connection:
         bulky: Whether some are large, so that they should not be copied.
         streams: Requests under way by stream number, in the order in which they were sent.
         unsent: Requests under way that wait for a flow-control window, by stream number.
-        finished: Requests that have ended; `Stream.error` says how.
+        finished: Requests that have ended; `Stream.error` has their errors.
         refused: Requests that the peer did not process, so that they may be sent again.
         number: The number of the next stream.
         window: Bytes of DATA that the peer takes now, over all streams.
@@ -154,7 +154,7 @@ class Http2Connection:
         self._finish(stream, error)
 
     def lose(self, error: str) -> None:
-        """End all requests under way: the connection is gone."""
+        """End all requests under way, as the connection is lost."""
         self.closing = True
         for stream in list(self.streams.values()):
             self._finish(stream, error)

@@ -21,7 +21,7 @@ from tuner.load.wire.stream import PREFIX_BYTES, Framed, Stream
 
 # How often the ledger's clocks are updated, and requests past their deadline are cancelled.
 _TICK_NS: Final = round(TICK_S * 1e9)
-# Requests that are due together are sent together; at most so many, so that answers do not wait.
+# Requests that are due together are sent together, but at most this many, so that answers do not wait.
 _MOST_AT_ONCE = 64
 # More than any server works on at once. Further due requests wait here, and are timed from their due time. Without this
 # limit, gRPC's library in the server answers nothing while there is more to read. Triton 2.51 then took minutes to

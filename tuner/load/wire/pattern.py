@@ -15,7 +15,7 @@ _BEFORE_NUMBER = 5  # length, type and flags of a frame
 class Pattern:
     """A regular expression for the three frames of a successful answer: HEADERS, DATA, trailers.
 
-    Anything that differs in any other byte is left to the parser, so a pattern never accepts what the parser would not.
+    An answer that differs in any other byte is left to the parser, so a pattern accepts no incorrect answer.
 
     Args:
         headers: The first header block.

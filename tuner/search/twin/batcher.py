@@ -6,9 +6,10 @@ r24.10):
 - Without dynamic batching each request is a payload of its own. Payloads wait for an instance in order.
 - With it, a thread moves waiting requests into the current payload, and hands that over to the instances. Up to two
   payloads per instance wait for an instance. A payload that is not saturated grows until an instance takes it.
-- A payload leaves at a preferred size, when it cannot grow, when its oldest request has waited for the delay, or at
-once if there is no delay. An arrival wakes the thread only if the requests reach the next preferred size, or if no
-current payload can grow. An instance that takes or ends a payload wakes the thread, too.
+- A payload leaves at a preferred size, or when it cannot grow. It also leaves when its oldest request has waited for
+the delay, or at once if there is no delay. once if there is no delay. An arrival wakes the thread only if the requests
+reach the next preferred size, or if no current payload can grow. An instance that takes or ends a payload wakes the
+thread, too.
 - With a delay, an instance that takes a payload also takes those behind it that have waited for longer than the delay,
   up to `max_batch_size`.
 
@@ -31,7 +32,7 @@ _REACTION_MS = 0.05
 
 
 class Scenario(NamedTuple):
-    """A server, how it forms batches, and its load.
+    """A simulated server, its rules for batches, and its load.
 
     Attributes:
         service_ms: Mean execution time, by batch size (rows; row 0 is unused) and by number of busy instances (columns,
@@ -47,8 +48,9 @@ class Scenario(NamedTuple):
         pause_share: Share of executions that a pause prolongs.
         pause_ms: Mean length of a pause (exponentially distributed).
         answer_ms: Time for which an answer keeps the server from sending the next one.
-        away_ms: Mean time from an answer to the client's next request at the server (exponentially distributed, so that
-            clients that were answered together do not stay together). It is part of the latency in an open loop, too.
+        away_ms: Mean time from an answer to the client's next request at the server. It is exponentially distributed,
+            so that clients that were answered together do not stay together. It is part of the latency in an open loop,
+            too.
         apart_ms: Time between the first requests of the clients of a closed loop.
         warm_up: Number of first requests, in order of arrival, that do not count.
     """
@@ -92,7 +94,7 @@ class _Instances(NamedTuple):
         left: Remaining share of the execution.
         length: Time of this execution over the mean one.
         takes_ms: Time of the whole execution beside the instances that are busy now.
-        adds_ms: How much longer another execution takes beside one of this batch size (rows), by number of other busy
+        adds_ms: Additional time of another execution beside one of this batch size (rows), by number of other busy
             instances (columns).
     """
 
@@ -160,7 +162,7 @@ def serve(scenario: Scenario, latency_ms: NDArray[np.float64], seed: int) -> tup
     """Serve requests until `warm_up + len(latency_ms)` of them are answered.
 
     Args:
-        scenario: What is simulated.
+        scenario: The simulated server and load.
         latency_ms: Takes the latency of each request that counts, in order of arrival.
         seed: Seed of the random numbers.
 

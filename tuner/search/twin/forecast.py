@@ -51,7 +51,7 @@ class ForecastErrors:
 
     Attributes:
         throughput: Root mean square of the logarithms of measured over predicted throughput, for each trial.
-        latency: The same of latency.
+        latency: Root mean square of the logarithms for latency, for each trial.
         seen: Number of trials processed.
     """
 

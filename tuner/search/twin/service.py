@@ -80,7 +80,7 @@ class ServiceTimes:
         return monotonic
 
     def _fit(self, logs: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The logarithms of a, c / a and g, fitted with priors for what was not measured."""
+        """The logarithms of a, c / a and g, fitted with priors for quantities that were not measured."""
 
         def misfit(law: NDArray[np.float64]) -> NDArray[np.float64]:
             prior = [(law[1] - _ITEM) / _ITEM_SPREAD, (law[2] - _NEIGHBOUR) / _NEIGHBOUR_SPREAD]

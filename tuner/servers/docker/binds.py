@@ -56,7 +56,7 @@ def linked_files(repository: Path) -> Iterator[Path]:
     for folder, _, names in os.walk(repository):
         for name in names:
             path = Path(folder, name)
-            # A dangling link is left for the server to report.
+            # The server reports dangling links.
             if path.is_symlink() and path.exists():
                 yield path.resolve()
 

@@ -19,7 +19,7 @@ from tuner.servers.docker.engine_location import engine_address
 # Time-outs in s: a query takes ms; creating or removing a container may wait for a slow disk.
 _ASK_S = 5
 _CALL_S = 60
-# An API version to ask the engine for its own; any will do.
+# Any API version, for the query of the engine's own version.
 _SOME_VERSION = "1.44"
 
 # docker-py raises its own errors for answers of the engine, and errors of `requests` without an answer.

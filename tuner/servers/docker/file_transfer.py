@@ -113,7 +113,7 @@ def _entries(repository: Path) -> Iterator[TarMember]:
         for name in sorted([*folders, *names]):
             path = Path(folder, name)
             if path.is_symlink():
-                # A dangling link is left for the server to report.
+                # The server reports dangling links.
                 leads_to = ModelFiles.place_of(path.resolve()) if path.exists() else path.readlink()
                 yield TarMember(str(place / name), 0o777, link=str(leads_to))
             elif path.is_dir():

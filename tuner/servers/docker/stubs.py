@@ -35,7 +35,7 @@ class DistantStub:
 
     @property
     def alive(self) -> bool:
-        """Whether it was running when the engine was last asked."""
+        """Whether it was running at the last query of the engine."""
         return self._states.get(self.pid, False)
 
     @property

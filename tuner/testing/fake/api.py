@@ -256,7 +256,7 @@ class Api:
         return request
 
     def _hold(self, go_on: Callable[[], None]) -> None:
-        """Try again in 10 ms, while the control file says `stall`."""
+        """Try again in 10 ms, while the control file has `stall`."""
         asyncio.get_running_loop().call_later(0.01, go_on)
 
     def _request(self, message: pb.ModelInferRequest) -> InferRequest:

@@ -73,7 +73,7 @@ class RefusedError(Exception):
     """An error response of Triton.
 
     Attributes:
-        code: Its status code.
+        code: The status code.
         text: Triton's message.
     """
 

@@ -97,7 +97,7 @@ def complete_config(end: ChildEnd, model_file: Path, config: dict[str, Any]) -> 
         model = load_class(model_file)
         if complete := getattr(model, "auto_complete_config", None):
             config = complete(pb_utils.ModelConfig(config)).as_dict()
-    except Exception as error:  # noqa: BLE001 (it is somebody's code)
+    except Exception as error:  # noqa: BLE001 (any code of a model)
         end.send(("failed", as_stub_says(error)))
     else:
         end.send(("completed", json.dumps(config)))
@@ -132,7 +132,7 @@ class StubLoop:
             model = load_class(self._model_file)()
             if hasattr(model, "initialize"):
                 model.initialize(self._arguments)
-        except Exception as error:  # noqa: BLE001 (it is somebody's code)
+        except Exception as error:  # noqa: BLE001 (any code of a model)
             self._end.send(("failed", as_stub_says(error)))
             return
         self._end.send(("ready",))
@@ -159,7 +159,7 @@ class StubLoop:
         requests = [self._request(request) for request in asked]
         try:
             responses = model.execute(requests)
-        except Exception as error:  # noqa: BLE001 (it is somebody's code)
+        except Exception as error:  # noqa: BLE001 (any code of a model)
             self._end.send(("done", [], as_stub_says(error)))
             return
         if self._decoupled:
@@ -168,7 +168,7 @@ class StubLoop:
             return
         try:
             packed = [_packed(response) for response in responses]
-        except Exception as error:  # noqa: BLE001 (so are its answers)
+        except Exception as error:  # noqa: BLE001 (the model's answers may be invalid)
             self._end.send(("done", [], as_stub_says(error)))
             return
         self._end.send(("done", packed, None))

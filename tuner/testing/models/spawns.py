@@ -1,4 +1,4 @@
-"""Returns its input. It starts a process in another session, which outlives the server if nobody ends it."""
+"""Returns its input. It starts a process in another session, which outlives the server unless the launcher ends it."""
 
 import subprocess
 
