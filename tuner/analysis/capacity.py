@@ -25,15 +25,15 @@ from tuner.study.study import Study
 
 # The search for a rate: simulated arrivals, the lowest rate as a share of the highest, and halvings (to within 1 %).
 _ARRIVALS, _LOWEST, _HALVINGS = 4_000, 1 / 1_024, 10
-# The most candidates without a launch that are simulated in an open loop: those best in a closed loop.
+# The most unlaunched candidates to simulate in an open loop; the best ones in a closed loop are taken.
 _MOST_UNLAUNCHED = 24
 # The highest concurrency of the simulated closed loop.
 _HIGHEST_LOAD = 1_024
-# A server that answers less than this share of the offered requests does not keep up.
+# A server keeps up if it answers at least this share of the offered requests.
 _KEEPS_UP = 0.97
-# Trials that fit the simulator before its predictions of later ones count as its errors.
+# The number of first trials whose predictions do not count as errors of the simulator.
 _FIRST_PREDICTED = 2
-# The most hosts to try, as a factor of the estimate, where lower rates per host do not meet the limit.
+# The most hosts to try, as a factor of the estimate, if lower rates per host do not hold the limit.
 _MOST_FACTOR = 4
 
 
@@ -47,7 +47,7 @@ class Capacity:
         gpus: GPUs in use on one host.
         trial: The number of the trial that measured it; None: it is simulated only.
         beyond: Parameters beyond the launched range, such as `8 instances (at most 4 launched)`; empty: none.
-        rate: Rate that one host holds, in requests/s, 95 %; the lower end is 0 if it may hold the limit at no rate.
+        rate: Rate that one host holds, in requests/s, 95 %; the lower end is 0 if possibly no rate holds the limit.
         hosts: Expected number of hosts.
         fewest: Number of hosts at the upper end of `rate`.
         most: Number of hosts at the lower end of `rate`; None: possibly no number of hosts holds the limit.
@@ -126,7 +126,7 @@ class _Estimator:
         return [*launched, *(others[index] for index in best if reached[index] > -np.inf)]
 
     def capacity(self, assignment: Assignment, rate: float) -> Capacity | None:
-        """The capacity of one candidate; None if it is expected to hold the limit at no rate."""
+        """The capacity of one candidate; None if no rate is expected to hold the limit."""
         scheduling, setting = self._scheduling_map.of(assignment)
 
         @cache

@@ -26,10 +26,10 @@ class FieldEffect:
         without: The best candidate without this change; None: other changes require this one.
         together: Other changes that disappear with it, such as preferred sizes without dynamic batching.
         trial: The trial of `without`; None: there is none.
-        point: The best point of that trial within the SLO; None: it failed, or holds the SLO at no load.
+        point: The best point of that trial within the SLO; None: it failed, or violates the SLO at every load.
         throughput: Ratio of the best point's throughput to that of `point`.
         latency: Ratio of latency at the SLO's percentile, likewise; None unless both are under the same load.
-        pairs: Rounds with both side by side that `throughput` was computed from; 0: from independent launches.
+        pairs: Number of rounds with both side by side behind `throughput`; 0: it is from independent launches.
     """
 
     name: str
@@ -68,7 +68,7 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
 def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: Study, bias: SearchBias) -> FieldEffect:
     """The effect computed from a trial without the change."""
     slo, verified = study.identity.slo, study.verified
-    # The baseline counts even if it failed, as for the gain.
+    # The points of the baseline count even if it failed, as for the gain.
     points = points_of(trial, verified) if trial.failure is None or trial.number == 0 else ()
     point = best_of_one(points, slo, bias)
     if point is None:

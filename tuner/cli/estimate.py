@@ -84,7 +84,7 @@ def _known_from(capacity: Capacity) -> str:
 
 
 def _table(slo: SLO, needed: tuple[Capacity, ...]) -> Table:
-    """One row a config; its number refers to the lines below the table."""
+    """A table with a row for each config; the numbers refer to the lines below the table."""
     table = Table(box=box.SIMPLE_HEAD)
     gpus = any(capacity.gpus for capacity in needed)
     of_a_host = ("a host holds up to\nrequests/s", f"at its share\n{slo.percentile} ms")

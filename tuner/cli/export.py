@@ -71,7 +71,7 @@ class _Deployed:
 
     Attributes:
         sha256: SHA-256 of the file, in hex; None: there is no file.
-        is_same: Whether it is the config to export already, its comment on provenance aside.
+        is_same: Whether it equals the config to export, apart from the comment on provenance.
     """
 
     sha256: str | None
@@ -81,9 +81,9 @@ class _Deployed:
 def export(
     run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target: Target, *, force: bool = False
 ) -> None:
-    """Export the best config of each model, as the run recommends it for this SLO; nothing is measured.
+    """Export the best config of each model that the run recommends for this SLO; nothing is measured.
 
-    Without names, models that have nothing to export are skipped, and named in an error at the end.
+    Without names, models without a best config are skipped, and an error at the end names them.
 
     Args:
         run_dir: Folder of the run.

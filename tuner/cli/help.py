@@ -14,7 +14,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class FieldOption(click.Option):
-    """An option that is a field of its command's job: its help is the description of the field."""
+    """An option that is a field of its command's job; its help is the field's description."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """See `click.Option`."""
@@ -27,7 +27,7 @@ class JobCommand(click.Command):
     """A command whose help lists options under headings.
 
     Args:
-        job: Imports the class whose fields the options are; called only when the help is shown.
+        job: Imports the job class, whose fields are the options; called only to show the help.
     """
 
     def __init__(self, *args: Any, job: Callable[[], type[Options]], **settings: Any) -> None:
@@ -47,12 +47,12 @@ class JobCommand(click.Command):
 
 
 def section(title: str, *options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    """Several options as one decorator, listed in their order under a heading of their own."""
+    """Combine several options in one decorator; the help lists them under a heading."""
 
     def decorate(command: _Command) -> _Command:
         for option in reversed(options):
             command = option(command)
-            # Where click collects the options of a function until it is made a command.
+            # click collects the options of a function here until it becomes a command.
             command.__click_params__[-1].section = title  # type: ignore[attr-defined]
         return command
 

@@ -175,7 +175,7 @@ class _Served:
     """A server that we started, with the model.
 
     Attributes:
-        gpus: The GPUs that it sees, watched since before the launch.
+        gpus: The watch over its GPUs, entered before the launch.
         callees: The models that the model calls.
         within_s: Seconds that a model may take to load.
     """
@@ -193,7 +193,7 @@ class _Served:
 
 @contextmanager
 def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> Iterator[_Served]:
-    """Start a server with a copy of the model: Python writes compiled code beside `model.py`."""
+    """Start a server with a copy of the model, since Python writes compiled code beside `model.py`."""
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
     check_load_model(job.load_model, repository, [model])

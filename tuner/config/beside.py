@@ -26,7 +26,7 @@ _MISSING = re.compile(r"No module named|No such file or directory|FileNotFoundEr
 
 
 def place_beside(repository: ModelRepository, staged: StagedRepository) -> tuple[str, ...]:
-    """Link files beside a repository, if the code of models names them, beside its staged copy.
+    """Link files from beside a repository to beside its staged copy, if the models' code names them.
 
     Folders are real and files are links, so that Python's compiled code is written to the copy.
 

@@ -28,7 +28,7 @@ def stated(effective: ModelConfig, own: ModelConfig | None) -> ModelConfig:
 
     Args:
         effective: The config as the server completed it.
-        own: The config that was launched; its values are not derived. None: the model had no file.
+        own: The launched config, whose values are kept. None: the model had no file.
     """
     config = effective.proto
     said = own.proto if own else model_config_pb2.ModelConfig()

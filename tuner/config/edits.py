@@ -27,7 +27,7 @@ _BLANK = " \t"
 
 
 def put(text: str, source: str, segments: Segments, value: Value) -> str:
-    """The text with the fields that a path names set to a value; missing messages on the way are added."""
+    """The text with the fields at a path set to a value; missing parent messages are added."""
     text = _without(text, source, _surplus(parse(text, source), segments, value))
     root = parse(text, source)
     return spliced(text, _Put(text, Style.of(text, root), value).within(root, None, segments))
@@ -65,7 +65,7 @@ class _Put:
     value: Value
 
     def within(self, message: MessageValue, owner: Slot | None, segments: Segments) -> Iterator[Splice]:
-        """Follow the segments into a message, and set the value at their end."""
+        """The splices that set the value at the end of the segments, from a message on."""
         segment, below = segments[0], segments[1:]
         chosen = choose(message, segment)
         if not chosen:

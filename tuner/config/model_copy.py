@@ -46,7 +46,7 @@ def copy_model(model: ModelFolder, to: Path, config: str) -> None:
             elif (name := str(entry.relative)) != CONFIG and not is_beside(name, CONFIG):
                 _copy_file(entry.path, made / entry.relative)
         write_atomically(made / CONFIG, config.encode())
-        # Renaming would replace an empty folder.
+        # `rename` would replace an empty folder.
         if os.path.lexists(to):
             raise FileExistsError(errno.EEXIST, "already exists", str(to))
         made.rename(to)

@@ -68,8 +68,8 @@ class ModelFolder:
     def fingerprint(self) -> str:
         """A SHA-256 in hex over the paths and contents of the model's files, without its config.pbtxt and its backups.
 
-        For a file above 64 MiB only the size and the first and last MiB count, to save time; retrained weights differ
-        there. Links are followed, and `__pycache__` is ignored.
+        For a file above 64 MiB, only the size and the first and last MiB count, to save time. Retrained weights differ
+        in these. Links are followed, and `__pycache__` is ignored.
 
         Raises:
             RepositoryError: a file cannot be read.

@@ -28,7 +28,7 @@ def boundary(folder: Path | None = None) -> Iterator[None]:
     """Pass expected errors on; convert others to an `UnexpectedError`, and write a log.
 
     Args:
-        folder: The folder for `error.log`; the log is a temporary file if it does not exist, or is full.
+        folder: The folder for `error.log`. If it does not exist or its disk is full, the log is a temporary file.
 
     Raises:
         UnexpectedError: an unexpected error; its message is one line that names the log.

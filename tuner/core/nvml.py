@@ -82,7 +82,7 @@ class Gpu:
         index: Its index in NVML and nvidia-smi, in order of the PCI bus.
         uuid: `GPU-...` or `MIG-...`.
         name: Its name, such as `NVIDIA H100 80GB HBM3`, or `NVIDIA H100 80GB HBM3 MIG 1g.10gb`.
-        memory_bytes: Its memory; None: not reported, as of a chip that shares memory with the CPU.
+        memory_bytes: Its memory; None: not reported, as for a chip that shares memory with the CPU.
         mig_index: The index of the MIG instance on its GPU; None for a GPU.
     """
 

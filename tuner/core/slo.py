@@ -16,7 +16,7 @@ PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 
 
 def share_of(name: Percentile) -> float:
-    """The share of requests within a percentile: 0.99 for `p99`."""
+    """The share of requests below a percentile: 0.99 for `p99`."""
     return int(name.removeprefix("p")) / 100
 
 

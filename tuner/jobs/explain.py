@@ -10,7 +10,7 @@ from tuner.jobs.progress import Progress
 from tuner.space.candidate import Assignment
 from tuner.study.study import Study
 
-# The most configs to explain in turn: a config that is better without a change becomes the best one.
+# The most configs to explain in turn, since a config that is better without a change becomes the best one.
 _MOST_BESTS = 3
 
 RunWithout = Callable[[Assignment, Concurrency | None], None]

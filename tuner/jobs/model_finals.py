@@ -41,7 +41,7 @@ class ModelFinals:
         limits: Gives the limits of a launch for a deadline (`time.monotonic`).
         stored: Called when a result was stored in the study.
         note: Takes progress messages.
-        spent: Called before each launch and each level, to store the time spent, so that a kill loses little of it.
+        spent: Called before each launch and each level, to store the time spent.
     """
 
     def __init__(  # noqa: PLR0917 (constructed at one place)

@@ -328,7 +328,7 @@ class ModelTuning:
         return space
 
     def _baseline_again(self, failed: TrialResult) -> TrialResult:
-        """Measure the baseline once more after a failure midway, since everything is compared with it."""
+        """Measure the baseline once more if it failed midway, since all candidates are compared with it."""
         why = f" ({failed.failure.cause.value}: {shortened(failed.failure.message)})" if failed.failure else ""
         self._context.progress.note(f"the baseline failed midway{why}; measuring it once more")
         # The next attempt uses the folder; the log of the failed one is kept beside it.
@@ -368,7 +368,7 @@ class ModelTuning:
         until: float | None = None,
         also: Concurrency | None = None,
     ) -> TrialResult:
-        """Launch a candidate. Without a space, it is the baseline, from which the space is built."""
+        """Launch a candidate. Without a space, the candidate is the baseline, from which the space is built."""
         number = len(self._study.trials)
         if number and not self._outputs.recall():
             self._record_outputs_again()
@@ -431,12 +431,12 @@ class ModelTuning:
             launched=launched,
             spent_s=self._now() - self._began,
             next_trial_s=(self._study.trials[0].launch_s or 0) + _FIRST_LEVELS_S,
-            # Launches without a measurement do not count as launches without a gain.
+            # Launches without a measurement are not counted as launches without a gain.
             hypervolumes=[volume for trial, volume in recent if trial.curve],
         )
 
     def _limits_of_search(self) -> Limits:
-        """The limits of the next trial of the search; waiting for a candidate ends with the budget."""
+        """The limits of the next trial of the search, which end with the budget."""
         limits = self._limits(until=self._began + self._stopping.budget_s)
         if not self._study.trials:
             return limits
@@ -444,7 +444,7 @@ class ModelTuning:
         return replace(limits, launch_s=min(limits.launch_s, left_s), first_answer_s=min(limits.first_answer_s, left_s))
 
     def _limits(self, *, until: float) -> Limits:
-        """The limits of a trial, from the baseline's times; of the baseline itself, from the model's file size."""
+        """The limits of a trial, from the baseline's times; for the baseline, from the size of the model's files."""
         baseline = self._study.trials[0] if self._study.trials else None
         own = (
             deadlines.launch_s(baseline.launch_s or 0)

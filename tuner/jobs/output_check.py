@@ -24,7 +24,7 @@ class OutputCheck:
         folder: The model's folder in the run folder, which keeps the golden outputs for a resumed run.
         identity: The identity of the study, with the tolerance.
         note: Takes progress messages.
-        remark: Takes remarks on outputs that are not compared; the same one may come repeatedly.
+        remark: Takes remarks on outputs that are not compared; may be called repeatedly with the same remark.
     """
 
     def __init__(

@@ -22,7 +22,8 @@ _SECRET = "header"  # noqa: S105 (the name of an option)
 _ENVIRONMENT = "env"
 # These may contain secrets, such as `--http-restricted-api=inference:key=SECRET`, or the user of a URL.
 _PERHAPS_SECRET = {"triton_arg", "docker_arg", "request_parameter", "metrics_url"}
-# A change of one of these would make it another study. Others may change. The study itself checks the Triton version.
+# With another value of one of these, it would be another study. Others may change. The study itself checks the Triton
+# version.
 _FIXED = {"repository", "url", "slo", "space", "max_gpu_memory", "output_tolerance"} | (
     LoadOptions.model_fields.keys() - {"header", "connections", "processes"}
 )

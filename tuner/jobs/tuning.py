@@ -93,7 +93,7 @@ def tune(
     """
     out = out or RunFolder.default()
     with run_context(job, out, resume=resume, progress=progress or Progress()) as (context, models):
-        # Remove the report and the error log of an earlier attempt: a killed or successful run must not show them.
+        # Remove the report and the error log of an earlier attempt, which a killed or successful run must not show.
         for file in (out.report, out.log):
             file.unlink(missing_ok=True)
         with reported(context, write_report):
@@ -206,7 +206,7 @@ def _tune_models(context: RunContext, models: Sequence[ModelFolder]) -> RunResul
 
 @contextmanager
 def reported(context: RunContext, write_report: WriteReport) -> Iterator[None]:
-    """Write the report however the run ends; if that fails, note it, so that it hides no other error."""
+    """Write the report at the end of the context, even after an error. A failure to write is only noted."""
     try:
         yield
     finally:
@@ -278,7 +278,7 @@ def _refusal(model: ModelFolder, *, on_disk: bool) -> str | None:
         reason = why_not_tunable(model.config.proto) if model.config else None
         return reason or (why_not_loadable(model) if on_disk else None)
     except ConfigError:
-        return None  # its own tuning reports the error, and the others go on
+        return None  # the tuning of this model reports the error
 
 
 def tune_model(context: RunContext, model: ModelFolder) -> ModelOutcome:

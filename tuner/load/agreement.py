@@ -8,7 +8,7 @@ from tritonclient.grpc import service_pb2
 
 from tuner.core.errors import TuningError
 
-# With two equally likely answers, 15 repeats are all alike once in 32,768 times (2 ** 15).
+# With two equally likely answers, 15 repeats agree once in 32,768 times (2 ** 15).
 _MOST_REPEATS = 15
 
 
@@ -47,7 +47,7 @@ def _names(answer: service_pb2.ModelInferResponse) -> list[tuple[str, str]]:
 
 
 def _difference(mine: service_pb2.ModelInferResponse, seen: Sequence[service_pb2.ModelInferResponse]) -> str | None:
-    """Where an answer differs from all others, which are alike there; None: nowhere."""
+    """The part in which an answer differs from all others, which agree on it; None: there is none."""
     if mine in seen:
         return None
     if _names(mine) != _names(seen[0]):
@@ -64,7 +64,7 @@ _ELSEWHERE = "fields other than the outputs differ"
 
 
 def _parts(answer: service_pb2.ModelInferResponse) -> Iterator[bytes]:
-    """For each output its description and its bytes; last, all other fields."""
+    """The description and the bytes of each output; last, all other fields."""
     rest = service_pb2.ModelInferResponse()
     rest.CopyFrom(answer)
     del rest.outputs[:], rest.raw_output_contents[:]

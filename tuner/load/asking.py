@@ -27,11 +27,11 @@ def some_of(workload: Workload, *, made_up: bool) -> RequestChains:
 
     Args:
         workload: All requests.
-        made_up: Whether their tensors are made up, so that a sequence may use them in any order.
+        made_up: Whether their tensors are generated, so that a sequence may use them in any order.
 
     Returns:
-        At most 16 chains of one request each, spread over the workload. For a stateful model, at most 4 sequences: the
-        first streams of a file, or different parts of made-up data, so that no two live sequences are alike.
+        At most 16 chains of one request each, spread over the workload. For a stateful model, at most 4 sequences. They
+        are the first streams of a file, or different parts of generated data, so that live sequences differ.
     """
     if workload.sequences is None or workload.sequences.iterative:
         requests = workload.requests
@@ -50,8 +50,8 @@ def some_of(workload: Workload, *, made_up: bool) -> RequestChains:
 def asking(plan: Plan) -> Iterator[Ask]:
     """Connect to the endpoint of a plan, in this process, beside the connections of its load.
 
-    The connection uses the client libraries, even where the load uses our own framing: both get the same answers
-    (`tuner.load.agreement`), and nothing is timed here.
+    The connection uses the client libraries, even if the load uses our own framing. Both get the same answers
+    (`tuner.load.agreement`), and these requests are not timed.
     """
     if plan.endpoint.protocol == "http":
         from tuner.load.aio.http_driver import HttpDriver  # noqa: PLC0415 (aiohttp takes a while, and few need it)

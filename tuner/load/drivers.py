@@ -49,7 +49,7 @@ class Offer:
             yield self.start_ns + offset_ns
 
     def first_of(self, count: int) -> int:
-        """The index, of `count` requests, at which this worker begins; workers begin at different ones."""
+        """The index of this worker's first request, of `count` requests; workers begin at different requests."""
         return self.worker * count // self.workers
 
     def rotation(self, requests: tuple[Request, ...]) -> Iterator[Request]:

@@ -117,7 +117,7 @@ class WorkerEngine:
                 if over:
                     watch(self._read(readers))
             except BaseException:
-                # If a message was interrupted, no reply will come.
+                # After an interrupted message, there will be no reply.
                 with contextlib.suppress(TuningError):
                     self._end(workers, readers, _HURRIED_DRAIN_S)
                 raise

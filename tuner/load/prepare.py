@@ -55,7 +55,7 @@ def prepared(
 
     Raises:
         InputError: requests cannot be made for the model.
-        JobError: an option does not fit the model, the protocol or the server, or has no effect with them.
+        JobError: an option does not fit the model, the protocol or the server, or has no effect.
     """
     stateful = effective.HasField("sequence_batching")
     request_options = RequestOptions(
@@ -106,7 +106,7 @@ def _check_use(effective: model_config_pb2.ModelConfig, interface: ModelInterfac
 
 
 def _can_time_out(effective: model_config_pb2.ModelConfig, timeout_s: float) -> bool:
-    """Whether a queue policy applies a request's time-out: it allows the override, and its own time-out is longer."""
+    """Whether a queue policy applies a request's time-out: it allows overrides, and its time-out is longer."""
     batching = effective.dynamic_batching
     return any(
         policy.allow_timeout_override and policy.default_timeout_microseconds > timeout_s * 1e6
@@ -142,7 +142,7 @@ def _draw_first_id() -> int:
 
 
 def _wants_text_ids(batching: model_config_pb2.ModelSequenceBatching) -> bool:
-    """Whether the model's control input for sequence ids is of strings; else ids are numbers."""
+    """Whether the model's control input takes sequence ids as strings; else ids are numbers."""
     kind = model_config_pb2.ModelSequenceBatching.Control.CONTROL_SEQUENCE_CORRID
     controls = (control for control_input in batching.control_input for control in control_input.control)
     return any(control.kind == kind and control.data_type == model_config_pb2.TYPE_STRING for control in controls)

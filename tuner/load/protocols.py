@@ -21,7 +21,7 @@ class Responses:
     Attributes:
         first_ns: (n,) time of each request's first response, in ns; of a request without any, the time of its end.
         count: (n,) number of responses to each request.
-        gap_us: (m,) times between consecutive responses of a request, in us, over all requests.
+        gap_us: (m,) times between consecutive responses of the same request, in us, for all requests.
     """
 
     first_ns: npt.NDArray[np.int64]
@@ -76,8 +76,8 @@ class LoadEngine(Protocol):
     def offer(self, load: Load, watch: Watch, *, first_look_s: float) -> Samples:
         """Offer `load` until `watch` returns None or the load is over, without pauses.
 
-        Failed requests are counted, never raised. On return no request is under way: the remaining ones were drained
-        for a moment, then cancelled, and are not in the samples. A load that ends by itself (a ramp, a recording) is
+        Failed requests are counted, never raised. On return no request is under way: remaining requests are drained for
+        a moment, then cancelled, and are not in the samples. A load that ends by itself (a ramp, a recording) is
         drained until every request has ended, and `watch` is called once more.
 
         Args:

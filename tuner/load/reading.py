@@ -113,7 +113,7 @@ def _counts(readers: Sequence[LedgerReader]) -> list[int]:
     """The number of samples to read from each worker: those up to the time that all workers have recorded.
 
     Otherwise a later sample of one worker could belong between samples that were read already. A worker that has ended
-    records nothing more, so it is not waited for.
+    records nothing more, so its time is ignored.
     """
     noted_ns = [reader.word(ledger.NOTED_NS) for reader in readers if not reader.word(ledger.ENDED_NS)]
     if len(readers) == 1 or not noted_ns:

@@ -28,7 +28,7 @@ class Ready:
 
 
 def make_driver(plan: Plan) -> Driver:
-    """The driver of a plan. Imported here, as each needs libraries that the others do not."""
+    """The driver of a plan. Drivers are imported here, as each needs other libraries."""
     if plan.driver == "wire":
         from tuner.load.wire.driver import WireDriver  # noqa: PLC0415 (see above)
 

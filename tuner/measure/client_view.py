@@ -20,7 +20,7 @@ _BUSY = 0.70
 _IDLE = 0.35
 # A send lag that changes results: in ms, and as a share of the latency. Both must be exceeded.
 _LATE_MS, _LATE = 1.0, 0.10
-# With fewer requests, p99 of the send lag is that of the single latest request.
+# With fewer requests, p99 of the send lag is the lag of a single request.
 _FEWEST_FOR_P99 = 100
 _LAG_PERCENTILES: tuple[Percentile, ...] = ("p50", "p99")
 
@@ -49,10 +49,10 @@ class ClientView(Record):
 def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
     """Judge the load generator by the samples of a load.
 
-    The client was the limit if each process took more than 70 % of a core; or, in an open loop of at least 100
-    requests, if its lateness is part of the latency: p99 of the send lag above 1 ms and above 10 % of p99 latency,
-    which counts from the due time. Requests that waited because all connections were full do not count: that is the
-    server's limit.
+    The client was the limit if each process took more than 70 % of a core. In an open loop of at least 100 requests, it
+    was also the limit if its lateness is part of the latency, which counts from the due time: p99 of the send lag is
+    above 1 ms and above 10 % of p99 latency. Requests that waited because all connections were full do not count, as
+    that is the server's limit.
 
     Args:
         samples: All samples of the load.

@@ -40,7 +40,8 @@ def raise_if_failing(samples: Samples, load: Load, *, timeout_s: float) -> None:
 
     Raises:
         ServerHungError: no request was answered for `timeout_s` seconds.
-        ServerError: more than half of the requests failed, or all of the last two rounds of requests under way.
+        ServerError: more than half of the requests failed, or all requests of the last two rounds. (A round is as many
+            as are under way.)
     """
     failures = len(samples) - int(np.count_nonzero(samples.ok))
     error = most_frequent_error(samples)

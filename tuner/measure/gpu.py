@@ -60,7 +60,7 @@ class Gpus:
         return GpuWatch(self.visible, self._tell_of_problem)
 
     def warn_if_busy(self, config: model_config_pb2.ModelConfig) -> None:
-        """Note, in one line, which of the GPUs that a model may use are used by other processes.
+        """Note, in one line, the GPUs that a model may use and that other processes use.
 
         Call it while no server of ours runs.
 

@@ -108,7 +108,7 @@ class GpuMemory(Record):
 
     Attributes:
         gpu: The display name of that GPU.
-        peak_bytes: Peak memory since the launch, less what other processes used before it.
+        peak_bytes: Peak memory since the launch, less the memory that other processes used before it.
         capacity_bytes: Memory that was free before the launch; None: unknown.
     """
 
@@ -118,7 +118,7 @@ class GpuMemory(Record):
 
 
 def usage_together(rounds: Iterable[GpuUsage | None]) -> GpuUsage | None:
-    """Pool several measurements at one load: means of means, maxima of peaks."""
+    """Pool several measurements at one load: the mean of means, and the maximum of peaks."""
     usages = [usage for usage in rounds if usage]
     if not usages:
         return None

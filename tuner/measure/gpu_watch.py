@@ -114,8 +114,8 @@ class GpuWatch:
 def _power_by_energy_w(samples: Sequence[Sample[GpuReading]]) -> float | None:
     """The mean power, as the least-squares slope of the energy counter over time; None without a counter.
 
-    The driver updates the counter every 20 to 100 ms, which affects a line through many samples less than a difference
-    of two. Power readings are means over a second from Ampere on, so they lag in a short window.
+    The driver updates the counter every 20 to 100 ms. This affects a line through many samples less than a difference
+    of two samples. Power readings are means over a second from Ampere on, so they lag in a short window.
     """
     readings = [
         (sample.at_ns / 1e9, sample.answer.energy_j) for sample in samples if sample.answer.energy_j is not None

@@ -1,6 +1,6 @@
 """One load level: reads samples until they are precise enough, and makes an operating point of them.
 
-A measurement does not end during a stall or just after one, or the stall would be missing from it.
+A measurement does not end during a stall or just after one, since the stall would then be missing from it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure_level(
         deadline: The level ends at the first look after this, at most 0.5 s later; None: no deadline.
 
     Raises:
-        LevelCutError: at its deadline it had too few answers, or answers had stopped.
+        LevelCutError: at the deadline the level had too few answers, or answers had stopped.
         ServerDiedError: raised by `health`.
         ServerHungError: no request was answered within the deadline of a request.
         ServerError: more than half of the requests failed, or all of the latest ones; with the most frequent error.
@@ -163,7 +163,7 @@ class _Level:
             self._needed = max(self._needed, rules.min_rounds * load.requests)
         elif isinstance(load, Replay) and load.period_ns is not None:
             self._earliest_s = max(self._earliest_s, load.period_ns / 1e9)
-        # One look before the first that may end the level, as an interval must be narrow at two looks.
+        # One look earlier than the first one that may end the level, as an interval must be narrow at two looks.
         self._next_look_s = self._earliest_s / _LOOK_GROWTH
         self._evidence = Evidence(load, rules, batch_size=batch_size)
         self._first: Read | None = None
@@ -294,8 +294,8 @@ def is_still(samples: Samples, load: Load) -> bool:
 def is_catching_up(samples: Samples, load: Load) -> bool:
     """Whether the server still answers requests that were due during a past stall; false in a closed loop.
 
-    That is the case if the latest answer took between 0.25 and 1.1 times as long as the longest stall. A server that
-    cannot keep up is later than that.
+    That is the case if the latest answer took between 0.25 and 1.1 times as long as the longest stall. The answers of a
+    server that cannot keep up take longer.
 
     Args:
         samples: All samples of the load so far, with at least one success.

@@ -44,7 +44,8 @@ def operating_point(
 ) -> OperatingPoint:
     """The operating point of a load, with its quality warnings.
 
-    Intervals allow for the machine's varying speed; in an open loop not that of throughput, which is the offered rate.
+    Intervals allow for the machine's varying speed. The throughput of an open loop does not need this, as it is the
+    offered rate.
 
     Args:
         samples: All samples of the load.
@@ -94,7 +95,7 @@ def kept_up(requests_per_s: Interval, samples: Samples, window: Window, load: Lo
     """Whether requests were answered as fast as they were due; None in a closed loop.
 
     Three conditions must hold. (1) The rate of answers is within 5 % of the offered rate, or below it by no more than
-    chance: both by its 95 % interval and by 3 standard deviations of a Poisson count. (2) At a constant rate, latency
+    chance, by its 95 % interval and by 3 standard deviations of a Poisson count. (2) At a constant rate, latency
     does not grow (95 % interval). (3) At the end, at most 5 % of the requests still wait to be sent. Failed requests
     count as not answered.
 
@@ -111,7 +112,7 @@ def kept_up(requests_per_s: Interval, samples: Samples, window: Window, load: Lo
     by_chance = requests_per_s.high >= offered and short * window.length_s <= _CHANCE * math.sqrt(len(window))
     as_fast = short <= _FEW * offered or by_chance
     falls_behind = isinstance(load, RequestRate) and growth(window).low > 0 and growth(window).value > _GROWTH
-    # A few may just be due, or wait for a full connection.
+    # A few requests may just have become due, or wait for a full connection.
     backs_up = samples.waiting > _FEW * len(samples)
     return as_fast and not falls_behind and not backs_up
 

@@ -62,7 +62,8 @@ class OperatingPoint(Record):
     Attributes:
         load: The load that was offered.
         throughput: Successful inferences per second.
-        latency_ms: Latency of successful requests in ms, for each of `PERCENTILES`; in an open loop from the due time.
+        latency_ms: Latency of successful requests in ms, by percentile (`PERCENTILES`); in an open loop from the due
+            time.
         requests: Successful requests in the window.
         errors: Failed requests in the window.
         error: The most frequent error message, if any.
@@ -115,7 +116,7 @@ class OperatingPoint(Record):
 
         Args:
             slo: The limits.
-            among: Number of points that are tried until one holds; each test is corrected for it (Bonferroni).
+            among: Number of points of which any may hold; each test is corrected for it (Bonferroni).
         """
         tested = {test.limit: test.verdict_among(among) for test in self.limits}
         return together(tested.get(limit, Verdict.OPEN) for limit in slo.limits)

@@ -24,7 +24,7 @@ from tuner.stats.window import Window
 # Relative tolerance of requests under way (Little's law), and of the server's request count.
 _LITTLE = 0.05
 _COUNT = 0.02
-# At most this share of the client's CPU time lies between an answer and the next request, where no request is timed.
+# The untimed work between an answer and the next request takes at most this share of the client's CPU time.
 _BETWEEN = 0.5
 # With a larger share of failures, clients pause between requests, so Little's law does not apply.
 _FEW_FAILURES = 0.02
@@ -151,7 +151,7 @@ def _tolerated_under_way(latency_s: np.ndarray[tuple[int], np.dtype[np.float64]]
 def _request_count(samples: Samples, load: Load, reads: Reads, *, behind: bool) -> QualityWarning | None:
     """Compare the server's and our count of successes between two reads of the server's statistics.
 
-    The counts may differ by the requests under way at either read, and by those that ended during a read.
+    The counts may differ by the requests under way at either read, and by requests that ended during a read.
     """
     if (counted := reads.requests) is None:
         return None

@@ -1,4 +1,4 @@
-"""Results of other candidates: a candidate that they beat clearly need not be measured more precisely."""
+"""Results of other candidates. A candidate that they clearly beat need not be measured more precisely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a load level has been measured well enough."""
+"""Rules for the end of a load level's measurement."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LevelRules:
         narrow_looks: Consecutive looks that must be precise enough, as a single one may be so by chance.
         slow_requests: Number of answers that ends a slow model's extra time; None: `min_requests` and `min_rounds`
             decide.
-        min_rounds: How often all requests under way should have been answered; closed loops only.
+        min_rounds: Number of rounds, each as many answers as requests under way, that a level needs; closed loops only.
         request_timeout_s: Deadline of a request; a server that is silent for as long hangs.
         slo: Limits to test. A level ends when it violates a limit (99 % confidence), and continues while it is
             undecided.
@@ -62,7 +62,7 @@ class LevelRules:
     def to(self, precision: Precision) -> LevelRules:
         """The rules for another precision than the default; half the width takes four times as long.
 
-        A lower precision keeps the default limits of time, and ends earlier.
+        With a lower precision, time limits stay, but levels end earlier.
         """
         throughput, latency = precision.throughput / DEFAULT.throughput, precision.latency / DEFAULT.latency
         longer = min(_LONGEST, max(1.0, min(throughput, latency) ** -2))

@@ -18,7 +18,7 @@ _Answer = TypeVar("_Answer")
 PERIOD_S = 0.1
 # An expensive source is read less often, so that it takes at most this share of a core.
 _SHARE = 0.05
-# In s. Only a Docker engine that hangs takes longer; its thread is left behind.
+# In s. Only a hanging Docker engine takes longer; the thread is then abandoned.
 _END_S = 1.0
 
 
@@ -39,7 +39,8 @@ class Sampling(Generic[_Answer]):
     """A thread that samples while its context is open.
 
     Args:
-        ask: The source. It raises nothing and returns None without a value; if the first value is None, sampling ends.
+        ask: The source. It never raises, and returns None if there is no value. If the first value is None, sampling
+            ends.
         period_s: Shortest time between samples, in seconds.
     """
 

@@ -54,7 +54,7 @@ def _give_up(error: ServerError) -> None:
 
 
 class RemeasurePolicy:
-    """Decides on re-measuring within a session. A check that failed twice in a row no longer causes it."""
+    """Decides on re-measuring within a session. A check that failed twice in a row is no reason any more."""
 
     def __init__(self) -> None:
         self._lasting: set[QualityCheck] = set()
@@ -95,7 +95,7 @@ class Session:
     _pace: Pace | None = None
 
     def measure(self, load: Load, deadline: Deadline | None = None) -> OperatingPoint:
-        """Measure one load level; re-measure it if it has quality warnings that may go (`RemeasurePolicy`).
+        """Measure one load level; re-measure it if its quality warnings may disappear (`RemeasurePolicy`).
 
         Args:
             load: The load to offer.
@@ -145,7 +145,7 @@ class Session:
     def _let_settle(self) -> None:
         """Wait until an overloaded server has worked off abandoned requests.
 
-        It processes requests in order, so they are done once another request is answered. If that takes too long, the
+        It processes requests in order. So they are done when a further request is answered. If that takes too long, the
         server counts as behind.
         """
         within_s = self._pace.drained_within_s() if self._pace else None
@@ -252,7 +252,7 @@ def open_session(
         model: The model's name.
         options: The contents of requests, and how they are sent.
         version: The model's version; empty: the server's choice.
-        rules: When a level has been measured well enough; the request deadline follows from the first answer.
+        rules: The rules of load levels; the request deadline follows from the first answer.
         health: Raises `ServerDiedError` if the server is gone.
         first_answer_within_s: The deadline of the first request, in seconds.
         see: Called with the samples as they come.
@@ -313,7 +313,7 @@ def _ask_first(plan: Plan) -> tuple[float, bytes | None]:
     if plan.driver == "wire":
         answer, seconds = ask_once(plan.endpoint, request.body, timeout_s=plan.request_timeout_s)
         return seconds, answer
-    # An iterative model may still work on its answer when the load begins.
+    # Other sequence ids, since an iterative model may still work on this request when the load begins.
     with WorkerEngine(apart(plan)) as engine:
         began = time.monotonic()
         engine.ask(request)

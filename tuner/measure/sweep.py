@@ -17,8 +17,8 @@ Curve = Plan[Concurrency, list[OperatingPoint]]
 
 # The load stops rising after this number of doublings without a growth of throughput by this factor.
 _GROWTH, _FLAT_DOUBLINGS = 1.05, 2
-# More doublings are allowed while two of them let batches grow by this factor: a batch of two can take twice as long
-# as one request, and a batch of eight no longer than a batch of two.
+# More doublings are allowed while two doublings let batches grow by this factor. For example, a batch of two can take
+# twice as long as one request, but a batch of eight no longer than a batch of two.
 _BATCHES_GROW, _FLAT_DOUBLINGS_THEN = 1.5, 4
 # A candidate is beaten when rivals are better at this number of consecutive levels, and its growth has slowed down:
 # throughput grew by at most this factor with the last doubling of the load.
@@ -30,9 +30,9 @@ _EDGE_LEVELS = 2
 def sweep(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY) -> Curve:
     """Plan a curve.
 
-    First the load rises; see `rise`. Then come levels between those: two by bisection between the highest load that
-    holds the SLO and the next one, which violates it; or one at the knee, below the first load with almost the highest
-    throughput. So the points are not in order of load; see `in_order_of_load`.
+    First the load rises; see `rise`. Then come levels in between. If a load violates the SLO, these are two levels of a
+    bisection between the highest load that holds it and the next one. Otherwise it is one level at the knee, below the
+    first load with almost the highest throughput. So the points are not in order of load; see `in_order_of_load`.
 
     Args:
         slo: The limits; may be empty.
@@ -53,15 +53,15 @@ def sweep(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals 
 
 
 def rise(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY) -> Curve:
-    """Double concurrency from 1 until throughput stops growing, the SLO is violated, or the highest is reached.
+    """Double concurrency from 1 until throughput stops growing, the SLO is violated, or `max_concurrency` is reached.
 
     It also ends when rivals are clearly better at the last three levels (see `Rivals.beat`), and growth slows down.
 
     Args:
         slo: The limits; may be empty.
         max_concurrency: The highest load to offer, in requests in flight.
-        flat_from: The concurrency from which flat throughput ends the rise. A dynamic batcher closes batches ahead of
-            its instances, so throughput grows little below about 4 requests per instance, and much beyond.
+        flat_from: The concurrency from which flat throughput ends the rise. A dynamic batcher closes batches before
+            instances are idle. So throughput grows little below about 4 requests per instance, and much above.
         rivals: Operating points of other candidates.
 
     Returns:
@@ -91,7 +91,7 @@ def _doublings(highest: int) -> Iterator[int]:
 
 
 def _is_broken(points: list[OperatingPoint], slo: SLO) -> bool:
-    """Whether the last point violates the SLO by its interval (95 %) or its test (99 %), or the last two as measured.
+    """Whether the last point violates the SLO by its interval (95 %) or test (99 %), or the last two as measured.
 
     A single point may be over the limit by chance.
     """
@@ -101,9 +101,9 @@ def _is_broken(points: list[OperatingPoint], slo: SLO) -> bool:
 
 
 def _is_flat(points: list[OperatingPoint]) -> bool:
-    """Whether throughput stayed below `_GROWTH` times the best one in the last doublings.
+    """Whether throughput stayed below `_GROWTH` times its reference in the last doublings.
 
-    The best one moves up only with a growth of that factor, so that slow growth adds up.
+    The reference moves up only when throughput has grown by that factor, so that slow growth adds up.
     """
     best, since = points[0].throughput.value, 0
     for point in points[1:]:
@@ -121,8 +121,8 @@ def _batches_grow(points: list[OperatingPoint]) -> bool:
 def _is_beaten(points: list[OperatingPoint], slo: SLO, rivals: Rivals) -> bool:
     """Whether rivals are clearly better at the last levels, and growth slows down.
 
-    While throughput grows in proportion to the load, batches may still fill. A point with a quality warning, such as
-    load from elsewhere, is never beaten.
+    Growth must slow down, since batches may still fill while throughput grows in proportion to the load. A point with a
+    quality warning, such as load from elsewhere, is never beaten.
     """
     last = points[-_BEATEN_LEVELS:]
     if len(last) < _BEATEN_LEVELS or last[-1].throughput.value > _SLOWING * last[-2].throughput.value:

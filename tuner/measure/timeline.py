@@ -17,7 +17,7 @@ from tuner.measure.points import OperatingPoint
 from tuner.stats.rates import poisson_rate, throughput
 from tuner.stats.window import Window, whole_window
 
-# With fewer completions, the rate is that of a Poisson count instead of from completion to completion.
+# With fewer completions, the rate is that of a Poisson count; else it is counted from completion to completion.
 _FEW = 50
 
 
@@ -26,9 +26,9 @@ def timeline(
 ) -> tuple[OperatingPoint, ...]:
     """Cut a ramp into slices of equal time, each an operating point at its mean offered rate.
 
-    The latencies of a slice are of requests due in it, whenever answered; its throughput is of requests answered in it,
-    whenever due. The client's CPU usage, inter-response times and the error message are of the whole ramp. Slices
-    without a successful request are left out.
+    Latencies of a slice are those of requests due in it. Its throughput counts requests answered in it. The client's
+    CPU usage, inter-response times and the error message are of the whole ramp. Slices without a successful request are
+    left out.
 
     Args:
         samples: All samples of the ramp.

@@ -45,7 +45,7 @@ FAILURE = "failure.txt"
 
 
 class Failure(Record):
-    """Why a trial has no curve, or only the first part of one.
+    """The reason why a trial has no curve, or only the first part of one.
 
     Attributes:
         cause: The kind of failure.
@@ -134,8 +134,8 @@ class Limits:
     Attributes:
         launch_s: Seconds until the model must be ready.
         first_answer_s: Seconds that its first answer may take.
-        until: When to end the load level under way (`time.monotonic`), unless it is the first; the level counts if it
-            has enough answers.
+        until: Deadline of load levels after the first one (`time.monotonic`). A level that it ends counts if it has
+            enough answers.
     """
 
     launch_s: float

@@ -1,1 +1,1 @@
-"""Nightly tuning: keeps the deployed config the best one, and reports when it got slower."""
+"""Nightly tuning: replaces the deployed config when a better one is found, and reports when it got slower."""

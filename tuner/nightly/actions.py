@@ -42,7 +42,7 @@ class Improvement:
 
 
 def act(task: Task, improvement: Improvement, *, work: Path, night: Path) -> str:
-    """Carry out the action of the job. The config and the diff are kept in the night's folder in any case.
+    """Carry out the action of the job. The config and the diff are always kept in the night's folder.
 
     Args:
         task: The model and its job.
@@ -120,7 +120,7 @@ def is_deployed(task: Task, config: Path) -> bool:
 
 
 def _write(folder: Path, improvement: Improvement) -> None:
-    # Outdated files go first: a kill midway must not leave an old diff beside a new config.
+    # Outdated files are removed first, so that a kill never leaves an old diff beside a new config.
     files = {"config.diff": improvement.diff, "config.pbtxt": improvement.text}
     remove_outdated(folder, files)
     for name, text in files.items():

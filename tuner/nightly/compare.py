@@ -31,7 +31,7 @@ class ComparisonTerms:
         loads: The loads of the candidate, in descending order.
         min_gain: The least gain worth acting on, as a share.
         seed: The seed of the order within pairs.
-        until: Deadline for beginning a pair, by `now`, once there are `LEAST_PAIRS`.
+        until: Deadline for beginning a pair, by `now`, after the first `LEAST_PAIRS`.
         at_last: Deadline for beginning any pair, by `now`.
         now: The clock, in seconds.
     """
@@ -99,7 +99,7 @@ def load_within(
     note: Callable[[str], None] = lambda _: None,
     now: Callable[[], float] = time.monotonic,
 ) -> Concurrency:
-    """Find the highest load at which a candidate holds the SLO tonight with some margin: halve it, then go between.
+    """Find the highest load at which a candidate holds the SLO tonight with some margin, by halving and bisection.
 
     The load that the search found may be too high on another night. These launches have no part in the comparison.
 
@@ -138,10 +138,10 @@ def load_within(
 
 
 def launch_deployed(deployed: LaunchOnce, number: int, note: Callable[[str], None]) -> PairedLaunch:
-    """Launch the deployed config; after a failure, which may be an accident, once more.
+    """Launch the deployed config; after a failure, which may be an accident, launch it once more.
 
     Raises:
-        TuningError: it failed twice.
+        TuningError: the deployed config failed twice.
     """
     try:
         return deployed(number)

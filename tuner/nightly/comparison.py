@@ -42,7 +42,7 @@ class Comparison(Record):
 
     Attributes:
         slo: The limits.
-        loads: The loads of the candidate, in descending order: a test may show at a lower load that it holds the SLO.
+        loads: The loads of the candidate, in descending order. At a lower load, a test may show that it holds the SLO.
         deployed: Launches of the deployed config, one for each pair. They include the candidate's load, for a fair
             comparison.
         candidate: Launches of the candidate, one for each pair.
@@ -81,7 +81,7 @@ class Comparison(Record):
 
     @property
     def deployed_load(self) -> Concurrency | None:
-        """The deployed config's load of highest throughput, among those where no test shows that it breaks the SLO.
+        """The deployed config's load of highest throughput, among the loads at which no test shows a violation.
 
         If tests show this at all loads, the lowest one. An open test counts in favour of the deployed config.
         """

@@ -44,7 +44,7 @@ class Drift(Record):
     """The comparison of the deployed config with its history.
 
     Attributes:
-        regression: Whether it is slower than nights usually differ by, and by more than `min_regression`.
+        regression: Whether it is slower by more than nights usually differ, and by more than `min_regression`.
         reason: The result in a sentence.
         nights: Number of earlier nights it was compared with.
         throughput: Ratio of throughput to those nights, with its prediction interval; None: no earlier night.
@@ -91,7 +91,7 @@ def judge_drift(now: Measured, past: Sequence[PastMeasurement], *, files: str, m
 
     Throughput and latency at the SLO's percentile are compared with the 95 % prediction interval for another night. Its
     width comes from the spread of the nights so far, a prior while they are few, and the intervals of the measurements.
-    It is a regression when tonight lies outside the interval and more than `min_regression` off.
+    It is a regression if tonight is outside the interval and slower by more than `min_regression`.
 
     If tonight's machine is slower, throughput is first corrected to the earlier speed. The correction applies to the
     share of time in which the server keeps a core busy.
@@ -142,7 +142,7 @@ def judge_drift(now: Measured, past: Sequence[PastMeasurement], *, files: str, m
 
 
 def _against(now: Interval, then: Sequence[Interval], typical: float) -> Interval:
-    """The ratio of now to the mean of then, with the 95 % prediction interval for one more night."""
+    """The ratio of tonight to the mean of earlier nights, with the 95 % prediction interval for one more night."""
     logs = [math.log(max(interval.value, 1e-12)) for interval in then]
     count, mean = len(logs), fmean(logs)
     freedom = count - 1 + _PRIOR_NIGHTS

@@ -56,7 +56,7 @@ def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
 
 
 def _undecided(comparison: Comparison) -> str:
-    """The latencies at each load, and the requests that its test lacks: `p99 of 61 to 118 ms at ...`."""
+    """The latencies at each load, and the number of requests missing for its test: `p99 of 61 to 118 ms at ...`."""
     percentile, among = comparison.slo.percentile, len(comparison.loads)
     parts = []
     for load in comparison.loads:
@@ -81,7 +81,7 @@ def _in_words(comparison: Comparison) -> str:
 
 
 def is_settled(comparison: Comparison, *, min_gain: float) -> bool:
-    """Whether more pairs are useless: the gate acts, or the upper bound of the gain is below `min_gain`."""
+    """Whether more pairs are useless, as the gate acts or the upper bound of the gain is below `min_gain`."""
     gain = comparison.gain
     if comparison.failure or comparison.verdict is Verdict.BREAKS:
         return True

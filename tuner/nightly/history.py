@@ -71,7 +71,7 @@ _measurements = sql.Table(
     sql.Column("turns_per_us", sql.Float),
     sql.Column("cpu_cores", sql.Float),
     sql.Column("doubts", sql.Text, nullable=False),
-    # Databases of earlier versions lack these until they are opened.
+    # Databases of earlier versions get these columns when they are opened.
     sql.Column("percentile", sql.String(8)),
     sql.Column("latency_ms", sql.Text),
 )
@@ -86,7 +86,7 @@ class Night(Record):
         model: Name of the model.
         slo: The SLO.
         outcome: `kept`, `improved`, `regression` or `failed`.
-        reason: Why the gate decided so, or the failure, in a sentence.
+        reason: The reason of the gate's decision, or the failure, in a sentence.
         regression: Whether the deployed config got slower.
         drift: The comparison with its history, in a sentence; may be empty.
         action: The action on an improvement, in words; empty: none.
@@ -308,7 +308,7 @@ def _url(place: str, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
         )
     if importlib.util.find_spec("psycopg") is None:
         raise JobError("history: PostgreSQL needs its driver: pip install 'tritontune[postgres]'")
-    # Neither a connection nor a statement may hold up the night.
+    # Time limits, so that neither a connection nor a statement delays the night.
     return url.set(drivername="postgresql+psycopg"), {
         "connect_timeout": _WAIT_S,
         "options": f"-c statement_timeout={_WAIT_S * 1000} -c lock_timeout={_WAIT_S * 1000}",

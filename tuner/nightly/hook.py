@@ -14,7 +14,7 @@ from tuner.core.quantities import format_duration
 
 
 def run_hook(command: Sequence[str], *, stdin: str, variables: Mapping[str, str], within_s: float, log: Path) -> None:
-    """Run a command, and kill all processes that it left.
+    """Run a command, and kill all remaining processes of it.
 
     Args:
         command: The program and its arguments; no shell is used.
@@ -24,7 +24,7 @@ def run_hook(command: Sequence[str], *, stdin: str, variables: Mapping[str, str]
         log: The file for its output.
 
     Raises:
-        TuningError: it cannot be started, fails, or takes too long.
+        TuningError: the command cannot be started, fails, or takes too long.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:

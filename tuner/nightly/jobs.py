@@ -41,7 +41,7 @@ def _web_address(value: SecretStr) -> SecretStr:
     parts = urlsplit(value.get_secret_value())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("is not a URL; write https://HOST/... or http://HOST/...")
-    # Everyone who knows the URL can post to it.
+    # The URL is a secret, since everyone who knows it can post to it.
     keep_secret("secret", value.get_secret_value())
     return value
 
@@ -57,7 +57,7 @@ Secret = Annotated[SecretStr, BeforeValidator(_secret, json_schema_input_type=st
 
 
 class Notify(Options):
-    """Where to report how a night went: one of webhook, slack and file."""
+    """A target of the night's report: one of webhook, slack and file."""
 
     webhook: Secret | None = Field(
         None,
@@ -94,7 +94,7 @@ class Notify(Options):
 
 
 class NightlyJob(TuneJob):
-    """Deployed models to keep tuned: the options of `tritontune run`, and what to do with an improvement."""
+    """A job of the nightly job file: the options of `tritontune run`, and the action on an improvement."""
 
     repository: Repository | None = Field(
         None, description="Model repository, whose config.pbtxt files are the deployed ones."
@@ -241,7 +241,7 @@ class _WithoutTitles(GenerateJsonSchema):
 
 
 def jobs_schema() -> dict[str, Any]:
-    """The schema, with descriptions, and defaults as a file has them."""
+    """The JSON schema, with descriptions, and with defaults in the form of a job file."""
     schema = JobsFile.model_json_schema(schema_generator=_WithoutTitles)
     definitions = schema["$defs"]
     for model, part in ((JobsFile, schema), (NightlyJob, definitions["NightlyJob"]), (Notify, definitions["Notify"])):

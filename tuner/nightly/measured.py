@@ -23,7 +23,7 @@ class Measured(Record):
         concurrency: The load: requests in flight.
         throughput: Throughput, in inferences/s.
         p99_ms: p99 latency, in ms.
-        percentile: The SLO's latency percentile: the highest that it limits.
+        percentile: The SLO's latency percentile, the highest one with a limit.
         latency_ms: Latency by percentile, in ms; empty: stored by an older version with p99 alone.
         launches: Number of launches.
         turns_per_us: Speed of a core of the machine during the launches (see `MachineSpeed`); None: unknown.

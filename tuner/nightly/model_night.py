@@ -41,11 +41,11 @@ from tuner.results.result_files import config_with_provenance
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Identity
 
-# Launches of the deployed config tonight: at least, at most, and the relative half width of throughput that ends them.
-# If it seems slower, it is measured a second time.
+# Launches of the deployed config tonight: the fewest, the most, and the relative half width of throughput at which they
+# end. If the config seems slower, it is measured a second time.
 _LAUNCHES, _MOST_LAUNCHES, _PRECISE = 3, 6, 0.05
 COMPARING_SHARE = 0.5
-"""Time for the comparison beyond the least number of pairs, as a share of the budget, on top of it."""
+"""Additional time for the comparison, after the least number of pairs, as a share of the budget."""
 
 
 # Seconds of a measurement, as for the finalists of a run.
@@ -126,7 +126,7 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
     if decision.act and compared and best:
         improvement = _improvement(outcome, best, compared)
         try:
-            # An action must be reported, so it is not interrupted; only the user's command may take too long for that.
+            # An action must be reported, so it is not interrupted. The user's command may be, as it can take long.
             if task.job.action != "command":
                 night_context.until_reported.enter_context(put_off())
             action = act(task, improvement, work=night_context.work, night=night_context.folder)
@@ -199,7 +199,7 @@ class _Deployed:
         """Launch it once.
 
         Raises:
-            TuningError: it failed twice.
+            TuningError: the deployed config failed twice.
         """
         self._count += 1
         name = f"deployed-{self._count:02d}"
@@ -214,7 +214,7 @@ class _Deployed:
         self._rounds.append(point)
 
     def begin_history(self, comparison: Comparison) -> None:
-        """Without a history, begin one at its best load in the comparison; add its launches there."""
+        """If there is no history, begin it with the launches at the config's best load in the comparison."""
         if self._load is None and (load := comparison.deployed_load):
             self._load = load
         for side in comparison.deployed:
@@ -224,7 +224,7 @@ class _Deployed:
     def measured(self) -> Measured | None:
         """All launches so far under the load of its history as one measurement; None without any.
 
-        Launches during other load on the machine are left out if there are enough others.
+        Launches during other load on the machine are omitted if enough other launches remain.
         """
         checks = [{warning.check for warning in point.warnings} for point in self._rounds]
         quiet = [p for p, failed in zip(self._rounds, checks, strict=True) if QualityCheck.MACHINE_LOAD not in failed]
@@ -257,10 +257,10 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
         load = load_within(tried, best.point.load, task.job.slo, at_last=night_context.at_last, note=night_context.say)
     except ServerError as error:
         return Comparison(slo=task.job.slo, loads=(best.point.load,), failure=f"{error.cause.value}: {error}")
-    # Near the limit, launches may differ too much for the test to decide; at half the load they rarely do.
+    # Near the limit, launches may differ too much for the test to decide. At half the load, the test usually decides.
     halved = (Concurrency(load.requests // 2),) if task.job.slo.root and load.requests > 1 else ()
     candidates = (load, *halved)
-    # The deployed config is measured at its own best load and at the candidate's, so that neither wins by its load.
+    # The deployed config is measured at its own best load and at the candidate's, for a fair comparison.
     loads = list(dict.fromkeys([_own_load(outcome), load]))
     night_context.say(f"{task.name}: comparing trial {best.trial.number} at {load} with the deployed config")
     now = time.monotonic()
@@ -292,7 +292,7 @@ def _own_load(outcome: ModelOutcome) -> Concurrency:
 
 
 def _of_study(outcome: ModelOutcome) -> Measured | None:
-    """The measurement of the deployed config by the tuning, which begins its history if there is no other."""
+    """The tuning's measurement of the deployed config, which begins its history if there is none."""
     own = outcome.recommendation.baseline
     if own is None:
         return None

@@ -32,7 +32,7 @@ _LEAST_SHARE = 0.25
 def run_night(file: JobsFile, tasks: Sequence[Task], say: Callable[[str], None]) -> NightReport:
     """Run all models within the window, and write the report.
 
-    An interruption or the end of the window ends the model under way; the report says so.
+    An interruption, or the end of the window, ends the current model; the report states it.
 
     Args:
         file: The job file.

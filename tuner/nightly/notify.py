@@ -40,5 +40,5 @@ def report_json(report: NightReport) -> dict[str, Any]:
 
 
 def _for_slack(text: str) -> str:
-    """One line with Slack's control characters escaped, so that it sees no links and no mentions."""
+    """A text as one line, with Slack's control characters escaped, so that it contains no links and mentions."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

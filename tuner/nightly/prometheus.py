@@ -13,7 +13,7 @@ _LABELS = ("repository", "model")
 
 
 def write_metrics(report: NightReport, path: Path) -> None:
-    """Write all metrics atomically.
+    """Write all metrics of a night's report to a file, atomically.
 
     Raises:
         OSError: the file cannot be written.

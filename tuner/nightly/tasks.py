@@ -66,7 +66,7 @@ def tasks_of(file: JobsFile, source: Path, note: Callable[[str], None]) -> tuple
     Args:
         file: The job file's content.
         source: The job file, for error messages.
-        note: Receives the models of a repository that are left out, and why.
+        note: Takes messages on omitted models of a repository, with the reason.
 
     Raises:
         JobError: a job is wrong; the message is one line.

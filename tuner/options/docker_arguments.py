@@ -71,7 +71,7 @@ _FLAGS = {
     "working_dir": "--workdir",
 }
 
-# By keyword: why it is refused, or what to use instead.
+# By keyword: why it is refused, or its replacement.
 _ELSEWHERE = {
     "auto_remove": "tritontune removes its containers",
     "command": "the command is tritonserver; add arguments with --triton-arg",
@@ -104,7 +104,7 @@ _ELSEWHERE = {
     "volumes": "use --mount",
 }
 
-# By name of the option of `docker run`: the keyword, or what to use instead.
+# By name of the option of `docker run`: the keyword, or its replacement.
 _KEYWORDS = {flag.removeprefix("--").replace("-", "_"): name for name, flag in _FLAGS.items()}
 _INSTEAD = {
     "env": "use --env",
@@ -177,7 +177,7 @@ def docker_run_options(more: Mapping[str, Any]) -> Iterator[str]:
 
 
 def entrypoint_arguments(more: Mapping[str, Any]) -> list[str]:
-    """The entrypoint's arguments, which `docker run` takes after the image: its `--entrypoint` is one word."""
+    """The arguments of the entrypoint, which `docker run` takes after the image, as `--entrypoint` is one word."""
     return _words(more.get("entrypoint", ""))[1:]
 
 

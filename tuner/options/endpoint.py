@@ -106,7 +106,7 @@ class Endpoint:
 
 
 def parse_header(text: str) -> Header:
-    """Read `NAME:VALUE`; blanks around name and value are not part of them.
+    """Read `NAME:VALUE`; blanks around name and value are removed.
 
     Raises:
         ValueError: the text is wrong; the message is one line with the fix.

@@ -48,7 +48,7 @@ def assignments(variables: Mapping[str, str]) -> list[str]:
 
 
 def in_words(variables: Mapping[str, str | None]) -> list[str]:
-    """The variables as a study records them: `variables A=1 B=***`, or nothing."""
+    """The variables in the form of a study's record: `variables A=1 B=***`, or nothing."""
     return [f"variables {' '.join(sorted(assignments(resolved(variables))))}"] if variables else []
 
 

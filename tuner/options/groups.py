@@ -201,8 +201,8 @@ class Options(BaseModel):
 
         Args:
             options: Values by field name; texts are parsed.
-            source: The file that they come from, for error messages; empty for the command line, whose options are
-                named with dashes.
+            source: The file of the options, for error messages. Empty for the command line, whose options are named
+                with dashes.
 
         Raises:
             JobError: an option is wrong; the message is one line with the option and the fix.
@@ -220,7 +220,7 @@ class Options(BaseModel):
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The defaults of all fields that have one, as JSON and job files have them."""
+        """The defaults of all fields that have one, in the form of JSON and job files."""
         return cls.model_construct().model_dump(mode="json")
 
     @classmethod
@@ -232,7 +232,7 @@ class Options(BaseModel):
 
     @classmethod
     def _one_line(cls, error: ValidationError, source: str) -> str:
-        """The first fault, with the option's name as it was written."""
+        """The message of the first error, with the option's name as it was written."""
         fault = first_fault(error)
         option = str(fault["loc"][0]) if fault["loc"] else ""
         where = _where(option, source)
@@ -247,7 +247,7 @@ class Options(BaseModel):
 
     @classmethod
     def _hint(cls, option: str) -> str:
-        """A hint for an unknown option: the nearest name, or for `no_NAME` of a switch how to write it."""
+        """A hint for an unknown option: the nearest name; for `no_NAME` of a switch, the right form."""
         plain = option.replace("-", "_")
         switch = cls.model_fields.get(plain.removeprefix("no_"))
         if plain.startswith("no_") and switch is not None and switch.annotation is bool:

@@ -12,7 +12,7 @@ Parameter = bool | int | float | str
 _FORM = "write it as NAME:VALUE:TYPE, such as max_tokens:256:int"
 MOST_INT64, MOST_UINT64 = 2**63 - 1, 2**64 - 1
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
-# By name: the option to use instead.
+# By parameter: the option to use instead.
 _OPTIONS = {"priority": "--priority", "timeout": "--queue-timeout"}
 
 

@@ -14,7 +14,7 @@ def read_intervals(path: Path) -> Replay:
     """Read microseconds between requests, one per line; the replay repeats at its end.
 
     Raises:
-        InputError: one line that says what is wrong, with the line of the file.
+        InputError: the file is wrong; the message is one line with the place.
     """
     intervals_ns = [round(value * 1e3) for value in _numbers(path, "an interval in microseconds")]
     if any(interval_ns < 0 for interval_ns in intervals_ns):
@@ -31,7 +31,7 @@ def read_timestamps(path: Path) -> Replay:
     """Read send times of requests in seconds, one per line, in order; the first is the start of the replay.
 
     Raises:
-        InputError: one line that says what is wrong, with the line of the file.
+        InputError: the file is wrong; the message is one line with the place.
     """
     times_s = _numbers(path, "a time in seconds")
     for place, (earlier, later) in enumerate(pairwise(times_s), start=2):

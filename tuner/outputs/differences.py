@@ -72,7 +72,7 @@ class Difference:
 def differences(
     before: Sequence[Response], after: Sequence[Response], tolerance: Tolerance, scales: Mapping[str, float]
 ) -> Iterator[Difference]:
-    """The differences between two answers to one request: the worst one of each output and response.
+    """The differences between two answers to one request: the largest one of each output and response.
 
     Args:
         before: The golden responses.
@@ -92,7 +92,7 @@ def differences(
 
 
 def scales_of(responses: Sequence[Response]) -> Mapping[str, float]:
-    """The root mean square of each output of floats, over all responses, without values that are not finite."""
+    """The root mean square of the finite values of each output of floats, over all responses."""
     squares: dict[str, tuple[float, int]] = {}
     largest: dict[str, float] = {}
     values = [
@@ -102,7 +102,7 @@ def scales_of(responses: Sequence[Response]) -> Mapping[str, float]:
         largest[name] = max(largest.get(name, 0.0), float(np.abs(finite).max(initial=0.0)))
     for name, finite in values:
         total, count = squares.get(name, (0.0, 0))
-        # Scaled, as squares of large FP64 values would be infinite.
+        # Values are scaled, since squares of large FP64 values would be infinite.
         squares[name] = (total + float(np.square(finite / (largest[name] or 1.0)).sum()), count + finite.size)
     return {name: largest[name] * math.sqrt(total / max(1, count)) for name, (total, count) in squares.items()}
 
@@ -137,7 +137,7 @@ def _exact(name: str, place: int, was: InputTensor, now: InputTensor) -> Differe
         return None
     worst = int(differ[0])
     if was.values.dtype.kind in "iu":
-        # Python integers, as a difference may overflow the datatype.
+        # Converted to Python integers, since a difference may overflow the datatype.
         before, after = (tensor.values.ravel()[differ].astype(np.object_) for tensor in (was, now))
         worst = int(differ[int(np.argmax(np.abs(after - before)))])
     more = f"{differ.size} of {was.values.size} elements differ" if differ.size > 1 else ""

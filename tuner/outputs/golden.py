@@ -19,8 +19,8 @@ from tuner.outputs.differences import Difference, Response, Tolerance, differenc
 # Recording ends after 2 s, but not before 2 lines (chains of requests).
 _PATIENCE_S = 2.0
 _FEWEST_LINES = 2
-# 8 repeats detect an answer that varies every second time in 255 of 256 recordings. They end after 2 rounds and
-# the time of the recording, but at least 2 s.
+# 8 repeats detect an answer that varies every second time in 255 of 256 recordings. They end after at least 2 rounds,
+# and after the time of the recording or 2 s, whichever is longer.
 _COMPARED, _FEWEST_ROUNDS = 8, 2
 # How often a request is repeated alone, to see whether its answer varies.
 _ASKED_ALONE = 15
@@ -56,12 +56,12 @@ class GoldenAnswer:
 
 @dataclass(frozen=True)
 class Unsteady:
-    """An output that varies from time to time, so that its values are not compared.
+    """An output whose values vary between answers, and are not compared.
 
     Attributes:
         output: The name of the output; None: the number of responses varies.
         words: Two different values, as text.
-        outline_varies: Whether its type, shape or presence varies too, so that nothing of it is compared.
+        outline_varies: Whether its type, shape or presence varies, too, so that it is not compared at all.
     """
 
     output: str | None
@@ -130,7 +130,7 @@ class GoldenOutputs:
 
 
 def record_golden(ask: Ask, questions: RequestChains, tolerance: Tolerance) -> GoldenOutputs:
-    """Record the baseline's answers line by line; then ask all lines at once, repeatedly, to find unsteady outputs.
+    """Record the baseline's answers line by line. Then repeat all lines at once to find unsteady outputs.
 
     Failed requests are left out. A slow model gets fewer requests.
 
@@ -164,7 +164,7 @@ def record_golden(ask: Ask, questions: RequestChains, tolerance: Tolerance) -> G
     for rounds in range(1, 1 + _COMPARED):
         # Reversed, so that each of several instances gets other requests than before.
         for number, replies in zip(reversed(range(len(lines))), ask(golden.questions[::-1]), strict=True):
-            # A request refused by a full queue says nothing about outputs.
+            # A request refused by a full queue has no outputs to compare.
             if not _refusal(replies, number, len(golden.lines[number])):
                 for where, difference in golden.differences(number, _read(replies, number), tolerance):
                     words = f"{difference.was} for {where} alone, {difference.now} together with others"

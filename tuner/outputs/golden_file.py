@@ -84,7 +84,7 @@ def _told(answer: GoldenAnswer, arrays: _Arrays) -> dict[str, Any]:
         return name
 
     def entry(tensor: InputTensor) -> dict[str, Any]:
-        # An object array would be pickled.
+        # Stored as bytes, since numpy would pickle an object array.
         array = np.frombuffer(tensor.raw(), np.uint8) if tensor.datatype == "BYTES" else tensor.values
         return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape, "array": put(array)}
 

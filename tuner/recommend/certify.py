@@ -6,8 +6,8 @@ and latency grows without bound. If the closed loop does not use the whole capac
 than its throughput.
 
 Each rate is offered until its test decides, and several rates are tried. The test is valid at any time
-(`tuner.stats.slo_verdict`) and corrected for all rates: with a probability of at most 1 %, a rate is certified at which
-this server does not hold the SLO.
+(`tuner.stats.slo_verdict`), and corrected for all rates. So the probability is at most 1 % that a rate is certified at
+which this server violates the SLO.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _REPEATS = 10
 def certify(
     requests_per_s: float, *, slo: SLO, until: float, now: Callable[[], float] = time.monotonic
 ) -> Plan[RequestRate, OperatingPoint | None]:
-    """Find the highest rate that one server is shown to keep up with, within the SLO.
+    """Find the highest rate at which tests show that one server keeps up and holds the SLO.
 
     Rates go down until one is certified, then the search bisects between that and the lowest breaking rate.
 
     Args:
         requests_per_s: The server's throughput in a closed loop, in requests/s.
         slo: The limits; may be empty.
-        until: Deadline, by `now`. No level is begun that would end later, except the first.
+        until: Deadline, by `now`. Levels that would end later are not begun, except for the first one.
         now: The clock, in seconds.
 
     Returns:

@@ -65,7 +65,7 @@ def _smooth(octaves: NDArray[np.float64], measured: Sequence[Interval]) -> list[
 
 
 def throughput_at(curve: Sequence[OperatingPoint], level: float) -> float:
-    """Throughput under a load, in inferences/s, interpolated linearly; beyond the highest load constant.
+    """Throughput under a load, in inferences/s, by linear interpolation; constant beyond the highest load.
 
     Args:
         curve: In order of load; not empty.
@@ -79,7 +79,7 @@ def throughput_at(curve: Sequence[OperatingPoint], level: float) -> float:
 
 
 def latency_ms_at(curve: Sequence[OperatingPoint], percentile: Percentile, level: float) -> float:
-    """Latency under a load, in ms, interpolated linearly; beyond the ends constant.
+    """Latency under a load, in ms, by linear interpolation; constant beyond the ends.
 
     Args:
         curve: In order of load; not empty.

@@ -15,7 +15,7 @@ from tuner.recommend.shortlist import ShortlistEntry
 from tuner.recommend.verification import Verification
 from tuner.stats.slo_verdict import CONFIDENCE, SLOTest, Verdict, together
 
-# Confirming rounds: at least, and at most while its test is open or its interval too wide.
+# Confirming rounds: the fewest, and the most while its test is open or its interval too wide.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 8
 # Rounds after which a finalist near the limit is eliminated if `MOST_ROUNDS` could not show that it holds the SLO.
 _LEAST_DECIDING_ROUNDS = 2
@@ -73,7 +73,7 @@ class Finalist:
 
     @property
     def throughput(self) -> float:
-        """Expected throughput in inferences/s: the mean of its rounds; before them, the search's less its bias."""
+        """Expected throughput in inferences/s: the mean of its rounds; without rounds, by the search and its bias."""
         if not self.rounds:
             return self.entry.throughput * self._bias.throughput
         return self.verification.throughput
@@ -157,7 +157,7 @@ class Finalist:
 
     @property
     def deviations(self) -> tuple[float, ...]:
-        """Deviations of the logarithm of each round's latency, at the SLO's percentile, from their mean.
+        """Deviations of each round's logarithm of latency, at the SLO's percentile, from the mean of all rounds.
 
         They are scaled to the size of deviations from the true mean.
         """
@@ -167,7 +167,7 @@ class Finalist:
         return tuple((log - fmean(logs)) * math.sqrt(len(logs) / (len(logs) - 1)) for log in logs)
 
     def _headroom(self, spread: float, deviations: float = _MARGIN) -> float:
-        """The tightest limit over the latency of a launch slower by `deviations`; at least 1: there is margin."""
+        """The smallest ratio of a limit to the latency of a launch slower by `deviations`; at least 1: has margin."""
         slow = math.exp(deviations * max(spread, _LEAST_SPREAD))
         ratios = (limit_ms / (self._latency_ms(name) * slow) for name, limit_ms in self._slo.limits)
         return min(ratios, default=math.inf)

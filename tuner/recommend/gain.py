@@ -29,7 +29,7 @@ class GainEstimate:
     Attributes:
         ratio: The gain.
         rates: The two throughputs in inferences/s whose quotient is `ratio`.
-        pairs: Rounds with both points side by side that it was computed from; 0: from independent measurements.
+        pairs: Number of rounds with both points side by side behind it; 0: it is from independent measurements.
     """
 
     ratio: Interval
@@ -41,7 +41,7 @@ def compared(above: TrialPoint, below: TrialPoint, verified: Sequence[Verificati
     """Compare two points. All gains in reports and decisions come from here.
 
     With two or more rounds that measured both, it is the paired ratio. Otherwise it is the ratio of independent
-    measurements; the interval of a point that was launched once is at least as wide as launches differ.
+    measurements; the interval of a point that was launched once covers at least the spread between launches.
 
     Args:
         above: The point in the numerator.
@@ -75,7 +75,7 @@ def unpaired_ratio(above: TrialPoint, below: TrialPoint, verified: Sequence[Veri
 
 
 def pairs_of(above: Verification, below: Verification) -> tuple[Pair, ...]:
-    """The throughputs of both in the rounds that confirm `above` and measured `below` as well."""
+    """The throughputs of both in those rounds that confirm `above` and measured `below`, too."""
     confirming = zip(above.numbers[above.choosing :], above.confirming, strict=False)
     others = dict(zip(below.numbers, below.rounds, strict=False))
     return tuple((point.throughput, others[n].throughput) for n, point in confirming if n in others)
@@ -84,8 +84,8 @@ def pairs_of(above: Verification, below: Verification) -> tuple[Pair, ...]:
 def paired_ratio(pairs: Sequence[Pair], tail: float = TAIL) -> Interval:
     """The geometric mean of the ratios of pairs, with the t-interval of their logarithms.
 
-    A disturbance of the machine that hits both of a pair cancels out. Two or three pairs may agree by chance, so the
-    interval is at least as wide as the pairs' own measurement errors imply.
+    A disturbance of the machine that hits both of a pair cancels out. Two or three pairs may agree by chance. So the
+    interval covers at least the measurement errors of the pairs.
 
     Args:
         pairs: At least two.

@@ -85,7 +85,7 @@ def _promises(trial_point: TrialPoint, best: TrialPoint, slo: SLO) -> bool:
 
 
 def _broken_before(searched: TrialPoint, verified: Sequence[Verification], slo: SLO) -> Verification | None:
-    """The relaunched point of the same config under no more load that broke the SLO, if there is one."""
+    """The relaunched point of the same config, under at most this load, that broke the SLO; None: there is none."""
     for verification in verified:
         if verification.trial == searched.trial.number and verification.point is not None:
             point = TrialPoint(searched.trial, verification.point, verified=True)

@@ -20,8 +20,8 @@ from tuner.stats.slo_verdict import Verdict
 _RIVAL, _EQUAL = 0.9, 0.97
 NEAR = 1.25
 """A point is near a limit if latencies this many times as high would break it."""
-# Weights of a throughput: where no test shows that the SLO holds, where it was not measured after it was chosen, and
-# where it was launched only once. `benchmarks/picks.py` measures their effect.
+# Weights of a throughput: if no test shows that the SLO holds; if it was not measured after it was chosen; and if it
+# was launched only once. `benchmarks/picks.py` measures their effect.
 _UNTESTED, _UNCONFIRMED, _SINGLE_LAUNCH = 0.8, 0.85, 0.58
 
 
@@ -35,7 +35,7 @@ class Recommendation:
         best: The point to deploy: of highest throughput within the SLO; None when no point holds it.
         gain: Throughput of `best` over that of `baseline`; None when either is missing.
         front: The Pareto front of latency and throughput.
-        pairs: Rounds with both side by side that the gain was computed from; 0: from independent launches.
+        pairs: Number of rounds with both side by side behind the gain; 0: it is from independent launches.
         rates: The two throughputs, in inferences/s, whose quotient is the gain. They may differ from those of the two
             points: pairs are a part of the rounds, and a single launch counts by its smoothed curve.
     """
@@ -58,8 +58,8 @@ def recommend(
     """Compute the recommendation from the trials of a study, the first of which is the baseline.
 
     Verified points count with their verified numbers; see `best_of`. The baseline is recommended unless the best point
-    gives more throughput, or a lower latency (95 % intervals apart) at a throughput that may be equal. A trial that
-    took more than `max_gpu_memory` bytes of a GPU is neither best nor on the front.
+    has more throughput, or a lower latency (95 % intervals apart) at possibly equal throughput. A trial that took more
+    than `max_gpu_memory` bytes of a GPU is neither best nor on the front.
     """
     own = [point for trial in trials[:1] for point in points_of(trial, verified)]
     points = usable_points(trials, verified, max_gpu_memory)
@@ -114,7 +114,7 @@ def versus(
 
 
 def _widened(gain: GainEstimate, best: TrialPoint, other: TrialPoint, slo: SLO) -> GainEstimate:
-    """Widen the interval at unequal loads by what each config may give under more load, until it breaks the SLO."""
+    """Widen the interval at unequal loads by the throughput that each config may gain within the SLO."""
     if best.point.load == other.point.load:
         return gain
     more, others = (headroom(trial_point.trial.curve, trial_point.point, slo) for trial_point in (best, other))
@@ -214,7 +214,7 @@ def best_point(points: Iterable[TrialPoint], slo: SLO) -> TrialPoint | None:
 def _rivals(points: Sequence[TrialPoint], share: float) -> list[TrialPoint]:
     """Points with at least a share of the highest throughput whose intervals overlap that of the highest.
 
-    The share matters where intervals are so wide that all overlap.
+    The share matters if intervals are so wide that all overlap.
     """
     if not points:
         return []
@@ -232,8 +232,8 @@ def is_certain(point: TrialPoint, slo: SLO) -> bool:
 def holds(point: TrialPoint, slo: SLO) -> bool:
     """Whether a point keeps every limit as measured, and no test shows at 99 % confidence that it breaks one.
 
-    The reported numbers of a verified point leave out the rounds that chose it. Here all rounds count, so that the
-    remaining ones do not pass by chance.
+    The reported numbers of a verified point leave out the rounds that chose it. Here all rounds count, so that a point
+    does not pass by a few lucky rounds.
     """
     if not point.point.holds(slo) or point.point.verdict(slo) is Verdict.BREAKS:
         return False

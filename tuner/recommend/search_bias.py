@@ -22,7 +22,7 @@ WINNERS_CURSE = 0.95
 
 @dataclass(frozen=True)
 class SearchBias:
-    """Relaunched over searched numbers of the same configs under the same loads.
+    """Ratios of relaunched to searched numbers of the same configs under the same loads.
 
     Attributes:
         throughput: Ratio of throughputs.

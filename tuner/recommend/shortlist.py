@@ -55,9 +55,9 @@ class ShortlistEntry:
         return self.under(Concurrency(requests)) if requests < self.load.requests else None
 
     def under(self, load: Concurrency) -> ShortlistEntry:
-        """The same config under less load: throughput falls in proportion to the trial's curve.
+        """An estimate of the same config under less load. Throughput falls in proportion to the trial's curve.
 
-        Latencies follow from Little's law: one curve is too noisy to show how a percentile falls.
+        Latencies follow from Little's law, as the percentiles of a single curve are too noisy.
         """
         curve, share = self.trial.curve, load.requests / self.load.requests
         slower = throughput_at(curve, load.requests) / throughput_at(curve, self.load.requests)
@@ -68,7 +68,7 @@ class ShortlistEntry:
 def shortlist(trials: Iterable[TrialResult], slo: SLO, max_gpu_memory: int | None = None) -> tuple[ShortlistEntry, ...]:
     """The best deployable point of each trial, in descending order of throughput.
 
-    It is chosen on the smoothed curve of the trial, so that no single lucky point decides about the load.
+    It is chosen on the smoothed curve of the trial, so that the load does not depend on a single lucky point.
     """
     points = (best_point(smoothed_points(usable_points([trial], (), max_gpu_memory)), slo) for trial in trials)
     return tuple(sorted((ShortlistEntry.of(p) for p in points if p), key=lambda c: c.throughput, reverse=True))

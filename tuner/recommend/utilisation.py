@@ -12,7 +12,7 @@ from tuner.config.instances import instance_count
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.recommend.front import TrialPoint
 
-# Share of time executing above which an instance is full: the time between two executions is not in the statistics.
+# An instance is full above this share of time. It is below 1, as statistics lack the time between two executions.
 _BUSY = 0.90
 # The same if each instance always has a waiting request, so that it is idle only between two executions.
 _BUSY_WHILE_OTHERS_WAIT = 0.75
@@ -123,7 +123,7 @@ def _instance_busy(server: ServerBreakdown, instances: int) -> float | None:
     busy_ms = sum(executions * service_ms for executions, service_ms in server.batches.values())
     share = busy_ms / 1e3 / server.wall_s / instances
     if longest > _LONGEST_EXECUTION or share > 1 + 2 * longest:
-        return None  # A share above 1: an instance executes several batches at once, as asynchronous backends do.
+        return None  # Above 1: an asynchronous backend executes several batches of an instance at once.
     return min(1.0, share)
 
 

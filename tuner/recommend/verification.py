@@ -22,9 +22,9 @@ class Verification(Record):
     Attributes:
         trial: The number of the trial of the config.
         load: The load.
-        rounds: One point for each launch, in order of time; empty when it failed at once.
+        rounds: One point for each launch, in order of time; empty if the first launch failed.
         numbers: The number of the round of each point. Points of the same round ran side by side.
-        choosing: The number of rounds, the first ones, that had a part in choosing the best.
+        choosing: The number of first rounds that had a part in choosing the best.
         failure: Why it failed, in one line; None: it did not.
     """
 
@@ -63,7 +63,7 @@ class Verification(Record):
     def point(self) -> OperatingPoint | None:
         """The confirming rounds as one point, or all rounds if there are none; None when it failed.
 
-        The tests of limits use all rounds: they are valid at any time, so the choice does not bias them.
+        The tests of limits use all rounds. They are valid at any time, so the choice does not bias them.
         """
         if self.failure or not self.rounds:
             return None

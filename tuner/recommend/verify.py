@@ -2,9 +2,9 @@
 
 The best of many noisy measurements overstates its candidate, and so does the best of a few re-measurements. So rounds
 have two purposes. The first ones choose: the top candidates run side by side, and those that violate the SLO (99 %
-confidence) are eliminated. The later ones confirm: the chosen candidate and the baseline run side by side, and only
-these rounds are reported, since they had no part in the choice. A chosen candidate that is eliminated in them is
-replaced by the next one.
+confidence) are eliminated. The later ones confirm: the chosen candidate and the baseline run side by side. Only these
+rounds are reported, since they had no part in the choice. A chosen candidate that is eliminated in them is replaced by
+the next one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tuner.recommend.verification import Verification
 _TOP, _CHOOSING_ROUNDS = 3, 2
 # Finalists that are launched at most, replacements included.
 _MOST_FINALISTS = 10
-# A candidate whose expected throughput is a smaller share of the best one's is not launched.
+# A candidate is launched only if its expected throughput is at least this share of the best one's.
 _NEAR = 0.8
 # Shares of the best throughput that count as equal; among these the lowest latency decides.
 _ALIKE = 0.98
@@ -130,7 +130,8 @@ class _Finals:
         self._trials = trials
         self._before = {(v.trial, v.load): v for v in verified}
         self._finalists = [self._first(entry) for entry in shortlist(trials, terms.slo, terms.max_gpu_memory)]
-        # The gain is against the baseline at the load of its highest throughput, even if it takes more GPU memory.
+        # The gain is relative to the baseline at its load of highest throughput, even if it exceeds the GPU memory
+        # limit.
         own = ShortlistEntry.at_most(trials[0], terms.slo) if trials else None
         self._baselines = [self._shared(self._first(own))] if own else []
         for finalist in self._all():
@@ -155,7 +156,7 @@ class _Finals:
             self._play(due, choosing=True)
 
     def confirm(self) -> None:
-        """Measure the chosen finalist beside the baseline, until it is known well enough or time is up."""
+        """Measure the chosen finalist beside the baseline, until the result is precise enough or time is up."""
         chosen = self._chosen_before()
         while self._terms.now() < self._terms.until:
             before, chosen = chosen, self._choice(chosen)
@@ -224,7 +225,7 @@ class _Finals:
         self._keep(self.verifications)
 
     def _launch(self, finalists: Sequence[Finalist], *, choosing: bool) -> None:
-        """Launch the trial that some finalists share, and measure it under the load of each, the lowest first."""
+        """Launch the config that some finalists share, and measure it under the load of each, the lowest first."""
         for finalist in finalists:
             if not finalist.began and (choosing or finalist in self._baselines):
                 self._note(f"verifying {finalist}")

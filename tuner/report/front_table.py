@@ -47,7 +47,7 @@ def front_points(recommendation: Recommendation) -> tuple[TrialPoint, ...]:
 
 
 def points_that_matter(recommendation: Recommendation, most: int) -> tuple[TrialPoint, ...]:
-    """The best point, the baseline's, and the points nearest to the best in order of latency.
+    """The best point, the baseline's, and the points of the front nearest to the best one, in order of latency.
 
     If there is no best point, the points of lowest latency.
 

@@ -1,4 +1,4 @@
-"""A live line on the load that is being measured."""
+"""A live line with results of the current load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.report.pull_bar import PullBar
 from tuner.results.words import latency, rate
 from tuner.servers.docker.pull import Pull
 
-# Number of latest requests shown: enough for a p99, and quickly counted.
+# Number of latest requests shown: enough for a p99, and quick to sort.
 _LATEST = 5_000
 
 

@@ -23,7 +23,7 @@ _UNBOUNDED = 10_000
 
 
 class _Column(NamedTuple):
-    """A column of the table; columns of low rank are kept when there is no room for all."""
+    """A column of the table. If there is no room for all columns, those of low rank are kept."""
 
     title: str
     cells: list[str]

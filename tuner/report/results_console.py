@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-# Columns that most windows, mails and issues show without breaking lines.
+# Columns that most windows and mails show without line breaks.
 USUAL_WIDTH = 100
 
 

@@ -79,7 +79,7 @@ def interval_json(interval: Interval) -> dict[str, float]:
 
 
 def short(value: float) -> float:
-    """A value with five significant digits, more than any measurement has."""
+    """A value rounded to five significant digits, more than measurements have."""
     return float(f"{value:.5g}")
 
 

@@ -45,7 +45,7 @@ def gains(values: Values, measured: NDArray[np.bool_], worthwhile: float) -> Gai
     """
     best = float(np.max(values[measured].mean(axis=1), initial=0.0))
     if best <= 0:
-        # No measured candidate has a value yet: rank by the value, and by the probability of having one.
+        # No measured candidate has a value yet. Then candidates are ranked by value, and by the probability of a value.
         share = values / max(float(values.max()), 1e-9)
         return Gains(share.mean(axis=1), (share > 0).mean(axis=1))
     over = values / best - 1
@@ -53,7 +53,7 @@ def gains(values: Values, measured: NDArray[np.bool_], worthwhile: float) -> Gai
 
 
 def within_limit(curves: Curves, limit_ms: float, seed: int) -> Values:
-    """The highest throughput within a latency limit, in inferences/s; 0 where no load holds it.
+    """The highest throughput within a latency limit, in inferences/s; 0 if no load holds it.
 
     Between the highest load within the limit and the next one, throughput and latency are interpolated in logarithms.
 
@@ -100,7 +100,7 @@ def dominated(curves: Curves, reference_ms: float, front: NDArray[np.float64], s
 
 
 def _drawn(curves: Curves, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logarithms of throughput and latency by candidate, load and draw; the worst without a prediction."""
+    """Logarithms of throughput and latency by candidate, load and draw; the worst values without a prediction."""
     from scipy.stats import qmc  # noqa: PLC0415 (importing it takes longer than the rest of a command)
 
     normal = ndtri(qmc.Sobol(2, seed=seed).random(_DRAWS).clip(1e-6, 1 - 1e-6))

@@ -31,8 +31,8 @@ _LEAST_TRIALS = 5
 _LEAST_FREEDOM = 2
 # The least residual, as a share of the mean: allocators round sizes up, and do not return memory.
 _LEAST_RESIDUAL = 0.02
-# How far to extrapolate, as factors of the largest value tried. Instances always hold their weights, but larger batches
-# need not be filled.
+# Limits of extrapolation, as factors of the largest value tried. Instances always hold their weights, but larger
+# batches need not be filled.
 _MOST_INSTANCES, _MOST_BATCHES = 2, 1
 
 

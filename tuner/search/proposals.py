@@ -1,4 +1,4 @@
-"""The sequence of candidates that a study launches."""
+"""Proposes the sequence of candidates of a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Skips candidates that Triton would refuse, judged by refused trials.
+"""Skips candidates that Triton would refuse, according to refused trials.
 
 When Triton refuses to load a config, its message does not name the parameter at fault. The suspects are the parameters
 in which the candidate differs from the baseline. A parameter is no suspect if a trial loaded with a value that differs
@@ -72,7 +72,7 @@ class Refusals:
 
     def refusal(self, assignment: Assignment) -> str | None:
         """Why a candidate would be refused; None when no rule applies."""
-        # The latest rule first: along one parameter it has the tightest bound.
+        # The latest rule first, since it has the tightest bound of a parameter.
         for rule in reversed(self._rules):
             if all(bound.holds(assignment) for bound in rule.bounds):
                 return rule.reason

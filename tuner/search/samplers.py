@@ -150,7 +150,7 @@ class TpeSampler(_OptunaSampler):
 class GpSampler(_OptunaSampler):
     """Optuna's Gaussian process; it needs PyTorch (see `check_installed`)."""
 
-    # Each draw is slow, and if the first is not new, later ones rarely are.
+    # Few draws, since each is slow, and later ones are rarely new if the first is not.
     _draws = 4
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:

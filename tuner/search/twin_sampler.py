@@ -26,14 +26,14 @@ from tuner.space.spec import ON, LadderValue
 
 WORTHWHILE = 0.01
 """The least gain, as a share, that is worth a launch."""
-# Failures that also occur with more instances and larger batches. A crash is not among them: it may be an accident.
+# Failures that also occur with more instances and larger batches. A crash is not among them, as it may be an accident.
 _SIZE_CAUSES = {Cause.OUT_OF_MEMORY, Cause.TIMED_OUT}
 # The search ends when each candidate's probability of a worthwhile gain, or its expected gain, is below these.
 _LEAST_PROBABILITY, _LEAST_EXPECTED = 0.1, 0.003
 # The simulator may end the search only after this many of its predictions were compared with trials.
 _TESTED_AFTER = 2
-# The simulator is switched off when its median error exceeds this share. With fewer trials, one disturbance of the
-# machine would decide.
+# The simulator is switched off when its median error exceeds this share. With fewer trials, a single disturbance of the
+# machine could switch it off.
 _MOST_ERROR, _LEAST_TRIALS = 0.5, 4
 # Candidates drawn from a space that is too large to list.
 _LARGE_SPACE_DRAWS = 2000
@@ -42,8 +42,8 @@ _LARGE_SPACE_DRAWS = 2000
 class TwinSampler:
     """Proposes calibration candidates first, then the candidate of the largest expected gain, refitting each time.
 
-    `other` proposes where the simulator cannot: everything, if it cannot model the scheduler or its errors are too
-    large; otherwise, every second time, the values of the parameters that are not modelled.
+    `other` proposes all candidates if the simulator cannot model the scheduler, or its errors are too large. Otherwise
+    it proposes, every second time, the values of the parameters that are not modelled.
 
     Args:
         space: The search space.
@@ -208,7 +208,7 @@ def calibrations(space: SearchSpace) -> Iterator[Assignment]:
 
     The first has the largest batches on the fewest instances: under rising loads, batches of all sizes run undisturbed.
     The second has twice the instances, which shows how instances slow each other down. It launches quickly, and fits
-    where many more instances might not.
+    into memory more often than many instances.
     """
     batching: dict[str, LadderValue] = {
         p.name: ON for p in space.parameters if p.field == DYNAMIC_BATCHING and ON in p.ladder

@@ -20,7 +20,7 @@ def triton_arguments(request: Launch, *, mark: Mark, repository: PurePath, grpc_
     Args:
         request: The launch.
         mark: The server's mark, used as its `--id`, which distinguishes it from servers of other runs.
-        repository: The path of the repository as the server sees it.
+        repository: The path of the repository for the server.
         grpc_port: The port that the server listens on.
     """
     return (

@@ -31,7 +31,7 @@ _OF_FILE = {
 def check_backends(
     models: Sequence[ModelFolder], installation: TritonInstallation, arguments: Sequence[str] = ()
 ) -> None:
-    """Check that Triton has the backend of at least one of the models; others fail when they are launched.
+    """Check that Triton has the backend of at least one of the models; models without a backend fail at their launch.
 
     Raises:
         JobError: Triton has none of the models' backends; the message is about the first model.

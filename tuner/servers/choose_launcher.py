@@ -39,7 +39,7 @@ def choose_launcher(
     headers: tuple[Header, ...] = (),
     models: Sequence[ModelFolder] = (),
 ) -> Launcher:
-    """The launcher for a job; it has started its Triton once, as a check.
+    """The launcher for a job, after a test start of its Triton.
 
     `auto` takes Docker if an option needs it, else a Triton on this machine, and if there is none, Docker.
 

@@ -101,7 +101,7 @@ def _answers(connection: socket.socket, protocol: str) -> bool:
 
 
 def _trusting_all(protocol: str) -> ssl.SSLContext:
-    """A TLS context that trusts every server; used without sending any data of ours."""
+    """A TLS context that trusts every server; no data of ours are sent over it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

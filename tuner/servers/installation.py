@@ -20,7 +20,7 @@ from tuner.servers.wheel import Wheel
 
 _BINARY = "tritonserver"
 _BACKEND_DIRECTORY = "--backend-directory"
-# The folders of an installation, beside its `bin`, and the arguments that name them.
+# The folders of an installation, beside its `bin`, and the arguments for them.
 _FOLDERS = {
     "backends": _BACKEND_DIRECTORY,
     "repoagents": "--repoagent-directory",
@@ -165,7 +165,7 @@ def _probed(
 def _probe_version(
     installation: TritonInstallation, mark: Mark, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> str:
-    """Start the server as a launch would, but with an empty repository and no ports, until it logs its version."""
+    """Start the server as for a launch, but with an empty repository and without ports, until it logs its version."""
     repository, parts, log = mark.folder / "repository", mark.folder / "parts", mark.folder / "log"
     repository.mkdir()
     parts.mkdir()

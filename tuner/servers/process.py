@@ -36,7 +36,7 @@ class ProcessLauncher:
     Args:
         installation: The Triton.
         extra_args: Further arguments for Triton, after all others.
-        gpus: The GPUs that it may use: `all`, `none`, or a list of indices and UUIDs; None: by our environment.
+        gpus: The GPUs that it may use: `all`, `none`, or a list of indices and UUIDs; None: as our environment allows.
         environment: Environment variables; None passes on the value from this process.
         headers: Headers sent with every request.
 
@@ -70,7 +70,7 @@ class ProcessLauncher:
 
     @property
     def gpus(self) -> str:
-        """The GPUs that a server sees: those requested, else by its environment."""
+        """The GPUs that a server sees: the requested ones, else those that its environment allows."""
         return self._gpus or shown_by_cuda(ALL, {**os.environ, **resolved(self._variables)})
 
     @property

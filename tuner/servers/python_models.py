@@ -20,14 +20,14 @@ _CLASS = "TritonPythonModel"  # the name that the Python backend looks for
 def may_define(model_file: Path, method: str) -> bool:
     """Whether the model may define a method.
 
-    False is certain: the file does not mention the name, and its class has no bases or decorators that could define it.
+    False is certain: the file does not contain the name, and its class has no bases or decorators that could define it.
     Unclear cases are True.
     """
     try:
         text = model_file.read_text(encoding="utf-8")
         tree = ast.parse(text)
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError, SystemError):
-        return True  # the last three: text nested too deeply for Python's parser
+        return True  # the last three are raised for text nested too deeply for Python's parser
     if re.search(rf"\b{method}\b", text):
         return True
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _CLASS]

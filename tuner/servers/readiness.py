@@ -94,7 +94,7 @@ def _failure(server: TritonServer, otherwise: str, cause: Cause) -> LaunchError:
 
 
 class _DeadStubs:
-    """Finds stubs that died so early that Triton waits for them for ever."""
+    """Finds stubs that died early, for which Triton waits without end."""
 
     def __init__(self, server: TritonServer) -> None:
         self._server = server

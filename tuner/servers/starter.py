@@ -1,4 +1,4 @@
-"""Starts the process of a server, so that it dies with this process."""
+"""Starts the process of a server, which is killed when this process ends."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _LOOK_S = 0.01
 
 
 class AnyStub(Protocol):
-    """One stub, on this machine or as a Docker engine reports it."""
+    """The interface of a stub, on this machine or reported by a Docker engine."""
 
     @property
     def pid(self) -> int:

@@ -30,7 +30,7 @@ class ServerUsage:
 
 
 class ProcessUsage:
-    """Reads the usage of a process and its descendants, as far as this machine shows them.
+    """Reads the usage of a process and its descendants, as far as they are visible on this machine.
 
     Args:
         pid: The pid of the server on this machine.
@@ -44,7 +44,7 @@ class ProcessUsage:
         self._look_at = float("-inf")
 
     def read(self) -> ServerUsage | None:
-        """The usage now; None: the processes are not visible. Takes well below 1 ms, but once a second some ms."""
+        """The usage now; None: the processes are not visible. Takes well below 1 ms; once a second, a few ms."""
         began = time.monotonic()
         if began > self._look_at:
             self._family = self._found()

@@ -1,8 +1,8 @@
 """Fits a search space to a model, a machine and a job, so that it has no values that Triton would refuse.
 
-The rules are Triton's: a model with `max_batch_size: 0` takes no batches; a model has one scheduler, so dynamic
-batching excludes sequence batching; no request, warm-up or preferred batch may be larger than `max_batch_size`; an
-instance on the CPU competes for the cores, and one on a GPU needs it there.
+The rules are Triton's. A model with `max_batch_size: 0` takes no batches. A model has one scheduler, so dynamic
+batching excludes sequence batching. No request, warm-up or preferred batch may be larger than `max_batch_size`.
+Instances on the CPU compete for its cores, and an instance on a GPU needs that GPU.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Surroundings:
 
     Attributes:
         own: The user's config; None: the model has no file.
-        effective: The effective config, without what Triton derives from other fields; see `stated`.
+        effective: The effective config, without values that Triton derives from other fields; see `stated`.
         machine: The machine that the server runs on.
         batch_size: Inferences in each request of the job.
     """
@@ -134,7 +134,7 @@ def _field_fault(field: str, item: ParameterSpec, config: ModelConfig) -> Config
 
 
 def _fault(source: str, name: str, field: str, error: ConfigError) -> str:
-    """The message for a wrong parameter, which names it once."""
+    """The message for a wrong parameter, with its name once."""
     message = str(error)
     return f"{source}: {message}" if name == field and message.startswith(name) else f"{source}: {name}: {message}"
 

@@ -35,7 +35,7 @@ class SearchSpace:
         parameters: The parameters that can vary, in the order of the space file.
         left_out: Why each other parameter cannot vary, by name.
         base: The config that candidates edit: the user's config; without a file, the effective config.
-        effective: The effective config, without what Triton derives from other fields; see `stated`.
+        effective: The effective config, without values that Triton derives from other fields; see `stated`.
         machine: The machine that the server runs on.
         notes: Values that are left out, with the reason, one line each.
     """

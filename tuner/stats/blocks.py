@@ -46,10 +46,10 @@ def block_edges(window: Window) -> npt.NDArray[np.intp]:
 def half_width_of_sum(residuals: _Floats) -> float:
     """Half width of the 95 % interval of a sum of block residuals with mean 0.
 
-    The larger of two estimates, each with its quantile of Student's t. (1) The variance of the blocks times
-    (1 + rho) / (1 - rho), rho being the correlation of neighbours; best for fast changes. (2) The mean power of the
-    eight slowest cosines (E. Lazarus, D. J. Lewis, J. H. Stock and M. W. Watson, JBES 36, 2018); best for slow changes,
-    as on a shared machine.
+    The larger of two estimates, each with its quantile of Student's t. (1) The variance of the blocks times (1 + rho) /
+    (1 - rho), with the correlation rho of neighbouring blocks; best for fast changes. (2) The mean power of the eight
+    slowest cosines (E. Lazarus, D. J. Lewis, J. H. Stock and M. W. Watson, JBES 36, 2018); best for slow changes, as on
+    a shared machine.
     """
     blocks = len(residuals)
     variance = blocks / (blocks - 1) * float(residuals @ residuals) * inflation(residuals)
@@ -69,7 +69,7 @@ def inflation(residuals: _Floats) -> float:
 
 
 def student(count: int, tail: float = TAIL) -> float:
-    """The quantile of Student's t for the mean of `count` values, with probability `tail` beyond it."""
+    """The quantile of Student's t for the mean of `count` values; `tail` is the probability beyond it."""
     return float(special.stdtrit(count - 1, 1 - tail))
 
 

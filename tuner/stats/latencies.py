@@ -51,7 +51,7 @@ def percentiles(window: Window) -> Mapping[Percentile, Interval]:
     intervals: dict[Percentile, Interval] = {}
     low = high = 0.0
     for name, estimate in zip(PERCENTILES, estimates, strict=True):
-        # A higher percentile lies no lower, and neither do the ends of its interval.
+        # A higher percentile, and the ends of its interval, cannot be lower.
         low, high = max(low, estimate.low), max(high, estimate.high)
         intervals[name] = Interval(value=estimate.value, low=low, high=high)
     return intervals
@@ -115,7 +115,7 @@ class _Blocks:
         return Interval(value=value, low=min(low, value), high=max(high, value))
 
     def effect(self, share: float, value: float) -> float:
-        """The design effect for the share above a value, at least 1."""
+        """The design effect for the share of requests above a value; at least 1."""
         if len(self.edges) < 3:
             return float(len(self.ordered))
         effect = self.body_effect
@@ -124,7 +124,7 @@ class _Blocks:
         return max(1.0, effect)
 
     def _beyond(self, share: float, independent: float) -> float:
-        """The upper bound of a percentile that may be above all requests seen; at least the largest latency.
+        """The upper bound of a percentile that may exceed all measured latencies; at least the largest latency.
 
         Above a threshold well below the percentile, the tail is a generalised Pareto distribution, with the upper bound
         of its mean excess. Its shape is estimated from the variation of the excesses (Hosking and Wallis 1987). As the

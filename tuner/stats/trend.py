@@ -66,8 +66,9 @@ def _edges(window: Window) -> npt.NDArray[np.intp] | None:
 def _trend(blocks: _Floats) -> Trend | None:
     """The trend of blocks, if their least-squares slope is significant and the change is above 5 %.
 
-    Student's t with the variance of the residuals, corrected for correlation (`inflation`). The line is fitted to
-    logarithms: in a closed loop, a growing latency grows exponentially, and a stall in one block does not dominate.
+    The test is Student's t with the variance of the residuals, corrected for correlation (`inflation`). The line is
+    fitted to logarithms, since growing latency grows exponentially in a closed loop, and a stall in one block must not
+    dominate.
     """
     half = len(blocks) // 2
     trend = Trend(float(blocks[:half].mean()), float(blocks[half:].mean()))

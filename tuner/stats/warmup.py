@@ -52,7 +52,7 @@ def open_warm_up(latency_ms: _Floats) -> int:
 def mser5(values: _Floats) -> int:
     """MSER-5 (K. P. White, 1997): the number of leading values to leave out, at most half.
 
-    It minimises the sum of squares of the remaining means of five over the square of their number.
+    It minimises the sum of squares of the remaining means of five, divided by the square of their number.
     """
     batches = len(values) // _BATCH
     if batches < _FEWEST_BATCHES:

@@ -12,7 +12,7 @@ from tuner.load.protocols import Samples
 from tuner.stats.warmup import open_warm_up, warm_up
 
 _FEW = 8
-# The quantile of latencies that is taken as the time in service, without waiting.
+# This quantile of latencies stands for the time in service, without waiting.
 _UNDELAYED = 0.05
 
 
@@ -70,7 +70,7 @@ def steady_window(samples: Samples, load: Load) -> Window:
 
 
 def whole_window(samples: Samples) -> Window:
-    """All successful requests, from when the first request was sent or due."""
+    """All successful requests, from the time when the first request was sent or due."""
     began_ns = int(samples.sent_ns.min()) if len(samples) else 0
     done_ns = samples.done_ns[samples.ok]
     return Window(began_ns, done_ns, (done_ns - samples.sent_ns[samples.ok]) / 1e6)
@@ -102,5 +102,5 @@ def _between_batches(whole: Window, samples: Samples, *, first: int, batch: int)
 
 
 def _widest_gap(ends_ns: npt.NDArray[np.int64], place: int, reach: int) -> int:
-    """The number of completions before the widest of `reach` gaps, the first of which is before index `place`."""
+    """The number of completions before the widest of `reach` gaps; the first gap is before index `place`."""
     return place + int(np.argmax(np.diff(ends_ns[place - 1 : place + reach])))

@@ -20,7 +20,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 class Provenance(Record):
-    """One run that measured for a study; each `--resume` is another run. It contains no secrets.
+    """The provenance of one run of a study; each `--resume` is another run. It contains no secrets.
 
     Attributes:
         began: Start of the run in UTC, such as `2026-05-17T02:00:00Z`.
@@ -72,7 +72,7 @@ def provenance(job: TuneJob, server: Machine) -> Provenance:
 
 
 def _processor() -> str:
-    """The name of the first core as Linux reports it; empty: unknown, as on some architectures."""
+    """The processor's name as Linux reports it for the first core; empty: unknown, as on some architectures."""
     try:
         lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

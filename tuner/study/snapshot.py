@@ -45,7 +45,7 @@ def _copy(database: Path, copy: Path) -> None:
     try:
         _back_up(database, copy)
     except sqlite3.OperationalError:
-        # A killed run left a transaction to roll back. That changes the file, so it is done on a copy.
+        # A killed run left a transaction to roll back. The rollback changes the file, so it is done on a copy.
         if not (journal := database.with_name(f"{database.name}-journal")).exists():
             raise
         begun = copy.with_name("begun.db")

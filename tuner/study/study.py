@@ -89,7 +89,7 @@ class Identity(Record):
 class Study:
     """The stored trials and results of one model. The first trial is the baseline.
 
-    A study has one writer at a time, so the stored data are read once, when the object is made.
+    A study has one writer at a time, so the stored data are read only once, when the object is created.
 
     Raises:
         JobError: the study was stored by an incompatible version.
@@ -248,7 +248,7 @@ class Study:
         return self.recommendation_for(self.identity.slo)
 
     def recommendation_for(self, slo: SLO) -> Recommendation:
-        """The recommendation for any SLO: the only place where stored trials become a recommendation."""
+        """The recommendation for any SLO. Only this method makes a recommendation from stored trials."""
         if slo.limits not in self._recommendations:
             new = recommend(self.trials, slo, self.verified, self.identity.max_gpu_memory)
             self._recommendations[slo.limits] = new
@@ -272,7 +272,7 @@ class Study:
 
     @property
     def _machine(self) -> Machine:
-        """The machine of the servers, as far as it was stored."""
+        """The stored properties of the servers' machine."""
         if not (runs := self.runs):
             return Machine(cpus=None, gpus=(), processor="")
         gpus = tuple(Gpu(index, "", name, None) for index, name in enumerate(runs[-1].gpus))
@@ -302,7 +302,7 @@ class Study:
         return tuple(self._optuna_trials())
 
     def add(self, result: TrialResult, space: SearchSpace) -> None:
-        """Store a finished trial in one write: completely or not at all."""
+        """Store a finished trial in one write, so that it is stored completely or not at all."""
         slo, max_gpu_memory = self.identity.slo, self.identity.max_gpu_memory
         trials = [*self._trials, result]
         reference = reference_latency_ms(trials[0], slo.percentile, dict(slo.limits).get(slo.percentile))
@@ -342,7 +342,7 @@ def _models(storage: optuna.storages.RDBStorage, database: Path) -> tuple[str, .
 
 @contextmanager
 def _only_studies(database: Path, *, to_read: bool = False) -> Iterator[None]:
-    """Turn errors of a broken file, or one that is not a database of studies, into one line.
+    """Convert errors of a broken file, or of a file that is not a database of studies, to one line.
 
     Args:
         database: The file.

@@ -35,7 +35,7 @@ class WarmStart:
 
     @classmethod
     def of(cls, run_dir: Path, identity: Identity, space: SearchSpace) -> WarmStart:
-        """Read the warm start of the model of `identity` from a run folder; empty if that run did not tune it.
+        """Read the warm start of the model of `identity` from a run folder; empty if that run did not tune the model.
 
         Raises:
             JobError: the path is not a run folder, or its study is from an incompatible version.

@@ -2,7 +2,7 @@
 
 A fake Triton
     `installations.fake_installation(folder)` writes a `tritonserver` into a folder: a process like the real one, which
-    starts in 0.1 s. It serves gRPC and HTTP, reads real repositories, and behaves as their configs say.
+    starts in 0.1 s. It serves gRPC and HTTP, reads real repositories, and follows their configs.
 
     - In a test: `ProcessLauncher(fake_installation(tmp_path / "triton"))`; here, the fixtures `fake_triton` and
       `fake_launcher` provide one for the whole session.
@@ -10,7 +10,7 @@ A fake Triton
 
     Its models have the backend `python` (each instance in its own process), or the backend `fake`, without code:
     `repositories.known_config(service_us=2000, service_us_per_item=100)` is a config for a model with exactly these
-    service times, however busy the machine is. `fake.native` lists all parameters: failing to load, crashing, hanging,
+    service times, even on a busy machine. `fake.native` lists all parameters: failing to load, crashing, hanging,
     running out of memory, stalling, slowing down, errors and wrong answers. The control file changes the behaviour of a
     whole server: `installations.control_fake(folder, speed=0.5)`; `fake.runtime` lists the keys.
 

@@ -55,7 +55,7 @@ def _grew(lengths: list[int], by: int) -> bool:
 
 
 class LoadEngineContract:
-    """Derive from it, and provide the driver and a fixture `serve` (`Serve`)."""
+    """The contract of a load engine. A subclass provides the driver and a fixture `serve` (`Serve`)."""
 
     driver: ClassVar[DriverName]
 

@@ -73,7 +73,7 @@ def is_listening(address: str) -> bool:
 
 
 class CandidateContract:
-    """The contract for candidates, for every launcher; see the top of the file for the fixtures.
+    """The contract for loading candidates, for every launcher; see the top of the file for the fixtures.
 
     Attributes:
         tells_last_words: Whether the launcher sees the server's log.

@@ -34,12 +34,12 @@ class Alarm:
         loop.add_reader(self._descriptor, self._ring)
 
     async def until(self, at_ns: int) -> None:
-        """Wait until a time of the monotonic clock, in ns; if it has passed, for one turn of the loop."""
+        """Wait until a time of the monotonic clock, in ns; one turn of the loop if it has passed."""
         if at_ns <= time.monotonic_ns():
             await asyncio.sleep(0)
             return
         self._rung = self._loop.create_future()
-        # First the interval at which to repeat, then when to begin; each in seconds and ns.
+        # The period of repetition, and the start; each in seconds and ns.
         setting = (ctypes.c_long * 4)(0, 0, *divmod(at_ns, _NS_PER_S))
         _checked(_LIBC.timerfd_settime(self._descriptor, _ABSOLUTE, setting, None))
         await self._rung

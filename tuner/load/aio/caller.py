@@ -47,7 +47,7 @@ class Reply:
 class Caller(Protocol):
     """Sends requests over its own connections. It is created and used on one loop.
 
-    It has no deadlines: its user cancels late requests, which must then not be under way any more.
+    It has no deadlines: its user cancels late requests. A cancelled request must be aborted at once.
     """
 
     async def call(self, slot: int, request: Request) -> Outcome:

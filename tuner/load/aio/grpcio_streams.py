@@ -31,8 +31,8 @@ _PATIENCE_S = 2.0
 class StreamCaller:
     """Sends the requests of each slot over its own stream, which stays open between requests.
 
-    A request ends with its final response, which must be marked on request, or with its first error, of which Triton
-    sends only the text.
+    A request ends with its final response, which Triton must mark (the request asks for it), or with its first error.
+    Of an error, Triton sends only the text.
 
     Args:
         plan: The requests, and where to send them.
@@ -141,8 +141,8 @@ def is_final(response: service_pb2.ModelInferResponse) -> bool:
 class _Stream:
     """A stream that carries one request after another.
 
-    It is not cancelled while answers are pending, unless they do not come within 2 s: Triton 2.51 and older sometimes
-    crash on that (https://github.com/triton-inference-server/server/issues/7368).
+    It is not cancelled while answers are pending, but only after 2 s without an answer: Triton 2.51 and older sometimes
+    crash on a cancelled stream (https://github.com/triton-inference-server/server/issues/7368).
     """
 
     def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
@@ -173,7 +173,7 @@ class _Stream:
         """The next response to the request with a number, and its time on the monotonic clock, in ns.
 
         Raises:
-            StreamError: it is an error, or the stream has broken.
+            StreamError: the response is an error, or the stream has broken.
         """
         wanted = str(number)
         while True:
@@ -192,7 +192,7 @@ class _Stream:
     async def leave(self) -> None:
         """Close the sending side, and wait until the server ends the stream; then cancel it."""
         self._broken = True
-        # This may time out, also if the server has not accepted the stream.
+        # Times out if the server does not end the stream, or has not accepted it.
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.TimeoutError):
             await asyncio.wait_for(self._end(), _PATIENCE_S)
         self._call.cancel()

@@ -18,11 +18,11 @@ from tuner.load.validation import mismatch
 from tuner.load.workload import Plan, Request
 from tuner.options.endpoint import Endpoint
 
-# Read buffer of a connection: large enough for large pieces, and limits what the server sends ahead.
+# Read buffer of a connection: allows large pieces, and limits the bytes that the server sends ahead.
 _BUFFER_BYTES: Final = 1 << 20
 # Longer than any pause between loads, so that only the server closes connections.
 _KEEP_ALIVE_S: Final = 3600.0
-# Headers that aiohttp would add; the last one would make Triton compress answers.
+# Headers that aiohttp would add. Because of the last one, Triton would compress answers.
 _NOT_SENT: Final = ("user-agent", "accept", "accept-encoding")
 
 

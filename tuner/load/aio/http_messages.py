@@ -15,7 +15,7 @@ from tuner.servers.http_answers import own_words
 JSON_LENGTH = "inference-header-content-length"
 """The header with the number of JSON bytes in a body; binary tensors follow."""
 
-# Triton's mapping of its own codes, and gRPC's specification for those of proxies.
+# HTTP status to gRPC code: as Triton maps its own codes, and as gRPC specifies for proxies.
 _CODES: Mapping[int, str] = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",

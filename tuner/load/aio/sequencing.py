@@ -163,7 +163,7 @@ class _SequenceSupply:
 
     @property
     def live(self) -> int:
-        """This worker's share of live sequences, at least one, as its due requests cannot wait for ever."""
+        """This worker's share of live sequences, at least one, so that its due requests can be sent."""
         share, more = divmod(self._sequences.live, self._offer.workers)
         return max(1, share + (self._offer.worker < more))
 

@@ -27,7 +27,7 @@ class PlacedStep:
 
 
 def join_batches(interface: ModelInterface, stream: Sequence[PlacedStep], batch_size: int) -> Stream:
-    """Make each request of the next `batch_size` steps; the last one is filled up from the beginning of the stream.
+    """Make a request from each `batch_size` consecutive steps; the last is filled up from the stream's beginning.
 
     Raises:
         InputError: the model does not take that batch size, or steps of one request differ in inputs or shapes.

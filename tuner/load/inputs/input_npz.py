@@ -68,7 +68,7 @@ def check_npz(path: Path) -> None:
         InputError: the file is not a valid `.npz`.
         OSError: it cannot be read.
     """
-    # NumPy's message for a file in another format is about pickles.
+    # Checked here, since NumPy's message for a file in another format is about pickles.
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise InputError(f"{path}: not an .npz file (numpy.savez writes them)")

@@ -21,7 +21,7 @@ _FLOATS = ("FP16", "FP32", "FP64")
 # Each element of BYTES follows its length.
 _LENGTH_BYTES = 4
 _POOL_BYTES = 256 << 20
-# Copies of a request in memory: values and their source; later the message, here and in the worker.
+# Copies of a request in memory: first values and their source, later the message here and in the worker.
 _COPIES = 2
 
 

@@ -147,7 +147,7 @@ def _upper_half(floats: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     """The upper 16 bits of FP32 values, rounded to the nearest, ties to even."""
     bits = floats.view(np.uint32)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    # Rounding could turn NaN into infinity.
+    # Rounding could turn NaN into infinity, so a bit is set instead.
     return np.where(np.isnan(floats), (bits >> 16) | 0x40, rounded).astype(np.uint16)
 
 

@@ -74,7 +74,7 @@ def cuda_region(name: str, byte_size: int, contents: Sequence[bytes] = (), *, de
 
 
 def _fill(descriptor: int, byte_size: int) -> None:
-    """Allocate the memory now: a later write without free memory would kill the writer, us or the server."""
+    """Allocate the memory now, since a later write without free memory would kill the writing process."""
     try:
         os.posix_fallocate(descriptor, 0, byte_size)
     except OSError as error:

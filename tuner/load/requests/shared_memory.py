@@ -25,7 +25,7 @@ MemoryKind = Literal["system", "cuda"]
 
 # Alignment of tensors in bytes: none share a cache line, and GPUs copy aligned memory faster.
 _ALIGNMENT = 256
-# In s: an answered request holds its memory for a moment, in which the server refuses to close it.
+# In s. For a moment after an answer, the server still uses the memory, and refuses to close it.
 _IN_USE_S, _AGAIN_S = 5.0, 0.02
 
 
@@ -43,7 +43,7 @@ def shared_workload(
 ) -> Iterator[Workload]:
     """Serialise every request, with its inputs and outputs in slices of shared memory.
 
-    When the context is left, the server closes the memory, and it is removed.
+    At the end of the context, the server closes the memory, and it is removed.
 
     Args:
         interface: The model's inputs and outputs.
@@ -56,7 +56,7 @@ def shared_workload(
         device: The index of the GPU.
 
     Raises:
-        JobError: there is no such memory, the server cannot open it, or answers are to be checked.
+        JobError: the memory cannot be created, the server cannot open it, or answers have expected outputs.
         ServerError: the server does not answer.
         InputError: see `build_workload`.
     """

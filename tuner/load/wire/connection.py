@@ -17,7 +17,7 @@ from tuner.load.wire.stream import Stream
 from tuner.options.endpoint import Endpoint
 
 TICK_S: Final = 0.02
-"""The longest wait for bytes, in seconds; deadlines and the stop flag are checked as often."""
+"""The longest wait for bytes, in seconds, and the period of checks of deadlines and the stop flag."""
 
 _LONGEST_CONNECT_S = 5.0
 _SMALL_READ, _LARGE_READ = 1 << 16, 1 << 20
@@ -201,7 +201,7 @@ class Connection:
     def _send_encrypted(self, out: list[bytes | memoryview]) -> None:
         """Send the first pieces as one TLS record, if they are small.
 
-        After a refusal, TLS must be given the same bytes again, or more that begin with them.
+        After a refusal, TLS requires the same bytes again; more bytes may follow them.
         """
         count, size = 1, len(out[0])
         while count < len(out) and size + len(out[count]) <= _RECORD_BYTES:

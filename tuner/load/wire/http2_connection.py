@@ -13,7 +13,7 @@ from tuner.load.wire.header_blocks import OK, HeaderBlocks
 from tuner.load.wire.pattern import Pattern
 from tuner.load.wire.stream import PREFIX_BYTES, Stream
 
-# The largest header block that a peer may send, in bytes, in one frame or several.
+# The largest header block from a peer, in bytes, over all of its frames.
 _LARGEST_BLOCK = 1 << 20
 # The peer gets the largest window. It is renewed when half of it is used.
 _RENEW_AT = frames.LARGEST_WINDOW // 2
@@ -50,7 +50,7 @@ class Http2Connection:
 
     Attributes:
         out: Pieces of bytes to send, in order.
-        bulky: Whether some are large, so that they should not be copied.
+        bulky: Whether some pieces are large, so that they should not be copied.
         streams: Requests under way by stream number, in the order in which they were sent.
         unsent: Requests under way that wait for a flow-control window, by stream number.
         finished: Requests that have ended; `Stream.error` has their errors.

@@ -54,9 +54,8 @@ class ConnectionPool:
     def submit(self, stream: Stream) -> bool:
         """Queue a request, to be sent by the next `wait`.
 
-        Returns:
-            Whether a connection had room for it; if not, the caller keeps it. If the server cannot be reached, the
-            request has ended with that error.
+        Returns: Whether a connection had room for it; else the caller keeps it. If the server cannot be reached, the
+        request ends with that error.
         """
         try:
             connection = self._connection_with_room()
@@ -139,7 +138,7 @@ class ConnectionPool:
                 self._collect(connection)
 
     def cancel_all(self) -> None:
-        """Cancel all requests under way, and reset connections with unsent bytes, which would delay what follows."""
+        """Cancel all requests under way, and reset connections with unsent bytes, which would delay later requests."""
         for connection in self._connections[:]:
             for stream in list(connection.http2.streams.values()):
                 connection.http2.cancel(stream, "CANCELLED: the load has ended")
@@ -185,7 +184,7 @@ class ConnectionPool:
         )
 
     def _add_connection(self) -> None:
-        """Open a connection; failing to is an error only if there is no other one."""
+        """Open a connection. A failure is an error only if there is no other connection."""
         try:
             self._connections.append(self._connect())
         except UnreachableError:

@@ -81,7 +81,7 @@ def point_hover(trial_point: TrialPoint, recommendation: Recommendation, words: 
 def _curves(
     name: str, candidates: Sequence[TrialView], recommendation: Recommendation, colour: str, words: dict[int, str]
 ) -> Trace:
-    """Curves as one trace, with gaps between them: browsers draw this fast, however many there are."""
+    """Curves as one trace, with gaps between them, which browsers draw fast even for many curves."""
     x: list[float | None] = []
     y: list[float | None] = []
     texts: list[str] = []

@@ -27,7 +27,7 @@ class ModelView:
         name: Name of the model.
         percentile: The SLO's latency percentile.
         ended: Why its run ended; None: it is running, was killed, or an early version did not store it.
-        stores_end: Whether the version that measured it stores why a run ended.
+        stores_end: Whether the study's version of tritontune stores why a run ended.
         answer: The summary on top.
         front: The main plot.
         load: Plots of throughput and latency against the load.

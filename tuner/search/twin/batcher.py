@@ -3,8 +3,9 @@
 The rules are those of Triton's core (`dynamic_batch_scheduler.cc`, `rate_limiter.cc`, `instance_queue.cc`; read at
 r24.10):
 
-- Without dynamic batching each request is a payload of its own. Payloads wait for an instance in order.
-- With it, a thread moves waiting requests into the current payload, and hands that over to the instances. Up to two
+- Without dynamic batching, each request is a separate payload. Payloads wait for an instance in order.
+- With dynamic batching, a thread moves waiting requests into the current payload, and passes it to the instances. Up to
+two
   payloads per instance wait for an instance. A payload that is not saturated grows until an instance takes it.
 - A payload leaves at a preferred size, or when it cannot grow. It also leaves when its oldest request has waited for
 the delay, or at once if there is no delay. once if there is no delay. An arrival wakes the thread only if the requests
@@ -38,7 +39,7 @@ class Scenario(NamedTuple):
         service_ms: Mean execution time, by batch size (rows; row 0 is unused) and by number of busy instances (columns,
             the first for one) that all execute batches of this size. It has one column for each instance, and its last
             row is the largest batch.
-        preferred: Whether each batch size, from 0 to the largest, is a preferred one.
+        preferred: Whether a batch size is a preferred one, for each size from 0 to the largest.
         dynamic: Whether the server forms batches; else it executes each request by itself.
         delay_ms: How long a request may wait for others (`max_queue_delay_microseconds`).
         request_size: Inferences in each request.
@@ -113,20 +114,20 @@ class _State:
         now_ms: The simulated time.
         came: Number of requests whose arrival time is known.
         arrived: Number of requests that have arrived at the server.
-        queued: Number of the first request that is in no payload.
+        queued: Number of the first request that is not in a payload.
         head: Place of the first payload in the ring.
         tail: Place behind the last one.
-        growing: Place of the current payload; -1: it is empty or gone.
+        growing: Place of the current payload; -1: it is empty or has left.
         saturated: Whether the current payload takes no more requests.
         next_preferred: Waiting inferences at which an arrival wakes the batcher's thread.
         last_preferred: The largest preferred size.
-        awake: Whether the batcher's thread is to look at the queue.
+        awake: Whether the batcher's thread must look at the queue.
         wakes_ms: When it wakes by itself.
         busy: Number of busy instances.
         sent_ms: When the last answer left the server.
         answered: Number of latencies that are known.
         done: Number of requests that were executed.
-        began_ms: When the count of the figures began: with the execution that ended the warm-up.
+        began_ms: When the counts of the results began, at the end of the execution that ended the warm-up.
         warmed: The value of `done` at that time.
         executions: Number of executions that ended since.
         busy_ms: Busy time of all instances since.
@@ -284,7 +285,7 @@ def _answer(
         latency_ms[number - scenario.warm_up] = state.sent_ms - came_ms[number] + scenario.away_ms
         state.answered += 1
     if scenario.concurrency > 0 and state.came < len(came_ms):
-        # Arrivals are in order of time: the client that was answered first may come back last.
+        # Insert in order of time, since the client that was answered first may send last.
         comes_ms = state.sent_ms + np.random.exponential(scenario.away_ms)
         position = state.came
         while position > state.arrived and came_ms[position - 1] > comes_ms:
@@ -330,7 +331,7 @@ def _has_room(state: _State, queue: _Queue) -> bool:
 
 @inlined
 def _schedule(scenario: Scenario, state: _State, queue: _Queue, instances: _Instances) -> None:
-    """Let idle instances take payloads, and the woken thread form new ones, until neither can go on."""
+    """Let idle instances take payloads, and the woken thread form new ones, until neither can continue."""
     while True:
         while state.busy < len(instances.requests) and state.head != state.tail:
             _take(scenario, state, queue, instances)

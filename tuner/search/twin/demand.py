@@ -38,8 +38,8 @@ class Work:
 class DeviceDemand:
     """The device time of an execution: (a + c * batch size) * factor of the setting.
 
-    Levels that keep the devices busy with many instances get the largest weights: idle cores and GPUs may run slower or
-    spin.
+    Levels that keep the devices busy with many instances get the largest weights, since idle cores and GPUs may run
+    slower or spin.
 
     Args:
         seen: The measured levels, at least one.

@@ -34,9 +34,9 @@ class ErrorModel:
     Args:
         places: (n, 7) coordinates of the measured points; see `place`.
         trials: (n,) the trial of each point.
-        errors: (n,) logarithms of measured over predicted values, by the simulator in its present state.
-        unsure: (n,) standard deviations of the logarithms of the measured values.
-        surprise: Error of each trial when it was predicted from earlier trials alone, as a logarithm.
+        errors: (n,) logarithms of measured over predicted values, with the current fit of the simulator.
+        unsure: (n,) standard deviations of the logarithms of measured values, by their intervals.
+        surprise: Error of each trial's prediction from earlier trials, as a logarithm.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ErrorModel:
 
 
 def place(scheduling: Scheduling, setting: int, concurrency: int) -> tuple[float, ...]:
-    """Coordinates of a candidate under a load, scaled so that points at distances below 1 behave alike."""
+    """Coordinates of a candidate under a load, scaled so that points closer than 1 have similar errors."""
     largest = scheduling.max_batch_size if scheduling.dynamic_batching else 1
     preferred = max(scheduling.preferred, default=largest) if scheduling.dynamic_batching else 1
     return (

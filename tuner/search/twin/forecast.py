@@ -15,11 +15,11 @@ from tuner.search.twin.observed_trial import ObservedTrial
 from tuner.search.twin.scheduling import Scheduling
 from tuner.search.twin.twin import Twin
 
-# Curves end at this many requests for each instance and item of a batch: more load gains nothing.
+# Curves end at this many requests for each instance and item of a batch, as throughput does not grow beyond.
 _FULL = 4
 # Curves have at least this many doublings of the load.
 _LEAST_DOUBLINGS = 4
-# Uncertainty of extrapolation beyond the launched instances and batch sizes, which may gain in proportion or nothing:
+# Uncertainty of extrapolation beyond the launched instances and batch sizes, from no gain to a proportional one: the
 # standard deviation of the logarithm, for each unit of the logarithm beyond.
 _MORE_INSTANCES, _LARGER_BATCHES = 0.4, 0.25
 
@@ -173,7 +173,7 @@ class Forecast:
     def _beyond(self, scheduling: Scheduling, under_way: int) -> float:
         """Uncertainty of extrapolation, as the standard deviation of a logarithm.
 
-        No more instances and batch items are in use than there are requests.
+        At most as many instances and batch items are in use as there are requests.
         """
         requests = max(1, under_way)
         instances = min(scheduling.instances, requests) / self._most_instances
@@ -181,7 +181,7 @@ class Forecast:
         return _MORE_INSTANCES * math.log(max(1.0, instances)) + _LARGER_BATCHES * math.log(max(1.0, batch))
 
     def compare_with(self, trial: ObservedTrial, forecast_errors: ForecastErrors) -> None:
-        """Record the error of the prediction of a trial that the forecast was not fitted to."""
+        """Record the prediction error of a trial to which the forecast was not fitted."""
         at = np.array([place(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels])
         predicted = [self.twin.predict(trial.scheduling, trial.setting, level.concurrency) for level in trial.levels]
         measured = np.log([[level.throughput, level.latency_ms] for level in trial.levels])

@@ -18,7 +18,7 @@ _OCTAVES = np.array([2.0, 1.5, 1.5])
 _AMPLITUDES = (0.05, 0.1, 0.2, 0.4)
 # Noise, as standard deviations of the logarithm: between loads of a config on a shared machine, and between executions.
 _BETWEEN_LOADS, _BETWEEN_EXECUTIONS = 0.15, 0.3
-# Settings of the parameters that are not modelled: correlation of their residuals, and deviation of each as a whole.
+# Settings of the parameters that are not modelled: correlation of residuals, and deviation of a setting as a whole.
 _CORRELATION, _DEVIATION = 0.7, 0.15
 # Priors of the law, as medians and deviations of logarithms: each inference adds a tenth of the fixed time, and each
 # busy neighbour adds three tenths of the execution's time.

@@ -22,9 +22,9 @@ _NOT_DUE = np.empty(0)
 # Simulated requests: the least number, and the number for each request in flight. Then the same for the warm-up.
 _REQUESTS, _ROUNDS = 300, 6
 _WARM_UP, _WARM_UP_ROUNDS = 50, 1.5
-# One seed for all candidates, so that they differ by their configs only (common random numbers).
+# The same seed for all candidates, so that only their configs differ (common random numbers).
 _SEED = 1
-# Values tried for the variation of execution times: a random factor for each, and a pause for some.
+# Values to try for the variation of execution times: a random factor for all, and a pause for some executions.
 _SPREADS = (0.03, 0.1, 0.2, 0.35, 0.5, 0.7)
 _PAUSES = ((0.0, 0.0), (0.02, 8.0), (0.05, 2.0), (0.05, 8.0))
 # Priors: time of a request outside the server, and time between two answers of a batch, both in ms.

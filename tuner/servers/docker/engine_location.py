@@ -45,7 +45,7 @@ class EngineLocation:
 
     @property
     def publish_on(self) -> str:
-        """The address of the engine's machine on which ports are published, so that we can reach them."""
+        """The address of the engine's machine on which ports are published, reachable from here."""
         return self.host if self.host and self.is_distant else _LOOPBACK
 
     @property
@@ -97,7 +97,7 @@ def _host(docker_host: str) -> str | None:
 
 
 def _is_ours(ip: str) -> bool:
-    """Whether an address belongs to this machine: only then can a socket bind to it."""
+    """Whether an address belongs to this machine, so that a socket can bind to it."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind((ip, 0))

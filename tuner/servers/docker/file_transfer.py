@@ -130,6 +130,6 @@ def _mode(file: Path) -> int:
 
 
 def _numbers(user: str | None) -> tuple[int, int]:
-    """User id and group id; 0 for names, which only the image can resolve."""
+    """User id and group id; 0 for a name, which only the image can resolve."""
     match = _NUMBERS.fullmatch(user or "")
     return (int(match[1]), int(match[2] or 0)) if match else (0, 0)

@@ -34,7 +34,7 @@ def our_identity(security_options: Sequence[str], *, raise_limits: bool, user: s
 
     Args:
         security_options: `SecurityOptions` of `docker info`, such as `name=rootless`.
-        raise_limits: Raise limits as NVIDIA recommends; an engine that runs under limits itself cannot.
+        raise_limits: Raise limits as NVIDIA recommends; an engine with limits of its own cannot do so.
         user: Another user, as `docker run --user` takes it.
     """
     names = {option.partition(",")[0].removeprefix("name=") for option in security_options}

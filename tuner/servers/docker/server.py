@@ -42,7 +42,7 @@ class DockerServer(TritonServer):
         model: The name of the model that it loads.
         log: The file that its output is copied to.
         command: The equivalent `docker run` command.
-        port: Its gRPC port in the container; one other than `GRPC_PORT` is a port of the host network.
+        port: Its gRPC port in the container; a port other than `GRPC_PORT` is a port of the host network.
         location: Where the engine is.
         transfer: How the repository got into the container.
         headers: Headers sent with every request.
@@ -81,7 +81,7 @@ class DockerServer(TritonServer):
         return self._pid
 
     def usage(self) -> ServerUsage | None:
-        """CPU and memory usage; from the engine if its processes are not visible here, as from another container."""
+        """CPU and memory usage; reported by the engine if its processes are not visible here."""
         return super().usage() or (None if self._stopped else container_usage(self._container))
 
     def _cause_of(self, error: ServerError) -> ServerError | None:
@@ -151,7 +151,7 @@ def _seconds(time: str) -> int:
 def _is_seen(pid: int, container_id: str, mark: Mark) -> bool:
     """Whether that process of this machine belongs to that container.
 
-    The engine reports pids of its own namespace; within another container, other processes have these pids.
+    The engine reports pids of its own namespace. In another container, other processes have these pids.
     """
     if not pid:
         return False
@@ -193,7 +193,7 @@ def address_of(attributes: Mapping[str, Any], port: int, location: EngineLocatio
     request, and takes CPU time from the server.
 
     Args:
-        attributes: `docker inspect` of the container, which runs and publishes the port. For one that has ended, the
+        attributes: `docker inspect` of the container, which runs and publishes the port. For an ended container, the
             returned address is not valid.
         port: The port within the container.
         location: Where the engine is.

@@ -1,4 +1,4 @@
-"""Watches a container: copies its output to a file, and notices its end at once."""
+"""Watches a container: copies its output to a file, and detects its end at once."""
 
 from __future__ import annotations
 

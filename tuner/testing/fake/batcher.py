@@ -1,6 +1,6 @@
 """Triton's dynamic batcher in real time: the rules of `tuner.search.twin.batcher`, request by request.
 
-That module is compiled and simulates a whole load; this one serves. A test compares the two.
+That module is compiled, and simulates a whole load; this one serves real requests. A test compares the two.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Batcher:
 
     Args:
         rules: The batcher's settings.
-        instances: The instances; the one that has been idle longest is next, as in Triton.
+        instances: The instances; as in Triton, the next batch goes to the instance that has been idle longest.
         timeline: The clock of all times.
     """
 

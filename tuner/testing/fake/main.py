@@ -33,5 +33,5 @@ def main(program: str, arguments: Sequence[str]) -> None:
     asyncio.set_event_loop(loop)
     code = loop.run_until_complete(serve())
     sys.stdout.flush()
-    # Exit at once, so that hanging threads do not delay it.
+    # Exit at once, so that hanging threads do not delay the exit.
     os._exit(code)

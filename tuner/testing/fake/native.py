@@ -23,7 +23,7 @@ hang_when_instances     hangs only with at least this many instances
 stall_after, stall_s    after so many executions, one takes that many seconds longer
 fail_every, message     every n-th request gets an error (default message `not this one`)
 wrong_from_batch        executions of at least this many items return wrong values
-wrong_by                by this share of the correct values (default 0.5)
+wrong_by                deviation of wrong values, as a share of the correct ones (default 0.5)
 
 An output is the input at the same position, or else the first input, cut or repeated to the output's shape; a dimension
 of -1 has the input's length.
@@ -184,7 +184,7 @@ class Executions:
 
 
 def crash(how: str) -> None:
-    """End this process with a signal or an exit code."""
+    """End this process with a signal or an exit code, as in the parameters."""
     sys.stdout.flush()
     if how.lstrip("-").isdigit():
         os._exit(int(how))

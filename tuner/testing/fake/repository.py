@@ -79,7 +79,7 @@ class Repository:
         return sorted(name for name in names if not name.startswith("."))
 
     def states(self) -> list[tuple[str, str, str, str]]:
-        """Name, version, state and reason of each version that was ever loaded; only the name of other models."""
+        """Name, version, state and reason of each version that was ever loaded; for other models, only the name."""
         rows: list[tuple[str, str, str, str]] = []
         for name in sorted({*self.names(), *self._models}):
             model = self._models.get(name)

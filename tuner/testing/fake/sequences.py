@@ -246,7 +246,7 @@ class _Direct(_Slots):
 
 
 class _Oldest(_Slots):
-    """The strategy `oldest`: a batch has the oldest request of each of several sequences."""
+    """The strategy `oldest`: a batch consists of the oldest request of each of several sequences."""
 
     def __init__(
         self, instance: Instance, rules: Rules, timeline: Timeline, candidates: int, controls: Controls

@@ -53,7 +53,7 @@ def _become_stub(sock: socket.socket, model_file: Path) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Close the server's descriptors, so that its ports are free as soon as it ends.
+    # Close the server's descriptors, so that its ports are free as soon as the server ends.
     os.closerange(3, sock.fileno())
     os.closerange(sock.fileno() + 1, 4096)
     Path("/proc/self/comm").write_text(NAME, encoding="ascii")

@@ -28,8 +28,8 @@ class Event:
 class Timeline:
     """Scheduled events; the action of each gets the scheduled time, not the current time.
 
-    Follow-up events are thus in time even if the process was late: a model with a service time of 10 ms serves 100
-    executions/s even on a busy machine.
+    So follow-up events are in time even if the process was late. For example, a model with a service time of 10 ms
+    serves 100 executions/s even on a busy machine.
 
     Args:
         on_sooner: Called with the time of a new event that is the next one.

@@ -1,4 +1,4 @@
-"""Stands in for Triton's module of the Python backend, as far as the tests' models use it."""
+"""Replaces Triton's module of the Python backend, with the parts that the tests' models use."""
 
 from __future__ import annotations
 
