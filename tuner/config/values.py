@@ -53,7 +53,7 @@ def fitting(value: Value, segment: Segment) -> Value:
 
 
 def contents(places: Sequence[Slot], segment: Segment) -> tuple[Single, ...]:
-    """The values at some places of a path, whose last segment tells their type."""
+    """The values in some places of a text; `segment`, the last one of their path, tells how to read them."""
     return tuple(EMPTY if isinstance(slot.node, MessageValue) else meaning(slot.node, segment.field) for slot in places)
 
 

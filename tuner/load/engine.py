@@ -142,7 +142,7 @@ class WorkerEngine:
         return read_samples(readers, decoupled=self._plan.workload.decoupled)
 
     def _end(self, workers: Sequence[_Worker], readers: Sequence[LedgerReader], drain_s: float) -> None:
-        """Stop all workers, and wait until they have stopped; close the others."""
+        """Stop all workers, and wait until they have stopped; close workers that do not stop."""
         until_ns = time.monotonic_ns() + round(drain_s * 1e9)
         for reader in readers:
             reader.stop(until_ns)

@@ -50,9 +50,9 @@ def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
     """Judge the load generator by the samples of a load.
 
     The client was the limit if each process took more than 70 % of a core. In an open loop of at least 100 requests, it
-    was also the limit if its lateness is part of the latency, which counts from the due time: p99 of the send lag is
-    above 1 ms and above 10 % of p99 latency. Requests that waited because all connections were full do not count, as
-    that is the server's limit.
+    was also the limit if its lateness is part of the latency. (Latency counts from the due time.) That is so if p99 of
+    the send lag is above 1 ms and above 10 % of p99 latency. Requests that waited because all connections were full do
+    not count, as that is the server's limit.
 
     Args:
         samples: All samples of the load.

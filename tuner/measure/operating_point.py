@@ -94,10 +94,10 @@ def operating_point(
 def kept_up(requests_per_s: Interval, samples: Samples, window: Window, load: Load) -> bool | None:
     """Whether requests were answered as fast as they were due; None in a closed loop.
 
-    Three conditions must hold. (1) The rate of answers is within 5 % of the offered rate, or below it by no more than
-    chance, by its 95 % interval and by 3 standard deviations of a Poisson count. (2) At a constant rate, latency
-    does not grow (95 % interval). (3) At the end, at most 5 % of the requests still wait to be sent. Failed requests
-    count as not answered.
+    Three conditions must hold. (1) The rate of answers is within 5 % of the offered rate. Or it is lower only by
+    chance: within its 95 % interval and 3 standard deviations of a Poisson count. (2) At a constant rate, latency does
+    not grow (95 % interval). (3) At the end, at most 5 % of the requests still wait to be sent. Failed requests count
+    as not answered.
 
     Args:
         requests_per_s: The rate of successful requests.

@@ -65,7 +65,7 @@ class RemeasurePolicy:
         return bool(failed - self._lasting) and point.window_s <= _LONGEST_S and not ends_by_itself(point.load)
 
     def better(self, first: OperatingPoint, second: OperatingPoint) -> OperatingPoint:
-        """The measurement with fewer warnings, or the second; its `discarded` has the warnings of the other."""
+        """The measurement with fewer warnings, else the second one; `discarded` has the other's warnings."""
         failed = [{warning.check for warning in point.warnings} for point in (first, second)]
         self._lasting |= failed[0] & failed[1]
         kept, discarded = (first, second) if len(failed[0]) < len(failed[1]) else (second, first)

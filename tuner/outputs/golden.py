@@ -206,7 +206,7 @@ def check_golden(
         answers = replies
         length = len(golden.lines[number])
         if _refusal(replies, number, length):
-            # The queue may have been full.
+            # Repeated alone, since the queue may have been full.
             (answers,) = ask([golden.questions[number]])
             if error := _refusal(answers, number, length):
                 raise failed("a request failed that the baseline answers", error)

@@ -19,7 +19,7 @@ def check_input_data(path: Path) -> None:
     """Check that a file is JSON or `.npz`, before a model is known.
 
     Raises:
-        InputError: what is wrong, and where in the file, in one line.
+        InputError: the file is wrong; the message is one line with the place.
     """
     check = check_npz if path.suffix == ".npz" else load_json
     with _readable(path):
@@ -43,7 +43,7 @@ def read_input_data(
         The streams of the file. The steps of a stream form a sequence.
 
     Raises:
-        InputError: what is wrong, and where in the file, in one line.
+        InputError: the file is wrong; the message is one line with the place.
     """
     batch_dims(interface, batch_size)
     check_shapes(interface, shapes)

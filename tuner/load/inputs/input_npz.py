@@ -66,7 +66,7 @@ def check_npz(path: Path) -> None:
 
     Raises:
         InputError: the file is not a valid `.npz`.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     # Checked here, since NumPy's message for a file in another format is about pickles.
     with path.open("rb") as file:

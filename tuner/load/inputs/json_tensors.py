@@ -52,7 +52,7 @@ class Side:
         """The tensors of a step, in the order of the config.
 
         Raises:
-            InputError: what is wrong, and where, in one line.
+            InputError: the step is wrong; the message is one line with the place.
         """
         tensors = {tensor.name: tensor for tensor in self.tensors}
         for name in entry.tensors:
