@@ -83,8 +83,8 @@ def versus(
     """Compare a point with another config at that config's best load.
 
     That load is the chosen one, or the load of `best` if the other config was measured there and may hold the SLO.
-    Otherwise a load chosen too low would look like a gain. If it is open whether it holds the SLO there, both
-    loads count. Then the value is that of the load in between at which its latency reaches the limit.
+    Otherwise a load chosen too low would look like a gain. If it is open whether it holds the SLO there, both loads
+    count. Then the value is that of the load in between at which its latency reaches the limit.
 
     Args:
         best: The point to compare.

@@ -101,7 +101,7 @@ def no_candidate_in_words(study: Study) -> str:
 
 
 def how_sure(best: TrialPoint, slo: SLO, *, of: int, launches: int = 0) -> str:
-    """The verdict on the SLO: `held (99 % confidence): 3 launches, p99 20 ms (18 to 22)`, or why it is open.
+    """The verdict on the SLO: `held (99 % confidence): 3 launches, p99 20 ms (18 to 22)`, or why there is no verdict.
 
     Args:
         best: The recommended point.

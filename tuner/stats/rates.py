@@ -18,8 +18,8 @@ _FEW = 8
 def throughput(window: Window) -> Interval:
     """Completions per second, counted from completion to completion: (N_k - N_j) / (t_k - t_j).
 
-    So a batch at an end of the window does not distort the rate. The interval is that of a ratio estimated from
-    blocks of time; see `half_width_of_sum`. With very few completions or blocks, a Poisson process is assumed.
+    So a batch at an end of the window does not distort the rate. The interval is that of a ratio estimated from blocks
+    of time; see `half_width_of_sum`. With very few completions or blocks, a Poisson process is assumed.
 
     Raises:
         ValueError: the window is empty.
