@@ -9,7 +9,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner.core import nvml
 from tuner.core.nvml import Gpu
-from tuner.measure.gpu_selection import gpus_in_use, may_use_gpus, surely_uses_gpus, visible_gpus
+from tuner.measure.gpu_selection import gpus_in_use, may_use_gpus, requires_gpus, visible_gpus
 
 
 @pytest.fixture
@@ -89,4 +89,4 @@ def test_which_of_them_a_model_uses(gpus: tuple[Gpu, ...], groups: str, indices:
     ],
 )
 def test_whether_it_uses_any(text: str, *, surely: bool, perhaps: bool) -> None:
-    assert (surely_uses_gpus(config(text)), may_use_gpus(config(text))) == (surely, perhaps)
+    assert (requires_gpus(config(text)), may_use_gpus(config(text))) == (surely, perhaps)

@@ -9,12 +9,12 @@ from tuner.recommend.front import TrialPoint
 from tuner.recommend.verification import Verification
 from tuner.results.words import (
     gain_in_words,
-    how_sure,
     latency,
     loads_in_words,
     point_in_words,
     rate,
-    what_is_asked,
+    slo_in_words,
+    slo_verdict_in_words,
     when_missed,
 )
 from tuner.stats.slo_verdict import SLOTest
@@ -38,8 +38,8 @@ def test_a_point() -> None:
 def test_an_open_verdict_says_what_was_measured(p99: float, measured: str) -> None:
     best = TrialPoint(trial(1, point(8, 100, p99)), point(8, 100, p99), verified=True)
     slo = SLO.parse(["p99=25ms"])
-    assert how_sure(best, slo, of=3) == f"inconclusive: {measured}"
-    assert how_sure(best, slo, of=3, launches=3) == f"inconclusive: 3 launches, {measured}"
+    assert slo_verdict_in_words(best, slo, of=3) == f"inconclusive: {measured}"
+    assert slo_verdict_in_words(best, slo, of=3, launches=3) == f"inconclusive: 3 launches, {measured}"
 
 
 def _tested(*tests: tuple[Percentile, int]) -> TrialPoint:
@@ -53,18 +53,21 @@ def _tested(*tests: tuple[Percentile, int]) -> TrialPoint:
 
 
 def test_a_verdict_names_its_confidence() -> None:
-    told = how_sure(_tested(("p99", 1)), SLO({"p99": 25.0}), of=3, launches=1)
+    told = slo_verdict_in_words(_tested(("p99", 1)), SLO({"p99": 25.0}), of=3, launches=1)
     assert told == "held (99 % confidence): 1 launch, p99 20 ms (18 to 22)"
 
 
 def test_an_open_verdict_is_about_the_limits_that_are_open() -> None:
     slo = SLO({"p90": 25.0, "p99": 25.0})
-    told = how_sure(_tested(("p90", 490), ("p99", 1)), slo, of=3)
+    told = slo_verdict_in_words(_tested(("p90", 490), ("p99", 1)), slo, of=3)
     assert told == "inconclusive: p90 16 ms (14.4 to 17.6)"
 
 
 def test_a_limit_that_was_not_tested() -> None:
-    assert how_sure(_tested(("p99", 1)), SLO({"p99": 22.0}), of=3) == "held as measured; tested only for p99 <= 25 ms"
+    assert (
+        slo_verdict_in_words(_tested(("p99", 1)), SLO({"p99": 22.0}), of=3)
+        == "held as measured; tested only for p99 <= 25 ms"
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def test_a_limit_that_was_not_tested() -> None:
 )
 def test_how_sure_a_best_point_without_an_slo_is(of: int, words: str, *, verified: bool) -> None:
     best = TrialPoint(trial(1, point(8, 100, 20)), point(8, 100, 20), verified=verified)
-    assert how_sure(best, SLO(), of=of, launches=2 * verified) == words
+    assert slo_verdict_in_words(best, SLO(), of=of, launches=2 * verified) == words
 
 
 def test_a_doubtful_point_names_the_gates() -> None:
@@ -96,8 +99,8 @@ def test_a_point_of_an_open_loop() -> None:
 
 
 def test_what_is_asked() -> None:
-    assert what_is_asked(SLO({"p99": "25ms"})) == "holds p99 <= 25 ms"
-    assert what_is_asked(SLO()) == "answers every request"
+    assert slo_in_words(SLO({"p99": "25ms"})) == "holds p99 <= 25 ms"
+    assert slo_in_words(SLO()) == "answers every request"
 
 
 def test_a_column_of_loads() -> None:

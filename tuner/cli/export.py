@@ -22,7 +22,7 @@ from tuner.core.atomic_file import write_atomically
 from tuner.core.errors import ConfigError, JobError, SLOError, TritontuneError
 from tuner.results.picked import picked_in_words
 from tuner.results.result_files import config_with_provenance, without_provenance
-from tuner.results.words import what_is_asked
+from tuner.results.words import slo_in_words
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -151,7 +151,7 @@ def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
         raise JobError(f"{run.path}: the study of model {model!r} has no finished trial")
     recommendation = study.recommendation_for(parsed_slo(slo)) if slo else study.recommendation
     if recommendation.best is None:
-        raise SLOError(f"no measured candidate of model {model!r} {what_is_asked(recommendation.slo)}")
+        raise SLOError(f"no measured candidate of model {model!r} {slo_in_words(recommendation.slo)}")
     text = config_with_provenance(study, recommendation.best, recommendation.gain, recommendation.slo)
     return _Export(study, text, picked_in_words(study, recommendation))
 

@@ -71,13 +71,13 @@ def _tune(job: TuneJob, folder: RunFolder, progress: ConsoleProgress, *, resume:
         TritontuneError: no model could be tuned, or the run was interrupted.
     """
     from tuner.api import tune  # noqa: PLC0415 (see above)
-    from tuner.results.words import what_is_asked  # noqa: PLC0415 (see above)
+    from tuner.results.words import slo_in_words  # noqa: PLC0415 (see above)
 
     with boundary(folder.path), progress:
         result = tune(job, out=folder, resume=resume, progress=progress)
     without = [outcome.model for outcome in result.outcomes if outcome.recommendation.best is None]
     if without and not result.failures:
-        raise SLOError(f"no candidate of {', '.join(without)} {what_is_asked(job.slo)}")
+        raise SLOError(f"no candidate of {', '.join(without)} {slo_in_words(job.slo)}")
 
 
 def _print_json(folder: RunFolder, progress: ConsoleProgress, error: TritontuneError | None, *, as_json: bool) -> None:

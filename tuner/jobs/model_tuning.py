@@ -23,7 +23,7 @@ from tuner.jobs.model_finals import ModelFinals
 from tuner.jobs.output_check import OutputCheck
 from tuner.jobs.progress import Progress
 from tuner.measure.gpu import Gpus
-from tuner.measure.gpu_selection import surely_uses_gpus
+from tuner.measure.gpu_selection import requires_gpus
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session
 from tuner.measure.trial import FAILURE, Limits, TrialContext, TrialResult, relaunch, run_trial
@@ -348,7 +348,7 @@ class ModelTuning:
         if self._context.job.max_gpu_memory is None or baseline.gpu_memory is not None:
             return
         effective = ModelConfig.parse(baseline.effective_config or "", "the effective config")
-        if surely_uses_gpus(effective.proto) or any(point.gpu for point in baseline.curve):
+        if requires_gpus(effective.proto) or any(point.gpu for point in baseline.curve):
             raise JobError("--max-gpu-memory: NVML does not report the GPU memory in use")
         self._context.progress.note(f"{self._model.name} uses no GPU: --max-gpu-memory has no effect on it")
 

@@ -12,7 +12,7 @@ from typing_extensions import Self
 from tuner.core import nvml
 from tuner.core.nvml import Gpu, GpuProcess, NoNvmlError
 from tuner.core.quantities import format_size
-from tuner.measure.gpu_selection import gpus_in_use, may_use_gpus, surely_uses_gpus, visible_gpus
+from tuner.measure.gpu_selection import gpus_in_use, may_use_gpus, requires_gpus, visible_gpus
 from tuner.measure.gpu_watch import GpuWatch
 
 _ELSEWHERE = "the server was not started here, so its GPUs are unknown"
@@ -74,7 +74,7 @@ class Gpus:
             self._say(f"other processes use the GPU, so results may include their load: {'; '.join(busy)}")
 
     def _tell_of_problem(self, effective: model_config_pb2.ModelConfig) -> None:
-        if self.problem and surely_uses_gpus(effective):
+        if self.problem and requires_gpus(effective):
             self._say(f"no GPU figures: {self.problem}")
 
     def _say(self, line: str) -> None:

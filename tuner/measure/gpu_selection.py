@@ -50,7 +50,7 @@ def gpus_in_use(config: model_config_pb2.ModelConfig, visible: Sequence[Gpu]) ->
     return tuple(gpu for gpu in visible if gpu in used)
 
 
-def surely_uses_gpus(config: model_config_pb2.ModelConfig) -> bool:
+def requires_gpus(config: model_config_pb2.ModelConfig) -> bool:
     """Whether an instance group of an effective config runs on a GPU."""
     return any(group.kind == group.KIND_GPU for group in config.instance_group)
 

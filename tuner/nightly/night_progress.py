@@ -9,7 +9,7 @@ from tuner.core.quantities import format_duration
 from tuner.jobs.progress import ModelOutcome, Progress
 from tuner.measure.trial import TrialResult
 from tuner.recommend.recommend import Recommendation, recommend
-from tuner.results.words import gain_in_words, point_in_words, what_is_missed
+from tuner.results.words import gain_in_words, missed_slo, point_in_words
 from tuner.study.study import Study
 
 
@@ -45,7 +45,7 @@ class NightProgress(Progress):
         elif best:
             text = point_in_words(best.point, recommendation.slo.percentile)
         else:
-            text = f"{what_is_missed(recommendation.slo)} at every load"
+            text = f"{missed_slo(recommendation.slo)} at every load"
         self._say(f"{self._trial}: {text} ({format_duration(result.wall_s)})")
 
     def model_ended(self, outcome: ModelOutcome) -> None:

@@ -24,7 +24,7 @@ from tuner.recommend.front import excess_memory
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.report.end_of_run import print_models, print_outcome
 from tuner.report.pull_bar import PullBar
-from tuner.results.words import latency, point_in_words, rate, what_is_missed
+from tuner.results.words import latency, missed_slo, point_in_words, rate
 from tuner.servers.docker.pull import Pull
 from tuner.study.study import Study
 
@@ -118,7 +118,7 @@ class ConsoleProgress(Progress):
         elif result.curve and all(point.errors for point in result.curve):
             text = f"[red]some requests fail at every load[/]: {escape(shortened(result.curve[0].error or ''))}"
         else:
-            text = f"{what_is_missed(self._slo)} at every load"
+            text = f"{missed_slo(self._slo)} at every load"
         self._line(f"{escape(self._trial)}: {text} [dim]({format_duration(result.wall_s)})[/]")
         self._stand(recommendation)
 

@@ -26,14 +26,14 @@ from tuner.results.words import (
     certified_in_words,
     gain_in_words,
     gain_rests_on,
-    how_sure,
     latency,
     launches_of,
+    missed_slo,
     no_candidate_in_words,
     point_in_words,
     rate,
-    what_is_asked,
-    what_is_missed,
+    slo_in_words,
+    slo_verdict_in_words,
     when_missed,
 )
 
@@ -101,7 +101,7 @@ def _model_row(outcome: ModelOutcome) -> tuple[str, str, str, str]:
     recommendation = outcome.recommendation
     slo, best, gain = recommendation.slo, recommendation.best, recommendation.gain
     if best is None:
-        return outcome.model, "none", f"no candidate {what_is_asked(slo)}", ""
+        return outcome.model, "none", f"no candidate {slo_in_words(slo)}", ""
     text = f"{gain.value:.2f} x ({gain.low:.2f} to {gain.high:.2f})" if gain else "unknown"
     at = f"{rate(best.point.throughput.value)}/s, {slo.percentile} {latency(best.latency_ms(slo.percentile))}"
     return outcome.model, text if best.trial.number else "none", at, _verdict(best, slo)
@@ -185,7 +185,7 @@ def _answer(outcome: ModelOutcome) -> Iterator[Text]:
     counts = f"{_count(len(study.trials), 'trial')}, {_count(study.launches, 'launch', 'launches')} in {took}"
     yield _line("model", f"{outcome.model} ({counts})", "bold")
     if best is None:
-        yield _line("result", f"no candidate {what_is_asked(slo)}", "red")
+        yield _line("result", f"no candidate {slo_in_words(slo)}", "red")
     elif alone := no_candidate_in_words(study):
         yield _line("gain", alone, "yellow")
     elif best.trial.number == 0:
@@ -198,7 +198,7 @@ def _answer(outcome: ModelOutcome) -> Iterator[Text]:
         yield _line("best", text if best != recommendation.baseline else "the baseline")
     yield _baseline(outcome)
     if best:
-        sure = how_sure(best, slo, of=len(study.trials), launches=launches_of(study, best))
+        sure = slo_verdict_in_words(best, slo, of=len(study.trials), launches=launches_of(study, best))
         is_sure = best.verified and (not slo.root or is_certain(best, slo))
         yield _line("SLO", f"{slo} {sure}" if slo.root else f"none; {sure}", "" if is_sure else "yellow")
     if certified := study.certified:
@@ -209,7 +209,7 @@ def _baseline(outcome: ModelOutcome) -> Text:
     study, recommendation = outcome.study, outcome.recommendation
     if recommendation.baseline is None:
         when = when_missed(study.trials[0], recommendation.slo, study.verified)
-        return _line("baseline", f"{what_is_missed(recommendation.slo)} {when}")
+        return _line("baseline", f"{missed_slo(recommendation.slo)} {when}")
     text = point_in_words(recommendation.baseline.point, recommendation.slo.percentile)
     if failure := recommendation.baseline.trial.failure:
         return _line("baseline", f"{text} (not recommended: {failure.cause.value} at another load)", "yellow")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuner.core.slo import Percentile
 from tuner.recommend.not_chosen import NotChosen, WhyNot
 from tuner.recommend.recommend import Recommendation
-from tuner.results.words import how_sure, launches_of, point_in_words
+from tuner.results.words import launches_of, point_in_words, slo_verdict_in_words
 from tuner.study.study import Study
 
 
@@ -25,7 +25,7 @@ def picked_in_words(study: Study, recommendation: Recommendation) -> str:
     if recommendation.best is None:
         raise ValueError("there is no best point")
     best, slo, of = recommendation.best, recommendation.slo, len(study.trials)
-    sure = how_sure(best, slo, of=of, launches=launches_of(study, best))
+    sure = slo_verdict_in_words(best, slo, of=of, launches=launches_of(study, best))
     verdict = f"SLO {slo} {sure}" if slo.root else sure
     text = f"trial {best.trial.number}: {point_in_words(best.point, slo.percentile)}; {verdict}"
     if best.trial.number == 0 and of == 1:

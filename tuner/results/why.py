@@ -10,7 +10,7 @@ from tuner.core.record import Interval
 from tuner.core.slo import SLO, Percentile
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.utilisation import Limit, Utilisation, utilisation
-from tuner.results.words import latency, point_in_words, what_is_missed
+from tuner.results.words import latency, missed_slo, point_in_words
 from tuner.space.parameter import AS_IS
 from tuner.space.spec import LadderValue
 
@@ -139,7 +139,7 @@ def _effect(effect: FieldEffect, slo: SLO) -> str:
     if effect.point is None or effect.throughput is None:
         if effect.trial.failure and effect.trial.number:
             return f"without it: {effect.trial.failure.cause.value}: {shortened(effect.trial.failure.message)} {trial}"
-        return f"without it the config {what_is_missed(slo)} at every measured load {trial}"
+        return f"without it the config {missed_slo(slo)} at every measured load {trial}"
     if _is_noise(effect.throughput):
         noise = f"no effect on throughput beyond noise {_range(effect.throughput)}"
         return noise + _on_latency(effect, slo.percentile)

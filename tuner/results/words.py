@@ -76,7 +76,7 @@ def warnings_of_points(points: Sequence[tuple[str, OperatingPoint]]) -> Iterator
         yield f"{most} (the highest of {len(busy)} points with load from elsewhere)" if len(busy) > 1 else most
 
 
-def what_is_asked(slo: SLO) -> str:
+def slo_in_words(slo: SLO) -> str:
     """The condition for the best config: `holds p99 <= 25 ms`, or, without an SLO, `answers every request`."""
     return f"holds {slo}" if slo.root else "answers every request"
 
@@ -100,7 +100,7 @@ def no_candidate_in_words(study: Study) -> str:
     return f"none: {only} ({study.ended}){more}"
 
 
-def how_sure(best: TrialPoint, slo: SLO, *, of: int, launches: int = 0) -> str:
+def slo_verdict_in_words(best: TrialPoint, slo: SLO, *, of: int, launches: int = 0) -> str:
     """The verdict on the SLO: `held (99 % confidence): 3 launches, p99 20 ms (18 to 22)`, or why there is no verdict.
 
     Args:
@@ -151,7 +151,7 @@ def when_missed(baseline: TrialResult, slo: SLO, verified: Iterable[Verification
     return "at every measured load"
 
 
-def what_is_missed(slo: SLO) -> str:
+def missed_slo(slo: SLO) -> str:
     """The violated condition of a config: `violates p99 <= 25 ms`, or, without an SLO, `fails some requests`."""
     return f"violates {slo}" if slo.root else "fails some requests"
 

@@ -20,12 +20,12 @@ from tuner.results.why import effects_in_words, why_in_words
 from tuner.results.words import (
     certified_in_words,
     gain_rests_on,
-    how_sure,
+    missed_slo,
     no_candidate_in_words,
     point_in_words,
     rate,
-    what_is_asked,
-    what_is_missed,
+    slo_in_words,
+    slo_verdict_in_words,
     when_missed,
 )
 from tuner.study.run_folder import RunFolder
@@ -81,7 +81,7 @@ def summary(run: RunFolder, study: Study, recommendation: Recommendation) -> Sum
             return Summary("bad", "No result", f"no trial of this model has finished: {study.ended}", ())
         return Summary("unsure", "Nothing yet", "no trial of this model has finished", ())
     if recommendation.best is None:
-        text = in_symbols(f"none of {len(study.trials)} trials {what_is_asked(recommendation.slo)}")
+        text = in_symbols(f"none of {len(study.trials)} trials {slo_in_words(recommendation.slo)}")
         return Summary("bad", "No config", text, tuple(_facts(study, recommendation)))
     best, facts = recommendation.best, tuple(_facts(study, recommendation))
     effects = tuple(effects_in_words(field_effects(study, best), recommendation.slo))
@@ -98,9 +98,7 @@ def _gain(study: Study, recommendation: Recommendation, best: TrialPoint) -> tup
     gain = recommendation.gain
     tone: Tone = "good" if best.verified else "unsure"
     if gain is None:
-        missed = (
-            f"{what_is_missed(recommendation.slo)} {when_missed(study.trials[0], recommendation.slo, study.verified)}"
-        )
+        missed = f"{missed_slo(recommendation.slo)} {when_missed(study.trials[0], recommendation.slo, study.verified)}"
         text = in_symbols(f"inferences/s, where the baseline {missed}")
         return tone, rate(best.point.throughput.value), text
     rests_on = gain_rests_on(recommendation, verified=bool(study.verified))
@@ -117,7 +115,7 @@ def _facts(study: Study, recommendation: Recommendation) -> Iterator[Fact]:
     if best:
         yield Fact(f"Best, trial {best.trial.number}", point_in_words(best.point, slo.percentile), why_in_words(best))
     if baseline is None:
-        yield Fact("Baseline", in_symbols(f"{what_is_missed(slo)} {when_missed(study.trials[0], slo, study.verified)}"))
+        yield Fact("Baseline", in_symbols(f"{missed_slo(slo)} {when_missed(study.trials[0], slo, study.verified)}"))
     elif best is None or baseline.trial.number != best.trial.number:
         failure = baseline.trial.failure
         note = f"failed at another load: {failure.cause.value}" if failure else why_in_words(baseline)
@@ -149,7 +147,7 @@ def _quality_warnings(study: Study) -> str:
 
 def _slo_fact(study: Study, recommendation: Recommendation) -> Fact:
     slo, best = recommendation.slo, recommendation.best
-    how = in_symbols(how_sure(best, slo, of=len(study.trials))) + _launches(study, best) if best else ""
+    how = in_symbols(slo_verdict_in_words(best, slo, of=len(study.trials))) + _launches(study, best) if best else ""
     if not slo.root:
         return Fact("SLO", "none", how)
     asked = in_symbols(str(slo))

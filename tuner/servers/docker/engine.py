@@ -38,7 +38,7 @@ def connect(*, timeout_s: int = _CALL_S) -> DockerClient:
     with engine_trouble():
         # docker-py itself asks for the version when it makes a client, but does not close that connection.
         with closing(_client(timeout_s, _SOME_VERSION)) as probe:
-            _knock(probe, timeout_s)
+            _ping(probe, timeout_s)
             version = probe.version(api_version=False)["ApiVersion"]
         return _client(timeout_s, version)
 
@@ -92,7 +92,7 @@ def explain(error: DockerException | RequestException) -> str:
     return " ".join(text.split())
 
 
-def _knock(client: DockerClient, timeout_s: int) -> None:
+def _ping(client: DockerClient, timeout_s: int) -> None:
     """Check that the engine accepts connections; else raise the error of connecting."""
     adapter = client.api.get_adapter(client.api.base_url)
     if not isinstance(adapter, UnixHTTPAdapter):
