@@ -14,7 +14,7 @@ import click
 
 from tuner.cli.help import JobCommand, field, section
 from tuner.core.boundary import boundary
-from tuner.core.errors import TritontuneError, UsageError, nearest, shortened
+from tuner.core.errors import TritontuneError, UsageError, nearest, shortened, similar
 from tuner.core.interrupts import ignore_what_ends
 
 if TYPE_CHECKING:
@@ -380,11 +380,23 @@ def main() -> NoReturn:
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
-        _fail(error.format_message(), UsageError.exit_code)
+        _fail(_in_our_words(error), UsageError.exit_code)
     except TritontuneError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", 130)
+
+
+def _in_our_words(error: click.ClickException) -> str:
+    """What click refuses, in the form of all other errors."""
+    if isinstance(error, click.NoSuchOption):
+        return f"unknown option {error.option_name!r}{similar(error.option_name, error.possibilities or ())}"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        name = error.param.human_readable_name if isinstance(error.param, click.Argument) else error.param.opts[0]
+        if isinstance(error, click.MissingParameter):
+            return f"{name} is missing{f'; see {error.ctx.command_path} --help' if error.ctx else ''}"
+        return f"{name}: {error.message}"
+    return error.format_message()
 
 
 def _fail(message: str, code: int) -> NoReturn:

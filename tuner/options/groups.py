@@ -66,7 +66,11 @@ def _mounts(value: Any) -> Any:
 
 def names(value: Any) -> Any:
     """One name or several, as a tuple."""
-    return (value,) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a name or a list of names, got {shown(value)}")  # noqa: TRY004 (pydantic wants ValueError)
+    return value
 
 
 def _precision(value: Any) -> Any:
@@ -127,7 +131,7 @@ def _file_or_word(value: str) -> str:
     if value not in MADE_UP and Path(value).is_dir():
         raise ValueError(f"{value!r} is a folder; name a file (perf_analyzer's JSON, or .npz)")
     if value not in MADE_UP and not Path(value).is_file():
-        raise ValueError(f"{value!r} must be random, zero, or a file that exists")
+        raise ValueError(f"{value!r} is no such file; write random, zero, or the path of a file")
     return value
 
 
