@@ -126,7 +126,7 @@ _load = section(
 
 
 @cli.command(cls=JobCommand, job=_tune_job)
-@click.argument("repository", metavar="MODEL_REPO", required=False)
+@click.argument("repository", metavar="[MODEL_REPO]", required=False)
 @section(
     "What to tune",
     field("--model", metavar="NAME", multiple=True),
@@ -248,7 +248,10 @@ def report(run_dir: Path, out: Path | None, *, force: bool) -> None:
 )
 @click.option("--in-place", is_flag=True, help="Replace the config.pbtxt of the repository, and keep a backup.")
 @click.option(
-    "--format", "format_name", metavar="FORMAT", help="pbtxt, json, or configmap (Kubernetes). Default: pbtxt."
+    "--format",
+    "format_name",
+    metavar="FORMAT",
+    help="Format of the config: pbtxt, json, or configmap (Kubernetes). Default: pbtxt.",
 )
 @_force
 def export(
@@ -356,7 +359,10 @@ def history(place: str, model: tuple[str, ...], nights: int, *, as_json: bool) -
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
 @section("Server", _triton_path, _image, _triton_arg, _env)
 def doctor(repository: str | None, **options: Any) -> None:
-    """Check this machine, and say how to fix what is missing."""
+    """Check this machine, and say how to fix what is missing.
+
+    Also checks MODEL_REPO, if given, and removes leftovers of killed runs.
+    """
     from tuner.cli.doctor import doctor as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     command(repository, _given(options))

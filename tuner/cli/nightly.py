@@ -61,7 +61,8 @@ def _in_words(task: Task) -> str:
     job = task.job
     slo = f"SLO {job.slo}" if job.slo.root else "no SLO"
     budget = format_duration(job.budget)
-    return f"{task.name}: {slo}, budget {budget}, action {job.action} if the gain's lower bound exceeds {task.min_gain:.1%}"
+    action = f"action {job.action} if the gain's lower bound exceeds {task.min_gain:.1%}"
+    return f"{task.name}: {slo}, budget {budget}, {action}"
 
 
 def nightly(path: Path, *, as_json: bool) -> None:

@@ -265,8 +265,8 @@ class ServerOptions(Options):
     server: ServerKind = Field(
         "auto",
         description=(
-            "Where Triton runs: process, docker, remote (at a URL), or auto. auto takes the URL if there is one, "
-            "Docker if an option of containers is given or no Triton is installed, and else a process."
+            "Where Triton runs: process, docker, remote (at a URL), or auto. auto means remote with a URL; docker with "
+            "a container option, or if no Triton is installed; else process."
         ),
     )
     image: Name | None = Field(None, description="Triton image for Docker. Default: NVIDIA's.")
@@ -412,8 +412,8 @@ class LoadOptions(Options):
     sequence_length: Positive | None = Field(
         None,
         description=(
-            "Mean requests per sequence of a stateful model. Default: 20, or with a file as input data the length of "
-            "its streams."
+            "Mean requests per sequence of a stateful model. Default: 20, or the length of the streams in an input "
+            "file."
         ),
     )
     sequence_length_variation: Annotated[float, Field(ge=0, le=1)] = Field(
