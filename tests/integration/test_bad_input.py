@@ -165,3 +165,9 @@ def test_other_commands(arguments: list[str], complaint: str, tmp_path: Path) ->
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert complaint in line
+
+
+def test_a_version_that_the_repository_lacks(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    done = tritontune("measure", _repository(model_repository), "--model-version", "7", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "tritontune: --model-version: model 'identity' has no version 7 (available: 1)\n"
