@@ -64,7 +64,7 @@ def test_that_no_number_of_hosts_may_be_enough_is_said(tmp_path: Path, capsys: p
     estimate(tmp_path, None, "800", ("p99=6ms",), as_json=False)
     told = capsys.readouterr().out
     assert re.match(r"800 requests/s within p99 <= 6 ms: [\d,]+ hosts? \([\d,]+ to \?\) with ", told)
-    assert told.endswith("?: it may hold p99 <= 6 ms at no rate at all.\n")
+    assert told.endswith("?: this config may not hold p99 <= 6 ms at any rate.\n")
     estimate(tmp_path, None, "800", ("p99=6ms",), as_json=True)
     best = json.loads(capsys.readouterr().out)["configs"][0]
     assert (best["hosts"]["high"], best["request_rate_a_host"]["low"]) == (None, 0.0)

@@ -31,8 +31,8 @@ def test_what_the_night_would_do(job: dict[str, Any], tmp_path: Path, capsys: py
         check(path, as_json=False)
         assert [asked.line for asked in peer.asked] == ["HEAD /x"]
     assert capsys.readouterr().out.splitlines() == [
-        "model_repository/slow: SLO p99 <= 40 ms, budget 1m30s, propose what gains surely more than 3.0%",
-        f"history in {tmp_path / 'work/history.db'}; all within 8h00m",
+        "model_repository/slow: SLO p99 <= 40 ms, budget 1m30s, action propose if the gain's lower bound exceeds 3.0%",
+        f"history: {tmp_path / 'work/history.db'}; window for all jobs: 8h00m",
     ]
     assert not (tmp_path / "work").exists()
 

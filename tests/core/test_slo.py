@@ -18,7 +18,7 @@ def test_reads_a_job_file_in_text_and_in_milliseconds() -> None:
     ("text", "complaint"),
     [
         ("p99", "write it as p99=25ms"),
-        ("p98=1ms", "'p98' is not a latency percentile; did you mean 'p99'"),
+        ("p98=1ms", "'p98' is not a supported percentile; write p50, p90, p95 or p99"),
         ("p99=25", "25 has no unit; write 25ms"),
         ("p99=0ms", "must be > 0"),
     ],

@@ -53,7 +53,7 @@ def _model_itself(factory: ModelRepositoryFactory) -> Path:
         (_repository, ["--model", "identitty"], "did you mean 'identity'?"),
         (_repository, ["--budget", "10x"], "--budget: '10x' is not a duration"),
         (_repository, ["--slo", "p99=fast"], "--slo: 'fast' is not a duration"),
-        (_repository, ["--slo", "p98=1ms"], "did you mean 'p99'?"),
+        (_repository, ["--slo", "p98=1ms"], "'p98' is not a supported percentile; write p50, p90, p95 or p99"),
         (_repository, ["--trials", "none"], "--trials: "),
         (_repository, ["--space", "defualt"], "did you mean 'default'?"),
         (_repository, ["--server", "dokcer"], "--server: "),
@@ -107,7 +107,7 @@ def test_results_do_not_go_into_the_repository(model_repository: ModelRepository
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("schema: 1\nparameters: {max_batch_size: {lader: [8]}}", "parameters: max_batch_size: unknown option 'lader'"),
+        ("schema: 1\nparameters: {max_batch_size: {lader: [8]}}", "parameters: max_batch_size: unknown key 'lader'"),
         ("schema: 1\nparameters: [", "space.yaml:2:"),
         (
             "schema: 1\nparameters: {max_batchsize: {ladder: [8]}}",
@@ -152,10 +152,12 @@ def test_a_variable_dimension_without_a_shape(model_repository: ModelRepositoryF
         (["measure", "repo", "--concurrency", "0"], "--concurrency: '0' is not a concurrency"),
         (["export", "nowhere"], "nowhere: no such folder; give the RUN_DIR of a run"),
         (["report", "nowhere"], "nowhere: no such folder"),
-        (["report", "."], ".: not a run folder (it has no study.db)"),
+        (["report", "."], ".: not a run folder (it has no study.db); give the RUN_DIR of a run"),
         (["history"], "no such file tritontune-nightly/history.db; `tritontune nightly JOBS.yaml` creates it"),
         (["doctor", "--image", ""], "--image: must not be empty"),
-        (["export"], "Missing argument 'RUN_DIR'"),
+        (["export"], "RUN_DIR is missing; see tritontune export --help"),
+        (["history", "--nights", "0"], "--nights: 0 is not in the range"),
+        (["run", "repo", "--budgt", "1m"], "unknown option '--budgt'; did you mean '--budget'?"),
     ],
 )
 def test_other_commands(arguments: list[str], complaint: str, tmp_path: Path) -> None:
@@ -163,3 +165,9 @@ def test_other_commands(arguments: list[str], complaint: str, tmp_path: Path) ->
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert complaint in line
+
+
+def test_a_version_that_the_repository_lacks(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    done = tritontune("measure", _repository(model_repository), "--model-version", "7", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "tritontune: --model-version: model 'identity' has no version 7 (available: 1)\n"

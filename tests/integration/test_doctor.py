@@ -46,7 +46,7 @@ def test_each_model_gets_its_line(model_repository: ModelRepositoryFactory) -> N
     assert "broken/config.pbtxt:1:17: " in done.stdout
     assert "ensemble: cannot be tuned" in done.stdout
     assert "auto_complete: no config.pbtxt, Triton completes it" in done.stdout
-    assert done.stderr == "tritontune: fix first: model\n"
+    assert done.stderr == "tritontune: not ready for tuning; fix: model\n"
 
 
 def test_no_triton_at_the_path_that_was_named(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_json_for_machines(finished_run: Path) -> None:
         (("--rate", "10", "--slo", "p99"), 2, "--slo: "),
         (("--rate", "10", "--slo", "p99=0.1ms"), 3, "is expected to hold p99 <= 0.1 ms at any rate"),
         (("--rate", "10", "--model", "slou"), 2, "holds no study of model 'slou'; did you mean 'slow'?"),
-        ((), 2, "Missing option '--rate'"),
+        ((), 2, "--rate is missing; see tritontune estimate --help"),
     ],
 )
 def test_bad_input_is_one_line(finished_run: Path, arguments: tuple[str, ...], code: int, words: str) -> None:

@@ -60,7 +60,7 @@ def test_input_data_is_a_word_or_a_file(tmp_path: Path) -> None:
     file.write_text("{}")
     assert LoadOptions.make({"input_data": "zero"}).input_data == "zero"
     assert LoadOptions.make({"input_data": str(file)}).input_data == str(file)
-    assert refusal(input_data="ramdon").startswith("--input-data: 'ramdon' must be random, zero, or a file")
+    assert refusal(input_data="ramdon").startswith("--input-data: 'ramdon' is no such file; write random, zero, or")
 
 
 def test_request_options_have_the_content_of_a_file_and_no_secret(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def test_reads_shapes_in_both_forms() -> None:
         ({"budget": "10x"}, "--budget: '10x' is not a duration; write a number with its unit"),
         ({"budget": "0s"}, "--budget: must be > 0 and <= 8,760h, got '0s'"),
         ({"budegt": "10s"}, "unknown option 'budegt'; did you mean 'budget'?"),
-        ({"slo": {"p98": "1ms"}}, "--slo: 'p98' is not a latency percentile"),
+        ({"model": 5}, "--model: must be a name or a list of names, got 5"),
+        ({"slo": {"p98": "1ms"}}, "--slo: 'p98' is not a supported percentile"),
         ({"shape": ["A:0"]}, "--shape: 'A:0' is not a shape"),
         ({"shape": ["A:1", "A:2"]}, "--shape: the shape of 'A' is given twice"),
         ({"server": "doker"}, "--server: must be 'auto', 'process', 'docker' or 'remote', got 'doker'"),
@@ -69,7 +70,7 @@ def test_a_job_file_and_what_wins_over_it(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("repository: repo\nbudget: 10x\n", "job.yaml: budget: '10x' is not a duration"),
-        ("repository: [repo\n", r"job.yaml:2:1: expected"),
+        ("repository: [repo\n", r"job.yaml:2:1: not valid YAML: expected"),
         ("- a\n", "job.yaml: a job file must be a mapping"),
         ("repository: repo\nbudget: 1m\nbudget: 2m\n", "job.yaml:3:1: budget is given twice"),
         ("model: mlp\n", "job.yaml: nothing to tune: give MODEL_REPO"),

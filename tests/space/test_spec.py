@@ -31,21 +31,29 @@ def test_lists_become_tuples() -> None:
     [
         ("schema: 2\nparameters: {a: {ladder: [1]}}", "s.yaml: schema: must be 1, got 2"),
         ("parameters: {a: {ladder: [1]}}", "s.yaml: schema is missing"),
-        ("schema: 1\nparameters: {a: {lader: [1]}}", "parameters: a: unknown option 'lader'; did you mean 'ladder'"),
+        ("schema: 1\nparameters: {a: {lader: [1]}}", "parameters: a: unknown key 'lader'; did you mean 'ladder'"),
         ("schema: 1\nparameters: {a: 3}", "parameters: a: must be a mapping, got 3"),
-        ("schema: 1\nparamters: {a: {ladder: [1]}}", "unknown option 'paramters'; did you mean 'parameters'"),
+        ("schema: 1\nparamters: {a: {ladder: [1]}}", "unknown key 'paramters'; did you mean 'parameters'"),
         ("schema: 1\nparameters: {a: {ladder: []}}", "parameters: a: ladder: must not be empty"),
         ("schema: 1\nparameters: {a: {ladder: [1, {}]}}", "parameters: a: ladder: {} is not a value; write a number"),
         ("schema: 1\nparameters: {a: {ladder: [1, 1]}}", "duplicate value 1 in ladder"),
         (
             "schema: 1\nparameters: {abc: {ladder: [1]}, b: {ladder: [1], when: {abd: [1]}}}",
-            "b: when: no other parameter 'abd'; did you mean 'abc'",
+            "b: when: this space has no parameter 'abd'; did you mean 'abc'",
+        ),
+        (
+            "schema: 1\nparameters: {b: {ladder: [1], when: {b: [1]}}}",
+            "b: when: a parameter cannot depend on itself",
+        ),
+        (
+            "schema: 1\nparameters: {a: {ladder: [1]}, b: {ladder: [1], when: {a: 1}}}",
+            "parameters: b: when: a: must be a list, got 1",
         ),
         (
             "schema: 1\nparameters: {a: {ladder: [1]}, b: {ladder: [1], when: {a: []}}}",
             "b: when: a: needs at least one value",
         ),
-        ("schema: 1\nparameters: {a: [1}", "s.yaml:2:19: expected"),
+        ("schema: 1\nparameters: {a: [1}", "s.yaml:2:19: not valid YAML: expected"),
         ("[]", "s.yaml: a search space must be a mapping"),
     ],
 )

@@ -76,7 +76,7 @@ def doctor(repository: str | None, options: Mapping[str, Any]) -> None:
         if check.state is State.FIX:
             missing.append(check.name)
     if missing:
-        raise TuningError(f"fix first: {', '.join(dict.fromkeys(missing))}")
+        raise TuningError(f"not ready for tuning; fix: {', '.join(dict.fromkeys(missing))}")
 
 
 def checks(repository: Path | None, wanted: ServerOptions) -> Iterator[Check]:

@@ -74,7 +74,7 @@ def _show(study: Study, rate: float, slo: SLO, needed: tuple[Capacity, ...]) -> 
         "arrivals evenly; 95 % intervals in parentheses.",
     )
     if any(capacity.most is None for capacity in needed):
-        _say(console, f"?: it may hold {slo} at no rate at all.")
+        _say(console, f"?: this config may not hold {slo} at any rate.")
 
 
 def _known_from(capacity: Capacity) -> str:

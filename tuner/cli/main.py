@@ -14,7 +14,7 @@ import click
 
 from tuner.cli.help import JobCommand, field, section
 from tuner.core.boundary import boundary
-from tuner.core.errors import TritontuneError, UsageError, nearest, shortened
+from tuner.core.errors import TritontuneError, UsageError, nearest, shortened, similar
 from tuner.core.interrupts import ignore_what_ends
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ _load = section(
 
 
 @cli.command(cls=JobCommand, job=_tune_job)
-@click.argument("repository", metavar="MODEL_REPO", required=False)
+@click.argument("repository", metavar="[MODEL_REPO]", required=False)
 @section(
     "What to tune",
     field("--model", metavar="NAME", multiple=True),
@@ -248,7 +248,10 @@ def report(run_dir: Path, out: Path | None, *, force: bool) -> None:
 )
 @click.option("--in-place", is_flag=True, help="Replace the config.pbtxt of the repository, and keep a backup.")
 @click.option(
-    "--format", "format_name", metavar="FORMAT", help="pbtxt, json, or configmap (Kubernetes). Default: pbtxt."
+    "--format",
+    "format_name",
+    metavar="FORMAT",
+    help="Format of the config: pbtxt, json, or configmap (Kubernetes). Default: pbtxt.",
 )
 @_force
 def export(
@@ -356,7 +359,10 @@ def history(place: str, model: tuple[str, ...], nights: int, *, as_json: bool) -
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
 @section("Server", _triton_path, _image, _triton_arg, _env)
 def doctor(repository: str | None, **options: Any) -> None:
-    """Check this machine, and say how to fix what is missing."""
+    """Check this machine, and say how to fix what is missing.
+
+    Also checks MODEL_REPO, if given, and removes leftovers of killed runs.
+    """
     from tuner.cli.doctor import doctor as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     command(repository, _given(options))
@@ -380,11 +386,23 @@ def main() -> NoReturn:
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
-        _fail(error.format_message(), UsageError.exit_code)
+        _fail(_in_our_words(error), UsageError.exit_code)
     except TritontuneError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", 130)
+
+
+def _in_our_words(error: click.ClickException) -> str:
+    """What click refuses, in the form of all other errors."""
+    if isinstance(error, click.NoSuchOption):
+        return f"unknown option {error.option_name!r}{similar(error.option_name, error.possibilities or ())}"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        name = error.param.human_readable_name if isinstance(error.param, click.Argument) else error.param.opts[0]
+        if isinstance(error, click.MissingParameter):
+            return f"{name} is missing{f'; see {error.ctx.command_path} --help' if error.ctx else ''}"
+        return f"{name}: {error.message}"
+    return error.format_message()
 
 
 def _fail(message: str, code: int) -> NoReturn:

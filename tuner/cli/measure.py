@@ -197,6 +197,11 @@ def _served(job: MeasureJob, path: Path, console: Console, line: LiveLine) -> It
     repository = ModelRepository.open(path)
     model = _only_model(repository, job)
     check_load_model(job.load_model, repository, [model])
+    if job.model_version and model.versions and int(job.model_version) not in model.versions:
+        available = ", ".join(map(str, model.versions))
+        raise JobError(
+            f"--model-version: model {model.name!r} has no version {job.model_version} (available: {available})"
+        )
     if reason := why_not_loadable(model):
         raise RepositoryError(reason)
     note = _noting(console)

@@ -54,14 +54,15 @@ def check(path: Path, *, as_json: bool) -> None:
         return
     for task in tasks:
         click.echo(_in_words(task))
-    click.echo(f"history in {place}; all within {format_duration(file.window)}")
+    click.echo(f"history: {place}; window for all jobs: {format_duration(file.window)}")
 
 
 def _in_words(task: Task) -> str:
     job = task.job
     slo = f"SLO {job.slo}" if job.slo.root else "no SLO"
     budget = format_duration(job.budget)
-    return f"{task.name}: {slo}, budget {budget}, {job.action} what gains surely more than {task.min_gain:.1%}"
+    action = f"action {job.action} if the gain's lower bound exceeds {task.min_gain:.1%}"
+    return f"{task.name}: {slo}, budget {budget}, {action}"
 
 
 def nightly(path: Path, *, as_json: bool) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 from pydantic import RootModel, field_validator
 from pydantic.config import ConfigDict
 
-from tuner.core.errors import nearest
 from tuner.core.quantities import LONGEST_S, parse_duration
 
 Percentile = Literal["p50", "p90", "p95", "p99"]
@@ -82,7 +81,7 @@ NO_LIMIT = SLO()
 
 def _percentile(name: Any) -> Percentile:
     if name not in PERCENTILES:
-        raise ValueError(f"{name!r} is not a latency percentile{nearest(str(name), PERCENTILES)}")
+        raise ValueError(f"{name!r} is not a supported percentile; write p50, p90, p95 or p99")
     return name  # type: ignore[no-any-return]  # checked above
 
 

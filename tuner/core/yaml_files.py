@@ -63,7 +63,9 @@ def load_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
-        raise YamlError(f"{place}: {error.problem or 'not valid YAML'}") from None
+        # A ConstructorError says itself what is wrong; a parser's error only what it expected.
+        kind = "" if isinstance(error, yaml.constructor.ConstructorError) else "not valid YAML: "
+        raise YamlError(f"{place}: {kind}{error.problem or 'unknown problem'}") from None
     except yaml.YAMLError:
         raise YamlError(": not valid YAML") from None
     except RecursionError:

@@ -142,7 +142,9 @@ class NightlyJob(TuneJob):
         if self.repository is None:
             raise ValueError("repository is missing")
         if (self.action == "command") != bool(self.command):
-            raise ValueError("`action: command` needs `command`, and no other action takes it")
+            if self.command:
+                raise ValueError("`command` needs `action: command`")
+            raise ValueError("`action: command` needs `command: [program, argument]`")
         return self
 
 

@@ -66,7 +66,11 @@ def _mounts(value: Any) -> Any:
 
 def names(value: Any) -> Any:
     """One name or several, as a tuple."""
-    return (value,) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a name or a list of names, got {shown(value)}")  # noqa: TRY004 (pydantic wants ValueError)
+    return value
 
 
 def _precision(value: Any) -> Any:
@@ -127,7 +131,7 @@ def _file_or_word(value: str) -> str:
     if value not in MADE_UP and Path(value).is_dir():
         raise ValueError(f"{value!r} is a folder; name a file (perf_analyzer's JSON, or .npz)")
     if value not in MADE_UP and not Path(value).is_file():
-        raise ValueError(f"{value!r} must be random, zero, or a file that exists")
+        raise ValueError(f"{value!r} is no such file; write random, zero, or the path of a file")
     return value
 
 
@@ -261,8 +265,8 @@ class ServerOptions(Options):
     server: ServerKind = Field(
         "auto",
         description=(
-            "Where Triton runs: process, docker, remote (at a URL), or auto. auto takes the URL if there is one, "
-            "Docker if an option of containers is given or no Triton is installed, and else a process."
+            "Where Triton runs: process, docker, remote (at a URL), or auto. auto means remote with a URL; docker with "
+            "a container option, or if no Triton is installed; else process."
         ),
     )
     image: Name | None = Field(None, description="Triton image for Docker. Default: NVIDIA's.")
@@ -408,8 +412,8 @@ class LoadOptions(Options):
     sequence_length: Positive | None = Field(
         None,
         description=(
-            "Mean requests per sequence of a stateful model. Default: 20, or with a file as input data the length of "
-            "its streams."
+            "Mean requests per sequence of a stateful model. Default: 20, or the length of the streams in an input "
+            "file."
         ),
     )
     sequence_length_variation: Annotated[float, Field(ge=0, le=1)] = Field(

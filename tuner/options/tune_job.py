@@ -100,13 +100,13 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
     )
     verify: bool = Field(
         default=True,
-        description="Re-measure the finalists, and report these results. On by default.",
+        description="Relaunch the finalists, and report the results of these launches. On by default.",
     )
     metrics_url: Name | None = Field(
         None, description="Metrics endpoint of the running Triton. Default: http://HOST:8002/metrics."
     )
     max_gpu_memory: Bytes | None = Field(
-        None, description="Memory of each GPU that the best configuration may use. Default: no limit."
+        None, description="Largest memory that the best configuration may use on each GPU. Default: no limit."
     )
     output_tolerance: Annotated[float | None, BeforeValidator(_tolerance, json_schema_input_type=float | str)] = Field(
         1e-3,

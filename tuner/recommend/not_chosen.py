@@ -21,7 +21,7 @@ class WhyNot(Enum):
 
     NO_TIME = "it was not verified in time"
     FAILED = "it was eliminated: it failed when relaunched"
-    BREAKS = "it was eliminated: it broke the SLO when relaunched"
+    BREAKS = "it was eliminated: it violated the SLO when relaunched"
     UNSURE = "when relaunched, it was not shown to hold the SLO"
 
 

@@ -66,9 +66,11 @@ class SpaceSpec(BaseModel):
     def _conditions_are_known(self) -> SpaceSpec:
         for name, parameter in self.parameters.items():
             for other, values in parameter.when.items():
-                if other not in self.parameters or other == name:
-                    names = self.parameters.keys() - {name}
-                    raise ValueError(f"{name}: when: no other parameter {other!r}{nearest(other, names)}")
+                if other == name:
+                    raise ValueError(f"{name}: when: a parameter cannot depend on itself")
+                if other not in self.parameters:
+                    hint = nearest(other, self.parameters.keys() - {name})
+                    raise ValueError(f"{name}: when: this space has no parameter {other!r}{hint}")
                 if not values:
                     raise ValueError(f"{name}: when: {other}: needs at least one value")
         return self
@@ -125,10 +127,10 @@ def _first_fault(error: ValidationError) -> str:
     if fault["type"] == "extra_forbidden":
         fields: Mapping[str, Any] = SpaceSpec.model_fields if len(path) == 1 else ParameterSpec.model_fields
         names = {field.alias or name for name, field in fields.items()}
-        return f"{': '.join([*path[:-1], f'unknown option {path[-1]!r}'])}{nearest(path[-1], names)}"
+        return f"{': '.join([*path[:-1], f'unknown key {path[-1]!r}'])}{nearest(path[-1], names)}"
     if fault["type"] == "missing":
         return f"{': '.join(path)} is missing"
-    where = ": ".join(path[:3])
+    where = ": ".join(path[: 4 if path[2:3] == ["when"] else 3])
     if path[2:3] == ["ladder"] and len(path) > 3:
         return f"{where}: {fault['input']!r} is not a value; write a number, text, true, false, off, on, or a list"
     return f"{where}: {describe(fault)}" if where else describe(fault)

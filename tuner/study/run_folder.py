@@ -37,7 +37,7 @@ class RunFolder:
         if not path.exists():
             raise JobError(f"{path}: no such folder; give the RUN_DIR of a run")
         if not folder.database.is_file():
-            raise JobError(f"{path}: not a run folder (it has no {folder.database.name})")
+            raise JobError(f"{path}: not a run folder (it has no {folder.database.name}); give the RUN_DIR of a run")
         return folder
 
     @property

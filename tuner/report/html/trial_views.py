@@ -101,7 +101,7 @@ def _outcome(study: Study, recommendation: Recommendation, trial: TrialResult, *
         return "failed", f"took {format_size(trial.gpu_memory.peak_bytes)} of GPU memory"
     asked = bool(recommendation.slo.root)
     if not holds:
-        missed = "breaks the SLO" if asked else "fails some requests"
+        missed = "violates the SLO" if asked else "fails some requests"
         return "breaks", missed if trial.curve else "nothing was measured"
     if recommendation.best and recommendation.best.trial.number == trial.number:
         return "holds", "best"
