@@ -9,7 +9,7 @@ from support.builders import interval, point
 
 from tuner.core.slo import Percentile, share_of
 from tuner.measure.points import OperatingPoint
-from tuner.recommend.between_launches import launches_hold
+from tuner.nightly.comparison import launches_hold
 
 # Standard deviations of a normal distribution from its median to its p99.
 Z99 = float(stats.norm.ppf(0.99))
