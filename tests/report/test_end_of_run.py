@@ -58,10 +58,10 @@ def long(run: RunFolder) -> ModelOutcome:
     return long_outcome(run)
 
 
-def long_outcome(run: RunFolder) -> ModelOutcome:
+def long_outcome(run: RunFolder, config: str = MANY_GROUPS) -> ModelOutcome:
     """A large front, a long diff, many changes, quality warnings, notes, and a rate that was not certified."""
-    built = space(config=MANY_GROUPS)
-    study = Study.create_or_resume(run.database, identity(config=MANY_GROUPS, slo={"p99": "60ms"}))
+    built = space(config=config)
+    study = Study.create_or_resume(run.database, identity(config=config, slo={"p99": "60ms"}))
     better: dict[str, LadderValue] = {
         "dynamic_batching": "on",
         "max_batch_size": 64,
@@ -70,9 +70,9 @@ def long_outcome(run: RunFolder) -> ModelOutcome:
         "instance_group.count": 2,
     }
     assignment = built.normalize(better)
-    config = built.candidate(assignment).config.text
-    study.add(trial(0, point(1, 100, 10), point(2, 110, 20, errors=3), parameters=built.baseline), built)
-    study.add(trial(1, *_rising(400), parameters=assignment, config=config), built)
+    better_config = built.candidate(assignment).config.text
+    study.add(trial(0, point(1, 100, 10), point(2, 110, 20, errors=3), parameters=built.baseline, config=config), built)
+    study.add(trial(1, *_rising(400), parameters=assignment, config=better_config), built)
     for number, seemed in enumerate((1.5, 1.4, 1.3), start=2):
         other = built.normalize({**better, "max_batch_size": 2**number})
         study.add(trial(number, *_rising(400 * seemed), parameters=other), built)
@@ -162,6 +162,16 @@ def test_a_diff_without_room_for_its_context_keeps_all_changes(run: RunFolder, s
     assert changed
     assert [line for line in told if line[:1] in {"+", "-"}] == changed
     assert whole[0] not in told
+
+
+@pytest.mark.parametrize("width", [120, 200])
+def test_a_short_diff_is_whole_beside_a_large_front_and_notes(run: RunFolder, width: int) -> None:
+    told = shown(long_outcome(run, MLP), width)
+    whole = (run.model("mlp") / "best/config.diff").read_text().splitlines()[2:]
+    changed = [line for line in whole if line[:1] in {"+", "-"}]
+    assert 4 < len(changed) <= 8
+    assert [line for line in told.splitlines() if line[:1] in {"+", "-"}] == changed
+    assert lines_of(told, width) <= MOST_LINES
 
 
 def test_a_diff_with_room_for_its_context_keeps_it(run: RunFolder) -> None:

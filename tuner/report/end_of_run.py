@@ -43,8 +43,9 @@ line of an error after it."""
 MOST_POINTS = 8
 """Most rows of the front among these lines."""
 
-# If there is not enough room: the fewest lines of the front and of the diff, and the most lines of notes.
-_FEWEST_POINTS, _FEWEST_CHANGES, _MOST_NOTES = 2, 4, 3
+# If there is not enough room: the fewest lines of the front, and the most lines of notes. A diff of up to
+# `_WHOLE_CHANGES` changed lines is shown whole, a longer one with at least `_FEWEST_CHANGES`.
+_FEWEST_POINTS, _FEWEST_CHANGES, _WHOLE_CHANGES, _MOST_NOTES = 2, 4, 8, 3
 # Parts that the summary shortens to one line.
 _CROPPED = ("baseline:", "rate:")
 _LABEL_WIDTH = 10
@@ -148,7 +149,8 @@ def _summary(outcome: ModelOutcome, width: int) -> Iterator[RenderableType]:
     # Further lines: the empty line before, the titles of the front, the warning below it, and an error.
     others = [*answer, *changes, *why, *where, _line("report", str(outcome.folder.report))]
     room = MOST_LINES - 3 - warned - _height(others, width)
-    rows, fewest_changes = len(front_points(recommendation)), min(len(diff), _FEWEST_CHANGES)
+    rows, changed_lines = len(front_points(recommendation)), len(_changes_of(diff))
+    fewest_changes = changed_lines if changed_lines <= _WHOLE_CHANGES else _FEWEST_CHANGES
     notes = list(_few_notes(list(_notes(outcome)), room - min(rows, _FEWEST_POINTS) - fewest_changes, width))
     room -= _height(notes, width)
     rows = min(rows, MOST_POINTS, max(_FEWEST_POINTS, room - fewest_changes))
@@ -238,8 +240,7 @@ def _few_notes(notes: Sequence[Text], room: int, width: int) -> Iterator[Text]:
 
 def _changed(diff: Sequence[str], path: str, room: int, width: int) -> Iterator[Text]:
     """A diff in at most `room` lines: whole, without context, or the first changes and the number of omitted ones."""
-    # The first two lines name the files.
-    shown = diff if len(diff) <= room else [line for line in diff[2:] if line[:1] in {"+", "-"}]
+    shown = diff if len(diff) <= room else _changes_of(diff)
     fit = len(shown)
     if fit > room:
         fit = max(0, room - _height([_more_changes(fit, path)], width))
@@ -247,6 +248,11 @@ def _changed(diff: Sequence[str], path: str, room: int, width: int) -> Iterator[
         yield _cropped(Text(line, {"+": "green", "-": "red"}.get(line[:1], "")))
     if fit < len(shown):
         yield _more_changes(len(shown) - fit, path)
+
+
+def _changes_of(diff: Sequence[str]) -> list[str]:
+    """The changed lines of a diff, without the two that name the files."""
+    return [line for line in diff[2:] if line[:1] in {"+", "-"}]
 
 
 def _more_changes(count: int, path: str) -> Text:
