@@ -52,6 +52,7 @@ def test_for_machines(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert told["schema"] == 1
     assert [each["outcome"] for each in told["nights"]] == ["improved", "failed", "regression", "kept"]
     assert told["nights"][0]["gain"] == {"value": 2.0, "low": 1.96, "high": 2.04}
+    assert told["nights"][0]["candidate"]["doubts"] == []
 
 
 def test_bad_input(place: str, tmp_path: Path) -> None:

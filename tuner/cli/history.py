@@ -17,8 +17,6 @@ from tuner.nightly.history import History, Night
 from tuner.report.results_console import results_console
 
 _COLOURS = {"improved": "green", "regression": "red", "failed": "red", "kept": "default"}
-
-
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -34,7 +32,8 @@ def history(place: str, models: tuple[str, ...], last: int, *, as_json: bool) ->
             raise JobError(f"--model: {place} has no model {unknown[0]!r}{nearest(unknown[0], stored_models)}")
         nights = stored.nights(models=models, last=last)
     if as_json:
-        print(json_text({"schema": 1, "nights": [night.model_dump(mode="json") for night in nights]}, indent=1))  # noqa: T201 (it is what was asked for)
+        rows = [night.model_dump(mode="json", by_alias=True) for night in nights]
+        print(json_text({"schema": 1, "nights": rows}, indent=1))  # noqa: T201 (it is what was asked for)
         return
     console = results_console()
     if not nights:
