@@ -53,6 +53,15 @@ def shown(outcome: ModelOutcome, width: int, *, verbose: bool = False) -> str:
     return text.getvalue() + "tritontune: an error\n"
 
 
+def diff_of(run: RunFolder) -> str:
+    """The stored diff of the best config, without the two lines that name the files."""
+    return (run.model("mlp") / "best/config.diff").read_text().split("\n", 2)[2]
+
+
+def changed_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line[:1] in {"+", "-"}]
+
+
 @pytest.fixture
 def long(run: RunFolder) -> ModelOutcome:
     return long_outcome(run)
@@ -123,9 +132,8 @@ def test_the_answer_comes_first(long: ModelOutcome, width: int) -> None:
 
 def test_a_long_diff_says_how_much_more_there_is_and_where(long: ModelOutcome) -> None:
     told = shown(long, 100)
-    changed = [line for line in told.splitlines() if line[:1] in {"+", "-"}]
-    whole = (long.folder.model("mlp") / "best/config.diff").read_text().splitlines()[2:]
-    more = sum(line[:1] in {"+", "-"} for line in whole) - len(changed)
+    changed = changed_lines(told)
+    more = len(changed_lines(diff_of(long.folder))) - len(changed)
     assert len(changed) >= 2
     assert more > 20
     assert f"({more} more changed lines: {long.folder.model('mlp') / 'best/config.diff'})" in told.replace("\n", "")
@@ -156,21 +164,17 @@ def test_notes_that_have_no_room_are_counted(long: ModelOutcome) -> None:
 
 
 def test_a_diff_without_room_for_its_context_keeps_all_changes(run: RunFolder, study: Study) -> None:
-    told = shown(outcome_of(run, study), 200).splitlines()
-    whole = (run.model("mlp") / "best/config.diff").read_text().splitlines()[2:]
-    changed = [line for line in whole if line[:1] in {"+", "-"}]
-    assert changed
-    assert [line for line in told if line[:1] in {"+", "-"}] == changed
-    assert whole[0] not in told
+    told = shown(outcome_of(run, study), 200)
+    assert changed_lines(diff_of(run))
+    assert changed_lines(told) == changed_lines(diff_of(run))
+    assert diff_of(run).splitlines()[0] not in told.splitlines()
 
 
 @pytest.mark.parametrize("width", [120, 200])
 def test_a_short_diff_is_whole_beside_a_large_front_and_notes(run: RunFolder, width: int) -> None:
     told = shown(long_outcome(run, MLP), width)
-    whole = (run.model("mlp") / "best/config.diff").read_text().splitlines()[2:]
-    changed = [line for line in whole if line[:1] in {"+", "-"}]
-    assert 4 < len(changed) <= 8
-    assert [line for line in told.splitlines() if line[:1] in {"+", "-"}] == changed
+    assert 4 < len(changed_lines(diff_of(run))) <= 8
+    assert changed_lines(told) == changed_lines(diff_of(run))
     assert lines_of(told, width) <= MOST_LINES
 
 

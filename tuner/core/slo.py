@@ -12,6 +12,7 @@ from tuner.core.quantities import LONGEST_S, parse_duration
 
 Percentile = Literal["p50", "p90", "p95", "p99"]
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
+_CHOICES = f"{', '.join(PERCENTILES[:-1])} or {PERCENTILES[-1]}"
 
 
 def share_of(name: Percentile) -> float:
@@ -81,7 +82,7 @@ NO_LIMIT = SLO()
 
 def _percentile(name: Any) -> Percentile:
     if name not in PERCENTILES:
-        raise ValueError(f"{name!r} is not a supported percentile; write p50, p90, p95 or p99")
+        raise ValueError(f"{name!r} is not a supported percentile; write {_CHOICES}")
     return name  # type: ignore[no-any-return]  # checked above
 
 

@@ -111,7 +111,7 @@ def kept_up(requests_per_s: Interval, samples: Samples, window: Window, load: Lo
     short = offered - requests_per_s.value
     by_chance = requests_per_s.high >= offered and short * window.length_s <= _CHANCE * math.sqrt(len(window))
     as_fast = short <= _FEW * offered or by_chance
-    falls_behind = isinstance(load, RequestRate) and growth(window).low > 0 and growth(window).value > _GROWTH
+    falls_behind = isinstance(load, RequestRate) and (trend := growth(window)).low > 0 and trend.value > _GROWTH
     # A few requests may just have become due, or wait for a full connection.
     backs_up = samples.waiting > _FEW * len(samples)
     return as_fast and not falls_behind and not backs_up

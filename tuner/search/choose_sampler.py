@@ -13,7 +13,7 @@ from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE
 from tuner.space.candidate import Assignment
 from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
-from tuner.space.spec import ON, LadderValue
+from tuner.space.spec import LadderValue
 
 
 def check_installed(name: SamplerName) -> None:
@@ -56,7 +56,7 @@ def first_candidates(space: SearchSpace) -> Iterator[Assignment]:
 
     Source: the "Optimization" chapter of the Triton user guide.
     """
-    batching = {p.name: ON for p in space.parameters if p.field == DYNAMIC_BATCHING and ON in p.ladder}
+    batching = space.switched_on(DYNAMIC_BATCHING)
     instances = _doubled(space, INSTANCE_COUNT)
     batches = _doubled(space, MAX_BATCH_SIZE)
     for values in (batching, instances, {**batching, **instances}, {**batching, **instances, **batches}):

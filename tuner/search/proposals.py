@@ -14,8 +14,6 @@ from tuner.space.space import SearchSpace
 from tuner.study.study import Study
 
 ALL_SEEN_OR_SKIPPED = NoMore("every candidate has been measured or skipped")
-
-
 # Failures after which a trial does not count as a measurement of its config.
 _UNMEASURED = {Cause.CONFIG_DIFFERS, Cause.DUPLICATE}
 

@@ -22,7 +22,7 @@ from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE
 from tuner.space.candidate import Assignment, key_of
 from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
-from tuner.space.spec import ON, LadderValue
+from tuner.space.spec import LadderValue
 
 WORTHWHILE = 0.01
 """The least gain, as a share, that is worth a launch."""
@@ -210,9 +210,7 @@ def calibrations(space: SearchSpace) -> Iterator[Assignment]:
     The second has twice the instances, which shows how instances slow each other down. It launches quickly, and fits
     into memory more often than many instances.
     """
-    batching: dict[str, LadderValue] = {
-        p.name: ON for p in space.parameters if p.field == DYNAMIC_BATCHING and ON in p.ladder
-    }
+    batching = space.switched_on(DYNAMIC_BATCHING)
     fewest: dict[str, LadderValue] = {}
     twice: dict[str, LadderValue] = {}
     for parameter in space.parameters:

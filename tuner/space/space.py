@@ -21,7 +21,7 @@ from tuner.space.bounds import (
 )
 from tuner.space.candidate import Assignment, Candidate
 from tuner.space.parameter import AS_IS, Parameter, is_number
-from tuner.space.spec import OFF, LadderValue, SpaceSpec
+from tuner.space.spec import OFF, ON, LadderValue, SpaceSpec
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ class SearchSpace:
     def assignment(self, indices: Mapping[str, int]) -> Assignment:
         """The assignment of ladder indices; parameters without an index keep the model's own value."""
         return self.normalize({p.name: p.ladder[indices[p.name]] for p in self.parameters if p.name in indices})
+
+    def switched_on(self, field: str) -> dict[str, LadderValue]:
+        """The parameters of a field that can be on, with the value `on`."""
+        return {p.name: ON for p in self.parameters if p.field == field and ON in p.ladder}
 
     def normalize(self, wanted: Assignment) -> Assignment:
         """The normal form: missing parameters get the model's own value, and those without effect are removed.
