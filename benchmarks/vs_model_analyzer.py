@@ -150,7 +150,7 @@ class Comparison:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "run"
             space = Path(folder) / "space.yaml"
-            space.write_text(SPACE.model_dump_json(by_alias=True), encoding="utf-8")
+            space.write_text(SPACE.model_dump_json(), encoding="utf-8")
             command = [str(Path(sys.executable).with_name("tritontune")), "run", str(self.repository)]
             command += ["--slo", f"p99={self._bounds.p99_ms}ms", "--budget", f"{budget_s:.1f}s", "--space", str(space)]
             command += ["--max-concurrency", str(self._bounds.concurrency), "--out", str(out), *options]

@@ -32,7 +32,7 @@ def history(place: str, models: tuple[str, ...], last: int, *, as_json: bool) ->
             raise JobError(f"--model: {place} has no model {unknown[0]!r}{nearest(unknown[0], stored_models)}")
         nights = stored.nights(models=models, last=last)
     if as_json:
-        rows = [night.model_dump(mode="json", by_alias=True) for night in nights]
+        rows = [night.model_dump(mode="json") for night in nights]
         print(json_text({"schema": 1, "nights": rows}, indent=1))  # noqa: T201 (it is what was asked for)
         return
     console = results_console()

@@ -335,7 +335,7 @@ def identity_of(context: RunContext, model: ModelFolder) -> Identity:
         files=model.fingerprint(),
         config=model.config.text if model.config else "",
         slo=job.slo,
-        space=context.spec.model_dump_json(by_alias=True),
+        space=context.spec.model_dump_json(),
         requests=job.request_options(),
         server=context.launcher.description,
         machine=str(context.machine),

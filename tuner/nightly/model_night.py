@@ -46,8 +46,6 @@ from tuner.study.study import Identity
 _LAUNCHES, _MOST_LAUNCHES, _PRECISE = 3, 6, 0.05
 COMPARING_SHARE = 0.5
 """Additional time for the comparison, after the least number of pairs, as a share of the budget."""
-
-
 # Seconds of a measurement, as for the finalists of a run.
 _RULES = LevelRules(min_s=1.5, max_s=3.0)
 # A candidate gets more time if its requests are too few to show that it holds the SLO.

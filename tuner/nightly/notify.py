@@ -36,7 +36,7 @@ def _send(report: NightReport, target: Notify) -> None:
 
 def report_json(report: NightReport) -> dict[str, Any]:
     """The report as JSON data; see `NightReport`."""
-    return report.model_dump(mode="json", by_alias=True)
+    return report.model_dump(mode="json")
 
 
 def _for_slack(text: str) -> str:

@@ -57,7 +57,7 @@ class ParameterSpec(BaseModel):
 class SpaceSpec(BaseModel):
     """A whole space file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
     parameters: Annotated[dict[str, ParameterSpec], Field(min_length=1)]
