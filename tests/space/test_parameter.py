@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.space.parameter import AS_IS, Parameter, ladder_with
+from tuner.space.parameter import Parameter, ladder_with
+from tuner.space.place import AS_IS, Place
 from tuner.space.spec import OFF, LadderValue
 
 
 def _parameter(*ladder: LadderValue) -> Parameter:
-    return Parameter("p", "p", ladder, ladder[0], {})
+    return Parameter("p", Place("p"), ladder, ladder[0], {})
 
 
 @pytest.mark.parametrize(

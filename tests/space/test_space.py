@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner.core.errors import SpaceError
 from tuner.space.candidate import Assignment
-from tuner.space.parameter import AS_IS
+from tuner.space.place import AS_IS
 from tuner.space.spec import OFF, ON, LadderValue
 
 TUNED = MLP + "dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 300 }\n"

@@ -11,7 +11,7 @@ from tuner.core.slo import SLO, Percentile
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.utilisation import Limit, Utilisation, utilisation
 from tuner.results.words import latency, missed_slo, point_in_words
-from tuner.space.parameter import AS_IS
+from tuner.space.place import AS_IS
 from tuner.space.spec import LadderValue
 
 # An average batch of at most this many requests counts as no batching.

@@ -12,10 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tuner.config.completion import batching_is_completed, why_batching_stays
-from tuner.config.config import EMPTY, ModelConfig, Value
+from tuner.config.config import ModelConfig
+from tuner.config.patch import NO_CHANGES, Patch
 from tuner.core.errors import ConfigError, SpaceError
 from tuner.core.machine import Machine
-from tuner.space.parameter import AS_IS, Parameter, is_number, ladder_with
+from tuner.space.parameter import Parameter, is_number, ladder_with
+from tuner.space.place import Place, as_edit, edited_file, value_at
 from tuner.space.spec import OFF, ON, LadderValue, ParameterSpec, SpaceSpec
 
 MAX_BATCH_SIZE = "max_batch_size"
@@ -52,12 +54,16 @@ class Surroundings:
         effective: The effective config, without values that Triton derives from other fields; see `stated`.
         machine: The machine that the server runs on.
         batch_size: Inferences in each request of the job.
+        model: The model's name.
+        originals: The user's own values at places other than the model's config.pbtxt.
     """
 
     own: ModelConfig | None
     effective: ModelConfig
     machine: Machine
     batch_size: int = 1
+    model: str = ""
+    originals: Patch = NO_CHANGES
 
 
 def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
@@ -70,15 +76,17 @@ def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
     left_out: dict[str, str] = {}
     notes: list[str] = []
     for name, item in spec.parameters.items():
-        field = item.field or name
+        place = Place.of(name, item)
+        field = place.own_field
         try:
-            base = value_at(field, to.effective, may_be_on=ON in item.ladder)
+            base = _base(place, item, to)
             if reason := _refused(field, to.effective):
                 left_out[name] = reason
                 continue
-            _try_values(field, item, to.effective)
+            if field:
+                _try_values(field, item, to.effective)
         except ConfigError as error:
-            raise SpaceError(_fault("search space", name, field, error)) from None
+            raise SpaceError(_fault("search space", name, str(place), error)) from None
         without = {value: reason for value in item.values if (reason := _too_small(value, field, spec, to))}
         allowed = tuple(v for v in item.values if v not in without and _allowed(v, field, item, to))
         if without:
@@ -89,13 +97,50 @@ def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
             left_out[name] = f"it can only be {base}{_why_only(field, to)}"
             continue
         when = {other: tuple(values) for other, values in item.when.items()}
-        parameters.append(Parameter(name, field, ladder, base, when))
+        parameters.append(Parameter(name, place, ladder, base, when))
     for limit in [p for p in parameters if p.field == MAX_BATCH_SIZE and not _can_batch(parameters, to.effective)]:
         parameters.remove(limit)
         left_out[limit.name] = (
             "without dynamic batching each request is executed alone; add dynamic_batching to the search space"
         )
     return Bounded(tuple(parameters), left_out, tuple(notes))
+
+
+def _base(place: Place, item: ParameterSpec, to: Surroundings) -> LadderValue:
+    """The user's own value at a place.
+
+    Raises:
+        ConfigError: the field does not exist.
+    """
+    may_be_on = ON in item.ladder
+    if place.own_field:
+        return value_at(place.own_field, to.effective, may_be_on=may_be_on)
+    return place.value(to.originals, to.model, may_be_on=may_be_on)
+
+
+def check_places(spec: SpaceSpec, originals: Patch, model: str, source: str) -> None:
+    """Check, before any launch, each parameter that is not a field of the tuned model's config.pbtxt.
+
+    Args:
+        spec: The space file.
+        originals: The user's own values.
+        model: The name of the tuned model.
+        source: The file's name, for the message.
+
+    Raises:
+        SpaceError: a field does not exist, or does not take a value of the ladder.
+    """
+    for name, item in spec.parameters.items():
+        place = Place.of(name, item)
+        if place.own_field:
+            continue
+        try:
+            place.value(originals, model, may_be_on=ON in item.ladder)
+            if path := place.path(model):
+                for value in item.values:
+                    edited_file(path, originals.files[path], {place.field: value})
+        except ConfigError as error:
+            raise SpaceError(_fault(source, name, str(place), error)) from None
 
 
 def check_fields(spec: SpaceSpec, configs: Iterable[ModelConfig], source: str) -> None:
@@ -113,7 +158,8 @@ def check_fields(spec: SpaceSpec, configs: Iterable[ModelConfig], source: str) -
     """
     all_configs = (ModelConfig.parse("max_batch_size: 1\n", source), *configs)
     for name, item in spec.parameters.items():
-        field = item.field or name
+        if not (field := Place.of(name, item).own_field):
+            continue
         anywhere = _INDEX.sub("[*]", field)
         faults = []
         for config in all_configs:
@@ -139,30 +185,6 @@ def _fault(source: str, name: str, field: str, error: ConfigError) -> str:
     return f"{source}: {message}" if name == field and message.startswith(name) else f"{source}: {name}: {message}"
 
 
-def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue:
-    """The value of a field in a config, as a ladder value.
-
-    Args:
-        field: The field's path.
-        config: The config.
-        may_be_on: Whether the field is a message that is either present or not.
-
-    Raises:
-        ConfigError: the field does not exist, or it is a message and the ladder has values other than off and on.
-    """
-    items = config.values(field)
-    if may_be_on:
-        return ON if items else OFF
-    values = tuple(value for value in items if value is not EMPTY)
-    if len(values) < len(items):
-        raise ConfigError(f"{field} is a message; its ladder can only be [off, on]")
-    if not values:
-        return OFF
-    if "[*]" in field:
-        return values[0] if len(set(values)) == 1 else AS_IS
-    return values[0] if len(values) == 1 else values
-
-
 def _try_values(field: str, item: ParameterSpec, effective: ModelConfig) -> None:
     """Try every value of the ladder.
 
@@ -171,11 +193,6 @@ def _try_values(field: str, item: ParameterSpec, effective: ModelConfig) -> None
     """
     for value in item.values:
         effective.edited({field: as_edit(value)})
-
-
-def as_edit(value: LadderValue) -> Value | None:
-    """A ladder value as an edit of a config."""
-    return None if value == OFF else EMPTY if value == ON else value
 
 
 def _refused(field: str, effective: ModelConfig) -> str:
@@ -196,7 +213,7 @@ def _too_small(value: LadderValue, field: str, spec: SpaceSpec, to: Surroundings
     if field != MAX_BATCH_SIZE or not is_number(value):
         return ""
     config = to.effective.proto
-    preferred_varies = any((p.field or n) == PREFERRED_BATCH_SIZE for n, p in spec.parameters.items())
+    preferred_varies = any(Place.of(n, p).own_field == PREFERRED_BATCH_SIZE for n, p in spec.parameters.items())
     preferred = 0 if preferred_varies else max(config.dynamic_batching.preferred_batch_size, default=0)
     largest = {
         f"requests hold {to.batch_size} {'inference' if to.batch_size == 1 else 'inferences'} (-b)": to.batch_size,

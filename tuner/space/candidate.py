@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tuner.config.completion import fingerprint
 from tuner.config.config import ModelConfig
+from tuner.config.patch import NO_CHANGES, Patch
 from tuner.space.spec import OFF, ON, LadderValue
 
 Assignment = Mapping[str, LadderValue]
@@ -20,15 +21,23 @@ class Candidate:
     Attributes:
         parameters: The assignment, in the order of the space.
         config: The model's config with just these parameters' fields changed.
+        others: The other files, arguments and variables, with just these parameters' values changed; its config is
+            empty.
     """
 
     parameters: Assignment
     config: ModelConfig
+    others: Patch = NO_CHANGES
+
+    @property
+    def patch(self) -> Patch:
+        """Everything that the candidate sets."""
+        return self.others.model_copy(update={"config": self.config.text})
 
     @property
     def fingerprint(self) -> str:
-        """A hash that is equal for candidates with the same effective config; see `tuner.config.completion`."""
-        return fingerprint(self.config)
+        """A hash that is equal for candidates that a server would serve alike; see `tuner.config.completion`."""
+        return fingerprint(self.config) + self.others.beyond_config
 
 
 def key_of(assignment: Assignment) -> tuple[tuple[str, LadderValue], ...]:

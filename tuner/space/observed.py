@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from tuner.config.completion import stated
 from tuner.config.config import ModelConfig
 from tuner.core.errors import ConfigError
-from tuner.space.bounds import value_at
 from tuner.space.candidate import Candidate
-from tuner.space.parameter import AS_IS
+from tuner.space.place import AS_IS, value_at
 from tuner.space.space import SearchSpace
 from tuner.space.spec import OFF, ON, LadderValue
 
@@ -35,11 +34,14 @@ class Otherwise:
 def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelConfig) -> tuple[Otherwise, ...]:
     """The parameters of a candidate that have another value in the effective config.
 
-    A field that is `off` may have any value that Triton sets. A message that is `off` must be absent.
+    Only fields of the tuned model's config are compared. A field that is `off` may have any value that Triton sets. A
+    message that is `off` must be absent.
     """
     config = stated(effective, candidate.config)
     mismatches = []
     for parameter in space.parameters:
+        if not parameter.field:
+            continue
         asked = candidate.parameters.get(parameter.name, AS_IS)
         is_message = ON in parameter.ladder
         if asked == AS_IS or (asked == OFF and not is_message):

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from typing_extensions import TypeIs
 
+from tuner.space.place import AS_IS, Place
 from tuner.space.spec import OFF, LadderValue, Scalar
-
-AS_IS = "as is"
-"""The value of a parameter with several values in the model, such as different instance counts of groups."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +17,22 @@ class Parameter:
 
     Attributes:
         name: Its name in the space file.
-        field: The path of the field in config.pbtxt that it sets.
+        place: Where it sets its value.
         ladder: Its possible values in order; samplers see their indices.
         base: The model's own value, which is in the ladder.
         when: Values that other parameters must have for this one to have an effect.
     """
 
     name: str
-    field: str
+    place: Place
     ladder: tuple[LadderValue, ...]
     base: LadderValue
     when: Mapping[str, tuple[Scalar, ...]]
+
+    @property
+    def field(self) -> str:
+        """The path of the field in the tuned model's config.pbtxt that it sets; empty: it sets something else."""
+        return self.place.own_field
 
     def index(self, value: LadderValue) -> int:
         """The index of a value in the ladder; `true` and `1` are different values.

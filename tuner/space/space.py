@@ -1,4 +1,4 @@
-"""The search space of one model: its candidates, and their edits of the config."""
+"""The search space of one model: its candidates, and their patches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tuner.config.completion import batching_is_completed, described, stated
 from tuner.config.config import ModelConfig, Value
+from tuner.config.patch import NO_CHANGES, Patch
 from tuner.core.machine import Machine
 from tuner.space.bounds import (
     DYNAMIC_BATCHING,
@@ -16,11 +17,11 @@ from tuner.space.bounds import (
     MAX_BATCH_SIZE,
     PREFERRED_BATCH_SIZE,
     Surroundings,
-    as_edit,
     bound,
 )
 from tuner.space.candidate import Assignment, Candidate
-from tuner.space.parameter import AS_IS, Parameter, is_number
+from tuner.space.parameter import Parameter, is_number
+from tuner.space.place import AS_IS, as_edit, as_setting, edited_file
 from tuner.space.spec import OFF, ON, LadderValue, SpaceSpec
 
 
@@ -38,6 +39,8 @@ class SearchSpace:
         effective: The effective config, without values that Triton derives from other fields; see `stated`.
         machine: The machine that the server runs on.
         notes: Values that are left out, with the reason, one line each.
+        model: The model's name.
+        originals: The user's own files, arguments and variables that candidates change, without the model's config.
     """
 
     parameters: tuple[Parameter, ...]
@@ -46,6 +49,8 @@ class SearchSpace:
     effective: ModelConfig
     machine: Machine
     notes: tuple[str, ...] = ()
+    model: str = ""
+    originals: Patch = NO_CHANGES
 
     @classmethod
     def build(
@@ -56,6 +61,8 @@ class SearchSpace:
         machine: Machine,
         *,
         batch_size: int = 1,
+        model: str = "",
+        originals: Patch | None = None,
     ) -> SearchSpace:
         """Fit a space file to a model, a machine and a job.
 
@@ -65,14 +72,17 @@ class SearchSpace:
             effective: The effective config of the baseline.
             machine: The machine that the server runs on.
             batch_size: Inferences in each request.
+            model: The model's name.
+            originals: The user's own values at places other than the model's config; the config in it is ignored.
 
         Raises:
-            SpaceError: a parameter names a field that a config.pbtxt does not have.
+            SpaceError: a parameter names a field that its file does not have.
         """
         config = stated(effective, own)
         base = own or config
-        bounded = bound(spec, Surroundings(own, config, machine, batch_size))
-        return cls(bounded.parameters, bounded.left_out, base, config, machine, bounded.notes)
+        others = (originals or NO_CHANGES).model_copy(update={"config": ""})
+        bounded = bound(spec, Surroundings(own, config, machine, batch_size, model, others))
+        return cls(bounded.parameters, bounded.left_out, base, config, machine, bounded.notes, model, others)
 
     @property
     def baseline(self) -> Assignment:
@@ -115,7 +125,7 @@ class SearchSpace:
         off = any(p.field == DYNAMIC_BATCHING and assignment.get(p.name) == OFF for p in self.parameters)
         if off and batching_is_completed(self.effective, base):
             base = described(base, self.effective)
-        return Candidate(assignment, base.edited(self._edits(assignment)))
+        return Candidate(assignment, base.edited(self._edits(assignment)), self._others(assignment))
 
     def size(self) -> int:
         """Number of index combinations; several may give the same candidate."""
@@ -136,7 +146,12 @@ class SearchSpace:
         if parameter.field == MAX_BATCH_SIZE:
             # Without dynamic batching each request is executed alone.
             return self._batches_dynamically(chosen)
-        parents = (p for p in self.parameters if parameter.field.startswith(p.field + "."))
+        place = parameter.place
+        parents = (
+            p
+            for p in self.parameters
+            if p.place.path("") == place.path("") and p.place.field and place.field.startswith(p.place.field + ".")
+        )
         return all(chosen[parent.name] != OFF for parent in parents)
 
     def _batches_dynamically(self, chosen: Assignment) -> bool:
@@ -164,11 +179,35 @@ class SearchSpace:
         without = {name: v for name, v in counting.items() if name != preferred.name}
         return {**counting, preferred.name: OFF} if OFF in preferred.ladder else without
 
-    def _edits(self, assignment: Assignment) -> dict[str, Value | None]:
-        edits: dict[str, Value | None] = {}
+    def _changes(self, assignment: Assignment) -> Iterator[tuple[Parameter, LadderValue]]:
+        """The parameters of which an assignment has another value than the model."""
         for p in self.parameters:
             value = assignment.get(p.name, p.base)
-            if value in {p.base, AS_IS} and type(value) is type(p.base):
+            if value not in {p.base, AS_IS} or type(value) is not type(p.base):
+                yield p, value
+
+    def _others(self, assignment: Assignment) -> Patch:
+        """The files, arguments and variables of an assignment, without the model's config."""
+        if not any(p.place.own_field == "" for p in self.parameters):
+            return self.originals
+        server_args, env = dict(self.originals.server_args), dict(self.originals.env)
+        changes: dict[str, dict[str, LadderValue]] = {}
+        for p, value in self._changes(assignment):
+            if p.place.server_arg:
+                server_args[p.place.server_arg] = as_setting(value)
+            elif p.place.env:
+                env[p.place.env] = as_setting(value)
+            elif not p.field:
+                changes.setdefault(p.place.path(self.model), {})[p.place.field] = value
+        files = dict(self.originals.files)
+        for path, values in changes.items():
+            files[path] = edited_file(path, files[path], values)
+        return Patch(files=files, server_args=server_args, env=env)
+
+    def _edits(self, assignment: Assignment) -> dict[str, Value | None]:
+        edits: dict[str, Value | None] = {}
+        for p, value in self._changes(assignment):
+            if not p.field:
                 continue
             kinds = self.effective.values("instance_group[*].kind")
             if p.field == INSTANCE_COUNT and kinds and not self.base.holds("instance_group"):

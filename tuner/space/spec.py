@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tuner.config.documents import SUFFIXES
 from tuner.core.errors import SpaceError, nearest
+from tuner.core.names import why_no_folder
 from tuner.core.yaml_files import YamlError, load_yaml
+from tuner.options.environment import parse_environment
+from tuner.options.triton_args import parse_triton_args
 from tuner.options.validation_errors import describe, first_fault
 
 OFF = "off"
@@ -28,6 +32,14 @@ class ParameterSpec(BaseModel):
     field: str = Field(
         "", description='Path of the field in config.pbtxt: a.b, a[*].b, a[0].b or a["key"].b. Default: the name.'
     )
+    model: str = Field("", description="Model whose file has the field. Default: the tuned model.")
+    file: str = Field(
+        "", description="JSON or YAML file of the model with the field, such as 1/model.json. Default: config.pbtxt."
+    )
+    server_arg: str = Field(
+        "", description="Argument of tritonserver to set instead of a field, such as --grpc-infer-thread-count."
+    )
+    env: str = Field("", description="Environment variable to set instead of a field, such as OMP_NUM_THREADS.")
     ladder: Annotated[list[Scalar | list[int] | list[float] | list[str]], Field(min_length=1)] = Field(
         description="Values in order, each a scalar or a list; off removes the field, on adds an empty message."
     )
@@ -42,6 +54,23 @@ class ParameterSpec(BaseModel):
     )
 
     @model_validator(mode="after")
+    def _has_one_place(self) -> ParameterSpec:
+        given = [name for name in ("field", "model", "file", "server_arg", "env") if getattr(self, name)]
+        for alone in ("server_arg", "env"):
+            if alone in given and len(given) > 1:
+                other = next(name for name in given if name != alone)
+                raise ValueError(f"has both {alone} and {other}; a parameter sets one thing")
+        if self.model and (reason := why_no_folder(self.model)):
+            raise ValueError(f"model: {self.model!r} {reason}")
+        if self.file:
+            _check_file(self.file)
+        if self.server_arg:
+            _check_argument(self.server_arg, self.values)
+        if self.env:
+            _check_variable(self.env)
+        return self
+
+    @model_validator(mode="after")
     def _distinct(self) -> ParameterSpec:
         for index, value in enumerate(self.ladder):
             if any(type(value) is type(other) and value == other for other in self.ladder[:index]):
@@ -52,6 +81,46 @@ class ParameterSpec(BaseModel):
     def values(self) -> tuple[LadderValue, ...]:
         """The ladder, with lists as tuples."""
         return tuple(tuple(value) if isinstance(value, list) else value for value in self.ladder)
+
+
+def _check_file(file: str) -> None:
+    """Check the path of a file in a model's folder.
+
+    Raises:
+        ValueError: it is not the path of a JSON or YAML file in that folder.
+    """
+    if not file.endswith(SUFFIXES):
+        raise ValueError(f"file: {file!r} is not a JSON or YAML file (its name must end in {', '.join(SUFFIXES)})")
+    if any(why_no_folder(part) for part in file.split("/")):
+        raise ValueError(f"file: {file!r} must be a path in the model's folder, such as 1/model.json")
+
+
+def _check_argument(name: str, values: Iterable[LadderValue]) -> None:
+    """Check an argument of `tritonserver` with each of its values.
+
+    Raises:
+        ValueError: tritontune sets the argument itself, or it is not an argument.
+    """
+    for value in values:
+        try:
+            parse_triton_args([name if value in {OFF, ON} else f"{name}={value}"])
+        except ValueError as error:
+            what = f"{name!r} is not an argument of tritonserver; write it as --name" if name[:2] != "--" else error
+            raise ValueError(f"server_arg: {what}") from None
+
+
+def _check_variable(name: str) -> None:
+    """Check the name of an environment variable.
+
+    Raises:
+        ValueError: it is not a name, or tritontune sets the variable itself.
+    """
+    if name == "TMPDIR":
+        raise ValueError("env: TMPDIR cannot be set: each server gets its own folder")
+    try:
+        parse_environment({name: ""})
+    except ValueError as error:
+        raise ValueError(f"env: {error}") from None
 
 
 class SpaceSpec(BaseModel):

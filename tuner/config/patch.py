@@ -1,0 +1,67 @@
+"""A patch: everything that a candidate sets, as texts of files, server arguments and environment variables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from tuner.core.record import Record
+
+
+class Patch(Record):
+    """The files and settings that a server is launched with.
+
+    The baseline's patch holds the user's own values at the places that candidates change, so all patches of a study
+    have the same keys.
+
+    Attributes:
+        config: The text of the tuned model's config.pbtxt; empty: it has none.
+        files: The texts of further files, by path in the repository: `encoder/config.pbtxt`, `mlp/1/model.json`.
+        server_args: Values of arguments of `tritonserver`, by name; None: without the argument. An empty value is for a
+            flag without a value. They replace the user's arguments of the same names.
+        env: Values of environment variables, by name; None: as the user has set it.
+    """
+
+    config: str = ""
+    files: Mapping[str, str] = {}
+    server_args: Mapping[str, str | None] = {}
+    env: Mapping[str, str | None] = {}
+
+    @property
+    def beyond_config(self) -> str:
+        """A hash of everything but `config`; empty: there is nothing else."""
+        rest = [dict(self.files), dict(self.server_args), dict(self.env)]
+        if not any(rest):
+            return ""
+        return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+    def arguments(self, given: tuple[str, ...]) -> tuple[str, ...]:
+        """The arguments of `tritonserver`: those given by the user, except for those that the patch sets, and these.
+
+        Args:
+            given: The user's arguments, each `--name=value` or `--name`.
+        """
+        kept = (text for text in given if argument_name(text) not in self.server_args)
+        ours = (f"{name}={value}" if value else name for name, value in self.server_args.items() if value is not None)
+        return (*kept, *ours)
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables that the patch sets."""
+        return {name: value for name, value in self.env.items() if value is not None}
+
+
+NO_CHANGES = Patch()
+"""A patch that sets nothing."""
+
+
+def argument_name(text: str) -> str:
+    """The name of an argument of `tritonserver`.
+
+    An argument that sets one of several settings has the name of the setting: `--backend-config=python,stub-timeout`
+    for `--backend-config=python,stub-timeout=60`.
+    """
+    flag, equals, value = text.partition("=")
+    if not equals or "," not in value.partition("=")[0]:
+        return flag
+    return f"{flag}={value.partition('=')[0]}"
