@@ -156,7 +156,7 @@ def measured(
                 over=round(float(np.mean(latency_ms > limit_ms)) * requests),
                 design_effect=DESIGN_EFFECT,
             )
-            for name, limit_ms in LIMIT.limits
+            for _, name, limit_ms in LIMIT.limits
         ),
     )
 

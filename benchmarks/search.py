@@ -183,7 +183,7 @@ def within(trial: TrialResult, slo: SLO) -> float:
     measured = np.log([[point.throughput.value, point.latency_ms[PERCENTILE].value] for point in trial.curve]).T
     loads, sure = np.array([point.load.level for point in trial.curve]), np.zeros((1, len(trial.curve)))
     curve = Curves(loads, measured[:1], sure, measured[1:], sure, np.array([math.inf]))
-    return float(within_limit(curve, dict(slo.limits)[PERCENTILE], seed=0)[0, 0])
+    return float(within_limit(curve, slo.root[PERCENTILE], seed=0)[0, 0])
 
 
 def noisy(trial: TrialResult, number: int, random: np.random.Generator, noise: float) -> TrialResult:
@@ -232,7 +232,7 @@ def _table(model: str, told: dict[Case, NDArray[np.float64]], shown: Sequence[in
     for count in shown:
         table.add_column(str(count), justify="right")
     for case, reached in told.items():
-        goal = "hypervolume" if case.limit is None else f"p99 <= {case.slo.limits[0][1]:g} ms"
+        goal = "hypervolume" if case.limit is None else f"p99 <= {case.slo.limits[0].limit_ms:g} ms"
         medians = (statistics.median(reached[:, count - 1]) for count in shown)
         table.add_row(goal, case.sampler, *(f"{median:.1%}" for median in medians))
     return table

@@ -3,11 +3,18 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from tuner.core.slo import SLO
+from tuner.core.slo import SLO, Limit
 
 
 def test_reads_the_command_line() -> None:
-    assert SLO.parse(["p99=25ms", "p50=1.5ms"]).limits == (("p50", 1.5), ("p99", 25.0))
+    slo = SLO.parse(["p99=25ms", "p50=1.5ms"])
+    assert slo.limits == (Limit("latency", "p50", 1.5), Limit("latency", "p99", 25.0))
+    assert str(slo) == "p50 <= 1.5 ms, p99 <= 25 ms"
+
+
+def test_the_short_form_is_latency() -> None:
+    assert SLO.parse(["latency.p99=25ms"]) == SLO.parse(["p99=25ms"]) == SLO.model_validate({"latency.p99": "25ms"})
+    assert SLO.parse(["latency.p99=25ms"]).model_dump() == {"p99": 25.0}
 
 
 def test_reads_a_job_file_in_text_and_in_milliseconds() -> None:
@@ -21,6 +28,11 @@ def test_reads_a_job_file_in_text_and_in_milliseconds() -> None:
         ("p98=1ms", "'p98' is not a supported percentile; write p50, p90, p95 or p99"),
         ("p99=25", "25 has no unit; write 25ms"),
         ("p99=0ms", "must be > 0"),
+        ("latency.p98=1ms", "'p98' is not a supported percentile; write p50, p90, p95 or p99"),
+        ("latency=1ms", "latency needs a percentile; write latency.p99"),
+        ("latancy.p99=1ms", "unknown metric 'latancy'; did you mean 'latency'?"),
+        ("tokens=1ms", r"unknown metric 'tokens' \(available: latency\)"),
+        ("gpu_memory=1ms", "unknown metric 'gpu_memory'; use --max-gpu-memory"),
     ],
 )
 def test_refuses_what_is_no_slo(text: str, complaint: str) -> None:
@@ -31,6 +43,8 @@ def test_refuses_what_is_no_slo(text: str, complaint: str) -> None:
 def test_refuses_a_limit_that_is_given_twice() -> None:
     with pytest.raises(ValueError, match="p99 is given twice"):
         SLO.parse(["p99=25ms", "p99=30ms"])
+    with pytest.raises(ValueError, match=r"latency\.p99 is given twice"):
+        SLO.parse(["p99=25ms", "latency.p99=30ms"])
 
 
 @pytest.mark.parametrize("limit", [0, -1, True, float("inf"), [1]])

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from support.builders import interval, point
 
-from tuner.core.slo import Percentile, share_of
+from tuner.core.slo import Limit, Percentile, share_of
 from tuner.measure.points import OperatingPoint
 from tuner.nightly.comparison import launches_hold
 
@@ -33,14 +33,14 @@ def test_of_launches_at_the_limit_hardly_any_are_said_to_hold_it(name: Percentil
     for _ in range(100):
         rounds = [launch(noise * rng.standard_normal(), within) for _ in range(6)]
         for room in held:
-            held[room] += launches_hold(rounds, name, room * limit_ms, 0.005)
+            held[room] += launches_hold(rounds, Limit("latency", name, room * limit_ms), 0.005)
     assert held[1.0] <= 2
     assert held[1.5] >= 95
 
 
 def test_one_launch_tells_nothing_of_others() -> None:
-    assert not launches_hold([launch(0.0, 0.1)], "p99", 1e6, 0.01)
-    assert launches_hold([launch(0.0, 0.1)] * 2, "p99", 1e6, 0.01)
+    assert not launches_hold([launch(0.0, 0.1)], Limit("latency", "p99", 1e6), 0.01)
+    assert launches_hold([launch(0.0, 0.1)] * 2, Limit("latency", "p99", 1e6), 0.01)
 
 
 def least_limit_ms(rounds: list[OperatingPoint], chance: float = 0.01, name: Percentile = "p99") -> float:
@@ -48,7 +48,7 @@ def least_limit_ms(rounds: list[OperatingPoint], chance: float = 0.01, name: Per
     low, high = 1.0, 1e4
     while high > 1.0001 * low:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if launches_hold(rounds, name, middle, chance) else (middle, high)
+        low, high = (low, middle) if launches_hold(rounds, Limit("latency", name, middle), chance) else (middle, high)
     return high
 
 

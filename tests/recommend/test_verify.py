@@ -65,7 +65,7 @@ class Machine:
 
     def _point(self, trial: TrialResult, load: Load, speed: float) -> OperatingPoint:
         throughput, p99 = self._truths[trial.number](int(load.level))
-        limits = tuple(self._test(p99 / speed, name, limit_ms) for name, limit_ms in self.slo.limits)
+        limits = tuple(self._test(p99 / speed, name, limit_ms) for _, name, limit_ms in self.slo.limits)
         return point(load, throughput * speed, p99 / speed).model_copy(update={"limits": limits})
 
     def _test(self, p99_ms: float, name: Percentile, limit_ms: float) -> SLOTest:

@@ -92,7 +92,7 @@ class _Estimator:
     """Estimates the capacities of the candidates of a study."""
 
     def __init__(self, study: Study, slo: SLO) -> None:
-        ((self._percentile, self._limit_ms),) = slo.limits
+        ((_, self._percentile, self._limit_ms),) = slo.limits
         model = study.identity.model
         if not study.trials:
             raise JobError(f"the study of {model!r} has no finished trial")

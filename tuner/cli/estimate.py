@@ -121,7 +121,7 @@ def _as_json(study: Study, rate: float, slo: SLO, needed: tuple[Capacity, ...]) 
         "schema": 1,
         "model": study.identity.model,
         "request_rate": rate,
-        "slo": {f"{percentile}_ms": limit for percentile, limit in slo.limits},
+        "slo": {f"{limit.key}_ms": limit.limit_ms for limit in slo.limits},
         "configs": [
             {
                 "parameters": dict(capacity.parameters),

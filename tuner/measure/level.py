@@ -267,7 +267,7 @@ class Evidence:
         if rules.rivals.beat(requests_per_s.times(self._batch_size), latency_ms[rules.percentile]):
             return True
         undecided = verdict is Verdict.OPEN and any(
-            latency_ms[name].low <= limit_ms <= latency_ms[name].high for name, limit_ms in rules.slo.limits
+            latency_ms[name].low <= limit_ms <= latency_ms[name].high for _, name, limit_ms in rules.slo.limits
         )
         # A short window is more likely to be narrow by chance.
         share = min(1.0, window.length_s / _LONG_S) ** _SOONER

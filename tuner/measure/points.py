@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 
 from tuner.core.loads import Load
 from tuner.core.record import Interval, Record
-from tuner.core.slo import PERCENTILES, SLO, Percentile
+from tuner.core.slo import LATENCY, PERCENTILES, SLO, Percentile, Statistic
 from tuner.measure.client_view import ClientView, clients_together
 from tuner.measure.gpu_view import GpuUsage, usage_together
 from tuner.measure.machine_load import MachineLoad, loads_together
@@ -126,7 +126,12 @@ class OperatingPoint(Record):
 
         `verdict` tests it with confidence.
         """
-        return slo.holds({name: slower * interval.value for name, interval in self.latency_ms.items()})
+        return slo.holds({name: slower * interval.value for name, interval in self.limitable_ms.items()})
+
+    @property
+    def limitable_ms(self) -> Mapping[str, Interval]:
+        """All values that an SLO may limit, by `tuner.core.slo.Statistic.key`, in ms."""
+        return {Statistic(LATENCY.name, percentile).key: value for percentile, value in self.latency_ms.items()}
 
     @property
     def client_bound(self) -> bool:

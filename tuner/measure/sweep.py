@@ -95,7 +95,7 @@ def _is_broken(points: list[OperatingPoint], slo: SLO) -> bool:
 
     A single point may be over the limit by chance.
     """
-    shown = not slo.holds({name: interval.low for name, interval in points[-1].latency_ms.items()})
+    shown = not slo.holds({name: interval.low for name, interval in points[-1].limitable_ms.items()})
     shown = (shown or points[-1].verdict(slo) is Verdict.BREAKS) and not points[-1].warnings
     return shown or (len(points) > 1 and not any(point.holds(slo) for point in points[-2:]))
 

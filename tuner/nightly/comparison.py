@@ -10,7 +10,7 @@ from scipy import special
 
 from tuner.core.loads import Concurrency
 from tuner.core.record import Interval, Record
-from tuner.core.slo import SLO, Percentile, share_of
+from tuner.core.slo import SLO, Limit, share_of
 from tuner.measure.points import OperatingPoint, limits_together
 from tuner.recommend.gain import paired_ratio
 from tuner.stats.blocks import student
@@ -162,12 +162,12 @@ def _verdict(rounds: Sequence[OperatingPoint], slo: SLO, among: int = 1) -> Verd
     verdicts = {test.limit: test.verdict_among(among) for test in limits_together(rounds)}
     verdict = together(verdicts.get(limit, Verdict.OPEN) for limit in slo.limits)
     chance = CHANCE / among / len(LOOKS)
-    if verdict is Verdict.HOLDS and not all(launches_hold(rounds, *limit, chance) for limit in slo.limits):
+    if verdict is Verdict.HOLDS and not all(launches_hold(rounds, limit, chance) for limit in slo.limits):
         return Verdict.OPEN
     return verdict
 
 
-def launches_hold(rounds: Sequence[OperatingPoint], name: Percentile, limit_ms: float, chance: float) -> bool:
+def launches_hold(rounds: Sequence[OperatingPoint], limit: Limit, chance: float) -> bool:
     """Whether the requests of all future launches together keep a limit, judged by a few launches.
 
     Most slow requests come from a few slow launches, and a small sample may contain none of these. So latency is
@@ -177,20 +177,19 @@ def launches_hold(rounds: Sequence[OperatingPoint], name: Percentile, limit_ms: 
 
     Args:
         rounds: One point for each launch, all under the same load.
-        name: The percentile that is limited.
-        limit_ms: The limit, in ms.
+        limit: The limit.
         chance: Error probability. With fewer than two launches, the result is false.
     """
     count = len(rounds)
     if count < 2:
         return False
-    logs = [math.log(point.latency_ms[name].value) for point in rounds]
+    logs = [math.log(point.limitable_ms[limit.key].value) for point in rounds]
     freedom = count - 1 + _TYPICAL_LAUNCHES
     spread = math.sqrt(((count - 1) * variance(logs) + _TYPICAL_LAUNCHES * _TYPICAL_DEVIATION**2) / freedom)
-    z = float(special.ndtri(share_of(name)))
+    z = float(special.ndtri(share_of(limit.percentile)))
     of_mean = student(freedom + 1, chance) / math.sqrt(count)
     of_launch = float(special.nctdtrit(freedom, z * math.sqrt(count), 1 - chance)) / math.sqrt(count)
     bodies = (math.log(point.latency_ms["p99"].value / point.latency_ms["p50"].value) for point in rounds)
     within = z * fmean(bodies) / float(special.ndtri(share_of("p99")))
     beyond = math.hypot(within, (of_launch - of_mean) * spread) - within
-    return fmean(logs) + of_mean * spread + beyond <= math.log(limit_ms)
+    return fmean(logs) + of_mean * spread + beyond <= math.log(limit.limit_ms)

@@ -45,7 +45,7 @@ def _option(name: str, value: Any, job: TuneJob) -> Iterator[str]:
 def _texts(name: str, value: Any, job: TuneJob) -> Iterator[str]:
     """The value as text, once for each time that the option is given."""
     if isinstance(value, SLO):
-        yield from (f"{percentile}={limit:g}ms" for percentile, limit in value.limits)
+        yield from (f"{limit.key}={limit.limit_ms:g}ms" for limit in value.limits)
     elif name == "shape":
         yield from (f"{tensor}:{','.join(map(str, dims))}" for tensor, dims in value.items())
     elif name == "docker_arg":

@@ -29,7 +29,7 @@ from tuner.core.errors import JobError, nearest
 from tuner.core.precision import Precision
 from tuner.core.quantities import DURATION, LARGEST_BYTES, parse_duration, parse_size, write_duration
 from tuner.core.redaction import HIDDEN, is_secret_name
-from tuner.core.slo import SLO, Percentile
+from tuner.core.slo import SLO, STATISTIC_NAMES
 from tuner.options.docker_arguments import parse_docker_args
 from tuner.options.endpoint import Endpoint, Header, Tls, parse_header
 from tuner.options.environment import parse_environment
@@ -168,6 +168,7 @@ def _local(value: Any) -> Any:
 Texts = str | list[str]
 TextsOrMapping = str | list[str] | dict[str, Any]
 _Duration = Annotated[str, Field(pattern=DURATION)]
+_StatisticName = Annotated[str, Field(json_schema_extra={"enum": list(STATISTIC_NAMES)})]
 
 Repository = Annotated[Path, BeforeValidator(_local, json_schema_input_type=str)]
 Seconds = Annotated[
@@ -177,8 +178,10 @@ Seconds = Annotated[
 ]
 Limits = Annotated[
     SLO,
-    BeforeValidator(_limits, json_schema_input_type=dict[Percentile, _Duration]),
-    PlainSerializer(lambda slo: {name: f"{limit:.15g}ms" for name, limit in slo.limits}, return_type=dict[str, str]),
+    BeforeValidator(_limits, json_schema_input_type=dict[_StatisticName, _Duration]),
+    PlainSerializer(
+        lambda slo: {limit.key: f"{limit.limit_ms:.15g}ms" for limit in slo.limits}, return_type=dict[str, str]
+    ),
 ]
 Precise = Annotated[
     Precision, BeforeValidator(_precision, json_schema_input_type=str), PlainSerializer(str, return_type=str)

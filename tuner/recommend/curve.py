@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tuner.core.loads import Concurrency
 from tuner.core.record import Interval
-from tuner.core.slo import PERCENTILES, SLO, Percentile
+from tuner.core.slo import PERCENTILES, SLO, Limit, Percentile
 from tuner.measure.points import OperatingPoint
 from tuner.stats.blocks import Z95
 
@@ -89,6 +89,10 @@ def latency_ms_at(curve: Sequence[OperatingPoint], percentile: Percentile, level
     return _between(curve, [point.latency_ms[percentile].value for point in curve], level)
 
 
+def _limited_ms_at(curve: Sequence[OperatingPoint], limit: Limit, level: float) -> float:
+    return _between(curve, [point.limitable_ms[limit.key].value for point in curve], level)
+
+
 def _between(curve: Sequence[OperatingPoint], values: Sequence[float], level: float) -> float:
     return float(np.interp(level, [point.load.level for point in curve], values))
 
@@ -109,8 +113,10 @@ def headroom(curve: Iterable[OperatingPoint], point: OperatingPoint, slo: SLO) -
         return 1.0
     most = 1.0
     for level in np.geomspace(here, shape[-1].load.level, _STEPS):
-        slower = {name: latency_ms_at(shape, name, level) / latency_ms_at(shape, name, here) for name, _ in slo.limits}
-        if not slo.holds({name: point.latency_ms[name].value * factor for name, factor in slower.items()}):
+        slower = {
+            limit.key: _limited_ms_at(shape, limit, level) / _limited_ms_at(shape, limit, here) for limit in slo.limits
+        }
+        if not slo.holds({key: point.limitable_ms[key].value * factor for key, factor in slower.items()}):
             break
         most = max(most, throughput_at(shape, level) / throughput_at(shape, here))
     return most

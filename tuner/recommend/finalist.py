@@ -169,7 +169,7 @@ class Finalist:
     def _headroom(self, spread: float, deviations: float = _MARGIN) -> float:
         """The smallest ratio of a limit to the latency of a launch slower by `deviations`; at least 1: has margin."""
         slow = math.exp(deviations * max(spread, _LEAST_SPREAD))
-        ratios = (limit_ms / (self._latency_ms(name) * slow) for name, limit_ms in self._slo.limits)
+        ratios = (limit_ms / (self._latency_ms(name) * slow) for _, name, limit_ms in self._slo.limits)
         return min(ratios, default=math.inf)
 
     def _latency_ms(self, name: Percentile) -> float:
@@ -191,7 +191,7 @@ class Finalist:
     def _is_over(self) -> bool:
         """Whether its mean latency is above a limit."""
         rounds = self.verification.rounds
-        return any(fmean(p.latency_ms[name].value for p in rounds) > limit_ms for name, limit_ms in self._slo.limits)
+        return any(fmean(p.latency_ms[name].value for p in rounds) > limit_ms for _, name, limit_ms in self._slo.limits)
 
     def _fault(self, point: OperatingPoint) -> str | None:
         """Why a point eliminates it; None: it does not. The memory limit does not apply to the baseline."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.core.record import Interval
-from tuner.core.slo import SLO, Percentile
+from tuner.core.slo import SLO, Limit, Percentile
 from tuner.measure.trial import TrialResult
 from tuner.recommend.curve import headroom
 from tuner.recommend.front import TrialPoint, pareto_front, points_of, smoothed_points, usable_points
@@ -105,7 +105,7 @@ def versus(
         if to_equal.pairs and not to_other.pairs:
             return equal, to_equal
         return min((other, to_other), (equal, to_equal), key=lambda pair: pair[1].ratio.value)
-    share = min(_share_within(other, equal, name, limit_ms) for name, limit_ms in slo.limits)
+    share = min(_share_within(other, equal, limit) for limit in slo.limits)
     between = to_other.ratio.value ** (1 - share) * to_equal.ratio.value**share
     both = (to_other.ratio, to_equal.ratio)
     ratio = Interval(value=between, low=min(pair.low for pair in both), high=max(pair.high for pair in both))
@@ -123,12 +123,12 @@ def _widened(gain: GainEstimate, best: TrialPoint, other: TrialPoint, slo: SLO) 
     return replace(gain, ratio=widened)
 
 
-def _share_within(lower: TrialPoint, upper: TrialPoint, name: Percentile, limit_ms: float) -> float:
+def _share_within(lower: TrialPoint, upper: TrialPoint, limit: Limit) -> float:
     """Share (0 to 1) of the way between two loads up to which a latency keeps its limit, in logarithms."""
-    below, above = lower.latency_ms(name), upper.latency_ms(name)
-    if above <= max(below, limit_ms):
-        return 1.0 if above <= limit_ms else 0.0
-    return min(1.0, max(0.0, math.log(limit_ms / below) / math.log(above / below)))
+    below, above = (p.point.limitable_ms[limit.key].value for p in (lower, upper))
+    if above <= max(below, limit.limit_ms):
+        return 1.0 if above <= limit.limit_ms else 0.0
+    return min(1.0, max(0.0, math.log(limit.limit_ms / below) / math.log(above / below)))
 
 
 def _baseline_wins(best: TrialPoint, gain: Interval, baseline: TrialPoint, percentile: Percentile) -> bool:

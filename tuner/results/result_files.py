@@ -98,7 +98,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
     return {
         "schema": 1,
         "model": study.identity.model,
-        "slo": {f"{percentile}_ms": limit for percentile, limit in recommendation.slo.limits},
+        "slo": {f"{limit.key}_ms": limit.limit_ms for limit in recommendation.slo.limits},
         "baseline": [_trial_point(trial_point) for trial_point in points_of(study.trials[0], study.verified)],
         "front": [_front_point(trial_point) for trial_point in recommendation.front],
         "best": best

@@ -116,7 +116,7 @@ def slo_verdict_in_words(best: TrialPoint, slo: SLO, *, of: int, launches: int =
         return f"verified on {counted}" if counted else "verified"
     tested = {test.limit for test in best.point.limits}
     if tested and tested != set(slo.limits):
-        other = SLO({test.percentile: test.limit_ms for test in best.point.limits})
+        other = SLO({test.limit.key: test.limit_ms for test in best.point.limits})
         return f"held as measured; tested only for {other}"
     latencies = ", ".join(_with_interval(best.point, percentile) for percentile in _in_question(best.point, slo))
     measured = ", ".join(part for part in (counted, latencies) if part)
@@ -125,8 +125,9 @@ def slo_verdict_in_words(best: TrialPoint, slo: SLO, *, of: int, launches: int =
 
 def _in_question(point: OperatingPoint, slo: SLO) -> list[Percentile]:
     """The percentiles whose limits the tests leave open; if there are none, the SLO's percentile."""
-    verdicts = {test.percentile: test.verdict for test in point.limits}
-    return [name for name, _ in slo.limits if verdicts.get(name) is Verdict.OPEN] or [slo.percentile]
+    verdicts = {test.limit.statistic: test.verdict for test in point.limits}
+    open_ = [limit.percentile for limit in slo.limits if verdicts.get(limit.statistic) is Verdict.OPEN]
+    return open_ or [slo.percentile]
 
 
 def _with_interval(point: OperatingPoint, percentile: Percentile) -> str:

@@ -154,7 +154,7 @@ class TwinSampler:
     ) -> Gains:
         slo, percentile = self._goal.slo, self._goal.slo.percentile
         curves = self._forecast(trials).curves(schedulings, self._goal.max_concurrency)
-        limit_ms = dict(slo.limits).get(percentile)
+        limit_ms = slo.limit_ms(percentile)
         if limit_ms is not None:
             return gains(within_limit(curves, limit_ms, self._seed), measured, WORTHWHILE)
         reference_ms = reference_latency_ms(trials[0], percentile, None)

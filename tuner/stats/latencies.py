@@ -69,13 +69,14 @@ def slo_tests(window: Window, slo: SLO) -> tuple[SLOTest, ...]:
     blocks = _Blocks.of(window, ordered) if len(ordered) >= _FEW else None
     return tuple(
         SLOTest(
-            percentile=name,
-            limit_ms=limit_ms,
+            metric=limit.metric,
+            percentile=limit.percentile,
+            limit_ms=limit.limit_ms,
             requests=len(ordered),
-            over=int(np.count_nonzero(ordered > limit_ms)),
-            design_effect=blocks.effect(share_of(name), limit_ms) if blocks else float(len(ordered)),
+            over=int(np.count_nonzero(ordered > limit.limit_ms)),
+            design_effect=blocks.effect(share_of(limit.percentile), limit.limit_ms) if blocks else float(len(ordered)),
         )
-        for name, limit_ms in slo.limits
+        for limit in slo.limits
     )
 
 

@@ -23,7 +23,7 @@ from pydantic import Field
 from scipy import special
 
 from tuner.core.record import Record
-from tuner.core.slo import Percentile, share_of
+from tuner.core.slo import LATENCY, Limit, Percentile, share_of
 from tuner.stats.blocks import student
 
 CHANCE = 0.01
@@ -47,6 +47,7 @@ class SLOTest(Record):
     """The number of requests over a limit, and the test of that limit.
 
     Attributes:
+        metric: The name of the limited metric.
         percentile: The percentile that must be within the limit.
         limit_ms: The limit, in ms.
         requests: Requests in the window.
@@ -55,6 +56,7 @@ class SLOTest(Record):
             correlated: those of a batch end together, and those behind a slow request are slow, too.
     """
 
+    metric: str = LATENCY.name
     percentile: Percentile
     limit_ms: float
     requests: int = Field(ge=0)
@@ -62,9 +64,9 @@ class SLOTest(Record):
     design_effect: float = Field(ge=1)
 
     @property
-    def limit(self) -> tuple[Percentile, float]:
+    def limit(self) -> Limit:
         """The tested limit, as in `SLO.limits`."""
-        return self.percentile, self.limit_ms
+        return Limit(self.metric, self.percentile, self.limit_ms)
 
     @property
     def verdict(self) -> Verdict:

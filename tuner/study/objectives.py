@@ -52,7 +52,9 @@ def as_optuna_trial(
         ],
         user_attrs=dict(attributes),
     )
-    excesses = [slo.excess({p: i.value for p, i in trial_point.point.latency_ms.items()}) for trial_point in points]
+    excesses = [
+        slo.excess({key: i.value for key, i in trial_point.point.limitable_ms.items()}) for trial_point in points
+    ]
     trial.set_constraint("slo", min(excesses, default=1.0))
     trial.set_constraint("launch", -1.0 if result.failure is None else 1.0)
     if max_gpu_memory is not None:

@@ -20,7 +20,7 @@ from tuner.core.machine import Machine
 from tuner.core.names import why_no_folder
 from tuner.core.nvml import Gpu
 from tuner.core.record import Record
-from tuner.core.slo import SLO, Percentile
+from tuner.core.slo import SLO, Limit
 from tuner.measure.trial import TrialResult
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.front import hypervolume, reference_latency_ms, usable_points
@@ -98,7 +98,7 @@ class Study:
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
         self._attributes = study.user_attrs
-        self._recommendations = dict[tuple[tuple[Percentile, float], ...], Recommendation]()
+        self._recommendations = dict[tuple[Limit, ...], Recommendation]()
         try:
             self.identity = Identity.model_validate_json(self._attributes[_IDENTITY])
             self._verified = self._read_verified()
@@ -305,7 +305,7 @@ class Study:
         """Store a finished trial in one write, so that it is stored completely or not at all."""
         slo, max_gpu_memory = self.identity.slo, self.identity.max_gpu_memory
         trials = [*self._trials, result]
-        reference = reference_latency_ms(trials[0], slo.percentile, dict(slo.limits).get(slo.percentile))
+        reference = reference_latency_ms(trials[0], slo.percentile, slo.limit_ms(slo.percentile))
         attributes: dict[str, Any] = {
             "candidate": in_words(result.parameters, trials[0].parameters),
             _HYPERVOLUME: hypervolume(usable_points(trials, (), max_gpu_memory), slo.percentile, reference),

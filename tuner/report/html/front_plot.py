@@ -38,7 +38,7 @@ def front_plot(candidates: Sequence[TrialView], recommendation: Recommendation) 
         _best(recommendation, words),
         _failing(candidates, recommendation, words),
     ]
-    limit = dict(recommendation.slo.limits).get(percentile)
+    limit = recommendation.slo.limit_ms(percentile)
     latencies = [trial_point.latency_ms(percentile) for trial_point in points]
     across = axis(f"{percentile} latency, ms", [*latencies, *([limit] if limit else [])])
     log = across.get("type") == "log"

@@ -30,7 +30,7 @@ def finalists(candidates: Sequence[TrialView], recommendation: Recommendation) -
 def load_plots(candidates: Sequence[TrialView], recommendation: Recommendation) -> tuple[Plot, Plot]:
     """Throughput, and latency at the SLO's percentile, against concurrency."""
     percentile, shown = recommendation.slo.percentile, finalists(candidates, recommendation)
-    limit = dict(recommendation.slo.limits).get(percentile)
+    limit = recommendation.slo.limit_ms(percentile)
     throughput = _plot("load-throughput", "Throughput under load", "inferences/s", shown, recommendation, _throughput)
     slow = _plot(
         "load-latency",
