@@ -84,7 +84,7 @@ def record(model: str, highest: int, seconds: float, seed: int) -> Grid:
                     break
             else:
                 raise SystemExit(f"{candidate}: failed {ATTEMPTS} times")
-            with relaunch(trial_context, candidate.config.text, place, limits=LIMITS) as session:
+            with relaunch(trial_context, candidate.patch, place, limits=LIMITS) as session:
                 points = [session.measure(load) for load in loads]
             return trial.model_copy(update={"curve": (*trial.curve, *points)})
 

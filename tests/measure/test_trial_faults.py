@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tuner.config.config import ModelConfig
+from tuner.config.patch import Patch
 from tuner.config.repository import ModelRepository
 from tuner.config.staging import stage
 from tuner.core.errors import Cause, InputError, InterruptedRunError, ServerError, TritontuneError, TuningError
@@ -74,7 +75,7 @@ def test_whatever_is_wrong_with_a_candidate_is_its_own_failure(
     assert (failure.cause, failure.message) == (Cause.REQUESTS_FAILED, str(error))
     with (
         pytest.raises(ServerError, match=f"^{error}$"),
-        relaunch(context, CONFIG, tmp_path / "again", limits=LIMITS),
+        relaunch(context, Patch(config=CONFIG), tmp_path / "again", limits=LIMITS),
     ):
         pass
 
@@ -88,7 +89,7 @@ def test_what_is_wrong_with_the_config_as_it_is_ends_the_run(
         run(context, 0, tmp_path)
     with (
         pytest.raises(type(error), match=f"^{error}$"),
-        relaunch(context, CONFIG, tmp_path / "again", limits=LIMITS, candidate=False),
+        relaunch(context, Patch(config=CONFIG), tmp_path / "again", limits=LIMITS, candidate=False),
     ):
         pass
 

@@ -417,7 +417,7 @@ def test_one_that_does_not_launch_again_is_struck_off(
     def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
         limits = Limits(launch_s=30.0, first_answer_s=10.0, until=time.monotonic() + 60)
         return relaunch_and_measure(
-            trial_context, trial.config, loads, tmp_path / f"{trial.number}-{number}", limits=limits
+            trial_context, trial.patch, loads, tmp_path / f"{trial.number}-{number}", limits=limits
         )
 
     trials = [

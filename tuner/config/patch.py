@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
+from tuner.config.repository import CONFIG
+from tuner.core.atomic_file import write_atomically
 from tuner.core.record import Record
 
 
@@ -53,6 +56,35 @@ class Patch(Record):
 
 NO_CHANGES = Patch()
 """A patch that sets nothing."""
+
+
+SERVER_ARGS, ENV = "server.args", "server.env"
+"""Files of a written patch: an argument of `tritonserver` in each line, and a variable in each line (`NAME=value`)."""
+
+
+def patch_files(model: str, patch: Patch) -> dict[str, str]:
+    """The files of a patch by path: those of the tuned model as in its folder, others below `other_models`.
+
+    Args:
+        model: The tuned model.
+        patch: The patch.
+    """
+    files = {CONFIG: patch.config}
+    for path, text in patch.files.items():
+        owner, _, within = path.partition("/")
+        files[within if owner == model else f"other_models/{path}"] = text
+    if arguments := patch.arguments(()):
+        files[SERVER_ARGS] = "".join(f"{argument}\n" for argument in arguments)
+    if variables := patch.variables():
+        files[ENV] = "".join(f"{name}={value}\n" for name, value in variables.items())
+    return files
+
+
+def write_patch(folder: Path, model: str, patch: Patch) -> None:
+    """Write the files of a patch into a folder; see `patch_files`."""
+    for name, text in patch_files(model, patch).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / name, text)
 
 
 def argument_name(text: str) -> str:

@@ -78,7 +78,7 @@ class ModelFinals:
         def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
             self._spent()
             folder = self._folder / f"{trial.number:03d}-{loads[0].level:g}-{number}"
-            return relaunch_and_measure(trial_context, trial.config, loads, folder, limits=self._limits(until))
+            return relaunch_and_measure(trial_context, trial.patch, loads, folder, limits=self._limits(until))
 
         def keep(verified: Sequence[Verification]) -> None:
             study.add_verified(verified)
@@ -107,7 +107,7 @@ class ModelFinals:
         self._spent()
         try:
             with relaunch(
-                trial_context, best.trial.config, self._folder / "certified", limits=self._limits(until)
+                trial_context, best.trial.patch, self._folder / "certified", limits=self._limits(until)
             ) as session:
                 per_s = best.point.throughput.value / best.point.batch_size
 

@@ -41,6 +41,7 @@ from tuner.servers.callees import Callees
 from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Assignment, Candidate, in_words
 from tuner.space.observed import served_otherwise
+from tuner.space.originals import originals_of
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
 from tuner.study.run_folder import RunFolder
@@ -311,8 +312,13 @@ class ModelTuning:
         """The config in the model's folder; empty if there is none."""
         return self._model.config or ModelConfig.parse("", f"{self._model.name}/config.pbtxt")
 
+    @property
+    def _own(self) -> Candidate:
+        """The baseline."""
+        return Candidate({}, self._folder_config, originals_of(self._context.spec, self._model, self._context.job))
+
     def _measure_baseline(self) -> SearchSpace:
-        result = self._trial(Candidate({}, self._folder_config))
+        result = self._trial(self._own)
         if result.curve and result.failure:
             result = self._baseline_again(result)
         if not result.curve:
@@ -336,7 +342,7 @@ class ModelTuning:
         beside = folder.with_name(f"{folder.name}-failed")
         shutil.rmtree(beside, ignore_errors=True)  # left by a run that was killed during its second attempt
         folder.replace(beside)
-        again = self._trial(Candidate({}, self._folder_config))
+        again = self._trial(self._own)
         return again if again.curve else failed
 
     def _check_limit(self, baseline: TrialResult) -> None:
@@ -357,7 +363,13 @@ class ModelTuning:
         effective = ModelConfig.parse(baseline.effective_config or "", f"{self._model.name} as the server completed it")
         context = self._context
         return SearchSpace.build(
-            context.spec, self._model.config, effective, context.machine, batch_size=context.job.batch_size
+            context.spec,
+            self._model.config,
+            effective,
+            context.machine,
+            batch_size=context.job.batch_size,
+            model=self._model.name,
+            originals=baseline.others,
         )
 
     def _trial(
@@ -412,7 +424,7 @@ class ModelTuning:
         folder = self._context.out.model(self._model.name) / "recorded"
         try:
             with relaunch(
-                self._trial_context, self._study.trials[0].config, folder, limits=limits, candidate=False
+                self._trial_context, self._study.trials[0].patch, folder, limits=limits, candidate=False
             ) as session:
                 self._outputs.record(session)
         except ServerError as error:

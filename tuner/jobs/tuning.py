@@ -43,7 +43,8 @@ from tuner.servers.reload import ReloadLauncher
 from tuner.servers.remote import RemoteLauncher
 from tuner.servers.served import served_repository
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
-from tuner.space.bounds import check_fields
+from tuner.space.bounds import check_fields, check_places
+from tuner.space.originals import check_reachable, originals_of
 from tuner.space.spec import load_space
 from tuner.study.provenance import provenance
 from tuner.study.run_folder import RunFolder
@@ -126,6 +127,9 @@ def run_context(
         models = chosen_models(repository, job.model, progress.note, on_disk=job.url is None)
         check_load_model(job.load_model, repository, models)
         check_fields(spec, own_configs(models), job.space)
+        check_reachable(spec, job)
+        for model in models:
+            check_places(spec, originals_of(spec, model, job), model.name, job.space)
         if len(models) > 1:
             check_somewhere({model.name: told_inputs(model) for model in models}, job.shape)
         if out.path.resolve().is_relative_to(repository.path.resolve()):
@@ -332,7 +336,7 @@ def identity_of(context: RunContext, model: ModelFolder) -> Identity:
     return Identity(
         model=model.name,
         repository=str(job.repository.resolve()) if job.repository else job.endpoint(()).url,
-        files=model.fingerprint(),
+        files=model.fingerprint() + originals_of(context.spec, model, job).beyond_config,
         config=model.config.text if model.config else "",
         slo=job.slo,
         space=context.spec.model_dump_json(),

@@ -13,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner.config.config import ModelConfig
 from tuner.config.instances import instance_count
+from tuner.config.patch import NO_CHANGES, Patch, write_patch
 from tuner.config.staging import StagedRepository
 from tuner.config.tunable import why_not_tunable
 from tuner.core.atomic_file import write_atomically
@@ -65,6 +66,7 @@ class TrialResult(Record):
         number: Its number in the study; 0 is the baseline.
         parameters: The candidate's assignment; empty for the baseline.
         config: The text of the candidate's config.pbtxt.
+        others: Its other files, arguments and variables.
         effective_config: The config as the server completed it; None if it never became ready.
         curve: Operating points in order of load.
         failure: Why the curve is missing or incomplete; None: no failure.
@@ -86,6 +88,12 @@ class TrialResult(Record):
     wall_s: float
     gpu_memory: GpuMemory | None = None
     imported: bool = False
+    others: Patch = NO_CHANGES
+
+    @property
+    def patch(self) -> Patch:
+        """Everything that the candidate set."""
+        return self.others.model_copy(update={"config": self.config})
 
     @property
     def deployable_config(self) -> str:
@@ -190,13 +198,13 @@ def run_trial(
         TuningError: the baseline cannot be tuned, or the launcher does not work.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "config.pbtxt", candidate.config.text)
-    context.repository.write_config(context.model, candidate.config.text or None)
+    write_patch(folder, context.model, candidate.patch)
+    context.repository.apply(context.model, candidate.patch)
     attempt = _Attempt()
     failure = None
     gpus = context.gpus.watch()
     try:
-        launch = _launch(context, folder, limits)
+        launch = _launch(context, candidate.patch, folder, limits)
         with gpus, context.launcher.launch(launch) as server:
             attempt.launched()
             write_atomically(folder / "command.txt", f"{_TEMPORARY}\n{server.command}\n")
@@ -209,6 +217,7 @@ def run_trial(
         number=number,
         parameters=candidate.parameters,
         config=candidate.config.text,
+        others=candidate.others,
         effective_config=attempt.effective_config,
         curve=in_order_of_load(attempt.points),
         failure=failure,
@@ -220,23 +229,23 @@ def run_trial(
 
 
 def relaunch_and_measure(
-    context: TrialContext, config: str, loads: Iterable[Load], folder: Path, *, limits: Limits
+    context: TrialContext, patch: Patch, loads: Iterable[Load], folder: Path, *, limits: Limits
 ) -> Iterator[OperatingPoint]:
-    """Relaunch a config, and measure it under some loads, one after the other; see `relaunch`."""
-    with relaunch(context, config, folder, limits=limits) as session:
+    """Relaunch a patch, and measure it under some loads, one after the other; see `relaunch`."""
+    with relaunch(context, patch, folder, limits=limits) as session:
         for load in loads:
             yield session.measure(load)
 
 
 @contextmanager
 def relaunch(
-    context: TrialContext, config: str, folder: Path, *, limits: Limits, candidate: bool = True
+    context: TrialContext, patch: Patch, folder: Path, *, limits: Limits, candidate: bool = True
 ) -> Iterator[Session]:
-    """Start a new server for a config; the session is ready to measure or ask.
+    """Start a new server for a patch; the session is ready to measure or ask.
 
     Args:
         context: As for the trials.
-        config: The text of the config.
+        patch: The patch.
         folder: The folder for the server's log, if it has one.
         limits: Time limits of the launch and the first answer.
         candidate: Whether it is a candidate, not the baseline; errors of the baseline are the user's to fix.
@@ -244,8 +253,8 @@ def relaunch(
     Raises:
         ServerError: the launch or the first request failed.
     """
-    context.repository.write_config(context.model, config or None)
-    launch = _launch(context, folder, limits)
+    context.repository.apply(context.model, patch)
+    launch = _launch(context, patch, folder, limits)
     with (
         context.gpus.watch() as gpus,
         context.launcher.launch(launch) as server,
@@ -327,9 +336,11 @@ def _one_more(load: Concurrency | None, points: Sequence[OperatingPoint], slo: S
         yield load
 
 
-def _launch(context: TrialContext, folder: Path, limits: Limits) -> Launch:
+def _launch(context: TrialContext, patch: Patch, folder: Path, limits: Limits) -> Launch:
     log = folder / "server.log"
-    return Launch(context.repository.path, context.model, log, limits.launch_s, context.callees.names)
+    others = (path.partition("/")[0] for path in patch.files)
+    also = dict.fromkeys(name for name in (*context.callees.names, *others) if name != context.model)
+    return Launch(context.repository.path, context.model, log, limits.launch_s, tuple(also), patch)
 
 
 def _session(context: TrialContext, server: Server, gpus: GpuWatch, limits: Limits) -> AbstractContextManager[Session]:

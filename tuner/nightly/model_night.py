@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tuner.config.config import ModelConfig
 from tuner.config.diff import unified_diff
+from tuner.config.patch import Patch
 from tuner.config.repository import ModelFolder
 from tuner.core import deadlines
 from tuner.core.atomic_file import remove_unfinished
@@ -38,6 +39,7 @@ from tuner.nightly.tasks import Task
 from tuner.recommend.front import TrialPoint
 from tuner.report.html.page import write_report
 from tuner.results.result_files import config_with_provenance
+from tuner.space.originals import originals_of
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Identity
 
@@ -202,7 +204,7 @@ class _Deployed:
         self._count += 1
         name = f"deployed-{self._count:02d}"
         return launch_deployed(
-            lambda _: self.launches.launch(self._identity.config, loads, name), self._count, self._say
+            lambda _: self.launches.launch(self.launches.deployed, loads, name), self._count, self._say
         )
 
     def add(self, side: PairedLaunch) -> None:
@@ -244,7 +246,7 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
         return None
 
     def launch(loads: Sequence[Concurrency], name: str) -> PairedLaunch:
-        return deployed.launches.launch(best.trial.config, loads, name, candidate=True)
+        return deployed.launches.launch(best.trial.patch, loads, name, candidate=True)
 
     numbers = count(1)
 
@@ -330,6 +332,9 @@ class Launches:
         context: The context of the run.
         model: The model.
         folder: The folder for the logs of the servers.
+
+    Attributes:
+        deployed: The patch of the deployed config.
     """
 
     def __init__(self, context: RunContext, model: ModelFolder, folder: Path) -> None:
@@ -337,13 +342,16 @@ class Launches:
             trial_context_of(context, model.name, rules) for rules in (_RULES, _CANDIDATE_RULES)
         )
         self._folder = folder
+        self.deployed = originals_of(context.spec, model, context.job).model_copy(
+            update={"config": model.config.text if model.config else ""}
+        )
         self._launch_s = context.job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
 
-    def launch(self, config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
-        """Launch a config once, and measure it under each load.
+    def launch(self, patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+        """Launch a patch once, and measure it under each load.
 
         Args:
-            config: The text of the config; empty: the model has none.
+            patch: The patch.
             loads: The loads, in the order in which they are measured.
             name: The name of the folder for the server's log.
             candidate: Whether it is a candidate, which gets more time for the test of the SLO.
@@ -353,5 +361,5 @@ class Launches:
         """
         limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, until=time.monotonic())
         trial_context = self._candidate if candidate else self._deployed
-        with relaunch(trial_context, config, self._folder / name, limits=limits, candidate=candidate) as session:
+        with relaunch(trial_context, patch, self._folder / name, limits=limits, candidate=candidate) as session:
             return PairedLaunch(points=tuple(session.measure(load) for load in loads))

@@ -56,7 +56,7 @@ class ServedConfigs:
                 launched = ModelConfig.parse(trial.config, "a trial's config")
                 effective = ModelConfig.parse(trial.effective_config, "the effective config")
                 for key in (fingerprint(launched), served_fingerprint(effective, launched)):
-                    self._numbers.setdefault(key, trial.number)
+                    self._numbers.setdefault(key + trial.others.beyond_config, trial.number)
         self._read = len(trials)
 
     def same_as(self, candidate: Candidate, effective: ModelConfig | None = None) -> int | None:
@@ -68,5 +68,6 @@ class ServedConfigs:
         """
         number = self._numbers.get(candidate.fingerprint)
         if number is None and effective is not None:
-            number = self._numbers.get(served_fingerprint(effective, candidate.config))
+            served = served_fingerprint(effective, candidate.config)
+            number = self._numbers.get(served + candidate.others.beyond_config)
         return number

@@ -114,7 +114,7 @@ class ProcessLauncher:
     def _start(self, request: Launch, preface: str = "") -> ProcessServer:
         mark, port = Mark.new(), free_port()
         mark.folder.mkdir(mode=0o700)
-        asked = {**resolved(self._variables), **self._devices}
+        asked = {**resolved(self._variables), **request.patch.variables(), **self._devices}
         try:
             preparation = self._installation.prepare(mark.folder, {**os.environ, **asked})
             repository = _plain(request.repository, mark.folder)
@@ -124,7 +124,7 @@ class ProcessLauncher:
                 "--grpc-address=127.0.0.1",
                 f"--backend-config=python,shm-region-prefix-name={mark.shared_memory_prefix}",
                 *preparation.arguments,
-                *self._extra_args,
+                *request.patch.arguments(self._extra_args),
             ]
             own = {VARIABLE: str(mark), "TMPDIR": str(mark.folder)}
             process = start_process(command, {**asked, **preparation.environment, **own}, request.log, preface)

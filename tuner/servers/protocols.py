@@ -13,6 +13,7 @@ from typing import Protocol
 
 from typing_extensions import Self
 
+from tuner.config.patch import NO_CHANGES, Patch
 from tuner.config.repository import CONFIG
 from tuner.core.machine import Machine
 from tuner.options.endpoint import Endpoint
@@ -29,6 +30,7 @@ class Launch:
         log: The file for the server's output; a launcher with output creates its folder.
         deadline_s: Seconds within which the model must be ready.
         also: Further models to load, which the model calls.
+        patch: The candidate's arguments and variables; its files are in the repository already.
     """
 
     repository: Path
@@ -36,11 +38,16 @@ class Launch:
     log: Path
     deadline_s: float
     also: tuple[str, ...] = ()
+    patch: Patch = NO_CHANGES
 
     @property
     def config(self) -> str:
         """The text of the model's config.pbtxt; empty if it has none."""
-        path = self.repository / self.model / CONFIG
+        return self.config_of(self.model)
+
+    def config_of(self, model: str) -> str:
+        """The text of a model's config.pbtxt; empty if it has none."""
+        path = self.repository / model / CONFIG
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
 

@@ -103,15 +103,20 @@ class _Running:
         self._repository = request.repository
         self._model = request.model
         self._log = request.log
+        self._others = request.patch.beyond_config
         self._control = ModelControl(server.endpoint)
 
     def takes(self, request: Launch) -> bool:
-        """Whether it can serve this request: it is alive, and has the same repository and model."""
+        """Whether it can serve this request: it is alive, and differs in nothing but the model's config.
+
+        Triton reads other models' configs and files when it loads them, and arguments and variables when it starts.
+        """
         try:
             self.server.check()
         except ServerDiedError:
             return False
-        return (request.repository, request.model) == (self._repository, self._model)
+        wanted = (request.repository, request.model, request.patch.beyond_config)
+        return wanted == (self._repository, self._model, self._others)
 
     def load(self, request: Launch) -> Server:
         """Load a candidate.

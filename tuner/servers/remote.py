@@ -108,16 +108,21 @@ class RemoteLauncher:
             raise TuningError(f"the Triton at {self._endpoint.address} serves one candidate at a time")
         self._await_server()
         model = request.model
+        others = dict.fromkeys(path.partition("/")[0] for path in request.patch.files)
+        for name in (*others, model):
+            self._load(name, request)
+        self._in_use = True
+        return _RemoteServer(self._endpoint, model, self._give_back)
+
+    def _load(self, model: str, request: Launch) -> None:
         try:
             self._remember(model)
             self._control.unload(model, within_s=_UNLOAD_S)
-            self._control.load(model, request.config, within_s=request.deadline_s, alive=_not_watched)
+            self._control.load(model, request.config_of(model), within_s=request.deadline_s, alive=_not_watched)
         except LaunchError:
             raise
         except ServerError as error:
             raise LaunchError(f"model {model!r} does not load: {error}", cause=error.cause) from error
-        self._in_use = True
-        return _RemoteServer(self._endpoint, model, self._give_back)
 
     def remove_leftovers(self) -> tuple[str, ...]:
         """Return nothing: a remote server leaves no leftovers of ours."""

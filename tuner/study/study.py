@@ -15,6 +15,7 @@ from sqlalchemy import URL, NullPool
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from tuner.config.config import ModelConfig
+from tuner.config.patch import Patch
 from tuner.core.errors import JobError
 from tuner.core.machine import Machine
 from tuner.core.names import why_no_folder
@@ -268,7 +269,8 @@ class Study:
         """
         asked, effective = self.identity, self._trials[0].effective_config or ""
         batch_size = asked.requests.get("batch_size", 1)
-        return _space(asked.space, asked.model, asked.config, effective, self._machine, batch_size=batch_size)
+        own = self._trials[0].others.model_copy(update={"config": asked.config})
+        return _space(asked.space, asked.model, own.model_dump_json(), effective, self._machine, batch_size=batch_size)
 
     @property
     def _machine(self) -> Machine:
@@ -322,12 +324,15 @@ class Study:
 @functools.lru_cache(maxsize=8)
 def _space(spec: str, model: str, own: str, effective: str, machine: Machine, *, batch_size: int) -> SearchSpace:
     """A cached search space: building it takes 40 ms, and each write of results needs it."""
+    patch = Patch.model_validate_json(own)
     return SearchSpace.build(
         SpaceSpec.model_validate_json(spec),
-        ModelConfig.parse(own, f"{model}/config.pbtxt") if own else None,
+        ModelConfig.parse(patch.config, f"{model}/config.pbtxt") if patch.config else None,
         ModelConfig.parse(effective, "the effective config"),
         machine,
         batch_size=batch_size,
+        model=model,
+        originals=patch,
     )
 
 

@@ -67,7 +67,9 @@ def _own_assignment(trial: TrialResult, theirs: SearchSpace, ours: SearchSpace) 
     wanted = {p.name: trial.parameters.get(p.name, p.base) for p in theirs.parameters}
     try:
         assignment = ours.normalize({p.name: wanted.get(p.name, p.base) for p in ours.parameters})
-        same = ours.candidate(assignment).config.proto == ModelConfig.parse(trial.config, "a trial's config").proto
+        candidate = ours.candidate(assignment)
+        same = candidate.config.proto == ModelConfig.parse(trial.config, "a trial's config").proto
+        same = same and candidate.others == trial.others
     except (ConfigError, ValueError):
         return None
     return assignment if same else None

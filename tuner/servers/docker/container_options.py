@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tuner.core.quantities import format_size
@@ -44,6 +44,10 @@ class ContainerOptions:
     def on_host_network(self) -> bool:
         """Whether it uses the host network, so that its ports are ports of the machine."""
         return self.network == "host"
+
+    def with_variables(self, variables: Mapping[str, str]) -> ContainerOptions:
+        """The options with further environment variables, which replace those of the same name."""
+        return replace(self, environment={**self.environment, **variables})
 
     def cores(self, there: int) -> int:
         """The cores that a container may use by the user's limits, rounded, on a machine with `there` cores."""

@@ -186,9 +186,10 @@ class DockerLauncher:
                     "tritonserver",
                     *triton_arguments(request, mark=mark, repository=transfer.target, grpc_port=port),
                     *([f"--grpc-address={location.publish_on}"] if self._options.on_host_network else []),
-                    *self._triton_args,
+                    *request.patch.arguments(self._triton_args),
                 )
                 spec = self._spec(client, mark, arguments, location, transfer)
+                spec = replace(spec, options=spec.options.with_variables(request.patch.variables()))
                 container, spec = self._started(client, spec, transfer)
                 return DockerServer(
                     client,
