@@ -46,7 +46,7 @@ def test_only_what_changes_has_an_effect(tmp_path: Path) -> None:
         "max_batch_size": (64, 32),
         "instance_group.count": (2, 1),
     }
-    assert all(effect.trial is None and effect.throughput is None for effect in trials.effects.values())
+    assert all(effect.trial is None and effect.gain is None for effect in trials.effects.values())
 
 
 def test_a_trial_that_lacks_just_one_change_tells_what_it_does(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_a_trial_that_lacks_just_one_change_tells_what_it_does(tmp_path: Path) -
     assert effect.trial.number == 2
     assert effect.point is not None
     assert effect.point.point.load.level == 4
-    assert effect.throughput is not None
-    assert effect.throughput.value == pytest.approx(2)
+    assert effect.gain is not None
+    assert effect.gain.value == pytest.approx(2)
     assert trials.effects["max_batch_size"].trial is None
 
 
@@ -68,23 +68,23 @@ def test_what_depends_on_a_field_goes_with_it(tmp_path: Path) -> None:
     batching = trials.effects["dynamic_batching"]
     assert batching.together == ("max_batch_size",)
     assert batching.without == {"dynamic_batching": "off", "instance_group.count": 2}
-    assert batching.throughput is not None
-    assert batching.throughput.value == pytest.approx(400 / 180)
+    assert batching.gain is not None
+    assert batching.gain.value == pytest.approx(400 / 180)
 
 
 def test_a_single_change_is_told_by_the_baseline(tmp_path: Path) -> None:
     effect = Trials(tmp_path, {"instance_group.count": 2}).effects["instance_group.count"]
     assert effect.trial is not None
     assert effect.trial.number == 0
-    assert effect.throughput is not None
-    assert effect.throughput.value == pytest.approx(4)
+    assert effect.gain is not None
+    assert effect.gain.value == pytest.approx(4)
 
 
 def test_the_baseline_is_compared_with_even_if_it_crashed_later(tmp_path: Path) -> None:
     trials = Trials(tmp_path, {"instance_group.count": 2})
     crashed = trials.study.trials[0].model_copy(update={"failure": trial(0, failure=Cause.CRASHED).failure})
     trials.study._trials[0] = crashed
-    assert trials.effects["instance_group.count"].throughput is not None
+    assert trials.effects["instance_group.count"].gain is not None
 
 
 @pytest.mark.parametrize("failure", [None, Cause.OUT_OF_MEMORY])
@@ -93,7 +93,7 @@ def test_a_trial_that_holds_the_slo_nowhere_gives_no_ratio(tmp_path: Path, failu
     trials.add({**BEST, "instance_group.count": 1}, point(1, 90, 30), failure=failure)
     effect = trials.effects["instance_group.count"]
     assert effect.trial is not None
-    assert (effect.point, effect.throughput) == (None, None)
+    assert (effect.point, effect.gain) == (None, None)
 
 
 def test_the_config_as_it_is_has_no_changes(tmp_path: Path) -> None:
@@ -124,12 +124,12 @@ class TestHowWellItIsKnown:
     def test_one_launch_is_known_no_better_than_launches_differ(self, tmp_path: Path) -> None:
         trials = Trials(tmp_path)
         trials.add({**BEST, "instance_group.count": 1}, point(8, 380, 20))
-        before = trials.effects["instance_group.count"].throughput
+        before = trials.effects["instance_group.count"].gain
         assert before is not None
         assert before.low < 1 < before.high
         # Three launches of one config that lie 10 % apart: so much may a single one be off, too.
         trials.verify(0, point(1, 90, 10), point(1, 100, 10), point(1, 110, 10))
-        after = trials.effects["instance_group.count"].throughput
+        after = trials.effects["instance_group.count"].gain
         assert after is not None
         assert after.value == pytest.approx(before.value)
         assert after.low < 0.9
@@ -139,14 +139,14 @@ class TestHowWellItIsKnown:
         trials = Trials(tmp_path, {"instance_group.count": 2})
         trials.verify(0, *[point(1, rate, 10) for rate in (99, 100, 101)])
         trials.verify(1, *[point(8, rate, 20) for rate in (396, 400, 404)])
-        effect = trials.effects["instance_group.count"].throughput
+        effect = trials.effects["instance_group.count"].gain
         assert effect is not None
         assert 3.8 < effect.low < effect.high < 4.2
 
     def test_below_the_slos_edge_there_may_be_more(self, tmp_path: Path) -> None:
         trials = Trials(tmp_path)
         trials.add({**BEST, "instance_group.count": 1}, point(4, 380, 20), point(6, 480, 30))
-        effect = trials.effects["instance_group.count"].throughput
+        effect = trials.effects["instance_group.count"].gain
         assert effect is not None
         # At 5 it reaches 25 ms, and gives 430.
         assert effect.low < 400 / 430
@@ -164,7 +164,7 @@ class TestHowWellItIsKnown:
     def test_a_single_changes_effect_is_the_gain(self, tmp_path: Path) -> None:
         """It is one comparison, and so one interval, whoever tells of it."""
         trials = Trials(tmp_path, {"instance_group.count": 2})
-        assert trials.effects["instance_group.count"].throughput == trials.study.recommendation.gain
+        assert trials.effects["instance_group.count"].gain == trials.study.recommendation.gain
         rounds = {0: (90, 100, 105), 1: (380, 400, 440)}
         trials.study.add_verified(
             [
@@ -178,7 +178,7 @@ class TestHowWellItIsKnown:
             ]
         )
         effect, found = trials.effects["instance_group.count"], trials.study.recommendation
-        assert effect.throughput == found.gain
+        assert effect.gain == found.gain
         assert (effect.pairs, found.pairs) == (3, 3)
 
 
@@ -188,7 +188,7 @@ def test_a_lucky_point_is_not_the_best_load_of_a_trial(tmp_path: Path) -> None:
     rates = {1: 60, 2: 115, 4: 200, 8: 330, 16: 300, 32: 320}
     trials.add({**BEST, "instance_group.count": 1}, *(point(n, rate, 20, share=0.15) for n, rate in rates.items()))
     effect = trials.effects["instance_group.count"]
-    assert effect.throughput is not None
+    assert effect.gain is not None
     assert effect.point is not None
     assert effect.point.point.load in {Concurrency(16), Concurrency(32)}
-    assert effect.throughput.value == pytest.approx(400 / 315, rel=0.04)
+    assert effect.gain.value == pytest.approx(400 / 315, rel=0.04)

@@ -158,8 +158,8 @@ def test_each_change_is_explained_by_a_launch_without_it(
         assert effect.trial is not None
         assert effect.trial.failure is None
         assert best.point.load in [point.load for point in effect.trial.curve]
-        assert effect.throughput is not None
-        assert effect.throughput.value > 1
+        assert effect.gain is not None
+        assert effect.gain.value > 1
 
 
 def test_without_verifying_the_search_has_all_of_the_budget(

@@ -202,8 +202,8 @@ def test_the_gain_of_pairs_is_of_the_rounds_side_by_side(run: RunFolder, verifie
     assert ", 3 rounds side by side" in screen.found
     found = verified.recommendation
     assert found.gain is not None
-    assert found.rates is not None
-    assert found.gain.value == pytest.approx(found.rates[0] / found.rates[1])
+    assert found.merits is not None
+    assert found.gain.value == pytest.approx(found.merits[0] / found.merits[1])
 
 
 def test_where_only_the_config_as_it_is_was_measured_no_gain_is_told(run: RunFolder) -> None:

@@ -33,10 +33,16 @@ def front(run: RunFolder, study: Study) -> dict[str, Any]:
 
 
 def test_front_json_keeps_its_contract(front: dict[str, Any]) -> None:
-    assert list(front) == ["schema", "model", "slo", "baseline", "front", "best", "not_chosen", "budget"]
+    assert list(front) == ["schema", "model", "slo", "objective", "baseline", "front", "best", "not_chosen", "budget"]
     assert (front["schema"], front["model"], front["slo"]) == (1, "mlp", {"p99_ms": 25.0})
     assert [p["trial"] for p in front["baseline"]] == [0, 0]
     assert front["budget"] == {"wall_s": 18.0, "launches": 3, "operating_points": 5}
+    assert front["objective"] == {
+        "metric": "throughput",
+        "direction": "maximize",
+        "unit": "inferences/s",
+        "request_rate": None,
+    }
 
 
 def test_verification_is_part_of_what_a_run_took(run: RunFolder, study: Study) -> None:
@@ -64,6 +70,7 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
         "verified",
         "server_resources",
         "gpu",
+        "objective_value",
         "why",
         "doubts",
         "discarded",
@@ -78,6 +85,8 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
     assert (best["average_batch_size"], best["requests"], best["errors"]) == (2.0, 500, 0)
     assert best["config"] == "best/config.pbtxt"
     assert best["gain"]["throughput"]["value"] == pytest.approx(400 / 110, rel=0.01)
+    assert best["gain"]["ratio"] == best["gain"]["throughput"]
+    assert best["objective_value"] == best["throughput"]
 
 
 def test_what_was_verified_and_certified_is_told(run: RunFolder, verified: Study) -> None:

@@ -104,13 +104,13 @@ def effect(**changes: Any) -> FieldEffect:
         "without": {"instance_group.count": 1},
         "trial": without,
         "point": TrialPoint(without, without.curve[0]),
-        "throughput": interval(2.0, 0.1),
+        "gain": interval(2.0, 0.1),
     }
     return FieldEffect(**{**known, **changes})
 
 
 LIMIT = SLO({"p99": 25.0})
-NOTHING = {"point": None, "throughput": None}
+NOTHING = {"point": None, "gain": None}
 WITHOUT = "200 inferences/s, p99 18 ms at concurrency 4 (trial 4, launched once)"
 NOISE = "no effect on throughput beyond noise (0.98 to 1.04)"
 
@@ -120,19 +120,19 @@ NOISE = "no effect on throughput beyond noise (0.98 to 1.04)"
     [
         ({}, "2.00 x the throughput (1.80 to 2.20); without it " + WITHOUT),
         (
-            {"throughput": interval(0.8, 0.1)},
+            {"gain": interval(0.8, 0.1)},
             "0.80 x the throughput (0.72 to 0.88); better without it: " + WITHOUT,
         ),
         (
-            {"throughput": interval(1.01, 0.03)},
+            {"gain": interval(1.01, 0.03)},
             NOISE,
         ),
         (
-            {"throughput": interval(1.01, 0.03), "latency": interval(0.7, 0.1)},
+            {"gain": interval(1.01, 0.03), "latency": interval(0.7, 0.1)},
             NOISE + "; p99 0.70 x (0.63 to 0.77), without it 18 ms",
         ),
         (
-            {"throughput": interval(1.01, 0.03), "latency": interval(1, 0.1)},
+            {"gain": interval(1.01, 0.03), "latency": interval(1, 0.1)},
             NOISE,
         ),
         (NOTHING, "without it the config violates p99 <= 25 ms at every measured load (trial 4)"),
@@ -196,7 +196,7 @@ def test_effects_that_are_not_known_share_a_line() -> None:
 def test_effects_in_a_few_words() -> None:
     effects = [
         effect(name="dynamic_batching"),
-        effect(throughput=interval(1.01, 0.03)),
+        effect(gain=interval(1.01, 0.03)),
         effect(**NOTHING, name="a"),
         effect(**UNKNOWN, name="dynamic_batching.max_queue_delay_microseconds"),
         effect(**{**UNKNOWN, "without": None}, name="b"),

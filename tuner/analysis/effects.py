@@ -27,9 +27,9 @@ class FieldEffect:
         together: Other changes that disappear with it, such as preferred sizes without dynamic batching.
         trial: The trial of `without`; None: there is none.
         point: The best point of that trial within the SLO; None: it failed, or violates the SLO at every load.
-        throughput: Ratio of the best point's throughput to that of `point`.
+        gain: Ratio of the best point's merit to that of `point`.
         latency: Ratio of latency at the SLO's percentile, likewise; None unless both are under the same load.
-        pairs: Number of rounds with both side by side behind `throughput`; 0: it is from independent launches.
+        pairs: Number of rounds with both side by side behind `gain`; 0: it is from independent launches.
     """
 
     name: str
@@ -39,7 +39,7 @@ class FieldEffect:
     together: tuple[str, ...] = ()
     trial: TrialResult | None = None
     point: TrialPoint | None = None
-    throughput: Interval | None = None
+    gain: Interval | None = None
     latency: Interval | None = None
     pairs: int = 0
 
@@ -51,7 +51,7 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
     chosen = space.recall(best.trial.parameters)
     changed = [name for name, value in chosen.items() if value != was[name]]
     trials = study.trials
-    bias = SearchBias.of(trials, study.verified, study.identity.slo.percentile)
+    bias = SearchBias.of(trials, study.verified, study.identity.percentile)
     effects = []
     for name in changed:
         without = space.normalize({**chosen, name: was[name]})
@@ -67,13 +67,14 @@ def field_effects(study: Study, best: TrialPoint) -> tuple[FieldEffect, ...]:
 
 def _against(effect: FieldEffect, trial: TrialResult, best: TrialPoint, study: Study, bias: SearchBias) -> FieldEffect:
     """The effect computed from a trial without the change."""
-    slo, verified = study.identity.slo, study.verified
+    slo, objective, verified = study.identity.slo, study.identity.objective, study.verified
     # The points of the baseline count even if it failed, as for the gain.
-    points = points_of(trial, verified) if trial.failure is None or trial.number == 0 else ()
-    point = best_of_one(points, slo, bias)
+    points = points_of(trial, verified, objective) if trial.failure is None or trial.number == 0 else ()
+    point = best_of_one(points, slo, bias, objective)
     if point is None:
         return replace(effect, trial=trial)
-    point, gain = versus(best, point, points, slo, verified)
+    point, gain = versus(best, point, points, slo, verified, objective)
     same_load = point.point.load == best.point.load
-    latency = unpaired_ratio(best, point, verified, lambda p: p.latency_ms[slo.percentile]) if same_load else None
-    return replace(effect, trial=trial, point=point, throughput=gain.ratio, latency=latency, pairs=gain.pairs)
+    percentile = study.identity.percentile
+    latency = unpaired_ratio(best, point, verified, lambda p: p.latency_ms[percentile]) if same_load else None
+    return replace(effect, trial=trial, point=point, gain=gain.ratio, latency=latency, pairs=gain.pairs)

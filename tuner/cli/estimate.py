@@ -16,7 +16,7 @@ from tuner.core.json_text import json_text
 from tuner.core.quantities import format_number
 from tuner.core.record import Interval
 from tuner.core.slo import SLO
-from tuner.options.measure_job import HIGHEST_RATE
+from tuner.options.groups import HIGHEST_RATE
 from tuner.report.results_console import USUAL_WIDTH, results_console
 from tuner.space.candidate import in_words
 from tuner.study.run_folder import RunFolder

@@ -135,8 +135,14 @@ _load = section(
     ),
 )
 @section(
-    "Limits",
+    "Objective",
     _slo,
+    field("--maximize", metavar="METRIC"),
+    field("--minimize", metavar="latency.p99"),
+    field("--rate", metavar="R"),
+)
+@section(
+    "Limits",
     field("--budget", metavar="TIME"),
     field("--trials", metavar="N"),
     field("--max-concurrency", metavar="N"),

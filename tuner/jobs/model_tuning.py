@@ -50,6 +50,8 @@ from tuner.study.warm_start import WarmStart
 
 # Wide intervals: more candidates help a search more than precise ones.
 _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max_s=1.5, narrow_looks=1)
+# At a fixed rate, one load takes the time of a sweep.
+_RATE_RULES = LevelRules(latency_precision=0.1, min_s=2.0, max_s=6.0)
 # Shares of the budget at which the search ends and verification ends; the rest is for certifying.
 _SEARCH_SHARE, _VERIFY_SHARE = 0.7, 0.92
 # The least time for a useful sweep: the first load levels, in seconds.
@@ -104,12 +106,13 @@ def trial_context_of(context: RunContext, model: str, rules: LevelRules) -> Tria
         repository=context.repository,
         model=model,
         options=job,
-        rules=replace(rules, slo=job.slo).to(job.precision),
+        rules=replace(rules, slo=job.slo, objective=job.objective).to(job.precision),
         max_concurrency=job.max_concurrency,
         gpus=context.gpus,
         max_gpu_memory=job.max_gpu_memory,
         shapes_elsewhere=len(context.models) > 1,
         callees=context.callees_of(model),
+        objective=job.objective,
     )
 
 
@@ -138,7 +141,8 @@ class ModelTuning:
         if job.sampler == "grid":
             # A grid search ends only with its last candidate.
             self._stopping = replace(self._stopping, patience=sys.maxsize)
-        self._trial_context = trial_context_of(context, model.name, _SWEEP_RULES)
+        rules = _SWEEP_RULES if job.objective.rate is None else _RATE_RULES
+        self._trial_context = trial_context_of(context, model.name, rules)
         self._finals = ModelFinals(
             job,
             study,
@@ -300,7 +304,7 @@ class ModelTuning:
                 f"grid: {count} candidates take about {format_duration(count * took_s)}; "
                 f"the search has {format_duration(self._stopping.budget_s)} of the budget"
             )
-        goal = Goal(job.slo, job.batch_size, job.max_concurrency, job.max_gpu_memory)
+        goal = Goal(job.slo, job.batch_size, job.max_concurrency, job.max_gpu_memory, job.objective)
         return choose_sampler(job.sampler, space, job.seed, goal, self._context.progress.note)
 
     def _memory(self, space: SearchSpace) -> MemoryEstimate:
@@ -329,6 +333,7 @@ class ModelTuning:
             hint = copy_hint(reason, self._context.placed) if self._context.job.url is None else ""
             raise TuningError(f"model {self._model.name!r}: the baseline failed: {message}{hint}")
         self._check_limit(result)
+        self._check_objective(result)
         space = self._space(result)
         self._store(result.model_copy(update={"parameters": space.baseline}), space)
         return space
@@ -357,6 +362,20 @@ class ModelTuning:
         if requires_gpus(effective.proto) or any(point.gpu for point in baseline.curve):
             raise JobError("--max-gpu-memory: NVML does not report the GPU memory in use")
         self._context.progress.note(f"{self._model.name} uses no GPU: --max-gpu-memory has no effect on it")
+
+    def _check_objective(self, baseline: TrialResult) -> None:
+        """Check that the objective can be measured.
+
+        Raises:
+            JobError: it needs a GPU, or the power of one, which is unknown.
+        """
+        objective = self._context.job.objective
+        if any(point.value(objective) for point in baseline.curve):
+            return
+        uses_gpu = any(point.gpu for point in baseline.curve)
+        why = f"NVML does not report the power of the GPU of {self._model.name}" if uses_gpu else ""
+        reason = why or f"{self._model.name} uses no GPU of this machine that NVML reports"
+        raise JobError(f"--maximize {objective.name}: {reason}; use --maximize throughput")
 
     def _space(self, baseline: TrialResult) -> SearchSpace:
         """The search space, built from the effective config of the baseline."""
@@ -389,7 +408,7 @@ class ModelTuning:
         trial_context = self._trial_context
         if also is None:
             # A trial of the explanation (`also`) is not cut short, since it is compared with the best.
-            front = rivals(self._study.recommendation.front, trial_context.slo.percentile)
+            front = rivals(self._study.recommendation.front, trial_context.rules.percentile, trial_context.objective)
             trial_context = replace(trial_context, rules=replace(trial_context.rules, rivals=front))
         return run_trial(
             trial_context,

@@ -339,6 +339,7 @@ def identity_of(context: RunContext, model: ModelFolder) -> Identity:
         files=model.fingerprint() + originals_of(context.spec, model, job).beyond_config,
         config=model.config.text if model.config else "",
         slo=job.slo,
+        objective=job.objective,
         space=context.spec.model_dump_json(),
         requests=job.request_options(),
         server=context.launcher.description,

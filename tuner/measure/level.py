@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.core.loads import Concurrency, Load, Ramp, Replay
+from tuner.core.objectives import THROUGHPUT
 from tuner.load.protocols import LoadEngine, Samples
 from tuner.measure.failing import raise_if_failing, raise_if_unanswered, silence_s
 from tuner.measure.meter import Meter
@@ -264,7 +265,8 @@ class Evidence:
         verdict = together(test.verdict for test in slo_tests(window, rules.slo))
         if verdict is Verdict.BREAKS:
             return True
-        if rules.rivals.beat(requests_per_s.times(self._batch_size), latency_ms[rules.percentile]):
+        by_throughput = rules.objective == THROUGHPUT
+        if by_throughput and rules.rivals.beat(requests_per_s.times(self._batch_size), latency_ms[rules.percentile]):
             return True
         undecided = verdict is Verdict.OPEN and any(
             latency_ms[name].low <= limit_ms <= latency_ms[name].high for _, name, limit_ms in rules.slo.limits

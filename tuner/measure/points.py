@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
 from pydantic import AliasChoices, Field
 
 from tuner.core.loads import Load
+from tuner.core.objectives import Objective
 from tuner.core.record import Interval, Record
 from tuner.core.slo import LATENCY, PERCENTILES, SLO, Percentile, Statistic
 from tuner.measure.client_view import ClientView, clients_together
@@ -127,6 +129,37 @@ class OperatingPoint(Record):
         `verdict` tests it with confidence.
         """
         return slo.holds({name: slower * interval.value for name, interval in self.limitable_ms.items()})
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether all requests were answered, and, in an open loop, as fast as they were due."""
+        return self.errors == 0 and self.kept_up is not False
+
+    def value(self, objective: Objective) -> Interval | None:
+        """The value of an objective, in its unit; None: unknown."""
+        if objective.percentile is not None:
+            return self.latency_ms[objective.percentile]
+        if objective.metric == "throughput":
+            return self.throughput
+        divisor = None
+        if self.gpu is not None:
+            divisor = len(self.gpu.gpus) if objective.metric == "throughput_per_gpu" else self.gpu.power_w
+        return self.throughput.times(1 / divisor) if divisor else None
+
+    def merit(self, objective: Objective) -> Interval:
+        """The value of an objective as a number of which more is better: the inverse of a latency, in 1/s.
+
+        The ratio of two merits is a gain.
+
+        Raises:
+            ValueError: the value is unknown.
+        """
+        value = self.value(objective)
+        if value is None:
+            raise ValueError(f"unknown {objective.words}")
+        if objective.maximizes:
+            return value
+        return Interval(value=1e3 / value.value, low=1e3 / value.high, high=1e3 / value.low if value.low else math.inf)
 
     @property
     def limitable_ms(self) -> Mapping[str, Interval]:

@@ -16,16 +16,16 @@ class Rivals:
     """Operating points of other candidates.
 
     Attributes:
-        points: (throughput in inferences/s, latency in ms at the SLO's percentile) of each.
+        points: (merit, latency in ms at the SLO's percentile) of each; see `OperatingPoint.merit`.
     """
 
     points: tuple[tuple[float, float], ...] = ()
 
-    def beat(self, throughput: Interval, latency_ms: Interval) -> bool:
-        """Whether a rival has at least 25 % more throughput and 25 % less latency than the 95 % intervals allow."""
+    def beat(self, merit: Interval, latency_ms: Interval) -> bool:
+        """Whether a rival has at least 25 % more merit and 25 % less latency than the 95 % intervals allow."""
         return any(
-            rate > _MARGIN * throughput.high and _MARGIN * slowness_ms < latency_ms.low
-            for rate, slowness_ms in self.points
+            better > _MARGIN * merit.high and _MARGIN * slowness_ms < latency_ms.low
+            for better, slowness_ms in self.points
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.precision import DEFAULT, Precision
 from tuner.core.slo import NO_LIMIT, SLO, Percentile
 from tuner.measure.rivals import NOBODY, Rivals
@@ -37,7 +38,8 @@ class LevelRules:
         request_timeout_s: Deadline of a request; a server that is silent for as long hangs.
         slo: Limits to test. A level ends when it violates a limit (99 % confidence), and continues while it is
             undecided.
-        rivals: Results of other candidates. A level that they clearly beat ends.
+        rivals: Results of other candidates. A level that they clearly beat by throughput ends.
+        objective: The objective.
     """
 
     throughput_precision: float = DEFAULT.throughput
@@ -53,11 +55,12 @@ class LevelRules:
     request_timeout_s: float = 30.0
     slo: SLO = NO_LIMIT
     rivals: Rivals = NOBODY
+    objective: Objective = THROUGHPUT
 
     @property
     def percentile(self) -> Percentile:
-        """The latency percentile that must be precise: the highest that the SLO limits."""
-        return self.slo.percentile
+        """The latency percentile that must be precise: the minimized one, or the highest that the SLO limits."""
+        return self.objective.percentile_for(self.slo)
 
     def to(self, precision: Precision) -> LevelRules:
         """The rules for another precision than the default; half the width takes four times as long.

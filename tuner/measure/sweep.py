@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from tuner.core.loads import Concurrency
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import SLO
 from tuner.measure.plan import Plan
 from tuner.measure.points import OperatingPoint
@@ -27,7 +28,14 @@ _BEATEN_LEVELS, _SLOWING = 3, 1.25
 _EDGE_LEVELS = 2
 
 
-def sweep(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY) -> Curve:
+def sweep(
+    *,
+    slo: SLO,
+    max_concurrency: int,
+    flat_from: int = 1,
+    rivals: Rivals = NOBODY,
+    objective: Objective = THROUGHPUT,
+) -> Curve:
     """Plan a curve.
 
     First the load rises; see `rise`. Then come levels in between. If a load violates the SLO, these are two levels of a
@@ -39,12 +47,15 @@ def sweep(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals 
         max_concurrency: The highest load to offer, in requests in flight.
         flat_from: See `rise`.
         rivals: See `rise`; a beaten candidate gets no levels in between.
+        objective: The objective by which rivals beat it.
 
     Returns:
         The points, in the order in which they were measured.
     """
-    points = yield from rise(slo=slo, max_concurrency=max_concurrency, flat_from=flat_from, rivals=rivals)
-    if not _is_beaten(points, slo, rivals):
+    points = yield from rise(
+        slo=slo, max_concurrency=max_concurrency, flat_from=flat_from, rivals=rivals, objective=objective
+    )
+    if not _is_beaten(points, slo, rivals, objective):
         if edge := _edge(points, slo):
             points += yield from _bisect(slo, *edge)
         elif middle := _knee(points, slo):
@@ -52,7 +63,14 @@ def sweep(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals 
     return points
 
 
-def rise(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals = NOBODY) -> Curve:
+def rise(
+    *,
+    slo: SLO,
+    max_concurrency: int,
+    flat_from: int = 1,
+    rivals: Rivals = NOBODY,
+    objective: Objective = THROUGHPUT,
+) -> Curve:
     """Double concurrency from 1 until throughput stops growing, the SLO is violated, or `max_concurrency` is reached.
 
     It also ends when rivals are clearly better at the last three levels (see `Rivals.beat`), and growth slows down.
@@ -63,6 +81,7 @@ def rise(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals =
         flat_from: The concurrency from which flat throughput ends the rise. A dynamic batcher closes batches before
             instances are idle. So throughput grows little below about 4 requests per instance, and much above.
         rivals: Operating points of other candidates.
+        objective: See `sweep`.
 
     Returns:
         The points, in order of load.
@@ -72,7 +91,7 @@ def rise(*, slo: SLO, max_concurrency: int, flat_from: int = 1, rivals: Rivals =
         points.append((yield Concurrency(concurrency)))
         if _is_broken(points, slo):
             break
-        if concurrency >= flat_from and (_is_flat(points) or _is_beaten(points, slo, rivals)):
+        if concurrency >= flat_from and (_is_flat(points) or _is_beaten(points, slo, rivals, objective)):
             break
     return points
 
@@ -118,7 +137,7 @@ def _batches_grow(points: list[OperatingPoint]) -> bool:
     return sizes[0] > 0 and sizes[-1] > _BATCHES_GROW * sizes[0]
 
 
-def _is_beaten(points: list[OperatingPoint], slo: SLO, rivals: Rivals) -> bool:
+def _is_beaten(points: list[OperatingPoint], slo: SLO, rivals: Rivals, objective: Objective) -> bool:
     """Whether rivals are clearly better at the last levels, and growth slows down.
 
     Growth must slow down, since batches may still fill while throughput grows in proportion to the load. A point with a
@@ -127,7 +146,12 @@ def _is_beaten(points: list[OperatingPoint], slo: SLO, rivals: Rivals) -> bool:
     last = points[-_BEATEN_LEVELS:]
     if len(last) < _BEATEN_LEVELS or last[-1].throughput.value > _SLOWING * last[-2].throughput.value:
         return False
-    return all(not point.warnings and rivals.beat(point.throughput, point.latency_ms[slo.percentile]) for point in last)
+    return all(
+        not point.warnings
+        and point.value(objective) is not None
+        and rivals.beat(point.merit(objective), point.latency_ms[slo.percentile])
+        for point in last
+    )
 
 
 def _edge(points: list[OperatingPoint], slo: SLO) -> tuple[int, int] | None:

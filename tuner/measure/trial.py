@@ -18,7 +18,8 @@ from tuner.config.staging import StagedRepository
 from tuner.config.tunable import why_not_tunable
 from tuner.core.atomic_file import write_atomically
 from tuner.core.errors import Cause, ServerError, TuningError, UsageError
-from tuner.core.loads import Concurrency, Load
+from tuner.core.loads import Concurrency, Load, RequestRate
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.record import Record
 from tuner.core.slo import SLO
 from tuner.measure.gpu import NO_GPUS, Gpus
@@ -116,6 +117,7 @@ class TrialContext:
         max_gpu_memory: Bytes of each GPU that a server may use; None: no limit.
         shapes_elsewhere: Whether `--shape` for inputs that the model lacks is for other models.
         callees: The models that are loaded beside it.
+        objective: The objective; its rate, if it has one, replaces the sweep.
     """
 
     launcher: Launcher
@@ -128,6 +130,7 @@ class TrialContext:
     max_gpu_memory: int | None = None
     shapes_elsewhere: bool = False
     callees: Callees = field(default_factory=lambda: Callees(""))
+    objective: Objective = THROUGHPUT
 
     @property
     def slo(self) -> SLO:
@@ -309,12 +312,12 @@ def _measure(  # noqa: PLR0917 (called at one place, just above)
         attempt.first_answer_s = session.first_answer_s
         examine(session)
 
-        def measure(load: Concurrency) -> OperatingPoint:
+        def measure(load: Load) -> OperatingPoint:
             progress.level_began(load)
             # The first level has no deadline, as a trial without a point is useless.
             return session.measure(load, Deadline(limits.until) if attempt.points else None)
 
-        plan = _plan(context, _flat_from(session.effective), also)
+        plan: Plan[Load, object] = _plan(context, _flat_from(session.effective), also)
         with suppress(LevelCutError):
             for point in points_of(plan, measure):
                 attempt.points.append(point)
@@ -323,9 +326,16 @@ def _measure(  # noqa: PLR0917 (called at one place, just above)
                     return
 
 
-def _plan(context: TrialContext, flat_from: int, also: Concurrency | None) -> Plan[Concurrency, None]:
+def _plan(context: TrialContext, flat_from: int, also: Concurrency | None) -> Plan[Load, None]:
+    if context.objective.rate is not None:
+        yield RequestRate(context.objective.rate)
+        return
     points = yield from sweep(
-        slo=context.slo, max_concurrency=context.max_concurrency, flat_from=flat_from, rivals=context.rules.rivals
+        slo=context.slo,
+        max_concurrency=context.max_concurrency,
+        flat_from=flat_from,
+        rivals=context.rules.rivals,
+        objective=context.objective,
     )
     yield from _one_more(also, points, context.slo)
 

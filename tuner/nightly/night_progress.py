@@ -9,7 +9,7 @@ from tuner.core.quantities import format_duration
 from tuner.jobs.progress import ModelOutcome, Progress
 from tuner.measure.trial import TrialResult
 from tuner.recommend.recommend import Recommendation, recommend
-from tuner.results.words import gain_in_words, missed_slo, point_in_words
+from tuner.results.words import gain_in_words, missed_everywhere, point_in_words
 from tuner.study.study import Study
 
 
@@ -39,13 +39,14 @@ class NightProgress(Progress):
 
     def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
         """See `Progress`."""
-        best = recommend((result,), recommendation.slo).best
+        slo, objective = recommendation.slo, recommendation.objective
+        best = recommend((result,), slo, objective=objective).best
         if result.failure:
             text = f"{result.failure.cause.value}: {shortened(result.failure.message)}"
         elif best:
-            text = point_in_words(best.point, recommendation.slo.percentile)
+            text = point_in_words(best.point, recommendation.percentile, objective)
         else:
-            text = f"{missed_slo(recommendation.slo)} at every load"
+            text = missed_everywhere(slo, objective)
         self._say(f"{self._trial}: {text} ({format_duration(result.wall_s)})")
 
     def model_ended(self, outcome: ModelOutcome) -> None:
@@ -55,6 +56,6 @@ class NightProgress(Progress):
         if recommendation.best == recommendation.baseline and recommendation.best:
             best = "the baseline"
         elif recommendation.best:
-            gain = f", {gain_in_words(recommendation.gain)}" if recommendation.gain else ""
+            gain = f", {gain_in_words(recommendation.gain, recommendation.objective)}" if recommendation.gain else ""
             best = f"trial {recommendation.best.trial.number}{gain}"
         self._say(f"{outcome.model}: {outcome.ended}; best: {best}")

@@ -193,6 +193,9 @@ ServerKind = Literal["auto", "process", "docker", "remote"]
 MOST_INT32 = 2**31 - 1
 # The largest seed of numpy's generators, which Optuna's samplers use.
 MOST_UINT32 = 2**32 - 1
+HIGHEST_RATE = 1e7
+"""The highest request rate, in requests/s."""
+Rate = Annotated[float, Field(gt=0, le=HIGHEST_RATE)]
 Positive = Annotated[int, Field(ge=1, le=MOST_INT32)]
 Name = Annotated[str, AfterValidator(_not_empty)]
 

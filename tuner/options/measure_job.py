@@ -14,12 +14,22 @@ from typing_extensions import Self
 from tuner.core.loads import Concurrency, Distribution, Load, Ramp, RequestRate
 from tuner.core.precision import Precision
 from tuner.core.slo import SLO
-from tuner.options.groups import Limits, LoadOptions, Name, Precise, RemoteOptions, Repository, Seconds, ServerOptions
+from tuner.options.groups import (
+    HIGHEST_RATE,
+    Limits,
+    LoadOptions,
+    Name,
+    Precise,
+    Rate,
+    RemoteOptions,
+    Repository,
+    Seconds,
+    ServerOptions,
+)
 from tuner.options.recordings import read_intervals, read_timestamps
 
 _MOST_LEVELS = 1_000
 _MOST_CONCURRENCY = 65_536
-HIGHEST_RATE = 1e7
 _CONCURRENCY = (
     f"is not a concurrency; write whole numbers from 1 to {_MOST_CONCURRENCY:,}, as 1,8,64, or START:END:STEP"
 )
@@ -90,9 +100,6 @@ def _ramp(value: Any) -> Any:
     if parts is None or min(rates) < 0 or max(rates) <= 0:
         raise ValueError(f"{value!r} is not a ramp; write FROM:TO:TIME (requests/s, duration), such as 100:1000:60s")
     return (*rates, parts[3])
-
-
-Rate = Annotated[float, Field(gt=0, le=HIGHEST_RATE)]
 
 
 class MeasureJob(LoadOptions, ServerOptions, RemoteOptions):

@@ -10,9 +10,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from tuner.core.errors import JobError
+from tuner.core.objectives import MAXIMIZED, Maximized, Objective
 from tuner.core.precision import Precision
 from tuner.core.quantities import parse_share
-from tuner.core.slo import SLO
+from tuner.core.slo import LATENCY, PERCENTILES, SLO, Statistic
 from tuner.core.yaml_files import read_yaml
 from tuner.options.groups import (
     Bytes,
@@ -20,6 +21,7 @@ from tuner.options.groups import (
     LoadOptions,
     Name,
     Precise,
+    Rate,
     RemoteOptions,
     Repository,
     Seconds,
@@ -34,6 +36,13 @@ SamplerName = Literal["twin", "tpe", "gp", "random", "grid"]
 _ON_THE_COMMAND_LINE = {"job", "out", "resume"}
 
 
+def _minimized(value: Any) -> Any:
+    """The name of a latency percentile to minimize."""
+    if value in MAXIMIZED:
+        raise ValueError(f"{value} is maximized: write --maximize {value}")
+    return f"{LATENCY.name}.{Statistic.parse(value).percentile}" if isinstance(value, str) else value
+
+
 def _tolerance(value: Any) -> float | None:
     if value is None or value == "off":
         return None
@@ -43,6 +52,11 @@ def _tolerance(value: Any) -> float | None:
         raise ValueError(
             f"{value!r} is not a tolerance; write a share below 1, such as 0.001 or 0.1%, 0 for no difference, or off"
         ) from None
+
+
+Quickened = Annotated[
+    str, Field(json_schema_extra={"enum": [f"{LATENCY.name}.{percentile}" for percentile in PERCENTILES]})
+]
 
 
 class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
@@ -58,6 +72,21 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
         (), description="Model to tune. Default: every model of the repository that can be tuned."
     )
     slo: Limits = Field(SLO(), description="Latency limit of the best configuration: p50, p90, p95 or p99, and a time.")
+    maximize: Maximized = Field(
+        "throughput",
+        description=(
+            "Objective within the SLO: throughput (inferences/s), throughput_per_gpu, "
+            "or inferences_per_joule (energy of the GPUs in use)."
+        ),
+    )
+    minimize: Annotated[str | None, BeforeValidator(_minimized, json_schema_input_type=Quickened)] = Field(
+        None,
+        description="Latency to minimize at the request rate --rate instead, such as latency.p99.",
+    )
+    rate: Rate | None = Field(
+        None,
+        description="Request rate (requests/s, Poisson arrivals) at which --minimize compares configurations.",
+    )
     budget: Seconds = Field(600.0, description="Time for tuning each model, verification included.")
     trials: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Number of candidates to try, including the baseline. Default: as many as the budget allows."
@@ -123,7 +152,22 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
             raise ValueError("--isolation relaunch: the server at --url cannot be relaunched")
         if self.url is None and self.metrics_url is not None:
             raise ValueError("--metrics-url needs --url")
+        if self.minimize is not None and "maximize" in self.model_fields_set:
+            raise ValueError("--maximize and --minimize cannot be used together")
+        if self.minimize is not None and self.rate is None:
+            raise ValueError(f"--minimize {self.minimize}: needs --rate, the request rate that must be held")
+        if self.rate is not None and self.minimize is None:
+            raise ValueError("--rate needs --minimize, such as --minimize latency.p99")
+        if self.minimize is not None and "max_concurrency" in self.model_fields_set:
+            raise ValueError("--max-concurrency cannot be used with --minimize: the load is --rate")
         return self
+
+    @property
+    def objective(self) -> Objective:
+        """The objective of the search."""
+        if self.minimize is None or self.rate is None:
+            return Objective(metric=self.maximize)
+        return Objective.quickest(Statistic.parse(self.minimize), self.rate)
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> TuneJob:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.core.loads import Concurrency
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.record import Interval
 from tuner.core.slo import PERCENTILES, SLO, Limit, Percentile
 from tuner.measure.points import OperatingPoint
@@ -97,8 +98,10 @@ def _between(curve: Sequence[OperatingPoint], values: Sequence[float], level: fl
     return float(np.interp(level, [point.load.level for point in curve], values))
 
 
-def headroom(curve: Iterable[OperatingPoint], point: OperatingPoint, slo: SLO) -> float:
-    """The factor (at least 1) by which a config's throughput may rise with the load until the SLO breaks.
+def headroom(
+    curve: Iterable[OperatingPoint], point: OperatingPoint, slo: SLO, objective: Objective = THROUGHPUT
+) -> float:
+    """The factor (at least 1) by which a config's merit may rise with the load until the SLO breaks.
 
     The shape of the smoothed curve is scaled to the point, which may come from other launches.
 
@@ -106,17 +109,18 @@ def headroom(curve: Iterable[OperatingPoint], point: OperatingPoint, slo: SLO) -
         curve: The points of one launch.
         point: A point of the same config.
         slo: The limits; may be empty.
+        objective: The objective.
     """
-    shape = sorted(smoothed(p for p in curve if not p.errors), key=lambda p: p.load.level)
+    shape = sorted(smoothed(p for p in curve if not p.errors and p.value(objective)), key=lambda p: p.load.level)
     here = point.load.level
     if not isinstance(point.load, Concurrency) or not shape or here >= shape[-1].load.level:
         return 1.0
-    most = 1.0
+    most, merits = 1.0, [p.merit(objective).value for p in shape]
     for level in np.geomspace(here, shape[-1].load.level, _STEPS):
         slower = {
             limit.key: _limited_ms_at(shape, limit, level) / _limited_ms_at(shape, limit, here) for limit in slo.limits
         }
         if not slo.holds({key: point.limitable_ms[key].value * factor for key, factor in slower.items()}):
             break
-        most = max(most, throughput_at(shape, level) / throughput_at(shape, here))
+        most = max(most, _between(shape, merits, level) / _between(shape, merits, here))
     return most

@@ -1,10 +1,12 @@
-"""The Pareto front of latency and throughput, and its hypervolume."""
+"""The Pareto front of latency and the objective, and its hypervolume."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from tuner.core.objectives import THROUGHPUT, Objective
+from tuner.core.record import Interval
 from tuner.core.slo import Percentile
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rivals import Rivals
@@ -29,15 +31,22 @@ class TrialPoint:
     verified: bool = False
     confirmed: bool = False
 
+    def merit(self, objective: Objective) -> Interval:
+        """See `OperatingPoint.merit`."""
+        return self.point.merit(objective)
+
     def latency_ms(self, percentile: Percentile) -> float:
         """The latency at a percentile, in ms."""
         return self.point.latency_ms[percentile].value
 
 
-def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tuple[TrialPoint, ...]:
-    """The operating points of a trial whose requests were all answered, in order of load.
+def points_of(
+    trial: TrialResult, verified: Iterable[Verification] = (), objective: Objective = THROUGHPUT
+) -> tuple[TrialPoint, ...]:
+    """The operating points of a trial whose requests were all answered in time, in order of load.
 
-    A verified point replaces that of the search. Loads that were only verified are included.
+    A verified point replaces that of the search. Loads that were only verified are included. Points at which the
+    objective is unknown are not.
     """
     relaunched = {verification.load: verification for verification in verified if verification.trial == trial.number}
     measured: list[tuple[OperatingPoint | None, Verification | None]] = []
@@ -50,7 +59,7 @@ def points_of(trial: TrialResult, verified: Iterable[Verification] = ()) -> tupl
             trial, current, verified=verification is not None, confirmed=bool(verification and verification.confirms)
         )
         for current, verification in measured
-        if current and current.errors == 0
+        if current and current.is_answered and current.value(objective)
     ]
     return tuple(sorted(points, key=lambda trial_point: trial_point.point.load.level))
 
@@ -63,7 +72,10 @@ def smoothed_points(points: Iterable[TrialPoint]) -> tuple[TrialPoint, ...]:
 
 
 def usable_points(
-    trials: Iterable[TrialResult], verified: Iterable[Verification] = (), max_gpu_memory: int | None = None
+    trials: Iterable[TrialResult],
+    verified: Iterable[Verification] = (),
+    max_gpu_memory: int | None = None,
+    objective: Objective = THROUGHPUT,
 ) -> tuple[TrialPoint, ...]:
     """The points that may be deployed: all points of trials that did not fail and kept the limit on GPU memory.
 
@@ -73,10 +85,11 @@ def usable_points(
         trials: The trials.
         verified: All relaunched points.
         max_gpu_memory: Limit on the memory of each GPU, in bytes; None: no limit.
+        objective: The objective, which must be known.
     """
     verified = tuple(verified)
     usable = (trial for trial in trials if trial.failure is None and excess_memory(trial, max_gpu_memory) <= 0)
-    return tuple(point for trial in usable for point in points_of(trial, verified))
+    return tuple(point for trial in usable for point in points_of(trial, verified, objective))
 
 
 def excess_memory(trial: TrialResult, max_gpu_memory: int | None) -> float:
@@ -86,31 +99,44 @@ def excess_memory(trial: TrialResult, max_gpu_memory: int | None) -> float:
     return trial.gpu_memory.peak_bytes / max_gpu_memory - 1
 
 
-def pareto_front(points: Iterable[TrialPoint], percentile: Percentile) -> tuple[TrialPoint, ...]:
-    """The points that no other beats in both latency and throughput, in ascending order of both."""
+def pareto_front(
+    points: Iterable[TrialPoint], percentile: Percentile, objective: Objective = THROUGHPUT
+) -> tuple[TrialPoint, ...]:
+    """The points that no other beats in both latency and the objective, in ascending order of latency.
+
+    If the objective is that latency, it is the one quickest point.
+    """
     front: list[TrialPoint] = []
-    for trial_point in sorted(points, key=lambda p: (p.latency_ms(percentile), -p.point.throughput.value)):
-        if not front or trial_point.point.throughput.value > front[-1].point.throughput.value:
+    for trial_point in sorted(points, key=lambda p: (p.latency_ms(percentile), -p.merit(objective).value)):
+        if not front or trial_point.merit(objective).value > front[-1].merit(objective).value:
             front.append(trial_point)
     return tuple(front)
 
 
-def rivals(front: Iterable[TrialPoint], percentile: Percentile) -> Rivals:
+def rivals(front: Iterable[TrialPoint], percentile: Percentile, objective: Objective = THROUGHPUT) -> Rivals:
     """The front as bounds by which the sweep of a candidate stops early; see `Rivals`."""
     return Rivals(
-        tuple((trial_point.point.throughput.value, trial_point.latency_ms(percentile)) for trial_point in front)
+        tuple((trial_point.merit(objective).value, trial_point.latency_ms(percentile)) for trial_point in front)
     )
 
 
-def hypervolume(points: Iterable[TrialPoint], percentile: Percentile, reference_latency_ms: float) -> float:
-    """The area that the points dominate, in inferences/s times ms.
+def hypervolume(
+    points: Iterable[TrialPoint],
+    percentile: Percentile,
+    reference_latency_ms: float,
+    objective: Objective = THROUGHPUT,
+) -> float:
+    """The area that the points dominate, in the objective's unit times ms; of a minimized latency, the most merit.
 
-    Its reference point is throughput 0 and `reference_latency_ms`; slower points add nothing. With two objectives it is
-    a sum of rectangles (Zitzler & Thiele, 1999).
+    Its reference point is 0 of the objective and `reference_latency_ms`; slower points add nothing. With two objectives
+    it is a sum of rectangles (Zitzler & Thiele, 1999), with one it is a length.
     """
-    front = [p for p in pareto_front(points, percentile) if p.latency_ms(percentile) < reference_latency_ms]
+    front = pareto_front(points, percentile, objective)
+    if not objective.maximizes:
+        return max((p.merit(objective).value for p in front), default=0.0)
+    front = tuple(p for p in front if p.latency_ms(percentile) < reference_latency_ms)
     ends = [*(p.latency_ms(percentile) for p in front[1:]), reference_latency_ms]
-    return sum((end - p.latency_ms(percentile)) * p.point.throughput.value for p, end in zip(front, ends, strict=False))
+    return sum((end - p.latency_ms(percentile)) * p.merit(objective).value for p, end in zip(front, ends, strict=False))
 
 
 def reference_latency_ms(baseline: TrialResult, percentile: Percentile, limit_ms: float | None) -> float:

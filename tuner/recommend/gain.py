@@ -1,4 +1,7 @@
-"""The gain: the ratio of the throughputs of two operating points, with its interval."""
+"""The gain: the ratio of the merits of two operating points, with its interval.
+
+The merit of a point is the value of the objective; for a latency, its inverse.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.record import Interval
 from tuner.measure.points import OperatingPoint
 from tuner.recommend.front import TrialPoint, points_of, smoothed_points
@@ -15,7 +19,7 @@ from tuner.stats.blocks import TAIL, Z95
 from tuner.stats.launches import half_width
 
 Pair = tuple[Interval, Interval]
-"""Two throughputs of the same round, in inferences/s."""
+"""Two merits of the same round."""
 LAUNCH_DEVIATION = 0.08
 """Prior standard deviation of the logarithm of throughput between launches, where nothing was relaunched."""
 Pick = Callable[[OperatingPoint], Interval]
@@ -24,20 +28,22 @@ Pick = Callable[[OperatingPoint], Interval]
 
 @dataclass(frozen=True)
 class GainEstimate:
-    """The throughput of one point over that of another.
+    """The merit of one point over that of another.
 
     Attributes:
         ratio: The gain.
-        rates: The two throughputs in inferences/s whose quotient is `ratio`.
+        merits: The two merits whose quotient is `ratio`.
         pairs: Number of rounds with both points side by side behind it; 0: it is from independent measurements.
     """
 
     ratio: Interval
-    rates: tuple[float, float]
+    merits: tuple[float, float]
     pairs: int = 0
 
 
-def compared(above: TrialPoint, below: TrialPoint, verified: Sequence[Verification]) -> GainEstimate:
+def compared(
+    above: TrialPoint, below: TrialPoint, verified: Sequence[Verification], objective: Objective = THROUGHPUT
+) -> GainEstimate:
     """Compare two points. All gains in reports and decisions come from here.
 
     With two or more rounds that measured both, it is the paired ratio. Otherwise it is the ratio of independent
@@ -47,25 +53,26 @@ def compared(above: TrialPoint, below: TrialPoint, verified: Sequence[Verificati
         above: The point in the numerator.
         below: The point in the denominator.
         verified: All relaunched points.
+        objective: The objective.
     """
     if above == below:
-        same = above.point.throughput.value
+        same = above.merit(objective).value
         return GainEstimate(Interval(value=1.0, low=1.0, high=1.0), (same, same))
     rounds = {(trial_point.trial, trial_point.load): trial_point for trial_point in verified}
     one, other = (rounds.get((trial_point.trial.number, trial_point.point.load)) for trial_point in (above, below))
-    pairs = pairs_of(one, other) if one and other else ()
+    pairs = pairs_of(one, other, objective) if one and other else ()
     if len(pairs) > 1:
-        one_rate, other_rate = (
+        one_merit, other_merit = (
             math.exp(fmean(math.log(trial_point.value) for trial_point in side)) for side in zip(*pairs, strict=True)
         )
-        return GainEstimate(paired_ratio(pairs), (one_rate, other_rate), len(pairs))
-    launch = launch_spread(verified, _throughput)
-    one_throughput, other_throughput = (_estimate(point, _throughput, launch) for point in (above, below))
-    return GainEstimate(ratio(one_throughput, other_throughput), (one_throughput.value, other_throughput.value))
+        return GainEstimate(paired_ratio(pairs), (one_merit, other_merit), len(pairs))
 
+    def merit(point: OperatingPoint) -> Interval:
+        return point.merit(objective)
 
-def _throughput(point: OperatingPoint) -> Interval:
-    return point.throughput
+    launch = launch_spread(verified, merit)
+    one_estimate, other_estimate = (_estimate(point, merit, launch) for point in (above, below))
+    return GainEstimate(ratio(one_estimate, other_estimate), (one_estimate.value, other_estimate.value))
 
 
 def unpaired_ratio(above: TrialPoint, below: TrialPoint, verified: Sequence[Verification], pick: Pick) -> Interval:
@@ -74,11 +81,11 @@ def unpaired_ratio(above: TrialPoint, below: TrialPoint, verified: Sequence[Veri
     return ratio(_estimate(above, pick, launch), _estimate(below, pick, launch))
 
 
-def pairs_of(above: Verification, below: Verification) -> tuple[Pair, ...]:
-    """The throughputs of both in those rounds that confirm `above` and measured `below`, too."""
+def pairs_of(above: Verification, below: Verification, objective: Objective = THROUGHPUT) -> tuple[Pair, ...]:
+    """The merits of both in those rounds that confirm `above` and measured `below`, too."""
     confirming = zip(above.numbers[above.choosing :], above.confirming, strict=False)
     others = dict(zip(below.numbers, below.rounds, strict=False))
-    return tuple((point.throughput, others[n].throughput) for n, point in confirming if n in others)
+    return tuple((point.merit(objective), others[n].merit(objective)) for n, point in confirming if n in others)
 
 
 def paired_ratio(pairs: Sequence[Pair], tail: float = TAIL) -> Interval:

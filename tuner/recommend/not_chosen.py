@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from tuner.core.objectives import Objective
 from tuner.core.slo import SLO
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import TrialPoint, points_of, usable_points
@@ -46,7 +47,7 @@ def not_chosen(
     recommendation: Recommendation,
     limit: int | None = None,
 ) -> tuple[NotChosen, ...]:
-    """The best point of each trial that looked better than the recommended one, in descending order of throughput.
+    """The best point of each trial that looked better than the recommended one, in descending order of merit.
 
     Points that gave less when relaunched are omitted, as relaunches exist to find these. If the recommended point is
     not verified, other unverified points are left out as well.
@@ -63,25 +64,25 @@ def not_chosen(
     best = recommendation.best
     if best is None or not verified:
         return ()
-    slo = recommendation.slo
+    slo, objective = recommendation.slo, recommendation.objective
     relaunches = {(verification.trial, verification.load): verification for verification in verified}
     better = []
     for trial in trials:
-        within = usable_points([trial], (), limit) if trial.number else points_of(trial)
-        searched = best_point((point for point in within if _promises(point, best, slo)), slo)
+        within = usable_points([trial], (), limit, objective) if trial.number else points_of(trial, (), objective)
+        searched = best_point((point for point in within if _promises(point, best, slo, objective)), slo, objective)
         if searched is None:
             continue
         relaunched = relaunches.get((trial.number, searched.point.load)) or _broken_before(searched, verified, slo)
-        if why := _why_not(searched, relaunched, best, slo):
+        if why := _why_not(searched, relaunched, best, slo, objective):
             better.append(NotChosen(searched, why, (relaunched.failure or "") if relaunched else ""))
-    return _most_promising(better)
+    return _most_promising(better, objective)
 
 
-def _promises(trial_point: TrialPoint, best: TrialPoint, slo: SLO) -> bool:
+def _promises(trial_point: TrialPoint, best: TrialPoint, slo: SLO, objective: Objective) -> bool:
     same = (trial_point.trial.number, trial_point.point.load) == (best.trial.number, best.point.load)
     factor = WINNERS_CURSE if best.verified else 1.0
-    promised = factor * trial_point.point.throughput.value
-    return not same and holds(trial_point, slo) and promised > best.point.throughput.value
+    promised = factor * trial_point.merit(objective).value
+    return not same and holds(trial_point, slo) and promised > best.merit(objective).value
 
 
 def _broken_before(searched: TrialPoint, verified: Sequence[Verification], slo: SLO) -> Verification | None:
@@ -94,15 +95,18 @@ def _broken_before(searched: TrialPoint, verified: Sequence[Verification], slo: 
     return None
 
 
-def _why_not(searched: TrialPoint, relaunched: Verification | None, best: TrialPoint, slo: SLO) -> WhyNot | None:
+def _why_not(
+    searched: TrialPoint, relaunched: Verification | None, best: TrialPoint, slo: SLO, objective: Objective
+) -> WhyNot | None:
     if relaunched is None or not (relaunched.rounds or relaunched.failure):
         return WhyNot.NO_TIME if best.verified else None
     if relaunched.failure or relaunched.point is None:
         return WhyNot.FAILED
     if not holds(TrialPoint(searched.trial, relaunched.point, verified=True), slo):
         return WhyNot.BREAKS
-    return WhyNot.UNSURE if relaunched.point.throughput.value > best.point.throughput.value else None
+    known = relaunched.point.value(objective) is not None
+    return WhyNot.UNSURE if known and relaunched.point.merit(objective).value > best.merit(objective).value else None
 
 
-def _most_promising(points: Iterable[NotChosen]) -> tuple[NotChosen, ...]:
-    return tuple(sorted(points, key=lambda trial_point: -trial_point.searched.point.throughput.value)[:_MOST])
+def _most_promising(points: Iterable[NotChosen], objective: Objective) -> tuple[NotChosen, ...]:
+    return tuple(sorted(points, key=lambda better: -better.searched.merit(objective).value)[:_MOST])

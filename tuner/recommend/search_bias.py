@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+from tuner.core.objectives import Objective
 from tuner.core.slo import Percentile
 from tuner.measure.trial import TrialResult
 from tuner.recommend.curve import latency_ms_at, throughput_at
@@ -31,6 +32,10 @@ class SearchBias:
 
     throughput: float = WINNERS_CURSE
     latency: float = 1.0
+
+    def of_merit(self, objective: Objective) -> float:
+        """Ratio of the merits of an objective; see `OperatingPoint.merit`."""
+        return self.throughput if objective.maximizes else 1 / self.latency
 
     @classmethod
     def of(cls, trials: Iterable[TrialResult], verified: Iterable[Verification], percentile: Percentile) -> SearchBias:

@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from tuner.core.errors import TritontuneError, shortened
 from tuner.core.loads import Load
+from tuner.core.objectives import THROUGHPUT
 from tuner.core.quantities import format_duration, format_size
 from tuner.core.slo import SLO
 from tuner.jobs.progress import ModelOutcome, Progress
@@ -24,7 +25,7 @@ from tuner.recommend.front import excess_memory
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.report.end_of_run import print_models, print_outcome
 from tuner.report.pull_bar import PullBar
-from tuner.results.words import latency, missed_slo, point_in_words, rate
+from tuner.results.words import latency, missed_everywhere, point_in_words, rate
 from tuner.servers.docker.pull import Pull
 from tuner.study.study import Study
 
@@ -53,6 +54,7 @@ class ConsoleProgress(Progress):
         self._slo = slo
         self._verbose = verbose
         self._max_gpu_memory: int | None = None
+        self._objective = THROUGHPUT
         self._pull_bar = PullBar(console)
         self._spinner = Spinner("dots")
         self._model = ""
@@ -83,11 +85,12 @@ class ConsoleProgress(Progress):
     def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
         """See `Progress`."""
         self._model, self._best = model, ""
-        self._max_gpu_memory = study.identity.max_gpu_memory
+        self._max_gpu_memory, self._objective = study.identity.max_gpu_memory, study.identity.objective
         self._ends = time.monotonic() + budget_s - study.spent_s
         limit = f"SLO {self._slo}" if self._slo.root else "no SLO"
+        aim = "" if self._objective == THROUGHPUT else f"{self._objective}, "
         done = f", {_count(len(study.trials), 'trial')} done already" if study.trials else ""
-        self._line(f"tuning [bold]{escape(model)}[/]: {limit}, budget {format_duration(budget_s)}{done}")
+        self._line(f"tuning [bold]{escape(model)}[/]: {aim}{limit}, budget {format_duration(budget_s)}{done}")
         if study.trials:
             self._stand(study.recommendation)
         if self._console.is_terminal:
@@ -104,21 +107,21 @@ class ConsoleProgress(Progress):
 
     def point_measured(self, point: OperatingPoint) -> None:
         """See `Progress`."""
-        self._last_point = point_in_words(point, self._slo.percentile)
+        self._last_point = point_in_words(point, self._objective.percentile_for(self._slo), self._objective)
 
     def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
         """See `Progress`."""
-        own = recommend((result,), self._slo).best
+        own = recommend((result,), self._slo, objective=self._objective).best
         if result.failure:
             text = f"[red]{result.failure.cause.value}[/]: {escape(shortened(result.failure.message))}"
         elif result.gpu_memory and excess_memory(result, self._max_gpu_memory) > 0:
             text = f"[red]took {format_size(result.gpu_memory.peak_bytes)} of GPU memory[/], above the limit"
         elif own:
-            text = point_in_words(own.point, self._slo.percentile)
+            text = point_in_words(own.point, recommendation.percentile, self._objective)
         elif result.curve and all(point.errors for point in result.curve):
             text = f"[red]some requests fail at every load[/]: {escape(shortened(result.curve[0].error or ''))}"
         else:
-            text = f"{missed_slo(self._slo)} at every load"
+            text = missed_everywhere(self._slo, self._objective)
         self._line(f"{escape(self._trial)}: {text} [dim]({format_duration(result.wall_s)})[/]")
         self._stand(recommendation)
 
@@ -145,12 +148,11 @@ class ConsoleProgress(Progress):
     def _stand(self, recommendation: Recommendation) -> None:
         if recommendation.best:
             point = recommendation.best.point
-            at = latency(recommendation.best.latency_ms(self._slo.percentile))
+            percentile = recommendation.percentile
+            at = latency(recommendation.best.latency_ms(percentile))
             gain = f", {recommendation.gain.value:.2f} x" if recommendation.gain else ""
             trial = recommendation.best.trial.number
-            self._best = (
-                f"best so far: {rate(point.throughput.value)}/s, {self._slo.percentile} {at}{gain} (trial {trial})"
-            )
+            self._best = f"best so far: {rate(point.throughput.value)}/s, {percentile} {at}{gain} (trial {trial})"
 
     def _line(self, markup: str) -> None:
         self._console.print(markup, soft_wrap=True, highlight=False)

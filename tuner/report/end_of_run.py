@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tuner.analysis.effects import field_effects
 from tuner.core.errors import TritontuneError, shortened
+from tuner.core.objectives import THROUGHPUT
 from tuner.core.quantities import format_duration
 from tuner.core.slo import SLO
 from tuner.jobs.progress import ModelOutcome
@@ -102,9 +103,10 @@ def _model_row(outcome: ModelOutcome) -> tuple[str, str, str, str]:
     recommendation = outcome.recommendation
     slo, best, gain = recommendation.slo, recommendation.best, recommendation.gain
     if best is None:
-        return outcome.model, "none", f"no candidate {slo_in_words(slo)}", ""
+        return outcome.model, "none", f"no candidate {slo_in_words(slo, recommendation.objective)}", ""
     text = f"{gain.value:.2f} x ({gain.low:.2f} to {gain.high:.2f})" if gain else "unknown"
-    at = f"{rate(best.point.throughput.value)}/s, {slo.percentile} {latency(best.latency_ms(slo.percentile))}"
+    percentile = recommendation.percentile
+    at = f"{rate(best.point.throughput.value)}/s, {percentile} {latency(best.latency_ms(percentile))}"
     return outcome.model, text if best.trial.number else "none", at, _verdict(best, slo)
 
 
@@ -121,7 +123,7 @@ def _everything(outcome: ModelOutcome) -> Iterator[RenderableType]:
     yield from _answer(outcome)
     yield from _notes(outcome)
     if recommendation.best and (effects := field_effects(study, recommendation.best)):
-        lines = (f"  {line}" for line in effects_in_words(effects, recommendation.slo))
+        lines = (f"  {line}" for line in effects_in_words(effects, recommendation.slo, recommendation.objective))
         yield Text("\n".join(("changes:", *lines)))
     if recommendation.best and (diff := config_diff(study, recommendation.best)):
         yield Syntax(diff.rstrip("\n"), "diff", theme="ansi_dark", background_color="default")
@@ -182,21 +184,25 @@ def _why(outcome: ModelOutcome, width: int) -> Iterator[Text]:
 def _answer(outcome: ModelOutcome) -> Iterator[Text]:
     """Gain, best, baseline, and the verdict on the SLO."""
     study, recommendation = outcome.study, outcome.recommendation
-    slo, best = recommendation.slo, recommendation.best
+    slo, best, objective = recommendation.slo, recommendation.best, recommendation.objective
     took = format_duration(max(study.took_s, 1e-3))
     counts = f"{_count(len(study.trials), 'trial')}, {_count(study.launches, 'launch', 'launches')} in {took}"
     yield _line("model", f"{outcome.model} ({counts})", "bold")
+    if objective != THROUGHPUT:
+        yield _line("objective", str(objective))
     if best is None:
-        yield _line("result", f"no candidate {slo_in_words(slo)}", "red")
+        yield _line("result", f"no candidate {slo_in_words(slo, objective)}", "red")
     elif alone := no_candidate_in_words(study):
         yield _line("gain", alone, "yellow")
     elif best.trial.number == 0:
         yield _line("gain", "none: no candidate beats the baseline")
     elif recommendation.gain:
-        text = f"{gain_in_words(recommendation.gain)}{gain_rests_on(recommendation, verified=bool(study.verified))}"
+        rests_on = gain_rests_on(recommendation, verified=bool(study.verified))
+        text = f"{gain_in_words(recommendation.gain, objective)}{rests_on}"
         yield _line("gain", text, "bold green" if recommendation.gain.low > 1 else "yellow")
     if best:
-        text = f"{point_in_words(best.point, slo.percentile)} (trial {best.trial.number})"
+        point = point_in_words(best.point, recommendation.percentile, objective)
+        text = f"{point} (trial {best.trial.number})"
         yield _line("best", text if best != recommendation.baseline else "the baseline")
     yield _baseline(outcome)
     if best:
@@ -209,10 +215,11 @@ def _answer(outcome: ModelOutcome) -> Iterator[Text]:
 
 def _baseline(outcome: ModelOutcome) -> Text:
     study, recommendation = outcome.study, outcome.recommendation
+    objective = recommendation.objective
     if recommendation.baseline is None:
-        when = when_missed(study.trials[0], recommendation.slo, study.verified)
-        return _line("baseline", f"{missed_slo(recommendation.slo)} {when}")
-    text = point_in_words(recommendation.baseline.point, recommendation.slo.percentile)
+        when = when_missed(study.trials[0], recommendation.slo, study.verified, objective)
+        return _line("baseline", f"{missed_slo(recommendation.slo, objective)} {when}")
+    text = point_in_words(recommendation.baseline.point, recommendation.percentile, objective)
     if failure := recommendation.baseline.trial.failure:
         return _line("baseline", f"{text} (not recommended: {failure.cause.value} at another load)", "yellow")
     once = study.verified and not recommendation.baseline.verified
@@ -223,7 +230,8 @@ def _notes(outcome: ModelOutcome) -> Iterator[Text]:
     for remark in outcome.study.remarks:
         yield _line("note", remark, "yellow")
     for better in outcome.study.not_chosen:
-        yield _line("note", not_chosen_in_words(better, outcome.recommendation.slo.percentile), "yellow")
+        found = outcome.recommendation
+        yield _line("note", not_chosen_in_words(better, found.percentile, found.objective), "yellow")
 
 
 def _few_notes(notes: Sequence[Text], room: int, width: int) -> Iterator[Text]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from tuner.core.quantities import format_number
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation, holds
 from tuner.results.why import why_in_words
-from tuner.results.words import latency, loads_in_words, rate, warnings_of_points
+from tuner.results.words import each_in_words, latency, loads_in_words, rate, warnings_of_points
 from tuner.space.candidate import Assignment, in_words
 
 WARNED = "?"
@@ -21,13 +22,15 @@ def front_table(recommendation: Recommendation, most: int | None = None) -> Tabl
         recommendation: Of the study.
         most: Number of rows at most; None: as many as there are points.
     """
-    percentile, points = recommendation.slo.percentile, front_points(recommendation)
+    percentile, points = recommendation.percentile, front_points(recommendation)
     shown = points if most is None else points_that_matter(recommendation, most)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     load, offered = loads_in_words([trial_point.point for trial_point in shown])
     title = "front" if len(shown) == len(points) else f"front ({len(shown)} of {len(points)})"
     table.add_column(title)
-    for column in ("trial", load, "inferences/s", "p50", percentile, "mean batch"):
+    each = filter(None, [each_in_words(recommendation.objective)])
+    first = [] if percentile == "p50" else ["p50"]
+    for column in ("trial", load, "inferences/s", *each, *first, percentile, "mean batch"):
         table.add_column(column, justify="right")
     for trial_point, at in zip(shown, offered, strict=True):
         style = (
@@ -39,7 +42,7 @@ def front_table(recommendation: Recommendation, most: int | None = None) -> Tabl
 
 def front_points(recommendation: Recommendation) -> tuple[TrialPoint, ...]:
     """The front, the best point and the baseline's, by latency. The last two need not be on the front."""
-    front, percentile = recommendation.front, recommendation.slo.percentile
+    front, percentile = recommendation.front, recommendation.percentile
     added = {
         id(point): point for point in (recommendation.best, recommendation.baseline) if point and point not in front
     }
@@ -64,7 +67,8 @@ def points_that_matter(recommendation: Recommendation, most: int) -> tuple[Trial
 
 def _front_row(trial_point: TrialPoint, at: str, recommendation: Recommendation) -> tuple[str, ...]:
     point = trial_point.point
-    average = point.average_batch_size
+    average, value = point.average_batch_size, point.value(recommendation.objective)
+    each = [format_number(value.value) if value else ""] if each_in_words(recommendation.objective) else []
     marks = {
         "best": trial_point == recommendation.best,
         "baseline": trial_point == recommendation.baseline != recommendation.best,
@@ -75,8 +79,9 @@ def _front_row(trial_point: TrialPoint, at: str, recommendation: Recommendation)
         str(trial_point.trial.number),
         at,
         rate(point.throughput.value),
-        latency(point.latency_ms["p50"].value),
-        latency(trial_point.latency_ms(recommendation.slo.percentile)),
+        *each,
+        *([] if recommendation.percentile == "p50" else [latency(point.latency_ms["p50"].value)]),
+        latency(trial_point.latency_ms(recommendation.percentile)),
         "" if average is None else f"{average:.1f}",
     )
 

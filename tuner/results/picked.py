@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import Percentile
 from tuner.recommend.not_chosen import NotChosen, WhyNot
 from tuner.recommend.recommend import Recommendation
@@ -24,10 +25,10 @@ def picked_in_words(study: Study, recommendation: Recommendation) -> str:
     """
     if recommendation.best is None:
         raise ValueError("there is no best point")
-    best, slo, of = recommendation.best, recommendation.slo, len(study.trials)
+    best, slo, objective, of = recommendation.best, recommendation.slo, recommendation.objective, len(study.trials)
     sure = slo_verdict_in_words(best, slo, of=of, launches=launches_of(study, best))
     verdict = f"SLO {slo} {sure}" if slo.root else sure
-    text = f"trial {best.trial.number}: {point_in_words(best.point, slo.percentile)}; {verdict}"
+    text = f"trial {best.trial.number}: {point_in_words(best.point, recommendation.percentile, objective)}; {verdict}"
     if best.trial.number == 0 and of == 1:
         return f"{text}; this is the baseline; no candidate was measured"
     if best.trial.number == 0:
@@ -35,13 +36,14 @@ def picked_in_words(study: Study, recommendation: Recommendation) -> str:
     return text
 
 
-def not_chosen_in_words(better: NotChosen, percentile: Percentile) -> str:
+def not_chosen_in_words(better: NotChosen, percentile: Percentile, objective: Objective = THROUGHPUT) -> str:
     """A point that looked better than the best one, why it was not chosen, and what the user can do.
 
     `trial 3 looked better (3,835 inferences/s, p99 91.4 ms at concurrency 256), but it was not verified in time; to
     verify it, use --resume with a longer --budget`
     """
-    looked = f"trial {better.searched.trial.number} looked better ({point_in_words(better.searched.point, percentile)})"
+    point = point_in_words(better.searched.point, percentile, objective)
+    looked = f"trial {better.searched.trial.number} looked better ({point})"
     detail = f" ({better.detail})" if better.detail else ""
     what = {
         WhyNot.NO_TIME: "; to verify it, use --resume with a longer --budget",

@@ -17,6 +17,7 @@ from tuner.config.diff import unified_diff
 from tuner.core.atomic_file import write_atomically
 from tuner.core.json_text import json_text
 from tuner.core.loads import Concurrency, RequestRate
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.record import Interval
 from tuner.core.slo import PERCENTILES, SLO
 from tuner.measure.points import OperatingPoint
@@ -30,7 +31,7 @@ from tuner.results.points_json import interval_json, load_json, point_json
 from tuner.results.why import effect_in_words, why_in_words
 from tuner.results.words import certified_in_words, gain_in_words, point_in_words
 from tuner.study.run_folder import RunFolder
-from tuner.study.study import Study
+from tuner.study.study import Identity, Study
 
 BEST = "best"
 """Folder of the best config, in the folder of the model."""
@@ -94,27 +95,35 @@ def _holds(file: Path, text: str) -> bool:
 
 def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
     """The contents of `front.json`, schema 1."""
-    best, gain = recommendation.best, recommendation.gain
+    best, gain, objective = recommendation.best, recommendation.gain, recommendation.objective
+    of = recommendation.merits and [objective.value_of(merit) for merit in recommendation.merits]
     return {
         "schema": 1,
         "model": study.identity.model,
         "slo": {f"{limit.key}_ms": limit.limit_ms for limit in recommendation.slo.limits},
+        "objective": {
+            "metric": objective.name,
+            "direction": objective.direction,
+            "unit": objective.unit,
+            "request_rate": objective.rate,
+        },
         "baseline": [_trial_point(trial_point) for trial_point in points_of(study.trials[0], study.verified)],
-        "front": [_front_point(trial_point) for trial_point in recommendation.front],
+        "front": [_front_point(trial_point, objective) for trial_point in recommendation.front],
         "best": best
         and {
-            **_front_point(best),
+            **_front_point(best, objective),
             "config": BEST_CONFIG,
             "gain": {
-                "throughput": gain and interval_json(gain),
+                "throughput": gain and interval_json(gain) if objective == THROUGHPUT else None,
+                "ratio": gain and interval_json(gain),
                 "pairs": recommendation.pairs,
-                "of": recommendation.rates and dict(zip(("best", "baseline"), recommendation.rates, strict=True)),
+                "of": of and dict(zip(("best", "baseline"), of, strict=True)),
             },
-            "fields": [_effect_json(effect, study.identity.slo) for effect in field_effects(study, best)],
+            "fields": [_effect_json(effect, study.identity) for effect in field_effects(study, best)],
             "slo_certain": None if not recommendation.slo.root else is_certain(best, recommendation.slo),
             **_certified_json(study.certified),
         },
-        "not_chosen": [_not_chosen_json(better, recommendation.slo) for better in study.not_chosen],
+        "not_chosen": [_not_chosen_json(better, recommendation) for better in study.not_chosen],
         "budget": {
             "wall_s": round(study.took_s, 1),
             "launches": study.launches,
@@ -152,10 +161,12 @@ def trials_csv(study: Study) -> str:
 def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None, slo: SLO) -> str:
     """The config to deploy, with a comment on top: the trial, its measurement, the SLO and the machine."""
     certified = study.certified
+    objective, percentile = study.identity.objective, study.identity.objective.percentile_for(slo)
     lines = [
         f"trial {best.trial.number} of {len(study.trials)} for model {study.identity.model}",
-        f"{'verified' if best.verified else 'measured'} {point_in_words(best.point, slo.percentile)}; SLO: {slo}",
-        f"gain {gain_in_words(gain)}" if gain and best.trial.number else "",
+        f"{'verified' if best.verified else 'measured'} {point_in_words(best.point, percentile, objective)}; SLO: {slo}"
+        + ("" if objective == THROUGHPUT else f"; objective: {objective}"),
+        f"gain {gain_in_words(gain, objective)}" if gain and best.trial.number else "",
         certified_in_words(certified, slo) if certified and certified.point and slo == study.identity.slo else "",
         f"on {study.identity.machine}, {study.identity.server}",
     ]
@@ -186,29 +197,34 @@ def _trial_point(trial_point: TrialPoint) -> dict[str, Any]:
     }
 
 
-def _front_point(trial_point: TrialPoint) -> dict[str, Any]:
-    return {**_trial_point(trial_point), "why": why_in_words(trial_point) or None}
+def _front_point(trial_point: TrialPoint, objective: Objective) -> dict[str, Any]:
+    value = trial_point.point.value(objective)
+    return {
+        **_trial_point(trial_point),
+        "objective_value": value and interval_json(value),
+        "why": why_in_words(trial_point) or None,
+    }
 
 
-def _not_chosen_json(better: NotChosen, slo: SLO) -> dict[str, Any]:
+def _not_chosen_json(better: NotChosen, recommendation: Recommendation) -> dict[str, Any]:
     """A point that looked better than the best during the search, and why it was not chosen."""
     return {
         **_trial_point(better.searched),
         "reason": better.why.name.lower(),
-        "why": not_chosen_in_words(better, slo.percentile),
+        "why": not_chosen_in_words(better, recommendation.percentile, recommendation.objective),
     }
 
 
-def _effect_json(effect: FieldEffect, slo: SLO) -> dict[str, Any]:
-    """A changed field. `effect` is the ratio of throughput with and without the change, null when unknown."""
+def _effect_json(effect: FieldEffect, identity: Identity) -> dict[str, Any]:
+    """A changed field. `effect` is the ratio of merit with and without the change, null when unknown."""
     return {
         "name": effect.name,
         "value": effect.value,
         "was": effect.was,
         "together": list(effect.together),
-        "effect": effect.throughput and interval_json(effect.throughput),
+        "effect": effect.gain and interval_json(effect.gain),
         "trial": effect.trial and effect.trial.number,
-        "why": effect_in_words(effect, slo),
+        "why": effect_in_words(effect, identity.slo, identity.objective),
     }
 
 

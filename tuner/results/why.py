@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from tuner.analysis.effects import FieldEffect
 from tuner.core.errors import shortened
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.record import Interval
 from tuner.core.slo import SLO, Percentile
 from tuner.recommend.front import TrialPoint
@@ -77,21 +78,21 @@ _LIMITS = {
 }
 
 
-def effect_in_words(effect: FieldEffect, slo: SLO) -> str:
+def effect_in_words(effect: FieldEffect, slo: SLO, objective: Objective = THROUGHPUT) -> str:
     """The effect of a changed field, in one line.
 
     `dynamic_batching on (was off): 2.90 x the throughput (2.70 to 3.10); without it 640 inferences/s, p99 12.3 ms at
     concurrency 8 (trial 4)`
     """
-    return f"{_change(effect)}: {_effect(effect, slo)}"
+    return f"{_change(effect)}: {_effect(effect, slo, objective)}"
 
 
-def effects_in_words(effects: Iterable[FieldEffect], slo: SLO) -> Iterator[str]:
+def effects_in_words(effects: Iterable[FieldEffect], slo: SLO, objective: Objective = THROUGHPUT) -> Iterator[str]:
     """A line for each change with a known effect, and one line for all other changes."""
     unknown = []
     for effect in effects:
         if is_known(effect):
-            yield effect_in_words(effect, slo)
+            yield effect_in_words(effect, slo, objective)
         else:
             unknown.append(_values(effect))
     if unknown:
@@ -106,12 +107,12 @@ def effects_in_short(effects: Iterable[FieldEffect]) -> str:
         name = effect.name.removeprefix("dynamic_batching.")
         if not is_known(effect):
             unknown.append(name)
-        elif effect.throughput is None:
+        elif effect.gain is None:
             phrases.append(f"{name} {'follows from others' if effect.without is None else 'is needed'}")
-        elif _is_noise(effect.throughput):
+        elif _is_noise(effect.gain):
             phrases.append(f"{name} no effect")
         else:
-            phrases.append(f"{name} {effect.throughput.value:.2f} x")
+            phrases.append(f"{name} {effect.gain.value:.2f} x")
     not_known = f"effect unknown without --explain: {', '.join(unknown)}" if unknown else ""
     return "; ".join(part for part in (", ".join(phrases), not_known) if part)
 
@@ -130,23 +131,26 @@ def _values(effect: FieldEffect) -> str:
     return f"{effect.name} {_shown(effect.value)} (was {_shown(effect.was)})"
 
 
-def _effect(effect: FieldEffect, slo: SLO) -> str:
+def _effect(effect: FieldEffect, slo: SLO, objective: Objective) -> str:
     if effect.without is None:
         return "follows from the other changes"
     if effect.trial is None:
         return "effect not known: no trial differs in this alone; --explain measures it"
     trial = f"(trial {effect.trial.number})"
-    if effect.point is None or effect.throughput is None:
+    if effect.point is None or effect.gain is None:
         if effect.trial.failure and effect.trial.number:
             return f"without it: {effect.trial.failure.cause.value}: {shortened(effect.trial.failure.message)} {trial}"
-        return f"without it the config {missed_slo(slo)} at every measured load {trial}"
-    if _is_noise(effect.throughput):
-        noise = f"no effect on throughput beyond noise {_range(effect.throughput)}"
-        return noise + _on_latency(effect, slo.percentile)
-    without = "better without it:" if effect.throughput.high < 1 else "without it"
-    ratio = f"{effect.throughput.value:.2f} x the throughput {_range(effect.throughput)}"
+        measured = " at every measured load" if objective.rate is None else ""
+        return f"without it the config {missed_slo(slo, objective)}{measured} {trial}"
+    if _is_noise(effect.gain):
+        noise = f"no effect on {objective.words} beyond noise {_range(effect.gain)}"
+        return noise + (_on_latency(effect, slo.percentile) if objective.maximizes else "")
+    without = "better without it:" if effect.gain.high < 1 else "without it"
+    what = f"the {objective.words}" if objective.maximizes else f"as quick by {objective.words}"
+    ratio = f"{effect.gain.value:.2f} x {what} {_range(effect.gain)}"
     trial = f"(trial {effect.trial.number}, {_known_by(effect)})"
-    return f"{ratio}; {without} {point_in_words(effect.point.point, slo.percentile)} {trial}"
+    point = point_in_words(effect.point.point, objective.percentile_for(slo), objective)
+    return f"{ratio}; {without} {point} {trial}"
 
 
 def _known_by(effect: FieldEffect) -> str:

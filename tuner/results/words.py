@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from tuner.core.loads import Concurrency, RequestRate
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.quantities import format_ms, format_number
 from tuner.core.record import Interval
 from tuner.core.slo import SLO, Percentile
@@ -20,6 +21,7 @@ from tuner.stats.slo_verdict import CONFIDENCE, Verdict
 from tuner.study.study import Study
 
 _ONCE = "not verified: launched once"
+_EACH = {"throughput_per_gpu": "per GPU", "inferences_per_joule": "per joule"}
 
 
 def rate(value: float) -> str:
@@ -32,13 +34,24 @@ def latency(value_ms: float) -> str:
     return format_ms(value_ms)
 
 
-def point_in_words(point: OperatingPoint, percentile: Percentile) -> str:
-    """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`, and its quality warnings."""
+def point_in_words(point: OperatingPoint, percentile: Percentile, objective: Objective = THROUGHPUT) -> str:
+    """An operating point: `1,234 inferences/s, p99 12.3 ms at concurrency 16`, and its quality warnings.
+
+    The value of another objective is added: `1,234 inferences/s (617 per GPU)`.
+    """
     at = latency(point.latency_ms[percentile].value)
     warnings = (
         f" (quality warning: {', '.join(warning.check.words for warning in point.warnings)})" if point.warnings else ""
     )
-    return f"{rate(point.throughput.value)} inferences/s, {percentile} {at} at {point.load}{warnings}"
+    value = point.value(objective)
+    each = each_in_words(objective)
+    per = f" ({format_number(value.value)} {each})" if each and value else ""
+    return f"{rate(point.throughput.value)} inferences/s{per}, {percentile} {at} at {point.load}{warnings}"
+
+
+def each_in_words(objective: Objective) -> str:
+    """The unit of a value that inferences are related to, `per GPU`; empty for throughput and latency."""
+    return _EACH.get(objective.metric, "")
 
 
 def warnings_in_words(point: OperatingPoint) -> Iterator[str]:
@@ -76,17 +89,25 @@ def warnings_of_points(points: Sequence[tuple[str, OperatingPoint]]) -> Iterator
         yield f"{most} (the highest of {len(busy)} points with load from elsewhere)" if len(busy) > 1 else most
 
 
-def slo_in_words(slo: SLO) -> str:
-    """The condition for the best config: `holds p99 <= 25 ms`, or, without an SLO, `answers every request`."""
+def slo_in_words(slo: SLO, objective: Objective = THROUGHPUT) -> str:
+    """The condition for the best config: `holds p99 <= 25 ms`, or, without an SLO, `answers every request`.
+
+    At a fixed rate: `keeps up with 500 requests/s`, and ` within p99 <= 25 ms`.
+    """
+    if objective.rate is not None:
+        return f"keeps up with {objective.rate:g} requests/s{_within(slo)}"
     return f"holds {slo}" if slo.root else "answers every request"
+
+
+def _within(slo: SLO) -> str:
+    return f" within {slo}" if slo.root else ""
 
 
 def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
     """The certified rate, or why there is none: `certified 310 requests/s of Poisson arrivals within p99 <= 40 ms`."""
     if certified.point is None:
         return f"not certified: {certified.reason}"
-    within = f" within {slo}" if slo.root else ""
-    return f"certified {rate(certified.point.load.level)} requests/s of Poisson arrivals{within}"
+    return f"certified {rate(certified.point.load.level)} requests/s of Poisson arrivals{_within(slo)}"
 
 
 def no_candidate_in_words(study: Study) -> str:
@@ -144,17 +165,29 @@ def launches_of(study: Study, best: TrialPoint) -> int:
     )
 
 
-def when_missed(baseline: TrialResult, slo: SLO, verified: Iterable[Verification]) -> str:
+def when_missed(
+    baseline: TrialResult, slo: SLO, verified: Iterable[Verification], objective: Objective = THROUGHPUT
+) -> str:
     """The condition under which the baseline violates the SLO: `at every measured load`, or `when relaunched`."""
     again = any(verification.trial == baseline.number for verification in verified)
-    if again and any(point.holds(slo) for point in baseline.curve):
+    if again and any(point.holds(slo) and point.kept_up is not False for point in baseline.curve):
         return "when relaunched"
-    return "at every measured load"
+    return "at every measured load" if objective.rate is None else "in its trial"
 
 
-def missed_slo(slo: SLO) -> str:
-    """The violated condition of a config: `violates p99 <= 25 ms`, or, without an SLO, `fails some requests`."""
+def missed_slo(slo: SLO, objective: Objective = THROUGHPUT) -> str:
+    """The violated condition of a config: `violates p99 <= 25 ms`, or, without an SLO, `fails some requests`.
+
+    At a fixed rate: `does not keep up with 500 requests/s`, and ` within p99 <= 25 ms`.
+    """
+    if objective.rate is not None:
+        return f"does not keep up with {objective.rate:g} requests/s{_within(slo)}"
     return f"violates {slo}" if slo.root else "fails some requests"
+
+
+def missed_everywhere(slo: SLO, objective: Objective = THROUGHPUT) -> str:
+    """The violated condition of a config at all loads of its trial."""
+    return missed_slo(slo, objective) + (" at every load" if objective.rate is None else "")
 
 
 def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:
@@ -168,7 +201,7 @@ def loads_in_words(points: Sequence[OperatingPoint]) -> tuple[str, list[str]]:
 
 
 def gain_rests_on(recommendation: Recommendation, *, verified: bool) -> str:
-    """The basis of a gain: its rounds, and its throughputs if they differ from those of the two points.
+    """The basis of a gain: its rounds, and its two values if they differ from those of the two points.
 
     `, 3 rounds side by side`, `, not side by side: 400 over 112 inferences/s, from curves through all points`.
 
@@ -177,18 +210,29 @@ def gain_rests_on(recommendation: Recommendation, *, verified: bool) -> str:
         verified: Whether anything was verified.
     """
     best, baseline = recommendation.best, recommendation.baseline
-    rates, pairs = recommendation.rates, recommendation.pairs
-    if rates is None or best is None or baseline is None or best == baseline:
+    merits, pairs, objective = recommendation.merits, recommendation.pairs, recommendation.objective
+    if merits is None or best is None or baseline is None or best == baseline:
         return ""
     beside = f", {pairs} rounds side by side" if pairs else ", not side by side" if verified else ""
-    of_points = best.point.throughput.value, baseline.point.throughput.value
-    of, shown = (" over ".join(map(rate, two_rates)) for two_rates in (rates, of_points))
+    of_points = best.merit(objective).value, baseline.merit(objective).value
+    of, shown = (_quotient(two, objective) for two in (merits, of_points))
     if of == shown:
         return beside
     how = "" if pairs else ", from curves through all points"
-    return f"{beside}{':' if beside else ','} {of} inferences/s{how}"
+    return f"{beside}{':' if beside else ','} {of} {objective.unit}{how}"
 
 
-def gain_in_words(gain: Interval) -> str:
-    """A gain with its 95 % interval: `3.46 x the baseline's throughput (3.31 to 3.62)`."""
-    return f"{gain.value:.2f} x the baseline's throughput ({gain.low:.2f} to {gain.high:.2f})"
+def _quotient(merits: tuple[float, float], objective: Objective) -> str:
+    """Two values whose quotient is a gain: `400 over 112`; of latencies, the baseline's comes first."""
+    best, baseline = (objective.value_of(merit) for merit in merits)
+    values = (best, baseline) if objective.maximizes else (baseline, best)
+    return " over ".join(map(format_number, values))
+
+
+def gain_in_words(gain: Interval, objective: Objective = THROUGHPUT) -> str:
+    """A gain with its 95 % interval: `3.46 x the baseline's throughput (3.31 to 3.62)`.
+
+    Of a latency: `1.80 x as quick as the baseline by p99 latency (1.61 to 2.02)`.
+    """
+    of = "the baseline's {}" if objective.maximizes else "as quick as the baseline by {}"
+    return f"{gain.value:.2f} x {of.format(objective.words)} ({gain.low:.2f} to {gain.high:.2f})"

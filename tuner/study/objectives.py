@@ -7,6 +7,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import SLO
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import excess_memory, points_of
@@ -25,29 +26,30 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     return {p.name: IntDistribution(0, len(p.ladder) - 1) for p in space.parameters}
 
 
-def as_optuna_trial(
+def as_optuna_trial(  # noqa: PLR0917 (called at one place)
     result: TrialResult,
     space: SearchSpace,
     slo: SLO,
     attributes: dict[str, str | float],
     max_gpu_memory: int | None = None,
+    objective: Objective = THROUGHPUT,
 ) -> FrozenTrial:
     """A trial for Optuna's storage.
 
-    Its values are the best throughput that holds the SLO, and the latency at the lowest load. A constraint holds if it
-    is at most 0. `launch` is 1 if the trial failed, else -1. `slo` is the excess of its best point over the limit, as a
-    share of the limit. `gpu_memory`, if memory is limited, is the excess of the GPU memory that it used, as a share of
-    the limit.
+    Its values are the most merit that holds the SLO (see `OperatingPoint.merit`), and the latency at the lowest load. A
+    constraint holds if it is at most 0. `launch` is 1 if the trial failed, else -1. `slo` is the excess of its best
+    point over the limit, as a share of the limit. `gpu_memory`, if memory is limited, is the excess of the GPU memory
+    that it used, as a share of the limit.
     """
-    points = points_of(result)
-    best = best_point(points, slo)
-    percentile = slo.percentile
+    points = points_of(result, (), objective)
+    best = best_point(points, slo, objective)
+    percentile = objective.percentile_for(slo)
     trial = optuna.create_trial(
         state=TrialState.COMPLETE,
         params=space.indices(result.parameters),
         distributions=distributions(space),
         values=[
-            best.point.throughput.value if best else 0.0,
+            best.merit(objective).value if best else 0.0,
             points[0].latency_ms(percentile) if points else _WORST_LATENCY_MS,
         ],
         user_attrs=dict(attributes),

@@ -20,8 +20,9 @@ from tuner.core.errors import JobError
 from tuner.core.machine import Machine
 from tuner.core.names import why_no_folder
 from tuner.core.nvml import Gpu
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.record import Record
-from tuner.core.slo import SLO, Limit
+from tuner.core.slo import SLO, Limit, Percentile
 from tuner.measure.trial import TrialResult
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.front import hypervolume, reference_latency_ms, usable_points
@@ -66,6 +67,7 @@ class Identity(Record):
         max_gpu_memory: Limit on the memory of each GPU, in bytes; None: no limit.
         output_tolerance: Relative tolerance of float outputs; None: outputs were not compared.
         driver: Version of the NVIDIA driver; empty: none or unknown.
+        objective: The objective; studies of earlier versions maximize throughput.
     """
 
     model: str
@@ -81,6 +83,17 @@ class Identity(Record):
     max_gpu_memory: int | None = None
     output_tolerance: float | None = None
     driver: str = ""
+    objective: Objective = THROUGHPUT
+
+    @property
+    def rate(self) -> float | None:
+        """The rate of all measurements, in requests/s; None: the load rises."""
+        return self.objective.rate
+
+    @property
+    def percentile(self) -> Percentile:
+        """The latency percentile that decides."""
+        return self.objective.percentile_for(self.slo)
 
     def difference(self, other: Identity) -> str:
         """The name of the first field that differs; empty: all fields are equal."""
@@ -251,7 +264,8 @@ class Study:
     def recommendation_for(self, slo: SLO) -> Recommendation:
         """The recommendation for any SLO. Only this method makes a recommendation from stored trials."""
         if slo.limits not in self._recommendations:
-            new = recommend(self.trials, slo, self.verified, self.identity.max_gpu_memory)
+            own = self.identity
+            new = recommend(self.trials, slo, self.verified, own.max_gpu_memory, own.objective)
             self._recommendations[slo.limits] = new
         return self._recommendations[slo.limits]
 
@@ -305,15 +319,17 @@ class Study:
 
     def add(self, result: TrialResult, space: SearchSpace) -> None:
         """Store a finished trial in one write, so that it is stored completely or not at all."""
-        slo, max_gpu_memory = self.identity.slo, self.identity.max_gpu_memory
+        slo, objective, percentile = self.identity.slo, self.identity.objective, self.identity.percentile
+        max_gpu_memory = self.identity.max_gpu_memory
         trials = [*self._trials, result]
-        reference = reference_latency_ms(trials[0], slo.percentile, slo.limit_ms(slo.percentile))
+        reference = reference_latency_ms(trials[0], percentile, slo.limit_ms(percentile))
+        points = usable_points(trials, (), max_gpu_memory, objective)
         attributes: dict[str, Any] = {
             "candidate": in_words(result.parameters, trials[0].parameters),
-            _HYPERVOLUME: hypervolume(usable_points(trials, (), max_gpu_memory), slo.percentile, reference),
+            _HYPERVOLUME: hypervolume(points, percentile, reference, objective),
             _RESULT: result.model_dump_json(),
         }
-        self._study.add_trial(as_optuna_trial(result, space, slo, attributes, max_gpu_memory))
+        self._study.add_trial(as_optuna_trial(result, space, slo, attributes, max_gpu_memory, objective))
         self._trials = trials
         self._recommendations.clear()
 

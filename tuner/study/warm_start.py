@@ -16,7 +16,7 @@ from tuner.study.study import Identity, Study
 # The most candidates of an earlier run under other conditions to launch first.
 _MOST_FIRST = 3
 # Fields that must be equal to take over trials. The config may differ, since each candidate's config is compared.
-_SAME = ("files", "requests", "server", "machine", "driver", "output_tolerance")
+_SAME = ("files", "requests", "rate", "server", "machine", "driver", "output_tolerance")
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def test_a_pointer_is_told_text_and_no_html() -> None:
 
 def test_warnings_are_told_where_a_pointer_is(run: RunFolder, open_point: OperatingPoint) -> None:
     study, built = Study.create_or_resume(run.database, identity()), space()
-    doubtful = open_point.model_copy(update={"errors": 0, "error": None})
+    doubtful = open_point.model_copy(update={"errors": 0, "error": None, "kept_up": True})
     study.add(trial(0, doubtful, parameters=built.baseline), built)
     (baseline,) = [t for t in model_view(run, study).front.traces if t["name"] == "baseline"]
     assert "quality warnings: " in baseline["text"][0]

@@ -6,21 +6,23 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tuner.core.objectives import THROUGHPUT
+from tuner.core.quantities import format_number
 from tuner.measure.points import OperatingPoint
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation
 from tuner.report.html.plots import BASELINE, BEST, FRONT, LIMIT, OTHERS, Plot, Trace, axis, hover, range_in_words
 from tuner.report.html.trial_views import TrialView, warnings_of
 from tuner.results.points_json import short
-from tuner.results.words import latency, point_in_words, rate
+from tuner.results.words import each_in_words, latency, point_in_words, rate
 
 FRONT_TRACE, SELECTED_TRACE = "front", "selected candidate"
 
 
 def front_plot(candidates: Sequence[TrialView], recommendation: Recommendation) -> Plot:
-    """Throughput against latency at the SLO's percentile, one line for each candidate."""
-    percentile = recommendation.slo.percentile
-    title = f"Throughput against {percentile} latency"
+    """The objective, or throughput beside a latency, against latency; one line for each candidate."""
+    percentile, upward = recommendation.percentile, recommendation.objective.upward
+    title = f"{upward.words.capitalize() if upward == THROUGHPUT else upward.words} against {percentile} latency"
     points = [trial_point for candidate in candidates for trial_point in candidate.points]
     if not points:
         return Plot("front", title, missing="no operating point was measured")
@@ -44,8 +46,8 @@ def front_plot(candidates: Sequence[TrialView], recommendation: Recommendation) 
     log = across.get("type") == "log"
     # Fixed ranges, so that the plot does not move when a candidate with wide intervals is selected.
     across |= {"range": _range([*latencies, *([limit] if limit else [])], log=log), "autorange": False}
-    highest = max(trial_point.point.throughput.value for trial_point in points)
-    upward = {**axis("inferences/s"), "range": [0, 1.08 * highest], "autorange": False}
+    highest = max(_height(trial_point, recommendation) for trial_point in points)
+    up = {**axis(upward.unit), "range": [0, 1.08 * highest], "autorange": False}
     return Plot(
         "front",
         title,
@@ -54,23 +56,29 @@ def front_plot(candidates: Sequence[TrialView], recommendation: Recommendation) 
         traces=[trace for trace in traces if trace["x"] or trace["name"] == SELECTED_TRACE],
         layout={
             "xaxis": across,
-            "yaxis": upward,
+            "yaxis": up,
             **(_limit_line(limit, recommendation, log=log) if limit else {}),
         },
         tall=True,
     )
 
 
+def _height(trial_point: TrialPoint, recommendation: Recommendation) -> float:
+    return trial_point.merit(recommendation.objective.upward).value
+
+
 def point_hover(trial_point: TrialPoint, recommendation: Recommendation, words: str, *, best: bool = False) -> str:
     """The hover text of an operating point."""
-    point, percentile = trial_point.point, recommendation.slo.percentile
+    point, percentile = trial_point.point, recommendation.percentile
     throughput, slow = point.throughput, point.latency_ms[percentile]
-    average = point.average_batch_size
+    average, value = point.average_batch_size, point.value(recommendation.objective)
+    added = each_in_words(recommendation.objective)
     return hover(
         f"trial {trial_point.trial.number}{', best' if best else ''}",
         words,
         f"at {point.load}",
         f"{rate(throughput.value)} inferences/s ({range_in_words(throughput.low, throughput.high, rate)})",
+        f"{format_number(value.value)} {recommendation.objective.unit}" if added and value else "",
         f"{percentile} {latency(slow.value)} ({range_in_words(slow.low, slow.high, latency)})",
         f"batches of {average:.1f} on average" if average else "",
         "verified: re-measured on other launches" if trial_point.verified else "",
@@ -88,8 +96,8 @@ def _curves(
     numbers: list[int] = []
     for candidate in candidates:
         for trial_point in candidate.points:
-            x.append(short(trial_point.latency_ms(recommendation.slo.percentile)))
-            y.append(short(trial_point.point.throughput.value))
+            x.append(short(trial_point.latency_ms(recommendation.percentile)))
+            y.append(short(_height(trial_point, recommendation)))
             texts.append(point_hover(trial_point, recommendation, words[candidate.number]))
         x.append(None)
         y.append(None)
@@ -131,8 +139,8 @@ def _points(
     points: Sequence[TrialPoint], recommendation: Recommendation, words: dict[int, str], *, best: bool = False
 ) -> dict[str, Any]:
     return {
-        "x": [short(trial_point.latency_ms(recommendation.slo.percentile)) for trial_point in points],
-        "y": [short(trial_point.point.throughput.value) for trial_point in points],
+        "x": [short(trial_point.latency_ms(recommendation.percentile)) for trial_point in points],
+        "y": [short(_height(trial_point, recommendation)) for trial_point in points],
         "text": [
             point_hover(trial_point, recommendation, words[trial_point.trial.number], best=best)
             for trial_point in points
@@ -142,21 +150,31 @@ def _points(
 
 
 def _failing(candidates: Sequence[TrialView], recommendation: Recommendation, words: dict[int, str]) -> Trace:
-    """Operating points with failed requests, which are never recommended."""
-    failing = [(c.number, point) for c in candidates for point in c.trial.curve if point.errors]
+    """Operating points with requests that failed or were late, which are never recommended."""
+    upward = recommendation.objective.upward
+    failing = [
+        (c.number, point, value.value)
+        for c in candidates
+        for point in c.trial.curve
+        if not point.is_answered and (value := point.value(upward))
+    ]
+    at_rate = recommendation.objective.rate is not None
     return {
-        **_empty("some requests failed", "markers", LIMIT),
-        "x": [point.latency_ms[recommendation.slo.percentile].value for _, point in failing],
-        "y": [point.throughput.value for _, point in failing],
-        "text": [_failing_hover(number, point, recommendation, words[number]) for number, point in failing],
-        "customdata": [number for number, _ in failing],
+        **_empty("did not keep up" if at_rate else "some requests failed", "markers", LIMIT),
+        "x": [point.latency_ms[recommendation.percentile].value for _, point, _ in failing],
+        "y": [value for _, _, value in failing],
+        "text": [_failing_hover(number, point, recommendation, words[number]) for number, point, _ in failing],
+        "customdata": [number for number, _, _ in failing],
         "marker": {"color": LIMIT, "size": 8, "symbol": "x-thin", "line": {"color": LIMIT, "width": 2}},
     }
 
 
 def _failing_hover(number: int, point: OperatingPoint, recommendation: Recommendation, words: str) -> str:
-    failure = f"{point.errors:,} requests failed: {point.error}"
-    return hover(f"trial {number}", words, point_in_words(point, recommendation.slo.percentile), failure)
+    late = "the server did not keep up" if point.kept_up is False else ""
+    failure = f"{point.errors:,} requests failed: {point.error}" if point.errors else late
+    return hover(
+        f"trial {number}", words, point_in_words(point, recommendation.percentile, recommendation.objective), failure
+    )
 
 
 def _empty(name: str, mode: str, colour: str) -> Trace:
@@ -192,7 +210,7 @@ def _limit_line(limit_ms: float, recommendation: Recommendation, *, log: bool) -
         "yref": "paper",
         "xanchor": "right",
         "yanchor": "bottom",
-        "text": f"SLO {recommendation.slo.percentile} ≤ {limit_ms:g} ms",
+        "text": f"SLO {recommendation.percentile} ≤ {limit_ms:g} ms",
         "textangle": -90,
         "showarrow": False,
         "font": {"color": LIMIT, "size": 12},
@@ -201,7 +219,7 @@ def _limit_line(limit_ms: float, recommendation: Recommendation, *, log: bool) -
 
 
 def _alt(candidates: Sequence[TrialView], points: Sequence[TrialPoint], recommendation: Recommendation) -> str:
-    percentile = recommendation.slo.percentile
+    percentile = recommendation.percentile
     text = f"Scatter plot of {len(points)} operating points of {sum(bool(c.points) for c in candidates)} candidates. "
     if recommendation.front:
         first, last = recommendation.front[0], recommendation.front[-1]

@@ -29,7 +29,7 @@ def finalists(candidates: Sequence[TrialView], recommendation: Recommendation) -
 
 def load_plots(candidates: Sequence[TrialView], recommendation: Recommendation) -> tuple[Plot, Plot]:
     """Throughput, and latency at the SLO's percentile, against concurrency."""
-    percentile, shown = recommendation.slo.percentile, finalists(candidates, recommendation)
+    percentile, shown = recommendation.percentile, finalists(candidates, recommendation)
     limit = recommendation.slo.limit_ms(percentile)
     throughput = _plot("load-throughput", "Throughput under load", "inferences/s", shown, recommendation, _throughput)
     slow = _plot(
@@ -109,7 +109,7 @@ def _curve(
 def _limit(limit: float, levels: Sequence[float], recommendation: Recommendation) -> Trace:
     return {
         "type": "scatter",
-        "name": f"SLO {recommendation.slo.percentile} ≤ {limit:g} ms",
+        "name": f"SLO {recommendation.percentile} ≤ {limit:g} ms",
         "mode": "lines",
         "x": [min(levels), max(levels)],
         "y": [limit, limit],

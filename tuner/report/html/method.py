@@ -41,10 +41,13 @@ def _what(study: Study) -> Iterator[Detail]:
     asked = study.identity
     yield Detail("Model", f"{asked.model}, of {without_secrets(asked.repository)}")
     yield Detail("Fingerprint of the model files", asked.files, code=True)
+    yield Detail("Objective", str(asked.objective))
     yield Detail("SLO", in_symbols(str(asked.slo)))
     if asked.max_gpu_memory is not None:
         yield Detail("Limit on GPU memory", format_size(asked.max_gpu_memory))
-    yield Detail("Load", f"closed loop of rising concurrency; {_requests(study)}")
+    rate = asked.objective.rate
+    load = "closed loop of rising concurrency" if rate is None else f"Poisson arrivals at {rate:g} requests/s"
+    yield Detail("Load", f"{load}; {_requests(study)}")
     tolerance = asked.output_tolerance
     yield Detail("Outputs", "not compared" if tolerance is None else f"compared, floats within {tolerance:.3%}")
     varied = SpaceSpec.model_validate_json(asked.space).parameters

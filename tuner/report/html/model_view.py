@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.recommend.recommend import recommend
 from tuner.report.html.cost_plots import memory_plot, time_plot
 from tuner.report.html.front_plot import front_plot
 from tuner.report.html.load_plots import load_plots
@@ -79,12 +78,12 @@ class ModelView:
 
 def model_view(run: RunFolder, study: Study) -> ModelView:
     """Make the view of a study."""
-    recommendation = recommend(study.trials, study.identity.slo, study.verified, study.identity.max_gpu_memory)
+    recommendation = study.recommendation
     every = trial_views(study, recommendation)
     first = recommendation.best.trial.number if recommendation.best else 0
     return ModelView(
         name=study.identity.model,
-        percentile=recommendation.slo.percentile,
+        percentile=recommendation.percentile,
         ended=study.ended,
         stores_end=bool(study.runs),
         answer=summary(run, study, recommendation),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from tuner.analysis.importance import importances
+from tuner.core.objectives import Objective
 from tuner.core.quantities import format_duration
 from tuner.report.html.plots import FRONT, Plot, axis, escape, hover
 from tuner.report.html.symbols import TIMES, short_name
@@ -15,7 +16,7 @@ from tuner.study.study import Study
 
 def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
     """The hypervolume against the time spent on trials."""
-    title, areas = "How the search went", study.hypervolumes
+    title, areas, objective = "How the search went", study.hypervolumes, study.identity.objective
     if not candidates:
         return Plot("progress", title, missing="no trial has finished")
     ends = list(accumulate(0.0 if view.trial.imported else view.trial.wall_s for view in candidates))
@@ -31,10 +32,7 @@ def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
             f"Stairs of the hypervolume of the front after each of {len(steps)} trials, "
             f"in {format_duration(max(ends[-1], 1e-3))}; the last value is {final:,.4g}."
         ),
-        note=(
-            "Hypervolume: the area that the front dominates, up to the SLO's latency limit. "
-            "It grows when a candidate improves throughput or latency."
-        ),
+        note=_hypervolume_in_words(study.identity.objective),
         traces=[
             {
                 "type": "scatter",
@@ -59,9 +57,18 @@ def progress_plot(study: Study, candidates: Sequence[TrialView]) -> Plot:
         ],
         layout={
             "xaxis": axis(f"time of trials, {unit}", log=False),
-            "yaxis": axis(f"inferences/s {TIMES} ms"),
+            "yaxis": axis(f"{objective.unit} {TIMES} ms" if objective.maximizes else "1/s"),
             "showlegend": False,
         },
+    )
+
+
+def _hypervolume_in_words(objective: Objective) -> str:
+    if not objective.maximizes:
+        return f"Hypervolume: the inverse of the lowest {objective.words}. It grows when a candidate is quicker."
+    return (
+        "Hypervolume: the area that the front dominates, up to the SLO's latency limit. "
+        f"It grows when a candidate improves {objective.words} or latency."
     )
 
 
@@ -76,7 +83,10 @@ def importance_plot(study: Study) -> Plot:
         "importance",
         title,
         alt=f"Bars of the importance of {len(shares)} parameters; the first is {most} with {shares[most]:.0%}.",
-        note=f"Importance for throughput within the SLO, over {importance.trials} trials (PED-ANOVA).",
+        note=(
+            f"Importance for {study.identity.objective.words} within the SLO, over {importance.trials} trials "
+            "(PED-ANOVA)."
+        ),
         traces=[
             {
                 "type": "bar",

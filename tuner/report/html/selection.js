@@ -93,9 +93,9 @@
       };
     };
     trace.x = candidate.points.map((point) => point.latency[percentile][0]);
-    trace.y = candidate.points.map((point) => point.throughput[0]);
+    trace.y = candidate.points.map((point) => point.upward[0]);
     trace.error_x = bars(candidate.points, (point) => point.latency[percentile]);
-    trace.error_y = bars(candidate.points, (point) => point.throughput);
+    trace.error_y = bars(candidate.points, (point) => point.upward);
     trace.name = "selected candidate";
     trace.hoverinfo = "skip";
     trace.hovertemplate = null;

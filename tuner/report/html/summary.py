@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.analysis.effects import field_effects
+from tuner.core.objectives import THROUGHPUT
 from tuner.core.quantities import format_duration
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation, is_certain
@@ -81,10 +82,12 @@ def summary(run: RunFolder, study: Study, recommendation: Recommendation) -> Sum
             return Summary("bad", "No result", f"no trial of this model has finished: {study.ended}", ())
         return Summary("unsure", "Nothing yet", "no trial of this model has finished", ())
     if recommendation.best is None:
-        text = in_symbols(f"none of {len(study.trials)} trials {slo_in_words(recommendation.slo)}")
+        text = in_symbols(
+            f"none of {len(study.trials)} trials {slo_in_words(recommendation.slo, recommendation.objective)}"
+        )
         return Summary("bad", "No config", text, tuple(_facts(study, recommendation)))
     best, facts = recommendation.best, tuple(_facts(study, recommendation))
-    effects = tuple(effects_in_words(field_effects(study, best), recommendation.slo))
+    effects = tuple(effects_in_words(field_effects(study, best), recommendation.slo, recommendation.objective))
     diff = diff_lines(config_diff(study, best))
     if not diff:
         if alone := no_candidate_in_words(study):
@@ -95,37 +98,42 @@ def summary(run: RunFolder, study: Study, recommendation: Recommendation) -> Sum
 
 
 def _gain(study: Study, recommendation: Recommendation, best: TrialPoint) -> tuple[Tone, str, str]:
-    gain = recommendation.gain
+    gain, slo, objective = recommendation.gain, recommendation.slo, recommendation.objective
     tone: Tone = "good" if best.verified else "unsure"
     if gain is None:
-        missed = f"{missed_slo(recommendation.slo)} {when_missed(study.trials[0], recommendation.slo, study.verified)}"
+        missed = f"{missed_slo(slo, objective)} {when_missed(study.trials[0], slo, study.verified, objective)}"
         text = in_symbols(f"inferences/s, where the baseline {missed}")
         return tone, rate(best.point.throughput.value), text
     rests_on = gain_rests_on(recommendation, verified=bool(study.verified))
     within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}{rests_on}"
+    of = f"the baseline's {objective.words}" if objective.maximizes else f"as quick by {objective.words}"
     if gain.low <= 1 <= gain.high:
-        text = f"the baseline's throughput, which may be noise: {within}"
-        return "unsure", f"{gain.value:.2f}{TIMES}", text
-    return tone, f"{gain.value:.2f}{TIMES}", f"the baseline's throughput; {within}"
+        return "unsure", f"{gain.value:.2f}{TIMES}", f"{of}, which may be noise: {within}"
+    return tone, f"{gain.value:.2f}{TIMES}", f"{of}; {within}"
 
 
 def _facts(study: Study, recommendation: Recommendation) -> Iterator[Fact]:
     slo, best, baseline = recommendation.slo, recommendation.best, recommendation.baseline
+    percentile, objective = recommendation.percentile, recommendation.objective
+    if objective != THROUGHPUT:
+        yield Fact("Objective", str(objective))
     yield _slo_fact(study, recommendation)
     if best:
-        yield Fact(f"Best, trial {best.trial.number}", point_in_words(best.point, slo.percentile), why_in_words(best))
+        point = point_in_words(best.point, percentile, objective)
+        yield Fact(f"Best, trial {best.trial.number}", point, why_in_words(best))
     if baseline is None:
-        yield Fact("Baseline", in_symbols(f"{missed_slo(slo)} {when_missed(study.trials[0], slo, study.verified)}"))
+        when = when_missed(study.trials[0], slo, study.verified, objective)
+        yield Fact("Baseline", in_symbols(f"{missed_slo(slo, objective)} {when}"))
     elif best is None or baseline.trial.number != best.trial.number:
         failure = baseline.trial.failure
         note = f"failed at another load: {failure.cause.value}" if failure else why_in_words(baseline)
-        yield Fact("Baseline, trial 0", point_in_words(baseline.point, slo.percentile), note)
+        yield Fact("Baseline, trial 0", point_in_words(baseline.point, percentile, objective), note)
     for not_chosen in study.not_chosen:
-        yield Fact("Not chosen", in_symbols(not_chosen_in_words(not_chosen, slo.percentile)), tone="unsure")
+        yield Fact("Not chosen", in_symbols(not_chosen_in_words(not_chosen, percentile, objective)), tone="unsure")
     if certified := study.certified:
         tone: Tone = "good" if certified.point else "unsure"
         yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
-    elif best:
+    elif best and objective.rate is None:
         yield Fact("Rate", "not certified: not tried", tone="unsure")
     for remark in study.remarks:
         yield Fact("Note", in_symbols(remark), tone="unsure")

@@ -10,6 +10,7 @@ from tuner.config.config import ModelConfig
 from tuner.config.diff import unified_diff
 from tuner.core.errors import shortened
 from tuner.core.loads import Concurrency
+from tuner.core.objectives import Objective
 from tuner.core.quantities import format_size
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
@@ -34,6 +35,7 @@ class TrialView:
         fared: `holds`, `breaks` or `failed`: whether it holds the SLO.
         outcome: The outcome, for people.
         points: Points whose requests were all answered, in order of load; verified points replace those of the sweep.
+        upward: The metric of the upward axis of plots against latency.
         shown: The point for the table: the best within the SLO, else that of lowest latency; None: there is none.
         diff: The diff of its config against the user's.
     """
@@ -43,6 +45,7 @@ class TrialView:
     fared: str
     outcome: str
     points: tuple[TrialPoint, ...]
+    upward: Objective
     shown: TrialPoint | None
     diff: tuple[DiffLine, ...]
 
@@ -61,7 +64,7 @@ class TrialView:
             "fared": self.fared,
             "failure": shortened(self.trial.failure.message) if self.trial.failure else None,
             "diff": [[line.kind, line.text] for line in self.diff],
-            "points": [_point_data(trial_point) for trial_point in self.points],
+            "points": [_point_data(trial_point, self.upward) for trial_point in self.points],
         }
 
 
@@ -79,8 +82,9 @@ def _candidate(
     verified: Sequence[Verification],
     trial: TrialResult,
 ) -> TrialView:
-    slo, points = recommendation.slo, points_of(trial, verified)
-    best = best_point(points, slo)
+    slo, objective = recommendation.slo, recommendation.objective
+    points = points_of(trial, verified, objective)
+    best = best_point(points, slo, objective)
     fared, outcome = _outcome(study, recommendation, trial, holds=best is not None)
     text = trial.deployable_config
     return TrialView(
@@ -89,7 +93,9 @@ def _candidate(
         fared=fared,
         outcome=outcome,
         points=points,
-        shown=best or min(points, key=lambda trial_point: trial_point.latency_ms(slo.percentile), default=None),
+        upward=objective.upward,
+        shown=best
+        or min(points, key=lambda trial_point: trial_point.latency_ms(recommendation.percentile), default=None),
         diff=diff_lines(unified_diff(before, ModelConfig.parse(text, before.source))) if text != before.text else (),
     )
 
@@ -101,20 +107,22 @@ def _outcome(study: Study, recommendation: Recommendation, trial: TrialResult, *
         return "failed", f"took {format_size(trial.gpu_memory.peak_bytes)} of GPU memory"
     asked = bool(recommendation.slo.root)
     if not holds:
-        missed = "violates the SLO" if asked else "fails some requests"
+        late = bool(trial.curve) and all(point.kept_up is False for point in trial.curve)
+        missed = "does not keep up" if late else "violates the SLO" if asked else "fails some requests"
         return "breaks", missed if trial.curve else "nothing was measured"
     if recommendation.best and recommendation.best.trial.number == trial.number:
         return "holds", "best"
     return "holds", "holds the SLO" if asked else "answers all requests"
 
 
-def _point_data(trial_point: TrialPoint) -> dict[str, Any]:
+def _point_data(trial_point: TrialPoint, upward: Objective) -> dict[str, Any]:
     point = trial_point.point
-    throughput = point.throughput
+    throughput, up = point.throughput, point.merit(upward)
     return {
         "load": str(point.load),
         "concurrency": point.load.requests if isinstance(point.load, Concurrency) else None,
         "throughput": [short(throughput.value), short(throughput.low), _finite(throughput.high)],
+        "upward": [short(up.value), short(up.low), _finite(up.high)],
         "latency": {
             name: [short(interval.value), short(interval.low), _finite(interval.high)]
             for name, interval in point.latency_ms.items()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from tuner.core.objectives import Objective
 from tuner.core.quantities import format_duration, format_number, format_size
 from tuner.measure.points import OperatingPoint
 from tuner.recommend.recommend import Recommendation
 from tuner.report.html.symbols import short_name
 from tuner.report.html.trial_views import TrialView
-from tuner.results.words import rate
+from tuner.results.words import each_in_words, rate
 from tuner.space.spec import OFF, ON, LadderValue
 
 
@@ -62,11 +63,12 @@ class TrialsTable:
 def trials_table(candidates: Sequence[TrialView], recommendation: Recommendation) -> TrialsTable:
     """Make the table of trials, without empty columns."""
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate.trial.parameters))
-    percentile = recommendation.slo.percentile
+    percentile = recommendation.percentile
     points = [c.shown.point if c.shown else None for c in candidates]
     columns = [
         ("outcome", [Cell(c.outcome, c.outcome.lower(), number=False) for c in candidates]),
         ("inferences/s", [_number(p.throughput.value if p else None, rate) for p in points]),
+        *_each(points, recommendation.objective),
         (f"{percentile}, ms", [_number(p.latency_ms[percentile].value if p else None) for p in points]),
         ("at load", [_load(p) for p in points]),
         ("mean batch", [_number(p.average_batch_size if p else None, "{:.1f}".format) for p in points]),
@@ -80,6 +82,13 @@ def trials_table(candidates: Sequence[TrialView], recommendation: Recommendation
         Row(c.number, c.fared, c.words, tuple(cells[index] for _, cells in kept)) for index, c in enumerate(candidates)
     )
     return TrialsTable(tuple((title, _is_number(cells)) for title, cells in kept), tuple(rows))
+
+
+def _each(points: Sequence[OperatingPoint | None], objective: Objective) -> Iterator[tuple[str, list[Cell]]]:
+    """The column of an objective that relates inferences to GPUs or energy."""
+    if each := each_in_words(objective):
+        values = [point.value(objective) if point else None for point in points]
+        yield each, [_number(value.value if value else None) for value in values]
 
 
 def _number(value: float | None, form: Callable[[float], str] = format_number) -> Cell:
