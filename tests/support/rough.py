@@ -13,6 +13,8 @@ from tuner.recommend import certify, verify
 _RULES = (
     (model_tuning, "_SWEEP_RULES"),
     (model_finals, "_VERIFY_RULES"),
+    (model_tuning, "_RATE_RULES"),
+    (model_finals, "_AT_RATE_RULES"),
     (model_finals, "_CERTIFY_RULES"),
 )
 

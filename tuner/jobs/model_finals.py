@@ -20,6 +20,7 @@ from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.certify import certify
 from tuner.recommend.verification import Verification
 from tuner.recommend.verify import VerificationTerms, verify
+from tuner.recommend.verify_at_rate import verify_at_rate
 from tuner.results.words import point_in_words
 from tuner.stats.slo_verdict import CONFIDENCE
 from tuner.study.study import Study
@@ -27,6 +28,7 @@ from tuner.study.study import Study
 # Seconds of a measurement in a round of the finalists; more near a limit.
 _VERIFY_RULES = LevelRules(min_s=1.5, max_s=3.0)
 # Poisson arrivals need longer to show the tail of latency.
+_AT_RATE_RULES = LevelRules(min_s=2.0, max_s=6.0)
 _CERTIFY_RULES = LevelRules(min_s=2.0, max_s=4.0)
 
 
@@ -66,7 +68,8 @@ class ModelFinals:
 
     def verify(self, *, until: float) -> None:
         """Relaunch the finalists in rounds, the last of which begins before `until` (`time.monotonic`)."""
-        study, job, trial_context = self._study, self._job, self._with_rules(_VERIFY_RULES)
+        study, job, objective = self._study, self._job, self._job.objective
+        trial_context = self._with_rules(_VERIFY_RULES if objective.rate is None else _AT_RATE_RULES)
         terms = VerificationTerms(
             slo=job.slo,
             until=until,
@@ -85,14 +88,20 @@ class ModelFinals:
             self._stored()
 
         before = study.verified
-        verify(study.trials, measure, terms, verified=before, keep=keep, note=self._note)
+        if objective.rate is None:
+            verify(study.trials, measure, terms, verified=before, keep=keep, note=self._note)
+        else:
+            verify_at_rate(study.trials, objective, measure, terms, verified=before, keep=keep, note=self._note)
         for verified in study.verified:
             if verified.point and verified not in before:
-                words, launches = point_in_words(verified.point, job.slo.percentile), len(verified.rounds)
+                words = point_in_words(verified.point, objective.percentile_for(job.slo), objective)
+                launches = len(verified.rounds)
                 self._note(f"relaunched trial {verified.trial}: {words}, {launches} launch{'es' * (launches > 1)}")
 
     def certify(self, *, until: float) -> None:
         """Certify a rate of Poisson arrivals for the best config, by `until` (`time.monotonic`)."""
+        if self._job.objective.rate is not None:
+            return  # verification has measured the rate
         best, certified = self._study.recommendation.best, self._study.certified
         if best is None or (certified and certified.launched and certified.trial == best.trial.number):
             return
@@ -128,7 +137,10 @@ class ModelFinals:
 
     def _with_rules(self, rules: LevelRules) -> TrialContext:
         """The trial context with other rules and the SLO to test."""
-        return replace(self._trial_context, rules=replace(rules, slo=self._job.slo).to(self._job.precision))
+        return replace(
+            self._trial_context,
+            rules=replace(rules, slo=self._job.slo, objective=self._job.objective).to(self._job.precision),
+        )
 
     @property
     def _ready_s(self) -> float:

@@ -15,6 +15,9 @@ from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
 from tuner.space.spec import LadderValue
 
+# Objectives that follow from the throughput and latency that the simulator predicts for rising loads.
+_SIMULATED = {"throughput", "throughput_per_gpu"}
+
 
 def check_installed(name: SamplerName) -> None:
     """Check that the packages of a sampler are installed, before anything is launched.
@@ -38,17 +41,21 @@ def choose_sampler(
         goal: The objective and its limits.
         note: Takes messages for the user.
     """
-    if name == "tpe":
-        return FirstThen(first_candidates(space), TpeSampler(space, seed))
     if name == "gp":
         return FirstThen(first_candidates(space), GpSampler(space, seed))
     if name == "random":
         return RandomSampler(space, seed)
     if name == "grid":
         return GridSampler(space)
+    tpe = FirstThen(first_candidates(space), TpeSampler(space, seed))
+    if name == "tpe":
+        return tpe
+    if goal.objective.metric not in _SIMULATED:
+        note(f"the simulator does not predict {goal.objective.words}; using the tpe sampler")
+        return tpe
     from tuner.search.twin_sampler import TwinSampler  # noqa: PLC0415 (importing its compiler takes a while)
 
-    return TwinSampler(space, seed, goal, FirstThen(first_candidates(space), TpeSampler(space, seed)), note)
+    return TwinSampler(space, seed, goal, tpe, note)
 
 
 def first_candidates(space: SearchSpace) -> Iterator[Assignment]:
