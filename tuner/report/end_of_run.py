@@ -189,7 +189,7 @@ def _answer(outcome: ModelOutcome) -> Iterator[Text]:
     counts = f"{_count(len(study.trials), 'trial')}, {_count(study.launches, 'launch', 'launches')} in {took}"
     yield _line("model", f"{outcome.model} ({counts})", "bold")
     if objective != THROUGHPUT:
-        yield _line("objective", str(objective))
+        yield _line("goal", str(objective))
     if best is None:
         yield _line("result", f"no candidate {slo_in_words(slo, objective)}", "red")
     elif alone := no_candidate_in_words(study):

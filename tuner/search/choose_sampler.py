@@ -51,7 +51,8 @@ def choose_sampler(
     if name == "tpe":
         return tpe
     if goal.objective.metric not in _SIMULATED:
-        note(f"the simulator does not predict {goal.objective.words}; using the tpe sampler")
+        fixed = "" if goal.objective.rate is None else " at a fixed rate"
+        note(f"the simulator does not predict {goal.objective.words}{fixed}; using the tpe sampler")
         return tpe
     from tuner.search.twin_sampler import TwinSampler  # noqa: PLC0415 (importing its compiler takes a while)
 
