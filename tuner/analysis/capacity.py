@@ -18,6 +18,7 @@ from tuner.search.scheduling_map import SchedulingMap
 from tuner.search.twin.forecast import Forecast, ForecastErrors
 from tuner.search.twin.observed_trial import ObservedTrial, observed_trial
 from tuner.search.twin.scheduling import Scheduling, why_not_simulated
+from tuner.search.twin.twin import Twin, Variation
 from tuner.space.candidate import Assignment, key_of
 from tuner.space.space import SearchSpace
 from tuner.stats.blocks import Z95
@@ -119,9 +120,8 @@ class _Estimator:
         others = [candidate for candidate in untried if refusals.refusal(candidate) is None]
         if not others:
             return launched
-        curves = self._forecast.curves([self._scheduling_map.of(candidate) for candidate in others], _HIGHEST_LOAD)
-        holds = curves.latency <= math.log(self._limit_ms)
-        reached = np.where(holds, curves.throughput, -np.inf).max(axis=1)
+        schedulings = [self._scheduling_map.of(candidate) for candidate in others]
+        reached = self._forecast.reached(schedulings, self._limit_ms, _HIGHEST_LOAD)
         best = np.argsort(-reached)[:_MOST_UNLAUNCHED]
         return [*launched, *(others[index] for index in best if reached[index] > -np.inf)]
 
@@ -193,11 +193,22 @@ class _Estimator:
     def _past_errors(self, trials: Sequence[ObservedTrial]) -> ForecastErrors:
         """The errors of predicting each trial from the trials before it."""
         errors = ForecastErrors()
-        errors.learn(trials, _FIRST_PREDICTED, lambda number: self._forecast_from(trials[:number], errors))
+
+        @cache
+        def variation(fitted: int) -> Variation:
+            return Twin(trials[:fitted], self._percentile, self._unit, self._space.machine.cpus).variation
+
+        def forecast(number: int) -> Forecast:
+            # The variation of execution times is fitted again when there are twice as many trials.
+            return self._forecast_from(trials[:number], errors, variation(2 ** int(math.log2(number))))
+
+        errors.learn(trials, _FIRST_PREDICTED, forecast)
         return errors
 
-    def _forecast_from(self, trials: Sequence[ObservedTrial], errors: ForecastErrors) -> Forecast:
-        return Forecast(trials, self._percentile, self._unit, errors, self._space.machine.cpus)
+    def _forecast_from(
+        self, trials: Sequence[ObservedTrial], errors: ForecastErrors, variation: Variation | None = None
+    ) -> Forecast:
+        return Forecast(trials, self._percentile, self._unit, errors, self._space.machine.cpus, variation=variation)
 
 
 def _interval(likely: float, lower: float | None, upper: float, half_width: float) -> Interval:

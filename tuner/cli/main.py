@@ -291,6 +291,8 @@ def estimate(run_dir: Path, model: str | None, rate: str, slo: tuple[str, ...], 
 
     Uses the measurements of RUN_DIR, and needs no server.
     """
+    # Read when NumPy loads: threads of BLAS, waiting for each other on small matrices, took a third of the processor.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from tuner.cli.estimate import estimate as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     with boundary(run_dir):

@@ -58,6 +58,11 @@ class ErrorModel:
         self._factor = cho_factor(self._kernel(places) + noise)
         self._weights = cho_solve(self._factor, errors)
 
+    def mean(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The corrections at other coordinates, (m, 7), without their deviations."""
+        mean: NDArray[np.float64] = self._kernel(places) @ self._weights
+        return mean
+
     def at(self, places: NDArray[np.float64]) -> Correction:
         """The corrections at other coordinates, (m, 7)."""
         across = self._kernel(places)

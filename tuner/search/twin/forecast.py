@@ -13,12 +13,15 @@ from tuner.core.slo import Percentile
 from tuner.search.twin.error_model import ErrorModel, place
 from tuner.search.twin.observed_trial import ObservedTrial
 from tuner.search.twin.scheduling import Scheduling
-from tuner.search.twin.twin import Twin
+from tuner.search.twin.twin import Twin, Variation
 
 # Curves end at this many requests for each instance and item of a batch, as throughput does not grow beyond.
 _FULL = 4
 # Curves have at least this many doublings of the load.
 _LEAST_DOUBLINGS = 4
+# For `Forecast.reached`: the factor from load to load. No higher load is tried after a latency of so many limits, and
+# less than so many times the throughput of the load before.
+_STEP, _FAR, _SATURATED = 4, 1.5, 2.0
 # Uncertainty of extrapolation beyond the launched instances and batch sizes, from no gain to a proportional one: the
 # standard deviation of the logarithm, for each unit of the logarithm beyond.
 _MORE_INSTANCES, _LARGER_BATCHES = 0.4, 0.25
@@ -87,6 +90,7 @@ class Forecast:
         batch_size: Inferences in each request.
         forecast_errors: Errors of past forecasts of the same model.
         cores: Number of processors that the server may use; see `Twin`.
+        variation: The variation of execution times; see `Twin`.
     """
 
     def __init__(
@@ -96,9 +100,11 @@ class Forecast:
         batch_size: int,
         forecast_errors: ForecastErrors,
         cores: int | None = None,
+        *,
+        variation: Variation | None = None,
     ) -> None:
         self._unit = batch_size
-        self.twin = Twin(trials, percentile, batch_size, cores)
+        self.twin = Twin(trials, percentile, batch_size, cores, variation=variation)
         self._most_instances = max(trial.scheduling.instances for trial in trials)
         self._largest_batch = max(_batch(trial.scheduling) for trial in trials)
         places, owners, throughput, latency, unsure = [], [], [], [], []
@@ -143,6 +149,47 @@ class Forecast:
             deviation[rows, columns] = np.hypot(correction.deviation, beyond)
         allowed = np.log([self.twin.most_per_s(*candidate) for candidate in candidates])
         return Curves(np.array(loads, float), throughput, deviations[0], latency, deviations[1], allowed)
+
+    def reached(
+        self, candidates: Sequence[tuple[Scheduling, int]], limit_ms: float, highest: int
+    ) -> NDArray[np.float64]:
+        """Roughly the highest throughput of candidates (scheduling, setting) within a latency limit.
+
+        Fewer loads are simulated than for `curves`, none of them far beyond saturation.
+
+        Args:
+            candidates: The n candidates.
+            limit_ms: The limit at the SLO's percentile, in ms.
+            highest: The highest load.
+
+        Returns:
+            (n,) logarithms of throughput in inferences/s, interpolated at the limit; -inf: no load holds it.
+        """
+        rows, places, throughput, latency = [], [], [], []
+        for row, (scheduling, setting) in enumerate(candidates):
+            enough = max(_FULL * scheduling.instances * _batch(scheduling), 2**_LEAST_DOUBLINGS)
+            concurrency, before = 1, 0.0
+            while concurrency <= min(highest, _STEP * enough):
+                predicted = self.twin.predict(scheduling, setting, concurrency)
+                rows.append(row)
+                places.append(place(scheduling, setting, concurrency))
+                throughput.append(math.log(predicted.throughput))
+                latency.append(math.log(predicted.latency_ms))
+                # Before saturation, latency may fall with the load, where batches wait to be filled.
+                if predicted.latency_ms > _FAR * limit_ms and predicted.throughput < _SATURATED * before:
+                    break
+                concurrency, before = concurrency * _STEP, predicted.throughput
+        at = np.array(places)
+        higher, slower = np.array(throughput) + self._throughput.mean(at), np.array(latency) + self._latency.mean(at)
+        limit, best = math.log(limit_ms), np.full(len(candidates), -np.inf)
+        for point, row in enumerate(rows):
+            if slower[point] <= limit:
+                held = higher[point]
+                if point + 1 < len(rows) and rows[point + 1] == row and slower[point + 1] > limit:
+                    share = (limit - slower[point]) / (slower[point + 1] - slower[point])
+                    held += share * max(0.0, higher[point + 1] - held)
+                best[row] = max(best[row], held)
+        return best
 
     def latency_ms(
         self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64], *, keeps_up: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,7 @@ class ServiceTimes:
         sizes = np.log2(np.maximum(1, np.arange(largest + 1)))
         busy = np.log2(np.arange(1, instances + 1))
         points = np.array([(size, k, 0.0) for size in sizes for k in busy])
-        across = self._kernel(points, np.full(len(points), setting), self._amplitude)
+        across = self._kernel(points, np.full(len(points), setting))(self._amplitude)
         times = np.exp(_law_at(self._law, points) + across @ self._weights).reshape(largest + 1, instances)
         # Larger batches and more busy neighbours never take less time. A decrease is noise.
         monotonic: NDArray[np.float64] = np.maximum.accumulate(np.maximum.accumulate(times, axis=0), axis=1)
@@ -91,22 +91,23 @@ class ServiceTimes:
         return fitted
 
     def _kernel(
-        self, points: NDArray[np.float64], settings: NDArray[np.int64], amplitude: float
-    ) -> NDArray[np.float64]:
-        """Covariances of `points` (rows) with the measured points (columns)."""
+        self, points: NDArray[np.float64], settings: NDArray[np.int64]
+    ) -> Callable[[float], NDArray[np.float64]]:
+        """Covariances of `points` (rows) with the measured points (columns), given the amplitude."""
         distance = np.linalg.norm((points[:, None] - self._points[None]) / _OCTAVES, axis=2) * math.sqrt(3)
         same = settings[:, None] == self._settings[None]
-        near = amplitude**2 * (1 + distance) * np.exp(-distance)
-        covariance: NDArray[np.float64] = near * np.where(same, 1.0, _CORRELATION) + _DEVIATION**2 * same
-        return covariance
+        near = (1 + distance) * np.exp(-distance) * np.where(same, 1.0, _CORRELATION)
+        own = _DEVIATION**2 * same
+        return lambda amplitude: amplitude**2 * near + own
 
     def _likeliest(
         self, residuals: NDArray[np.float64], noise: NDArray[np.float64]
     ) -> tuple[float, tuple[NDArray[np.float64], bool]]:
         """The amplitude of the largest marginal likelihood, and the Cholesky factor of its covariance."""
+        kernel = self._kernel(self._points, self._settings)
         best, chosen = -math.inf, None
         for amplitude in _AMPLITUDES:
-            factor = cho_factor(self._kernel(self._points, self._settings, amplitude) + noise)
+            factor = cho_factor(kernel(amplitude) + noise)
             likelihood = -0.5 * float(residuals @ cho_solve(factor, residuals)) - float(
                 np.log(np.diag(factor[0])).sum()
             )
