@@ -150,3 +150,33 @@ def test_the_further_beyond_what_was_launched_the_less_is_known(forecast: Foreca
 
 def test_of_devices_that_nobody_watched_nothing_is_known(forecast: Forecast) -> None:
     assert np.isinf(forecast.curves([(Scheduling(2, 32), 0)], 16).most).all()
+
+
+@pytest.mark.parametrize("limit_ms", [6.0, 15.0, 40.0, 120.0])
+def test_throughput_within_a_limit_lies_between_the_curve_at_the_loads_around_it(
+    forecast: Forecast, limit_ms: float
+) -> None:
+    candidates = [
+        (Scheduling(1, 32), 0),
+        (Scheduling(2, 8, dynamic_batching=True), 0),
+        (Scheduling(3, 64, dynamic_batching=True, delay_us=1_000), 0),
+        # A single request waits for 20 ms, and four do not.
+        (Scheduling(1, 4, dynamic_batching=True, delay_us=20_000), 0),
+    ]
+    curves = forecast.curves(candidates, 1_024)
+    reached = forecast.reached(candidates, limit_ms, 1_024)
+    for row in range(len(candidates)):
+        holds = curves.latency[row] <= np.log(limit_ms)
+        if not holds.any():
+            assert reached[row] == -np.inf
+        else:
+            best = curves.throughput[row][holds].max()
+            # The curve has each twofold load, and so may miss the limit by half of the throughput.
+            assert best - 0.3 < reached[row] < best + np.log(2)
+    assert np.isfinite(reached[3]) == (limit_ms > 6)
+
+
+def test_a_forecast_may_take_over_the_variation_of_an_earlier_one(built: SearchSpace, forecast: Forecast) -> None:
+    variation = 0.5, (0.05, 2.0)
+    given = Forecast(calibrated(built), "p99", 1, ForecastErrors(), variation=variation)
+    assert given.twin.variation == variation != forecast.twin.variation
