@@ -30,6 +30,7 @@ from tuner.study.study import Identity, Study
 
 _GOAL_S = 3.0
 _HERE = Path(sys.executable).with_name("tritontune")
+_UNSET = {"PYTHONDONTWRITEBYTECODE", "OMP_NUM_THREADS"}
 _ASKED = ("--rate", "5000", "--slo", "p99=40ms", "--json")
 
 
@@ -79,7 +80,7 @@ def _write_study(run: Path, trials: int) -> None:
 
 def _processor_s(program: Path, run: Path, bytecode: Path) -> float:
     """Processor seconds of one estimate, with modules that were compiled before, as installers do."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {name: value for name, value in os.environ.items() if name not in _UNSET}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [program, "estimate", run, *_ASKED],
