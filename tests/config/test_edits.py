@@ -507,3 +507,44 @@ def test_a_text_that_says_anything_else_than_the_edit_is_refused(
     monkeypatch.setattr(edits, "put", lambda *arguments: put(*arguments).replace(old, new))
     with pytest.raises(ConfigError, match="f: the edit of max_batch_size would change other fields, too"):
         edited(USERS, {"max_batch_size": 16})
+
+
+class TestNames:
+    ACCELERATORS = "optimization.execution_accelerators.gpu_execution_accelerator"
+
+    def test_an_accelerator_is_added_by_its_name(self) -> None:
+        trt = f'{self.ACCELERATORS}["tensorrt"]'
+        config = ModelConfig.parse('name: "m" # mine\n', "c").edited({trt: EMPTY, f'{trt}.parameters["a"]': "1"})
+        assert config.text.startswith('name: "m" # mine\n')
+        (accelerator,) = config.proto.optimization.execution_accelerators.gpu_execution_accelerator
+        assert (accelerator.name, dict(accelerator.parameters)) == ("tensorrt", {"a": "1"})
+        assert config.values(trt) == (EMPTY,)
+        assert config.values(f'{trt}.parameters["a"]') == ("1",)
+
+    def test_another_accelerator_stays(self) -> None:
+        text = (
+            "optimization { execution_accelerators {\n"
+            '  gpu_execution_accelerator [ { name: "cuda" parameters { key: "a" value: "1" } } ]\n} }\n'
+        )
+        config = ModelConfig.parse(text, "c")
+        both = config.edited({f'{self.ACCELERATORS}["tensorrt"]': EMPTY})
+        names = [each.name for each in both.proto.optimization.execution_accelerators.gpu_execution_accelerator]
+        assert names == ["cuda", "tensorrt"]
+        assert both.edited({f'{self.ACCELERATORS}["tensorrt"]': None}).text == text
+        without = both.edited({f'{self.ACCELERATORS}["cuda"]': None})
+        (left,) = without.proto.optimization.execution_accelerators.gpu_execution_accelerator
+        assert left.name == "tensorrt"
+
+    def test_a_resource_of_the_rate_limiter_has_a_name(self) -> None:
+        text = "instance_group [ { count: 1 }, { count: 2 } ]\n"
+        path = 'instance_group[*].rate_limiter.resources["r"].count'
+        config = ModelConfig.parse(text, "c").edited({path: 2})
+        assert config.values(path) == (2, 2)
+        assert config.edited({path: 3}).values(path) == (3, 3)
+
+    def test_a_field_of_text_is_known(self) -> None:
+        config = ModelConfig.parse("", "c")
+        assert config.takes_text('parameters["threads"].string_value')
+        assert config.takes_text(f'{self.ACCELERATORS}["x"].parameters["y"]')
+        assert not config.takes_text("max_batch_size")
+        assert not config.takes_text("instance_group[*].kind")

@@ -13,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 from tuner.config import edits, expectation
 from tuner.config.paths import Segments, find, resolve, to_remove
 from tuner.config.pbtxt import MessageValue, parse
+from tuner.config.schema import takes_text
 from tuner.config.semantics import SCHEMA, to_proto, unknown_fields
 from tuner.config.tokens import error_at
 from tuner.config.values import EMPTY, Single, Value, contents, fitting
@@ -35,6 +36,8 @@ class ModelConfig:
         instance_group[*].count                             of every group
         instance_group[0].count
         parameters["KEY"].string_value                      of the map entry with this key
+        optimization.execution_accelerators.gpu_execution_accelerator["tensorrt"]
+                                                            the message of a list with this name
 
     Attributes:
         text: Every byte of the file.
@@ -110,6 +113,14 @@ class ModelConfig:
         """
         segments = resolve(path, self._root, SCHEMA)
         return contents(find(self._root, segments), segments[-1])
+
+    def takes_text(self, path: str) -> bool:
+        """Whether a field holds text, so that a number must be written as text.
+
+        Raises:
+            ConfigError: there is no such field.
+        """
+        return takes_text(resolve(path, self._root, SCHEMA)[-1].field)
 
     def holds(self, path: str) -> bool:
         """Whether the text has a value at a field path.

@@ -19,7 +19,7 @@ from tuner.config.layout import (
 )
 from tuner.config.paths import EVERY, Index, Key, Segment, Segments, choose, find, parents
 from tuner.config.pbtxt import Field, ListValue, MessageValue, Scalar, Slot, descendants, parse, slots
-from tuner.config.schema import is_map, spelled
+from tuner.config.schema import is_map, named_by, spelled
 from tuner.config.values import EMPTY, Empty, Value, contents, shows
 from tuner.core.errors import ConfigError
 
@@ -117,11 +117,11 @@ class _Put:
             )
         if segment.field and is_map(segment.field) and segment.pick is EVERY:
             raise ConfigError(f"{segment.name} has no entries; name the key to add")
-        if not below:
+        if not below and not isinstance(segment.pick, Key):
             return [f"{segment.name} {{ }}" if self.value is EMPTY else f"{segment.name}: {self._literal(segment)}"]
-        lines = self._lines(below)
+        lines = self._lines(below) if below else []
         if isinstance(segment.pick, Key):
-            lines.insert(0, f"key: {literals.spelled(segment.pick.value)}")
+            lines.insert(0, f"{named_by(segment.field) or 'key'}: {literals.spelled(segment.pick.value)}")
         return [f"{segment.name} {{", *(self.style.indent + line for line in lines), "}"]
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from tuner.config import literals
 from tuner.config.paths import Index, Key, Segment, Segments
 from tuner.config.pbtxt import MessageValue, slots
-from tuner.config.schema import field_of, meaning
+from tuner.config.schema import field_of, meaning, named_by
 from tuner.config.values import Empty, Value
 
 Contents: TypeAlias = "dict[str, list[Contents | str]]"
@@ -39,7 +39,8 @@ def put(contents: Contents, segments: Segments, value: Value) -> None:
         values[chosen] = [literals.spelled(item) for item in new]
         return
     if not _chosen(values, segment):
-        values.append({"key": [literals.spelled(segment.pick.value)]} if isinstance(segment.pick, Key) else {})
+        name = named_by(segment.field) or "key"
+        values.append({name: [literals.spelled(segment.pick.value)]} if isinstance(segment.pick, Key) else {})
     for child in [values[place] for place in _chosen(values, segment)]:
         if below and isinstance(child, dict):
             put(child, below, value)
@@ -83,7 +84,8 @@ def _chosen(values: list[Contents | str], segment: Segment) -> list[int]:
 
 
 def _key(entry: Contents | str, segment: Segment) -> Contents | str | None:
-    """The key of a map entry; the default key if the entry has none."""
-    key = field_of(segment.field.message_type, "key") if segment.field else None
-    written = entry.get("key") if isinstance(entry, dict) else None
+    """The key of a map entry, or the name of a message of a list; the default one if it has none."""
+    name = named_by(segment.field) or "key"
+    key = field_of(segment.field.message_type, name) if segment.field else None
+    written = entry.get(name) if isinstance(entry, dict) else None
     return written[-1] if written else literals.spelled(key.default_value) if key else None

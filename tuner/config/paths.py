@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from tuner.config.literals import EscapeError, unquoted
 from tuner.config.pbtxt import MessageValue, Scalar, Slot, slots
-from tuner.config.schema import Plain, checked, field_of, is_map, is_message, is_repeated, meaning
+from tuner.config.schema import Plain, checked, field_of, is_map, is_message, is_repeated, meaning, named_by
 from tuner.core.errors import ConfigError, nearest
 
 _SEGMENT = re.compile(
@@ -38,7 +38,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Key:
-    """The entry of a map with a key."""
+    """The entry of a map with a key, or the message of a list with a name."""
 
     value: Plain
 
@@ -144,9 +144,10 @@ def choose(parent: MessageValue, segment: Segment) -> list[Slot]:
 
 
 def _key(entry: Scalar | MessageValue, field: FieldDescriptor | None) -> Plain | None:
-    """The key of a map entry; the default key if the entry has none."""
-    key = field_of(field.message_type, "key") if field else None
-    written = [slot.node for slot in slots(entry, "key")] if isinstance(entry, MessageValue) else []
+    """The key of a map entry, or the name of a message of a list; the default one if it has none."""
+    name = named_by(field) or "key"
+    key = field_of(field.message_type, name) if field else None
+    written = [slot.node for slot in slots(entry, name)] if isinstance(entry, MessageValue) else []
     if written and isinstance(written[-1], Scalar):
         return meaning(written[-1], key)
     return key.default_value if key else None
@@ -169,7 +170,7 @@ def _picked(segment: re.Match[str], field: FieldDescriptor | None, *, last: bool
         return (Segment(name, pick or EVERY, None),)
     if is_map(field):
         return _into_map(name, pick, field, last=last)
-    if isinstance(pick, Key):
+    if isinstance(pick, Key) and not named_by(field):
         raise ConfigError(f"{name} is not a map")
     if pick and not (is_repeated(field) and is_message(field)):
         raise ConfigError(f"{name} is {'a list that is set as a whole' if is_repeated(field) else 'not a list'}")

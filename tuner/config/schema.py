@@ -25,6 +25,8 @@ _INTEGERS = {
 }
 _FLOATS = {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}
 _TRUE = {"true", "True", "t", 1}
+# Execution accelerators, and resources of the rate limiter.
+_NAMED = {"Accelerator", "Resource"}
 _ENUM_VALUE = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
@@ -43,6 +45,18 @@ def is_repeated(field: FieldDescriptor) -> bool:
 def is_map(field: FieldDescriptor) -> bool:
     """Whether a field's messages are the entries of a map."""
     return is_message(field) and bool(field.message_type.GetOptions().map_entry)
+
+
+def named_by(field: FieldDescriptor | None) -> str:
+    """The field by which paths pick a message: `key` in a map, `name` in lists that have one per name; else empty."""
+    if field is None or not is_message(field):
+        return ""
+    return "key" if is_map(field) else "name" if field.message_type.name in _NAMED else ""
+
+
+def takes_text(field: FieldDescriptor | None) -> bool:
+    """Whether a field holds text that is not the name of an enum value."""
+    return field is not None and field.cpp_type == FieldDescriptor.CPPTYPE_STRING
 
 
 def field_of(message: Any, name: str) -> FieldDescriptor | None:
