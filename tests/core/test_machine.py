@@ -8,7 +8,7 @@ import pytest
 from support.nvml import GIB, StandInGpu, StandInLibrary, installed
 
 from tuner.core import machine
-from tuner.core.machine import Machine
+from tuner.core.machine import Machine, NumaNode, numa_nodes
 
 
 def test_this_machine() -> None:
@@ -41,3 +41,26 @@ def test_gpus_as_nvml_names_them() -> None:
 def test_without_a_driver_there_are_none() -> None:
     with installed(StandInLibrary(StandInGpu(), init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)):
         assert Machine.here().gpus == ()
+
+
+class TestNumaNodes:
+    @staticmethod
+    def _sysfs(folder: Path, **lists: str) -> Path:
+        for name, cpus in lists.items():
+            (folder / name).mkdir()
+            (folder / name / "cpulist").write_text(f"{cpus}\n")
+        (folder / "online").write_text("0-1\n")
+        return folder
+
+    def test_they_are_read_in_order_with_their_cores(self, tmp_path: Path) -> None:
+        nodes = numa_nodes(self._sysfs(tmp_path, node10="8-11", node2="4-7", node0="0-3,12-15"))
+        assert nodes == (NumaNode(0, "0-3,12-15"), NumaNode(2, "4-7"), NumaNode(10, "8-11"))
+
+    def test_a_node_of_memory_alone_does_not_count(self, tmp_path: Path) -> None:
+        assert numa_nodes(self._sysfs(tmp_path, node0="0-3", node1="")) == (NumaNode(0, "0-3"),)
+
+    def test_without_sysfs_they_are_unknown(self, tmp_path: Path) -> None:
+        assert numa_nodes(tmp_path / "none") == ()
+
+    def test_this_machine_has_one_or_more(self) -> None:
+        assert Machine.here().nodes == numa_nodes()

@@ -87,6 +87,11 @@ def write_patch(folder: Path, model: str, patch: Patch) -> None:
         write_atomically(folder / name, text)
 
 
+def argument_value(text: str) -> str:
+    """The value of an argument of `tritonserver`; empty for a flag without one. See `argument_name`."""
+    return text[len(argument_name(text)) :].removeprefix("=")
+
+
 def argument_name(text: str) -> str:
     """The name of an argument of `tritonserver`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,21 @@ from tuner.core import nvml
 from tuner.core.nvml import Gpu, NoNvmlError
 
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
+_NODES = Path("/sys/devices/system/node")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+
+
+@dataclass(frozen=True)
+class NumaNode:
+    """A NUMA node with cores.
+
+    Attributes:
+        number: Its number.
+        cpus: Its cores as the kernel lists them, such as `0-3,8-11`.
+    """
+
+    number: int
+    cpus: str
 
 
 @dataclass(frozen=True)
@@ -22,21 +37,41 @@ class Machine:
         cpus: Usable cores, by affinity and container limits; None: unknown.
         gpus: Its GPUs; empty without an NVIDIA driver.
         processor: The processor's architecture.
+        nodes: Its NUMA nodes with cores; empty: unknown.
     """
 
     cpus: int | None
     gpus: tuple[Gpu, ...]
     processor: str
+    nodes: tuple[NumaNode, ...] = ()
 
     @classmethod
     def here(cls) -> Machine:
         """Detect the cores, GPUs and processor of this machine."""
-        return cls(cpus=_usable_cpus(), gpus=_gpus(), processor=platform.machine())
+        return cls(cpus=_usable_cpus(), gpus=_gpus(), processor=platform.machine(), nodes=numa_nodes())
 
     def __str__(self) -> str:
         gpus = ", ".join(gpu.name for gpu in self.gpus) or "no GPU"
         cpus = "an unknown number of" if self.cpus is None else self.cpus
         return f"{cpus} CPU cores, {gpus}"
+
+
+def numa_nodes(folder: Path = _NODES) -> tuple[NumaNode, ...]:
+    """The NUMA nodes that have cores, from sysfs; empty if it is not there.
+
+    Args:
+        folder: The folder with `node0`, `node1`, ...; each has a file `cpulist`.
+
+    Source: https://www.kernel.org/doc/Documentation/ABI/stable/sysfs-devices-node
+    """
+    nodes = []
+    for file in folder.glob("node*/cpulist"):
+        number = file.parent.name.removeprefix("node")
+        with suppress(OSError):
+            cpus = file.read_text().strip()
+            if number.isdigit() and cpus:  # nodes of memory alone have no cores
+                nodes.append(NumaNode(int(number), cpus))
+    return tuple(sorted(nodes, key=lambda node: node.number))
 
 
 def _usable_cpus() -> int:

@@ -7,8 +7,10 @@ Instances on the CPU compete for its cores, and an instance on a GPU needs that 
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.config.completion import batching_is_completed, why_batching_stays
@@ -16,8 +18,10 @@ from tuner.config.config import ModelConfig
 from tuner.config.patch import NO_CHANGES, Patch
 from tuner.core.errors import ConfigError, SpaceError
 from tuner.core.machine import Machine
+from tuner.space.knowledge import named_parameters
+from tuner.space.laws import checked_laws, laws_of
 from tuner.space.parameter import Parameter, is_number, ladder_with
-from tuner.space.place import Place, as_edit, edited_file, value_at
+from tuner.space.place import AS_IS, Place, edited, edited_file, value_at
 from tuner.space.spec import OFF, ON, LadderValue, ParameterSpec, SpaceSpec
 
 MAX_BATCH_SIZE = "max_batch_size"
@@ -38,11 +42,13 @@ class Bounded:
         parameters: The parameters that can vary.
         left_out: Why each other parameter cannot vary, by name.
         notes: Values that are left out, with the reason, one line each.
+        fixed: The only value of parameters that can have one value.
     """
 
     parameters: tuple[Parameter, ...]
     left_out: dict[str, str]
     notes: tuple[str, ...] = ()
+    fixed: dict[str, LadderValue] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
     parameters: list[Parameter] = []
     left_out: dict[str, str] = {}
     notes: list[str] = []
+    fixed: dict[str, LadderValue] = {}
     for name, item in spec.parameters.items():
         place = Place.of(name, item)
         field = place.own_field
@@ -95,15 +102,17 @@ def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
         ladder = ladder_with(allowed, base)
         if len(ladder) == 1:
             left_out[name] = f"it can only be {base}{_why_only(field, to)}"
+            fixed[name] = base
             continue
         when = {other: tuple(values) for other, values in item.when.items()}
-        parameters.append(Parameter(name, place, ladder, base, when))
+        marked = tuple(value for value in ladder if value != base and item.may_differ(value))
+        parameters.append(Parameter(name, place, ladder, base, when, item.arguments, marked, item.try_alone))
     for limit in [p for p in parameters if p.field == MAX_BATCH_SIZE and not _can_batch(parameters, to.effective)]:
         parameters.remove(limit)
         left_out[limit.name] = (
             "without dynamic batching each request is executed alone; add dynamic_batching to the search space"
         )
-    return Bounded(tuple(parameters), left_out, tuple(notes))
+    return Bounded(tuple(parameters), left_out, tuple(notes), fixed)
 
 
 def _base(place: Place, item: ParameterSpec, to: Surroundings) -> LadderValue:
@@ -112,9 +121,9 @@ def _base(place: Place, item: ParameterSpec, to: Surroundings) -> LadderValue:
     Raises:
         ConfigError: the field does not exist.
     """
-    may_be_on = ON in item.ladder
+    may_be_on = ON in item.values
     if place.own_field:
-        return value_at(place.own_field, to.effective, may_be_on=may_be_on)
+        return value_at(place.own_field, to.effective, may_be_on=may_be_on, has_numbers=place.has_numbers)
     return place.value(to.originals, to.model, may_be_on=may_be_on)
 
 
@@ -130,12 +139,12 @@ def check_places(spec: SpaceSpec, originals: Patch, model: str, source: str) -> 
     Raises:
         SpaceError: a field does not exist, or does not take a value of the ladder.
     """
-    for name, item in spec.parameters.items():
+    for name, item in named_parameters(spec, source).items():
         place = Place.of(name, item)
         if place.own_field:
             continue
         try:
-            place.value(originals, model, may_be_on=ON in item.ladder)
+            place.value(originals, model, may_be_on=ON in item.values)
             if path := place.path(model):
                 for value in item.values:
                     edited_file(path, originals.files[path], {place.field: value})
@@ -154,10 +163,13 @@ def check_fields(spec: SpaceSpec, configs: Iterable[ModelConfig], source: str) -
         source: The file's name, for the message.
 
     Raises:
-        SpaceError: a field or a value is wrong for all configs.
+        SpaceError: a field or a value is wrong for all configs, the file names something that its backend does not
+            have, or its laws contradict each other.
     """
+    parameters = named_parameters(spec, source)
+    _check_laws(spec, parameters, source)
     all_configs = (ModelConfig.parse("max_batch_size: 1\n", source), *configs)
-    for name, item in spec.parameters.items():
+    for name, item in parameters.items():
         if not (field := Place.of(name, item).own_field):
             continue
         anywhere = _INDEX.sub("[*]", field)
@@ -170,9 +182,29 @@ def check_fields(spec: SpaceSpec, configs: Iterable[ModelConfig], source: str) -
             raise SpaceError(_fault(source, name, anywhere, faults[0]))
 
 
+def _check_laws(spec: SpaceSpec, named: Mapping[str, ParameterSpec], source: str) -> None:
+    """Check the laws of a space file with the values in it alone; the machine may contradict more of them.
+
+    Raises:
+        SpaceError: no values keep them.
+    """
+    parameters = [
+        # A parameter with a condition may have no effect, and then breaks no law.
+        Parameter(name, Place.of(name, item), (*((OFF,) if item.when else ()), *item.values), AS_IS, {})
+        for name, item in named.items()
+    ]
+
+    def combined(varying: Sequence[Parameter]) -> Iterator[dict[str, LadderValue]]:
+        names = [p.name for p in varying]
+        return (dict(zip(names, values, strict=True)) for values in itertools.product(*(p.ladder for p in varying)))
+
+    laws = laws_of(spec.laws, parameters, Machine(None, (), ""))
+    checked_laws(laws, tuple(map(str, spec.laws)), parameters, combined, source)
+
+
 def _field_fault(field: str, item: ParameterSpec, config: ModelConfig) -> ConfigError | None:
     try:
-        value_at(field, config, may_be_on=ON in item.ladder)
+        value_at(field, config, may_be_on=ON in item.values)
         _try_values(field, item, config)
     except ConfigError as error:
         return error
@@ -192,7 +224,7 @@ def _try_values(field: str, item: ParameterSpec, effective: ModelConfig) -> None
         ConfigError: the field does not take a value.
     """
     for value in item.values:
-        effective.edited({field: as_edit(value)})
+        edited(effective, {field: value})
 
 
 def _refused(field: str, effective: ModelConfig) -> str:

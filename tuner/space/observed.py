@@ -47,7 +47,7 @@ def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelC
         if asked == AS_IS or (asked == OFF and not is_message):
             continue
         try:
-            served = value_at(parameter.field, config, may_be_on=is_message)
+            served = value_at(parameter.field, config, may_be_on=is_message, has_numbers=parameter.place.has_numbers)
         except ConfigError:  # a field of a newer Triton, unknown to our schema
             continue
         if _plain(asked) != _plain(served):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from typing_extensions import TypeIs
 
@@ -21,6 +21,9 @@ class Parameter:
         ladder: Its possible values in order; samplers see their indices.
         base: The model's own value, which is in the ladder.
         when: Values that other parameters must have for this one to have an effect.
+        arguments: Arguments of `tritonserver` that a value needs, by value as text.
+        marked: Values that may change what the model answers.
+        try_alone: Whether its values are launched alone first.
     """
 
     name: str
@@ -28,6 +31,9 @@ class Parameter:
     ladder: tuple[LadderValue, ...]
     base: LadderValue
     when: Mapping[str, tuple[Scalar, ...]]
+    arguments: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    marked: tuple[LadderValue, ...] = ()
+    try_alone: bool = False
 
     @property
     def field(self) -> str:

@@ -12,7 +12,7 @@ from tuner.config.patch import Patch
 from tuner.config.repository import CONFIG
 from tuner.core.errors import ConfigError
 from tuner.core.yaml_files import YamlError, load_yaml
-from tuner.space.spec import OFF, ON, LadderValue, ParameterSpec
+from tuner.space.spec import OFF, ON, LadderValue, ParameterSpec, Scalar
 
 AS_IS = "as is"
 """The value of a parameter with several values in the model, such as different instance counts of groups."""
@@ -28,6 +28,7 @@ class Place:
         file: Path of a JSON or YAML file in the model's folder; empty: config.pbtxt.
         server_arg: Name of the argument of `tritonserver`.
         env: Name of the environment variable.
+        has_numbers: Whether a field of text is read as a number or a boolean if it is one.
     """
 
     field: str = ""
@@ -35,12 +36,16 @@ class Place:
     file: str = ""
     server_arg: str = ""
     env: str = ""
+    has_numbers: bool = False
 
     @classmethod
     def of(cls, name: str, spec: ParameterSpec) -> Place:
         """The place of a parameter of a space file."""
         is_field = not spec.server_arg and not spec.env
-        return cls((spec.field or name) if is_field else "", spec.model, spec.file, spec.server_arg, spec.env)
+        has_numbers = any(not isinstance(value, str | tuple) for value in spec.values)
+        return cls(
+            (spec.field or name) if is_field else "", spec.model, spec.file, spec.server_arg, spec.env, has_numbers
+        )
 
     @property
     def own_field(self) -> str:
@@ -78,7 +83,8 @@ class Place:
             return _of_text(patch.env.get(self.env))
         path = self.path(model)
         if not self.file:
-            return value_at(self.field, ModelConfig.parse(patch.files[path], path), may_be_on=may_be_on)
+            config = ModelConfig.parse(patch.files[path], path)
+            return value_at(self.field, config, may_be_on=may_be_on, has_numbers=self.has_numbers)
         return _of_document(Document(patch.files[path], path).value(self.field), f"{path}: {self.field}")
 
 
@@ -94,16 +100,41 @@ def edited_file(path: str, text: str, changes: Mapping[str, LadderValue]) -> str
         ConfigError: a field does not exist, or does not take the value.
     """
     if path.endswith(f"/{CONFIG}"):
-        return ModelConfig.parse(text, path).edited({name: as_edit(v) for name, v in changes.items()}).text
+        return edited(ModelConfig.parse(text, path), changes).text
     for name, value in changes.items():
         if value == ON:
             raise ConfigError(f"{path}: {name}: on is only for messages of a config.pbtxt; write true")
     return Document(text, path).edited({name: None if v == OFF else v for name, v in changes.items()}).text
 
 
-def as_edit(value: LadderValue) -> Value | None:
-    """A ladder value as an edit of a config."""
-    return None if value == OFF else EMPTY if value == ON else value
+def edited(config: ModelConfig, changes: Mapping[str, LadderValue]) -> ModelConfig:
+    """A config with changed fields; numbers and booleans are written as text where the field is text.
+
+    Args:
+        config: The config.
+        changes: Ladder values by field path.
+
+    Raises:
+        ConfigError: a field does not exist, or does not take the value.
+    """
+    edits: dict[str, Value | None] = {}
+    for name, value in changes.items():
+        is_word = isinstance(value, str)
+        as_text = not is_word and config.takes_text(name)
+        edits[name] = (
+            None
+            if is_word and value == OFF
+            else EMPTY
+            if is_word and value == ON
+            else (tuple(map(_text, value)) if isinstance(value, tuple) else _text(value))
+            if as_text
+            else value
+        )
+    return config.edited(edits)
+
+
+def _text(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def as_setting(value: LadderValue) -> str | None:
@@ -112,16 +143,17 @@ def as_setting(value: LadderValue) -> str | None:
         return None if value == OFF else ""
     if isinstance(value, tuple):
         return ",".join(str(as_setting(item)) for item in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return _text(value)
 
 
-def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue:
+def value_at(field: str, config: ModelConfig, *, may_be_on: bool, has_numbers: bool = False) -> LadderValue:
     """The value of a field in a config, as a ladder value.
 
     Args:
         field: The field's path.
         config: The config.
         may_be_on: Whether the field is a message that is either present or not.
+        has_numbers: Whether a text is read as a number or a boolean if it is one.
 
     Raises:
         ConfigError: the field does not exist, or it is a message and the ladder has values other than off and on.
@@ -129,14 +161,33 @@ def value_at(field: str, config: ModelConfig, *, may_be_on: bool) -> LadderValue
     items = config.values(field)
     if may_be_on:
         return ON if items else OFF
+    if "[*]" in field and items:
+        return _of_each(field, config, may_be_on=may_be_on, has_numbers=has_numbers)
     values = tuple(value for value in items if value is not EMPTY)
     if len(values) < len(items):
         raise ConfigError(f"{field} is a message; its ladder can only be [off, on]")
     if not values:
         return OFF
-    if "[*]" in field:
-        return values[0] if len(set(values)) == 1 else AS_IS
+    if has_numbers:
+        values = tuple(_number_of(value) for value in values)
     return values[0] if len(values) == 1 else values
+
+
+def _number_of(value: Scalar) -> Scalar:
+    """A text as the number or boolean that is written so; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    number = _of_text(value) if value else value
+    return number if not isinstance(number, tuple) and _text(number) == value else value
+
+
+def _of_each(field: str, config: ModelConfig, *, may_be_on: bool, has_numbers: bool) -> LadderValue:
+    """The value that all messages of a list have which have one; `AS_IS` if they differ."""
+    before, _, after = field.partition("[*]")
+    paths = [f"{before}[{number}]{after}" for number in range(len(config.values(f"{before}[*]")))]
+    values = [value_at(path, config, may_be_on=may_be_on, has_numbers=has_numbers) for path in paths]
+    found = [value for value in values if value != OFF]
+    return found[0] if all(type(value) is type(found[0]) and value == found[0] for value in found) else AS_IS
 
 
 def _of_text(text: str | None) -> LadderValue:

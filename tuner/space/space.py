@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from tuner.config.completion import batching_is_completed, described, stated
-from tuner.config.config import ModelConfig, Value
-from tuner.config.patch import NO_CHANGES, Patch
+from tuner.config.config import ModelConfig
+from tuner.config.patch import NO_CHANGES, Patch, argument_name, argument_value
 from tuner.core.machine import Machine
 from tuner.space.bounds import (
     DYNAMIC_BATCHING,
@@ -20,8 +21,12 @@ from tuner.space.bounds import (
     bound,
 )
 from tuner.space.candidate import Assignment, Candidate
+from tuner.space.compose import compose
+from tuner.space.conditions import Terms
+from tuner.space.knowledge import scheduling
+from tuner.space.laws import Law, broken, checked_laws, laws_of, repaired
 from tuner.space.parameter import Parameter, is_number
-from tuner.space.place import AS_IS, as_edit, as_setting, edited_file
+from tuner.space.place import AS_IS, as_setting, edited, edited_file
 from tuner.space.spec import OFF, ON, LadderValue, SpaceSpec
 
 
@@ -41,6 +46,9 @@ class SearchSpace:
         notes: Values that are left out, with the reason, one line each.
         model: The model's name.
         originals: The user's own files, arguments and variables that candidates change, without the model's config.
+        spec: The space file, joined with what is known of the backend, as it is stored; see `tuner.space.compose`.
+        not_searched: Why parameters of the backend that the space file does not name are not searched, by name.
+        laws: What holds in every candidate.
     """
 
     parameters: tuple[Parameter, ...]
@@ -51,6 +59,9 @@ class SearchSpace:
     notes: tuple[str, ...] = ()
     model: str = ""
     originals: Patch = NO_CHANGES
+    spec: SpaceSpec | None = None
+    not_searched: Mapping[str, str] = field(default_factory=dict)
+    laws: tuple[Law, ...] = ()
 
     @classmethod
     def build(
@@ -63,6 +74,7 @@ class SearchSpace:
         batch_size: int = 1,
         model: str = "",
         originals: Patch | None = None,
+        terms: Terms | None = None,
     ) -> SearchSpace:
         """Fit a space file to a model, a machine and a job.
 
@@ -74,15 +86,31 @@ class SearchSpace:
             batch_size: Inferences in each request.
             model: The model's name.
             originals: The user's own values at places other than the model's config; the config in it is ignored.
+            terms: What the job and its server allow; None: everything but other outputs.
 
         Raises:
-            SpaceError: a parameter names a field that its file does not have.
+            SpaceError: a parameter names a field that its file does not have, the space is for another backend, or no
+                candidate can keep its laws.
         """
         config = stated(effective, own)
-        base = own or config
-        others = (originals or NO_CHANGES).model_copy(update={"config": ""})
-        bounded = bound(spec, Surroundings(own, config, machine, batch_size, model, others))
-        return cls(bounded.parameters, bounded.left_out, base, config, machine, bounded.notes, model, others)
+        composed = compose(spec, config, machine, terms or Terms())
+        others = _with_arguments((originals or NO_CHANGES).model_copy(update={"config": ""}), composed.spec)
+        bounded = bound(composed.spec, Surroundings(own, config, machine, batch_size, model, others))
+        asked = {*spec.parameters, *scheduling().parameters} if spec.backend else {*composed.spec.parameters}
+        space = cls(
+            bounded.parameters,
+            {**composed.left_out, **{name: why for name, why in bounded.left_out.items() if name in asked}},
+            own or config,
+            config,
+            machine,
+            (*composed.notes, *bounded.notes),
+            model,
+            others,
+            composed.spec,
+            {**composed.not_searched, **{name: why for name, why in bounded.left_out.items() if name not in asked}},
+        )
+        laws = laws_of(composed.spec.laws, bounded.parameters, machine, bounded.fixed)
+        return replace(space, laws=checked_laws(laws, composed.own_laws, space.parameters, space.settled))
 
     @property
     def baseline(self) -> Assignment:
@@ -104,8 +132,31 @@ class SearchSpace:
             ValueError: a value is not in its parameter's ladder.
         """
         chosen = {p.name: p.ladder[p.index(wanted.get(p.name, p.base))] for p in self.parameters}
+        settled = self._settled(chosen)
+        if not self.laws or not (wrong := self._broken(settled)):
+            return settled
+        kept = repaired(
+            self.laws, wrong, chosen, {p.name: p for p in self.parameters}, lambda c: not self._broken(self._settled(c))
+        )
+        return self._settled(kept if kept is not None else self._bases)
+
+    def _broken(self, settled: Assignment) -> list[Law]:
+        return broken(self.laws, settled, self._bases)
+
+    @cached_property
+    def _bases(self) -> dict[str, LadderValue]:
+        return {p.name: p.base for p in self.parameters}
+
+    def _settled(self, chosen: Assignment) -> Assignment:
+        """A value for every parameter without those that have no effect, and within Triton's rules."""
         counting = {p.name: chosen[p.name] for p in self.parameters if self._counts(p, chosen)}
         return self._within_max_batch_size(counting)
+
+    def settled(self, varying: Sequence[Parameter]) -> Iterator[Assignment]:
+        """The assignments in which only some parameters and their conditions vary; they may break laws."""
+        needed = {p.name: p for each in varying for p in (each, *self._conditions_of(each))}
+        for values in itertools.product(*(p.ladder for p in needed.values())):
+            yield self._settled({**self._bases, **dict(zip(needed, values, strict=True))})
 
     def recall(self, stored: Assignment) -> Assignment:
         """The normal form of a stored trial's assignment, even if another version of tritontune had other ladders.
@@ -125,7 +176,7 @@ class SearchSpace:
         off = any(p.field == DYNAMIC_BATCHING and assignment.get(p.name) == OFF for p in self.parameters)
         if off and batching_is_completed(self.effective, base):
             base = described(base, self.effective)
-        return Candidate(assignment, base.edited(self._edits(assignment)), self._others(assignment))
+        return Candidate(assignment, edited(base, self._edits(assignment)), self._others(assignment))
 
     def size(self) -> int:
         """Number of index combinations; several may give the same candidate."""
@@ -146,13 +197,23 @@ class SearchSpace:
         if parameter.field == MAX_BATCH_SIZE:
             # Without dynamic batching each request is executed alone.
             return self._batches_dynamically(chosen)
+        return all(chosen[parent.name] != OFF for parent in self._parents_of(parameter))
+
+    def _parents_of(self, parameter: Parameter) -> Iterator[Parameter]:
+        """The parameters that are messages which hold the field of another one."""
         place = parameter.place
-        parents = (
+        return (
             p
             for p in self.parameters
             if p.place.path("") == place.path("") and p.place.field and place.field.startswith(p.place.field + ".")
         )
-        return all(chosen[parent.name] != OFF for parent in parents)
+
+    def _conditions_of(self, parameter: Parameter) -> Iterator[Parameter]:
+        """The parameters on which it depends whether another one has an effect."""
+        yield from self._parents_of(parameter)
+        yield from (p for p in self.parameters if p.name in parameter.when)
+        if parameter.field == MAX_BATCH_SIZE:
+            yield from (p for p in self.parameters if p.field == DYNAMIC_BATCHING)
 
     def _batches_dynamically(self, chosen: Assignment) -> bool:
         for p in self.parameters:
@@ -188,11 +249,13 @@ class SearchSpace:
 
     def _others(self, assignment: Assignment) -> Patch:
         """The files, arguments and variables of an assignment, without the model's config."""
-        if not any(p.place.own_field == "" for p in self.parameters):
+        if not any(p.place.own_field == "" or p.arguments for p in self.parameters):
             return self.originals
         server_args, env = dict(self.originals.server_args), dict(self.originals.env)
         changes: dict[str, dict[str, LadderValue]] = {}
         for p, value in self._changes(assignment):
+            for argument in p.arguments.get(str(value), ()):
+                server_args[argument_name(argument)] = argument_value(argument)
             if p.place.server_arg:
                 server_args[p.place.server_arg] = as_setting(value)
             elif p.place.env:
@@ -204,14 +267,25 @@ class SearchSpace:
             files[path] = edited_file(path, files[path], values)
         return Patch(files=files, server_args=server_args, env=env)
 
-    def _edits(self, assignment: Assignment) -> dict[str, Value | None]:
-        edits: dict[str, Value | None] = {}
+    def _edits(self, assignment: Assignment) -> dict[str, LadderValue]:
+        edits: dict[str, LadderValue] = {}
         for p, value in self._changes(assignment):
             if not p.field:
                 continue
             kinds = self.effective.values("instance_group[*].kind")
             if p.field == INSTANCE_COUNT and kinds and not self.base.holds("instance_group"):
                 # A new group gets the kind that Triton has chosen.
-                edits["instance_group[*].kind"] = kinds[0]
-            edits[p.field] = as_edit(value)
+                edits["instance_group[*].kind"] = str(kinds[0])
+            edits[p.field] = value
         return edits
+
+
+def _with_arguments(originals: Patch, spec: SpaceSpec) -> Patch:
+    """The user's own values, with each argument that a value of a parameter may need; without it if not given."""
+    needed = {
+        argument_name(text): None
+        for parameter in spec.parameters.values()
+        for texts in parameter.arguments.values()
+        for text in texts
+    }
+    return originals.model_copy(update={"server_args": {**needed, **originals.server_args}}) if needed else originals

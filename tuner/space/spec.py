@@ -1,4 +1,4 @@
-"""Search spaces in YAML: the fields that vary, their values (ladders) and conditions."""
+"""Search spaces in YAML: the fields that vary, their values (ladders), conditions and laws."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tuner.core.yaml_files import YamlError, load_yaml
 from tuner.options.environment import parse_environment
 from tuner.options.triton_args import parse_triton_args
 from tuner.options.validation_errors import describe, first_fault
+from tuner.space.expressions import MACHINE_NAMES, Expression
 
 OFF = "off"
 ON = "on"
@@ -40,8 +41,15 @@ class ParameterSpec(BaseModel):
         "", description="Argument of tritonserver to set instead of a field, such as --grpc-infer-thread-count."
     )
     env: str = Field("", description="Environment variable to set instead of a field, such as OMP_NUM_THREADS.")
-    ladder: Annotated[list[Scalar | list[int] | list[float] | list[str]], Field(min_length=1)] = Field(
-        description="Values in order, each a scalar or a list; off removes the field, on adds an empty message."
+    ladder: Annotated[list[Scalar | list[int] | list[float] | list[str]], Field(min_length=1)] | None = Field(
+        None,
+        description=(
+            "Values in order, each a scalar or a list; off removes the field, on adds an empty message. "
+            "Default: the ladder of the backend's parameter of that name."
+        ),
+    )
+    upto: Literal["cores", "gpus"] | None = Field(
+        None, description="Cuts the numbers of the ladder at that number of the machine, which joins the ladder."
     )
     when: dict[str, list[Scalar]] = Field(
         {}, description="Other parameters, each with the values at which this parameter applies."
@@ -51,6 +59,16 @@ class ParameterSpec(BaseModel):
     )
     max_per_gpu: Annotated[int, Field(ge=1)] | None = Field(
         None, description="For instances on GPUs: largest number on each GPU."
+    )
+    changes_numerics: bool | list[Scalar] = Field(
+        default=False,
+        description="Values that may change what the model answers, or true: all but off. Needs --allow-numerics.",
+    )
+    try_alone: bool = Field(
+        default=False, description="Launch each value alone before it is combined, as the server may not have it."
+    )
+    arguments: dict[str, list[str]] = Field(
+        {}, description="Arguments of tritonserver that values need, by value, such as {node0: [--host-policy=...]}."
     )
 
     @model_validator(mode="after")
@@ -72,15 +90,22 @@ class ParameterSpec(BaseModel):
 
     @model_validator(mode="after")
     def _distinct(self) -> ParameterSpec:
-        for index, value in enumerate(self.ladder):
-            if any(type(value) is type(other) and value == other for other in self.ladder[:index]):
+        ladder = self.ladder or []
+        for index, value in enumerate(ladder):
+            if any(type(value) is type(other) and value == other for other in ladder[:index]):
                 raise ValueError(f"duplicate value {value!r} in ladder")
         return self
 
     @property
     def values(self) -> tuple[LadderValue, ...]:
         """The ladder, with lists as tuples."""
-        return tuple(tuple(value) if isinstance(value, list) else value for value in self.ladder)
+        return tuple(tuple(value) if isinstance(value, list) else value for value in self.ladder or ())
+
+    def may_differ(self, value: LadderValue) -> bool:
+        """Whether a value is marked as changing what the model answers."""
+        if isinstance(self.changes_numerics, bool):
+            return self.changes_numerics and value != OFF
+        return any(type(value) is type(marked) and value == marked for marked in self.changes_numerics)
 
 
 def _check_file(file: str) -> None:
@@ -123,16 +148,74 @@ def _check_variable(name: str) -> None:
         raise ValueError(f"env: {error}") from None
 
 
+class AtMostOne(BaseModel):
+    """A law: of some parameters, at most one is set, that is, not `off`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    at_most_one: Annotated[list[str], Field(min_length=2)]
+
+    def __str__(self) -> str:
+        return f"at_most_one: [{', '.join(self.at_most_one)}]"
+
+
+class Requires(BaseModel):
+    """A law: where a parameter is set, that is, neither `off` nor `false`, others are set, too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    requires: Annotated[dict[str, list[str]], Field(min_length=1)]
+
+    def __str__(self) -> str:
+        pairs = ", ".join(f"{name}: [{', '.join(others)}]" for name, others in self.requires.items())
+        return f"requires: {{{pairs}}}"
+
+
+LawSpec = str | AtMostOne | Requires
+"""A law of a space file; a text is an expression, see `tuner.space.expressions`."""
+
+
 class SpaceSpec(BaseModel):
     """A whole space file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
-    parameters: Annotated[dict[str, ParameterSpec], Field(min_length=1)]
+    backend: str = Field(
+        "",
+        description=(
+            "Backend whose parameters are searched, too, with those of Triton's scheduling; auto: the model's. "
+            "The file's own parameters replace those of the same names."
+        ),
+    )
+    parameters: dict[str, ParameterSpec] = Field(
+        {}, description="The parameters by name, in the order in which they are shown."
+    )
+    laws: list[LawSpec] = Field(
+        [],
+        description=(
+            "What holds in every candidate: an expression such as instance_group.count * threads <= cores, "
+            "at_most_one: [a, b], or requires: {a: [b]}. A law holds where a name has no number."
+        ),
+    )
+    leave_out: list[str] = Field([], description="Parameters of the backend that are not searched.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> SpaceSpec:
+        if self.backend:
+            return self
+        if self.leave_out:
+            raise ValueError("leave_out: needs `backend:`, whose parameters it leaves out")
+        for name, parameter in self.parameters.items():
+            if parameter.ladder is None:
+                raise ValueError(f"parameters: {name}: ladder is missing")
+        check_laws(self.laws, self.parameters)
+        return self
 
     @model_validator(mode="after")
     def _conditions_are_known(self) -> SpaceSpec:
+        if self.backend:
+            return self  # `tuner.space.knowledge` knows the backend's parameters
         for name, parameter in self.parameters.items():
             for other, values in parameter.when.items():
                 if other == name:
@@ -143,6 +226,33 @@ class SpaceSpec(BaseModel):
                 if not values:
                     raise ValueError(f"{name}: when: {other}: needs at least one value")
         return self
+
+
+def check_laws(laws: Iterable[LawSpec], known: Mapping[str, object]) -> None:
+    """Check that laws are valid, and name parameters.
+
+    Raises:
+        ValueError: a law is wrong.
+    """
+    for law in laws:
+        try:
+            names = names_of(law)
+        except ValueError as error:
+            raise ValueError(f"laws: {error}") from None
+        numbers = MACHINE_NAMES if isinstance(law, str) else ()
+        for name in names:
+            if name not in known and name not in numbers:
+                hint = nearest(name, [*known, *numbers])
+                raise ValueError(f"laws: {str(law)!r}: this space has no parameter {name!r}{hint}")
+
+
+def names_of(law: LawSpec) -> tuple[str, ...]:
+    """The names in a law, in order of appearance."""
+    if isinstance(law, str):
+        return Expression.parse(law).names
+    if isinstance(law, AtMostOne):
+        return tuple(dict.fromkeys(law.at_most_one))
+    return tuple(dict.fromkeys(name for first, others in law.requires.items() for name in (first, *others)))
 
 
 def shipped_spaces() -> tuple[str, ...]:
@@ -185,14 +295,20 @@ def parse_space(text: str, source: str) -> SpaceSpec:
     if not isinstance(content, dict):
         raise SpaceError(f"{source}: a search space must be a mapping with `schema: 1` and `parameters:`")
     try:
-        return SpaceSpec.model_validate(content)
+        spec = SpaceSpec.model_validate(content)
     except ValidationError as error:
         raise SpaceError(f"{source}: {_first_fault(error)}") from None
+    if not spec.parameters and not spec.backend:
+        fault = "must not be empty, got {}" if "parameters" in spec.model_fields_set else "is missing"
+        raise SpaceError(f"{source}: parameters{':' if fault[0] == 'm' else ''} {fault}")
+    return spec
 
 
 def _first_fault(error: ValidationError) -> str:
     fault = first_fault(error)
     path = [str(part) for part in fault["loc"]]
+    if path[:1] == ["laws"] and len(path) > 1:
+        return "laws: each must be an expression such as a * b <= cores, {at_most_one: [a, b]}, or {requires: {a: [b]}}"
     if fault["type"] == "extra_forbidden":
         fields: Mapping[str, Any] = SpaceSpec.model_fields if len(path) == 1 else ParameterSpec.model_fields
         names = {field.alias or name for name, field in fields.items()}
