@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -40,6 +41,7 @@ from tuner.search.stopping import BUDGET_SPENT, Stopping
 from tuner.servers.callees import Callees
 from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Assignment, Candidate, in_words
+from tuner.space.conditions import Terms
 from tuner.space.observed import served_otherwise
 from tuner.space.originals import originals_of
 from tuner.space.space import SearchSpace
@@ -96,6 +98,27 @@ class RunContext:
             model,
             Callees(model, self.repository.path if own else None, self.job.load_model, self.progress.note),
         )
+
+
+# As launchers describe a Triton whose version they know.
+_VERSION = re.compile(r"\bTriton (\d+\.\d+\.\d+)")
+
+
+def terms_of(job: TuneJob, server: str) -> Terms:
+    """What a job and its server allow.
+
+    Args:
+        job: The job.
+        server: The launcher's description of the server.
+    """
+    version = _VERSION.search(server)
+    return Terms(
+        version=version[1] if version else "",
+        arguments=job.arguments,
+        relaunches=job.url is None and job.isolation != "reload",
+        shared_memory=job.shared_memory,
+        allow_numerics=job.allow_numerics,
+    )
 
 
 def trial_context_of(context: RunContext, model: str, rules: LevelRules) -> TrialContext:
@@ -335,7 +358,7 @@ class ModelTuning:
         self._check_limit(result)
         self._check_objective(result)
         space = self._space(result)
-        self._store(result.model_copy(update={"parameters": space.baseline}), space)
+        self._store(result.model_copy(update={"parameters": space.baseline, "others": space.originals}), space)
         return space
 
     def _baseline_again(self, failed: TrialResult) -> TrialResult:
@@ -380,16 +403,20 @@ class ModelTuning:
     def _space(self, baseline: TrialResult) -> SearchSpace:
         """The search space, built from the effective config of the baseline."""
         effective = ModelConfig.parse(baseline.effective_config or "", f"{self._model.name} as the server completed it")
-        context = self._context
-        return SearchSpace.build(
-            context.spec,
+        context, stored = self._context, self._study.composed_space
+        space = SearchSpace.build(
+            stored or context.spec,
             self._model.config,
             effective,
             context.machine,
             batch_size=context.job.batch_size,
             model=self._model.name,
             originals=baseline.others,
+            terms=None if stored else terms_of(context.job, context.launcher.description),
         )
+        if stored is None:
+            self._study.compose(space.spec)
+        return space
 
     def _trial(
         self,

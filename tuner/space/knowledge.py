@@ -131,6 +131,16 @@ def knowledge(name: str) -> Backend:
         raise SpaceError(f"{where}: {describe(fault)}") from None
 
 
+def known_parameter(name: str, backend: str) -> KnownParameter:
+    """A parameter of a backend, or of all backends.
+
+    Raises:
+        KeyError: neither has it.
+    """
+    own = knowledge(backend).parameters if backend else {}
+    return own.get(name) or knowledge(COMMON).parameters[name]
+
+
 def backend_of(config: ModelConfig) -> str:
     """The backend of a model with a file here, by its effective config; empty: there is none."""
     proto = config.proto

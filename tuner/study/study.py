@@ -48,6 +48,7 @@ _HYPERVOLUME = "hypervolume"
 _RUNS = "runs"
 _ENDED = "ended"
 _REMARKS = "remarks"
+_COMPOSED = "space"
 
 
 class Identity(Record):
@@ -284,7 +285,18 @@ class Study:
         asked, effective = self.identity, self._trials[0].effective_config or ""
         batch_size = asked.requests.get("batch_size", 1)
         own = self._trials[0].others.model_copy(update={"config": asked.config})
-        return _space(asked.space, asked.model, own.model_dump_json(), effective, self._machine, batch_size=batch_size)
+        spec = self._attributes.get(_COMPOSED, asked.space)
+        return _space(spec, asked.model, own.model_dump_json(), effective, self._machine, batch_size=batch_size)
+
+    @property
+    def composed_space(self) -> SpaceSpec | None:
+        """The space with what was known of the model's backend; None before the baseline, and in early versions."""
+        stored = self._attributes.get(_COMPOSED)
+        return SpaceSpec.model_validate_json(stored) if stored else None
+
+    def compose(self, spec: SpaceSpec) -> None:
+        """Store the space with what is known of the model's backend."""
+        self._set(_COMPOSED, spec.model_dump_json())
 
     @property
     def _machine(self) -> Machine:
