@@ -23,6 +23,7 @@ from tuner.jobs.explain import explain
 from tuner.jobs.model_finals import ModelFinals
 from tuner.jobs.output_check import OutputCheck
 from tuner.jobs.progress import Progress
+from tuner.jobs.warm_up import measure_warm_up, warm_up_takes_s
 from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import requires_gpus
 from tuner.measure.rules import LevelRules
@@ -217,13 +218,26 @@ class ModelTuning:
             self._end_well(verified_by=until, certified_by=until)
 
     def _end_well(self, *, verified_by: float, certified_by: float) -> None:
-        """Verify and certify, each with a deadline (`time.monotonic`)."""
+        """Verify, certify, and measure a warm-up, each with a deadline (`time.monotonic`)."""
         self._counted = self._now()
         try:
-            self._finals.verify(until=verified_by)
-            self._finals.certify(until=certified_by)
+            takes_s = warm_up_takes_s(self._study)
+            # A warm-up may take up to half of the time that is left.
+            kept_s = takes_s if takes_s <= (certified_by - self._now()) / 2 else 0.0
+            self._finals.verify(until=verified_by - kept_s)
+            self._finals.certify(until=certified_by - kept_s)
+            self._measure_warm_up(until=certified_by)
         finally:
             self._count()
+
+    def _measure_warm_up(self, *, until: float) -> None:
+        """Measure what a warm-up of the best config saves, if its first answer was slow."""
+        context, study = self._context, self._study
+        folder = context.out.model(self._model.name) / "warm-up"
+        measure_warm_up(
+            study, self._trial_context, folder, lambda by: self._limits(until=by), context.progress.note, until=until
+        )
+        self._verified_more()
 
     def _verified_more(self) -> None:
         """Store the time spent, and write the result files, which include it."""

@@ -12,6 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner.config.instances import instance_count
 from tuner.config.interface import ModelInterface
+from tuner.config.warmup import WarmUpShape
 from tuner.core import deadlines
 from tuner.core.errors import ServerError, ServerHungError
 from tuner.core.loads import Load, Ramp
@@ -20,7 +21,7 @@ from tuner.load.asking import Ask, RequestChains, asking, some_of
 from tuner.load.engine import WorkerEngine
 from tuner.load.first_request import ask_once
 from tuner.load.inputs.shapes import own_shapes
-from tuner.load.prepare import apart, prepared
+from tuner.load.prepare import apart, prepared, request_shapes
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan
 from tuner.measure.gpu_watch import GpuWatch
@@ -175,6 +176,10 @@ class Session:
     def batch_size(self) -> int:
         """Inferences in each request."""
         return self._plan.workload.batch_size
+
+    def request_shapes(self) -> tuple[WarmUpShape, ...]:
+        """The distinct shapes of the requests of the load."""
+        return request_shapes(self.effective, self._options)
 
     def questions(self) -> RequestChains:
         """A few of the requests of the load, always the same ones; see `some_of`.

@@ -35,6 +35,7 @@ from tuner.results.words import (
     rate,
     slo_in_words,
     slo_verdict_in_words,
+    warm_up_in_words,
     when_missed,
 )
 
@@ -211,6 +212,8 @@ def _answer(outcome: ModelOutcome) -> Iterator[Text]:
         yield _line("SLO", f"{slo} {sure}" if slo.root else f"none; {sure}", "" if is_sure else "yellow")
     if certified := study.certified:
         yield _line("rate", certified_in_words(certified, slo))
+    if warm_up := study.warm_up:
+        yield _line("warm-up", warm_up_in_words(warm_up))
 
 
 def _baseline(outcome: ModelOutcome) -> Text:

@@ -25,6 +25,7 @@ from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.front import TrialPoint, points_of
 from tuner.recommend.not_chosen import NotChosen
 from tuner.recommend.recommend import Recommendation, is_certain
+from tuner.recommend.warm_up import WarmUp
 from tuner.results.picked import not_chosen_in_words
 from tuner.results.points_csv import MACHINE_COLUMNS, machine_cells, warnings_cell
 from tuner.results.points_json import interval_json, load_json, point_json
@@ -122,6 +123,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
             "fields": [_effect_json(effect, study.identity) for effect in field_effects(study, best)],
             "slo_certain": None if not recommendation.slo.root else is_certain(best, recommendation.slo),
             **_certified_json(study.certified),
+            "warm_up": _warm_up_json(study.warm_up),
         },
         "not_chosen": [_not_chosen_json(better, recommendation) for better in study.not_chosen],
         "budget": {
@@ -233,6 +235,17 @@ def _certified_json(certified: CertifiedRate | None) -> dict[str, Any]:
     point = certified.point if certified else None
     rate = point and {**load_json(point.load), **point_json(point, verified=True)}
     return {"certified_rate": rate, "not_certified": certified and certified.reason}
+
+
+def _warm_up_json(warm_up: WarmUp | None) -> dict[str, Any] | None:
+    """The first answers without and with a warm-up; null if the first answer was not slow."""
+    if warm_up is None:
+        return None
+    return {
+        "without": warm_up.without and warm_up.without.model_dump(),
+        "warmed": warm_up.warmed and warm_up.warmed.model_dump(),
+        "reason": warm_up.reason or None,
+    }
 
 
 def _row(point: OperatingPoint) -> Mapping[str, Any]:

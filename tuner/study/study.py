@@ -29,6 +29,7 @@ from tuner.recommend.front import hypervolume, reference_latency_ms, usable_poin
 from tuner.recommend.not_chosen import NotChosen, not_chosen
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.recommend.verification import Verification
+from tuner.recommend.warm_up import WarmUp
 from tuner.space.candidate import in_words
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
@@ -43,6 +44,7 @@ _IDENTITY = "identity"
 _RESULT = "result"
 _VERIFIED = "verified"
 _CERTIFIED = "certified"
+_WARM_UP = "warm_up"
 _VERIFYING_S = "verifying_s"
 _HYPERVOLUME = "hypervolume"
 _RUNS = "runs"
@@ -214,6 +216,17 @@ class Study:
         self._set(_CERTIFIED, rate.model_dump_json())
 
     @property
+    def warm_up(self) -> WarmUp | None:
+        """The warm-up of the best config, or why there is none; None: its first answer was not slow, or not tried."""
+        stored, best = self._attributes.get(_WARM_UP), self.recommendation.best
+        warm_up = WarmUp.model_validate_json(stored) if stored else None
+        return warm_up if warm_up and best and warm_up.trial == best.trial.number else None
+
+    def offer(self, warm_up: WarmUp) -> None:
+        """Store the warm-up of the best config, or why there is none."""
+        self._set(_WARM_UP, warm_up.model_dump_json())
+
+    @property
     def runs(self) -> tuple[Provenance, ...]:
         """The provenance of each run of this study, in order of time; runs of early versions are missing."""
         return tuple(Provenance.model_validate_json(text) for text in self._attributes.get(_RUNS, []))
@@ -252,10 +265,11 @@ class Study:
 
     @property
     def launches(self) -> int:
-        """Number of server launches: for trials, for verifying, and for certifying."""
+        """Number of server launches: for trials, for verifying, for certifying, and for a warm-up."""
         verifying = sum(max(1, len(point.rounds)) for point in self.verified)
-        certified = self.certified
-        return self.own_trials + verifying + (1 if certified and certified.launched else 0)
+        certified, warm_up = self.certified, self.warm_up
+        certifying = 1 if certified and certified.launched else 0
+        return self.own_trials + verifying + certifying + (warm_up.launches if warm_up else 0)
 
     @property
     def recommendation(self) -> Recommendation:

@@ -27,6 +27,7 @@ from tuner.results.words import (
     rate,
     slo_in_words,
     slo_verdict_in_words,
+    warm_up_in_words,
     when_missed,
 )
 from tuner.study.run_folder import RunFolder
@@ -135,6 +136,8 @@ def _facts(study: Study, recommendation: Recommendation) -> Iterator[Fact]:
         yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
     elif best and objective.rate is None:
         yield Fact("Rate", "not certified: not tried", tone="unsure")
+    if warm_up := study.warm_up:
+        yield Fact("Warm-up", in_symbols(warm_up_in_words(warm_up)))
     for remark in study.remarks:
         yield Fact("Note", in_symbols(remark), tone="unsure")
     trials, points = len(study.trials), sum(len(trial.curve) for trial in study.trials)
