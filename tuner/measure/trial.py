@@ -101,6 +101,11 @@ class TrialResult(Record):
         """The config.pbtxt to deploy: the candidate's, or the effective config of a model without a file."""
         return self.config or self.effective_config or ""
 
+    @property
+    def deployable(self) -> Patch:
+        """The patch to deploy."""
+        return self.others.model_copy(update={"config": self.deployable_config})
+
 
 @dataclass(frozen=True)
 class TrialContext:

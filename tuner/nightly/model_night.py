@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from tuner.config.config import ModelConfig
-from tuner.config.diff import unified_diff
+from tuner.config.deploy import finish_replacing
+from tuner.config.diff import patch_diff
 from tuner.config.patch import Patch
 from tuner.config.repository import ModelFolder
 from tuner.core import deadlines
@@ -92,6 +92,8 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
         KeyboardInterrupt: the night was interrupted; nothing was deployed without a complete comparison.
     """
     began = time.monotonic()
+    if finish_replacing(task.repository.path):
+        night_context.say(f"{task.name}: finished writing the files of an earlier night, which was killed")
     if count := remove_unfinished(task.config_path):
         night_context.say(
             f"removed {count} unfinished file{'s' * (count > 1)} of a killed night beside {task.config_path}"
@@ -132,8 +134,8 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
             action = act(task, improvement, work=night_context.work, night=night_context.folder)
         except TritontuneError as error:
             failed = f"; {error}; the config is in {improved(night_context.folder)}"
-        if is_deployed(task, improved(night_context.folder) / "config.pbtxt"):
-            candidate, text = improvement.measured, improvement.text
+        if is_deployed(task, improved(night_context.folder)):
+            candidate, text = improvement.measured, improvement.patch.config
     return Night(
         night=night_context.night,
         repository=task.repository_key,
@@ -303,13 +305,14 @@ def _of_study(outcome: ModelOutcome) -> Measured | None:
 
 
 def _improvement(outcome: ModelOutcome, best: TrialPoint, compared: Comparison) -> Improvement:
-    study, path = outcome.study, f"{outcome.model}/config.pbtxt"
+    study = outcome.study
     text = config_with_provenance(study, best, compared.gain, study.identity.slo)
-    before = ModelConfig.parse(study.identity.config, path)
+    before = study.trials[0].others.model_copy(update={"config": study.identity.config})
+    after = best.trial.others.model_copy(update={"config": text})
     gain, measured = compared.gain, Measured.of(compared.candidate_rounds, compared.slo.percentile)
     if gain is None or measured is None:
         raise AssertionError("the gate passed a config without a measurement")
-    return Improvement(before.text, text, unified_diff(before, ModelConfig.parse(text, path)), gain, measured)
+    return Improvement(before, after.changed_from(before), patch_diff(before, after, outcome.model), gain, measured)
 
 
 def _conditions(identity: Identity, task: Task) -> Conditions:
