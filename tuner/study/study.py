@@ -70,6 +70,7 @@ class Identity(Record):
         max_gpu_memory: Limit on the memory of each GPU, in bytes; None: no limit.
         output_tolerance: Relative tolerance of float outputs; None: outputs were not compared.
         driver: Version of the NVIDIA driver; empty: none or unknown.
+        others: A hash of the user's own values at places that the space changes outside the config; empty: none.
         objective: The objective; studies of earlier versions maximize throughput.
     """
 
@@ -86,6 +87,7 @@ class Identity(Record):
     max_gpu_memory: int | None = None
     output_tolerance: float | None = None
     driver: str = ""
+    others: str = ""
     objective: Objective = THROUGHPUT
 
     @property
