@@ -172,12 +172,14 @@ class ModelTuning:
             study,
             self._trial_context,
             context.out.model(model.name) / "verified",
-            lambda until: self._limits(until=until),
+            lambda until: self._limits(until=until, slow=self._launches_slowly),
             self._verified_more,
             context.progress.note,
             self._count,
         )
         self._served = ServedConfigs()
+        # Of the latest trial; see `TrialResult.output_difference`.
+        self._difference = ""
         self._outputs = OutputCheck(context.out.model(model.name), study.identity, context.progress.note, self._remark)
 
     def _remark(self, text: str) -> None:
@@ -451,16 +453,19 @@ class ModelTuning:
             # A trial of the explanation (`also`) is not cut short, since it is compared with the best.
             front = rivals(self._study.recommendation.front, trial_context.rules.percentile, trial_context.objective)
             trial_context = replace(trial_context, rules=replace(trial_context.rules, rivals=front))
-        return run_trial(
+        slow = space is not None and space.launches_slowly(candidate.parameters)
+        self._difference = ""
+        result = run_trial(
             trial_context,
             candidate,
             number,
             self._context.out.trial(self._model.name, number),
-            limits=self._limits_of_search() if until is None else self._limits(until=until),
+            limits=self._limits_of_search(slow=slow) if until is None else self._limits(until=until, slow=slow),
             progress=self._context.progress,
             also=also,
             examine=self._outputs.record if space is None else partial(self._examine, candidate, space),
         )
+        return result.model_copy(update={"output_difference": self._difference})
 
     def _examine(self, candidate: Candidate, space: SearchSpace, session: Session) -> None:
         """Check that the effective config is the candidate's, is new, and gives the golden outputs.
@@ -476,7 +481,7 @@ class ModelTuning:
         self._served.read(self._study.trials)
         if (same := self._served.same_as(candidate, effective)) is not None:
             raise ServerError(f"same effective config as trial {same}", cause=Cause.DUPLICATE)
-        self._outputs.check(session)
+        self._difference = self._outputs.check(session, may_differ=space.may_differ(candidate.parameters))
 
     def _record_outputs_again(self) -> None:
         """Relaunch the baseline of a resumed run to record the golden outputs that were lost."""
@@ -507,24 +512,34 @@ class ModelTuning:
             hypervolumes=[volume for trial, volume in recent if trial.curve],
         )
 
-    def _limits_of_search(self) -> Limits:
+    def _limits_of_search(self, *, slow: bool) -> Limits:
         """The limits of the next trial of the search, which end with the budget."""
-        limits = self._limits(until=self._began + self._stopping.budget_s)
+        limits = self._limits(until=self._began + self._stopping.budget_s, slow=slow)
         if not self._study.trials:
             return limits
         left_s = max(_LEAST_S, self._left_s)
         return replace(limits, launch_s=min(limits.launch_s, left_s), first_answer_s=min(limits.first_answer_s, left_s))
 
-    def _limits(self, *, until: float) -> Limits:
-        """The limits of a trial, from the baseline's times; for the baseline, from the size of the model's files."""
+    def _limits(self, *, until: float, slow: bool = False) -> Limits:
+        """The limits of a trial, from the baseline's times; for the baseline, from the size of the model's files.
+
+        Args:
+            until: When its measurement ends (`time.monotonic`).
+            slow: Whether its launch may take minutes, as it builds engines.
+        """
         baseline = self._study.trials[0] if self._study.trials else None
         own = (
             deadlines.launch_s(baseline.launch_s or 0)
             if baseline
             else deadlines.first_launch_s(self._model.size_bytes())
         )
-        return Limits(
-            launch_s=self._context.job.launch_timeout or own,
-            first_answer_s=deadlines.answer_s(baseline.first_answer_s or 0) if baseline else deadlines.FIRST_ANSWER_S,
-            until=until,
-        )
+        answer_s = deadlines.answer_s(baseline.first_answer_s or 0) if baseline else deadlines.FIRST_ANSWER_S
+        if slow:
+            own, answer_s = max(own, deadlines.SLOW_LAUNCH_S), max(answer_s, deadlines.SLOW_LAUNCH_S)
+        return Limits(launch_s=self._context.job.launch_timeout or own, first_answer_s=answer_s, until=until)
+
+    @property
+    def _launches_slowly(self) -> bool:
+        """Whether the launch of any finalist may take minutes."""
+        space = self._study.space
+        return any(space.launches_slowly(trial.parameters) for trial in self._study.trials if trial.curve)

@@ -76,6 +76,7 @@ class TrialResult(Record):
         wall_s: Seconds from launch to stop.
         gpu_memory: GPU memory that it took; None if it uses no GPU, or unknown.
         imported: Whether the result is from an earlier run, under the same conditions.
+        output_difference: The largest difference of its outputs from the baseline's, of a candidate that may differ.
     """
 
     number: int
@@ -90,6 +91,7 @@ class TrialResult(Record):
     gpu_memory: GpuMemory | None = None
     imported: bool = False
     others: Patch = NO_CHANGES
+    output_difference: str = ""
 
     @property
     def patch(self) -> Patch:

@@ -55,7 +55,6 @@ class KnownParameter(ParameterSpec):
     )
     needs: Needs = Needs()
     relaunch_only: bool = Field(default=False, description="Whether a loaded server keeps its first value.")
-    slow_launch: bool = Field(default=False, description="Whether the first launch may take minutes.")
     each_node: bool = Field(
         default=False, description="Whether its values are the host policies node0, node1, ... of the NUMA nodes."
     )

@@ -24,6 +24,7 @@ class Parameter:
         arguments: Arguments of `tritonserver` that a value needs, by value as text.
         marked: Values that may change what the model answers.
         try_alone: Whether its values are launched alone first.
+        slow_launch: Whether a launch with another value than the model's own may take minutes.
         does: What it does, in one line; may be empty.
     """
 
@@ -35,6 +36,7 @@ class Parameter:
     arguments: Mapping[str, Sequence[str]] = field(default_factory=dict)
     marked: tuple[LadderValue, ...] = ()
     try_alone: bool = False
+    slow_launch: bool = False
     does: str = ""
 
     @property

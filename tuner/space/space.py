@@ -183,6 +183,21 @@ class SearchSpace:
             base = described(base, self.effective)
         return Candidate(assignment, edited(base, self._edits(assignment)), self._others(assignment))
 
+    def may_differ(self, assignment: Assignment) -> bool:
+        """Whether a candidate may give other answers than the baseline, by the marks of its values."""
+        return any(assignment.get(p.name, p.base) in p.marked for p in self.parameters)
+
+    def launches_slowly(self, assignment: Assignment) -> bool:
+        """Whether the launch of a candidate may take minutes, as it builds engines."""
+        return any(p.slow_launch and not p.is_base(assignment.get(p.name, p.base)) for p in self.parameters)
+
+    def alone(self, assignment: Assignment) -> Iterator[tuple[str, Assignment]]:
+        """The values of an assignment to launch alone first, each by its parameter's name, and its candidate."""
+        for p in self.parameters:
+            value = assignment.get(p.name, p.base)
+            if p.try_alone and not p.is_base(value):
+                yield p.name, self.normalize({p.name: value})
+
     def size(self) -> int:
         """Number of index combinations; several may give the same candidate."""
         return math.prod(len(p.ladder) for p in self.parameters)

@@ -251,13 +251,18 @@ class Study:
     @property
     def remarks(self) -> tuple[str, ...]:
         """Remarks on the results, one line each."""
-        return tuple(self._attributes.get(_REMARKS, ()))
+        stored = tuple(self._attributes.get(_REMARKS, ()))
+        best = self.recommendation.best if self._trials else None
+        if best is None or not best.trial.output_difference:
+            return stored
+        return (*stored, f"the best config changes what the model answers: {best.trial.output_difference}")
 
     def remark(self, text: str) -> bool:
         """Store a remark on the results. Returns whether it is new."""
-        if text in self.remarks:
+        stored = self._attributes.get(_REMARKS, [])
+        if text in stored:
             return False
-        self._set(_REMARKS, [*self.remarks, text])
+        self._set(_REMARKS, [*stored, text])
         return True
 
     @property
