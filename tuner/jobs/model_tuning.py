@@ -136,6 +136,7 @@ def trial_context_of(context: RunContext, model: str, rules: LevelRules) -> Tria
         max_gpu_memory=job.max_gpu_memory,
         shapes_elsewhere=len(context.models) > 1,
         callees=context.callees_of(model),
+        caches=context.out.work.absolute() / "caches" if job.url is None else None,
         objective=job.objective,
     )
 

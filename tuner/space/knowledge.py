@@ -13,7 +13,7 @@ from tuner.config.config import ModelConfig
 from tuner.core.errors import SpaceError, nearest
 from tuner.core.yaml_files import load_yaml
 from tuner.options.validation_errors import describe, first_fault
-from tuner.space.spec import LawSpec, ParameterSpec, Scalar, SpaceSpec, check_laws, load_space
+from tuner.space.spec import LawSpec, ParameterSpec, SpaceSpec, check_laws, load_space
 
 AUTO = "auto"
 """In a space file: the backend of the tuned model."""
@@ -74,7 +74,7 @@ class Caches(_Strict):
     """Fields for caches that launches share, where the config has an accelerator."""
 
     where: str = Field(description="Path of the accelerator.")
-    set: dict[str, Scalar] = Field(description="Values by path below it; {cache} is the folder of the caches.")
+    set: dict[str, str] = Field(description="Values by path below it; {cache} is the folder of the caches.")
 
 
 class Backend(_Strict):
