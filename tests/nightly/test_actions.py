@@ -213,6 +213,8 @@ def test_a_command_gets_all_that_it_needs(model_repository: ModelRepositoryFacto
         "PERCENTILE": "p99",
         "LATENCY_MS": "20.000",
         "CONCURRENCY": "8",
+        "REQUEST_RATE": "",
+        "OBJECTIVE": "throughput",
         "SLO": "p99 <= 40 ms",
     }
 

@@ -33,7 +33,7 @@ class Improvement:
         before: The deployed patch.
         patch: The new config, and the other files and settings that differ from the deployed ones.
         diff: The unified diff between the two, for `patch`.
-        gain: The ratio of throughputs, new over deployed.
+        gain: The gain by the objective, new over deployed.
         measured: The measurement of the new config.
     """
 
@@ -179,7 +179,9 @@ def _variables(task: Task, improvement: Improvement, kept: Path) -> dict[str, st
         "P99_MS": f"{measured.p99_ms.value:.3f}",
         "PERCENTILE": measured.percentile,
         "LATENCY_MS": f"{measured.latency.value:.3f}",
-        "CONCURRENCY": str(measured.concurrency),
+        "CONCURRENCY": "" if measured.concurrency is None else str(measured.concurrency),
+        "REQUEST_RATE": "" if measured.request_rate is None else f"{measured.request_rate:g}",
+        "OBJECTIVE": task.job.objective.name,
         "SLO": str(task.job.slo),
     }
     return {f"TRITONTUNE_{name}": value for name, value in values.items()}
