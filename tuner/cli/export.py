@@ -153,7 +153,8 @@ def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
         raise JobError(f"{run.path}: the study of model {model!r} has no finished trial")
     recommendation = study.recommendation_for(parsed_slo(slo)) if slo else study.recommendation
     if recommendation.best is None:
-        raise SLOError(f"no measured candidate of model {model!r} {slo_in_words(recommendation.slo)}")
+        words = slo_in_words(recommendation.slo, recommendation.objective)
+        raise SLOError(f"no measured candidate of model {model!r} {words}")
     best = recommendation.best
     text = config_with_provenance(study, best, recommendation.gain, recommendation.slo)
     patch = changes_of(study, best).model_copy(update={"config": text})
