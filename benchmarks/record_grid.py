@@ -6,6 +6,15 @@ minutes a model, and wants a quiet machine; of several passes the medians are wr
 the machine was. Passes stay in `--keep`, and those that are there are not made again.
 
     python benchmarks/record_grid.py [--model mlp]... [--passes 3] [--highest 256] [--seconds 1.2] [--keep FOLDER]
+
+The space of `ort` has 576 candidates. About half an hour is enough for one pass with short levels, each at four times
+the load of the one before. It needs `onnx` and `onnxruntime` beside tritontune's extra `server`:
+
+    pip install onnx onnxruntime
+    python benchmarks/record_grid.py --model ort --passes 1 --seconds 0.35 --highest 64 --step 4 --keep FOLDER
+
+`--candidates 10` tries it out: it records so many candidates, says how long they took, and writes no grid. With
+`--keep`, a recording that is stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -16,28 +25,52 @@ import random
 import shutil
 import tempfile
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from grid import GRIDS, MODELS, SPACE, Grid, recorded
+from grid import ANY_MACHINE, GRIDS, MODELS, SPACE, SPACES, Grid, recorded, space_of
 from rich.progress import track
 
 from tuner.config.config import ModelConfig
 from tuner.config.repository import ModelRepository
 from tuner.config.staging import stage
+from tuner.core.atomic_file import write_atomically
+from tuner.core.errors import ServerError
 from tuner.core.loads import Concurrency
-from tuner.core.machine import Machine
 from tuner.jobs.progress import Progress
+from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch, run_trial
 from tuner.options.groups import LoadOptions
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.space.candidate import Candidate
-from tuner.space.space import SearchSpace
 
 LIMITS = Limits(launch_s=60.0, first_answer_s=10.0, until=math.inf)
 ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How a grid is recorded.
+
+    Attributes:
+        seconds: Of each load.
+        loads: The loads of each candidate.
+        candidates: Number of candidates besides the baseline; None: all.
+    """
+
+    seconds: float
+    loads: tuple[Concurrency, ...]
+    candidates: int | None
+
+    @classmethod
+    def of(cls, asked: argparse.Namespace) -> Recording:
+        """What the command line asks for."""
+        count = int(math.log(asked.highest, asked.step) + 1e-9) + 1
+        return cls(asked.seconds, tuple(Concurrency(asked.step**power) for power in range(count)), asked.candidates)
 
 
 def main() -> None:
@@ -46,9 +79,12 @@ def main() -> None:
     parser.add_argument("--model", action="append", choices=MODELS, default=None)
     parser.add_argument("--passes", type=int, default=3, help="an odd number")
     parser.add_argument("--highest", type=int, default=256)
+    parser.add_argument("--step", type=int, default=2, help="of the load from level to level, as a factor")
     parser.add_argument("--seconds", type=float, default=1.2, help="of each load; less tells no speed of the machine")
+    parser.add_argument("--candidates", type=int, help="only so many, to try it out")
     parser.add_argument("--keep", type=Path, help="where the passes stay")
     asked = parser.parse_args()
+    recording = Recording.of(asked)
     GRIDS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         keep = asked.keep or Path(temporary)
@@ -57,47 +93,74 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             if not recorded(model, folder).exists():
                 began = time.monotonic()
-                record(model, asked.highest, asked.seconds, seed=number).write(recorded(model, folder))
-                print(f"{model}, pass {number}: {time.monotonic() - began:.0f} s")
-        for model in asked.model or MODELS:
+                grid = record(model, recording, number, folder)
+                took_s = time.monotonic() - began
+                print(f"{model}, pass {number}: {len(grid.trials)} candidates, {took_s:.0f} s")
+                if asked.candidates is None:
+                    grid.write(recorded(model, folder))
+        for model in [] if asked.candidates is not None else asked.model or MODELS:
             passes = [Grid.read(recorded(model, keep / f"pass-{number}")) for number in range(asked.passes)]
             Grid.median(passes).write(recorded(model))
 
 
-def record(model: str, highest: int, seconds: float, seed: int) -> Grid:
-    """Measure every candidate of a model once, in an order that the seed decides."""
+def record(model: str, recording: Recording, seed: int, folder: Path) -> Grid:
+    """Measure every candidate of a model once, in an order that the seed decides.
+
+    Each trial is kept in the folder, until all are there.
+    """
     repository = ModelRepository.open(MODELS[model])
-    rules = LevelRules(min_s=seconds, max_s=seconds)
-    with tempfile.TemporaryDirectory() as folder:
-        staged = stage(repository, Path(folder) / "repository")
+    rules = LevelRules(min_s=recording.seconds, max_s=recording.seconds)
+    spec = SPACES.get(model, SPACE)
+    kept = folder / f"{model}-trials"
+    kept.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = stage(repository, Path(temporary) / "repository")
         launcher = ProcessLauncher(find_triton())
-        # The first level is the trial's, which tells what launching takes; the others come from a second launch.
         trial_context = TrialContext(launcher, staged, model, LoadOptions(), rules, max_concurrency=1)
-        loads = [Concurrency(2**power) for power in range(1, int(math.log2(highest)) + 1)]
+        place = Path(temporary) / "trial"
+
+        def launched(candidate: Candidate, number: int) -> TrialResult:
+            """The effective config, from a launch of its own."""
+            shutil.rmtree(place, ignore_errors=True)
+            return run_trial(trial_context, candidate, number, place, limits=LIMITS, progress=Progress())
+
+        def curve(candidate: Candidate) -> tuple[OperatingPoint, ...]:
+            for _ in range(ATTEMPTS):
+                with suppress(ServerError):
+                    shutil.rmtree(place, ignore_errors=True)
+                    place.mkdir()
+                    with relaunch(trial_context, candidate.patch, place, limits=LIMITS) as session:
+                        return tuple(session.measure(load) for load in recording.loads)
+            raise SystemExit(f"{candidate}: failed {ATTEMPTS} times")
 
         def measure(candidate: Candidate, number: int) -> TrialResult:
-            place = Path(folder) / "trial"
-            for _ in range(ATTEMPTS):
-                shutil.rmtree(place, ignore_errors=True)
-                trial = run_trial(trial_context, candidate, number, place, limits=LIMITS, progress=Progress())
-                if trial.failure is None:
-                    break
-            else:
-                raise SystemExit(f"{candidate}: failed {ATTEMPTS} times")
-            with relaunch(trial_context, candidate.patch, place, limits=LIMITS) as session:
-                points = [session.measure(load) for load in loads]
-            return trial.model_copy(update={"curve": (*trial.curve, *points)})
+            file = kept / f"{number}.json"
+            if file.exists():
+                return TrialResult.model_validate_json(file.read_bytes())
+            trial = first.model_copy(
+                update={
+                    "number": number,
+                    "parameters": candidate.parameters,
+                    "config": candidate.config.text,
+                    "effective_config": candidate.config.text,
+                    "curve": curve(candidate),
+                }
+            )
+            write_atomically(file, trial.model_dump_json())
+            return trial
 
         config = repository.model(model).config or ModelConfig.parse("", model)
-        baseline = measure(Candidate({}, config), 0)
-        effective = ModelConfig.parse(baseline.effective_config or "", "the effective config")
-        space = SearchSpace.build(SPACE, config, effective, Machine(cpus=None, gpus=(), processor=""))
+        first = launched(Candidate({}, config), 0)
+        if first.failure is not None:
+            raise SystemExit(f"{model}: {first.failure.message}")
+        effective = ModelConfig.parse(first.effective_config or "", "the effective config")
+        space = space_of(spec, config, effective, ANY_MACHINE)
         others = [each for each in space.assignments() if each != space.baseline]
         random.Random(seed).shuffle(others)  # noqa: S311 (no secret)
-        trials = [baseline.model_copy(update={"parameters": space.baseline})]
-        for number, assignment in enumerate(track(others, model), 1):
-            trials.append(measure(space.candidate(assignment), number))
-    return Grid(model, str(launcher.machine), tuple(trials))
+        candidates = [Candidate(space.baseline, config), *map(space.candidate, others[: recording.candidates])]
+        trials = [measure(candidate, number) for number, candidate in enumerate(track(candidates, model))]
+        trials[0] = trials[0].model_copy(update={"effective_config": first.effective_config})
+    return Grid(model, str(launcher.machine), tuple(trials), spec=spec)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How many launches a search takes: searches replayed against grids that were recorded on a real Triton.
+"""How many launches a search takes: searches replayed against grids, recorded on a real Triton or made from a law.
 
 Each launch brings the recorded curve of a candidate, slower or quicker by `--noise` as a whole and by as much at each
 load (log-normal), so that no sampler sees the truth. After each launch counts what the candidate that looks best is
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +25,7 @@ from functools import cached_property, partial
 from typing import get_args
 
 import numpy as np
-from grid import MODELS, Grid, slower
+from grid import MODELS, SIMULATED, Grid, recorded, slower
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from rich import box
@@ -41,7 +42,9 @@ from tuner.search.gains import within_limit
 from tuner.search.goal import Goal
 from tuner.search.samplers import NoMore
 from tuner.search.scheduling_map import SchedulingMap
-from tuner.search.twin.forecast import Curves, Forecast, ForecastErrors
+from tuner.search.twin.effects import Effects
+from tuner.search.twin.forecast import Curves
+from tuner.search.twin.joint_forecast import JointForecast
 from tuner.search.twin.observed_trial import observed_trial
 from tuner.space.candidate import key_of
 from tuner.study.objectives import as_optuna_trial
@@ -51,7 +54,8 @@ LIMITS = (3, 10, 30)
 HIGHEST = 256
 SAMPLERS: tuple[SamplerName, ...] = ("twin", "tpe", "random")
 SHOWN = (2, 3, 4, 5, 6, 8, 10, 14)
-FORESEEN_AFTER = 6
+# How well the twin foresees candidates after so many launches, and the most candidates for that.
+FORESEEN_AFTER, FORESEEN = 6, 200
 
 
 @dataclass
@@ -104,11 +108,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--launches", type=int, default=max(SHOWN))
     parser.add_argument("--noise", type=float, default=0.04)
-    parser.add_argument("--model", action="append", choices=MODELS, default=None)
+    parser.add_argument("--model", action="append", choices=[*MODELS, *SIMULATED], default=None)
     parser.add_argument("--sampler", action="append", choices=get_args(SamplerName), default=None)
     asked = parser.parse_args()
     console = Console(width=120)
-    models, samplers = asked.model or list(MODELS), asked.sampler or SAMPLERS
+    models = asked.model or [model for model in (*MODELS, *SIMULATED) if recorded(model).exists()]
+    samplers = asked.sampler or SAMPLERS
     cases = [Case(m, limit, s) for m in models for limit in (*LIMITS, None) for s in samplers]
     shown = [count for count in SHOWN if count <= asked.launches]
     # A core for each search: gp's threads, which are torch's, would be in each other's way and take ten times as long.
@@ -146,14 +151,14 @@ def shares(case: Case, seed: int, *, launches: int, noise: float) -> list[float]
 
 def searched(case: Case, seed: int, replay: Replay, launches: int, noise: float) -> Iterator[TrialResult]:
     """The trials of a search, which the caller adds to the replay."""
-    random = np.random.default_rng([seed, 7])
+    noises = np.random.default_rng([seed, 7])
     sampler = choose_sampler(case.sampler, replay.grid.space, seed, Goal(case.slo, 1, HIGHEST), note=lambda _text: None)
-    yield noisy(replay.grid.trials[0], 0, random, noise)
+    yield noisy(replay.grid.trials[0], 0, noises, noise)
     for number in range(1, launches):
         proposed = sampler.propose(replay, [trial.parameters for trial in replay.trials])
         if isinstance(proposed, NoMore):
             return
-        yield noisy(replay.grid.by_assignment[key_of(proposed)], number, random, noise)
+        yield noisy(replay.grid.launched(proposed), number, noises, noise)
 
 
 def _worth(case: Case) -> Callable[[Replay], float]:
@@ -186,10 +191,10 @@ def within(trial: TrialResult, slo: SLO) -> float:
     return float(within_limit(curve, slo.root[PERCENTILE], seed=0)[0, 0])
 
 
-def noisy(trial: TrialResult, number: int, random: np.random.Generator, noise: float) -> TrialResult:
+def noisy(trial: TrialResult, number: int, noises: np.random.Generator, noise: float) -> TrialResult:
     """A trial as another launch would have told of it."""
-    launch = random.normal(0, noise)
-    curve = tuple(slower(point, math.exp(launch + random.normal(0, noise))) for point in trial.curve)
+    launch = noises.normal(0, noise)
+    curve = tuple(slower(point, math.exp(launch + noises.normal(0, noise))) for point in trial.curve)
     return trial.model_copy(update={"number": number, "curve": curve})
 
 
@@ -200,23 +205,27 @@ def predicted(model: str, noise: float, seed: int) -> tuple[float, float, float]
     for trial in searched(case, seed, replay, FORESEEN_AFTER, noise):
         replay.trials.append(trial)
     schedulings = SchedulingMap(replay.grid.space)
-    forecast = Forecast(
-        [told for trial in replay.trials if (told := observed_trial(trial, PERCENTILE))],
-        PERCENTILE,
-        1,
-        ForecastErrors(),
-    )
+    observed = [
+        (told, trial.parameters)
+        for trial in replay.trials
+        if (told := observed_trial(trial, PERCENTILE, schedulings.of(trial.parameters)[1]))
+    ]
+    cores = replay.grid.space.machine.cpus
+    forecast = JointForecast(observed, Effects(schedulings.unknown), PERCENTILE, 1, cores=cores, seed=seed)
     launched = {key_of(trial.parameters) for trial in replay.trials}
     others = [trial for trial in replay.grid.trials if key_of(trial.parameters) not in launched]
-    curves = forecast.curves([schedulings.of(trial.parameters) for trial in others], HIGHEST)
+    others = random.Random(seed).sample(others, min(len(others), FORESEEN))  # noqa: S311 (no secret)
+    samples = forecast.curves([(schedulings.of(each.parameters)[0], each.parameters) for each in others], HIGHEST)
+    throughput = np.mean([each.throughput for each in samples], axis=0)
+    latency = np.mean([each.latency for each in samples], axis=0)
     measured: list[NDArray[np.float64]] = []
     expected: list[NDArray[np.float64]] = []
     for row, trial in enumerate(others):
-        for column, concurrency in enumerate(curves.concurrency):
+        for column, concurrency in enumerate(samples[0].concurrency):
             at = [point for point in trial.curve if point.load.level == concurrency]
-            if at and not math.isnan(curves.throughput[row, column]):
+            if at and not math.isnan(throughput[row, column]):
                 measured.append(np.log([at[0].throughput.value, at[0].latency_ms[PERCENTILE].value]))
-                expected.append(np.array([curves.throughput[row, column], curves.latency[row, column]]))
+                expected.append(np.array([throughput[row, column], latency[row, column]]))
     off = np.expm1(np.median(np.abs(np.array(measured) - np.array(expected)), axis=0))
     rank = spearmanr(np.array(measured)[:, 0], np.array(expected)[:, 0]).statistic
     return float(off[0]), float(off[1]), float(rank)

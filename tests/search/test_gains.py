@@ -43,6 +43,12 @@ def test_gains_are_over_the_best_that_was_measured() -> None:
     assert told.likely == pytest.approx([0, 0, 0.5, 0.5])
 
 
+def test_unlikely_large_gains_do_not_outweigh_likely_ones() -> None:
+    values = np.array([[100.0] * 10, [120.0] * 10, [1_000.0] + [50.0] * 9])
+    _, likely, large = gains(values, np.array([True, False, False]), worthwhile=0.01).expected
+    assert likely > large > 0
+
+
 def test_where_nothing_holds_yet_what_may_is_sought() -> None:
     values = np.array([[0.0, 0.0], [0.0, 50.0], [0.0, 0.0]])
     told = gains(values, np.array([True, False, False]), worthwhile=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,10 @@ from scipy.special import ndtri
 
 from tuner.search.twin.forecast import Curves
 
-# Samples of each candidate's curve (quasi-Monte Carlo).
-_DRAWS = 32
+DRAWS = 32
+"""Samples of each candidate's curve (quasi-Monte Carlo); a power of 2."""
+# Larger gains count as this share, so that unlikely large gains do not outweigh likely ones.
+_MOST_GAIN = 0.3
 # Correlation of the errors of throughput and latency: by Little's law, higher throughput means lower latency.
 _CORRELATION = -0.8
 # Grid points of the latency axis for the hypervolume.
@@ -27,7 +30,7 @@ class Gains:
     """Gains by candidate, as shares of the best value so far.
 
     Attributes:
-        expected: The expected improvement: the mean over draws, with losses counted as 0.
+        expected: The expected improvement: the mean over draws; losses count as 0, large gains as `_MOST_GAIN`.
         likely: The probability of a gain above `worthwhile`.
     """
 
@@ -49,10 +52,10 @@ def gains(values: Values, measured: NDArray[np.bool_], worthwhile: float) -> Gai
         share = values / max(float(values.max()), 1e-9)
         return Gains(share.mean(axis=1), (share > 0).mean(axis=1))
     over = values / best - 1
-    return Gains(np.maximum(over, 0.0).mean(axis=1), (over > worthwhile).mean(axis=1))
+    return Gains(np.clip(over, 0.0, _MOST_GAIN).mean(axis=1), (over > worthwhile).mean(axis=1))
 
 
-def within_limit(curves: Curves, limit_ms: float, seed: int) -> Values:
+def within_limit(curves: Curves, limit_ms: float, seed: int, draws: int = DRAWS) -> Values:
     """The highest throughput within a latency limit, in inferences/s; 0 if no load holds it.
 
     Between the highest load within the limit and the next one, throughput and latency are interpolated in logarithms.
@@ -61,8 +64,9 @@ def within_limit(curves: Curves, limit_ms: float, seed: int) -> Values:
         curves: Predicted curves of the candidates.
         limit_ms: The limit on latency, in ms.
         seed: The seed of the draws.
+        draws: Number of draws.
     """
-    throughput, latency = _drawn(curves, seed)
+    throughput, latency = _drawn(curves, seed, draws)
     limit = math.log(limit_ms)
     holds = latency <= limit
     best = np.where(holds, throughput, -np.inf).max(axis=1)
@@ -76,7 +80,7 @@ def within_limit(curves: Curves, limit_ms: float, seed: int) -> Values:
     return values
 
 
-def dominated(curves: Curves, reference_ms: float, front: NDArray[np.float64], seed: int) -> Values:
+def dominated(curves: Curves, reference_ms: float, front: NDArray[np.float64], seed: int, draws: int = DRAWS) -> Values:
     """The hypervolume of the front with each candidate added, in inferences/s times ms.
 
     Args:
@@ -84,8 +88,9 @@ def dominated(curves: Curves, reference_ms: float, front: NDArray[np.float64], s
         reference_ms: The reference latency of the hypervolume, in ms.
         front: (n, 2) the front so far: latency in ms, and throughput in inferences/s.
         seed: The seed of the draws.
+        draws: Number of draws.
     """
-    throughput, latency = _drawn(curves, seed)
+    throughput, latency = _drawn(curves, seed, draws)
     grid = np.geomspace(max(1e-3, float(np.nanmin(np.exp(latency)))), reference_ms, _LATENCIES)
     widths = np.diff(grid)
     now = np.zeros(_LATENCIES - 1)
@@ -99,12 +104,9 @@ def dominated(curves: Curves, reference_ms: float, front: NDArray[np.float64], s
     return volume
 
 
-def _drawn(curves: Curves, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _drawn(curves: Curves, seed: int, draws: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Logarithms of throughput and latency by candidate, load and draw; the worst values without a prediction."""
-    from scipy.stats import qmc  # noqa: PLC0415 (importing it takes longer than the rest of a command)
-
-    normal = ndtri(qmc.Sobol(2, seed=seed).random(_DRAWS).clip(1e-6, 1 - 1e-6))
-    one, other = normal.T
+    one, other = _normal(seed, draws).T
     both = _CORRELATION * one + math.sqrt(1 - _CORRELATION**2) * other
     throughput = curves.throughput[:, :, None] + curves.throughput_deviation[:, :, None] * one
     # No draw exceeds the capacity of cores and GPUs, unless the prediction itself does.
@@ -112,3 +114,12 @@ def _drawn(curves: Curves, seed: int) -> tuple[NDArray[np.float64], NDArray[np.f
     throughput = np.minimum(throughput, most)
     latency = curves.latency[:, :, None] + curves.latency_deviation[:, :, None] * both
     return np.nan_to_num(throughput, nan=-np.inf, neginf=-np.inf), np.nan_to_num(latency, nan=np.inf, posinf=np.inf)
+
+
+@lru_cache(maxsize=64)
+def _normal(seed: int, draws: int) -> NDArray[np.float64]:
+    """(draws, 2) standard normal deviates that fill the plane evenly."""
+    from scipy.stats import qmc  # noqa: PLC0415 (importing it takes longer than the rest of a command)
+
+    normal: NDArray[np.float64] = ndtri(qmc.Sobol(2, seed=seed).random(draws).clip(1e-6, 1 - 1e-6))
+    return normal

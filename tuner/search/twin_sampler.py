@@ -1,9 +1,8 @@
-"""Proposes the candidate of the largest expected gain, as predicted by the simulator."""
+"""Proposes the candidate of the largest expected gain, as predicted by the simulator and by learnt factors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +10,16 @@ from numpy.typing import NDArray
 from tuner.core.errors import Cause
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import pareto_front, reference_latency_ms, usable_points
-from tuner.search.gains import Gains, dominated, gains, within_limit
+from tuner.search.candidate_pool import MOST_CHANGES, CandidatePool, distinct
+from tuner.search.gains import Values, dominated, gains, within_limit
 from tuner.search.goal import Goal
-from tuner.search.samplers import ALL_SEEN, LISTABLE, NoMore, RandomSampler, Sampler, TrialHistory
+from tuner.search.samplers import ALL_SEEN, NoMore, Sampler, TrialHistory
 from tuner.search.scheduling_map import SchedulingMap
-from tuner.search.twin.forecast import Forecast, ForecastErrors
+from tuner.search.twin.effects import Effects
+from tuner.search.twin.forecast import ForecastErrors
+from tuner.search.twin.joint_forecast import JointForecast
 from tuner.search.twin.observed_trial import ObservedTrial, observed_trial
-from tuner.search.twin.scheduling import Scheduling, why_not_simulated
+from tuner.search.twin.scheduling import why_not_simulated
 from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE
 from tuner.space.candidate import Assignment, key_of
 from tuner.space.parameter import is_number
@@ -30,20 +32,23 @@ WORTHWHILE = 0.01
 _SIZE_CAUSES = {Cause.OUT_OF_MEMORY, Cause.TIMED_OUT}
 # The search ends when each candidate's probability of a worthwhile gain, or its expected gain, is below these.
 _LEAST_PROBABILITY, _LEAST_EXPECTED = 0.1, 0.003
-# The simulator may end the search only after this many of its predictions were compared with trials.
+# The simulator may end the search only after this many trials beside the calibrations.
 _TESTED_AFTER = 2
 # The simulator is switched off when its median error exceeds this share. With fewer trials, a single disturbance of the
 # machine could switch it off.
 _MOST_ERROR, _LEAST_TRIALS = 0.5, 4
-# Candidates drawn from a space that is too large to list.
-_LARGE_SPACE_DRAWS = 2000
+# Of a large space: launched candidates whose neighbourhood is searched, and steps uphill from so many of the best.
+_GOOD, _CLIMBS, _CLIMBERS = 4, 3, 4
+# Draws for each sample of the forecast.
+_DRAWS = 8
 
 
 class TwinSampler:
     """Proposes calibration candidates first, then the candidate of the largest expected gain, refitting each time.
 
-    `other` proposes all candidates if the simulator cannot model the scheduler, or its errors are too large. Otherwise
-    it proposes, every second time, the values of the parameters that are not modelled.
+    The effects of parameters that the simulator does not model are learnt from trials, so that all parameters are
+    chosen together. `other` proposes all candidates if the simulator cannot model the scheduler, or its errors are too
+    large.
 
     Args:
         space: The search space.
@@ -59,7 +64,9 @@ class TwinSampler:
         self._forecast_errors = ForecastErrors()
         # The measurements by trial number, and the last forecast with the number of trials it was fitted to.
         self._read: dict[int, ObservedTrial | None] = {}
-        self._fitted: tuple[int, Forecast] | None = None
+        self._fitted: tuple[int, JointForecast] | None = None
+        self._effects = Effects(self._scheduling_map.unknown)
+        self._pool = CandidatePool(space, seed, self._scheduling_map.unknown)
         self._off_reason = why_not_simulated(space.effective.proto)
         if self._off_reason:
             note(f"cannot simulate this model's scheduler: {self._off_reason}; using the tpe sampler")
@@ -74,17 +81,12 @@ class TwinSampler:
         for assignment in calibrations(self._space):
             if assignment not in seen:
                 return assignment
-        self._learn(trials)
+        later = self._learn(trials)
         if len(self._forecast_errors.throughput) >= _LEAST_TRIALS and self._has_large_errors:
             self._switch_off(f"its median error of throughput is {self._forecast_errors.typical:.0%}")
             return self._other.propose(history, seen)
-        explored = self._explored(history, seen)
-        return self._most_promising(trials, seen, explored)
-
-    @property
-    def _is_trusted(self) -> bool:
-        """Whether the simulator may end the search."""
-        return len(self._forecast_errors.throughput) >= _TESTED_AFTER and not self._has_large_errors
+        may_end = later >= _TESTED_AFTER and not self._has_large_errors
+        return self._most_promising(trials, seen, may_end=may_end)
 
     @property
     def _has_large_errors(self) -> bool:
@@ -100,67 +102,105 @@ class TwinSampler:
             self._read[trial.number] = observed_trial(trial, self._goal.slo.percentile, setting)
         return self._read[trial.number]
 
-    def _learn(self, trials: Sequence[TrialResult]) -> None:
-        """Compare each trial after the calibrations with its prediction from the trials before it."""
-        first = 1 + len(list(calibrations(self._space)))
-        observed = [self._observed(trial) for trial in trials]
-        self._forecast_errors.learn(observed, first, lambda number: self._forecast(trials[:number]))
+    def _learn(self, trials: Sequence[TrialResult]) -> int:
+        """Compare each trial after the calibrations with its prediction from the trials before it.
 
-    def _forecast(self, trials: Sequence[TrialResult]) -> Forecast:
+        Returns:
+            The number of measured trials after the calibrations.
+        """
+        first = 1 + len(list(calibrations(self._space)))
+        for number in range(max(first, self._forecast_errors.seen), len(trials)):
+            observed = self._observed(trials[number])
+            # The simulator is not to blame for effects that it does not model.
+            if observed and observed.setting == 0:
+                throughput, latency = self._forecast(trials[:number]).errors(observed, trials[number].parameters)
+                self._forecast_errors.throughput.append(throughput)
+                self._forecast_errors.latency.append(latency)
+            self._forecast_errors.seen = number + 1
+        return sum(self._observed(trial) is not None for trial in trials[first:])
+
+    def _forecast(self, trials: Sequence[TrialResult]) -> JointForecast:
         # The forecast that proposed a trial is reused to compute its error.
         if self._fitted is None or self._fitted[0] != len(trials):
-            observed = [trial for trial in map(self._observed, trials) if trial]
-            goal, cores = self._goal, self._space.machine.cpus
-            forecast = Forecast(observed, goal.slo.percentile, goal.batch_size, self._forecast_errors, cores)
+            observed = [
+                (read, self._space.recall(trial.parameters)) for trial in trials if (read := self._observed(trial))
+            ]
+            goal, cores, seed = self._goal, self._space.machine.cpus, self._seed + len(trials)
+            forecast = JointForecast(
+                observed, self._effects, goal.slo.percentile, goal.batch_size, cores=cores, seed=seed
+            )
             self._fitted = len(trials), forecast
         return self._fitted[1]
 
-    def _explored(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | None:
-        """Every second time, a proposal of the other sampler, used for the parameters that are not modelled."""
-        if not self._scheduling_map.unknown or len(history.trials) % 2:
-            return None
-        proposed = self._other.propose(history, seen)
-        return None if isinstance(proposed, NoMore) else proposed
-
     def _most_promising(
-        self, trials: Sequence[TrialResult], seen: Collection[Assignment], explored: Assignment | None
+        self, trials: Sequence[TrialResult], seen: Collection[Assignment], *, may_end: bool
     ) -> Assignment | NoMore:
-        tried = {key_of(self._space.recall(trial.parameters)) for trial in trials if self._observed(trial)}
+        launched = distinct(self._space.recall(trial.parameters) for trial in trials if self._observed(trial))
+        tried = {key_of(assignment) for assignment in launched}
         refused = {key_of(assignment) for assignment in seen} - tried
-        candidates = [a for a in self._candidates if (key := key_of(a)) in tried or key not in refused]
-        candidates = [a for a in candidates if key_of(a) in tried or not self._is_too_large(a, trials)]
-        schedulings = [self._scheduling_map.of(candidate) for candidate in candidates]
-        measured = np.array([key_of(candidate) in tried for candidate in candidates])
-        if measured.all():
-            return ALL_SEEN
-        expected = self._gains(trials, schedulings, measured)
-        score = np.where(measured, -1.0, expected.expected)
-        if explored is not None:
-            _, setting = self._scheduling_map.of(explored)
-            score = np.where([s == setting for _, s in schedulings], score, -1.0)
-            if score.max() < 0:
-                return explored
-        elif self._is_trusted and (
-            expected.likely[~measured].max() < _LEAST_PROBABILITY or score.max() < _LEAST_EXPECTED
-        ):
-            return NoMore(
-                f"the simulator expects no candidate to gain more than {WORTHWHILE:.0%} "
-                f"(highest probability: {expected.likely[~measured].max():.0%})"
-            )
-        return candidates[int(np.argmax(score))]
+        known = launched
+        values = self._values(trials, known)
+        best_first = [launched[place] for place in np.argsort(-values.mean(axis=1))]
+        good = distinct([*best_first[:_GOOD], *calibrations(self._space), self._space.baseline])
 
-    def _gains(
-        self, trials: Sequence[TrialResult], schedulings: Sequence[tuple[Scheduling, int]], measured: NDArray[np.bool_]
-    ) -> Gains:
+        def new(assignments: Iterable[Assignment]) -> list[Assignment]:
+            known_keys = {key_of(assignment) for assignment in known}
+            return [
+                each
+                for each in distinct(assignments)
+                if (key := key_of(each)) not in known_keys
+                and key not in refused
+                and not self._is_too_large(each, trials)
+                and min(self._pool.changes(each, near) for near in good) <= MOST_CHANGES
+            ]
+
+        others = new(self._pool.around(good, len(trials)))
+        for _ in range(1 if self._pool.is_whole else _CLIMBS):
+            if not others:
+                break
+            known, values = [*known, *others], np.concatenate([values, self._values(trials, others)])
+            measured = np.arange(len(known)) < len(launched)
+            expected = gains(values, measured, WORTHWHILE)
+            score = np.where(measured, -1.0, expected.expected)
+            best = np.argsort(-score)[:_CLIMBERS]
+            others = new(other for place in best for other in self._pool.neighbours(known[place]))
+        if len(known) == len(launched):
+            return ALL_SEEN
+        if may_end and (expected.likely[~measured].max() < _LEAST_PROBABILITY or score.max() < _LEAST_EXPECTED):
+            untried = self._has_untried(known, trials)
+            if not untried.any():
+                return NoMore(
+                    f"the simulator expects no candidate to gain more than {WORTHWHILE:.0%} "
+                    f"(highest probability: {expected.likely[~measured].max():.0%})"
+                )
+            score = np.where(untried, score, -1.0)
+        return known[int(np.argmax(score))]
+
+    def _has_untried(self, candidates: Sequence[Assignment], trials: Sequence[TrialResult]) -> NDArray[np.bool_]:
+        """Whether each candidate changes a parameter that the simulator does not model and no trial changed."""
+        own = self._space.indices(self._space.baseline)
+        names = [parameter.name for parameter in self._scheduling_map.unknown]
+
+        def changed(assignment: Assignment) -> set[str]:
+            indices = self._space.indices(assignment)
+            return {name for name in names if indices[name] != own[name]}
+
+        tried = set[str]().union(*(changed(self._space.recall(trial.parameters)) for trial in trials))
+        return np.array([bool(changed(candidate) - tried) for candidate in candidates])
+
+    def _values(self, trials: Sequence[TrialResult], assignments: Sequence[Assignment]) -> Values:
+        """The value of candidates in each draw, over all samples of the forecast."""
         slo, percentile = self._goal.slo, self._goal.slo.percentile
-        curves = self._forecast(trials).curves(schedulings, self._goal.max_concurrency)
+        candidates = [(self._scheduling_map.of(assignment)[0], assignment) for assignment in assignments]
+        samples = self._forecast(trials).curves(candidates, self._goal.max_concurrency)
         limit_ms = slo.limit_ms(percentile)
+        seeds = range(self._seed, self._seed + len(samples))
         if limit_ms is not None:
-            return gains(within_limit(curves, limit_ms, self._seed), measured, WORTHWHILE)
+            return np.hstack([within_limit(c, limit_ms, s, _DRAWS) for c, s in zip(samples, seeds, strict=True)])
         reference_ms = reference_latency_ms(trials[0], percentile, None)
         front = pareto_front(usable_points(trials, (), self._goal.max_gpu_memory), percentile)
         points = np.array([(point.latency_ms(percentile), point.point.throughput.value) for point in front])
-        return gains(dominated(curves, reference_ms, points, self._seed), measured, WORTHWHILE)
+        return np.hstack([dominated(c, reference_ms, points, s, _DRAWS) for c, s in zip(samples, seeds, strict=True)])
 
     def _is_too_large(self, assignment: Assignment, trials: Sequence[TrialResult]) -> bool:
         """Whether a candidate that was no larger ran out of memory or did not start in time."""
@@ -175,28 +215,6 @@ class TwinSampler:
                 ):
                     return True
         return False
-
-    @cached_property
-    def _candidates(self) -> tuple[Assignment, ...]:
-        """All assignments; for a large space, a random sample."""
-        if self._space.size() <= LISTABLE:
-            return tuple(self._space.assignments())
-        draws, none = RandomSampler(self._space, self._seed), _Nothing()
-        some: list[Assignment] = [self._space.baseline, *calibrations(self._space)]
-        for _ in range(_LARGE_SPACE_DRAWS):
-            drawn = draws.propose(none, ())
-            if not isinstance(drawn, NoMore):
-                some.append(drawn)
-        return tuple({key_of(assignment): assignment for assignment in some}.values())
-
-
-class _Nothing:
-    """A history without trials."""
-
-    trials: tuple[TrialResult, ...] = ()
-
-    def optuna_trials(self) -> tuple[()]:
-        return ()
 
 
 def _has_executions(trial: ObservedTrial) -> bool:

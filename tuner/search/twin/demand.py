@@ -75,6 +75,10 @@ class DeviceDemand:
         """The highest rate that the devices allow in batches of `largest`, in inferences/s."""
         return largest / float(self._device_ms(setting, np.array(largest))) * self._capacity * 1e3
 
-    def _device_ms(self, setting: int, sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    def off(self, work: Work) -> float:
+        """The logarithm of a level's device time over that of the first setting."""
+        return math.log(work.device_ms / max(1e-9, float(self._device_ms(0, np.array(work.batch_size)))))
+
+    def _device_ms(self, setting: int, sizes: NDArray[np.generic]) -> NDArray[np.float64]:
         device_ms: NDArray[np.float64] = self._factors.get(setting, 1.0) * (self._fixed_ms + self._item_ms * sizes)
         return device_ms

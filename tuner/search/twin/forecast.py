@@ -24,7 +24,7 @@ _LEAST_DOUBLINGS = 4
 _STEP, _FAR, _SATURATED = 4, 1.5, 2.0
 # Uncertainty of extrapolation beyond the launched instances and batch sizes, from no gain to a proportional one: the
 # standard deviation of the logarithm, for each unit of the logarithm beyond.
-_MORE_INSTANCES, _LARGER_BATCHES = 0.4, 0.25
+MORE_INSTANCES, LARGER_BATCHES = 0.4, 0.25
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Forecast:
         self._unit = batch_size
         self.twin = Twin(trials, percentile, batch_size, cores, variation=variation)
         self._most_instances = max(trial.scheduling.instances for trial in trials)
-        self._largest_batch = max(_batch(trial.scheduling) for trial in trials)
+        self._largest_batch = max(largest_batch(trial.scheduling) for trial in trials)
         places, owners, throughput, latency, unsure = [], [], [], [], []
         for number, trial in enumerate(trials):
             for level in trial.levels:
@@ -122,15 +122,12 @@ class Forecast:
 
     def curves(self, candidates: Sequence[tuple[Scheduling, int]], highest: int) -> Curves:
         """Predict the curves of candidates (scheduling, setting) under loads that double up to the highest."""
-        loads = [2**power for power in range(int(math.log2(highest)) + 1)]
+        loads = loads_of(highest)
         shape = len(candidates), len(loads)
         throughput, latency = np.full(shape, np.nan), np.full(shape, np.nan)
         places, rows, columns, beyond = [], [], [], []
         for row, (scheduling, setting) in enumerate(candidates):
-            enough = max(_FULL * scheduling.instances * _batch(scheduling), 2**_LEAST_DOUBLINGS)
-            for column, concurrency in enumerate(loads):
-                if concurrency > enough:
-                    break
+            for column, concurrency in enumerate(loads_of(highest, scheduling)):
                 predicted = self.twin.predict(scheduling, setting, concurrency)
                 throughput[row, column] = math.log(predicted.throughput)
                 latency[row, column] = math.log(predicted.latency_ms)
@@ -167,9 +164,8 @@ class Forecast:
         """
         rows, places, throughput, latency = [], [], [], []
         for row, (scheduling, setting) in enumerate(candidates):
-            enough = max(_FULL * scheduling.instances * _batch(scheduling), 2**_LEAST_DOUBLINGS)
             concurrency, before = 1, 0.0
-            while concurrency <= min(highest, _STEP * enough):
+            while concurrency <= min(highest, _STEP * enough_for(scheduling)):
                 predicted = self.twin.predict(scheduling, setting, concurrency)
                 rows.append(row)
                 places.append(place(scheduling, setting, concurrency))
@@ -218,14 +214,7 @@ class Forecast:
         return math.hypot(correction.deviation[0], self._beyond(scheduling, under_way))
 
     def _beyond(self, scheduling: Scheduling, under_way: int) -> float:
-        """Uncertainty of extrapolation, as the standard deviation of a logarithm.
-
-        At most as many instances and batch items are in use as there are requests.
-        """
-        requests = max(1, under_way)
-        instances = min(scheduling.instances, requests) / self._most_instances
-        batch = min(_batch(scheduling), requests * self._unit) / self._largest_batch
-        return _MORE_INSTANCES * math.log(max(1.0, instances)) + _LARGER_BATCHES * math.log(max(1.0, batch))
+        return beyond(scheduling, under_way, self._unit, self._most_instances, self._largest_batch)
 
     def compare_with(self, trial: ObservedTrial, forecast_errors: ForecastErrors) -> None:
         """Record the prediction error of a trial to which the forecast was not fitted."""
@@ -239,5 +228,38 @@ class Forecast:
         forecast_errors.latency.append(float(off[1]))
 
 
-def _batch(scheduling: Scheduling) -> int:
+def largest_batch(scheduling: Scheduling) -> int:
+    """The most inferences in one execution."""
     return scheduling.max_batch_size if scheduling.dynamic_batching else 1
+
+
+def loads_of(highest: int, scheduling: Scheduling | None = None) -> list[int]:
+    """Loads that double up to the highest; for a scheduling up to the load that fills it."""
+    loads = [2**power for power in range(int(math.log2(highest)) + 1)]
+    if scheduling is None:
+        return loads
+    return [load for load in loads if load <= enough_for(scheduling)]
+
+
+def enough_for(scheduling: Scheduling) -> int:
+    """The load that fills a server."""
+    least: int = 2**_LEAST_DOUBLINGS
+    return max(_FULL * scheduling.instances * largest_batch(scheduling), least)
+
+
+def beyond(scheduling: Scheduling, under_way: int, unit: int, most_instances: int, largest: int) -> float:
+    """Uncertainty of extrapolation, as the standard deviation of a logarithm.
+
+    At most as many instances and batch items are in use as there are requests.
+
+    Args:
+        scheduling: The scheduling to predict.
+        under_way: Number of requests in flight.
+        unit: Inferences in each request.
+        most_instances: The most instances that were launched.
+        largest: The largest batches that were launched.
+    """
+    requests = max(1, under_way)
+    instances = min(scheduling.instances, requests) / most_instances
+    batch = min(largest_batch(scheduling), requests * unit) / largest
+    return MORE_INSTANCES * math.log(max(1.0, instances)) + LARGER_BATCHES * math.log(max(1.0, batch))

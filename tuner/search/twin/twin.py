@@ -95,6 +95,12 @@ class Twin:
         allowed = (demand.most_per_s(setting, most) * math.exp(Z95 * demand.spread) for demand in self._demands)
         return min(allowed, default=math.inf)
 
+    def demand_off(self, level: Level) -> float | None:
+        """The logarithm of a level's device time over that of the first setting, of what limits it; None: unknown."""
+        works = (level.cores_work, level.gpus_work)
+        off = [demand.off(work) for demand, work in zip(self._demands, works, strict=False) if work]
+        return max(off, default=None)
+
     def _largest(self, scheduling: Scheduling) -> int:
         return max(self._unit, scheduling.max_batch_size if scheduling.dynamic_batching else 1)
 
