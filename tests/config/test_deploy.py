@@ -1,19 +1,39 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import os
 import re
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tuner.config.deploy import replace_config, sha256_of
-from tuner.core.errors import ConfigError
+from tuner.config.deploy import (
+    JOURNAL,
+    Replacement,
+    finish_replacing,
+    is_byproduct,
+    is_half_replaced,
+    replace_files,
+    sha256_of,
+)
+from tuner.config.repository import ModelRepository
+from tuner.core.errors import ConfigError, RepositoryError
 
 OLD, NEW = "# é\r\nmax_batch_size: 1\n", "# ü\nmax_batch_size: 2\n"
+
+
+def replace_config(path: Path, text: str, *, expected_sha256: str | None) -> Path | None:
+    """Replace one file of a repository. Returns the backup."""
+    (backup,) = replace_files(path.parent, [Replacement(path, text, expected_sha256)])
+    return backup
 
 
 @pytest.fixture
@@ -154,3 +174,100 @@ def test_links_in_a_circle_and_folders_are_errors(tmp_path: Path) -> None:
         replace_config(tmp_path, NEW, expected_sha256=None)
     with pytest.raises(ConfigError, match=r"cannot be written: No such file or directory$"):
         replace_config(tmp_path / "missing/config.pbtxt", NEW, expected_sha256=None)
+
+
+@pytest.fixture
+def two_files(tmp_path: Path) -> list[Replacement]:
+    """Replacements of two files of a repository, and of one that is new."""
+    replacements = []
+    for name in ("encoder/config.pbtxt", "encoder/1/model.json"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"old {name}")
+        replacements.append(Replacement(path, f"new {name}", sha256_of(path)))
+    return [*replacements, Replacement(tmp_path / "encoder/new.yaml", "new", None)]
+
+
+def _texts(replacements: list[Replacement]) -> list[str | None]:
+    return [r.path.read_text() if r.path.exists() else None for r in replacements]
+
+
+def test_several_files_are_replaced_together(tmp_path: Path, two_files: list[Replacement]) -> None:
+    old = _texts(two_files)
+    backups = replace_files(tmp_path, two_files)
+    assert _texts(two_files) == [r.text for r in two_files]
+    assert [backup and backup.read_text() for backup in backups] == old
+    assert not is_half_replaced(tmp_path)
+    assert all(is_byproduct(backup.name) for backup in backups if backup)
+
+
+def test_if_one_file_has_changed_none_is_replaced(tmp_path: Path, two_files: list[Replacement]) -> None:
+    two_files[1].path.write_text("by hand")
+    old, before = _texts(two_files), sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=r"model\.json: has changed since it was read; nothing was written$"):
+        replace_files(tmp_path, two_files)
+    assert _texts(two_files) == old
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+_KILLED = """\
+import json, os, signal, sys
+from pathlib import Path
+from tuner.config import deploy
+from tuner.core import atomic_file
+steps, left = 0, int(sys.argv[2])
+def counted(function):
+    def call(*arguments, **more):
+        global steps
+        if steps == left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps += 1
+        return function(*arguments, **more)
+    return call
+os.fsync, Path.replace, Path.unlink = map(counted, (os.fsync, Path.replace, Path.unlink))
+root = Path(sys.argv[1])
+items = json.loads(sys.argv[3])
+deploy.replace_files(root, [deploy.Replacement(root / p, text, sha) for p, text, sha in items])
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_step_replaces_all_files_or_none(tmp_path: Path) -> None:
+    """A process is killed before its n-th write to the disk; the next one finishes what counts, or it never was."""
+    ended: list[str] = []
+    for step in itertools.count():
+        root = tmp_path / str(step)
+        replacements = []
+        for name in ("encoder/config.pbtxt", "encoder/1/model.json"):
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"old {name}")
+            replacements.append(Replacement(path, f"new {name}", sha256_of(path)))
+        items = json.dumps([(str(r.path.relative_to(root)), r.text, r.expected_sha256) for r in replacements])
+        command = [sys.executable, "-c", _KILLED, str(root), str(step), items]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        if process.stdout == "done\n":
+            break
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        half = is_half_replaced(root)
+        assert finish_replacing(root) is half
+        old, new = [f"old {r.path.relative_to(root)}" for r in replacements], [r.text for r in replacements]
+        now = _texts(replacements)
+        assert now in (old, new)
+        ended.append("new" if now == new else "old")
+        assert not is_half_replaced(root)
+        # What the killed one left in the way of the next is gone after it.
+        if now == old:
+            replace_files(root, replacements)
+            assert _texts(replacements) == new
+        assert [p for p in root.rglob("*") if ".new-" in p.name] == []
+    assert {"old", "new"} <= set(ended)
+
+
+def test_a_damaged_journal_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_text("[[1]]")
+    with pytest.raises(ConfigError, match="is damaged; compare the files with their backups, and remove it"):
+        finish_replacing(tmp_path)
+    with pytest.raises(RepositoryError, match=r"killed midway; tritontune export RUN_DIR --in-place finishes it$"):
+        ModelRepository.open(tmp_path)

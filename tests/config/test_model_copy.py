@@ -24,7 +24,7 @@ def model(tmp_path: Path) -> ModelFolder:
 
 def test_the_files_of_a_model_and_another_config(model: ModelFolder, tmp_path: Path) -> None:
     to = tmp_path / "deep/down/mlp"
-    copy_model(model, to, "max_batch_size: 8")
+    copy_model(model, to, {"config.pbtxt": "max_batch_size: 8"})
     files = {str(path.relative_to(to)): path.read_bytes() for path in to.rglob("*") if path.is_file()}
     assert files == {
         "1/run.sh": b"#!/bin/sh\n",
@@ -43,7 +43,7 @@ def test_what_is_there_stays(model: ModelFolder, tmp_path: Path, *, empty: bool)
     if not empty:
         (to / "mine").touch()
     with pytest.raises(FileExistsError):
-        copy_model(model, to, "")
+        copy_model(model, to, {"config.pbtxt": ""})
     assert [path.name for path in to.iterdir()] == ["mine"] * (not empty)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mlp", "models"]
 
@@ -54,5 +54,5 @@ def test_a_copy_that_fails_leaves_nothing(model: ModelFolder, tmp_path: Path, mo
 
     monkeypatch.setattr(shutil, "copyfileobj", fails)
     with pytest.raises(OSError, match="No space left"):
-        copy_model(model, tmp_path / "deploy/mlp", "")
+        copy_model(model, tmp_path / "deploy/mlp", {"config.pbtxt": ""})
     assert list((tmp_path / "deploy").iterdir()) == []

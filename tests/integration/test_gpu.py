@@ -224,3 +224,39 @@ def test_a_limit_leaves_a_model_on_the_cpu_alone(model_repository: ModelReposito
     (outcome,) = tune(job, out=RunFolder(tmp_path / "run"), progress=told).outcomes
     assert outcome.recommendation.best is not None
     assert "slow uses no GPU: --max-gpu-memory has no effect on it" in told.notes
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("metric", "divisor", "unit"),
+    [("throughput_per_gpu", 1.0, "inferences/s per GPU"), ("inferences_per_joule", 350.0, "inferences/J")],
+)
+def test_an_objective_of_gpus(  # noqa: PLR0917 (fixtures)
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, divisor: float, unit: str
+) -> None:
+    """A GPU that always draws 350 W."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    out = RunFolder(tmp_path / "run")
+    (outcome,) = tune(_job(repository, maximize=metric, trials=2), out=out).outcomes
+    front: dict[str, Any] = json.loads((out.model("slow") / "front.json").read_text())
+    best = front["best"]
+    assert (front["objective"]["metric"], front["objective"]["unit"]) == (metric, unit)
+    assert (best["trial"], best["gain"]["throughput"]) == (1, None)
+    # Power is read while the machine is busy, so it is not exact.
+    assert best["objective_value"]["value"] == pytest.approx(best["throughput"]["value"] / divisor, rel=0.25)
+    assert best["gain"]["ratio"]["value"] > 1.2
+    assert outcome.recommendation.objective.metric == metric
+
+
+def test_power_that_a_gpu_does_not_tell_is_refused(repository: Path, gpu: StandInGpu, tmp_path: Path) -> None:
+    calls = ("nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption")
+    gpu.refusals = dict.fromkeys(calls, pynvml.NVML_ERROR_NOT_SUPPORTED)
+    with (
+        installed(StandInLibrary(gpu)),
+        pytest.raises(
+            JobError, match="--maximize inferences_per_joule: NVML does not report the power of the GPU of slow"
+        ),
+    ):
+        tune(_job(repository, maximize="inferences_per_joule", trials=2), out=RunFolder(tmp_path / "run"))
+    assert not RunFolder(tmp_path / "run").database.exists()

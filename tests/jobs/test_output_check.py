@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from support.builders import identity
 
+from tuner.core.errors import OutputsDifferError
+from tuner.jobs import output_check as module
 from tuner.jobs.output_check import GOLDEN_FILE, OutputCheck
 from tuner.load.inputs.tensors import InputTensor
 from tuner.load.workload import Request
@@ -91,3 +93,26 @@ def test_requests_with_a_secret_in_them_are_not_kept(tmp_path: Path, monkeypatch
         about = identity(requests={"request_parameter": parameters})
         OutputCheck(folder, about, pytest.fail, pytest.fail).record(session)  # type: ignore[arg-type]
         assert (folder / GOLDEN_FILE).exists() == kept
+
+
+@pytest.mark.parametrize("may_differ", [False, True])
+def test_values_may_differ_with_leave_but_not_shapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, may_differ: bool
+) -> None:
+    check = OutputCheck(tmp_path, identity(), print, print)
+    write_golden(tmp_path / GOLDEN_FILE, GoldenOutputs(((ANSWER,),)), check._study)
+    assert check.recall()
+    session = SimpleNamespace(
+        effective=SimpleNamespace(max_batch_size=1), batch_size=1, asking=lambda: nullcontext(None)
+    )
+    for values_only in (True, False):
+
+        def differ(*_: object, values_only: bool = values_only, **__: object) -> None:
+            raise OutputsDifferError("output 'y' differs: 1.1, baseline 1", values_only=values_only)
+
+        monkeypatch.setattr(module, "check_golden", differ)
+        if may_differ and values_only:
+            assert check.check(session, may_differ=True) == "output 'y' differs: 1.1, baseline 1"  # type: ignore[arg-type]
+        else:
+            with pytest.raises(OutputsDifferError):
+                check.check(session, may_differ=may_differ)  # type: ignore[arg-type]

@@ -323,3 +323,74 @@ def test_results_do_not_go_into_the_repository(model_repository: ModelRepository
     model_repository.add("identity")
     with pytest.raises(JobError, match="lies in the model repository"):
         tune(_job(model_repository), out=RunFolder(model_repository.path / "run"))
+
+
+def test_a_candidate_that_may_answer_otherwise_is_measured_and_its_difference_reported(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    model_repository.add("mixes", config=config_text(max_batch_size=64))
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "schema: 1\nparameters:\n  dynamic_batching: {ladder: [off, on], changes_numerics: [on], does: Batches.}\n"
+    )
+    out = RunFolder(tmp_path / "run")
+    (outcome,) = tune(_job(model_repository, space=str(space), allow_numerics=True), out=out).outcomes
+    baseline, batching = outcome.study.trials
+    assert (baseline.output_difference, batching.failure) == ("", None)
+    assert "baseline" in batching.output_difference
+    study = Study.load(out.database, "mixes")
+    assert study.trials[1].output_difference == batching.output_difference
+    said = f"the best config changes what the model answers: {batching.output_difference}"
+    best = study.recommendation.best
+    assert best is not None
+    assert (said in study.remarks) is (best.trial.number == 1)
+    # Without leave, the value is not searched.
+    told = Told()
+    (outcome,) = tune(
+        _job(model_repository, space=str(space)), out=RunFolder(tmp_path / "strict"), progress=told
+    ).outcomes
+    assert len(outcome.study.trials) == 1
+    assert (
+        "dynamic_batching: on left out: it may change what the model answers; allow it with --allow-numerics"
+        in told.events
+    )
+
+
+def test_a_value_that_the_server_lacks_is_tried_alone_and_left_out(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    """As an accelerator that the image lacks: the model refuses to load with it."""
+    model_repository.add("refuses", config=config_text(out_of_memory_when_instances=100))
+    space = tmp_path / "space.yaml"
+    field = 'parameters["out_of_memory_when_instances"].string_value'
+    space.write_text(
+        "schema: 1\nparameters:\n"
+        f"  accelerator: {{field: '{field}', ladder: [100, 1], try_alone: true}}\n"
+        "  instance_group.count: {field: 'instance_group[*].count', ladder: [1, 2, 3], max_per_cpu: 4}\n"
+    )
+    told = Told()
+    job = _job(model_repository, space=str(space), sampler="random", trials=None, budget="60s")
+    (outcome,) = tune(job, out=RunFolder(tmp_path / "run"), progress=told).outcomes
+    with_it = [trial for trial in outcome.study.trials if trial.parameters["accelerator"] == 1]
+    assert [trial.parameters["instance_group.count"] for trial in with_it] == [1]
+    assert with_it[0].launch_s is None
+    assert len(outcome.study.trials) == 4
+    number = with_it[0].number
+    assert any(f"trial {number} did not load with accelerator 1 alone" in event for event in told.events)
+
+
+def test_the_composed_space_is_stored_and_a_resumed_run_has_the_same(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    model_repository.add("slow")
+    out = RunFolder(tmp_path / "run")
+    tune(_job(model_repository, trials=1), out=out)
+    study = Study.load(out.database, "slow")
+    assert '"backend":"auto"' in study.identity.space
+    assert study.composed_space is not None
+    assert study.composed_space.backend == ""
+    before = study.space
+    assert "instance_group.count" in {p.name for p in before.parameters}
+    (outcome,) = tune(_job(model_repository), out=out, resume=True).outcomes
+    assert len(outcome.study.trials) == 2
+    assert Study.load(out.database, "slow").space == before

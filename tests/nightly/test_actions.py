@@ -15,7 +15,8 @@ from support.builders import interval
 from support.nights import jobs_file, measured
 
 from tuner.config.config import ModelConfig
-from tuner.config.diff import unified_diff
+from tuner.config.diff import patch_diff, unified_diff
+from tuner.config.patch import Patch
 from tuner.core.atomic_file import remove_unfinished
 from tuner.core.errors import ConfigError, TuningError
 from tuner.nightly.actions import Improvement, act, withdraw
@@ -24,7 +25,7 @@ from tuner.nightly.tasks import Task, tasks_of
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 OLD, NEW = config_text(), config_text(instances=2)
-FOUND = Improvement(OLD, NEW, "-old\n+new\n", interval(1.3), measured(130.0, 20.0))
+FOUND = Improvement(Patch(config=OLD), Patch(config=NEW), "-old\n+new\n", interval(1.3), measured(130.0, 20.0))
 
 
 def _task(tmp_path: Path, repository: ModelRepositoryFactory, **job: Any) -> Task:
@@ -104,10 +105,71 @@ def test_it_is_put_in_place(model_repository: ModelRepositoryFactory, tmp_path: 
     assert (tmp_path / "night/improved/config.pbtxt").read_text() == NEW
 
 
+def _with_more(**settings: Any) -> Improvement:
+    """An improvement that changes a file beside the config, and perhaps the server's arguments or variables."""
+    before = Patch(config=OLD, files={"slow/1/model.json": "{}", "slow/1/same.json": "{}"})
+    after = Patch(config=NEW, files={"slow/1/model.json": '{"n": 1}', "slow/1/same.json": "{}"}, **settings)
+    return replace(FOUND, before=before, patch=after.changed_from(before), diff=patch_diff(before, after, "slow"))
+
+
+def test_all_files_of_an_improvement_are_deployed(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    task = _task(tmp_path, model_repository, action="apply")
+    file = task.model.path / "1/model.json"
+    file.write_text("{}")
+    improvement = _with_more(env={"OMP_NUM_THREADS": "1"})
+    told = act(task, improvement, work=tmp_path / "work", night=tmp_path / "night")
+    assert (task.config_path.read_text(), file.read_text()) == (NEW, '{"n": 1}')
+    assert "config.pbtxt replaced; backup: " in told
+    assert "model.json replaced; backup: " in told
+    assert told.endswith("; set the environment variable OMP_NUM_THREADS=1")
+    kept = tmp_path / "night/improved"
+    assert sorted(str(p.relative_to(kept)) for p in kept.rglob("*") if p.is_file()) == [
+        "1/model.json",
+        "config.diff",
+        "config.pbtxt",
+        "server.env",
+    ]
+
+
+def test_if_a_file_has_changed_nothing_is_deployed(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
+    task = _task(tmp_path, model_repository, action="apply")
+    (task.model.path / "1/model.json").write_text("by hand")
+    with pytest.raises(ConfigError, match=r"model\.json: has changed since it was read; nothing was written$"):
+        act(task, _with_more(), work=tmp_path / "work", night=tmp_path / "night")
+    assert task.config_path.read_text() == OLD
+
+
+def test_a_proposal_of_several_files_stays_until_all_are_deployed_or_one_has_changed(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    task = _task(tmp_path, model_repository)
+    file, work = task.model.path / "1/model.json", tmp_path / "work"
+    file.write_text("{}")
+    act(task, _with_more(), work=work, night=tmp_path / "night")
+    assert withdraw(task, work=work) == ""
+    task.config_path.write_text(NEW)
+    file.write_text('{"n": 1}')
+    assert withdraw(task, work=work) == "the proposed config is deployed now"
+    task.config_path.write_text(OLD)
+    file.write_text("{}")
+    act(task, _with_more(), work=work, night=tmp_path / "night")
+    file.write_text("by hand")
+    assert "has changed since" in withdraw(task, work=work)
+
+
+def test_a_proposal_with_settings_of_the_server_is_never_known_to_be_deployed(
+    model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    task = _task(tmp_path, model_repository)
+    (task.model.path / "1/model.json").write_text("{}")
+    act(task, _with_more(server_args={"--http-thread-count": "2"}), work=tmp_path / "work", night=tmp_path / "night")
+    assert withdraw(task, work=tmp_path / "work") == ""
+
+
 def test_where_there_was_no_config_one_is_written(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
     task = _task(tmp_path, model_repository, action="apply")
     task.config_path.unlink()
-    told = act(task, replace(FOUND, before=""), work=tmp_path / "work", night=tmp_path / "night")
+    told = act(task, replace(FOUND, before=Patch()), work=tmp_path / "work", night=tmp_path / "night")
     assert told == f"{task.config_path} written; there was none before"
     assert task.config_path.read_text() == NEW
 
@@ -151,6 +213,8 @@ def test_a_command_gets_all_that_it_needs(model_repository: ModelRepositoryFacto
         "PERCENTILE": "p99",
         "LATENCY_MS": "20.000",
         "CONCURRENCY": "8",
+        "REQUEST_RATE": "",
+        "OBJECTIVE": "throughput",
         "SLO": "p99 <= 40 ms",
     }
 
@@ -166,12 +230,12 @@ def test_a_command_that_fails_loses_nothing(model_repository: ModelRepositoryFac
 _APPLIES = """\
 import hashlib, itertools, sys
 from pathlib import Path
-from tuner.config.deploy import replace_config
+from tuner.config.deploy import Replacement, replace_files
 path, texts = Path(sys.argv[1]), [Path(each).read_text() for each in sys.argv[2:]]
 print("begun", flush=True)
 for old, new in itertools.cycle([texts, texts[::-1]]):
-    backup = replace_config(path, new, expected_sha256=hashlib.sha256(old.encode()).hexdigest())
-    backup.unlink()
+    replacement = Replacement(path, new, hashlib.sha256(old.encode()).hexdigest())
+    replace_files(path.parent, [replacement])[0].unlink()
 """
 
 

@@ -17,6 +17,7 @@ from support.builders import identity, interval, point, space, trial
 from support.nights import jobs_file, launch_at
 
 from tuner.config.config import ModelConfig
+from tuner.config.patch import Patch
 from tuner.core.errors import Cause, ServerDiedError, TuningError
 from tuner.core.lease import own_lease
 from tuner.core.loads import Concurrency
@@ -58,8 +59,8 @@ class Machine:
     def kind(self, config: str) -> str:
         return "better" if ModelConfig.parse(config, "x").holds("dynamic_batching") else "own"
 
-    def launch(self, config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
-        kind = self.kind(config)
+    def launch(self, patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+        kind = self.kind(patch.config)
         assert candidate == name.startswith("candidate")
         self.launches.append((kind, tuple(loads)))
         if self.fails.get(kind, 0):
@@ -137,7 +138,11 @@ def machine(model_repository: ModelRepositoryFactory, tmp_path: Path, monkeypatc
     monkeypatch.setattr(model_night, "tune_model", made.tuned)
     monkeypatch.setattr(model_night, "identity_of", made.identity)
     monkeypatch.setattr(model_night, "reported", lambda *_: nullcontext())
-    monkeypatch.setattr(model_night, "Launches", lambda *_: SimpleNamespace(launch=made.launch))
+
+    def launches(_context: Any, model: Any, _folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(launch=made.launch, deployed=Patch(config=model.config.text))
+
+    monkeypatch.setattr(model_night, "Launches", launches)
     return made
 
 
@@ -178,9 +183,9 @@ def test_both_configs_are_measured_at_the_load_of_the_candidate(machine: Machine
 def test_a_candidate_is_compared_at_the_highest_load_at_which_it_holds_the_slo(machine: Machine) -> None:
     """Under the load that the search found it is far over the limit tonight; under less it is far inside."""
 
-    def launch(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
-        side = machine_launch(config, loads, name, candidate=candidate)
-        late = [point.load.level > 4 and machine.kind(config) == "better" for point in side.points]
+    def launch(patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+        side = machine_launch(patch, loads, name, candidate=candidate)
+        late = [point.load.level > 4 and machine.kind(patch.config) == "better" for point in side.points]
         slow = {"latency_ms": dict.fromkeys(side.points[0].latency_ms, interval(61.0))}
         broken = launch_at((8, 1.0), over=1000).points[0].limits
         return PairedLaunch(
@@ -210,12 +215,12 @@ def test_beside_a_busy_neighbour_a_config_that_is_unchanged_is_no_regression(mac
     machine.night()
     machine_launch = machine.launch
 
-    def beside(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+    def beside(patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
         warning = QualityWarning(
             check=QualityCheck.MACHINE_LOAD,
             reason="load from elsewhere: other processes used 1.2 of 2 cores",
         )
-        side = machine_launch(config, loads, name, candidate=candidate)
+        side = machine_launch(patch, loads, name, candidate=candidate)
         return PairedLaunch(points=tuple(each.model_copy(update={"warnings": (warning,)}) for each in side.points))
 
     machine.rates["better"] /= 2
@@ -228,9 +233,9 @@ def test_beside_a_busy_neighbour_a_config_that_is_unchanged_is_no_regression(mac
     # Where enough launches had the machine to themselves, it is for these to say.
     calls = count()
 
-    def at_first(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+    def at_first(patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
         launch = beside if next(calls) < 2 else machine_launch
-        return launch(config, loads, name, candidate=candidate)
+        return launch(patch, loads, name, candidate=candidate)
 
     machine.launch = at_first  # type: ignore[method-assign]
     assert machine.night().outcome == "regression"
@@ -336,10 +341,12 @@ def test_a_slowdown_that_passes_is_none(machine: Machine) -> None:
     machine.night()
     launch, calls = machine.launch, [0]
 
-    def slow_at_first(config: str, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+    def slow_at_first(
+        patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False
+    ) -> PairedLaunch:
         calls[0] += 1
         machine.rates["better"] = 105.0 if calls[0] <= 1 else 150.0
-        return launch(config, loads, name, candidate=candidate)
+        return launch(patch, loads, name, candidate=candidate)
 
     machine.launch = slow_at_first  # type: ignore[method-assign]
     assert not machine.night().regression

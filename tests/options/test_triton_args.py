@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.options.triton_args import parse_triton_args
+from tuner.options.groups import ServerOptions
+from tuner.options.triton_args import parse_host_policies, parse_triton_args
 
 
 def test_arguments_of_tritonserver() -> None:
@@ -44,3 +45,17 @@ def test_what_changes_nothing_that_is_relied_on(text: str) -> None:
 def test_refuses_what_is_tritontunes_own(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_triton_args([text])
+
+
+@pytest.mark.parametrize(
+    "policy", ["mine,numa-node=0", "mine,cpu-cores=0-3", "mine,cpu-cores=0-3,8-11", "gpu_0,numa-node=1"]
+)
+def test_a_host_policy_becomes_an_argument(policy: str) -> None:
+    options = ServerOptions.make({"host_policy": [policy], "triton_arg": ["--rate-limit=off"]})
+    assert options.arguments == ("--rate-limit=off", f"--host-policy={policy}")
+
+
+@pytest.mark.parametrize("policy", ["mine", "mine,numa-node=x", "mine,cores=0-3", ",numa-node=0", "a b,numa-node=0"])
+def test_another_host_policy_is_refused(policy: str) -> None:
+    with pytest.raises(ValueError, match="is not a host policy; write NAME,numa-node=N"):
+        parse_host_policies([policy])

@@ -37,12 +37,46 @@ def test_reads_shapes_in_both_forms() -> None:
         ({"trials": 0}, "--trials: must be >= 1, got 0"),
         ({"trials": "x"}, "--trials: must be a whole number, got 'x'"),
         ({"max_concurrency": 0}, "--max-concurrency: must be >= 1, got 0"),
+        ({"minimize": "latency.p99"}, "--minimize latency.p99: needs --rate, the request rate that must be held"),
+        ({"rate": 100}, "--rate needs --minimize, such as --minimize latency.p99"),
+        ({"minimize": "p99", "rate": 0}, "--rate: must be > 0, got 0"),
+        ({"minimize": "p99", "rate": "x"}, "--rate: must be a number, got 'x'"),
+        ({"minimize": "latency.p98", "rate": 9}, "--minimize: 'p98' is not a supported percentile; write p50, p90"),
+        ({"minimize": "latancy.p99", "rate": 9}, "--minimize: unknown metric 'latancy'; did you mean 'latency'?"),
+        ({"minimize": "throughput", "rate": 9}, "--minimize: throughput is maximized: write --maximize throughput"),
+        ({"maximize": "throughput", "minimize": "p99", "rate": 9}, "--maximize and --minimize cannot be used together"),
+        (
+            {"maximize": "latency.p99"},
+            "--maximize: must be 'throughput', 'throughput_per_gpu' or '",
+        ),
+        ({"minimize": "p99", "rate": 9, "max_concurrency": 8}, "--max-concurrency cannot be used with --minimize"),
     ],
 )
 def test_names_the_option_and_what_would_be_right(options: dict[str, object], complaint: str) -> None:
     with pytest.raises(JobError, match=complaint) as caught:
         TuneJob.make({"repository": "repo", **options})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "objective"),
+    [
+        ({}, "maximize throughput"),
+        ({"maximize": "throughput_per_gpu"}, "maximize throughput per GPU"),
+        ({"maximize": "inferences_per_joule"}, "maximize inferences per joule"),
+        ({"minimize": "latency.p95", "rate": "500"}, "minimize p95 latency at 500 requests/s"),
+        ({"minimize": "p50", "rate": 0.5}, "minimize p50 latency at 0.5 requests/s"),
+    ],
+)
+def test_the_objective(options: dict[str, object], objective: str) -> None:
+    assert str(TuneJob.make({"repository": "repo", **options}).objective) == objective
+
+
+def test_an_objective_in_a_job_file(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("repository: repo\nslo: {latency.p99: 25ms}\nminimize: latency.p99\nrate: 500\n")
+    job = TuneJob.read(file)
+    assert (job.minimize, job.rate, str(job.slo)) == ("latency.p99", 500.0, "p99 <= 25 ms")
 
 
 def test_explaining_is_asked_for(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_a_point_of_front_json(front: dict[str, Any]) -> None:
         "slo_certain",
         "certified_rate",
         "not_certified",
+        "warm_up",
     }
     assert list(best["latency_ms"]) == ["p50", "p90", "p95", "p99"]
     assert (best["average_batch_size"], best["requests"], best["errors"]) == (2.0, 500, 0)

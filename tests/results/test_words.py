@@ -4,13 +4,19 @@ import pytest
 from support.builders import interval, point, trial
 
 from tuner.core.loads import Concurrency, Ramp, RequestRate
-from tuner.core.slo import SLO, Percentile
+from tuner.core.objectives import Objective
+from tuner.core.slo import SLO, Percentile, Statistic
+from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.recommend.front import TrialPoint
+from tuner.recommend.recommend import Recommendation
 from tuner.recommend.verification import Verification
 from tuner.results.words import (
     gain_in_words,
+    gain_rests_on,
     latency,
     loads_in_words,
+    missed_everywhere,
+    missed_slo,
     point_in_words,
     rate,
     slo_in_words,
@@ -125,3 +131,40 @@ def test_nothing_is_said_of_what_was_not_measured_again() -> None:
     other = [Verification(trial=1, load=Concurrency(8), rounds=(point(8, 300, 30),), numbers=(1,))]
     assert when_missed(fails, SLO(), ()) == "at every measured load"
     assert when_missed(fails, SLO(), other) == "at every measured load"
+
+
+QUICK = Objective.quickest(Statistic.parse("p95"), 500.0)
+PER_JOULE = Objective(metric="inferences_per_joule")
+
+
+def test_a_gain_by_each_objective() -> None:
+    gain = interval(1.8, 0.1)
+    assert gain_in_words(gain, QUICK) == "1.80 x as quick as the baseline by p95 latency (1.62 to 1.98)"
+    assert gain_in_words(gain, PER_JOULE) == "1.80 x the baseline's inferences per joule (1.62 to 1.98)"
+
+
+def test_a_point_by_each_objective() -> None:
+    view = GpuView(gpu="GPU 0", uuid="GPU-0", power_w=50.0)
+    on_gpu = point(8, 300).model_copy(update={"gpu": GpuUsage(gpus=(view, view))})
+    assert point_in_words(on_gpu, "p99", PER_JOULE) == "300 inferences/s (3 per joule), p99 10 ms at concurrency 8"
+    per_gpu = Objective(metric="throughput_per_gpu")
+    assert point_in_words(on_gpu, "p99", per_gpu) == "300 inferences/s (150 per GPU), p99 10 ms at concurrency 8"
+    assert point_in_words(point(8, 300), "p99", per_gpu) == "300 inferences/s, p99 10 ms at concurrency 8"
+
+
+def test_what_a_fixed_rate_asks() -> None:
+    limit = SLO({"p99": "25ms"})
+    assert slo_in_words(SLO(), QUICK) == "keeps up with 500 requests/s"
+    assert slo_in_words(limit, QUICK) == "keeps up with 500 requests/s within p99 <= 25 ms"
+    assert missed_slo(limit, QUICK) == "does not keep up with 500 requests/s within p99 <= 25 ms"
+    assert missed_everywhere(SLO(), QUICK) == "does not keep up with 500 requests/s"
+    assert missed_everywhere(limit) == "violates p99 <= 25 ms at every load"
+    late = trial(0, point(RequestRate(500), 400, 900, kept_up=False))
+    assert when_missed(late, SLO(), (), QUICK) == "in its trial"
+
+
+def test_the_two_latencies_of_a_gain_are_told_where_they_differ() -> None:
+    points = [TrialPoint(trial(number), point(RequestRate(500), 500, p99)) for number, p99 in ((0, 40.0), (1, 10.0))]
+    quick = Objective.quickest(Statistic.parse("p99"), 500.0)
+    found = Recommendation(SLO(), points[0], points[1], interval(3.5), (), 3, (1e3 / 12, 1e3 / 42), quick)
+    assert gain_rests_on(found, verified=True) == ", 3 rounds side by side: 42 over 12 ms"

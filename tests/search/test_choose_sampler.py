@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import pytest
 from support.builders import space
 
-from tuner.search.choose_sampler import first_candidates
+from tuner.core.objectives import Objective
+from tuner.core.slo import SLO, Statistic
+from tuner.search.choose_sampler import choose_sampler, first_candidates
+from tuner.search.goal import Goal
+from tuner.search.samplers import FirstThen
+from tuner.search.twin_sampler import TwinSampler
 from tuner.space.candidate import in_words
 from tuner.space.space import SearchSpace
 
@@ -28,3 +34,25 @@ def test_a_model_that_cannot_batch_only_gets_instances() -> None:
 def test_a_space_without_the_usual_fields() -> None:
     built = space("schema: 1\nparameters: {'parameters[\"THREADS\"].string_value': {ladder: [off, '1', '2']}}")
     assert _words(built) == []
+
+
+@pytest.mark.parametrize(
+    ("objective", "note"),
+    [
+        (Objective(metric="inferences_per_joule"), "the simulator does not predict inferences per joule; "),
+        (
+            Objective.quickest(Statistic.parse("p95"), 10),
+            "the simulator does not predict p95 latency at a fixed rate; ",
+        ),
+    ],
+)
+def test_what_the_simulator_does_not_predict_is_left_to_tpe(objective: Objective, note: str) -> None:
+    notes: list[str] = []
+    sampler = choose_sampler("twin", space(), 0, Goal(SLO(), 1, 8, None, objective), notes.append)
+    assert isinstance(sampler, FirstThen)
+    assert notes == [f"{note}using the tpe sampler"]
+
+
+def test_the_simulator_predicts_throughput_per_gpu() -> None:
+    goal = Goal(SLO(), 1, 8, None, Objective(metric="throughput_per_gpu"))
+    assert isinstance(choose_sampler("twin", space(), 0, goal, lambda _: None), TwinSampler)

@@ -36,3 +36,19 @@ def test_what_is_skipped_is_proposed_no_more(tmp_path: Path) -> None:
     everything = [*built.assignments()]
     assert len(proposed) == len(everything) - 1
     assert all(each in everything for each in proposed)
+
+
+def test_a_value_that_the_server_may_lack_is_proposed_alone_first(tmp_path: Path) -> None:
+    built = space(
+        "schema: 1\nparameters:\n"
+        "  accelerator: {field: 'parameters[\"a\"].string_value', ladder: [off, fast], try_alone: true}\n"
+        "  instance_group.count: {field: 'instance_group[*].count', ladder: [1, 2, 4]}\n"
+    )
+    study = Study.create_or_resume(tmp_path / "study.db", identity())
+    study.add(trial(0, point(), parameters=built.baseline), built)
+    alone = built.normalize({"accelerator": "fast"})
+    both = built.normalize({"accelerator": "fast", "instance_group.count": 4})
+    proposals = Proposals(built, study, FirstThen([both], RandomSampler(built, seed=0)))
+    assert proposals.next() == alone
+    proposals.skip(alone)
+    assert proposals.next() == both

@@ -93,3 +93,30 @@ def test_what_was_served_otherwise_is_not_asked_for_again() -> None:
         "trial 2, with dynamic_batching off, was not served as configured: "
         "dynamic_batching is on, but off was requested"
     )
+
+
+ACCELERATED = space(
+    "schema: 1\nparameters:\n"
+    "  accelerator: {field: 'parameters[\"a\"].string_value', ladder: [off, fast], try_alone: true}\n"
+    "  instance_group.count: {field: 'instance_group[*].count', ladder: [1, 2, 4]}\n"
+)
+
+
+def test_a_value_that_did_not_load_alone_is_never_combined() -> None:
+    alone = ACCELERATED.normalize({"accelerator": "fast"})
+    # An accelerator that the image lacks may also end the server, or hang.
+    failed = refused(1, alone, "no such accelerator")
+    for cause in (Cause.INVALID_CONFIG, Cause.CRASHED, Cause.TIMED_OUT):
+        assert failed.failure
+        failure = failed.failure.model_copy(update={"cause": cause})
+        trials = [loaded(0, ACCELERATED.baseline), failed.model_copy(update={"failure": failure})]
+        found = Refusals(ACCELERATED, trials).refusal(ACCELERATED.normalize({**alone, "instance_group.count": 4}))
+        assert found == "trial 1 did not load with accelerator fast alone: no such accelerator"
+        assert Refusals(ACCELERATED, trials).refusal(ACCELERATED.normalize({"instance_group.count": 4})) is None
+
+
+def test_a_value_that_failed_only_in_company_is_not_ruled_out() -> None:
+    together = refused(1, ACCELERATED.normalize({"accelerator": "fast", "instance_group.count": 4}), "no")
+    crashed = together.model_copy(update={"failure": Failure(cause=Cause.CRASHED, message="no")})
+    trials = [loaded(0, ACCELERATED.baseline), crashed]
+    assert Refusals(ACCELERATED, trials).refusal(ACCELERATED.normalize({"accelerator": "fast"})) is None

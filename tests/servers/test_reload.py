@@ -4,11 +4,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tritonclient.grpc import model_config_pb2
 
+from tuner.config.patch import Patch
 from tuner.core.errors import Cause, LaunchError, ServerDiedError, ServerHungError
 from tuner.servers.client import TritonClient
 from tuner.servers.process import ProcessLauncher
@@ -172,3 +174,11 @@ def test_another_model_has_another_server(launcher: ReloadLauncher, request_for:
     assert launcher.description.endswith("as a process, reloaded")
     assert launcher.remove_leftovers() == ()
     assert launcher.machine.cpus
+
+
+def test_what_only_a_new_server_takes_starts_one(launcher: ReloadLauncher, request_for: Request) -> None:
+    addresses = []
+    for patch in (Patch(), Patch(env={"SETTINGS_DELAY_MS": "1"}), Patch(env={"SETTINGS_DELAY_MS": "1"}), Patch()):
+        with launcher.launch(replace(request_for(), patch=patch)) as server:
+            addresses.append(server.endpoint.address)
+    assert addresses[0] != addresses[1] == addresses[2] != addresses[3]

@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from support.tritons import start_with_http
 from tritonclient.grpc import model_config_pb2
 
+from tuner.config.patch import Patch
 from tuner.core.errors import Cause, JobError, LaunchError, TuningError
 from tuner.core.machine import Machine
 from tuner.core.mark import Mark
@@ -280,3 +281,20 @@ def test_it_says_which_triton_it_is(launcher: RemoteLauncher, elsewhere: Elsewhe
     assert launcher.remove_leftovers() == ()
     # It tells of its GPUs, and it has none.
     assert RemoteLauncher(elsewhere.grpc, elsewhere.metrics, print).machine == Machine(None, (), "")
+
+
+def test_a_candidate_that_changes_another_model_loads_and_restores_both(
+    elsewhere: Elsewhere, launcher: RemoteLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
+) -> None:
+    for model in ("identity", "slow"):
+        model_repository.add(model)
+    candidate = candidate_of(tmp_path, "identity", config_text(max_batch_size=64))
+    other = candidate_of(tmp_path, "slow", config_text(max_batch_size=16))
+    patch = Patch(config=candidate.config, files={"slow/config.pbtxt": other.config})
+    with launcher.launch(replace(candidate, also=("slow",), patch=patch)) as server:
+        assert infer(server, "identity").size
+        sizes = [config.max_batch_size for name in ("identity", "slow") if (config := loaded(elsewhere.grpc, name))]
+        assert sizes == [64, 16]
+    launcher.close()
+    assert not loaded(elsewhere.grpc, "identity")
+    assert not loaded(elsewhere.grpc, "slow")

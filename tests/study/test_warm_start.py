@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from support.builders import MLP, SMALL_SPACE, identity, point, space, trial
 from support.histories import Past
 
+from tuner.config.patch import Patch
 from tuner.core.errors import JobError
 from tuner.search.samplers import FirstThen, GridSampler
 from tuner.space.candidate import Assignment
@@ -81,3 +83,12 @@ def test_first_some_and_then_the_rest(built: SearchSpace) -> None:
         seen.append(proposed)
     assert seen[1:3] == first
     assert seen[3] not in first
+
+
+def test_a_space_with_more_places_takes_over_what_changes_none_of_them(tmp_path: Path) -> None:
+    more = SMALL_SPACE + "  threads: {env: OMP_NUM_THREADS, ladder: [off, 1]}\n"
+    built = space(more)
+    own = Patch(env={"OMP_NUM_THREADS": None})
+    here = replace(built, originals=own)
+    known = WarmStart.of(earlier(tmp_path), identity(), here)
+    assert [each.parameters for each in known.trials] == [here.normalize(BATCHES), here.normalize(INSTANCES)]

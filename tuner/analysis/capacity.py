@@ -98,6 +98,8 @@ class _Estimator:
         if not study.trials:
             raise JobError(f"the study of {model!r} has no finished trial")
         self._space: SearchSpace = study.space
+        if study.identity.rate is not None:
+            raise JobError(f"{model} was tuned at a fixed rate; estimate needs a run without --minimize")
         if reason := why_not_simulated(self._space.effective.proto):
             raise JobError(f"{model}: cannot simulate this model's scheduler: {reason}")
         self._scheduling_map = SchedulingMap(self._space)

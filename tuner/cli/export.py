@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,15 @@ from tuner.cli.export_target import Target
 from tuner.cli.output_file import check_output
 from tuner.cli.stored import check_models, parsed_slo
 from tuner.config.config import ModelConfig
-from tuner.config.deploy import replace_config, sha256_of
+from tuner.config.deploy import Replacement, finish_replacing, replace_files, sha256_of
 from tuner.config.formats import config_json, config_map
 from tuner.config.model_copy import copy_model
+from tuner.config.patch import Patch
 from tuner.config.repository import CONFIG, ModelFolder, ModelRepository
 from tuner.core.atomic_file import write_atomically
 from tuner.core.errors import ConfigError, JobError, SLOError, TritontuneError
 from tuner.results.picked import picked_in_words
-from tuner.results.result_files import config_with_provenance, without_provenance
+from tuner.results.result_files import changes_of, config_with_provenance, without_provenance
 from tuner.results.words import slo_in_words
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -32,12 +33,13 @@ class _Export:
     """The export of one model.
 
     Attributes:
-        text: The config, with a comment on its provenance on top.
+        study: The study with all trials.
+        patch: The files and settings to deploy that differ from the user's; its config has a comment on its provenance.
         words: The chosen point, and how certain its numbers are, in words.
     """
 
     study: Study
-    text: str
+    patch: Patch
     words: str
 
     @property
@@ -46,8 +48,8 @@ class _Export:
         return self.study.identity.model
 
     @property
-    def folder(self) -> ModelFolder:
-        """The folder of the model in the user's repository.
+    def repository(self) -> Path:
+        """The folder of the user's repository.
 
         Raises:
             JobError: the model has no repository on this machine.
@@ -57,25 +59,21 @@ class _Export:
             raise JobError(
                 f"model {self.model!r} was tuned at {repository} and has no repository here; use --to FILE.pbtxt"
             )
-        return ModelRepository.open(Path(repository)).model(self.model)
+        return Path(repository)
 
-    def expected_sha256(self) -> str | None:
-        """SHA-256 of the config.pbtxt that was tuned, in hex; None: there was none."""
-        tuned = self.study.identity.config
-        return hashlib.sha256(tuned.encode()).hexdigest() if tuned else None
+    def folder(self, model: str = "") -> ModelFolder:
+        """The folder of a model in the user's repository; by default the tuned model's."""
+        return ModelRepository.open(self.repository).model(model or self.model)
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The texts of all files, by path in the repository."""
+        return {f"{self.model}/{CONFIG}": self.patch.config, **self.patch.files}
 
-@dataclass(frozen=True)
-class _Deployed:
-    """The repository's own config.pbtxt before an export.
-
-    Attributes:
-        sha256: SHA-256 of the file, in hex; None: there is no file.
-        is_same: Whether it equals the config to export, apart from the comment on provenance.
-    """
-
-    sha256: str | None
-    is_same: bool
+    @property
+    def tuned(self) -> dict[str, str]:
+        """The texts of these files when they were tuned; empty for one that did not exist."""
+        return {f"{self.model}/{CONFIG}": self.study.identity.config, **self.study.trials[0].others.files}
 
 
 def export(
@@ -107,19 +105,23 @@ def export(
     if not target.for_many and len(chosen) > 1:
         raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(chosen)}")
     exports, left_out = _exports(run, chosen, slo, all_or_none=bool(models))
-    deployed: dict[str, _Deployed] = {}
+    backups: dict[Path, Path | None] = {}
     if target.in_place:
-        # Checked before the first write: all models are exported, or none.
-        deployed = {item.model: _deployed(item) for item in exports}
+        backups = _replaced(exports)
     elif target.folder is not None:
         for item in exports:
-            _check_folder(item, target.folder)
+            _check_folders(item, target.folder)
+    else:
+        _check_one_file(exports[0])
     for item in exports:
-        done = _in_place(item, deployed[item.model]) if target.in_place else _write(item, target)
+        done = _in_place(item, backups) if target.in_place else _write(item, target)
         # Printed after the write, so that a failed write prints nothing but its error.
-        for line in (f"{item.model}: {item.words}", done):
-            if line:
-                click.echo(line, err=True)
+        for line in (
+            f"{item.model}: {item.words}",
+            *done,
+            *(f"{item.model}: {line}" for line in item.patch.settings_in_words()),
+        ):
+            click.echo(line, err=True)
     if left_out:
         raise type(left_out[0])(f"not exported: {'; '.join(map(str, left_out))}")
 
@@ -151,78 +153,134 @@ def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
         raise JobError(f"{run.path}: the study of model {model!r} has no finished trial")
     recommendation = study.recommendation_for(parsed_slo(slo)) if slo else study.recommendation
     if recommendation.best is None:
-        raise SLOError(f"no measured candidate of model {model!r} {slo_in_words(recommendation.slo)}")
-    text = config_with_provenance(study, recommendation.best, recommendation.gain, recommendation.slo)
-    return _Export(study, text, picked_in_words(study, recommendation))
+        words = slo_in_words(recommendation.slo, recommendation.objective)
+        raise SLOError(f"no measured candidate of model {model!r} {words}")
+    best = recommendation.best
+    text = config_with_provenance(study, best, recommendation.gain, recommendation.slo)
+    patch = changes_of(study, best).model_copy(update={"config": text})
+    return _Export(study, patch, picked_in_words(study, recommendation))
 
 
-def _deployed(item: _Export) -> _Deployed:
-    """The config in the repository, which must be the tuned one, or an export of the same study.
+def _replaced(exports: Sequence[_Export]) -> dict[Path, Path | None]:
+    """Replace the files of all models in the repository that differ, all or none. Returns the backups by file.
+
+    Each file must be the tuned one, or an export of the same study.
 
     Raises:
-        ConfigError: the config is neither of these.
+        ConfigError: a file is neither of these, or cannot be written.
     """
-    path = item.folder.path / CONFIG
-    sha256 = sha256_of(path)
+    repository = exports[0].repository
+    if finish_replacing(repository):
+        click.echo(f"{repository}: finished an export that was killed midway", err=True)
+    replacements = []
+    for item in exports:
+        for path, text in item.files.items():
+            sha256, differs = _differs(item, path, text)
+            if differs:
+                replacements.append(Replacement(repository / path, text, sha256))
+    return {r.path: backup for r, backup in zip(replacements, replace_files(repository, replacements), strict=True)}
+
+
+def _differs(item: _Export, path: str, new: str) -> tuple[str | None, bool]:
+    """The SHA-256 of a file in the repository (None: there is none), and whether it differs from the new one.
+
+    Raises:
+        ConfigError: the file is neither the tuned one nor an export of the same study.
+    """
+    file = item.folder(path.partition("/")[0]).path / path.partition("/")[2]
+    sha256 = sha256_of(file)
     # The file is not parsed: it may have become invalid.
-    text = path.read_bytes().decode(errors="replace") if sha256 is not None else ""
-    config = without_provenance(text)
+    text = file.read_bytes().decode(errors="replace") if sha256 is not None else ""
     # The comment on provenance may differ.
-    if sha256 is not None and config == without_provenance(item.text):
-        return _Deployed(sha256, is_same=True)
-    exported = config != text and config in {without_provenance(t.deployable_config) for t in item.study.trials}
-    if sha256 != item.expected_sha256() and not exported:
-        how = "removed" if sha256 is None else "changed" if item.study.identity.config else "created"
+    if sha256 is not None and without_provenance(text) == without_provenance(new):
+        return sha256, False
+    trials = [trial.deployable for trial in item.study.trials]
+    if path == f"{item.model}/{CONFIG}":
+        commented = without_provenance(text) != text
+        ours = commented and without_provenance(text) in {without_provenance(patch.config) for patch in trials}
+    else:
+        ours = text in {patch.files.get(path) for patch in trials}
+    tuned = item.tuned.get(path, "")
+    if sha256 != (hashlib.sha256(tuned.encode()).hexdigest() if tuned else None) and not ours:
+        how = "removed" if sha256 is None else "changed" if tuned else "created"
         raise ConfigError(
-            f"{path}: {how} since the run; nothing was written. Restore the tuned one, use --to FILE, or tune again"
+            f"{file}: {how} since the run; nothing was written. Restore the tuned one, use --to FILE, or tune again"
         )
-    return _Deployed(sha256, is_same=False)
+    return sha256, True
 
 
-def _in_place(item: _Export, deployed: _Deployed) -> str:
-    """Replace the file in the repository, unless it is the same. Returns a message about the result."""
-    path = item.folder.path / CONFIG
-    if deployed.is_same:
-        return f"{path}: unchanged, it is this config already"
-    backup = replace_config(path, item.text, expected_sha256=deployed.sha256)
-    return f"{path}: replaced, backup in {backup.name}" if backup else f"{path}: created"
+def _in_place(item: _Export, backups: Mapping[Path, Path | None]) -> list[str]:
+    """Messages about the files of a model in the repository."""
+    lines = []
+    for path in item.files:
+        file = item.repository / path
+        if file not in backups:
+            lines.append(f"{file}: unchanged, it is this config already")
+        elif backup := backups[file]:
+            lines.append(f"{file}: replaced, backup in {backup.name}")
+        else:
+            lines.append(f"{file}: created")
+    return lines
 
 
-def _write(item: _Export, target: Target) -> str:
-    """Write to the target. Returns a message about the result; empty for stdout."""
+def _write(item: _Export, target: Target) -> list[str]:
+    """Write to the target. Returns messages about the result; none for stdout."""
     if target.folder is not None:
-        folder = target.folder / item.model
-        try:
-            copy_model(item.folder, folder, item.text)
-        except OSError as error:
-            raise JobError(f"--to: cannot write {folder}: {error.strerror or error}") from None
-        return f"{folder}: written"
+        return [_copied(item, model, target.folder) for model in _models_of(item)]
     text = _formatted(item, target)
     if target.file is None:
         click.echo(text, nl=False)
-        return ""
+        return []
     try:
         write_atomically(target.file, text)
     except OSError as error:
         raise JobError(f"--to: cannot write {target.file}: {error.strerror or error}") from None
-    return f"{target.file}: written"
+    return [f"{target.file}: written"]
+
+
+def _copied(item: _Export, model: str, to: Path) -> str:
+    folder = to / model
+    files = {path.partition("/")[2]: text for path, text in item.files.items() if path.startswith(f"{model}/")}
+    try:
+        copy_model(item.folder(model), folder, files)
+    except OSError as error:
+        raise JobError(f"--to: cannot write {folder}: {error.strerror or error}") from None
+    return f"{folder}: written"
+
+
+def _models_of(item: _Export) -> list[str]:
+    """The models with a file to deploy, the tuned one first."""
+    return list(dict.fromkeys(path.partition("/")[0] for path in item.files))
 
 
 def _formatted(item: _Export, target: Target) -> str:
+    text = item.patch.config
     if target.format == "json":
-        return config_json(ModelConfig.parse(item.text, item.model))
-    return config_map(item.model, item.text) if target.format == "configmap" else item.text
+        return config_json(ModelConfig.parse(text, item.model))
+    return config_map(item.model, text) if target.format == "configmap" else text
 
 
-def _check_folder(item: _Export, to: Path) -> None:
-    """Check that the folder of a model can be made.
+def _check_one_file(item: _Export) -> None:
+    """Check that one file holds all that is exported.
 
     Raises:
-        JobError: the folder exists, or lies in the repository.
+        JobError: further files must be deployed with it.
     """
-    model, folder = item.folder, to / item.model
-    if os.path.lexists(folder):
-        raise JobError(f"--to: {folder} exists already; choose another folder, or remove it")
-    repository = Path(item.study.identity.repository).resolve()
-    if folder.resolve().is_relative_to(repository) or folder.resolve().is_relative_to(model.path.resolve()):
-        raise JobError(f"--to: {folder} is in the model repository; use --in-place to write there")
+    if item.patch.files:
+        files = ", ".join(item.files)
+        raise JobError(f"the best config of {item.model!r} is several files ({files}); use --to FOLDER or --in-place")
+
+
+def _check_folders(item: _Export, to: Path) -> None:
+    """Check that the folders of an export's models can be made.
+
+    Raises:
+        JobError: a folder exists, or lies in the repository.
+    """
+    for name in _models_of(item):
+        model, folder = item.folder(name), to / name
+        if os.path.lexists(folder):
+            raise JobError(f"--to: {folder} exists already; choose another folder, or remove it")
+        repository = item.repository.resolve()
+        if folder.resolve().is_relative_to(repository) or folder.resolve().is_relative_to(model.path.resolve()):
+            raise JobError(f"--to: {folder} is in the model repository; use --in-place to write there")

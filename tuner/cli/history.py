@@ -14,6 +14,7 @@ from tuner.core.json_text import json_text
 from tuner.core.quantities import format_duration, format_ms, format_number
 from tuner.core.slo import Percentile
 from tuner.nightly.history import History, Night
+from tuner.nightly.measured import Measured
 from tuner.report.results_console import results_console
 
 _COLOURS = {"improved": "green", "regression": "red", "failed": "red", "kept": "default"}
@@ -49,7 +50,9 @@ def _print(console: Console, repository: str, model: str, nights: Sequence[Night
     table = Table(box=None, pad_edge=False)
     for column in ("night", "outcome"):
         table.add_column(column)
-    for column in ("inferences/s", "latency", "concurrency", "gain", "took"):
+    at_rates = any(night.serving and night.serving.request_rate for night in nights)
+    load = "load" if at_rates else "concurrency"
+    for column in ("inferences/s", "latency", load, "gain", "took"):
         table.add_column(column, justify="right")
     table.add_column("why", overflow="fold")
     for night in nights:
@@ -59,7 +62,7 @@ def _print(console: Console, repository: str, model: str, nights: Sequence[Night
             f"[{_COLOURS.get(night.outcome, 'default')}]{night.outcome}[/]",
             format_number(serving.throughput.value) if serving else "",
             f"{serving.percentile} {format_ms(serving.latency.value)}" if serving else "",
-            str(serving.concurrency) if serving else "",
+            _load(serving) if serving else "",
             f"{gain.value:.2f} ({gain.low:.2f} to {gain.high:.2f})" if gain else "",
             format_duration(night.duration_s),
             escape(night.drift if night.regression else night.reason),
@@ -76,6 +79,11 @@ def _print(console: Console, repository: str, model: str, nights: Sequence[Night
     for name, values, words in rows:
         if line := plotted(values, words):
             console.print(f"{name:>12}  {line}", highlight=False, markup=False)
+
+
+def _load(serving: Measured) -> str:
+    """Requests in flight as a number, a rate with its unit."""
+    return str(serving.load if serving.concurrency is None else serving.concurrency)
 
 
 def plotted(values: Sequence[float | None], words: Callable[[float], str]) -> str:

@@ -70,6 +70,7 @@ def _server_options() -> type[Options]:
 
 _triton_path = field("--triton-path", metavar="PATH")
 _triton_arg = field("--triton-arg", metavar="--FLAG=VALUE", multiple=True)
+_host_policy = field("--host-policy", metavar="NAME,SETTING", multiple=True)
 _env = field("--env", metavar="NAME[=VALUE]", multiple=True)
 _image = field("--image", metavar="IMAGE")
 _slo = field("--slo", metavar="p99=TIME", multiple=True)
@@ -83,6 +84,7 @@ _server = section(
     field("--launch-timeout", metavar="TIME"),
     field("--load-model", metavar="NAME", multiple=True),
     _triton_arg,
+    _host_policy,
     field("--gpus", metavar="GPUS"),
     _env,
 )
@@ -161,6 +163,8 @@ _load = section(
 @section(
     "Search",
     field("--space", metavar="NAME|FILE"),
+    click.option("--list-space", is_flag=True, help="Print what would be searched, and why not the rest; then exit."),
+    field("--allow-numerics", is_flag=True, default=None),
     field("--sampler", metavar="NAME"),
     field("--warm-start", metavar="RUN_DIR"),
     field("--isolation", metavar="KIND"),
@@ -179,12 +183,26 @@ _load = section(
         "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and everything else on stderr."
     ),
 )
-def run(job: Path | None, out: Path | None, *, resume: bool, verbose: bool, as_json: bool, **options: Any) -> None:
+def run(
+    job: Path | None,
+    out: Path | None,
+    *,
+    resume: bool,
+    verbose: bool,
+    as_json: bool,
+    list_space: bool,
+    **options: Any,
+) -> None:
     """Tune models and write the best config.pbtxt of each.
 
     Tunes the models of MODEL_REPO, or of a running Triton at --url.
     """
-    from tuner.cli.run import run as command  # noqa: PLC0415 (keeps --help and errors quick)
+    if list_space:
+        from tuner.cli.list_space import list_space as listing  # noqa: PLC0415 (keeps --help and errors quick)
+
+        listing(job, _given(options), out=out, resume=resume, as_json=as_json)
+        return
+    from tuner.cli.run import run as command  # noqa: PLC0415 (the same)
 
     command(job, _given(options), out, resume=resume, verbose=verbose, as_json=as_json)
 

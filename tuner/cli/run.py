@@ -77,7 +77,7 @@ def _tune(job: TuneJob, folder: RunFolder, progress: ConsoleProgress, *, resume:
         result = tune(job, out=folder, resume=resume, progress=progress)
     without = [outcome.model for outcome in result.outcomes if outcome.recommendation.best is None]
     if without and not result.failures:
-        raise SLOError(f"no candidate of {', '.join(without)} {slo_in_words(job.slo)}")
+        raise SLOError(f"no candidate of {', '.join(without)} {slo_in_words(job.slo, job.objective)}")
 
 
 def _print_json(folder: RunFolder, progress: ConsoleProgress, error: TritontuneError | None, *, as_json: bool) -> None:

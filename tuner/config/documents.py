@@ -6,7 +6,6 @@ same edit of the file's contents.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -106,7 +105,10 @@ class Document:
         if value is not None and before == plain and type(before) is type(plain):
             return self
         *way, last = _steps(path)
-        expected = copy.deepcopy(_contents(self.text, self.source))
+        try:
+            expected = _unshared(_contents(self.text, self.source))
+        except RecursionError:
+            raise ConfigError(f"{self.source}: nested too deeply") from None
         parent: Any = expected
         node = _tree(self.text, self.source)
         for step in way:
@@ -187,6 +189,13 @@ def _contents(text: str, source: str) -> Any:
         raise ConfigError(f"{source}{place}: not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError, LookupError):
         raise ConfigError(f"{source}: not valid {'JSON' if source.endswith('.json') else 'YAML'}") from None
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which the values that YAML's aliases share are apart, so that an edit of one shows."""
+    if isinstance(value, dict):
+        return {key: _unshared(content) for key, content in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _tree(text: str, source: str) -> _Node:

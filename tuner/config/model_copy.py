@@ -8,28 +8,29 @@ import fcntl
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from tuner.config.deploy import is_beside
+from tuner.config.deploy import is_byproduct
 from tuner.config.folders import walk
-from tuner.config.repository import CONFIG, ModelFolder
+from tuner.config.repository import ModelFolder
 from tuner.core.atomic_file import sync_folder, write_atomically
 
 # From linux/fs.h: the copy shares blocks with its source until either changes. XFS and Btrfs support it.
 _FICLONE = 0x40049409
 
 
-def copy_model(model: ModelFolder, to: Path, config: str) -> None:
-    """Copy a model with another config, atomically.
+def copy_model(model: ModelFolder, to: Path, files: Mapping[str, str]) -> None:
+    """Copy a model with another config, and perhaps other files, atomically.
 
     Links are followed, so that the copy is independent of the repository. If the file system supports it (FICLONE),
-    copies share blocks with the originals. Omitted are `__pycache__`, backups of the config, and files that
+    copies share blocks with the originals. Omitted are `__pycache__`, backups of replaced files, and files that
     `tuner.config.folders.walk` ignores.
 
     Args:
         model: The user's model, which is only read.
         to: The folder to create.
-        config: The text of its config.pbtxt.
+        files: The texts of its new files, by path in its folder.
 
     Raises:
         OSError: the folder exists, or cannot be created; nothing is left behind.
@@ -43,9 +44,10 @@ def copy_model(model: ModelFolder, to: Path, config: str) -> None:
         for entry in walk(model.path):
             if entry.is_folder:
                 (made / entry.relative).mkdir()
-            elif (name := str(entry.relative)) != CONFIG and not is_beside(name, CONFIG):
+            elif str(entry.relative) not in files and not is_byproduct(entry.relative.name):
                 _copy_file(entry.path, made / entry.relative)
-        write_atomically(made / CONFIG, config.encode())
+        for name, text in files.items():
+            write_atomically(made / name, text.encode())
         # `rename` would replace an empty folder.
         if os.path.lexists(to):
             raise FileExistsError(errno.EEXIST, "already exists", str(to))

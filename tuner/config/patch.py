@@ -39,6 +39,15 @@ class Patch(Record):
             return ""
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
+    def changed_from(self, before: Patch) -> Patch:
+        """The patch with only those files, arguments and variables that differ from those of another patch."""
+        return Patch(
+            config=self.config,
+            files={path: text for path, text in self.files.items() if before.files.get(path) != text},
+            server_args={n: v for n, v in self.server_args.items() if before.server_args.get(n) != v},
+            env={name: value for name, value in self.env.items() if before.env.get(name) != value},
+        )
+
     def arguments(self, given: tuple[str, ...]) -> tuple[str, ...]:
         """The arguments of `tritonserver`: those given by the user, except for those that the patch sets, and these.
 
@@ -48,6 +57,15 @@ class Patch(Record):
         kept = (text for text in given if argument_name(text) not in self.server_args)
         ours = (f"{name}={value}" if value else name for name, value in self.server_args.items() if value is not None)
         return (*kept, *ours)
+
+    def settings_in_words(self) -> list[str]:
+        """What to set beside the files to deploy the patch, one line each."""
+        without = (name for name, value in self.server_args.items() if value is None)
+        return [
+            *(f"start tritonserver with {argument}" for argument in self.arguments(())),
+            *(f"start tritonserver without {name}" for name in without),
+            *(f"set the environment variable {name}={value}" for name, value in self.variables().items()),
+        ]
 
     def variables(self) -> dict[str, str]:
         """The environment variables that the patch sets."""
@@ -60,6 +78,8 @@ NO_CHANGES = Patch()
 
 SERVER_ARGS, ENV = "server.args", "server.env"
 """Files of a written patch: an argument of `tritonserver` in each line, and a variable in each line (`NAME=value`)."""
+OTHER_MODELS = "other_models"
+"""Folder of a written patch with the files of other models than the tuned one."""
 
 
 def patch_files(model: str, patch: Patch) -> dict[str, str]:
@@ -72,7 +92,7 @@ def patch_files(model: str, patch: Patch) -> dict[str, str]:
     files = {CONFIG: patch.config}
     for path, text in patch.files.items():
         owner, _, within = path.partition("/")
-        files[within if owner == model else f"other_models/{path}"] = text
+        files[within if owner == model else f"{OTHER_MODELS}/{path}"] = text
     if arguments := patch.arguments(()):
         files[SERVER_ARGS] = "".join(f"{argument}\n" for argument in arguments)
     if variables := patch.variables():
@@ -98,7 +118,6 @@ def argument_name(text: str) -> str:
     An argument that sets one of several settings has the name of the setting: `--backend-config=python,stub-timeout`
     for `--backend-config=python,stub-timeout=60`.
     """
-    flag, equals, value = text.partition("=")
-    if not equals or "," not in value.partition("=")[0]:
-        return flag
-    return f"{flag}={value.partition('=')[0]}"
+    flag, _, value = text.partition("=")
+    setting, equals, _ = value.partition("=")
+    return f"{flag}={setting}" if equals and "," in setting else flag

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 
 from tuner.config.config import ModelConfig
-from tuner.config.deploy import is_beside
+from tuner.config.deploy import is_byproduct, is_half_replaced
 from tuner.config.folders import Entry, walk
 from tuner.core.errors import RepositoryError, nearest
 from tuner.core.names import why_no_folder
@@ -77,7 +77,7 @@ class ModelFolder:
         digest = hashlib.sha256()
         for entry in self._files():
             folder, name = entry.relative.parent, entry.relative.name
-            if folder == PurePath() and (name == CONFIG or is_beside(name, CONFIG)):
+            if (folder == PurePath() and name == CONFIG) or is_byproduct(name):
                 continue
             try:
                 content = _content_digest(entry)
@@ -110,8 +110,12 @@ class ModelRepository:
         """Find the models of a repository; each config is read on first use.
 
         Raises:
-            RepositoryError: the folder does not exist, cannot be read, or holds no models.
+            RepositoryError: the folder does not exist, cannot be read, or holds no models; or an export into it was
+            killed midway.
         """
+        if is_half_replaced(path):
+            way_out = "tritontune export RUN_DIR --in-place finishes it"
+            raise RepositoryError(f"{path}: an export of several files was killed midway; {way_out}")
         try:
             folders = sorted(path.iterdir())
         except OSError as error:

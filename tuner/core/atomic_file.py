@@ -60,6 +60,27 @@ def replace_atomically(target: Path, content: bytes, before: os.stat_result | No
     if target.exists() and not target.is_file():
         target.write_bytes(content)
         return
+    unfinished = write_beside(target, content, before)
+    try:
+        unfinished.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def write_beside(target: Path, content: bytes, before: os.stat_result | None) -> Path:
+    """Write the content that is to replace a file into a temporary file beside it. Returns the temporary file.
+
+    Args:
+        target: See `replace_atomically`.
+        content: The new content.
+        before: See `replace_atomically`.
+
+    Raises:
+        OSError: the file cannot be written; none is left behind.
+    """
     # A unique name, as two writers may write the same file at the same time.
     unfinished = target.with_name(f"{_beginning(target)}new-{token_hex(4)}-{own_lease()}")
     try:
@@ -71,12 +92,11 @@ def replace_atomically(target: Path, content: bytes, before: os.stat_result | No
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(target)
     except BaseException:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise
-    sync_folder(target.parent)
+    return unfinished
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 # For the first request to a model, which may compile or fill caches.
 FIRST_ANSWER_S = 120.0
 
+# For a launch that builds engines; TensorRT takes minutes for a large model.
+SLOW_LAUNCH_S = 900.0
+
 _FIRST_LAUNCH_S = 120.0
 _SLOW_DISK_BYTES_PER_S = 50e6
 

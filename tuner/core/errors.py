@@ -112,10 +112,16 @@ class ServerHungError(ServerError):
 
 
 class OutputsDifferError(ServerError):
-    """The server's outputs differ from the baseline's; the message names the largest difference."""
+    """The server's outputs differ from the baseline's.
 
-    def __init__(self, message: str) -> None:
+    Args:
+        message: One line with the largest difference.
+        values_only: Whether only values differ, not the outputs' names, types or shapes.
+    """
+
+    def __init__(self, message: str, *, values_only: bool = False) -> None:
         super().__init__(message, cause=Cause.OUTPUTS_DIFFER)
+        self.values_only = values_only
 
 
 class TuningError(TritontuneError):

@@ -82,5 +82,7 @@ class Replay:
         return f"replay of {self.name}"
 
 
+SteadyLoad = Concurrency | RequestRate
+"""Loads that do not change with time."""
 OpenLoop = RequestRate | Ramp | Replay
 Load = Concurrency | RequestRate | Ramp | Replay

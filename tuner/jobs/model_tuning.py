@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -22,6 +23,7 @@ from tuner.jobs.explain import explain
 from tuner.jobs.model_finals import ModelFinals
 from tuner.jobs.output_check import OutputCheck
 from tuner.jobs.progress import Progress
+from tuner.jobs.warm_up import measure_warm_up, warm_up_takes_s
 from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import requires_gpus
 from tuner.measure.rules import LevelRules
@@ -40,6 +42,7 @@ from tuner.search.stopping import BUDGET_SPENT, Stopping
 from tuner.servers.callees import Callees
 from tuner.servers.protocols import Launcher
 from tuner.space.candidate import Assignment, Candidate, in_words
+from tuner.space.conditions import Terms
 from tuner.space.observed import served_otherwise
 from tuner.space.originals import originals_of
 from tuner.space.space import SearchSpace
@@ -98,6 +101,27 @@ class RunContext:
         )
 
 
+# As launchers describe a Triton whose version they know.
+_VERSION = re.compile(r"\bTriton (\d+\.\d+\.\d+)")
+
+
+def terms_of(job: TuneJob, server: str) -> Terms:
+    """What a job and its server allow.
+
+    Args:
+        job: The job.
+        server: The launcher's description of the server.
+    """
+    version = _VERSION.search(server)
+    return Terms(
+        version=version[1] if version else "",
+        arguments=job.arguments,
+        relaunches=job.url is None and job.isolation != "reload",
+        shared_memory=job.shared_memory,
+        allow_numerics=job.allow_numerics,
+    )
+
+
 def trial_context_of(context: RunContext, model: str, rules: LevelRules) -> TrialContext:
     """The context of all trials of one model of a run, with rules for its SLO and precision."""
     job = context.job
@@ -112,6 +136,7 @@ def trial_context_of(context: RunContext, model: str, rules: LevelRules) -> Tria
         max_gpu_memory=job.max_gpu_memory,
         shapes_elsewhere=len(context.models) > 1,
         callees=context.callees_of(model),
+        caches=context.out.work.absolute() / "caches" if job.url is None else None,
         objective=job.objective,
     )
 
@@ -148,12 +173,14 @@ class ModelTuning:
             study,
             self._trial_context,
             context.out.model(model.name) / "verified",
-            lambda until: self._limits(until=until),
+            lambda until: self._limits(until=until, slow=self._launches_slowly),
             self._verified_more,
             context.progress.note,
             self._count,
         )
         self._served = ServedConfigs()
+        # Of the latest trial; see `TrialResult.output_difference`.
+        self._difference = ""
         self._outputs = OutputCheck(context.out.model(model.name), study.identity, context.progress.note, self._remark)
 
     def _remark(self, text: str) -> None:
@@ -194,13 +221,26 @@ class ModelTuning:
             self._end_well(verified_by=until, certified_by=until)
 
     def _end_well(self, *, verified_by: float, certified_by: float) -> None:
-        """Verify and certify, each with a deadline (`time.monotonic`)."""
+        """Verify, certify, and measure a warm-up, each with a deadline (`time.monotonic`)."""
         self._counted = self._now()
         try:
-            self._finals.verify(until=verified_by)
-            self._finals.certify(until=certified_by)
+            takes_s = warm_up_takes_s(self._study)
+            # A warm-up may take up to half of the time that is left.
+            kept_s = takes_s if takes_s <= (certified_by - self._now()) / 2 else 0.0
+            self._finals.verify(until=verified_by - kept_s)
+            self._finals.certify(until=certified_by - kept_s)
+            self._measure_warm_up(until=certified_by)
         finally:
             self._count()
+
+    def _measure_warm_up(self, *, until: float) -> None:
+        """Measure what a warm-up of the best config saves, if its first answer was slow."""
+        context, study = self._context, self._study
+        folder = context.out.model(self._model.name) / "warm-up"
+        measure_warm_up(
+            study, self._trial_context, folder, lambda by: self._limits(until=by), context.progress.note, until=until
+        )
+        self._verified_more()
 
     def _verified_more(self) -> None:
         """Store the time spent, and write the result files, which include it."""
@@ -335,7 +375,7 @@ class ModelTuning:
         self._check_limit(result)
         self._check_objective(result)
         space = self._space(result)
-        self._store(result.model_copy(update={"parameters": space.baseline}), space)
+        self._store(result.model_copy(update={"parameters": space.baseline, "others": space.originals}), space)
         return space
 
     def _baseline_again(self, failed: TrialResult) -> TrialResult:
@@ -380,16 +420,20 @@ class ModelTuning:
     def _space(self, baseline: TrialResult) -> SearchSpace:
         """The search space, built from the effective config of the baseline."""
         effective = ModelConfig.parse(baseline.effective_config or "", f"{self._model.name} as the server completed it")
-        context = self._context
-        return SearchSpace.build(
-            context.spec,
+        context, stored = self._context, self._study.composed_space
+        space = SearchSpace.build(
+            stored or context.spec,
             self._model.config,
             effective,
             context.machine,
             batch_size=context.job.batch_size,
             model=self._model.name,
             originals=baseline.others,
+            terms=None if stored else terms_of(context.job, context.launcher.description),
         )
+        if stored is None:
+            self._study.compose(space.spec)
+        return space
 
     def _trial(
         self,
@@ -410,16 +454,19 @@ class ModelTuning:
             # A trial of the explanation (`also`) is not cut short, since it is compared with the best.
             front = rivals(self._study.recommendation.front, trial_context.rules.percentile, trial_context.objective)
             trial_context = replace(trial_context, rules=replace(trial_context.rules, rivals=front))
-        return run_trial(
+        slow = space is not None and space.launches_slowly(candidate.parameters)
+        self._difference = ""
+        result = run_trial(
             trial_context,
             candidate,
             number,
             self._context.out.trial(self._model.name, number),
-            limits=self._limits_of_search() if until is None else self._limits(until=until),
+            limits=self._limits_of_search(slow=slow) if until is None else self._limits(until=until, slow=slow),
             progress=self._context.progress,
             also=also,
             examine=self._outputs.record if space is None else partial(self._examine, candidate, space),
         )
+        return result.model_copy(update={"output_difference": self._difference})
 
     def _examine(self, candidate: Candidate, space: SearchSpace, session: Session) -> None:
         """Check that the effective config is the candidate's, is new, and gives the golden outputs.
@@ -435,7 +482,7 @@ class ModelTuning:
         self._served.read(self._study.trials)
         if (same := self._served.same_as(candidate, effective)) is not None:
             raise ServerError(f"same effective config as trial {same}", cause=Cause.DUPLICATE)
-        self._outputs.check(session)
+        self._difference = self._outputs.check(session, may_differ=space.may_differ(candidate.parameters))
 
     def _record_outputs_again(self) -> None:
         """Relaunch the baseline of a resumed run to record the golden outputs that were lost."""
@@ -466,24 +513,34 @@ class ModelTuning:
             hypervolumes=[volume for trial, volume in recent if trial.curve],
         )
 
-    def _limits_of_search(self) -> Limits:
+    def _limits_of_search(self, *, slow: bool) -> Limits:
         """The limits of the next trial of the search, which end with the budget."""
-        limits = self._limits(until=self._began + self._stopping.budget_s)
+        limits = self._limits(until=self._began + self._stopping.budget_s, slow=slow)
         if not self._study.trials:
             return limits
         left_s = max(_LEAST_S, self._left_s)
         return replace(limits, launch_s=min(limits.launch_s, left_s), first_answer_s=min(limits.first_answer_s, left_s))
 
-    def _limits(self, *, until: float) -> Limits:
-        """The limits of a trial, from the baseline's times; for the baseline, from the size of the model's files."""
+    def _limits(self, *, until: float, slow: bool = False) -> Limits:
+        """The limits of a trial, from the baseline's times; for the baseline, from the size of the model's files.
+
+        Args:
+            until: When its measurement ends (`time.monotonic`).
+            slow: Whether its launch may take minutes, as it builds engines.
+        """
         baseline = self._study.trials[0] if self._study.trials else None
         own = (
             deadlines.launch_s(baseline.launch_s or 0)
             if baseline
             else deadlines.first_launch_s(self._model.size_bytes())
         )
-        return Limits(
-            launch_s=self._context.job.launch_timeout or own,
-            first_answer_s=deadlines.answer_s(baseline.first_answer_s or 0) if baseline else deadlines.FIRST_ANSWER_S,
-            until=until,
-        )
+        answer_s = deadlines.answer_s(baseline.first_answer_s or 0) if baseline else deadlines.FIRST_ANSWER_S
+        if slow:
+            own, answer_s = max(own, deadlines.SLOW_LAUNCH_S), max(answer_s, deadlines.SLOW_LAUNCH_S)
+        return Limits(launch_s=self._context.job.launch_timeout or own, first_answer_s=answer_s, until=until)
+
+    @property
+    def _launches_slowly(self) -> bool:
+        """Whether the launch of any finalist may take minutes."""
+        space = self._study.space
+        return any(space.launches_slowly(trial.parameters) for trial in self._study.trials if trial.curve)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+from tuner.core.errors import OutputsDifferError
 from tuner.core.redaction import HIDDEN
 from tuner.measure.session import Session
 from tuner.options.groups import MADE_UP
@@ -68,23 +69,36 @@ class OutputCheck:
             write_golden(self._file, self._golden, self._study)
         self._remark_on_exclusions(self._golden)
 
-    def check(self, session: Session) -> None:
+    def check(self, session: Session, *, may_differ: bool = False) -> str:
         """Check that a candidate gives the golden outputs.
+
+        Args:
+            session: The candidate's session.
+            may_differ: Whether values of its outputs may differ (`--allow-numerics`).
+
+        Returns:
+            The largest difference of values that may differ; empty: there is none.
 
         Raises:
             OutputsDifferError: its outputs differ.
             ServerError: the candidate does not answer.
         """
         if self._tolerance is None or self._golden is None:
-            return
+            return ""
         largest_batch = max(1, session.effective.max_batch_size // session.batch_size)
-        with session.asking() as ask:
-            unsteady = check_golden(ask, self._golden, self._tolerance, largest_batch=largest_batch)
+        try:
+            with session.asking() as ask:
+                unsteady = check_golden(ask, self._golden, self._tolerance, largest_batch=largest_batch)
+        except OutputsDifferError as difference:
+            if not (may_differ and difference.values_only):
+                raise
+            return str(difference)
         for output in unsteady:
             self._remark(
                 f"output {output.output!r}: only type and shape are compared where a candidate's answers to one "
                 f"request differ; one candidate gives {output.words}"
             )
+        return ""
 
     def _remark_on_exclusions(self, golden: GoldenOutputs) -> None:
         """Remark on each output and request that is not compared."""

@@ -24,9 +24,19 @@ _ENVIRONMENT = "env"
 _PERHAPS_SECRET = {"triton_arg", "docker_arg", "request_parameter", "metrics_url"}
 # With another value of one of these, it would be another study. Others may change. The study itself checks the Triton
 # version.
-_FIXED = {"repository", "url", "slo", "maximize", "minimize", "rate", "space", "max_gpu_memory", "output_tolerance"} | (
-    LoadOptions.model_fields.keys() - {"header", "connections", "processes"}
-)
+_FIXED = {
+    "repository",
+    "url",
+    "slo",
+    "maximize",
+    "minimize",
+    "rate",
+    "space",
+    "allow_numerics",
+    "host_policy",
+    "max_gpu_memory",
+    "output_tolerance",
+} | (LoadOptions.model_fields.keys() - {"header", "connections", "processes"})
 
 
 def store_job(job: TuneJob, file: Path) -> None:

@@ -336,7 +336,8 @@ def identity_of(context: RunContext, model: ModelFolder) -> Identity:
     return Identity(
         model=model.name,
         repository=str(job.repository.resolve()) if job.repository else job.endpoint(()).url,
-        files=model.fingerprint() + originals_of(context.spec, model, job).beyond_config,
+        files=model.fingerprint(),
+        others=originals_of(context.spec, model, job).beyond_config,
         config=model.config.text if model.config else "",
         slo=job.slo,
         objective=job.objective,

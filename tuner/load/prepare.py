@@ -12,11 +12,12 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2
 
 from tuner.config.interface import ModelInterface
+from tuner.config.warmup import WarmUpInput, WarmUpShape
 from tuner.core.errors import JobError
 from tuner.load.inputs.input_data import read_input_data
 from tuner.load.inputs.made_up import make_inputs
 from tuner.load.inputs.shapes import own_shapes
-from tuner.load.inputs.tensors import Stream
+from tuner.load.inputs.tensors import InputTensor, Stream
 from tuner.load.requests.build import RequestOptions, build_workload
 from tuner.load.requests.grpc_body import check_size
 from tuner.load.requests.registries import open_registry
@@ -81,6 +82,24 @@ def prepared(
             connections=options.connections,
             compression=options.compression,
         )
+
+
+def request_shapes(effective: model_config_pb2.ModelConfig, options: LoadOptions) -> tuple[WarmUpShape, ...]:
+    """The distinct shapes of the requests that `prepared` makes, in their order.
+
+    Raises:
+        InputError: requests cannot be made for the model.
+    """
+    interface = ModelInterface.of(effective)
+    options = options.model_copy(update={"shape": own_shapes(interface, options.shape)})
+    steps = (step for stream in _streams(interface, options, lambda _size: None) for step in stream)
+    return tuple(dict.fromkeys(tuple(_warm_up_input(interface, each) for each in step.inputs) for step in steps))
+
+
+def _warm_up_input(interface: ModelInterface, tensor: InputTensor) -> WarmUpInput:
+    name = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
+    dims = tensor.shape[1:] if interface.batched else tensor.shape
+    return WarmUpInput(name=tensor.name, data_type=f"TYPE_{name}", dims=dims)
 
 
 def _check_use(effective: model_config_pb2.ModelConfig, interface: ModelInterface, options: LoadOptions) -> None:

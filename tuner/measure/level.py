@@ -13,6 +13,7 @@ import numpy as np
 
 from tuner.core.loads import Concurrency, Load, Ramp, Replay
 from tuner.core.objectives import THROUGHPUT
+from tuner.core.record import Interval
 from tuner.load.protocols import LoadEngine, Samples
 from tuner.measure.failing import raise_if_failing, raise_if_unanswered, silence_s
 from tuner.measure.meter import Meter
@@ -35,6 +36,8 @@ _SHORTEST_PAUSE_S = 0.001
 # Stopping at the first narrow interval selects intervals that are narrow by chance, mostly from short windows. So the
 # interval of a window below 3 s must be narrower by (length / 3 s) ** 0.12. Calibrated with benchmarks/precision.py.
 _LONG_S, _SOONER = 3.0, 0.12
+# The share of an offered rate below which the server does not keep up, however long it is measured.
+_HOPELESS = 0.8
 # A stall is a silence of more than twice the longest request plus this, in seconds.
 _STILL_S = 0.05
 # The stall explains the latest answer's delay if that is between these multiples of the longest stall.
@@ -257,6 +260,8 @@ class Evidence:
     def suffices(self, window: Window) -> bool:
         """Whether the level is precise enough, violates the SLO (99 % confidence), or a rival beats it (95 % interval).
 
+        A rate that must be held also ends it if the server is far from keeping up; see `is_hopeless`.
+
         Args:
             window: The part of the samples that counts at this look; not empty.
         """
@@ -267,6 +272,8 @@ class Evidence:
             return True
         by_throughput = rules.objective == THROUGHPUT
         if by_throughput and rules.rivals.beat(requests_per_s.times(self._batch_size), latency_ms[rules.percentile]):
+            return True
+        if rules.objective.rate is not None and is_hopeless(requests_per_s, rules.objective.rate):
             return True
         undecided = verdict is Verdict.OPEN and any(
             latency_ms[name].low <= limit_ms <= latency_ms[name].high for _, name, limit_ms in rules.slo.limits
@@ -280,6 +287,11 @@ class Evidence:
         )
         self._narrow = self._narrow + 1 if precise and not undecided else 0
         return self._narrow >= rules.narrow_looks
+
+
+def is_hopeless(requests_per_s: Interval, offered_per_s: float) -> bool:
+    """Whether the rate of answers (the upper end of its 95 % interval) is below 80 % of the offered one."""
+    return requests_per_s.high < _HOPELESS * offered_per_s
 
 
 def is_still(samples: Samples, load: Load) -> bool:

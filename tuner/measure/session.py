@@ -12,19 +12,20 @@ from tritonclient.grpc import model_config_pb2
 
 from tuner.config.instances import instance_count
 from tuner.config.interface import ModelInterface
+from tuner.config.warmup import WarmUpShape
 from tuner.core import deadlines
 from tuner.core.errors import ServerError, ServerHungError
-from tuner.core.loads import Load, Ramp
+from tuner.core.loads import Load, Ramp, RequestRate
 from tuner.load.agreement import check_agreement
 from tuner.load.asking import Ask, RequestChains, asking, some_of
 from tuner.load.engine import WorkerEngine
 from tuner.load.first_request import ask_once
 from tuner.load.inputs.shapes import own_shapes
-from tuner.load.prepare import apart, prepared
+from tuner.load.prepare import apart, prepared, request_shapes
 from tuner.load.protocols import Samples, Watch
 from tuner.load.workload import Plan
 from tuner.measure.gpu_watch import GpuWatch
-from tuner.measure.level import Deadline, LevelCutError, measure_level, measure_ramp
+from tuner.measure.level import Deadline, LevelCutError, is_hopeless, measure_level, measure_ramp
 from tuner.measure.machine_load import is_of_this_machine
 from tuner.measure.meter import Meter, ReadUsage, metering
 from tuner.measure.pace import Pace
@@ -60,7 +61,13 @@ class RemeasurePolicy:
         self._lasting: set[QualityCheck] = set()
 
     def pays(self, point: OperatingPoint) -> bool:
-        """Whether a second measurement may have fewer warnings, at the cost of one load level."""
+        """Whether a second measurement may have fewer warnings, at the cost of one load level.
+
+        A rate with which the server is far from keeping up is not measured again.
+        """
+        inferences_per_s = point.load.level * point.batch_size
+        if isinstance(point.load, RequestRate) and is_hopeless(point.throughput, inferences_per_s):
+            return False
         failed = {warning.check for warning in point.warnings}
         return bool(failed - self._lasting) and point.window_s <= _LONGEST_S and not ends_by_itself(point.load)
 
@@ -175,6 +182,10 @@ class Session:
     def batch_size(self) -> int:
         """Inferences in each request."""
         return self._plan.workload.batch_size
+
+    def request_shapes(self) -> tuple[WarmUpShape, ...]:
+        """The distinct shapes of the requests of the load."""
+        return request_shapes(self.effective, self._options)
 
     def questions(self) -> RequestChains:
         """A few of the requests of the load, always the same ones; see `some_of`.

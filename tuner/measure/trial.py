@@ -34,6 +34,7 @@ from tuner.measure.sweep import in_order_of_load, sweep
 from tuner.options.groups import LoadOptions
 from tuner.servers.callees import Callees
 from tuner.servers.protocols import Launch, Launcher, Server
+from tuner.space.caches import with_caches
 from tuner.space.candidate import Candidate
 from tuner.space.spec import LadderValue
 
@@ -76,6 +77,7 @@ class TrialResult(Record):
         wall_s: Seconds from launch to stop.
         gpu_memory: GPU memory that it took; None if it uses no GPU, or unknown.
         imported: Whether the result is from an earlier run, under the same conditions.
+        output_difference: The largest difference of its outputs from the baseline's, of a candidate that may differ.
     """
 
     number: int
@@ -90,6 +92,7 @@ class TrialResult(Record):
     gpu_memory: GpuMemory | None = None
     imported: bool = False
     others: Patch = NO_CHANGES
+    output_difference: str = ""
 
     @property
     def patch(self) -> Patch:
@@ -100,6 +103,11 @@ class TrialResult(Record):
     def deployable_config(self) -> str:
         """The config.pbtxt to deploy: the candidate's, or the effective config of a model without a file."""
         return self.config or self.effective_config or ""
+
+    @property
+    def deployable(self) -> Patch:
+        """The patch to deploy."""
+        return self.others.model_copy(update={"config": self.deployable_config})
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,7 @@ class TrialContext:
         shapes_elsewhere: Whether `--shape` for inputs that the model lacks is for other models.
         callees: The models that are loaded beside it.
         objective: The objective; its rate, if it has one, replaces the sweep.
+        caches: The folder of engines that launches share; None: servers run elsewhere.
     """
 
     launcher: Launcher
@@ -131,6 +140,7 @@ class TrialContext:
     shapes_elsewhere: bool = False
     callees: Callees = field(default_factory=lambda: Callees(""))
     objective: Objective = THROUGHPUT
+    caches: Path | None = None
 
     @property
     def slo(self) -> SLO:
@@ -202,7 +212,6 @@ def run_trial(
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_patch(folder, context.model, candidate.patch)
-    context.repository.apply(context.model, candidate.patch)
     attempt = _Attempt()
     failure = None
     gpus = context.gpus.watch()
@@ -256,7 +265,6 @@ def relaunch(
     Raises:
         ServerError: the launch or the first request failed.
     """
-    context.repository.apply(context.model, patch)
     launch = _launch(context, patch, folder, limits)
     with (
         context.gpus.watch() as gpus,
@@ -350,7 +358,18 @@ def _launch(context: TrialContext, patch: Patch, folder: Path, limits: Limits) -
     log = folder / "server.log"
     others = (path.partition("/")[0] for path in patch.files)
     also = dict.fromkeys(name for name in (*context.callees.names, *others) if name != context.model)
-    return Launch(context.repository.path, context.model, log, limits.launch_s, tuple(also), patch)
+    caches = _stage(context, patch)
+    return Launch(context.repository.path, context.model, log, limits.launch_s, tuple(also), patch, caches)
+
+
+def _stage(context: TrialContext, patch: Patch) -> Path | None:
+    """Write the files of a patch for its launch. Returns the folder of caches if the launch uses one."""
+    config = with_caches(patch.config, str(context.caches)) if context.caches is not None else patch.config
+    context.repository.apply(context.model, patch.model_copy(update={"config": config}))
+    if context.caches is None or config == patch.config:
+        return None
+    context.caches.mkdir(parents=True, exist_ok=True)
+    return context.caches
 
 
 def _session(context: TrialContext, server: Server, gpus: GpuWatch, limits: Limits) -> AbstractContextManager[Session]:

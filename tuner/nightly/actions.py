@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.config.config import ModelConfig
-from tuner.config.deploy import replace_config
-from tuner.config.diff import unified_diff
+from tuner.config.deploy import Replacement, replace_files
+from tuner.config.diff import patch_diff
+from tuner.config.patch import ENV, OTHER_MODELS, SERVER_ARGS, Patch, patch_files
+from tuner.config.repository import CONFIG
 from tuner.core.atomic_file import write_atomically
 from tuner.core.errors import ConfigError
 from tuner.core.record import Interval
@@ -27,15 +30,15 @@ class Improvement:
     """A config that passed the gate.
 
     Attributes:
-        before: The text of the deployed config; empty: there is none.
-        text: The text of the new config.
+        before: The deployed patch.
+        patch: The new config, and the other files and settings that differ from the deployed ones.
         diff: The unified diff between the two, for `patch`.
-        gain: The ratio of throughputs, new over deployed.
+        gain: The gain by the objective, new over deployed.
         measured: The measurement of the new config.
     """
 
-    before: str
-    text: str
+    before: Patch
+    patch: Patch
     diff: str
     gain: Interval
     measured: Measured
@@ -57,17 +60,14 @@ def act(task: Task, improvement: Improvement, *, work: Path, night: Path) -> str
         ConfigError: the deployed config has changed since it was read, or cannot be written; nothing was changed.
         TuningError: the command failed.
     """
-    kept = improved(night)
-    _write(kept, improvement)
+    kept, model = improved(night), task.model.name
+    _write(kept, improvement, model)
     if task.job.action == "propose":
         folder = work / PROPOSED / task.folder
-        _write(folder, improvement)
+        _write(folder, improvement, model)
         return f"proposed in {folder}"
     if task.job.action == "apply":
-        expected = hashlib.sha256(improvement.before.encode()).hexdigest() if improvement.before else None
-        backup = replace_config(task.config_path, improvement.text, expected_sha256=expected)
-        before = f"replaced; backup: {backup.name}" if backup else "written; there was none before"
-        return f"{task.config_path} {before}"
+        return "; ".join([*_applied(task, improvement), *improvement.patch.settings_in_words()])
     run_hook(
         task.job.command,
         stdin=improvement.diff,
@@ -76,6 +76,21 @@ def act(task: Task, improvement: Improvement, *, work: Path, night: Path) -> str
         log=night / "command.log",
     )
     return f"ran {task.job.command[0]}"
+
+
+def _applied(task: Task, improvement: Improvement) -> Iterator[str]:
+    """Replace the deployed files, all or none. Returns a message about each."""
+    before, model = improvement.before, task.model.name
+    old = {f"{model}/{CONFIG}": before.config, **before.files}
+    new = {f"{model}/{CONFIG}": improvement.patch.config, **improvement.patch.files}
+    root = task.model.path.parent
+    replacements = [
+        Replacement(root / path, text, hashlib.sha256(old[path].encode()).hexdigest() if old[path] else None)
+        for path, text in new.items()
+    ]
+    for replacement, backup in zip(replacements, replace_files(root, replacements), strict=True):
+        how = f"replaced; backup: {backup.name}" if backup else "written; there was none before"
+        yield f"{replacement.path} {how}"
 
 
 def improved(night: Path) -> Path:
@@ -88,7 +103,7 @@ def withdraw(task: Task, *, work: Path) -> str:
     folder = work / PROPOSED / task.folder
     if not folder.exists():
         return ""
-    if is_deployed(task, folder / "config.pbtxt"):
+    if is_deployed(task, folder):
         why = "the proposed config is deployed now"
     elif not _is_proposed_for(task, folder):
         why = "withdrew the proposal: the deployed config has changed since"
@@ -99,29 +114,51 @@ def withdraw(task: Task, *, work: Path) -> str:
 
 
 def _is_proposed_for(task: Task, folder: Path) -> bool:
-    """Whether a proposal is complete, and its diff applies to the deployed config."""
-    path = f"{task.model.name}/config.pbtxt"
+    """Whether a proposal is complete, and its diff applies to the deployed files."""
     try:
-        proposed = ModelConfig.read(folder / "config.pbtxt").text
+        proposed = ModelConfig.read(folder / CONFIG).text
         deployed = ModelConfig.read(task.config_path).text if task.config_path.exists() else ""
+        files = _files_in(folder, task.model.name)
+        before = {path: (task.model.path.parent / path).read_text(encoding="utf-8") for path in files}
         diff = (folder / "config.diff").read_text(encoding="utf-8")
-        return unified_diff(ModelConfig.parse(deployed, path), ModelConfig.parse(proposed, path)) == diff
     except (ConfigError, OSError, UnicodeDecodeError):
         return False
+    between = patch_diff(Patch(config=deployed, files=before), Patch(config=proposed, files=files), task.model.name)
+    return between == "".join(line for line in diff.splitlines(keepends=True) if not line.startswith("#"))
 
 
-def is_deployed(task: Task, config: Path) -> bool:
-    """Whether a config equals the deployed one, apart from comments and white space."""
-    try:
-        deployed, other = (config_fingerprint(ModelConfig.read(path).text) for path in (task.config_path, config))
-    except ConfigError:  # one of them does not exist
+def _files_in(folder: Path, model: str) -> dict[str, str]:
+    """The texts of a written patch's files beside the config, by path in the repository."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        within = path.relative_to(folder)
+        if path.is_file() and len(within.parts) > 1:
+            other = within.parts[0] == OTHER_MODELS
+            place = "/".join(within.parts[1:]) if other else f"{model}/{within.as_posix()}"
+            files[place] = path.read_text(encoding="utf-8")
+    return files
+
+
+def is_deployed(task: Task, folder: Path) -> bool:
+    """Whether a written patch is deployed: its config apart from comments and white space, and its other files.
+
+    Arguments and variables of the deployed server are unknown, so a patch with any is never deployed.
+    """
+    if any((folder / name).exists() for name in (SERVER_ARGS, ENV)):
         return False
-    return deployed == other
+    try:
+        configs = (task.config_path, folder / CONFIG)
+        deployed, other = (config_fingerprint(ModelConfig.read(path).text) for path in configs)
+        files = _files_in(folder, task.model.name)
+        same = all((task.model.path.parent / path).read_text(encoding="utf-8") == text for path, text in files.items())
+    except (ConfigError, OSError, UnicodeDecodeError):  # one of them does not exist
+        return False
+    return deployed == other and same
 
 
-def _write(folder: Path, improvement: Improvement) -> None:
+def _write(folder: Path, improvement: Improvement, model: str) -> None:
     # Outdated files are removed first, so that a kill never leaves an old diff beside a new config.
-    files = {"config.diff": improvement.diff, "config.pbtxt": improvement.text}
+    files = {"config.diff": improvement.diff, **patch_files(model, improvement.patch)}
     remove_outdated(folder, files)
     for name, text in files.items():
         write_atomically(folder / name, text)
@@ -142,7 +179,9 @@ def _variables(task: Task, improvement: Improvement, kept: Path) -> dict[str, st
         "P99_MS": f"{measured.p99_ms.value:.3f}",
         "PERCENTILE": measured.percentile,
         "LATENCY_MS": f"{measured.latency.value:.3f}",
-        "CONCURRENCY": str(measured.concurrency),
+        "CONCURRENCY": "" if measured.concurrency is None else str(measured.concurrency),
+        "REQUEST_RATE": "" if measured.request_rate is None else f"{measured.request_rate:g}",
+        "OBJECTIVE": task.job.objective.name,
         "SLO": str(task.job.slo),
     }
     return {f"TRITONTUNE_{name}": value for name, value in values.items()}

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuner.core.errors import ServerError, TuningError
-from tuner.core.loads import Concurrency
+from tuner.core.loads import Concurrency, SteadyLoad
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.quantities import format_ms
 from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
@@ -34,15 +35,17 @@ class ComparisonTerms:
         until: Deadline for beginning a pair, by `now`, after the first `LEAST_PAIRS`.
         at_last: Deadline for beginning any pair, by `now`.
         now: The clock, in seconds.
+        objective: The objective, by which one is better.
     """
 
     slo: SLO
-    loads: tuple[Concurrency, ...]
+    loads: tuple[SteadyLoad, ...]
     min_gain: float
     seed: int
     until: float
     at_last: float
     now: Callable[[], float] = time.monotonic
+    objective: Objective = THROUGHPUT
 
 
 def compare(
@@ -60,7 +63,7 @@ def compare(
         TuningError: the deployed config failed twice.
     """
     order = random.Random(terms.seed)  # noqa: S311 (no secret)
-    result = Comparison(slo=terms.slo, loads=terms.loads)
+    result = Comparison(slo=terms.slo, loads=terms.loads, objective=terms.objective)
     began, pair_s = terms.now(), 0.0
     while result.pairs < MOST_PAIRS:
         end = terms.at_last if result.pairs < LEAST_PAIRS else terms.until

@@ -8,7 +8,8 @@ from statistics import fmean, variance
 
 from scipy import special
 
-from tuner.core.loads import Concurrency
+from tuner.core.loads import SteadyLoad
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.record import Interval, Record
 from tuner.core.slo import SLO, Limit, share_of
 from tuner.measure.points import OperatingPoint, limits_together
@@ -38,7 +39,7 @@ class PairedLaunch(Record):
 
     points: tuple[OperatingPoint, ...]
 
-    def at(self, load: Concurrency) -> OperatingPoint | None:
+    def at(self, load: SteadyLoad) -> OperatingPoint | None:
         """The point under a load; None: it was not measured."""
         return next((point for point in self.points if point.load == load), None)
 
@@ -48,6 +49,7 @@ class Comparison(Record):
 
     Attributes:
         slo: The limits.
+        objective: The objective, by which one is better.
         loads: The loads of the candidate, in descending order. At a lower load, a test may show that it holds the SLO.
         deployed: Launches of the deployed config, one for each pair. They include the candidate's load, for a fair
             comparison.
@@ -56,10 +58,11 @@ class Comparison(Record):
     """
 
     slo: SLO
-    loads: tuple[Concurrency, ...]
+    loads: tuple[SteadyLoad, ...]
     deployed: tuple[PairedLaunch, ...] = ()
     candidate: tuple[PairedLaunch, ...] = ()
     failure: str | None = None
+    objective: Objective = THROUGHPUT
 
     @property
     def pairs(self) -> int:
@@ -67,7 +70,7 @@ class Comparison(Record):
         return min(len(self.deployed), len(self.candidate))
 
     @property
-    def load(self) -> Concurrency:
+    def load(self) -> SteadyLoad:
         """The highest of the candidate's loads at which a test shows that it holds the SLO (99 % confidence).
 
         If there is none, the highest load at which no test shows a violation.
@@ -81,29 +84,29 @@ class Comparison(Record):
         """The candidate's points at its load."""
         return self.candidate_rounds_at(self.load)
 
-    def candidate_rounds_at(self, load: Concurrency) -> list[OperatingPoint]:
+    def candidate_rounds_at(self, load: SteadyLoad) -> list[OperatingPoint]:
         """The candidate's points at one of its loads."""
         return _rounds(self.candidate[: self.pairs], load)
 
     @property
-    def deployed_load(self) -> Concurrency | None:
-        """The deployed config's load of highest throughput, among the loads at which no test shows a violation.
+    def deployed_load(self) -> SteadyLoad | None:
+        """The deployed config's load of the most merit, among the loads at which no test shows a violation.
 
         If tests show this at all loads, the lowest one. An open test counts in favour of the deployed config.
         """
         loads = self._deployed_loads
         holding = [load for load in loads if _verdict(self.deployed_rounds(load), self.slo) is not Verdict.BREAKS]
         if not holding:
-            return min(loads, key=lambda load: load.requests, default=None)
-        return max(holding, key=lambda load: fmean(p.throughput.value for p in self.deployed_rounds(load)))
+            return min(loads, key=lambda load: load.level, default=None)
+        return max(holding, key=lambda load: self._mean_merit(self.deployed_rounds(load)))
 
-    def deployed_rounds(self, load: Concurrency) -> list[OperatingPoint]:
+    def deployed_rounds(self, load: SteadyLoad) -> list[OperatingPoint]:
         """The deployed config's points at a load."""
         return _rounds(self.deployed[: self.pairs], load)
 
     @property
     def gain(self) -> Interval | None:
-        """The candidate's throughput over the deployed config's; None with fewer than two pairs.
+        """The candidate's merit over the deployed config's; None with fewer than two pairs, or if it is unknown.
 
         The geometric mean over pairs with the t-interval of their logarithms. The interval covers all looks together,
         and is at least as wide as the measurements' own errors imply.
@@ -111,29 +114,34 @@ class Comparison(Record):
         load = self.deployed_load
         if load is None or self.pairs < 2:
             return None
-        return sequential_ratio(
-            [
-                (above.throughput, below.throughput)
-                for above, below in zip(self.candidate_rounds, self.deployed_rounds(load), strict=True)
-            ]
-        )
+        merits = self._merits(self.candidate_rounds), self._merits(self.deployed_rounds(load))
+        return sequential_ratio(list(zip(*merits, strict=True))) if all(merits) else None
+
+    def _mean_merit(self, rounds: Sequence[OperatingPoint]) -> float:
+        """The mean merit of points; 0 if one is unknown."""
+        return fmean(merit.value for merit in merits) if (merits := self._merits(rounds)) else 0.0
+
+    def _merits(self, rounds: Sequence[OperatingPoint]) -> list[Interval]:
+        """The merits of points; empty if one is unknown."""
+        known = all(point.value(self.objective) for point in rounds)
+        return [point.merit(self.objective) for point in rounds] if known else []
 
     @property
     def verdict(self) -> Verdict:
         """Whether the candidate holds the SLO, by the pooled test of all its launches; without a limit it holds."""
         return self._candidate_verdict(self.load)
 
-    def _candidate_verdict(self, load: Concurrency) -> Verdict:
+    def _candidate_verdict(self, load: SteadyLoad) -> Verdict:
         rounds = self.candidate_rounds_at(load)
-        if any(point.errors for point in rounds):
+        if not all(point.is_answered for point in rounds):
             return Verdict.BREAKS
         return _verdict(rounds, self.slo, among=len(self.loads)) if self.slo.root else Verdict.HOLDS
 
     @property
-    def _deployed_loads(self) -> list[Concurrency]:
+    def _deployed_loads(self) -> list[SteadyLoad]:
         sides = self.deployed[: self.pairs]
-        everywhere = [{p.load for p in side.points if isinstance(p.load, Concurrency)} for side in sides]
-        return sorted(set.intersection(*everywhere), key=lambda load: load.requests) if everywhere else []
+        everywhere = [{p.load for p in side.points if isinstance(p.load, SteadyLoad)} for side in sides]
+        return sorted(set.intersection(*everywhere), key=lambda load: load.level) if everywhere else []
 
 
 def sequential_ratio(pairs: Sequence[tuple[Interval, Interval]]) -> Interval:
@@ -145,7 +153,7 @@ def sequential_ratio(pairs: Sequence[tuple[Interval, Interval]]) -> Interval:
     return paired_ratio(pairs, _TAIL)
 
 
-def _rounds(sides: Sequence[PairedLaunch], load: Concurrency) -> list[OperatingPoint]:
+def _rounds(sides: Sequence[PairedLaunch], load: SteadyLoad) -> list[OperatingPoint]:
     return [point for side in sides if (point := side.at(load))]
 
 

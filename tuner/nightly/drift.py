@@ -105,7 +105,7 @@ def judge_drift(now: Measured, past: Sequence[PastMeasurement], *, files: str, m
         files: Fingerprint of the model's files now.
         min_regression: The least slowdown to report, as a share.
     """
-    same = [night for night in past if night.measured.concurrency == now.concurrency]
+    same = [night for night in past if night.measured.load == now.load]
     if not same:
         return NO_HISTORY
     then = [night.measured for night in same]
@@ -193,7 +193,7 @@ def _in_words(now: Measured, throughput: Interval, latency: str, nights: int) ->
     against = f"{nights} earlier night{'s' * (nights > 1)}"
     warnings = f" (quality warning: {', '.join(now.warnings)})" if now.warnings else ""
     return (
-        f"{format_number(now.throughput.value)} inferences/s at concurrency {now.concurrency}, "
+        f"{format_number(now.throughput.value)} inferences/s at {now.load}, "
         f"{throughput.value - 1:+.0%} ({throughput.low - 1:+.0%} to {throughput.high - 1:+.0%}), "
         f"{latency}, against {against}{warnings}"
     )

@@ -8,6 +8,7 @@ from tuner.core.quantities import format_ms, format_number
 from tuner.core.record import Record
 from tuner.measure.points import limits_together
 from tuner.nightly.comparison import LEAST_PAIRS, Comparison
+from tuner.results.words import missed_slo
 from tuner.stats.slo_verdict import CONFIDENCE, Verdict
 
 
@@ -48,7 +49,7 @@ def _objections(comparison: Comparison, min_gain: float) -> Iterator[str]:
     if gain is None or pairs < LEAST_PAIRS:
         yield f"time for only {pairs} pairs of launches; at least {LEAST_PAIRS} are needed"
     elif comparison.verdict is Verdict.BREAKS:
-        yield f"the candidate violates {comparison.slo} ({CONFIDENCE}), at {words}"
+        yield f"the candidate {missed_slo(comparison.slo, comparison.objective)} ({CONFIDENCE}), at {words}"
     elif gain.low <= 1 + min_gain:
         yield f"gain not shown to exceed {min_gain:.1%} (95 % confidence): {words}"
     elif comparison.verdict is not Verdict.HOLDS:
@@ -77,7 +78,9 @@ def _in_words(comparison: Comparison) -> str:
     gain, pairs = comparison.gain, comparison.pairs
     if gain is None:
         return f"{pairs} pairs of launches"
-    return f"{gain.value:.2f} x the throughput ({gain.low:.2f} to {gain.high:.2f}) in {pairs} pairs of launches"
+    objective = comparison.objective
+    what = f"the {objective.words}" if objective.maximizes else f"as quick by {objective.words}"
+    return f"{gain.value:.2f} x {what} ({gain.low:.2f} to {gain.high:.2f}) in {pairs} pairs of launches"
 
 
 def is_settled(comparison: Comparison, *, min_gain: float) -> bool:

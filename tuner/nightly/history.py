@@ -50,6 +50,8 @@ _nights = sql.Table(
     sql.Column("duration_s", sql.Float, nullable=False),
     sql.Column("files", sql.String(64), nullable=False),
     sql.Column("folder", sql.Text, nullable=False),
+    # Databases of earlier versions get this column when they are opened.
+    sql.Column("objective", sql.String(32)),
 )
 _measurements = sql.Table(
     "tritontune_measurements",
@@ -74,6 +76,7 @@ _measurements = sql.Table(
     # Databases of earlier versions get these columns when they are opened.
     sql.Column("percentile", sql.String(8)),
     sql.Column("latency_ms", sql.Text),
+    sql.Column("request_rate", sql.Float),
 )
 
 
@@ -90,7 +93,8 @@ class Night(Record):
         regression: Whether the deployed config got slower.
         drift: The comparison with its history, in a sentence; may be empty.
         action: The action on an improvement, in words; empty: none.
-        gain: Throughput of the candidate over that of the deployed config; None: no candidate was compared.
+        gain: Value of the objective of the candidate over that of the deployed config, of a latency the reverse; None:
+            no candidate was compared.
         duration_s: Duration of the model's part, in seconds.
         files: Fingerprint of the model's files.
         folder: The folder of the model's night; it may have been removed since.
@@ -98,6 +102,7 @@ class Night(Record):
         deployed: The measurement of that config.
         candidate: The measurement of the config that replaced it; None: it was not replaced.
         candidate_config: Fingerprint of the config that replaced it.
+        objective: The name of the objective: `throughput`, `latency.p99`; None: stored by an earlier version.
     """
 
     night: str
@@ -117,6 +122,7 @@ class Night(Record):
     deployed: Measured | None = None
     candidate: Measured | None = None
     candidate_config: str = ""
+    objective: str | None = None
 
     @property
     def serving(self) -> Measured | None:
@@ -188,7 +194,7 @@ class History:
         """
         row = night.model_dump(
             include={"night", "repository", "model", "slo", "outcome", "reason", "regression", "drift", "action"}
-            | {"duration_s", "files", "folder"}
+            | {"duration_s", "files", "folder", "objective"}
         )
         if night.gain:
             row.update(gain=night.gain.value, gain_low=night.gain.low, gain_high=night.gain.high)
@@ -286,11 +292,12 @@ class History:
 
 def _add_columns(connection: sql.Connection) -> None:
     """Add the columns that databases of earlier versions lack; those versions can still use it."""
-    present = {column["name"] for column in sql.inspect(connection).get_columns(_measurements.name)}
-    for column in _measurements.columns:
-        if column.name not in present:
-            kind = column.type.compile(connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {_measurements.name} ADD COLUMN {column.name} {kind}")
+    for table in (_nights, _measurements):
+        present = {column["name"] for column in sql.inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in present:
+                kind = column.type.compile(connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
 def _url(place: str, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
@@ -329,7 +336,9 @@ def _file_url(path: Path, *, make: bool) -> tuple[sql.URL, dict[str, Any]]:
 
 def _row(measured: Measured) -> dict[str, Any]:
     return {
-        "concurrency": measured.concurrency,
+        # The column of earlier versions cannot be empty.
+        "concurrency": measured.concurrency or 0,
+        "request_rate": measured.request_rate,
         "launches": measured.launches,
         "turns_per_us": measured.turns_per_us,
         "cpu_cores": measured.cpu_cores,
@@ -351,7 +360,8 @@ def _interval(row: Any, name: str) -> Interval:
 
 def _measured(row: Any) -> Measured:
     return Measured(
-        concurrency=row["concurrency"],
+        concurrency=row["concurrency"] or None,
+        request_rate=row["request_rate"],
         throughput=_interval(row, "throughput"),
         p99_ms=_interval(row, "p99_ms"),
         percentile=row["percentile"] or "p99",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from tuner.config.tokens import tokens
-from tuner.core.loads import Concurrency
+from tuner.core.loads import Concurrency, RequestRate, SteadyLoad
 from tuner.core.record import Interval, Record
 from tuner.core.slo import Percentile
 from tuner.measure.points import OperatingPoint
@@ -20,7 +20,7 @@ class Measured(Record):
     """The measurement of one config under one load, over several launches.
 
     Attributes:
-        concurrency: The load: requests in flight.
+        concurrency: The load: requests in flight; None: it is a rate.
         throughput: Throughput, in inferences/s.
         p99_ms: p99 latency, in ms.
         percentile: The SLO's latency percentile, the highest one with a limit.
@@ -28,10 +28,11 @@ class Measured(Record):
         launches: Number of launches.
         turns_per_us: Speed of a core of the machine during the launches (see `MachineSpeed`); None: unknown.
         cpu_cores: CPU cores that the server used (CPU seconds per second); None: unknown.
+        request_rate: The load: Poisson arrivals, in requests/s; None: it is a concurrency.
         warnings: Quality warnings, such as `load from elsewhere`; `doubts` in reports.
     """
 
-    concurrency: int
+    concurrency: int | None = None
     throughput: Interval
     p99_ms: Interval
     percentile: Percentile = "p99"
@@ -39,7 +40,13 @@ class Measured(Record):
     launches: int
     turns_per_us: float | None = None
     cpu_cores: float | None = None
+    request_rate: float | None = None
     warnings: tuple[str, ...] = Field((), serialization_alias="doubts")
+
+    @property
+    def load(self) -> SteadyLoad:
+        """The load."""
+        return Concurrency(self.concurrency or 0) if self.request_rate is None else RequestRate(self.request_rate)
 
     @property
     def is_busy(self) -> bool:
@@ -57,7 +64,7 @@ class Measured(Record):
 
     @classmethod
     def of(cls, rounds: Sequence[OperatingPoint], percentile: Percentile) -> Measured | None:
-        """Pool several launches under one load; None without launches, or if the load is not a concurrency."""
+        """Pool several launches under one load; None without launches."""
         if not rounds:
             return None
         point = Verification(trial=0, load=rounds[0].load, rounds=tuple(rounds)).point
@@ -65,11 +72,12 @@ class Measured(Record):
 
     @classmethod
     def of_point(cls, point: OperatingPoint, percentile: Percentile, *, launches: int) -> Measured | None:
-        """The measurement from a point that pools `launches` launches; None if its load is not a concurrency."""
-        if not isinstance(point.load, Concurrency):
+        """The measurement from a point that pools `launches` launches; None if its load changes with time."""
+        if not isinstance(point.load, SteadyLoad):
             return None
         return cls(
-            concurrency=point.load.requests,
+            concurrency=point.load.requests if isinstance(point.load, Concurrency) else None,
+            request_rate=point.load.per_s if isinstance(point.load, RequestRate) else None,
             throughput=point.throughput,
             p99_ms=point.latency_ms["p99"],
             percentile=percentile,

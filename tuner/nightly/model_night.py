@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from tuner.config.config import ModelConfig
-from tuner.config.diff import unified_diff
+from tuner.config.deploy import finish_replacing
+from tuner.config.diff import patch_diff
 from tuner.config.patch import Patch
 from tuner.config.repository import ModelFolder
 from tuner.core import deadlines
 from tuner.core.atomic_file import remove_unfinished
 from tuner.core.errors import ServerError, TritontuneError
 from tuner.core.interrupts import put_off
-from tuner.core.loads import Concurrency
+from tuner.core.loads import Concurrency, SteadyLoad
 from tuner.jobs.model_tuning import RunContext, trial_context_of
 from tuner.jobs.progress import ModelOutcome
 from tuner.jobs.tuning import identity_of, reported, run_context, tune_model
@@ -92,6 +92,8 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
         KeyboardInterrupt: the night was interrupted; nothing was deployed without a complete comparison.
     """
     began = time.monotonic()
+    if finish_replacing(task.repository.path):
+        night_context.say(f"{task.name}: finished writing the files of an earlier night, which was killed")
     if count := remove_unfinished(task.config_path):
         night_context.say(
             f"removed {count} unfinished file{'s' * (count > 1)} of a killed night beside {task.config_path}"
@@ -105,7 +107,8 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
     ):
         identity = identity_of(context, model)
         conditions = _conditions(identity, task)
-        past = normal_nights(history.past(conditions), identity.files)
+        same = [night for night in history.past(conditions) if night.measured.request_rate == identity.rate]
+        past = normal_nights(same, identity.files)
         deployed = _Deployed(
             Launches(context, model, night_context.folder / "nightly"), identity, past, night_context.say
         )
@@ -132,13 +135,14 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
             action = act(task, improvement, work=night_context.work, night=night_context.folder)
         except TritontuneError as error:
             failed = f"; {error}; the config is in {improved(night_context.folder)}"
-        if is_deployed(task, improved(night_context.folder) / "config.pbtxt"):
-            candidate, text = improvement.measured, improvement.text
+        if is_deployed(task, improved(night_context.folder)):
+            candidate, text = improvement.measured, improvement.patch.config
     return Night(
         night=night_context.night,
         repository=task.repository_key,
         model=task.model.name,
         slo=str(task.job.slo),
+        objective=task.job.objective.name,
         outcome=_outcome(decision, drift, failed),
         reason=f"{decision.reason}{failed}",
         regression=drift.regression,
@@ -180,7 +184,7 @@ class _Deployed:
         self._past = past
         self._say = say
         # Nights are compared under the load of the latest one.
-        self._load = Concurrency(past[-1].measured.concurrency) if past else None
+        self._load = past[-1].measured.load if past else None
         self._rounds: list[OperatingPoint] = []
         self._count = 0
 
@@ -195,7 +199,7 @@ class _Deployed:
                 return
             self.add(self.launch([self._load]))
 
-    def launch(self, loads: list[Concurrency]) -> PairedLaunch:
+    def launch(self, loads: Sequence[SteadyLoad]) -> PairedLaunch:
         """Launch it once.
 
         Raises:
@@ -229,7 +233,7 @@ class _Deployed:
         checks = [{warning.check for warning in point.warnings} for point in self._rounds]
         quiet = [p for p, failed in zip(self._rounds, checks, strict=True) if QualityCheck.MACHINE_LOAD not in failed]
         rounds = quiet if len(quiet) >= _LAUNCHES else self._rounds
-        return Measured.of(rounds, self._identity.slo.percentile)
+        return Measured.of(rounds, self._identity.percentile)
 
     def drift(self, min_regression: float) -> Drift:
         """Compare tonight's measurement with its history."""
@@ -242,10 +246,10 @@ class _Deployed:
 def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, deployed: _Deployed) -> Comparison | None:
     """Launch the best candidate and the deployed config in pairs; None if the search found nothing better."""
     best = outcome.recommendation.best
-    if best is None or best.trial.number == 0 or not isinstance(best.point.load, Concurrency):
+    if best is None or best.trial.number == 0 or not isinstance(best.point.load, SteadyLoad):
         return None
 
-    def launch(loads: Sequence[Concurrency], name: str) -> PairedLaunch:
+    def launch(loads: Sequence[SteadyLoad], name: str) -> PairedLaunch:
         return deployed.launches.launch(best.trial.patch, loads, name, candidate=True)
 
     numbers = count(1)
@@ -254,12 +258,16 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
         return launch((load,), f"candidate-try-{next(numbers):02d}").points[0]
 
     try:
-        load = load_within(tried, best.point.load, task.job.slo, at_last=night_context.at_last, note=night_context.say)
+        load: SteadyLoad = best.point.load
+        if isinstance(load, Concurrency):
+            load = load_within(tried, load, task.job.slo, at_last=night_context.at_last, note=night_context.say)
     except ServerError as error:
-        return Comparison(slo=task.job.slo, loads=(best.point.load,), failure=f"{error.cause.value}: {error}")
+        failure = f"{error.cause.value}: {error}"
+        return Comparison(slo=task.job.slo, loads=(best.point.load,), failure=failure, objective=task.job.objective)
     # Near the limit, launches may differ too much for the test to decide. At half the load, the test usually decides.
-    halved = (Concurrency(load.requests // 2),) if task.job.slo.root and load.requests > 1 else ()
-    candidates = (load, *halved)
+    is_halved = isinstance(load, Concurrency) and task.job.slo.root and load.requests > 1
+    halved = (Concurrency(int(load.level) // 2),) if is_halved else ()
+    candidates: tuple[SteadyLoad, ...] = (load, *halved)
     # The deployed config is measured at its own best load and at the candidate's, for a fair comparison.
     loads = list(dict.fromkeys([_own_load(outcome), load]))
     night_context.say(f"{task.name}: comparing trial {best.trial.number} at {load} with the deployed config")
@@ -270,6 +278,7 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
         ComparisonTerms(
             slo=task.job.slo,
             loads=candidates,
+            objective=task.job.objective,
             min_gain=task.min_gain,
             seed=task.job.seed,
             until=max(
@@ -283,12 +292,12 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
     return compared
 
 
-def _own_load(outcome: ModelOutcome) -> Concurrency:
+def _own_load(outcome: ModelOutcome) -> SteadyLoad:
     """The deployed config's best load within the SLO in the search; the lowest load if no load holds it."""
     own = outcome.recommendation.baseline
     curve = outcome.study.trials[0].curve
     load = own.point.load if own else curve[0].load
-    return load if isinstance(load, Concurrency) else Concurrency(1)
+    return load if isinstance(load, SteadyLoad) else Concurrency(1)
 
 
 def _of_study(outcome: ModelOutcome) -> Measured | None:
@@ -299,17 +308,18 @@ def _of_study(outcome: ModelOutcome) -> Measured | None:
     rounds = next(
         (len(v.rounds) for v in outcome.study.verified if (v.trial, v.load) == (0, own.point.load) and v.rounds), 1
     )
-    return Measured.of_point(own.point, outcome.study.identity.slo.percentile, launches=rounds)
+    return Measured.of_point(own.point, outcome.study.identity.percentile, launches=rounds)
 
 
 def _improvement(outcome: ModelOutcome, best: TrialPoint, compared: Comparison) -> Improvement:
-    study, path = outcome.study, f"{outcome.model}/config.pbtxt"
+    study = outcome.study
     text = config_with_provenance(study, best, compared.gain, study.identity.slo)
-    before = ModelConfig.parse(study.identity.config, path)
-    gain, measured = compared.gain, Measured.of(compared.candidate_rounds, compared.slo.percentile)
+    before = study.trials[0].others.model_copy(update={"config": study.identity.config})
+    after = best.trial.others.model_copy(update={"config": text})
+    gain, measured = compared.gain, Measured.of(compared.candidate_rounds, study.identity.percentile)
     if gain is None or measured is None:
         raise AssertionError("the gate passed a config without a measurement")
-    return Improvement(before.text, text, unified_diff(before, ModelConfig.parse(text, path)), gain, measured)
+    return Improvement(before, after.changed_from(before), patch_diff(before, after, outcome.model), gain, measured)
 
 
 def _conditions(identity: Identity, task: Task) -> Conditions:
@@ -339,7 +349,8 @@ class Launches:
 
     def __init__(self, context: RunContext, model: ModelFolder, folder: Path) -> None:
         self._deployed, self._candidate = (
-            trial_context_of(context, model.name, rules) for rules in (_RULES, _CANDIDATE_RULES)
+            trial_context_of(context, model.name, rules)
+            for rules in ((_RULES, _CANDIDATE_RULES) if context.job.rate is None else (_CANDIDATE_RULES,) * 2)
         )
         self._folder = folder
         self.deployed = originals_of(context.spec, model, context.job).model_copy(
@@ -347,7 +358,7 @@ class Launches:
         )
         self._launch_s = context.job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
 
-    def launch(self, patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+    def launch(self, patch: Patch, loads: Sequence[SteadyLoad], name: str, *, candidate: bool = False) -> PairedLaunch:
         """Launch a patch once, and measure it under each load.
 
         Args:

@@ -127,6 +127,7 @@ class _Night:
             repository=task.repository_key,
             model=task.model.name,
             slo=str(task.job.slo),
+            objective=task.job.objective.name,
             outcome="failed",
             reason=shortened(reason),
             duration_s=round(took_s, 1),

@@ -23,7 +23,7 @@ def write_metrics(report: NightReport, path: Path) -> None:
     def gauge(name: str, what: str, *more: str) -> Gauge:
         return Gauge(f"tritontune_nightly_{name}", what, (*_LABELS, *more), registry=registry)
 
-    gain = gauge("gain_ratio", "Throughput of the candidate over that of the deployed config, in pairs of launches")
+    gain = gauge("gain_ratio", "Gain of the candidate over the deployed config by the objective, in pairs of launches")
     low = gauge("gain_low_ratio", "Lower bound of the 95 % interval of the gain")
     throughput = gauge("throughput_inferences_per_second", "Throughput of the config that is deployed after the night")
     p99 = gauge("p99_seconds", "Latency of the config that is deployed after the night")

@@ -20,7 +20,8 @@ from tuner.options.groups import MADE_UP
 from tuner.servers.callees import check_load_model
 from tuner.servers.contradictions import refuse_contradictions
 from tuner.servers.installation import binary_of
-from tuner.space.bounds import check_fields
+from tuner.space.bounds import check_fields, check_places
+from tuner.space.originals import originals_of
 from tuner.space.spec import load_space
 
 
@@ -96,7 +97,10 @@ def _tasks(file: JobsFile, job: NightlyJob, where: str, note: Callable[[str], No
         refuse_contradictions(job)
         if job.triton_path is not None:
             binary_of(job.triton_path)
-        check_fields(load_space(job.space), own_configs(models), job.space)
+        spec = load_space(job.space)
+        check_fields(spec, own_configs(models), job.space)
+        for model in models:
+            check_places(spec, originals_of(spec, model, job), model.name, job.space)
         if job.input_data not in MADE_UP:
             check_input_data(Path(job.input_data))
         check_load_model(job.load_model, repository, models)

@@ -36,7 +36,7 @@ from tuner.options.environment import parse_environment
 from tuner.options.gpus import CONTAINER_DEVICES, VISIBLE_DEVICES, parse_gpus
 from tuner.options.mounts import UserMount, parse_mount
 from tuner.options.parameters import MOST_UINT64, Parameter, parse_parameter
-from tuner.options.triton_args import parse_triton_args
+from tuner.options.triton_args import parse_host_policies, parse_triton_args
 from tuner.options.validation_errors import describe, first_fault, shown
 
 
@@ -288,6 +288,13 @@ class ServerOptions(Options):
     triton_arg: Annotated[tuple[str, ...], BeforeValidator(parse_triton_args, json_schema_input_type=Texts)] = Field(
         (), description="Argument for tritonserver, written --flag=value."
     )
+    host_policy: Annotated[tuple[str, ...], BeforeValidator(parse_host_policies, json_schema_input_type=Texts)] = Field(
+        (),
+        description=(
+            "Host policy that instances may use: NAME,numa-node=N or NAME,cpu-cores=A-B. "
+            "The search tries each for instance_group.host_policy."
+        ),
+    )
     gpus: Annotated[str, BeforeValidator(parse_gpus, json_schema_input_type=str | int)] | None = Field(
         None,
         description=(
@@ -316,6 +323,11 @@ class ServerOptions(Options):
             "The value is YAML."
         ),
     )
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The user's arguments of `tritonserver`, with those for the host policies."""
+        return (*self.triton_arg, *(f"--host-policy={policy}" for policy in self.host_policy))
 
     @field_validator("env")
     @classmethod

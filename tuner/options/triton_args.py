@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,24 @@ _NEEDED = {
     "strict-readiness": "tritontune would measure the server before its model is ready",
 }
 _TRUE = {"true", "1"}
+
+
+# Source: `--host-policy=<policy_name>,<setting>=<value>` of tritonserver has these two settings.
+_POLICY = re.compile(r"[^,=\s]+,(numa-node=[0-9]+|cpu-cores=[0-9]+-[0-9]+(,[0-9]+-[0-9]+)*)")
+
+
+def parse_host_policies(value: Any) -> tuple[str, ...]:
+    """Read host policies, each as `NAME,numa-node=N` or `NAME,cpu-cores=A-B`.
+
+    Raises:
+        ValueError: the text is wrong; the message is one line with the fix.
+    """
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("write host policies as [NAME,numa-node=N]")
+    if wrong := next((text for text in texts if not _POLICY.fullmatch(text)), None):
+        raise ValueError(f"{wrong!r} is not a host policy; write NAME,numa-node=N or NAME,cpu-cores=A-B")
+    return tuple(texts)
 
 
 def parse_triton_args(value: Any) -> tuple[str, ...]:

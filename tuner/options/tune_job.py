@@ -105,7 +105,20 @@ class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
             "if not, its best candidates are tried first."
         ),
     )
-    space: str = Field("default", description="Search space: the name of a shipped one (default, latency), or a file.")
+    space: str = Field(
+        "auto",
+        description=(
+            "Search space: auto (scheduling, and what the model's backend gains most from), default (scheduling), "
+            "latency, or a file."
+        ),
+    )
+    allow_numerics: bool = Field(
+        default=False,
+        description=(
+            "Also search values that may change what the model answers, such as FP16. "
+            "The largest difference of the outputs is reported."
+        ),
+    )
     max_concurrency: Annotated[int, Field(ge=1, le=65536)] = Field(
         1024, description="Highest load to offer, in concurrent requests."
     )

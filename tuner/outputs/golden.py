@@ -215,7 +215,8 @@ def check_golden(
     wrong = [mismatch for mismatch in mismatches if mismatch[2].output not in unsteady or not mismatch[2].of_values]
     if wrong:
         _, where, worst = max(wrong, key=lambda mismatch: mismatch[2].excess)
-        raise OutputsDifferError(_told(where, worst, wrong=len({number for number, _, _ in wrong}), golden=golden))
+        told = _told(where, worst, wrong=len({number for number, _, _ in wrong}), golden=golden)
+        raise OutputsDifferError(told, values_only=all(difference.of_values for _, _, difference in wrong))
     return tuple(unsteady.values())
 
 

@@ -160,8 +160,8 @@ class _Finals:
     def _why_out(self, number: int) -> str | None:
         """Why a trial is eliminated; None: it is not."""
         verification = self._verification(number)
-        if verification.failure or number not in self._trials:
-            return verification.failure or "there is no such trial"
+        if verification.failure:
+            return verification.failure
         slo, rounds = self._terms.slo, verification.rounds
         if together(test.verdict for test in verification.limits) is Verdict.BREAKS:
             return f"violates the SLO ({CONFIDENCE})"

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.analysis.effects import field_effects
+from tuner.config.diff import name_lines
 from tuner.core.errors import TritontuneError, shortened
 from tuner.core.objectives import THROUGHPUT
 from tuner.core.quantities import format_duration
@@ -21,7 +22,7 @@ from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import is_certain
 from tuner.report.front_table import WARNED, front_legend, front_points, front_reasons, front_table, points_that_matter
 from tuner.results.picked import not_chosen_in_words
-from tuner.results.result_files import BEST_CONFIG, BEST_DIFF, config_diff
+from tuner.results.result_files import BEST_CONFIG, BEST_DIFF, best_diff
 from tuner.results.why import effects_in_short, effects_in_words, why_in_words
 from tuner.results.words import (
     certified_in_words,
@@ -35,6 +36,7 @@ from tuner.results.words import (
     rate,
     slo_in_words,
     slo_verdict_in_words,
+    warm_up_in_words,
     when_missed,
 )
 
@@ -125,7 +127,7 @@ def _everything(outcome: ModelOutcome) -> Iterator[RenderableType]:
     if recommendation.best and (effects := field_effects(study, recommendation.best)):
         lines = (f"  {line}" for line in effects_in_words(effects, recommendation.slo, recommendation.objective))
         yield Text("\n".join(("changes:", *lines)))
-    if recommendation.best and (diff := config_diff(study, recommendation.best)):
+    if recommendation.best and (diff := best_diff(study, recommendation.best)):
         yield Syntax(diff.rstrip("\n"), "diff", theme="ansi_dark", background_color="default")
     yield Text()
     yield front_table(recommendation)
@@ -146,7 +148,7 @@ def _summary(outcome: ModelOutcome, width: int) -> Iterator[RenderableType]:
     recommendation, path = outcome.recommendation, str(outcome.folder.model(outcome.model) / BEST_DIFF)
     answer = [_cropped(line) if line.plain.startswith(_CROPPED) else line for line in _answer(outcome)]
     changes, why, where = list(_changes_in_short(outcome)), list(_why(outcome, width)), list(_where(outcome))
-    diff = config_diff(outcome.study, recommendation.best).splitlines() if recommendation.best else []
+    diff = best_diff(outcome.study, recommendation.best).splitlines() if recommendation.best else []
     warned = any(point.point.warnings for point in points_that_matter(recommendation, MOST_POINTS))
     # Further lines: the empty line before, the titles of the front, the warning below it, and an error.
     others = [*answer, *changes, *why, *where, _line("report", str(outcome.folder.report))]
@@ -211,6 +213,8 @@ def _answer(outcome: ModelOutcome) -> Iterator[Text]:
         yield _line("SLO", f"{slo} {sure}" if slo.root else f"none; {sure}", "" if is_sure else "yellow")
     if certified := study.certified:
         yield _line("rate", certified_in_words(certified, slo))
+    if warm_up := study.warm_up:
+        yield _line("warm-up", warm_up_in_words(warm_up))
 
 
 def _baseline(outcome: ModelOutcome) -> Text:
@@ -259,8 +263,9 @@ def _changed(diff: Sequence[str], path: str, room: int, width: int) -> Iterator[
 
 
 def _changes_of(diff: Sequence[str]) -> list[str]:
-    """The changed lines of a diff, without the two that name the files."""
-    return [line for line in diff[2:] if line[:1] in {"+", "-"}]
+    """The changed lines of a diff, without those that name files."""
+    names = name_lines(diff)
+    return [line for at, line in enumerate(diff) if line[:1] in {"+", "-", "#"} and at not in names]
 
 
 def _more_changes(count: int, path: str) -> Text:

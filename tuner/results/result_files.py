@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tuner.analysis.effects import FieldEffect, field_effects
-from tuner.config.config import ModelConfig
-from tuner.config.diff import unified_diff
+from tuner.config.diff import patch_diff
+from tuner.config.documents import SUFFIXES
+from tuner.config.patch import ENV, OTHER_MODELS, SERVER_ARGS, Patch, patch_files
+from tuner.config.repository import CONFIG
 from tuner.core.atomic_file import write_atomically
 from tuner.core.json_text import json_text
 from tuner.core.loads import Concurrency, RequestRate
@@ -21,10 +23,12 @@ from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.record import Interval
 from tuner.core.slo import PERCENTILES, SLO
 from tuner.measure.points import OperatingPoint
+from tuner.measure.trial import TrialResult
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.front import TrialPoint, points_of
 from tuner.recommend.not_chosen import NotChosen
 from tuner.recommend.recommend import Recommendation, is_certain
+from tuner.recommend.warm_up import WarmUp
 from tuner.results.picked import not_chosen_in_words
 from tuner.results.points_csv import MACHINE_COLUMNS, machine_cells, warnings_cell
 from tuner.results.points_json import interval_json, load_json, point_json
@@ -37,8 +41,8 @@ BEST = "best"
 """Folder of the best config, in the folder of the model."""
 FRONT = "front.json"
 """The result of a model for machines, in its folder."""
-_CONFIG, _DIFF = "config.pbtxt", "config.diff"
-BEST_CONFIG, BEST_DIFF = f"{BEST}/{_CONFIG}", f"{BEST}/{_DIFF}"
+_DIFF = "config.diff"
+BEST_CONFIG, BEST_DIFF = f"{BEST}/{CONFIG}", f"{BEST}/{_DIFF}"
 """Paths in the folder of a model."""
 _PROVENANCE = "# tritontune: "
 
@@ -65,25 +69,32 @@ def _best_files(study: Study, recommendation: Recommendation) -> dict[str, str]:
     best = recommendation.best
     if best is None:
         return {}
-    return {
-        _DIFF: config_diff(study, best),
-        _CONFIG: config_with_provenance(study, best, recommendation.gain, recommendation.slo),
-    }
+    text = config_with_provenance(study, best, recommendation.gain, recommendation.slo)
+    files = patch_files(study.identity.model, changes_of(study, best).model_copy(update={"config": text}))
+    return {_DIFF: best_diff(study, best), **files}
 
 
 def remove_outdated(folder: Path, now: Mapping[str, str]) -> None:
-    """Remove the config and the diff in a folder, unless both exist and are up to date.
+    """Remove the files of a written patch and its diff in a folder, unless all exist and are up to date.
 
     Args:
         folder: The folder; it is removed, too, if it contains nothing else.
-        now: Their current texts by name; empty: there is no best config.
+        now: Their current texts by path; empty: there is no best config.
     """
-    if now and all(_holds(folder / name, text) for name, text in now.items()):
+    there = [path for path in sorted(folder.rglob("*"), reverse=True) if path.is_dir() or _is_ours(path, folder)]
+    written = {str(path.relative_to(folder)) for path in there if not path.is_dir()}
+    if now and written == now.keys() and all(_holds(folder / name, text) for name, text in now.items()):
         return
-    for name in (_CONFIG, _DIFF):
-        (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # it does not exist, or contains other files
-        folder.rmdir()
+    for path in (*there, folder):
+        with suppress(OSError):  # a folder does not exist, or contains other files
+            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_ours(path: Path, folder: Path) -> bool:
+    """Whether a file in the folder of a best config may be part of a written patch."""
+    within = path.relative_to(folder)
+    fixed = {CONFIG, _DIFF, SERVER_ARGS, ENV}
+    return str(within) in fixed or within.parts[0] == OTHER_MODELS or path.name.endswith(SUFFIXES)
 
 
 def _holds(file: Path, text: str) -> bool:
@@ -122,6 +133,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
             "fields": [_effect_json(effect, study.identity) for effect in field_effects(study, best)],
             "slo_certain": None if not recommendation.slo.root else is_certain(best, recommendation.slo),
             **_certified_json(study.certified),
+            "warm_up": _warm_up_json(study.warm_up),
         },
         "not_chosen": [_not_chosen_json(better, recommendation) for better in study.not_chosen],
         "budget": {
@@ -181,11 +193,20 @@ def without_provenance(text: str) -> str:
     return "".join(line for line in re.split(r"(?<=\n)", text) if not line.startswith(_PROVENANCE))
 
 
-def config_diff(study: Study, best: TrialPoint) -> str:
-    """The unified diff from the user's config to the best one; empty when they are the same."""
-    path = f"{study.identity.model}/config.pbtxt"
-    before = ModelConfig.parse(study.identity.config, path)
-    return unified_diff(before, ModelConfig.parse(best.trial.deployable_config, path))
+def best_diff(study: Study, best: TrialPoint) -> str:
+    """The unified diff from the user's files and settings to the best ones; empty when they are the same."""
+    return trial_diff(study, best.trial)
+
+
+def trial_diff(study: Study, trial: TrialResult) -> str:
+    """The unified diff from the user's files and settings to those of a trial; empty when they are the same."""
+    before = study.trials[0].others.model_copy(update={"config": study.identity.config})
+    return patch_diff(before, trial.deployable, study.identity.model)
+
+
+def changes_of(study: Study, best: TrialPoint) -> Patch:
+    """The best config, and the other files and settings that differ from the user's."""
+    return best.trial.deployable.changed_from(study.trials[0].others)
 
 
 def _trial_point(trial_point: TrialPoint) -> dict[str, Any]:
@@ -233,6 +254,17 @@ def _certified_json(certified: CertifiedRate | None) -> dict[str, Any]:
     point = certified.point if certified else None
     rate = point and {**load_json(point.load), **point_json(point, verified=True)}
     return {"certified_rate": rate, "not_certified": certified and certified.reason}
+
+
+def _warm_up_json(warm_up: WarmUp | None) -> dict[str, Any] | None:
+    """The first answers without and with a warm-up; null if the first answer was not slow."""
+    if warm_up is None:
+        return None
+    return {
+        "without": warm_up.without and warm_up.without.model_dump(),
+        "warmed": warm_up.warmed and warm_up.warmed.model_dump(),
+        "reason": warm_up.reason or None,
+    }
 
 
 def _row(point: OperatingPoint) -> Mapping[str, Any]:

@@ -32,10 +32,16 @@ class Proposals:
         self.skipped: list[Assignment] = []
 
     def next(self) -> Assignment | NoMore:
-        """The next candidate's assignment, or why there is none."""
+        """The next candidate's assignment, or why there is none.
+
+        A value that the server may not have is launched alone before it is combined with others.
+        """
         launched = (self._space.recall(trial.parameters) for trial in self._study.trials)
-        proposed = self._sampler.propose(self._study, [*launched, *self.skipped])
-        return ALL_SEEN_OR_SKIPPED if proposed == ALL_SEEN and self.skipped else proposed
+        seen = [*launched, *self.skipped]
+        proposed = self._sampler.propose(self._study, seen)
+        if isinstance(proposed, NoMore):
+            return ALL_SEEN_OR_SKIPPED if proposed == ALL_SEEN and self.skipped else proposed
+        return next((alone for _, alone in self._space.alone(proposed) if alone not in seen), proposed)
 
     def skip(self, assignment: Assignment) -> None:
         """Mark a candidate as skipped: it is not proposed again."""

@@ -68,7 +68,7 @@ class Refusals:
 
     def __init__(self, space: SearchSpace, trials: Sequence[TrialResult]) -> None:
         self._space = space
-        self._rules = [*self._of_loads(trials), *self._of_configs(trials)]
+        self._rules = [*self._of_loads(trials), *self._of_configs(trials), *self._of_values_alone(trials)]
 
     def refusal(self, assignment: Assignment) -> str | None:
         """Why a candidate would be refused; None when no rule applies."""
@@ -101,6 +101,20 @@ class Refusals:
                     message = trial.failure.message if trial.failure else ""
                     words = f"trial {trial.number} did not load with {_and(blamed)}: {shorten(message, _WIDTH)}"
                     rules.append(_Rule(blamed, words))
+        return rules
+
+    def _of_values_alone(self, trials: Sequence[TrialResult]) -> list[_Rule]:
+        """Rules from values that were launched alone and did not load, such as an accelerator that the image lacks."""
+        rules = []
+        for trial in trials:
+            if trial.number == 0 or trial.launch_s is not None or trial.failure is None:
+                continue
+            assignment = self._space.recall(trial.parameters)
+            for name, alone in self._space.alone(assignment):
+                if alone == assignment:
+                    bound = _Bound(name, assignment[name], 0)
+                    words = shorten(trial.failure.message, _WIDTH)
+                    rules.append(_Rule((bound,), f"trial {trial.number} did not load with {bound} alone: {words}"))
         return rules
 
     def _of_configs(self, trials: Sequence[TrialResult]) -> list[_Rule]:

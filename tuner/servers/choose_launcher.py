@@ -88,11 +88,11 @@ def clear_leftovers(launcher: Launcher, note: Callable[[str], None]) -> None:
 
 
 def _as_process(job: ServerOptions, headers: tuple[Header, ...], models: Sequence[ModelFolder]) -> ProcessLauncher:
-    installation = find_triton(job.triton_path, job.triton_arg, resolved(job.env))
-    check_backends(models, installation, job.triton_arg)
+    installation = find_triton(job.triton_path, job.arguments, resolved(job.env))
+    check_backends(models, installation, job.arguments)
     if "TMPDIR" in job.env:
         raise JobError("--env TMPDIR: each server gets its own folder, below tritontune's TMPDIR; set that instead")
-    return ProcessLauncher(installation, job.triton_arg, gpus=job.gpus, environment=job.env, headers=headers)
+    return ProcessLauncher(installation, job.arguments, gpus=job.gpus, environment=job.env, headers=headers)
 
 
 def _get_image(job: ServerOptions, image: str, see_pull: SeePull) -> None:
@@ -115,14 +115,14 @@ def _in_docker(
         user=job.user,
         more=job.docker_arg,
     )
-    launcher = DockerLauncher(image, options, job.triton_arg, headers=headers)
+    launcher = DockerLauncher(image, options, job.arguments, headers=headers)
     try:
         launcher.look()
     except NoGpuRuntimeError as error:
         if gpus:
             raise
         note(f"containers run without a GPU: {error}")
-        launcher = DockerLauncher(image, replace(options, gpus=None), job.triton_arg, headers=headers)
+        launcher = DockerLauncher(image, replace(options, gpus=None), job.arguments, headers=headers)
         launcher.look()
     return launcher
 

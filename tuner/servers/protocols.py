@@ -31,6 +31,7 @@ class Launch:
         deadline_s: Seconds within which the model must be ready.
         also: Further models to load, which the model calls.
         patch: The candidate's arguments and variables; its files are in the repository already.
+        caches: A folder in which the model keeps what it builds for later launches; None: it needs none.
     """
 
     repository: Path
@@ -39,6 +40,7 @@ class Launch:
     deadline_s: float
     also: tuple[str, ...] = ()
     patch: Patch = NO_CHANGES
+    caches: Path | None = None
 
     @property
     def config(self) -> str:

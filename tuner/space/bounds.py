@@ -106,7 +106,11 @@ def bound(spec: SpaceSpec, to: Surroundings) -> Bounded:
             continue
         when = {other: tuple(values) for other, values in item.when.items()}
         marked = tuple(value for value in ladder if value != base and item.may_differ(value))
-        parameters.append(Parameter(name, place, ladder, base, when, item.arguments, marked, item.try_alone))
+        parameters.append(
+            Parameter(
+                name, place, ladder, base, when, item.arguments, marked, item.try_alone, item.slow_launch, item.does
+            )
+        )
     for limit in [p for p in parameters if p.field == MAX_BATCH_SIZE and not _can_batch(parameters, to.effective)]:
         parameters.remove(limit)
         left_out[limit.name] = (

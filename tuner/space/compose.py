@@ -42,6 +42,9 @@ from tuner.space.spec import (
 MOST_BY_DEFAULT = 5
 """How many parameters of a backend are searched unless a space file names more, as each makes the search longer."""
 
+ON_REQUEST = "on request"
+"""How the reason begins why a parameter is not searched that a space file can name."""
+
 _ALLOW = "it may change what the model answers; allow it with --allow-numerics"
 
 
@@ -81,6 +84,11 @@ def compose(spec: SpaceSpec, effective: ModelConfig, machine: Machine, terms: Te
         has = effective.proto.backend or effective.proto.platform
         raise SpaceError(f"search space: backend: {spec.backend!r} is not the model's backend, which is {has!r}")
     return _Composition(spec, backend, effective, machine, terms).composed()
+
+
+def as_composed(spec: SpaceSpec) -> Composed:
+    """A space that was composed before."""
+    return Composed(spec, {}, {}, (), tuple(map(str, spec.laws)))
 
 
 class _Composition:
@@ -172,9 +180,9 @@ class _Composition:
             if not reason and name in self._spec.leave_out:
                 reason = "the space file leaves it out"
             if not reason and parameter.search == "on_request":
-                reason = "on request: name it in a space file"
+                reason = f"{ON_REQUEST}: name it in a space file"
             if not reason and added >= MOST_BY_DEFAULT:
-                reason = f"on request: at most {MOST_BY_DEFAULT} parameters of a backend are searched by default"
+                reason = f"{ON_REQUEST}: at most {MOST_BY_DEFAULT} parameters of a backend are searched by default"
             if reason:
                 self._not_searched[name] = reason
             else:
@@ -197,9 +205,15 @@ class _Composition:
         """A plain parameter with its ladder for the machine."""
         values: dict[str, Any] = {name: getattr(parameter, name) for name in ParameterSpec.model_fields}
         if isinstance(parameter, KnownParameter) and parameter.each_node and parameter.ladder is None:
-            policies = {f"node{node.number}": node.number for node in self._machine.nodes}
-            values["ladder"] = [OFF, *policies]
-            values["arguments"] = {name: [f"--host-policy={name},numa-node={n}"] for name, n in policies.items()}
+            given = self._conditions.policies
+            nodes = self._machine.nodes if len(self._machine.nodes) > 1 else ()
+            policies = {f"node{node.number}": node.number for node in nodes}
+            values["ladder"] = [OFF, *dict.fromkeys([*given, *policies])]
+            values["arguments"] = {
+                name: [f"--host-policy={name},numa-node={number}"]
+                for name, number in policies.items()
+                if name not in given
+            }
         limit = {"cores": self._machine.cpus, "gpus": len(self._machine.gpus) or None, None: None}[parameter.upto]
         if limit is not None:
             numbers = [value for value in parameter.ladder or [] if not isinstance(value, list) and is_number(value)]

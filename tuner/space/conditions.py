@@ -47,6 +47,12 @@ class Conditions:
     machine: Machine
     terms: Terms
 
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The names of the user's own host policies."""
+        settings = (text.partition("=")[2] for text in self.terms.arguments if text.startswith("--host-policy="))
+        return tuple(dict.fromkeys(setting.partition(",")[0] for setting in settings))
+
     def inert(self, place: Place, files: Sequence[Backend]) -> str:
         """Why a field or argument has no effect for the model; empty: it has one, or nothing is known.
 
@@ -77,7 +83,7 @@ class Conditions:
             yield machine.cpus >= needs.cores, f"the machine has {_counted(machine.cpus, 'core')}"
         if needs.gpus:
             yield len(machine.gpus) >= needs.gpus, f"the machine has {_counted(len(machine.gpus), 'GPU')}"
-        if needs.nodes:
+        if needs.nodes and not self.policies:
             has = _counted(len(machine.nodes) or 1, "NUMA node")
             yield len(machine.nodes) >= needs.nodes, f"the machine has {has}"
         if needs.processor and machine.processor:

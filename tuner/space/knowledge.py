@@ -13,7 +13,7 @@ from tuner.config.config import ModelConfig
 from tuner.core.errors import SpaceError, nearest
 from tuner.core.yaml_files import load_yaml
 from tuner.options.validation_errors import describe, first_fault
-from tuner.space.spec import LawSpec, ParameterSpec, Scalar, SpaceSpec, check_laws, load_space
+from tuner.space.spec import LawSpec, ParameterSpec, SpaceSpec, check_laws, load_space
 
 AUTO = "auto"
 """In a space file: the backend of the tuned model."""
@@ -55,7 +55,6 @@ class KnownParameter(ParameterSpec):
     )
     needs: Needs = Needs()
     relaunch_only: bool = Field(default=False, description="Whether a loaded server keeps its first value.")
-    slow_launch: bool = Field(default=False, description="Whether the first launch may take minutes.")
     each_node: bool = Field(
         default=False, description="Whether its values are the host policies node0, node1, ... of the NUMA nodes."
     )
@@ -75,7 +74,7 @@ class Caches(_Strict):
     """Fields for caches that launches share, where the config has an accelerator."""
 
     where: str = Field(description="Path of the accelerator.")
-    set: dict[str, Scalar] = Field(description="Values by path below it; {cache} is the folder of the caches.")
+    set: dict[str, str] = Field(description="Values by path below it; {cache} is the folder of the caches.")
 
 
 class Backend(_Strict):
@@ -129,6 +128,16 @@ def knowledge(name: str) -> Backend:
         fault = first_fault(error)
         where = ": ".join([f"backends/{name}.yaml", *map(str, fault["loc"])])
         raise SpaceError(f"{where}: {describe(fault)}") from None
+
+
+def known_parameter(name: str, backend: str) -> KnownParameter:
+    """A parameter of a backend, or of all backends.
+
+    Raises:
+        KeyError: neither has it.
+    """
+    own = knowledge(backend).parameters if backend else {}
+    return own.get(name) or knowledge(COMMON).parameters[name]
 
 
 def backend_of(config: ModelConfig) -> str:

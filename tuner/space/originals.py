@@ -9,6 +9,7 @@ from tuner.config.repository import CONFIG, ModelFolder
 from tuner.core.errors import SpaceError, nearest
 from tuner.options.environment import resolved
 from tuner.options.groups import RemoteOptions, ServerOptions
+from tuner.space.knowledge import named_parameters
 from tuner.space.place import Place
 from tuner.space.spec import SpaceSpec
 
@@ -24,12 +25,12 @@ def originals_of(spec: SpaceSpec, model: ModelFolder, options: ServerOptions) ->
     Raises:
         SpaceError: a model or a file that a parameter names does not exist, or is no text.
     """
-    given = {argument_name(text): text for text in options.triton_arg}
+    given = {argument_name(text): text for text in options.arguments}
     variables = resolved(options.env)
     files: dict[str, str] = {}
     server_args: dict[str, str | None] = {}
     env: dict[str, str | None] = {}
-    for name, item in spec.parameters.items():
+    for name, item in named_parameters(spec, "search space").items():
         place = Place.of(name, item)
         if place.own_field:
             continue
@@ -71,7 +72,7 @@ def check_reachable(spec: SpaceSpec, job: RemoteOptions) -> None:
     """
     if job.url is None:
         return
-    for name, item in spec.parameters.items():
+    for name, item in named_parameters(spec, "search space").items():
         what = "arguments" if item.server_arg else "environment" if item.env else "files" if item.file else ""
         if what:
             raise SpaceError(

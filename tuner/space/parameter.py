@@ -24,6 +24,8 @@ class Parameter:
         arguments: Arguments of `tritonserver` that a value needs, by value as text.
         marked: Values that may change what the model answers.
         try_alone: Whether its values are launched alone first.
+        slow_launch: Whether a launch with another value than the model's own may take minutes.
+        does: What it does, in one line; may be empty.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Parameter:
     arguments: Mapping[str, Sequence[str]] = field(default_factory=dict)
     marked: tuple[LadderValue, ...] = ()
     try_alone: bool = False
+    slow_launch: bool = False
+    does: str = ""
 
     @property
     def field(self) -> str:
@@ -54,6 +58,10 @@ class Parameter:
     def has(self, value: LadderValue) -> bool:
         """Whether a value is in the ladder."""
         return any(type(rung) is type(value) and rung == value for rung in self.ladder)
+
+    def is_base(self, value: LadderValue) -> bool:
+        """Whether a value is the model's own."""
+        return type(value) is type(self.base) and value == self.base
 
     def nearest(self, value: float) -> LadderValue | None:
         """The largest number of the ladder that is <= `value`, else the smallest one; None without numbers."""

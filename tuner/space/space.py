@@ -21,13 +21,15 @@ from tuner.space.bounds import (
     bound,
 )
 from tuner.space.candidate import Assignment, Candidate
-from tuner.space.compose import compose
+from tuner.space.compose import as_composed, compose
 from tuner.space.conditions import Terms
 from tuner.space.knowledge import scheduling
 from tuner.space.laws import Law, broken, checked_laws, laws_of, repaired
 from tuner.space.parameter import Parameter, is_number
 from tuner.space.place import AS_IS, as_setting, edited, edited_file
 from tuner.space.spec import OFF, ON, LadderValue, SpaceSpec
+
+_NOTHING = SpaceSpec.model_construct(schema_=1, backend="", parameters={}, laws=[], leave_out=[])
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class SearchSpace:
     notes: tuple[str, ...] = ()
     model: str = ""
     originals: Patch = NO_CHANGES
-    spec: SpaceSpec | None = None
+    spec: SpaceSpec = _NOTHING
     not_searched: Mapping[str, str] = field(default_factory=dict)
     laws: tuple[Law, ...] = ()
 
@@ -86,15 +88,18 @@ class SearchSpace:
             batch_size: Inferences in each request.
             model: The model's name.
             originals: The user's own values at places other than the model's config; the config in it is ignored.
-            terms: What the job and its server allow; None: everything but other outputs.
+            terms: What the job and its server allow; None: `spec` is composed already, as it is stored.
 
         Raises:
             SpaceError: a parameter names a field that its file does not have, the space is for another backend, or no
                 candidate can keep its laws.
         """
         config = stated(effective, own)
-        composed = compose(spec, config, machine, terms or Terms())
-        others = _with_arguments((originals or NO_CHANGES).model_copy(update={"config": ""}), composed.spec)
+        others = (originals or NO_CHANGES).model_copy(update={"config": ""})
+        composed = as_composed(spec)
+        if terms is not None or spec.backend:
+            composed = compose(spec, config, machine, terms or Terms())
+            others = _with_settings(others, composed.spec, (terms or Terms()).arguments)
         bounded = bound(composed.spec, Surroundings(own, config, machine, batch_size, model, others))
         asked = {*spec.parameters, *scheduling().parameters} if spec.backend else {*composed.spec.parameters}
         space = cls(
@@ -177,6 +182,21 @@ class SearchSpace:
         if off and batching_is_completed(self.effective, base):
             base = described(base, self.effective)
         return Candidate(assignment, edited(base, self._edits(assignment)), self._others(assignment))
+
+    def may_differ(self, assignment: Assignment) -> bool:
+        """Whether a candidate may give other answers than the baseline, by the marks of its values."""
+        return any(assignment.get(p.name, p.base) in p.marked for p in self.parameters)
+
+    def launches_slowly(self, assignment: Assignment) -> bool:
+        """Whether the launch of a candidate may take minutes, as it builds engines."""
+        return any(p.slow_launch and not p.is_base(assignment.get(p.name, p.base)) for p in self.parameters)
+
+    def alone(self, assignment: Assignment) -> Iterator[tuple[str, Assignment]]:
+        """The values of an assignment to launch alone first, each by its parameter's name, and its candidate."""
+        for p in self.parameters:
+            value = assignment.get(p.name, p.base)
+            if p.try_alone and not p.is_base(value):
+                yield p.name, self.normalize({p.name: value})
 
     def size(self) -> int:
         """Number of index combinations; several may give the same candidate."""
@@ -280,12 +300,21 @@ class SearchSpace:
         return edits
 
 
-def _with_arguments(originals: Patch, spec: SpaceSpec) -> Patch:
-    """The user's own values, with each argument that a value of a parameter may need; without it if not given."""
-    needed = {
-        argument_name(text): None
+def _with_settings(originals: Patch, spec: SpaceSpec, given: Sequence[str]) -> Patch:
+    """The user's own values, also at the places of parameters that the space file does not name itself.
+
+    Args:
+        originals: The values at the places that it names.
+        spec: The composed space.
+        given: The user's arguments of `tritonserver`.
+    """
+    own = {argument_name(text): argument_value(text) for text in given}
+    needed = [
+        argument_name(text)
         for parameter in spec.parameters.values()
         for texts in parameter.arguments.values()
         for text in texts
-    }
-    return originals.model_copy(update={"server_args": {**needed, **originals.server_args}}) if needed else originals
+    ]
+    needed += [parameter.server_arg for parameter in spec.parameters.values() if parameter.server_arg]
+    arguments = {name: own.get(name) for name in needed}
+    return originals.model_copy(update={"server_args": {**arguments, **originals.server_args}})

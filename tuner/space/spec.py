@@ -67,6 +67,10 @@ class ParameterSpec(BaseModel):
     try_alone: bool = Field(
         default=False, description="Launch each value alone before it is combined, as the server may not have it."
     )
+    slow_launch: bool = Field(
+        default=False, description="Allow a launch with a value other than the model's own up to 15 minutes."
+    )
+    does: str = Field("", description="What it does, in one line, for --list-space.")
     arguments: dict[str, list[str]] = Field(
         {}, description="Arguments of tritonserver that values need, by value, such as {node0: [--host-policy=...]}."
     )

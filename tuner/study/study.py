@@ -29,6 +29,7 @@ from tuner.recommend.front import hypervolume, reference_latency_ms, usable_poin
 from tuner.recommend.not_chosen import NotChosen, not_chosen
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.recommend.verification import Verification
+from tuner.recommend.warm_up import WarmUp
 from tuner.space.candidate import in_words
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
@@ -43,11 +44,13 @@ _IDENTITY = "identity"
 _RESULT = "result"
 _VERIFIED = "verified"
 _CERTIFIED = "certified"
+_WARM_UP = "warm_up"
 _VERIFYING_S = "verifying_s"
 _HYPERVOLUME = "hypervolume"
 _RUNS = "runs"
 _ENDED = "ended"
 _REMARKS = "remarks"
+_COMPOSED = "space"
 
 
 class Identity(Record):
@@ -67,6 +70,7 @@ class Identity(Record):
         max_gpu_memory: Limit on the memory of each GPU, in bytes; None: no limit.
         output_tolerance: Relative tolerance of float outputs; None: outputs were not compared.
         driver: Version of the NVIDIA driver; empty: none or unknown.
+        others: A hash of the user's own values at places that the space changes outside the config; empty: none.
         objective: The objective; studies of earlier versions maximize throughput.
     """
 
@@ -83,6 +87,7 @@ class Identity(Record):
     max_gpu_memory: int | None = None
     output_tolerance: float | None = None
     driver: str = ""
+    others: str = ""
     objective: Objective = THROUGHPUT
 
     @property
@@ -213,6 +218,17 @@ class Study:
         self._set(_CERTIFIED, rate.model_dump_json())
 
     @property
+    def warm_up(self) -> WarmUp | None:
+        """The warm-up of the best config, or why there is none; None: its first answer was not slow, or not tried."""
+        stored, best = self._attributes.get(_WARM_UP), self.recommendation.best
+        warm_up = WarmUp.model_validate_json(stored) if stored else None
+        return warm_up if warm_up and best and warm_up.trial == best.trial.number else None
+
+    def offer(self, warm_up: WarmUp) -> None:
+        """Store the warm-up of the best config, or why there is none."""
+        self._set(_WARM_UP, warm_up.model_dump_json())
+
+    @property
     def runs(self) -> tuple[Provenance, ...]:
         """The provenance of each run of this study, in order of time; runs of early versions are missing."""
         return tuple(Provenance.model_validate_json(text) for text in self._attributes.get(_RUNS, []))
@@ -235,13 +251,18 @@ class Study:
     @property
     def remarks(self) -> tuple[str, ...]:
         """Remarks on the results, one line each."""
-        return tuple(self._attributes.get(_REMARKS, ()))
+        stored = tuple(self._attributes.get(_REMARKS, ()))
+        best = self.recommendation.best if self._trials else None
+        if best is None or not best.trial.output_difference:
+            return stored
+        return (*stored, f"the best config changes what the model answers: {best.trial.output_difference}")
 
     def remark(self, text: str) -> bool:
         """Store a remark on the results. Returns whether it is new."""
-        if text in self.remarks:
+        stored = self._attributes.get(_REMARKS, [])
+        if text in stored:
             return False
-        self._set(_REMARKS, [*self.remarks, text])
+        self._set(_REMARKS, [*stored, text])
         return True
 
     @property
@@ -251,10 +272,11 @@ class Study:
 
     @property
     def launches(self) -> int:
-        """Number of server launches: for trials, for verifying, and for certifying."""
+        """Number of server launches: for trials, for verifying, for certifying, and for a warm-up."""
         verifying = sum(max(1, len(point.rounds)) for point in self.verified)
-        certified = self.certified
-        return self.own_trials + verifying + (1 if certified and certified.launched else 0)
+        certified, warm_up = self.certified, self.warm_up
+        certifying = 1 if certified and certified.launched else 0
+        return self.own_trials + verifying + certifying + (warm_up.launches if warm_up else 0)
 
     @property
     def recommendation(self) -> Recommendation:
@@ -284,7 +306,18 @@ class Study:
         asked, effective = self.identity, self._trials[0].effective_config or ""
         batch_size = asked.requests.get("batch_size", 1)
         own = self._trials[0].others.model_copy(update={"config": asked.config})
-        return _space(asked.space, asked.model, own.model_dump_json(), effective, self._machine, batch_size=batch_size)
+        spec = self._attributes.get(_COMPOSED, asked.space)
+        return _space(spec, asked.model, own.model_dump_json(), effective, self._machine, batch_size=batch_size)
+
+    @property
+    def composed_space(self) -> SpaceSpec | None:
+        """The space with what was known of the model's backend; None before the baseline, and in early versions."""
+        stored = self._attributes.get(_COMPOSED)
+        return SpaceSpec.model_validate_json(stored) if stored else None
+
+    def compose(self, spec: SpaceSpec) -> None:
+        """Store the space with what is known of the model's backend."""
+        self._set(_COMPOSED, spec.model_dump_json())
 
     @property
     def _machine(self) -> Machine:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.config.config import ModelConfig
+from tuner.config.patch import Patch
 from tuner.core.errors import ConfigError
 from tuner.measure.trial import TrialResult
 from tuner.space.candidate import Assignment
@@ -69,7 +70,13 @@ def _own_assignment(trial: TrialResult, theirs: SearchSpace, ours: SearchSpace) 
         assignment = ours.normalize({p.name: wanted.get(p.name, p.base) for p in ours.parameters})
         candidate = ours.candidate(assignment)
         same = candidate.config.proto == ModelConfig.parse(trial.config, "a trial's config").proto
-        same = same and candidate.others == trial.others
+        same = same and _same_changes(trial.others, theirs.originals, candidate.others, ours.originals)
     except (ConfigError, ValueError):
         return None
     return assignment if same else None
+
+
+def _same_changes(theirs: Patch, their_own: Patch, ours: Patch, our_own: Patch) -> bool:
+    """Whether two patches change the same, each from the user's own values, outside the config."""
+    changes = [patch.changed_from(own) for patch, own in ((theirs, their_own), (ours, our_own))]
+    return changes[0].model_copy(update={"config": ""}) == changes[1].model_copy(update={"config": ""})

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ import numpy.typing as npt
 import pytest
 import tritonclient.grpc as triton
 
+from tuner.config.patch import Patch
 from tuner.core.errors import Cause, LaunchError, ServerDiedError
 from tuner.servers.client import TritonClient
 from tuner.servers.protocols import Launch, Launcher, Server
@@ -218,6 +220,22 @@ class LauncherContract(CandidateContract):
         repository.add("identity")
         with launcher.launch(Launch(repository.path, "identity", tmp_path / "log", 30)) as server:
             assert infer(server, "identity").size
+
+    def test_a_candidate_sets_variables(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
+        request = request_for("settings")
+        with launcher.launch(replace(request, patch=Patch(env={"SETTINGS_DELAY_MS": "1"}))) as server:
+            assert "SETTINGS_DELAY_MS=1" in server.command
+            assert infer(server, "settings").size
+        with pytest.raises(LaunchError, match="soon"):
+            launcher.launch(replace(request, patch=Patch(env={"SETTINGS_DELAY_MS": "soon"})))
+
+    def test_a_candidate_sets_arguments(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
+        request, name = request_for("identity"), "--buffer-manager-thread-count"
+        with launcher.launch(replace(request, patch=Patch(server_args={name: "2"}))) as server:
+            assert f"{name}=2" in server.command
+            assert infer(server, "identity").size
+        with pytest.raises(LaunchError):
+            launcher.launch(replace(request, patch=Patch(server_args={"--no-such-argument": "1"})))
 
     def test_tells_what_a_server_takes(self, launcher: Launcher, request_for: Callable[..., Launch]) -> None:
         with launcher.launch(request_for("identity")) as server:

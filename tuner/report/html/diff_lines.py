@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tuner.config.diff import name_lines
+
 Kind = Literal["file", "hunk", "added", "removed", "same"]
 
 
@@ -17,9 +19,10 @@ class DiffLine:
 
 
 def diff_lines(diff: str) -> tuple[DiffLine, ...]:
-    """The lines of a unified diff of one file; empty for an empty diff."""
+    """The lines of a unified diff of any number of files; empty for an empty diff."""
     lines = diff.split("\n")[:-1]
-    return tuple(DiffLine("file" if number < 2 else _kind(line), line) for number, line in enumerate(lines))
+    names = name_lines(lines)
+    return tuple(DiffLine("file" if at in names else _kind(line), line) for at, line in enumerate(lines))
 
 
 def _kind(line: str) -> Kind:

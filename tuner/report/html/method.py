@@ -50,7 +50,7 @@ def _what(study: Study) -> Iterator[Detail]:
     yield Detail("Load", f"{load}; {_requests(study)}")
     tolerance = asked.output_tolerance
     yield Detail("Outputs", "not compared" if tolerance is None else f"compared, floats within {tolerance:.3%}")
-    varied = SpaceSpec.model_validate_json(asked.space).parameters
+    varied = (study.composed_space or SpaceSpec.model_validate_json(asked.space)).parameters
     yield Detail("Search space", ", ".join(varied))
     yield Detail("Seed", str(asked.seed))
 

@@ -16,7 +16,7 @@ from tuner.recommend.recommend import Recommendation, is_certain
 from tuner.report.html.diff_lines import DiffLine, diff_lines
 from tuner.report.html.symbols import TIMES, in_symbols
 from tuner.results.picked import not_chosen_in_words
-from tuner.results.result_files import config_diff
+from tuner.results.result_files import best_diff
 from tuner.results.why import effects_in_words, why_in_words
 from tuner.results.words import (
     certified_in_words,
@@ -27,6 +27,7 @@ from tuner.results.words import (
     rate,
     slo_in_words,
     slo_verdict_in_words,
+    warm_up_in_words,
     when_missed,
 )
 from tuner.study.run_folder import RunFolder
@@ -88,7 +89,7 @@ def summary(run: RunFolder, study: Study, recommendation: Recommendation) -> Sum
         return Summary("bad", "No config", text, tuple(_facts(study, recommendation)))
     best, facts = recommendation.best, tuple(_facts(study, recommendation))
     effects = tuple(effects_in_words(field_effects(study, best), recommendation.slo, recommendation.objective))
-    diff = diff_lines(config_diff(study, best))
+    diff = diff_lines(best_diff(study, best))
     if not diff:
         if alone := no_candidate_in_words(study):
             return Summary("unsure", "Baseline", f"gain: {alone}", facts)
@@ -135,6 +136,8 @@ def _facts(study: Study, recommendation: Recommendation) -> Iterator[Fact]:
         yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
     elif best and objective.rate is None:
         yield Fact("Rate", "not certified: not tried", tone="unsure")
+    if warm_up := study.warm_up:
+        yield Fact("Warm-up", in_symbols(warm_up_in_words(warm_up)))
     for remark in study.remarks:
         yield Fact("Note", in_symbols(remark), tone="unsure")
     trials, points = len(study.trials), sum(len(trial.curve) for trial in study.trials)

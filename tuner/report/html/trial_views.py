@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.config.config import ModelConfig
-from tuner.config.diff import unified_diff
 from tuner.core.errors import shortened
 from tuner.core.loads import Concurrency
 from tuner.core.objectives import Objective
@@ -19,6 +17,7 @@ from tuner.recommend.recommend import Recommendation, best_point
 from tuner.recommend.verification import Verification
 from tuner.report.html.diff_lines import DiffLine, diff_lines
 from tuner.results.points_json import short
+from tuner.results.result_files import trial_diff
 from tuner.space.candidate import in_words
 from tuner.study.study import Study
 
@@ -70,15 +69,13 @@ class TrialView:
 
 def trial_views(study: Study, recommendation: Recommendation) -> tuple[TrialView, ...]:
     """The views of all trials of a study."""
-    path = f"{study.identity.model}/config.pbtxt"
-    before, verified = ModelConfig.parse(study.identity.config, path), study.verified
-    return tuple(_candidate(study, recommendation, before, verified, trial) for trial in study.trials)
+    verified = study.verified
+    return tuple(_candidate(study, recommendation, verified, trial) for trial in study.trials)
 
 
 def _candidate(
     study: Study,
     recommendation: Recommendation,
-    before: ModelConfig,
     verified: Sequence[Verification],
     trial: TrialResult,
 ) -> TrialView:
@@ -86,7 +83,6 @@ def _candidate(
     points = points_of(trial, verified, objective)
     best = best_point(points, slo, objective)
     fared, outcome = _outcome(study, recommendation, trial, holds=best is not None)
-    text = trial.deployable_config
     return TrialView(
         trial=trial,
         words=in_words(trial.parameters, study.trials[0].parameters) if trial.number else BASELINE_WORDS,
@@ -96,7 +92,7 @@ def _candidate(
         upward=objective.upward,
         shown=best
         or min(points, key=lambda trial_point: trial_point.latency_ms(recommendation.percentile), default=None),
-        diff=diff_lines(unified_diff(before, ModelConfig.parse(text, before.source))) if text != before.text else (),
+        diff=diff_lines(trial_diff(study, trial)),
     )
 
 

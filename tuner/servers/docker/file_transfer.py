@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from docker import DockerClient
@@ -43,6 +43,10 @@ class FileTransfer:
     target: PurePosixPath
     mounts: tuple[Bind | Volume, ...]
     copied: bool
+
+    def also_with(self, folder: Path) -> FileTransfer:
+        """This transfer with a writable folder at its own path. Without mounts, each container has its own folder."""
+        return self if self.copied else replace(self, mounts=(*self.mounts, Bind(folder, folder, writable=True)))
 
     def fill(self, container: Container, identity: ContainerUser) -> None:
         """Copy the repository, if necessary, into a container that was created but not started.

@@ -180,6 +180,8 @@ class DockerLauncher:
             with engine_trouble():
                 location = locate_engine(client)
                 transfer = self._transfers.plan(client, location, request.repository, mark)
+                if request.caches is not None:
+                    transfer = transfer.also_with(request.caches)
                 # On the host network, the port must be free on the machine.
                 port = free_port() if self._options.on_host_network else GRPC_PORT
                 arguments = (

@@ -1,0 +1,111 @@
+"""Measures what a warm-up of the best config saves on the first request, where first requests were slow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+from tuner.config.config import ModelConfig
+from tuner.config.patch import Patch
+from tuner.config.warmup import MOST_SHAPES, why_no_warm_up, with_warm_up
+from tuner.core.errors import ServerError, shortened
+from tuner.core.quantities import format_duration
+from tuner.measure.session import Session
+from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch
+from tuner.recommend.warm_up import FirstAnswer, WarmUp, first_answer_is_slow, is_slow, pays
+from tuner.study.study import Study
+
+# Seconds of a launch in addition to its own and its first answer's: to prepare requests, and to stop the server.
+_AROUND_S = 1.0
+
+
+def warm_up_takes_s(study: Study) -> float:
+    """Seconds that `measure_warm_up` is expected to take; 0: it launches nothing."""
+    if (trial := _slow(study)) is None or _why_not(trial):
+        return 0.0
+    return 2 * ((trial.launch_s or 0) + (trial.first_answer_s or 0) + _AROUND_S)
+
+
+def measure_warm_up(
+    study: Study,
+    context: TrialContext,
+    folder: Path,
+    limits: Callable[[float], Limits],
+    note: Callable[[str], None],
+    *,
+    until: float,
+) -> None:
+    """Launch the best config without and with a warm-up, and store both first answers.
+
+    Nothing is launched if the first answer of the best config was not slow, or no warm-up can be made for the model.
+
+    Args:
+        study: The study; the result is stored in it.
+        context: The context of the trials.
+        folder: The folder for the logs of the servers.
+        limits: Gives the limits of a launch for a deadline (`time.monotonic`).
+        note: Takes progress messages.
+        until: When both launches must be done (`time.monotonic`).
+    """
+    trial = _slow(study)
+    if trial is None or (study.warm_up and study.warm_up.launches):
+        return
+    slow_s = trial.first_answer_s or 0
+    warm_up = WarmUp(trial=trial.number, searched_s=slow_s, batch_size=context.options.batch_size)
+    if reason := _why_not(trial):
+        study.offer(_no(warm_up, reason))
+    elif time.monotonic() + warm_up_takes_s(study) > until:
+        study.offer(_no(warm_up, "no time left to measure one"))
+    else:
+        note(f"measuring a warm-up: the first answer of trial {trial.number} took {format_duration(slow_s)}")
+        study.offer(_measured(warm_up, trial, context, folder, limits(until)))
+
+
+def _measured(warm_up: WarmUp, trial: TrialResult, context: TrialContext, folder: Path, limits: Limits) -> WarmUp:
+    own = ModelConfig.parse(trial.deployable_config, "the best config")
+    launched: dict[str, FirstAnswer] = {}
+    try:
+        with _launched(context, trial.patch, folder / "without", limits) as (session, without):
+            launched["without"] = without
+            shapes, effective = session.request_shapes()[:MOST_SHAPES], session.effective
+        if not is_slow(without.answer_s, trial):
+            return _no(warm_up, f"in another launch, it took {format_duration(without.answer_s)}", launched)
+        config = with_warm_up(own, effective, shapes, batch_size=warm_up.batch_size)
+        patch = trial.patch.model_copy(update={"config": config.text})
+        with _launched(context, patch, folder / "with", limits) as (_, warmed):
+            launched["warmed"] = warmed
+    except ServerError as error:
+        which = "with" if launched else "without"
+        return _no(warm_up, f"a launch {which} one failed: {shortened(str(error))}", launched)
+    if not pays(without, warmed):
+        return _no(warm_up, f"with one, it still took {format_duration(warmed.answer_s)}", launched)
+    return warm_up.model_copy(update={"shapes": shapes, **launched})
+
+
+def _no(warm_up: WarmUp, reason: str, launched: Mapping[str, FirstAnswer] = MappingProxyType({})) -> WarmUp:
+    return warm_up.model_copy(update={"reason": reason, **launched})
+
+
+@contextmanager
+def _launched(
+    context: TrialContext, patch: Patch, folder: Path, limits: Limits
+) -> Iterator[tuple[Session, FirstAnswer]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with relaunch(context, patch, folder, limits=limits) as session:
+        launch_s = max(0.0, time.monotonic() - began - session.first_answer_s)
+        yield session, FirstAnswer(launch_s=launch_s, answer_s=session.first_answer_s)
+
+
+def _slow(study: Study) -> TrialResult | None:
+    """The trial of the best config, if its first answer was slow."""
+    best = study.recommendation.best
+    return best.trial if best and first_answer_is_slow(best.trial) else None
+
+
+def _why_not(trial: TrialResult) -> str:
+    """Why no warm-up can be made for the config of a trial; empty: it can."""
+    return why_no_warm_up(ModelConfig.parse(trial.effective_config or "", "the effective config").proto)
