@@ -6,6 +6,7 @@ MkDocs calls `on_page_markdown` for each page of the site; `mkdocs.yml` names th
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,14 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
+from tuner.cli.list_space import print_space
 from tuner.cli.main import cli
+from tuner.config.config import ModelConfig
 from tuner.core.errors import TritontuneError
+from tuner.core.machine import Machine, NumaNode
+from tuner.core.nvml import Gpu
 from tuner.core.quantities import DURATION
+from tuner.jobs.listing import ListedSpace
 from tuner.nightly.jobs import jobs_schema
 from tuner.options.tune_job import TuneJob
 from tuner.results.points_csv import points_csv
-from tuner.space.spec import ParameterSpec, shipped_spaces
+from tuner.space.conditions import Terms
+from tuner.space.knowledge import COMMON, KnownParameter, Needs, knowledge
+from tuner.space.place import Place
+from tuner.space.space import SearchSpace
+from tuner.space.spec import ParameterSpec, SpaceSpec, load_space, shipped_spaces
 
 _WORDS = {
     "string": "text",
@@ -186,6 +197,95 @@ def space_keys() -> str:
     )
 
 
+def space_file_keys() -> str:
+    """The keys of a space file."""
+    schema = SpaceSpec.model_json_schema()["properties"]
+    rows = [(f"`{name}`", field.get("description", "1")) for name, field in schema.items()]
+    return _table(("key", "meaning"), rows)
+
+
+_IO = (
+    'input [ { name: "X" data_type: TYPE_FP32 dims: [ 16 ] } ] '
+    'output [ { name: "Y" data_type: TYPE_FP32 dims: [ 4 ] } ]'
+)
+# For the examples: where a model of each backend has its instances, and the rest of its config.
+_EXAMPLES = {
+    "onnxruntime": ("CPU", 'backend: "onnxruntime" max_batch_size: 8'),
+    "tensorrt": ("GPU", 'backend: "tensorrt" platform: "tensorrt_plan" max_batch_size: 32'),
+    "pytorch": ("CPU", 'backend: "pytorch" platform: "pytorch_libtorch" max_batch_size: 8'),
+    "openvino": ("CPU", 'backend: "openvino" max_batch_size: 8'),
+    "python": ("CPU", 'backend: "python" max_batch_size: 8'),
+    "fil": ("GPU", 'backend: "fil" max_batch_size: 32768'),
+    "dali": ("GPU", 'backend: "dali" max_batch_size: 64'),
+    "tensorflow": ("CPU", 'backend: "tensorflow" platform: "tensorflow_savedmodel" max_batch_size: 8'),
+}
+
+
+def backends() -> str:
+    """The parameters of each backend, and what `--list-space` prints for a model of it."""
+    return "\n\n".join(_backend(name) for name in (*_EXAMPLES, COMMON))
+
+
+def _backend(name: str) -> str:
+    file = knowledge(name)
+    title = "Triton itself" if name == COMMON else name
+    rows = [(f"`{key}`", *_known(key, parameter)) for key, parameter in file.parameters.items()]
+    parts = [
+        f"## {title}",
+        f"Read from {file.source}.",
+        _table(("parameter", "searched", "values", "where", "needs", "what it does"), rows),
+        *(["Laws: " + "; ".join(f"`{law}`" for law in file.laws) + "."] if file.laws else []),
+    ]
+    if file.inert:
+        inert = [(f"`{each.field}`", _needs(each.needs), each.reason) for each in file.inert]
+        parts.append(_table(("without effect", "where", "why"), inert))
+    if name != COMMON:
+        device, _ = _EXAMPLES[name]
+        where = "a GPU" if device == "GPU" else "the CPU"
+        parts += [
+            f"`--list-space` for a model on {where}, on a machine with 8 cores:",
+            f"```text\n{_listing(name)}\n```",
+        ]
+    return "\n\n".join(parts)
+
+
+def _known(name: str, parameter: KnownParameter) -> tuple[str, str, str, str, str]:
+    """Whether a parameter is searched, its values, where it is, what it needs, and what it does with its marks."""
+    marks = {
+        "may change answers": bool(parameter.changes_numerics),
+        "slow launch": parameter.slow_launch,
+        "tried alone first": parameter.try_alone,
+        "needs a server for each candidate": parameter.relaunch_only,
+    }
+    about = "; ".join([parameter.does.removesuffix("."), *(mark for mark, has in marks.items() if has)])
+    values = ", ".join(
+        str(value).lower() if isinstance(value, bool) else str(value) for value in parameter.ladder or ()
+    )
+    values = "node0, node1, ..." if parameter.each_node else values
+    searched = "yes" if parameter.search == "default" else "on request"
+    return searched, values, f"`{Place.of(name, parameter)}`", _needs(parameter.needs), about
+
+
+def _needs(needs: Needs) -> str:
+    """Conditions in words."""
+    given = needs.model_dump(exclude_defaults=True)
+    values = {name: ", ".join(value) if isinstance(value, list) else str(value) for name, value in given.items()}
+    return "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+
+
+def _listing(name: str) -> str:
+    device, config = _EXAMPLES[name]
+    count = 2 if name in {"onnxruntime", "tensorflow"} else 1
+    text = f"{config} {_IO} instance_group [ {{ kind: KIND_{device} count: {count} }} ]"
+    effective = ModelConfig.parse(text, "example")
+    gpus = (Gpu(0, "GPU-0", "GPU", None),) if device == "GPU" else ()
+    machine = Machine(8, gpus, "x86_64", (NumaNode(0, "0-7"),))
+    space = SearchSpace.build(load_space("auto"), effective, effective, machine, terms=Terms())
+    printed = io.StringIO()
+    print_space(ListedSpace("model", name, space, launched=False), "auto", Console(file=printed, width=100))
+    return "\n".join(line.rstrip() for line in printed.getvalue().rstrip().splitlines())
+
+
 def spaces() -> str:
     """The search spaces that ship, as their files are."""
     texts = {name: files("search_spaces").joinpath(f"{name}.yaml").read_text("utf-8") for name in shipped_spaces()}
@@ -215,7 +315,9 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "nightly-file": night_keys,
     "nightly-job": nightly_job_keys,
     "nightly-notify": notify_keys,
+    "space-file": space_file_keys,
     "space-parameter": space_keys,
+    "backends": backends,
     "shipped-spaces": spaces,
     "front-json": front_json,
     "errors": errors,

@@ -29,6 +29,7 @@ from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.results.points_json import measured_point_json, point_json
 from tuner.results.result_files import front_json, trials_csv
+from tuner.space.knowledge import knowledge, known_backends
 from tuner.space.spec import ParameterSpec
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -163,3 +164,14 @@ def test_nothing_is_fetched_from_elsewhere() -> None:
     settings = (ROOT / "mkdocs.yml").read_text("utf-8")
     assert "font: false" in settings
     assert "http" not in settings
+
+
+def test_each_backend_has_its_parameters_and_a_listed_space() -> None:
+    made = on_page_markdown("<!-- generated: backends -->")
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", made, re.MULTILINE | re.DOTALL))
+    assert sorted(sections) == sorted([*known_backends(), "Triton itself"])
+    for name in known_backends():
+        assert {f"`{each}`" for each in knowledge(name).parameters} <= set(
+            re.findall(r"^\| (`.+?`) ", sections[name], re.MULTILINE)
+        )
+        assert f"model: backend {name}, by its config; space auto\n" in sections[name]

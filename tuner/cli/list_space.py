@@ -58,10 +58,17 @@ def list_space(
         for number, listed in enumerate(list_spaces(job, Notes())):
             if number:
                 console.print()
-            _print(listed, job.space, console)
+            print_space(listed, job.space, console)
 
 
-def _print(listed: ListedSpace, source: str, console: Console) -> None:
+def print_space(listed: ListedSpace, source: str, console: Console) -> None:
+    """Print the search space of a model.
+
+    Args:
+        listed: The space.
+        source: The name of the space, or its file.
+        console: The console.
+    """
     from rich.markup import escape  # noqa: PLC0415 (see above)
 
     space = listed.space

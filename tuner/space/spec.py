@@ -184,7 +184,7 @@ class SpaceSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
 
-    schema_: Annotated[Literal[1], Field(alias="schema")]
+    schema_: Annotated[Literal[1], Field(alias="schema", description="1.")]
     backend: str = Field(
         "",
         description=(
