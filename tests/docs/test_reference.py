@@ -171,7 +171,6 @@ def test_each_backend_has_its_parameters_and_a_listed_space() -> None:
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", made, re.MULTILINE | re.DOTALL))
     assert sorted(sections) == sorted([*known_backends(), "Triton itself"])
     for name in known_backends():
-        assert {f"`{each}`" for each in knowledge(name).parameters} <= set(
-            re.findall(r"^\| (`.+?`) ", sections[name], re.MULTILINE)
-        )
+        rows = re.findall(r"^\| `(.+?)` ", sections[name], re.MULTILINE)
+        assert knowledge(name).parameters.keys() <= set(rows)
         assert f"model: backend {name}, by its config; space auto\n" in sections[name]
