@@ -62,6 +62,12 @@ def test_it_says_how_late() -> None:
     assert (others.bound, others.held_up) == (f"{late}; other processes kept the machine busy", True)
 
 
+def test_lateness_beyond_the_percentile_that_decides_is_nothing() -> None:
+    seen = samples(50_000, late=20, cpu_s=1.2)
+    bounds = [client_view(seen, whole_window(seen), RATE, percentile).bound for percentile in ("p50", "p95")]
+    assert bounds == [None, "p95 of the send lag was 50 ms"]
+
+
 def test_one_late_request_in_1000_is_nothing() -> None:
     assert view(samples(50_000, late=1)).bound is None
 

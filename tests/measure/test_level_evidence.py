@@ -7,7 +7,8 @@ import pytest
 from support.windows import exponential, window
 
 from tuner.core.loads import Concurrency, RequestRate
-from tuner.core.slo import SLO
+from tuner.core.objectives import Objective
+from tuner.core.slo import SLO, Statistic
 from tuner.measure.level import Evidence
 from tuner.measure.rivals import Rivals
 from tuner.measure.rules import LevelRules
@@ -61,3 +62,33 @@ def test_who_is_surely_beaten_is_known_well_enough() -> None:
     equal = replace(RULES, rivals=Rivals(((400.0, 1.0),)))
     assert Evidence(CLOSED, equal).suffices(WIDE)
     assert not Evidence(CLOSED, equal, batch_size=8).suffices(WIDE)
+
+
+class TestAtARateThatMustBeHeld:
+    QUICK = Objective.quickest(Statistic.parse("p50"), 100.0)
+
+    def test_who_is_far_from_keeping_up_is_known_well_enough(self) -> None:
+        late = Objective.quickest(Statistic.parse("p50"), 1.5 * throughput(WIDE).high)
+        assert Evidence(RequestRate(100), replace(RULES, objective=late)).suffices(WIDE)
+        near = Objective.quickest(Statistic.parse("p50"), 1.1 * throughput(WIDE).high)
+        assert not Evidence(RequestRate(100), replace(RULES, objective=near)).suffices(WIDE)
+
+    def test_who_is_surely_slower_than_a_rival_is_known_well_enough(self) -> None:
+        """The median of the wide one is 7 ms."""
+        rules = replace(RULES, objective=replace_rate(self.QUICK, throughput(WIDE).value))
+        for quicker_ms, beaten in ((0.5, True), (6.5, False)):
+            rivals = Rivals(((1e3 / quicker_ms, quicker_ms),))
+            assert Evidence(RequestRate(100), replace(rules, rivals=rivals)).suffices(WIDE) is beaten
+
+    def test_the_minimized_percentile_must_be_precise(self) -> None:
+        assert replace(RULES, slo=SLO({"p99": 5.0}), objective=self.QUICK).percentile == "p50"
+
+
+def replace_rate(objective: Objective, rate: float) -> Objective:
+    return objective.model_copy(update={"rate": rate})
+
+
+def test_rivals_by_power_do_not_end_a_level() -> None:
+    """A level knows its throughput, but no power."""
+    rules = replace(RULES, objective=Objective(metric="inferences_per_joule"), rivals=Rivals(((10_000.0, 1.0),)))
+    assert not Evidence(CLOSED, rules).suffices(WIDE)

@@ -20,7 +20,7 @@ from tuner.config.config import ModelConfig
 from tuner.config.patch import Patch
 from tuner.core.errors import Cause, ServerDiedError, TuningError
 from tuner.core.lease import own_lease
-from tuner.core.loads import Concurrency
+from tuner.core.loads import Concurrency, RequestRate, SteadyLoad
 from tuner.jobs.progress import ModelOutcome
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck, QualityWarning
@@ -53,13 +53,13 @@ class Machine:
         self.fails: dict[str, int] = {}
         self.dice = random.Random(5)  # noqa: S311 (no secret)
         self.said: list[str] = []
-        self.launches: list[tuple[str, tuple[Concurrency, ...]]] = []
+        self.launches: list[tuple[str, tuple[SteadyLoad, ...]]] = []
         self.number = 0
 
     def kind(self, config: str) -> str:
         return "better" if ModelConfig.parse(config, "x").holds("dynamic_batching") else "own"
 
-    def launch(self, patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+    def launch(self, patch: Patch, loads: Sequence[SteadyLoad], name: str, *, candidate: bool = False) -> PairedLaunch:
         kind = self.kind(patch.config)
         assert candidate == name.startswith("candidate")
         self.launches.append((kind, tuple(loads)))
@@ -68,7 +68,10 @@ class Machine:
             raise ServerDiedError("it died", cause=Cause.CRASHED)
         rate = self.rates[kind] * self.dice.lognormvariate(0.0, 0.01)
         assert name.startswith(("deployed", "candidate"))
-        return launch_at(*((load.requests, rate) for load in loads), over=self.over if kind == "better" else 0)
+        if isinstance(loads[0], RequestRate):
+            # The quicker a config is, the lower is its latency under the same rate.
+            return PairedLaunch(points=tuple(point(load, load.level, 1e3 / rate, kept_up=True) for load in loads))
+        return launch_at(*((int(load.level), rate) for load in loads), over=self.over if kind == "better" else 0)
 
     def tuned(self, context: Any, model: Any) -> ModelOutcome:
         """A search that has measured the baseline, and the better one where that is another."""
@@ -77,15 +80,19 @@ class Machine:
         built, own = space(config=OWN), model.config.text
 
         def measured(config: str) -> OperatingPoint:
-            return point(8, self.rates[self.kind(config)], 10.0)
+            rate = self.rates[self.kind(config)]
+            if per_s := context.job.rate:
+                return point(RequestRate(per_s), per_s, 1e3 / rate, kept_up=True)
+            return point(8, rate, 10.0)
 
         study.add(trial(0, measured(own), config=own, parameters=built.baseline), built)
         if self.kind(own) != "better":
             study.add(trial(1, measured(BETTER), config=BETTER, parameters=built.baseline), built)
         return ModelOutcome(run, model.name, study, study.recommendation, "done")
 
-    def identity(self, _context: Any, model: Any) -> Any:
+    def identity(self, context: Any, model: Any) -> Any:
         return identity(
+            objective=context.job.objective,
             model=model.name,
             repository=str(self.repository.path),
             files=model.fingerprint(),
@@ -183,7 +190,7 @@ def test_both_configs_are_measured_at_the_load_of_the_candidate(machine: Machine
 def test_a_candidate_is_compared_at_the_highest_load_at_which_it_holds_the_slo(machine: Machine) -> None:
     """Under the load that the search found it is far over the limit tonight; under less it is far inside."""
 
-    def launch(patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+    def launch(patch: Patch, loads: Sequence[SteadyLoad], name: str, *, candidate: bool = False) -> PairedLaunch:
         side = machine_launch(patch, loads, name, candidate=candidate)
         late = [point.load.level > 4 and machine.kind(patch.config) == "better" for point in side.points]
         slow = {"latency_ms": dict.fromkeys(side.points[0].latency_ms, interval(61.0))}
@@ -215,7 +222,7 @@ def test_beside_a_busy_neighbour_a_config_that_is_unchanged_is_no_regression(mac
     machine.night()
     machine_launch = machine.launch
 
-    def beside(patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+    def beside(patch: Patch, loads: Sequence[SteadyLoad], name: str, *, candidate: bool = False) -> PairedLaunch:
         warning = QualityWarning(
             check=QualityCheck.MACHINE_LOAD,
             reason="load from elsewhere: other processes used 1.2 of 2 cores",
@@ -233,7 +240,7 @@ def test_beside_a_busy_neighbour_a_config_that_is_unchanged_is_no_regression(mac
     # Where enough launches had the machine to themselves, it is for these to say.
     calls = count()
 
-    def at_first(patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False) -> PairedLaunch:
+    def at_first(patch: Patch, loads: Sequence[SteadyLoad], name: str, *, candidate: bool = False) -> PairedLaunch:
         launch = beside if next(calls) < 2 else machine_launch
         return launch(patch, loads, name, candidate=candidate)
 
@@ -341,9 +348,7 @@ def test_a_slowdown_that_passes_is_none(machine: Machine) -> None:
     machine.night()
     launch, calls = machine.launch, [0]
 
-    def slow_at_first(
-        patch: Patch, loads: Sequence[Concurrency], name: str, *, candidate: bool = False
-    ) -> PairedLaunch:
+    def slow_at_first(patch: Patch, loads: Sequence[SteadyLoad], name: str, *, candidate: bool = False) -> PairedLaunch:
         calls[0] += 1
         machine.rates["better"] = 105.0 if calls[0] <= 1 else 150.0
         return launch(patch, loads, name, candidate=candidate)
@@ -358,3 +363,27 @@ def test_what_a_killed_night_left_beside_the_config_is_removed(machine: Machine)
     machine.night()
     assert not left.exists()
     assert any("removed 1 unfinished file of a killed night" in line for line in machine.said)
+
+
+def test_at_a_fixed_rate_the_quicker_config_is_the_improvement(machine: Machine) -> None:
+    options = {"minimize": "latency.p99", "rate": 50, "slo": {}}
+    first = machine.night(**options)
+    assert (first.outcome, first.objective) == ("improved", "latency.p99")
+    assert first.gain
+    assert first.gain.value == pytest.approx(1.5, rel=0.05)
+    assert "x as quick by p99 latency" in first.reason
+    assert {load for _, loads in machine.launches for load in loads} == {RequestRate(50.0)}
+    assert first.candidate
+    assert (first.candidate.request_rate, first.candidate.concurrency) == (50.0, None)
+    # The next night measures it under the same rate, and tells that it is slower.
+    machine.rates["better"] /= 3
+    second = machine.night(**options)
+    assert second.regression
+    assert second.drift.startswith("slower: 50 inferences/s at 50 requests/s")
+
+
+def test_nights_with_another_load_are_no_history(machine: Machine) -> None:
+    machine.night()
+    machine.rates["better"] /= 2
+    at_a_rate = machine.night(minimize="p99", rate=50, slo={})
+    assert not at_a_rate.regression

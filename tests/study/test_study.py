@@ -11,12 +11,15 @@ from support.builders import MLP, identity, ladders, point, space, trial
 from tuner.core.errors import Cause, JobError
 from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.machine import Machine
+from tuner.core.objectives import THROUGHPUT
+from tuner.core.slo import Limit
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.verification import Verification
 from tuner.space.candidate import Assignment
+from tuner.stats.slo_verdict import SLOTest
 from tuner.study.provenance import provenance
-from tuner.study.study import Study
+from tuner.study.study import Identity, Study
 
 
 @pytest.fixture
@@ -193,3 +196,17 @@ def test_a_study_that_is_just_being_begun_is_none_yet(database: Path, storage: o
     optuna.create_study(storage=storage, study_name="begun")
     Study.create_or_resume(database, identity())
     assert Study.models(database) == ("mlp",)
+
+
+def test_a_study_of_an_earlier_version_maximizes_throughput() -> None:
+    stored = identity().model_dump(mode="json", exclude={"objective"})
+    assert Identity.model_validate(stored).objective == THROUGHPUT
+    assert stored["slo"] == {"p99": 25.0}
+    test = {"percentile": "p99", "limit_ms": 25.0, "requests": 10, "over": 0, "design_effect": 1.0}
+    assert SLOTest.model_validate(test).limit == Limit("latency", "p99", 25.0)
+
+
+def test_another_objective_is_another_study(database: Path) -> None:
+    Study.create_or_resume(database, identity())
+    with pytest.raises(JobError, match="its objective has changed"):
+        Study.create_or_resume(database, identity(objective={"metric": "throughput_per_gpu"}))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
-from tuner.core.record import Record
+from tuner.core.record import Interval, Record
 from tuner.core.slo import LATENCY, SLO, Percentile, Statistic
 
 Maximized = Literal["throughput", "throughput_per_gpu", "inferences_per_joule"]
@@ -82,6 +83,12 @@ class Objective(Record):
     def __str__(self) -> str:
         at = "" if self.rate is None else f" at {self.rate:g} requests/s"
         return f"{self.direction} {self.words}{at}"
+
+
+def inverse(latency_ms: Interval) -> Interval:
+    """The merit of a latency: its inverse, in 1/s, of which more is better."""
+    high = 1e3 / latency_ms.low if latency_ms.low else math.inf
+    return Interval(value=1e3 / latency_ms.value, low=1e3 / latency_ms.high, high=high)
 
 
 THROUGHPUT = Objective()

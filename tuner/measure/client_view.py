@@ -46,18 +46,19 @@ class ClientView(Record):
         return self.bound is not None and self.cpu <= _IDLE
 
 
-def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
+def client_view(samples: Samples, window: Window, load: Load, percentile: Percentile = "p99") -> ClientView:
     """Judge the load generator by the samples of a load.
 
     The client was the limit if each process took more than 70 % of a core. In an open loop of at least 100 requests, it
-    was also the limit if its lateness is part of the latency. (Latency counts from the due time.) That is so if p99 of
-    the send lag is above 1 ms and above 10 % of p99 latency. Requests that waited because all connections were full do
-    not count, as that is the server's limit.
+    was also the limit if its lateness is part of the latency. (Latency counts from the due time.) That is so if the
+    percentile of the send lag is above 1 ms and above 10 % of that of latency. Requests that waited because all
+    connections were full do not count, as that is the server's limit.
 
     Args:
         samples: All samples of the load.
         window: The part of them that counts; not empty.
         load: The load that was offered.
+        percentile: The percentile that decides.
     """
     cpu = samples.cpu_s / samples.wall_s / samples.processes
     lag_ms = None
@@ -66,7 +67,8 @@ def client_view(samples: Samples, window: Window, load: Load) -> ClientView:
         lag_ms = {name: float(np.quantile(lags_ms, share_of(name))) for name in _LAG_PERCENTILES}
     bound = _busy(cpu, samples.processes)
     if lag_ms and not bound and not samples.waiting and len(window) >= _FEWEST_FOR_P99:
-        bound = _late(lag_ms["p99"], float(np.quantile(window.latency_ms, share_of("p99"))), cpu)
+        lag, latency = (float(np.quantile(values, share_of(percentile))) for values in (lags_ms, window.latency_ms))
+        bound = _late(lag, latency, percentile, cpu)
     return ClientView(cpu=cpu, processes=samples.processes, send_lag_ms=lag_ms, bound=bound)
 
 
@@ -77,11 +79,11 @@ def _busy(cpu: float, processes: int) -> str | None:
     return f"the load generator took {cpu:.0%} of a core{where}"
 
 
-def _late(lag_p99_ms: float, latency_p99_ms: float, cpu: float) -> str | None:
-    if lag_p99_ms <= max(_LATE_MS, _LATE * latency_p99_ms):
+def _late(lag_ms: float, latency_ms: float, percentile: Percentile, cpu: float) -> str | None:
+    if lag_ms <= max(_LATE_MS, _LATE * latency_ms):
         return None
     others = "; other processes kept the machine busy" if cpu <= _IDLE else ""
-    return f"p99 of the send lag was {format_ms(lag_p99_ms)}{others}"
+    return f"{percentile} of the send lag was {format_ms(lag_ms)}{others}"
 
 
 def clients_together(clients: Sequence[ClientView]) -> ClientView:

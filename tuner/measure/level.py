@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.core.loads import Concurrency, Load, Ramp, Replay
-from tuner.core.objectives import THROUGHPUT
+from tuner.core.objectives import THROUGHPUT, inverse
 from tuner.core.record import Interval
 from tuner.load.protocols import LoadEngine, Samples
 from tuner.measure.failing import raise_if_failing, raise_if_unanswered, silence_s
@@ -90,6 +90,7 @@ def measure_level(
         server=reads.breakdown if reads else None,
         meter=meter,
         slo=rules.slo,
+        percentile=rules.percentile,
         noticed=warnings_about(samples, window, load, reads, in_steps=in_steps, behind=behind),
     )
 
@@ -270,8 +271,7 @@ class Evidence:
         verdict = together(test.verdict for test in slo_tests(window, rules.slo))
         if verdict is Verdict.BREAKS:
             return True
-        by_throughput = rules.objective == THROUGHPUT
-        if by_throughput and rules.rivals.beat(requests_per_s.times(self._batch_size), latency_ms[rules.percentile]):
+        if self._is_beaten(requests_per_s, latency_ms[rules.percentile]):
             return True
         if rules.objective.rate is not None and is_hopeless(requests_per_s, rules.objective.rate):
             return True
@@ -287,6 +287,13 @@ class Evidence:
         )
         self._narrow = self._narrow + 1 if precise and not undecided else 0
         return self._narrow >= rules.narrow_looks
+
+    def _is_beaten(self, requests_per_s: Interval, latency_ms: Interval) -> bool:
+        """Whether a rival beats it; by objectives that need a GPU, none does before the level has ended."""
+        objective, rivals = self._rules.objective, self._rules.rivals
+        if not objective.maximizes:
+            return rivals.beat(inverse(latency_ms), latency_ms)
+        return objective == THROUGHPUT and rivals.beat(requests_per_s.times(self._batch_size), latency_ms)
 
 
 def is_hopeless(requests_per_s: Interval, offered_per_s: float) -> bool:

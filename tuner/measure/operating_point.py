@@ -8,7 +8,7 @@ import numpy as np
 
 from tuner.core.loads import Concurrency, Load, OpenLoop, Ramp, RequestRate
 from tuner.core.record import Interval
-from tuner.core.slo import NO_LIMIT, SLO
+from tuner.core.slo import NO_LIMIT, SLO, Percentile
 from tuner.load.protocols import Samples
 from tuner.measure.client_view import client_view
 from tuner.measure.failing import most_frequent_error
@@ -40,6 +40,7 @@ def operating_point(
     server: ServerBreakdown | None = None,
     meter: Meter | None = None,
     slo: SLO = NO_LIMIT,
+    percentile: Percentile = "p99",
     noticed: tuple[QualityWarning, ...] = (),
 ) -> OperatingPoint:
     """The operating point of a load, with its quality warnings.
@@ -56,6 +57,7 @@ def operating_point(
         server: The server's own statistics.
         meter: Measures resources of the server, its GPUs and this machine; None: not measured.
         slo: The limits to test.
+        percentile: The latency percentile that decides.
         noticed: Quality warnings that the samples gave.
     """
     meter = meter or Meter()
@@ -78,7 +80,7 @@ def operating_point(
         batch_size=batch_size,
         received_bytes_per_s=float(received.mean()) * requests_per_s.value,
         histogram=Histogram.of(window.latency_ms),
-        client=client_view(samples, window, load),
+        client=client_view(samples, window, load, percentile),
         limits=slo_tests(window, slo),
         kept_up=kept_up(requests_per_s, samples, window, load),
         server=server,

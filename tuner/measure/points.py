@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
 from pydantic import AliasChoices, Field
 
 from tuner.core.loads import Load
-from tuner.core.objectives import Objective
+from tuner.core.objectives import Objective, inverse
 from tuner.core.record import Interval, Record
 from tuner.core.slo import LATENCY, PERCENTILES, SLO, Percentile, Statistic
 from tuner.measure.client_view import ClientView, clients_together
@@ -157,9 +156,7 @@ class OperatingPoint(Record):
         value = self.value(objective)
         if value is None:
             raise ValueError(f"unknown {objective.words}")
-        if objective.maximizes:
-            return value
-        return Interval(value=1e3 / value.value, low=1e3 / value.high, high=1e3 / value.low if value.low else math.inf)
+        return value if objective.maximizes else inverse(value)
 
     @property
     def limitable_ms(self) -> Mapping[str, Interval]:

@@ -38,7 +38,7 @@ class LevelRules:
         request_timeout_s: Deadline of a request; a server that is silent for as long hangs.
         slo: Limits to test. A level ends when it violates a limit (99 % confidence), and continues while it is
             undecided.
-        rivals: Results of other candidates. A level that they clearly beat by throughput ends.
+        rivals: Results of other candidates. A level that they clearly beat ends.
         objective: The objective.
     """
 
