@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from support.command_line import tritontune
 
+from tuner.config.config import ModelConfig
+from tuner.study.study import Study
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 SPACE = """\
@@ -123,3 +125,28 @@ def test_spaces_that_are_wrong_are_refused_before_any_launch(slow_model: Path, s
     (line,) = done.stderr.splitlines()
     assert message in line
     assert not out.exists()
+
+
+HOST_POLICY = """\
+schema: 1
+parameters:
+  cores: {server_arg: "--host-policy=first,cpu-cores", ladder: [off, "0-0"]}
+  policy: {field: "instance_group[*].host_policy", ladder: [off, first], when: {cores: ["0-0"]}}
+  threads: {server_arg: --buffer-manager-thread-count, ladder: [off, 2], when: {policy: [first]}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.triton
+def test_a_host_policy_is_an_argument_of_the_server_and_a_field(model_repository: ModelRepositoryFactory) -> None:
+    model_repository.add("slow", config=config_text())
+    run = _run(model_repository.path, "slow", HOST_POLICY)
+    trials = Study.load(run / "study.db", "slow").trials
+    assert [trial.failure for trial in trials] == [None] * 4
+    policies = [
+        ModelConfig.parse(trial.effective_config or "", "x").proto.instance_group[0].host_policy for trial in trials
+    ]
+    assert sorted(policies) == ["", "", "first", "first"]
+    commands = "".join(path.read_text() for path in run.glob("slow/trials/*/command.txt"))
+    assert commands.count("--host-policy=first,cpu-cores=0-0") == 3
+    assert commands.count("--buffer-manager-thread-count=2") == 1

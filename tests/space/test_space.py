@@ -258,3 +258,22 @@ class TestEdits:
             for wanted in ({"max_batch_size": 64}, {"max_batch_size": 8}, {"instance_group.count": 2})
         )
         assert one == same != other
+
+
+NESTED = """\
+schema: 1
+parameters:
+  a: {field: 'parameters["a"].string_value', ladder: [off, "1"]}
+  b: {field: 'parameters["b"].string_value', ladder: [off, "1"], when: {a: ["1"]}}
+  c: {field: 'parameters["c"].string_value', ladder: [off, "1"], when: {b: ["1"]}}
+"""
+
+
+def test_a_condition_on_what_has_no_effect_itself_does_not_hold() -> None:
+    built = space(NESTED)
+    assert built.normalize({"b": "1", "c": "1"}) == built.baseline
+    assert built.normalize({"a": "1", "c": "1"}) == {"a": "1", "b": OFF}
+    every = list(built.assignments())
+    assert len(every) == 4
+    # What is stored comes back as it was, or a search would launch it for ever.
+    assert [built.recall(assignment) for assignment in every] == every

@@ -154,7 +154,15 @@ class SearchSpace:
 
     def _settled(self, chosen: Assignment) -> Assignment:
         """A value for every parameter without those that have no effect, and within Triton's rules."""
-        counting = {p.name: chosen[p.name] for p in self.parameters if self._counts(p, chosen)}
+        while True:
+            idle = [p for p in self.parameters if not self._counts(p, chosen)]
+            # What has no effect has the model's own value, on which the effect of others may depend.
+            reset = {p.name: p.base for p in idle if p.index(chosen[p.name]) != p.index(p.base)}
+            if not reset:
+                break
+            chosen = {**chosen, **reset}
+        without = {p.name for p in idle}
+        counting = {name: value for name, value in chosen.items() if name not in without}
         return self._within_max_batch_size(counting)
 
     def settled(self, varying: Sequence[Parameter]) -> Iterator[Assignment]:
