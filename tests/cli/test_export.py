@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,8 @@ from tritonclient.grpc import model_config_pb2
 from tuner.cli.export import export
 from tuner.cli.export_target import Target
 from tuner.config.config import ModelConfig
+from tuner.config.deploy import is_half_replaced
+from tuner.config.patch import Patch
 from tuner.core.errors import ConfigError, JobError, SLOError
 from tuner.results.result_files import without_provenance, write_results
 from tuner.study import study as study_module
@@ -281,3 +287,62 @@ def test_a_study_that_another_process_holds_is_one_line(run: Path, monkeypatch: 
         for read in (lambda: export(run, (), (), Target()), lambda: Study.load(database, "mlp")):
             with pytest.raises(JobError, match="study of a run: locked by another process$"):
                 read()
+
+
+@pytest.fixture
+def run_of_two_files(repository: Path, tmp_path: Path) -> Path:
+    """The folder of a run whose best candidate changes the config and a JSON file."""
+    (repository / "mlp/1/model.json").write_text('{"n": 1}')
+    run, built, own = RunFolder(tmp_path / "two"), space(config=MLP), (repository / "mlp/config.pbtxt").read_text()
+    run.path.mkdir()
+    study = Study.create_or_resume(run.database, identity(repository=str(repository), config=own))
+    for number, (config, n, rate) in enumerate(((own, 1, 100.0), (own.replace("count: 1", "count: 2"), 2, 400.0))):
+        files = Patch(files={"mlp/1/model.json": f'{{"n": {n}}}'})
+        found = trial(number, point(1, rate, 2), parameters=built.baseline, config=config)
+        study.add(found.model_copy(update={"others": files}), built)
+    return run.path
+
+
+def test_several_files_go_into_a_folder_or_into_place_but_not_into_one_file(
+    run_of_two_files: Path, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(JobError, match=r"is several files \(mlp/config\.pbtxt, mlp/1/model\.json\); use --to FOLDER"):
+        export(run_of_two_files, (), (), Target())
+    assert capsys.readouterr().out == ""
+    export(run_of_two_files, (), (), Target(folder=tmp_path / "deploy"))
+    assert (tmp_path / "deploy/mlp/1/model.json").read_text() == '{"n": 2}'
+    (repository / "mlp/1/model.json").write_text('{"n": 7}')
+    before = (repository / "mlp/config.pbtxt").read_text()
+    with pytest.raises(ConfigError, match=r"model\.json: changed since the run; nothing was written"):
+        export(run_of_two_files, (), (), Target(in_place=True))
+    assert (repository / "mlp/config.pbtxt").read_text() == before
+
+
+@pytest.mark.slow
+def test_an_export_of_two_files_that_is_killed_at_any_moment_is_whole_after_the_next(
+    run_of_two_files: Path, repository: Path
+) -> None:
+    files = [repository / "mlp/config.pbtxt", repository / "mlp/1/model.json"]
+    old = [file.read_text() for file in files]
+    command = [sys.executable, "-c", "from tuner.cli.main import main; main()"]
+    command += ["export", str(run_of_two_files), "--in-place"]
+    dice = random.Random(3)  # noqa: S311 (no secret)
+    took_s = 0.5
+    for _ in range(10):
+        for file, text in zip(files, old, strict=True):
+            file.write_text(text)
+        began = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(dice.uniform(0.5, 1.0) * took_s)
+            took_s = time.monotonic() - began
+        process.kill()
+        process.wait()
+        now = [without_provenance(file.read_text()) for file in files]
+        whole = now == old or all("2" in text for text in now)
+        assert whole or is_half_replaced(repository)
+        export(run_of_two_files, (), (), Target(in_place=True))
+        assert "count: 2" in files[0].read_text()
+        assert files[1].read_text() == '{"n": 2}'
+        assert [path.name for path in repository.rglob("*") if ".new-" in path.name] == []
+        assert not is_half_replaced(repository)
