@@ -161,3 +161,21 @@ def test_instances_that_were_not_launched_may_hold_far_less(tmp_path: Path) -> N
         reached = max(p.throughput.value for load in LOADS if (p := truth.point(scheduling, load)).holds(slo))
         # At random arrivals a server holds some less than in a closed loop.
         assert each.rate.low <= reached <= 1.25 * each.rate.high
+
+
+def test_of_a_large_space_only_launched_values_of_what_is_not_simulated_are_estimated(tmp_path: Path) -> None:
+    text = SMALL_SPACE + "".join(
+        f"  unknown{number}: {{field: 'parameters[\"u{number}\"].string_value', ladder: [off, 1, 2, 3, 4, 5, 6, 7]}}\n"
+        for number in range(4)
+    )
+    built = space(text)
+    assert built.size() > 10_000
+    spec = parse_space(text, "test.yaml").model_dump_json(by_alias=True)
+    study = Study.create_or_resume(tmp_path / "study.db", identity(space=spec))
+    changed = built.normalize({**next(iter(calibrations(built))), "unknown1": 3})
+    for number, assignment in enumerate([built.baseline, *calibrations(built), changed]):
+        study.add(TRUTH.trial(built, number, assignment), built)
+    found = capacities(study, 100.0, P99_40)
+    assert {each.parameters.get("unknown1") for each in found} <= {"off", 3}
+    assert {each.parameters.get("unknown0") for each in found} == {"off"}
+    assert any(each.trial is None for each in found)

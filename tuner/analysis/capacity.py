@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -28,6 +28,8 @@ from tuner.study.study import Study
 _ARRIVALS, _LOWEST, _HALVINGS = 4_000, 1 / 1_024, 10
 # The most unlaunched candidates to simulate in an open loop; the best ones in a closed loop are taken.
 _MOST_UNLAUNCHED = 24
+# The most index combinations of a space whose candidates are all simulated.
+_LISTED = 10_000
 # The highest concurrency of the simulated closed loop.
 _HIGHEST_LOAD = 1_024
 # A server keeps up if it answers at least this share of the offered requests.
@@ -118,7 +120,7 @@ class _Estimator:
         """The measured candidates, and the most promising ones without a launch."""
         launched = [self._space.recall(trial.parameters) for trial in self._trials.values() if self._observed(trial)]
         refusals = Refusals(self._space, tuple(self._trials.values()))
-        untried = (candidate for candidate in self._space.assignments() if key_of(candidate) not in self._trials)
+        untried = (candidate for candidate in self._simulated() if key_of(candidate) not in self._trials)
         others = [candidate for candidate in untried if refusals.refusal(candidate) is None]
         if not others:
             return launched
@@ -126,6 +128,17 @@ class _Estimator:
         reached = self._forecast.reached(schedulings, self._limit_ms, _HIGHEST_LOAD)
         best = np.argsort(-reached)[:_MOST_UNLAUNCHED]
         return [*launched, *(others[index] for index in best if reached[index] > -np.inf)]
+
+    def _simulated(self) -> Iterator[Assignment]:
+        """The candidates to simulate: all; of a large space those with launched values of what is not simulated."""
+        if self._space.size() <= _LISTED:
+            yield from self._space.assignments()
+            return
+        launched = (dict(key) for key in self._trials)
+        unknown = self._scheduling_map.unknown
+        settings = ({p.name: values.get(p.name, p.base) for p in unknown} for values in launched)
+        for setting in {key_of(setting): setting for setting in settings}.values():
+            yield from self._space.assignments(setting)
 
     def capacity(self, assignment: Assignment, rate: float) -> Capacity | None:
         """The capacity of one candidate; None if no rate is expected to hold the limit."""

@@ -210,12 +210,19 @@ class SearchSpace:
         """Number of index combinations; several may give the same candidate."""
         return math.prod(len(p.ladder) for p in self.parameters)
 
-    def assignments(self) -> Iterator[Assignment]:
-        """Every distinct assignment."""
+    def assignments(self, fixed: Assignment | None = None) -> Iterator[Assignment]:
+        """Every distinct assignment.
+
+        Args:
+            fixed: Values of parameters that do not vary.
+        """
+        kept = fixed or {}
+        names = [p.name for p in self.parameters]
         seen = set()
-        for values in itertools.product(*(p.ladder for p in self.parameters)):
-            settled = self.normalize(dict(zip((p.name for p in self.parameters), values, strict=True)))
-            if (key := tuple(settled.items())) not in seen:
+        for values in itertools.product(*((kept[p.name],) if p.name in kept else p.ladder for p in self.parameters)):
+            settled = self._settled(dict(zip(names, values, strict=True)))
+            # An assignment that breaks a law is changed to one that is here, too.
+            if (key := tuple(settled.items())) not in seen and not (self.laws and self._broken(settled)):
                 seen.add(key)
                 yield settled
 
