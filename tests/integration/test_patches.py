@@ -61,6 +61,9 @@ def test_a_file_a_variable_and_an_argument_are_tuned_and_deployed(
     assert (best["parameters"]["file.delay"], best["parameters"]["env.delay"]) == (2, 0)
     # 40 ms an answer became 2 ms.
     assert best["gain"]["throughput"]["value"] > 3
+    assert best["files"] == {"settings/1/model.json": "best/1/model.json"}
+    assert best["env"] == {"SETTINGS_DELAY_MS": "0"}
+    assert best["server_args"].keys() <= {"--backend-config=python,thread-pool-size"}
     folder = run / "settings/best"
     tuned = MODEL_JSON.replace("20", "2")
     assert (folder / "1/model.json").read_text() == tuned
@@ -101,7 +104,7 @@ def test_a_model_that_the_tuned_one_calls_is_tuned(model_repository: ModelReposi
     best = _best(run, "calls")
     assert best["parameters"] == {"slow.count": 2}
     assert best["gain"]["throughput"]["value"] > 1.2
-    tuned = (run / "calls/best/other_models/slow/config.pbtxt").read_text()
+    tuned = (run / "calls" / best["files"]["slow/config.pbtxt"]).read_text()
     assert tuned == config_text(instances=2)
     assert tritontune("export", run, "--in-place").returncode == 0
     assert (model_repository.path / "slow/config.pbtxt").read_text() == tuned

@@ -82,6 +82,12 @@ OTHER_MODELS = "other_models"
 """Folder of a written patch with the files of other models than the tuned one."""
 
 
+def written_path(model: str, path: str) -> str:
+    """The path of a file in a written patch of a model, by its path in the repository."""
+    owner, _, within = path.partition("/")
+    return within if owner == model else f"{OTHER_MODELS}/{path}"
+
+
 def patch_files(model: str, patch: Patch) -> dict[str, str]:
     """The files of a patch by path: those of the tuned model as in its folder, others below `other_models`.
 
@@ -90,9 +96,7 @@ def patch_files(model: str, patch: Patch) -> dict[str, str]:
         patch: The patch.
     """
     files = {CONFIG: patch.config}
-    for path, text in patch.files.items():
-        owner, _, within = path.partition("/")
-        files[within if owner == model else f"{OTHER_MODELS}/{path}"] = text
+    files |= {written_path(model, path): text for path, text in patch.files.items()}
     if arguments := patch.arguments(()):
         files[SERVER_ARGS] = "".join(f"{argument}\n" for argument in arguments)
     if variables := patch.variables():

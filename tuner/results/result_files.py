@@ -14,7 +14,7 @@ from typing import Any
 from tuner.analysis.effects import FieldEffect, field_effects
 from tuner.config.diff import patch_diff
 from tuner.config.documents import SUFFIXES
-from tuner.config.patch import ENV, OTHER_MODELS, SERVER_ARGS, Patch, patch_files
+from tuner.config.patch import ENV, OTHER_MODELS, SERVER_ARGS, Patch, patch_files, written_path
 from tuner.config.repository import CONFIG
 from tuner.core.atomic_file import write_atomically
 from tuner.core.json_text import json_text
@@ -124,6 +124,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
         and {
             **_front_point(best, objective),
             "config": BEST_CONFIG,
+            **_others_json(study, best),
             "gain": {
                 "throughput": gain and interval_json(gain) if objective == THROUGHPUT else None,
                 "ratio": gain and interval_json(gain),
@@ -141,6 +142,16 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
             "launches": study.launches,
             "operating_points": sum(len(trial.curve) for trial in study.trials),
         },
+    }
+
+
+def _others_json(study: Study, best: TrialPoint) -> dict[str, Any]:
+    """What to deploy beside the config: files by path in the repository, server arguments and variables."""
+    changes, model = changes_of(study, best), study.identity.model
+    return {
+        "files": {path: f"{BEST}/{written_path(model, path)}" for path in changes.files},
+        "server_args": dict(changes.server_args),
+        "env": dict(changes.env),
     }
 
 
