@@ -228,6 +228,7 @@ def test_a_limit_leaves_a_model_on_the_cpu_alone(model_repository: ModelReposito
 
 @pytest.mark.usefixtures("library")
 @pytest.mark.slow
+@pytest.mark.triton
 @pytest.mark.parametrize(
     ("metric", "divisor", "unit"),
     [("throughput_per_gpu", 1.0, "inferences/s per GPU"), ("inferences_per_joule", 350.0, "inferences/J")],
