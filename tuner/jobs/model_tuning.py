@@ -450,8 +450,8 @@ class ModelTuning:
         words = in_words(candidate.parameters, space.baseline if space else candidate.parameters)
         self._context.progress.trial_began(number, words)
         trial_context = self._trial_context
-        if also is None:
-            # A trial of the explanation (`also`) is not cut short, since it is compared with the best.
+        if until is None:
+            # A trial of the explanation (`until`) is not cut short, since it is compared with the best.
             front = rivals(self._study.recommendation.front, trial_context.rules.percentile, trial_context.objective)
             trial_context = replace(trial_context, rules=replace(trial_context.rules, rivals=front))
         slow = space is not None and space.launches_slowly(candidate.parameters)

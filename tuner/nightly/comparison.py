@@ -11,7 +11,7 @@ from scipy import special
 from tuner.core.loads import SteadyLoad
 from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.record import Interval, Record
-from tuner.core.slo import SLO, Limit, share_of
+from tuner.core.slo import SLO, Limit, Statistic, share_of
 from tuner.measure.points import OperatingPoint, limits_together
 from tuner.recommend.gain import paired_ratio
 from tuner.stats.blocks import student
@@ -197,7 +197,7 @@ def launches_hold(rounds: Sequence[OperatingPoint], limit: Limit, chance: float)
     z = float(special.ndtri(share_of(limit.percentile)))
     of_mean = student(freedom + 1, chance) / math.sqrt(count)
     of_launch = float(special.nctdtrit(freedom, z * math.sqrt(count), 1 - chance)) / math.sqrt(count)
-    bodies = (math.log(point.latency_ms["p99"].value / point.latency_ms["p50"].value) for point in rounds)
-    within = z * fmean(bodies) / float(special.ndtri(share_of("p99")))
+    middle = Statistic(limit.metric, "p50").key
+    within = fmean(log - math.log(point.limitable_ms[middle].value) for log, point in zip(logs, rounds, strict=True))
     beyond = math.hypot(within, (of_launch - of_mean) * spread) - within
     return fmean(logs) + of_mean * spread + beyond <= math.log(limit.limit_ms)
