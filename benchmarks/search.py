@@ -8,6 +8,8 @@ latency with one request at a time. Prints medians over seeds, then how well the
 grid after six launches, beside how well a launch of each would tell that, by how much those differ that the grid is the
 median of.
 
+`--sampler smac` compares with SMAC3, which `pip install smac` installs, and `--sampler gp` needs PyTorch.
+
     python benchmarks/search.py [--seeds 40] [--launches 14] [--noise 0.04] [--model mlp]... [--sampler twin]...
 """
 
@@ -22,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 from grid import MODELS, SIMULATED, Grid, recorded, slower
@@ -37,10 +39,10 @@ from tuner.core.slo import SLO, Percentile
 from tuner.measure.trial import TrialResult
 from tuner.options.tune_job import SamplerName
 from tuner.recommend.front import hypervolume, reference_latency_ms, usable_points
-from tuner.search.choose_sampler import choose_sampler
+from tuner.search.choose_sampler import choose_sampler, first_candidates
 from tuner.search.gains import within_limit
 from tuner.search.goal import Goal
-from tuner.search.samplers import NoMore
+from tuner.search.samplers import NoMore, Sampler
 from tuner.search.scheduling_map import SchedulingMap
 from tuner.search.twin.effects import Effects
 from tuner.search.twin.forecast import Curves
@@ -52,7 +54,8 @@ from tuner.study.objectives import as_optuna_trial
 PERCENTILE: Percentile = "p99"
 LIMITS = (3, 10, 30)
 HIGHEST = 256
-SAMPLERS: tuple[SamplerName, ...] = ("twin", "tpe", "random")
+SAMPLERS = ("twin", "tpe", "random")
+SMAC = "smac"
 SHOWN = (2, 3, 4, 5, 6, 8, 10, 14)
 # How well the twin foresees candidates after so many launches, and the most candidates for that.
 FORESEEN_AFTER, FORESEEN = 6, 200
@@ -81,7 +84,7 @@ class Case:
 
     model: str
     limit: int | None
-    sampler: SamplerName
+    sampler: str
 
     @cached_property
     def slo(self) -> SLO:
@@ -109,7 +112,7 @@ def main() -> None:
     parser.add_argument("--launches", type=int, default=max(SHOWN))
     parser.add_argument("--noise", type=float, default=0.04)
     parser.add_argument("--model", action="append", choices=[*MODELS, *SIMULATED], default=None)
-    parser.add_argument("--sampler", action="append", choices=get_args(SamplerName), default=None)
+    parser.add_argument("--sampler", action="append", choices=[*get_args(SamplerName), SMAC], default=None)
     asked = parser.parse_args()
     console = Console(width=120)
     models = asked.model or [model for model in (*MODELS, *SIMULATED) if recorded(model).exists()]
@@ -152,13 +155,29 @@ def shares(case: Case, seed: int, *, launches: int, noise: float) -> list[float]
 def searched(case: Case, seed: int, replay: Replay, launches: int, noise: float) -> Iterator[TrialResult]:
     """The trials of a search, which the caller adds to the replay."""
     noises = np.random.default_rng([seed, 7])
-    sampler = choose_sampler(case.sampler, replay.grid.space, seed, Goal(case.slo, 1, HIGHEST), note=lambda _text: None)
+    sampler = _sampler(case, replay.grid, seed)
     yield noisy(replay.grid.trials[0], 0, noises, noise)
     for number in range(1, launches):
         proposed = sampler.propose(replay, [trial.parameters for trial in replay.trials])
         if isinstance(proposed, NoMore):
             return
         yield noisy(replay.grid.launched(proposed), number, noises, noise)
+
+
+def _sampler(case: Case, grid: Grid, seed: int) -> Sampler:
+    if case.sampler != SMAC:
+        name = cast("SamplerName", case.sampler)
+        return choose_sampler(name, grid.space, seed, Goal(case.slo, 1, HIGHEST), note=lambda _text: None)
+    from smac_sampler import SmacSampler  # noqa: PLC0415 (only where SMAC is installed)
+
+    reference = reference_latency_ms(grid.trials[0], PERCENTILE, None)
+
+    def value(trial: TrialResult) -> float:
+        if case.limit is None:
+            return hypervolume(usable_points([trial]), PERCENTILE, reference)
+        return within(trial, case.slo)
+
+    return SmacSampler(grid.space, seed, value, first_candidates(grid.space))
 
 
 def _worth(case: Case) -> Callable[[Replay], float]:

@@ -24,7 +24,8 @@ class CandidatePool:
     Args:
         space: The search space.
         seed: The seed of the draws.
-        unknown: The parameters whose effects are unknown. A launch with many of them changed at once tells little.
+        unknown: The parameters whose effects are unknown. Random candidates change at most `MOST_CHANGES` of them, as a
+            launch with many changes tells little.
     """
 
     def __init__(self, space: SearchSpace, seed: int, unknown: Sequence[Parameter]) -> None:
@@ -43,11 +44,6 @@ class CandidatePool:
         draw = random.Random(f"{self._seed} {number}")  # noqa: S311 (no secret)
         near = (other for each in good for other in self.neighbours(each))
         return distinct([*good, *near, *self._steps(good, draw), *self._anywhere(good, draw)])
-
-    def changes(self, one: Assignment, other: Assignment) -> int:
-        """The number of unknown parameters in which two candidates differ."""
-        here, there = self._space.indices(one), self._space.indices(other)
-        return sum(here[name] != there[name] for name in self._unknown)
 
     def neighbours(self, assignment: Assignment) -> Iterator[Assignment]:
         """The candidates that differ in one parameter."""

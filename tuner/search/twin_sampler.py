@@ -143,15 +143,16 @@ class TwinSampler:
         best_first = [launched[place] for place in np.argsort(-values.mean(axis=1))]
         good = distinct([*best_first[:_GOOD], *calibrations(self._space), self._space.baseline])
 
+        start = self._effects.places(good)
+
         def new(assignments: Iterable[Assignment]) -> list[Assignment]:
-            known_keys = {key_of(assignment) for assignment in known}
+            no_more = refused.union(map(key_of, known))
+            those = [each for each in distinct(assignments) if key_of(each) not in no_more]
+            changes = self._effects.changes(self._effects.places(those)[:, None], start[None]).min(axis=1)
             return [
                 each
-                for each in distinct(assignments)
-                if (key := key_of(each)) not in known_keys
-                and key not in refused
-                and not self._is_too_large(each, trials)
-                and min(self._pool.changes(each, near) for near in good) <= MOST_CHANGES
+                for each, count in zip(those, changes, strict=True)
+                if count <= MOST_CHANGES and not self._is_too_large(each, trials)
             ]
 
         others = new(self._pool.around(good, len(trials)))

@@ -39,10 +39,11 @@ class Effects:
         rows = [[p.index(assignment.get(p.name, p.base)) for p in self._parameters] for assignment in assignments]
         return np.array(rows, np.int64).reshape(len(rows), len(self._parameters))
 
-    def changes(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(n,) the number of parameters that have another value than the model's own."""
-        own = np.array([p.index(p.base) for p in self._parameters], np.int64)
-        return np.asarray((rows != own).sum(axis=1))
+    def changes(self, rows: NDArray[np.int64], start: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """(n,) the number of parameters that differ from those in `start`, (p,) or (n, p); None: the model's own."""
+        if start is None:
+            start = np.array([p.index(p.base) for p in self._parameters], np.int64)
+        return np.asarray((rows != start).sum(axis=-1))
 
     def correlations(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
         """(p, n, m) prior correlations of each parameter's effect in n and in m assignments; see `places`."""

@@ -136,7 +136,7 @@ class _Kernel:
 
     def of_effects(self, product: NDArray[np.float64]) -> NDArray[np.float64]:
         """The covariance of effects from the product of their factors, by trial."""
-        covariance: NDArray[np.float64] = (product - 1)[np.ix_(*self.owners)] * self.busy
+        covariance: NDArray[np.float64] = (product - 1)[self.owners[0][:, None], self.owners[1][None]] * self.busy
         return covariance
 
     @property
@@ -238,10 +238,12 @@ class _Gibbs:
         return int(np.argmax(logs + self._random.gumbel(size=len(logs))))
 
     def _likelihood(self, covariance: NDArray[np.float64], column: int, level: float) -> float:
-        noisy = covariance + np.diag(level**2 + self._noise[:, column])
-        factor, _ = lapack.dpotrf(noisy, lower=1)
-        weights, _ = lapack.dpotrs(factor, self._errors[:, column], lower=1)
-        return -0.5 * float(self._errors[:, column] @ weights) - float(np.log(np.diag(factor)).sum())
+        errors = self._errors[:, column]
+        noisy = covariance.copy()
+        noisy.flat[:: len(errors) + 1] += level**2 + self._noise[:, column]
+        factor, _ = lapack.dpotrf(noisy, lower=1, overwrite_a=1)
+        weights, _ = lapack.dpotrs(factor, errors, lower=1)
+        return -0.5 * float(errors @ weights) - float(np.log(factor.flat[:: len(errors) + 1]).sum())
 
 
 def _product(correlations: NDArray[np.float64], effects: NDArray[np.float64]) -> NDArray[np.float64]:
