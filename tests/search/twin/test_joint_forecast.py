@@ -26,6 +26,10 @@ parameters:
 """
 
 
+MANY: Assignment = {"dynamic_batching": "on", "max_batch_size": 16, "instance_group.count": 8, "THREADS": "1"}
+ONE: Assignment = {**MANY, "instance_group.count": 1}
+
+
 def truth(assignment: Assignment) -> Truth:
     """By default, each instance keeps all cores busy, of which it makes as much as of two."""
     threads = CORES if assignment["THREADS"] == "off" else int(str(assignment["THREADS"]))
@@ -36,6 +40,11 @@ def truth(assignment: Assignment) -> Truth:
 @pytest.fixture(scope="module")
 def built() -> SearchSpace:
     return space(SPACE)
+
+
+@pytest.fixture(scope="module")
+def after_one(built: SearchSpace) -> JointForecast:
+    return forecast(built, ONE)
 
 
 def forecast(built: SearchSpace, *launched: Assignment) -> JointForecast:
@@ -64,21 +73,17 @@ def told(built: SearchSpace, by: JointForecast, assignment: Assignment) -> tuple
     return expected, truth(settled).point(scheduling, LOADS[-1]).throughput.value, deviation
 
 
-MANY: Assignment = {"dynamic_batching": "on", "max_batch_size": 16, "instance_group.count": 8, "THREADS": "1"}
-
-
-def test_one_launch_with_other_values_tells_how_many_instances_fit(built: SearchSpace) -> None:
-    one: Assignment = {**MANY, "instance_group.count": 1}
-    expected, measured, deviation = told(built, forecast(built, one), MANY)
+def test_one_launch_with_other_values_tells_how_many_instances_fit(
+    built: SearchSpace, after_one: JointForecast
+) -> None:
+    expected, measured, deviation = told(built, after_one, MANY)
     assert expected == pytest.approx(measured, rel=0.3)
     assert abs(np.log(expected / measured)) < 2 * deviation
 
 
-def test_what_was_not_launched_it_is_less_sure_of(built: SearchSpace) -> None:
-    one: Assignment = {**MANY, "instance_group.count": 1}
-    by = forecast(built, one)
-    _, _, unsure = told(built, by, {**one, "THREADS": "2", "useless": "a"})
-    _, _, sure = told(built, by, one)
+def test_what_was_not_launched_it_is_less_sure_of(built: SearchSpace, after_one: JointForecast) -> None:
+    _, _, unsure = told(built, after_one, {**ONE, "THREADS": "2", "useless": "a"})
+    _, _, sure = told(built, after_one, ONE)
     assert unsure > 1.5 * sure
 
 
@@ -89,9 +94,9 @@ def test_what_was_launched_is_surest(built: SearchSpace) -> None:
     assert by.errors(*_trial(built, MANY))[0] < 0.1
 
 
-def test_it_foresees_what_the_simulator_alone_would(built: SearchSpace) -> None:
+def test_it_foresees_what_the_simulator_alone_would(built: SearchSpace, after_one: JointForecast) -> None:
     own: Assignment = {"dynamic_batching": "on", "max_batch_size": 4, "instance_group.count": 2}
-    expected, measured, _ = told(built, forecast(built), own)
+    expected, measured, _ = told(built, after_one, own)
     assert expected == pytest.approx(measured, rel=0.1)
 
 
