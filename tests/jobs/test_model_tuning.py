@@ -174,3 +174,17 @@ def test_what_crashes_at_the_end_of_the_budget_is_a_trial(tmp_path: Path, monkey
     searches = Searches(tmp_path, monkeypatch, Cause.CRASHED)
     assert searches.tuning._search() == "the budget is spent"
     assert len(searches.study.trials) == 2
+
+
+@pytest.mark.parametrize(("budget", "build_s"), [("100s", 30.0 + 10 * 1.5), ("1000s", 300.0), ("4h", 900.0)])
+def test_a_launch_that_builds_engines_gets_a_share_of_the_budget(tmp_path: Path, budget: str, build_s: float) -> None:
+    anything = cast("Any", None)
+    out = RunFolder(tmp_path)
+    study = Study.create_or_resume(out.database, identity())
+    study.add(trial(0, point(1, 100, 10)), space())
+    job = TuneJob.make({"repository": "/models", "budget": budget})
+    staged = cast("Any", SimpleNamespace(path=out.path))
+    context = RunContext(job, out, anything, anything, anything, anything, staged, Progress())
+    tuning = ModelTuning(context, cast("Any", SimpleNamespace(name="mlp")), study)
+    assert tuning._limits(until=0.0).launch_s == 30.0 + 10 * 1.5
+    assert tuning._limits(until=0.0, slow=True).launch_s == build_s

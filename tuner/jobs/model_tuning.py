@@ -57,6 +57,8 @@ _SWEEP_RULES = LevelRules(throughput_precision=0.05, latency_precision=0.15, max
 _RATE_RULES = LevelRules(latency_precision=0.1, min_s=2.0, max_s=6.0)
 # Shares of the budget at which the search ends and verification ends; the rest is for certifying.
 _SEARCH_SHARE, _VERIFY_SHARE = 0.7, 0.92
+# The share of the budget that one launch which builds engines may take.
+_BUILD_SHARE = 0.3
 # The least time for a useful sweep: the first load levels, in seconds.
 _FIRST_LEVELS_S = 2.0
 # The least deadline, in seconds.
@@ -536,7 +538,8 @@ class ModelTuning:
         )
         answer_s = deadlines.answer_s(baseline.first_answer_s or 0) if baseline else deadlines.FIRST_ANSWER_S
         if slow:
-            own, answer_s = max(own, deadlines.SLOW_LAUNCH_S), max(answer_s, deadlines.SLOW_LAUNCH_S)
+            build_s = min(deadlines.SLOW_LAUNCH_S, _BUILD_SHARE * self._context.job.budget)
+            own, answer_s = max(own, build_s), max(answer_s, build_s)
         return Limits(launch_s=self._context.job.launch_timeout or own, first_answer_s=answer_s, until=until)
 
     @property

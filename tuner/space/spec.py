@@ -68,7 +68,8 @@ class ParameterSpec(BaseModel):
         default=False, description="Launch each value alone before it is combined, as the server may not have it."
     )
     slow_launch: bool = Field(
-        default=False, description="Allow a launch with a value other than the model's own up to 15 minutes."
+        default=False,
+        description="Allow a launch with a value other than the model's own 30 % of the budget, up to 15 minutes.",
     )
     does: str = Field("", description="What it does, in one line, for --list-space.")
     arguments: dict[str, list[str]] = Field(
