@@ -121,6 +121,20 @@ def test_results_do_not_go_into_the_repository(model_repository: ModelRepository
             "schema: 1\nparameters: {n: {field: 'instance_group[0].cont', ladder: [8]}}",
             "space.yaml: n: instance_group[*].cont: ModelInstanceGroup has no field 'cont'",
         ),
+        ("schema: 1\nbackend: onnx", "space.yaml: backend: nothing is known of 'onnx'; did you mean 'onnxruntime'?"),
+        ("schema: 1\nbackend: fil", "space.yaml: backend: 'fil' is not the model's backend, which is 'python'"),
+        ("schema: 1\nbackand: auto", "space.yaml: unknown key 'backand'; did you mean 'backend'?"),
+        (
+            "schema: 1\nbackend: auto\nlaws: [instance_group.cont <= 2]",
+            "laws: 'instance_group.cont <= 2': this space has no parameter 'instance_group.cont'; did you mean",
+        ),
+        (
+            (
+                "schema: 1\nparameters: {max_batch_size: {ladder: [2, 4, 8]}}\n"
+                "laws: [max_batch_size <= 2, max_batch_size > 4]"
+            ),
+            "space.yaml: laws: they contradict each other: no candidate but the baseline keeps 'max_batch_size <= 2'",
+        ),
     ],
 )
 def test_a_wrong_space_file(

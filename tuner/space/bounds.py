@@ -18,7 +18,7 @@ from tuner.config.config import ModelConfig
 from tuner.config.patch import NO_CHANGES, Patch
 from tuner.core.errors import ConfigError, SpaceError
 from tuner.core.machine import Machine
-from tuner.space.knowledge import named_parameters
+from tuner.space.knowledge import AUTO, backend_of, named_parameters
 from tuner.space.laws import checked_laws, laws_of
 from tuner.space.parameter import Parameter, is_number, ladder_with
 from tuner.space.place import AS_IS, Place, edited, edited_file, value_at
@@ -171,6 +171,11 @@ def check_fields(spec: SpaceSpec, configs: Iterable[ModelConfig], source: str) -
             have, or its laws contradict each other.
     """
     parameters = named_parameters(spec, source)
+    configs = tuple(configs)
+    for config in configs:
+        has = backend_of(config) or config.proto.backend
+        if has and spec.backend not in {"", AUTO, has}:
+            raise SpaceError(f"{source}: backend: {spec.backend!r} is not the model's backend, which is {has!r}")
     _check_laws(spec, parameters, source)
     all_configs = (ModelConfig.parse("max_batch_size: 1\n", source), *configs)
     for name, item in parameters.items():
