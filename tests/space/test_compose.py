@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.effective import EFFECTIVE
 
 from tuner.config.config import ModelConfig
@@ -10,6 +13,7 @@ from tuner.core.errors import SpaceError
 from tuner.core.machine import Machine, NumaNode
 from tuner.core.nvml import Gpu
 from tuner.space.conditions import Terms
+from tuner.space.place import value_at
 from tuner.space.space import SearchSpace
 from tuner.space.spec import OFF, ON, SpaceSpec, load_space, parse_space
 
@@ -133,7 +137,10 @@ class TestAuto:
         reloaded = composed("pytorch", relaunches=False)
         assert "INTRA_OP_THREAD_COUNT" not in beyond(reloaded)
         assert "--isolation relaunch" in reloaded.not_searched["INTRA_OP_THREAD_COUNT"]
-        assert "--isolation relaunch" in reloaded.not_searched["grpc-infer-thread-count"]
+        # A reloaded server is started anew for other arguments; a running one is not.
+        assert reloaded.not_searched["grpc-infer-thread-count"].startswith("on request")
+        remote = composed("pytorch", relaunches=False, is_remote=True)
+        assert remote.not_searched["grpc-infer-thread-count"] == "the server at --url keeps its arguments"
 
     def test_a_stored_space_is_the_same_again(self) -> None:
         for key in ("onnxruntime", "tensorrt", "openvino"):
@@ -179,6 +186,7 @@ class TestFiles:
         )
         assert beyond(space) == {"execution_mode": (OFF, 1), "intra_op_thread_count": (OFF, 1, 3)}
         assert "max_batch_size" not in {p.name for p in space.parameters}
+        assert space.not_searched["max_batch_size"] == "the space file leaves it out"
         assert space.not_searched["openvino"] == "the space file leaves it out"
         assert space.normalize({"instance_group.count": 8})["instance_group.count"] == 3
 
@@ -241,3 +249,23 @@ class TestHostPolicies:
     def test_one_node_has_none(self) -> None:
         assert composed("python").not_searched["instance_group.host_policy"] == "the machine has 1 NUMA node"
         assert composed("python", nodes=0).not_searched["instance_group.host_policy"] == "the machine has 1 NUMA node"
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_candidate_of_any_backend_is_valid_and_has_one_form(data: st.DataObject) -> None:
+    space = _auto(data.draw(st.sampled_from(sorted(EFFECTIVE))))
+    drawn = {p.name: data.draw(st.integers(0, len(p.ladder) - 1)) for p in space.parameters}
+    assignment = space.assignment(drawn)
+    assert space.assignment(space.indices(assignment)) == assignment
+    assert all(law.holds(assignment) for law in space.laws)
+    candidate = space.candidate(assignment)
+    for p in space.parameters:
+        if p.field and p.name in assignment and not p.is_base(assignment[p.name]):
+            read = value_at(p.field, candidate.config, may_be_on=ON in p.ladder, has_numbers=p.place.has_numbers)
+            assert read == assignment[p.name]
+
+
+@functools.cache
+def _auto(key: str) -> SearchSpace:
+    return composed(key, "auto", allow_numerics=True)

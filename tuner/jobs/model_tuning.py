@@ -119,6 +119,7 @@ def terms_of(job: TuneJob, server: str) -> Terms:
         version=version[1] if version else "",
         arguments=job.arguments,
         relaunches=job.url is None and job.isolation != "reload",
+        is_remote=job.url is not None,
         shared_memory=job.shared_memory,
         allow_numerics=job.allow_numerics,
     )

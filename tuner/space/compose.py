@@ -6,6 +6,7 @@ space with another version of tritontune.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ MOST_BY_DEFAULT = 5
 ON_REQUEST = "on request"
 """How the reason begins why a parameter is not searched that a space file can name."""
 
+_ACCELERATOR = re.compile(r"execution_accelerator\[[^\]]*\]$")
 _ALLOW = "it may change what the model answers; allow it with --allow-numerics"
 
 
@@ -116,6 +118,7 @@ class _Composition:
                 self._take(name, parameter)
         if self._spec.backend:
             self._add_defaults()
+        self._drop_without_accelerator()
         self._drop_dangling()
         own = [made for law in self._spec.laws if (made := self._plain_law(law)) is not None]
         known = [
@@ -145,7 +148,10 @@ class _Composition:
                 wanted[name] = parameter
             else:
                 self._left_out[name] = f"the backend {self._backend or 'of the model'} has no such parameter"
-        return {name: parameter for name, parameter in wanted.items() if name not in self._spec.leave_out}
+        for name in self._spec.leave_out:
+            if wanted.pop(name, None) is not None:
+                self._not_searched[name] = "the space file leaves it out"
+        return wanted
 
     def _plain_law(self, law: LawSpec) -> LawSpec | None:
         """A law about chosen parameters, with the model's own numbers for others; None: it always holds."""
@@ -229,8 +235,9 @@ class _Composition:
         known = parameter if isinstance(parameter, KnownParameter) else None
         if known and (reason := self._conditions.unmet(known.needs)):
             return reason
-        elsewhere = bool(place.server_arg or place.env) or bool(known and known.relaunch_only)
-        if elsewhere and not self._terms.relaunches:
+        if (place.server_arg or place.env) and self._terms.is_remote:
+            return "the server at --url keeps its arguments"
+        if known and known.relaunch_only and not self._terms.relaunches:
             return "it needs a server for each candidate (--isolation relaunch)"
         if known and not self._terms.allow_numerics:
             values = known.values
@@ -240,36 +247,39 @@ class _Composition:
 
     def _drop_dangling(self) -> None:
         """Leave out parameters whose condition is a parameter that does not vary, unless the model meets it."""
-        while dangling := {
-            name: other for name, p in self._chosen.items() for other in p.when if other not in self._chosen
-        }:
-            for name, other in dangling.items():
-                parameter = self._chosen[name]
-                values = parameter.when[other]
-                if self._has(other, values):
-                    when = {key: value for key, value in parameter.when.items() if key != other}
-                    self._chosen[name] = parameter.model_copy(update={"when": when})
+        while dangling := [
+            (name, other) for name, p in self._chosen.items() for other in p.when if self._is_fixed(other)
+        ]:
+            for name, other in dangling:
+                if name not in self._chosen:
                     continue
-                del self._chosen[name]
-                why = self._left_out.get(other) or self._not_searched.get(other) or "it is not in the space"
-                reason = (
-                    f"it has an effect only with {other} {' or '.join(map(str, values))}, and {other} does not vary"
-                )
-                (self._left_out if name in self._spec.parameters else self._not_searched)[name] = f"{reason}: {why}"
-        # A field of an accelerator that does not vary would add the accelerator.
-        for name, parameter in list(self._chosen.items()):
-            place = Place.of(name, parameter)
-            above = next((n for n, p in self._known.items() if _holds_field(Place.of(n, p), place)), None)
-            if (
-                above is None
-                or above in self._chosen
-                or self._effective.holds(Place.of(above, self._known[above]).field)
-            ):
-                continue
-            if name in self._known and "execution_accelerator[" in place.field:
-                del self._chosen[name]
-                reason = f"{above} does not vary: {self._left_out.get(above) or self._not_searched.get(above) or ''}"
-                (self._left_out if name in self._spec.parameters else self._not_searched)[name] = reason
+                when = dict(self._chosen[name].when)
+                values = when.pop(other)
+                if self._has(other, values):
+                    self._chosen[name] = self._chosen[name].model_copy(update={"when": when})
+                else:
+                    needed = f"it has an effect only with {other} {' or '.join(map(str, values))}"
+                    self._drop(name, f"{needed}, and {other} does not vary", other)
+
+    def _drop_without_accelerator(self) -> None:
+        """Leave out fields of an accelerator that does not vary, as they would add it."""
+        for name in [name for name in self._chosen if name in self._known]:
+            place = Place.of(name, self._chosen[name])
+            for above, parameter in self._known.items():
+                parent = Place.of(above, parameter).own_field
+                within = _ACCELERATOR.search(parent) and place.own_field.startswith(parent + ".")
+                if within and self._is_fixed(above) and not self._effective.holds(parent):
+                    self._drop(name, f"{above} does not vary", above)
+
+    def _is_fixed(self, name: str) -> bool:
+        return name not in self._chosen
+
+    def _drop(self, name: str, reason: str, other: str) -> None:
+        """Remove a parameter, as another one does not vary."""
+        del self._chosen[name]
+        why = self._left_out.get(other) or self._not_searched.get(other)
+        reasons = self._left_out if name in self._spec.parameters else self._not_searched
+        reasons[name] = f"{reason}: {why}" if why else reason
 
     def _has(self, name: str, values: list[Scalar]) -> bool:
         """Whether the model's own value of a parameter of the backend is one of some values."""
@@ -278,18 +288,15 @@ class _Composition:
 
     def _own(self, name: str) -> LadderValue | None:
         """The model's own value of a parameter; None: it is unknown."""
-        known = self._spec.parameters.get(name) or scheduling().parameters.get(name) or self._known.get(name)
+        known = scheduling().parameters.get(name) or self._known.get(name)
+        own = self._spec.parameters.get(name)
+        known = joined(known, own) if known and own else known or own
         if known is None or not (path := Place.of(name, known).own_field):
             return None
         try:
             return value_at(path, self._effective, may_be_on=ON in (known.ladder or []), has_numbers=True)
         except ConfigError:
             return None
-
-
-def _holds_field(parent: Place, place: Place) -> bool:
-    """Whether a parameter is a message that holds the field of another one."""
-    return bool(parent.own_field) and place.own_field.startswith(parent.own_field + ".")
 
 
 def _plain(value: Scalar | list[int] | list[float] | list[str]) -> Any:

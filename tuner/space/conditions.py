@@ -21,7 +21,8 @@ class Terms:
     Attributes:
         version: Triton's version, such as 2.69.0; empty: unknown.
         arguments: The user's arguments of `tritonserver`.
-        relaunches: Whether each candidate gets a server of its own, so that arguments and variables can vary.
+        relaunches: Whether each candidate gets a server of its own; what a process keeps can vary.
+        is_remote: Whether the server runs already, so that its arguments and variables cannot vary.
         shared_memory: The kind of shared memory of requests; empty: none.
         allow_numerics: Whether candidates may give other answers than the baseline.
     """
@@ -29,6 +30,7 @@ class Terms:
     version: str = ""
     arguments: tuple[str, ...] = ()
     relaunches: bool = True
+    is_remote: bool = False
     shared_memory: str = ""
     allow_numerics: bool = False
 
