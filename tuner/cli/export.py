@@ -23,7 +23,8 @@ from tuner.core.atomic_file import write_atomically
 from tuner.core.errors import ConfigError, JobError, SLOError, TritontuneError
 from tuner.results.picked import picked_in_words
 from tuner.results.result_files import changes_of, config_with_provenance, without_provenance
-from tuner.results.words import slo_in_words
+from tuner.results.warmed import warmed, what_it_saves, why_not_warmed
+from tuner.results.words import slo_in_words, warm_up_in_words
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
@@ -36,11 +37,13 @@ class _Export:
         study: The study with all trials.
         patch: The files and settings to deploy that differ from the user's; its config has a comment on its provenance.
         words: The chosen point, and how certain its numbers are, in words.
+        warm_up: What a `model_warmup` saves, or why there is none, in words; empty: nothing to say.
     """
 
     study: Study
     patch: Patch
     words: str
+    warm_up: str = ""
 
     @property
     def model(self) -> str:
@@ -77,7 +80,13 @@ class _Export:
 
 
 def export(
-    run_dir: Path, models: tuple[str, ...], slo: tuple[str, ...], target: Target, *, force: bool = False
+    run_dir: Path,
+    models: tuple[str, ...],
+    slo: tuple[str, ...],
+    target: Target,
+    *,
+    force: bool = False,
+    with_warmup: bool = False,
 ) -> None:
     """Export the best config of each model that the run recommends for this SLO; nothing is measured.
 
@@ -89,6 +98,7 @@ def export(
         slo: Limits as in `--slo`; empty: the limits of the run.
         target: Where to write.
         force: Whether a file of the target may be replaced.
+        with_warmup: Whether to add the `model_warmup` that the run measured.
 
     Raises:
         JobError: there is no such run or model, or the target cannot be written.
@@ -104,7 +114,7 @@ def export(
     chosen = tuple(dict.fromkeys(models)) or stored
     if not target.for_many and len(chosen) > 1:
         raise JobError(f"{run_dir} holds several models; choose one with --model: {', '.join(chosen)}")
-    exports, left_out = _exports(run, chosen, slo, all_or_none=bool(models))
+    exports, left_out = _exports(run, chosen, slo, all_or_none=bool(models), with_warmup=with_warmup)
     backups: dict[Path, Path | None] = {}
     if target.in_place:
         backups = _replaced(exports)
@@ -119,6 +129,7 @@ def export(
         for line in (
             f"{item.model}: {item.words}",
             *done,
+            *([f"{item.model}: {item.warm_up}"] if item.warm_up else []),
             *(f"{item.model}: {line}" for line in item.patch.settings_in_words()),
         ):
             click.echo(line, err=True)
@@ -127,7 +138,7 @@ def export(
 
 
 def _exports(
-    run: RunFolder, models: Sequence[str], slo: tuple[str, ...], *, all_or_none: bool
+    run: RunFolder, models: Sequence[str], slo: tuple[str, ...], *, all_or_none: bool, with_warmup: bool
 ) -> tuple[list[_Export], list[TritontuneError]]:
     """The exports, and the errors of the models without one.
 
@@ -137,7 +148,7 @@ def _exports(
     exports, left_out = [], list[TritontuneError]()
     for name in models:
         try:
-            exports.append(_best(run, name, slo))
+            exports.append(_best(run, name, slo, with_warmup=with_warmup))
         except (JobError, SLOError) as error:
             if all_or_none:
                 raise
@@ -147,7 +158,7 @@ def _exports(
     return exports, left_out
 
 
-def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
+def _best(run: RunFolder, model: str, slo: tuple[str, ...], *, with_warmup: bool) -> _Export:
     study = Study.load(run.database, model)
     if not study.trials:
         raise JobError(f"{run.path}: the study of model {model!r} has no finished trial")
@@ -157,8 +168,15 @@ def _best(run: RunFolder, model: str, slo: tuple[str, ...]) -> _Export:
         raise SLOError(f"no measured candidate of model {model!r} {words}")
     best = recommendation.best
     text = config_with_provenance(study, best, recommendation.gain, recommendation.slo)
+    about = ""
+    if not with_warmup:
+        about = warm_up_in_words(study.warm_up) if study.warm_up and study.warm_up.shapes else ""
+    elif (more := warmed(study, best.trial, text)) is None:
+        about = why_not_warmed(study, best.trial)
+    else:
+        text, about = more, what_it_saves(study, best.trial)
     patch = changes_of(study, best).model_copy(update={"config": text})
-    return _Export(study, patch, picked_in_words(study, recommendation))
+    return _Export(study, patch, picked_in_words(study, recommendation), about)
 
 
 def _replaced(exports: Sequence[_Export]) -> dict[Path, Path | None]:
@@ -197,7 +215,9 @@ def _differs(item: _Export, path: str, new: str) -> tuple[str | None, bool]:
     trials = [trial.deployable for trial in item.study.trials]
     if path == f"{item.model}/{CONFIG}":
         commented = without_provenance(text) != text
-        ours = commented and without_provenance(text) in {without_provenance(patch.config) for patch in trials}
+        configs = [patch.config for patch in trials]
+        configs += filter(None, (warmed(item.study, trial, trial.deployable.config) for trial in item.study.trials))
+        ours = commented and without_provenance(text) in set(map(without_provenance, configs))
     else:
         ours = text in {patch.files.get(path) for patch in trials}
     tuned = item.tuned.get(path, "")

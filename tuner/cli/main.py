@@ -277,6 +277,9 @@ def report(run_dir: Path, out: Path | None, *, force: bool) -> None:
     metavar="FORMAT",
     help="Format of the config: pbtxt, json, or configmap (Kubernetes). Default: pbtxt.",
 )
+@click.option(
+    "--with-warmup", is_flag=True, help="Add the model_warmup that the run measured, if first requests were slow."
+)
 @_force
 def export(
     run_dir: Path,
@@ -286,6 +289,7 @@ def export(
     format_name: str | None,
     *,
     in_place: bool,
+    with_warmup: bool,
     force: bool,
 ) -> None:
     """Export the best config.pbtxt of a run."""
@@ -293,7 +297,8 @@ def export(
     from tuner.cli.export_target import Target  # noqa: PLC0415 (the same)
 
     with boundary(run_dir):
-        command(run_dir, model, slo, Target.of(to, format_name, in_place=in_place), force=force)
+        target = Target.of(to, format_name, in_place=in_place)
+        command(run_dir, model, slo, target, force=force, with_warmup=with_warmup)
 
 
 @cli.command()

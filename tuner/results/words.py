@@ -111,22 +111,25 @@ def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
     return f"certified {rate(certified.point.load.level)} requests/s of Poisson arrivals{_within(slo)}"
 
 
-def warm_up_in_words(warm_up: WarmUp) -> str:
+def warm_up_in_words(warm_up: WarmUp, *, offered: bool = True) -> str:
     """What a warm-up saves and costs, or why none is offered.
 
     Such as `first answer 3.1 s; 12 ms with a model_warmup, where the launch takes 5.2 s, not 2.1 s (export ...)`.
+
+    Args:
+        warm_up: The warm-up.
+        offered: Whether to say how to get it.
     """
-    without, warmed = warm_up.without, warm_up.warmed
+    without, warmed, of = warm_up.without, warm_up.warmed, duration_in_words
     if warm_up.reason or without is None or warmed is None:
-        return f"first answer {_seconds(warm_up.searched_s)}; no model_warmup is offered: {warm_up.reason}"
-    launches = f"the launch takes {_seconds(warmed.launch_s)}, not {_seconds(without.launch_s)}"
-    return (
-        f"first answer {_seconds(without.answer_s)}; {_seconds(warmed.answer_s)} with a model_warmup, where {launches} "
-        "(export --with-warmup)"
-    )
+        return f"first answer {of(warm_up.searched_s)}; no model_warmup is offered: {warm_up.reason}"
+    launches = f"the launch takes {of(warmed.launch_s)}, not {of(without.launch_s)}"
+    answers = f"first answer {of(without.answer_s)}; {of(warmed.answer_s)} with a model_warmup"
+    return f"{answers}, where {launches}{' (export --with-warmup)' * offered}"
 
 
-def _seconds(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
+    """A duration with two or three digits: `3.1 s`, `12.3 ms`."""
     return f"{seconds:.2g} s" if seconds >= 1 else f"{format_number(seconds * 1e3)} ms"
 
 

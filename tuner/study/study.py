@@ -220,9 +220,14 @@ class Study:
     @property
     def warm_up(self) -> WarmUp | None:
         """The warm-up of the best config, or why there is none; None: its first answer was not slow, or not tried."""
-        stored, best = self._attributes.get(_WARM_UP), self.recommendation.best
-        warm_up = WarmUp.model_validate_json(stored) if stored else None
+        warm_up, best = self.latest_warm_up, self.recommendation.best
         return warm_up if warm_up and best and warm_up.trial == best.trial.number else None
+
+    @property
+    def latest_warm_up(self) -> WarmUp | None:
+        """The latest stored warm-up, whatever the best config is now."""
+        stored = self._attributes.get(_WARM_UP)
+        return WarmUp.model_validate_json(stored) if stored else None
 
     def offer(self, warm_up: WarmUp) -> None:
         """Store the warm-up of the best config, or why there is none."""
