@@ -104,3 +104,13 @@ def test_all_candidates_on_one_server(slow_model: Path, tmp_path: Path) -> None:
     assert len(started) == 1
     log = (out / "slow" / "trials" / "001" / "server.log").read_text()
     assert log.count("successfully loaded 'slow'") == 1
+
+
+def test_what_would_be_searched_there_is_printed_and_nothing_is_loaded(elsewhere: Server, tmp_path: Path) -> None:
+    before = config_at(elsewhere)
+    done = tritontune("run", "--url", elsewhere.endpoint.address, "--list-space", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("slow: backend python, as the server completed it; space auto\n")
+    assert "not searched: the server at --url keeps its arguments\n" in done.stdout
+    assert config_at(elsewhere) == before
+    assert list(tmp_path.iterdir()) == []

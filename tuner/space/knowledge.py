@@ -102,6 +102,7 @@ class Backend(_Strict):
         return self
 
 
+@functools.cache
 def scheduling() -> SpaceSpec:
     """The space of Triton's scheduling, which `auto` joins with the backend's parameters."""
     return load_space(_SCHEDULING)
