@@ -264,7 +264,7 @@ class TestFiles:
         ("content", "complaint"),
         [
             ({"parameters": {"x": {"does": "It.", "ladder": [1], "laders": 2}}}, "laders"),
-            ({"parameters": {"x": {"does": "It."}}}, "ladder is missing"),
+            ({"parameters": {"x": {"does": "It.", "search": "default"}}}, "ladder is missing"),
             ({"parameters": {"x": {"ladder": [1]}}}, "does"),
             ({"laws": ["x <= 2"]}, "no parameter 'x'"),
             ({"inert": [{"field": "a"}]}, "reason"),
@@ -295,6 +295,7 @@ class TestIncluding:
             ),
             ("backend: onnxruntime\nparameters: {execution_mode: {lader: [1]}}", "unknown key 'lader'"),
             ("backend: fil\nparameters: {execution_mode: {}}", "the backend fil has no parameter of this name"),
+            ("backend: python\nparameters: {EXECUTION_ENV_PATH: {}}", "ladder is missing; this parameter has no usual"),
             ("backend: auto\nparameters: {unheard_of: {}}", "no backend has a parameter of this name"),
             ("backend: fil\nleave_out: [layouts]", "leave_out: .* no parameter 'layouts'; did you mean 'layout'"),
             ("backend: fil\nlaws: [cpu_nthreads <= 2]", "no parameter 'cpu_nthreads'; did you mean 'cpu_nthread'"),

@@ -186,7 +186,8 @@ class _Composition:
             if not reason and name in self._spec.leave_out:
                 reason = "the space file leaves it out"
             if not reason and parameter.search == "on_request":
-                reason = f"{ON_REQUEST}: name it in a space file"
+                has_values = parameter.ladder or parameter.each_node
+                reason = f"{ON_REQUEST}: name it in a space file{'' if has_values else ', with a ladder'}"
             if not reason and added >= MOST_BY_DEFAULT:
                 reason = f"{ON_REQUEST}: at most {MOST_BY_DEFAULT} parameters of a backend are searched by default"
             if reason:

@@ -94,7 +94,8 @@ class Backend(_Strict):
     @model_validator(mode="after")
     def _is_consistent(self) -> Backend:
         for name, parameter in self.parameters.items():
-            if not parameter.ladder and not parameter.each_node and name not in scheduling().parameters:
+            has_values = parameter.ladder or parameter.each_node or name in scheduling().parameters
+            if not has_values and parameter.search == "default":
                 raise ValueError(f"parameters: {name}: ladder is missing")
         known = {**scheduling().parameters, **self.parameters}
         check_laws(self.laws, known)
@@ -179,7 +180,11 @@ def named_parameters(spec: SpaceSpec, source: str) -> dict[str, ParameterSpec]:
         _check_conditions(spec.parameters, {**known, **spec.parameters})
     except ValueError as error:
         raise SpaceError(f"{source}: {error}") from None
-    return {name: joined(known[name], own) if name in known else own for name, own in spec.parameters.items()}
+    named = {name: joined(known[name], own) if name in known else own for name, own in spec.parameters.items()}
+    for name, parameter in named.items():
+        if parameter.ladder is None and not getattr(parameter, "each_node", False):
+            raise SpaceError(f"{source}: parameters: {name}: ladder is missing; this parameter has no usual values")
+    return named
 
 
 def joined(known: ParameterSpec, own: ParameterSpec) -> ParameterSpec:
