@@ -55,7 +55,7 @@ _UNUSED = (
     "*.h",
     "*.pxd",
     "*.whl",
-    "*/pytriton/tritonserver/python_backend_stubs/*",
+    "pytriton/tritonserver/python_backend_stubs/*",
     "nvidia_pytriton.libs/libpython*",
     "plotly/package_data/*",
     "plotly/labextension/*",
@@ -71,6 +71,8 @@ _USED = (f"pytriton/tritonserver/python_backend_stubs/{_PYTHON}/*", "plotly/pack
 # Figures of tritontune and of nvidia-smi may differ by so much.
 _TOLERANCE = 0.05
 _SMI_MS = 100
+# The most characters of a message in the table.
+_WIDEST = 120
 _MODEL = "net"
 _WIDTH, _OUT, _MOST_BATCH = 1024, 16, 64
 _CONFIG = """\
@@ -83,6 +85,10 @@ instance_group [ {{ kind: {kind} count: {instances} }} ]
 """
 _CODE = '''\
 """A network of {layers} layers, on the GPU where there is one."""
+
+import sys
+
+sys.path += {packages}  # the Python of the wheel's stub does not read PYTHONPATH
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -324,8 +330,9 @@ class Check:
             print(f"{name} ...", file=sys.stderr, flush=True)
             try:
                 step()
-            except _Failed as failed:
-                self.rows.append(Row(name, "", "", f"FAILED: {failed}"))
+            except Exception as error:  # noqa: BLE001 (the table shows it, and the other checks go on)
+                reason = str(error) if isinstance(error, _Failed) else f"{type(error).__name__}: {error}"
+                self.rows.append(Row(name, "", "", f"FAILED: {textwrap.shorten(reason, _WIDEST)}"))
 
     def _launch(self) -> None:
         """Whether the server takes KIND_GPU; else the model chooses the device itself (KIND_MODEL)."""
@@ -337,7 +344,7 @@ class Check:
         except _Failed as failed:
             self._kind = "KIND_MODEL"
             self.rows.append(
-                Row("KIND_GPU", "", "", f"refused, KIND_MODEL is used: {textwrap.shorten(str(failed), 160)}")
+                Row("KIND_GPU", "", "", f"refused, KIND_MODEL is used: {textwrap.shorten(str(failed), _WIDEST)}")
             )
         else:
             self.rows.append(Row("KIND_GPU", "served", "", "ok"))
@@ -371,7 +378,8 @@ class Check:
             self.rows += [not_run(name, "no GPU") for name in names]
             return
         with _smi() as samples:
-            point = self._measure("figures", seconds=self._seconds)
+            # With a fixed number of processes, the load does not begin anew while it is sampled.
+            point = self._measure("figures", "--processes", "4", seconds=self._seconds)
         part = busy_part([utilization for utilization, _, _ in samples])
         seen = samples[part]
         if not seen:
@@ -416,7 +424,7 @@ class Check:
             try:
                 point = self._measure(f"shared-{kind}", "--shared-memory", kind, seconds=self._seconds / 2)
             except _Failed as failed:
-                self.rows.append(Row(name, "", f"{plain:.4g}/s", f"FAILED: {failed}"))
+                self.rows.append(Row(name, "", f"{plain:.4g}/s", f"FAILED: {textwrap.shorten(str(failed), _WIDEST)}"))
                 continue
             per_s, bad = point["throughput"]["value"], point["errors"]
             verdict = f"FAILED: {bad} errors" if bad else f"ok: {per_s / plain:.2f} x"
@@ -455,7 +463,8 @@ class Check:
         )
         (folder / _MODEL / "config.pbtxt").write_text(config)
         layers, hidden = (12, 2048) if self._gpu else (2, 128)
-        (version / "model.py").write_text(_CODE.format(width=_WIDTH, out=_OUT, layers=layers, hidden=hidden))
+        code = _CODE.format(width=_WIDTH, out=_OUT, layers=layers, hidden=hidden, packages=_numpy())
+        (version / "model.py").write_text(code)
         return folder
 
     def _tritontune(self, *words: object) -> str:
@@ -520,10 +529,15 @@ def environment() -> dict[str, str]:
     folders = [str(_ROOT)]
     if (_ROOT / _VENDOR).is_dir():
         folders.insert(0, str(_ROOT / _VENDOR / "site-packages"))
-        if importlib.util.find_spec("numpy") is None:
-            folders.append(str(_ROOT / _NUMPY / "site-packages"))
+        folders += _numpy()
     present = [path for path in [os.environ.get("PYTHONPATH")] if path]
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, *present])}
+
+
+def _numpy() -> list[str]:
+    """The folder of the archive's NumPy, if this is an archive, and the machine has no NumPy of its own."""
+    folder = _ROOT / _NUMPY / "site-packages"
+    return [str(folder)] if folder.is_dir() and importlib.util.find_spec("numpy") is None else []
 
 
 def _has_gpu() -> bool:

@@ -30,7 +30,7 @@ from tuner.study.study import Study
 
 # Options of other programs.
 _FOREIGN = {
-    *("--at-limit", "--runs", "--slower"),  # benchmarks
+    *("--at-limit", "--dry-run", "--runs", "--slower"),  # benchmarks
     *("--cpus", "--group-add", "--volume"),  # docker run
     *("--backend-directory", "--log-file", "--model-control-mode"),  # tritonserver
     "--strict",  # mypy
