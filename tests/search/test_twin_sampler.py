@@ -140,6 +140,33 @@ def test_what_it_does_not_know_it_lets_others_propose() -> None:
     assert best.parameters["THREADS"] == "2"
 
 
+UNKNOWN = """
+  mode: {field: 'parameters["MODE"].string_value', ladder: [off, fast, broken]}
+  cache: {field: 'parameters["CACHE"].string_value', ladder: [off, '1', '2']}
+"""
+
+
+@pytest.mark.slow
+def test_what_it_does_not_know_is_chosen_together_with_the_scheduling() -> None:
+    built = space(SMALL + UNKNOWN)
+    past = begun(built, Truth(5.0, 0.2))
+
+    def measure(number: int, assignment: Assignment) -> TrialResult:
+        if assignment["mode"] == "broken":
+            return trial(number, parameters=assignment, failure=Cause.CRASHED)
+        quicker = 0.5 if assignment["mode"] == "fast" else 1.0
+        return Truth(5.0 * quicker, 0.2 * quicker, noise=0.02).trial(built, number, assignment)
+
+    ended = walk(sampler(built), past, measure, 24)
+    best = max(past.trials, key=lambda each: reached(each, P99_40))
+    assert best.parameters["mode"] == "fast"
+    assert best.parameters["dynamic_batching"] == "on"
+    # What crashes is not tried again and again, and nothing stays untried.
+    assert sum(each["mode"] == "broken" for each in past.seen) <= 4
+    assert {each["cache"] for each in past.seen} > {"off"}
+    assert isinstance(ended, NoMore)
+
+
 def test_a_twin_that_is_far_off_steps_back() -> None:
     built, notes = space(SMALL), list[str]()
 

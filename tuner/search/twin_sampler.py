@@ -39,6 +39,8 @@ _TESTED_AFTER = 2
 _MOST_ERROR, _LEAST_TRIALS = 0.5, 4
 # Of a large space: launched candidates whose neighbourhood is searched, and steps uphill from so many of the best.
 _GOOD, _CLIMBS, _CLIMBERS = 4, 3, 4
+# The chance of a value to work after a failure that it alone may have caused.
+_BLAMED = 0.2
 # Draws for each sample of the forecast.
 _DRAWS = 8
 
@@ -162,7 +164,7 @@ class TwinSampler:
             known, values = [*known, *others], np.concatenate([values, self._values(trials, others)])
             measured = np.arange(len(known)) < len(launched)
             expected = gains(values, measured, WORTHWHILE)
-            score = np.where(measured, -1.0, expected.expected)
+            score = np.where(measured, -1.0, expected.expected * self._chances(known, trials))
             best = np.argsort(-score)[:_CLIMBERS]
             others = new(other for place in best for other in self._pool.neighbours(known[place]))
         if len(known) == len(launched):
@@ -176,6 +178,23 @@ class TwinSampler:
                 )
             score = np.where(untried, score, -1.0)
         return known[int(np.argmax(score))]
+
+    def _chances(self, candidates: Sequence[Assignment], trials: Sequence[TrialResult]) -> NDArray[np.float64]:
+        """The probability of each candidate that its values work, by those that were in failed trials only."""
+        blame = np.zeros((len(self._effects), max((len(p.ladder) for p in self._scheduling_map.unknown), default=0)))
+        columns = np.arange(len(self._effects))
+        worked = np.zeros_like(blame, bool)
+        places = self._effects.places([self._space.baseline, *(self._space.recall(t.parameters) for t in trials)])
+        worked[columns, places[0]] = True
+        for place, trial in zip(places[1:], trials, strict=True):
+            if self._observed(trial):
+                worked[columns, place] = True
+        for place, trial in zip(places[1:], trials, strict=True):
+            suspects = ~worked[columns, place]
+            if trial.failure is not None and suspects.any():
+                blame[columns[suspects], place[suspects]] += 1 / suspects.sum()
+        chances: NDArray[np.float64] = _BLAMED ** blame[columns, self._effects.places(candidates)].sum(axis=1)
+        return chances
 
     def _has_untried(self, candidates: Sequence[Assignment], trials: Sequence[TrialResult]) -> NDArray[np.bool_]:
         """Whether each candidate changes a parameter that the simulator does not model and no trial changed."""
