@@ -1,0 +1,61 @@
+"""The grids that benchmarks/search.py replays searches against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from grid import LAW_SPACE, Grid, recorded
+from law import LOADS, Law, operating_point
+
+from tuner.search.scheduling_map import SchedulingMap
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def stored() -> Grid:
+    return Grid.of("law")
+
+
+def test_the_stored_grid_is_what_the_law_gives(stored: Grid) -> None:
+    schedulings = SchedulingMap(stored.space)
+    for trial in stored.trials[:: len(stored.trials) // 3]:
+        scheduling, _ = schedulings.of(trial.parameters)
+        for point, load in zip(trial.curve, LOADS, strict=True):
+            made = operating_point(scheduling, Law.of(trial.parameters), load)
+            assert point.throughput.value == pytest.approx(made.throughput.value, rel=1e-3)
+            assert point.latency_ms["p99"].value == pytest.approx(made.latency_ms["p99"].value, rel=1e-3)
+
+
+def test_it_is_large_and_has_parameters_that_the_simulator_does_not_know(stored: Grid) -> None:
+    assert len(stored.trials) == len(stored.by_assignment) >= 500
+    assert len(SchedulingMap(stored.space).unknown) >= 5
+    assert stored.spec == LAW_SPACE
+
+
+def test_a_grid_is_read_as_it_was_written(stored: Grid, tmp_path: Path) -> None:
+    few = Grid("few", "here", stored.trials[:5], (0.1, 0.2), stored.spec, stored.machine_of_space)
+    path = recorded("few", tmp_path)
+    few.write(path)
+    again = Grid.read(path)
+    assert (again.model, again.machine, again.launch_off, again.spec) == (
+        few.model,
+        few.machine,
+        few.launch_off,
+        few.spec,
+    )
+    for one, other in zip(again.trials, few.trials, strict=True):
+        assert one.parameters == other.parameters
+        assert [p.server for p in one.curve] == [p.server for p in other.curve]
+        for point, before in zip(one.curve, other.curve, strict=True):
+            assert point.throughput.high == pytest.approx(before.throughput.high, rel=1e-3)
+            assert point.latency_ms["p99"].low == pytest.approx(before.latency_ms["p99"].low, rel=1e-3)
+    launched = again.launched(again.trials[3].parameters)
+    assert launched.effective_config == again.space.candidate(again.trials[3].parameters).config.text
+
+
+def test_the_first_grids_are_read_as_before() -> None:
+    grid = Grid.of("mlp")
+    assert len(grid.trials) == 44
+    assert grid.launched(grid.trials[3].parameters) == grid.trials[3]
