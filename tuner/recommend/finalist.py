@@ -1,212 +1,234 @@
-"""A finalist: its rounds so far, and whether it is eliminated."""
+"""A finalist: a config of the shortlist, its relaunches, and the load to launch it under."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Iterable
 from enum import Enum
 from statistics import fmean
 
+from tuner.core.loads import Concurrency, Load
 from tuner.core.quantities import format_size
-from tuner.core.slo import SLO, Percentile
 from tuner.measure.points import OperatingPoint
-from tuner.recommend.search_bias import SearchBias
 from tuner.recommend.shortlist import ShortlistEntry
+from tuner.recommend.speed import Speed, Spread
 from tuner.recommend.verification import Verification
 from tuner.stats.slo_verdict import CONFIDENCE, SLOTest, Verdict, together
 
 # Confirming rounds: the fewest, and the most while its test is open or its interval too wide.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 8
-# Rounds after which a finalist near the limit is eliminated if `MOST_ROUNDS` could not show that it holds the SLO.
-_LEAST_DECIDING_ROUNDS = 2
-# Margin to the limit for a lower load, in standard deviations between launches; 1 launch in 40 exceeds it.
-_MARGIN = 2.0
-# The same for the first load of a finalist, which has less margin, as it may still be lowered.
-_FIRST_MARGIN = 1.0
-# The least standard deviation of the logarithm of latency between launches.
-_LEAST_SPREAD = 0.02
-# Smallest and largest factor on the load when it is lowered.
-_STEP = (0.5, 0.95)
+# The lowest and the highest load to try next, over the last one. Launches under other loads do not count.
+_DOWN, _UP = 0.5, 1.5
+# A load within this share of one that was launched is replaced by it.
+_STEADY = 0.1
 
 
 class FinalistStatus(Enum):
-    """The state of a finalist: it may be the best, or why it is eliminated."""
+    """The state of a finalist under a load: it may be the best, or why it is eliminated."""
 
     REMAINS = "may be the best"
     BREAKS_SLO = f"violates the SLO ({CONFIDENCE})"
-    INCONCLUSIVE = "too near to the limit for a test to show that it holds the SLO"
+    NEAR_LIMIT = "too near to the limit, as launches differ"
     FAILED = "failed"
 
 
 class Finalist:
-    """A shortlist entry, relaunched round after round.
+    """A config of the shortlist, relaunched round after round.
 
     Args:
-        entry: The config and its load.
-        slo: The limits; may be empty.
+        entry: The config and its curve.
         max_gpu_memory: Limit on the memory of each GPU, in bytes; None: no limit.
-        before: Its rounds of earlier runs; None: there are none.
+        before: Verifications of the config by earlier runs.
+
+    Attributes:
+        verifications: Its rounds, by load.
     """
 
     def __init__(
-        self, entry: ShortlistEntry, slo: SLO, max_gpu_memory: int | None = None, before: Verification | None = None
+        self, entry: ShortlistEntry, max_gpu_memory: int | None = None, before: Iterable[Verification] = ()
     ) -> None:
         self.entry = entry
-        self.verification = before or Verification(trial=entry.trial.number, load=entry.load)
-        self._slo = slo
+        self.verifications: dict[Load, Verification] = {verification.load: verification for verification in before}
         self._max_gpu_memory = max_gpu_memory
-        # Estimates from relaunches have no search bias.
-        self._bias = SearchBias() if entry.searched else SearchBias(1.0, 1.0)
-
-    def __str__(self) -> str:
-        return f"trial {self.entry.trial.number} at {self.entry.load}"
+        self._throughput, self._latency, self._spread = Speed(), Speed(), Spread()
 
     @property
-    def began(self) -> bool:
-        """Whether it was launched."""
-        return bool(self.verification.rounds or self.verification.failure)
+    def number(self) -> int:
+        """The number of its trial."""
+        return self.entry.trial.number
 
     @property
-    def rounds(self) -> int:
-        """The number of its rounds."""
-        return len(self.verification.rounds)
+    def launches(self) -> tuple[tuple[OperatingPoint, ...], ...]:
+        """The points of each relaunch, in order of time."""
+        by_round = defaultdict(list)
+        for verification in self.verifications.values():
+            for number, point in zip(verification.numbers, verification.rounds, strict=True):
+                by_round[number].append(point)
+        return tuple(tuple(by_round[number]) for number in sorted(by_round))
 
     @property
-    def throughput(self) -> float:
-        """Expected throughput in inferences/s: the mean of its rounds; without rounds, by the search and its bias."""
-        if not self.rounds:
-            return self.entry.throughput * self._bias.throughput
-        return self.verification.throughput
+    def _near_launches(self) -> list[list[OperatingPoint]]:
+        """The points of each relaunch under nearly the last load; the shape of the curve may be wrong beyond."""
+        last = self._last_load or 1.0
+        near = [[p for p in points if _DOWN <= p.load.level / last <= _UP] for points in self.launches]
+        return [points for points in near if points]
+
+    @property
+    def choosing(self) -> int:
+        """The number of launches that had a part in choosing the best."""
+        return len({n for each in self.verifications.values() for n in each.numbers[: each.choosing]})
+
+    @property
+    def throughput_speeds(self) -> list[float]:
+        """The speed in each relaunch, by throughput."""
+        return [
+            fmean(math.log(p.throughput.value) - float(self.entry.throughput(p.load.level)) for p in points)
+            for points in self._near_launches
+            if all(p.throughput.value > 0 for p in points)
+        ]
+
+    @property
+    def latency_speeds(self) -> list[float]:
+        """The speed in each relaunch, by the latency nearest to its limit; empty without limits."""
+        if not self.entry.slo.limits:
+            return []
+        return [
+            fmean(float(self.entry.latency(p.load.level)) - self.entry.excess(p) for p in points)
+            for points in self._near_launches
+        ]
+
+    def expect(self, throughput: Speed, latency: Speed, spread: Spread) -> None:
+        """Update its expected speeds.
+
+        Args:
+            throughput: Its speed by throughput.
+            latency: Its speed by latency.
+            spread: The spread of latency between launches.
+        """
+        self._throughput, self._latency, self._spread = throughput, latency, spread
+
+    def value(self, load: Load) -> Speed:
+        """The logarithm of its expected throughput under a load, in inferences/s, and the standard deviation."""
+        return Speed(float(self.entry.throughput(load.level)) + self._throughput.mean, self._throughput.deviation)
 
     @property
     def mean_latency_ms(self) -> float:
-        """Mean latency of its rounds at the SLO's percentile, in ms; infinite without rounds."""
-        rounds = self.verification.rounds
-        return fmean(point.latency_ms[self._slo.percentile].value for point in rounds) if rounds else math.inf
+        """Mean latency of its relaunches at the SLO's percentile, in ms; infinite without relaunches."""
+        points = [point for points in self.launches for point in points]
+        return fmean(p.latency_ms[self.entry.slo.percentile].value for p in points) if points else math.inf
 
-    def add(self, number: int, point: OperatingPoint, *, choosing: bool) -> None:
-        """Add a round with its number; `choosing`: whether it has a part in the choice."""
-        so_far = self.verification
-        self._update(rounds=(*so_far.rounds, point), numbers=(*so_far.numbers, number), failure=self._fault(point))
-        if choosing:
-            self.choose()
-
-    def fail(self, reason: str) -> None:
-        """Record a failure, which eliminates it."""
-        self._update(failure=reason)
-
-    def choose(self) -> None:
-        """Mark its rounds so far as choosing rounds."""
-        self._update(choosing=self.rounds)
-
-    def status(self, spread: float) -> FinalistStatus:
-        """Its status after the rounds so far.
+    def load(self, margin: float, *, steady: bool = False) -> Concurrency | None:
+        """The load of its highest throughput within the SLO, below all eliminated ones; None: there is none.
 
         Args:
-            spread: Standard deviation of latency's logarithm from launch to launch.
+            margin: Margin to the limits, in standard deviations of the expected latency.
+            steady: Whether to prefer a load that was launched, if it is nearly the same.
         """
-        if self.verification.failure:
+        if any(verification.failure for verification in self.verifications.values()):
+            return None
+        remaining = {load: self.status(load) is FinalistStatus.REMAINS for load in self.verifications}
+        below = min((load.level for load, remains in remaining.items() if not remains), default=math.inf)
+        best = self.entry.best_load(-self._latency.mean, self._margin(margin), self._mixed, below)
+        if best is None:
+            return None
+        best = self._in_steps(best, below)
+        if not steady:
+            return best
+        launched = [load for load, remains in remaining.items() if remains and isinstance(load, Concurrency)]
+        near = [load for load in launched if abs(math.log(load.level / best.level)) < _STEADY]
+        return max(near, key=lambda load: len(self.verifications[load].rounds), default=best)
+
+    def _in_steps(self, best: Concurrency, below: float) -> Concurrency:
+        """A load between the last one and the best one, as the curve may be wrong far from the last one.
+
+        Args:
+            best: The best load, by the curve.
+            below: The lowest eliminated load.
+        """
+        if (last := self._last_load) is None:
+            return best
+        least, most = math.floor(last * _DOWN), math.ceil(last * _UP)
+        if last < below < math.inf:
+            most = min(most, max(math.floor(math.sqrt(last * below)), math.ceil(last)))
+        return Concurrency(max(1, min(max(best.requests, least), most)))
+
+    @property
+    def _last_load(self) -> float | None:
+        return max((p.load.level for points in self.launches[-1:] for p in points), default=None)
+
+    def is_near(self, load: Load, margin: float) -> bool:
+        """Whether its expected latency under a load is within a margin (see `load`) of a limit, or above it."""
+        return float(self.entry.latency(load.level, self._mixed)) - self._latency.mean + self._margin(margin) > 0
+
+    @property
+    def _mixed(self) -> float:
+        return self._spread.doubt * self._spread.deviation
+
+    def _margin(self, deviations: float) -> float:
+        return deviations * self._spread.doubt * self._latency.deviation
+
+    def status(self, load: Load) -> FinalistStatus:
+        """Its status under a load."""
+        verification = self.verifications.get(load)
+        if verification is None:
+            return FinalistStatus.REMAINS
+        if verification.failure:
             return FinalistStatus.FAILED
-        if together(test.verdict for test in self.verification.limits) is Verdict.BREAKS:
+        verdict = together(test.verdict for test in verification.limits)
+        if verdict is Verdict.BREAKS:
             return FinalistStatus.BREAKS_SLO
-        over = self.rounds >= LEAST_ROUNDS and self._is_over
-        near = self.rounds >= _LEAST_DECIDING_ROUNDS and self._headroom(spread) < 1
-        # Away from the limit, an open test does not eliminate it.
-        inconclusive = over or (near and self.decidable and not self._will_hold)
-        return FinalistStatus.INCONCLUSIVE if inconclusive else FinalistStatus.REMAINS
+        is_open = len(verification.confirming) >= MOST_ROUNDS and not is_decided(verification)
+        is_over = len(verification.rounds) >= LEAST_ROUNDS and self._is_over(verification)
+        return FinalistStatus.NEAR_LIMIT if is_open or is_over else FinalistStatus.REMAINS
 
-    @property
-    def decidable(self) -> bool:
-        """Whether a test can show that it holds the SLO; a slow model may have too few requests."""
-        none_over = [
-            tuple(test.model_copy(update={"over": 0}) for test in point.limits) for point in self.verification.rounds
-        ]
-        return all(test.verdict is Verdict.HOLDS for test in _continued(none_over))
+    def add(self, load: Load, number: int, point: OperatingPoint, *, choosing: bool) -> None:
+        """Add a round with its number; `choosing`: whether it has a part in the choice."""
+        so_far = self._verification(load)
+        self._update(
+            load, rounds=(*so_far.rounds, point), numbers=(*so_far.numbers, number), failure=self._fault(point)
+        )
+        if choosing:
+            self.choose(load)
 
-    @property
-    def is_decided(self) -> bool:
-        """Whether a test shows that it holds the SLO (99 % confidence), or no test can decide."""
-        verdict = together(test.verdict for test in self.verification.limits)
-        return verdict is Verdict.HOLDS or not self.decidable
+    def fail(self, load: Load, reason: str) -> None:
+        """Record a failure, which eliminates it under every load."""
+        self._update(load, failure=reason)
 
-    def expect(self, bias: SearchBias, spread: float) -> None:
-        """Update its expectation from the search bias, and lower its first load if the SLO would not hold.
+    def choose(self, load: Load) -> None:
+        """Mark its rounds under a load so far as choosing rounds."""
+        self._update(load, choosing=len(self._verification(load).rounds))
 
-        Args:
-            bias: The bias of the search.
-            spread: As for `lower`.
-        """
-        if self.entry.searched:
-            self._bias = bias
-        while not self.began and self._headroom(spread, _FIRST_MARGIN) < 1 and (lower := self.lower(spread)):
-            self.entry = lower
-            self.verification = Verification(trial=lower.trial.number, load=lower.load)
-
-    def lower(self, spread: float) -> ShortlistEntry | None:
-        """The same config under a lower load that probably holds the SLO; None: there is no lower load.
-
-        Args:
-            spread: Standard deviation of latency's logarithm from launch to launch.
-        """
-        entry = self.entry
-        if self.rounds:
-            latency_ms = {name: self._latency_ms(name) for name in entry.latency_ms}
-            entry = replace(entry, throughput=self.throughput, latency_ms=latency_ms, searched=False)
-        low, high = _STEP
-        return entry.lower(min(max(self._headroom(spread), low), high))
-
-    @property
-    def deviations(self) -> tuple[float, ...]:
-        """Deviations of each round's logarithm of latency, at the SLO's percentile, from the mean of all rounds.
-
-        They are scaled to the size of deviations from the true mean.
-        """
-        logs = self._logs(self._slo.percentile)
-        if len(logs) < 2:
-            return ()
-        return tuple((log - fmean(logs)) * math.sqrt(len(logs) / (len(logs) - 1)) for log in logs)
-
-    def _headroom(self, spread: float, deviations: float = _MARGIN) -> float:
-        """The smallest ratio of a limit to the latency of a launch slower by `deviations`; at least 1: has margin."""
-        slow = math.exp(deviations * max(spread, _LEAST_SPREAD))
-        ratios = (limit_ms / (self._latency_ms(name) * slow) for _, name, limit_ms in self._slo.limits)
-        return min(ratios, default=math.inf)
-
-    def _latency_ms(self, name: Percentile) -> float:
-        """Expected latency of a launch, in ms."""
-        if self.rounds:
-            return self.verification.latency_ms(name)
-        return self.entry.latency_ms[name] * self._bias.latency
-
-    def _logs(self, percentile: Percentile) -> list[float]:
-        return [math.log(point.latency_ms[percentile].value) for point in self.verification.rounds]
-
-    @property
-    def _will_hold(self) -> bool:
-        """Whether a test shows that it holds the SLO after `MOST_ROUNDS`, if further rounds are like those so far."""
-        rounds = [point.limits for point in self.verification.rounds]
-        return all(test.verdict is Verdict.HOLDS for test in _continued(rounds))
-
-    @property
-    def _is_over(self) -> bool:
-        """Whether its mean latency is above a limit."""
-        rounds = self.verification.rounds
-        return any(fmean(p.latency_ms[name].value for p in rounds) > limit_ms for _, name, limit_ms in self._slo.limits)
+    def _is_over(self, verification: Verification) -> bool:
+        """Whether a mean latency is above its limit, or more requests than allowed are."""
+        above = any(test.over > test.allowed * test.requests for test in verification.limits)
+        return above or fmean(math.exp(self.entry.excess(point)) for point in verification.rounds) > 1
 
     def _fault(self, point: OperatingPoint) -> str | None:
         """Why a point eliminates it; None: it does not. The memory limit does not apply to the baseline."""
         if point.errors:
             return f"{point.errors} requests failed: {point.error}"
         limit, taken = self._max_gpu_memory, point.gpu.taken_bytes if point.gpu else None
-        if self.entry.trial.number == 0 or limit is None or taken is None or taken <= limit:
+        if self.number == 0 or limit is None or taken is None or taken <= limit:
             return None
         return f"took {format_size(taken)} of GPU memory (limit {format_size(limit)})"
 
-    def _update(self, **changes: object) -> None:
-        self.verification = self.verification.model_copy(update=changes)
+    def _verification(self, load: Load) -> Verification:
+        return self.verifications.get(load) or Verification(trial=self.number, load=load)
+
+    def _update(self, load: Load, **changes: object) -> None:
+        self.verifications[load] = self._verification(load).model_copy(update=changes)
 
 
-def _continued(rounds: list[tuple[SLOTest, ...]]) -> list[SLOTest]:
-    """The pooled tests after `MOST_ROUNDS` if further rounds are like those so far."""
-    times = math.ceil(MOST_ROUNDS / max(1, len(rounds)))
-    return [SLOTest.pooled(tests * times) for tests in zip(*rounds, strict=True)]
+def is_decided(verification: Verification) -> bool:
+    """Whether a test shows that a config holds the SLO (99 % confidence), or no test can decide."""
+    verdict = together(test.verdict for test in verification.limits)
+    return verdict is Verdict.HOLDS or not is_decidable(verification)
+
+
+def is_decidable(verification: Verification) -> bool:
+    """Whether a test can show in `MOST_ROUNDS` that a config holds the SLO; a slow model may have too few requests."""
+    times = math.ceil(MOST_ROUNDS / max(1, len(verification.rounds)))
+    none_over = (tuple(test.model_copy(update={"over": 0}) for test in p.limits) for p in verification.rounds)
+    by_limit = zip(*none_over, strict=True)
+    return all(SLOTest.pooled(tests * times).verdict is Verdict.HOLDS for tests in by_limit)

@@ -21,9 +21,9 @@ from tuner.stats.slo_verdict import Verdict
 _RIVAL, _EQUAL = 0.9, 0.97
 NEAR = 1.25
 """A point is near a limit if latencies this many times as high would break it."""
-# Weights of a merit: if no test shows that the SLO holds; if it was not measured after it was chosen; and if it
+# Weights of a merit: if no test shows that the SLO holds; and if it was not measured after it was chosen, as where it
 # was launched only once. `benchmarks/picks.py` measures their effect.
-_UNTESTED, _UNCONFIRMED, _SINGLE_LAUNCH = 0.8, 0.85, 0.58
+_UNTESTED, _UNCONFIRMED = 0.8, 0.5
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,10 @@ def best_of(
     """The best of some points, verified or not; None when none holds the SLO.
 
     Points are ranked by merit times weights. A point verified for this SLO has the weight 0.8 if its test is open,
-    and 0.85 if it was not measured after it was chosen. (Intervals over few launches are too wide to separate rivals.)
-    A point that was launched once is the luckiest of many, so it has the weight 0.58. It is excluded if the same
-    config, verified under at most that load, violated the SLO. A verified point is preferred to it if the latency bias
-    of the search would make it violate the SLO.
+    and 0.5 if it was not measured after it was chosen, as it may be the luckiest of many. (Intervals over few launches
+    are too wide to separate rivals.) So is a point that was launched once. It is excluded if the same config, verified
+    under at most that load, violated the SLO. A verified point is preferred to it if the latency bias of the search
+    would make it violate the SLO.
 
     Args:
         points: Points of any trials.
@@ -178,7 +178,7 @@ def best_of(
     once = [p for p in points if p not in again and not is_past(p, broken)]
     likely = best_point((p for p in once if _is_likely(p, slo, bias)), slo, objective)
     if verified and likely:
-        single = likely.merit(objective).value * bias.of_merit(objective) * _SINGLE_LAUNCH
+        single = likely.merit(objective).value * bias.of_merit(objective) * _UNCONFIRMED
         return likely if single > _weighted(verified, slo, objective) else verified
     return verified or likely or best_point(once, slo, objective)
 

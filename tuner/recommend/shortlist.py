@@ -1,74 +1,150 @@
-"""The shortlist: the best point of each trial in the search, and estimates of it at lower loads."""
+"""The shortlist: the trials that may be the best one, each with its curve over all loads."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from tuner.core.loads import Concurrency
-from tuner.core.slo import PERCENTILES, SLO, Percentile
+from tuner.core.slo import SLO, Statistic, share_of
+from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
-from tuner.recommend.curve import throughput_at
-from tuner.recommend.front import TrialPoint, points_of, smoothed_points, usable_points
-from tuner.recommend.recommend import best_point, holds
+from tuner.recommend.front import points_of, smoothed_points, usable_points
+from tuner.recommend.recommend import holds
+
+# Ratio of neighbouring loads to choose from.
+_STEP = 1.04
+# Share of the highest throughput that counts as equal to it; the lowest load of these is chosen.
+_EQUAL = 0.995
+# Logarithm of the ratio of latencies that count as equal.
+_ALIKE = 0.02
+# The least ratio of a latency to its limit.
+_LEAST_RATIO = 1e-9
+
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ShortlistEntry:
-    """A config under a load that may be the best one.
+    """A trial with the smoothed curve of its launch in the search.
 
     Attributes:
-        trial: The trial of the config.
-        load: The load.
-        throughput: Estimated throughput under this load, in inferences/s.
-        latency_ms: Estimated latency by percentile, in ms.
-        searched: Whether the estimates come from the search alone, not from relaunches.
+        trial: The trial.
+        points: The points of the curve, in order of load; not empty.
+        slo: The limits; may be empty.
     """
 
     trial: TrialResult
-    load: Concurrency
-    throughput: float
-    latency_ms: Mapping[Percentile, float]
-    searched: bool = True
+    points: tuple[OperatingPoint, ...]
+    slo: SLO
 
     @classmethod
-    def of(cls, point: TrialPoint) -> ShortlistEntry:
-        """An entry from a point of the search, whose loads are closed loops."""
-        load = Concurrency(int(point.point.load.level))
-        latency_ms = {name: point.point.latency_ms[name].value for name in PERCENTILES}
-        return cls(point.trial, load, point.point.throughput.value, latency_ms)
+    def of(cls, trial: TrialResult, slo: SLO) -> ShortlistEntry | None:
+        """The entry of a trial; None when no point of its smoothed curve holds the SLO."""
+        points = [p for p in smoothed_points(points_of(trial)) if p.point.throughput.value > 0]
+        return cls(trial, tuple(p.point for p in points), slo) if any(holds(p, slo) for p in points) else None
 
-    @classmethod
-    def at_most(cls, trial: TrialResult, slo: SLO) -> ShortlistEntry | None:
-        """The trial at the load of highest throughput within the SLO on its smoothed curve; None: there is none.
+    @cached_property
+    def best_value(self) -> float:
+        """The logarithm of the highest throughput within the SLO, as searched."""
+        load = self.best_load()
+        return float(self.throughput(load.level)) if load else -math.inf
 
-        The point may be near a limit: relaunches show whether it breaks it.
+    def throughput(self, loads: ArrayLike) -> _Floats:
+        """The logarithm of throughput in inferences/s; proportional to the load below the lowest one of the curve."""
+        below: _Floats = np.minimum(0.0, np.log(loads) - np.log(self._levels[0]))
+        return self._between(loads, self._throughputs) + below
+
+    def latency(self, loads: ArrayLike, spread: float = 0.0) -> _Floats:
+        """The largest logarithm of a latency over its limit; -infinity without limits.
+
+        In a percentile over many launches, the requests of slower launches are mixed with the others. If latencies are
+        log-normal, the variances within and between launches add up. Beyond the curve, latency grows with the load.
+
+        Args:
+            loads: The loads, in requests in flight.
+            spread: Standard deviation of the logarithm of latency between launches.
         """
-        within_slo = [p for p in smoothed_points(points_of(trial)) if holds(p, slo)]
-        most = max(within_slo, key=lambda p: p.point.throughput.value, default=None)
-        return None if most is None else cls.of(replace(most, trial=trial))
+        beyond = np.maximum(0.0, np.log(loads) - np.log(self._levels[-1]))
+        worst = np.full(np.shape(loads), -np.inf)
+        for z, logs, tail in self._limited:
+            mixed = np.hypot(tail, z * spread) - tail
+            worst = np.maximum(worst, self._between(loads, logs + mixed) + beyond)
+        return worst
 
-    def lower(self, share: float) -> ShortlistEntry | None:
-        """The same config under a share (below 1) of the load; None when there is no lower load."""
-        requests = max(1, min(math.floor(self.load.requests * share), self.load.requests - 1))
-        return self.under(Concurrency(requests)) if requests < self.load.requests else None
+    def excess(self, point: OperatingPoint) -> float:
+        """The same of a measured point."""
+        ratio = 1 + self.slo.excess({name: interval.value for name, interval in point.limitable_ms.items()})
+        return math.log(max(ratio, _LEAST_RATIO))
 
-    def under(self, load: Concurrency) -> ShortlistEntry:
-        """An estimate of the same config under less load. Throughput falls in proportion to the trial's curve.
+    def best_load(
+        self, slower: float = 0.0, margin: float = 0.0, spread: float = 0.0, below: float = math.inf
+    ) -> Concurrency | None:
+        """The load of the highest throughput within the SLO; of almost equal ones the lowest, or lowest searched one.
 
-        Latencies follow from Little's law, as the percentiles of a single curve are too noisy.
+        Args:
+            slower: Logarithm of a factor on latencies.
+            margin: Margin to the limits, as a logarithm; it is given up if no load has it.
+            spread: See `latency`.
+            below: Only lower loads are considered.
+
+        Returns:
+            The load, or the lowest one if none is within the SLO; None: there is no load.
         """
-        curve, share = self.trial.curve, load.requests / self.load.requests
-        slower = throughput_at(curve, load.requests) / throughput_at(curve, self.load.requests)
-        latency_ms = {name: value * min(1.0, share / slower) for name, value in self.latency_ms.items()}
-        return replace(self, load=load, throughput=slower * self.throughput, latency_ms=latency_ms)
+        loads = self._loads[self._loads < below]
+        if not loads.size:
+            return None
+        throughput, latency = self.throughput(loads), self.latency(loads, spread) + slower
+        within = latency <= max(-margin, min(0.0, latency.min() + _ALIKE))
+        if not within.any():
+            return Concurrency(int(loads[0]))
+        equal = within & (throughput >= throughput[within].max() + math.log(_EQUAL))
+        searched = equal & np.isin(loads, self._levels)
+        return Concurrency(int(loads[np.argmax(searched if searched.any() else equal)]))
+
+    @cached_property
+    def _loads(self) -> _Floats:
+        """The loads to choose from: those of the search and, with an SLO, those in between, in small steps."""
+        if not self.slo.limits:
+            return self._levels
+        steps = math.ceil(math.log(self._levels[-1]) / math.log(_STEP))
+        between = np.rint(np.geomspace(1, self._levels[-1], 1 + steps))
+        loads: _Floats = np.unique(np.concatenate([between, self._levels]))
+        return loads
+
+    @cached_property
+    def _throughputs(self) -> _Floats:
+        logs: _Floats = np.log([point.throughput.value for point in self.points])
+        return logs
+
+    @cached_property
+    def _limited(self) -> list[tuple[float, _Floats, _Floats]]:
+        """For each limit: the normal quantile, and at each point the latencies over the limit, and over the median."""
+        limited = []
+        for limit in self.slo.limits:
+            logs, middle = (
+                np.log(np.array([point.limitable_ms[key].value for point in self.points]))
+                for key in (limit.key, Statistic(limit.metric, "p50").key)
+            )
+            z = float(special.ndtri(share_of(limit.percentile)))
+            limited.append((z, logs - math.log(limit.limit_ms), np.maximum(0.0, logs - middle)))
+        return limited
+
+    @cached_property
+    def _levels(self) -> _Floats:
+        return np.array([point.load.level for point in self.points])
+
+    def _between(self, loads: ArrayLike, values: _Floats) -> _Floats:
+        return np.array(np.interp(np.log(loads), np.log(self._levels), values))
 
 
 def shortlist(trials: Iterable[TrialResult], slo: SLO, max_gpu_memory: int | None = None) -> tuple[ShortlistEntry, ...]:
-    """The best deployable point of each trial, in descending order of throughput.
-
-    It is chosen on the smoothed curve of the trial, so that the load does not depend on a single lucky point.
-    """
-    points = (best_point(smoothed_points(usable_points([trial], (), max_gpu_memory)), slo) for trial in trials)
-    return tuple(sorted((ShortlistEntry.of(p) for p in points if p), key=lambda c: c.throughput, reverse=True))
+    """The trials with a point that may be deployed and holds the SLO on their smoothed curve; see `usable_points`."""
+    entries = (ShortlistEntry.of(trial, slo) for trial in trials if usable_points([trial], (), max_gpu_memory))
+    return tuple(entry for entry in entries if entry)

@@ -1,19 +1,22 @@
 """Verification: relaunches the best candidates in rounds, until the result is precise enough.
 
 The best of many noisy measurements overstates its candidate, and so does the best of a few re-measurements. So rounds
-have two purposes. The first ones choose: the top candidates run side by side, and those that violate the SLO (99 %
-confidence) are eliminated. The later ones confirm: the chosen candidate and the baseline run side by side. Only these
-rounds are reported, since they had no part in the choice. A chosen candidate that is eliminated in them is replaced by
-the next one.
+have two purposes. The first ones choose: each launches those configs for which another launch improves the choice most.
+The later ones confirm: the chosen config and the baseline run side by side. Only these rounds are reported, since they
+had no part in the choice. A config that turns out to be too near to a limit is tried under less load, and competes with
+what it gives there.
+
+The next round follows from the verifications alone, so that a resumed run goes on where an earlier one stopped.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from statistics import median
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from tuner.core.errors import ServerError
@@ -21,25 +24,36 @@ from tuner.core.loads import Concurrency, Load
 from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
-from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS, Finalist, FinalistStatus
-from tuner.recommend.search_bias import SearchBias
+from tuner.recommend.allocation import worth
+from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS, Finalist, FinalistStatus, is_decided
+from tuner.recommend.gain import paired_ratio, pairs_of
 from tuner.recommend.shortlist import ShortlistEntry, shortlist
+from tuner.recommend.speed import Speed, Spread, after_launches, after_search
 from tuner.recommend.verification import Verification
 
-# Finalists that run side by side to choose among them, and rounds of each.
-_TOP, _CHOOSING_ROUNDS = 3, 2
-# Finalists that are launched at most, replacements included.
-_MOST_FINALISTS = 10
-# A candidate is launched only if its expected throughput is at least this share of the best one's.
-_NEAR = 0.8
-# Shares of the best throughput that count as equal; among these the lowest latency decides.
-_ALIKE = 0.98
+# To choose among the finalists: the least expected gain by a launch that is worth it, and the most launches of one
+# finalist and of all.
+_WORTH, _MOST_EACH, _MOST_CHOOSING = 0.0005, 4, 18
+# Finalists that are launched at a time to choose among them, finalists in all, and launches after which none is chosen.
+_SIDE_BY_SIDE, _MOST_FINALISTS, _MOST_LAUNCHES = 3, 10, 60
+# Margins to the limits, in standard deviations of the expected latency: of the load to choose and to confirm a finalist
+# under, and below which a confirming load is given up. `benchmarks/picks.py` measures their effect.
+_CHOOSE, _CONFIRM, _KEEP = 0.7, 1.7, 1.0
+# A load of the baseline at which it probably violates the SLO by this margin is not launched.
+_BROKEN = -3.0
+# Share of the best throughput that counts as equal; among these the lowest latency decides.
+_ALIKE = 0.99
 # Another candidate replaces the chosen one when its expected throughput is higher by this factor.
 _BETTER = 1.05
-# Median absolute deviation of the standard normal distribution.
-_MAD = 0.6745
-# Half width of throughput's 95 % interval, as a share of throughput, at which no further round is needed.
-_PRECISE = 0.05
+# More load is worth new rounds when it gives more throughput by this factor.
+_RISE = 1.015
+# Half width of the 95 % interval of the gain, as a logarithm, at which it is known; and as a share of the gain.
+_PRECISE, _GAIN_PRECISE = 0.05, 0.25
+
+# The least standard deviation of what a model of the trials expects, over that between launches.
+_LEAST_DEVIATION = 0.5
+
+_Due = tuple[Finalist, Concurrency]
 
 
 class RelaunchAndMeasure(Protocol):
@@ -85,16 +99,19 @@ def verify(
     measure: RelaunchAndMeasure,
     terms: VerificationTerms,
     *,
+    expected: Mapping[int, Speed] = MappingProxyType({}),
     verified: Iterable[Verification] = (),
     keep: Callable[[Sequence[Verification]], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Verification, ...]:
-    """Choose among the top candidates, and confirm the choice.
+    """Choose among the best candidates, and confirm the choice.
 
     Args:
         trials: The trials of a finished search, the baseline first.
         measure: Relaunches and measures a trial.
         terms: Its limits.
+        expected: By trial, the speed that a model of all trials expects of later launches. Trials without one are
+            compared with the mean of all trials.
         verified: Verifications of an earlier run; their rounds count, and are not repeated.
         keep: Called with all verifications, after each round and at the end, also after an interruption.
         note: Called with each message about the progress.
@@ -102,218 +119,227 @@ def verify(
     Returns:
         All verifications; `tuner.recommend.recommend` chooses the best of them.
     """
-    finals = _Finals(trials, measure, terms, verified=verified, keep=keep, note=note)
+    finals = _Finals(trials, measure, terms, expected, verified, note)
     try:
-        finals.choose()
-        finals.confirm()
+        while due := finals.next_choosing() or finals.next_confirming():
+            finals.play(due)
+            keep(finals.verifications)
     finally:
         keep(finals.verifications)
     return finals.verifications
 
 
+@dataclass(frozen=True)
+class _Round:
+    """Configs to launch side by side under some loads; `choosing`: whether they have a part in the choice."""
+
+    due: tuple[_Due, ...]
+    choosing: bool
+
+
 class _Finals:
     """The finalists and their rounds."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 (constructed at one place)
         self,
         trials: Sequence[TrialResult],
         measure: RelaunchAndMeasure,
         terms: VerificationTerms,
-        *,
+        expected: Mapping[int, Speed],
         verified: Iterable[Verification],
-        keep: Callable[[Sequence[Verification]], None],
         note: Callable[[str], None],
     ) -> None:
-        self._measure, self._terms, self._keep, self._note = measure, terms, keep, note
-        self._beside: list[Finalist] = []
-        self._order = random.Random(terms.seed)  # noqa: S311 (no secret)
-        self._trials = trials
+        self._measure, self._terms, self._expected, self._note = measure, terms, expected, note
         self._before = {(v.trial, v.load): v for v in verified}
-        self._finalists = [self._first(entry) for entry in shortlist(trials, terms.slo, terms.max_gpu_memory)]
-        # The gain is relative to the baseline at its load of highest throughput, even if it exceeds the GPU memory
-        # limit.
-        own = ShortlistEntry.at_most(trials[0], terms.slo) if trials else None
-        self._baselines = [self._shared(self._first(own))] if own else []
-        for finalist in self._all():
-            self._replace(finalist)
-        self._learn()
+        self._finalists = [self._finalist(entry) for entry in shortlist(trials, terms.slo, terms.max_gpu_memory)]
+        self._baseline = next((f for f in self._finalists if f.number == 0), None)
+        # The gain is relative to the baseline, even if it exceeds the GPU memory limit.
+        if self._baseline is None and trials and (own := ShortlistEntry.of(trials[0], terms.slo)):
+            self._baseline = self._finalist(own)
         self._round = max((number for v in self._before.values() for number in v.numbers), default=0)
         self._launches, self._took_s = 1, terms.launch_s
+        self._confirms: _Due | None = None
+        self._learn()
 
     @property
     def verifications(self) -> tuple[Verification, ...]:
         """The verifications of all finalists that were launched, in this run or an earlier one."""
-        began = (f.verification for f in (*self._beside, *self._all()) if f.began)
-        latest = {**self._before, **{(v.trial, v.load): v for v in began}}
-        return tuple(latest.values())
+        return tuple(
+            {**self._before, **{(v.trial, v.load): v for f in self._all for v in f.verifications.values()}}.values()
+        )
 
-    def choose(self) -> None:
-        """Measure the top candidates and their replacements, while there is time to confirm one afterwards."""
-        while len(top := self._top()) > 1:
-            due = [f for f in top if f.rounds < _CHOOSING_ROUNDS]
-            if not due or not self._has_time_for(len(due) + LEAST_ROUNDS * 2):
-                return
-            self._play(due, choosing=True)
-
-    def confirm(self) -> None:
-        """Measure the chosen finalist beside the baseline, until the result is precise enough or time is up."""
-        chosen = self._chosen_before()
-        while self._terms.now() < self._terms.until:
-            before, chosen = chosen, self._choice(chosen)
-            if chosen is None:
-                return
-            if chosen is not before:
-                self._switch(before, chosen)
-            baseline = next((f for f in self._baselines if self._remains(f)), chosen)
-            late = chosen.verification.confirms and not self._has_time_for(len({chosen, baseline}))
-            at_equal_load = self._at_load_of(chosen, baseline)
-            if late or _is_known(chosen, beside=at_equal_load or baseline):
-                return
-            due = [f for f in (chosen, baseline, at_equal_load) if f]
-            self._play(list(dict.fromkeys(due)), choosing=False)
-
-    def _at_load_of(self, chosen: Finalist, baseline: Finalist) -> Finalist | None:
-        """The baseline under the load of the chosen finalist; None once it fails or violates the SLO (99 %) there."""
-        load = chosen.entry.load
-        if chosen.entry.trial.number == baseline.entry.trial.number or load == baseline.entry.load:
+    def next_choosing(self) -> _Round | None:
+        """The finalists whose launch improves the choice most; None when none is worth it, or time is short."""
+        remaining = {f: load for f in self._open if (load := f.load(_CHOOSE, steady=True))}
+        if len(remaining) < 2 or sum(f.choosing for f in self._all) >= _MOST_CHOOSING or self._confirming():
             return None
-        existing = next((f for f in (*self._baselines, *self._beside) if f.entry.load == load), None)
-        if existing is None:
-            existing = self._finalist(replace(baseline.entry, load=load))
-            self._beside.append(existing)
-        eliminated = existing.status(self._spread()) in {FinalistStatus.FAILED, FinalistStatus.BREAKS_SLO}
-        return None if eliminated else existing
+        gains = worth([f.value(load) for f, load in remaining.items()], self._spread.deviation)
+        ranked = sorted(zip(gains, remaining.items(), strict=True), key=lambda pair: pair[0], reverse=True)
+        best = max(remaining, key=lambda f: f.value(remaining[f]).mean)
+        # The first launch of the best one tells which load to confirm it under.
+        unsure = best if self._terms.slo.limits and not best.launches else None
+        due = tuple(
+            due for gain, due in ranked if (gain >= _WORTH or due[0] is unsure) and len(due[0].launches) < _MOST_EACH
+        )[:_SIDE_BY_SIDE]
+        in_time = self._has_time_for(len(due) + 2 * LEAST_ROUNDS)
+        return _Round(due, choosing=True) if due and in_time else None
+
+    def next_confirming(self) -> _Round | None:
+        """The chosen finalist and the baseline; None when the result is precise enough, or time is up."""
+        chosen = self._confirming() or self._choice()
+        if chosen is None or self._terms.now() >= self._terms.until:
+            return None
+        if chosen != self._confirms:
+            self._note(f"confirming {_name(*chosen)}")
+            self._confirms = chosen
+        finalist, load = chosen
+        verification = finalist.verifications.get(load)
+        beside = [] if finalist is self._baseline else self._beside(load)
+        precise = False
+        if verification and len(verification.confirming) >= LEAST_ROUNDS:
+            precise = _is_precise(verification, beside)
+            sure = is_decided(verification) and not finalist.is_near(load, _CONFIRM)
+            if len(verification.confirming) >= MOST_ROUNDS or (precise and sure):
+                return None
+        due = (chosen,) if precise else (chosen, *beside)
+        late = verification and verification.confirms and not self._has_time_for(len({f for f, _ in due}))
+        return None if late else _Round(due, choosing=False)
+
+    def play(self, game: _Round) -> None:
+        """Launch one round in random order, so that the first launch after a pause varies."""
+        self._round += 1
+        launches: dict[Finalist, list[Concurrency]] = {}
+        for finalist, load in sorted(game.due, key=lambda due: due[1].requests):
+            launches.setdefault(finalist, []).append(load)
+        order = random.Random(f"{self._terms.seed} {self._round}")  # noqa: S311 (no secret)
+        for finalist, loads in order.sample(list(launches.items()), len(launches)):
+            self._launch(finalist, loads, choosing=game.choosing)
+        self._learn()
+        for finalist, load in game.due:
+            status = finalist.status(load)
+            if status is not FinalistStatus.REMAINS:
+                self._note(
+                    f"eliminated {_name(finalist, load)}: {finalist.verifications[load].failure or status.value}"
+                )
+
+    def _launch(self, finalist: Finalist, loads: Sequence[Concurrency], *, choosing: bool) -> None:
+        """Launch a config, and measure it under some loads, the lowest first."""
+        for load in loads:
+            if load not in finalist.verifications and (choosing or finalist is self._baseline):
+                self._note(f"verifying {_name(finalist, load)}")
+        began, open_ = self._terms.now(), list(loads)
+        try:
+            for point in self._measure(finalist.entry.trial, loads, self._round):
+                finalist.add(open_.pop(0), self._round, point, choosing=choosing)
+        except ServerError as error:
+            for load in open_:
+                finalist.fail(load, f"{error.cause.value}: {error}")
+        self._launches += 1
+        self._took_s += self._terms.now() - began
+
+    @property
+    def _open(self) -> list[Finalist]:
+        """The finalists that may be launched, so that it ends however much time there is."""
+        began = [f for f in self._finalists if f.launches]
+        if sum(len(f.launches) for f in began) >= _MOST_LAUNCHES:
+            return []
+        return began if len(began) >= _MOST_FINALISTS else self._finalists
 
     def _has_time_for(self, launches: int) -> bool:
         return self._terms.now() + launches * self._took_s / self._launches <= self._terms.until
 
-    def _chosen_before(self) -> Finalist | None:
-        """The finalist that an earlier run was confirming; the baseline only if there is no other."""
-        confirmed = [f for f in self._remaining() if f.verification.confirms and f.began]
-        return min(confirmed, key=lambda f: f.entry.trial.number == 0, default=None)
+    def _confirming(self) -> _Due | None:
+        """The finalist that was chosen, and its load, unless it is eliminated or another one is better.
 
-    def _choice(self, chosen: Finalist | None) -> Finalist | None:
-        """The most promising finalist; `chosen` itself, unless another finalist is better by `_BETTER`."""
-        if chosen in self._within(1 / _BETTER):
-            return chosen
-        alike = self._within(_ALIKE)
-        return min(alike, key=lambda f: (f.mean_latency_ms, -f.throughput), default=None)
+        The rounds of one that is given up had a part in the choice of the next one.
+        """
+        confirming = [(f, load) for f in self._finalists for load in self._confirmed(f) if f is not self._baseline]
+        for chosen, load in sorted(confirming, key=lambda due: due[1].requests, reverse=True):
+            others = [f.value(at).mean for f in self._open if f is not chosen and (at := f.load(_CONFIRM))]
+            overtaken = max(others, default=-math.inf) > chosen.value(load).mean + math.log(_BETTER)
+            if not overtaken and not chosen.is_near(load, _KEEP) and not self._may_rise(chosen, load):
+                return chosen, load
+            chosen.choose(load)
+        return None
 
-    def _switch(self, before: Finalist | None, chosen: Finalist) -> None:
-        """Mark the rounds so far as choosing rounds of a new choice, since they cannot confirm it."""
-        chosen.choose()
-        # The rounds are unbiased if the finalist was eliminated, which does not depend on throughput, and for the
-        # baseline, which is never chosen.
-        if before and before not in self._baselines and self._remains(before):
-            before.choose()
-        self._note(f"confirming {chosen}")
+    def _may_rise(self, chosen: Finalist, load: Concurrency) -> bool:
+        """Whether the launches so far show that more load gives more within the SLO."""
+        higher = chosen.load(_CONFIRM)
+        return (
+            len(chosen.launches) < MOST_ROUNDS
+            and higher is not None
+            and chosen.value(higher).mean > chosen.value(load).mean + math.log(_RISE)
+        )
 
-    def _play(self, finalists: Sequence[Finalist], *, choosing: bool) -> None:
-        """Launch one round in random order, so that the first launch after a pause varies."""
-        self._round += 1
-        launches: dict[int, list[Finalist]] = {}
-        for finalist in sorted(finalists, key=lambda f: f.entry.load.requests):
-            launches.setdefault(finalist.entry.trial.number, []).append(finalist)
-        for group in self._order.sample(list(launches.values()), len(launches)):
-            self._launch(group, choosing=choosing)
-        for finalist in finalists:
-            if finalist not in self._beside and not self._remains(finalist):
-                reason = finalist.verification.failure or finalist.status(self._spread()).value
-                self._note(f"eliminated {finalist}: {reason}")
-            self._replace(finalist)
-        self._learn()
-        self._keep(self.verifications)
+    def _choice(self) -> _Due | None:
+        """The most promising finalist, and the load to confirm it under."""
+        loads = ((f, self._own_load(f) if f is self._baseline else f.load(_CONFIRM)) for f in self._open)
+        remaining = {f: load for f, load in loads if load}
+        values = {f: f.value(load).mean for f, load in remaining.items()}
+        alike = [f for f, value in values.items() if value >= max(values.values()) + math.log(_ALIKE)]
+        best = min(alike, key=lambda f: (f.mean_latency_ms, -values[f]), default=None)
+        return (best, remaining[best]) if best else None
 
-    def _launch(self, finalists: Sequence[Finalist], *, choosing: bool) -> None:
-        """Launch the config that some finalists share, and measure it under the load of each, the lowest first."""
-        for finalist in finalists:
-            if not finalist.began and (choosing or finalist in self._baselines):
-                self._note(f"verifying {finalist}")
-        began, open_ = self._terms.now(), list(finalists)
-        try:
-            loads = [f.entry.load for f in finalists]
-            for point in self._measure(finalists[0].entry.trial, loads, self._round):
-                open_.pop(0).add(self._round, point, choosing=choosing)
-        except ServerError as error:
-            for finalist in open_:
-                finalist.fail(f"{error.cause.value}: {error}")
-        self._launches += 1
-        self._took_s += self._terms.now() - began
+    def _beside(self, load: Concurrency) -> list[_Due]:
+        """The baseline at its own load, and under the load of the chosen finalist, if it may hold the SLO there."""
+        baseline = self._baseline
+        if baseline is None or (own := self._own_load(baseline, but=load)) is None:
+            return []
+        remains = baseline.status(load) is FinalistStatus.REMAINS and not baseline.is_near(load, _BROKEN)
+        return [(baseline, at) for at in ([own, load] if remains and load != own else [own])]
 
-    def _replace(self, finalist: Finalist) -> None:
-        """Replace an eliminated finalist by the same config under less load, where that may hold the SLO."""
-        status, spread = finalist.status(self._spread()), self._spread()
-        if status in {FinalistStatus.REMAINS, FinalistStatus.FAILED} or not (entry := finalist.lower(spread)):
-            return
-        existing = (f for f in (*self._all(), *self._beside) if f.entry.trial.number == entry.trial.number)
-        lower = next((f for f in existing if f.entry.load == entry.load), None) or self._finalist(entry)
-        for group in (self._finalists, self._baselines):
-            if finalist in group and lower not in group:
-                group.append(lower)
-                self._beside = [f for f in self._beside if f is not lower]
-                self._replace(lower)
+    def _own_load(self, baseline: Finalist, but: Load | None = None) -> Concurrency | None:
+        """The load of the baseline, which stays the same until it is eliminated."""
+        confirmed = {at: len(baseline.verifications[at].rounds) for at in self._confirmed(baseline) if at != but}
+        return max(confirmed, key=lambda at: confirmed[at], default=baseline.load(_CHOOSE))
+
+    @staticmethod
+    def _confirmed(finalist: Finalist) -> list[Concurrency]:
+        """The remaining loads with confirming rounds."""
+        return [
+            load
+            for load, verification in finalist.verifications.items()
+            if isinstance(load, Concurrency)
+            and verification.confirms
+            and finalist.status(load) is FinalistStatus.REMAINS
+        ]
 
     def _learn(self) -> None:
-        """Correct the expectations of finalists without a relaunch by the search bias of those with one."""
-        bias, spread = SearchBias.of(self._trials, self.verifications, self._terms.slo.percentile), self._spread()
-        for finalist in self._all():
-            finalist.expect(bias, spread)
-
-    def _spread(self) -> float:
-        """Standard deviation of log latency between launches of one finalist, pooled over all finalists.
-
-        It is computed from the median absolute deviation, so that one disturbed round does not change it.
-        """
-        deviations = [abs(deviation) for f in self._began() for deviation in f.deviations]
-        return median(deviations) / _MAD if deviations else 0.0
-
-    def _first(self, entry: ShortlistEntry) -> Finalist:
-        """The first finalist of a trial: at the search's load, or at the load with which an earlier run began.
-
-        Higher loads of an earlier run are left out: there the baseline ran beside another finalist.
-        """
-        most = entry.load.level
-        began = [load.level for trial, load in self._before if trial == entry.trial.number and load.level <= most]
-        first = Concurrency(int(max(began, default=most)))
-        return self._finalist(entry if first == entry.load else entry.under(first))
-
-    def _shared(self, finalist: Finalist) -> Finalist:
-        """The finalist of the same config under the same load, if there is one; else this one."""
-        key = finalist.verification.trial, finalist.verification.load
-        return next((f for f in self._finalists if (f.verification.trial, f.verification.load) == key), finalist)
+        """Update what is expected of each finalist."""
+        throughputs, latencies = [f.throughput_speeds for f in self._all], [f.latency_speeds for f in self._all]
+        self._spread, latency_spread = Spread.of(throughputs), Spread.of(latencies)
+        least = _LEAST_DEVIATION * self._spread.deviation
+        expected = [
+            Speed(model.mean, max(model.deviation, least)) if (model := self._expected.get(finalist.number)) else alone
+            for finalist, alone in zip(
+                self._all, after_search([f.entry.best_value for f in self._all], self._spread), strict=True
+            )
+        ]
+        by_throughput = after_launches(expected, throughputs, self._spread)
+        by_latency = after_launches(expected, latencies, latency_spread)
+        for finalist, throughput, latency in zip(self._all, by_throughput, by_latency, strict=True):
+            finalist.expect(throughput, latency, latency_spread)
 
     def _finalist(self, entry: ShortlistEntry) -> Finalist:
-        before = self._before.get((entry.trial.number, entry.load))
-        return Finalist(entry, self._terms.slo, self._terms.max_gpu_memory, before)
+        before = [v for v in self._before.values() if v.trial == entry.trial.number]
+        return Finalist(entry, self._terms.max_gpu_memory, before)
 
-    def _top(self) -> list[Finalist]:
-        """The finalists that may be the best one."""
-        return sorted(self._within(_NEAR), key=lambda f: f.throughput, reverse=True)[:_TOP]
-
-    def _within(self, share: float) -> list[Finalist]:
-        """The remaining finalists, launched or not, with at least this share of the best throughput."""
-        remaining = [f for f in self._remaining() if f.began or len(self._began()) < _MOST_FINALISTS]
-        most = max((f.throughput for f in remaining), default=0.0)
-        return [f for f in remaining if f.throughput >= share * most]
-
-    def _remaining(self) -> list[Finalist]:
-        return [f for f in self._finalists if self._remains(f)]
-
-    def _remains(self, finalist: Finalist) -> bool:
-        return finalist.status(self._spread()) is FinalistStatus.REMAINS
-
-    def _began(self) -> list[Finalist]:
-        return [f for f in self._all() if f.began]
-
+    @property
     def _all(self) -> list[Finalist]:
-        return list(dict.fromkeys([*self._finalists, *self._baselines]))
+        return list(dict.fromkeys([*self._finalists, *filter(None, [self._baseline])]))
 
 
-def _is_known(finalist: Finalist, *, beside: Finalist) -> bool:
-    """Whether no further round is needed to report a finalist, and the baseline beside it."""
-    verification = finalist.verification
-    rounds = len(verification.confirming)
-    if rounds < LEAST_ROUNDS or verification.point is None:
+def _name(finalist: Finalist, load: Load) -> str:
+    return f"trial {finalist.number} at {load}"
+
+
+def _is_precise(verification: Verification, beside: Sequence[_Due]) -> bool:
+    """Whether throughput is known, or the gain over the baseline beside it, after some rounds of both."""
+    if not beside:
+        return verification.point is not None and verification.point.throughput.log_half_width <= _PRECISE
+    rounds = (baseline.verifications[load] for baseline, load in beside if load in baseline.verifications)
+    pairs = max((pairs_of(verification, each) for each in rounds), key=len, default=())
+    if len(pairs) < LEAST_ROUNDS:
         return False
-    precise = verification.point.throughput.relative_half_width <= _PRECISE and beside.rounds >= LEAST_ROUNDS
-    return rounds >= MOST_ROUNDS or (finalist.is_decided and precise)
+    gain = paired_ratio(pairs)
+    return gain.log_half_width <= max(_PRECISE, _GAIN_PRECISE * abs(math.log(gain.value)))
