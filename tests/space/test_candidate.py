@@ -28,6 +28,7 @@ BASELINE: Assignment = {
             "dynamic_batching, max_batch_size 64",
         ),
         ({"dynamic_batching.preferred_batch_size": (4, 8)}, "preferred_batch_size [4, 8]"),
+        ({"optimization.cuda.graphs": True}, "optimization.cuda.graphs true"),
         ({"instance_group.count": "as is"}, "instance_group.count as is"),
     ],
 )

@@ -13,6 +13,7 @@ from tuner.core.boundary import boundary
 from tuner.core.errors import JobError
 from tuner.options.tune_job import TuneJob
 from tuner.report.results_console import USUAL_WIDTH
+from tuner.space.candidate import shown
 from tuner.space.compose import ON_REQUEST
 from tuner.space.knowledge import backend_of, known_parameter
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from tuner.jobs.listing import ListedSpace
     from tuner.space.parameter import Parameter
-    from tuner.space.spec import LadderValue
 
 
 def list_space(
@@ -93,11 +93,11 @@ def _searched(parameters: Sequence[Parameter]) -> Table:
     table.add_column("searched", no_wrap=True)
     table.add_column("values (* the model's own), and what it does", overflow="fold")
     for p in parameters:
-        conditions = [f"with {name} {' or '.join(map(_shown, some))}" for name, some in p.when.items()]
+        conditions = [f"with {name} {' or '.join(map(shown, some))}" for name, some in p.when.items()]
         about = [p.does.removesuffix("."), *conditions, *(["tried alone first"] if p.try_alone else [])]
         where = str(p.place)
         about = [*([where] if where != p.name else []), *filter(None, about)]
-        values = ", ".join(_shown(value) + "*" * p.is_base(value) for value in p.ladder)
+        values = ", ".join(shown(value) + "*" * p.is_base(value) for value in p.ladder)
         table.add_row(Text(p.name), Text(values))
         table.add_row("", Text("; ".join(about), "dim"))
     return table
@@ -124,9 +124,3 @@ def _print_rest(reasons: Mapping[str, str], backend: str, console: Console) -> N
         for name in names:
             table.add_row(Text(f"  {name}"), Text(known_parameter(name, backend).does.removesuffix(".")))
         console.print(table)
-
-
-def _shown(value: LadderValue) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_shown, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)

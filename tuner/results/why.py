@@ -12,6 +12,7 @@ from tuner.core.slo import SLO, Percentile
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.utilisation import Limit, Utilisation, utilisation
 from tuner.results.words import latency, missed_slo, point_in_words
+from tuner.space.candidate import shown
 from tuner.space.place import AS_IS
 from tuner.space.spec import LadderValue
 
@@ -179,7 +180,7 @@ def _range(interval: Interval) -> str:
 def _shown(value: LadderValue) -> str:
     if value == AS_IS:
         return "of several values"
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+    return shown(value)
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ from textwrap import shorten
 from tuner.config.config import ModelConfig
 from tuner.core.errors import Cause
 from tuner.measure.trial import TrialResult
-from tuner.space.candidate import Assignment, Candidate
+from tuner.space.candidate import Assignment, Candidate, shown
 from tuner.space.observed import served_otherwise
 from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
@@ -47,7 +47,7 @@ class _Bound:
 
     def __str__(self) -> str:
         beyond = {1: " or more", 0: "", -1: " or less"}[self.side]
-        return f"{self.name} {self.value}{beyond}"
+        return f"{self.name} {shown(self.value)}{beyond}"
 
 
 @dataclass(frozen=True)

@@ -62,5 +62,11 @@ def _words(name: str, value: LadderValue, was: LadderValue) -> str:
         return short
     if value == OFF:
         return "" if was == OFF else f"no {short}"
-    shown = f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else value
-    return f"{short} {shown}"
+    return f"{short} {shown(value)}"
+
+
+def shown(value: LadderValue) -> str:
+    """A value as a space file has it: `8`, `true`, `[2, 4]`."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

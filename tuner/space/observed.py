@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tuner.config.completion import stated
 from tuner.config.config import ModelConfig
 from tuner.core.errors import ConfigError
-from tuner.space.candidate import Candidate
+from tuner.space.candidate import Candidate, shown
 from tuner.space.place import AS_IS, value_at
 from tuner.space.space import SearchSpace
 from tuner.space.spec import OFF, ON, LadderValue
@@ -28,7 +28,7 @@ class Otherwise:
     served: LadderValue
 
     def __str__(self) -> str:
-        return f"{self.name} is {self.served}, but {self.asked} was requested"
+        return f"{self.name} is {shown(self.served)}, but {shown(self.asked)} was requested"
 
 
 def served_otherwise(space: SearchSpace, candidate: Candidate, effective: ModelConfig) -> tuple[Otherwise, ...]:

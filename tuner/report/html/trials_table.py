@@ -12,6 +12,7 @@ from tuner.recommend.recommend import Recommendation
 from tuner.report.html.symbols import short_name
 from tuner.report.html.trial_views import TrialView
 from tuner.results.words import each_in_words, rate
+from tuner.space.candidate import shown
 from tuner.space.spec import OFF, ON, LadderValue
 
 
@@ -112,7 +113,7 @@ def _value(value: LadderValue | None) -> Cell:
         return Cell(", ".join(map(str, value)), float(value[0]) if _all_numbers(value) else str(value[0]).lower())
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Cell(f"{value:g}", float(value))
-    text = str(value)
+    text = shown(value)
     return Cell(text, {OFF: -2.0, ON: -1.0}.get(text, text.lower()), number=_is_numeric(text))
 
 
