@@ -34,7 +34,9 @@ class Patch(Record):
     @property
     def beyond_config(self) -> str:
         """A hash of everything but `config`; empty: there is nothing else."""
-        rest = [dict(self.files), dict(self.server_args), dict(self.env)]
+        # Without an argument is the same, whether the patch says so or not.
+        settings = ({name: v for name, v in values.items() if v is not None} for values in (self.server_args, self.env))
+        rest = [dict(self.files), *settings]
         if not any(rest):
             return ""
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
