@@ -63,4 +63,10 @@ class TestNumaNodes:
         assert numa_nodes(tmp_path / "none") == ()
 
     def test_this_machine_has_one_or_more(self) -> None:
-        assert Machine.here().nodes == numa_nodes()
+        assert set(Machine.here().nodes) <= set(numa_nodes())
+
+    def test_nodes_whose_cores_may_not_be_used_do_not_count(self, tmp_path: Path) -> None:
+        folder = self._sysfs(tmp_path, node0="0-3,12-15", node1="4-7", node2="odd")
+        assert [node.number for node in numa_nodes(folder, {14})] == [0]
+        assert [node.number for node in numa_nodes(folder, {3, 4})] == [0, 1]
+        assert numa_nodes(folder, {8}) == ()

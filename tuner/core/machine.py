@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,12 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """Detect the cores, GPUs and processor of this machine."""
-        return cls(cpus=_usable_cpus(), gpus=_gpus(), processor=platform.machine(), nodes=numa_nodes())
+        return cls(
+            cpus=_usable_cpus(),
+            gpus=_gpus(),
+            processor=platform.machine(),
+            nodes=numa_nodes(usable=os.sched_getaffinity(0)),
+        )
 
     def __str__(self) -> str:
         gpus = ", ".join(gpu.name for gpu in self.gpus) or "no GPU"
@@ -56,11 +62,12 @@ class Machine:
         return f"{cpus} CPU cores, {gpus}"
 
 
-def numa_nodes(folder: Path = _NODES) -> tuple[NumaNode, ...]:
+def numa_nodes(folder: Path = _NODES, usable: Collection[int] | None = None) -> tuple[NumaNode, ...]:
     """The NUMA nodes that have cores, from sysfs; empty if it is not there.
 
     Args:
         folder: The folder with `node0`, `node1`, ...; each has a file `cpulist`.
+        usable: The cores that a server may use; nodes without any of them are left out. None: all.
 
     Source: https://www.kernel.org/doc/Documentation/ABI/stable/sysfs-devices-node
     """
@@ -69,9 +76,18 @@ def numa_nodes(folder: Path = _NODES) -> tuple[NumaNode, ...]:
         number = file.parent.name.removeprefix("node")
         with suppress(OSError):
             cpus = file.read_text().strip()
-            if number.isdigit() and cpus:  # nodes of memory alone have no cores
+            # Nodes of memory alone have no cores.
+            if number.isdigit() and cpus and (usable is None or _cores_in(cpus) & set(usable)):
                 nodes.append(NumaNode(int(number), cpus))
     return tuple(sorted(nodes, key=lambda node: node.number))
+
+
+def _cores_in(text: str) -> set[int]:
+    """The cores in a list of the kernel, such as `0-3,8-11`; empty if it is none."""
+    ends = (part.partition("-") for part in text.split(",") if part)
+    with suppress(ValueError):
+        return {core for first, _, last in ends for core in range(int(first), int(last or first) + 1)}
+    return set()
 
 
 def _usable_cpus() -> int:
