@@ -11,6 +11,7 @@ import click
 from tuner.core.boundary import boundary
 from tuner.core.errors import JobError
 from tuner.core.json_text import json_text
+from tuner.core.objectives import THROUGHPUT
 from tuner.core.quantities import format_duration
 from tuner.nightly.history import History
 from tuner.nightly.jobs import JobsFile
@@ -62,7 +63,8 @@ def _in_words(task: Task) -> str:
     slo = f"SLO {job.slo}" if job.slo.root else "no SLO"
     budget = format_duration(job.budget)
     action = f"action {job.action} if the gain's lower bound exceeds {task.min_gain:.1%}"
-    return f"{task.name}: {slo}, budget {budget}, {action}"
+    goal = "" if job.objective == THROUGHPUT else f"{job.objective}, "
+    return f"{task.name}: {goal}{slo}, budget {budget}, {action}"
 
 
 def nightly(path: Path, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tuner.core.errors import shortened
+from tuner.core.objectives import THROUGHPUT
 from tuner.core.quantities import format_duration
 from tuner.jobs.progress import ModelOutcome, Progress
 from tuner.measure.trial import TrialResult
@@ -31,7 +32,8 @@ class NightProgress(Progress):
     def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
         """See `Progress`."""
         slo = f"SLO {study.identity.slo}" if study.identity.slo.root else "no SLO"
-        self._say(f"tuning {model}: {slo}, budget {format_duration(budget_s)}")
+        goal = "" if study.identity.objective == THROUGHPUT else f"{study.identity.objective}, "
+        self._say(f"tuning {model}: {goal}{slo}, budget {format_duration(budget_s)}")
 
     def trial_began(self, number: int, words: str) -> None:
         """See `Progress`."""
