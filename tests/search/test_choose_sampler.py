@@ -36,23 +36,18 @@ def test_a_space_without_the_usual_fields() -> None:
     assert _words(built) == []
 
 
-@pytest.mark.parametrize(
-    ("objective", "note"),
-    [
-        (Objective(metric="inferences_per_joule"), "the simulator does not predict inferences per joule; "),
-        (
-            Objective.quickest(Statistic.parse("p95"), 10),
-            "the simulator does not predict p95 latency at a fixed rate; ",
-        ),
-    ],
-)
-def test_what_the_simulator_does_not_predict_is_left_to_tpe(objective: Objective, note: str) -> None:
+def test_what_the_simulator_does_not_predict_is_left_to_tpe() -> None:
     notes: list[str] = []
-    sampler = choose_sampler("twin", space(), 0, Goal(SLO(), 1, 8, None, objective), notes.append)
-    assert isinstance(sampler, FirstThen)
-    assert notes == [f"{note}using the tpe sampler"]
+    goal = Goal(SLO(), 1, 8, None, Objective(metric="inferences_per_joule"))
+    assert isinstance(choose_sampler("twin", space(), 0, goal, notes.append), FirstThen)
+    assert notes == ["the simulator does not predict inferences per joule; using the tpe sampler"]
 
 
-def test_the_simulator_predicts_throughput_per_gpu() -> None:
-    goal = Goal(SLO(), 1, 8, None, Objective(metric="throughput_per_gpu"))
+@pytest.mark.parametrize(
+    "objective",
+    [Objective(metric="throughput_per_gpu"), Objective.quickest(Statistic.parse("p95"), 10)],
+    ids=["throughput per GPU", "latency at a rate"],
+)
+def test_what_the_simulator_predicts(objective: Objective) -> None:
+    goal = Goal(SLO(), 1, 8, None, objective)
     assert isinstance(choose_sampler("twin", space(), 0, goal, lambda _: None), TwinSampler)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tuner.search.gains import dominated, gains, within_limit
+from tuner.search.gains import at_rate, dominated, gains, within_limit
 from tuner.search.twin.forecast import Curves
 
 NAN = float("nan")
@@ -62,3 +64,9 @@ def test_who_is_uncertain_may_gain_more() -> None:
         gains(within_limit(each, 50.0, seed=0), np.array([True, False]), 0.01).expected[1] for each in (sure, unsure)
     )
     assert other > one
+
+
+def test_at_a_rate_the_inverse_of_latency_counts_of_who_keeps_up() -> None:
+    told = curves([[100.0], [100.0], [90.0], [100.0]], [[5.0], [20.0], [2.0], [50.0]])
+    assert mean(at_rate(told, 97.0, math.inf, seed=0)) == pytest.approx([200, 50, 0, 20])
+    assert mean(at_rate(told, 97.0, 30.0, seed=0)) == pytest.approx([200, 50, 0, 0])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from support.builders import MLP, point, space, trial
@@ -8,7 +10,8 @@ from support.histories import Past, walk
 from support.known_truth import Truth
 
 from tuner.core.errors import Cause
-from tuner.core.slo import SLO
+from tuner.core.objectives import Objective
+from tuner.core.slo import SLO, Statistic
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.search.goal import Goal
@@ -209,3 +212,43 @@ def test_where_it_cannot_know_tpe_proposes(config: str, note: str) -> None:
     proposed = sampler(built, notes=notes).propose(past, past.seen)
     assert proposed == TpeSampler(built, 0).propose(past, past.seen)
     assert notes == [note]
+
+
+class TestAtAFixedRate:
+    RATE = 300.0
+    QUICK = Objective.quickest(Statistic.parse("p99"), RATE)
+
+    def sampler(self, built: SearchSpace, notes: list[str] | None = None) -> TwinSampler:
+        note: Callable[[str], None] = ([] if notes is None else notes).append
+        return TwinSampler(built, 0, Goal(SLO(), 1, 128, None, self.QUICK), TpeSampler(built, 0), note)
+
+    def begun(self, built: SearchSpace, truth: Truth) -> Past:
+        return Past(built, SLO(), [truth.trial(built, 0, built.baseline, self.RATE)], self.QUICK)
+
+    def p99_ms(self, result: TrialResult) -> float:
+        (measured,) = result.curve
+        return measured.latency_ms["p99"].value if measured.kept_up else math.inf
+
+    @pytest.mark.parametrize(
+        "truth",
+        [Truth(5.0, 0.4, neighbour=1.1, noise=0.03), Truth(1.0, 0.2, neighbour=0.3, noise=0.03)],
+        ids=["the baseline does not keep up", "the baseline keeps up"],
+    )
+    def test_a_handful_of_launches_finds_almost_the_quickest(self, truth: Truth) -> None:
+        built, notes = space(SMALL), list[str]()
+        past = self.begun(built, truth)
+        assert (past.trials[0].curve[0].kept_up is False) is (truth.fixed_ms == 5.0)
+        walk(self.sampler(built, notes), past, lambda n, each: truth.trial(built, n, each, self.RATE), 6)
+        still = replace(truth, noise=0.0)
+        best = min(self.p99_ms(still.trial(built, 0, each, self.RATE)) for each in built.assignments())
+        found = min(self.p99_ms(still.trial(built, 0, each, self.RATE)) for each in past.seen)
+        assert found <= 1.05 * best
+        assert notes == []
+
+    def test_while_nothing_keeps_up_the_other_sampler_proposes(self) -> None:
+        built, notes = space(SMALL), list[str]()
+        slow = Truth(100.0, 50.0)
+        past = self.begun(built, slow)
+        assert walk(self.sampler(built, notes), past, lambda n, each: slow.trial(built, n, each, self.RATE), 5) is None
+        assert len(past.trials) == 6
+        assert notes == []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import SLO
 from tuner.measure.trial import TrialResult
 from tuner.search.samplers import NoMore, Sampler
@@ -25,9 +26,10 @@ class Past:
     space: SearchSpace
     slo: SLO = field(default_factory=SLO)
     trials: list[TrialResult] = field(default_factory=list)
+    objective: Objective = THROUGHPUT
 
     def optuna_trials(self) -> Sequence[FrozenTrial]:
-        return [as_optuna_trial(each, self.space, self.slo, {}) for each in self.trials]
+        return [as_optuna_trial(each, self.space, self.slo, {}, None, self.objective) for each in self.trials]
 
     @property
     def seen(self) -> list[Assignment]:

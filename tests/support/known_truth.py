@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from support.builders import point, trial
 
+from tuner.core.loads import RequestRate
 from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.machine_load import MachineLoad
 from tuner.measure.points import OperatingPoint, ServerBreakdown
@@ -17,7 +18,9 @@ from tuner.search.twin.batcher import Scenario, serve
 from tuner.search.twin.scheduling import Scheduling
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
+from tuner.stats.histogram import Histogram
 
+_ARRIVALS = 4_000
 LOADS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -42,16 +45,18 @@ class Truth:
     threads: float = 1.0
     gpu: float = 0.0
 
-    def trial(self, space: SearchSpace, number: int, assignment: Assignment) -> TrialResult:
-        """What a launch tells of a candidate."""
+    def trial(self, space: SearchSpace, number: int, assignment: Assignment, rate: float | None = None) -> TrialResult:
+        """What a launch tells of a candidate under rising loads, or at a rate in requests/s."""
         scheduling, _ = SchedulingMap(space).of(assignment)
         random = np.random.default_rng([number, len(assignment)])
-        points = [self.point(scheduling, load, float(np.exp(random.normal(0, self.noise)))) for load in LOADS]
+        loads = LOADS if rate is None else (RequestRate(rate),)
+        points = [self.point(scheduling, load, float(np.exp(random.normal(0, self.noise)))) for load in loads]
         config = space.candidate(assignment).config.text
         return trial(number, *points, parameters=assignment, config=config)
 
-    def point(self, scheduling: Scheduling, concurrency: int, factor: float = 1.0) -> OperatingPoint:
-        """What is measured under a load, as many times slower as it should be."""
+    def point(self, scheduling: Scheduling, load: int | RequestRate, factor: float = 1.0) -> OperatingPoint:
+        """What is measured under a concurrency or a rate, as many times slower as it should be."""
+        concurrency = load if isinstance(load, int) else 0
         largest = scheduling.max_batch_size if scheduling.dynamic_batching else 1
         sizes, busy = np.arange(largest + 1)[:, None], np.arange(1, scheduling.instances + 1)[None]
         alone_ms = factor * (self.fixed_ms + self.item_ms * sizes)
@@ -60,7 +65,10 @@ class Truth:
         service_ms = alone_ms * np.maximum(1 + self.neighbour * (busy - 1), shared)
         preferred = np.zeros(largest + 1, bool)
         preferred[[size for size in scheduling.preferred if size <= largest] or [largest]] = True
-        latency_ms = np.empty(max(400, 10 * concurrency))
+        latency_ms = np.empty(max(400, 10 * concurrency) if concurrency else _ARRIVALS - 50)
+        due_ms = np.empty(0)
+        if isinstance(load, RequestRate):
+            due_ms = np.cumsum(np.random.default_rng(7).exponential(1e3 / load.per_s, _ARRIVALS))
         throughput, batch, mean_busy = serve(
             Scenario(
                 service_ms=service_ms,
@@ -69,6 +77,7 @@ class Truth:
                 dynamic=scheduling.dynamic_batching,
                 delay_ms=scheduling.delay_us / 1e3,
                 concurrency=concurrency,
+                due_ms=due_ms,
                 answer_ms=0.01,
                 away_ms=0.2,
                 apart_ms=0.01,
@@ -79,7 +88,7 @@ class Truth:
         )
         executions = throughput / batch
         mean_service_ms = mean_busy / executions * 1e3
-        mean_ms = concurrency / throughput * 1e3
+        mean_ms = concurrency / throughput * 1e3 if concurrency else float(latency_ms.mean())
         server = ServerBreakdown(
             inferences=round(throughput),
             executions=round(executions),
@@ -91,7 +100,9 @@ class Truth:
             wall_s=1.0,
             requests=round(throughput),
         )
-        measured = point(concurrency, throughput, float(np.quantile(latency_ms, 0.99)))
+        kept_up = throughput >= 0.95 * load.per_s if isinstance(load, RequestRate) else None
+        measured = point(load, throughput, float(np.quantile(latency_ms, 0.99)), kept_up=kept_up)
+        measured = measured.model_copy(update={"histogram": Histogram.of(latency_ms)})
         at_work = executions / 1e3 * factor * (self.fixed_ms + self.item_ms * batch)
         return measured.model_copy(update={"server": server, **self._devices(at_work)})
 

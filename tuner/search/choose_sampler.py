@@ -15,8 +15,8 @@ from tuner.space.parameter import is_number
 from tuner.space.space import SearchSpace
 from tuner.space.spec import LadderValue
 
-# Objectives that follow from the throughput and latency that the simulator predicts for rising loads.
-_SIMULATED = {"throughput", "throughput_per_gpu"}
+# Objectives that follow from the throughput and latency that the simulator predicts.
+_SIMULATED = {"throughput", "throughput_per_gpu", "latency"}
 
 
 def check_installed(name: SamplerName) -> None:
@@ -51,8 +51,7 @@ def choose_sampler(
     if name == "tpe":
         return tpe
     if goal.objective.metric not in _SIMULATED:
-        fixed = "" if goal.objective.rate is None else " at a fixed rate"
-        note(f"the simulator does not predict {goal.objective.words}{fixed}; using the tpe sampler")
+        note(f"the simulator does not predict {goal.objective.words}; using the tpe sampler")
         return tpe
     from tuner.search.twin_sampler import TwinSampler  # noqa: PLC0415 (importing its compiler takes a while)
 

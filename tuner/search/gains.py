@@ -80,6 +80,23 @@ def within_limit(curves: Curves, limit_ms: float, seed: int, draws: int = DRAWS)
     return values
 
 
+def at_rate(curves: Curves, least_per_s: float, limit_ms: float, seed: int, draws: int = DRAWS) -> Values:
+    """The inverse of the latency at a fixed rate, in 1/s; 0 if the server does not keep up, or beyond a limit.
+
+    Args:
+        curves: Predicted curves of the candidates, of which only the first load counts.
+        least_per_s: Throughput below which a server does not keep up, in inferences/s.
+        limit_ms: The limit on latency, in ms; infinite: none.
+        seed: The seed of the draws.
+        draws: Number of draws.
+    """
+    _, latency = _drawn(curves, seed, draws)
+    keeps_up = np.minimum(curves.throughput[:, 0], curves.most) >= math.log(least_per_s)
+    within = keeps_up[:, None] & (latency[:, 0] <= math.log(limit_ms))
+    values: Values = np.where(within, 1e3 * np.exp(-latency[:, 0]), 0.0)
+    return values
+
+
 def dominated(curves: Curves, reference_ms: float, front: NDArray[np.float64], seed: int, draws: int = DRAWS) -> Values:
     """The hypervolume of the front with each candidate added, in inferences/s times ms.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from tuner.core.errors import Cause
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import pareto_front, reference_latency_ms, usable_points
 from tuner.search.candidate_pool import MOST_CHANGES, CandidatePool, distinct
-from tuner.search.gains import Values, dominated, gains, within_limit
+from tuner.search.gains import Values, at_rate, dominated, gains, within_limit
 from tuner.search.goal import Goal
 from tuner.search.samplers import ALL_SEEN, NoMore, Sampler, TrialHistory
 from tuner.search.scheduling_map import SchedulingMap
@@ -41,6 +42,11 @@ _MOST_ERROR, _LEAST_TRIALS = 0.5, 4
 _GOOD, _CLIMBS, _CLIMBERS = 4, 3, 4
 # The chance of a value to work after a failure that it alone may have caused.
 _BLAMED = 0.2
+# At a fixed rate: simulated arrivals, and the share of them that must be answered in time.
+_ARRIVALS, _KEEPS_UP = 2_000, 0.97
+# One load tells less of the scheduler than a curve: the simulator may be off by more, and every third candidate is the
+# other sampler's.
+_MOST_LATENCY_ERROR, _OTHER_EVERY = 1.0, 3
 # Draws for each sample of the forecast.
 _DRAWS = 8
 
@@ -69,6 +75,8 @@ class TwinSampler:
         self._fitted: tuple[int, JointForecast] | None = None
         self._effects = Effects(self._scheduling_map.unknown)
         self._pool = CandidatePool(space, seed, self._scheduling_map.unknown)
+        rate = goal.objective.rate
+        self._due_ms = None if rate is None else _due_ms(rate)
         self._off_reason = why_not_simulated(space.effective.proto)
         if self._off_reason:
             note(f"cannot simulate this model's scheduler: {self._off_reason}; using the tpe sampler")
@@ -76,23 +84,37 @@ class TwinSampler:
     def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
         """See `Sampler`."""
         trials = history.trials
-        if not self._off_reason and not any(k and _has_executions(k) for k in map(self._observed, trials)):
+        observed = [known for known in map(self._observed, trials) if known]
+        # At a fixed rate, nothing is known until a candidate keeps up.
+        may_be_told = self._due_ms is not None and not observed
+        if not self._off_reason and not may_be_told and not any(map(_has_executions, observed)):
             self._switch_off("the server reports no execution times")
         if self._off_reason:
             return self._other.propose(history, seen)
         for assignment in calibrations(self._space):
             if assignment not in seen:
                 return assignment
+        if may_be_told:
+            return self._other.propose(history, seen)
         later = self._learn(trials)
         if len(self._forecast_errors.throughput) >= _LEAST_TRIALS and self._has_large_errors:
-            self._switch_off(f"its median error of throughput is {self._forecast_errors.typical:.0%}")
+            what = "throughput" if self._due_ms is None else "latency"
+            self._switch_off(f"its median error of {what} is {self._typical_error:.0%}")
+            return self._other.propose(history, seen)
+        if self._due_ms is not None and len(trials) % _OTHER_EVERY == 0:
             return self._other.propose(history, seen)
         may_end = later >= _TESTED_AFTER and not self._has_large_errors
         return self._most_promising(trials, seen, may_end=may_end)
 
     @property
     def _has_large_errors(self) -> bool:
-        return self._forecast_errors.typical > _MOST_ERROR
+        return self._typical_error > (_MOST_ERROR if self._due_ms is None else _MOST_LATENCY_ERROR)
+
+    @property
+    def _typical_error(self) -> float:
+        """The median error as a share: of throughput, or of latency at a fixed rate, which throughput follows."""
+        errors = self._forecast_errors
+        return errors.typical if self._due_ms is None else errors.typical_of_latency
 
     def _switch_off(self, reason: str) -> None:
         self._off_reason = reason
@@ -101,7 +123,8 @@ class TwinSampler:
     def _observed(self, trial: TrialResult) -> ObservedTrial | None:
         if trial.number not in self._read:
             _, setting = self._scheduling_map.of(trial.parameters)
-            self._read[trial.number] = observed_trial(trial, self._goal.slo.percentile, setting)
+            at_rate = self._due_ms is not None
+            self._read[trial.number] = observed_trial(trial, self._goal.percentile, setting, at_rate=at_rate)
         return self._read[trial.number]
 
     def _learn(self, trials: Sequence[TrialResult]) -> int:
@@ -129,7 +152,13 @@ class TwinSampler:
             ]
             goal, cores, seed = self._goal, self._space.machine.cpus, self._seed + len(trials)
             forecast = JointForecast(
-                observed, self._effects, goal.slo.percentile, goal.batch_size, cores=cores, seed=seed
+                observed,
+                self._effects,
+                goal.percentile,
+                goal.batch_size,
+                cores=cores,
+                seed=seed,
+                due_ms=self._due_ms,
             )
             self._fitted = len(trials), forecast
         return self._fitted[1]
@@ -210,11 +239,14 @@ class TwinSampler:
 
     def _values(self, trials: Sequence[TrialResult], assignments: Sequence[Assignment]) -> Values:
         """The value of candidates in each draw, over all samples of the forecast."""
-        slo, percentile = self._goal.slo, self._goal.slo.percentile
+        slo, percentile, rate = self._goal.slo, self._goal.percentile, self._goal.objective.rate
         candidates = [(self._scheduling_map.of(assignment)[0], assignment) for assignment in assignments]
-        samples = self._forecast(trials).curves(candidates, self._goal.max_concurrency)
+        samples = self._forecast(trials).curves(candidates, 1 if rate is not None else self._goal.max_concurrency)
         limit_ms = slo.limit_ms(percentile)
         seeds = range(self._seed, self._seed + len(samples))
+        if rate is not None:
+            least, most_ms = _KEEPS_UP * rate * self._goal.batch_size, limit_ms or math.inf
+            return np.hstack([at_rate(c, least, most_ms, s, _DRAWS) for c, s in zip(samples, seeds, strict=True)])
         if limit_ms is not None:
             return np.hstack([within_limit(c, limit_ms, s, _DRAWS) for c, s in zip(samples, seeds, strict=True)])
         reference_ms = reference_latency_ms(trials[0], percentile, None)
@@ -235,6 +267,11 @@ class TwinSampler:
                 ):
                     return True
         return False
+
+
+def _due_ms(rate: float) -> NDArray[np.float64]:
+    """Poisson arrivals at a rate in requests/s, in ms, the same for every candidate."""
+    return np.cumsum(np.random.default_rng(0).exponential(1e3 / rate, _ARRIVALS))
 
 
 def _has_executions(trial: ObservedTrial) -> bool:

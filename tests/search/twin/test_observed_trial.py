@@ -109,3 +109,19 @@ def test_what_executions_take_of_the_devices() -> None:
 def test_devices_of_which_nobody_says_anything() -> None:
     level = told(observed_trial(trial(0, served_point(4)), "p99")).levels[0]
     assert (level.cores_work, level.cores, level.gpus_work, level.gpus) == (None, None, None, 0)
+
+
+def test_an_open_loop_tells_of_the_requests_under_way_on_average() -> None:
+    """100 a second, which take 35 ms on average, are 3.5 at a time."""
+    served = served_point(RequestRate(100), executions=100, queue_ms=20.0, service_ms=9.9, outside_ms=5.0)
+    held = served.model_copy(update={"kept_up": True})
+    (level,) = told(observed_trial(trial(0, held, config=TWO), "p99", at_rate=True)).levels
+    assert (level.concurrency, level.throughput) == (1, 100)
+    # 0.99 instances are busy on average; beside one, the other is as busy as on average.
+    (execution,) = level.executions
+    assert execution.busy == pytest.approx(1 + 0.99 / 2)
+    # By the histogram, whose buckets are 5 % wide.
+    assert level.overhead_ms == pytest.approx(5.0, abs=1.5)
+    late = served.model_copy(update={"kept_up": False})
+    assert observed_trial(trial(0, late), "p99", at_rate=True) is None
+    assert observed_trial(trial(0, held), "p99") is None

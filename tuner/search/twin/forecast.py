@@ -67,6 +67,11 @@ class ForecastErrors:
         """The median error of throughput, as a share."""
         return math.expm1(float(np.median(self.throughput))) if self.throughput else 0.0
 
+    @property
+    def typical_of_latency(self) -> float:
+        """The median error of latency, as a share."""
+        return math.expm1(float(np.median(self.latency))) if self.latency else 0.0
+
     def learn(self, trials: Sequence[ObservedTrial | None], first: int, forecast: Callable[[int], Forecast]) -> None:
         """Compare each new trial with its prediction from the trials before it.
 

@@ -47,6 +47,7 @@ class JointForecast:
         batch_size: Inferences in each request.
         cores: Number of processors that the server may use; see `Twin`.
         seed: The seed of the samples of the factors.
+        due_ms: Arrival times of an open loop; see `Twin`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class JointForecast:
         *,
         cores: int | None,
         seed: int,
+        due_ms: NDArray[np.float64] | None = None,
     ) -> None:
         self._unit, self._effects = batch_size, effects
         observed = [trial for trial, _ in trials]
@@ -65,7 +67,7 @@ class JointForecast:
         if not any(level.executions for trial in own for level in trial.levels):
             own = observed
         self._setting = own[0].setting
-        self.twin = Twin(own, percentile, batch_size, cores)
+        self.twin = Twin(own, percentile, batch_size, cores, due_ms=due_ms)
         self._most_instances = max(trial.scheduling.instances for trial in observed)
         self._largest_batch = max(largest_batch(trial.scheduling) for trial in observed)
         self._simulated: dict[tuple[Scheduling, int], tuple[float, float]] = {}

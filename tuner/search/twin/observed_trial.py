@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tuner.config.config import ModelConfig
+from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.slo import Percentile
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
@@ -19,7 +20,7 @@ class Level:
     """The measurement of one load level.
 
     Attributes:
-        concurrency: Number of requests in flight.
+        concurrency: Number of requests in flight; 1 in an open loop, where the load is equal in all trials.
         throughput: Throughput, in inferences/s.
         latency_ms: Latency at the SLO's percentile, in ms.
         throughput_deviation: Standard deviation of the logarithm of throughput, by its interval.
@@ -64,20 +65,31 @@ class ObservedTrial:
     levels: tuple[Level, ...]
 
 
-def observed_trial(trial: TrialResult, percentile: Percentile, setting: int = 0) -> ObservedTrial | None:
-    """The measurements of a trial; None when it failed or has no usable level."""
+def observed_trial(
+    trial: TrialResult, percentile: Percentile, setting: int = 0, *, at_rate: bool = False
+) -> ObservedTrial | None:
+    """The measurements of a trial; None when it failed or has no usable level.
+
+    Args:
+        trial: The trial.
+        percentile: The latency percentile.
+        setting: The number of its setting; see `ObservedTrial`.
+        at_rate: Whether the open loops of the trial count, not the closed ones.
+    """
     if not trial.effective_config or trial.failure is not None:
         return None
     config = ModelConfig.parse(trial.effective_config, "the effective config")
     scheduling = Scheduling.of(config.proto)
-    points = [p for p in trial.curve if p.errors == 0 and p.throughput.value > 0 and p.kept_up is None]
+    kind = RequestRate if at_rate else Concurrency
+    points = [p for p in trial.curve if isinstance(p.load, kind) and p.is_answered and p.throughput.value > 0]
     levels = tuple(_level(point, percentile, scheduling, setting) for point in points)
     return ObservedTrial(scheduling, setting, levels) if levels else None
 
 
 def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling, setting: int) -> Level:
-    concurrency, throughput, latency = int(point.load.level), point.throughput, point.latency_ms[percentile]
+    under_way, throughput, latency = _under_way(point), point.throughput, point.latency_ms[percentile]
     deviations = throughput.log_half_width / Z95, latency.log_half_width / Z95
+    concurrency = int(under_way) if isinstance(point.load, Concurrency) else 1
     level = Level(concurrency, throughput.value, latency.value, *deviations)
     server = point.server
     if server is None or not server.wall_s or not server.executions or server.cache_hits:
@@ -87,9 +99,9 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
     busy = busy_s / server.wall_s
     instances = scheduling.instances
     # Beside a busy instance, the others are busy as often as on average. No more are busy than there are requests.
-    beside = min(1 + busy * (instances - 1) / instances, float(instances), float(concurrency))
+    beside = min(1 + busy * (instances - 1) / instances, float(instances), max(1.0, under_way))
     in_server_ms = server.queue_ms + server.compute_input_ms + server.compute_infer_ms + server.compute_output_ms
-    mean_ms = concurrency * point.batch_size / point.throughput.value * 1e3
+    mean_ms = under_way * point.batch_size / point.throughput.value * 1e3
     # The queue must exceed the configured delay, during which instances are idle on purpose.
     waits = server.queue_ms > max(2 * in_server_ms / 3, 1.5 * scheduling.delay_us / 1e3)
     idle_ms = max(0.0, instances * server.wall_s - busy_s) / server.executions * 1e3
@@ -122,6 +134,13 @@ def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling
         gpus_work=work(sum(gpus_busy)),
         gpus=len(gpus_busy),
     )
+
+
+def _under_way(point: OperatingPoint) -> float:
+    """Mean number of requests in flight, in an open loop by Little's law."""
+    if isinstance(point.load, Concurrency):
+        return point.load.requests
+    return point.throughput.value / point.batch_size * (point.histogram.mean_ms or 0.0) / 1e3
 
 
 def _busy_cores(point: OperatingPoint) -> float | None:

@@ -60,6 +60,7 @@ class Twin:
         batch_size: Inferences in each request.
         cores: Number of processors that the server may use; None: all of the machine, if known.
         variation: The variation of execution times; None: it is fitted, which takes most of the time.
+        due_ms: Ascending arrival times in ms, if the trials were measured in an open loop; None: in closed loops.
     """
 
     def __init__(
@@ -70,10 +71,12 @@ class Twin:
         cores: int | None = None,
         *,
         variation: Variation | None = None,
+        due_ms: NDArray[np.float64] | None = None,
     ) -> None:
         levels = [level for trial in trials for level in trial.levels]
         self._share = share_of(percentile)
         self._unit = batch_size
+        self._due_ms = due_ms
         self._service = ServiceTimes(execution for level in levels for execution in level.executions)
         self._demands = _demands(levels, cores)
         self._answer_ms, self._away_ms = _transport(levels)
@@ -82,7 +85,9 @@ class Twin:
         self.variation = variation or self._most_alike(trials)
 
     def predict(self, scheduling: Scheduling, setting: int, concurrency: int) -> Prediction:
-        """Predict a scheduling in a closed loop of `concurrency` requests."""
+        """Predict a scheduling in a closed loop of `concurrency` requests, or in the open loop of the trials."""
+        if self._due_ms is not None:
+            return self.predict_at_rate(scheduling, setting, self._due_ms)
         return self._serve(scheduling, setting, concurrency, _NOT_DUE)
 
     def predict_at_rate(self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64]) -> Prediction:
