@@ -40,7 +40,7 @@ def after(*rounds: OperatingPoint, slo: SLO = LIMIT, choosing: int = 0) -> Final
 def test_its_speed_is_relative_to_its_curve() -> None:
     finalist = after(point(16, 360, 50), point(12, 400, 30), point(8, 330, 16))
     # What was measured far from the last load says little, as the curve may be wrong.
-    assert finalist.throughput_speeds == pytest.approx([math.log(400 / 355), math.log(1.1)], abs=2e-3)
+    assert finalist.merit_speeds == pytest.approx([math.log(400 / 355), math.log(1.1)], abs=2e-3)
     assert finalist.latency_speeds[-1] == pytest.approx(math.log(20 / 16))
     assert after(point(8, 330, 16), slo=NO_LIMIT).latency_speeds == []
 
@@ -49,7 +49,7 @@ def test_one_launch_under_two_loads_is_one_launch() -> None:
     finalist = Finalist(ShortlistEntry(trial(1), CURVE, LIMIT))
     finalist.add(LOAD, 1, point(8, 330, 20), choosing=True)
     finalist.add(Concurrency(10), 1, point(10, 360, 25), choosing=True)
-    assert len(finalist.launches) == len(finalist.throughput_speeds) == finalist.choosing == 1
+    assert len(finalist.launches) == len(finalist.merit_speeds) == finalist.choosing == 1
 
 
 def test_its_load_keeps_a_margin_that_grows_with_what_is_not_known() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import pytest
 from support.builders import interval, judged, point, trial
 
-from tuner.core.loads import RequestRate
+from tuner.core.loads import Load, RequestRate
 from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import SLO, Statistic
 from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
+from tuner.measure.trial import TrialResult
 from tuner.recommend.front import hypervolume, pareto_front, points_of, rivals, usable_points
 from tuner.recommend.not_chosen import not_chosen
 from tuner.recommend.recommend import recommend
 from tuner.recommend.verification import Verification
+from tuner.recommend.verify import VerificationTerms, verify
 
 RATE = RequestRate(200.0)
 QUICK = Objective.quickest(Statistic.parse("p99"), RATE.per_s)
@@ -166,3 +170,32 @@ class TestQuickest:
         assert found.best.trial.number == 1
         (better,) = not_chosen(trials, verified, found)
         assert (better.searched.trial.number, better.detail) == (2, "the server did not keep up")
+
+
+class TestVerifying:
+    """The candidate of most throughput draws so much that another one gives more inferences per joule."""
+
+    # Throughput, p99 in ms, and power in W, by trial.
+    TRUTHS = ((100.0, 10.0, 100.0), (300.0, 12.0, 300.0), (250.0, 12.0, 125.0))
+
+    def measure(self, trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
+        throughput, p99, watts = self.TRUTHS[trial.number]
+        assert number
+        self.launched.append(trial.number)
+        for load in loads:
+            yield on_gpus(point(load, throughput, p99), watts=watts)
+
+    def test_the_finalists_are_those_of_the_objective(self) -> None:
+        self.launched = list[int]()
+        trials = [
+            trial(number, *(on_gpus(point(load, throughput, p99), watts=watts) for load in (1, 8)))
+            for number, (throughput, p99, watts) in enumerate(self.TRUTHS)
+        ]
+        terms = VerificationTerms(slo=SLO(), until=1e6, launch_s=4.0, now=lambda: 0.0, objective=PER_JOULE)
+        verified = verify(trials, self.measure, terms)
+        found = recommend(trials, SLO(), verified, objective=PER_JOULE)
+        assert found.best is not None
+        assert (found.best.trial.number, found.best.confirmed) == (2, True)
+        assert self.launched.count(2) > self.launched.count(1)
+        assert found.gain is not None
+        assert found.gain.value == pytest.approx(2.0, rel=0.01)

@@ -39,7 +39,7 @@ def test_each_trial_that_may_be_deployed_within_the_slo_is_on_it() -> None:
     [(8, 300), (math.sqrt(8 * 16), math.sqrt(300 * 400)), (2, 100), (32, 400)],
 )
 def test_between_loads_throughput_follows_the_curve_and_below_it_the_load(load: float, throughput: float) -> None:
-    assert math.exp(CURVE.throughput(load)) == pytest.approx(throughput)
+    assert math.exp(CURVE.merit(load)) == pytest.approx(throughput)
 
 
 @pytest.mark.parametrize(("load", "latency_ms"), [(8, 20), (math.sqrt(8 * 16), 20 * math.sqrt(2)), (2, 10), (32, 80)])

@@ -76,6 +76,7 @@ class ModelFinals:
             launch_s=self._ready_s + trial_context.rules.min_s,
             seed=job.seed,
             max_gpu_memory=job.max_gpu_memory,
+            objective=objective,
         )
 
         def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:

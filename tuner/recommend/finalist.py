@@ -51,7 +51,7 @@ class Finalist:
         self.entry = entry
         self.verifications: dict[Load, Verification] = {verification.load: verification for verification in before}
         self._max_gpu_memory = max_gpu_memory
-        self._throughput, self._latency, self._spread = Speed(), Speed(), Spread()
+        self._merit, self._latency, self._spread = Speed(), Speed(), Spread()
 
     @property
     def number(self) -> int:
@@ -80,12 +80,13 @@ class Finalist:
         return len({n for each in self.verifications.values() for n in each.numbers[: each.choosing]})
 
     @property
-    def throughput_speeds(self) -> list[float]:
-        """The speed in each relaunch, by throughput."""
+    def merit_speeds(self) -> list[float]:
+        """The speed in each relaunch, by merit."""
+        objective = self.entry.objective
         return [
-            fmean(math.log(p.throughput.value) - float(self.entry.throughput(p.load.level)) for p in points)
+            fmean(math.log(p.merit(objective).value) - float(self.entry.merit(p.load.level)) for p in points)
             for points in self._near_launches
-            if all(p.throughput.value > 0 for p in points)
+            if all(p.value(objective) and p.merit(objective).value > 0 for p in points)
         ]
 
     @property
@@ -98,19 +99,19 @@ class Finalist:
             for points in self._near_launches
         ]
 
-    def expect(self, throughput: Speed, latency: Speed, spread: Spread) -> None:
+    def expect(self, merit: Speed, latency: Speed, spread: Spread) -> None:
         """Update its expected speeds.
 
         Args:
-            throughput: Its speed by throughput.
+            merit: Its speed by merit.
             latency: Its speed by latency.
             spread: The spread of latency between launches.
         """
-        self._throughput, self._latency, self._spread = throughput, latency, spread
+        self._merit, self._latency, self._spread = merit, latency, spread
 
     def value(self, load: Load) -> Speed:
-        """The logarithm of its expected throughput under a load, in inferences/s, and the standard deviation."""
-        return Speed(float(self.entry.throughput(load.level)) + self._throughput.mean, self._throughput.deviation)
+        """The logarithm of its expected merit under a load, and the standard deviation."""
+        return Speed(float(self.entry.merit(load.level)) + self._merit.mean, self._merit.deviation)
 
     @property
     def mean_latency_ms(self) -> float:
@@ -119,7 +120,7 @@ class Finalist:
         return fmean(p.latency_ms[self.entry.slo.percentile].value for p in points) if points else math.inf
 
     def load(self, margin: float, *, steady: bool = False) -> Concurrency | None:
-        """The load of its highest throughput within the SLO, below all eliminated ones; None: there is none.
+        """The load of its most merit within the SLO, below all eliminated ones; None: there is none.
 
         Args:
             margin: Margin to the limits, in standard deviations of the expected latency.

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from tuner.core.loads import Concurrency
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import SLO, Statistic, share_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
@@ -20,7 +21,7 @@ from tuner.recommend.recommend import holds
 
 # Ratio of neighbouring loads to choose from.
 _STEP = 1.04
-# Share of the highest throughput that counts as equal to it; the lowest load of these is chosen.
+# Share of the most merit that counts as equal to it; the lowest load of these is chosen.
 _EQUAL = 0.995
 # Logarithm of the ratio of latencies that count as equal.
 _ALIKE = 0.02
@@ -38,28 +39,32 @@ class ShortlistEntry:
         trial: The trial.
         points: The points of the curve, in order of load; not empty.
         slo: The limits; may be empty.
+        objective: The objective.
     """
 
     trial: TrialResult
     points: tuple[OperatingPoint, ...]
     slo: SLO
+    objective: Objective = THROUGHPUT
 
     @classmethod
-    def of(cls, trial: TrialResult, slo: SLO) -> ShortlistEntry | None:
+    def of(cls, trial: TrialResult, slo: SLO, objective: Objective = THROUGHPUT) -> ShortlistEntry | None:
         """The entry of a trial; None when no point of its smoothed curve holds the SLO."""
-        points = [p for p in smoothed_points(points_of(trial)) if p.point.throughput.value > 0]
-        return cls(trial, tuple(p.point for p in points), slo) if any(holds(p, slo) for p in points) else None
+        points = [p for p in smoothed_points(points_of(trial, (), objective)) if p.merit(objective).value > 0]
+        if not any(holds(p, slo) for p in points):
+            return None
+        return cls(trial, tuple(p.point for p in points), slo, objective)
 
     @cached_property
     def best_value(self) -> float:
-        """The logarithm of the highest throughput within the SLO, as searched."""
+        """The logarithm of the most merit within the SLO, as searched; see `OperatingPoint.merit`."""
         load = self.best_load()
-        return float(self.throughput(load.level)) if load else -math.inf
+        return float(self.merit(load.level)) if load else -math.inf
 
-    def throughput(self, loads: ArrayLike) -> _Floats:
-        """The logarithm of throughput in inferences/s; proportional to the load below the lowest one of the curve."""
+    def merit(self, loads: ArrayLike) -> _Floats:
+        """The logarithm of merit; proportional to the load below the lowest one of the curve."""
         below: _Floats = np.minimum(0.0, np.log(loads) - np.log(self._levels[0]))
-        return self._between(loads, self._throughputs) + below
+        return self._between(loads, self._merits) + below
 
     def latency(self, loads: ArrayLike, spread: float = 0.0) -> _Floats:
         """The largest logarithm of a latency over its limit; -infinity without limits.
@@ -86,7 +91,7 @@ class ShortlistEntry:
     def best_load(
         self, slower: float = 0.0, margin: float = 0.0, spread: float = 0.0, below: float = math.inf
     ) -> Concurrency | None:
-        """The load of the highest throughput within the SLO; of almost equal ones the lowest, or lowest searched one.
+        """The load of the most merit within the SLO; of almost equal ones the lowest, or lowest searched one.
 
         Args:
             slower: Logarithm of a factor on latencies.
@@ -100,11 +105,11 @@ class ShortlistEntry:
         loads = self._loads[self._loads < below]
         if not loads.size:
             return None
-        throughput, latency = self.throughput(loads), self.latency(loads, spread) + slower
+        merit, latency = self.merit(loads), self.latency(loads, spread) + slower
         within = latency <= max(-margin, min(0.0, latency.min() + _ALIKE))
         if not within.any():
             return Concurrency(int(loads[0]))
-        equal = within & (throughput >= throughput[within].max() + math.log(_EQUAL))
+        equal = within & (merit >= merit[within].max() + math.log(_EQUAL))
         searched = equal & np.isin(loads, self._levels)
         return Concurrency(int(loads[np.argmax(searched if searched.any() else equal)]))
 
@@ -119,8 +124,8 @@ class ShortlistEntry:
         return loads
 
     @cached_property
-    def _throughputs(self) -> _Floats:
-        logs: _Floats = np.log([point.throughput.value for point in self.points])
+    def _merits(self) -> _Floats:
+        logs: _Floats = np.log([point.merit(self.objective).value for point in self.points])
         return logs
 
     @cached_property
@@ -144,7 +149,10 @@ class ShortlistEntry:
         return np.array(np.interp(np.log(loads), np.log(self._levels), values))
 
 
-def shortlist(trials: Iterable[TrialResult], slo: SLO, max_gpu_memory: int | None = None) -> tuple[ShortlistEntry, ...]:
+def shortlist(
+    trials: Iterable[TrialResult], slo: SLO, max_gpu_memory: int | None = None, objective: Objective = THROUGHPUT
+) -> tuple[ShortlistEntry, ...]:
     """The trials with a point that may be deployed and holds the SLO on their smoothed curve; see `usable_points`."""
-    entries = (ShortlistEntry.of(trial, slo) for trial in trials if usable_points([trial], (), max_gpu_memory))
+    usable = (trial for trial in trials if usable_points([trial], (), max_gpu_memory, objective))
+    entries = (ShortlistEntry.of(trial, slo, objective) for trial in usable)
     return tuple(entry for entry in entries if entry)

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from tuner.core.errors import ServerError
 from tuner.core.loads import Concurrency, Load
+from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
@@ -41,9 +42,9 @@ _SIDE_BY_SIDE, _MOST_FINALISTS, _MOST_LAUNCHES = 3, 10, 60
 _CHOOSE, _CONFIRM, _KEEP = 0.7, 1.7, 1.0
 # A load of the baseline at which it probably violates the SLO by this margin is not launched.
 _BROKEN = -3.0
-# Share of the best throughput that counts as equal; among these the lowest latency decides.
+# Share of the most merit that counts as equal; among these the lowest latency decides.
 _ALIKE = 0.99
-# Another candidate replaces the chosen one when its expected throughput is higher by this factor.
+# Another candidate replaces the chosen one when its expected merit is higher by this factor.
 _BETTER = 1.05
 # More load is worth new rounds when it gives more throughput by this factor.
 _RISE = 1.015
@@ -84,6 +85,7 @@ class VerificationTerms:
         seed: Seed of the order of launches within a round.
         max_gpu_memory: GPU memory in bytes that a server may take of each GPU; None: all of it.
         now: The clock, in seconds.
+        objective: The objective.
     """
 
     slo: SLO
@@ -92,6 +94,7 @@ class VerificationTerms:
     seed: int = 0
     max_gpu_memory: int | None = None
     now: Callable[[], float] = time.monotonic
+    objective: Objective = THROUGHPUT
 
 
 def verify(
@@ -151,10 +154,11 @@ class _Finals:
     ) -> None:
         self._measure, self._terms, self._expected, self._note = measure, terms, expected, note
         self._before = {(v.trial, v.load): v for v in verified}
-        self._finalists = [self._finalist(entry) for entry in shortlist(trials, terms.slo, terms.max_gpu_memory)]
+        entries = shortlist(trials, terms.slo, terms.max_gpu_memory, terms.objective)
+        self._finalists = [self._finalist(entry) for entry in entries]
         self._baseline = next((f for f in self._finalists if f.number == 0), None)
         # The gain is relative to the baseline, even if it exceeds the GPU memory limit.
-        if self._baseline is None and trials and (own := ShortlistEntry.of(trials[0], terms.slo)):
+        if self._baseline is None and trials and (own := ShortlistEntry.of(trials[0], terms.slo, terms.objective)):
             self._baseline = self._finalist(own)
         self._round = max((number for v in self._before.values() for number in v.numbers), default=0)
         self._launches, self._took_s = 1, terms.launch_s
@@ -197,7 +201,7 @@ class _Finals:
         beside = [] if finalist is self._baseline else self._beside(load)
         precise = False
         if verification and len(verification.confirming) >= LEAST_ROUNDS:
-            precise = _is_precise(verification, beside)
+            precise = _is_precise(verification, beside, self._terms.objective)
             sure = is_decided(verification) and not finalist.is_near(load, _CONFIRM)
             if len(verification.confirming) >= MOST_ROUNDS or (precise and sure):
                 return None
@@ -306,8 +310,8 @@ class _Finals:
 
     def _learn(self) -> None:
         """Update what is expected of each finalist."""
-        throughputs, latencies = [f.throughput_speeds for f in self._all], [f.latency_speeds for f in self._all]
-        self._spread, latency_spread = Spread.of(throughputs), Spread.of(latencies)
+        merits, latencies = [f.merit_speeds for f in self._all], [f.latency_speeds for f in self._all]
+        self._spread, latency_spread = Spread.of(merits), Spread.of(latencies)
         least = _LEAST_DEVIATION * self._spread.deviation
         expected = [
             Speed(model.mean, max(model.deviation, least)) if (model := self._expected.get(finalist.number)) else alone
@@ -315,10 +319,10 @@ class _Finals:
                 self._all, after_search([f.entry.best_value for f in self._all], self._spread), strict=True
             )
         ]
-        by_throughput = after_launches(expected, throughputs, self._spread)
+        by_merit = after_launches(expected, merits, self._spread)
         by_latency = after_launches(expected, latencies, latency_spread)
-        for finalist, throughput, latency in zip(self._all, by_throughput, by_latency, strict=True):
-            finalist.expect(throughput, latency, latency_spread)
+        for finalist, merit, latency in zip(self._all, by_merit, by_latency, strict=True):
+            finalist.expect(merit, latency, latency_spread)
 
     def _finalist(self, entry: ShortlistEntry) -> Finalist:
         before = [v for v in self._before.values() if v.trial == entry.trial.number]
@@ -333,12 +337,14 @@ def _name(finalist: Finalist, load: Load) -> str:
     return f"trial {finalist.number} at {load}"
 
 
-def _is_precise(verification: Verification, beside: Sequence[_Due]) -> bool:
-    """Whether throughput is known, or the gain over the baseline beside it, after some rounds of both."""
+def _is_precise(verification: Verification, beside: Sequence[_Due], objective: Objective) -> bool:
+    """Whether the objective is known, or the gain over the baseline beside it, after some rounds of both."""
     if not beside:
-        return verification.point is not None and verification.point.throughput.log_half_width <= _PRECISE
+        point = verification.point
+        known = point is not None and point.value(objective)
+        return bool(known) and point is not None and point.merit(objective).log_half_width <= _PRECISE
     rounds = (baseline.verifications[load] for baseline, load in beside if load in baseline.verifications)
-    pairs = max((pairs_of(verification, each) for each in rounds), key=len, default=())
+    pairs = max((pairs_of(verification, each, objective) for each in rounds), key=len, default=())
     if len(pairs) < LEAST_ROUNDS:
         return False
     gain = paired_ratio(pairs)
