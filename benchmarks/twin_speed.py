@@ -18,7 +18,8 @@ from grid import Grid
 
 from tuner.core.machine import Machine
 from tuner.search.scheduling_map import SchedulingMap
-from tuner.search.twin.forecast import Forecast, ForecastErrors
+from tuner.search.twin.effects import Effects
+from tuner.search.twin.joint_forecast import JointForecast
 from tuner.search.twin.observed_trial import observed_trial
 from tuner.space.space import SearchSpace
 from tuner.space.spec import load_space
@@ -37,12 +38,13 @@ def main() -> None:
     machine = Machine(cpus=4, gpus=(), processor="")
     space = SearchSpace.build(load_space("default"), grid.space.base, grid.space.effective, machine)
     schedulings = SchedulingMap(space)
-    candidates = [schedulings.of(each) for each in itertools.islice(space.assignments(), asked.candidates)]
-    trials = [told for trial in grid.trials[:FITTED_TO] if (told := observed_trial(trial, "p99"))]
+    candidates = [(schedulings.of(each)[0], each) for each in itertools.islice(space.assignments(), asked.candidates)]
+    observed = [(observed_trial(trial, "p99"), trial.parameters) for trial in grid.trials[:FITTED_TO]]
+    trials = [(trial, parameters) for trial, parameters in observed if trial]
     fits, curves = [], []
     for _ in range(asked.runs + 1):
         began = time.process_time()
-        forecast = Forecast(trials, "p99", 1, ForecastErrors())
+        forecast = JointForecast(trials, Effects(()), "p99", 1, cores=None, seed=0)
         fitted = time.process_time()
         forecast.curves(candidates, HIGHEST)
         fits.append(fitted - began)
