@@ -31,11 +31,6 @@ class Effects:
         self._parameters = tuple(parameters)
         self._tables = [_correlations(parameter) for parameter in parameters]
 
-    @property
-    def are_numbers(self) -> tuple[bool, ...]:
-        """Whether each parameter's ladder has several numbers, such as counts and sizes."""
-        return tuple(sum(_number(value) is not None for value in p.ladder) > 1 for p in self._parameters)
-
     def __len__(self) -> int:
         return len(self._parameters)
 

@@ -23,11 +23,9 @@ from scipy.linalg import lapack, solve_triangular
 
 from tuner.search.twin.effects import Effects
 
-# Standard deviations of logarithms that are considered, with their prior probabilities: the effect of a parameter
-# (counts and sizes matter more often than switches), the simulator's error, noise between launches, and noise between
-# loads, of throughput and of latency.
-_EFFECTS = (0.02, 0.1, 0.3, 0.7)
-_NUMBERS, _SWITCHES = (0.4, 0.2, 0.25, 0.15), (0.65, 0.2, 0.11, 0.04)
+# Standard deviations of logarithms that are considered, with their prior probabilities: the effect of a parameter,
+# the simulator's error, noise between launches, and noise between loads, of throughput and of latency.
+_EFFECTS = (0.02, 0.1, 0.3, 0.7), (0.6, 0.2, 0.14, 0.06)
 _SIMULATOR = (0.05, 0.1, 0.2, 0.4), (0.2, 0.4, 0.3, 0.1)
 _LAUNCH = (0.02, 0.04, 0.08, 0.15, 0.25), (0.15, 0.35, 0.25, 0.15, 0.1)
 _LEVEL = (0.03, 0.06, 0.12, 0.25), (0.35, 0.35, 0.2, 0.1)
@@ -123,13 +121,12 @@ class _Kernel:
         self.busy = _EVERYWHERE + (1 - _EVERYWHERE) * _near(rows.busy, columns.busy)
         self.correlations = effects.correlations(rows.settings, columns.settings)
         self.owners = rows.owners, columns.owners
-        self.are_numbers = effects.are_numbers
 
     def among(self, some: NDArray[np.int64]) -> _Kernel:
         """Only some of the rows, and the same columns."""
         kernel = object.__new__(_Kernel)
         kernel.simulator, kernel.busy = self.simulator[np.ix_(some, some)], self.busy[np.ix_(some, some)]
-        kernel.correlations, kernel.are_numbers = self.correlations, self.are_numbers
+        kernel.correlations = self.correlations
         kernel.owners = self.owners[0][some], self.owners[1][some]
         return kernel
 
@@ -181,8 +178,7 @@ class _Gibbs:
     ) -> None:
         self._kernel, self._errors, self._noise, self._random = kernel, errors, noise, random
         self._same_launch = kernel.same_launch
-        self._effects = np.full(len(kernel.correlations), _EFFECTS[0])
-        self._priors = [_NUMBERS if are_numbers else _SWITCHES for are_numbers in kernel.are_numbers]
+        self._effects = np.full(len(kernel.correlations), _EFFECTS[0][0])
         # No trial tells of the others.
         self._tried = [number for number, each in enumerate(kernel.correlations) if each.any()]
         self._simulator, self._launch, self._levels = _SIMULATOR[0][1], _LAUNCH[0][1], [_LEVEL[0][0]] * errors.shape[1]
@@ -202,8 +198,8 @@ class _Gibbs:
     def _by_prior(self, count: int) -> NDArray[np.float64]:
         """(count, p) sizes of effects, of which each parameter has the shares of the prior, in random order."""
         middles = (np.arange(count) + 0.5) / count
-        sizes = [np.array(_EFFECTS)[np.searchsorted(np.cumsum(prior), middles)] for prior in self._priors]
-        return np.array([self._random.permutation(each) for each in sizes]).reshape(-1, count).T.copy()
+        sizes = np.array(_EFFECTS[0])[np.searchsorted(np.cumsum(_EFFECTS[1]), middles)]
+        return np.array([self._random.permutation(sizes) for _ in self._effects]).reshape(-1, count).T.copy()
 
     def _sweep(self) -> None:
         kernel = self._kernel
@@ -212,9 +208,9 @@ class _Gibbs:
         for number in self._tried:
             correlation = kernel.correlations[number]
             others = product / (1 + self._effects[number] ** 2 * correlation)
-            products = [others * (1 + size**2 * correlation) for size in _EFFECTS]
-            chosen = self._draw([rest + kernel.of_effects(each) for each in products], self._priors[number])
-            self._effects[number], product = _EFFECTS[chosen], products[chosen]
+            products = [others * (1 + size**2 * correlation) for size in _EFFECTS[0]]
+            chosen = self._draw([rest + kernel.of_effects(each) for each in products], _EFFECTS[1])
+            self._effects[number], product = _EFFECTS[0][chosen], products[chosen]
         effects = kernel.of_effects(product)
         rest = effects + self._launch**2 * self._same_launch
         chosen = self._draw([rest + size**2 * kernel.simulator for size in _SIMULATOR[0]], _SIMULATOR[1])
