@@ -68,7 +68,7 @@ class CandidatePool:
             # The better, the more draws.
             indices = self._space.indices(good[min(draw.randrange(len(good)), draw.randrange(len(good)))])
             for parameter in draw.sample(parameters, min(len(parameters), draw.choice((2, 2, 3)))):
-                indices[parameter.name] = _another(parameter, indices[parameter.name], draw)
+                indices[parameter.name] = draw.randrange(len(parameter.ladder))
             yield self._space.assignment(indices)
 
     def _anywhere(self, good: Sequence[Assignment], draw: random.Random) -> Iterator[Assignment]:
@@ -80,13 +80,8 @@ class CandidatePool:
                 if parameter.name not in self._unknown:
                     indices[parameter.name] = draw.randrange(len(parameter.ladder))
             for parameter in draw.sample(unknown, min(len(unknown), draw.randint(0, MOST_CHANGES))):
-                indices[parameter.name] = _another(parameter, indices[parameter.name], draw)
+                indices[parameter.name] = draw.randrange(len(parameter.ladder))
             yield self._space.assignment(indices)
-
-
-def _another(parameter: Parameter, index: int, draw: random.Random) -> int:
-    """The index of another value of the ladder."""
-    return (index + draw.randrange(1, len(parameter.ladder))) % len(parameter.ladder)
 
 
 def distinct(assignments: Iterable[Assignment]) -> list[Assignment]:
