@@ -18,10 +18,12 @@ from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch, rel
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.certify import certify
+from tuner.recommend.speed import Speed
 from tuner.recommend.verification import Verification
 from tuner.recommend.verify import VerificationTerms, verify
 from tuner.recommend.verify_at_rate import verify_at_rate
 from tuner.results.words import point_in_words
+from tuner.search.goal import Goal
 from tuner.stats.slo_verdict import CONFIDENCE
 from tuner.study.study import Study
 
@@ -90,7 +92,8 @@ class ModelFinals:
 
         before = study.verified
         if objective.rate is None:
-            verify(study.trials, measure, terms, verified=before, keep=keep, note=self._note)
+            expected = self._expected_speeds()
+            verify(study.trials, measure, terms, expected=expected, verified=before, keep=keep, note=self._note)
         else:
             verify_at_rate(study.trials, objective, measure, terms, verified=before, keep=keep, note=self._note)
         for verified in study.verified:
@@ -131,6 +134,16 @@ class ModelFinals:
             failed = f"{error.cause.value}: {error}"
         why = None if point else failed or _none_of(rates, slo)
         self._keep(rate.model_copy(update={"point": point, "reason": why}))
+
+    def _expected_speeds(self) -> dict[int, Speed]:
+        """What the simulator expects of later launches, if it made the search."""
+        if self._job.sampler != "twin" or not self._study.trials:
+            return {}
+        from tuner.search.expected_speeds import expected_speeds  # noqa: PLC0415 (importing its compiler takes a while)
+
+        job = self._job
+        goal = Goal(job.slo, job.batch_size, job.max_concurrency, job.max_gpu_memory)
+        return expected_speeds(self._study.trials, self._study.space, goal, job.seed)
 
     def _keep(self, rate: CertifiedRate) -> None:
         self._study.certify(rate)
