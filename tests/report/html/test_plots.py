@@ -9,6 +9,7 @@ import pytest
 from support.builders import identity, point, space, trial
 
 from tuner.core.loads import RequestRate
+from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.report.html.front_plot import front_plot
 from tuner.report.html.load_plots import finalists, load_plots
@@ -115,3 +116,35 @@ def test_an_axis_is_logarithmic_where_much_lies_on_it(values: list[float], kind:
 def test_loads_double() -> None:
     assert doubling_axis("concurrency", [1, 3, 100])["tickvals"] == [1, 2, 4, 8, 16, 32, 64, 128]
     assert len(doubling_axis("concurrency", [1, 65536])["tickvals"]) <= 9
+
+
+def test_at_a_fixed_rate_what_did_not_keep_up_is_marked(run: RunFolder) -> None:
+    quick = {"metric": "latency", "percentile": "p95", "rate": 500.0}
+    study, built = Study.create_or_resume(run.database, identity(objective=quick, slo={})), space()
+    study.add(trial(0, point(RequestRate(500), 500, 20, kept_up=True), parameters=built.baseline), built)
+    other = built.normalize({"instance_group.count": 2})
+    study.add(trial(1, point(RequestRate(500), 400, 900, kept_up=False), parameters=other), built)
+    view = model_view(run, study)
+    assert view.percentile == "p95"
+    assert view.front.title == "Throughput against p95 latency"
+    assert view.front.note.startswith("To the left is better.")
+    (late,) = [trace for trace in view.front.traces if trace["name"] == "did not keep up"]
+    assert (late["x"], late["y"]) == ([810.0], [400.0])
+    assert "the server did not keep up" in late["text"][0]
+    assert view.candidates[1].outcome == "does not keep up"
+    assert [fact.value for fact in view.answer.facts if fact.term == "Objective"] == [
+        "minimize p95 latency at 500 requests/s"
+    ]
+
+
+def test_the_plot_goes_up_with_the_objective(run: RunFolder) -> None:
+    study, built = Study.create_or_resume(run.database, identity(objective={"metric": "inferences_per_joule"})), space()
+    view = GpuView(gpu="GPU 0", uuid="GPU-0", power_w=50.0)
+    on_gpu = point(8, 300, 20).model_copy(update={"gpu": GpuUsage(gpus=(view,))})
+    study.add(trial(0, on_gpu, parameters=built.baseline), built)
+    shown = model_view(run, study)
+    (baseline,) = [trace for trace in shown.front.traces if trace["name"] == "baseline"]
+    assert baseline["y"][0] == 6.0
+    assert "6 inferences/J" in baseline["text"][0]
+    assert shown.candidates[0].data["points"][0]["upward"] == [6.0, 5.88, 6.12]
+    assert "per joule" in [title for title, _ in shown.table.columns]

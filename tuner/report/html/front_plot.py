@@ -48,11 +48,12 @@ def front_plot(candidates: Sequence[TrialView], recommendation: Recommendation) 
     across |= {"range": _range([*latencies, *([limit] if limit else [])], log=log), "autorange": False}
     highest = max(_height(trial_point, recommendation) for trial_point in points)
     up = {**axis(upward.unit), "range": [0, 1.08 * highest], "autorange": False}
+    better = "Up and to" if recommendation.objective.rate is None else "To"
     return Plot(
         "front",
         title,
         alt=_alt(candidates, points, recommendation),
-        note="Up and to the left is better. Select a point, or a trial in the table below, to see its config.",
+        note=f"{better} the left is better. Select a point, or a trial in the table below, to see its config.",
         traces=[trace for trace in traces if trace["x"] or trace["name"] == SELECTED_TRACE],
         layout={
             "xaxis": across,

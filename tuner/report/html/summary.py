@@ -107,7 +107,9 @@ def _gain(study: Study, recommendation: Recommendation, best: TrialPoint) -> tup
         return tone, rate(best.point.throughput.value), text
     rests_on = gain_rests_on(recommendation, verified=bool(study.verified))
     within = f"95 % interval {gain.low:.2f} to {gain.high:.2f}{rests_on}"
-    of = f"the baseline's {objective.words}" if objective.maximizes else f"as quick by {objective.words}"
+    of = (
+        f"the baseline's {objective.words}" if objective.maximizes else f"as quick as the baseline by {objective.words}"
+    )
     if gain.low <= 1 <= gain.high:
         return "unsure", f"{gain.value:.2f}{TIMES}", f"{of}, which may be noise: {within}"
     return tone, f"{gain.value:.2f}{TIMES}", f"{of}; {within}"
