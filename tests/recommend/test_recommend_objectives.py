@@ -14,7 +14,7 @@ from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import hypervolume, pareto_front, points_of, rivals, usable_points
-from tuner.recommend.not_chosen import not_chosen
+from tuner.recommend.not_chosen import WhyNot, not_chosen
 from tuner.recommend.recommend import recommend
 from tuner.recommend.verification import Verification
 from tuner.recommend.verify import VerificationTerms, verify
@@ -170,6 +170,18 @@ class TestQuickest:
         assert found.best.trial.number == 1
         (better,) = not_chosen(trials, verified, found)
         assert (better.searched.trial.number, better.detail) == (2, "the server did not keep up")
+
+    def test_without_a_limit_one_that_is_not_confirmed_is_told_so(self) -> None:
+        trials = [trial(0, at_rate(12.0)), trial(1, at_rate(9.0))]
+        verified = [
+            Verification(trial=0, load=RATE, rounds=(at_rate(10.5),), numbers=(2,)),
+            Verification(trial=1, load=RATE, rounds=(at_rate(10.0),), numbers=(1,), choosing=1),
+        ]
+        found = recommend(trials, SLO(), verified, objective=QUICK)
+        assert found.best is not None
+        assert found.best.trial.number == 0
+        (better,) = not_chosen(trials, verified, found)
+        assert better.why is WhyNot.UNCONFIRMED
 
 
 class TestVerifying:

@@ -24,6 +24,7 @@ class WhyNot(Enum):
     FAILED = "it was eliminated: it failed when relaunched"
     BREAKS = "it was eliminated: it violated the SLO when relaunched"
     UNSURE = "when relaunched, it was not shown to hold the SLO"
+    UNCONFIRMED = "when relaunched, it was not confirmed to be better"
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def _why_not(
     if not holds(TrialPoint(searched.trial, relaunched.point, verified=True), slo):
         return WhyNot.BREAKS
     known = relaunched.point.value(objective) is not None
-    return WhyNot.UNSURE if known and relaunched.point.merit(objective).value > best.merit(objective).value else None
+    if not known or relaunched.point.merit(objective).value <= best.merit(objective).value:
+        return None
+    return WhyNot.UNSURE if slo.root else WhyNot.UNCONFIRMED
 
 
 def _most_promising(points: Iterable[NotChosen], objective: Objective) -> tuple[NotChosen, ...]:

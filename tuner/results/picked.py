@@ -48,5 +48,6 @@ def not_chosen_in_words(better: NotChosen, percentile: Percentile, objective: Ob
     what = {
         WhyNot.NO_TIME: "; to verify it, use --resume with a longer --budget",
         WhyNot.UNSURE: "; to measure it longer, use --resume with a longer --budget",
+        WhyNot.UNCONFIRMED: "; to measure it longer, use --resume with a longer --budget",
     }.get(better.why, "")
     return f"{looked}, but {better.why.value}{detail}{what}"
