@@ -13,14 +13,14 @@ from tuner.core.slo import Percentile
 from tuner.search.twin.error_model import ErrorModel, place
 from tuner.search.twin.observed_trial import ObservedTrial
 from tuner.search.twin.scheduling import Scheduling
-from tuner.search.twin.twin import Twin, Variation
+from tuner.search.twin.twin import Prediction, Twin, Variation
 
 # Curves end at this many requests for each instance and item of a batch, as throughput does not grow beyond.
 _FULL = 4
 # Curves have at least this many doublings of the load.
 _LEAST_DOUBLINGS = 4
-# For `Forecast.reached`: the factor from load to load. No higher load is tried after a latency of so many limits, and
-# less than so many times the throughput of the load before.
+# For `Forecast.reached`: the factor from load to load, whose square is the first one. No higher load is tried after a
+# latency of so many limits, and less than so many times the throughput of the load before.
 _STEP, _FAR, _SATURATED = 4, 1.5, 2.0
 # Uncertainty of extrapolation beyond the launched instances and batch sizes, from no gain to a proportional one: the
 # standard deviation of the logarithm, for each unit of the logarithm beyond.
@@ -169,17 +169,11 @@ class Forecast:
         """
         rows, places, throughput, latency = [], [], [], []
         for row, (scheduling, setting) in enumerate(candidates):
-            concurrency, before = 1, 0.0
-            while concurrency <= min(highest, _STEP * enough_for(scheduling)):
-                predicted = self.twin.predict(scheduling, setting, concurrency)
+            for concurrency, predicted in self._around(scheduling, setting, limit_ms, highest):
                 rows.append(row)
                 places.append(place(scheduling, setting, concurrency))
                 throughput.append(math.log(predicted.throughput))
                 latency.append(math.log(predicted.latency_ms))
-                # Before saturation, latency may fall with the load, where batches wait to be filled.
-                if predicted.latency_ms > _FAR * limit_ms and predicted.throughput < _SATURATED * before:
-                    break
-                concurrency, before = concurrency * _STEP, predicted.throughput
         at = np.array(places)
         higher, slower = np.array(throughput) + self._throughput.mean(at), np.array(latency) + self._latency.mean(at)
         limit, best = math.log(limit_ms), np.full(len(candidates), -np.inf)
@@ -191,6 +185,24 @@ class Forecast:
                     held += share * max(0.0, higher[point + 1] - held)
                 best[row] = max(best[row], held)
         return best
+
+    def _around(
+        self, scheduling: Scheduling, setting: int, limit_ms: float, highest: int
+    ) -> list[tuple[int, Prediction]]:
+        """A few ascending loads and their predictions, from one clearly within a limit to one far beyond it."""
+        predicted: dict[int, Prediction] = {}
+        concurrency, before = min(_STEP**2, highest), 0.0
+        while concurrency <= min(highest, _STEP * enough_for(scheduling)):
+            now = predicted[concurrency] = self.twin.predict(scheduling, setting, concurrency)
+            # Before saturation, latency may fall with the load, where batches wait to be filled.
+            if now.latency_ms > _FAR * limit_ms and now.throughput < _SATURATED * before:
+                break
+            concurrency, before = concurrency * _STEP, now.throughput
+        concurrency = min(predicted)
+        while concurrency > 1 and predicted[concurrency].latency_ms > limit_ms / _FAR:
+            concurrency = max(1, concurrency // _STEP)
+            predicted[concurrency] = self.twin.predict(scheduling, setting, concurrency)
+        return sorted(predicted.items())
 
     def latency_ms(
         self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64], *, keeps_up: float
