@@ -155,6 +155,22 @@ def test_luck_makes_way_for_what_is_true() -> None:
     assert found.gain.value == pytest.approx(180 / 95)
 
 
+@pytest.mark.parametrize("noise", [0.15, 0.3])
+def test_the_best_one_is_verified_even_if_its_launch_was_unlucky_and_another_leads(noise: float) -> None:
+    truly, luck = (100, 250, 300, 240, 220, 200, 180), (1.0, 1.35, 0.85, 1.1, 0.95, 1.1, 0.9)
+    trials = [trial(n, point(8, per_s * by, 12)) for n, (per_s, by) in enumerate(zip(truly, luck, strict=True))]
+    launched, chosen = 0, []
+    for seed in range(20):
+        machine = Machine(*(always(per_s, 12) for per_s in truly), noise=noise)
+        machine._rng = np.random.default_rng(seed)
+        found = machine.verify(trials)
+        assert found.best is not None
+        chosen.append(truly[found.best.trial.number])
+        launched += machine.launches_of(2) > 0
+    assert launched >= 15
+    assert np.mean(chosen) > 0.9 * max(truly)
+
+
 def test_what_chose_is_not_reported() -> None:
     machine = Machine(always(100, 10), always(300, 12), always(300, 12), noise=0.08)
     found = machine.verify([trial(0, point(1, 100, 10)), trial(1, point(8, 300, 12)), trial(2, point(8, 300, 12))])

@@ -56,7 +56,8 @@ class Spread:
         relaunched = [logs for logs in launches if logs]
         common = median([*(median(logs) for logs in relaunched), 0.0])
         squares = sum(_squares([common, *logs]) for logs in relaunched)
-        freedom = _PRIOR_FREEDOM + sum(map(len, relaunched))
+        # What the configs have in common is estimated, too.
+        freedom = _PRIOR_FREEDOM + max(0, sum(map(len, relaunched)) - 1)
         return cls(math.sqrt((_PRIOR_FREEDOM * LAUNCH_DEVIATION**2 + squares) / freedom), freedom)
 
     @property

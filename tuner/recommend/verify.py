@@ -31,15 +31,18 @@ from tuner.recommend.gain import paired_ratio, pairs_of
 from tuner.recommend.shortlist import ShortlistEntry, shortlist
 from tuner.recommend.speed import Speed, Spread, after_launches, after_search
 from tuner.recommend.verification import Verification
+from tuner.stats.blocks import Z95
 
 # To choose among the finalists: the least expected gain by a launch that is worth it, and the most launches of one
 # finalist and of all.
 _WORTH, _MOST_EACH, _MOST_CHOOSING = 0.0005, 4, 18
+# The least expected gain that is worth a launch of another finalist while one is confirmed.
+_WORTH_STILL = 0.002
 # Finalists that are launched at a time to choose among them, finalists in all, and launches after which none is chosen.
 _SIDE_BY_SIDE, _MOST_FINALISTS, _MOST_LAUNCHES = 3, 10, 60
 # Margins to the limits, in standard deviations of the expected latency: of the load to choose and to confirm a finalist
 # under, and below which a confirming load is given up. `benchmarks/picks.py` measures their effect.
-_CHOOSE, _CONFIRM, _KEEP = 0.7, 1.7, 1.0
+_CHOOSE, _CONFIRM, _KEEP = 0.7, 2.0, 1.2
 # A load of the baseline at which it probably violates the SLO by this margin is not launched.
 _BROKEN = -3.0
 # Share of the most merit that counts as equal; among these the lowest latency decides.
@@ -49,7 +52,7 @@ _BETTER = 1.05
 # More load is worth new rounds when it gives more throughput by this factor.
 _RISE = 1.015
 # Half width of the 95 % interval of the gain, as a logarithm, at which it is known; and as a share of the gain.
-_PRECISE, _GAIN_PRECISE = 0.05, 0.25
+_PRECISE, _GAIN_PRECISE = 0.05, 0.2
 
 # The least standard deviation of what a model of the trials expects, over that between launches.
 _LEAST_DEVIATION = 0.5
@@ -175,15 +178,19 @@ class _Finals:
     def next_choosing(self) -> _Round | None:
         """The finalists whose launch improves the choice most; None when none is worth it, or time is short."""
         remaining = {f: load for f in self._open if (load := f.load(_CHOOSE, steady=True))}
-        if len(remaining) < 2 or sum(f.choosing for f in self._all) >= _MOST_CHOOSING or self._confirming():
+        if len(remaining) < 2 or sum(f.choosing for f in self._all) >= _MOST_CHOOSING:
             return None
+        chosen, _ = self._confirming() or (None, None)
         gains = worth([f.value(load) for f, load in remaining.items()], self._spread.deviation)
         ranked = sorted(zip(gains, remaining.items(), strict=True), key=lambda pair: pair[0], reverse=True)
         best = max(remaining, key=lambda f: f.value(remaining[f]).mean)
         # The first launch of the best one tells which load to confirm it under.
-        unsure = best if self._terms.slo.limits and not best.launches else None
+        unsure = best if self._terms.slo.limits and not best.launches and not chosen else None
+        least = _WORTH_STILL if chosen else _WORTH
         due = tuple(
-            due for gain, due in ranked if (gain >= _WORTH or due[0] is unsure) and len(due[0].launches) < _MOST_EACH
+            due
+            for gain, due in ranked
+            if (gain >= least or due[0] is unsure) and len(due[0].launches) < _MOST_EACH and due[0] is not chosen
         )[:_SIDE_BY_SIDE]
         in_time = self._has_time_for(len(due) + 2 * LEAST_ROUNDS)
         return _Round(due, choosing=True) if due and in_time else None
@@ -201,7 +208,7 @@ class _Finals:
         beside = [] if finalist is self._baseline else self._beside(load)
         precise = False
         if verification and len(verification.confirming) >= LEAST_ROUNDS:
-            precise = _is_precise(verification, beside, self._terms.objective)
+            precise = self._is_precise(verification, beside)
             sure = is_decided(verification) and not finalist.is_near(load, _CONFIRM)
             if len(verification.confirming) >= MOST_ROUNDS or (precise and sure):
                 return None
@@ -332,20 +339,21 @@ class _Finals:
     def _all(self) -> list[Finalist]:
         return list(dict.fromkeys([*self._finalists, *filter(None, [self._baseline])]))
 
+    def _is_precise(self, verification: Verification, beside: Sequence[_Due]) -> bool:
+        """Whether the gain over the baseline beside it is known, or the objective, where there is no baseline.
+
+        The spread between all launches decides, not that of these rounds: they may agree by chance.
+        """
+        launch = Z95 * self._spread.deviation
+        if not beside:
+            return launch / math.sqrt(len(verification.confirming)) <= _PRECISE
+        rounds = (baseline.verifications[load] for baseline, load in beside if load in baseline.verifications)
+        pairs = max((pairs_of(verification, each, self._terms.objective) for each in rounds), key=len, default=())
+        if len(pairs) < LEAST_ROUNDS:
+            return False
+        gain = abs(math.log(paired_ratio(pairs).value))
+        return launch * math.sqrt(2 / len(pairs)) <= max(_PRECISE, _GAIN_PRECISE * gain)
+
 
 def _name(finalist: Finalist, load: Load) -> str:
     return f"trial {finalist.number} at {load}"
-
-
-def _is_precise(verification: Verification, beside: Sequence[_Due], objective: Objective) -> bool:
-    """Whether the objective is known, or the gain over the baseline beside it, after some rounds of both."""
-    if not beside:
-        point = verification.point
-        known = point is not None and point.value(objective)
-        return bool(known) and point is not None and point.merit(objective).log_half_width <= _PRECISE
-    rounds = (baseline.verifications[load] for baseline, load in beside if load in baseline.verifications)
-    pairs = max((pairs_of(verification, each, objective) for each in rounds), key=len, default=())
-    if len(pairs) < LEAST_ROUNDS:
-        return False
-    gain = paired_ratio(pairs)
-    return gain.log_half_width <= max(_PRECISE, _GAIN_PRECISE * abs(math.log(gain.value)))
