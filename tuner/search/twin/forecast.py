@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -167,29 +168,33 @@ class Forecast:
         Returns:
             (n,) logarithms of throughput in inferences/s, interpolated at the limit; -inf: no load holds it.
         """
-        rows, places, throughput, latency = [], [], [], []
-        for row, (scheduling, setting) in enumerate(candidates):
-            for concurrency, predicted in self._around(scheduling, setting, limit_ms, highest):
-                rows.append(row)
-                places.append(place(scheduling, setting, concurrency))
-                throughput.append(math.log(predicted.throughput))
-                latency.append(math.log(predicted.latency_ms))
-        at = np.array(places)
-        higher, slower = np.array(throughput) + self._throughput.mean(at), np.array(latency) + self._latency.mean(at)
-        limit, best = math.log(limit_ms), np.full(len(candidates), -np.inf)
-        for point, row in enumerate(rows):
-            if slower[point] <= limit:
-                held = higher[point]
-                if point + 1 < len(rows) and rows[point + 1] == row and slower[point + 1] > limit:
-                    share = (limit - slower[point]) / (slower[point + 1] - slower[point])
-                    held += share * max(0.0, higher[point + 1] - held)
-                best[row] = max(best[row], held)
-        return best
+        limit = math.log(limit_ms)
+        predicted = [self._around(*candidate, limit_ms, highest) for candidate in candidates]
+        for row, (candidate, curve) in enumerate(zip(candidates, self._corrected(candidates, predicted), strict=True)):
+            held = max((load for load, _, latency in curve if latency <= limit), default=0)
+            if held and any(load > held for load, _, _ in curve):
+                # Between these two loads, throughput may stop to rise.
+                middle = held * math.isqrt(_STEP)
+                predicted[row][middle] = self.twin.predict(*candidate, middle)
+        return np.array([_at_limit(curve, limit) for curve in self._corrected(candidates, predicted)])
 
-    def _around(
-        self, scheduling: Scheduling, setting: int, limit_ms: float, highest: int
-    ) -> list[tuple[int, Prediction]]:
-        """A few ascending loads and their predictions, from one clearly within a limit to one far beyond it."""
+    def _corrected(
+        self, candidates: Sequence[tuple[Scheduling, int]], predicted: Sequence[Mapping[int, Prediction]]
+    ) -> Iterator[list[tuple[int, float, float]]]:
+        """Each candidate's ascending loads with the logarithms of throughput and latency, corrected."""
+        loads = [sorted(each) for each in predicted]
+        at = np.array([place(*who, load) for who, own in zip(candidates, loads, strict=True) for load in own])
+        throughput, latency = self._throughput.mean(at).tolist(), self._latency.mean(at).tolist()
+        end = 0
+        for own, known in zip(loads, predicted, strict=True):
+            start, end = end, end + len(own)
+            yield [
+                (load, more + math.log(known[load].throughput), slower + math.log(known[load].latency_ms))
+                for load, more, slower in zip(own, throughput[start:end], latency[start:end], strict=True)
+            ]
+
+    def _around(self, scheduling: Scheduling, setting: int, limit_ms: float, highest: int) -> dict[int, Prediction]:
+        """The predictions of a few loads, from one clearly within a limit to one far beyond it."""
         predicted: dict[int, Prediction] = {}
         concurrency, before = min(_STEP**2, highest), 0.0
         while concurrency <= min(highest, _STEP * enough_for(scheduling)):
@@ -202,7 +207,7 @@ class Forecast:
         while concurrency > 1 and predicted[concurrency].latency_ms > limit_ms / _FAR:
             concurrency = max(1, concurrency // _STEP)
             predicted[concurrency] = self.twin.predict(scheduling, setting, concurrency)
-        return sorted(predicted.items())
+        return predicted
 
     def latency_ms(
         self, scheduling: Scheduling, setting: int, due_ms: NDArray[np.float64], *, keeps_up: float
@@ -243,6 +248,19 @@ class Forecast:
         off = np.sqrt(np.mean(np.square(measured - expected), axis=0))
         forecast_errors.throughput.append(float(off[0]))
         forecast_errors.latency.append(float(off[1]))
+
+
+def _at_limit(curve: Sequence[tuple[int, float, float]], limit: float) -> float:
+    """The logarithm of throughput where a curve reaches a limit; all are logarithms. -inf: no load holds it."""
+    best = -math.inf
+    for (_, throughput, latency), (_, beyond_throughput, beyond_latency) in itertools.pairwise([*curve, curve[-1]]):
+        if latency <= limit:
+            held = throughput
+            if beyond_latency > limit:
+                share = (limit - latency) / (beyond_latency - latency)
+                held += share * max(0.0, beyond_throughput - held)
+            best = max(best, held)
+    return best
 
 
 def largest_batch(scheduling: Scheduling) -> int:
