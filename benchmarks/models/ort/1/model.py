@@ -10,7 +10,7 @@ import onnxruntime
 import triton_python_backend_utils as pb_utils
 from onnx import TensorProto, helper, numpy_helper
 
-WIDTH, LAYERS = 256, 12
+WIDTH, LAYERS = 512, 8
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
