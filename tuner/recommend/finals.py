@@ -27,7 +27,7 @@ _WORTH_STILL = 0.002
 _SIDE_BY_SIDE, _MOST_FINALISTS, _MOST_LAUNCHES = 3, 10, 60
 # Margins to the limits, in standard deviations of the expected latency: of the load to choose and to confirm a finalist
 # under, and below which a confirming load is given up. `benchmarks/picks.py` measures their effect.
-_CHOOSE, _CONFIRM, _KEEP = 0.7, 2.0, 1.2
+_CHOOSE, _CONFIRM, _KEEP = 0.7, 1.9, 1.1
 # A load of the baseline at which it probably violates the SLO by this margin is not launched.
 _BROKEN = -3.0
 # Share of the most merit that counts as equal; among these the lowest latency decides.
@@ -35,7 +35,7 @@ _ALIKE = 0.99
 # Another candidate replaces the chosen one when its expected merit is higher by this factor.
 _BETTER = 1.05
 # More load is worth new rounds when it gives more throughput by this factor.
-_RISE = 1.015
+_RISE = 1.012
 # Half width of the 95 % interval of the gain, as a logarithm, at which it is known; and as a share of the gain.
 _PRECISE, _GAIN_PRECISE = 0.05, 0.2
 
