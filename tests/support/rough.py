@@ -8,7 +8,7 @@ from unittest import mock
 
 from tuner.jobs import model_finals, model_tuning
 from tuner.measure.rules import LevelRules
-from tuner.recommend import certify, verify, verify_at_rate
+from tuner.recommend import certify, finals, verify_at_rate
 
 _RULES = (
     (model_tuning, "_SWEEP_RULES"),
@@ -28,7 +28,7 @@ def rough_measurements(*, min_s: float = 0.3, max_s: float = 0.4) -> Iterator[No
     with ExitStack() as patches:
         for module, name in _RULES:
             patches.enter_context(mock.patch.object(module, name, LevelRules(min_s=min_s, max_s=max_s)))
-        patches.enter_context(mock.patch.object(verify, "_PRECISE", 0.5))
+        patches.enter_context(mock.patch.object(finals, "_PRECISE", 0.5))
         patches.enter_context(mock.patch.object(verify_at_rate, "_PRECISE", 0.5))
         patches.enter_context(mock.patch.object(verify_at_rate, "_LEAST_ROUNDS", 1))
         patches.enter_context(mock.patch.object(certify, "_REPEATS", 3))

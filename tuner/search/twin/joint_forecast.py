@@ -23,9 +23,9 @@ from tuner.space.candidate import Assignment
 _BUSY, _BATCH = 1.5, 3.0
 # Standard deviation of the logarithm of a measured share of the devices.
 _SHARE_NOISE = 0.1
-# What makes throughput higher makes latency lower.
 # Expected loss by a change of a parameter, as a logarithm: the model's own values and defaults are mostly sound.
 _CHANGE = 0.05
+# What makes throughput higher makes latency lower.
 _SIGNS = np.array([1.0, -1.0])
 # Levels of a trial that the factors are learnt from.
 _LEVELS = 5
