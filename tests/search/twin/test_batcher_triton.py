@@ -85,7 +85,8 @@ def test_the_twin_does_as_triton_does(config: str, load: Load, services: Service
 
 def predict(measured: OperatingPoint, config: str, load: Load) -> Prediction:
     """By a twin that knows how long the very executions took, so that all that is left to tell is who goes when."""
-    told = observed_trial(trial(0, measured.model_copy(update={"kept_up": None}), config=config), "p99")
+    answered = trial(0, measured.model_copy(update={"kept_up": None}), config=config)
+    told = observed_trial(answered, "p99", at_rate=not isinstance(load, Concurrency))
     assert told
     if not isinstance(load, Concurrency):
         # Of an open loop Little's law says nothing.
