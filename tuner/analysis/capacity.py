@@ -214,8 +214,8 @@ class _Estimator:
             return Twin(trials[:fitted], self._percentile, self._unit, self._space.machine.cpus).variation
 
         def forecast(number: int) -> Forecast:
-            # The variation of execution times is fitted again when there are twice as many trials.
-            return self._forecast_from(trials[:number], errors, variation(2 ** int(math.log2(number))))
+            # The variation of execution times is fitted to 2, 8 and 32 trials.
+            return self._forecast_from(trials[:number], errors, variation(2 * 4 ** int(math.log2(number / 2) / 2)))
 
         errors.learn(trials, _FIRST_PREDICTED, forecast)
         return errors
