@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import tempfile
@@ -33,6 +34,8 @@ def as_plain_user() -> Callable[[], AbstractContextManager[None]]:
         if os.geteuid() != 0:
             yield
             return
+        # Python remembers an encoding whose module it may not read as unknown, for the rest of the process.
+        codecs.lookup("ascii")
         os.seteuid(NOBODY)
         try:
             yield
