@@ -176,16 +176,21 @@ def test_links_in_a_circle_and_folders_are_errors(tmp_path: Path) -> None:
         replace_config(tmp_path / "missing/config.pbtxt", NEW, expected_sha256=None)
 
 
-@pytest.fixture
-def two_files(tmp_path: Path) -> list[Replacement]:
-    """Replacements of two files of a repository, and of one that is new."""
+def _replacements(root: Path) -> list[Replacement]:
+    """Replacements of two files of a repository, which are made."""
     replacements = []
     for name in ("encoder/config.pbtxt", "encoder/1/model.json"):
-        path = tmp_path / name
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"old {name}")
         replacements.append(Replacement(path, f"new {name}", sha256_of(path)))
-    return [*replacements, Replacement(tmp_path / "encoder/new.yaml", "new", None)]
+    return replacements
+
+
+@pytest.fixture
+def two_files(tmp_path: Path) -> list[Replacement]:
+    """Replacements of two files of a repository, and of one that is new."""
+    return [*_replacements(tmp_path), Replacement(tmp_path / "encoder/new.yaml", "new", None)]
 
 
 def _texts(replacements: list[Replacement]) -> list[str | None]:
@@ -238,12 +243,7 @@ def test_a_kill_at_any_step_replaces_all_files_or_none(tmp_path: Path) -> None:
     ended: list[str] = []
     for step in itertools.count():
         root = tmp_path / str(step)
-        replacements = []
-        for name in ("encoder/config.pbtxt", "encoder/1/model.json"):
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"old {name}")
-            replacements.append(Replacement(path, f"new {name}", sha256_of(path)))
+        replacements = _replacements(root)
         items = json.dumps([(str(r.path.relative_to(root)), r.text, r.expected_sha256) for r in replacements])
         command = [sys.executable, "-c", _KILLED, str(root), str(step), items]
         process = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -175,7 +175,7 @@ def _best(run: RunFolder, model: str, slo: tuple[str, ...], *, with_warmup: bool
         about = why_not_warmed(study, best.trial)
     else:
         text, about = more, what_it_saves(study, best.trial)
-    patch = changes_of(study, best).model_copy(update={"config": text})
+    patch = changes_of(study, best).with_config(text)
     return _Export(study, patch, picked_in_words(study, recommendation), about)
 
 

@@ -41,6 +41,10 @@ class Patch(Record):
             return ""
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
+    def with_config(self, text: str) -> Patch:
+        """The patch with another text of the tuned model's config.pbtxt."""
+        return self.model_copy(update={"config": text})
+
     def changed_from(self, before: Patch) -> Patch:
         """The patch with only those files, arguments and variables that differ from those of another patch."""
         return Patch(

@@ -74,7 +74,7 @@ def _measured(warm_up: WarmUp, trial: TrialResult, context: TrialContext, folder
         if not is_slow(without.answer_s, trial):
             return _no(warm_up, f"in another launch, it took {format_duration(without.answer_s)}", launched)
         config = with_warm_up(own, effective, shapes, batch_size=warm_up.batch_size)
-        patch = trial.patch.model_copy(update={"config": config.text})
+        patch = trial.patch.with_config(config.text)
         with _launched(context, patch, folder / "with", limits) as (_, warmed):
             launched["warmed"] = warmed
     except ServerError as error:

@@ -97,7 +97,7 @@ class TrialResult(Record):
     @property
     def patch(self) -> Patch:
         """Everything that the candidate set."""
-        return self.others.model_copy(update={"config": self.config})
+        return self.others.with_config(self.config)
 
     @property
     def deployable_config(self) -> str:
@@ -107,7 +107,7 @@ class TrialResult(Record):
     @property
     def deployable(self) -> Patch:
         """The patch to deploy."""
-        return self.others.model_copy(update={"config": self.deployable_config})
+        return self.others.with_config(self.deployable_config)
 
 
 @dataclass(frozen=True)
@@ -365,7 +365,7 @@ def _launch(context: TrialContext, patch: Patch, folder: Path, limits: Limits) -
 def _stage(context: TrialContext, patch: Patch) -> Path | None:
     """Write the files of a patch for its launch. Returns the folder of caches if the launch uses one."""
     config = with_caches(patch.config, str(context.caches)) if context.caches is not None else patch.config
-    context.repository.apply(context.model, patch.model_copy(update={"config": config}))
+    context.repository.apply(context.model, patch.with_config(config))
     if context.caches is None or config == patch.config:
         return None
     context.caches.mkdir(parents=True, exist_ok=True)

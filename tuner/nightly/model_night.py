@@ -314,8 +314,8 @@ def _of_study(outcome: ModelOutcome) -> Measured | None:
 def _improvement(outcome: ModelOutcome, best: TrialPoint, compared: Comparison) -> Improvement:
     study = outcome.study
     text = config_with_provenance(study, best, compared.gain, study.identity.slo)
-    before = study.trials[0].others.model_copy(update={"config": study.identity.config})
-    after = best.trial.others.model_copy(update={"config": text})
+    before = study.own_patch
+    after = best.trial.others.with_config(text)
     gain, measured = compared.gain, Measured.of(compared.candidate_rounds, study.identity.percentile)
     if gain is None or measured is None:
         raise AssertionError("the gate passed a config without a measurement")
@@ -353,8 +353,8 @@ class Launches:
             for rules in ((_RULES, _CANDIDATE_RULES) if context.job.rate is None else (_CANDIDATE_RULES,) * 2)
         )
         self._folder = folder
-        self.deployed = originals_of(context.spec, model, context.job).model_copy(
-            update={"config": model.config.text if model.config else ""}
+        self.deployed = originals_of(context.spec, model, context.job).with_config(
+            model.config.text if model.config else ""
         )
         self._launch_s = context.job.launch_timeout or deadlines.first_launch_s(model.size_bytes())
 

@@ -70,7 +70,7 @@ def _best_files(study: Study, recommendation: Recommendation) -> dict[str, str]:
     if best is None:
         return {}
     text = config_with_provenance(study, best, recommendation.gain, recommendation.slo)
-    files = patch_files(study.identity.model, changes_of(study, best).model_copy(update={"config": text}))
+    files = patch_files(study.identity.model, changes_of(study, best).with_config(text))
     return {_DIFF: best_diff(study, best), **files}
 
 
@@ -211,7 +211,7 @@ def best_diff(study: Study, best: TrialPoint) -> str:
 
 def trial_diff(study: Study, trial: TrialResult) -> str:
     """The unified diff from the user's files and settings to those of a trial; empty when they are the same."""
-    before = study.trials[0].others.model_copy(update={"config": study.identity.config})
+    before = study.own_patch
     return patch_diff(before, trial.deployable, study.identity.model)
 
 

@@ -32,7 +32,7 @@ class Candidate:
     @property
     def patch(self) -> Patch:
         """Everything that the candidate sets."""
-        return self.others.model_copy(update={"config": self.config.text})
+        return self.others.with_config(self.config.text)
 
     @property
     def fingerprint(self) -> str:

@@ -95,7 +95,7 @@ class SearchSpace:
                 candidate can keep its laws.
         """
         config = stated(effective, own)
-        others = (originals or NO_CHANGES).model_copy(update={"config": ""})
+        others = (originals or NO_CHANGES).with_config("")
         composed = as_composed(spec)
         if terms is not None or spec.backend:
             composed = compose(spec, config, machine, terms or Terms())

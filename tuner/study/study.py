@@ -302,6 +302,15 @@ class Study:
         return not_chosen(self.trials, self.verified, self.recommendation, self.identity.max_gpu_memory)
 
     @property
+    def own_patch(self) -> Patch:
+        """The user's config, and the user's values at the other places that candidates change.
+
+        Raises:
+            IndexError: the study has no baseline yet.
+        """
+        return self._trials[0].others.with_config(self.identity.config)
+
+    @property
     def space(self) -> SearchSpace:
         """The search space for the stored model and machine.
 
@@ -310,7 +319,7 @@ class Study:
         """
         asked, effective = self.identity, self._trials[0].effective_config or ""
         batch_size = asked.requests.get("batch_size", 1)
-        own = self._trials[0].others.model_copy(update={"config": asked.config})
+        own = self.own_patch
         spec = self._attributes.get(_COMPOSED, asked.space)
         return _space(spec, asked.model, own.model_dump_json(), effective, self._machine, batch_size=batch_size)
 

@@ -79,4 +79,4 @@ def _own_assignment(trial: TrialResult, theirs: SearchSpace, ours: SearchSpace) 
 def _same_changes(theirs: Patch, their_own: Patch, ours: Patch, our_own: Patch) -> bool:
     """Whether two patches change the same, each from the user's own values, outside the config."""
     changes = [patch.changed_from(own) for patch, own in ((theirs, their_own), (ours, our_own))]
-    return changes[0].model_copy(update={"config": ""}) == changes[1].model_copy(update={"config": ""})
+    return changes[0].with_config("") == changes[1].with_config("")
