@@ -1,0 +1,1 @@
+"""The client of the service's REST API, and the resources that both sides exchange."""

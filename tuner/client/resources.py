@@ -1,0 +1,339 @@
+"""What the REST API of the service receives and sends.
+
+Every type is frozen. Times are UTC. Unknown is null, never 0.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from tuner.core.record import Interval
+
+JobKind = Literal["tune", "nightly", "measure"]
+JobState = Literal["queued", "starting", "running", "cancelling", "succeeded", "failed", "cancelled", "lost"]
+Role = Literal["read", "submit", "approve", "admin"]
+ProposalState = Literal["open", "approved", "rejected", "withdrawn"]
+
+FINAL: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled", "lost"})
+"""States that never change again."""
+
+ROLES: tuple[Role, ...] = ("read", "submit", "approve", "admin")
+"""From the least to the most; each role may do what those before it may."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def _is_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"{value[:40]!r} is not a name; use 1 to 100 letters, digits, '.', '_' and '-'")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_is_name), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"})]
+"""A name that the user gives to a target, a schedule or a token; it is safe in paths and in HTML."""
+
+
+class Resource(BaseModel):
+    """A part of the REST API."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+Item = TypeVar("Item")
+
+
+class Page(Resource, Generic[Item]):
+    """A part of a list.
+
+    Attributes:
+        items: In order of the list.
+        next: The cursor of the next part; None: this is the last one.
+    """
+
+    items: tuple[Item, ...]
+    next: str | None = None
+
+
+class Problem(Resource):
+    """Why a request failed (RFC 9457, `application/problem+json`)."""
+
+    type: str = Field("about:blank", description="Kind of the problem: an address, or about:blank.")
+    title: str = Field(description="The problem in a few words.")
+    status: int = Field(description="Status code of the response.")
+    detail: str = Field("", description="What is wrong, where, and the fix.")
+    errors: tuple[str, ...] = Field((), description="Each wrong field, in a line.")
+
+
+class Submission(Resource):
+    """A new job."""
+
+    kind: JobKind = Field("tune", description="tune, nightly (one night of the target), or measure.")
+    job: dict[str, Any] = Field(
+        default_factory=dict,
+        description=(
+            "Options, as in a job file of `tritontune run` (tune), an entry of a nightly job file (nightly), "
+            "or the options of `tritontune measure` (measure). A secret is a reference: ${NAME}."
+        ),
+    )
+    target: Name | None = Field(None, description="Target whose options are the defaults of `job`.")
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Jobs of a higher priority start first.")
+
+
+class JobProgress(Resource):
+    """How far a job is."""
+
+    trials: int = Field(0, description="Number of trials that ended, over all models.")
+    failed_trials: int = Field(0, description="Number of these that failed.")
+    points: int = Field(0, description="Number of operating points measured.")
+    budget_s: float | None = Field(None, description="Time for tuning each model, in seconds.")
+
+
+class ModelResult(Resource):
+    """The best configuration of one model so far, or at the end."""
+
+    model: str
+    trial: int | None = Field(description="Trial of the best configuration; null: none holds the SLO.")
+    throughput: Interval | None = Field(None, description="Inferences/s.")
+    latency_ms: Interval | None = Field(None, description="Latency by the SLO's percentile.")
+    percentile: str | None = Field(None, description="The percentile of latency_ms, such as p99.")
+    gain: Interval | None = Field(None, description="Best over baseline, by the objective.")
+    verified: bool = Field(default=False, description="Whether it was relaunched and measured again.")
+    ended: str | None = Field(None, description="Why the search ended; null: it goes on.")
+    failure: str | None = Field(None, description="Why the model could not be tuned.")
+
+
+class Job(Resource):
+    """A job, as it is now."""
+
+    id: Annotated[int, Field(ge=1)]
+    kind: JobKind
+    state: JobState
+    phase: str | None = Field(None, description="Part of the work: baseline, search, verification, certification, ...")
+    reason: str = Field("", description="Why the job is in this state; of a queued one, what it waits for.")
+    target: str | None = None
+    models: tuple[str, ...] = Field((), description="Models by the submission; those that ran are in `results`.")
+    repository: str | None = None
+    slo: str = Field("", description="The SLO in words.")
+    priority: int = 0
+    attempt: int = Field(1, description="1, or 2 after the process of the job was lost.")
+    retry_of: int | None = Field(None, description="Job that this one repeats.")
+    schedule: str | None = Field(None, description="Schedule that submitted the job.")
+    submitted_by: str = Field("", description="Name of the token.")
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    host: str | None = Field(None, description="Host that runs it.")
+    slots: tuple[str, ...] = Field((), description="Slots that it holds: gpu:0, cpu:0, ...")
+    exit_code: int | None = Field(None, description="Exit code of the command with the same options.")
+    progress: JobProgress = JobProgress()
+    results: tuple[ModelResult, ...] = ()
+    job: dict[str, Any] = Field(default_factory=dict, description="The submitted options, with secrets as references.")
+    version: int = Field(1, description="Number of changes; the ETag.")
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the state never changes again."""
+        return self.state in FINAL
+
+
+class Policy(Resource):
+    """What the service does with a better configuration of a target."""
+
+    action: Literal["propose", "apply"] = Field("propose", description="propose: wait for approval. apply: deploy it.")
+    min_gain: Annotated[float, Field(ge=0, lt=10)] = Field(
+        0.03, description="Smallest gain to act on, as a share: the gain's lower bound must exceed it."
+    )
+    min_regression: Annotated[float, Field(ge=0, lt=10)] = Field(
+        0.10, description="Smallest slowdown to report, as a share."
+    )
+
+
+class TargetSpec(Resource):
+    """What is looked after: models of a repository with their SLO and load."""
+
+    job: dict[str, Any] = Field(
+        description="Options as in a job file: repository, model, slo, budget, and the load. Secrets are references."
+    )
+    policy: Policy = Policy()
+    description: Annotated[str, Field(max_length=1000)] = ""
+
+
+class DeployedPoint(Resource):
+    """The deployed configuration of a model, as it was last measured."""
+
+    model: str
+    measured_at: datetime
+    throughput: Interval | None = None
+    latency_ms: Interval | None = None
+    percentile: str | None = None
+    holds_slo: bool | None = None
+    gain_on_offer: Interval | None = Field(None, description="Gain of the open proposal.")
+    last_night: str | None = Field(None, description="Outcome: kept, improved, regression or failed.")
+    trend: tuple[float, ...] = Field((), description="Throughput of the last nights, the oldest first.")
+
+
+class Target(Resource):
+    """A target, with the state of its deployed configurations."""
+
+    name: Name
+    job: dict[str, Any]
+    policy: Policy = Policy()
+    description: str = ""
+    created_at: datetime
+    updated_at: datetime
+    deployed: tuple[DeployedPoint, ...] = ()
+    version: int = 1
+
+
+class ScheduleSpec(Resource):
+    """When a job is submitted by itself."""
+
+    cron: Annotated[str, Field(max_length=200)] = Field(description="Five fields: minute, hour, day, month, weekday.")
+    timezone: str = Field("UTC", description="Time zone by its IANA name, such as Europe/Berlin.")
+    target: Name = Field(description="Target to look after.")
+    kind: JobKind = "nightly"
+    window: str = Field("8h", description="Time within which the job must start and end.")
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    enabled: bool = True
+
+
+class Schedule(ScheduleSpec):
+    """A schedule."""
+
+    name: Name
+    created_at: datetime
+    updated_at: datetime
+    next_at: datetime | None = Field(None, description="Next start; null: disabled.")
+    last_job: int | None = None
+    note: str = Field("", description="Why the last start was left out, if it was.")
+    version: int = 1
+
+
+class Proposal(Resource):
+    """A better configuration that waits for a decision.
+
+    Approving deploys its files, all or none.
+    """
+
+    id: Annotated[int, Field(ge=1)]
+    state: ProposalState
+    job: int = Field(description="Job that found it.")
+    target: str | None = None
+    repository: str
+    model: str
+    created_at: datetime
+    decided_at: datetime | None = None
+    decided_by: str | None = Field(None, description="Name of the token that decided.")
+    reason: str = Field("", description="Why it was rejected or withdrawn, or what was deployed.")
+    diff: str = Field(description="Unified diff from the deployed to the proposed files.")
+    gain: Interval | None = None
+    throughput: Interval | None = None
+    latency_ms: Interval | None = None
+    percentile: str | None = None
+    verified: bool = False
+    evidence: str = Field("", description="The comparison in words.")
+    version: int = 1
+
+
+class Slot(Resource):
+    """A part of a host that one job uses at a time."""
+
+    name: str
+    description: str
+    job: int | None = Field(None, description="Job that holds it.")
+
+
+class Host(Resource):
+    """A machine that runs jobs."""
+
+    name: str
+    description: str
+    slots: tuple[Slot, ...]
+    running: int
+    queued: int
+
+
+class TokenSpec(Resource):
+    """A new token."""
+
+    name: Name
+    role: Role
+    expires_at: datetime | None = Field(None, description="When it expires; null: never.")
+
+
+class Token(Resource):
+    """A token, without its secret."""
+
+    id: str
+    name: Name
+    role: Role
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class NewToken(Token):
+    """A token with its secret, which is shown once."""
+
+    secret: str
+
+
+class Trial(Resource):
+    """A trial of a job, as its events tell it."""
+
+    model: str
+    number: int
+    candidate: str = Field(description="The candidate in words.")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    state: Literal["running", "measured", "failed"]
+    failure: str | None = None
+    points: tuple[dict[str, Any], ...] = Field((), description="Operating points, as POINT in front.json.")
+    wall_s: float | None = None
+
+
+class FrontPoint(Resource):
+    """A point of the front: no other one has both a higher throughput and a lower latency."""
+
+    model: str
+    trial: int
+    load: dict[str, Any]
+    throughput: Interval
+    latency_ms: Interval
+    percentile: str
+    verified: bool = False
+    best: bool = False
+
+
+class Front(Resource):
+    """The front of each model of a job, in order of throughput."""
+
+    points: tuple[FrontPoint, ...]
+    percentile: str
+    slo: str = ""
+
+
+class NightEntry(Resource):
+    """One night of one model."""
+
+    night: datetime
+    target: str | None = None
+    repository: str
+    model: str
+    outcome: str
+    reason: str
+    regression: bool = False
+    action: str = ""
+    throughput: Interval | None = None
+    latency_ms: Interval | None = None
+    percentile: str | None = None
+    gain: Interval | None = None
+
+
+class Decision(Resource):
+    """A decision on a proposal."""
+
+    reason: Annotated[str, Field(max_length=1000)] = ""
