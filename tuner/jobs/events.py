@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from tuner.core.record import Record
 
@@ -27,6 +27,9 @@ class Numbered(Record):
         at: When it happened, UTC.
         version: See `VERSION`.
     """
+
+    # Fields that only later versions know are ignored.
+    model_config = ConfigDict(extra="ignore")
 
     seq: int
     at: datetime
