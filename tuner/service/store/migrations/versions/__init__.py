@@ -1,0 +1,1 @@
+"""One module a step. A released step is never changed."""
