@@ -23,13 +23,14 @@ from tuner.jobs.events import FILE
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
-class SubmissionKey(Resource):
-    """The `Idempotency-Key` of a submission.
+@dataclass(frozen=True)
+class SubmissionKey:
+    """The idempotency key of a submission.
 
     Attributes:
-        token: Id of the token that submitted.
-        key: The key.
-        digest: SHA-256 of the body, in hexadecimal digits.
+        token: Id of the token that sent it; keys of different tokens are different.
+        key: The key, up to 255 characters.
+        digest: SHA-256 of the submission's body, in hex.
     """
 
     token: str

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tuner.client.resources import FINAL, Job, JobKind, JobState, Page
 from tuner.service.errors import ConflictError, NotFoundError
+from tuner.service.job_folder import SubmissionKey
 from tuner.service.store import tables
 from tuner.service.store.counters import next_number, raise_counter
 from tuner.service.store.database import Database
@@ -34,21 +35,6 @@ class _Unchanged(Enum):
 Unchanged = Literal[_Unchanged.UNCHANGED]
 UNCHANGED: Final = _Unchanged.UNCHANGED
 """The value stays as it is."""
-
-
-@dataclass(frozen=True)
-class SubmissionKey:
-    """The idempotency key of a submission.
-
-    Attributes:
-        token: Id of the token that sent it; keys of different tokens are different.
-        key: The key, up to 255 characters.
-        digest: SHA-256 of the submission's body, in hex.
-    """
-
-    token: str
-    key: str
-    digest: str
 
 
 @dataclass(frozen=True)
