@@ -13,7 +13,8 @@ from support.stored import T0, job
 
 from tuner.client.resources import FINAL, Job, JobState, ModelResult
 from tuner.service.errors import ConflictError, CursorError, NotFoundError
-from tuner.service.store.jobs import JobFilter, StoredJob, SubmissionKey
+from tuner.service.job_folder import SubmissionKey
+from tuner.service.store.jobs import JobFilter, StoredJob
 from tuner.service.store.store import Store
 
 KEY = SubmissionKey("id-ci", "build-7", "d" * 64)
