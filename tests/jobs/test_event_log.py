@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tuner.client.resources import FINAL
 from tuner.jobs import event_log
 from tuner.jobs.event_log import EventLog, EventTail
-from tuner.jobs.events import ArtifactWritten, Noted, Numbered, PhaseBegan, StateChanged, TrialEnded
+from tuner.jobs.events import FINAL_STATES, ArtifactWritten, Noted, Numbered, PhaseBegan, StateChanged, TrialEnded
 
 
 @pytest.fixture
@@ -237,3 +238,18 @@ def test_a_writer_waits_for_another_one_but_not_for_ever(log: EventLog, monkeypa
                 log.append(Noted, text="never")
     late.join(timeout=20)
     assert [event.seq for event in log.read()] == [1, 2]
+
+
+def test_a_job_that_has_ended_never_changes_its_state(log: EventLog) -> None:
+    starting = log.change_state(state="starting", host="here", slots=("gpu:0",))
+    assert starting == log.last_state()
+    log.append(Noted, text="later")
+    ended = log.change_state(state="succeeded", exit_code=0)
+    assert log.change_state(state="cancelling") is None
+    assert log.last_state() == ended
+    with pytest.raises(TypeError, match="StateChanged has no field words"):
+        log.change_state(words="hello")
+
+
+def test_the_final_states_are_those_of_the_api() -> None:
+    assert FINAL_STATES == FINAL

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from tuner.jobs.events import EVENT, FILE, VERSION, Event, Numbered, StateChanged
+from tuner.jobs.events import EVENT, FILE, FINAL_STATES, VERSION, Event, Numbered, StateChanged
 
 # A writer holds the lock for a few milliseconds, unless it is stopped.
 _LOCK_S, _POLL_S = 10.0, 0.005
@@ -56,15 +56,27 @@ class EventLog:
             OSError: it cannot be written, as on a full disk; the file is unchanged.
             TypeError: the event has no such field.
         """
-        if unknown := fields.keys() - kind.model_fields.keys():
-            raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
+        _check_fields(kind, fields)
         with _locked(self.path) as file:
-            end = _whole(file)
-            event = kind(seq=_last_seq(file, end) + 1, **{"at": datetime.now(timezone.utc), **fields})
-            _write(file, _line(event), end)
-            if kind is StateChanged:
-                os.fsync(file)
-        return event
+            return _append(file, kind, fields)
+
+    def change_state(self, **fields: Any) -> StateChanged | None:
+        """Append a change of a job's state, unless the job has ended. In between, no other process can end it.
+
+        Args:
+            fields: Fields of `StateChanged`, without `seq`.
+
+        Returns:
+            The event; None: the job has ended, and nothing was appended.
+
+        Raises:
+            OSError: see `append`.
+            TypeError: see `append`.
+        """
+        _check_fields(StateChanged, fields)
+        with _locked(self.path) as file:
+            last = _last_state(file)
+            return None if last and last.state in FINAL_STATES else _append(file, StateChanged, fields)
 
     def read(self, after: int = 0) -> Iterator[Event]:
         """The events with higher numbers than `after`, in order.
@@ -83,12 +95,7 @@ class EventLog:
     def last_state(self) -> StateChanged | None:
         """The last change of the state; None: there is none."""
         with _opened(self.path) as file:
-            if file is None:
-                return None
-            for line in _backward(file, _end_of_lines(file)):
-                if _STATE in line and isinstance(event := _event(line), StateChanged):
-                    return event
-        return None
+            return None if file is None else _last_state(file)
 
 
 class EventTail:
@@ -210,6 +217,28 @@ def _end_of_lines(file: int) -> int:
             return begin + at + 1
         end = begin
     return 0
+
+
+def _check_fields(kind: type[Numbered], fields: Mapping[str, Any]) -> None:
+    if unknown := fields.keys() - kind.model_fields.keys():
+        raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
+
+
+def _append(file: int, kind: type[_Kind], fields: Mapping[str, Any]) -> _Kind:
+    """Append an event to the locked file."""
+    end = _whole(file)
+    event = kind(seq=_last_seq(file, end) + 1, **{"at": datetime.now(timezone.utc), **fields})
+    _write(file, _line(event), end)
+    if kind is StateChanged:
+        os.fsync(file)
+    return event
+
+
+def _last_state(file: int) -> StateChanged | None:
+    for line in _backward(file, _end_of_lines(file)):
+        if _STATE in line and isinstance(event := _event(line), StateChanged):
+            return event
+    return None
 
 
 def _last_seq(file: int, end: int) -> int:

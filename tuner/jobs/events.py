@@ -15,6 +15,9 @@ from tuner.core.record import Record
 VERSION = 1
 """Counts breaking changes of the events."""
 
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "lost"})
+"""States of a job that never change again."""
+
 FILE = "events.jsonl"
 """Name of the file in the folder of a job or a run."""
 
@@ -44,6 +47,8 @@ class StateChanged(Numbered):
         reason: Why, in one line.
         attempt: 1, or 2 after the process was lost.
         exit_code: Of a final state: the exit code of the command with the same options.
+        host: Of `starting`: the host that runs the job.
+        slots: Of `starting`: what the job holds from then on.
     """
 
     type: Literal["state"] = "state"
@@ -51,6 +56,8 @@ class StateChanged(Numbered):
     reason: str = ""
     attempt: int = 1
     exit_code: int | None = None
+    host: str | None = None
+    slots: tuple[str, ...] = ()
 
 
 class PhaseBegan(Numbered):
