@@ -12,14 +12,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tuner.core.record import Interval
+from tuner.jobs.events import FINAL, JobState, ModelResult
+
+__all__ = ["FINAL", "JobState", "ModelResult"]
 
 JobKind = Literal["tune", "nightly", "measure"]
-JobState = Literal["queued", "starting", "running", "cancelling", "succeeded", "failed", "cancelled", "lost"]
 Role = Literal["read", "submit", "approve", "admin"]
 ProposalState = Literal["open", "approved", "rejected", "withdrawn"]
-
-FINAL: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled", "lost"})
-"""States that never change again."""
 
 ROLES: tuple[Role, ...] = ("read", "submit", "approve", "admin")
 """From the least to the most; each role may do what those before it may."""
@@ -90,20 +89,6 @@ class JobProgress(Resource):
     failed_trials: int = Field(0, description="Number of these that failed.")
     points: int = Field(0, description="Number of operating points measured.")
     budget_s: float | None = Field(None, description="Time for tuning each model, in seconds.")
-
-
-class ModelResult(Resource):
-    """The best configuration of one model so far, or at the end."""
-
-    model: str
-    trial: int | None = Field(description="Trial of the best configuration; null: none holds the SLO.")
-    throughput: Interval | None = Field(None, description="Inferences/s.")
-    latency_ms: Interval | None = Field(None, description="Latency by the SLO's percentile.")
-    percentile: str | None = Field(None, description="The percentile of latency_ms, such as p99.")
-    gain: Interval | None = Field(None, description="Best over baseline, by the objective.")
-    verified: bool = Field(default=False, description="Whether it was relaunched and measured again.")
-    ended: str | None = Field(None, description="Why the search ended; null: it goes on.")
-    failure: str | None = Field(None, description="Why the model could not be tuned.")
 
 
 class Job(Resource):

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from tuner.jobs.events import EVENT, FILE, FINAL_STATES, VERSION, Event, Numbered, StateChanged
+from tuner.jobs.events import EVENT, FILE, FINAL, VERSION, Event, Numbered, StateChanged
 
 # A writer holds the lock for a few milliseconds, unless it is stopped.
 _LOCK_S, _POLL_S = 10.0, 0.005
@@ -76,7 +76,7 @@ class EventLog:
         _check_fields(StateChanged, fields)
         with _locked(self.path) as file:
             last = _last_state(file)
-            return None if last and last.state in FINAL_STATES else _append(file, StateChanged, fields)
+            return None if last and last.state in FINAL else _append(file, StateChanged, fields)
 
     def read(self, after: int = 0) -> Iterator[Event]:
         """The events with higher numbers than `after`, in order.

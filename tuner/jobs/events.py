@@ -10,150 +10,208 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from tuner.core.record import Record
+from tuner.core.record import Interval, Record
+from tuner.study.run_folder import EVENTS
 
 VERSION = 1
 """Counts breaking changes of the events."""
 
-FINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "lost"})
-"""States of a job that never change again."""
-
-FILE = "events.jsonl"
+FILE = EVENTS
 """Name of the file in the folder of a job or a run."""
 
+JobState = Literal["queued", "starting", "running", "cancelling", "succeeded", "failed", "cancelled", "lost"]
 
-class Numbered(Record):
-    """An event.
+FINAL: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled", "lost"})
+"""States that never change again."""
 
-    Attributes:
-        seq: 1 for the first event of a job, and one more for each; no gap, no repetition.
-        at: When it happened, UTC.
-        version: See `VERSION`.
-    """
+Phase = Literal[
+    "baseline",
+    "search",
+    "verification",
+    "certification",
+    "warm-up",
+    "explanation",
+    "report",
+    "deployed",
+    "comparison",
+    "measurement",
+]
+"""Parts of the work. A night also measures the deployed config, and compares it with the best candidate."""
 
-    # Fields that only later versions know are ignored.
+# Exit codes of commands whose work is done: 3 if no candidate holds the SLO; 10 and 20 of a night that found an
+# improvement or a regression.
+_DONE = frozenset({0, 3, 10, 20})
+_INTERRUPTED = 130
+
+
+def final_state(exit_code: int) -> JobState:
+    """The final state of a job whose process ended by itself, from its exit code."""
+    if exit_code in _DONE:
+        return "succeeded"
+    return "cancelled" if exit_code == _INTERRUPTED else "failed"
+
+
+class _Told(Record):
+    """A part of an event. Fields that only later versions know are ignored."""
+
     model_config = ConfigDict(extra="ignore")
 
-    seq: int
-    at: datetime
-    version: int = VERSION
+
+Point = Annotated[dict[str, Any], Field(json_schema_extra={"$comment": "point"})]
+"""An operating point as JSON; see `tuner.results.points_json.judged_point_json`."""
+
+
+class ModelResult(_Told):
+    """The best configuration of one model so far, or at the end."""
+
+    model: str = Field(description="Name of the model.")
+    trial: int | None = Field(description="Trial of the best configuration; null: none holds the SLO.")
+    load: dict[str, Any] | None = Field(None, description="Load of the best operating point.")
+    throughput: Interval | None = Field(None, description="Inferences/s.")
+    latency_ms: Interval | None = Field(None, description="Latency by the SLO's percentile.")
+    percentile: str | None = Field(None, description="The percentile of latency_ms, such as p99.")
+    gain: Interval | None = Field(None, description="Best over baseline, by the objective.")
+    verified: bool = Field(default=False, description="Whether it was relaunched and measured again.")
+    ended: str | None = Field(None, description="Why the search ended; null: it goes on.")
+    failure: str | None = Field(None, description="Why the model could not be tuned.")
+
+
+class Numbered(_Told):
+    """An event."""
+
+    seq: int = Field(ge=1, description="1 for the first event, and one more for each; no gap, no repetition.")
+    at: datetime = Field(description="When it happened, UTC.")
+    version: int = Field(VERSION, description="Version of the events. It counts changes that break readers.")
 
 
 class StateChanged(Numbered):
-    """The job has another state. The last one is final.
-
-    Attributes:
-        state: A `JobState` of `tuner.client.resources`.
-        reason: Why, in one line.
-        attempt: 1, or 2 after the process was lost.
-        exit_code: Of a final state: the exit code of the command with the same options.
-        host: Of `starting`: the host that runs the job.
-        slots: Of `starting`: what the job holds from then on.
-    """
+    """The job has another state. The last one of an attempt is final."""
 
     type: Literal["state"] = "state"
-    state: str
-    reason: str = ""
-    attempt: int = 1
-    exit_code: int | None = None
-    host: str | None = None
-    slots: tuple[str, ...] = ()
+    state: JobState = Field(description="The state.")
+    reason: str = Field("", description="Why, in one line.")
+    attempt: int = Field(1, ge=1, description="One more each time that the job was resumed.")
+    exit_code: int | None = Field(
+        None, description="Of a final state: exit code of the command with the same options; null if it was lost."
+    )
+    host: str | None = Field(None, description="Of `starting`: the host that runs the job.")
+    slots: tuple[str, ...] = Field((), description="Of `starting`: what the job holds from then on.")
 
 
 class PhaseBegan(Numbered):
-    """A phase of the work: `baseline`, `search`, `verification`, `certification`, `explanation`, `report`, ..."""
+    """A phase of the work begins."""
 
     type: Literal["phase"] = "phase"
-    phase: str
-    model: str | None = None
+    phase: Phase = Field(description="The phase.")
+    model: str | None = Field(None, description="Name of the model; null: all models.")
 
 
 class Noted(Numbered):
     """A message for people."""
 
     type: Literal["note"] = "note"
-    text: str
+    text: str = Field(description="The message.")
 
 
 class ModelBegan(Numbered):
     """The tuning of a model begins or is resumed."""
 
     type: Literal["model_began"] = "model_began"
-    model: str
-    slo: str
-    percentile: str
-    objective: str
-    budget_s: float
+    model: str = Field(description="Name of the model.")
+    slo: str = Field(description="The SLO in words; empty: there is none.")
+    percentile: str = Field(description="The latency percentile that decides, such as p99.")
+    objective: str = Field(description="Name of the objective, such as throughput or latency.p99.")
+    budget_s: float = Field(description="Time for tuning the model, in seconds.")
 
 
 class TrialBegan(Numbered):
-    """A trial begins; `candidate` describes it in words."""
+    """A trial begins."""
 
     type: Literal["trial_began"] = "trial_began"
-    model: str
-    trial: int
-    candidate: str
+    model: str = Field(description="Name of the model.")
+    trial: int = Field(description="Number of the trial; 0 is the baseline.")
+    candidate: str = Field(description="The candidate in words.")
 
 
 class PointMeasured(Numbered):
-    """An operating point was measured; `point` is a POINT of `front.json`."""
+    """An operating point was measured."""
 
     type: Literal["point"] = "point"
-    model: str
-    trial: int | None
-    point: dict[str, Any]
+    model: str = Field(description="Name of the model.")
+    trial: int | None = Field(description="Number of the trial; null: the model was measured, not tuned.")
+    point: Point = Field(description="The operating point.")
 
 
 class TrialEnded(Numbered):
     """A trial is stored, with all of its points."""
 
     type: Literal["trial_ended"] = "trial_ended"
-    model: str
-    trial: int
-    parameters: dict[str, Any]
-    points: tuple[dict[str, Any], ...]
-    failure: str | None = None
-    wall_s: float
+    model: str = Field(description="Name of the model.")
+    trial: int = Field(description="Number of the trial; 0 is the baseline.")
+    candidate: str = Field("", description="The candidate in words.")
+    parameters: dict[str, Any] = Field(description="Assignment of the search parameters.")
+    points: tuple[Point, ...] = Field(description="Operating points in order of load.")
+    failure: str | None = Field(None, description="Why it failed; null: it did not.")
+    cause: str | None = Field(None, description="Kind of the failure, such as out_of_memory.")
+    last_words: str = Field("", description="Last lines of Triton's log before the failure.")
+    usable: bool = Field(
+        default=True, description="Whether its points may be deployed: it did not fail, and kept the limit on memory."
+    )
+    imported: bool = Field(default=False, description="Whether an earlier run measured it (warm start).")
+    wall_s: float = Field(description="Duration of the trial, in seconds.")
 
 
-class BestChanged(Numbered):
-    """Another operating point is the best one; `best` is a ModelResult of the REST API."""
+class PointVerified(Numbered):
+    """A finalist was relaunched; the new measurement replaces that of the search."""
 
-    type: Literal["best"] = "best"
-    model: str
-    best: dict[str, Any]
+    type: Literal["verified"] = "verified"
+    model: str = Field(description="Name of the model.")
+    trial: int = Field(description="Number of the trial; 0 is the baseline.")
+    load: dict[str, Any] = Field(description="Load of the operating point.")
+    rounds: int = Field(description="Number of launches so far.")
+    point: Point | None = Field(description="All launches that count, as one operating point; null: it failed.")
+    failure: str | None = Field(None, description="Why it failed; null: it did not.")
 
 
 class FinalistEliminated(Numbered):
-    """A finalist cannot win any more."""
+    """A finalist cannot win any more under a load."""
 
     type: Literal["eliminated"] = "eliminated"
-    model: str
-    trial: int
-    reason: str
+    model: str = Field(description="Name of the model.")
+    trial: int = Field(description="Number of the trial; 0 is the baseline.")
+    load: dict[str, Any] | None = Field(None, description="The load.")
+    reason: str = Field(description="Why.")
+
+
+class BestChanged(Numbered):
+    """The best operating point of a model, or what is known of it, has changed."""
+
+    type: Literal["best"] = "best"
+    model: str = Field(description="Name of the model.")
+    best: ModelResult = Field(description="The best configuration now.")
 
 
 class ModelEnded(Numbered):
-    """The tuning of a model has ended; `result` is a ModelResult of the REST API."""
+    """The tuning of a model has ended."""
 
     type: Literal["model_ended"] = "model_ended"
-    model: str
-    result: dict[str, Any]
+    model: str = Field(description="Name of the model.")
+    result: ModelResult = Field(description="The best configuration at the end.")
 
 
 class NightEnded(Numbered):
-    """One night of a model has ended; `night` is a job of the night's report.json."""
+    """One night of a model has ended."""
 
     type: Literal["night_ended"] = "night_ended"
-    model: str
-    night: dict[str, Any]
+    model: str = Field(description="Name of the model.")
+    night: dict[str, Any] = Field(description="An entry of `jobs` in the night's report.")
 
 
 class ArtifactWritten(Numbered):
-    """A file was written; `path` is relative to the folder of the job or the run."""
+    """A file was written."""
 
     type: Literal["artifact"] = "artifact"
-    path: str
+    path: str = Field(description="Its path, relative to the folder of the job or the run.")
 
 
 Event = Annotated[
@@ -164,8 +222,9 @@ Event = Annotated[
     | TrialBegan
     | PointMeasured
     | TrialEnded
-    | BestChanged
+    | PointVerified
     | FinalistEliminated
+    | BestChanged
     | ModelEnded
     | NightEnded
     | ArtifactWritten,

@@ -14,6 +14,9 @@ from tuner.core.errors import JobError, UsageError
 from tuner.core.lock import LOCK, locked
 from tuner.core.names import why_no_folder
 
+EVENTS = "events.jsonl"
+"""The name of the file of events."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -61,6 +64,11 @@ class RunFolder:
         return self.path / LOG
 
     @property
+    def events(self) -> Path:
+        """The events of the run, one a line."""
+        return self.path / EVENTS
+
+    @property
     def work(self) -> Path:
         """Temporary files of the run, such as staged repositories."""
         return self.path / ".work"
@@ -83,7 +91,7 @@ class RunFolder:
 
     @property
     def _own_names(self) -> set[str]:
-        own = (self.database, self.job, self.report, self.log, self.work, self.own_configs)
+        own = (self.database, self.job, self.report, self.log, self.events, self.work, self.own_configs)
         return {*(path.name for path in own), LOCK}
 
     def trial(self, model: str, number: int) -> Path:
