@@ -318,6 +318,14 @@ class NightEntry(Resource):
     gain: Interval | None = None
 
 
+class Artifact(Resource):
+    """A file of a job."""
+
+    path: str = Field(description="Path within the job's folder.")
+    size: int = Field(description="Size in bytes.")
+    modified_at: datetime
+
+
 class Decision(Resource):
     """A decision on a proposal."""
 

@@ -7,7 +7,9 @@ secrets. The whole value is replaced, without a digest: a short secret could be 
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from tuner.core.atomic_file import write_atomically
@@ -40,7 +42,20 @@ _SHORT = re.compile(r"-?\d{0,3}|true|false|on|off|yes|no", re.IGNORECASE)
 # Shorter secrets could be parts of unrelated words.
 _SHORTEST = 6
 _LIKE_A_KEY = re.compile(r"(?=.*[A-Za-z])(?=.*\d)[^/\s]+")
+# What stands for a secret is none.
+_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 _known: set[str] = set()
+_keeps = ContextVar("_keeps", default=True)
+
+
+@contextmanager
+def unkept() -> Iterator[None]:
+    """Keep no secrets within the context: others' jobs are only checked, and would fill the memory of a service."""
+    token = _keeps.set(False)
+    try:
+        yield
+    finally:
+        _keeps.reset(token)
 
 
 def keep_secret(name: str, value: str) -> None:
@@ -56,6 +71,8 @@ def keep_secret(name: str, value: str) -> None:
 
 
 def _keep(name: str, value: str) -> None:
+    if not _keeps.get() or _REFERENCE.fullmatch(value):
+        return
     if len(value) >= _SHORTEST and (is_secret_name(name) or _LIKE_A_KEY.fullmatch(value)):
         _known.add(value)
 
