@@ -18,7 +18,6 @@ from hmac import compare_digest
 from pathlib import Path
 from secrets import token_hex, token_urlsafe
 
-from tuner.client.local_service import TOKEN
 from tuner.client.resources import ROLES, NewToken, Role, Token, TokenSpec
 from tuner.core.errors import JobError
 from tuner.service.errors import NotFoundError
@@ -30,6 +29,9 @@ from tuner.service.store.tokens import StoredToken
 
 COOKIE = "tritontune_session"
 """Name of the cookie of a browser session."""
+
+TOKEN = "admin.token"  # noqa: S105 (the name of a file)
+"""Name of the file with the admin's token in the data folder."""
 
 CODE_S = 15 * 60.0
 """How long the code of a login address is valid, in seconds."""
@@ -65,7 +67,7 @@ class Principal:
             ForbiddenError: it may not.
         """
         if not self.may(role):
-            raise ForbiddenError(f"this needs a token of the role {role}; the token {self.name!r} has the role {self.role}")
+            raise ForbiddenError(f"this needs the role {role}; the token {self.name!r} has the role {self.role}")
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,8 @@ class Authentication:
         secret, length_s = token_urlsafe(32), self._settings.session_length
         ends = now + timedelta(seconds=length_s)
         self._store.add_session(StoredSession(_digest(secret), principal.token_id, now, ends))
+        with self._lock:
+            self._used[_digest(secret)] = now
         return Session(secret, length_s, principal)
 
     def sign_out(self, secret: str) -> None:
@@ -191,7 +195,7 @@ class Authentication:
         self._store.remove_session(_digest(secret))
 
     def admin_token(self, folder: Path) -> tuple[str, str]:
-        """The admin's token of a data folder, and its id; makes it at the first start, or if the stored one is not known.
+        """The admin's token of a data folder, and its id. One that is missing or not known is made anew.
 
         Raises:
             JobError: the file cannot be written, or others can read it.

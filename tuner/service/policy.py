@@ -193,8 +193,7 @@ class AllowList:
             )
         self._secrets.check(stored)
         with unkept():
-            job = JOBS[kind].make(stored, source="job")
-        assert isinstance(job, TuneJob | MeasureJob)
+            job: JobOptions = JOBS[kind].make(stored, source="job")
         for name, check in self._checks.items():
             value = getattr(job, name, None)
             if value is not None and (name in job.model_fields_set or value):
@@ -219,8 +218,8 @@ class AllowList:
         if not any(path.is_relative_to(root) for root in roots):
             where = f" within {', '.join(map(str, roots))}" if roots else ""
             raise ForbiddenError(
-                f"{option}: {value[:200]} is not{where or ' allowed'}; an administrator can add its folder to "
-                f"`{setting}` of the service's config file"
+                f"{option}: {value[:200]} is not{where or ' allowed'}; to allow it, add its folder to "
+                f"`{setting}` in the service's config file"
             )
         return str(path)
 
@@ -297,14 +296,14 @@ class AllowList:
                 raise _not_allowed(option, host, "hosts")
             if any(getattr(plain, risk) for risk in _RISKY):
                 raise ForbiddenError(
-                    f"{option}: {host} leads to {plain}, a loopback, link-local or special address; an administrator can "
-                    f"add {plain} to `hosts` of the service's config file"
+                    f"{option}: {host} leads to {plain}, a loopback, link-local or special address; to allow it, add "
+                    f"{plain} to `hosts` in the service's config file"
                 )
 
 
 def _not_allowed(option: str, value: str, setting: str) -> ForbiddenError:
     return ForbiddenError(
-        f"{option}: {value[:200]} is not allowed; an administrator can add it to `{setting}` of the service's config file"
+        f"{option}: {value[:200]} is not allowed; to allow it, add it to `{setting}` in the service's config file"
     )
 
 

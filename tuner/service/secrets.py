@@ -76,8 +76,8 @@ class Secrets:
         for name in sorted(references(options)):
             if not self.may(name):
                 raise ForbiddenError(
-                    f"the secret ${{{name}}} is not allowed; an administrator can add {name} to `secrets` of the "
-                    "service's config file"
+                    f"the secret ${{{name}}} is not allowed; to allow it, add {name} to `secrets` in the service's "
+                    "config file"
                 )
             if self.value(name) is None:
                 raise JobError(
@@ -109,9 +109,7 @@ def with_secrets(options: Mapping[str, Any], environment: Mapping[str, str]) -> 
         JobError: a value is missing.
     """
     try:
-        return {
-            name: _expanded(value, environment) if name in POSITIONS else value for name, value in options.items()
-        }
+        return {name: _expanded(value, environment) if name in POSITIONS else value for name, value in options.items()}
     except ValueError as error:
         raise JobError(str(error)) from None
 

@@ -107,8 +107,8 @@ def _mounts(value: tuple[str, ...]) -> tuple[str, ...]:
 def _hooks(value: Any) -> Any:
     if not isinstance(value, list | tuple):
         raise ValueError("must be a list of commands, each a list of a program and its arguments")  # noqa: TRY004 (pydantic wants ValueError)
-    if wrong := next((command for command in value if not isinstance(command, list | tuple) or not command), None):
-        raise ValueError(f"{wrong!r} must be a list of a program and its arguments, such as [/opt/deploy.sh, --now]")
+    if wrong := [command for command in value if not isinstance(command, list | tuple) or not command]:
+        raise ValueError(f"{wrong[0]!r} must be a list of a program and its arguments, such as [/opt/deploy.sh, --now]")
     return value
 
 
@@ -130,7 +130,7 @@ class ServiceSettings(Options):
     files: _Paths = Field(
         (),
         description=(
-            "Folders of other files that jobs may name: space, input_data, warm_start, intervals, timestamps and tls_*. "
+            "Folders of other files that jobs may name: space, input_data, warm_start, intervals, timestamps, tls_*. "
             "Default: as repositories."
         ),
     )
@@ -146,15 +146,17 @@ class ServiceSettings(Options):
     hosts: Annotated[_Texts, AfterValidator(_hosts)] = Field(
         (),
         description=(
-            "Hosts that `url` and `metrics_url` may name: names, *.DOMAIN, addresses and networks. A name must not lead "
-            "to a loopback or link-local address, unless that address is listed, too; localhost lists loopback."
+            "Hosts that `url` and `metrics_url` may name: names, *.DOMAIN, addresses and networks. A name must not "
+            "lead to a loopback or link-local address, unless that is listed, too; localhost lists loopback."
         ),
     )
     mounts: Annotated[_Texts, AfterValidator(_mounts)] = Field(
         (), description="Folders that jobs may mount, with all within, and names of volumes."
     )
     networks: _Texts = Field((), description="Docker networks that jobs may join. Never list host for untrusted users.")
-    users: _Texts = Field((), description="Users that containers of jobs may run as. root can read all that is mounted.")
+    users: _Texts = Field(
+        (), description="Users that containers of jobs may run as. root can read all that is mounted."
+    )
     docker_args: _Texts = Field(
         (), description="Keywords that `docker_arg` may have. privileged, devices and others give root on the host."
     )
@@ -172,9 +174,9 @@ class ServiceSettings(Options):
             "server's speed only. LD_PRELOAD, PYTHONPATH and their like run code."
         ),
     )
-    hooks: Annotated[
-        tuple[tuple[str, ...], ...], BeforeValidator(_hooks, json_schema_input_type=list[list[str]])
-    ] = Field((), description="Commands that `command` may have: each a list of a program and its arguments.")
+    hooks: Annotated[tuple[tuple[str, ...], ...], BeforeValidator(_hooks, json_schema_input_type=list[list[str]])] = (
+        Field((), description="Commands that `command` may have: each a list of a program and its arguments.")
+    )
     secrets: Annotated[_Texts, AfterValidator(_variables)] = Field(
         (), description="Names that ${NAME} may have in jobs, in which * stands for any text."
     )
