@@ -37,14 +37,13 @@ from tuner.nightly.jobs import NightlyJob
 from tuner.options.measure_job import MeasureJob
 from tuner.service.auth import Authentication, Principal
 from tuner.service.errors import ConflictError, NotFoundError
-from tuner.service.job_folder import JobFolder, SubmissionRecord
-from tuner.service.job_folder import SubmissionKey as RecordedKey
+from tuner.service.job_folder import JobFolder, SubmissionKey, SubmissionRecord
 from tuner.service.policy import AllowList, JobOptions, resolve
 from tuner.service.refusals import LimitError
 from tuner.service.secrets import Secrets
 from tuner.service.settings import ServiceSettings
 from tuner.service.store.database import Clock, utc_now
-from tuner.service.store.jobs import JobFilter, SubmissionKey
+from tuner.service.store.jobs import JobFilter
 from tuner.service.store.pages import checked_limit, number_of, page_of
 from tuner.service.store.store import Store
 
@@ -164,7 +163,7 @@ class Service:
             LimitError: the token has too many jobs that have not ended.
         """
         who.require("submit")
-        stored_key = SubmissionKey(who.token_id, key, _digest(submission)) if key else None
+        stored_key = SubmissionKey(token=who.token_id, key=key, digest=_digest(submission)) if key else None
         if stored_key and (earlier := self.store.job_of_key(stored_key)):
             return earlier
         target = self._target(submission.target) if submission.target else None
@@ -390,8 +389,7 @@ class Service:
             )
             folder = JobFolder.of(self.jobs_folder, job.id)
             try:
-                recorded = RecordedKey(token=key.token, key=key.key, digest=key.digest) if key else None
-                folder.write(SubmissionRecord(job=job, key=recorded, policy=_policy_of(options, policy)))
+                folder.write(SubmissionRecord(job=job, key=key, policy=_policy_of(options, policy)))
                 EventLog(folder.path).append(StateChanged, state="queued")
                 added = self.store.add_job(job, key)
             except BaseException:
