@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from typing_extensions import Self
 
 from tuner.service.store.database import Clock, utc_now
+from tuner.service.store.holders import Holders
 from tuner.service.store.jobs import Jobs
+from tuner.service.store.proposals import Proposals
 from tuner.service.store.schema import migrate
+from tuner.service.store.targets import Targets
 from tuner.service.store.tokens import Tokens
 
 
-class Store(Jobs, Tokens):
+class Store(Jobs, Targets, Proposals, Tokens, Holders):
     """What the service stores. May be used by several threads."""
 
     @classmethod

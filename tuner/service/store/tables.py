@@ -103,6 +103,7 @@ SCHEDULES = sql.Table(
     METADATA,
     sql.Column("name", sql.String(100), primary_key=True),
     sql.Column("target", sql.String(100), sql.ForeignKey(TARGETS.c.name), nullable=False, index=True),
+    sql.Column("next_at", sql.String(40), index=True),
     sql.Column("version", sql.Integer, nullable=False),
     sql.Column("document", sql.Text, nullable=False),
 )

@@ -100,10 +100,12 @@ def _others() -> None:
         "tritontune_schedules",
         sql.Column("name", sql.String(100), primary_key=True),
         sql.Column("target", sql.String(100), sql.ForeignKey("tritontune_targets.name"), nullable=False),
+        sql.Column("next_at", sql.String(40)),
         sql.Column("version", sql.Integer, nullable=False),
         sql.Column("document", sql.Text, nullable=False),
     )
-    op.create_index("ix_tritontune_schedules_target", "tritontune_schedules", ["target"])
+    for column in ("target", "next_at"):
+        op.create_index(f"ix_tritontune_schedules_{column}", "tritontune_schedules", [column])
     op.create_table(
         "tritontune_proposals",
         sql.Column("id", sql.Integer, primary_key=True, autoincrement=False),
