@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
-from support.postgres import postgres
+from support.postgres import emptied, postgres
 
 from tuner.service.store.store import Store
 from tuner.service.store.tables import COUNTERS, METADATA
@@ -16,16 +16,6 @@ def server() -> Iterator[str]:
     """The URL of a PostgreSQL of this session's own."""
     with postgres() as url:
         yield url
-
-
-def emptied(url: str) -> str:
-    """A PostgreSQL without tables."""
-    import psycopg  # noqa: PLC0415 (only where there is a server)
-
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("drop schema public cascade")
-        connection.execute("create schema public")
-    return url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])

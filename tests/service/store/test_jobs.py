@@ -159,7 +159,7 @@ def test_a_final_state_never_changes(store: Store, final: JobState) -> None:
 
 
 @given(steps=st.lists(st.tuples(st.sets(st.sampled_from(ALL)), st.sampled_from(ALL)), max_size=12))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_sequence_of_changes_keeps_the_rules(store: Store, steps: list[tuple[set[JobState], JobState]]) -> None:
     number = added(store).id
     state: JobState = "queued"
@@ -250,7 +250,7 @@ def test_a_model_that_a_job_found_is_filtered_by(store: Store) -> None:
 
 
 @given(steps=st.lists(st.integers(0, 3), max_size=12), limit=st.integers(1, 4))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pages_show_each_job_once_while_jobs_are_added(store: Store, steps: list[int], limit: int) -> None:
     store.forget_jobs()
     first = [added(store, state=state).id for state in ("queued", "failed", "running") * 3]

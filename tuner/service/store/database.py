@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import sqlalchemy as sql
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    TimeoutError,  # noqa: A004 (of the pool)
+)
 
 from tuner.core.errors import JobError
 from tuner.core.redaction import keep_secret, without_secrets
@@ -22,6 +30,7 @@ WAIT_S = 5
 
 _OPTION = "--database"
 _FORMS = "give sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+_OF_THE_DATABASE = {DatabaseError, InterfaceError, InternalError, OperationalError, TimeoutError}
 _IMMEDIATE = "tritontune_immediate"
 
 
@@ -96,10 +105,9 @@ class Database:
     def _telling_errors(self) -> Iterator[None]:
         try:
             yield
-        except IntegrityError:
-            raise  # of the rows, not of the database
-        except (SQLAlchemyError, OSError) as error:
-            if isinstance(error, DBAPIError) and not isinstance(error, (DatabaseError, InterfaceError)):
+        except (DBAPIError, TimeoutError) as error:
+            # Others are errors of a statement, such as a second row with the same key.
+            if type(error) not in _OF_THE_DATABASE:
                 raise
             raise StoreUnavailableError(f"database {self.place}: {_in_words(error)}") from None
 
