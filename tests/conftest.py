@@ -112,6 +112,16 @@ def _no_command_outlives_its_test() -> Iterator[None]:
     end_running()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _services_are_no_others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands find the services that tests start, and none that runs on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        for name in ("SERVER", "TOKEN", "TLS_CA"):
+            patch.delenv(f"TRITONTUNE_{name}", raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _secrets_are_known_to_their_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test gave as a secret, such as the word `secret`, is no secret in what later ones say."""

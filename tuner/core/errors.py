@@ -12,6 +12,13 @@
     │   ├── ServerDiedError     it ended after it was ready
     │   ├── ServerHungError     it runs, but does not answer
     │   └── OutputsDifferError  its outputs differ from the baseline's
+    ├── ServiceError            `tritontune serve` failed to answer          exit 1
+    │   ├── ServiceAwayError    it cannot be reached, or is overloaded
+    │   └── RefusedError        it refuses the request                       exit 2
+    │       ├── TokenRefusedError   401: the token is missing, unknown or expired
+    │       ├── NotAllowedError     403: the role of the token, or the policy of the service
+    │       ├── NotThereError       404: no such job, target, proposal, ...
+    │       └── StateConflictError  409, 412: the state or the version differs
     ├── TuningError             tuning failed                                exit 1
     ├── SLOError                no candidate holds the SLO                   exit 3
     ├── InterruptedRunError     SIGTERM or Ctrl-C                            exit 130
@@ -122,6 +129,45 @@ class OutputsDifferError(ServerError):
     def __init__(self, message: str, *, values_only: bool = False) -> None:
         super().__init__(message, cause=Cause.OUTPUTS_DIFFER)
         self.values_only = values_only
+
+
+class ServiceError(TritontuneError):
+    """A request to `tritontune serve` failed.
+
+    Args:
+        message: One line.
+        status: Status code of the response; None: there was none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServiceAwayError(ServiceError):
+    """The service cannot be reached, or is overloaded."""
+
+
+class RefusedError(ServiceError):
+    """The service refuses the request."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class TokenRefusedError(RefusedError):
+    """The token is missing, unknown or expired."""
+
+
+class NotAllowedError(RefusedError):
+    """The role of the token, or the policy of the service, does not allow the request."""
+
+
+class NotThereError(RefusedError):
+    """The service has no such job, target, proposal, schedule, token or file."""
+
+
+class StateConflictError(RefusedError):
+    """The resource is in another state, or has changed since it was read."""
 
 
 class TuningError(TritontuneError):
