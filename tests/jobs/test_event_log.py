@@ -248,6 +248,8 @@ def test_a_job_that_has_ended_never_changes_its_state(log: EventLog) -> None:
     starting = log.change_state(state="starting", host="here", slots=("gpu:0",))
     assert starting == log.last_state()
     log.append(Noted, text="later")
+    assert log.change_state(among=("queued", "running"), state="cancelling") is None
+    assert log.change_state(among=("starting",), state="running") is not None
     ended = log.change_state(state="succeeded", exit_code=0)
     assert log.change_state(state="cancelling") is None
     assert log.last_state() == ended

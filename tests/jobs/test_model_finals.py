@@ -18,6 +18,7 @@ from tuner.core.errors import Cause, ServerError
 from tuner.core.loads import Concurrency, Load
 from tuner.jobs import model_finals
 from tuner.jobs.model_finals import ModelFinals
+from tuner.jobs.progress import Progress
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import TrialContext
@@ -73,7 +74,7 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
         tmp_path,
         lambda _: anything,
         lambda: _write(run, study),
-        lambda _: None,
+        Progress(),
         lambda: counted.append(None),
     )
     with pytest.raises(KilledError):
@@ -142,7 +143,7 @@ class Certifying:
             Path(),
             lambda _: anything,
             lambda: _write(self._run, self.study),
-            lambda _: None,
+            Progress(),
             lambda: self.counted.append(self.measured),
         )
         finals.certify(until=until)

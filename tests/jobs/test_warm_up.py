@@ -16,6 +16,7 @@ from tuner.config.patch import Patch
 from tuner.config.warmup import WarmUpInput
 from tuner.core.errors import Cause, ServerError
 from tuner.jobs import warm_up
+from tuner.jobs.progress import Progress
 from tuner.jobs.warm_up import measure_warm_up, warm_up_takes_s
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import TrialContext
@@ -65,7 +66,7 @@ def measure(
     anything = cast("Any", None)
     options = TuneJob.make({"repository": str(folder), "slo": {"p99": "25ms"}})
     context = TrialContext(anything, anything, "mlp", options, LevelRules(), 8)
-    measure_warm_up(study, context, folder, lambda _: anything, lambda _: None, until=until)
+    measure_warm_up(study, context, folder, lambda _: anything, Progress(), until=until)
 
 
 @pytest.mark.parametrize("first_answer_s", [None, 0.01, 0.05, 0.1])

@@ -12,6 +12,7 @@ from support.builders import identity, point, space, trial
 from tuner.config.config import ModelConfig
 from tuner.config.repository import ModelRepository
 from tuner.config.staging import stage
+from tuner.jobs.progress import Progress
 from tuner.jobs.warm_up import measure_warm_up
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import Limits, TrialContext
@@ -38,7 +39,7 @@ def measured(launcher: ProcessLauncher, users: ModelRepositoryFactory, folder: P
     def limits(until: float) -> Limits:
         return Limits(60.0, 60.0, until)
 
-    measure_warm_up(study, context, folder / "logs", limits, lambda _: None, until=time.monotonic() + 500)
+    measure_warm_up(study, context, folder / "logs", limits, Progress(), until=time.monotonic() + 500)
     assert study.warm_up
     if study.warm_up.shapes:
         text = warmed(study, searched, config)

@@ -14,6 +14,7 @@ from tuner.core.errors import JobError, SLOError, TritontuneError
 from tuner.options.tune_job import TuneJob
 
 if TYPE_CHECKING:
+    from tuner.jobs.event_progress import EventProgress
     from tuner.report.console import ConsoleProgress
     from tuner.study.run_folder import RunFolder
 
@@ -46,6 +47,7 @@ def run(
     # These imports take most of a second, and an error in the options should be reported without them.
     from rich.console import Console  # noqa: PLC0415
 
+    from tuner.jobs.event_progress import EventProgress  # noqa: PLC0415
     from tuner.report.console import ConsoleProgress  # noqa: PLC0415
     from tuner.report.results_console import results_console  # noqa: PLC0415
     from tuner.study.run_folder import RunFolder  # noqa: PLC0415
@@ -53,17 +55,18 @@ def run(
     folder = RunFolder(out) if out else RunFolder.default()
     console = Console(stderr=True)
     progress = ConsoleProgress(console, console if as_json else results_console(), job.slo, verbose=verbose)
-    try:
-        _tune(job, folder, progress, resume=resume)
-    except TritontuneError as error:
-        _print_json(folder, progress, error, as_json=as_json)
-        raise
-    _print_json(folder, progress, None, as_json=as_json)
-    if progress.failures:
-        sys.exit(next(iter(progress.failures.values())).exit_code)
+    with EventProgress.of_run(folder, progress.note) as events:
+        try:
+            _tune(job, folder, progress, events, resume=resume)
+        except TritontuneError as error:
+            _print_json(folder, progress, error, as_json=as_json)
+            raise
+        _print_json(folder, progress, None, as_json=as_json)
+        if progress.failures:
+            sys.exit(next(iter(progress.failures.values())).exit_code)
 
 
-def _tune(job: TuneJob, folder: RunFolder, progress: ConsoleProgress, *, resume: bool) -> None:
+def _tune(job: TuneJob, folder: RunFolder, progress: ConsoleProgress, events: EventProgress, *, resume: bool) -> None:
     """Tune all models.
 
     Raises:
@@ -71,10 +74,11 @@ def _tune(job: TuneJob, folder: RunFolder, progress: ConsoleProgress, *, resume:
         TritontuneError: no model could be tuned, or the run was interrupted.
     """
     from tuner.api import tune  # noqa: PLC0415 (see above)
+    from tuner.jobs.progress import Progresses  # noqa: PLC0415 (see above)
     from tuner.results.words import slo_in_words  # noqa: PLC0415 (see above)
 
     with boundary(folder.path), progress:
-        result = tune(job, out=folder, resume=resume, progress=progress)
+        result = tune(job, out=folder, resume=resume, progress=Progresses(progress, events))
     without = [outcome.model for outcome in result.outcomes if outcome.recommendation.best is None]
     if without and not result.failures:
         raise SLOError(f"no candidate of {', '.join(without)} {slo_in_words(job.slo, job.objective)}")

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -60,14 +60,15 @@ class EventLog:
         with _locked(self.path) as file:
             return _append(file, kind, fields)
 
-    def change_state(self, **fields: Any) -> StateChanged | None:
+    def change_state(self, *, among: Collection[str] | None = None, **fields: Any) -> StateChanged | None:
         """Append a change of a job's state, unless the job has ended. In between, no other process can end it.
 
         Args:
+            among: Append it only if the last state is one of these; None: any that is not final, or none.
             fields: Fields of `StateChanged`, without `seq`.
 
         Returns:
-            The event; None: the job has ended, and nothing was appended.
+            The event; None: the last state does not allow it, and nothing was appended.
 
         Raises:
             OSError: see `append`.
@@ -76,7 +77,9 @@ class EventLog:
         _check_fields(StateChanged, fields)
         with _locked(self.path) as file:
             last = _last_state(file)
-            return None if last and last.state in FINAL else _append(file, StateChanged, fields)
+            if (last and last.state in FINAL) or (among is not None and (last is None or last.state not in among)):
+                return None
+            return _append(file, StateChanged, fields)
 
     def read(self, after: int = 0) -> Iterator[Event]:
         """The events with higher numbers than `after`, in order.

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from tuner.core.errors import InterruptedRunError, SLOError
 from tuner.core.record import Interval, Record
 from tuner.study.run_folder import EVENTS
 
@@ -38,17 +39,15 @@ Phase = Literal[
 ]
 """Parts of the work. A night also measures the deployed config, and compares it with the best candidate."""
 
-# Exit codes of commands whose work is done: 3 if no candidate holds the SLO; 10 and 20 of a night that found an
-# improvement or a regression.
-_DONE = frozenset({0, 3, 10, 20})
-_INTERRUPTED = 130
+# Exit codes of commands whose work is done: 10 and 20 are those of a night that found an improvement or a regression.
+_DONE = frozenset({0, SLOError.exit_code, 10, 20})
 
 
 def final_state(exit_code: int) -> JobState:
     """The final state of a job whose process ended by itself, from its exit code."""
     if exit_code in _DONE:
         return "succeeded"
-    return "cancelled" if exit_code == _INTERRUPTED else "failed"
+    return "cancelled" if exit_code == InterruptedRunError.exit_code else "failed"
 
 
 class _Told(Record):
@@ -114,14 +113,16 @@ class Noted(Numbered):
 
 
 class ModelBegan(Numbered):
-    """The tuning of a model begins or is resumed."""
+    """The tuning of a model begins or is resumed, or its measurement begins."""
 
     type: Literal["model_began"] = "model_began"
     model: str = Field(description="Name of the model.")
     slo: str = Field(description="The SLO in words; empty: there is none.")
     percentile: str = Field(description="The latency percentile that decides, such as p99.")
     objective: str = Field(description="Name of the objective, such as throughput or latency.p99.")
-    budget_s: float = Field(description="Time for tuning the model, in seconds.")
+    budget_s: float | None = Field(
+        description="Time for tuning the model, in seconds; null: it is measured, not tuned."
+    )
 
 
 class TrialBegan(Numbered):

@@ -27,10 +27,11 @@ def explain(study: Study, *, run_without: RunWithout, verify: Callable[[], None]
         study: The study with the best candidate; the new trials are stored in it.
         run_without: Runs a trial of a candidate without a change.
         verify: Verifies the best candidate, unless it is verified.
-        progress: Receives a note for each change.
+        progress: Receives the phase, and a note for each change.
     """
     tried: list[Assignment] = []
     for _ in range(_MOST_BESTS):
+        progress.phase_began("explanation")
         best = study.recommendation.best
         if best is None:
             return

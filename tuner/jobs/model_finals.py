@@ -11,6 +11,7 @@ from tuner.core.errors import ServerError
 from tuner.core.loads import Load
 from tuner.core.quantities import format_number
 from tuner.core.slo import SLO
+from tuner.jobs.progress import Progress
 from tuner.measure.plan import result_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
@@ -44,7 +45,7 @@ class ModelFinals:
         folder: The folder for the logs of the servers.
         limits: Gives the limits of a launch for a deadline (`time.monotonic`).
         stored: Called when a result was stored in the study.
-        note: Takes progress messages.
+        progress: Receives the events of the finals.
         spent: Called before each launch and each level, to store the time spent.
     """
 
@@ -56,7 +57,7 @@ class ModelFinals:
         folder: Path,
         limits: Callable[[float], Limits],
         stored: Callable[[], None],
-        note: Callable[[str], None],
+        progress: Progress,
         spent: Callable[[], None],
     ) -> None:
         self._job = job
@@ -65,7 +66,7 @@ class ModelFinals:
         self._folder = folder
         self._limits = limits
         self._stored = stored
-        self._note = note
+        self._progress = progress
         self._spent = spent
 
     def verify(self, *, until: float) -> None:
@@ -90,17 +91,28 @@ class ModelFinals:
             study.add_verified(verified)
             self._stored()
 
-        before = study.verified
+        before, note, eliminated = study.verified, self._progress.note, self._progress.eliminated
+        self._progress.phase_began("verification")
         if objective.rate is None:
-            expected = self._expected_speeds()
-            verify(study.trials, measure, terms, expected=expected, verified=before, keep=keep, note=self._note)
+            verify(
+                study.trials,
+                measure,
+                terms,
+                expected=self._expected_speeds(),
+                verified=before,
+                keep=keep,
+                note=note,
+                eliminated=eliminated,
+            )
         else:
-            verify_at_rate(study.trials, objective, measure, terms, verified=before, keep=keep, note=self._note)
+            verify_at_rate(
+                study.trials, objective, measure, terms, verified=before, keep=keep, note=note, eliminated=eliminated
+            )
         for verified in study.verified:
             if verified.point and verified not in before:
                 words = point_in_words(verified.point, objective.percentile_for(job.slo), objective)
                 launches = len(verified.rounds)
-                self._note(f"relaunched trial {verified.trial}: {words}, {launches} launch{'es' * (launches > 1)}")
+                note(f"relaunched trial {verified.trial}: {words}, {launches} launch{'es' * (launches > 1)}")
 
     def certify(self, *, until: float) -> None:
         """Certify a rate of Poisson arrivals for the best config, by `until` (`time.monotonic`)."""
@@ -114,7 +126,8 @@ class ModelFinals:
             reason = "no time left" + (" to verify it" if not best.verified else "")
             self._keep(rate.model_copy(update={"reason": reason, "launched": False}))
             return
-        self._note(f"certifying trial {best.trial.number} under Poisson arrivals")
+        self._progress.phase_began("certification")
+        self._progress.note(f"certifying trial {best.trial.number} under Poisson arrivals")
         slo, trial_context = self._job.slo, self._with_rules(_CERTIFY_RULES)
         point, failed, rates = None, "", list[float]()
         self._spent()

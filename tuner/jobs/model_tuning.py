@@ -31,6 +31,7 @@ from tuner.measure.session import Session
 from tuner.measure.trial import FAILURE, Limits, TrialContext, TrialResult, relaunch, run_trial
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.front import rivals
+from tuner.recommend.recommend import Recommendation
 from tuner.results.result_files import write_results
 from tuner.search.choose_sampler import choose_sampler
 from tuner.search.goal import Goal
@@ -177,8 +178,8 @@ class ModelTuning:
             self._trial_context,
             context.out.model(model.name) / "verified",
             lambda until: self._limits(until=until, slow=self._launches_slowly),
-            self._verified_more,
-            context.progress.note,
+            self._stored_more,
+            context.progress,
             self._count,
         )
         self._served = ServedConfigs()
@@ -191,9 +192,9 @@ class ModelTuning:
         if self._study.remark(text):
             self._context.progress.note(f"{self._model.name}: {text}")
 
-    def _write(self) -> None:
+    def _write(self) -> Recommendation:
         """Write the result files from the stored study, so that they agree with it even after a kill."""
-        write_results(self._context.out, self._study)
+        return write_results(self._context.out, self._study)
 
     def run(self) -> str:
         """Search, verify, certify and, with `--explain`, explain. Returns why the search ended."""
@@ -241,14 +242,14 @@ class ModelTuning:
         context, study = self._context, self._study
         folder = context.out.model(self._model.name) / "warm-up"
         measure_warm_up(
-            study, self._trial_context, folder, lambda by: self._limits(until=by), context.progress.note, until=until
+            study, self._trial_context, folder, lambda by: self._limits(until=by), context.progress, until=until
         )
-        self._verified_more()
+        self._stored_more()
 
-    def _verified_more(self) -> None:
+    def _stored_more(self) -> None:
         """Store the time spent, and write the result files, which include it."""
         self._count()
-        self._write()
+        self._context.progress.results_changed(self._write())
 
     def _count(self) -> None:
         """Store the time spent on verifying so far, so that it counts in a resumed run."""
@@ -278,6 +279,7 @@ class ModelTuning:
         warm_start = self._warm_start(space)
         proposals = Proposals(space, self._study, FirstThen(warm_start.first, self._sampler(space)))
         noted: set[str] = set()
+        self._context.progress.phase_began("search")
         while not (ended := self._end()):
             assignment = proposals.next()
             if isinstance(assignment, NoMore):
@@ -365,6 +367,7 @@ class ModelTuning:
         return Candidate({}, self._folder_config, originals_of(self._context.spec, self._model, self._context.job))
 
     def _measure_baseline(self) -> SearchSpace:
+        self._context.progress.phase_began("baseline")
         result = self._trial(self._own)
         if result.curve and result.failure:
             result = self._baseline_again(result)
@@ -501,8 +504,7 @@ class ModelTuning:
 
     def _store(self, result: TrialResult, space: SearchSpace) -> None:
         self._study.add(result, space)
-        recommendation = write_results(self._context.out, self._study)
-        self._context.progress.trial_ended(result, recommendation)
+        self._context.progress.trial_ended(result, self._write())
 
     def _end(self) -> str | None:
         """Why the search ends now; None to go on."""

@@ -140,6 +140,9 @@ def run_context(
         with out.opened(resume=resume), closing(launcher), Gpus(launcher.gpus, progress.note) as gpus:
             if job.max_gpu_memory is not None and gpus.problem:
                 raise JobError(f"--max-gpu-memory: cannot measure GPU memory here: {gpus.problem}")
+            if not resume:
+                out.events.unlink(missing_ok=True)  # of a run that ended before it had measured anything
+            progress.run_began()
             clear_leftovers(launcher, progress.note)
             store_job(job, out.job)
             staged = stage(repository, out.work / "served" / "repository")
@@ -215,6 +218,7 @@ def reported(context: RunContext, write_report: WriteReport) -> Iterator[None]:
         yield
     finally:
         if context.out.database.exists():
+            context.progress.phase_began("report")
             try:
                 context.progress.reported(write_report(context.out))
             except Exception as error:  # noqa: BLE001 (the measurements are stored, so a failed report must not end the run)

@@ -13,6 +13,7 @@ from tuner.config.patch import Patch
 from tuner.config.warmup import MOST_SHAPES, why_no_warm_up, with_warm_up
 from tuner.core.errors import ServerError, shortened
 from tuner.core.quantities import format_duration
+from tuner.jobs.progress import Progress
 from tuner.measure.session import Session
 from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch
 from tuner.recommend.warm_up import FirstAnswer, WarmUp, first_answer_is_slow, is_slow, pays
@@ -34,7 +35,7 @@ def measure_warm_up(
     context: TrialContext,
     folder: Path,
     limits: Callable[[float], Limits],
-    note: Callable[[str], None],
+    progress: Progress,
     *,
     until: float,
 ) -> None:
@@ -47,7 +48,7 @@ def measure_warm_up(
         context: The context of the trials.
         folder: The folder for the logs of the servers.
         limits: Gives the limits of a launch for a deadline (`time.monotonic`).
-        note: Takes progress messages.
+        progress: Receives the phase and a note when servers are launched.
         until: When both launches must be done (`time.monotonic`).
     """
     trial = _slow(study)
@@ -60,7 +61,8 @@ def measure_warm_up(
     elif time.monotonic() + warm_up_takes_s(study) > until:
         study.offer(_no(warm_up, "no time left to measure one"))
     else:
-        note(f"measuring a warm-up: the first answer of trial {trial.number} took {format_duration(slow_s)}")
+        progress.phase_began("warm-up")
+        progress.note(f"measuring a warm-up: the first answer of trial {trial.number} took {format_duration(slow_s)}")
         study.offer(_measured(warm_up, trial, context, folder, limits(until)))
 
 

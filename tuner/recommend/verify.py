@@ -46,6 +46,20 @@ class RelaunchAndMeasure(Protocol):
         """
 
 
+Eliminated = Callable[[int, Load, str], None]
+"""Called with a finalist that cannot win any more: its trial, the load, and the reason."""
+
+
+def elimination_in_words(trial: int, load: Load, reason: str) -> str:
+    """A message that a finalist cannot win any more under a load."""
+    return f"eliminated trial {trial} at {load}: {reason}"
+
+
+def noted(note: Callable[[str], None]) -> Eliminated:
+    """Makes a note of each eliminated finalist."""
+    return lambda trial, load, reason: note(elimination_in_words(trial, load, reason))
+
+
 @dataclass(frozen=True)
 class VerificationTerms:
     """Limits of a verification.
@@ -79,6 +93,7 @@ def verify(
     verified: Iterable[Verification] = (),
     keep: Callable[[Sequence[Verification]], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
+    eliminated: Eliminated | None = None,
 ) -> tuple[Verification, ...]:
     """Choose among the best candidates, and confirm the choice.
 
@@ -91,12 +106,13 @@ def verify(
         verified: Verifications of an earlier run; their rounds count, and are not repeated.
         keep: Called with all verifications, after each round and at the end, also after an interruption.
         note: Called with each message about the progress.
+        eliminated: Called with each finalist that is eliminated; None: it is a note.
 
     Returns:
         All verifications; `tuner.recommend.recommend` chooses the best of them.
     """
     finals = Finals(trials, terms.slo, terms.objective, terms.max_gpu_memory, expected, verified)
-    launches = _Launches(finals, measure, terms, note)
+    launches = _Launches(finals, measure, terms, note, eliminated or noted(note))
     try:
         while due := launches.next_round():
             launches.play(due)
@@ -114,9 +130,15 @@ class _Launches:
     """
 
     def __init__(
-        self, finals: Finals, measure: RelaunchAndMeasure, terms: VerificationTerms, note: Callable[[str], None]
+        self,
+        finals: Finals,
+        measure: RelaunchAndMeasure,
+        terms: VerificationTerms,
+        note: Callable[[str], None],
+        eliminated: Eliminated,
     ) -> None:
         self.finals, self._measure, self._terms, self._note = finals, measure, terms, note
+        self._eliminated = eliminated
         self._round = max((number for v in finals.verifications for number in v.numbers), default=0)
         self._launches, self._took_s = 1, terms.launch_s
         self._confirms: Due | None = None
@@ -141,9 +163,7 @@ class _Launches:
         for finalist, load in game.due:
             status = finalist.status(load)
             if status is not FinalistStatus.REMAINS:
-                self._note(
-                    f"eliminated {_name(finalist, load)}: {finalist.verifications[load].failure or status.value}"
-                )
+                self._eliminated(finalist.number, load, finalist.verifications[load].failure or status.value)
 
     def _launch(self, finalist: Finalist, loads: Sequence[Concurrency], *, choosing: bool) -> None:
         """Launch a config, and measure it under some loads, the lowest first."""

@@ -21,7 +21,7 @@ from tuner.measure.trial import TrialResult
 from tuner.recommend.front import usable_points
 from tuner.recommend.recommend import holds
 from tuner.recommend.verification import Verification
-from tuner.recommend.verify import RelaunchAndMeasure, VerificationTerms
+from tuner.recommend.verify import Eliminated, RelaunchAndMeasure, VerificationTerms, noted
 from tuner.stats.slo_verdict import CONFIDENCE, Verdict, together
 
 # Finalists that run side by side to choose among them, and rounds of each.
@@ -41,6 +41,7 @@ def verify_at_rate(
     verified: Iterable[Verification] = (),
     keep: Callable[[Sequence[Verification]], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
+    eliminated: Eliminated | None = None,
 ) -> tuple[Verification, ...]:
     """Choose among the quickest candidates, and confirm the choice beside the baseline.
 
@@ -52,11 +53,12 @@ def verify_at_rate(
         verified: Verifications of an earlier run; their rounds count, and are not repeated.
         keep: Called with all verifications, after each round.
         note: Called with each message about the progress.
+        eliminated: Called with each finalist that is eliminated; None: it is a note.
 
     Returns:
         All verifications; `tuner.recommend.recommend` chooses the best of them.
     """
-    finals = _Finals(trials, objective, measure, terms, verified, keep, note)
+    finals = _Finals(trials, objective, measure, terms, verified, keep, note, eliminated or noted(note))
     while finals.has_time_for(0) and (due := finals.due()).trials:
         finals.play(due)
     return finals.verifications
@@ -87,8 +89,10 @@ class _Finals:
         verified: Iterable[Verification],
         keep: Callable[[Sequence[Verification]], None],
         note: Callable[[str], None],
+        eliminated: Eliminated,
     ) -> None:
         self._objective, self._measure, self._terms, self._keep, self._note = objective, measure, terms, keep, note
+        self._eliminated = eliminated
         self._load = RequestRate(objective.rate or 0.0)
         self._trials = {trial.number: trial for trial in trials}
         points = [p for p in usable_points(trials, (), terms.max_gpu_memory, objective) if holds(p, terms.slo)]
@@ -127,7 +131,7 @@ class _Finals:
             self._launch(number, choosing=due.chooses)
         for number in due.trials:
             if reason := self._why_out(number):
-                self._note(f"eliminated trial {number} at {self._load}: {reason}")
+                self._eliminated(number, self._load, reason)
         self._keep(self.verifications)
 
     def _launch(self, number: int, *, choosing: bool) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tuner.core.json_text import finite
 from tuner.core.loads import Concurrency, Load, Ramp, RequestRate
+from tuner.core.objectives import Objective
 from tuner.core.record import Interval
 from tuner.core.slo import PERCENTILES
 from tuner.measure.client_view import ClientView
@@ -37,6 +39,23 @@ def point_json(point: OperatingPoint, *, verified: bool = False) -> dict[str, An
         "doubts": [_warning_json(warning) for warning in point.warnings],
         "discarded": [_warning_json(warning) for warning in point.discarded],
     }
+
+
+def judged_point_json(point: OperatingPoint, objective: Objective, *, verified: bool = False) -> dict[str, Any]:
+    """A POINT, without its trial, with what decides whether it is on the front.
+
+    `objective_value` is null when unknown. `answered` is whether all requests were answered, and as fast as they were
+    due. Other points are not on the front.
+    """
+    value = point.value(objective)
+    judged: dict[str, Any] = finite(
+        {
+            **point_json(point, verified=verified),
+            "objective_value": value and interval_json(value),
+            "answered": point.is_answered,
+        }
+    )
+    return judged
 
 
 def measured_point_json(point: OperatingPoint) -> dict[str, Any]:

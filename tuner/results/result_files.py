@@ -41,6 +41,8 @@ BEST = "best"
 """Folder of the best config, in the folder of the model."""
 FRONT = "front.json"
 """The result of a model for machines, in its folder."""
+TRIALS = "trials.csv"
+"""All operating points of a model, in its folder."""
 _DIFF = "config.diff"
 BEST_CONFIG, BEST_DIFF = f"{BEST}/{CONFIG}", f"{BEST}/{_DIFF}"
 """Paths in the folder of a model."""
@@ -58,7 +60,7 @@ def write_results(run: RunFolder, study: Study) -> Recommendation:
     best = _best_files(study, recommendation)
     remove_outdated(folder / BEST, best)
     write_atomically(folder / FRONT, json_text(front_json(study, recommendation), indent=1) + "\n")
-    write_atomically(folder / "trials.csv", trials_csv(study))
+    write_atomically(folder / TRIALS, trials_csv(study))
     for name, text in best.items():
         write_atomically(folder / BEST / name, text)
     return recommendation
