@@ -215,6 +215,7 @@ class Proposal(Resource):
     decided_by: str | None = Field(None, description="Name of the token that decided.")
     reason: str = Field("", description="Why it was rejected or withdrawn, or what was deployed.")
     diff: str = Field(description="Unified diff from the deployed to the proposed files.")
+    to_set: tuple[str, ...] = Field((), description="What a person must set beside the files, such as an argument.")
     gain: Interval | None = None
     throughput: Interval | None = None
     latency_ms: Interval | None = None

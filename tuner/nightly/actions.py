@@ -105,7 +105,7 @@ def withdraw(task: Task, *, work: Path) -> str:
         return ""
     if is_deployed(task, folder):
         why = "the proposed config is deployed now"
-    elif not _is_proposed_for(task, folder):
+    elif not is_made_for(task.model.path.parent, task.model.name, folder):
         why = "withdrew the proposal: the deployed config has changed since"
     else:
         return ""
@@ -113,21 +113,28 @@ def withdraw(task: Task, *, work: Path) -> str:
     return why
 
 
-def _is_proposed_for(task: Task, folder: Path) -> bool:
-    """Whether a proposal is complete, and its diff applies to the deployed files."""
+def is_made_for(repository: Path, model: str, folder: Path) -> bool:
+    """Whether a written patch with its diff is complete, and the diff applies to the deployed files of the model.
+
+    Args:
+        repository: The folder of the repository.
+        model: The tuned model.
+        folder: The folder of the patch.
+    """
+    config = repository / model / CONFIG
     try:
         proposed = ModelConfig.read(folder / CONFIG).text
-        deployed = ModelConfig.read(task.config_path).text if task.config_path.exists() else ""
-        files = _files_in(folder, task.model.name)
-        before = {path: (task.model.path.parent / path).read_text(encoding="utf-8") for path in files}
+        deployed = ModelConfig.read(config).text if config.exists() else ""
+        files = written_files(folder, model)
+        before = {path: (repository / path).read_text(encoding="utf-8") for path in files}
         diff = (folder / "config.diff").read_text(encoding="utf-8")
     except (ConfigError, OSError, UnicodeDecodeError):
         return False
-    between = patch_diff(Patch(config=deployed, files=before), Patch(config=proposed, files=files), task.model.name)
+    between = patch_diff(Patch(config=deployed, files=before), Patch(config=proposed, files=files), model)
     return between == "".join(line for line in diff.splitlines(keepends=True) if not line.startswith("#"))
 
 
-def _files_in(folder: Path, model: str) -> dict[str, str]:
+def written_files(folder: Path, model: str) -> dict[str, str]:
     """The texts of a written patch's files beside the config, by path in the repository."""
     files = {}
     for path in sorted(folder.rglob("*")):
@@ -149,7 +156,7 @@ def is_deployed(task: Task, folder: Path) -> bool:
     try:
         configs = (task.config_path, folder / CONFIG)
         deployed, other = (config_fingerprint(ModelConfig.read(path).text) for path in configs)
-        files = _files_in(folder, task.model.name)
+        files = written_files(folder, task.model.name)
         same = all((task.model.path.parent / path).read_text(encoding="utf-8") == text for path, text in files.items())
     except (ConfigError, OSError, UnicodeDecodeError):  # one of them does not exist
         return False
