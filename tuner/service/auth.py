@@ -156,6 +156,17 @@ class Authentication:
             raise UnauthenticatedError("the session has ended; sign in again")
         return self._principal(stored.token)
 
+    def check(self, who: Principal) -> None:
+        """Check that a token still exists, and has not expired.
+
+        Raises:
+            UnauthenticatedError: it was removed, or has expired.
+        """
+        stored = self._stored(who.token_id)
+        if stored is None:
+            raise UnauthenticatedError("the token was removed")
+        self._principal(stored.token)
+
     def new_code(self, token_id: str) -> str:
         """A code to sign in with, once, within `CODE_S`."""
         code, now = token_urlsafe(24), self._clock()

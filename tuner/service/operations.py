@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -25,12 +25,18 @@ from tuner.client.resources import (
     NewToken,
     Page,
     Policy,
+    Proposal,
+    ProposalState,
+    Schedule,
+    ScheduleSpec,
     Submission,
     Target,
+    TargetSpec,
     Token,
     TokenSpec,
     Trial,
 )
+from tuner.core.redaction import HIDDEN, without_known_secrets
 from tuner.jobs.event_log import EventLog
 from tuner.jobs.events import Event, StateChanged
 from tuner.nightly.jobs import NightlyJob
@@ -39,12 +45,13 @@ from tuner.service.auth import Authentication, Principal
 from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.job_folder import JobFolder, SubmissionKey, SubmissionRecord
 from tuner.service.policy import AllowList, JobOptions, resolve
-from tuner.service.refusals import LimitError
+from tuner.service.refusals import ForbiddenError, LimitError, StaleError
 from tuner.service.secrets import Secrets
 from tuner.service.settings import ServiceSettings
 from tuner.service.store.database import Clock, utc_now
 from tuner.service.store.jobs import JobFilter
 from tuner.service.store.pages import checked_limit, number_of, page_of
+from tuner.service.store.proposals import ProposalFilter
 from tuner.service.store.store import Store
 
 Item = TypeVar("Item")
@@ -64,6 +71,9 @@ class JobRunner(Protocol):
 
     def host(self) -> Host:
         """This host, its slots, and who holds them."""
+
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
 
 
 class View(Protocol):
@@ -163,10 +173,10 @@ class Service:
             LimitError: the token has too many jobs that have not ended.
         """
         who.require("submit")
-        stored_key = SubmissionKey(token=who.token_id, key=key, digest=_digest(submission)) if key else None
+        stored_key = SubmissionKey(who.token_id, key, _digest(submission.model_dump())) if key else None
         if stored_key and (earlier := self.store.job_of_key(stored_key)):
             return earlier
-        target = self._target(submission.target) if submission.target else None
+        target = self.store.target(submission.target) if submission.target else None
         options = merged(submission.kind, submission.job, target)
         return self._add(
             who,
@@ -184,16 +194,24 @@ class Service:
             key=stored_key,
         )
 
-    def retry(self, who: Principal, job_id: int) -> Job:
+    def retry(self, who: Principal, job_id: int, key: str | None = None) -> Job:
         """Submit a job that has ended once more, with its options. Needs the role submit.
+
+        Args:
+            who: Who asks.
+            job_id: The job.
+            key: As for `submit`.
 
         Raises:
             ForbiddenError: see `submit`.
             NotFoundError: there is no such job.
-            ConflictError: it has not ended.
+            ConflictError: it has not ended, or the key was used for something else.
             LimitError: see `submit`.
         """
         who.require("submit")
+        stored_key = SubmissionKey(who.token_id, key, _digest({"retry_of": job_id})) if key else None
+        if stored_key and (earlier := self.store.job_of_key(stored_key)):
+            return earlier
         job = self.store.job(job_id)
         if not job.is_final:
             raise ConflictError(f"job {job_id} is {job.state}; only a job that has ended can be repeated")
@@ -207,16 +225,19 @@ class Service:
             job=job.job,
             created_at=self.clock(),
         )
-        return self._add(who, again, policy=JobFolder.of(self.jobs_folder, job_id).read().policy, key=None)
+        return self._add(who, again, policy=JobFolder.of(self.jobs_folder, job_id).read().policy, key=stored_key)
 
-    def cancel(self, who: Principal, job_id: int) -> Job:
+    def cancel(self, who: Principal, job_id: int, *, if_version: int | None = None) -> Job:
         """Cancel a job. It is `cancelling` until its last server is gone. Needs the role submit.
 
         Raises:
             NotFoundError: there is no such job.
             ConflictError: it has ended.
+            StaleError: it has another version than `if_version`.
         """
         who.require("submit")
+        if if_version is not None and (now := self.store.job(job_id).version) != if_version:
+            raise StaleError(f"job {job_id} has version {now}, not {if_version}")
         return self.runner.cancel(job_id)
 
     def jobs(
@@ -303,22 +324,184 @@ class Service:
         return _page(_artifacts(self.folder(who, job_id)), "artifacts", cursor, limit)
 
     def artifact(self, who: Principal, job_id: int, path: str) -> Path:
-        """A file of a job, by its path within the job's folder. Needs the role read.
+        """A file of a job, by its path within the job's folder, or within its `run/`. Needs the role read.
 
         Raises:
             NotFoundError: there is no such job, or no such file within its folder.
         """
-        file = self.folder(who, job_id).artifact(path)
+        folder = self.folder(who, job_id)
+        file = folder.artifact(path) or folder.artifact(f"run/{path}")
         if file is None:
             raise NotFoundError("file", path)
         return file
 
+    def log(self, who: Principal, job_id: int, file: Path | None = None) -> Iterator[str]:
+        """The lines of a log of a job, without secrets. Needs the role read.
+
+        Args:
+            who: Who asks.
+            job_id: The job.
+            file: The file, of `artifact`; None: `job.log`.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        who.require("read")
+        job = self.store.job(job_id)
+        file = file or JobFolder.of(self.jobs_folder, job_id).log
+        return _redacted(file, list(self.secrets.values(job.job).values()))
+
+    def last_event(self, who: Principal, job_id: int) -> int:
+        """The number of the last event of a job. Needs the role read."""
+        return EventLog(self.folder(who, job_id).path).last_seq()
+
+    # Targets and schedules
+
+    def targets(self, who: Principal, *, cursor: str | None = None, limit: int = 50) -> Page[Target]:
+        """A page of targets, by name. Needs the role read.
+
+        Raises:
+            CursorError: the cursor is not one of this list.
+        """
+        who.require("read")
+        return self.store.targets(cursor=cursor, limit=limit)
+
+    def target(self, who: Principal, name: str) -> Target:
+        """A target. Needs the role read.
+
+        Raises:
+            NotFoundError: there is no such target.
+        """
+        who.require("read")
+        return self.store.target(name)
+
+    def put_target(self, who: Principal, name: str, spec: TargetSpec, *, if_version: int | None = None) -> Target:
+        """Add or replace a target. Needs the role submit; approve, if one of both versions deploys without approval.
+
+        Args:
+            who: Who asks.
+            name: Its name.
+            spec: What it is to be.
+            if_version: The version that it must have; 0: there must be none; None: any.
+
+        Raises:
+            ForbiddenError: the role, or the config file of the service, does not allow it.
+            JobError: an option is wrong.
+            StaleError: it has another version.
+        """
+        who.require("submit")
+        options = merged("nightly", {}, _as_target(name, spec))
+        _, stored = self.allow.checked("nightly", options, who.role)
+        self._check_may_change(who, name)
+        # What the policy has added does not belong into the job.
+        job = {option: value for option, value in stored.items() if option in spec.job}
+        with self._stale(lambda: self.store.target(name), if_version):
+            return self.store.put_target(name, spec.model_copy(update={"job": job}), if_version=if_version)
+
+    def remove_target(self, who: Principal, name: str, *, if_version: int | None = None) -> None:
+        """Remove a target; its jobs and their results stay. Needs the role that `put_target` needs.
+
+        Raises:
+            ForbiddenError: the role does not allow it.
+            NotFoundError: there is no such target.
+            ConflictError: a schedule uses it.
+            StaleError: it has another version.
+        """
+        who.require("submit")
+        self._check_may_change(who, name)
+        with self._stale(lambda: self.store.target(name), if_version):
+            self.store.remove_target(name, if_version=if_version)
+
+    def schedules(self, who: Principal, *, cursor: str | None = None, limit: int = 50) -> Page[Schedule]:
+        """A page of schedules, by name. Needs the role read.
+
+        Raises:
+            CursorError: the cursor is not one of this list.
+        """
+        who.require("read")
+        return self.store.schedules(cursor=cursor, limit=limit)
+
+    def schedule(self, who: Principal, name: str) -> Schedule:
+        """A schedule. Needs the role read.
+
+        Raises:
+            NotFoundError: there is no such schedule.
+        """
+        who.require("read")
+        return self.store.schedule(name)
+
+    def put_schedule(self, who: Principal, name: str, spec: ScheduleSpec, *, if_version: int | None = None) -> Schedule:
+        """Add or replace a schedule. Needs the role submit; approve, if its target deploys without approval.
+
+        Raises:
+            ForbiddenError: the role does not allow it.
+            JobError: the cron expression, time zone or window is wrong, or the target has no options for this kind.
+            NotFoundError: there is no such target.
+            StaleError: it has another version; see `put_target`.
+        """
+        who.require("submit")
+        self.allow.checked(spec.kind, merged(spec.kind, {}, self.store.target(spec.target)), who.role)
+        with self._stale(lambda: self.store.schedule(name), if_version):
+            return self.store.put_schedule(name, spec, if_version=if_version)
+
+    def remove_schedule(self, who: Principal, name: str, *, if_version: int | None = None) -> None:
+        """Remove a schedule; its jobs stay. Needs the role submit.
+
+        Raises:
+            NotFoundError: there is no such schedule.
+            StaleError: it has another version.
+        """
+        who.require("submit")
+        with self._stale(lambda: self.store.schedule(name), if_version):
+            self.store.remove_schedule(name, if_version=if_version)
+
+    def submit_scheduled(self, schedule: Schedule) -> Job:
+        """Submit the job of a schedule; errors as for `submit`."""
+        # Who made the schedule was allowed to; the config file is looked at again.
+        who = Principal(f"schedule {schedule.name}", "approve", f"schedule {schedule.name}")
+        submission = Submission(kind=schedule.kind, target=schedule.target, priority=schedule.priority)
+        return self.submit(who, submission, schedule=schedule.name)
+
+    # Proposals
+
+    def proposals(
+        self,
+        who: Principal,
+        *,
+        state: ProposalState | None = None,
+        target: str | None = None,
+        job: int | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[Proposal]:
+        """A page of proposals, the newest first. Needs the role read.
+
+        Raises:
+            CursorError: the cursor is not one of this list.
+        """
+        who.require("read")
+        wanted = ProposalFilter(states=(state,) if state else (), target=target, job=job)
+        return self.store.proposals(wanted, cursor=cursor, limit=limit)
+
+    def proposal(self, who: Principal, proposal_id: int) -> Proposal:
+        """A proposal. Needs the role read.
+
+        Raises:
+            NotFoundError: there is no such proposal.
+        """
+        who.require("read")
+        return self.store.proposal(proposal_id)
+
     # Hosts and tokens
 
-    def hosts(self, who: Principal) -> Page[Host]:
-        """The hosts with their slots. Needs the role read."""
+    def hosts(self, who: Principal, *, cursor: str | None = None, limit: int = 50) -> Page[Host]:
+        """The hosts with their slots. Needs the role read.
+
+        Raises:
+            CursorError: the cursor is not one of this list.
+        """
         who.require("read")
-        return Page[Host](items=(self.runner.host(),))
+        return _page([self.runner.host()], "hosts", cursor, limit)
 
     def tokens(self, who: Principal, *, cursor: str | None = None, limit: int = 50) -> Page[Token]:
         """A page of tokens, by name, without their secrets. Needs the role admin.
@@ -360,8 +543,26 @@ class Service:
             raise ConflictError(f"the token {who.name!r} cannot remove itself; use another one of the role admin")
         self.store.remove_token(token_id)
 
-    def _target(self, name: str) -> Target:
-        raise NotFoundError("target", name)
+    def _check_may_change(self, who: Principal, name: str) -> None:
+        """Check the role for a target, which may deploy without approval by now."""
+        with suppress(NotFoundError):
+            if self.store.target(name).policy.action != "propose" and not who.may("approve"):
+                raise ForbiddenError(f"target {name!r} deploys without approval; to change it needs the role approve")
+
+    @contextmanager
+    def _stale(self, now: Callable[[], Target | Schedule | Proposal], if_version: int | None) -> Iterator[None]:
+        """Tell a conflict of versions from others."""
+        try:
+            yield
+        except ConflictError as error:
+            if if_version is not None:
+                try:
+                    version = now().version
+                except NotFoundError:
+                    version = 0
+                if version != if_version:
+                    raise StaleError(str(error)) from None
+            raise
 
     def _live(self, job: Job) -> Job:
         """The job with its progress, if it runs."""
@@ -436,6 +637,8 @@ def merged(kind: JobKind, given: Mapping[str, Any], target: Target | None) -> di
     return {**defaults, **given}
 
 
+# Characters of a log that are read at once.
+_LONGEST_LINE = 1 << 20
 # Options of a target that mean something else in a measurement.
 _SEARCH = frozenset({"slo", "rate", "precision", "time"})
 
@@ -452,12 +655,30 @@ def _policy_of(options: JobOptions, policy: Policy | None) -> Policy:
     )
 
 
+def _as_target(name: str, spec: TargetSpec) -> Target:
+    now = utc_now()
+    return Target(name=name, job=spec.job, policy=spec.policy, created_at=now, updated_at=now)
+
+
+def _redacted(file: Path, secrets: Sequence[str]) -> Iterator[str]:
+    """The lines of a text file, with these and other known secrets replaced."""
+    longest_first = sorted(secrets, key=len, reverse=True)
+    try:
+        with file.open(encoding="utf-8", errors="replace", newline="") as lines:
+            while line := lines.readline(_LONGEST_LINE):
+                for secret in longest_first:
+                    line = line.replace(secret, HIDDEN)  # noqa: PLW2901 (the line, without it)
+                yield without_known_secrets(line)
+    except FileNotFoundError:
+        return
+
+
 def _models_of(options: JobOptions) -> tuple[str, ...]:
     return tuple(filter(None, (options.model,))) if isinstance(options, MeasureJob) else options.model
 
 
-def _digest(submission: Submission) -> str:
-    return sha256(json.dumps(submission.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+def _digest(body: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _page(items: Sequence[Item], kind: str, cursor: str | None, limit: int) -> Page[Item]:

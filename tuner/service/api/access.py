@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
 from tuner.client.resources import Role
+from tuner.core.errors import JobError
 from tuner.service.auth import COOKIE, Principal
 from tuner.service.operations import Service
 from tuner.service.refusals import StaleError, UnauthenticatedError
@@ -59,6 +60,7 @@ Id = Annotated[int, Path(ge=1, le=LARGEST_ID, description="Its number.")]
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="Most items on the page.")]
 IfMatch = Annotated[str | None, Header(max_length=100, description='The ETag that the resource must have, such as `"3"`.')]
+IfNoneMatch = Annotated[str | None, Header(max_length=100, description="`*`: only if there is none yet.")]
 Key = Annotated[
     str | None,
     Header(
@@ -70,12 +72,17 @@ Key = Annotated[
 ]
 
 
-def version_of(if_match: str | None) -> int | None:
-    """The version that `If-Match` names; None: any.
+def expected_version(if_match: str | None, if_none_match: str | None = None) -> int | None:
+    """The version that a resource must have; 0: there must be none; None: any.
 
     Raises:
-        StaleError: it is no version of this service.
+        StaleError: `If-Match` is no version of this service.
+        JobError: `If-None-Match` is not `*`.
     """
+    if if_none_match is not None:
+        if if_none_match.strip() != "*":
+            raise JobError("If-None-Match: must be *")
+        return 0
     if if_match is None or if_match.strip() == "*":
         return None
     found = _TAG.fullmatch(if_match.strip())

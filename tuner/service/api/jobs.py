@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from tuner.client.resources import Artifact, Front, Job, JobKind, JobState, Page, Submission, Trial
-from tuner.service.api.access import Cursor, Id, IfMatch, Key, Limit, Reader, ServiceOf, Submitter, version_of
+from tuner.service.api.access import Cursor, Id, IfMatch, Key, Limit, Reader, ServiceOf, Submitter, expected_version
 from tuner.service.api.problems import answer, responses
 from tuner.service.store.jobs import JobFilter
 from tuner.service.streams import EventStreams
@@ -80,7 +80,7 @@ def job(service: ServiceOf, who: Reader, job_id: Id) -> Response:
 @router.post("/{job_id}:cancel", response_model=Job, responses=responses(404, 409, 412))
 def cancel(service: ServiceOf, who: Submitter, job_id: Id, if_match: IfMatch = None) -> Response:
     """Cancel a job. It is `cancelling` until its last server is gone, then `cancelled`; what it measured is kept."""
-    return answer(service.cancel(who, job_id, if_version=version_of(if_match)))
+    return answer(service.cancel(who, job_id, if_version=expected_version(if_match)))
 
 
 @router.post("/{job_id}:retry", status_code=201, response_model=Job, responses=responses(404, 409, 429, 507))
