@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tuner.client.resources import Front, FrontPoint, Host, Job, JobProgress, ModelResult, Slot, Trial
@@ -92,6 +95,18 @@ def front_point(trial: int, throughput: float, latency_ms: float) -> FrontPoint:
     )
 
 
+@cache
+def _empty_database() -> bytes:
+    """A database with its tables: to make them takes longer than most tests."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "service.db"
+        with Store.opened(f"sqlite:///{file}"):
+            pass
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return file.read_bytes()
+
+
 @contextmanager
 def idle_service(
     folder: Path, *, environment: Mapping[str, str] | None = None, clock: Clock | None = None, **settings: Any
@@ -101,5 +116,8 @@ def idle_service(
     chosen = ServiceSettings.make({"repositories": str(folder / "models"), **settings}, source="service.yaml")
     data = folder / "data"
     clock = clock or Clock()
+    data.mkdir(parents=True, exist_ok=True)
+    if not (data / "service.db").exists():
+        (data / "service.db").write_bytes(_empty_database())
     with Store.opened(f"sqlite:///{data / 'service.db'}", clock=clock) as store:
         yield Service(store, IdleRunner(store), FixedViews(), chosen, data, environment=environment or {}, clock=clock)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from tuner.client.resources import Problem
 from tuner.core.json_text import json_text
 from tuner.service.api import health, hosts, jobs, proposals, schedules, targets, tokens
-from tuner.service.api.access import Reader
+from tuner.service.api.access import PREFIX, Reader
 from tuner.service.api.problems import add_problems
 from tuner.service.auth import Principal
 from tuner.service.guard import Guard
@@ -22,16 +22,16 @@ from tuner.service.operations import Service
 from tuner.service.refusals import UnauthenticatedError
 from tuner.service.streams import EventStreams
 
-PREFIX = "/api/v1"
-"""Where the REST API begins."""
+ROUTERS = tuple(part.router for part in (jobs, targets, schedules, proposals, hosts, tokens, health))
+"""The routes of the API, and those for operators."""
 
 _ABOUT = """
-Tunes the configuration of models on NVIDIA Triton Inference Server: jobs in a queue over the slots of a host, schedules,
-and proposals that wait for approval.
+Tunes the configuration of models on NVIDIA Triton Inference Server: jobs in a queue over the slots of a host,
+schedules, and proposals that wait for approval.
 
 Every request needs a token: `Authorization: Bearer tt_...`. Roles, from the least to the most: read, submit, approve,
-admin. Errors are problem details (RFC 9457). Lists come in pages: `next` is the `cursor` of the following page. The `ETag`
-of a resource is its version; send it as `If-Match` with a change.
+admin. Errors are problem details (RFC 9457). Lists come in pages: `next` is the `cursor` of the following page. The
+`ETag` of a resource is its version; send it as `If-Match` with a change.
 """
 
 
@@ -64,11 +64,8 @@ def create_app(
     app.state.streams = EventStreams(
         service.settings.max_streams, service.settings.max_streams_per_token, lambda who: _may_still_read(service, who)
     )
-    api = APIRouter(prefix=PREFIX)
-    for part in (jobs, targets, schedules, proposals, hosts, tokens):
-        api.include_router(part.router)
-    app.include_router(api)
-    app.include_router(health.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.get(f"{PREFIX}/openapi.json", include_in_schema=False)(_description(app))
     add_problems(app)
     app.add_middleware(
@@ -90,7 +87,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _description(app: FastAPI) -> Callable[..., Response]:
-    def description(who: Reader) -> Response:
+    def description(_: Reader) -> Response:
         return Response(json_text(openapi(app)), media_type="application/json")
 
     return description

@@ -46,6 +46,7 @@ from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.job_folder import JobFolder, SubmissionKey, SubmissionRecord
 from tuner.service.policy import AllowList, JobOptions, resolve
 from tuner.service.refusals import ForbiddenError, LimitError, StaleError
+from tuner.service.schedules import Start
 from tuner.service.secrets import Secrets
 from tuner.service.settings import ServiceSettings
 from tuner.service.store.database import Clock, utc_now
@@ -156,6 +157,8 @@ class Service:
         submission: Submission,
         key: str | None = None,
         schedule: str | None = None,
+        *,
+        window_s: float | None = None,
     ) -> Job:
         """Submit a job.
 
@@ -164,6 +167,7 @@ class Service:
             submission: What is asked.
             key: The `Idempotency-Key`: the same key and submission of the same token give the same job.
             schedule: The schedule that submits it.
+            window_s: Time within which a night must end, in seconds; None: the default of nights.
 
         Raises:
             ForbiddenError: the role, or the config file of the service, does not allow it.
@@ -192,6 +196,7 @@ class Service:
             ),
             policy=target.policy if target else None,
             key=stored_key,
+            window_s=window_s,
         )
 
     def retry(self, who: Principal, job_id: int, key: str | None = None) -> Job:
@@ -455,12 +460,12 @@ class Service:
         with self._stale(lambda: self.store.schedule(name), if_version):
             self.store.remove_schedule(name, if_version=if_version)
 
-    def submit_scheduled(self, schedule: Schedule) -> Job:
+    def submit_scheduled(self, start: Start) -> Job:
         """Submit the job of a schedule; errors as for `submit`."""
-        # Who made the schedule was allowed to; the config file is looked at again.
-        who = Principal(f"schedule {schedule.name}", "approve", f"schedule {schedule.name}")
-        submission = Submission(kind=schedule.kind, target=schedule.target, priority=schedule.priority)
-        return self.submit(who, submission, schedule=schedule.name)
+        name = f"schedule {start.schedule.name}"
+        # Who made the schedule was allowed to deploy; what the config file allows is checked again.
+        who = Principal(name, "approve", name)
+        return self.submit(who, start.submission, start.key, schedule=start.schedule.name, window_s=start.window_s)
 
     # Proposals
 
@@ -573,7 +578,15 @@ class Service:
             update={"progress": view.progress, "results": tuple(view.results), "phase": view.phase or job.phase}
         )
 
-    def _add(self, who: Principal, job: Job, *, policy: Policy | None, key: SubmissionKey | None) -> Job:
+    def _add(
+        self,
+        who: Principal,
+        job: Job,
+        *,
+        policy: Policy | None,
+        key: SubmissionKey | None,
+        window_s: float | None = None,
+    ) -> Job:
         """Check a job, write its folder, then its row."""
         options, stored = self.allow.checked(job.kind, job.job, who.role)
         with self._submitting:
@@ -590,7 +603,7 @@ class Service:
             )
             folder = JobFolder.of(self.jobs_folder, job.id)
             try:
-                folder.write(SubmissionRecord(job=job, key=key, policy=_policy_of(options, policy)))
+                folder.write(SubmissionRecord(job=job, key=key, policy=_policy_of(options, policy), window_s=window_s))
                 EventLog(folder.path).append(StateChanged, state="queued")
                 added = self.store.add_job(job, key)
             except BaseException:
@@ -667,7 +680,7 @@ def _redacted(file: Path, secrets: Sequence[str]) -> Iterator[str]:
         with file.open(encoding="utf-8", errors="replace", newline="") as lines:
             while line := lines.readline(_LONGEST_LINE):
                 for secret in longest_first:
-                    line = line.replace(secret, HIDDEN)  # noqa: PLW2901 (the line, without it)
+                    line = line.replace(secret, HIDDEN)
                 yield without_known_secrets(line)
     except FileNotFoundError:
         return

@@ -16,6 +16,9 @@ from tuner.service.operations import Service
 from tuner.service.refusals import StaleError, UnauthenticatedError
 from tuner.service.store.pages import LARGEST_ID, MOST
 
+PREFIX = "/api/v1"
+"""Where the REST API begins."""
+
 _BEARER = HTTPBearer(auto_error=False, scheme_name="token", description="A token: `Authorization: Bearer tt_...`.")
 _COOKIE = APIKeyCookie(name=COOKIE, auto_error=False, scheme_name="session", description="The session of a browser.")
 _TAG = re.compile(r'(?:W/)?"?(\d{1,9})"?', re.ASCII)
@@ -59,7 +62,9 @@ Admin = Annotated[Principal, Depends(needs("admin"))]
 Id = Annotated[int, Path(ge=1, le=LARGEST_ID, description="Its number.")]
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="Most items on the page.")]
-IfMatch = Annotated[str | None, Header(max_length=100, description='The ETag that the resource must have, such as `"3"`.')]
+IfMatch = Annotated[
+    str | None, Header(max_length=100, description='The ETag that the resource must have, such as `"3"`.')
+]
 IfNoneMatch = Annotated[str | None, Header(max_length=100, description="`*`: only if there is none yet.")]
 Key = Annotated[
     str | None,

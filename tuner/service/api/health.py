@@ -26,7 +26,9 @@ async def healthz() -> str:
 
 
 @router.get(
-    "/readyz", response_class=PlainTextResponse, responses={503: {"description": "It cannot work now; the text says why."}}
+    "/readyz",
+    response_class=PlainTextResponse,
+    responses={503: {"description": "It cannot work now; the text says why."}},
 )
 def readyz(service: ServiceOf) -> Response:
     """Whether the service can work: database, runner and disk. Needs no token."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from tuner.client.resources import Host, Page
-from tuner.service.api.access import Cursor, Limit, Reader, ServiceOf
+from tuner.service.api.access import PREFIX, Cursor, Limit, Reader, ServiceOf
 from tuner.service.api.problems import answer, responses
 
-router = APIRouter(prefix="/hosts", tags=["hosts"])
+router = APIRouter(prefix=f"{PREFIX}/hosts", tags=["hosts"])
 
 
 @router.get("", response_model=Page[Host], responses=responses())

@@ -11,12 +11,23 @@ from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from tuner.client.resources import Artifact, Front, Job, JobKind, JobState, Page, Submission, Trial
-from tuner.service.api.access import Cursor, Id, IfMatch, Key, Limit, Reader, ServiceOf, Submitter, expected_version
+from tuner.service.api.access import (
+    PREFIX,
+    Cursor,
+    Id,
+    IfMatch,
+    Key,
+    Limit,
+    Reader,
+    ServiceOf,
+    Submitter,
+    expected_version,
+)
 from tuner.service.api.problems import answer, responses
 from tuner.service.store.jobs import JobFilter
 from tuner.service.streams import EventStreams
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix=f"{PREFIX}/jobs", tags=["jobs"])
 
 _EXAMPLES: dict[str, Any] = {
     "tune": {
@@ -36,6 +47,7 @@ _REPORT_POLICY = (
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'self'"
 )
 _STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events, as they happen."}
+_KNOWN = {"description": "The job has ended, and all of its events are known."}
 _FILE = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "The file."}
 
 
@@ -48,13 +60,14 @@ def submit(
 ) -> Response:
     """Submit a job. It waits in the queue for a slot; `reason` says what it waits for."""
     job = service.submit(who, submission, key)
-    return answer(job, 201, headers={"Location": f"/api/v1/jobs/{job.id}"})
+    return answer(job, 201, headers={"Location": f"{PREFIX}/jobs/{job.id}"})
 
 
 @router.get("", response_model=Page[Job], responses=responses())
 def jobs(
     service: ServiceOf,
     who: Reader,
+    *,
     state: Annotated[list[JobState] | None, Query(description="Only jobs in one of these states.")] = None,
     kind: Annotated[list[JobKind] | None, Query(description="Only jobs of one of these kinds.")] = None,
     target: Annotated[str | None, Query(max_length=100, description="Only jobs of this target.")] = None,
@@ -66,7 +79,12 @@ def jobs(
 ) -> Response:
     """Jobs, the newest first."""
     wanted = JobFilter(
-        states=frozenset(state or ()), kinds=frozenset(kind or ()), target=target, schedule=schedule, model=model, text=text
+        states=frozenset(state or ()),
+        kinds=frozenset(kind or ()),
+        target=target,
+        schedule=schedule,
+        model=model,
+        text=text,
     )
     return answer(service.jobs(who, wanted, cursor=cursor, limit=limit))
 
@@ -87,7 +105,7 @@ def cancel(service: ServiceOf, who: Submitter, job_id: Id, if_match: IfMatch = N
 def retry(service: ServiceOf, who: Submitter, job_id: Id, key: Key = None) -> Response:
     """Submit a job that has ended once more, with its options. `retry_of` of the new one names it."""
     again = service.retry(who, job_id, key)
-    return answer(again, 201, headers={"Location": f"/api/v1/jobs/{again.id}"})
+    return answer(again, 201, headers={"Location": f"{PREFIX}/jobs/{again.id}"})
 
 
 @router.get("/{job_id}/trials", response_model=Page[Trial], responses=responses(404))
@@ -105,19 +123,19 @@ def front(service: ServiceOf, who: Reader, job_id: Id) -> Response:
 @router.get(
     "/{job_id}/events",
     response_class=StreamingResponse,
-    responses={200: _STREAM, 204: {"description": "The job has ended, and all of its events are known."}}
-    | responses(404, 429),
+    responses=responses(404, 429, also={200: _STREAM, 204: _KNOWN}),
 )
 def events(
     request: Request,
     service: ServiceOf,
     who: Reader,
     job_id: Id,
+    *,
     last_event_id: Annotated[
         str | None, Header(max_length=20, description="Number of the last known event; only later ones are sent.")
     ] = None,
     after: Annotated[int, Query(ge=0, le=2**53, description="The same, for clients that cannot send the header.")] = 0,
-    follow: Annotated[bool, Query(description="Wait for further events, until the job has ended.")] = True,  # noqa: FBT002 (FastAPI passes it by name)
+    follow: Annotated[bool, Query(description="Wait for further events, until the job has ended.")] = True,
 ) -> Response:
     """The events of a job as Server-Sent Events: their id is `seq`, and their data an object of `events.jsonl`."""
     known = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else after
@@ -137,7 +155,7 @@ def artifacts(service: ServiceOf, who: Reader, job_id: Id, cursor: Cursor = None
     return answer(service.artifacts(who, job_id, cursor=cursor, limit=limit))
 
 
-@router.get("/{job_id}/artifacts/{path:path}", response_class=FileResponse, responses={200: _FILE} | responses(404))
+@router.get("/{job_id}/artifacts/{path:path}", response_class=FileResponse, responses=responses(404, also={200: _FILE}))
 def artifact(
     service: ServiceOf,
     who: Reader,

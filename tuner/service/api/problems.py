@@ -57,7 +57,9 @@ def problem_of(error: Exception) -> Response:
         if isinstance(error, kind):
             return problem(status, title, str(error), headers=_headers_of(error))
     if isinstance(error, OSError) and error.errno in _FULL:
-        return problem(HTTPStatus.INSUFFICIENT_STORAGE, "The disk is full", "the data folder of the service has no space")
+        return problem(
+            HTTPStatus.INSUFFICIENT_STORAGE, "The disk is full", "the data folder of the service has no space"
+        )
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Unexpected error", "see the log of the service")
 
 
@@ -93,13 +95,22 @@ def answer(resource: BaseModel, status: int = HTTPStatus.OK, *, headers: Mapping
     )
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route may answer with, for the OpenAPI description."""
+def responses(
+    *statuses: int, also: Mapping[int | str, dict[str, Any]] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer, for the OpenAPI description.
+
+    Args:
+        statuses: Status codes of problems, beside those that every route may answer with.
+        also: Other responses.
+    """
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     always = (401, 403, 422, 503)
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": content} for status in sorted({*always, *statuses})
+    problems: dict[int | str, dict[str, Any]] = {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in sorted({*always, *statuses})
     }
+    return {**(also or {}), **problems}
 
 
 def _headers_of(error: Exception) -> dict[str, str]:

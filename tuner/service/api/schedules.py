@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Response
 
 from tuner.client.resources import Name, Page, Schedule, ScheduleSpec
-from tuner.service.api.access import Cursor, IfMatch, IfNoneMatch, Limit, Reader, ServiceOf, Submitter, expected_version
+from tuner.service.api.access import (
+    PREFIX,
+    Cursor,
+    IfMatch,
+    IfNoneMatch,
+    Limit,
+    Reader,
+    ServiceOf,
+    Submitter,
+    expected_version,
+)
 from tuner.service.api.problems import answer, responses
 
-router = APIRouter(prefix="/schedules", tags=["schedules"])
+router = APIRouter(prefix=f"{PREFIX}/schedules", tags=["schedules"])
 
-_EXAMPLES = {
+_EXAMPLES: dict[str, Any] = {
     "nightly": {
         "summary": "Every night at 2 o'clock",
         "value": {"cron": "0 2 * * *", "timezone": "Europe/Berlin", "target": "recommender", "window": "4h"},
@@ -36,13 +46,14 @@ def schedule(service: ServiceOf, who: Reader, name: Named) -> Response:
 @router.put(
     "/{name}",
     response_model=Schedule,
-    responses={201: {"model": Schedule, "description": "It was added."}} | responses(400, 404, 409, 412, 413, 415),
+    responses=responses(400, 404, 409, 412, 413, 415, also={201: {"model": Schedule, "description": "It was added."}}),
 )
 def put_schedule(
     service: ServiceOf,
     who: Submitter,
     name: Named,
-    spec: Annotated[ScheduleSpec, Body(openapi_examples=_EXAMPLES)],  # type: ignore[arg-type]
+    *,
+    spec: Annotated[ScheduleSpec, Body(openapi_examples=_EXAMPLES)],
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Response
 
 from tuner.client.resources import Name, Page, Target, TargetSpec
-from tuner.service.api.access import Cursor, IfMatch, IfNoneMatch, Limit, Reader, ServiceOf, Submitter, expected_version
+from tuner.service.api.access import (
+    PREFIX,
+    Cursor,
+    IfMatch,
+    IfNoneMatch,
+    Limit,
+    Reader,
+    ServiceOf,
+    Submitter,
+    expected_version,
+)
 from tuner.service.api.problems import answer, responses
 
-router = APIRouter(prefix="/targets", tags=["targets"])
+router = APIRouter(prefix=f"{PREFIX}/targets", tags=["targets"])
 
-_EXAMPLES = {
+_EXAMPLES: dict[str, Any] = {
     "nightly": {
         "summary": "A model to look after",
         "value": {
@@ -39,13 +49,14 @@ def target(service: ServiceOf, who: Reader, name: Named) -> Response:
 @router.put(
     "/{name}",
     response_model=Target,
-    responses={201: {"model": Target, "description": "It was added."}} | responses(400, 409, 412, 413, 415),
+    responses=responses(400, 409, 412, 413, 415, also={201: {"model": Target, "description": "It was added."}}),
 )
 def put_target(
     service: ServiceOf,
     who: Submitter,
     name: Named,
-    spec: Annotated[TargetSpec, Body(openapi_examples=_EXAMPLES)],  # type: ignore[arg-type]
+    *,
+    spec: Annotated[TargetSpec, Body(openapi_examples=_EXAMPLES)],
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from tuner.client.resources import NewToken, Page, Token, TokenSpec
-from tuner.service.api.access import Admin, Cursor, Limit, ServiceOf
+from tuner.service.api.access import PREFIX, Admin, Cursor, Limit, ServiceOf
 from tuner.service.api.problems import answer, responses
 
-router = APIRouter(prefix="/tokens", tags=["tokens"])
+router = APIRouter(prefix=f"{PREFIX}/tokens", tags=["tokens"])
 
 TokenId = Annotated[str, Path(max_length=64, description="Its id.")]
 
@@ -25,7 +25,7 @@ def tokens(service: ServiceOf, who: Admin, cursor: Cursor = None, limit: Limit =
 def new_token(service: ServiceOf, who: Admin, spec: TokenSpec) -> Response:
     """Make a token. Only this response has its secret."""
     token = service.new_token(who, spec)
-    return answer(token, 201, headers={"Location": f"/api/v1/tokens/{token.id}"})
+    return answer(token, 201, headers={"Location": f"{PREFIX}/tokens/{token.id}"})
 
 
 @router.get("/{token_id}", response_model=Token, responses=responses(404))
