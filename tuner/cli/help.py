@@ -23,16 +23,8 @@ class FieldOption(click.Option):
         return super().get_help_record(ctx)
 
 
-class JobCommand(click.Command):
-    """A command whose help lists options under headings.
-
-    Args:
-        job: Imports the job class, whose fields are the options; called only to show the help.
-    """
-
-    def __init__(self, *args: Any, job: Callable[[], type[Options]], **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.job = job
+class SectionedCommand(click.Command):
+    """A command whose help lists options under headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See `click.Command`."""
@@ -44,6 +36,18 @@ class JobCommand(click.Command):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+class JobCommand(SectionedCommand):
+    """A command whose options are fields of a job.
+
+    Args:
+        job: Imports the job class; called only to show the help.
+    """
+
+    def __init__(self, *args: Any, job: Callable[[], type[Options]], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.job = job
 
 
 def section(title: str, *options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:

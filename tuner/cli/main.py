@@ -7,19 +7,21 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from tuner.cli.help import JobCommand, field, section
+from tuner.cli.help import JobCommand, SectionedCommand, field, section
 from tuner.core.boundary import boundary
 from tuner.core.errors import TritontuneError, UsageError, nearest, shortened, similar
 from tuner.core.interrupts import ignore_what_ends
 
 if TYPE_CHECKING:
+    from tuner.cli.service import ServiceOptions
     from tuner.options.groups import Options
 
 
@@ -413,6 +415,225 @@ def doctor(repository: str | None, **options: Any) -> None:
     command(repository, _given(options))
 
 
+class _Number(click.IntRange):
+    """The number of a job or a proposal."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) < 2**53):
+            self.fail(f"must be a whole number >= 1, got {text!r}", param, ctx)
+        return int(text)
+
+
+_ID = _Number()
+_STATES = (
+    "queued",
+    "starting",
+    "running",
+    "cancelling",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "lost",
+)
+_service_options = section(
+    "Service",
+    click.option(
+        "--server",
+        metavar="URL",
+        help="Address of the service. Default: $TRITONTUNE_SERVER, or http://127.0.0.1:8100.",
+    ),
+    click.option(
+        "--data",
+        metavar="DIR",
+        type=_PATH,
+        help=(
+            "Data folder of the service, on its machine, whose admin token is used. Default: the token in "
+            "$TRITONTUNE_TOKEN, or that of your service on this machine."
+        ),
+    ),
+    click.option(
+        "--tls-ca",
+        metavar="FILE",
+        type=_PATH,
+        help="CA certificates to trust, as a PEM file. Default: $TRITONTUNE_TLS_CA, or those of the system.",
+    ),
+)
+_job_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and everything else on stderr.")
+
+
+def _of_service(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that name a service; the command gets them as its argument `service`."""
+
+    @wraps(command)
+    def with_service(*, server: str | None, data: Path | None, tls_ca: Path | None, **rest: Any) -> None:
+        from tuner.cli.service import ServiceOptions  # noqa: PLC0415 (keeps --help and errors quick)
+
+        command(service=ServiceOptions(server, data, tls_ca), **rest)
+
+    return _service_options(with_service)
+
+
+@cli.command(cls=SectionedCommand)
+@click.argument("file", metavar="[JOB.yaml]", required=False, type=_PATH)
+@section(
+    "Job",
+    click.option(
+        "--kind",
+        type=click.Choice(["tune", "nightly", "measure"]),
+        default="tune",
+        show_default=True,
+        help="Kind of the job: tune, nightly (one night of the deployed configs), or measure.",
+    ),
+    click.option("--target", metavar="NAME", help="Target of the service whose options are the defaults of the file."),
+    click.option(
+        "--priority",
+        metavar="N",
+        type=click.IntRange(-100, 100),
+        default=0,
+        show_default=True,
+        help="Jobs of a higher priority start first (-100 to 100).",
+    ),
+)
+@_of_service
+@section(
+    "Output",
+    click.option("--wait", is_flag=True, help="Print the events until the job has ended, and exit as `run` does."),
+    _job_json,
+)
+def submit(
+    file: Path | None,
+    *,
+    service: ServiceOptions,
+    kind: Any,
+    target: str | None,
+    priority: int,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Submit a job to the service, `tritontune serve`.
+
+    JOB.yaml has the options of `tritontune run`, as for its --job; or an entry of a nightly job file, or the options of
+    `tritontune measure`. Relative paths are those of the current folder, and must be the same where the service runs.
+    Ctrl-C while waiting does not cancel the job.
+    """
+    from tuner.cli.submit import submit as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(file, service, kind=kind, target=target, priority=priority, wait=wait, as_json=as_json)
+
+
+@cli.command(cls=SectionedCommand)
+@click.argument("job", metavar="[ID]", required=False, type=_ID)
+@section(
+    "Jobs",
+    click.option(
+        "--state",
+        "states",
+        type=click.Choice(_STATES),
+        metavar="STATE",
+        multiple=True,
+        help="State of the jobs to list, such as queued, running or failed. Repeatable. Default: all states.",
+    ),
+    click.option(
+        "--last",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=20,
+        show_default=True,
+        help="Number of jobs to list, the newest first.",
+    ),
+)
+@_of_service
+@section(
+    "Output",
+    click.option("--watch", is_flag=True, help="Show the list until Ctrl-C, or follow job ID until it has ended."),
+    _job_json,
+)
+def jobs(
+    job: int | None,
+    *,
+    service: ServiceOptions,
+    states: tuple[Any, ...],
+    last: int,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """List the jobs of the service, or show job ID.
+
+    With --watch and ID, the exit code is that of `tritontune run`.
+    """
+    from tuner.cli.jobs import jobs as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(job, service, states=states, last=last, watch=watch, as_json=as_json)
+
+
+@cli.command(cls=SectionedCommand)
+@click.argument("job", metavar="ID", type=_ID)
+@_of_service
+@section(
+    "Output",
+    click.option("--wait", is_flag=True, help="Wait until the last server of the job has ended."),
+    _job_json,
+)
+def cancel(job: int, *, service: ServiceOptions, wait: bool, as_json: bool) -> None:
+    """Cancel job ID of the service. What it measured is kept."""
+    from tuner.cli.cancel import cancel as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(job, service, wait=wait, as_json=as_json)
+
+
+@cli.command(cls=SectionedCommand)
+@click.argument("job", metavar="ID", type=_ID)
+@_of_service
+@section("Output", _job_json)
+def retry(job: int, *, service: ServiceOptions, as_json: bool) -> None:
+    """Submit job ID of the service again, as a new job."""
+    from tuner.cli.retry import retry as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(job, service, as_json=as_json)
+
+
+@cli.command(cls=SectionedCommand)
+@section(
+    "Proposals",
+    click.option(
+        "--state",
+        type=click.Choice(["open", "approved", "rejected", "withdrawn", "all"]),
+        default="open",
+        show_default=True,
+        help="State of the proposals to list.",
+    ),
+    click.option("--diff", metavar="ID", type=_ID, help="Print the diff of a proposal."),
+    click.option("--approve", metavar="ID", type=_ID, help="Approve a proposal: its files are deployed, all or none."),
+    click.option("--reject", metavar="ID", type=_ID, help="Reject a proposal."),
+    click.option("--reason", metavar="TEXT", help="Why you approve or reject it, for others."),
+)
+@_of_service
+@section("Output", _job_json)
+def proposals(
+    *,
+    service: ServiceOptions,
+    state: Any,
+    diff: int | None,
+    approve: int | None,
+    reject: int | None,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    """List the better configs that the service proposes, and approve or reject them."""
+    from tuner.cli.proposals import proposals as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(
+        service,
+        state=None if state == "all" else state,
+        approve=approve,
+        reject=reject,
+        diff=diff,
+        reason=reason,
+        as_json=as_json,
+    )
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given. The job has the defaults and parses the texts."""
     return {name: value for name, value in options.items() if value not in {None, ()}}
@@ -443,7 +664,8 @@ def _in_our_words(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         return f"unknown option {error.option_name!r}{similar(error.option_name, error.possibilities or ())}"
     if isinstance(error, click.BadParameter) and error.param is not None:
-        name = error.param.human_readable_name if isinstance(error.param, click.Argument) else error.param.opts[0]
+        is_argument = isinstance(error.param, click.Argument)
+        name = error.param.human_readable_name.strip("[]") if is_argument else error.param.opts[0]
         if isinstance(error, click.MissingParameter):
             return f"{name} is missing{f'; see {error.ctx.command_path} --help' if error.ctx else ''}"
         return f"{name}: {error.message}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -139,7 +139,7 @@ class Client:
     def jobs(
         self,
         *,
-        state: JobState | None = None,
+        states: Collection[JobState] = (),
         kind: JobKind | None = None,
         target: str | None = None,
         schedule: str | None = None,
@@ -149,14 +149,14 @@ class Client:
         """Jobs, the newest first.
 
         Args:
-            state: Only jobs in this state.
+            states: Only jobs in one of these states; empty: all.
             kind: Only jobs of this kind.
             target: Only jobs of this target.
             schedule: Only jobs of this schedule.
             model: Only jobs of this model.
             limit: At most this many; None: all.
         """
-        query = {"state": state, "kind": kind, "target": target, "schedule": schedule, "model": model}
+        query = {"state": sorted(states) or None, "kind": kind, "target": target, "schedule": schedule, "model": model}
         return self._list(Job, "/jobs", query, limit=limit)
 
     def job(self, job: int) -> Job:

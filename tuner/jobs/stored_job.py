@@ -38,6 +38,8 @@ _FIXED = {
     "output_tolerance",
 } | (LoadOptions.model_fields.keys() - {"header", "connections", "processes"})
 
+_PATHS = {"repository", "triton_path", "warm_start", "tls_ca", "tls_cert", "tls_key", "intervals", "timestamps"}
+
 
 def store_job(job: TuneJob, file: Path) -> None:
     """Store a job as a job file, without options that may be secret.
@@ -55,16 +57,19 @@ def store_job(job: TuneJob, file: Path) -> None:
         if without_secrets(text) != text:
             left_out.append(name.replace("_", "-"))
             del options[name]
-    for name in ("repository", "triton_path", "warm_start", "tls_ca", "tls_cert", "tls_key"):
-        if name in options:
-            options[name] = str(Path(options[name]).absolute())
-    for name in _words_or_files(options):
-        options[name] = str(Path(options[name]).absolute())
+    options = with_absolute_paths(options)
     text = yaml.safe_dump({"schema": 1, "options": options, "left_out": left_out}, sort_keys=False, allow_unicode=True)
     try:
         write_atomically(file, _HEAD + text)
     except OSError as error:
         raise JobError(f"{file}: cannot be written: {error.strerror}") from None
+
+
+def with_absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a job, with their paths from the root, so that they mean the same in every folder."""
+    texts = {name: value for name, value in options.items() if isinstance(value, str)}
+    paths = _PATHS & texts.keys() | set(_words_or_files(texts))
+    return {name: str(Path(value).absolute()) if name in paths else value for name, value in options.items()}
 
 
 def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
