@@ -558,7 +558,7 @@ def jobs(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """List the jobs of the service, or show job ID.
+    """List the jobs of the service, or show one.
 
     With --watch and ID, the exit code is that of `tritontune run`.
     """
@@ -620,7 +620,7 @@ def proposals(
     reason: str | None,
     as_json: bool,
 ) -> None:
-    """List the better configs that the service proposes, and approve or reject them."""
+    """List, approve and reject the configs that the service proposes."""
     from tuner.cli.proposals import proposals as command  # noqa: PLC0415 (keeps --help and errors quick)
 
     command(
