@@ -277,6 +277,8 @@ class Trial(Resource):
     parameters: dict[str, Any] = Field(default_factory=dict)
     state: Literal["running", "measured", "failed"]
     failure: str | None = None
+    cause: str | None = Field(None, description="Kind of the failure, such as out_of_memory.")
+    last_words: str = Field("", description="Last lines of Triton's log before the failure.")
     points: tuple[dict[str, Any], ...] = Field((), description="Operating points, as POINT in front.json.")
     wall_s: float | None = None
 
@@ -290,6 +292,7 @@ class FrontPoint(Resource):
     throughput: Interval
     latency_ms: Interval
     percentile: str
+    objective_value: Interval | None = Field(None, description="Value of the objective, in its unit.")
     verified: bool = False
     best: bool = False
 
