@@ -250,9 +250,7 @@ class History:
             query = query.where(_nights.c.model.in_(models))
         with self._telling_errors(), self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
-            measured: dict[int, dict[str, Any]] = {}
-            for row in connection.execute(sql.select(_measurements).order_by(_measurements.c.id)).mappings():
-                measured.setdefault(row["night_id"], {})[row["role"]] = row
+            measured = _measurements_of(connection)
         nights = [_night(row, measured.get(row["id"], {})) for row in rows]
         if last is None:
             return nights
@@ -261,6 +259,44 @@ class History:
             if sum((n.repository, n.model) == (night.repository, night.model) for n in kept) < last:
                 kept.append(night)
         return kept[::-1]
+
+    def newest(
+        self, *, repository: str | None = None, models: Sequence[str] = (), before: int | None = None, limit: int
+    ) -> list[tuple[int, Night]]:
+        """The newest nights with their numbers, the newest first. It reads little more than these, however many exist.
+
+        Args:
+            repository: Path of the model repository; None: all.
+            models: Names of models; empty: all.
+            before: Only nights with lower numbers; None: all.
+            limit: The most nights.
+
+        Raises:
+            JobError: the database cannot be read.
+        """
+        query = sql.select(_nights).order_by(_nights.c.id.desc()).limit(limit)
+        if repository is not None:
+            query = query.where(_nights.c.repository == repository)
+        if models:
+            query = query.where(_nights.c.model.in_(models))
+        if before is not None:
+            query = query.where(_nights.c.id < before)
+        with self._telling_errors(), self._engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+            measured = _measurements_of(connection, [row["id"] for row in rows])
+        return [(row["id"], _night(row, measured.get(row["id"], {}))) for row in rows]
+
+    def models_in(self, repository: str) -> tuple[str, ...]:
+        """Names of all models of a repository, sorted.
+
+        Raises:
+            JobError: the database cannot be read.
+        """
+        query = (
+            sql.select(_nights.c.model).where(_nights.c.repository == repository).distinct().order_by(_nights.c.model)
+        )
+        with self._telling_errors(), self._engine.connect() as connection:
+            return tuple(connection.execute(query).scalars())
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -288,6 +324,17 @@ class History:
         except SQLAlchemyError as error:
             what = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
             raise JobError(f"history: {self.place}: {what[0].strip()}") from None
+
+
+def _measurements_of(connection: sql.Connection, nights: Sequence[int] | None = None) -> dict[int, dict[str, Any]]:
+    """The rows of measurements by night and role; None: of all nights."""
+    query = sql.select(_measurements).order_by(_measurements.c.id)
+    if nights is not None:
+        query = query.where(_measurements.c.night_id.in_(nights))
+    measured: dict[int, dict[str, Any]] = {}
+    for row in connection.execute(query).mappings():
+        measured.setdefault(row["night_id"], {})[row["role"]] = row
+    return measured
 
 
 def _add_columns(connection: sql.Connection) -> None:
