@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ import click
 from tuner.cli.help import JobCommand, SectionedCommand, field, section
 from tuner.core.boundary import boundary
 from tuner.core.errors import TritontuneError, UsageError, nearest, shortened, similar
-from tuner.core.interrupts import ignore_what_ends
+from tuner.core.interrupts import end_on_sigterm
 
 if TYPE_CHECKING:
     from tuner.cli.service import ServiceOptions
@@ -641,7 +640,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> NoReturn:
     """The entry point. It prints an error as one line, and exits with the code of its kind."""
-    _end_on_sigterm()
+    end_on_sigterm()
     # Otherwise gRPC logs errors that tritontune reports anyway.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
@@ -703,14 +702,3 @@ def _give_up_stdout_if_broken() -> bool:
 
 def _flush() -> None:
     print(end="", flush=True)  # noqa: T201 (print accepts a closed stdout; sys.stdout.flush does not)
-
-
-def _end_on_sigterm() -> None:
-    """Make SIGTERM end a run like Ctrl-C, and ignore further signals until it has ended."""
-
-    def end(*_: object) -> None:
-        ignore_what_ends()
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)

@@ -15,6 +15,22 @@ class ForcedError(KeyboardInterrupt):
     """A second Ctrl-C ended the work in progress; see `until_forced`."""
 
 
+def end_on_sigterm() -> None:
+    """Make SIGTERM end a run like Ctrl-C, and ignore further signals until it has ended. Only for the main thread."""
+
+    def end(*_: object) -> None:
+        ignore_what_ends()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+
+
+def is_ending() -> bool:
+    """Whether a signal has ended the work of this process; see `end_on_sigterm`."""
+    return signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
 def ignore_what_ends() -> None:
     """Ignore Ctrl-C, SIGTERM and alarms from now on, as the process is ending. Only for the main thread."""
     for number in _ENDING:

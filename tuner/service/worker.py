@@ -1,0 +1,97 @@
+"""The process of a job: `python -m tuner.service.worker JOB_FOLDER`.
+
+The service starts it in a session of its own, so that it goes on when the service ends. It runs the job as the command
+line would, writes the job's events, and ends as `tritontune run` does on SIGTERM. Its final event is the last thing
+that it does; without one, the service knows that it was lost or cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.core.atomic_file import write_atomically
+from tuner.core.interrupts import end_on_sigterm
+from tuner.core.lease import own_lease
+from tuner.service.job_folder import JobFolder
+
+INTERRUPTED = 130
+"""Exit code after SIGTERM."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job runs.
+
+    Attributes:
+        gpus: The option `gpus`, if the service chose a GPU; None: the job's own options count.
+        cores: The cores of its slot; empty: all.
+        config: The config file of the service; None: there is none.
+    """
+
+    gpus: str | None = None
+    cores: frozenset[int] = frozenset()
+    config: Path | None = None
+
+
+def command(folder: JobFolder, lock: int, place: Place) -> list[str]:
+    """The command line of a job's process.
+
+    Args:
+        folder: The folder of the job.
+        lock: The descriptor of its lock, which the process inherits.
+        place: Where it runs.
+    """
+    words = [sys.executable, "-m", __name__, str(folder.path), f"--lock={lock}"]
+    if place.gpus is not None:
+        words.append(f"--gpus={place.gpus}")
+    if place.cores:
+        words.append(f"--cores={','.join(map(str, sorted(place.cores)))}")
+    return [*words, f"--config={place.config}"] if place.config else words
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a job. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description="Run a job of the service.")
+    parser.add_argument("folder", metavar="JOB_FOLDER", type=Path)
+    parser.add_argument("--lock", metavar="FD", type=int, help="Descriptor of the job's lock. Default: lock it.")
+    parser.add_argument("--gpus", metavar="GPUS", help="GPUs of the job's slot.")
+    parser.add_argument("--cores", metavar="N,N", type=_cores, default=frozenset(), help="Cores of the job's slot.")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="Config file of the service.")
+    given = parser.parse_args(arguments)
+    end_on_sigterm()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC would log errors that are reported anyway
+    try:
+        with ExitStack() as until_end:
+            folder = _claimed(given.folder, given.lock, until_end)
+            # It takes a second, in which signals and questions for the owner of the job have their answers already.
+            from tuner.service.work import run  # noqa: PLC0415
+
+            return run(folder, Place(given.gpus, given.cores, given.config))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _cores(text: str) -> frozenset[int]:
+    return frozenset(map(int, text.split(",")))
+
+
+def _claimed(path: Path, lock: int | None, until_end: ExitStack) -> JobFolder:
+    """The folder of the job, which no other process of it uses. Leaves the lease of this process there."""
+    folder = JobFolder(path.resolve())
+    if lock is None:
+        if until_end.enter_context(folder.claimed()) is None:
+            sys.exit(f"job {folder.id}: its process runs already")
+    else:
+        os.set_inheritable(lock, False)  # noqa: FBT003 (not for servers and load workers, which may outlive this process)
+    write_atomically(folder.lease_file, f"{own_lease()}\n")
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
