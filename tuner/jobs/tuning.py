@@ -122,7 +122,7 @@ def run_context(
         RunFolder.existing(job.warm_start)
     remove_abandoned_work()
     if resume and job.url is not None:
-        _give_back(job, out, progress)
+        give_back(job, out, progress)
     with _repository(job) as repository:
         models = chosen_models(repository, job.model, progress.note, on_disk=job.url is None)
         check_load_model(job.load_model, repository, models)
@@ -168,8 +168,18 @@ def _repository(job: TuneJob) -> Iterator[ModelRepository]:
         yield served_repository(job.endpoint(job.header), job.model, folder)
 
 
-def _give_back(job: TuneJob, out: RunFolder, progress: Progress) -> None:
-    """Restore the model configs that a killed run had replaced on a running server."""
+def give_back(job: TuneJob, out: RunFolder, progress: Progress) -> None:
+    """Restore the model configs that a killed run had replaced on a running server.
+
+    Args:
+        job: The job of the run, with `url`.
+        out: The folder of the run.
+        progress: Receives a note.
+
+    Raises:
+        UsageError: the folder is no run folder, or is in use.
+        ServerError: the server cannot be reached, or refuses.
+    """
     with out.opened(resume=True):
         if out.own_configs.exists():
             progress.note(f"{job.url}: restoring the model configs that a killed run had replaced")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from tuner.core.errors import JobError
 from tuner.options.groups import ServerOptions, as_option
 
-# Options that only Docker supports.
-_FOR_DOCKER = ("image", "shm_size", "memory", "mount", "network", "user", "docker_arg")
+FOR_DOCKER = ("image", "shm_size", "memory", "mount", "network", "user", "docker_arg")
+"""Options that only Docker supports."""
 
 
 def asking_for_docker(job: ServerOptions) -> list[str]:
     """The given options that only Docker supports."""
-    return [name for name in _FOR_DOCKER if getattr(job, name)]
+    return [name for name in FOR_DOCKER if getattr(job, name)]
 
 
 def refuse_contradictions(job: ServerOptions) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from tuner.api import tune
-from tuner.client.resources import JobKind
+from tuner.client.resources import Job, JobKind
 from tuner.core.boundary import boundary
 from tuner.core.errors import InterruptedRunError, TritontuneError, shortened
 from tuner.core.interrupts import is_ending
@@ -23,6 +25,7 @@ from tuner.jobs.events import Noted, final_state
 from tuner.nightly.jobs import JobsFile, NightlyJob
 from tuner.nightly.night import run_night
 from tuner.nightly.night_progress import NightProgress
+from tuner.nightly.outcome import NightReport
 from tuner.nightly.tasks import tasks_of
 from tuner.options.groups import ServerOptions
 from tuner.options.tune_job import TuneJob
@@ -129,20 +132,36 @@ def _nightly(work: _Work) -> Ending:
     record = work.record
     entry = NightlyJob.make({**record.policy.model_dump(), **work.options}, source=_SOURCE)
     entry = entry.model_copy(update=_pinned(entry, work.place.cores))
-    nights = work.folder.data / "nightly"
     settings = ServiceSettings.read(work.place.config) if work.place.config else ServiceSettings()
     file = JobsFile.make(
         {
             "jobs": (entry,),
-            "work": nights / (record.job.target or f"job-{record.job.id}"),
-            "history": str(nights / "history.db"),
+            "work": (nights := nights_of(work.folder, record.job)),
+            "history": str(nights.parent / "history.db"),
             "notify": settings.notify,
             **({"window": f"{record.window_s:.0f}s"} if record.window_s else {}),
         },
         source=_SOURCE,
     )
     report = run_night(file, tasks_of(file, Path(_SOURCE), say), say)
+    _keep(report, work.folder)
     return Ending(INTERRUPTED) if is_ending() else Ending(report.exit_code, report.outcome)
+
+
+def nights_of(folder: JobFolder, job: Job) -> Path:
+    """The work folder of the nights of a job's target; of a job without a target, that of its repository."""
+    if job.target:
+        return folder.data / "nightly" / job.target
+    where = str(job.repository or job.job.get("repository"))
+    # Names of targets do not begin so.
+    return folder.data / "nightly" / f"_{sha256(where.encode()).hexdigest()[:12]}"
+
+
+def _keep(report: NightReport, folder: JobFolder) -> None:
+    """Copy the folder of the night into the job's folder, which outlives the nights that are kept."""
+    night = next((Path(model.folder).parents[1] for model in report.jobs if model.folder), None)
+    if night is not None and night.is_dir():
+        shutil.copytree(night, folder.run, dirs_exist_ok=True)
 
 
 _KINDS: Mapping[JobKind, Callable[[_Work], Ending]] = {"tune": _tune, "nightly": _nightly}

@@ -20,6 +20,9 @@ from tuner.core.interrupts import end_on_sigterm
 from tuner.core.lease import own_lease
 from tuner.service.job_folder import JobFolder
 
+VARIABLE = "TRITONTUNE_JOB"
+"""The environment variable that holds the lease of a job's process, in it and in all that it starts."""
+
 INTERRUPTED = 130
 """Exit code after SIGTERM."""
 
@@ -89,7 +92,9 @@ def _claimed(path: Path, lock: int | None, until_end: ExitStack) -> JobFolder:
             sys.exit(f"job {folder.id}: its process runs already")
     else:
         os.set_inheritable(lock, False)  # noqa: FBT003 (not for servers and load workers, which may outlive this process)
-    write_atomically(folder.lease_file, f"{own_lease()}\n")
+    lease = str(own_lease())
+    os.environ[VARIABLE] = lease
+    write_atomically(folder.lease_file, f"{lease}\n")
     return folder
 
 

@@ -1,0 +1,196 @@
+"""Removes what the process of a job has left: `python -m tuner.service.leftovers JOB_FOLDER`.
+
+The service runs it when a job was cancelled or lost, as a process of its own: removing containers may take long, and
+needs libraries that the service does not. It may be repeated. It ends processes, containers and temporary folders,
+restores model configs of a running Triton, and writes the report of the partial result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from tuner.core.boundary import in_one_line
+from tuner.core.errors import TritontuneError, TuningError, UsageError, shortened
+from tuner.core.lease import Lease, boot_id
+from tuner.core.proc import pid_namespace, read_state
+from tuner.jobs.progress import Progress
+from tuner.jobs.tuning import give_back
+from tuner.nightly.work_folder import WorkFolder
+from tuner.options.tune_job import TuneJob
+from tuner.report.html.page import write_report
+from tuner.results.result_files import write_results
+from tuner.servers.contradictions import FOR_DOCKER
+from tuner.servers.docker.launcher import engine_problem, remove_docker_leftovers
+from tuner.servers.process import remove_process_leftovers
+from tuner.servers.work_folder import remove_abandoned_work
+from tuner.service.job_folder import JobFolder, SubmissionRecord
+from tuner.service.secrets import with_secrets
+from tuner.service.work import nights_of
+from tuner.service.worker import VARIABLE
+from tuner.study.run_folder import RunFolder
+from tuner.study.study import Study
+
+# In s: a killed process ends within ms, but longer with much GPU memory.
+_DEADLINE_S = 10.0
+_LOOK_S = 0.01
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Remove the leftovers of a job. Prints what is left, a line each; returns 1 if there is anything."""
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description="Remove what a job has left.")
+    parser.add_argument("folder", metavar="JOB_FOLDER", type=Path)
+    folder = JobFolder(parser.parse_args(arguments).folder.resolve())
+    secrets = json.loads(sys.stdin.read() or "{}")
+    left = list(remove(folder, secrets))
+    for line in left:
+        print(shortened(line))  # noqa: T201 (the service reads it)
+    return 1 if left else 0
+
+
+def remove(folder: JobFolder, secrets: Mapping[str, str]) -> Iterator[str]:
+    """Remove the leftovers of a job, whose process has ended.
+
+    Args:
+        folder: The folder of the job.
+        secrets: The secrets that the job refers to, by name.
+
+    Yields:
+        What could not be removed, in words.
+    """
+    lease = folder.lease()
+    record = folder.read()
+    if lease is not None:
+        yield from end_processes_of(lease)
+    steps: list[Callable[[], object]] = [
+        remove_process_leftovers,
+        remove_abandoned_work,
+        lambda: _remove_containers(record),
+        lambda: shutil.rmtree(RunFolder(folder.run).work, ignore_errors=True),
+        lambda: _clear_nights(folder, record),
+        lambda: _restore(folder, record, secrets),
+        lambda: _report(folder),
+    ]
+    for step in steps:
+        try:
+            step()
+        except TritontuneError as error:
+            yield str(error)
+        except Exception as error:  # noqa: BLE001 (one step must not keep the others from their work)
+            yield in_one_line(error)
+
+
+def end_processes_of(lease: Lease) -> Iterator[str]:
+    """Kill all processes that a job's process has started, and itself if it still lives.
+
+    They are in its session, or have its lease in their environment.
+
+    Yields:
+        The processes that did not end within 10 s.
+    """
+    if not _is_of_this_boot(lease):
+        return
+    until = time.monotonic() + _DEADLINE_S
+    while found := processes_of(lease):
+        if time.monotonic() > until:
+            yield from (f"SIGKILL does not end process {process.pid}" for process in found)
+            return
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        time.sleep(_LOOK_S)
+
+
+def processes_of(lease: Lease) -> list[psutil.Process]:
+    """The running processes that a job's process has started, and itself.
+
+    Args:
+        lease: The lease of the job's process.
+    """
+    own_session = _session_is_its(lease)
+    return [
+        process
+        for process in psutil.process_iter()
+        if process.pid != os.getpid() and _is_of(process, lease, own_session=own_session)
+    ]
+
+
+def _is_of_this_boot(lease: Lease) -> bool:
+    """Whether its processes may still run, and are visible here."""
+    return (lease.boot, lease.namespace) == (boot_id(), pid_namespace())
+
+
+def _session_is_its(lease: Lease) -> bool:
+    """Whether the session with its pid is its own. The kernel gives a pid out again when nothing has it any more."""
+    state = read_state(lease.pid)
+    return state is None or state.started == lease.started
+
+
+def _is_of(process: psutil.Process, lease: Lease, *, own_session: bool) -> bool:
+    state = read_state(process.pid)
+    if state is None or state.ended:
+        return False
+    try:
+        if own_session and os.getsid(process.pid) == lease.pid:
+            return True
+        return process.environ().get(VARIABLE) == str(lease)
+    except (psutil.Error, OSError):  # ended meanwhile, or another user's
+        return False
+
+
+def _remove_containers(record: SubmissionRecord) -> None:
+    """Remove containers of killed owners, unless the job cannot have had any.
+
+    Raises:
+        TuningError: the engine does not answer, but the job needed it; or it fails to remove them.
+    """
+    options = record.job.job
+    if options.get("server") in {"process", "remote"} or options.get("url") or options.get("triton_path"):
+        return
+    if (problem := engine_problem(None)) is None:
+        remove_docker_leftovers()
+    elif options.get("server") == "docker" or any(options.get(name) for name in FOR_DOCKER):
+        raise TuningError(problem)
+
+
+def _clear_nights(folder: JobFolder, record: SubmissionRecord) -> None:
+    if record.job.kind == "nightly":
+        list(WorkFolder(nights_of(folder, record.job)).clear_up())
+
+
+def _restore(folder: JobFolder, record: SubmissionRecord, secrets: Mapping[str, str]) -> None:
+    """Restore the model configs that the job has replaced on a running Triton.
+
+    Raises:
+        TritontuneError: the server does not answer, or refuses.
+    """
+    out = RunFolder(folder.run)
+    if record.job.kind == "tune" and out.own_configs.exists():
+        give_back(TuneJob.make(with_secrets(record.job.job, secrets), source="job"), out, Progress())
+        if out.own_configs.exists():
+            raise TuningError(f"{record.job.job.get('url')}: model configs are not restored")
+
+
+def _report(folder: JobFolder) -> None:
+    """Write the files of the partial result, if there is one and its process did not write them."""
+    out = RunFolder(folder.run)
+    if out.database.exists() and not out.report.exists():
+        with suppress(UsageError):  # nothing was measured
+            for study in Study.load_all(out.database):
+                write_results(out, study)
+            write_report(out)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(main(sys.argv[1:]))
