@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from tuner.core.boundary import in_one_line
 from tuner.core.errors import TritontuneError, TuningError, UsageError, shortened
-from tuner.core.lease import Lease, boot_id
-from tuner.core.proc import pid_namespace, read_state
 from tuner.jobs.progress import Progress
 from tuner.jobs.tuning import give_back
 from tuner.nightly.work_folder import WorkFolder
@@ -35,15 +29,11 @@ from tuner.servers.docker.launcher import engine_problem, remove_docker_leftover
 from tuner.servers.process import remove_process_leftovers
 from tuner.servers.work_folder import remove_abandoned_work
 from tuner.service.job_folder import JobFolder, SubmissionRecord
+from tuner.service.job_processes import end_processes_of
 from tuner.service.secrets import with_secrets
 from tuner.service.work import nights_of
-from tuner.service.worker import VARIABLE
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
-
-# In s: a killed process ends within ms, but longer with much GPU memory.
-_DEADLINE_S = 10.0
-_LOOK_S = 0.01
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -88,64 +78,6 @@ def remove(folder: JobFolder, secrets: Mapping[str, str]) -> Iterator[str]:
             yield str(error)
         except Exception as error:  # noqa: BLE001 (one step must not keep the others from their work)
             yield in_one_line(error)
-
-
-def end_processes_of(lease: Lease) -> Iterator[str]:
-    """Kill all processes that a job's process has started, and itself if it still lives.
-
-    They are in its session, or have its lease in their environment.
-
-    Yields:
-        The processes that did not end within 10 s.
-    """
-    if not _is_of_this_boot(lease):
-        return
-    until = time.monotonic() + _DEADLINE_S
-    while found := processes_of(lease):
-        if time.monotonic() > until:
-            yield from (f"SIGKILL does not end process {process.pid}" for process in found)
-            return
-        for process in found:
-            with suppress(psutil.Error):
-                process.kill()
-        time.sleep(_LOOK_S)
-
-
-def processes_of(lease: Lease) -> list[psutil.Process]:
-    """The running processes that a job's process has started, and itself.
-
-    Args:
-        lease: The lease of the job's process.
-    """
-    own_session = _session_is_its(lease)
-    return [
-        process
-        for process in psutil.process_iter()
-        if process.pid != os.getpid() and _is_of(process, lease, own_session=own_session)
-    ]
-
-
-def _is_of_this_boot(lease: Lease) -> bool:
-    """Whether its processes may still run, and are visible here."""
-    return (lease.boot, lease.namespace) == (boot_id(), pid_namespace())
-
-
-def _session_is_its(lease: Lease) -> bool:
-    """Whether the session with its pid is its own. The kernel gives a pid out again when nothing has it any more."""
-    state = read_state(lease.pid)
-    return state is None or state.started == lease.started
-
-
-def _is_of(process: psutil.Process, lease: Lease, *, own_session: bool) -> bool:
-    state = read_state(process.pid)
-    if state is None or state.ended:
-        return False
-    try:
-        if own_session and os.getsid(process.pid) == lease.pid:
-            return True
-        return process.environ().get(VARIABLE) == str(lease)
-    except (psutil.Error, OSError):  # ended meanwhile, or another user's
-        return False
 
 
 def _remove_containers(record: SubmissionRecord) -> None:
