@@ -12,9 +12,9 @@ from tuner.jobs.events import PhaseBegan, StateChanged
 from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.job_folder import JobFolder
 from tuner.service.job_process import Clearing, JobProcess
+from tuner.service.place import INTERRUPTED
 from tuner.service.store.jobs import ACTIVE
 from tuner.service.store.store import Store
-from tuner.service.worker import INTERRUPTED
 
 _log = logging.getLogger(__name__)
 

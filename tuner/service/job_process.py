@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from tuner.core.lease import Lease, boot_id
 from tuner.core.proc import describe_exit, lives, pid_namespace
 from tuner.service.job_folder import JobFolder
-from tuner.service.worker import Place, command
+from tuner.service.place import Place, command
 
 
 class _Lasting(subprocess.Popen[bytes]):

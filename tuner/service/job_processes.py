@@ -11,7 +11,7 @@ import psutil
 
 from tuner.core.lease import Lease, boot_id
 from tuner.core.proc import pid_namespace, read_state
-from tuner.service.worker import VARIABLE
+from tuner.service.place import VARIABLE
 
 # In s: a killed process ends within ms, but longer with much GPU memory.
 _DEADLINE_S = 10.0

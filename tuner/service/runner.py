@@ -25,10 +25,10 @@ from tuner.service.active_job import ActiveJob
 from tuner.service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from tuner.service.job_folder import JobFolder
 from tuner.service.job_process import Clearing, JobProcess
+from tuner.service.place import Place
 from tuner.service.slots import LocalHost, Need, plan_starts, wait_in_words
 from tuner.service.store.jobs import ACTIVE
 from tuner.service.store.store import Store
-from tuner.service.worker import Place
 
 _log = logging.getLogger(__name__)
 

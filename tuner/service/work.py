@@ -32,9 +32,9 @@ from tuner.options.tune_job import TuneJob
 from tuner.results.words import slo_in_words
 from tuner.servers.contradictions import asking_for_docker
 from tuner.service.job_folder import JobFolder, SubmissionRecord
+from tuner.service.place import INTERRUPTED, Place
 from tuner.service.secrets import with_secrets
 from tuner.service.settings import ServiceSettings
-from tuner.service.worker import INTERRUPTED, Place
 from tuner.study.run_folder import RunFolder
 
 # The source of the options in error messages.

@@ -12,50 +12,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.core.atomic_file import write_atomically
 from tuner.core.interrupts import end_on_sigterm
 from tuner.core.lease import own_lease
 from tuner.service.job_folder import JobFolder
-
-VARIABLE = "TRITONTUNE_JOB"
-"""The environment variable that holds the lease of a job's process, in it and in all that it starts."""
-
-INTERRUPTED = 130
-"""Exit code after SIGTERM."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a job runs.
-
-    Attributes:
-        gpus: The option `gpus`, if the service chose a GPU; None: the job's own options count.
-        cores: The cores of its slot; empty: all.
-        config: The config file of the service; None: there is none.
-    """
-
-    gpus: str | None = None
-    cores: frozenset[int] = frozenset()
-    config: Path | None = None
-
-
-def command(folder: JobFolder, lock: int, place: Place) -> list[str]:
-    """The command line of a job's process.
-
-    Args:
-        folder: The folder of the job.
-        lock: The descriptor of its lock, which the process inherits.
-        place: Where it runs.
-    """
-    words = [sys.executable, "-m", __name__, str(folder.path), f"--lock={lock}"]
-    if place.gpus is not None:
-        words.append(f"--gpus={place.gpus}")
-    if place.cores:
-        words.append(f"--cores={','.join(map(str, sorted(place.cores)))}")
-    return [*words, f"--config={place.config}"] if place.config else words
+from tuner.service.place import INTERRUPTED, VARIABLE, Place
 
 
 def main(arguments: Sequence[str]) -> int:
