@@ -103,10 +103,14 @@ class EventProgress(Progress):
     def ended(self, exit_code: int, reason: str = "") -> None:
         """Write the final state, unless it is written.
 
+        An interrupted job has none yet: the service writes it when nothing of the job is left.
+
         Args:
             exit_code: The exit code of the command with the same options.
             reason: Why, in one line.
         """
+        if not self._resumes and exit_code == InterruptedRunError.exit_code:
+            return
         if not self._has_ended and self._waiting is None:
             self._has_ended = True
             self._change(final_state(exit_code), reason=shortened(reason), exit_code=exit_code)

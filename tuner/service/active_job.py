@@ -8,10 +8,11 @@ from typing import Any
 
 from tuner.client.resources import FINAL, Job, JobState
 from tuner.jobs.event_log import EventLog, EventTail
-from tuner.jobs.events import PhaseBegan, StateChanged
+from tuner.jobs.events import StateChanged
 from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.job_folder import JobFolder
 from tuner.service.job_process import Clearing, JobProcess
+from tuner.service.job_view import JobView
 from tuner.service.place import INTERRUPTED
 from tuner.service.store.jobs import ACTIVE
 from tuner.service.store.store import Store
@@ -51,9 +52,8 @@ class ActiveJob:
         self._row = row
         self._log = EventLog(folder.path)
         self._tail = EventTail(folder.path)
-        self._state: StateChanged | None = None
+        self._view = JobView()
         self._problem = ""
-        self._phase: str | None = None
         self._host, self._slots = row.host, row.slots
         self._started_at: datetime | None = None
 
@@ -70,12 +70,12 @@ class ActiveJob:
     @property
     def state(self) -> JobState:
         """The state by the events."""
-        return self._state.state if self._state else self._row.state
+        return self._view.state.state if self._view.state else self._row.state
 
     @property
     def attempt(self) -> int:
         """The attempt by the events."""
-        return self._state.attempt if self._state else self._row.attempt
+        return self._view.state.attempt if self._view.state else self._row.attempt
 
     @property
     def has_process(self) -> bool:
@@ -96,13 +96,11 @@ class ActiveJob:
     def look(self) -> None:
         """Read the new events."""
         for event in self._tail.new():
-            if isinstance(event, StateChanged) and self.state not in FINAL:
-                self._state = event
+            self._view.fold(event)
+            if isinstance(event, StateChanged):
                 self._problem = ""
                 if event.state == "starting":
-                    self._host, self._slots, self._started_at, self._phase = event.host, event.slots, event.at, None
-            elif isinstance(event, PhaseBegan):
-                self._phase = event.phase
+                    self._host, self._slots, self._started_at = event.host, event.slots, event.at
 
     def tell(self, problem: str) -> None:
         """Say in the row why it does not go on; empty: it does."""
@@ -154,7 +152,7 @@ class ActiveJob:
 
     def _wanted(self) -> dict[str, Any]:
         """The fields of the row that the events tell."""
-        state = self._state
+        state = self._view.state
         if state is None:
             return {"reason": self._problem or self._row.reason}
         is_final = state.state in FINAL
@@ -162,7 +160,9 @@ class ActiveJob:
             "state": state.state,
             "reason": self._problem or state.reason,
             "attempt": state.attempt,
-            "phase": None if is_final else self._phase,
+            "phase": self._view.phase,
+            "progress": self._view.progress,
+            "results": self._view.results,
             "host": None if state.state == "queued" else self._host,
             "slots": self.held,
             "started_at": self._row.started_at or self._started_at,

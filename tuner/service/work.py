@@ -16,12 +16,12 @@ from typing import Any
 from tuner.api import tune
 from tuner.client.resources import Job, JobKind
 from tuner.core.boundary import boundary
-from tuner.core.errors import InterruptedRunError, TritontuneError, shortened
+from tuner.core.errors import TritontuneError
 from tuner.core.interrupts import is_ending
 from tuner.core.quantities import counted
 from tuner.core.redaction import without_secrets
-from tuner.jobs.event_log import EventLog
-from tuner.jobs.events import Noted, final_state
+from tuner.jobs.event_progress import EventProgress
+from tuner.jobs.progress import Progresses
 from tuner.nightly.jobs import JobsFile, NightlyJob
 from tuner.nightly.night import run_night
 from tuner.nightly.night_progress import NightProgress
@@ -62,7 +62,7 @@ class _Work:
     record: SubmissionRecord
     options: Mapping[str, Any]
     place: Place
-    events: EventLog
+    events: EventProgress
 
 
 def run(folder: JobFolder, place: Place) -> int:
@@ -71,35 +71,27 @@ def run(folder: JobFolder, place: Place) -> int:
     Returns:
         The exit code of the command with the same options.
     """
-    events = EventLog(folder.path)
-    last = events.last_state()
-    attempt = last.attempt if last else 1
     folder.error_log.unlink(missing_ok=True)
-    try:
-        with boundary(folder.path):
-            ending = _ending(folder, place, events, attempt)
-    except InterruptedRunError:
-        ending = Ending(INTERRUPTED)
-    except TritontuneError as error:
-        ending = Ending(error.exit_code, str(error))
-    if ending.exit_code == INTERRUPTED:
-        _say("interrupted")
-        return INTERRUPTED
-    reason = shortened(ending.reason)
-    _say(reason or "done")
-    events.change_state(state=final_state(ending.exit_code), reason=reason, attempt=attempt, exit_code=ending.exit_code)
+    with EventProgress.of_job(folder.path, _say) as events:
+        try:
+            with boundary(folder.path):
+                ending = _ending(folder, place, events)
+        except TritontuneError as error:
+            ending = Ending(error.exit_code, str(error))
+        _say(ending.reason or "done")
+        events.ended(ending.exit_code, ending.reason)
     return ending.exit_code
 
 
-def _ending(folder: JobFolder, place: Place, events: EventLog, attempt: int) -> Ending:
+def _ending(folder: JobFolder, place: Place, events: EventProgress) -> Ending:
     if place.cores:
         os.sched_setaffinity(0, place.cores)
     record = folder.read()
-    _say(f"job {record.job.id}: {record.job.kind}, attempt {attempt}")
+    _say(f"job {record.job.id}: {record.job.kind}")
     options = with_secrets(record.job.job, _secrets())
     if place.gpus is not None:
         options["gpus"] = place.gpus
-    events.change_state(state="running", attempt=attempt)
+    events.run_began()
     return _KINDS[record.job.kind](_Work(folder, record, options, place, events))
 
 
@@ -114,7 +106,7 @@ def _tune(work: _Work) -> Ending:
     job = TuneJob.make(work.options, source=_SOURCE)
     job = job.model_copy(update=_pinned(job, work.place.cores))
     out = RunFolder(work.folder.run)
-    result = tune(job, out=out, resume=out.database.exists(), progress=NightProgress(_say))
+    result = tune(job, out=out, resume=out.database.exists(), progress=Progresses(NightProgress(_say), work.events))
     if result.failures:
         first = next(iter(result.failures.values()))
         return Ending(first.exit_code, f"{counted(list(result.failures), 'model')} failed: {first}")
@@ -127,7 +119,7 @@ def _tune(work: _Work) -> Ending:
 def _nightly(work: _Work) -> Ending:
     def say(text: str) -> None:
         _say(text)
-        work.events.append(Noted, text=text)
+        work.events.note(text)
 
     record = work.record
     entry = NightlyJob.make({**record.policy.model_dump(), **work.options}, source=_SOURCE)
@@ -145,7 +137,7 @@ def _nightly(work: _Work) -> Ending:
     )
     report = run_night(file, tasks_of(file, Path(_SOURCE), say), say)
     _keep(report, work.folder)
-    return Ending(INTERRUPTED) if is_ending() else Ending(report.exit_code, report.outcome)
+    return Ending(INTERRUPTED) if is_ending() else Ending(report.exit_code, report.summary)
 
 
 def nights_of(folder: JobFolder, job: Job) -> Path:
