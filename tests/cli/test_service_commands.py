@@ -139,10 +139,11 @@ def test_waiting_exits_as_run_does(
 
 def test_ctrl_c_leaves_the_job_running(peer: ServicePeer, job_file: Path) -> None:
     peer.on_submit = lambda _: states("queued", "running")
-    with start_tritontune("submit", job_file, "--wait", "--server", peer.address) as waiting:
+    with start_tritontune("submit", job_file, "--wait", "--json", "--server", peer.address) as waiting:
         await_that(lambda: any("/events" in line for line in peer.asked))
         waiting.send_signal(signal.SIGINT)
-        _, printed = waiting.communicate(timeout=60)
+        document, printed = waiting.communicate(timeout=60)
+    assert json.loads(document)["id"] == 1
     assert waiting.returncode == 130
     assert peer.jobs[1].state == "running"
     assert printed.splitlines()[-1] == (
@@ -276,6 +277,7 @@ def test_proposals(peer: ServicePeer) -> None:
     assert [line.split()[:3] for line in lines[1:3]] == [["1", "open", "mlp"], ["2", "open", "cnn"]]
     assert "1.50 x the baseline (1.42 to 1.58)" in lines[1]
     assert lines[-1] == f"page: {peer.address}/proposals"
+    assert tritontune("proposals", "--job", 2).stdout == "no open proposals\n"
     assert tritontune("proposals", "--diff", 1).stdout == peer.proposals[1].diff
     assert tritontune("proposals", "--approve", 1).stdout == "proposal 1: approved\n"
     done = tritontune("proposals", "--reject", 2, "--reason", "after the sale")

@@ -104,7 +104,11 @@ class _Handler(BaseHTTPRequestHandler):
             more = str(start + limit) if len(wanted) > start + limit else None
             self._resource(200, Page[Job](items=tuple(wanted[start : start + limit]), next=more))
         elif parts == ["proposals"]:
-            kept = [each for each in self.peer.proposals.values() if query.get("state") in {None, each.state}]
+            kept = [
+                each
+                for each in self.peer.proposals.values()
+                if query.get("state") in {None, each.state} and query.get("job") in {None, str(each.job)}
+            ]
             self._resource(200, Page[Proposal](items=tuple(kept)))
         elif parts[0] == "proposals":
             self._proposal(int(parts[1]), action, body)

@@ -602,6 +602,7 @@ def retry(job: int, *, service: ServiceOptions, as_json: bool) -> None:
         show_default=True,
         help="State of the proposals to list.",
     ),
+    click.option("--job", metavar="ID", type=_ID, help="Job whose proposals are listed. Default: all jobs."),
     click.option("--diff", metavar="ID", type=_ID, help="Print the diff of a proposal."),
     click.option("--approve", metavar="ID", type=_ID, help="Approve a proposal: its files are deployed, all or none."),
     click.option("--reject", metavar="ID", type=_ID, help="Reject a proposal."),
@@ -613,6 +614,7 @@ def proposals(
     *,
     service: ServiceOptions,
     state: Any,
+    job: int | None,
     diff: int | None,
     approve: int | None,
     reject: int | None,
@@ -625,6 +627,7 @@ def proposals(
     command(
         service,
         state=None if state == "all" else state,
+        job=job,
         approve=approve,
         reject=reject,
         diff=diff,

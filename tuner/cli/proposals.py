@@ -22,6 +22,7 @@ def proposals(
     options: ServiceOptions,
     *,
     state: ProposalState | None,
+    job: int | None,
     approve: int | None,
     reject: int | None,
     diff: int | None,
@@ -33,6 +34,7 @@ def proposals(
     Args:
         options: The service.
         state: Only proposals in this state; None: all.
+        job: Only proposals of this job; None: all.
         approve: Proposal whose files are deployed.
         reject: Proposal to reject.
         diff: Proposal whose diff is printed.
@@ -52,7 +54,7 @@ def proposals(
         raise JobError("--reason needs --approve or --reject")
     with options.client() as client:
         if not asked:
-            _print_all(client, list(client.proposals(state=state)), state, as_json=as_json)
+            _print_all(client, list(client.proposals(state=state, job=job)), state, as_json=as_json)
             return
         ((name, number),) = asked
         if name == "--diff":

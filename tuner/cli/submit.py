@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tuner.cli.followed_job import end_as, follow, print_job
 from tuner.cli.service import ServiceOptions
 from tuner.client.resources import JobKind, Submission
-from tuner.core.errors import JobError
+from tuner.core.errors import InterruptedRunError, JobError
 from tuner.jobs.stored_job import with_absolute_paths
 from tuner.options.tune_job import TuneJob
 
@@ -51,6 +51,11 @@ def submit(
         if not wait:
             print_job(client, submitted, as_json=as_json)
             return
-        ended = follow(client, submitted.id, words=options.words)
+        try:
+            ended = follow(client, submitted.id, words=options.words)
+        except InterruptedRunError:
+            if as_json:  # who reads it needs the number to cancel the job
+                print_job(client, submitted, as_json=True)
+            raise
         print_job(client, ended, as_json=as_json)
     sys.exit(end_as(ended))
