@@ -46,7 +46,8 @@ def _script(workflow: Mapping[str, Any], name: str) -> str:
 
 def test_secrets_and_names_are_never_read_as_commands(workflow: Mapping[str, Any]) -> None:
     # YAML 1.1 reads the key `on` as true.
-    assert workflow[True] == {"pull_request": {"paths": ["model_repository/**"]}}
+    triggers = dict[Any, Any](workflow)[True]
+    assert triggers == {"pull_request": {"paths": ["model_repository/**"]}}
     assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
     job = workflow["jobs"]["tune"]
     assert job["env"]["TRITONTUNE_TOKEN"] == "${{ secrets.TRITONTUNE_TOKEN }}"  # noqa: S105 (a reference)
