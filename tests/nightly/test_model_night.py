@@ -21,6 +21,9 @@ from tuner.config.patch import Patch
 from tuner.core.errors import Cause, ServerDiedError, TuningError
 from tuner.core.lease import own_lease
 from tuner.core.loads import Concurrency, RequestRate, SteadyLoad
+from tuner.jobs.event_log import EventLog
+from tuner.jobs.event_progress import EventProgress
+from tuner.jobs.events import NightEnded, Noted, PhaseBegan, StateChanged
 from tuner.jobs.progress import ModelOutcome
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck, QualityWarning
@@ -55,6 +58,7 @@ class Machine:
         self.said: list[str] = []
         self.launches: list[tuple[str, tuple[SteadyLoad, ...]]] = []
         self.number = 0
+        self.events: EventProgress | None = None
 
     def kind(self, config: str) -> str:
         return "better" if ModelConfig.parse(config, "x").holds("dynamic_batching") else "own"
@@ -118,6 +122,7 @@ class Machine:
                 at_last=1e12,
                 say=self.said.append,
                 until_reported=until_reported,
+                events=self.events,
             )
             found = run_model_night(task, night_context, history)
             history.add(found)
@@ -139,6 +144,7 @@ def machine(model_repository: ModelRepositoryFactory, tmp_path: Path, monkeypatc
         path = made.folder / "jobs.yaml"
         (task,) = tasks_of(JobsFile.read(path), path, print)
         with out.opened(resume=False):
+            progress.run_began()
             yield SimpleNamespace(job=job, out=out), (task.model,)
 
     monkeypatch.setattr(model_night, "run_context", run_context)
@@ -151,6 +157,23 @@ def machine(model_repository: ModelRepositoryFactory, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(model_night, "Launches", launches)
     return made
+
+
+def test_a_night_writes_its_events(machine: Machine) -> None:
+    with EventProgress.of_job(machine.folder, pytest.fail) as machine.events:
+        machine.night()
+    own = list(EventLog(machine.folder / "work/1").read())
+    states = [(event.state, event.exit_code) for event in own if isinstance(event, StateChanged)]
+    assert states == [("starting", None), ("running", None), ("succeeded", 10)]
+    phases = [event.phase for event in own if isinstance(event, PhaseBegan)]
+    assert phases == ["comparison"]
+    (night,) = [event.night for event in own if isinstance(event, NightEnded)]
+    assert (night["outcome"], night["gain"]["value"]) == ("improved", pytest.approx(1.5, rel=0.05))
+    said = [event.text for event in own if isinstance(event, Noted)]
+    assert any("comparing trial 1 at " in text for text in said)
+    # Those of the whole night have the same, but for the end of the model, which the night tells.
+    assert [event.text for event in EventLog(machine.folder).read() if isinstance(event, Noted)] == said
+    assert set(said) <= set(machine.said)
 
 
 def test_it_improves_then_keeps_then_tells_a_slowdown(machine: Machine) -> None:

@@ -6,9 +6,10 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from tuner.config.deploy import finish_replacing
 from tuner.config.diff import patch_diff
@@ -18,9 +19,11 @@ from tuner.core import deadlines
 from tuner.core.atomic_file import remove_unfinished
 from tuner.core.errors import ServerError, TritontuneError
 from tuner.core.interrupts import put_off
+from tuner.core.json_text import finite
 from tuner.core.loads import Concurrency, SteadyLoad
+from tuner.jobs.event_progress import EventProgress
 from tuner.jobs.model_tuning import RunContext, trial_context_of
-from tuner.jobs.progress import ModelOutcome
+from tuner.jobs.progress import ModelOutcome, Progress, Progresses
 from tuner.jobs.tuning import identity_of, reported, run_context, tune_model
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck
@@ -34,7 +37,7 @@ from tuner.nightly.gate import Decision, decide
 from tuner.nightly.history import History, Night
 from tuner.nightly.measured import Conditions, Measured, config_fingerprint
 from tuner.nightly.night_progress import NightProgress
-from tuner.nightly.outcome import Outcome
+from tuner.nightly.outcome import EXIT_CODES, Outcome
 from tuner.nightly.tasks import Task
 from tuner.recommend.front import TrialPoint
 from tuner.report.html.page import write_report
@@ -68,6 +71,7 @@ class NightContext:
         at_last: Deadline for beginning anything, by `time.monotonic`.
         say: Takes progress messages.
         until_reported: Contexts (such as blocked signals) to hold until the outcome is stored and reported.
+        events: Receives the events of the night, too; None: nobody does.
     """
 
     night: str
@@ -79,6 +83,7 @@ class NightContext:
     at_last: float
     say: Callable[[str], None]
     until_reported: ExitStack
+    events: EventProgress | None = None
 
 
 def run_model_night(task: Task, night_context: NightContext, history: History) -> Night:
@@ -91,6 +96,22 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
         TritontuneError: the model could not be measured or tuned.
         KeyboardInterrupt: the night was interrupted; nothing was deployed without a complete comparison.
     """
+    with EventProgress.of_run(RunFolder(night_context.folder), night_context.say) as own:
+        others = [night_context.events] if night_context.events else []
+        progress = Progresses(NightProgress(night_context.say), own, *others)
+        night = _run_model_night(task, replace(night_context, say=progress.note), history, progress)
+        own.night_ended(night.model, night_json(night))
+        own.ended(EXIT_CODES[night.outcome], night.reason)
+    return night
+
+
+def night_json(night: Night) -> dict[str, Any]:
+    """One night of a model as JSON, as in the night's report."""
+    told: dict[str, Any] = finite(night.model_dump(mode="json"))
+    return told
+
+
+def _run_model_night(task: Task, night_context: NightContext, history: History, progress: Progress) -> Night:
     began = time.monotonic()
     if finish_replacing(task.repository.path):
         night_context.say(f"{task.name}: finished writing the files of an earlier night, which was killed")
@@ -101,21 +122,16 @@ def run_model_night(task: Task, night_context: NightContext, history: History) -
     if why := withdraw(task, work=night_context.work):
         night_context.say(f"{task.name}: {why}")
     job = task.job.tuning(budget=night_context.budget, warm_start=night_context.last or task.job.warm_start)
-    with run_context(job, RunFolder(night_context.folder), progress=NightProgress(night_context.say)) as (
-        context,
-        (model,),
-    ):
+    with run_context(job, RunFolder(night_context.folder), progress=progress) as (context, (model,)):
         identity = identity_of(context, model)
         conditions = _conditions(identity, task)
         same = [night for night in history.past(conditions) if night.measured.request_rate == identity.rate]
         past = normal_nights(same, identity.files)
-        deployed = _Deployed(
-            Launches(context, model, night_context.folder / "nightly"), identity, past, night_context.say
-        )
+        deployed = _Deployed(Launches(context, model, night_context.folder / "nightly"), identity, past, progress)
         deployed.measure()
         with reported(context, write_report):
             outcome = tune_model(context, model)
-        compared = _compare(task, night_context, outcome, deployed)
+        compared = _compare(task, night_context, outcome, deployed, progress)
         drift = deployed.drift(task.min_regression)
         if drift.suspected:
             night_context.say(f"{task.name}: re-measuring it, since it may be slower: {drift.reason}")
@@ -173,16 +189,14 @@ class _Deployed:
         launches: Launches configs of the model.
         identity: The identity of the study, which holds the text of the config.
         past: The normal nights before.
-        say: Takes progress messages.
+        progress: Receives the phase, and notes.
     """
 
-    def __init__(
-        self, launches: Launches, identity: Identity, past: list[PastMeasurement], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, launches: Launches, identity: Identity, past: list[PastMeasurement], progress: Progress) -> None:
         self.launches = launches
         self._identity = identity
         self._past = past
-        self._say = say
+        self._progress = progress
         # Nights are compared under the load of the latest one.
         self._load = past[-1].measured.load if past else None
         self._rounds: list[OperatingPoint] = []
@@ -192,7 +206,8 @@ class _Deployed:
         """Launch it repeatedly under the load of its history, if it has one."""
         if self._load is None:
             return
-        self._say(f"measuring the deployed config at {self._load}")
+        self._progress.phase_began("deployed")
+        self._progress.note(f"measuring the deployed config at {self._load}")
         for number in range(_MOST_LAUNCHES):
             measured = self.measured
             if number >= _LAUNCHES and measured and measured.throughput.relative_half_width <= _PRECISE:
@@ -208,7 +223,7 @@ class _Deployed:
         self._count += 1
         name = f"deployed-{self._count:02d}"
         return launch_deployed(
-            lambda _: self.launches.launch(self.launches.deployed, loads, name), self._count, self._say
+            lambda _: self.launches.launch(self.launches.deployed, loads, name), self._count, self._progress.note
         )
 
     def add(self, side: PairedLaunch) -> None:
@@ -243,11 +258,14 @@ class _Deployed:
         return judge_drift(now, self._past, files=self._identity.files, min_regression=min_regression)
 
 
-def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, deployed: _Deployed) -> Comparison | None:
+def _compare(
+    task: Task, night_context: NightContext, outcome: ModelOutcome, deployed: _Deployed, progress: Progress
+) -> Comparison | None:
     """Launch the best candidate and the deployed config in pairs; None if the search found nothing better."""
     best = outcome.recommendation.best
     if best is None or best.trial.number == 0 or not isinstance(best.point.load, SteadyLoad):
         return None
+    progress.phase_began("comparison")
 
     def launch(loads: Sequence[SteadyLoad], name: str) -> PairedLaunch:
         return deployed.launches.launch(best.trial.patch, loads, name, candidate=True)
@@ -260,7 +278,7 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
     try:
         load: SteadyLoad = best.point.load
         if isinstance(load, Concurrency):
-            load = load_within(tried, load, task.job.slo, at_last=night_context.at_last, note=night_context.say)
+            load = load_within(tried, load, task.job.slo, at_last=night_context.at_last, note=progress.note)
     except ServerError as error:
         failure = f"{error.cause.value}: {error}"
         return Comparison(slo=task.job.slo, loads=(best.point.load,), failure=failure, objective=task.job.objective)
@@ -270,7 +288,7 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
     candidates: tuple[SteadyLoad, ...] = (load, *halved)
     # The deployed config is measured at its own best load and at the candidate's, for a fair comparison.
     loads = list(dict.fromkeys([_own_load(outcome), load]))
-    night_context.say(f"{task.name}: comparing trial {best.trial.number} at {load} with the deployed config")
+    progress.note(f"{task.name}: comparing trial {best.trial.number} at {load} with the deployed config")
     now = time.monotonic()
     compared = compare(
         lambda _: deployed.launch(loads),
@@ -286,7 +304,7 @@ def _compare(task: Task, night_context: NightContext, outcome: ModelOutcome, dep
             ),
             at_last=night_context.at_last,
         ),
-        note=night_context.say,
+        note=progress.note,
     )
     deployed.begin_history(compared)
     return compared

@@ -16,9 +16,10 @@ from tuner.core.interrupts import put_off, undisturbed
 from tuner.core.json_text import json_text
 from tuner.core.lock import locked
 from tuner.core.quantities import format_duration
+from tuner.jobs.event_progress import EventProgress
 from tuner.nightly.history import History, Night
 from tuner.nightly.jobs import JobsFile
-from tuner.nightly.model_night import COMPARING_SHARE, NightContext, run_model_night
+from tuner.nightly.model_night import COMPARING_SHARE, NightContext, night_json, run_model_night
 from tuner.nightly.notify import report_json, send_notifications
 from tuner.nightly.outcome import NightReport, in_words
 from tuner.nightly.prometheus import write_metrics
@@ -29,7 +30,9 @@ from tuner.nightly.work_folder import REPORT, WorkFolder
 _LEAST_SHARE = 0.25
 
 
-def run_night(file: JobsFile, tasks: Sequence[Task], say: Callable[[str], None]) -> NightReport:
+def run_night(
+    file: JobsFile, tasks: Sequence[Task], say: Callable[[str], None], events: EventProgress | None = None
+) -> NightReport:
     """Run all models within the window, and write the report.
 
     An interruption, or the end of the window, ends the current model; the report states it.
@@ -38,6 +41,7 @@ def run_night(file: JobsFile, tasks: Sequence[Task], say: Callable[[str], None])
         file: The job file.
         tasks: Its models; see `tasks_of`.
         say: Takes progress messages, one line each.
+        events: Receives the events of all models, and the messages; None: nobody does.
 
     Raises:
         JobError: another night is running, or the history cannot be opened; nothing was done.
@@ -46,16 +50,23 @@ def run_night(file: JobsFile, tasks: Sequence[Task], say: Callable[[str], None])
         locked(file.work, option="work", holder="another night"),
         History.opened(file.history_url) as history,
     ):
-        return _Night(file, tasks, history, say).run()
+        return _Night(file, tasks, history, say, events).run()
 
 
 class _Night:
-    def __init__(self, file: JobsFile, tasks: Sequence[Task], history: History, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        file: JobsFile,
+        tasks: Sequence[Task],
+        history: History,
+        say: Callable[[str], None],
+        events: EventProgress | None,
+    ) -> None:
         self._file, self._tasks, self._history = file, tasks, history
         self._work = WorkFolder(file.work)
         self._notes: list[str] = []
         self._done: list[Night] = []
-        self._say = say
+        self._print, self._events = say, events
         self._stopped = ""
         self._began = self._task_began = time.monotonic()
         started = datetime.now(timezone.utc)
@@ -99,8 +110,9 @@ class _Night:
                 budget=share * task.job.budget,
                 spare_until=ends - sum(later),
                 at_last=ends,
-                say=self._say,
+                say=self._print,
                 until_reported=until_reported,
+                events=self._events,
             )
             night = self._part(task, night_context)
             until_reported.enter_context(put_off())
@@ -142,6 +154,8 @@ class _Night:
             night = night.model_copy(update={"outcome": "failed", "reason": f"{night.reason}; not recorded: {error}"})
         self._done.append(night)
         self._say(in_words(night))
+        if self._events:
+            self._events.night_ended(night.model, night_json(night))
 
     def _end(self) -> NightReport:
         """Write the report, send the notifications, and write the report again with failed notifications."""
@@ -174,6 +188,11 @@ class _Night:
     def _note(self, text: str) -> None:
         self._notes.append(text)
         self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._print(text)
+        if self._events:
+            self._events.note(text)
 
 
 class NightWindow:
