@@ -30,8 +30,8 @@ from tuner.servers.process import remove_process_leftovers
 from tuner.servers.work_folder import remove_abandoned_work
 from tuner.service.job_folder import JobFolder, SubmissionRecord
 from tuner.service.job_processes import end_processes_of
+from tuner.service.place import nights_of
 from tuner.service.secrets import with_secrets
-from tuner.service.work import nights_of
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 

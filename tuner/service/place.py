@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
+from tuner.client.resources import Job
 from tuner.service.job_folder import JobFolder
 
 VARIABLE = "TRITONTUNE_JOB"
@@ -44,3 +46,17 @@ def command(folder: JobFolder, lock: int, place: Place) -> list[str]:
     if place.cores:
         words.append(f"--cores={','.join(map(str, sorted(place.cores)))}")
     return [*words, f"--config={place.config}"] if place.config else words
+
+
+def nights_of(folder: JobFolder, job: Job) -> Path:
+    """The work folder of the nights of a job's target; of a job without a target, that of its repository.
+
+    Args:
+        folder: The folder of the job.
+        job: The job.
+    """
+    if job.target:
+        return folder.data / "nightly" / job.target
+    where = str(job.repository or job.job.get("repository"))
+    # Names of targets do not begin so.
+    return folder.data / "nightly" / f"_{sha256(where.encode()).hexdigest()[:12]}"

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         with ExitStack() as until_end:
             folder = _claimed(given.folder, given.lock, until_end)
             # It takes a second, in which signals and questions for the owner of the job have their answers already.
-            from tuner.service.work import run  # noqa: PLC0415
+            from tuner.service.run_work import run  # noqa: PLC0415
 
             return run(folder, Place(given.gpus, given.cores, given.config))
     except KeyboardInterrupt:
