@@ -131,15 +131,24 @@ def test_the_front_of_events_is_that_of_all_points_at_once(
         job.measure(number, points, failure)
         assert job.front() == job.study.front
     for number, load, throughput, fails in relaunches:
-        again = Verification(
-            trial=number % len(trials),
-            load=Concurrency(load),
-            rounds=() if fails else (point(load, throughput, 15),),
-            numbers=() if fails else (1,),
-            failure="crashed: gone" if fails else None,
-        )
-        job.relaunch(again)
+        job.relaunch(_relaunched(job.study, number % len(trials), point(load, throughput, 15), fails=fails))
         assert job.front() == job.study.front
+
+
+def _relaunched(study: _Stored, number: int, measured: OperatingPoint, *, fails: bool) -> Verification:
+    """A verification with one more round. Half of its rounds had a part in the choice."""
+    before = [each for each in study.verified if (each.trial, each.load) == (number, measured.load)]
+    rounds = before[0].rounds if before else ()
+    failure = "crashed: gone" if fails else None
+    rounds = rounds if fails else (*rounds, measured)
+    return Verification(
+        trial=number,
+        load=measured.load,
+        rounds=rounds,
+        numbers=tuple(range(len(rounds))),
+        choosing=len(rounds) // 2,
+        failure=failure,
+    )
 
 
 def _events(*kinds: dict[str, Any]) -> list[Event]:
@@ -211,7 +220,7 @@ def test_a_trial_that_never_ended_is_gone_when_the_job_ends_or_goes_on(tmp_path:
     assert job.front() == {(0, 1)}
     again = _Job(tmp_path, job.study)
     again.events.trial_began(1, "cut off, too")
-    again.events.ended(130, "interrupted")
+    EventLog(tmp_path).change_state(state="cancelled", exit_code=130)
     view = again.view
     assert [each.number for each in view.trials] == [0]
     assert (view.phase, view.state and view.state.state) == (None, "cancelled")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tuner.core.record import Interval
-from tuner.jobs.events import FINAL, JobState, ModelResult
+from tuner.jobs.events import FINAL, JobState, ModelResult, OpenInterval
 
 __all__ = ["FINAL", "JobState", "ModelResult"]
 
@@ -289,10 +289,10 @@ class FrontPoint(Resource):
     model: str
     trial: int
     load: dict[str, Any]
-    throughput: Interval
-    latency_ms: Interval
+    throughput: OpenInterval
+    latency_ms: OpenInterval
     percentile: str
-    objective_value: Interval | None = Field(None, description="Value of the objective, in its unit.")
+    objective_value: OpenInterval | None = Field(None, description="Value of the objective, in its unit.")
     verified: bool = False
     best: bool = False
 

@@ -256,7 +256,7 @@ class EventProgress(Progress):
                 if isinstance(event, TrialEnded) and event.model == model.name:
                     model.trials.add(event.trial)
                 elif isinstance(event, PointVerified) and event.model == model.name:
-                    model.verified[event.trial, str(event.load)] = event.rounds, event.failure
+                    model.verified[event.trial, str(event.load)] = event.rounds, event.confirming, event.failure
                 elif isinstance(event, BestChanged) and event.model == model.name:
                     model.best = event.best
         except OSError as error:
@@ -270,7 +270,8 @@ class EventProgress(Progress):
             if trial.number not in model.trials and self._write(TrialEnded, **_trial_fields(model, study, trial)):
                 model.trials.add(trial.number)
         for verified in study.verified:
-            key, now = (verified.trial, str(load_json(verified.load))), (len(verified.rounds), verified.failure)
+            key = verified.trial, str(load_json(verified.load))
+            now = len(verified.rounds), len(verified.confirming), verified.failure
             if model.verified.get(key) != now and self._write(PointVerified, **_verified_fields(model, verified)):
                 model.verified[key] = now
         best = model_result(model.name, recommendation)
@@ -329,7 +330,7 @@ class _Model:
         study: Its study; None: it is measured, not tuned.
         trial: Number of the current trial; None: none began.
         trials: Numbers of the trials that were written.
-        verified: Number of rounds and failure of the verifications that were written, by trial and load.
+        verified: Numbers of rounds, and failure, of the verifications that were written, by trial and load.
         best: The best configuration that was written.
     """
 
@@ -337,7 +338,7 @@ class _Model:
         self.name, self.objective, self.study = name, objective, study
         self.trial: int | None = None
         self.trials: set[int] = set()
-        self.verified: dict[tuple[int, str], tuple[int, str | None]] = {}
+        self.verified: dict[tuple[int, str], tuple[int, int, str | None]] = {}
         self.best: ModelResult | None = None
 
 
@@ -382,6 +383,7 @@ def _verified_fields(model: _Model, verified: Verification) -> dict[str, Any]:
         "trial": verified.trial,
         "load": load_json(verified.load),
         "rounds": len(verified.rounds),
+        "confirming": len(verified.confirming),
         "point": point and judged_point_json(point, model.objective, verified=True),
         "failure": verified.failure,
     }

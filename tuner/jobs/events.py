@@ -5,10 +5,12 @@ The service, the dashboard, the console of `tritontune jobs --watch` and tests r
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, WithJsonSchema
 
 from tuner.core.errors import InterruptedRunError, SLOError
 from tuner.core.record import Interval, Record
@@ -60,16 +62,49 @@ Point = Annotated[dict[str, Any], Field(json_schema_extra={"$comment": "point"})
 """An operating point as JSON; see `tuner.results.points_json.judged_point_json`."""
 
 
+def _with_ends(value: Any) -> Any:
+    """An interval as JSON has it: an unbounded end is null."""
+    if not isinstance(value, Mapping):
+        return value
+    ends = {"low": -math.inf, "high": math.inf}
+    return {name: ends.get(name) if each is None else each for name, each in value.items()}
+
+
+def _without_ends(value: Interval) -> dict[str, float | None]:
+    return {name: each if math.isfinite(each) else None for name, each in value}
+
+
+_INTERVAL = {
+    "description": "An estimate with its 95 % confidence interval.",
+    "type": "object",
+    "properties": {
+        "value": {"description": "Estimate.", "type": "number"},
+        "low": {"description": "Lower end; null: unbounded.", "type": ["number", "null"]},
+        "high": {"description": "Upper end; null: unbounded.", "type": ["number", "null"]},
+    },
+    "required": ["value", "low", "high"],
+    "additionalProperties": False,
+}
+
+OpenInterval = Annotated[
+    Interval,
+    BeforeValidator(_with_ends),
+    PlainSerializer(_without_ends, when_used="json"),
+    WithJsonSchema(_INTERVAL),
+]
+"""A value with its 95 % confidence interval; in JSON, an unbounded end is null, as in `front.json`."""
+
+
 class ModelResult(_Told):
     """The best configuration of one model so far, or at the end."""
 
     model: str = Field(description="Name of the model.")
     trial: int | None = Field(description="Trial of the best configuration; null: none holds the SLO.")
     load: dict[str, Any] | None = Field(None, description="Load of the best operating point.")
-    throughput: Interval | None = Field(None, description="Inferences/s.")
-    latency_ms: Interval | None = Field(None, description="Latency by the SLO's percentile.")
+    throughput: OpenInterval | None = Field(None, description="Inferences/s.")
+    latency_ms: OpenInterval | None = Field(None, description="Latency by the SLO's percentile.")
     percentile: str | None = Field(None, description="The percentile of latency_ms, such as p99.")
-    gain: Interval | None = Field(None, description="Best over baseline, by the objective.")
+    gain: OpenInterval | None = Field(None, description="Best over baseline, by the objective.")
     verified: bool = Field(default=False, description="Whether it was relaunched and measured again.")
     ended: str | None = Field(None, description="Why the search ended; null: it goes on.")
     failure: str | None = Field(None, description="Why the model could not be tuned.")
@@ -170,6 +205,7 @@ class PointVerified(Numbered):
     trial: int = Field(description="Number of the trial; 0 is the baseline.")
     load: dict[str, Any] = Field(description="Load of the operating point.")
     rounds: int = Field(description="Number of launches so far.")
+    confirming: int = Field(0, description="Number of these after it was chosen.")
     point: Point | None = Field(description="All launches that count, as one operating point; null: it failed.")
     failure: str | None = Field(None, description="Why it failed; null: it did not.")
 
