@@ -109,10 +109,10 @@ class EventProgress(Progress):
             exit_code: The exit code of the command with the same options.
             reason: Why, in one line.
         """
-        if not self._resumes and exit_code == InterruptedRunError.exit_code:
+        if self._has_ended or self._waiting is not None:
             return
-        if not self._has_ended and self._waiting is None:
-            self._has_ended = True
+        self._has_ended = True
+        if self._resumes or exit_code != InterruptedRunError.exit_code:
             self._change(final_state(exit_code), reason=shortened(reason), exit_code=exit_code)
 
     def _end_by(self, error: BaseException | None) -> tuple[int, str]:
