@@ -15,7 +15,7 @@ from tuner.client.resources import DeployedPoint, NightEntry, Page, Proposal, Pr
 from tuner.core.slo import NO_LIMIT, SLO
 from tuner.nightly.history import History, Night
 from tuner.nightly.measured import Measured
-from tuner.service.store.pages import checked_limit, number_of, page_of
+from tuner.service.store.pages import checked_limit, every, number_of, page_of
 from tuner.service.store.proposals import ProposalFilter
 from tuner.service.store.store import Store
 
@@ -66,7 +66,7 @@ class Histories:
             models = (model,)
         if not self._path.exists():
             return Page[NightEntry](items=())
-        targets = [target] if target else self._targets()
+        targets = [target] if target else list(every(self._store.targets))
         with History.opened(str(self._path)) as history:
             found = history.newest(repository=repository, models=models, before=before, limit=limit + 1)
         page = page_of(found, limit, "nights", lambda numbered: numbered[0])
@@ -88,16 +88,6 @@ class Histories:
             target.model_copy(update={"deployed": tuple(_points(target, nights, open_, approved))})
             for target in targets
         )
-
-    def _targets(self) -> Sequence[Target]:
-        found: list[Target] = []
-        cursor = None
-        while True:
-            page = self._store.targets(cursor=cursor, limit=_MOST_OPEN)
-            found += page.items
-            cursor = page.next
-            if cursor is None:
-                return found
 
     def _proposals(self, state: ProposalState, most: int) -> _Newest:
         """The newest proposal of each model."""

@@ -19,9 +19,6 @@ from tuner.service.job_folder import JobFolder
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
-# Not shown as a file of the job.
-_COMPLETE = ".complete"
-
 
 class Approval(Resource):
     """An approval whose files are being deployed.
@@ -69,20 +66,6 @@ class ProposalFolder:
         if not self.path.is_dir():
             return []
         return sorted(int(path.stem) for path in self.path.glob("*.json") if _NUMBER.fullmatch(path.stem))
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all proposals of the job were made."""
-        return (self.path / _COMPLETE).exists()
-
-    def complete(self) -> None:
-        """Record that all proposals of the job were made.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        self.path.mkdir(exist_ok=True)
-        (self.path / _COMPLETE).touch()
 
     def read(self, number: int) -> ProposalRecord:
         """A record.

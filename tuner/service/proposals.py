@@ -9,12 +9,13 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tuner.client.resources import Job, Proposal, ProposalState
 from tuner.config.deploy import Replacement, finish_replacing, replace_files, sha256_of
-from tuner.core.errors import ConfigError, JobError, TritontuneError
-from tuner.service.errors import ConflictError, NotFoundError, StoreUnavailableError
+from tuner.core.errors import ConfigError, JobError
+from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.improvements import Improvement, improvement_of_night, improvements_of_run, nights_of
 from tuner.service.job_folder import JobFolder
 from tuner.service.proposal_records import (
@@ -26,15 +27,12 @@ from tuner.service.proposal_records import (
     why_outdated,
 )
 from tuner.service.store.database import Clock, utc_now
-from tuner.service.store.jobs import JobFilter
+from tuner.service.store.pages import every
 from tuner.service.store.proposals import ProposalFilter, check_open
 from tuner.service.store.store import Store
 from tuner.study.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
-
-# So many of the newest jobs are looked at when the service starts: one may have ended while no service ran.
-_NEWEST = 500
 
 
 class ProposalDesk:
@@ -81,7 +79,6 @@ class ProposalDesk:
                 if policy.action == "apply" and job.kind == "tune":
                     with suppress(ConflictError, ConfigError):  # it stays open, or is withdrawn with the reason
                         self._deploy(record, Approval(by="the target's policy", at=self._clock()))
-            ProposalFolder(folder).complete()
             # The job's process, or a person, may have changed what others were made for.
             for line in self._look_at_open():
                 _log.info("%s", line)
@@ -114,9 +111,7 @@ class ProposalDesk:
             return self._decide(self._open(proposal_id, if_version), "rejected", by, reason)
 
     def catch_up(self) -> list[str]:
-        """Do what a service that was killed has left undone: deployments, rows, and proposals of jobs that ended.
-
-        Also withdraws open proposals whose files have changed.
+        """Finish the deployments that a killed service has begun, and withdraw proposals whose files have changed.
 
         Returns:
             What was done or failed, one line each.
@@ -125,17 +120,7 @@ class ProposalDesk:
             StoreUnavailableError: the database does not answer.
         """
         with self._mutex:
-            lines = self._look_at_open()
-            for job in self._store.jobs(JobFilter(states=["succeeded"]), limit=_NEWEST).items:
-                if ProposalFolder(JobFolder.of(self._jobs, job.id)).is_complete:
-                    continue
-                try:
-                    self.of_job(job)
-                except StoreUnavailableError:
-                    raise
-                except (TritontuneError, OSError) as error:
-                    lines.append(f"job {job.id}: no proposals: {error}")
-            return lines
+            return self._look_at_open()
 
     def _look_at_open(self) -> list[str]:
         return [line for proposal in list(self._open_proposals()) if (line := self._caught_up(proposal))]
@@ -267,13 +252,7 @@ class ProposalDesk:
         return record.proposal
 
     def _open_proposals(self, model: str | None = None) -> Iterator[Proposal]:
-        cursor = None
-        while True:
-            page = self._store.proposals(ProposalFilter(states=["open"], model=model), cursor=cursor, limit=_NEWEST)
-            yield from page.items
-            cursor = page.next
-            if cursor is None:
-                return
+        return every(partial(self._store.proposals, ProposalFilter(states=["open"], model=model)))
 
     def _records_of(self, job: JobFolder) -> Iterator[ProposalRecord]:
         folder = ProposalFolder(job)

@@ -14,6 +14,7 @@ from support.stored import T0, job
 from tuner.client.resources import FINAL, Job, JobState, ModelResult
 from tuner.service.errors import ConflictError, CursorError, NotFoundError
 from tuner.service.job_folder import SubmissionKey
+from tuner.service.store.index import Index
 from tuner.service.store.jobs import JobFilter, StoredJob
 from tuner.service.store.store import Store
 
@@ -56,7 +57,7 @@ def test_ids_go_up_also_when_none_is_added(store: Store) -> None:
     assert [store.next_job_id() for _ in range(3)] == [1, 2, 3]
     store.add_job(job(9))
     assert store.next_job_id() == 10
-    store.forget_jobs()
+    store.replace_index(Index())
     assert store.next_job_id() == 11
 
 
@@ -252,7 +253,7 @@ def test_a_model_that_a_job_found_is_filtered_by(store: Store) -> None:
 @given(steps=st.lists(st.integers(0, 3), max_size=12), limit=st.integers(1, 4))
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pages_show_each_job_once_while_jobs_are_added(store: Store, steps: list[int], limit: int) -> None:
-    store.forget_jobs()
+    store.replace_index(Index())
     first = [added(store, state=state).id for state in ("queued", "failed", "running") * 3]
     found: list[int] = []
     page = store.jobs(limit=limit)

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import threading
-
 import pytest
-from support.stored import T0, proposal
+from support.stored import proposal
 
 from tuner.client.resources import Proposal
 from tuner.service.errors import ConflictError, CursorError, NotFoundError
@@ -23,42 +21,6 @@ def test_a_proposal_comes_back(store: Store) -> None:
     for unknown in (2, 0, 10**30):
         with pytest.raises(NotFoundError, match=f"no proposal {unknown}"):
             store.proposal(unknown)
-
-
-def test_a_decision_is_recorded_once(store: Store) -> None:
-    added(store)
-    store.clock = lambda: T0
-    decided = store.decide_proposal(1, "approved", by="alice", reason="deployed", if_version=1)
-    assert (decided.state, decided.decided_by, decided.decided_at, decided.version) == ("approved", "alice", T0, 2)
-    assert store.proposal(1) == decided
-    with pytest.raises(ConflictError, match="proposal 1 is approved by alice, not open"):
-        store.decide_proposal(1, "rejected", by="bob")
-
-
-def test_a_decision_needs_the_version_that_was_seen(store: Store) -> None:
-    added(store)
-    with pytest.raises(ConflictError, match="has version 1, not 2"):
-        store.decide_proposal(1, "approved", by="alice", if_version=2)
-    assert store.proposal(1).state == "open"
-
-
-def test_one_of_many_decisions_at_once_wins(store: Store) -> None:
-    added(store)
-    won: list[str] = []
-
-    def decide(who: str) -> None:
-        try:
-            store.decide_proposal(1, "approved", by=who)
-        except ConflictError:
-            return
-        won.append(who)
-
-    threads = [threading.Thread(target=decide, args=(f"user{number}",)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert won == [store.proposal(1).decided_by]
 
 
 def test_proposals_are_listed_and_filtered_the_newest_first(store: Store) -> None:

@@ -22,7 +22,8 @@ _JOBS = tables.JOBS
 _DOCUMENTS = tables.JOB_DOCUMENTS
 _MODELS = tables.JOB_MODELS
 _KEYS = tables.SUBMISSION_KEYS
-_COUNTER = "jobs"
+JOB_COUNTER = "jobs"
+"""Name of the counter of ids."""
 
 ACTIVE: tuple[JobState, ...] = ("starting", "running", "cancelling")
 """The states of a job with a process."""
@@ -82,7 +83,7 @@ class Jobs(Database):
             StoreUnavailableError: the database does not answer.
         """
         with self.writing() as connection:
-            return next_number(connection, _COUNTER)
+            return next_number(connection, JOB_COUNTER)
 
     def add_job(self, job: Job, key: SubmissionKey | None = None, *, lease: str | None = None) -> Job:
         """Add a job.
@@ -100,11 +101,7 @@ class Jobs(Database):
             with self.writing() as connection:
                 if key and (earlier := _job_of(connection, key)):
                     return earlier
-                raise_counter(connection, _COUNTER, job.id)
-                _insert(connection, job, lease)
-                if key:
-                    values = {"token": key.token, "key": key.key, "digest": key.digest, "job_id": job.id}
-                    connection.execute(_KEYS.insert().values(values))
+                insert_job(connection, job, key, lease)
         except IntegrityError:
             # The same key came twice at the same time.
             if key and (same := self.job_of_key(key)):
@@ -237,15 +234,14 @@ class Jobs(Database):
             _update(connection, now.job, new)
         return changed
 
-    def forget_jobs(self) -> None:
-        """Remove all jobs and their keys. Their ids are not given out again.
+    def job_ids(self) -> set[int]:
+        """The ids of all jobs.
 
         Raises:
             StoreUnavailableError: the database does not answer.
         """
-        with self.writing() as connection:
-            for table in (_KEYS, _MODELS, _DOCUMENTS, _JOBS):
-                connection.execute(table.delete())
+        with self.reading() as connection:
+            return set(connection.execute(sql.select(_JOBS.c.id)).scalars())
 
 
 def _stored(connection: sql.Connection, job_id: int, *, lock: bool = False) -> StoredJob:
@@ -272,11 +268,16 @@ def _job_of(connection: sql.Connection, key: SubmissionKey) -> Job | None:
     return _stored(connection, row.job_id).job
 
 
-def _insert(connection: sql.Connection, job: Job, lease: str | None) -> None:
+def insert_job(connection: sql.Connection, job: Job, key: SubmissionKey | None, lease: str | None) -> None:
+    """Add the rows of a job, within a transaction that writes."""
+    raise_counter(connection, JOB_COUNTER, job.id)
     connection.execute(_JOBS.insert().values(id=job.id, **_columns(StoredJob(job, lease))))
     connection.execute(_DOCUMENTS.insert().values(job_id=job.id, document=job.model_dump_json()))
     if models := _models_of(job):
         connection.execute(_MODELS.insert(), [{"model": model, "job_id": job.id} for model in models])
+    if key:
+        values = {"token": key.token, "key": key.key, "digest": key.digest, "job_id": job.id}
+        connection.execute(_KEYS.insert().values(values))
 
 
 def _update(connection: sql.Connection, old: Job, new: StoredJob) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic
 
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
-from tuner.client.resources import Page, Schedule, Target
+from tuner.client.resources import Page
 from tuner.service.errors import ConflictError, NotFoundError
+from tuner.service.store.copies import Copies, Named
 from tuner.service.store.database import Database
-from tuner.service.store.pages import checked_limit, name_of, page_of
-
-Named = TypeVar("Named", Target, Schedule)
+from tuner.service.store.pages import checked_limit, every, name_of, page_of
 
 
 class NamedRows(Generic[Named]):
@@ -25,19 +24,23 @@ class NamedRows(Generic[Named]):
         kind: `target` or `schedule`.
         type_: Their type.
         columns: The values of the table's other columns.
+        copies: Their copies, which follow the rows; None: there are none.
     """
 
     def __init__(
         self,
         database: Database,
         table: sql.Table,
+        *,
         kind: str,
         type_: type[Named],
         columns: Callable[[Named], dict[str, str | None]],
+        copies: Copies[Named] | None,
     ) -> None:
         self._database, self._table, self._kind = database, table, kind
         self._type: type[Named] = type_
         self._columns: Callable[[Named], dict[str, str | None]] = columns
+        self._copies: Copies[Named] | None = copies
 
     def get(self, name: str) -> Named:
         """One of them; NotFoundError: there is none with this name."""
@@ -46,7 +49,7 @@ class NamedRows(Generic[Named]):
                 return found
         raise NotFoundError(self._kind, name)
 
-    def page(self, cursor: str | None, limit: int) -> Page[Named]:
+    def page(self, *, cursor: str | None = None, limit: int = 50) -> Page[Named]:
         """A page of them, by name."""
         after = name_of(cursor, f"{self._kind}s")
         limit = checked_limit(limit)
@@ -77,7 +80,7 @@ class NamedRows(Generic[Named]):
         except IntegrityError:
             # Another request added it at the same time.
             raise ConflictError(f"{self._kind} {name!r} was changed at the same time; try again") from None
-        return new
+        return self.keep(new)
 
     def remove(self, name: str, *, if_version: int | None) -> None:
         """Remove one of them; NotFoundError: there is none with this name; ConflictError: it has another version."""
@@ -90,6 +93,19 @@ class NamedRows(Generic[Named]):
                 connection.execute(self._table.delete().where(self._table.c.name == before.name))
             except IntegrityError:
                 raise ConflictError(f"{self._kind} {name!r} is used by another resource") from None
+        if self._copies:
+            self._copies.drop(name)
+
+    def keep(self, item: Named) -> Named:
+        """Write the copy of one of them, whose row was written."""
+        if self._copies:
+            self._copies.keep(item)
+        return item
+
+    def sync_copies(self) -> None:
+        """Make all copies equal to the rows."""
+        if self._copies:
+            self._copies.sync(every(self.page))
 
     def find(self, connection: sql.Connection, name: str, *, lock: bool = False) -> Named | None:
         """One of them, within a transaction; None: there is none with this name."""

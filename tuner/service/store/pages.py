@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from tuner.client.resources import Page
 from tuner.service.errors import CursorError
@@ -18,7 +18,6 @@ LARGEST_ID = 2**31 - 1
 """The largest id that the tables can hold."""
 
 Item = TypeVar("Item")
-Place = TypeVar("Place", int, str)
 
 
 def page_of(items: Sequence[Item], limit: int, kind: str, place_of: Callable[[Item], int | str]) -> Page[Item]:
@@ -34,6 +33,25 @@ def page_of(items: Sequence[Item], limit: int, kind: str, place_of: Callable[[It
     following = _encoded(kind, place_of(shown[-1])) if shown and len(items) > limit else None
     # Made of rows that were checked when they were stored; the page itself needs no check.
     return Page[Item].model_construct(items=shown, next=following)
+
+
+class Paged(Protocol[Item]):
+    """A list that comes in pages."""
+
+    def __call__(self, *, cursor: str | None = None, limit: int = 50) -> Page[Item]:
+        """A page."""
+        ...
+
+
+def every(pages: Paged[Item]) -> Iterator[Item]:
+    """All items of a list that comes in pages."""
+    cursor = None
+    while True:
+        page = pages(cursor=cursor, limit=MOST)
+        yield from page.items
+        cursor = page.next
+        if cursor is None:
+            return
 
 
 def number_of(cursor: str | None, kind: str) -> int | None:

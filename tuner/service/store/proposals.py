@@ -52,7 +52,6 @@ class Proposals(Database):
         """
         try:
             with self.writing() as connection:
-                raise_counter(connection, _COUNTER, proposal.id)
                 insert_proposal(connection, proposal)
         except IntegrityError:
             raise ConflictError(f"proposal {proposal.id} exists") from None
@@ -89,49 +88,16 @@ class Proposals(Database):
             items = [Proposal.model_validate_json(document) for document in connection.execute(query).scalars()]
         return page_of(items, limit, "proposals", lambda proposal: proposal.id)
 
-    def decide_proposal(
-        self,
-        proposal_id: int,
-        state: ProposalState,
-        *,
-        by: str | None,
-        reason: str = "",
-        if_version: int | None = None,
-    ) -> Proposal:
-        """Decide on an open proposal.
-
-        Args:
-            proposal_id: The proposal.
-            state: Its final state.
-            by: Name of the token that decided; None: the service.
-            reason: Why, or what was deployed.
-            if_version: The version that it must have; None: any.
-
-        Raises:
-            NotFoundError: there is no such proposal.
-            ConflictError: it has another version, or is not open.
-        """
-        with self.writing() as connection:
-            before = _found(connection, proposal_id, lock=True)
-            check_open(before, if_version)
-            decided = before.model_copy(
-                update={
-                    "state": state,
-                    "decided_at": self.clock(),
-                    "decided_by": by,
-                    "reason": reason,
-                    "version": before.version + 1,
-                }
-            )
-            connection.execute(PROPOSALS.update().where(PROPOSALS.c.id == decided.id).values(proposal_columns(decided)))
-        return decided
+    def proposal_ids(self) -> set[int]:
+        """The ids of all proposals."""
+        with self.reading() as connection:
+            return set(connection.execute(sql.select(PROPOSALS.c.id)).scalars())
 
     def store_proposal(self, proposal: Proposal) -> None:
         """Make the row equal to a record in a job's folder."""
         values = proposal_columns(proposal)
         with self.writing() as connection:
             if not connection.execute(PROPOSALS.update().where(PROPOSALS.c.id == proposal.id).values(values)).rowcount:
-                raise_counter(connection, _COUNTER, proposal.id)
                 insert_proposal(connection, proposal)
 
 
@@ -149,7 +115,8 @@ def check_open(proposal: Proposal, if_version: int | None) -> None:
 
 
 def insert_proposal(connection: sql.Connection, proposal: Proposal) -> None:
-    """Add the row of a proposal, within a transaction."""
+    """Add the row of a proposal, within a transaction that writes."""
+    raise_counter(connection, _COUNTER, proposal.id)
     connection.execute(PROPOSALS.insert().values(id=proposal.id, **proposal_columns(proposal)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
@@ -11,7 +12,8 @@ import sqlalchemy as sql
 from tuner.client.resources import Page, Schedule, ScheduleSpec, Target, TargetSpec
 from tuner.service.cron import check_schedule, next_start
 from tuner.service.errors import ConflictError
-from tuner.service.store.database import Clock, Database
+from tuner.service.store.copies import schedule_copies, target_copies
+from tuner.service.store.database import Clock, Database, utc_now
 from tuner.service.store.named import NamedRows
 from tuner.service.store.tables import SCHEDULES, TARGETS
 
@@ -23,10 +25,13 @@ class Targets(Database):
     StoreUnavailableError when the database does not answer.
     """
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    def __init__(self, url: str, clock: Clock = utc_now, data: Path | None = None) -> None:
         super().__init__(url, clock)
-        self._targets = NamedRows(self, TARGETS, "target", Target, lambda _: {})
-        self._schedules = NamedRows(self, SCHEDULES, "schedule", Schedule, schedule_columns)
+        targets, schedules = (target_copies(data), schedule_copies(data)) if data else (None, None)
+        self._targets = NamedRows(self, TARGETS, kind="target", type_=Target, columns=lambda _: {}, copies=targets)
+        self._schedules = NamedRows(
+            self, SCHEDULES, kind="schedule", type_=Schedule, columns=_columns, copies=schedules
+        )
 
     def put_target(self, name: str, spec: TargetSpec, *, if_version: int | None = None) -> Target:
         """Add or replace a target.
@@ -51,7 +56,7 @@ class Targets(Database):
 
     def targets(self, *, cursor: str | None = None, limit: int = 50) -> Page[Target]:
         """A page of targets, by name; arguments and errors as for `jobs`."""
-        return self._targets.page(cursor, limit)
+        return self._targets.page(cursor=cursor, limit=limit)
 
     def remove_target(self, name: str, *, if_version: int | None = None) -> None:
         """Remove a target. Its jobs and their results stay.
@@ -101,7 +106,7 @@ class Targets(Database):
 
     def schedules(self, *, cursor: str | None = None, limit: int = 50) -> Page[Schedule]:
         """A page of schedules, by name; arguments and errors as for `jobs`."""
-        return self._schedules.page(cursor, limit)
+        return self._schedules.page(cursor=cursor, limit=limit)
 
     def remove_schedule(self, name: str, *, if_version: int | None = None) -> None:
         """Remove a schedule. Its jobs stay.
@@ -140,10 +145,15 @@ class Targets(Database):
                 return None
             new = now.model_copy(update=changes)
             self._schedules.store(connection, new, is_new=False)
-        return new
+        return self._schedules.keep(new)
+
+    def sync_copies(self) -> None:
+        """Make the copies of targets and schedules in the data folder equal to the rows."""
+        self._targets.sync_copies()
+        self._schedules.sync_copies()
 
 
-def schedule_columns(schedule: Schedule) -> dict[str, str | None]:
+def _columns(schedule: Schedule) -> dict[str, str | None]:
     """The columns of a schedule's row beside its name, version and document."""
     return {"target": schedule.target, "next_at": sortable(schedule.next_at) if schedule.next_at else None}
 
