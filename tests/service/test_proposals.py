@@ -24,6 +24,7 @@ from tuner.jobs.events import NightEnded
 from tuner.recommend.verification import Verification
 from tuner.results.result_files import without_provenance
 from tuner.service import proposals
+from tuner.service.endings import Endings
 from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.job_folder import JobFolder, SubmissionRecord
 from tuner.service.proposal_records import ProposalFolder
@@ -58,6 +59,10 @@ class Desk:
     def again(self) -> ProposalDesk:
         """The desk of a service that was started again."""
         return ProposalDesk(self.store, self.jobs, self.clock)
+
+    def endings(self) -> Endings:
+        """What is done for jobs that have ended, by a service that was started again."""
+        return Endings(self.store, self.jobs, self.again())
 
     def job(self, policy: Policy = PROPOSE, **fields: Any) -> tuple[Job, JobFolder]:
         """A job that has succeeded."""
@@ -312,18 +317,27 @@ def test_a_path_that_leads_out_of_the_repository_is_refused(desk: Desk, tmp_path
 def test_the_start_catches_up_with_what_was_left_undone(desk: Desk) -> None:
     """A job that ended while no service ran, a row that was not written, and files that were changed by hand."""
     ended = desk.tuned()
-    assert desk.again().catch_up() == []
+    assert desk.endings().catch_up() == []
     proposal = desk.store.proposals().items[0]
     assert proposal.job == ended.id
     decided = desk.desk.reject(proposal.id, "bob")
     desk.store.store_proposal(proposal)  # as if the service was killed before it wrote the row
-    assert desk.again().catch_up() == []
+    assert desk.endings().catch_up() == []
     assert desk.store.proposal(proposal.id) == decided
     other = desk.proposed()
     desk.config.write_text("changed by hand")
-    assert desk.again().catch_up() == [
+    assert desk.endings().catch_up() == [
         f"proposal {other.id}: withdrawn: mlp/config.pbtxt has changed since job 2 measured it"
     ]
+
+
+def test_a_job_that_has_ended_is_looked_at_once(desk: Desk) -> None:
+    ended, endings = desk.tuned(), desk.endings()
+    with endings.running():
+        endings.job_ended(ended.id)
+    assert len(desk.store.proposals().items) == 1
+    RunFolder(JobFolder.of(desk.jobs, ended.id).run).database.write_bytes(b"not read again" * 1000)
+    assert desk.endings().catch_up() == []
 
 
 def test_what_a_person_has_deployed_is_withdrawn(desk: Desk) -> None:
@@ -339,7 +353,7 @@ def test_damaged_files_are_told_and_leave_the_rest(desk: Desk) -> None:
     RunFolder(JobFolder.of(desk.jobs, study.id).run).database.write_bytes(b"no database" * 1000)
     other, folder = desk.job()
     folder.submission.unlink()
-    told = desk.again().catch_up()
+    told = desk.endings().catch_up()
     assert any(line.startswith("proposal 1: ") and "1.json" in line for line in told)
     assert any(line.startswith(f"job {other.id}: no proposals: ") for line in told)
     with pytest.raises(JobError, match="1.json: .*"):

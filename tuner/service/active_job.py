@@ -56,6 +56,7 @@ class ActiveJob:
         self._problem = ""
         self._host, self._slots = row.host, row.slots
         self._started_at: datetime | None = None
+        self._first_started_at = row.started_at
 
     @property
     def id(self) -> int:
@@ -66,6 +67,11 @@ class ActiveJob:
     def job(self) -> Job:
         """The job as it is stored."""
         return self._row
+
+    @property
+    def told(self) -> Job:
+        """The job as its events tell it."""
+        return self._row.model_copy(update=self._wanted())
 
     @property
     def state(self) -> JobState:
@@ -101,6 +107,7 @@ class ActiveJob:
                 self._problem = ""
                 if event.state == "starting":
                     self._host, self._slots, self._started_at = event.host, event.slots, event.at
+                    self._first_started_at = self._first_started_at or event.at
 
     def tell(self, problem: str) -> None:
         """Say in the row why it does not go on; empty: it does."""
@@ -165,7 +172,7 @@ class ActiveJob:
             "results": self._view.results,
             "host": None if state.state == "queued" else self._host,
             "slots": self.held,
-            "started_at": self._row.started_at or self._started_at,
+            "started_at": self._first_started_at,
             "ended_at": state.at if is_final else None,
             "exit_code": state.exit_code if is_final else None,
         }

@@ -1,14 +1,17 @@
-"""What is done once for each job that has ended: its row gets the results, and its improvements become proposals."""
+"""What is done once for each job that has ended: its improvements become proposals."""
 
 from __future__ import annotations
 
 import logging
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tuner.client.resources import FINAL
+from tuner.core.boundary import in_one_line
 from tuner.core.errors import TritontuneError
 from tuner.service.job_folder import JobFolder
-from tuner.service.job_view import JobViews
 from tuner.service.proposals import ProposalDesk
 from tuner.service.store.jobs import JobFilter
 from tuner.service.store.store import Store
@@ -22,49 +25,78 @@ _NEWEST = 500
 
 
 class Endings:
-    """Does what a job that has ended leaves to do.
+    """Does what a job that has ended leaves to do, in a thread: reading a study takes a while.
 
     Args:
         store: The rows.
         jobs: The folder of the jobs' folders.
-        views: What the events of jobs tell.
         desk: Makes the proposals.
     """
 
-    def __init__(self, store: Store, jobs: Path, views: JobViews, desk: ProposalDesk) -> None:
-        self._store, self._jobs, self._views, self._desk = store, jobs, views, desk
+    def __init__(self, store: Store, jobs: Path, desk: ProposalDesk) -> None:
+        self._store, self._jobs, self._desk = store, jobs, desk
+        self._ended: queue.SimpleQueue[int | None] = queue.SimpleQueue()
 
     def job_ended(self, job_id: int) -> None:
-        """Do it for one job. Does nothing if that is done, or if the job has not ended.
+        """Say that a job has ended. Returns at once."""
+        self._ended.put(job_id)
 
-        A failure is logged. It is tried again when the service starts.
-        """
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the thread as long as the context lasts. It begins with what services before this one have left."""
+        thread = threading.Thread(target=self._run, name="endings", daemon=True)
+        thread.start()
         try:
-            self._do(job_id)
-        except (TritontuneError, OSError) as error:
-            _log.warning("job %s: its results are not stored: %s", job_id, error)
+            yield
+        finally:
+            self._ended.put(None)
+            thread.join()
 
-    def catch_up(self) -> None:
-        """Do it for the newest jobs that ended while no service ran.
+    def do(self, job_id: int) -> None:
+        """Do it for one job, if it has succeeded and it is not done yet.
+
+        Raises:
+            TritontuneError: its results cannot be read, or the database does not answer.
+            OSError: a file cannot be written.
+        """
+        job, marker = self._store.job(job_id), JobFolder.of(self._jobs, job_id).path / _DONE
+        if job.state != "succeeded" or marker.exists():
+            return
+        for proposal in self._desk.of_job(job):
+            _log.info("job %s: proposal %s for model %s", job_id, proposal.id, proposal.model)
+        marker.touch()
+
+    def catch_up(self) -> list[str]:
+        """Do it for the newest jobs that ended while no service ran, and finish what the desk has begun.
+
+        Returns:
+            What was done or failed, one line each.
 
         Raises:
             StoreUnavailableError: the database does not answer.
         """
-        for job in self._store.jobs(JobFilter(states=sorted(FINAL)), limit=_NEWEST).items:
-            if not self._marker(job.id).exists():
-                self.job_ended(job.id)
-        self._store.check()
+        lines = self._desk.catch_up()
+        for job in self._store.jobs(JobFilter(states=["succeeded"]), limit=_NEWEST).items:
+            lines += self._tried(job.id)
+        return lines
 
-    def _do(self, job_id: int) -> None:
-        job = self._store.job(job_id)
-        if not job.is_final or self._marker(job_id).exists():
-            return
-        view = self._views.of(job_id)
-        if (job.progress, job.results) != (view.progress, view.results):
-            job = self._store.change_job(job_id, among=FINAL, progress=view.progress, results=view.results)
-        for proposal in self._desk.of_job(job):
-            _log.info("job %s: proposal %s for model %s", job_id, proposal.id, proposal.model)
-        self._marker(job_id).touch()
+    def _run(self) -> None:
+        try:
+            for line in self.catch_up():
+                _log.warning("%s", line)
+        except TritontuneError as error:
+            _log.warning("%s", error)
+        while (job_id := self._ended.get()) is not None:
+            for line in self._tried(job_id):
+                _log.warning("%s", line)
 
-    def _marker(self, job_id: int) -> Path:
-        return JobFolder.of(self._jobs, job_id).path / _DONE
+    def _tried(self, job_id: int) -> list[str]:
+        """Do it for one job. Returns why it failed; it is tried again when the service starts."""
+        try:
+            self.do(job_id)
+        except Exception as error:  # noqa: BLE001 (one job must not keep the others from their proposals)
+            expected = isinstance(error, TritontuneError)
+            if not expected:
+                _log.exception("job %s: unexpected error", job_id)
+            return [f"job {job_id}: no proposals: {error if expected else in_one_line(error)}"]
+        return []

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from tuner.client.resources import FINAL, Job, Proposal
+from tuner.client.resources import Proposal
 from tuner.core.errors import JobError
-from tuner.jobs.event_log import EventLog
-from tuner.jobs.events import PhaseBegan, StateChanged
+from tuner.service.active_job import ActiveJob
 from tuner.service.job_folder import JobFolder, SubmissionKey
-from tuner.service.job_view import JobView
 from tuner.service.proposal_records import ProposalFolder
 from tuner.service.store.copies import Copies, Named, schedule_copies, target_copies
 from tuner.service.store.index import Index, IndexedJob
-from tuner.service.store.jobs import ACTIVE
 from tuner.service.store.store import Store
 
 
@@ -40,7 +37,7 @@ def prepare_index(store: Store, data: Path, *, anew: bool = False) -> list[str]:
     reading = _Reading(data)
     if anew or is_empty:
         index = reading.all()
-        if anew or index != Index():
+        if anew or not index.is_empty:
             store.replace_index(index)
             why = "" if anew else "; the database was empty"
             reading.lines.append(f"index made anew: {_in_words(index)}{why}")
@@ -62,42 +59,10 @@ def indexed(folder: JobFolder) -> IndexedJob:
     record = folder.read()
     if record.job.id != folder.id:
         raise JobError(f"{folder.submission}: is the submission of job {record.job.id}")
-    job = _job(record.job, folder)
-    lease = folder.lease() if job.state in ACTIVE else None
-    return IndexedJob(job, record.key, str(lease) if lease else None)
-
-
-def _job(job: Job, folder: JobFolder) -> Job:
-    state: StateChanged | None = None
-    starting: StateChanged | None = None
-    phase: str | None = None
-    view = JobView()
-    for event in EventLog(folder.path).read():
-        view.fold(event)
-        if isinstance(event, StateChanged) and not (state and state.state in FINAL):
-            state = event
-            if event.state == "starting":
-                starting, phase = event, None
-        elif isinstance(event, PhaseBegan):
-            phase = event.phase
-    if state is None:
-        return job
-    is_final, is_active = state.state in FINAL, state.state in ACTIVE
-    changes = {
-        "state": state.state,
-        "reason": state.reason,
-        "attempt": state.attempt,
-        "phase": None if is_final else phase,
-        "host": starting.host if starting and state.state != "queued" else None,
-        "slots": starting.slots if starting and is_active else (),
-        "started_at": starting.at if starting else None,
-        "ended_at": state.at if is_final else None,
-        "exit_code": state.exit_code if is_final else None,
-    }
-    if is_final:
-        # While it goes on, they are read from its events.
-        changes |= {"progress": view.progress, "results": view.results}
-    return job.model_copy(update=changes)
+    active = ActiveJob(folder, record.job)
+    active.look()
+    lease = folder.lease() if active.has_process else None
+    return IndexedJob(active.told, record.key, str(lease) if lease else None)
 
 
 class _Reading:

@@ -73,6 +73,7 @@ class Runner:
         secrets: The secrets that a job refers to.
         config: The config file of the service, for the notifications of nights; None: there is none.
         lost: Set when another service has taken over the database; then this one does nothing.
+        ended: Told the id of each job whose process has ended for good.
         times: Times.
         clock: The time of deadlines, in seconds.
     """
@@ -87,12 +88,13 @@ class Runner:
         secrets: Secrets = lambda _options: {},
         config: Path | None = None,
         lost: threading.Event | None = None,
+        ended: Callable[[int], None] = lambda _job_id: None,
         times: Times = Times(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._jobs, self._host = store, jobs, host
         self._environment, self._secrets, self._config = environment, secrets, config
-        self._lost = lost or threading.Event()
+        self._lost, self._ended = lost or threading.Event(), ended
         self._times, self._clock = times, clock
         self._active: dict[int, ActiveJob] = {}
         self._not_before: dict[int, float] = {}
@@ -247,6 +249,8 @@ class Runner:
         if not lives and not active.has_process:
             self._active.pop(active.id).leave()
             _log.info("job %d: %s", active.id, active.state)
+            if active.state in FINAL:
+                self._ended(active.id)
             self.wake()
 
     def _press(self, active: ActiveJob) -> None:

@@ -41,3 +41,8 @@ class Index:
     schedules: Sequence[Schedule] = ()
     proposals: Sequence[Proposal] = ()
     last_job: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was found."""
+        return not (self.jobs or self.targets or self.schedules or self.proposals)
