@@ -401,6 +401,43 @@ def history(place: str, model: tuple[str, ...], nights: int, *, as_json: bool) -
     command(place, model, nights, as_json=as_json)
 
 
+@cli.command()
+@click.option(
+    "--data",
+    metavar="DIR",
+    type=_PATH,
+    default=Path("tritontune-service"),
+    show_default=True,
+    help="Folder for everything that the service writes.",
+)
+@click.option(
+    "--database",
+    metavar="URL",
+    help="Database: postgresql://USER@HOST/NAME, in which ${NAME} is an environment variable. Default: SQLite in DIR.",
+)
+@click.option(
+    "--listen", metavar="ADDR:PORT", default="127.0.0.1:8100", show_default=True, help="Address to listen at."
+)
+@click.option("--config", metavar="FILE", type=_PATH, help="Config file. Default: service.yaml in DIR, if it exists.")
+@click.option("--rebuild", is_flag=True, help="Make the database's index of jobs anew from the folders, then serve.")
+@click.option(
+    "--keep", metavar="TIME", help="How long to keep logs of trials, such as 90d; results stay. Default: for ever."
+)
+@click.option("--tls-cert", metavar="FILE", type=_PATH, help="Certificate of the service, as a PEM file.")
+@click.option("--tls-key", metavar="FILE", type=_PATH, help="Private key of the certificate, as a PEM file.")
+@click.option("--behind-proxy", is_flag=True, help="All requests come from a proxy, which adds TLS.")
+@click.option("--public-url", metavar="URL", help="Address that users have, if it is another one.")
+@click.option("--wait", is_flag=True, help="Wait until another service with the same folder or database has ended.")
+def serve(**options: Any) -> None:
+    """Run the service: a queue of jobs, a REST API and a dashboard.
+
+    Prints an address to log in. Jobs run in processes of their own, and go on when the service ends.
+    """
+    from tuner.cli.serve import serve as command  # noqa: PLC0415 (keeps --help and errors quick)
+
+    command(**options)
+
+
 @cli.command(cls=JobCommand, job=_server_options)
 @click.argument("repository", metavar="[MODEL_REPO]", required=False)
 @section("Server", _triton_path, _image, _triton_arg, _env)

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from tuner.client.resources import Problem
 from tuner.core.json_text import json_text
-from tuner.service.api import health, hosts, jobs, proposals, schedules, targets, tokens
+from tuner.service.api import health, history, hosts, jobs, proposals, schedules, targets, tokens
 from tuner.service.api.access import PREFIX, Reader
 from tuner.service.api.problems import add_problems
 from tuner.service.auth import Principal
@@ -22,7 +22,7 @@ from tuner.service.operations import Service
 from tuner.service.refusals import UnauthenticatedError
 from tuner.service.streams import EventStreams
 
-ROUTERS = tuple(part.router for part in (jobs, targets, schedules, proposals, hosts, tokens, health))
+ROUTERS = tuple(part.router for part in (jobs, targets, schedules, proposals, hosts, history, tokens, health))
 """The routes of the API, and those for operators."""
 
 _ABOUT = """

@@ -23,6 +23,7 @@ from tuner.client.resources import (
     JobState,
     ModelResult,
     NewToken,
+    NightEntry,
     Page,
     Policy,
     Proposal,
@@ -43,8 +44,11 @@ from tuner.nightly.jobs import NightlyJob
 from tuner.options.measure_job import MeasureJob
 from tuner.service.auth import Authentication, Principal
 from tuner.service.errors import ConflictError, NotFoundError
+from tuner.service.histories import Histories
 from tuner.service.job_folder import JobFolder, SubmissionKey, SubmissionRecord
+from tuner.service.job_view import LogLine
 from tuner.service.policy import AllowList, JobOptions, resolve
+from tuner.service.proposals import ProposalDesk
 from tuner.service.refusals import ForbiddenError, LimitError, StaleError
 from tuner.service.schedules import Start
 from tuner.service.secrets import Secrets
@@ -56,6 +60,9 @@ from tuner.service.store.proposals import ProposalFilter
 from tuner.service.store.store import Store
 
 Item = TypeVar("Item")
+
+HISTORY = "nightly/history.db"
+"""The history of all nights, in the data folder."""
 
 ALL_JOBS = JobFilter()
 """The filter that every job passes."""
@@ -96,6 +103,13 @@ class View(Protocol):
     def phase(self) -> str | None:
         """The part of the work."""
 
+    @property
+    def seq(self) -> int:
+        """Number of the last event."""
+
+    def latest_lines(self, after: int = 0) -> Sequence[LogLine]:
+        """The latest events in words, after a number."""
+
     def front(self) -> Front:
         """The front of each model."""
 
@@ -119,6 +133,7 @@ class Service:
         environment: The environment of the service, for secrets.
         clock: The time, UTC.
         allow: What jobs may do; None: by `settings`.
+        desk: Carries out decisions on proposals; None: a new one.
     """
 
     def __init__(
@@ -132,6 +147,7 @@ class Service:
         environment: Mapping[str, str] = os.environ,
         clock: Clock = utc_now,
         allow: AllowList | None = None,
+        desk: ProposalDesk | None = None,
     ) -> None:
         self.store = store
         self.runner = runner
@@ -142,6 +158,8 @@ class Service:
         self.auth = Authentication(store, settings, clock)
         self.secrets = Secrets(settings.secrets, environment, settings.secrets_folder)
         self.allow = allow or AllowList(settings, self.secrets, runs=self.jobs_folder, resolve=resolve)
+        self.desk = desk or ProposalDesk(store, self.jobs_folder, clock)
+        self.histories = Histories(data / HISTORY, store)
         self._submitting = threading.Lock()
 
     @property
@@ -369,7 +387,8 @@ class Service:
             CursorError: the cursor is not one of this list.
         """
         who.require("read")
-        return self.store.targets(cursor=cursor, limit=limit)
+        page = self.store.targets(cursor=cursor, limit=limit)
+        return Page[Target].model_construct(items=self.histories.with_deployed(page.items), next=page.next)
 
     def target(self, who: Principal, name: str) -> Target:
         """A target. Needs the role read.
@@ -378,7 +397,7 @@ class Service:
             NotFoundError: there is no such target.
         """
         who.require("read")
-        return self.store.target(name)
+        return self.histories.with_deployed([self.store.target(name)])[0]
 
     def put_target(self, who: Principal, name: str, spec: TargetSpec, *, if_version: int | None = None) -> Target:
         """Add or replace a target. Needs the role submit; approve, if one of both versions deploys without approval.
@@ -497,7 +516,59 @@ class Service:
         who.require("read")
         return self.store.proposal(proposal_id)
 
-    # Hosts and tokens
+    def approve(self, who: Principal, proposal_id: int, reason: str = "", *, if_version: int | None = None) -> Proposal:
+        """Deploy the files of a proposal, all or none. Needs the role approve.
+
+        Args:
+            who: Who approves.
+            proposal_id: The proposal.
+            reason: Why.
+            if_version: The version that it must have; None: any.
+
+        Raises:
+            ForbiddenError: the role does not allow it.
+            NotFoundError: there is no such proposal.
+            ConflictError: it is not open; or it was withdrawn now, as the deployed files have changed.
+            StaleError: it has another version.
+            ConfigError: a file cannot be written; nothing was changed.
+        """
+        who.require("approve")
+        with self._stale(lambda: self.store.proposal(proposal_id), if_version):
+            return self.desk.approve(proposal_id, who.name, reason, if_version=if_version)
+
+    def reject(self, who: Principal, proposal_id: int, reason: str = "", *, if_version: int | None = None) -> Proposal:
+        """Reject a proposal. Needs the role approve; arguments and errors as for `approve`."""
+        who.require("approve")
+        with self._stale(lambda: self.store.proposal(proposal_id), if_version):
+            return self.desk.reject(proposal_id, who.name, reason, if_version=if_version)
+
+    # History, hosts and tokens
+
+    def history(
+        self,
+        who: Principal,
+        *,
+        target: str | None = None,
+        model: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[NightEntry]:
+        """A page of nights, the newest first. Needs the role read.
+
+        Args:
+            who: Who asks.
+            target: Only nights of this target; None: all.
+            model: Only nights of this model; None: all.
+            cursor: `next` of the page before; None: the first page.
+            limit: The most nights on the page.
+
+        Raises:
+            NotFoundError: there is no such target.
+            CursorError: the cursor is not one of this list.
+        """
+        who.require("read")
+        chosen = None if target is None else self.store.target(target)
+        return self.histories.nights(chosen, model, cursor=cursor, limit=limit)
 
     def hosts(self, who: Principal, *, cursor: str | None = None, limit: int = 50) -> Page[Host]:
         """The hosts with their slots. Needs the role read.

@@ -121,6 +121,10 @@ class Runner:
                 active.leave()
             self._active.clear()
 
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
     def wake(self) -> None:
         """Look at the queue now, as something has changed."""
         self._plans_at = self._clock()

@@ -180,6 +180,9 @@ class ServiceSettings(Options):
     secrets: Annotated[_Texts, AfterValidator(_variables)] = Field(
         (), description="Names that ${NAME} may have in jobs, in which * stands for any text."
     )
+    cores_per_slot: Positive | None = Field(
+        None, description="Cores of each slot on a machine without GPUs. Default: one slot with all cores."
+    )
     secrets_folder: Path | None = Field(
         None,
         description=(

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,10 +58,11 @@ class _Follower:
     async def run(self) -> None:
         """Look at the file again and again."""
         while True:
-            if events := await to_thread.run_sync(self.tail.new):
-                self.recent.extend(map(_written, events))
-                self.changed.set()
-                self.changed = asyncio.Event()
+            with suppress(OSError):  # it may be readable again later
+                if events := await to_thread.run_sync(self.tail.new):
+                    self.recent.extend(map(_written, events))
+                    self.changed.set()
+                    self.changed = asyncio.Event()
             await asyncio.sleep(POLL_S)
 
 
