@@ -16,6 +16,7 @@ from tuner.service.job_folder import SubmissionKey
 from tuner.service.store import tables
 from tuner.service.store.counters import next_number, raise_counter
 from tuner.service.store.database import Database
+from tuner.service.store.index import IndexedJob
 from tuner.service.store.pages import LARGEST_ID, checked_limit, number_of, page_of
 
 _JOBS = tables.JOBS
@@ -101,7 +102,7 @@ class Jobs(Database):
             with self.writing() as connection:
                 if key and (earlier := _job_of(connection, key)):
                     return earlier
-                insert_job(connection, job, key, lease)
+                insert_jobs(connection, [IndexedJob(job, key, lease)])
         except IntegrityError:
             # The same key came twice at the same time.
             if key and (same := self.job_of_key(key)):
@@ -268,16 +269,22 @@ def _job_of(connection: sql.Connection, key: SubmissionKey) -> Job | None:
     return _stored(connection, row.job_id).job
 
 
-def insert_job(connection: sql.Connection, job: Job, key: SubmissionKey | None, lease: str | None) -> None:
-    """Add the rows of a job, within a transaction that writes."""
-    raise_counter(connection, JOB_COUNTER, job.id)
-    connection.execute(_JOBS.insert().values(id=job.id, **_columns(StoredJob(job, lease))))
-    connection.execute(_DOCUMENTS.insert().values(job_id=job.id, document=job.model_dump_json()))
-    if models := _models_of(job):
-        connection.execute(_MODELS.insert(), [{"model": model, "job_id": job.id} for model in models])
-    if key:
-        values = {"token": key.token, "key": key.key, "digest": key.digest, "job_id": job.id}
-        connection.execute(_KEYS.insert().values(values))
+def insert_jobs(connection: sql.Connection, entries: Sequence[IndexedJob]) -> None:
+    """Add the rows of jobs, within a transaction that writes."""
+    if not entries:
+        return
+    raise_counter(connection, JOB_COUNTER, max(entry.job.id for entry in entries))
+    rows: dict[sql.Table, list[dict[str, Any]]] = {table: [] for table in (_JOBS, _DOCUMENTS, _MODELS, _KEYS)}
+    for entry in entries:
+        job, key = entry.job, entry.key
+        rows[_JOBS].append({"id": job.id, **_columns(StoredJob(job, entry.lease))})
+        rows[_DOCUMENTS].append({"job_id": job.id, "document": job.model_dump_json()})
+        rows[_MODELS] += ({"model": model, "job_id": job.id} for model in sorted(_models_of(job)))
+        if key:
+            rows[_KEYS].append({"token": key.token, "key": key.key, "digest": key.digest, "job_id": job.id})
+    for table, values in rows.items():
+        if values:
+            connection.execute(table.insert(), values)
 
 
 def _update(connection: sql.Connection, old: Job, new: StoredJob) -> None:

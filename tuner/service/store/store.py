@@ -13,7 +13,7 @@ from tuner.service.store.counters import raise_counter
 from tuner.service.store.database import Clock, utc_now
 from tuner.service.store.holders import Holders
 from tuner.service.store.index import Index
-from tuner.service.store.jobs import JOB_COUNTER, Jobs, insert_job
+from tuner.service.store.jobs import JOB_COUNTER, Jobs, insert_jobs
 from tuner.service.store.proposals import Proposals, insert_proposal
 from tuner.service.store.schema import migrate
 from tuner.service.store.tables import JOB_DOCUMENTS, JOB_MODELS, JOBS, PROPOSALS, SCHEDULES, SUBMISSION_KEYS, TARGETS
@@ -67,8 +67,7 @@ class Store(Jobs, Targets, Proposals, Tokens, Holders):
 
     def _add(self, connection: sql.Connection, index: Index) -> None:
         raise_counter(connection, JOB_COUNTER, index.last_job)
-        for entry in index.jobs:
-            insert_job(connection, entry.job, entry.key, entry.lease)
+        insert_jobs(connection, index.jobs)
         for target in index.targets:
             self._targets.store(connection, target, is_new=True)
         for schedule in index.schedules:
