@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +25,7 @@ from tuner.core.errors import TritontuneError
 from tuner.core.machine import Machine, NumaNode
 from tuner.core.nvml import Gpu
 from tuner.core.quantities import DURATION
+from tuner.jobs.events import EVENT, Numbered
 from tuner.jobs.listing import ListedSpace
 from tuner.nightly.jobs import jobs_schema
 from tuner.options.tune_job import TuneJob
@@ -166,10 +168,109 @@ def _kinds(field: Mapping[str, Any]) -> str:
         return f"[{name}](#{name})"
     if "anyOf" in field:
         return " or ".join(map(_kinds, field["anyOf"]))
+    if "enum" in field:
+        return " or ".join(f"`{value}`" for value in field["enum"])
     kind = field.get("type", ())
     kinds = [kind] if isinstance(kind, str) else kind
     told = " or ".join(_WORDS[each] for each in kinds) if kinds else str(field.get("const", "any"))
     return f"{told} of {_kinds(field['items'])}" if "items" in field else told
+
+
+def events_schema() -> dict[str, Any]:
+    """The JSON schema of an event, from its types; operating points are as in `front.json`.
+
+    `docs/reference/events.schema.json` holds it: `python docs/hooks/reference_pages.py events-schema` prints it.
+    """
+    schema = EVENT.json_schema(mode="serialization")
+    front = json.loads((_FOLDER / "reference/front.schema.json").read_text("utf-8"))["$defs"]
+    parts = {_named(name): _as_written(part, front["interval"]) for name, part in schema["$defs"].items()}
+    parts["operating_point"] = {
+        "description": "What was measured under one load, and what decides whether it is on the front.",
+        "allOf": [{"$ref": "#/$defs/measurement"}],
+        "type": "object",
+        "properties": {
+            "objective_value": {
+                "description": "Value of the objective, in its unit; null if unknown.",
+                "anyOf": [{"$ref": "#/$defs/interval"}, {"type": "null"}],
+            },
+            "answered": {
+                "description": "Whether all requests were answered, and as fast as they were due.",
+                "type": "boolean",
+            },
+        },
+        "required": ["objective_value", "answered"],
+        "unevaluatedProperties": False,
+    }
+    front["load"]["properties"] = {
+        "concurrency": front["load"]["properties"]["concurrency"],
+        "request_rate": {
+            "description": "Rate of arrivals, requests/s; of a ramp, the first and the last rate.",
+            "anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}}],
+        },
+        "replay": {"description": "Name of the recording whose arrivals are repeated.", "type": "string"},
+    }
+    front["load"]["description"] = "What was offered; one of the keys."
+    parts |= {name: front[name] for name in _used(front, "measurement")}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A line of events.jsonl of tritontune",
+        "description": "One event.",
+        "discriminator": {"propertyName": "type"},
+        "oneOf": [{"$ref": f"#/$defs/{_named(each['$ref'].rpartition('/')[2])}"} for each in schema["oneOf"]],
+        "$defs": parts,
+    }
+
+
+def _named(kind: str) -> str:
+    """The name of a type in the schema: `TrialEnded` is `trial_ended`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
+
+
+def _as_written(part: dict[str, Any], interval: object) -> dict[str, Any]:
+    """The schema of a type as it is written: with all of its keys, and no others."""
+    keys = {name: _with_references(field, interval) for name, field in part["properties"].items()}
+    kept = {name: value for name, value in part.items() if name not in {"title", "properties"}}
+    return {**kept, "properties": keys, "required": list(keys), "additionalProperties": False}
+
+
+def _with_references(field: Any, interval: object) -> Any:
+    """A part of a schema without titles and defaults, with references to intervals and operating points."""
+    if isinstance(field, list):
+        return [_with_references(each, interval) for each in field]
+    if not isinstance(field, dict):
+        return field
+    if field == interval:
+        return {"$ref": "#/$defs/interval"}
+    if part := field.get("$comment"):
+        told = {"description": field["description"]} if "description" in field else {}
+        return {**told, "$ref": f"#/$defs/{part}"}
+    if reference := field.get("$ref"):
+        field = {**field, "$ref": f"#/$defs/{_named(reference.rpartition('/')[2])}"}
+    return {name: _with_references(each, interval) for name, each in field.items() if name not in {"title", "default"}}
+
+
+def _used(parts: Mapping[str, Any], name: str) -> Iterator[str]:
+    """The names of a part and of all parts that it uses."""
+    yield name
+    for other in re.findall(r'"#/\$defs/(\w+)"', json.dumps(parts[name])):
+        yield from _used(parts, other)
+
+
+def events() -> str:
+    """The keys of every type of event, by its schema: first those that all have."""
+    schema = events_schema()
+    kinds = [schema["$defs"][each["$ref"].rpartition("/")[2]] for each in schema["oneOf"]]
+    common = {name: kinds[0]["properties"][name] for name in Numbered.model_fields}
+    common["type"] = {"type": "string", "description": "Type of the event, below."}
+    sections = [f"## Every event\n\n{_object({'description': 'Every event has these keys.', 'properties': common})}"]
+    for kind in kinds:
+        own = {name: field for name, field in kind["properties"].items() if name not in common}
+        title = kind["properties"]["type"]["const"]
+        sections.append(f"## {title}\n\n{_object({'description': kind['description'], 'properties': own})}")
+    sections += [
+        f"## {name}\n\n{_object(schema['$defs'][name])}" for name in ("model_result", "operating_point", "load")
+    ]
+    return re.sub(r"\(#(measurement|interval)\)", r"(front-json.md#\1)", "\n\n".join(sections))
 
 
 def errors() -> str:
@@ -320,7 +421,14 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "backends": backends,
     "shipped-spaces": spaces,
     "front-json": front_json,
+    "events": events,
     "errors": errors,
     "measure-csv": measure_columns,
 }
 """What makes each part, by the name in its mark."""
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["events-schema"]:
+        sys.exit("usage: python docs/hooks/reference_pages.py events-schema")
+    print(json.dumps(events_schema(), indent=2))  # noqa: T201 (its purpose)

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 from support.command_line import await_that, servers_of, start_tritontune, tritontune
+from support.event_files import events_in, of, states_in
 from tritonclient.grpc import model_config_pb2
 
 from tuner.core.slo import SLO
 from tuner.recommend.certify import is_certified
 from tuner.report.end_of_run import MOST_LINES
+from tuner.service.job_view import JobViews
 from tuner.study.study import Study
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
@@ -327,6 +329,7 @@ class TestInterruption:
         assert _front(out)["budget"]["launches"] == len(Study.load(out / "study.db", "slow").trials) >= 1
         assert f"report:   {out / 'report.html'}" in stdout
         assert "Ended: interrupted." in (out / "report.html").read_text()
+        assert states_in(events_in(out)) == [("starting", 1, None), ("running", 1, None), ("cancelled", 1, 130)]
 
     @pytest.mark.usefixtures("each_triton")
     def test_a_killed_run_takes_its_server_along_and_can_be_resumed(self, slow_model: Path, tmp_path: Path) -> None:
@@ -348,6 +351,15 @@ class TestInterruption:
         assert [trial.number for trial in trials] == list(range(count + 2))
         assert servers_of(out) == []
         assert not (out / ".work").exists()
+        events = events_in(out)
+        assert states_in(events) == [
+            *[("starting", 1, None), ("running", 1, None)],
+            *[("starting", 2, None), ("running", 2, None), ("succeeded", 2, 0)],
+        ]
+        assert [event["trial"] for event in of(events, "trial_ended")] == list(range(count + 2))
+        front = {(point["trial"], point["load"]["concurrency"]) for point in _front(out)["front"]}
+        view = JobViews(lambda _: out).of(1)
+        assert {(point.trial, point.load["concurrency"]) for point in view.front().points} == front
 
 
 def test_resume_refuses_another_job(finished_run: Path) -> None:

@@ -58,8 +58,10 @@ class _Told(Record):
     model_config = ConfigDict(extra="ignore")
 
 
-Point = Annotated[dict[str, Any], Field(json_schema_extra={"$comment": "point"})]
+Point = Annotated[dict[str, Any], Field(json_schema_extra={"$comment": "operating_point"})]
 """An operating point as JSON; see `tuner.results.points_json.judged_point_json`."""
+LoadJson = Annotated[dict[str, Any], Field(json_schema_extra={"$comment": "load"})]
+"""A load as JSON; see `tuner.results.points_json.load_json`."""
 
 
 def _with_ends(value: Any) -> Any:
@@ -100,7 +102,7 @@ class ModelResult(_Told):
 
     model: str = Field(description="Name of the model.")
     trial: int | None = Field(description="Trial of the best configuration; null: none holds the SLO.")
-    load: dict[str, Any] | None = Field(None, description="Load of the best operating point.")
+    load: LoadJson | None = Field(None, description="Load of the best operating point.")
     throughput: OpenInterval | None = Field(None, description="Inferences/s.")
     latency_ms: OpenInterval | None = Field(None, description="Latency by the SLO's percentile.")
     percentile: str | None = Field(None, description="The percentile of latency_ms, such as p99.")
@@ -203,7 +205,7 @@ class PointVerified(Numbered):
     type: Literal["verified"] = "verified"
     model: str = Field(description="Name of the model.")
     trial: int = Field(description="Number of the trial; 0 is the baseline.")
-    load: dict[str, Any] = Field(description="Load of the operating point.")
+    load: LoadJson = Field(description="Load of the operating point.")
     rounds: int = Field(description="Number of launches so far.")
     confirming: int = Field(0, description="Number of these after it was chosen.")
     point: Point | None = Field(description="All launches that count, as one operating point; null: it failed.")
@@ -216,7 +218,7 @@ class FinalistEliminated(Numbered):
     type: Literal["eliminated"] = "eliminated"
     model: str = Field(description="Name of the model.")
     trial: int = Field(description="Number of the trial; 0 is the baseline.")
-    load: dict[str, Any] | None = Field(None, description="The load.")
+    load: LoadJson | None = Field(None, description="The load.")
     reason: str = Field(description="Why.")
 
 
