@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jsonschema import Draft202012Validator
-from reference_pages import PARTS, on_page_markdown
+from reference_pages import PARTS, events_schema, on_page_markdown
 from support.builders import identity, interval, point, space, trial
+from support.event_files import SCHEMA, shown_events
 from support.pages import ROOT, first_column, pages
 from support.study_fixtures import gpu_point, open_point, run, study, verified
 
@@ -19,7 +20,9 @@ from tuner.cli.main import cli
 from tuner.core.errors import Cause, TritontuneError
 from tuner.core.json_text import json_text
 from tuner.core.loads import Concurrency, RequestRate
+from tuner.core.objectives import THROUGHPUT
 from tuner.core.record import Record
+from tuner.jobs.events import FINAL, Event
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck
 from tuner.nightly.history import Night
@@ -27,7 +30,7 @@ from tuner.nightly.measured import Conditions, Measured
 from tuner.nightly.outcome import NightReport
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
-from tuner.results.points_json import measured_point_json, point_json
+from tuner.results.points_json import judged_point_json, measured_point_json, point_json
 from tuner.results.result_files import front_json, trials_csv
 from tuner.space.knowledge import knowledge, known_backends
 from tuner.space.spec import ParameterSpec
@@ -138,6 +141,42 @@ def test_every_key_of_front_json_is_described() -> None:
     assert re.findall(r"^## (\w+)$", made, re.MULTILINE) == ["file", *_SCHEMA["$defs"]]
     assert "| `best` | [best](#best) or `null` | Operating point to deploy; null if there is none. |" in made
     assert "| `fields` | a list of [field](#field) |" in made
+
+
+def test_the_schema_of_events_is_that_of_their_types() -> None:
+    assert events_schema() == SCHEMA, (
+        "python docs/hooks/reference_pages.py events-schema > docs/reference/events.schema.json"
+    )
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_every_type_of_event_is_described() -> None:
+    made = on_page_markdown("<!-- generated: events -->")
+    types = [kind.model_fields["type"].default for kind in get_args(get_args(Event)[0])]
+    assert re.findall(r"^## (.+)$", made, re.MULTILINE) == [
+        "Every event",
+        *types,
+        *("model_result", "operating_point", "load"),
+    ]
+    assert "| `load` | [load](#load) or `null` | Load of the best operating point. |" in made
+    assert "(front-json.md#measurement)" in made
+    told = first_column("docs/reference/events.md", "events.jsonl")
+    assert set(told) == FINAL
+
+
+def test_the_shown_events_are_as_the_schema_says() -> None:
+    shown = [json.loads(line) for line in shown_events()]
+    assert [event["type"] for event in shown][:3] == ["state", "state", "model_began"]
+    for event in shown:
+        Draft202012Validator(SCHEMA).validate(event)
+
+
+def test_points_in_events_have_all_that_they_have_in_front_json(gpu_point: OperatingPoint) -> None:
+    keys = set(judged_point_json(gpu_point, THROUGHPUT)) - {"objective_value", "answered"}
+    assert keys == set(_SCHEMA["$defs"]["measurement"]["properties"])
+    Draft202012Validator({"$ref": "#/$defs/operating_point", "$defs": SCHEMA["$defs"]}).validate(
+        judged_point_json(gpu_point, THROUGHPUT)
+    )
 
 
 def test_every_column_of_trials_csv_is_told(study: Study) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.command_line import tritontune
-from support.event_files import events_in, of, states_in
+from support.event_files import events_in, of, shown_events, states_in
 
 from tuner.service.job_view import JobViews
 from tuner.study.study import Study
@@ -70,6 +70,29 @@ def test_the_written_files_are_there(finished_run: Path, events: list[dict[str, 
     paths = [event["path"] for event in of(events, "artifact")]
     assert {"slow/front.json", "slow/trials.csv", "slow/best/config.pbtxt", "report.html"} <= set(paths)
     assert all((finished_run / path).is_file() for path in paths)
+
+
+def _fits(shown: object, written: object) -> bool:
+    """Whether two values are of the same kind, down to the keys; an unknown value is of any kind."""
+    if isinstance(shown, dict) and isinstance(written, dict):
+        return shown.keys() == written.keys() and all(_fits(shown[name], written[name]) for name in shown)
+    if isinstance(shown, list) and isinstance(written, list):
+        return all(_fits(shown[0], each) for each in written) if shown else True
+    numbers = (int, float)
+    return (
+        shown is None
+        or written is None
+        or type(shown) is type(written)
+        or (isinstance(shown, numbers) and isinstance(written, numbers))
+    )
+
+
+def test_the_events_of_the_reference_are_as_those_of_a_run(events: list[dict[str, Any]]) -> None:
+    for line in shown_events():
+        shown = json.loads(line)
+        of_its_type = of(events, shown["type"])
+        assert of_its_type
+        assert all(_fits(shown, written) for written in of_its_type), line
 
 
 def test_a_folder_with_events_alone_is_no_run(tmp_path: Path) -> None:

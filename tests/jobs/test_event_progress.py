@@ -230,7 +230,7 @@ def test_a_trial_and_its_points_are_events(run: RunFolder, events: EventProgress
     assert [event.trial for event in ended] == [0, 1, 2, 3]
     assert ended[3].points == (measured.point,)
     assert ended[3].parameters["instance_group.count"] == 2
-    assert ended[3].candidate == "instance_group.count 2"
+    assert [event.candidate for event in (ended[0], ended[3])] == ["the baseline", "instance_group.count 2"]
     assert (ended[2].cause, ended[2].failure, ended[2].last_words) == ("crashed", "it did not work", "E bad\n")
     assert [event.usable for event in ended] == [True, True, False, True]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from support.pages import ROOT
+from support.pages import ROOT, blocks
 
 SCHEMA: dict[str, Any] = json.loads((ROOT / "docs/reference/events.schema.json").read_text("utf-8"))
 _VALIDATOR = Draft202012Validator(SCHEMA)
@@ -32,3 +32,9 @@ def states_in(events: Sequence[dict[str, Any]]) -> list[tuple[str, int, int | No
 def of(events: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     """The events of a type."""
     return [event for event in events if event["type"] == kind]
+
+
+def shown_events() -> list[str]:
+    """The lines that the reference shows."""
+    (block,) = (block for block in blocks() if "reference/events.md" in block.place and block.language == "json")
+    return block.text.splitlines()

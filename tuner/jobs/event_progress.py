@@ -52,6 +52,8 @@ from tuner.space.candidate import in_words
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
 
+_BASELINE = "the baseline"
+
 
 class EventProgress(Progress):
     """Writes events. Use it as a context manager, whose end writes the final state.
@@ -364,7 +366,7 @@ def _trial_fields(model: _Model, study: Study, trial: TrialResult) -> dict[str, 
     return {
         "model": model.name,
         "trial": trial.number,
-        "candidate": in_words(trial.parameters, study.trials[0].parameters),
+        "candidate": in_words(trial.parameters, study.trials[0].parameters) if trial.number else _BASELINE,
         "parameters": dict(trial.parameters),
         "points": [judged_point_json(point, model.objective) for point in trial.curve],
         "failure": failure and shortened(failure.message),
