@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from service_pages import rest_api, service_settings
 
 from tuner.cli.list_space import print_space
 from tuner.cli.main import cli
@@ -165,11 +166,13 @@ def _kinds(field: Mapping[str, Any]) -> str:
     """The kinds of a value, with links to those that have a section."""
     if reference := field.get("$ref"):
         name = reference.rpartition("/")[2]
-        return f"[{name}](#{name})"
+        return f"[{name}](#{name.lower()})"
     if "anyOf" in field:
         return " or ".join(map(_kinds, field["anyOf"]))
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
+    if field.get("format") == "date-time":
+        return "a time in UTC (RFC 3339)"
     kind = field.get("type", ())
     kinds = [kind] if isinstance(kind, str) else kind
     told = " or ".join(_WORDS[each] for each in kinds) if kinds else str(field.get("const", "any"))
@@ -424,6 +427,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "events": events,
     "errors": errors,
     "measure-csv": measure_columns,
+    "rest-api": lambda: rest_api(_table, _kinds),
+    "service-settings": lambda: service_settings(_keys),
 }
 """What makes each part, by the name in its mark."""
 

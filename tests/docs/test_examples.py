@@ -18,12 +18,14 @@ from support.pages import ROOT, Block, Command, blocks, inline_code, named_comma
 from support.web_peer import Reply, WebPeer
 
 from tuner.cli.main import cli
+from tuner.core.yaml_files import read_yaml
 from tuner.nightly.jobs import JobsFile
 from tuner.options.groups import Options
 from tuner.options.measure_job import MeasureJob
 from tuner.options.tune_job import TuneJob
 from tuner.results.result_files import write_results
 from tuner.search.twin_sampler import calibrations
+from tuner.service.settings import ServiceSettings
 from tuner.space.spec import load_space, parse_space
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -82,6 +84,8 @@ def test_a_file_is_read(block: Block, tmp_path: Path, monkeypatch: pytest.Monkey
     readers: dict[str, Callable[[Path], object]] = {
         "jobs.yaml": JobsFile.read,
         "job.yaml": TuneJob.read,
+        "prometheus.yml": read_yaml,
+        "service.yaml": ServiceSettings.read,
         "space.yaml": lambda path: load_space(str(path)),
     }
     assert block.title in readers, f"{block.place}: give it one of these titles: {', '.join(readers)}"

@@ -9,6 +9,7 @@ import re
 from typing import Any, get_args
 
 import pytest
+from fastapi.routing import APIRoute
 from jsonschema import Draft202012Validator
 from reference_pages import PARTS, events_schema, on_page_markdown
 from support.builders import identity, interval, point, space, trial
@@ -32,6 +33,8 @@ from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.results.points_json import judged_point_json, measured_point_json, point_json
 from tuner.results.result_files import front_json, trials_csv
+from tuner.service.app import ROUTERS
+from tuner.service.settings import ServiceSettings
 from tuner.space.knowledge import knowledge, known_backends
 from tuner.space.spec import ParameterSpec
 from tuner.study.run_folder import RunFolder
@@ -86,6 +89,26 @@ def test_errors_have_their_exit_codes() -> None:
 def test_a_mark_that_names_no_part_is_an_error() -> None:
     with pytest.raises(KeyError, match="nothing"):
         on_page_markdown("<!-- generated: nothing -->")
+
+
+def test_the_rest_api_has_every_request_with_its_role() -> None:
+    made = on_page_markdown("<!-- generated: rest-api -->")
+    told = {(line, role) for line, role in re.findall(r"^\| `(\w+ \S+)` \| (\w+) \|", made, re.MULTILINE)}
+    assert {
+        ("POST /api/v1/jobs", "submit"),
+        ("GET /api/v1/jobs/{job_id}/events", "read"),
+        ("GET /healthz", "none"),
+    } <= told
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    assert {line for line, _ in told} == {f"{method} {each.path}" for each in routes for method in each.methods or ()}
+    # Each field has a meaning.
+    fields = re.findall(r"^\| `(\w+)` \| .+? \| (.*) \|$", made, re.MULTILINE)
+    assert [name for name, meaning in fields if not meaning] == ["value", "low", "high"]
+
+
+def test_the_config_file_of_the_service_has_every_key() -> None:
+    made = on_page_markdown("<!-- generated: service-settings -->")
+    assert re.findall(r"^\| `(\w+)` ", made, re.MULTILINE) == list(ServiceSettings.model_fields)
 
 
 def test_every_cause_and_every_quality_check_is_told() -> None:

@@ -18,6 +18,7 @@ from tuner.client.connection import Connection, Verb
 from tuner.client.local_service import admin_token, local_service, local_services
 from tuner.client.resources import (
     FINAL,
+    Artifact,
     Decision,
     Front,
     Host,
@@ -220,8 +221,12 @@ class Client:
                 told(event)
         return self.job(job)
 
+    def artifacts(self, job: int) -> Iterator[Artifact]:
+        """The files of a job, by path."""
+        return self._list(Artifact, f"/jobs/{job}/artifacts", {})
+
     def artifact(self, job: int, path: str) -> bytes:
-        """The content of a file of a job, such as `report.html` or `mlp/front.json`."""
+        """The content of a file of a job, such as `run/report.html` or `job.log`."""
         where = f"{_API}/jobs/{job}/artifacts/{quote(path)}"
         return self._connection.request("GET", where, headers={"accept": "*/*"}).body
 

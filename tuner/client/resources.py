@@ -94,28 +94,30 @@ class JobProgress(Resource):
 class Job(Resource):
     """A job, as it is now."""
 
-    id: Annotated[int, Field(ge=1)]
-    kind: JobKind
-    state: JobState
+    id: Annotated[int, Field(ge=1)] = Field(description="Its number.")
+    kind: JobKind = Field(description="What the job does: tune, nightly or measure.")
+    state: JobState = Field(description="State of the job; final states never change.")
     phase: str | None = Field(None, description="Part of the work: baseline, search, verification, certification, ...")
     reason: str = Field("", description="Why the job is in this state; of a queued one, what it waits for.")
-    target: str | None = None
+    target: str | None = Field(None, description="Name of its target.")
     models: tuple[str, ...] = Field((), description="Models by the submission; those that ran are in `results`.")
-    repository: str | None = None
+    repository: str | None = Field(None, description="Model repository, as a path on the service's machine.")
     slo: str = Field("", description="The SLO in words.")
-    priority: int = 0
+    priority: int = Field(0, description="Jobs of a higher priority start first.")
     attempt: int = Field(1, description="1, or 2 after the process of the job was lost.")
     retry_of: int | None = Field(None, description="Job that this one repeats.")
     schedule: str | None = Field(None, description="Schedule that submitted the job.")
     submitted_by: str = Field("", description="Name of the token.")
-    created_at: datetime
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    created_at: datetime = Field(description="When it was submitted.")
+    started_at: datetime | None = Field(None, description="When it got its slots.")
+    ended_at: datetime | None = Field(None, description="When it ended.")
     host: str | None = Field(None, description="Host that runs it.")
     slots: tuple[str, ...] = Field((), description="Slots that it holds: gpu:0, cpu:0, ...")
     exit_code: int | None = Field(None, description="Exit code of the command with the same options.")
-    progress: JobProgress = JobProgress()
-    results: tuple[ModelResult, ...] = ()
+    progress: JobProgress = Field(JobProgress(), description="How far it is.")
+    results: tuple[ModelResult, ...] = Field(
+        (), description="The best configuration of each model, so far or at the end."
+    )
     job: dict[str, Any] = Field(default_factory=dict, description="The submitted options, with secrets as references.")
     version: int = Field(1, description="Number of changes; the ETag.")
 
@@ -143,19 +145,19 @@ class TargetSpec(Resource):
     job: dict[str, Any] = Field(
         description="Options as in a job file: repository, model, slo, budget, and the load. Secrets are references."
     )
-    policy: Policy = Policy()
-    description: Annotated[str, Field(max_length=1000)] = ""
+    policy: Policy = Field(Policy(), description="What the service does with a better configuration.")
+    description: Annotated[str, Field(max_length=1000)] = Field("", description="What it is, for people.")
 
 
 class DeployedPoint(Resource):
     """The deployed configuration of a model, as it was last measured."""
 
-    model: str
-    measured_at: datetime
-    throughput: Interval | None = None
-    latency_ms: Interval | None = None
-    percentile: str | None = None
-    holds_slo: bool | None = None
+    model: str = Field(description="Name of the model.")
+    measured_at: datetime = Field(description="When it was measured.")
+    throughput: Interval | None = Field(None, description="Inferences/s.")
+    latency_ms: Interval | None = Field(None, description="Latency by the percentile.")
+    percentile: str | None = Field(None, description="The percentile of latency_ms, such as p99.")
+    holds_slo: bool | None = Field(None, description="Whether it holds the SLO.")
     gain_on_offer: Interval | None = Field(None, description="Gain of the open proposal.")
     last_night: str | None = Field(None, description="Outcome: kept, improved, regression or failed.")
     trend: tuple[float, ...] = Field((), description="Throughput of the last nights, the oldest first.")
@@ -164,14 +166,16 @@ class DeployedPoint(Resource):
 class Target(Resource):
     """A target, with the state of its deployed configurations."""
 
-    name: Name
-    job: dict[str, Any]
-    policy: Policy = Policy()
-    description: str = ""
-    created_at: datetime
-    updated_at: datetime
-    deployed: tuple[DeployedPoint, ...] = ()
-    version: int = 1
+    name: Name = Field(description="Name of the target.")
+    job: dict[str, Any] = Field(description="Options as in a job file.")
+    policy: Policy = Field(Policy(), description="What the service does with a better configuration.")
+    description: str = Field("", description="What it is, for people.")
+    created_at: datetime = Field(description="When it was added.")
+    updated_at: datetime = Field(description="When it was last changed.")
+    deployed: tuple[DeployedPoint, ...] = Field(
+        (), description="Its deployed configurations, as they were last measured."
+    )
+    version: int = Field(1, description="Number of changes; the ETag.")
 
 
 class ScheduleSpec(Resource):
@@ -180,22 +184,22 @@ class ScheduleSpec(Resource):
     cron: Annotated[str, Field(max_length=200)] = Field(description="Five fields: minute, hour, day, month, weekday.")
     timezone: str = Field("UTC", description="Time zone by its IANA name, such as Europe/Berlin.")
     target: Name = Field(description="Target to look after.")
-    kind: JobKind = "nightly"
+    kind: JobKind = Field("nightly", description="Kind of the jobs.")
     window: str = Field("8h", description="Time within which the job must start and end.")
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    enabled: bool = True
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Jobs of a higher priority start first.")
+    enabled: bool = Field(default=True, description="Whether it submits jobs.")
 
 
 class Schedule(ScheduleSpec):
     """A schedule."""
 
-    name: Name
-    created_at: datetime
-    updated_at: datetime
+    name: Name = Field(description="Name of the schedule.")
+    created_at: datetime = Field(description="When it was added.")
+    updated_at: datetime = Field(description="When it was last changed.")
     next_at: datetime | None = Field(None, description="Next start; null: disabled.")
-    last_job: int | None = None
+    last_job: int | None = Field(None, description="The job that it submitted last.")
     note: str = Field("", description="Why the last start was left out, if it was.")
-    version: int = 1
+    version: int = Field(1, description="Number of changes; the ETag.")
 
 
 class Proposal(Resource):
@@ -204,122 +208,122 @@ class Proposal(Resource):
     Approving deploys its files, all or none.
     """
 
-    id: Annotated[int, Field(ge=1)]
-    state: ProposalState
+    id: Annotated[int, Field(ge=1)] = Field(description="Its number.")
+    state: ProposalState = Field(description="open, or how it was decided.")
     job: int = Field(description="Job that found it.")
-    target: str | None = None
-    repository: str
-    model: str
-    created_at: datetime
-    decided_at: datetime | None = None
+    target: str | None = Field(None, description="Name of the target of the job.")
+    repository: str = Field(description="Model repository that approval deploys to.")
+    model: str = Field(description="Name of the model.")
+    created_at: datetime = Field(description="When the job proposed it.")
+    decided_at: datetime | None = Field(None, description="When it was decided.")
     decided_by: str | None = Field(None, description="Name of the token that decided.")
     reason: str = Field("", description="Why it was rejected or withdrawn, or what was deployed.")
     diff: str = Field(description="Unified diff from the deployed to the proposed files.")
     to_set: tuple[str, ...] = Field((), description="What a person must set beside the files, such as an argument.")
-    gain: Interval | None = None
-    throughput: Interval | None = None
-    latency_ms: Interval | None = None
-    percentile: str | None = None
-    verified: bool = False
+    gain: Interval | None = Field(None, description="Proposed over deployed configuration, by the objective.")
+    throughput: Interval | None = Field(None, description="Inferences/s of the proposed configuration.")
+    latency_ms: Interval | None = Field(None, description="Its latency by the percentile.")
+    percentile: str | None = Field(None, description="The percentile of latency_ms, such as p99.")
+    verified: bool = Field(default=False, description="Whether both were relaunched and measured again.")
     evidence: str = Field("", description="The comparison in words.")
-    version: int = 1
+    version: int = Field(1, description="Number of changes; the ETag.")
 
 
 class Slot(Resource):
     """A part of a host that one job uses at a time."""
 
-    name: str
-    description: str
+    name: str = Field(description="Name of the slot, such as gpu:0.")
+    description: str = Field(description="What it is, for people.")
     job: int | None = Field(None, description="Job that holds it.")
 
 
 class Host(Resource):
     """A machine that runs jobs."""
 
-    name: str
-    description: str
-    slots: tuple[Slot, ...]
-    running: int
-    queued: int
+    name: str = Field(description="Name of the machine.")
+    description: str = Field(description="What it has, for people.")
+    slots: tuple[Slot, ...] = Field(description="Its slots.")
+    running: int = Field(description="Number of jobs that run on it.")
+    queued: int = Field(description="Number of jobs that wait.")
 
 
 class TokenSpec(Resource):
     """A new token."""
 
-    name: Name
-    role: Role
+    name: Name = Field(description="Name of the token, which jobs and decisions show.")
+    role: Role = Field(description="What it may do; each role may do what those before it may.")
     expires_at: datetime | None = Field(None, description="When it expires; null: never.")
 
 
 class Token(Resource):
     """A token, without its secret."""
 
-    id: str
-    name: Name
-    role: Role
-    created_at: datetime
-    expires_at: datetime | None = None
-    last_used_at: datetime | None = None
+    id: str = Field(description="Id of the token; no secret.")
+    name: Name = Field(description="Name of the token.")
+    role: Role = Field(description="What it may do.")
+    created_at: datetime = Field(description="When it was made.")
+    expires_at: datetime | None = Field(None, description="When it expires; null: never.")
+    last_used_at: datetime | None = Field(None, description="When it was last used, to within some minutes.")
 
 
 class NewToken(Token):
     """A token with its secret, which is shown once."""
 
-    secret: str
+    secret: str = Field(description="The token for `Authorization: Bearer`; only this response has it.")
 
 
 class Trial(Resource):
     """A trial of a job, as its events tell it."""
 
-    model: str
-    number: int
+    model: str = Field(description="Name of the model.")
+    number: int = Field(description="Number of the trial; 0 is the baseline.")
     candidate: str = Field(description="The candidate in words.")
     parameters: dict[str, Any] = Field(default_factory=dict)
-    state: Literal["running", "measured", "failed"]
-    failure: str | None = None
+    state: Literal["running", "measured", "failed"] = Field(description="Whether it runs, was measured, or failed.")
+    failure: str | None = Field(None, description="Why it failed.")
     cause: str | None = Field(None, description="Kind of the failure, such as out_of_memory.")
     last_words: str = Field("", description="Last lines of Triton's log before the failure.")
     points: tuple[dict[str, Any], ...] = Field((), description="Operating points, as POINT in front.json.")
-    wall_s: float | None = None
+    wall_s: float | None = Field(None, description="Duration in seconds.")
 
 
 class FrontPoint(Resource):
     """A point of the front: no other one has both a higher throughput and a lower latency."""
 
-    model: str
-    trial: int
-    load: dict[str, Any]
-    throughput: OpenInterval
-    latency_ms: OpenInterval
-    percentile: str
+    model: str = Field(description="Name of the model.")
+    trial: int = Field(description="Number of the trial; 0 is the baseline.")
+    load: dict[str, Any] = Field(description="Its load, as in front.json.")
+    throughput: OpenInterval = Field(description="Inferences/s.")
+    latency_ms: OpenInterval = Field(description="Latency by the percentile.")
+    percentile: str = Field(description="The percentile of latency_ms, such as p99.")
     objective_value: OpenInterval | None = Field(None, description="Value of the objective, in its unit.")
-    verified: bool = False
-    best: bool = False
+    verified: bool = Field(default=False, description="Whether it was relaunched and measured again.")
+    best: bool = Field(default=False, description="Whether it is the recommended one.")
 
 
 class Front(Resource):
     """The front of each model of a job, in order of throughput."""
 
-    points: tuple[FrontPoint, ...]
-    percentile: str
-    slo: str = ""
+    points: tuple[FrontPoint, ...] = Field(description="The points of all models.")
+    percentile: str = Field(description="The percentile of the latencies.")
+    slo: str = Field("", description="The SLO in words.")
 
 
 class NightEntry(Resource):
     """One night of one model."""
 
-    night: datetime
-    target: str | None = None
-    repository: str
-    model: str
-    outcome: str
-    reason: str
-    regression: bool = False
-    action: str = ""
-    throughput: Interval | None = None
-    latency_ms: Interval | None = None
-    percentile: str | None = None
-    gain: Interval | None = None
+    night: datetime = Field(description="When the night began.")
+    target: str | None = Field(None, description="Name of the target.")
+    repository: str = Field(description="Model repository.")
+    model: str = Field(description="Name of the model.")
+    outcome: str = Field(description="kept, improved, regression or failed.")
+    reason: str = Field(description="Why.")
+    regression: bool = Field(default=False, description="Whether the deployed configuration got slower.")
+    action: str = Field("", description="What was done with an improvement.")
+    throughput: Interval | None = Field(None, description="Inferences/s of the deployed configuration.")
+    latency_ms: Interval | None = Field(None, description="Its latency by the percentile.")
+    percentile: str | None = Field(None, description="The percentile of latency_ms, such as p99.")
+    gain: Interval | None = Field(None, description="Candidate over deployed configuration.")
 
 
 class Artifact(Resource):
@@ -327,10 +331,10 @@ class Artifact(Resource):
 
     path: str = Field(description="Path within the job's folder.")
     size: int = Field(description="Size in bytes.")
-    modified_at: datetime
+    modified_at: datetime = Field(description="When it was last written.")
 
 
 class Decision(Resource):
     """A decision on a proposal."""
 
-    reason: Annotated[str, Field(max_length=1000)] = ""
+    reason: Annotated[str, Field(max_length=1000)] = Field("", description="Why, for others.")
