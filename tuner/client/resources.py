@@ -278,7 +278,7 @@ class Trial(Resource):
     model: str = Field(description="Name of the model.")
     number: int = Field(description="Number of the trial; 0 is the baseline.")
     candidate: str = Field(description="The candidate in words.")
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Assignment of the search parameters.")
     state: Literal["running", "measured", "failed"] = Field(description="Whether it runs, was measured, or failed.")
     failure: str | None = Field(None, description="Why it failed.")
     cause: str | None = Field(None, description="Kind of the failure, such as out_of_memory.")
