@@ -210,21 +210,14 @@ class TestOnAServer:
         with rough_measurements():
             yield
 
-    def test_a_model_is_tuned_and_its_next_attempt_goes_on(self, make: Make) -> None:
+    def test_a_model_is_tuned(self, make: Make) -> None:
         folder = make(**_ROUGH, trials=1)
         assert run(folder, Place()) == 0
         assert _final(folder) == ("succeeded", 0, "")
         assert RunFolder(folder.run).report.exists()
-        first = list(EventLog(folder.path).read())
-        assert [event.result.trial for event in first if isinstance(event, ModelEnded)] == [0]
-        # A lost attempt wrote no final state.
-        folder.events.write_bytes(b"".join(folder.events.read_bytes().splitlines(keepends=True)[:-1]))
-        sys.stdin = io.StringIO("")
-        folder.write(folder.read().model_copy(update={"job": folder.read().job.model_copy(update={
-            "job": {**folder.read().job.job, "trials": 2}})}))  # fmt: skip
-        assert run(folder, Place()) == 0
         events = list(EventLog(folder.path).read())
-        assert [event.trial for event in events if isinstance(event, TrialEnded)] == [0, 1]
+        assert [event.result.trial for event in events if isinstance(event, ModelEnded)] == [0]
+        assert [event.trial for event in events if isinstance(event, TrialEnded)] == [0]
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
     def test_a_model_is_measured(self, make: Make) -> None:

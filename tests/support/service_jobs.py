@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -169,3 +170,26 @@ def bench(path: Path, *, slots: int = 1, **more: Any) -> Iterator[Bench]:
             yield made
         finally:
             made.end_all()
+
+
+def serve(path: Path) -> None:
+    """A service without its API, in a process of its own, until it is killed."""
+    with bench(path) as made:
+        made.runner.start()
+        sys.stdout.write("serving\n")
+        sys.stdout.flush()
+        while True:
+            time.sleep(1)
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The same, as seen by its test."""
+    script = f"import sys; sys.path[:] = {sys.path!r}; from support.service_jobs import *; serve(Path({str(path)!r}))"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "serving\n"
+            yield process
+        finally:
+            process.kill()
