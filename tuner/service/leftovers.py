@@ -17,7 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from tuner.core.boundary import in_one_line
-from tuner.core.errors import TritontuneError, TuningError, UsageError, shortened
+from tuner.core.errors import TritontuneError, TuningError, shortened
+from tuner.jobs.event_log import EventLog
+from tuner.jobs.events import Noted
 from tuner.jobs.progress import Progress
 from tuner.jobs.tuning import give_back
 from tuner.nightly.work_folder import WorkFolder
@@ -68,16 +70,26 @@ def remove(folder: JobFolder, secrets: Mapping[str, str]) -> Iterator[str]:
         lambda: _remove_containers(record),
         lambda: shutil.rmtree(RunFolder(folder.run).work, ignore_errors=True),
         lambda: _clear_nights(folder, record),
-        lambda: _restore(folder, record, secrets),
-        lambda: _report(folder),
     ]
     for step in steps:
-        try:
-            step()
-        except TritontuneError as error:
-            yield str(error)
-        except Exception as error:  # noqa: BLE001 (one step must not keep the others from their work)
-            yield in_one_line(error)
+        if problem := _problem(step):
+            yield problem
+    # These keep no slot busy: a server that does not answer may never come back.
+    for step in (lambda: _restore(folder, record, secrets), lambda: _report(folder)):
+        if problem := _problem(step):
+            with suppress(OSError):
+                EventLog(folder.path).append(Noted, text=shortened(problem))
+
+
+def _problem(step: Callable[[], object]) -> str | None:
+    """Why a step failed; None: it did not."""
+    try:
+        step()
+    except TritontuneError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 (one step must not keep the others from their work)
+        return in_one_line(error)
+    return None
 
 
 def _remove_containers(record: SubmissionRecord) -> None:
@@ -110,16 +122,19 @@ def _restore(folder: JobFolder, record: SubmissionRecord, secrets: Mapping[str, 
     if record.job.kind == "tune" and out.own_configs.exists():
         give_back(TuneJob.make(with_secrets(record.job.job, secrets), source="job"), out, Progress())
         if out.own_configs.exists():
-            raise TuningError(f"{record.job.job.get('url')}: model configs are not restored")
+            raise TuningError(
+                f"{record.job.job.get('url')}: the job's model configs are still loaded; reload the models"
+            )
 
 
 def _report(folder: JobFolder) -> None:
     """Write the files of the partial result, if there is one and its process did not write them."""
     out = RunFolder(folder.run)
     if out.database.exists() and not out.report.exists():
-        with suppress(UsageError):  # nothing was measured
-            for study in Study.load_all(out.database):
-                write_results(out, study)
+        studies = [study for study in Study.load_all(out.database) if study.trials]
+        for study in studies:
+            write_results(out, study)
+        if studies:
             write_report(out)
 
 
