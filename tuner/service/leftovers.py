@@ -122,9 +122,7 @@ def _restore(folder: JobFolder, record: SubmissionRecord, secrets: Mapping[str, 
     if record.job.kind == "tune" and out.own_configs.exists():
         give_back(TuneJob.make(with_secrets(record.job.job, secrets), source="job"), out, Progress())
         if out.own_configs.exists():
-            raise TuningError(
-                f"{record.job.job.get('url')}: the job's model configs are still loaded; reload the models"
-            )
+            raise TuningError(f"{record.job.job.get('url')}: the job's configs are still loaded; reload the models")
 
 
 def _report(folder: JobFolder) -> None:
