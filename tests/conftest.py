@@ -21,6 +21,7 @@ from hypothesis import settings
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.storage import _VersionManager
 from sqlalchemy import Engine, event
+from support.browser import Browser, chromium
 from support.certificates import Certificates
 from support.command_line import end_running
 from support.docker_image import docker_engine
@@ -103,6 +104,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped on CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One for all tests."""
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)

@@ -31,15 +31,15 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
-    def open(self, page: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        """Open a file, in a window of a size, as somebody who likes it light or dark."""
+    def open(self, page: Path | str, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+        """Open a file or an address, in a window of a size, as somebody who likes it light or dark."""
         self.driver.get("about:blank")
         self.told()
         self.requested()
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.prefer(dark=dark)
-        self.driver.get(page.as_uri())
+        self.driver.get(page if isinstance(page, str) else page.as_uri())
 
     def prefer(self, *, dark: bool) -> None:
         """Change what the reader likes."""

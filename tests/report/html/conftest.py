@@ -1,21 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.browser import Browser, chromium
 from support.studies import long_study
 
 from tuner.report.html.page import write_report
 from tuner.study.run_folder import RunFolder
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """One for all tests."""
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")

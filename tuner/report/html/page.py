@@ -74,7 +74,7 @@ def _page(run: RunFolder, views: Sequence[ModelView]) -> str:
         run=run,
         views=views,
         title=f"{', '.join(view.name for view in views)}: tritontune report",
-        style=Markup(_text("report.css")),  # noqa: S704 (our own)
+        style=Markup(_text("theme.css") + _text("report.css")),  # noqa: S704 (our own)
         scripts=[Markup(text) for text in scripts],  # noqa: S704 (our own, and Plotly's)
         # The Content-Security-Policy allows only these scripts and no requests, so that names of models can do no harm.
         script_sources=" ".join(_source_hash(text) for text in scripts),
