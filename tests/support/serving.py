@@ -34,11 +34,11 @@ class Served:
 
 
 @contextmanager
-def served(service: Service, *, tls: tuple[Path, Path] | None = None) -> Iterator[Served]:
-    """Serve a service at a free port of the loopback address."""
+def served(service: Service, *, tls: tuple[Path, Path] | None = None, port: int = 0) -> Iterator[Served]:
+    """Serve a service at a port of the loopback address; 0: a free one."""
     app = create_app(service)
     server = WebServer(app, tls=tls)
-    socket = bound("127.0.0.1:0")
+    socket = bound(f"127.0.0.1:{port}")
     port = socket.getsockname()[1]
     thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
     thread.start()

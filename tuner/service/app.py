@@ -19,6 +19,7 @@ from tuner.service.auth import Principal
 from tuner.service.guard import Guard
 from tuner.service.metrics import Requests
 from tuner.service.operations import Service
+from tuner.service.pages.routes import router as pages
 from tuner.service.refusals import UnauthenticatedError
 from tuner.service.streams import EventStreams
 
@@ -67,6 +68,7 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     app.get(f"{PREFIX}/openapi.json", include_in_schema=False)(_description(app))
+    app.include_router(pages(service))  # last, as it answers all other addresses
     add_problems(app)
     app.add_middleware(
         Guard, most_bytes=service.settings.max_body, listen=listen, public_url=public_url, requests=requests

@@ -1,0 +1,178 @@
+"""Plots of fronts: of one job, and of several in one plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tuner.client.resources import FrontPoint, Trial
+from tuner.core.quantities import format_ms, format_number, parse_duration
+from tuner.service.pages.drawing import Drawing, Key, Limit, Mark, Path, Place, Scale, Shape, dots, line, steps
+
+MOST_DOTS = 1500
+"""Number of points beside the front that are drawn: more look the same, and make the page heavy."""
+
+_SHAPES: tuple[Shape, ...] = ("circle", "diamond", "square", "triangle", "cross")
+MOST_COMPARED = len(_SHAPES)
+"""Number of fronts in one plot."""
+
+_Values = tuple[float, float]
+
+
+def front_drawing(model: str, front: Sequence[FrontPoint], trials: Sequence[Trial], slo: str = "") -> Drawing:
+    """The front of a model, its baseline, and all other points measured.
+
+    Args:
+        model: Name of the model.
+        front: Its points, in order of throughput.
+        trials: Its trials.
+        slo: The SLO in words.
+    """
+    percentile = front[0].percentile if front else "p99"
+    title = f"Throughput against {percentile} latency"
+    curves = {trial.number: list(_values(trial, percentile)) for trial in trials}
+    others = [values for number, curve in curves.items() if number for values in curve]
+    baseline = sorted(curves.get(0, []), key=lambda values: values[1])
+    if not others and not baseline and not front:
+        return Drawing(title, missing="No operating point was measured yet.")
+    limit = limit_ms(slo, percentile)
+    mine = [(point.latency_ms.value, point.throughput.value) for point in front]
+    everything = [*mine, *others, *baseline]
+    across = Scale.of([x for x, _ in everything] + ([limit] if limit else []))
+    up = Scale.of((y for _, y in everything), log=False)
+
+    def place(values: _Values) -> Place:
+        return across.at(values[0]), 100 - up.at(values[1])
+
+    thinned = others[:: max(1, math.ceil(len(others) / MOST_DOTS))]
+    best = next((point for point in front if point.best), None)
+    by_latency = sorted(front, key=lambda point: point.latency_ms.value)
+    return Drawing(
+        title,
+        alt=_alt(model, front, best, sum(map(len, curves.values()))),
+        note="Up and to the left is better.",
+        x_title=_axis_title(f"{percentile} latency, ms", across),
+        y_title="inferences/s",
+        x_ticks=across.ticks(5),
+        y_ticks=up.ticks(),
+        paths=[
+            Path(dots(map(place, thinned)), "others dots"),
+            Path(line(map(place, baseline)), "baseline dashed"),
+            Path(steps([place((p.latency_ms.value, p.throughput.value)) for p in by_latency]), "front dotted"),
+        ],
+        marks=[
+            *(Mark(*place(values), "square", "baseline", _baseline_title(values, percentile)) for values in baseline),
+            *(
+                Mark(
+                    *place((point.latency_ms.value, point.throughput.value)),
+                    "star" if point.best else "circle",
+                    "best" if point.best else "front",
+                    point_in_words(point),
+                )
+                for point in sorted(front, key=lambda point: point.best)
+            ),
+        ],
+        limits=[Limit("x", across.at(limit), f"SLO {percentile} ≤ {format_ms(limit)}")] if limit else [],
+        legend=[
+            Key("baseline", "baseline", "square"),
+            Key("front", "front", "circle"),
+            *([Key("best", "best", "star")] if best else []),
+            *([Key("other points", "others", "circle")] if others else []),
+        ],
+    )
+
+
+def compared_fronts(fronts: Mapping[str, Sequence[FrontPoint]], slo: str = "") -> Drawing:
+    """The fronts of one model by several jobs, by the name of the job."""
+    known = {name: sorted(front, key=lambda p: p.latency_ms.value) for name, front in fronts.items() if front}
+    if not known:
+        return Drawing("Fronts", missing="None of these jobs has a front yet.")
+    percentiles = {point.percentile for front in known.values() for point in front}
+    if len(percentiles) > 1:
+        return Drawing("Fronts", missing=f"The jobs limit different percentiles: {', '.join(sorted(percentiles))}.")
+    (percentile,) = percentiles
+    limit = limit_ms(slo, percentile)
+    points = [point for front in known.values() for point in front]
+    across = Scale.of([p.latency_ms.value for p in points] + ([limit] if limit else []))
+    up = Scale.of((p.throughput.value for p in points), log=False)
+    paths: list[Path] = []
+    marks: list[Mark] = []
+    legend: list[Key] = []
+    for number, name in enumerate(fronts):
+        if name not in known:
+            continue
+        style, shape = f"series-{number + 1}", _SHAPES[number % len(_SHAPES)]
+        places = [(across.at(p.latency_ms.value), 100 - up.at(p.throughput.value)) for p in known[name]]
+        paths.append(Path(steps(places), f"{style} dotted"))
+        marks += [
+            Mark(*place, shape, f"{style} chosen" if point.best else style, f"{name}: {point_in_words(point)}")
+            for place, point in zip(places, known[name], strict=True)
+        ]
+        legend.append(Key(name, style, shape))
+    tops = (f"{name} reaches {format_number(front[-1].throughput.value)} inferences/s" for name, front in known.items())
+    return Drawing(
+        f"Throughput against {percentile} latency",
+        alt=f"Fronts of {len(known)} jobs: {', '.join(tops)}.",
+        note="Up and to the left is better. The best configuration of a job has a ring.",
+        x_title=_axis_title(f"{percentile} latency, ms", across),
+        y_title="inferences/s",
+        x_ticks=across.ticks(5),
+        y_ticks=up.ticks(),
+        paths=paths,
+        marks=marks,
+        limits=[Limit("x", across.at(limit), f"SLO {percentile} ≤ {format_ms(limit)}")] if limit else [],
+        legend=legend,
+    )
+
+
+def limit_ms(slo: str, percentile: str) -> float | None:
+    """The limit on a latency percentile in an SLO in words, such as `p99 <= 25 ms`, in ms; None: there is none."""
+    for part in slo.split(","):
+        name, _, limit = part.partition("<=")
+        if name.strip() == percentile:
+            try:
+                return parse_duration(limit.replace(" ", ""), units=("ms",)) * 1e3
+            except ValueError:
+                return None
+    return None
+
+
+def load_in_words(load: Mapping[str, Any]) -> str:
+    """A load of `front.json`: `concurrency 16`."""
+    return ", ".join(f"{name.replace('_', ' ')} {_level(value)}" for name, value in load.items())
+
+
+def point_in_words(point: FrontPoint) -> str:
+    """A point of the front in a line."""
+    return (
+        f"trial {point.trial}{', best' if point.best else ''}: "
+        f"{format_number(point.throughput.value)} inferences/s, "
+        f"{point.percentile} {format_ms(point.latency_ms.value)} at {load_in_words(point.load)}"
+        f"{', verified' if point.verified else ''}"
+    )
+
+
+def _level(value: Any) -> str:
+    return " to ".join(f"{each:g}" for each in value) if isinstance(value, list | tuple) else f"{value}"
+
+
+def _values(trial: Trial, percentile: str) -> Iterator[_Values]:
+    """Latency and throughput of each point of a trial that has both."""
+    for point in trial.points:
+        latency, throughput = point.get("latency_ms", {}).get(percentile), point.get("throughput")
+        if latency and throughput and latency["value"] and throughput["value"] is not None:
+            yield latency["value"], throughput["value"]
+
+
+def _baseline_title(values: _Values, percentile: str) -> str:
+    return f"baseline: {format_number(values[1])} inferences/s, {percentile} {format_ms(values[0])}"
+
+
+def _axis_title(title: str, scale: Scale) -> str:
+    return f"{title} (log)" if scale.log else title
+
+
+def _alt(model: str, front: Sequence[FrontPoint], best: FrontPoint | None, points: int) -> str:
+    held = f" The best is {point_in_words(best)}." if best else ""
+    return f"Front of {model}: {len(front)} of {points} operating points.{held}"
