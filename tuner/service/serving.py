@@ -35,7 +35,7 @@ from tuner.service.secrets import Secrets
 from tuner.service.settings import FILE, ServiceSettings
 from tuner.service.slots import LocalHost
 from tuner.service.store.store import Store
-from tuner.service.web_server import WebServer, address_of, bound
+from tuner.service.web_server import BACKLOG, WebServer, address_of, bound
 
 _log = logging.getLogger(__name__)
 
@@ -169,10 +169,13 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
             stack.enter_context(Retention(store, jobs, options.keep).running())
         runner.start()
         stack.callback(runner.close)
-        say(f"tritontune serves {options.data} at {address}")
-        say(f"log in: {address}/login?code={service.auth.new_code(token_id)} (once, within 15 minutes)")
-        say(f"token of the role admin: {options.data / 'admin.token'}")
-        server.run(sockets=[opened])
+        # From the first line on, the service answers, and ends when it is told to.
+        opened.listen(BACKLOG)
+        with server.capture_signals():
+            say(f"tritontune serves {options.data} at {address}")
+            say(f"log in: {address}/login?code={service.auth.new_code(token_id)} (once, within 15 minutes)")
+            say(f"token of the role admin: {options.data / 'admin.token'}")
+            server.run(sockets=[opened])
         say("the service ends; jobs that run go on")
 
 

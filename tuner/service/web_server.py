@@ -18,7 +18,8 @@ from tuner.core.errors import JobError
 
 # How long requests may take to end, in seconds, after the service is asked to end.
 _GRACE_S = 10
-_BACKLOG = 512
+BACKLOG = 512
+"""Connections that may wait to be accepted."""
 
 
 def bound(listen: str) -> socket.socket:
@@ -75,7 +76,7 @@ class WebServer(uvicorn.Server):
         config = uvicorn.Config(
             app,
             access_log=False,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             forwarded_allow_ips="*" if behind_proxy else None,
             lifespan="off",
             log_config=None,

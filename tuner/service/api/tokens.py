@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Body, Path, Response
 
 from tuner.client.resources import NewToken, Page, Token, TokenSpec
 from tuner.service.api.access import PREFIX, Admin, Cursor, Limit, ServiceOf
 from tuner.service.api.problems import answer, responses
 
 router = APIRouter(prefix=f"{PREFIX}/tokens", tags=["tokens"])
+
+_EXAMPLES: dict[str, Any] = {"ci": {"summary": "For a pipeline", "value": {"name": "ci", "role": "submit"}}}
 
 TokenId = Annotated[str, Path(max_length=64, description="Its id.")]
 
@@ -22,7 +24,7 @@ def tokens(service: ServiceOf, who: Admin, cursor: Cursor = None, limit: Limit =
 
 
 @router.post("", status_code=201, response_model=NewToken, responses=responses(400, 409, 413, 415))
-def new_token(service: ServiceOf, who: Admin, spec: TokenSpec) -> Response:
+def new_token(service: ServiceOf, who: Admin, spec: Annotated[TokenSpec, Body(openapi_examples=_EXAMPLES)]) -> Response:
     """Make a token. Only this response has its secret."""
     token = service.new_token(who, spec)
     return answer(token, 201, headers={"Location": f"{PREFIX}/tokens/{token.id}"})
