@@ -137,6 +137,18 @@ def test_a_server_that_was_down_is_used_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
+def test_a_server_that_is_frozen_is_said_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own limits do not help then, and the kernel still accepts connections."""
+    monkeypatch.setattr(database, "WAIT_S", 1)
+    with running_postgres() as server, Store.opened(server.url) as store:
+        store.add_job(job(1))
+        message = r"\*\*\*@127.0.0.1.*(did not answer|timeout)"
+        with server.frozen(), pytest.raises(StoreUnavailableError, match=message):
+            store.jobs()
+        assert len(store.jobs().items) == 1
+
+
+@pytest.mark.slow
 def test_a_server_that_hangs_is_said_in_time(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "WAIT_S", 1)
     import psycopg  # noqa: PLC0415 (only where there is a server)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -172,6 +172,8 @@ def _postgresql(url: sql.URL) -> tuple[sql.Engine, str]:
         # A server that vanished from the network answers nothing, not even a refusal.
         "tcp_user_timeout": milliseconds,
         "keepalives_idle": WAIT_S,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
         "options": " ".join(
             f"-c {name}={milliseconds}"
             for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
@@ -186,4 +188,14 @@ def _postgresql(url: sql.URL) -> tuple[sql.Engine, str]:
         max_overflow=16,
         pool_timeout=WAIT_S,
     )
+    # Imported here, as SQLite needs no driver.
+    from tuner.service.store.bounded import connection_within  # noqa: PLC0415
+
+    # After the server's own limit, whose message says more.
+    bounded = connection_within(WAIT_S + 1)
+
+    def connect(_dialect: object, _record: object, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        return bounded.connect(*arguments, **options)
+
+    sql.event.listen(engine, "do_connect", connect)
     return engine, url.set(query={}).render_as_string(hide_password=True)
