@@ -13,7 +13,7 @@ from support.builders import MLP, identity, interval, point, space, trial
 from support.nights import night
 from support.stored import T0, job
 
-from tuner.client.resources import Job, Policy, Proposal
+from tuner.client.resources import Job, JobState, Policy, Proposal
 from tuner.config.deploy import JOURNAL
 from tuner.config.diff import patch_diff
 from tuner.config.patch import Patch, write_patch
@@ -67,7 +67,7 @@ class Desk:
     def job(self, policy: Policy = PROPOSE, **fields: Any) -> tuple[Job, JobFolder]:
         """A job that has succeeded."""
         number = self.store.next_job_id()
-        made = self.store.add_job(job(number, state="succeeded", models=("mlp",), target="edge", **fields))
+        made = self.store.add_job(job(number, **{"state": "succeeded", "models": ("mlp",), "target": "edge", **fields}))
         folder = JobFolder.of(self.jobs, number)
         folder.write(SubmissionRecord(job=made, policy=policy))
         return made, folder
@@ -159,6 +159,12 @@ def test_asked_again_it_proposes_nothing_more(desk: Desk) -> None:
 def test_what_is_no_proven_gain_is_not_proposed(desk: Desk, about: dict[str, Any]) -> None:
     assert desk.desk.of_job(desk.tuned(**about)) == ()
     assert desk.store.proposals().items == ()
+
+
+@pytest.mark.parametrize(("state", "count"), [("failed", 1), ("cancelled", 0), ("lost", 0), ("running", 0)])
+def test_a_job_of_which_another_model_failed_has_proposals(desk: Desk, state: JobState, count: int) -> None:
+    made = desk.tuned()
+    assert len(desk.desk.of_job(made.model_copy(update={"state": state}))) == count
 
 
 @pytest.mark.parametrize("fields", [{"kind": "measure"}, {"kind": "tune"}, {"kind": "nightly"}])

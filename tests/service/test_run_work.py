@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +19,10 @@ from tuner.client.resources import Job, Policy
 from tuner.core.errors import InterruptedRunError, JobError, TuningError
 from tuner.jobs.event_log import EventLog
 from tuner.jobs.events import ArtifactWritten, ModelEnded, StateChanged, TrialEnded
+from tuner.nightly.jobs import JobsFile
+from tuner.nightly.outcome import NightReport
 from tuner.options.tune_job import TuneJob
-from tuner.service import run_work
+from tuner.service import night_work, run_work
 from tuner.service.job_folder import JobFolder, SubmissionRecord
 from tuner.service.place import Place, nights_of
 from tuner.service.run_work import run
@@ -248,3 +250,33 @@ def test_nights_without_a_target_have_a_folder_by_repository(make: Make) -> None
     assert nights_of(folder, job) == nights_of(folder, job.model_copy(update={"id": 99}))
     assert nights_of(folder, job) != nights_of(folder, job.model_copy(update={"repository": "/other"}))
     assert nights_of(folder, job).name.startswith("_")
+
+
+def _waited(folder: JobFolder, window_s: float, waited: timedelta) -> None:
+    """Let a job have waited in the queue, with a window."""
+    record = folder.read()
+    job = record.job.model_copy(update={"created_at": datetime.now(timezone.utc) - waited})
+    folder.write(record.model_copy(update={"job": job, "window_s": window_s}))
+
+
+def test_the_window_of_a_night_counts_from_its_submission(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows: list[float] = []
+
+    def told(file: JobsFile, *_: object) -> NightReport:
+        windows.append(file.window)
+        return NightReport.of("2026-01-01T02:00:00+00:00", (), notes=(), duration_s=1.0)
+
+    monkeypatch.setattr(night_work, "run_night", told)
+    folder = make("nightly", slo={"p50": "5s"}, budget="1m")
+    _waited(folder, 8 * 3600, timedelta(hours=3))
+    assert run(folder, Place()) == 0
+    assert windows == [pytest.approx(5 * 3600, abs=600)]
+
+
+def test_a_night_whose_window_is_over_does_not_start(make: Make) -> None:
+    folder = make("nightly", slo={"p50": "5s"}, budget="1m")
+    _waited(folder, 3600, timedelta(hours=3))
+    assert run(folder, Place()) == 2
+    state, code, reason = _final(folder)
+    assert (state, code) == ("failed", 2)
+    assert reason == "window: 1h00m was over before the night could start; it has waited for 3h00m"

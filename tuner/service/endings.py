@@ -12,7 +12,7 @@ from pathlib import Path
 from tuner.core.boundary import in_one_line
 from tuner.core.errors import TritontuneError
 from tuner.service.job_folder import JobFolder
-from tuner.service.proposals import ProposalDesk
+from tuner.service.proposals import ENDED, ProposalDesk
 from tuner.service.store.jobs import JobFilter
 from tuner.service.store.store import Store
 
@@ -53,14 +53,14 @@ class Endings:
             thread.join()
 
     def do(self, job_id: int) -> None:
-        """Do it for one job, if it has succeeded and it is not done yet.
+        """Do it for one job, if it has ended by itself and it is not done yet.
 
         Raises:
             TritontuneError: its results cannot be read, or the database does not answer.
             OSError: a file cannot be written.
         """
         job, marker = self._store.job(job_id), JobFolder.of(self._jobs, job_id).path / _DONE
-        if job.state != "succeeded" or marker.exists():
+        if job.state not in ENDED or marker.exists():
             return
         for proposal in self._desk.of_job(job):
             _log.info("job %s: proposal %s for model %s", job_id, proposal.id, proposal.model)
@@ -76,7 +76,7 @@ class Endings:
             StoreUnavailableError: the database does not answer.
         """
         lines = self._desk.catch_up()
-        for job in self._store.jobs(JobFilter(states=["succeeded"]), limit=_NEWEST).items:
+        for job in self._store.jobs(JobFilter(states=sorted(ENDED)), limit=_NEWEST).items:
             lines += self._tried(job.id)
         return lines
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tuner.client.resources import Job, Proposal, ProposalState
+from tuner.client.resources import Job, JobState, Proposal, ProposalState
 from tuner.config.deploy import Replacement, finish_replacing, replace_files, sha256_of
 from tuner.core.errors import ConfigError, JobError
 from tuner.service.errors import ConflictError, NotFoundError
@@ -34,6 +34,9 @@ from tuner.study.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
 
+ENDED: frozenset[JobState] = frozenset({"succeeded", "failed"})
+"""States of jobs that may have proposals."""
+
 
 class ProposalDesk:
     """Makes proposals, and carries out the decisions on them.
@@ -50,7 +53,9 @@ class ProposalDesk:
         self._mutex = threading.RLock()
 
     def of_job(self, job: Job) -> tuple[Proposal, ...]:
-        """Make the proposals of a job that has succeeded. Does nothing if that is done.
+        """Make the proposals of a job that has ended by itself. Does nothing if that is done.
+
+        A job fails if one of its models does; the others may have been improved.
 
         A proposal withdraws the open ones of the same model. With the policy `apply`, the improvement of a tuning job
         is deployed at once; a night does that by itself.
@@ -63,7 +68,7 @@ class ProposalDesk:
             StoreUnavailableError: the database does not answer.
             OSError: a record cannot be written.
         """
-        if job.state != "succeeded" or job.kind == "measure":
+        if job.state not in ENDED or job.kind == "measure":
             return ()
         folder = JobFolder.of(self._jobs, job.id)
         policy = folder.read().policy
