@@ -234,6 +234,7 @@ class TestLostJobs:
             ("queued", 2), ("starting", 2), ("running", 2), ("lost", 2),
         ]  # fmt: skip
         assert states[3].reason == "its process was lost (ended with exit code 7); resuming"
+        assert one.ended == [number]
 
     def test_its_second_attempt_may_succeed(self, one: Bench) -> None:
         number = one.submit("running", "crash", again=["running", "succeed"])
@@ -291,6 +292,7 @@ class TestARestart:
         one.restart()
         one.runner.step()
         assert one.job(number).state == "succeeded"
+        assert one.ended == [number]
 
     def test_resumes_what_was_lost_meanwhile(self, one: Bench) -> None:
         number = one.submit("running", "hold", again=["succeed"])

@@ -61,6 +61,7 @@ class Bench:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     times: Times = QUICK
     clock: Callable[[], float] = time.monotonic
+    ended: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.runner = self.new_runner()
@@ -73,6 +74,7 @@ class Bench:
             self.host,
             self.environment,
             secrets=lambda options: options.get("secrets", {}),
+            ended=self.ended.append,
             times=self.times,
             clock=self.clock,
         )

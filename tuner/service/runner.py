@@ -229,6 +229,8 @@ class Runner:
                 self._active[job.id] = active
                 _log.info("job %d: adopted (%s)", job.id, active.state)
             active.store_in(self._store)
+            if active.state in FINAL:
+                self._ended(active.id)
         self._has_adopted = True
 
     def _read(self, job: Job) -> ActiveJob:
