@@ -136,7 +136,9 @@ def test_the_service_starts_serves_and_ends(
         assert hosts["items"][0]["slots"]
         second = tritontune("serve", "--data", "data", "--listen", "127.0.0.1:0")
         assert second.returncode == 2
-        assert "in use by another tritontune serve; end it, or wait for its end with --wait" in second.stderr
+        holder = f"process {service.pid} on {socket.gethostname()}"
+        words = f"in use by another tritontune serve ({holder}); end it, or wait for its end with --wait"
+        assert words in second.stderr
         service.send_signal(number)
         out, log = service.communicate(timeout=60)
         assert service.returncode == 0

@@ -22,6 +22,18 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
         assert folder.is_dir()
 
 
+def test_others_are_told_about_the_holder(tmp_path: Path) -> None:
+    def refusal() -> str:
+        with pytest.raises(JobError) as refused, locked(tmp_path, option="--data", holder="another one"):
+            pass
+        return str(refused.value)
+
+    with locked(tmp_path, option="--data", holder="another one", about="process 7 on here"):
+        assert refusal() == f"{tmp_path}: in use by another one (process 7 on here)"
+    with locked(tmp_path, option="--data", holder="another one"):
+        assert refusal() == f"{tmp_path}: in use by another one"
+
+
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (

@@ -44,7 +44,7 @@ def run_night_job(work: Work) -> Ending:
         },
         source=SOURCE,
     )
-    report = run_night(file, tasks_of(file, Path(SOURCE), tell), tell)
+    report = run_night(file, tasks_of(file, Path(SOURCE), tell), say, work.events)
     _keep(report, work.folder)
     return Ending(INTERRUPTED) if is_ending() else Ending(report.exit_code, report.summary)
 

@@ -40,7 +40,7 @@ from tuner.service.web_server import BACKLOG, WebServer, address_of, bound
 _log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0
-_OTHER = "another tritontune serve; end it, or wait for its end with --wait"
+_OTHER = "another tritontune serve"
 _YEAR_S = 365 * 24 * 3600.0
 # Variables of the service that jobs do not need: how it reaches its database, and itself.
 _OURS = ("PG", "TRITONTUNE_")
@@ -207,11 +207,14 @@ def _alone(options: ServeOptions, say: Callable[[str], None]) -> Iterator[None]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(locked(options.data, option="--data", holder=_OTHER))
+                about = f"process {os.getpid()} on {socket.gethostname()}"
+                stack.enter_context(locked(options.data, option="--data", holder=_OTHER, about=about))
                 break
             except JobError as error:
-                if not options.wait or _OTHER not in str(error):
+                if _OTHER not in str(error):
                     raise
+                if not options.wait:
+                    raise JobError(f"{error}; end it, or wait for its end with --wait") from None
                 if not told:
                     say(f"waiting: {error}")
                     told = True
