@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,6 +19,7 @@ from tuner.client.resources import Job
 from tuner.core.lease import own_lease
 from tuner.jobs.event_log import EventLog
 from tuner.jobs.events import Event, StateChanged
+from tuner.service.errors import StoreUnavailableError
 from tuner.service.job_folder import JobFolder, SubmissionRecord
 from tuner.service.job_processes import end_processes_of, processes_of
 from tuner.service.runner import Runner, Times
@@ -128,8 +129,10 @@ class Bench:
         """Step until a condition is true."""
 
         def after_a_step() -> bool:
-            self.runner.step()
-            return condition()
+            with suppress(StoreUnavailableError):
+                self.runner.step()
+                return condition()
+            return False
 
         await_that(after_a_step)
 
@@ -157,16 +160,17 @@ class Bench:
 
 
 @contextmanager
-def bench(path: Path, *, slots: int = 1, **more: Any) -> Iterator[Bench]:
+def bench(path: Path, *, slots: int = 1, database: str | None = None, **more: Any) -> Iterator[Bench]:
     """A bench whose host has some slots.
 
     Args:
         path: An empty folder.
         slots: Number of CPU slots of a core each.
+        database: URL of the database; None: SQLite in the folder.
         more: See `Bench`.
     """
     host = LocalHost("here", "a few cores", cpu_slots(range(slots), 1 if slots > 1 else None))
-    with Store.opened(f"sqlite:///{path / 'service.db'}") as store:
+    with Store.opened(database or f"sqlite:///{path / 'service.db'}") as store:
         made = Bench(store, path / "jobs", host, **more)
         try:
             yield made
