@@ -19,6 +19,7 @@ from tuner.core.boundary import LOG
 from tuner.core.errors import JobError
 from tuner.core.lease import Lease
 from tuner.jobs.events import FILE
+from tuner.service.documents import in_one_line, parsed
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
@@ -145,13 +146,11 @@ class JobFolder:
             JobError: there is none, or it cannot be read.
         """
         try:
-            return SubmissionRecord.model_validate_json(self.submission.read_bytes())
+            return parsed(SubmissionRecord, self.submission.read_bytes())
         except OSError as error:
             raise JobError(f"{self.submission}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise JobError(f"{self.submission}: {where}: {fault['msg']}") from None
+            raise JobError(f"{self.submission}: {in_one_line(error)}") from None
 
     def lease(self) -> Lease | None:
         """The lease of the last process of the job; None: it had none, or its file cannot be read."""

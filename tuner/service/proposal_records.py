@@ -15,6 +15,7 @@ from tuner.client.resources import Proposal, Resource
 from tuner.config.deploy import sha256_of
 from tuner.core.atomic_file import write_atomically
 from tuner.core.errors import JobError
+from tuner.service.documents import in_one_line, parsed
 from tuner.service.job_folder import JobFolder
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
@@ -75,12 +76,11 @@ class ProposalFolder:
         """
         path = self._record(number)
         try:
-            record = ProposalRecord.model_validate_json(path.read_bytes())
+            record = parsed(ProposalRecord, path.read_bytes())
         except OSError as error:
             raise JobError(f"{path}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
-            fault = error.errors()[0]
-            raise JobError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+            raise JobError(f"{path}: {in_one_line(error)}") from None
         if record.proposal.id != number:
             raise JobError(f"{path}: is the record of proposal {record.proposal.id}")
         return record

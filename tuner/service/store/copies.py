@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from tuner.client.resources import Schedule, Target
 from tuner.core.atomic_file import write_atomically
 from tuner.core.errors import JobError
+from tuner.service.documents import in_one_line, parsed
 
 _log = logging.getLogger(__name__)
 
@@ -58,12 +59,11 @@ class Copies(Generic[Named]):
         """
         path = self._path(name)
         try:
-            item: Named = self._kind.model_validate_json(path.read_bytes())
+            item: Named = parsed(self._kind, path.read_bytes())
         except OSError as error:
             raise JobError(f"{path}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
-            fault = error.errors()[0]
-            raise JobError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+            raise JobError(f"{path}: {in_one_line(error)}") from None
         if item.name != name:
             raise JobError(f"{path}: is the copy of {item.name!r}")
         return item

@@ -11,6 +11,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
 from tuner.client.resources import FINAL, Job, JobKind, JobState, Page
+from tuner.service.documents import parsed
 from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.job_folder import SubmissionKey
 from tuner.service.store import tables
@@ -362,7 +363,7 @@ def _newest(
 
 
 def _parsed(document: str) -> Job:
-    return Job.model_validate_json(document)
+    return parsed(Job, document)
 
 
 def _either(states: Collection[str]) -> str:

@@ -9,6 +9,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
 from tuner.client.resources import Page
+from tuner.service.documents import parsed
 from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.store.copies import Copies, Named
 from tuner.service.store.database import Database
@@ -125,7 +126,7 @@ class NamedRows(Generic[Named]):
             connection.execute(self._table.update().where(self._table.c.name == item.name).values(values))
 
     def _parsed(self, document: str) -> Named:
-        item: Named = self._type.model_validate_json(document)
+        item: Named = parsed(self._type, document)
         return item
 
     def _check_version(self, name: str, before: Named | None, if_version: int | None) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
 from tuner.client.resources import Page, Proposal, ProposalState
+from tuner.service.documents import parsed
 from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.store.counters import next_number, raise_counter
 from tuner.service.store.database import Database
@@ -85,7 +86,7 @@ class Proposals(Database):
         if before is not None:
             query = query.where(columns.id < before)
         with self.reading() as connection:
-            items = [Proposal.model_validate_json(document) for document in connection.execute(query).scalars()]
+            items = [parsed(Proposal, document) for document in connection.execute(query).scalars()]
         return page_of(items, limit, "proposals", lambda proposal: proposal.id)
 
     def proposal_ids(self) -> set[int]:
@@ -139,4 +140,4 @@ def _found(connection: sql.Connection, proposal_id: int, *, lock: bool = False) 
     document = connection.execute(query).scalar_one_or_none() if 0 < proposal_id <= LARGEST_ID else None
     if document is None:
         raise NotFoundError("proposal", proposal_id)
-    return Proposal.model_validate_json(document)
+    return parsed(Proposal, document)

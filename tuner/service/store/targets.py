@@ -11,6 +11,7 @@ import sqlalchemy as sql
 
 from tuner.client.resources import Page, Schedule, ScheduleSpec, Target, TargetSpec
 from tuner.service.cron import check_schedule, next_start
+from tuner.service.documents import parsed
 from tuner.service.errors import ConflictError
 from tuner.service.store.copies import schedule_copies, target_copies
 from tuner.service.store.database import Clock, Database, utc_now
@@ -125,7 +126,7 @@ class Targets(Database):
             .order_by(SCHEDULES.c.next_at, SCHEDULES.c.name)
         )
         with self.reading() as connection:
-            return [Schedule.model_validate_json(document) for document in connection.execute(query).scalars()]
+            return [parsed(Schedule, document) for document in connection.execute(query).scalars()]
 
     def advance_schedule(self, schedule: Schedule, **changes: Any) -> Schedule | None:
         """Record what became of a start.
