@@ -134,6 +134,17 @@ def test_events_are_awaited(client: Client, peer: ServicePeer) -> None:
     assert (seen, ended.state, ended.exit_code) == ([1, 2, 3], "succeeded", 3)
 
 
+def test_the_index_of_jobs_may_be_a_moment_behind(
+    client: Client, peer: ServicePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer.add(state="running")
+    peer.events[1] += states("running", "succeeded", exit_code=3, reason="none holds the SLO")
+    monkeypatch.setattr(module, "_INDEXED_S", 0.01)
+    ended = client.wait(1)
+    assert (ended.state, ended.exit_code, ended.reason) == ("succeeded", 3, "none holds the SLO")
+    assert client.job(1).state == "running"
+
+
 def test_events_of_later_versions_are_skipped(client: Client, peer: ServicePeer) -> None:
     class Later(Noted):
         type: str = "later"  # type: ignore[assignment]
@@ -282,8 +293,15 @@ def test_a_service_of_the_same_user_is_found(peer: ServicePeer, tmp_path: Path) 
                 assert client.job(1).id == 1
         with Client(data=tmp_path) as client:
             assert client.server == peer.address
-        with pytest.raises(TokenRefusedError, match=f"; your service on this machine is at {peer.address}$"):
+        with Client() as client:
+            assert client.server == peer.address
+        with pytest.raises(TokenRefusedError, match=f"; your services on this machine are at {peer.address}$"):
             Client("http://127.0.0.1:1")
+        with (
+            registered("http://127.0.0.1:1", tmp_path),
+            pytest.raises(TokenRefusedError, match=r"for http://\S+:8100: "),
+        ):
+            Client()
     assert local_services() == ()
 
 

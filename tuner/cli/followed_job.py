@@ -12,6 +12,7 @@ from tuner.client.event_lines import EventLines, result_in_words, state_in_words
 from tuner.client.resources import Job
 from tuner.core.errors import InterruptedRunError, SLOError, TritontuneError, TuningError, UsageError
 from tuner.core.json_text import json_text
+from tuner.jobs.events import Event
 
 _ERRORS: Mapping[int, type[TritontuneError]] = {2: UsageError, 3: SLOError, 130: InterruptedRunError}
 # A night that found an improvement or a regression.
@@ -33,11 +34,13 @@ def follow(client: Client, job: int, *, words: str) -> Job:
         InterruptedRunError: Ctrl-C. The job goes on.
     """
     lines = EventLines(job)
+
+    def told(event: Event) -> None:
+        if line := lines.of(event):
+            click.echo(line, err=True)
+
     try:
-        for event in client.events(job):
-            if line := lines.of(event):
-                click.echo(line, err=True)
-        return client.job(job)
+        return client.wait(job, told=told)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"stopped waiting; job {job} goes on. To follow it: tritontune jobs {job} --watch{words}. "

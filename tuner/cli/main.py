@@ -477,7 +477,7 @@ _service_options = section(
     click.option(
         "--server",
         metavar="URL",
-        help="Address of the service. Default: $TRITONTUNE_SERVER, or http://127.0.0.1:8100.",
+        help="Address of the service. Default: $TRITONTUNE_SERVER, or that of your service on this machine.",
     ),
     click.option(
         "--data",

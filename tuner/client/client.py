@@ -53,6 +53,8 @@ _API = "/api/v1"
 _PAGE = 200
 # How long a lost connection is tried again, in seconds: a service is updated in less.
 _PATIENCE_S = 600.0
+# The events come first; the service follows within a moment.
+_INDEXED_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -63,7 +65,8 @@ class Client:
     """A client of `tritontune serve`. Use it as a context manager, which closes its connections.
 
     Args:
-        server: Address of the service. Default: `$TRITONTUNE_SERVER`, or else http://127.0.0.1:8100.
+        server: Address of the service. Default: `$TRITONTUNE_SERVER`, or else that of the only service that the same
+            user runs on this machine, or else http://127.0.0.1:8100.
         token: Default: `$TRITONTUNE_TOKEN`, or else the admin's token of a service that the same user runs on this
             machine.
         data: Data folder of a service on this machine, whose admin token is used.
@@ -94,7 +97,7 @@ class Client:
         timeout_s: float = 30.0,
         patience_s: float = _PATIENCE_S,
     ) -> None:
-        address = server or os.environ.get(SERVER_VARIABLE) or _address_of(data) or DEFAULT_SERVER
+        address = server or os.environ.get(SERVER_VARIABLE) or _address_here(data)
         if ca is None and (named := os.environ.get(CA_VARIABLE)):
             ca = Path(named)
         # First without a token, so that a wrong address is reported as such.
@@ -216,10 +219,17 @@ class Client:
             job: The job.
             told: Called with each of its events.
         """
-        for event in self.events(job):
+        last: Event | None = None
+        for last in self.events(job):
             if told:
-                told(event)
-        return self.job(job)
+                told(last)
+        deadline = time.monotonic() + _INDEXED_S
+        while not (found := self.job(job)).is_final and time.monotonic() < deadline:
+            time.sleep(_FIRST_PAUSE_S)
+        if isinstance(last, StateChanged) and not found.is_final:
+            change = {"state": last.state, "reason": last.reason, "exit_code": last.exit_code}
+            return found.model_copy(update=change)
+        return found
 
     def artifacts(self, job: int) -> Iterator[Artifact]:
         """The files of a job, by path."""
@@ -400,12 +410,14 @@ def _if(version: int | None) -> dict[str, str]:
     return {} if version is None else {"if-match": f'"{version}"'}
 
 
-def _address_of(data: Path | None) -> str | None:
-    """Address of the running service with this data folder; None: it is not known."""
-    if data is None:
-        return None
-    wanted = data.resolve()
-    return next((each.server for each in local_services() if each.data.resolve() == wanted), None)
+def _address_here(data: Path | None) -> str:
+    """Address of the service of this user on this machine.
+
+    Args:
+        data: Its data folder; None: any.
+    """
+    here = [each for each in local_services() if data is None or each.data.resolve() == data.resolve()]
+    return here[0].server if len(here) == 1 else DEFAULT_SERVER
 
 
 def _token(server: str, data: Path | None) -> str:
@@ -421,7 +433,7 @@ def _token(server: str, data: Path | None) -> str:
     if service := local_service(server):
         return admin_token(service.data)
     others = [each.server for each in local_services()]
-    hint = f"; your service on this machine is at {others[0]}" if others else ""
+    hint = f"; your services on this machine are at {' and '.join(others)}" if others else ""
     raise TokenRefusedError(
         f"no token for {server}: set {TOKEN_VARIABLE}, or start `tritontune serve` on this machine{hint}"
     )

@@ -19,14 +19,13 @@ from tuner.jobs.events import (
     Noted,
     PhaseBegan,
     PointMeasured,
-    PointVerified,
     StateChanged,
     TrialEnded,
 )
 
 
 class EventLines:
-    """Says what an event means, with what earlier ones told.
+    """Says what an event means, with what earlier ones told. Notes tell of relaunches.
 
     Args:
         job: Number of the job.
@@ -43,7 +42,6 @@ class EventLines:
             ModelBegan: self._beginning,
             PointMeasured: lambda event: self._point(event.point) if event.trial is None else "",
             TrialEnded: self._trial,
-            PointVerified: self._launch,
             FinalistEliminated: lambda event: f"trial {event.trial} eliminated: {shortened(event.reason)}",
             BestChanged: self._best_so_far,
             ModelEnded: lambda event: f"{event.model}: {event.result.failure or event.result.ended or 'ended'}",
@@ -76,14 +74,10 @@ class EventLines:
         words = f": {event.candidate}" if event.candidate else ""
         return f"trial {event.trial}{words}: {result} ({format_duration(event.wall_s)})"
 
-    def _launch(self, event: PointVerified) -> str:
-        result = shortened(event.failure) if event.failure else self._point(event.point) if event.point else "failed"
-        return f"trial {event.trial}, launch {event.rounds}: {result}"
-
     def _best_so_far(self, event: BestChanged) -> str:
         """The best of a model, if the line differs from the last one."""
         best = event.best
-        gain = f", {best.gain.value:.2f} x" if best.gain else ""
+        gain = f", {best.gain.value:.2f} x" if best.gain and best.trial else ""
         words = f"best so far: {_measured(best, gain)}" if best.throughput else ""
         before, self._best[event.model] = self._best.get(event.model, ""), words
         return words if words != before else ""
@@ -122,6 +116,9 @@ def result_in_words(result: ModelResult) -> Iterator[str]:
         yield f"{result.model}: no candidate holds the SLO"
         return
     verified = "" if result.verified else ", not verified"
+    if result.trial == 0:
+        yield f"{result.model}: no config is better than the baseline: {_measured(result)}"
+        return
     if result.gain:
         yield f"{result.model}: gain {gain_in_words(result.gain)}{verified}"
     yield f"{result.model}: best {_measured(result)}"
