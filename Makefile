@@ -4,11 +4,15 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo test test-quick test-statistics test-all check docs clean
+.PHONY: demo service-demo test test-quick test-statistics test-all check docs clean
 
 # A tuning run of the example repository on the Triton from PyPI: about three minutes, after the install.
 demo: $(INSTALLED)
 	$(BIN)/tritontune run examples/model_repository --slo p99=100ms --budget 3m
+
+# The service with a job of the same repository, submitted over its API: about two minutes, and nothing stays behind.
+service-demo: $(INSTALLED)
+	$(BIN)/python examples/service_demo.py
 
 # The default test suite: several tests at once; those that share a group, one after the other.
 PARALLEL = -n 4 --dist loadgroup

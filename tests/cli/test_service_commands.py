@@ -295,6 +295,7 @@ _TRIAL = {"seq": 1, "at": NOW, "model": "mlp", "trial": 3}
     ("event", "line"),
     [
         (StateChanged(seq=1, at=NOW, state="queued", reason="GPU 0 is held"), "job 5: queued: GPU 0 is held"),
+        (StateChanged(seq=1, at=NOW, state="cancelled", reason="cancelled; kept"), "job 5: cancelled: kept"),
         (PhaseBegan(seq=1, at=NOW, phase="search", model="mlp"), ""),
         (PhaseBegan(seq=1, at=NOW, phase="verification", model="mlp"), "mlp: verification"),
         (PhaseBegan(seq=1, at=NOW, phase="report"), "report"),
@@ -360,6 +361,7 @@ def test_results_in_words() -> None:
         "a: failed: does not load",
         "b: no candidate holds the SLO",
     ]
+    assert list(result_in_words(ModelResult(model="c", trial=None))) == ["c: no result"]
     baseline = _RESULT.model_copy(update={"trial": 0, "gain": interval(1.0)})
     (line,) = result_in_words(baseline)
     assert line.startswith("mlp: no config is better than the baseline: 1,234 inferences/s, p95 12.3 ms")

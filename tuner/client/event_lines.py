@@ -85,7 +85,8 @@ class EventLines:
 
 def state_in_words(job: int, state: str, reason: str) -> str:
     """The state of a job: `job 12: queued: GPU 0 is held by job 11`."""
-    return f"job {job}: {state}" + (f": {shortened(reason)}" if reason else "")
+    reason = shortened(reason).removeprefix(f"{state}; ")
+    return f"job {job}: {state}" + (f": {reason}" if reason else "")
 
 
 def point_in_words(point: Mapping[str, Any], percentile: str) -> str:
@@ -113,7 +114,7 @@ def result_in_words(result: ModelResult) -> Iterator[str]:
         yield f"{result.model}: failed: {shortened(result.failure)}"
         return
     if result.throughput is None:
-        yield f"{result.model}: no candidate holds the SLO"
+        yield f"{result.model}: {'no candidate holds the SLO' if result.ended else 'no result'}"
         return
     verified = "" if result.verified else ", not verified"
     if result.trial == 0:
