@@ -9,12 +9,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.command_line import await_that
-from support.postgres import running_postgres
 from support.service_jobs import Bench, FakeClearing, bench, fake_command
 
 from tuner.core.lease import own_lease
@@ -23,6 +23,7 @@ from tuner.jobs.events import Noted, StateChanged
 from tuner.service import job_process, runner
 from tuner.service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from tuner.service.job_processes import processes_of
+from tuner.service.slots import cpu_slots
 from tuner.service.store.store import Store
 
 
@@ -286,6 +287,20 @@ class TestARestart:
         assert one.states(number) == ["queued", "starting", "running", "succeeded"]
         assert _seqs(one, number) == [1, 2, 3, 4]
 
+    def test_with_other_slots_does_not_share_the_cores_of_what_runs(self, one: Bench) -> None:
+        number = one.submit("running", "hold", "succeed")
+        one.until(number, "running")
+        waiting = one.submit("succeed")
+        one.host = replace(one.host, slots=cpu_slots(sorted(os.sched_getaffinity(0)), 1))
+        one.restart()
+        one.runner.step()
+        one.runner.step()
+        assert {slot.job for slot in one.runner.host().slots} == {number}
+        assert one.job(waiting).state == "queued"
+        assert one.job(number).slots == ("cpu:0",)
+        one.go(number)
+        one.until(waiting, "succeeded")
+
     def test_sees_what_ended_meanwhile(self, one: Bench) -> None:
         number = one.submit("running", "hold", "succeed")
         one.until(number, "running")
@@ -455,23 +470,6 @@ def test_waking_it_starts_a_job_at_once(tmp_path: Path) -> None:
         await_that(lambda: made.job(number).state != "queued")
         assert time.monotonic() - began < 60
         await_that(lambda: made.job(number).state == "succeeded")
-
-
-@pytest.mark.slow
-def test_jobs_go_on_while_postgresql_is_away(tmp_path: Path) -> None:
-    with running_postgres() as server, bench(tmp_path, database=server.url) as made:
-        number = made.submit("running", "hold", "succeed")
-        made.until(number, "running")
-        server.stop()
-        with pytest.raises(StoreUnavailableError):
-            made.runner.step()
-        made.go(number)
-        await_that(lambda: made.is_gone(number))
-        with pytest.raises(StoreUnavailableError):
-            made.runner.step()
-        server.start()
-        assert made.until(number, "succeeded").attempt == 1
-        assert made.until(made.submit("succeed"), "succeeded")
 
 
 @pytest.fixture

@@ -72,6 +72,12 @@ class TestAssignment:
         assert _WITHOUT.gpus_for({"cpu:1"}, {}) is None
         assert _WITHOUT.cores_for({"cpu:1"}) == {4, 5, 6, 7}
 
+    def test_cores_belong_to_slots(self) -> None:
+        assert _WITHOUT.sharing(frozenset({3, 4})) == ("cpu:0", "cpu:1")
+        assert _WITHOUT.sharing(frozenset({7})) == ("cpu:1",)
+        assert _WITHOUT.sharing(frozenset()) == _WITH_GPUS.sharing(frozenset({1})) == ()
+        assert LocalHost("h", "", cpu_slots(range(8), None)).sharing(frozenset({7})) == ("cpu:0",)
+
 
 class TestThisHost:
     def test_without_gpus_it_has_one_slot_of_all_cores(self) -> None:

@@ -15,7 +15,7 @@ from tuner.client.resources import Job
 from tuner.core.lease import own_lease
 from tuner.service import run_work, worker
 from tuner.service.job_folder import JobFolder, SubmissionRecord
-from tuner.service.place import VARIABLE, Place, command
+from tuner.service.place import PYTHON, VARIABLE, Place, command
 
 
 @pytest.fixture
@@ -44,10 +44,10 @@ def test_it_leaves_its_lease_before_its_work(folder: JobFolder, monkeypatch: pyt
 
 
 def test_its_command_line_says_where_it_runs(folder: JobFolder) -> None:
+    where = [*PYTHON, "-m", worker.__name__, str(folder.path), "--lock=7"]
     words = command(folder, 7, Place("GPU-1", frozenset({3, 1}), Path("s.yaml")))
-    assert words[1:3] == ["-m", worker.__name__]
-    assert words[4:] == ["--lock=7", "--gpus=GPU-1", "--cores=1,3", "--config=s.yaml"]
-    assert command(folder, 7, Place())[4:] == ["--lock=7"]
+    assert words == [*where, "--gpus=GPU-1", "--cores=1,3", "--config=s.yaml"]
+    assert command(folder, 7, Place()) == where
 
 
 def test_what_it_starts_does_not_hold_its_lock(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:

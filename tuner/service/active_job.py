@@ -39,6 +39,7 @@ class ActiveJob:
         is_clear: Whether nothing is left.
         pressed: How many signals it got.
         pressed_at: When the first of them was due; None: no signal is due.
+        shares: Slots that share cores with it, as the slots were others when it started.
     """
 
     def __init__(self, folder: JobFolder, row: Job, process: JobProcess | None = None) -> None:
@@ -49,6 +50,7 @@ class ActiveJob:
         self.is_clear = False
         self.pressed = 0
         self.pressed_at: float | None = None
+        self.shares: tuple[str, ...] = ()
         self._row = row
         self._log = EventLog(folder.path)
         self._tail = EventTail(folder.path)
@@ -91,7 +93,7 @@ class ActiveJob:
     @property
     def held(self) -> tuple[str, ...]:
         """The names of all that it holds."""
-        return self._slots if self.has_process else ()
+        return (*self._slots, *self.shares) if self.has_process else ()
 
     def about(self) -> str:
         """What it is, in words: `mlp, running since 14:05 UTC`."""
@@ -171,7 +173,7 @@ class ActiveJob:
             "progress": self._view.progress,
             "results": self._view.results,
             "host": None if state.state == "queued" else self._host,
-            "slots": self.held,
+            "slots": self._slots if self.has_process else (),
             "started_at": self._first_started_at,
             "ended_at": state.at if is_final else None,
             "exit_code": state.exit_code if is_final else None,

@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from tuner.core.lease import Lease, boot_id
 from tuner.core.proc import describe_exit, lives, pid_namespace
 from tuner.service.job_folder import JobFolder
-from tuner.service.place import Place, command
+from tuner.service.place import PYTHON, Place, command
 
 
 class _Lasting(subprocess.Popen[bytes]):
@@ -78,6 +77,15 @@ class JobProcess:
         """Its lease; None: it has not begun its work."""
         return self._folder.lease()
 
+    @property
+    def cores(self) -> frozenset[int]:
+        """The cores that it may use; empty: unknown."""
+        lease = self.lease
+        if lease is not None and _is_here(lease):
+            with suppress(OSError):
+                return frozenset(os.sched_getaffinity(lease.pid))
+        return frozenset()
+
     def lives(self) -> bool:
         """Whether it lives."""
         if self._own is not None:
@@ -96,7 +104,7 @@ class JobProcess:
             self._own.send_signal(number)  # nothing, if it has ended
             return self._own.returncode is None
         lease = self.lease
-        if lease is None or (lease.boot, lease.namespace) != (boot_id(), pid_namespace()):
+        if lease is None or not _is_here(lease):
             return False
         with suppress(ProcessLookupError):
             descriptor = os.pidfd_open(lease.pid)
@@ -113,6 +121,11 @@ class JobProcess:
         """Follow it no longer."""
         if self._own is not None and self._own.poll() is None:
             _left.append(self._own)
+
+
+def _is_here(lease: Lease) -> bool:
+    """Whether its process can be seen from here."""
+    return (lease.boot, lease.namespace) == (boot_id(), pid_namespace())
 
 
 class Clearing:
@@ -155,7 +168,7 @@ class Clearing:
 
 def clearing_command(folder: JobFolder) -> list[str]:
     """The command line of the process that removes leftovers; it prints what is left."""
-    return [sys.executable, "-m", "tuner.service.leftovers", str(folder.path)]
+    return [*PYTHON, "-m", "tuner.service.leftovers", str(folder.path)]
 
 
 @contextmanager

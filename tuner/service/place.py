@@ -13,6 +13,10 @@ from tuner.service.job_folder import JobFolder
 VARIABLE = "TRITONTUNE_JOB"
 """The environment variable that holds the lease of a job's process, in it and in all that it starts."""
 
+# A file of the current folder, which may be a model repository, must not take the place of a module.
+PYTHON: tuple[str, ...] = (sys.executable, "-P") if sys.version_info >= (3, 11) else (sys.executable,)
+"""The command line of our interpreter."""
+
 INTERRUPTED = 130
 """Exit code after SIGTERM."""
 
@@ -40,7 +44,7 @@ def command(folder: JobFolder, lock: int, place: Place) -> list[str]:
         lock: The descriptor of its lock, which the process inherits.
         place: Where it runs.
     """
-    words = [sys.executable, "-m", "tuner.service.worker", str(folder.path), f"--lock={lock}"]
+    words = [*PYTHON, "-m", "tuner.service.worker", str(folder.path), f"--lock={lock}"]
     if place.gpus is not None:
         words.append(f"--gpus={place.gpus}")
     if place.cores:

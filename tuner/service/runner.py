@@ -227,6 +227,7 @@ class Runner:
             active = self._read(job)
             if active.has_process:
                 self._active[job.id] = active
+                active.shares = self._host.sharing(active.process.cores)
                 _log.info("job %d: adopted (%s)", job.id, active.state)
             active.store_in(self._store)
             if active.state in FINAL:
@@ -277,6 +278,7 @@ class Runner:
             if not active.process.send(number):
                 active.tell("its process cannot be reached from here")
                 return
+            active.tell("")
             active.pressed += 1
 
     def _is_cleared(self, active: ActiveJob) -> bool:

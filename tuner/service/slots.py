@@ -200,6 +200,12 @@ class LocalHost:
         wanted = gpus.split(",")
         return [slot for slot in self.gpu_slots if gpus == ALL or any(_is_of(slot, name) for name in wanted)]
 
+    def sharing(self, cores: frozenset[int]) -> tuple[str, ...]:
+        """The CPU slots that have any of these cores; one of all cores has them, too."""
+        return tuple(
+            slot.name for slot in self.slots if not slot.gpu and cores and (not slot.cores or slot.cores & cores)
+        )
+
     def gpus_for(self, names: Iterable[str], options: Mapping[str, Any]) -> str | None:
         """The option `gpus` of a job that got slots by choice of the host; None: its own options say it.
 
