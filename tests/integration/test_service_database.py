@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,16 @@ def test_a_database_that_stops_during_a_job(
             _, log = service.communicate(timeout=60)
             assert service.returncode == 0
             assert "s3cret" not in log
+
+
+def test_a_service_whose_database_was_taken_over_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a pause that was longer than its hold lasts."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with Running("serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0") as service:
+        assert service.stdout is not None
+        service.stdout.readline()
+        with closing(sqlite3.connect(tmp_path / "data/service.db")) as database, database:
+            database.execute("UPDATE tritontune_holders SET holder = 'another one', lease = 'x', until_s = 1e12")
+        _, log = service.communicate(timeout=120)
+        assert service.returncode == 2
+        assert "another service has taken over the database: another one; jobs that run go on" in log

@@ -22,6 +22,7 @@ from tuner.core.redaction import is_secret_name
 from tuner.nightly.secrets import expanded
 from tuner.service.app import create_app
 from tuner.service.endings import Endings
+from tuner.service.errors import ConflictError
 from tuner.service.job_folder import JobFolder
 from tuner.service.job_view import JobViews
 from tuner.service.logs import log_to_stderr
@@ -117,7 +118,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
 
     Raises:
         JobError: an option or a file is wrong, the address is in use, or another service uses the data folder.
-        ConflictError: another service uses the database.
+        ConflictError: another service uses the database, or has taken it over while this one was stopped.
         StoreUnavailableError: the database does not answer.
     """
     options.check()
@@ -162,6 +163,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
         address = _address(options, opened)
         app = create_app(service, listen=address_of(options.listen)[0], public_url=options.public_url)
         server = WebServer(app, tls=options.tls, behind_proxy=options.behind_proxy)
+        hold.when_lost(server.stop)
         stack.enter_context(registered(_local_address(options, opened), options.data))
         stack.enter_context(endings.running())
         stack.enter_context(Scheduler(store, service.submit_scheduled).running())
@@ -176,6 +178,8 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
             say(f"log in: {address}/login?code={service.auth.new_code(token_id)} (once, within 15 minutes)")
             say(f"token of the role admin: {options.data / 'admin.token'}")
             server.run(sockets=[opened])
+        if hold.lost.is_set():
+            raise ConflictError(f"another service has taken over the database: {store.holder()}; jobs that run go on")
         say("the service ends; jobs that run go on")
 
 

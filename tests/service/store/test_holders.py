@@ -62,11 +62,16 @@ def test_the_second_may_wait(store: Store) -> None:
 
 
 def test_who_was_replaced_learns_it(store: Store) -> None:
+    told: list[str] = []
     with store.hold(lease_s=0.5) as hold:
+        hold.when_lost(lambda: told.append("at once"))
         with store.writing() as connection:
             values = {"holder": "another", "lease": "another", "until_s": 1e12}
             connection.execute(HOLDERS.update().values(values))
-        assert hold.lost.wait(5)
+        assert hold.lost.wait(60)
+    assert told == ["at once"]
+    hold.when_lost(lambda: told.append("later"))
+    assert told == ["at once", "later"]
     # What is not its own it does not remove.
     assert store.holder() == "another"
 

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -38,6 +38,19 @@ class Hold:
     name: str
     holder: str
     lost: threading.Event = field(default_factory=threading.Event)
+    _actions: list[Callable[[], None]] = field(default_factory=list)
+
+    def when_lost(self, action: Callable[[], None]) -> None:
+        """Call a function, in another thread, when the hold is lost."""
+        self._actions.append(action)
+        if self.lost.is_set():
+            action()
+
+    def lose(self) -> None:
+        """Say that another service has taken over."""
+        self.lost.set()
+        for action in self._actions:
+            action()
 
 
 class Holders(Database):
@@ -116,7 +129,7 @@ class Holders(Database):
         while not stop.wait(lease_s / 5):
             with suppress(StoreUnavailableError):
                 if self._take(hold, own, lease_s):
-                    hold.lost.set()
+                    hold.lose()
                     return
 
     def _now_s(self, connection: sql.Connection) -> float:
