@@ -210,6 +210,13 @@ def test_a_full_disk_leaves_the_file_as_it_was(log: EventLog, left: int) -> None
     assert log.append(Noted, text="after").seq == 2
 
 
+def test_a_disk_without_any_space_is_an_error(log: EventLog) -> None:
+    log.path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        log.append(Noted, text="lost")
+    assert log.last_state() is None
+
+
 def test_an_interrupted_write_is_undone(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     log.append(Noted, text="before")
     whole, write = log.path.read_bytes(), os.write

@@ -356,20 +356,20 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def test_on_a_full_disk_the_work_goes_on_with_one_note(
-    run: RunFolder, events: EventProgress, notes: list[str], study: Study, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, events: EventProgress, notes: list[str], study: Study
 ) -> None:
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    aside = run.path / "aside"
     with events:
         events.run_began()
-        with monkeypatch.context() as patch:
-            patch.setattr("tuner.jobs.event_log._write", full)
-            events.model_began("mlp", study=study, budget_s=60.0)
-            for result in study.trials:
-                events.trial_ended(result, study.recommendation)
-            assert notes == [f"{run.events}: cannot be written: No space left on device; the results are not affected"]
+        run.events.rename(aside)
+        run.events.symlink_to("/dev/full")
+        events.model_began("mlp", study=study, budget_s=60.0)
+        for result in study.trials:
+            events.trial_ended(result, study.recommendation)
+        assert notes == [f"{run.events}: cannot be written: No space left on device; the results are not affected"]
         # Space is left again: what the file lacks is written.
+        run.events.unlink()
+        aside.rename(run.events)
         events.model_ended(ModelOutcome(run, "mlp", study, write_results(run, study), "done"))
     assert len(notes) == 1
     assert [event.trial for event in _of(run.path, TrialEnded)] == [0, 1, 2]

@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -197,7 +197,8 @@ def _write(file: int, line: bytes, end: int) -> None:
         while line:  # the disk may be full after a part of it
             line = line[os.write(file, line) :]
     except BaseException:
-        os.ftruncate(file, end)
+        with suppress(OSError):  # otherwise, the next writer removes what was written
+            os.ftruncate(file, end)
         raise
 
 
