@@ -193,6 +193,15 @@ class TestWhatItIsTold:
         assert pinned(job, frozenset({1})) == {}
 
 
+def test_a_log_that_cannot_be_written_does_not_end_the_job(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_work, "tune", lambda *_, **__: SimpleNamespace(outcomes=(), failures={}))
+    with open("/dev/full", "w") as full:  # noqa: PTH123 (no path is meant)
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run(make(), Place()) == 0
+        with pytest.raises(OSError, match="No space left"):
+            full.close()
+
+
 def _raising(error: BaseException) -> Callable[..., Any]:
     def tune(*_: object, **__: object) -> Any:
         raise error

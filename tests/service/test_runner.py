@@ -257,6 +257,7 @@ class TestLostJobs:
         os.kill(one.folder(number).lease().pid, signal.SIGKILL)  # type: ignore[union-attr]
         one.step_until(lambda: "; cpu:0 is held by job" in one.job(number).reason)
         assert one.job(number).reason.startswith("its process was lost (was ended by SIGKILL); resuming; ")
+        assert one.runner.cancel(number).reason == "cancelled; what was measured is kept"
         one.go(other)
 
     def test_a_process_that_does_not_end_after_its_result_is_killed(self, one: Bench, clock: Clock) -> None:

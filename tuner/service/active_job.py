@@ -19,6 +19,9 @@ from tuner.service.store.store import Store
 
 _log = logging.getLogger(__name__)
 
+PARTIAL = "cancelled; what was measured is kept"
+"""The reason of a job that was cancelled after it had started."""
+
 _OPEN: tuple[JobState, ...] = ("queued", *ACTIVE)
 _MOST_ATTEMPTS = 2
 
@@ -135,7 +138,7 @@ class ActiveJob:
         """
         how = self.process.end_in_words or "it ended without a result"
         if self.state == "cancelling":
-            self.change_state("cancelled", "cancelled; what was measured is kept", exit_code=INTERRUPTED)
+            self.change_state("cancelled", PARTIAL, exit_code=INTERRUPTED)
         elif self.process.lease is None and not self.process.is_ours:
             self.change_state("queued", "the service ended before the process of the job began")
         elif self.attempt < _MOST_ATTEMPTS:

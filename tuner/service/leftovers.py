@@ -20,12 +20,6 @@ from tuner.core.boundary import in_one_line
 from tuner.core.errors import TritontuneError, TuningError, shortened
 from tuner.jobs.event_log import EventLog
 from tuner.jobs.events import Noted
-from tuner.jobs.progress import Progress
-from tuner.jobs.tuning import give_back
-from tuner.nightly.work_folder import WorkFolder
-from tuner.options.tune_job import TuneJob
-from tuner.report.html.page import write_report
-from tuner.results.result_files import write_results
 from tuner.servers.contradictions import FOR_DOCKER
 from tuner.servers.docker.launcher import engine_problem, remove_docker_leftovers
 from tuner.servers.process import remove_process_leftovers
@@ -35,7 +29,6 @@ from tuner.service.job_processes import end_processes_of
 from tuner.service.place import nights_of
 from tuner.service.secrets import with_secrets
 from tuner.study.run_folder import RunFolder
-from tuner.study.study import Study
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -109,6 +102,8 @@ def _remove_containers(record: SubmissionRecord) -> None:
 
 def _clear_nights(folder: JobFolder, record: SubmissionRecord) -> None:
     if record.job.kind == "nightly":
+        from tuner.nightly.work_folder import WorkFolder  # noqa: PLC0415 (few jobs need what takes half a second)
+
         list(WorkFolder(nights_of(folder, record.job)).clear_up())
 
 
@@ -120,6 +115,10 @@ def _restore(folder: JobFolder, record: SubmissionRecord, secrets: Mapping[str, 
     """
     out = RunFolder(folder.run)
     if record.job.kind == "tune" and out.own_configs.exists():
+        from tuner.jobs.progress import Progress  # noqa: PLC0415 (the same)
+        from tuner.jobs.tuning import give_back  # noqa: PLC0415 (the same)
+        from tuner.options.tune_job import TuneJob  # noqa: PLC0415 (the same)
+
         give_back(TuneJob.make(with_secrets(record.job.job, secrets), source="job"), out, Progress())
         if out.own_configs.exists():
             raise TuningError(f"{record.job.job.get('url')}: the job's configs are still loaded; reload the models")
@@ -129,6 +128,10 @@ def _report(folder: JobFolder) -> None:
     """Write the files of the partial result, if there is one and its process did not write them."""
     out = RunFolder(folder.run)
     if out.database.exists() and not out.report.exists():
+        from tuner.report.html.page import write_report  # noqa: PLC0415 (the same)
+        from tuner.results.result_files import write_results  # noqa: PLC0415 (the same)
+        from tuner.study.study import Study  # noqa: PLC0415 (the same)
+
         studies = [study for study in Study.load_all(out.database) if study.trials]
         for study in studies:
             write_results(out, study)

@@ -21,7 +21,7 @@ from tuner.core.boundary import in_one_line
 from tuner.core.errors import JobError, TritontuneError
 from tuner.core.quantities import format_duration
 from tuner.jobs.event_log import EventLog
-from tuner.service.active_job import ActiveJob
+from tuner.service.active_job import PARTIAL, ActiveJob
 from tuner.service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from tuner.service.job_folder import JobFolder
 from tuner.service.job_process import Clearing, JobProcess
@@ -153,7 +153,8 @@ class Runner:
                     if active.state != "cancelling":
                         active.change_state("cancelling", "ending its servers")
                 else:
-                    active.change_state("cancelled", "cancelled before it started")
+                    started = active.attempt > 1
+                    active.change_state("cancelled", PARTIAL if started else "cancelled before it started")
             except OSError as error:
                 raise JobError(f"job {job_id} cannot be cancelled now: {in_one_line(error)}") from None
             active.store_in(self._store)

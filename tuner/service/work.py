@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,5 +60,6 @@ def pinned(job: ServerOptions, cores: frozenset[int]) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """Print a line into the job's log."""
-    print(time.strftime("%H:%M:%S"), without_secrets(text), flush=True)  # noqa: T201 (its log is stdout)
+    """Print a line into the job's log. A full disk must not end the job."""
+    with suppress(OSError):
+        print(time.strftime("%H:%M:%S"), without_secrets(text), flush=True)  # noqa: T201 (its log is stdout)

@@ -8,6 +8,7 @@ that it does; without one, the service knows that it was lost or cancelled.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--config", metavar="FILE", type=Path, help="Config file of the service.")
     given = parser.parse_args(arguments)
     end_on_sigterm()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The log holds what any model prints, in any locale.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC would log errors that are reported anyway
     try:
         with ExitStack() as until_end:
