@@ -215,6 +215,7 @@ def test_a_disk_without_any_space_is_an_error(log: EventLog) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         log.append(Noted, text="lost")
     assert log.last_state() is None
+    assert not list(log.read())
 
 
 def test_an_interrupted_write_is_undone(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,8 +263,8 @@ def _backward(file: int, end: int) -> Iterator[bytes]:
 
 def _lines_at(file: int, offset: int, most_bytes: int) -> list[bytes]:
     """The whole lines from an offset on, up to about `most_bytes`, but at least one if there is one."""
-    data = b""
-    while more := os.pread(file, most_bytes, offset + len(data)):
+    data, size = b"", os.fstat(file).st_size
+    while (at := offset + len(data)) < size and (more := os.pread(file, min(most_bytes, size - at), at)):
         data += more
         if (end := data.rfind(b"\n")) >= 0:
             return _split(data[: end + 1])
