@@ -14,7 +14,7 @@ from tuner.service.job_folder import JobFolder
 from tuner.service.job_process import Clearing, JobProcess
 from tuner.service.job_view import JobView
 from tuner.service.place import INTERRUPTED
-from tuner.service.store.jobs import ACTIVE
+from tuner.service.store.jobs import ACTIVE, UNFINISHED
 from tuner.service.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ _log = logging.getLogger(__name__)
 PARTIAL = "cancelled; what was measured is kept"
 """The reason of a job that was cancelled after it had started."""
 
-_OPEN: tuple[JobState, ...] = ("queued", *ACTIVE)
 _MOST_ATTEMPTS = 2
 
 
@@ -157,7 +156,7 @@ class ActiveJob:
         if not changes:
             return
         try:
-            self._row = store.change_job(self.id, among=_OPEN, lease=lease, **changes)
+            self._row = store.change_job(self.id, among=UNFINISHED, lease=lease, **changes)
         except (NotFoundError, ConflictError) as error:
             # Somebody has removed or changed the row; the events stay the truth.
             _log.warning("job %d: its row is not brought up to date: %s", self.id, error)

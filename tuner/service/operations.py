@@ -687,8 +687,7 @@ class Service:
         return added
 
     def _check_limit(self, who: Principal) -> None:
-        unfinished = [*self.store.queued(), *(stored.job for stored in self.store.active())]
-        own = sum(job.submitted_by == who.name for job in unfinished)
+        own = self.store.count_unfinished(who.name)
         if own >= self.settings.max_jobs_per_token:
             raise LimitError(
                 f"the token {who.name!r} has {own} jobs that have not ended; wait for them, or cancel some "

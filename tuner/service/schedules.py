@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
-from tuner.client.resources import FINAL, Job, JobState, Schedule, Submission
+from tuner.client.resources import Job, Schedule, Submission
 from tuner.core.boundary import in_one_line
 from tuner.core.errors import TritontuneError, shortened
 from tuner.core.quantities import format_duration
 from tuner.service.cron import next_start, window_of
 from tuner.service.errors import StoreUnavailableError
 from tuner.service.store.database import Clock, utc_now
-from tuner.service.store.jobs import JobFilter
+from tuner.service.store.jobs import UNFINISHED, JobFilter
 from tuner.service.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ _log = logging.getLogger(__name__)
 _LOOK_S = 5.0
 # A start that comes this late was not delayed by more than the time between two looks.
 _PUNCTUAL = timedelta(minutes=1)
-_UNFINISHED: tuple[JobState, ...] = tuple(state for state in get_args(JobState) if state not in FINAL)
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class Scheduler:
 
     def _unfinished(self, schedule: Schedule) -> Job | None:
         """A job of the schedule that has not ended."""
-        found = self._store.jobs(JobFilter(states=_UNFINISHED, schedule=schedule.name), limit=1).items
+        found = self._store.jobs(JobFilter(states=UNFINISHED, schedule=schedule.name), limit=1).items
         return found[0] if found else None
 
 

@@ -201,6 +201,13 @@ def test_jobs_are_counted_by_state(store: Store) -> None:
     assert {state: count for state, count in counts.items() if count} == {"queued": 2, "failed": 1}
 
 
+def test_unfinished_jobs_of_a_submitter_are_counted(store: Store) -> None:
+    for state in ALL:
+        added(store, state=state, submitted_by="alice")
+    added(store, submitted_by="bob")
+    assert [store.count_unfinished(name) for name in ("alice", "bob", "nobody", "\0")] == [4, 1, 0, 0]
+
+
 FILTERS: list[tuple[JobFilter, list[int]]] = [
     (JobFilter(), [5, 4, 3, 2, 1]),
     (JobFilter(states=["failed"]), [3]),

@@ -29,6 +29,8 @@ JOB_COUNTER = "jobs"
 
 ACTIVE: tuple[JobState, ...] = ("starting", "running", "cancelling")
 """The states of a job with a process."""
+UNFINISHED: tuple[JobState, ...] = ("queued", *ACTIVE)
+"""The states of a job that has not ended."""
 
 
 class _Unchanged(Enum):
@@ -170,6 +172,19 @@ class Jobs(Database):
             found = {row[0]: row[1] for row in connection.execute(query)}
         return {state: found.get(state, 0) for state in get_args(JobState)}
 
+    def count_unfinished(self, submitted_by: str) -> int:
+        """The number of jobs of one submitter that have not ended.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        query = sql.select(sql.func.count()).where(
+            _JOBS.c.submitted_by == submitted_by.replace("\0", " "), _JOBS.c.state.in_(UNFINISHED)
+        )
+        with self.reading() as connection:
+            count: int = connection.execute(query).scalar_one()
+        return count
+
     def queued(self, limit: int | None = None) -> Sequence[Job]:
         """The queued jobs, by priority, then age.
 
@@ -306,6 +321,7 @@ def _columns(stored: StoredJob) -> dict[str, Any]:
         "kind": job.kind,
         "target": job.target,
         "schedule": job.schedule,
+        "submitted_by": job.submitted_by.replace("\0", " "),
         "priority": job.priority,
         "version": job.version,
         "lease": stored.lease,

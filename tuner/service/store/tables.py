@@ -30,6 +30,7 @@ JOBS = sql.Table(
     sql.Column("kind", sql.String(16), nullable=False),
     _name("target", nullable=True),
     _name("schedule", nullable=True),
+    sql.Column("submitted_by", sql.Text, nullable=False),
     sql.Column("priority", sql.Integer, nullable=False),
     sql.Column("version", sql.Integer, nullable=False),
     sql.Column("lease", sql.String(100)),
@@ -39,6 +40,7 @@ JOBS = sql.Table(
     sql.Index("tritontune_jobs_by_target", "target", "id"),
     sql.Index("tritontune_jobs_by_schedule", "schedule", "id"),
     sql.Index("tritontune_jobs_in_queue", "state", "priority", "id"),
+    sql.Index("tritontune_jobs_by_submitter", "submitted_by", "state"),
 )
 """`words` is the lower-case text that a search looks in."""
 

@@ -33,6 +33,7 @@ def _jobs() -> None:
         sql.Column("kind", sql.String(16), nullable=False),
         sql.Column("target", sql.String(100)),
         sql.Column("schedule", sql.String(100)),
+        sql.Column("submitted_by", sql.Text, nullable=False),
         sql.Column("priority", sql.Integer, nullable=False),
         sql.Column("version", sql.Integer, nullable=False),
         sql.Column("lease", sql.String(100)),
@@ -41,6 +42,7 @@ def _jobs() -> None:
     for column in ("state", "kind", "target", "schedule"):
         op.create_index(f"tritontune_jobs_by_{column}", "tritontune_jobs", [column, "id"])
     op.create_index("tritontune_jobs_in_queue", "tritontune_jobs", ["state", "priority", "id"])
+    op.create_index("tritontune_jobs_by_submitter", "tritontune_jobs", ["submitted_by", "state"])
     job_id = "tritontune_jobs.id"
     op.create_table(
         "tritontune_job_documents",
