@@ -20,6 +20,8 @@ from tuner.servers.protocols import Server
 IMAGE = "tritontune-cpu:test"
 TUNER_IMAGE = "tritontune:test"
 """tritontune itself."""
+SERVICE_IMAGE = "tritontune-service:test"
+"""The same with what `tritontune serve` needs."""
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def docker_engine() -> Iterator[docker.DockerClient]:
 
     Without the engine or one of the images the tests are skipped, but fail where CI=true says that both must be there.
     """
-    if problem := next(filter(None, map(engine_problem, (IMAGE, TUNER_IMAGE))), None):
+    if problem := next(filter(None, map(engine_problem, (IMAGE, TUNER_IMAGE, SERVICE_IMAGE))), None):
         if os.environ.get("CI") == "true":
             pytest.fail(problem)
         pytest.skip(problem)
