@@ -239,7 +239,7 @@ def _running(engine: docker.DockerClient, **options: Any) -> Iterator[Container]
         SERVICE_IMAGE,
         ["serve", "--data", "/work/service", "--listen", "0.0.0.0:8100", "--behind-proxy"],
         detach=True,
-        ports={"8100/tcp": ("127.0.0.1", None)},
+        ports={"8100/tcp": ("127.0.0.1", 0)},
         **options,
     )
     try:
@@ -252,7 +252,7 @@ def _output(container: Container, *words: str) -> tuple[int, str]:
     """Exit code and output of a command in a container."""
     code, output = container.exec_run(list(words))
     assert isinstance(output, bytes)
-    return code, output.decode().strip()
+    return code or 0, output.decode().strip()
 
 
 def _client_of(container: Container) -> Client:
