@@ -46,7 +46,7 @@ def _is_public(path: str) -> bool:
     """Whether the service answers at a path without a token."""
     paths = [route for router in ROUTERS for route in router.routes if getattr(route, "path", "") == path]
     assert len(paths) == 1
-    return not any(getattr(part.call, "role", None) for part in paths[0].dependant.dependencies)  # type: ignore[attr-defined]
+    return not any(getattr(part.call, "role", None) for part in paths[0].dependant.dependencies)
 
 
 # Kubernetes.
