@@ -10,6 +10,7 @@ from support.service_parts import ADMIN, READER, SUBMITTER, FixedViews, IdleRunn
 
 from tuner.client.resources import JobProgress, Submission, TokenSpec, Trial
 from tuner.core.errors import JobError
+from tuner.jobs.events import StateChanged
 from tuner.jobs.event_log import EventLog
 from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.job_folder import JobFolder
@@ -106,6 +107,20 @@ def test_a_job_that_has_ended_can_be_repeated(service: Service) -> None:
     again = service.retry(ADMIN, 1)
     assert (again.id, again.retry_of, again.submitted_by, again.state) == (2, 1, "admin", "queued")
     assert again.job == service.job(READER, 1).job
+
+
+def test_the_end_of_a_job_is_told_by_its_events(service: Service) -> None:
+    service.submit(SUBMITTER, _submission(service))
+    service.store.change_job(1, among={"queued"}, state="running")
+    views = service.views
+    assert isinstance(views, FixedViews)
+    at = service.clock()
+    views.view.state = StateChanged(seq=9, at=at, state="failed", reason="the baseline cannot be launched", exit_code=1)
+    job = service.job(READER, 1)
+    assert (job.state, job.reason, job.exit_code, job.ended_at) == ("failed", "the baseline cannot be launched", 1, at)
+    assert service.retry(SUBMITTER, 1).retry_of == 1
+    views.view.state = StateChanged(seq=10, at=at, state="running")
+    assert service.job(READER, 1).state == "running"
 
 
 def test_a_running_job_shows_what_its_events_tell(service: Service) -> None:

@@ -33,6 +33,7 @@ from tuner.client.resources import (
     Trial,
 )
 from tuner.core.record import Interval
+from tuner.jobs.events import StateChanged
 from tuner.service.auth import Principal
 from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.job_view import LogLine
@@ -142,6 +143,7 @@ class ExampleView:
     trials: list[Trial] = field(default_factory=list)
     results: list[ModelResult] = field(default_factory=list)
     progress: JobProgress = field(default_factory=JobProgress)
+    state: StateChanged | None = None
     phase: str | None = None
     slo: str = "p99 <= 40 ms"
     seq: int = 0

@@ -14,6 +14,7 @@ from typing import Any
 
 from tuner.client.resources import Front, FrontPoint, Host, Job, JobProgress, ModelResult, Slot, Trial
 from tuner.core.record import Interval
+from tuner.jobs.events import StateChanged
 from tuner.service.auth import Principal
 from tuner.service.job_view import LogLine
 from tuner.service.operations import Service
@@ -66,6 +67,7 @@ class FixedView:
     trials: list[Trial] = field(default_factory=list)
     progress: JobProgress = field(default_factory=JobProgress)
     results: list[ModelResult] = field(default_factory=list)
+    state: StateChanged | None = None
     phase: str | None = "search"
     points: tuple[FrontPoint, ...] = ()
     seq: int = 0

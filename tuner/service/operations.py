@@ -39,7 +39,7 @@ from tuner.client.resources import (
 )
 from tuner.core.redaction import HIDDEN, without_known_secrets
 from tuner.jobs.event_log import EventLog
-from tuner.jobs.events import Event, StateChanged
+from tuner.jobs.events import FINAL, Event, StateChanged
 from tuner.nightly.jobs import NightlyJob
 from tuner.options.measure_job import MeasureJob
 from tuner.service.auth import Authentication, Principal
@@ -98,6 +98,10 @@ class View(Protocol):
     @property
     def results(self) -> Sequence[ModelResult]:
         """The best of each model so far."""
+
+    @property
+    def state(self) -> StateChanged | None:
+        """The last change of the state."""
 
     @property
     def phase(self) -> str | None:
@@ -235,7 +239,7 @@ class Service:
         stored_key = SubmissionKey(who.token_id, key, _digest({"retry_of": job_id})) if key else None
         if stored_key and (earlier := self.store.job_of_key(stored_key)):
             return earlier
-        job = self.store.job(job_id)
+        job = self._live(self.store.job(job_id))
         if not job.is_final:
             raise ConflictError(f"job {job_id} is {job.state}; only a job that has ended can be repeated")
         again = Job(
@@ -641,13 +645,14 @@ class Service:
             raise
 
     def _live(self, job: Job) -> Job:
-        """The job with its progress, if it runs."""
-        if job.state not in {"running", "cancelling"}:
+        """The job with its progress, if it runs. Its end is told by its events, which the stored row follows."""
+        if job.state not in {"starting", "running", "cancelling"}:
             return job
         view = self.views.of(job.id)
-        return job.model_copy(
-            update={"progress": view.progress, "results": tuple(view.results), "phase": view.phase or job.phase}
-        )
+        told = {"progress": view.progress, "results": tuple(view.results), "phase": view.phase or job.phase}
+        if (last := view.state) and last.state in FINAL:
+            told |= {"state": last.state, "reason": last.reason, "exit_code": last.exit_code, "ended_at": last.at}
+        return job.model_copy(update=told)
 
     def _add(
         self,

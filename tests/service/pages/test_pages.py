@@ -158,7 +158,7 @@ def test_a_job_tells_its_state_results_front_trials_and_log(seen: TestClient) ->
     assert "25 trials (2 failed), 190 operating points; budget 30m00s for each model" in text
     assert f"1.74{TIMES} 1.60 to 1.88" in text
     assert 'href="/api/v1/jobs/61/artifacts/run/report.html"' in response.text
-    assert "19m58s trial 29: 2098 inferences/s" in text
+    assert "20m58s trial 29: 2098 inferences/s" in text
     assert "SLO p99 ≤ 40 ms" in text
     assert response.text.count('href="#mark-star"') == 2  # the best, and its entry of the legend
     assert "out_of_memory: failed to allocate" in text

@@ -33,7 +33,7 @@ def front_drawing(model: str, front: Sequence[FrontPoint], trials: Sequence[Tria
     title = f"Throughput against {percentile} latency"
     curves = {trial.number: list(_values(trial, percentile)) for trial in trials}
     others = [values for number, curve in curves.items() if number for values in curve]
-    baseline = sorted(curves.get(0, []), key=lambda values: values[1])
+    baseline = curves.get(0, [])  # in order of load
     if not others and not baseline and not front:
         return Drawing(title, missing="No operating point was measured yet.")
     limit = limit_ms(slo, percentile)

@@ -105,9 +105,10 @@ def announcement(job: Job) -> str:
 
 
 def log_lines(lines: Sequence[LogLine], since: datetime) -> str:
-    """The latest events in words, each with the time since the job's start."""
+    """The latest events in words, each with the time since the submission."""
     shown = lines[-_LOG_LINES:]
-    times = [format_duration(max(round((line.at - since).total_seconds()), 1)) for line in shown]
+    seconds = [round((line.at - since).total_seconds()) for line in shown]
+    times = [format_duration(each) if each > 0 else "0s" for each in seconds]
     width = max(map(len, times), default=0)
     return "\n".join(f"{time:>{width}}  {line.text}" for time, line in zip(times, shown, strict=True))
 

@@ -266,7 +266,7 @@ class JobPages:
             "trials_shown": rows.shown,
             "older": None if rows.older is None else f"{here}&below={rows.older}#trials-title",
             "newest": None if below is None else f"{here}#trials-title",
-            "log": log_lines(view.latest_lines(), job.started_at or job.created_at),
+            "log": log_lines(view.latest_lines(), job.created_at),
             "after": view.seq,
             "files": files,
             "more_files": more_files,

@@ -121,5 +121,5 @@ def _environment() -> Environment:
 
 
 def _best_gain(job: Job) -> Interval | None:
-    """The largest gain of a job's models; None: no gain is known."""
-    return max((r.gain for r in job.results if r.gain), key=lambda gain: gain.value, default=None)
+    """The largest gain of a job's models over their baselines; None: no gain is known."""
+    return max((r.gain for r in job.results if r.gain and r.trial), key=lambda gain: gain.value, default=None)

@@ -84,8 +84,8 @@ def job_name(job: Job) -> str:
     """What a job works on: its target, its models, or its repository."""
     if job.target:
         return job.target
-    if job.models:
-        return ", ".join(job.models[:3]) + (f" and {len(job.models) - 3} more" if len(job.models) > 3 else "")
+    if models := job.models or tuple(result.model for result in job.results):
+        return ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
     return (job.repository or "").rstrip("/").rpartition("/")[2] or "all models"
 
 
