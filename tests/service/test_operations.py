@@ -10,8 +10,8 @@ from support.service_parts import ADMIN, READER, SUBMITTER, FixedViews, IdleRunn
 
 from tuner.client.resources import JobProgress, Submission, TokenSpec, Trial
 from tuner.core.errors import JobError
-from tuner.jobs.events import StateChanged
 from tuner.jobs.event_log import EventLog
+from tuner.jobs.events import StateChanged
 from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.job_folder import JobFolder
 from tuner.service.operations import Service

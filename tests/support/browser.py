@@ -68,9 +68,9 @@ class Browser:
         """The first of them."""
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
-    def wait(self, condition: Callable[[], Any]) -> Any:
+    def wait(self, condition: Callable[[], Any], *, within_s: float = _PATIENCE_S) -> Any:
         """Wait for a condition, which must come true in time; returns what it says then."""
-        return WebDriverWait(self.driver, _PATIENCE_S, poll_frequency=0.05).until(lambda _: condition())
+        return WebDriverWait(self.driver, within_s, poll_frequency=0.05).until(lambda _: condition())
 
     def drawn(self, plot: str) -> dict[str, Any]:
         """What a plot shows, once it is drawn: its traces by name."""

@@ -447,7 +447,7 @@ def _add_jobs(service: ExampleService) -> None:
         found,
         [_result("resnet50", around(1.74, 0.08), ended=None)],
         JobProgress(trials=25, failed_trials=2, points=190, budget_s=1800),
-        "search",
+        phase="search",
         lines=tuple(
             LogLine(at, NOW - timedelta(seconds=1200 - at), f"trial {at // 40}: {900 + at} inferences/s, p99 12.3 ms")
             for at in range(1, 1200, 9)
