@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from support.service_jobs import Bench, FakeClearing, bench, fake_command
 
 from tuner.core.lease import own_lease
 from tuner.jobs.event_log import EventLog
-from tuner.jobs.events import Noted, StateChanged
+from tuner.jobs.events import StateChanged
 from tuner.service import job_process, runner
 from tuner.service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from tuner.service.job_processes import processes_of
@@ -473,47 +473,34 @@ def test_waking_it_starts_a_job_at_once(tmp_path: Path) -> None:
         await_that(lambda: made.job(number).state == "succeeded")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+@contextmanager
+def _full_disk() -> Iterator[None]:
+    """No file of this process can grow within the context."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def _fill_its_page(made: Bench, job_id: int) -> None:
-    """Leave no room for an event in the last page of the file, which the disk has given already."""
-    file, log = made.folder(job_id).events, EventLog(made.folder(job_id).path)
-    before = file.stat().st_size
-    log.append(Noted, text="")
-    line = file.stat().st_size - before
-    log.append(Noted, text="x" * ((-file.stat().st_size - line) % 4096))
-    assert file.stat().st_size % 4096 in {0, 1}  # its number may have a digit more
-
-
-def test_when_its_disk_was_full_the_service_goes_on_where_it_was(small_disk: Path, clock: Clock) -> None:
-    with bench(small_disk, clock=clock) as made:
-        number = made.submit("running", "hold", "succeed", again=["running", "succeed"])
-        waiting = made.submit("succeed")
-        made.until(number, "running")
-        _fill_its_page(made, number)
-        filling = small_disk / "filling"
-        with suppress(OSError), filling.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"x" * 4096)
-        made.go(number)
-        await_that(lambda: made.is_gone(number))
-        assert made.states(number) == ["queued", "starting", "running"]
+def test_when_its_disk_was_full_the_service_goes_on_where_it_was(one: Bench, clock: Clock) -> None:
+    number = one.submit("running", "hold", "succeed", again=["running", "succeed"])
+    waiting = one.submit("succeed")
+    one.until(number, "running")
+    lease = one.folder(number).lease()
+    assert lease is not None
+    resource.prlimit(lease.pid, resource.RLIMIT_FSIZE, (1, 1))
+    one.go(number)
+    with _full_disk():
+        await_that(lambda: one.is_gone(number))
+        assert one.states(number) == ["queued", "starting", "running"]
         for _ in range(5):
             with suppress(StoreUnavailableError):
-                made.runner.step()
-            clock.now += made.times.again
-        filling.unlink()
-        assert made.until(number, "succeeded").attempt == 2
-        made.until(waiting, "succeeded")
-        assert made.states(waiting) == ["queued", "starting", "succeeded"]
-        assert _seqs(made, number) == list(range(1, len(_seqs(made, number)) + 1))
+                one.runner.step()
+            clock.now += one.times.again
+    assert one.states(number) == ["queued", "starting", "running"]
+    assert one.until(number, "succeeded").attempt == 2
+    one.until(waiting, "succeeded")
+    assert one.states(waiting) == ["queued", "starting", "succeeded"]
+    assert _seqs(one, number) == list(range(1, len(_seqs(one, number)) + 1))
