@@ -31,6 +31,7 @@ from tuner.jobs.listing import ListedSpace
 from tuner.nightly.jobs import jobs_schema
 from tuner.options.tune_job import TuneJob
 from tuner.results.points_csv import points_csv
+from tuner.service.settings import settings_schema
 from tuner.space.conditions import Terms
 from tuner.space.knowledge import COMMON, KnownParameter, Needs, knowledge
 from tuner.space.place import Place
@@ -434,6 +435,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["events-schema"]:
-        sys.exit("usage: python docs/hooks/reference_pages.py events-schema")
-    print(json.dumps(events_schema(), indent=2))  # noqa: T201 (its purpose)
+    schemas = {"events-schema": events_schema, "service-schema": settings_schema}
+    if len(sys.argv) != 2 or sys.argv[1] not in schemas:
+        sys.exit(f"usage: python docs/hooks/reference_pages.py {'|'.join(schemas)}")
+    print(json.dumps(schemas[sys.argv[1]](), indent=2))  # noqa: T201 (its purpose)

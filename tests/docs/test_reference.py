@@ -34,7 +34,7 @@ from tuner.recommend.certified import CertifiedRate
 from tuner.results.points_json import judged_point_json, measured_point_json, point_json
 from tuner.results.result_files import front_json, trials_csv
 from tuner.service.app import ROUTERS
-from tuner.service.settings import ServiceSettings
+from tuner.service.settings import ServiceSettings, settings_schema
 from tuner.space.knowledge import knowledge, known_backends
 from tuner.space.spec import ParameterSpec
 from tuner.study.run_folder import RunFolder
@@ -171,6 +171,14 @@ def test_the_schema_of_events_is_that_of_their_types() -> None:
         "python docs/hooks/reference_pages.py events-schema > docs/reference/events.schema.json"
     )
     Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_the_schema_of_the_config_file_of_the_service_is_that_of_its_settings() -> None:
+    written = json.loads((ROOT / "docs/reference/service.schema.json").read_text("utf-8"))
+    assert written == settings_schema(), (
+        "python docs/hooks/reference_pages.py service-schema > docs/reference/service.schema.json"
+    )
+    Draft202012Validator.check_schema(written)
 
 
 def test_every_type_of_event_is_described() -> None:

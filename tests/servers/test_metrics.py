@@ -51,3 +51,14 @@ def test_where_nobody_was_named_nobody_need_be_there() -> None:
 def test_what_is_no_url_is_told() -> None:
     with pytest.raises(JobError, match="--metrics-url: 'foo' is not a URL"):
         machine_of(ELSEWHERE, "foo")
+
+
+def test_a_redirect_of_the_metrics_is_not_followed() -> None:
+    with WebPeer(lambda _: Reply(body=b"nv_inference_count 1")) as elsewhere:
+        location = {"Location": f"http://{elsewhere.address}/metrics"}
+        with (
+            WebPeer(lambda _: Reply(302, headers=location)) as peer,
+            pytest.raises(JobError, match="no metrics of a Triton there"),
+        ):
+            machine_of(Endpoint.parse(peer.address), f"http://{peer.address}/metrics")
+        assert not elsewhere.asked

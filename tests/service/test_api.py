@@ -202,7 +202,7 @@ def test_targets_and_schedules(service: Service, client_of: ClientOf) -> None:
         in _is_problem(client.put("/api/v1/targets/mlp", json=spec, headers={"If-Match": '"1"'}), 412)["detail"]
     )
     _is_problem(client.put("/api/v1/targets/mlp", json={"job": {"repository": "/etc"}}), 403)
-    _is_problem(client.put("/api/v1/targets/x%2F..", json=spec), 404)
+    _is_problem(client.put("/api/v1/targets/x%2F..", json=spec), 405)
     _is_problem(client.put("/api/v1/targets/<b>", json=spec), 422)
 
     schedule = {"cron": "0 2 * * *", "timezone": "Europe/Berlin", "target": "mlp"}

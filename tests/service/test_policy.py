@@ -283,3 +283,20 @@ def test_measurements_are_checked_too(make: Make, root: Path) -> None:
     for option in ("intervals", "timestamps"):
         with pytest.raises(ForbiddenError, match=f"{option}: /etc/passwd .*`files`"):
             allow.checked("measure", {"repository": str(root), option: "/etc/passwd"}, "submit")
+
+
+def test_hosts_are_looked_at_again_when_the_job_starts(root: Path) -> None:
+    led_to = ["203.0.113.7"]
+    settings = ServiceSettings.make({"repositories": str(root), "hosts": "*.example.com"})
+    allow = AllowList(
+        settings, Secrets((), {}), resolve=lambda _: [ipaddress.ip_address(address) for address in led_to]
+    )
+    options = {"url": "triton.example.com", "metrics_url": "http://triton.example.com:8002/metrics"}
+    _job(allow, root, options)
+    led_to[:] = ["203.0.113.7", "169.254.169.254"]
+    with pytest.raises(ForbiddenError, match="url: triton.example.com leads to 169.254.169.254"):
+        allow.check_hosts(options)
+    led_to.clear()
+    with pytest.raises(ForbiddenError, match="metrics_url: elsewhere.example.org"):
+        allow.check_hosts({"metrics_url": "http://elsewhere.example.org"})
+    allow.check_hosts({"repository": str(root)})

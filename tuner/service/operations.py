@@ -774,7 +774,7 @@ def _page(items: Sequence[Item], kind: str, cursor: str | None, limit: int) -> P
     start, limit = number_of(cursor, kind) or 0, checked_limit(limit)
     numbered = list(enumerate(items[start : start + limit + 1], start + 1))
     page = page_of(numbered, limit, kind, lambda entry: entry[0])
-    return Page[Item].model_construct(items=tuple(item for _, item in page.items), next=page.next)
+    return Page.model_construct(items=tuple(item for _, item in page.items), next=page.next)
 
 
 def _artifacts(folder: JobFolder) -> list[Artifact]:

@@ -202,6 +202,17 @@ class AllowList:
             raise ForbiddenError(f"action: {job.action} deploys without approval, which needs the role approve")
         return job, stored
 
+    def check_hosts(self, options: Mapping[str, Any]) -> None:
+        """Check the hosts of `url` and `metrics_url` once more: what their names lead to may have changed meanwhile.
+
+        Raises:
+            JobError: a host cannot be found.
+            ForbiddenError: a host is not allowed, or not any more.
+        """
+        for option, check in (("url", self._check_url), ("metrics_url", self._check_metrics_url)):
+            if (value := options.get(option)) is not None:
+                check(str(value))
+
     def _path(self, option: str, value: Any, roots: Sequence[Path], setting: str) -> str:
         """The resolved path, which is within one of these folders."""
         if not isinstance(value, str) or not value.strip() or "\0" in value:

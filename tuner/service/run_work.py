@@ -21,7 +21,9 @@ from tuner.options.tune_job import TuneJob
 from tuner.results.words import slo_in_words
 from tuner.service.job_folder import JobFolder
 from tuner.service.place import Place
-from tuner.service.secrets import with_secrets
+from tuner.service.policy import AllowList
+from tuner.service.secrets import Secrets, with_secrets
+from tuner.service.settings import ServiceSettings
 from tuner.service.work import SOURCE, Ending, Work, pinned, say
 from tuner.study.run_folder import RunFolder
 
@@ -52,6 +54,8 @@ def _ending(folder: JobFolder, place: Place, events: EventProgress) -> Ending:
     options = with_secrets(record.job.job, _secrets())
     if place.gpus is not None:
         options["gpus"] = place.gpus
+    if options.get("url") is not None and place.config:
+        AllowList(ServiceSettings.read(place.config), Secrets((), {})).check_hosts(options)
     events.run_began()
     return _KINDS[record.job.kind](Work(folder, record, options, place, events))
 

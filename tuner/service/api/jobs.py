@@ -46,7 +46,7 @@ _REPORT_POLICY = (
     "sandbox allow-scripts allow-popups allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'self'"
 )
-_STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events, as they happen."}
+_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}, "description": "Events, as they happen."}
 _KNOWN = {"description": "The job has ended, and all of its events are known."}
 _FILE = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "The file."}
 

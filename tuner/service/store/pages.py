@@ -32,7 +32,7 @@ def page_of(items: Sequence[Item], limit: int, kind: str, place_of: Callable[[It
     shown = tuple(items[:limit])
     following = _encoded(kind, place_of(shown[-1])) if shown and len(items) > limit else None
     # Made of rows that were checked when they were stored; the page itself needs no check.
-    return Page[Item].model_construct(items=shown, next=following)
+    return Page.model_construct(items=shown, next=following)
 
 
 class Paged(Protocol[Item]):
