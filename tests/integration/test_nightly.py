@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.command_line import Running, await_that, servers_of, start_tritontune, tritontune
+from support.event_files import events_in, of, states_in
 from support.nights import jobs_file
 
 from tuner.config.config import ModelConfig
@@ -122,6 +123,11 @@ def assert_improved(nights: Nights, before: str) -> None:
     assert (job["outcome"], job["regression"]) == ("improved", False)
     assert job["gain"]["low"] > 1.03
     assert list(nights.folder.glob("work/nights/*/model_repository/slow/report.html"))
+    own = max(nights.folder.glob("work/nights/*/model_repository/slow"))
+    events = events_in(own)
+    assert states_in(events) == [("starting", 1, None), ("running", 1, None), ("succeeded", 1, 10)]
+    assert [event["phase"] for event in of(events, "phase")][-2:] == ["report", "comparison"]
+    assert [event["night"] for event in of(events, "night_ended")] == [job]
     assert ModelConfig.read(nights.config).holds("dynamic_batching")
     assert "# mine" in nights.config.read_text()
     (backup,) = nights.config.parent.glob("config.pbtxt.bak-*")

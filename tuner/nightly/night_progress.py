@@ -1,4 +1,4 @@
-"""The progress of a nightly tuning as plain log lines."""
+"""The progress of a night, or of a job of the service, as plain log lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 from tuner.core.errors import shortened
 from tuner.core.objectives import THROUGHPUT
 from tuner.core.quantities import format_duration
+from tuner.core.slo import SLO, Percentile
 from tuner.jobs.progress import ModelOutcome, Progress
+from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.results.words import gain_in_words, missed_everywhere, point_in_words
@@ -24,6 +26,7 @@ class NightProgress(Progress):
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._trial = ""
+        self._percentile: Percentile | None = None
 
     def note(self, text: str) -> None:
         """See `Progress`."""
@@ -34,6 +37,16 @@ class NightProgress(Progress):
         slo = f"SLO {study.identity.slo}" if study.identity.slo.root else "no SLO"
         goal = "" if study.identity.objective == THROUGHPUT else f"{study.identity.objective}, "
         self._say(f"tuning {model}: {goal}{slo}, budget {format_duration(budget_s)}")
+
+    def measurement_began(self, model: str, slo: SLO) -> None:
+        """See `Progress`."""
+        self._percentile = slo.percentile
+        self._say(f"measuring {model}")
+
+    def point_measured(self, point: OperatingPoint) -> None:
+        """See `Progress`. The points of a trial have no lines."""
+        if self._percentile:
+            self._say(point_in_words(point, self._percentile))
 
     def trial_began(self, number: int, words: str) -> None:
         """See `Progress`."""
