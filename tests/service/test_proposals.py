@@ -294,7 +294,7 @@ def test_a_file_that_cannot_be_written_leaves_it_open(desk: Desk, monkeypatch: p
         raise ConfigError("config.pbtxt: cannot be written: No space left on device")
 
     monkeypatch.setattr(proposals, "replace_files", full)
-    with pytest.raises(ConfigError, match="No space left"):
+    with pytest.raises(ConflictError, match="proposal 1: config.pbtxt: cannot be written: No space left"):
         desk.desk.approve(proposal.id, "alice")
     assert desk.record(proposal) == desk.store.proposal(proposal.id) == proposal
     monkeypatch.undo()
@@ -313,7 +313,7 @@ def test_a_path_that_leads_out_of_the_repository_is_refused(desk: Desk, tmp_path
     record = folder.read(proposal.id)
     for path in ("../outside", "/etc/outside", "a/../../outside", ""):
         folder.write(record.model_copy(update={"files": {path: None}}))
-        with pytest.raises(JobError, match="is not a path within a model repository"):
+        with pytest.raises(ConflictError, match="is not a path within a model repository"):
             desk.desk.approve(proposal.id, "alice")
         with pytest.raises(JobError, match="is not a path within"):
             folder.write_files(proposal.id, {path: "x"})
@@ -362,7 +362,7 @@ def test_damaged_files_are_told_and_leave_the_rest(desk: Desk) -> None:
     told = desk.endings().catch_up()
     assert any(line.startswith("proposal 1: ") and "1.json" in line for line in told)
     assert any(line.startswith(f"job {other.id}: no proposals: ") for line in told)
-    with pytest.raises(JobError, match="1.json: .*"):
+    with pytest.raises(ConflictError, match="proposal 1: .*1.json: .*"):
         desk.desk.approve(broken.id, "alice")
 
 

@@ -532,9 +532,9 @@ class Service:
         Raises:
             ForbiddenError: the role does not allow it.
             NotFoundError: there is no such proposal.
-            ConflictError: it is not open; or it was withdrawn now, as the deployed files have changed.
+            ConflictError: it is not open; or it was withdrawn now, as the deployed files have changed; or a file cannot
+                be written, and nothing was changed.
             StaleError: it has another version.
-            ConfigError: a file cannot be written; nothing was changed.
         """
         who.require("approve")
         with self._stale(lambda: self.store.proposal(proposal_id), if_version):

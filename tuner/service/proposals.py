@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -101,18 +101,16 @@ class ProposalDesk:
         Raises:
             NotFoundError: there is no such proposal.
             ConflictError: it is not open, or has another version; or it was withdrawn now, as the deployed files have
-                changed since.
-            ConfigError: a file cannot be written; nothing was changed, and the proposal stays open.
-            JobError: the files of the proposal cannot be read.
+                changed since. Or a file cannot be read or written: nothing was changed, and the proposal stays open.
             StoreUnavailableError: the database does not answer.
         """
-        with self._mutex:
+        with self._mutex, _as_conflict(proposal_id):
             record = self._open(proposal_id, if_version)
             return self._deploy(record, Approval(by=by, at=self._clock(), reason=reason))
 
     def reject(self, proposal_id: int, by: str, reason: str = "", *, if_version: int | None = None) -> Proposal:
         """Reject a proposal; arguments and errors as for `approve`."""
-        with self._mutex:
+        with self._mutex, _as_conflict(proposal_id):
             return self._decide(self._open(proposal_id, if_version), "rejected", by, reason)
 
     def catch_up(self) -> list[str]:
@@ -270,6 +268,15 @@ class ProposalDesk:
 
     def _write(self, record: ProposalRecord) -> None:
         self._folder(record.proposal).write(record)
+
+
+@contextmanager
+def _as_conflict(proposal_id: int) -> Iterator[None]:
+    """Files that cannot be read or written are no fault of the request."""
+    try:
+        yield
+    except (ConfigError, JobError) as error:
+        raise ConflictError(f"proposal {proposal_id}: {error}") from None
 
 
 def _improvements(job: Job, folder: JobFolder, min_gain: float) -> Iterator[Improvement]:
