@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from support.pages import ROOT
 from support.service_peer import TOKEN, ServicePeer, interval, proposal, states
 
 from tuner.client.resources import Job
+from tuner.core.record import Interval
 from tuner.jobs.events import Event, ModelResult
 
 FILE = ROOT / "examples/github-actions/tune-pull-request.yml"
@@ -30,6 +32,7 @@ _RESULTS = (
         gain=interval(1.5),
     ),
     ModelResult(model="cnn", trial=None, failure="does not | load"),
+    ModelResult(model="fat", trial=1, gain=Interval(value=2.0, low=1.2, high=math.inf)),
 )
 
 
@@ -159,6 +162,7 @@ def test_the_result_becomes_a_comment(runner: _Runner, peer: ServicePeer) -> Non
         "| --- | --- | --- | --- |",
         "| mlp | 1,234 inferences/s | p99 12.3 ms | 1.50 x (1.42 to 1.58) |",
         "| cnn | does not \\| load |  |  |",
+        "| fat | no candidate holds the SLO |  | 2.00 x (1.20 to any) |",
         "",
         "<details><summary>Proposed config of mlp</summary>",
         "",

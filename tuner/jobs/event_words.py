@@ -13,6 +13,7 @@ from tuner.jobs.events import (
     ModelBegan,
     ModelEnded,
     ModelResult,
+    NightEnded,
     Noted,
     PhaseBegan,
     PointMeasured,
@@ -48,6 +49,8 @@ class EventWords:
                 return _best(event.best)
             case ModelEnded():
                 return f"{event.model}: {event.result.failure or event.result.ended}"
+            case NightEnded():
+                return f"{event.model}: {event.night.get('outcome', 'ended')}: {event.night.get('reason', '')}"
             case _:
                 return self._measured(event)
 
