@@ -34,7 +34,8 @@ from tuner.study.study import Study
 _FOREIGN = {
     *("--at-limit", "--dry-run", "--runs", "--slower"),  # benchmarks
     *("--cpus", "--group-add", "--volume"),  # docker run
-    *("--backend-directory", "--log-file", "--model-control-mode"),  # tritonserver
+    *("--backend-directory", "--cache-config", "--http-address", "--log-file"),  # tritonserver
+    *("--model-control-mode", "--trace-config"),  # the same
     "--strict",  # mypy
 }
 
