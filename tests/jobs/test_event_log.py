@@ -160,6 +160,7 @@ def _writer(log: EventLog, name: str, count: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", _WRITER, log.path.parent, name, str(count)])
 
 
+@pytest.mark.slow
 def test_several_processes_append_while_one_reads(log: EventLog) -> None:
     writers = [_writer(log, name, 100) for name in "abc"]
     tail, seen = EventTail(log.path.parent), list[tuple[int, str]]()
@@ -174,6 +175,7 @@ def test_several_processes_append_while_one_reads(log: EventLog) -> None:
         assert [int(text.split()[1]) for _, text in seen if text.startswith(name)] == list(range(100))
 
 
+@pytest.mark.slow
 def test_killed_writers_leave_neither_gap_nor_repetition(log: EventLog) -> None:
     for name in "abcd":
         writer = _writer(log, name, -1)

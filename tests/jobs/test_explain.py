@@ -25,6 +25,7 @@ class Bench(Progress):
         self.study = Study.create_or_resume(folder / "study.db", identity())
         self.launched: list[tuple[Assignment, Concurrency | None]] = []
         self.notes: list[str] = []
+        self.phases: list[str] = []
         self.verified = 0
         self.refused: Assignment | None = None
         self.add({}, point(1, 100, 10))
@@ -36,6 +37,9 @@ class Bench(Progress):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def phase_began(self, phase: str) -> None:
+        self.phases.append(phase)
 
     def run_without(self, wanted: Assignment, load: Concurrency | None) -> None:
         self.launched.append((wanted, load))
@@ -73,6 +77,7 @@ def test_each_change_is_left_out_once_at_the_bests_load(tmp_path: Path) -> None:
     ]
     assert bench.unknown == []
     assert bench.verified == 1
+    assert set(bench.phases) == {"explanation"}
 
 
 def test_a_resumed_run_launches_only_what_is_missing(tmp_path: Path) -> None:

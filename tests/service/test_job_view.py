@@ -121,6 +121,7 @@ _RELAUNCHES = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [THROUGHPUT, _QUICKEST])
 @given(trials=_TRIALS, relaunches=_RELAUNCHES)
 def test_the_front_of_events_is_that_of_all_points_at_once(
@@ -341,6 +342,7 @@ def test_threads_share_a_view_while_it_grows(tmp_path: Path) -> None:
     assert len(job.view.trials) == 30
 
 
+@pytest.mark.slow
 def test_a_job_of_2000_points_is_read_quickly_and_goes_on_quicker(tmp_path: Path) -> None:
     chance = random.Random(1)  # noqa: S311 (no secret)
     log = EventLog(tmp_path)
