@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 import sqlalchemy as sql
@@ -49,16 +51,46 @@ def test_a_hold_is_renewed(store: Store) -> None:
         assert not hold.lost.is_set()
 
 
-def test_the_second_may_wait(store: Store) -> None:
+def held_elsewhere(store: Store, until_s: float) -> None:
     with store.writing() as connection:
-        values = {"name": "service", "holder": "one elsewhere", "lease": "unknown", "until_s": 1e12}
+        values = {"name": "service", "holder": "one elsewhere", "lease": "unknown", "until_s": until_s}
         connection.execute(HOLDERS.insert().values(values))
-    with pytest.raises(ConflictError, match="in use by another service: one elsewhere"), store.hold():
+
+
+def now_s(store: Store) -> float:
+    with store.reading() as connection:
+        return store._now_s(connection)
+
+
+def test_one_elsewhere_that_lives_is_told_as_soon_as_it_shows_it(store: Store) -> None:
+    began = now_s(store)
+    held_elsewhere(store, began + 3600)
+
+    def renew() -> None:
+        with store.writing() as connection:
+            connection.execute(HOLDERS.update().values(until_s=began + 3700))
+
+    timer = threading.Timer(0.2, renew)
+    timer.start()
+    with pytest.raises(ConflictError, match="in use by another service: one elsewhere"), store.hold(lease_s=3600):
         pass
-    with store.writing() as connection:
-        connection.execute(HOLDERS.update().values(until_s=store._now_s(connection) + 0.2))
-    with store.hold(wait_s=60) as hold:
+    timer.join()
+
+
+def test_one_elsewhere_that_has_ended_is_replaced_when_its_time_is_over(store: Store) -> None:
+    held_elsewhere(store, now_s(store) + 0.2)
+    with store.hold() as hold:
         assert store.holder() == hold.holder
+
+
+def test_the_second_may_wait(store: Store) -> None:
+    with ExitStack() as first:
+        first.enter_context(store.hold(holder="the first"))
+        timer = threading.Timer(0.2, first.close)
+        timer.start()
+        with store.hold(holder="the second", wait_s=600):
+            assert store.holder() == "the second"
+        timer.join()
 
 
 def test_who_was_replaced_learns_it(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -14,7 +15,8 @@ from secrets import token_hex
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
-from tuner.core.lease import Lease, own_lease
+from tuner.core.lease import Lease, boot_id, own_lease
+from tuner.core.proc import pid_namespace
 from tuner.service.errors import ConflictError, StoreUnavailableError
 from tuner.service.store.database import Database
 from tuner.service.store.tables import HOLDERS
@@ -53,6 +55,21 @@ class Hold:
             action()
 
 
+@dataclass(frozen=True)
+class _Other:
+    """Another holder.
+
+    Attributes:
+        holder: The holder in words.
+        until_s: When its time is over, by the database's clock.
+        lives: Whether it is known to live.
+    """
+
+    holder: str
+    until_s: float
+    lives: bool
+
+
 class Holders(Database):
     """Who uses the database."""
 
@@ -62,13 +79,14 @@ class Holders(Database):
     ) -> Iterator[Hold]:
         """Hold the database; a thread renews the hold.
 
-        A holder on this machine that has ended is replaced at once, another one when its time is over. While the
-        database does not answer, the hold goes on.
+        A holder on this machine that has ended is replaced at once. Another one, as in a container that was killed, is
+        replaced when its time is over; if it is renewed instead, it lives. While the database does not answer, the hold
+        goes on.
 
         Args:
             name: What is held.
             holder: The holder in words, for others; None: the host and the process.
-            wait_s: How long to wait for another holder, in seconds.
+            wait_s: How long to wait for another holder that lives, in seconds.
             lease_s: How long the hold lasts without renewal, in seconds.
 
         Raises:
@@ -78,11 +96,14 @@ class Holders(Database):
         # A process may hold it once, too.
         own = f"{own_lease()}/{token_hex(4)}"
         hold = Hold(name, holder or f"process {os.getpid()} on {socket.gethostname()}")
-        deadline = time.monotonic() + wait_s
+        began, first = time.monotonic(), None
         while other := self._take(hold, own, lease_s):
-            if time.monotonic() >= deadline:
-                raise ConflictError(f"database {self.place}: in use by another service: {other}")
-            time.sleep(min(_POLL_S, wait_s))
+            first = first or other
+            waited_s = time.monotonic() - began
+            may_have_ended = not other.lives and other.until_s == first.until_s and waited_s < lease_s + 1
+            if waited_s >= wait_s and not may_have_ended:
+                raise ConflictError(f"database {self.place}: in use by another service: {other.holder}")
+            time.sleep(_POLL_S)
         stop = threading.Event()
         renewing = threading.Thread(target=self._renew, args=(hold, own, lease_s, stop), name="hold", daemon=True)
         renewing.start()
@@ -106,23 +127,24 @@ class Holders(Database):
             found: str | None = connection.execute(query).scalar_one_or_none()
         return found
 
-    def _take(self, hold: Hold, own: str, lease_s: float) -> str | None:
+    def _take(self, hold: Hold, own: str, lease_s: float) -> _Other | None:
         """Take or renew a hold. Returns another holder; None: it is ours."""
         this = HOLDERS.c.name == hold.name
         try:
             with self.writing() as connection:
                 now = self._now_s(connection)
                 row = connection.execute(sql.select(HOLDERS).where(this).with_for_update()).one_or_none()
-                if row and row.lease != own and row.until_s > now and not _has_ended(row.lease):
-                    other: str = row.holder
-                    return other
+                if row and row.lease != own and row.until_s > now:
+                    holding = Lease.parse(row.lease.partition("/")[0])
+                    if not (holding and holding.abandoned):
+                        return _Other(row.holder, row.until_s, lives=holding is not None and _is_here(holding))
                 values = {"holder": hold.holder, "lease": own, "until_s": now + lease_s}
                 if row:
                     connection.execute(HOLDERS.update().where(this).values(values))
                 else:
                     connection.execute(HOLDERS.insert().values(name=hold.name, **values))
         except IntegrityError:
-            return "one that started at the same time"
+            return _Other("one that started at the same time", math.inf, lives=True)
         return None
 
     def _renew(self, hold: Hold, own: str, lease_s: float, stop: threading.Event) -> None:
@@ -139,6 +161,6 @@ class Holders(Database):
         return float(connection.execute(sql.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
 
-def _has_ended(lease: str) -> bool:
-    parsed = Lease.parse(lease.partition("/")[0])
-    return parsed is not None and parsed.abandoned
+def _is_here(lease: Lease) -> bool:
+    """Whether the process would be seen from here, if it lived."""
+    return lease.boot == boot_id() and lease.namespace == pid_namespace()
