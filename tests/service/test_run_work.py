@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.event_files import events_in, of, states_in
 from support.rough import rough_measurements
 
 from tuner.client.resources import Job, Policy
@@ -229,7 +230,7 @@ class TestOnAServer:
         events = list(EventLog(folder.path).read())
         assert [event.result.trial for event in events if isinstance(event, ModelEnded)] == [0]
         assert [event.trial for event in events if isinstance(event, TrialEnded)] == [0]
-        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        assert len(events_in(folder.path)) == len(events)
 
     def test_a_model_is_measured(self, make: Make) -> None:
         folder = make("measure", concurrency="1,2", time="300ms")
@@ -237,6 +238,7 @@ class TestOnAServer:
         points = json.loads((folder.run / "points.json").read_text())
         assert points["complete"]
         assert [point["load"]["concurrency"] for point in points["points"]] == [1, 2]
+        assert len(of(events_in(folder.path), "point")) == 2
         assert "run/points.json" in [e.path for e in EventLog(folder.path).read() if isinstance(e, ArtifactWritten)]
 
     def test_a_night_keeps_its_folder_and_one_history(self, make: Make) -> None:
@@ -251,6 +253,11 @@ class TestOnAServer:
         report = json.loads((folder.run / "report.json").read_text())
         assert report["outcome"] == "kept"
         assert (folder.run / "model_repository/slow/study.db").exists()
+        events = events_in(folder.path)
+        assert [event["night"] for event in of(events, "night_ended")] == report["jobs"]
+        assert len(of(events, "trial_ended")) == 1
+        own = events_in(folder.run / "model_repository/slow")
+        assert states_in(own)[-1] == ("succeeded", 1, 0)
 
 
 def test_nights_without_a_target_have_a_folder_by_repository(make: Make) -> None:
