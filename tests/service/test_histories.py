@@ -13,7 +13,7 @@ from support.stored import T0, proposal, target
 
 from tuner.client.resources import DeployedPoint, Target
 from tuner.nightly.history import History, Night, _measurements, _nights
-from tuner.service.errors import CursorError
+from tuner.service.errors import CursorError, StoreUnavailableError
 from tuner.service.histories import TREND, Histories
 from tuner.service.store.store import Store
 
@@ -141,6 +141,19 @@ def test_the_trend_is_of_the_last_nights(past: Past) -> None:
     past.add(*(night(1 + n % 28, deployed=measured(100.0 + n)) for n in range(TREND + 5)))
     (mlp,) = past.deployed()
     assert mlp.trend == tuple(100.0 + n for n in range(5, TREND + 5))
+
+
+def test_a_damaged_history_leaves_the_targets(past: Past, caplog: pytest.LogCaptureFixture) -> None:
+    past.path.parent.mkdir()
+    past.path.write_bytes(b"no database" * 1000)
+    past.store.add_proposal(proposal(1, gain=interval(1.2)))
+    (mlp,) = past.deployed()
+    assert mlp.gain_on_offer == interval(1.2)
+    past.deployed()
+    assert len(caplog.messages) == 1
+    assert "history.db: file is not a database" in caplog.text
+    with pytest.raises(StoreUnavailableError, match="history.db: file is not a database"):
+        past.histories.nights()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,12 +13,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from tuner.client.resources import DeployedPoint, NightEntry, Page, Proposal, ProposalState, Target
+from tuner.core.errors import JobError
 from tuner.core.slo import NO_LIMIT, SLO
 from tuner.nightly.history import History, Night
 from tuner.nightly.measured import Measured
+from tuner.service.errors import StoreUnavailableError
 from tuner.service.store.pages import checked_limit, every, number_of, page_of
 from tuner.service.store.proposals import ProposalFilter
 from tuner.service.store.store import Store
+
+_log = logging.getLogger(__name__)
 
 TREND = 30
 """Number of nights in a trend."""
@@ -55,8 +60,7 @@ class Histories:
 
         Raises:
             CursorError: the cursor is not one of this list.
-            JobError: the history cannot be read.
-            StoreUnavailableError: the database does not answer.
+            StoreUnavailableError: the database does not answer, or the history cannot be read.
         """
         before, limit = number_of(cursor, "nights"), checked_limit(limit)
         repository, models = (_repository_of(target), _models_of(target)) if target else (None, ())
@@ -67,8 +71,11 @@ class Histories:
         if not self._path.exists():
             return Page[NightEntry](items=())
         targets = [target] if target else list(every(self._store.targets))
-        with History.opened(str(self._path)) as history:
-            found = history.newest(repository=repository, models=models, before=before, limit=limit + 1)
+        try:
+            with History.opened(str(self._path)) as history:
+                found = history.newest(repository=repository, models=models, before=before, limit=limit + 1)
+        except JobError as error:
+            raise StoreUnavailableError(str(error)) from None
         page = page_of(found, limit, "nights", lambda numbered: numbered[0])
         entries = tuple(_entry(night, targets) for _, night in page.items)
         return Page[NightEntry].model_construct(items=entries, next=page.next)
@@ -76,10 +83,10 @@ class Histories:
     def with_deployed(self, targets: Sequence[Target]) -> tuple[Target, ...]:
         """The targets with the deployed configurations of their models, as they were last measured, by name.
 
-        After a proposal was approved, its measurement counts until the next night.
+        After a proposal was approved, its measurement counts until the next night. A history that cannot be read is
+        logged, and counts as empty.
 
         Raises:
-            JobError: the history cannot be read.
             StoreUnavailableError: the database does not answer.
         """
         open_, approved = self._proposals("open", _MOST_OPEN), self._proposals("approved", _MOST_APPROVED)
@@ -103,20 +110,28 @@ class Histories:
                 self._nights, self._stamp = {}, stamp
             missing = set(repositories) - self._nights.keys()
             if missing and stamp:
-                with History.opened(str(self._path)) as history:
-                    for repository in missing:
-                        self._nights[repository] = {
-                            model: tuple(
-                                night
-                                for _, night in history.newest(repository=repository, models=(model,), limit=TREND)
-                            )
-                            for model in history.models_in(repository)
-                        }
+                self._nights |= self._read(missing)
             return {
                 (repository, model): nights
                 for repository in repositories
                 for model, nights in self._nights.get(repository, {}).items()
             }
+
+    def _read(self, repositories: Collection[str]) -> Mapping[str, Mapping[str, Sequence[Night]]]:
+        try:
+            with History.opened(str(self._path)) as history:
+                return {
+                    repository: {
+                        model: tuple(
+                            night for _, night in history.newest(repository=repository, models=(model,), limit=TREND)
+                        )
+                        for model in history.models_in(repository)
+                    }
+                    for repository in repositories
+                }
+        except JobError as error:
+            _log.warning("%s", error)
+            return {repository: {} for repository in repositories}
 
 
 def _stamp_of(path: Path) -> tuple[int, ...] | None:
