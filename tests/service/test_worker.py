@@ -44,10 +44,10 @@ def test_it_leaves_its_lease_before_its_work(folder: JobFolder, monkeypatch: pyt
 
 
 def test_its_command_line_says_where_it_runs(folder: JobFolder) -> None:
-    where = [*PYTHON, "-m", worker.__name__, str(folder.path), "--lock=7"]
+    module = [*PYTHON, "-m", worker.__name__, str(folder.path)]
     words = command(folder, 7, Place("GPU-1", frozenset({3, 1}), Path("s.yaml")))
-    assert words == [*where, "--gpus=GPU-1", "--cores=1,3", "--config=s.yaml"]
-    assert command(folder, 7, Place()) == where
+    assert words == [*module, "--gpus=GPU-1", "--cores=1,3", "--config=s.yaml", "--lock=7"]
+    assert command(folder, 7, Place()) == [*module, "--lock=7"]
 
 
 def test_what_it_starts_does_not_hold_its_lock(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from tuner.service.store.store import Store
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 
-QUICK = Times(look=0.02, grace=30, force=30, exit=30, clear=60, again=0.1)
+QUICK = Times(look=0.02, grace=30, force=30, exit=30, clear=60, idle=0.1, again=0.1)
 """Times for tests: little between two looks; deadlines that no busy machine exceeds."""
 
 
@@ -63,6 +63,7 @@ class Bench:
     times: Times = QUICK
     clock: Callable[[], float] = time.monotonic
     ended: list[int] = field(default_factory=list)
+    keeps_spare: bool = False
 
     def __post_init__(self) -> None:
         self.runner = self.new_runner()
@@ -76,6 +77,7 @@ class Bench:
             self.environment,
             secrets=lambda options: options.get("secrets", {}),
             ended=self.ended.append,
+            keeps_spare=self.keeps_spare,
             times=self.times,
             clock=self.clock,
         )

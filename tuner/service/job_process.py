@@ -12,18 +12,11 @@ from contextlib import contextmanager, suppress
 from tuner.core.lease import Lease, boot_id
 from tuner.core.proc import describe_exit, lives, pid_namespace
 from tuner.service.job_folder import JobFolder
-from tuner.service.place import PYTHON, Place, command
-
-
-class _Lasting(subprocess.Popen[bytes]):
-    """A process that may outlive this one, of which Python would warn."""
-
-    def __del__(self) -> None:
-        pass
-
+from tuner.service.place import PYTHON, Place, arguments_of, command
+from tuner.service.spare import LastingProcess, Spare
 
 # Those that nobody follows any more; they must be waited for all the same.
-_left: list[_Lasting] = []
+_left: list[LastingProcess] = []
 
 
 class JobProcess:
@@ -34,13 +27,20 @@ class JobProcess:
         own: The process, if it was started here.
     """
 
-    def __init__(self, folder: JobFolder, own: _Lasting | None = None) -> None:
+    def __init__(self, folder: JobFolder, own: LastingProcess | None = None) -> None:
         self._folder = folder
         self._own = own
 
     @classmethod
     def start(
-        cls, folder: JobFolder, lock: int, place: Place, environment: Mapping[str, str], secrets: Mapping[str, str]
+        cls,
+        folder: JobFolder,
+        lock: int,
+        place: Place,
+        *,
+        environment: Mapping[str, str],
+        secrets: Mapping[str, str],
+        spare: Spare | None = None,
     ) -> JobProcess:
         """Start the process in a session of its own; it holds the lock as long as it lives.
 
@@ -50,13 +50,15 @@ class JobProcess:
             place: Where it runs.
             environment: Its environment.
             secrets: The secrets of the job by name; they come to it through its stdin.
+            spare: A process that waits for a job; None: a new one is started.
 
         Raises:
             OSError: it cannot be started.
         """
         _left[:] = [process for process in _left if process.poll() is None]
         with _as_file(secrets) as stdin, folder.log.open("ab") as log:
-            own = _Lasting(
+            own = spare and spare.take(arguments_of(folder, place), stdin=stdin, log=log.fileno(), lock=lock)
+            own = own or LastingProcess(
                 command(folder, lock, place),
                 env=environment,
                 stdin=stdin,

@@ -44,7 +44,12 @@ def command(folder: JobFolder, lock: int, place: Place) -> list[str]:
         lock: The descriptor of its lock, which the process inherits.
         place: Where it runs.
     """
-    words = [*PYTHON, "-m", "tuner.service.worker", str(folder.path), f"--lock={lock}"]
+    return [*PYTHON, "-m", "tuner.service.worker", *arguments_of(folder, place), f"--lock={lock}"]
+
+
+def arguments_of(folder: JobFolder, place: Place) -> list[str]:
+    """The arguments of a job's process, without its lock; see `command`."""
+    words = [str(folder.path)]
     if place.gpus is not None:
         words.append(f"--gpus={place.gpus}")
     if place.cores:

@@ -27,6 +27,7 @@ from tuner.service.job_folder import JobFolder
 from tuner.service.job_process import Clearing, JobProcess
 from tuner.service.place import Place
 from tuner.service.slots import LocalHost, Need, plan_starts, wait_in_words
+from tuner.service.spare import Spare
 from tuner.service.store.jobs import ACTIVE
 from tuner.service.store.store import Store
 
@@ -36,6 +37,8 @@ _log = logging.getLogger(__name__)
 _MOST_QUEUED = 500
 # As many queued jobs are told what they wait for; the others wait for these.
 _MOST_TOLD = 20
+# In s, until a spare process is started again after one that ended by itself.
+_SPARE_AGAIN_S = 60.0
 
 Secrets = Callable[[Mapping[str, Any]], Mapping[str, str]]
 """The secrets that the options of a job refer to, by name."""
@@ -51,6 +54,7 @@ class Times:
         force: For it to end after that; then it gets SIGKILL.
         exit: For a process to end after its final event; then it gets SIGKILL.
         clear: For the removal of leftovers.
+        idle: Without a job, until a spare process is started for the next one.
         again: Between two tries of what failed.
     """
 
@@ -59,6 +63,7 @@ class Times:
     force: float = 20.0
     exit: float = 60.0
     clear: float = 300.0
+    idle: float = 2.0
     again: float = 10.0
 
 
@@ -74,6 +79,7 @@ class Runner:
         config: The config file of the service, for the notifications of nights; None: there is none.
         lost: Set when another service has taken over the database; then this one does nothing.
         ended: Told the id of each job whose process has ended for good.
+        keeps_spare: Whether an idle host keeps a process ready for the next job, which so starts a second sooner.
         times: Times.
         clock: The time of deadlines, in seconds.
     """
@@ -89,6 +95,7 @@ class Runner:
         config: Path | None = None,
         lost: threading.Event | None = None,
         ended: Callable[[int], None] = lambda _job_id: None,
+        keeps_spare: bool = False,
         times: Times = Times(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -99,6 +106,9 @@ class Runner:
         self._active: dict[int, ActiveJob] = {}
         self._not_before: dict[int, float] = {}
         self._has_adopted = False
+        self._keeps_spare = keeps_spare
+        self._spare: Spare | None = None
+        self._spare_at = self._clock() + times.idle
         self._plans_at = self._clock()
         # Guards all of these; held for a round, so that nobody cancels what is just about to start.
         self._mutex = threading.RLock()
@@ -120,6 +130,9 @@ class Runner:
             for active in self._active.values():
                 active.leave()
             self._active.clear()
+            if self._spare:
+                self._spare.close()
+                self._spare = None
 
     def is_alive(self) -> bool:
         """Whether its thread runs."""
@@ -205,6 +218,7 @@ class Runner:
             if self._clock() >= self._plans_at:
                 self._plans_at = self._clock() + self._times.again
                 self._start_due()
+            self._keep_spare()
 
     def _keep_stepping(self) -> None:
         problem = ""
@@ -219,6 +233,20 @@ class Runner:
                     _log.warning("%s", words, exc_info=not isinstance(error, TritontuneError))
                 problem = words
             self._wake.wait(self._times.look)
+
+    def _keep_spare(self) -> None:
+        """Start a spare process if there is nothing else to do: its start would disturb measurements."""
+        if self._active:
+            self._spare_at = self._clock() + self._times.idle
+        elif self._spare and not self._spare.lives:
+            self._spare.close()
+            self._spare, self._spare_at = None, self._clock() + _SPARE_AGAIN_S
+        elif self._keeps_spare and self._spare is None and self._clock() >= self._spare_at:
+            try:
+                self._spare = Spare(self._environment)
+            except OSError as error:
+                _log.warning("no spare process: %s", in_one_line(error))
+                self._spare_at = self._clock() + _SPARE_AGAIN_S
 
     def _adopt(self) -> None:
         """Take over what a service before this one has left: jobs that run, and those that were about to."""
@@ -350,7 +378,10 @@ class Runner:
     def _started(self, active: ActiveJob, lock: int, names: Collection[str]) -> JobProcess:
         options = active.job.job
         place = Place(self._host.gpus_for(names, options), self._host.cores_for(names), self._config)
-        return JobProcess.start(active.folder, lock, place, self._environment, self._secrets(options))
+        spare, self._spare = self._spare, None
+        return JobProcess.start(
+            active.folder, lock, place, environment=self._environment, secrets=self._secrets(options), spare=spare
+        )
 
     def _tell(self, job: Job, words: str) -> None:
         """Say in the row of a queued job what it waits for."""

@@ -150,6 +150,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
             config=config and config.absolute(),
             lost=hold.lost,
             ended=endings.job_ended,
+            keeps_spare=True,
         )
         service = Service(
             store,

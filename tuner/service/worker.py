@@ -20,23 +20,32 @@ from tuner.core.interrupts import end_on_sigterm
 from tuner.core.lease import own_lease
 from tuner.service.job_folder import JobFolder
 from tuner.service.place import INTERRUPTED, VARIABLE, Place
+from tuner.service.spare import await_order
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run a job. Returns the exit code."""
     parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description="Run a job of the service.")
-    parser.add_argument("folder", metavar="JOB_FOLDER", type=Path)
+    parser.add_argument("folder", metavar="JOB_FOLDER", type=Path, nargs="?")
+    parser.add_argument("--spare", metavar="FD", type=int, help="Socket that the job comes through.")
     parser.add_argument("--lock", metavar="FD", type=int, help="Descriptor of the job's lock. Default: lock it.")
     parser.add_argument("--gpus", metavar="GPUS", help="GPUs of the job's slot.")
     parser.add_argument("--cores", metavar="N,N", type=_cores, default=frozenset(), help="Cores of the job's slot.")
     parser.add_argument("--config", metavar="FILE", type=Path, help="Config file of the service.")
     given = parser.parse_args(arguments)
+    if (given.folder is None) == (given.spare is None):
+        parser.error("needs either JOB_FOLDER or --spare")
     end_on_sigterm()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The log holds what any model prints, in any locale.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC would log errors that are reported anyway
     try:
+        if given.spare is not None:
+            order = await_order(given.spare)
+            if order is None:
+                return 0
+            given = parser.parse_args(order)
         with ExitStack() as until_end:
             folder = _claimed(given.folder, given.lock, until_end)
             # It takes a second, in which signals and questions for the owner of the job have their answers already.
