@@ -99,7 +99,7 @@ def test_an_idle_host_keeps_one(idle: Bench) -> None:
     idle.step_until(lambda: idle.runner._spare is not None)
     spare: Any = _spare_of(idle)
     idle.runner.step()
-    assert idle.runner._spare is spare
+    assert _spare_of(idle) is spare
     idle.runner.close()
     assert spare.is_closed
 
