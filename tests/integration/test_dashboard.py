@@ -16,7 +16,7 @@ from tuner.testing.repositories import ModelRepositoryFactory, config_text
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(500)]
 
 _OPTIONS = """\
-max_concurrency: 2
+max_concurrency: 4
 precision: "20%,50%"
 seed: 7
 trials: 2
