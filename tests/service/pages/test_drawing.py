@@ -6,10 +6,11 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.service_examples import front_of, nights, trials
+from support.service_examples import around, front_of, nights, trials
 
+from tuner.core.objectives import THROUGHPUT
 from tuner.service.pages.drawing import Scale, TimeScale, band, dots, line, sparkline, steps
-from tuner.service.pages.front_plots import MOST_DOTS, compared_fronts, front_drawing, limit_ms
+from tuner.service.pages.front_plots import MOST_DOTS, compared_fronts, front_drawing, limit_ms, upward_of
 from tuner.service.pages.history_plots import history_drawings
 
 POSITIVE = st.floats(1e-3, 1e9)
@@ -110,15 +111,31 @@ def test_a_point_without_a_latency_is_left_out() -> None:
 
 def test_fronts_are_told_apart_without_colour() -> None:
     fronts = {f"job {number}": front_of(trials(9, seed=number)) for number in (1, 2, 3)}
-    drawing = compared_fronts({**fronts, "job 4": ()})
+    drawing = compared_fronts({**fronts, "job 4": ()}, ["p99 <= 40 ms"] * 4, [THROUGHPUT] * 4)
     assert [key.shape for key in drawing.legend] == ["circle", "diamond", "square"]
-    assert "None of these" in compared_fronts({"job 4": ()}).missing
+    assert "None of these" in compared_fronts({"job 4": ()}, [""], [THROUGHPUT]).missing
+    assert drawing.limits
+    assert not compared_fronts(fronts, ["p99 <= 40 ms", "", ""], [THROUGHPUT] * 3).limits
 
 
-def test_fronts_of_different_percentiles_are_not_compared() -> None:
+def test_fronts_of_different_percentiles_or_objectives_are_not_compared() -> None:
     one = front_of(trials(3))
     other = tuple(point.model_copy(update={"percentile": "p95"}) for point in one)
-    assert "p95, p99" in compared_fronts({"a": one, "b": other}).missing
+    assert "p95, p99" in compared_fronts({"a": one, "b": other}, ["", ""], [THROUGHPUT] * 2).missing
+    per_gpu = upward_of({"maximize": "throughput_per_gpu"})
+    missing = compared_fronts({"a": one, "b": one}, ["", ""], [THROUGHPUT, per_gpu]).missing
+    assert missing == "The jobs have different objectives: throughput, throughput per GPU."
+
+
+def test_the_upward_axis_is_the_objective() -> None:
+    made = trials(3, running=False)
+    points = tuple({**point, "objective_value": {"value": 7.0, "low": 6.0, "high": 8.0}} for point in made[0].points)
+    front = tuple(point.model_copy(update={"objective_value": around(7)}) for point in front_of(made))
+    upward = upward_of({"maximize": "inferences_per_joule"})
+    drawing = front_drawing("resnet50", front, [made[0].model_copy(update={"points": points})], upward=upward)
+    assert (drawing.title, drawing.y_title) == ("Inferences per joule against p99 latency", "inferences/J")
+    assert drawing.y_ticks[-1].text == "6"
+    assert upward_of({"minimize": "latency.p99", "rate": 100}) == upward_of({}) == THROUGHPUT
 
 
 @pytest.mark.parametrize(

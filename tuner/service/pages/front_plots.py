@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tuner.client.resources import FrontPoint, Trial
+from tuner.core.objectives import MAXIMIZED, THROUGHPUT, Objective
 from tuner.core.quantities import format_ms, format_number, parse_duration
 from tuner.service.pages.drawing import Drawing, Key, Limit, Mark, Path, Place, Scale, Shape, dots, line, steps
 
@@ -20,7 +21,15 @@ MOST_COMPARED = len(_SHAPES)
 _Values = tuple[float, float]
 
 
-def front_drawing(model: str, front: Sequence[FrontPoint], trials: Sequence[Trial], slo: str = "") -> Drawing:
+def upward_of(options: Mapping[str, Any]) -> Objective:
+    """What the upward axis shows for a job with these options: the objective, or throughput beside a latency."""
+    metric = next((each for each in MAXIMIZED if each == options.get("maximize")), THROUGHPUT.metric)
+    return Objective(metric=metric)
+
+
+def front_drawing(
+    model: str, front: Sequence[FrontPoint], trials: Sequence[Trial], slo: str = "", upward: Objective = THROUGHPUT
+) -> Drawing:
     """The front of a model, its baseline, and all other points measured.
 
     Args:
@@ -28,17 +37,17 @@ def front_drawing(model: str, front: Sequence[FrontPoint], trials: Sequence[Tria
         front: Its points, in order of throughput.
         trials: Its trials.
         slo: The SLO in words.
+        upward: What the upward axis shows.
     """
     percentile = front[0].percentile if front else "p99"
-    title = f"Throughput against {percentile} latency"
-    curves = {trial.number: list(_values(trial, percentile)) for trial in trials}
+    title = _title(upward, percentile)
+    curves = {trial.number: list(_values(trial, percentile, upward)) for trial in trials}
     others = [values for number, curve in curves.items() if number for values in curve]
     baseline = curves.get(0, [])  # in order of load
     if not others and not baseline and not front:
         return Drawing(title, missing="No operating point was measured yet.")
     limit = limit_ms(slo, percentile)
-    mine = [(point.latency_ms.value, point.throughput.value) for point in front]
-    everything = [*mine, *others, *baseline]
+    everything = [*(_values_of(point, upward) for point in front), *others, *baseline]
     across = Scale.of([x for x, _ in everything] + ([limit] if limit else []))
     up = Scale.of((y for _, y in everything), log=False)
 
@@ -53,19 +62,19 @@ def front_drawing(model: str, front: Sequence[FrontPoint], trials: Sequence[Tria
         alt=_alt(model, front, best, sum(map(len, curves.values()))),
         note="Up and to the left is better.",
         x_title=_axis_title(f"{percentile} latency, ms", across),
-        y_title="inferences/s",
+        y_title=upward.unit,
         x_ticks=across.ticks(5),
         y_ticks=up.ticks(),
         paths=[
             Path(dots(map(place, thinned)), "others dots"),
             Path(line(map(place, baseline)), "baseline dashed"),
-            Path(steps([place((p.latency_ms.value, p.throughput.value)) for p in by_latency]), "front dotted"),
+            Path(steps([place(_values_of(point, upward)) for point in by_latency]), "front dotted"),
         ],
         marks=[
-            *(Mark(*place(values), "square", "baseline", _baseline_title(values, percentile)) for values in baseline),
+            *(Mark(*place(each), "square", "baseline", _baseline_title(each, percentile, upward)) for each in baseline),
             *(
                 Mark(
-                    *place((point.latency_ms.value, point.throughput.value)),
+                    *place(_values_of(point, upward)),
                     "star" if point.best else "circle",
                     "best" if point.best else "front",
                     point_in_words(point),
@@ -83,19 +92,29 @@ def front_drawing(model: str, front: Sequence[FrontPoint], trials: Sequence[Tria
     )
 
 
-def compared_fronts(fronts: Mapping[str, Sequence[FrontPoint]], slo: str = "") -> Drawing:
-    """The fronts of one model by several jobs, by the name of the job."""
+def compared_fronts(
+    fronts: Mapping[str, Sequence[FrontPoint]], slos: Sequence[str], upwards: Sequence[Objective]
+) -> Drawing:
+    """The fronts of one model by several jobs.
+
+    Args:
+        fronts: By the name of the job.
+        slos: The SLO of each job in words: it is drawn if all have the same.
+        upwards: What the upward axis shows for each job.
+    """
     known = {name: sorted(front, key=lambda p: p.latency_ms.value) for name, front in fronts.items() if front}
     if not known:
         return Drawing("Fronts", missing="None of these jobs has a front yet.")
     percentiles = {point.percentile for front in known.values() for point in front}
     if len(percentiles) > 1:
         return Drawing("Fronts", missing=f"The jobs limit different percentiles: {', '.join(sorted(percentiles))}.")
-    (percentile,) = percentiles
-    limit = limit_ms(slo, percentile)
+    if len(metrics := {upward.words for upward in upwards}) > 1:
+        return Drawing("Fronts", missing=f"The jobs have different objectives: {', '.join(sorted(metrics))}.")
+    (percentile,), upward = percentiles, upwards[0]
+    limit = limit_ms(slos[0], percentile) if len(set(slos)) == 1 else None
     points = [point for front in known.values() for point in front]
     across = Scale.of([p.latency_ms.value for p in points] + ([limit] if limit else []))
-    up = Scale.of((p.throughput.value for p in points), log=False)
+    up = Scale.of((_values_of(point, upward)[1] for point in points), log=False)
     paths: list[Path] = []
     marks: list[Mark] = []
     legend: list[Key] = []
@@ -103,20 +122,21 @@ def compared_fronts(fronts: Mapping[str, Sequence[FrontPoint]], slo: str = "") -
         if name not in known:
             continue
         style, shape = f"series-{number + 1}", _SHAPES[number % len(_SHAPES)]
-        places = [(across.at(p.latency_ms.value), 100 - up.at(p.throughput.value)) for p in known[name]]
+        places = [(across.at(x), 100 - up.at(y)) for x, y in (_values_of(point, upward) for point in known[name])]
         paths.append(Path(steps(places), f"{style} dotted"))
         marks += [
             Mark(*place, shape, f"{style} chosen" if point.best else style, f"{name}: {point_in_words(point)}")
             for place, point in zip(places, known[name], strict=True)
         ]
         legend.append(Key(name, style, shape))
-    tops = (f"{name} reaches {format_number(front[-1].throughput.value)} inferences/s" for name, front in known.items())
+    highest = {name: max(_values_of(point, upward)[1] for point in front) for name, front in known.items()}
+    tops = (f"{name} reaches {format_number(value)} {upward.unit}" for name, value in highest.items())
     return Drawing(
-        f"Throughput against {percentile} latency",
+        _title(upward, percentile),
         alt=f"Fronts of {len(known)} jobs: {', '.join(tops)}.",
         note="Up and to the left is better. The best configuration of a job has a ring.",
         x_title=_axis_title(f"{percentile} latency, ms", across),
-        y_title="inferences/s",
+        y_title=upward.unit,
         x_ticks=across.ticks(5),
         y_ticks=up.ticks(),
         paths=paths,
@@ -157,16 +177,27 @@ def _level(value: Any) -> str:
     return " to ".join(f"{each:g}" for each in value) if isinstance(value, list | tuple) else f"{value}"
 
 
-def _values(trial: Trial, percentile: str) -> Iterator[_Values]:
-    """Latency and throughput of each point of a trial that has both."""
+def _title(upward: Objective, percentile: str) -> str:
+    return f"{upward.words[:1].upper()}{upward.words[1:]} against {percentile} latency"
+
+
+def _values_of(point: FrontPoint, upward: Objective) -> _Values:
+    """Latency, and the value of the upward axis."""
+    value = point.throughput if upward == THROUGHPUT else point.objective_value
+    return point.latency_ms.value, value.value if value else 0.0
+
+
+def _values(trial: Trial, percentile: str, upward: Objective) -> Iterator[_Values]:
+    """The same of each point of a trial that has both."""
+    name = "throughput" if upward == THROUGHPUT else "objective_value"
     for point in trial.points:
-        latency, throughput = point.get("latency_ms", {}).get(percentile), point.get("throughput")
-        if latency and throughput and latency["value"] and throughput["value"] is not None:
-            yield latency["value"], throughput["value"]
+        latency, value = point.get("latency_ms", {}).get(percentile), point.get(name)
+        if latency and value and latency["value"] and value["value"] is not None:
+            yield latency["value"], value["value"]
 
 
-def _baseline_title(values: _Values, percentile: str) -> str:
-    return f"baseline: {format_number(values[1])} inferences/s, {percentile} {format_ms(values[0])}"
+def _baseline_title(values: _Values, percentile: str, upward: Objective) -> str:
+    return f"baseline: {format_number(values[1])} {upward.unit}, {percentile} {format_ms(values[0])}"
 
 
 def _axis_title(title: str, scale: Scale) -> str:

@@ -22,7 +22,7 @@ from tuner.service.operations import Service
 from tuner.service.pages.comparison import common_models, differing_options, job_ids, result_of
 from tuner.service.pages.errors import PageRoute
 from tuner.service.pages.forms import FormError, SubmitForm
-from tuner.service.pages.front_plots import MOST_COMPARED, compared_fronts, front_drawing, point_in_words
+from tuner.service.pages.front_plots import MOST_COMPARED, compared_fronts, front_drawing, point_in_words, upward_of
 from tuner.service.pages.job_page import (
     MOST_FILES,
     MOST_RESULTS,
@@ -178,7 +178,6 @@ class JobPages:
         models = common_models(found)
         shown = asked.model if asked.model in models else next(iter(models), "")
         fronts = {f"job {job.id}": self._front(who, job, shown) for job in found}
-        slos = {job.slo for job in found}
         return page(
             request,
             "compare",
@@ -191,7 +190,7 @@ class JobPages:
             lasted=[lasted(job, self._service.clock()) for job in found],
             results=[result_of(job, shown) for job in found],
             best=[next((point_in_words(p) for p in front if p.best), "") for front in fronts.values()],
-            drawing=compared_fronts(fronts, slos.pop() if len(slos) == 1 else ""),
+            drawing=compared_fronts(fronts, [job.slo for job in found], [upward_of(job.job) for job in found]),
             differing=differing_options(found),
         )
 
@@ -261,7 +260,7 @@ class JobPages:
             "more_results": max(0, len(job.results) - MOST_RESULTS),
             "model": model,
             "front": front,
-            "drawing": front_drawing(model, front, trials, job.slo),
+            "drawing": front_drawing(model, front, trials, job.slo, upward_of(job.job)),
             "trials": rows.rows,
             "trials_shown": rows.shown,
             "older": None if rows.older is None else f"{here}&below={rows.older}#trials-title",
