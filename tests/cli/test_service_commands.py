@@ -278,7 +278,11 @@ def test_proposals(peer: ServicePeer) -> None:
     assert lines[-1] == f"page: {peer.address}/proposals"
     assert tritontune("proposals", "--job", 2).stdout == "no open proposals\n"
     assert tritontune("proposals", "--diff", 1).stdout == peer.proposals[1].diff
-    assert tritontune("proposals", "--approve", 1).stdout == "proposal 1: approved\n"
+    to_set = {"to_set": ("start tritonserver with --pinned-memory-pool-byte-size=0",)}
+    peer.proposals[1] = peer.proposals[1].model_copy(update=to_set)
+    assert tritontune("proposals", "--diff", 1).stderr == f"to set by hand: {to_set['to_set'][0]}\n"
+    done = tritontune("proposals", "--approve", 1)
+    assert (done.stdout, done.stderr) == ("proposal 1: approved\n", f"to set by hand: {to_set['to_set'][0]}\n")
     done = tritontune("proposals", "--reject", 2, "--reason", "after the sale")
     assert done.stdout == "proposal 2: rejected: after the sale\n"
     done = tritontune("proposals", "--approve", 1)

@@ -60,10 +60,19 @@ def proposals(
         if name == "--diff":
             found = client.proposal(number)
             click.echo(found.model_dump_json(indent=1) if as_json else found.diff.rstrip("\n"))
+            _print_to_set(found)
             return
         decided = client.approve(number, reason or "") if name == "--approve" else client.reject(number, reason or "")
     told = f": {decided.reason}" if decided.reason else ""
     click.echo(decided.model_dump_json(indent=1) if as_json else f"proposal {decided.id}: {decided.state}{told}")
+    if decided.state == "approved":
+        _print_to_set(decided)
+
+
+def _print_to_set(proposal: Proposal) -> None:
+    """Tell what approving does not do; on stderr, as stdout has a diff or JSON."""
+    for each in proposal.to_set:
+        click.echo(f"to set by hand: {each}", err=True)
 
 
 def _print_all(client: Client, found: Sequence[Proposal], state: ProposalState | None, *, as_json: bool) -> None:

@@ -231,6 +231,15 @@ def test_a_proposal_has_its_diff_and_evidence(seen: TestClient) -> None:
     assert "Approve and deploy" in text
 
 
+def test_a_proposal_tells_what_a_person_must_set(login: Login, service: ExampleService) -> None:
+    change = {"to_set": ("start tritonserver with --a=<b>",), "throughput": None, "latency_ms": None}
+    service.all_proposals[4] = service.all_proposals[4].model_copy(update=change)
+    text = text_of(login("read").get("/proposals/4"))
+    assert "To set by hand" in text
+    assert "start tritonserver with --a=<b>" in unescape(text)
+    assert "Throughput" not in text
+
+
 def test_a_decided_proposal_tells_who_decided(seen: TestClient) -> None:
     text = text_of(seen.get("/proposals/2"))
     assert "rejected by ana" in text

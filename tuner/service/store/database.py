@@ -144,7 +144,7 @@ def _sqlite(url: sql.URL) -> tuple[sql.Engine, str]:
         sql.URL.create("sqlite", database=str(path)),
         connect_args={"timeout": WAIT_S, "check_same_thread": False},
         pool_size=8,
-        max_overflow=32,
+        max_overflow=56,
         pool_timeout=WAIT_S,
     )
 
