@@ -221,6 +221,11 @@ def test_every_model_is_tuned_in_turn(model_repository: ModelRepositoryFactory, 
     assert told["report"] == str(out / "report.html")
     assert "skipped model ensemble: " in done.stderr
     assert "r: model 'r': the baseline failed: " in done.stderr
+    events = events_in(out)
+    results = [event["result"] for event in of(events, "model_ended")]
+    assert [(each["model"], bool(each["failure"])) for each in results] == [("a", False), ("b", False), ("r", True)]
+    assert states_in(events)[-1] == ("failed", 1, 1)
+    assert events[-1]["reason"].startswith("r: model 'r': the baseline failed: ")
     assert "no weights here" in done.stderr
     assert _front(out, "a")["budget"]["launches"] >= 2
     # A model without a config.pbtxt gets one, of what the server made of it.
@@ -285,6 +290,9 @@ def test_a_model_that_cannot_load_at_all(model_repository: ModelRepositoryFactor
     done = tritontune("run", model_repository.path, "--out", tmp_path / "run")
     assert done.returncode == 1
     assert "model 'refuses': the baseline failed: " in done.stderr
+    events = events_in(tmp_path / "run")
+    assert states_in(events)[-1] == ("failed", 1, 1)
+    assert "the weights are gone" in events[-1]["reason"]
     assert "the weights are gone" in done.stderr
     assert "Traceback" not in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run/refuses/front.json").exists()
