@@ -201,8 +201,21 @@ def test_a_body_has_a_limit_with_and_without_its_length(service: Service, client
         (b"\xff\xfe", 400),
         (b"a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]", 400),
         (b'{"job": {"slo": NaN}}', 422),
+        (b'{"job": {"slo": ' + b"[" * 500 + b"]" * 500 + b"}}", 422),
+        (b'{"job": {"slo": ' + b'{"a":' * 100 + b"1" + b"}" * 100 + b"}}", 422),
     ],
-    ids=["deep list", "deep mapping", "long number", "cut off", "empty", "not UTF-8", "YAML", "NaN"],
+    ids=[
+        "deep list",
+        "deep mapping",
+        "long number",
+        "cut off",
+        "empty",
+        "not UTF-8",
+        "YAML",
+        "NaN",
+        "nested lists",
+        "nested mappings",
+    ],
 )
 def test_bodies_that_are_no_use_are_refused(client_of: ClientOf, content: bytes, status: int) -> None:
     answer = client_of("submit").post("/api/v1/jobs", content=content, headers={"Content-Type": "application/json"})

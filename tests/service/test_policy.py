@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +303,43 @@ def test_hosts_are_looked_at_again_when_the_job_starts(root: Path) -> None:
     with pytest.raises(ForbiddenError, match="metrics_url: elsewhere.example.org"):
         allow.check_hosts({"metrics_url": "http://elsewhere.example.org"})
     allow.check_hosts({"repository": str(root)})
+
+
+_LARGE = 90_000
+_LAUGHS = (
+    "labels={a: &a [x,x,x,x,x,x,x,x,x,x]"
+    + "".join(f", {after}: &{after} [{','.join([f'*{before}'] * 10)}]" for before, after in pairwise("abcdefghij"))
+    + "}"
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"header": ["a:" + " " * _LARGE + "\x01"]},
+        {"header": ["a:b"] * 1000},
+        {"header": {"a." * (_LARGE // 2): "x"}},
+        {"env": [f"A{number}=1" for number in range(1000)]},
+        {"env": {"A" * _LARGE: "1"}},
+        {"shape": [f"a{number}:1" for number in range(1000)]},
+        {"docker_arg": _LAUGHS},
+        {"docker_arg": "labels=" + "[" * (_LARGE // 10)},
+        {"mount": "a:" * (_LARGE // 2)},
+        {"budget": "1s" * (_LARGE // 2)},
+        {"triton_arg": "--log-verbose=password=" + "a=" * (_LARGE // 2)},
+        {"host_policy": "a,cpu-cores=" + "1-2," * (_LARGE // 4) + "x"},
+        {"url": "http://x/" + "~" * _LARGE + "\x01"},
+        {"url": "http://" + "a." * (_LARGE // 2)},
+        {"string_data": "${A" * (_LARGE // 3)},
+        {"x" * _LARGE: 1},
+        {"model": ["x" * 100_001]},
+        {"model": ["m"] * 1001},
+        {"docker_arg": {"labels": {"a": ["x"] * 1001}}},
+    ],
+    ids=range(19),
+)
+def test_no_option_takes_long_to_check(make: Make, root: Path, options: dict[str, Any]) -> None:
+    began = time.process_time()
+    with suppress(JobError, ForbiddenError):
+        _job(make(hosts="*.example.com"), root, options)
+    assert time.process_time() - began < 20  # some ms; what was quadratic took minutes

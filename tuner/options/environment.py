@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,12 +27,13 @@ def parse_environment(value: Any) -> dict[str, str | None]:
         if not isinstance(texts, Sequence):
             raise ValueError("write variables as {NAME: VALUE} or NAME=VALUE")  # noqa: TRY004 (pydantic wants ValueError)
         pairs = [_pair(str(text)) for text in texts]
+    counts = Counter(name for name, _ in pairs)
     for name, content in pairs:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a variable name; write NAME=VALUE")
         if name == VARIABLE:
             raise ValueError(f"{name!r} is reserved: tritontune recognises its servers by it")
-        if [other for other, _ in pairs].count(name) > 1:
+        if counts[name] > 1:
             raise ValueError(f"{name!r} is set twice")
         if content is None and name not in os.environ:
             raise ValueError(f"{name!r} is not set in this environment, so it cannot be passed on; write {name}=VALUE")

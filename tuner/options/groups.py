@@ -6,6 +6,7 @@ The help of commands and the schema of job files show the descriptions of their 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -93,7 +94,7 @@ def _shapes(value: Any) -> Any:
     if isinstance(value, Mapping):
         return value
     pairs = [parse_shape(text) for text in _listed(value, "{NAME: [D1, D2]} or NAME:D1,D2")]
-    if twice := {name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1}:
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
         raise ValueError(f"the shape of {min(twice)!r} is given twice")
     return dict(pairs)
 

@@ -47,7 +47,7 @@ from tuner.service.errors import ConflictError, NotFoundError
 from tuner.service.histories import Histories
 from tuner.service.job_folder import JobFolder, SubmissionKey, SubmissionRecord
 from tuner.service.job_view import LogLine
-from tuner.service.policy import AllowList, JobOptions, resolve
+from tuner.service.policy import AllowList, JobOptions, check_size, resolve
 from tuner.service.proposals import ProposalDesk
 from tuner.service.refusals import ForbiddenError, LimitError, StaleError
 from tuner.service.schedules import Start
@@ -199,6 +199,7 @@ class Service:
             LimitError: the token has too many jobs that have not ended.
         """
         who.require("submit")
+        check_size(submission.job)
         stored_key = SubmissionKey(who.token_id, key, _digest(submission.model_dump())) if key else None
         if stored_key and (earlier := self.store.job_of_key(stored_key)):
             return earlier

@@ -100,6 +100,8 @@ _FILES: Mapping[str, frozenset[str]] = {
     "tls_key": frozenset(),
     "warm_start": frozenset(),
 }
+# Far more than any job needs.
+_MOST_CHARACTERS, _MOST_ENTRIES, _MOST_LEVELS = 100_000, 1_000, 20
 # Addresses to which a listed name must not lead.
 _RISKY = ("is_loopback", "is_link_local", "is_unspecified", "is_multicast", "is_reserved")
 
@@ -174,6 +176,7 @@ class AllowList:
             JobError: an option is wrong.
             ForbiddenError: an option is not allowed; the message names the setting that would allow it.
         """
+        check_size(options)
         if unknown := [name for name in options if name not in self.covered]:
             # The job's own message names the nearest option.
             JOBS[kind].make({unknown[0]: options[unknown[0]]}, source="job")
@@ -310,6 +313,24 @@ class AllowList:
                     f"{option}: {host} leads to {plain}, a loopback, link-local or special address; to allow it, add "
                     f"{plain} to `hosts` in the service's config file"
                 )
+
+
+def check_size(options: Mapping[str, Any], depth: int = 0) -> None:
+    """Check that no option is so large, or nested so deeply, that to parse it takes long.
+
+    Raises:
+        JobError: one is; the message names it.
+    """
+    for name, value in options.items():
+        if depth > _MOST_LEVELS:
+            raise JobError(f"job: {name[:40]}: is nested too deeply")
+        if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
+            raise JobError(f"job: {name[:40]}: must have <= {_MOST_CHARACTERS:,} characters, got {len(value):,}")
+        if isinstance(value, list | dict):
+            if len(value) > _MOST_ENTRIES:
+                raise JobError(f"job: {name[:40]}: must have <= {_MOST_ENTRIES:,} entries, got {len(value):,}")
+            for part in (*value, *value.values()) if isinstance(value, dict) else value:
+                check_size({name: part}, depth + 1)
 
 
 def _not_allowed(option: str, value: str, setting: str) -> ForbiddenError:

@@ -27,6 +27,8 @@ from tuner.service.refusals import (
 MEDIA_TYPE = "application/problem+json"
 
 _AWAY_S = 5
+# Characters of a detail: it may repeat what was sent.
+_MOST = 1000
 # In order: an error is the first that it is an instance of.
 _STATUS: Sequence[tuple[type[Exception], HTTPStatus, str]] = (
     (UnauthenticatedError, HTTPStatus.UNAUTHORIZED, "A valid token is needed"),
@@ -55,7 +57,7 @@ def problem_of(error: Exception) -> Response:
     """The response to an exception of an operation."""
     for kind, status, title in _STATUS:
         if isinstance(error, kind):
-            return problem(status, title, str(error), headers=_headers_of(error))
+            return problem(status, title, shortened(str(error), _MOST), headers=_headers_of(error))
     if isinstance(error, OSError) and error.errno in _FULL:
         return problem(
             HTTPStatus.INSUFFICIENT_STORAGE, "The disk is full", "the data folder of the service has no space"
