@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.client.resources import Job, ModelResult
+from tuner.client.resources import FrontPoint, Job, ModelResult
+from tuner.service.pages.front_plots import point_in_words
 from tuner.service.store.pages import LARGEST_ID
 
 
@@ -37,6 +38,11 @@ def result_of(job: Job, model: str) -> ModelResult | None:
     return next((result for result in job.results if result.model == model), None)
 
 
+def best_in_words(front: Sequence[FrontPoint]) -> str:
+    """The best point of a front; empty: there is none."""
+    return next((point_in_words(p.model_copy(update={"best": False})) for p in front if p.best), "")
+
+
 def common_models(jobs: Sequence[Job]) -> tuple[str, ...]:
     """Models with a result, those of most jobs first."""
     names = [result.model for job in jobs for result in job.results]
@@ -64,4 +70,6 @@ def _flat(options: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, s
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{before}{name}.")
         else:
-            yield f"{before}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            # `model: mlp` and `model: [mlp]` are the same.
+            alone = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+            yield f"{before}{name}", alone if isinstance(alone, str) else json.dumps(alone, ensure_ascii=False)

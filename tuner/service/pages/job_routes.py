@@ -19,10 +19,10 @@ from tuner.jobs.events import Event
 from tuner.service.auth import Principal
 from tuner.service.errors import NotFoundError
 from tuner.service.operations import Service
-from tuner.service.pages.comparison import common_models, differing_options, job_ids, result_of
+from tuner.service.pages.comparison import best_in_words, common_models, differing_options, job_ids, result_of
 from tuner.service.pages.errors import PageRoute
 from tuner.service.pages.forms import FormError, SubmitForm
-from tuner.service.pages.front_plots import MOST_COMPARED, compared_fronts, front_drawing, point_in_words, upward_of
+from tuner.service.pages.front_plots import MOST_COMPARED, compared_fronts, front_drawing, upward_of
 from tuner.service.pages.job_page import (
     MOST_FILES,
     MOST_RESULTS,
@@ -189,7 +189,7 @@ class JobPages:
             model=shown,
             lasted=[lasted(job, self._service.clock()) for job in found],
             results=[result_of(job, shown) for job in found],
-            best=[next((point_in_words(p) for p in front if p.best), "") for front in fronts.values()],
+            best=[best_in_words(front) for front in fronts.values()],
             drawing=compared_fronts(fronts, [job.slo for job in found], [upward_of(job.job) for job in found]),
             differing=differing_options(found),
         )
