@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.builders import MLP, identity, interval, point, space, trial
-from support.nights import night
+from support.nights import measured, night
 from support.stored import T0, job
 
 from tuner.client.resources import Job, JobState, Policy, Proposal
@@ -96,7 +96,14 @@ class Desk:
         place = folder.data / f"nightly/edge/nights/{made.id}/models/mlp"
         write_patch(place / "improved", "mlp", patch)
         (place / "improved/config.diff").write_text(patch_diff(before, patch, "mlp"))
-        told = {"outcome": "improved", "reason": "1.30 x the throughput", "gain": interval(1.3), "folder": str(place)}
+        better = measured(130.0, 12.0, latency_ms={"p99": interval(12.0)})
+        told = {
+            "improvement": better,
+            "outcome": "improved",
+            "reason": "1.30 x the throughput",
+            "gain": interval(1.3),
+            "folder": str(place),
+        }
         result = night(**{"repository": str(self.repository), **told, **about})
         EventLog(folder.path).append(NightEnded, model="mlp", night=result.model_dump(mode="json"))
         return made
@@ -178,6 +185,7 @@ def test_a_night_s_proposal_is_shown_with_what_a_person_must_set(desk: Desk) -> 
     (proposal,) = desk.desk.of_job(desk.night(patch))
     assert proposal.evidence == "1.30 x the throughput"
     assert proposal.gain == interval(1.3)
+    assert (proposal.throughput, proposal.latency_ms, proposal.percentile) == (interval(130.0), interval(12.0), "p99")
     assert proposal.to_set == (
         "start tritonserver with --pinned-memory-pool-byte-size=0",
         "set the environment variable OMP_NUM_THREADS=2",

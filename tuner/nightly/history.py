@@ -103,6 +103,8 @@ class Night(Record):
         candidate: The measurement of the config that replaced it; None: it was not replaced.
         candidate_config: Fingerprint of the config that replaced it.
         objective: The name of the objective: `throughput`, `latency.p99`; None: stored by an earlier version.
+        improvement: The measurement of the config that was better, also if it was only proposed; None: there was none.
+            The history does not keep it.
     """
 
     night: str
@@ -123,6 +125,7 @@ class Night(Record):
     candidate: Measured | None = None
     candidate_config: str = ""
     objective: str | None = None
+    improvement: Measured | None = None
 
     @property
     def serving(self) -> Measured | None:

@@ -140,10 +140,11 @@ def _run_model_night(task: Task, night_context: NightContext, history: History, 
     decision = decide(compared, min_gain=task.min_gain)
     if drift.regression or drift.inconclusive:
         night_context.say(f"{task.name}: {drift.reason}")
-    action, failed, candidate, text = "", "", None, ""
+    action, failed, candidate, text, better = "", "", None, "", None
     best = outcome.recommendation.best
     if decision.act and compared and best:
         improvement = _improvement(outcome, best, compared)
+        better = improvement.measured
         try:
             # An action must be reported, so it is not interrupted. The user's command may be, as it can take long.
             if task.job.action != "command":
@@ -152,7 +153,7 @@ def _run_model_night(task: Task, night_context: NightContext, history: History, 
         except TritontuneError as error:
             failed = f"; {error}; the config is in {improved(night_context.folder)}"
         if is_deployed(task, improved(night_context.folder)):
-            candidate, text = improvement.measured, improvement.patch.config
+            candidate, text = better, improvement.patch.config
     return Night(
         night=night_context.night,
         repository=task.repository_key,
@@ -172,6 +173,7 @@ def _run_model_night(task: Task, night_context: NightContext, history: History, 
         deployed=deployed.measured or _of_study(outcome),
         candidate=candidate,
         candidate_config=config_fingerprint(text) if candidate else "",
+        improvement=better,
     )
 
 

@@ -109,16 +109,35 @@ def _of_study(study: Study, min_gain: float) -> Improvement | None:
     )
 
 
-class ToldNight(BaseModel):
-    """What is needed of a night of a model: a part of `tuner.nightly.history.Night`, which events have in full."""
+class _Told(BaseModel):
+    """A part of a night of a model as events have it. Its other fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ToldMeasurement(_Told):
+    """What is needed of a measurement; see `tuner.nightly.measured.Measured`."""
+
+    throughput: Interval
+    percentile: str
+    p99_ms: Interval
+    latency_ms: Mapping[str, Interval] = {}
+
+    @property
+    def latency(self) -> Interval | None:
+        """Latency at the percentile; None: unknown."""
+        return self.latency_ms.get(self.percentile, self.p99_ms if self.percentile == "p99" else None)
+
+
+class ToldNight(_Told):
+    """What is needed of a night of a model; see `tuner.nightly.history.Night`."""
 
     folder: str
     repository: str
     model: str
     reason: str
     gain: Interval | None = None
+    improvement: ToldMeasurement | None = None
 
 
 def nights_of(job: JobFolder) -> Iterator[ToldNight]:
@@ -143,6 +162,7 @@ def improvement_of_night(night: ToldNight) -> Improvement | None:
         return None
     if not to_set and all(before[path] == sha256(text) for path, text in texts.items()):
         return None
+    told = night.improvement
     return Improvement(
         model=model,
         repository=night.repository,
@@ -152,6 +172,9 @@ def improvement_of_night(night: ToldNight) -> Improvement | None:
         diff=diff,
         evidence=night.reason,
         gain=night.gain,
+        throughput=told.throughput if told else None,
+        latency_ms=told.latency if told else None,
+        percentile=told.percentile if told else None,
         verified=True,
     )
 
