@@ -7,21 +7,28 @@ import resource
 import signal
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command_line import await_that, servers_of
+from support.command_line import Running, await_that, servers_of
 from support.service_jobs import Bench, bench, serving
 
+from tuner.client.client import Client
+from tuner.client.resources import Submission
 from tuner.core.mark import marks_on_files
 from tuner.jobs.events import ModelEnded, PhaseBegan, StateChanged, TrialEnded
+from tuner.servers.ports import free_port
+from tuner.service.job_folder import JobFolder
+from tuner.service.job_processes import processes_of
 from tuner.study.study import Study
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
-_ROUGH = {"max_concurrency": 2, "precision": "20%,50%", "slo": {"p50": "5s"}, "budget": "1h", "seed": 7}
+_ROUGH = {"max_concurrency": 1, "precision": "20%,50%", "slo": {"p50": "5s"}, "budget": "1h", "seed": 7}
 _LONG = {**_ROUGH, "trials": 99, "verify": False}
 _SHORT = {**_ROUGH, "trials": 2, "verify": False}
 
@@ -51,11 +58,11 @@ def _kill(made: Bench, number: int) -> None:
     os.kill(lease.pid, signal.SIGKILL)
 
 
-def _assert_nothing_is_left(made: Bench, number: int) -> None:
-    folder = made.folder(number)
+def _assert_nothing_is_left(folder: JobFolder) -> None:
     lease = folder.lease()
     assert lease is not None
-    assert made.is_gone(number)
+    assert not folder.is_running()
+    assert processes_of(lease) == []
     assert servers_of(folder.path) == []
     assert not [mark for mark in marks_on_files() if mark.pid == lease.pid and mark.started == lease.started]
     assert not list(Path(tempfile.gettempdir()).glob(f"work-of-tritontune-{lease}-*"))
@@ -71,23 +78,51 @@ def _assert_events_are_whole(made: Bench, number: int) -> None:
     assert trials == [trial.number for trial in Study.load(made.folder(number).run / "study.db", "slow").trials]
 
 
+@contextmanager
+def _service(data: Path, port: int) -> Iterator[Running]:
+    """`tritontune serve`, which is ready."""
+    with Running("serve", "--data", data, "--listen", f"127.0.0.1:{port}") as service:
+        try:
+            assert service.stdout is not None
+            assert "tritontune serves" in service.stdout.readline()
+            yield service
+        finally:
+            service.kill()
+            service.communicate()
+
+
 @pytest.mark.parametrize("each_triton", [pytest.param("real", marks=pytest.mark.triton)], indirect=True)
+@pytest.mark.usefixtures("each_triton")
 def test_a_killed_service_does_not_touch_its_job_and_the_next_one_adopts_it(
-    made: Bench, tmp_path: Path, model_repository: ModelRepositoryFactory
+    tmp_path: Path, model_repository: ModelRepositoryFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = _submitted(made, model_repository, **_SHORT)
-    with serving(tmp_path) as service:
-        _in_trial(made, number, 0)
-        service.send_signal(signal.SIGKILL)
-        service.wait()
-    made.restart()
-    made.runner.step()
-    assert made.runner.host().slots[0].job == number
-    made.until(number, "succeeded")
-    assert made.states(number) == ["queued", "starting", "running", "succeeded"]
-    _assert_events_are_whole(made, number)
-    made.step_until(lambda: made.is_gone(number))
-    _assert_nothing_is_left(made, number)
+    """Who follows the events sees each of them once."""
+    model_repository.add("slow", config=config_text(max_batch_size=16))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(model_repository.path.parent)
+    data, port = tmp_path / "data", free_port()
+    with ThreadPoolExecutor(1) as thread:
+        with _service(data, port) as service:
+            token = (data / "admin.token").read_text().strip()
+            client = Client(f"http://127.0.0.1:{port}", token, patience_s=240)
+            options = {"repository": str(model_repository.path), "model": "slow", **_SHORT}
+            number = client.submit(Submission(job=options)).id
+            followed = thread.submit(lambda: list(client.events(number)))
+            folder = JobFolder.of(data / "jobs", number)
+            await_that((folder.run / "slow/trials/000/command.txt").exists, within_s=200)
+            service.kill()
+            service.wait()
+        assert folder.is_running()
+        with _service(data, port):
+            events = followed.result(240)
+            assert client.job(number).state == "succeeded"
+            await_that(lambda: next(client.hosts()).slots[0].job is None)
+            client.close()
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    states = [event.state for event in events if isinstance(event, StateChanged)]
+    assert states == ["queued", "starting", "running", "succeeded"]
+    assert [event.trial for event in events if isinstance(event, TrialEnded)] == [0, 1]
+    _assert_nothing_is_left(folder)
 
 
 @pytest.mark.parametrize("each_triton", ["fake"], indirect=True)
@@ -110,7 +145,7 @@ def test_a_killed_service_and_its_killed_job_are_resumed(
     assert Study.load(made.folder(number).run / "study.db", "slow").trials[: len(finished)] == finished
     _assert_events_are_whole(made, number)
     made.step_until(lambda: made.is_gone(number))
-    _assert_nothing_is_left(made, number)
+    _assert_nothing_is_left(made.folder(number))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +171,7 @@ def test_a_cancelled_job_leaves_its_partial_result_and_nothing_else(
     made.runner.cancel(number)
     assert made.job(number).state == "cancelling"
     job = made.until(number, "cancelled")
-    _assert_nothing_is_left(made, number)
+    _assert_nothing_is_left(made.folder(number))
     assert (job.exit_code, job.slots) == (130, ())
     if trial != 0:
         assert (made.folder(number).run / "report.html").exists()
